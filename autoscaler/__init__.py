@@ -1,0 +1,1 @@
+"""Starts and stops already provisioned VMs to meet demand."""

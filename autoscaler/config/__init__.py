@@ -1,0 +1,1 @@
+"""Policy YAML: schema, loading with line numbers, compilation to core parameters."""

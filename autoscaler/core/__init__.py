@@ -1,0 +1,4 @@
+"""Pure decisions in numpy: no I/O, clock, randomness, logging, async or pydantic.
+
+Two entry points: `forecast.step` (vectorised over series) and `decide.decide` (vectorised over lanes).
+"""

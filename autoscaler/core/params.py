@@ -1,0 +1,122 @@
+"""Compiled policy: what `config` makes of the YAML, as arrays over lanes or series.
+
+Rules of this file: values only. Everything a person writes in seconds, percent or VMs arrives here compiled;
+windows that a state ring must hold are compiled to ticks. Shapes: L lanes, S series, R step rules (padded),
+E schedule windows (padded). Padding never matches: a rule with lower > upper, a window with end <= start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoscaler.core.types import Bool, Float, Int
+
+
+@dataclass(frozen=True, slots=True)
+class FoldParams:
+    """How readings become demand, per lane.
+
+    Attributes:
+        signal: int64 (L,) of `Signal`.
+        max_age_s: float64 (L,), readings older than this are stale.
+        saturation: float64 (L,), mean utilisation from which demand counts as censored (UTILISATION only).
+    """
+
+    signal: Int
+    max_age_s: Float
+    saturation: Float
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesParams:
+    """Forecast settings per series.
+
+    Attributes:
+        tick_s: Length of a tick.
+        lead_ticks: int64 (S,), ticks from an order to the first tick it serves, at least 1.
+        keep_ticks: int64 (S,), ticks until a VM stopped now could serve again (stop time plus lead time).
+        half_life_ticks: float64 (S,), after so many outcomes old evidence weighs half.
+        scale: float64 (S,), work per second added to both sides of an error ratio, so that zero demand is
+            an ordinary value (about 0.3 of a VM's capacity).
+    """
+
+    tick_s: float
+    lead_ticks: Int
+    keep_ticks: Int
+    half_life_ticks: Float
+    scale: Float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneParams:
+    """Sizing and guards per lane.
+
+    Attributes:
+        tick_s: Length of a tick.
+        series: int64 (L,), the series whose Outlook this lane reads.
+        vm_capacity: float64 (L,), work per second of one VM at the objective.
+        reactive: bool (L,), the reactive stage proposes.
+        headroom: float64 (L,), planned surplus over demand, 0.3 is 30 %.
+        tolerance: float64 (L,), relative difference between wish and ordered within which nothing moves.
+        censored_growth: float64 (L,), factor on demand where saturation hides it, at least 1.
+        steps: bool (L,), the step rules propose.
+        step_lower, step_upper: float64 (R, L), a rule matches where lower <= utilisation < upper.
+        step_vms: int64 (R, L), VMs to add (negative: to remove) where it matches.
+        step_share: float64 (R, L), share of the ordered VMs to add likewise; added to step_vms.
+        schedule: bool (L,), the schedule proposes.
+        window_start_s, window_end_s: float64 (E, L), epoch seconds, half open.
+        window_floor: int64 (E, L), VMs wanted at least within the window.
+        cover: bool (L,), the forecast stage proposes.
+        cover_quantile: int64 (L,), index into QUANTILE_LEVELS.
+        uses_signal: bool (L,), scale-in needs demand data (all but schedule-only policies).
+        min_coverage: float64 (L,), share of VMs in service that must report fresh before a scale-in.
+        stabilisation_ticks: int64 (L,), scale-in goes at most to the highest wish of so many ticks.
+        cooldown_out_s: float64 (L,), pause after a scale-out order before the next one.
+        cooldown_in_s: float64 (L,), pause before a scale-in after the last scale-in, and after the last
+            ordered VM has come into service.
+        minimum, maximum: int64 (L,), bounds on VMs ordered.
+        rate_out_vms, rate_in_vms: float64 (L,), VMs that may be started / stopped within the period (a token
+            bucket of this size).
+        rate_out_period_s, rate_in_period_s: float64 (L,), time in which an empty bucket is full again.
+        provision: bool (L,), VMs may be made from nothing when the warm pool is empty.
+        max_provisioned: int64 (L,), the most VMs that may exist.
+        warm_minimum, warm_maximum: int64 (L,), bounds on the warm target.
+        warm_memory_ticks: int64 (L,), how long a peak of desired keeps its VMs in the warm target.
+        warm_spare: float64 (L,), share added to that peak.
+    """
+
+    tick_s: float
+    series: Int
+    vm_capacity: Float
+    reactive: Bool
+    headroom: Float
+    tolerance: Float
+    censored_growth: Float
+    steps: Bool
+    step_lower: Float
+    step_upper: Float
+    step_vms: Int
+    step_share: Float
+    schedule: Bool
+    window_start_s: Float
+    window_end_s: Float
+    window_floor: Int
+    cover: Bool
+    cover_quantile: Int
+    uses_signal: Bool
+    min_coverage: Float
+    stabilisation_ticks: Int
+    cooldown_out_s: Float
+    cooldown_in_s: Float
+    minimum: Int
+    maximum: Int
+    rate_out_vms: Float
+    rate_out_period_s: Float
+    rate_in_vms: Float
+    rate_in_period_s: Float
+    provision: Bool
+    max_provisioned: Int
+    warm_minimum: Int
+    warm_maximum: Int
+    warm_memory_ticks: Int
+    warm_spare: Float

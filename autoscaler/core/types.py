@@ -1,0 +1,221 @@
+"""The seam: every value that enters or leaves core, with shape, dtype and unit.
+
+Rules of this file: plain frozen dataclasses of arrays and closed enums, nothing that computes. L is the
+number of lanes (live: fleets), S the number of series (live: one per lane), N the number of readings,
+Q the number of forecast quantiles, K the number of stages of the decision chain. Times are epoch seconds
+as float; demand, capacity and shortage are work per second; counts are VMs.
+
+Missing is never zero: an absent demand is NaN with a `Freshness` that says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float: TypeAlias = NDArray[np.float64]
+Int: TypeAlias = NDArray[np.int64]
+Bool: TypeAlias = NDArray[np.bool_]
+
+QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
+"""Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
+
+
+class Signal(IntEnum):
+    """What a reading measures."""
+
+    UTILISATION = 0
+    """Share of the VM's capacity in use, 0..1 (more than 1 where the metric allows it)."""
+    THROUGHPUT = 1
+    """Work per second that arrived at the VM, served or not."""
+    TOTAL = 2
+    """Work per second wanted from the whole fleet, measured outside of it (a load balancer)."""
+
+
+class Freshness(IntEnum):
+    """How far the demand of a lane may be trusted; ordered from best to worst."""
+
+    FRESH = 0
+    STALE = 1
+    """Readings came, all older than the policy allows."""
+    INVALID = 2
+    """Readings came, none a possible value (NaN, infinite, negative)."""
+    ABSENT = 3
+    """Nothing came."""
+
+
+class Stage(IntEnum):
+    """The fixed chain of `decide`, in order. The first four propose, the rest guard."""
+
+    REACTIVE = 0
+    STEPS = 1
+    SCHEDULE = 2
+    COVER = 3
+    STABILISATION = 4
+    DATA = 5
+    COOLDOWN = 6
+    BOUNDS = 7
+    RATE = 8
+    ON_TIME = 9
+    SUPPLY = 10
+
+
+class Reason(IntEnum):
+    """Why a number is what it is. Closed: these are metric labels, journal values and the docs' headings."""
+
+    NONE = 0
+    """The stage left the wish as it was."""
+    DEMAND = 1
+    """Demand plus headroom."""
+    TOLERANCE = 2
+    """The wish differs from what is ordered by less than the tolerance, so what is ordered stays."""
+    CENSORED = 3
+    """VMs are saturated, so demand is hidden: plan for more than is seen."""
+    STEP_RULE = 4
+    """A step rule matched the utilisation."""
+    SCHEDULE = 5
+    """A schedule asks for at least this many."""
+    FORECAST_COVER = 6
+    """The forecast quantile at the lead time needs this many."""
+    FORECAST_KEEP = 7
+    """The forecast of the highest demand until a stopped VM could be had back needs this many."""
+    STABILISATION = 8
+    """A higher wish within the stabilisation window delays scale-in."""
+    DATA_ABSENT = 9
+    DATA_STALE = 10
+    DATA_INVALID = 11
+    LOW_COVERAGE = 12
+    """Too few of the VMs in service reported for a scale-in."""
+    COOLDOWN_OUT = 13
+    COOLDOWN_IN = 14
+    MINIMUM = 15
+    MAXIMUM = 16
+    RATE_LIMIT_OUT = 17
+    RATE_LIMIT_IN = 18
+    MINIMUM_ON_TIME = 19
+    """VMs in service have not been on for their minimum time."""
+    WARM_POOL_EMPTY = 20
+    """Fewer stopped VMs than wanted starts, and the policy does not allow to provision more."""
+    PROVISION = 21
+    """The warm pool is empty; the rest is provisioned from nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Per-VM readings of all lanes of one tick, in any order.
+
+    Attributes:
+        lane: int64 (N,), lane index.
+        value: float64 (N,), in the unit of the lane's signal.
+        observed_at_s: float64 (N,), end of the window that the value describes.
+        capacity: float64 (N,), work per second of that VM at the objective (unused for TOTAL).
+    """
+
+    lane: Int
+    value: Float
+    observed_at_s: Float
+    capacity: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One folded demand sample per series: what `demand.fold` makes of Readings.
+
+    Attributes:
+        now_s: Time of the fold.
+        demand: float64 (S,), work per second; NaN unless fresh.
+        observed_at_s: float64 (S,), age of the oldest reading used; NaN unless fresh.
+        freshness: int64 (S,) of `Freshness`.
+        coverage: float64 (S,), share of the VMs in service that reported fresh, 0..1.
+        censored: bool (S,), demand is at least this much because VMs are saturated.
+    """
+
+    now_s: float
+    demand: Float
+    observed_at_s: Float
+    freshness: Int
+    coverage: Float
+    censored: Bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Predictive distribution per series, issued now.
+
+    Attributes:
+        at_lead: float64 (Q, S), quantiles of demand (work per second) at the lead time, the first moment
+            that a start ordered now can serve; NaN before the first fresh sample.
+        peak: float64 (Q, S), quantiles of the highest demand from now to the end of the keep window, the
+            time until a VM stopped now could serve again.
+        evidence: float64 (S,), effective number of outcomes behind the spread (0 at a cold start).
+    """
+
+    at_lead: Float
+    peak: Float
+    evidence: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All inputs of one decision. Counts are int64 (L,), demand fields as in `Samples`, per lane.
+
+    Attributes:
+        now_s: Time of the decision; the only time that core sees.
+        tick: Number of the tick on the absolute grid, floor(now / tick length).
+        demand, observed_at_s, freshness, coverage, censored: as in `Samples`.
+        in_service: VMs that serve.
+        starting: VMs ordered (started or provisioned) and not yet in service.
+        draining: VMs leaving service, still running.
+        stopping: VMs on their way to stopped.
+        stopped: VMs that could be started now (the warm pool less quarantined ones).
+        provisioned: All VMs of the fleet that exist, whatever their state.
+        stoppable: VMs in service that are past their minimum on-time and not protected.
+    """
+
+    now_s: float
+    tick: int
+    demand: Float
+    observed_at_s: Float
+    freshness: Int
+    coverage: Float
+    censored: Bool
+    in_service: Int
+    starting: Int
+    draining: Int
+    stopping: Int
+    stopped: Int
+    provisioned: Int
+    stoppable: Int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, with the reasons. Counts are int64 (L,).
+
+    Attributes:
+        wish: What the policy stages ask for, before guards.
+        desired: VMs wanted in service, after guards and supply.
+        start: Stopped VMs to start.
+        provision: VMs to make from nothing.
+        stop: VMs in service to stop.
+        warm_target: Stopped VMs wanted in the warm pool.
+        forecast: float64 (L,), median demand at the lead time, work per second.
+        forecast_hi: float64 (L,), 95 % quantile of the same.
+        reason: int64 (K, L) of `Reason`, one row a `Stage`; NONE where the stage changed nothing.
+        value: int64 (K, L), the wish after each stage.
+    """
+
+    wish: Int
+    desired: Int
+    start: Int
+    provision: Int
+    stop: Int
+    warm_target: Int
+    forecast: Float
+    forecast_hi: Float
+    reason: Int
+    value: Int

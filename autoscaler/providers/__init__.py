@@ -1,0 +1,1 @@
+"""Adapters that list VMs and change their state."""

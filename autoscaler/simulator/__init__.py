@@ -1,0 +1,1 @@
+"""Generated traffic, virtual runs and baselines."""
