@@ -1,0 +1,150 @@
+"""Time: the three implementations of the Clock port.
+
+This is the only module that reads the machine's clock or sleeps; everything else is given a Clock, so that
+the same daemon runs live, accelerated, or on a clock that jumps. The virtual clock exists only inside
+`run_virtual`, whose event loop has no real waiting at all: timeouts, sleeps and deadlines of asyncio all see
+virtual time. It cannot wait for sockets or threads, which is why it must not meet a real cloud.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from autoscaler.errors import InvariantError
+
+T = TypeVar("T")
+
+_THREAD_GRACE_S = 5.0
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now(self) -> float:
+        """Epoch seconds; jumps when the machine's clock is set."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some point in the past."""
+        return time.monotonic()
+
+    async def sleep_until(self, monotonic_s: float) -> None:
+        """Return once `monotonic()` has reached the argument."""
+        await asyncio.sleep(max(0.0, monotonic_s - time.monotonic()))
+
+
+class ScaledClock:
+    """Time that runs `speed` times as fast, from a chosen moment.
+
+    Two processes of one machine agree on it when they are given the same three arguments, since they share
+    the monotonic clock.
+
+    Args:
+        origin_s: Epoch seconds that this clock shows at its start.
+        speed: Seconds of this clock per second of the machine; positive.
+        origin_monotonic_s: The machine's monotonic clock at that start; None means now.
+    """
+
+    def __init__(self, origin_s: float, speed: float, origin_monotonic_s: float | None = None) -> None:
+        if not speed > 0:
+            msg = f"the speed of a clock must be positive, not {speed}"
+            raise ValueError(msg)
+        self.origin_s = origin_s
+        self.speed = speed
+        self.origin_monotonic_s = time.monotonic() if origin_monotonic_s is None else origin_monotonic_s
+
+    def now(self) -> float:
+        """Epoch seconds of the scaled time."""
+        return self.origin_s + self.monotonic()
+
+    def monotonic(self) -> float:
+        """Scaled seconds since the origin."""
+        return (time.monotonic() - self.origin_monotonic_s) * self.speed
+
+    async def sleep_until(self, monotonic_s: float) -> None:
+        """Return once `monotonic()` has reached the argument."""
+        await asyncio.sleep(max(0.0, (monotonic_s - self.monotonic()) / self.speed))
+
+
+class VirtualClock:
+    """Time that stands still while code runs and jumps to the next deadline when all tasks wait.
+
+    Only usable in a coroutine run by `run_virtual`.
+
+    Args:
+        origin_s: Epoch seconds at the start of the run.
+    """
+
+    def __init__(self, origin_s: float = 0.0) -> None:
+        self.origin_s = origin_s
+
+    def now(self) -> float:
+        """Epoch seconds of the virtual time."""
+        return self.origin_s + self.monotonic()
+
+    def monotonic(self) -> float:
+        """Virtual seconds since the start of the run."""
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, _VirtualLoop):
+            raise InvariantError("a VirtualClock works only inside run_virtual")
+        return loop.time()
+
+    async def sleep_until(self, monotonic_s: float) -> None:
+        """Return once `monotonic()` has reached the argument; takes no real time."""
+        await asyncio.sleep(max(0.0, monotonic_s - self.monotonic()))
+
+
+class _JumpSelector(selectors.DefaultSelector):
+    """Never waits: where the loop would wait for its next timer, time moves there instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            # No timer at all: only another thread (a closing executor) can wake the loop now.
+            ready = super().select(_THREAD_GRACE_S)
+            if not ready:
+                raise InvariantError(
+                    "virtual time stands still: every task waits for something without a timer"
+                )
+            return ready
+        self.time_s += max(timeout, 0.0)
+        return ready
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jump = _JumpSelector()
+        super().__init__(self._jump)
+
+    def time(self) -> float:
+        return self._jump.time_s
+
+
+def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine function to its end on virtual time.
+
+    Args:
+        main: Called inside the virtual loop; make VirtualClock and tasks there.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        InvariantError: If every task waits for something that no timer will bring.
+    """
+
+    async def call() -> T:
+        return await main()
+
+    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        return runner.run(call())
