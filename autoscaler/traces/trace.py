@@ -1,0 +1,263 @@
+"""A recorded demand series as a value: what replays, the trace source and the generators exchange.
+
+Rules of this file: arrays in, arrays out; no files. A missing row is a gap, and a gap is unknown: every
+look-up answers NaN there, never zero. Traces are immutable; `cut` and the `scaled` family return new ones
+with a new digest.
+
+Not here: reading files (`reading`), single VMs (`per_vm`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from autoscaler.errors import TraceError
+
+Float: TypeAlias = NDArray[np.float64]
+
+GRID_TOLERANCE_S = 1e-3
+"""How far a stamp may be from the grid: finer than any recording, coarser than float64 at epoch scale."""
+
+
+class TraceKind(StrEnum):
+    """What the values of a trace mean."""
+
+    COUNT = "count"
+    """Work that arrived within the interval; known only once the interval is over."""
+    GAUGE = "gauge"
+    """A level at the stamp, taken as work per second until the next one."""
+
+
+class RowError(TraceError):
+    """A row that cannot be used; the reader adds file and line.
+
+    Args:
+        row: Index of the row, from 0.
+        message: What is wrong with it, for a person.
+    """
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """A demand series on a regular grid, possibly with gaps. Made by `Trace.build` or `reading.read_trace`.
+
+    Attributes:
+        name: For people: the file's name without its endings.
+        kind: What `values` mean.
+        interval_s: Length of an interval.
+        timestamps: float64 (n,), epoch seconds, start of each interval, ascending on one grid; read-only.
+        values: float64 (n,), finite, at least 0; read-only.
+        digest: SHA-256 over kind, interval, stamps and values, so that two traces are the same recording
+            exactly when their digests agree, whatever their files look like.
+    """
+
+    name: str
+    kind: TraceKind
+    interval_s: float
+    timestamps: Float
+    values: Float
+    digest: str
+
+    @classmethod
+    def build(
+        cls,
+        timestamps: ArrayLike,
+        values: ArrayLike,
+        *,
+        kind: TraceKind,
+        name: str = "trace",
+        interval_s: float | None = None,
+    ) -> Trace:
+        """Check the arrays and make a trace of them.
+
+        Args:
+            timestamps: Epoch seconds, start of each interval.
+            values: One per stamp.
+            kind: What the values mean.
+            name: For people.
+            interval_s: Length of an interval; where None the smallest step between stamps, which takes two
+                rows.
+
+        Raises:
+            RowError: A row is wrong (it carries the index).
+            TraceError: The arrays as a whole are.
+        """
+        stamps, numbers = np.array(timestamps, np.float64), np.array(values, np.float64)
+        if stamps.ndim != 1 or stamps.shape != numbers.shape:
+            raise TraceError(
+                f"stamps and values must be two equally long lists, not of shapes {stamps.shape}, {numbers.shape}"
+            )
+        if not stamps.size:
+            raise TraceError("there are no rows")
+        check_stamps(stamps)
+        interval_s = grid_interval(stamps, interval_s)
+        check_values(numbers, "value")
+        stamps.setflags(write=False)
+        numbers.setflags(write=False)
+        return cls(name, kind, interval_s, stamps, numbers, _digest(kind, interval_s, stamps, numbers))
+
+    @property
+    def start_s(self) -> float:
+        """Start of the first interval."""
+        return float(self.timestamps[0])
+
+    @property
+    def end_s(self) -> float:
+        """End of the last interval."""
+        return float(self.timestamps[-1]) + self.interval_s
+
+    @property
+    def rates(self) -> Float:
+        """float64 (n,), work per second in each interval."""
+        return self.values / self.interval_s if self.kind is TraceKind.COUNT else self.values
+
+    @property
+    def peak_per_s(self) -> float:
+        """The highest work per second."""
+        return float(self.rates.max())
+
+    @property
+    def missing(self) -> int:
+        """Intervals between start and end that were not recorded."""
+        return round((self.end_s - self.start_s) / self.interval_s) - len(self.values)
+
+    def row_at(self, t_s: Float) -> NDArray[np.int64]:
+        """int64, per time the row whose interval [start, start + interval) holds it, or -1 where none does."""
+        row = np.searchsorted(self.timestamps, t_s, side="right") - 1
+        inside = (row >= 0) & (t_s < self.timestamps[row] + self.interval_s)
+        return np.where(inside, row, -1)
+
+    @overload
+    def rate_at(self, t_s: float) -> float: ...
+    @overload
+    def rate_at(self, t_s: Float) -> Float: ...
+    def rate_at(self, t_s: float | Float) -> float | Float:
+        """Work per second at these epoch seconds; NaN in gaps, before the start and from the end on."""
+        times = np.asarray(t_s, np.float64)
+        row = self.row_at(times)
+        rates = np.where(row >= 0, self.rates[row], np.nan)
+        return rates if isinstance(t_s, np.ndarray) else float(rates)
+
+    def cut(self, start_s: float, end_s: float) -> Trace:
+        """The rows whose intervals start within [start_s, end_s).
+
+        Raises:
+            TraceError: There are none.
+        """
+        keep = (self.timestamps >= start_s) & (self.timestamps < end_s)
+        if not keep.any():
+            raise TraceError(
+                f"trace {self.name} has no rows from {describe_time(start_s)} to {describe_time(end_s)}; "
+                f"it covers {describe_time(self.start_s)} to {describe_time(self.end_s)}"
+            )
+        return self._with(self.timestamps[keep], self.values[keep])
+
+    def scaled(self, factor: float) -> Trace:
+        """Every value times the factor.
+
+        Raises:
+            TraceError: The factor is not a positive finite number.
+        """
+        if not (math.isfinite(factor) and factor > 0):
+            raise TraceError(f"trace {self.name} cannot be scaled by {factor}: a factor above 0 is needed")
+        return self._with(self.timestamps, self.values * factor)
+
+    def scaled_to_peak(self, work_per_s: float) -> Trace:
+        """The same shape with this highest work per second.
+
+        Raises:
+            TraceError: The trace is zero throughout, or the peak is not a positive finite number.
+        """
+        if self.peak_per_s <= 0:
+            raise TraceError(f"trace {self.name} is zero throughout and cannot be scaled to a peak")
+        return self.scaled(work_per_s / self.peak_per_s)
+
+    def _with(self, timestamps: Float, values: Float) -> Trace:
+        return Trace.build(timestamps, values, kind=self.kind, name=self.name, interval_s=self.interval_s)
+
+
+def describe_time(t_s: float) -> str:
+    """Epoch seconds as people write them, in UTC; the bare number where no calendar reaches."""
+    try:
+        text = datetime.fromtimestamp(t_s, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{t_s:g}"
+    return text.replace(".000", "").replace("+00:00", "Z")
+
+
+def check_stamps(stamps: Float) -> None:
+    """Stamps are finite and strictly ascending.
+
+    Raises:
+        RowError: The first one that is not.
+    """
+    if not np.isfinite(stamps).all():
+        row = int(np.argmin(np.isfinite(stamps)))
+        raise RowError(row, f"timestamp {stamps[row]} is not a time")
+    step = np.diff(stamps)
+    if (step <= 0).any():
+        row = int(np.argmax(step <= 0)) + 1
+        stamp = describe_time(stamps[row])
+        if step[row - 1] == 0:
+            raise RowError(row, f"timestamp {stamp} appears twice; keep one row per interval")
+        raise RowError(row, f"timestamp {stamp} is before the row above it; sort the rows by time")
+
+
+def grid_interval(stamps: Float, interval_s: float | None) -> float:
+    """The interval, given or taken as the smallest step, once all stamps are known to lie on its grid.
+
+    Raises:
+        RowError: The first stamp off the grid.
+        TraceError: The interval is impossible, or cannot be known from one row.
+    """
+    if interval_s is None:
+        if len(stamps) == 1:
+            raise TraceError(
+                "there is one row only, which does not tell the interval; at least two are needed"
+            )
+        interval_s = float(np.diff(stamps).min())
+    if not (math.isfinite(interval_s) and interval_s > 0):
+        raise TraceError(f"an interval of {interval_s} s is impossible")
+    steps = (stamps - stamps[0]) / interval_s
+    off = np.abs(steps - np.round(steps)) * interval_s > GRID_TOLERANCE_S
+    off[1:] |= np.diff(steps) < 0.5
+    if off.any():
+        row = int(np.argmax(off))
+        raise RowError(
+            row,
+            f"timestamp {describe_time(stamps[row])} is not on the grid of {interval_s:g} s that starts at "
+            f"{describe_time(stamps[0])}; all rows must be whole intervals apart",
+        )
+    return interval_s
+
+
+def check_values(values: Float, what: str) -> None:
+    """Values are finite and at least 0.
+
+    Raises:
+        RowError: The first one that is not.
+    """
+    good = np.isfinite(values) & (values >= 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        why = "negative" if values[row] < 0 and np.isfinite(values[row]) else "not a finite number"
+        raise RowError(row, f"{what} {values[row]:g} is {why}; leave the row out where nothing was recorded")
+
+
+def _digest(kind: TraceKind, interval_s: float, stamps: Float, values: Float) -> str:
+    digest = hashlib.sha256(f"trace 1 {kind} {interval_s!r} {len(stamps)}\n".encode())
+    digest.update(stamps.astype("<f8").tobytes())
+    digest.update(values.astype("<f8").tobytes())
+    return digest.hexdigest()
