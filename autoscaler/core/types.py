@@ -198,7 +198,7 @@ class Decision:
 
     Attributes:
         wish: What the policy stages ask for, before guards.
-        desired: VMs wanted in service, after guards and supply.
+        desired: VMs wanted in service, after guards; what supply leaves of it is the last row of `value`.
         start: Stopped VMs to start.
         provision: VMs to make from nothing.
         stop: VMs in service to stop.

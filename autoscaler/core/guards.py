@@ -1,0 +1,142 @@
+"""The guards: rules that may change a wish, in the fixed order of `types.Stage`.
+
+Rules of this file: same shape of function as in `sizing`. Each guard protects from one kind of harm and says
+so by a reason. Guards that protect running VMs come last and so win: nothing here starts or stops anything,
+and no guard may push a lane further from its bounds than it was.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core import windows
+from autoscaler.core.params import LaneParams
+from autoscaler.core.sizing import ordered
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import Bool, Freshness, Int, Outlook, Reason, Snapshot
+
+
+def has_data(params: LaneParams, snapshot: Snapshot) -> Bool:
+    """Where the lane's own signal is good enough to decide on, or none is needed: bool (L,)."""
+    good: Bool = ~params.uses_signal | (snapshot.freshness == Freshness.FRESH)
+    return good
+
+
+def stabilisation(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """Scale in only to the highest wish of the window (the Kubernetes horizontal autoscaler's rule)."""
+    del outlook
+    highest = windows.push_and_max(
+        state.wishes,
+        state.wish_bucket,
+        tick=snapshot.tick,
+        window_ticks=params.stabilisation_ticks,
+        value=wish,
+        known=has_data(params, snapshot),
+    )
+    return _raise_to(wish, np.minimum(highest, ordered(snapshot)), Reason.STABILISATION)
+
+
+def data(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """No scale-in on data that is absent, stale, invalid, or from too few VMs."""
+    del state, outlook
+    why = np.select(
+        [
+            snapshot.freshness == Freshness.ABSENT,
+            snapshot.freshness == Freshness.STALE,
+            snapshot.freshness == Freshness.INVALID,
+            snapshot.coverage < params.min_coverage,
+        ],
+        [Reason.DATA_ABSENT, Reason.DATA_STALE, Reason.DATA_INVALID, Reason.LOW_COVERAGE],
+        Reason.NONE,
+    )
+    now = ordered(snapshot)
+    held = params.uses_signal & (why != Reason.NONE) & (wish < now)
+    return np.where(held, now, wish), np.where(held, why, Reason.NONE)
+
+
+def cooldown(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """One pause per direction; the one before a scale-in runs from the moment ordered VMs are in service."""
+    del outlook
+    now = ordered(snapshot)
+    out = (wish > now) & (snapshot.now_s < state.last_out_s + params.cooldown_out_s)
+    last_s = np.maximum(state.last_in_s, state.last_starting_s)
+    inward = (wish < now) & (snapshot.now_s < last_s + params.cooldown_in_s)
+    why = np.where(out, Reason.COOLDOWN_OUT, np.where(inward, Reason.COOLDOWN_IN, Reason.NONE))
+    return np.where(out | inward, now, wish), why
+
+
+def bounds(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """The operator's minimum and maximum."""
+    del state, snapshot, outlook
+    why = np.where(
+        wish < params.minimum, Reason.MINIMUM, np.where(wish > params.maximum, Reason.MAXIMUM, Reason.NONE)
+    )
+    return np.minimum(np.maximum(wish, params.minimum), params.maximum), why
+
+
+def rate(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """So many VMs per period and direction, as token buckets."""
+    del outlook
+    elapsed_s = np.maximum(snapshot.now_s - state.refilled_s, 0.0)
+    state.tokens_out = np.minimum(
+        state.tokens_out + elapsed_s * params.rate_out_vms / params.rate_out_period_s, params.rate_out_vms
+    )
+    state.tokens_in = np.minimum(
+        state.tokens_in + elapsed_s * params.rate_in_vms / params.rate_in_period_s, params.rate_in_vms
+    )
+    state.refilled_s = np.full_like(state.refilled_s, snapshot.now_s)
+    now = ordered(snapshot)
+    highest = now + np.floor(state.tokens_out).astype(np.int64)
+    lowest = now - np.floor(state.tokens_in).astype(np.int64)
+    why = np.where(
+        wish > highest,
+        Reason.RATE_LIMIT_OUT,
+        np.where(wish < lowest, Reason.RATE_LIMIT_IN, Reason.NONE),
+    )
+    return np.minimum(np.maximum(wish, lowest), highest), why
+
+
+def on_time(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """VMs in service that have not been on for their minimum time stay (also: protected ones)."""
+    del params, state, outlook
+    kept = np.maximum(snapshot.in_service - snapshot.stoppable, 0)
+    return _raise_to(wish, np.minimum(kept, ordered(snapshot)), Reason.MINIMUM_ON_TIME)
+
+
+def supply(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """What the warm pool and, where allowed, new VMs can give."""
+    del state, outlook
+    now = ordered(snapshot)
+    need = np.maximum(wish - now, 0)
+    start, provision = split(params, snapshot, need)
+    missing = start + provision < need
+    why = np.where(provision > 0, Reason.PROVISION, Reason.NONE)
+    why = np.where(missing, Reason.WARM_POOL_EMPTY, why)
+    return np.where(need > 0, now + start + provision, wish), why
+
+
+def split(params: LaneParams, snapshot: Snapshot, need: Int) -> tuple[Int, Int]:
+    """How many of the needed VMs come from the warm pool and how many from nothing: int64 (L,) each."""
+    start = np.minimum(need, snapshot.stopped)
+    room = np.maximum(params.max_provisioned - snapshot.provisioned, 0)
+    provision = np.where(params.provision, np.minimum(need - start, room), 0)
+    return start, provision
+
+
+def _raise_to(wish: Int, floor: Int, reason: Reason) -> tuple[Int, Int]:
+    raised = floor > wish
+    return np.where(raised, floor, wish), np.where(raised, reason, Reason.NONE)

@@ -1,0 +1,79 @@
+"""What `decide` remembers between ticks: struct of arrays over lanes, allocated once, updated in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from autoscaler.core import windows
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Float, Int
+
+_VERSION = 1
+_LONG_AGO_S = -1e18
+
+
+@dataclass(slots=True)
+class LaneState:
+    """Attributes, all over L lanes.
+
+    Attributes:
+        wishes, wish_bucket: int64 (SLOTS, L), rolling maximum of wishes (stabilisation).
+        peaks, peak_bucket: int64 (SLOTS, L), rolling maximum of desired (warm pool).
+        last_out_s: float64 (L,), last order of a scale-out.
+        last_in_s: float64 (L,), last scale-in.
+        last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
+        tokens_out, tokens_in: float64 (L,), VMs that the rate limits still allow.
+        refilled_s: float64 (L,), when the tokens were last refilled.
+    """
+
+    wishes: Int
+    wish_bucket: Int
+    peaks: Int
+    peak_bucket: Int
+    last_out_s: Float
+    last_in_s: Float
+    last_starting_s: Float
+    tokens_out: Float
+    tokens_in: Float
+    refilled_s: Float
+
+    @classmethod
+    def empty(cls, params: LaneParams) -> LaneState:
+        """A state without history: full token buckets, no cooldown running."""
+        lanes = len(params.series)
+        wishes, wish_bucket = windows.empty(lanes)
+        peaks, peak_bucket = windows.empty(lanes)
+        return cls(
+            wishes=wishes,
+            wish_bucket=wish_bucket,
+            peaks=peaks,
+            peak_bucket=peak_bucket,
+            last_out_s=np.full(lanes, _LONG_AGO_S),
+            last_in_s=np.full(lanes, _LONG_AGO_S),
+            last_starting_s=np.full(lanes, _LONG_AGO_S),
+            tokens_out=params.rate_out_vms.copy(),
+            tokens_in=params.rate_in_vms.copy(),
+            refilled_s=np.full(lanes, _LONG_AGO_S),
+        )
+
+    def copy(self) -> LaneState:
+        """A state that shares nothing with this one."""
+        return LaneState(*(getattr(self, f.name).copy() for f in fields(self)))
+
+    def dump(self) -> dict[str, Float | Int | int]:
+        """All fields and a version, for `restore`."""
+        return {"version": _VERSION} | {f.name: getattr(self, f.name).copy() for f in fields(self)}
+
+    @classmethod
+    def restore(cls, dumped: dict[str, Float | Int | int]) -> LaneState:
+        """The state that was dumped.
+
+        Raises:
+            ValueError: If it was dumped by another version.
+        """
+        if dumped["version"] != _VERSION:
+            msg = f"lane state version {dumped['version']} cannot be read, only {_VERSION}"
+            raise ValueError(msg)
+        return cls(*(np.array(dumped[f.name]) for f in fields(cls)))
