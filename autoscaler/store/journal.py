@@ -1,0 +1,279 @@
+"""The journal's one writer: what the daemon tells it is on the disk before the call returns.
+
+Rules of this file: one call is one transaction. The connection is used by one thread at a time: a thread of
+its own for the live daemon, so that the loop never waits for the disk, or the caller's (`inline`) where time
+is virtual and a second thread would make runs differ. Nothing here decides anything or reads a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from autoscaler.errors import InvariantError, JournalError
+from autoscaler.ports import ActionIntent, ActionRecord, Outcome, TickRecord
+from autoscaler.store import schema
+from autoscaler.store.lock import StateLock
+from autoscaler.store.reader import OPEN, JournalReader, read_actions
+from autoscaler.store.rows import FORMAT, encode
+
+_T = TypeVar("_T")
+
+PRUNE_BATCH = 200
+"""Ticks deleted in one transaction: short enough that a tick in between does not wait."""
+
+_MAX_PRUNE_BATCHES = 500
+
+# The last tick always stays: it is what a restart begins from.
+_OLDEST_WRITTEN = "SELECT id, at_s FROM ticks WHERE id < (SELECT max(id) FROM ticks) ORDER BY id LIMIT :limit"
+_OLDER_THAN = (
+    "SELECT id, at_s FROM ticks WHERE at_s < :before_s AND id < (SELECT max(id) FROM ticks) "
+    "ORDER BY at_s LIMIT :limit"
+)
+
+
+class SqliteJournal:
+    """Implements `autoscaler.ports.Journal` on one SQLite database.
+
+    Args:
+        state_dir: Directory of the database, made if missing; or `":memory:"`, which is always inline.
+        inline: Execute in the caller instead of a thread of its own; for runs on virtual time.
+
+    Raises:
+        JournalError: The directory is held by another process or cannot be written, or the database is
+            foreign, damaged or of a newer version.
+    """
+
+    def __init__(self, state_dir: Path | Literal[":memory:"], *, inline: bool = False) -> None:
+        directory = None if state_dir == ":memory:" else Path(state_dir)
+        self._path = None if directory is None else directory / schema.FILE_NAME
+        self._name = str(self._path or ":memory:")
+        with ExitStack() as undo:
+            self._lock = None if directory is None else _lock(directory)
+            if self._lock is not None:
+                undo.callback(self._lock.release)
+            self._connection = schema.open_for_writing(self._path)
+            undo.callback(self._connection.close)
+            self._translated(self._write_identity)
+            undo.pop_all()
+        self._rosters: dict[str, int] = {}
+        self._executor = (
+            None if inline or directory is None else ThreadPoolExecutor(1, thread_name_prefix="journal")
+        )
+        self._closed = False
+
+    async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
+        """Write a tick and the intents it leads to in one transaction; ids of the actions, in order.
+
+        Raises:
+            JournalError: It cannot be written; nothing of it is stored.
+            InvariantError: A fleet is recorded twice, or a value does not fit.
+        """
+        return await self._run(partial(self._write_tick, record, tuple(intents)))
+
+    async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
+        """Settle an action.
+
+        Raises:
+            JournalError: It cannot be written; the action stays open.
+            InvariantError: There is no such action, or it is settled already.
+        """
+        await self._run(partial(self._write_outcomes, action_id, at_s, tuple(outcomes)))
+
+    async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
+        """Write one event; `fleet` is empty where it concerns no single fleet."""
+        await self._run(
+            lambda: self._connection.execute(
+                "INSERT INTO events (at_s, kind, fleet, text) VALUES (?, ?, ?, ?)",
+                (at_s, kind, fleet, _storable(text)),
+            )
+        )
+
+    async def open_actions(self) -> tuple[ActionRecord, ...]:
+        """Actions whose outcomes were never written, oldest first: what a crash left behind."""
+        return await self._run(lambda: read_actions(self._connection, OPEN))
+
+    async def prune(self, *, before_s: float, max_bytes: int) -> int:
+        """Forget what is older than `before_s`, then the oldest until the rest fits into `max_bytes`.
+
+        The last tick and open actions are kept whatever their age. Works in short transactions, so that a
+        tick recorded meanwhile does not wait; space is given back to the file system.
+
+        Returns:
+            Number of ticks deleted.
+        """
+        deleted = 0
+        for _ in range(_MAX_PRUNE_BATCHES):
+            batch = await self._run(partial(self._prune_batch, before_s, max_bytes))
+            deleted += batch
+            if batch < PRUNE_BATCH:
+                break
+        return deleted
+
+    async def size_bytes(self) -> int:
+        """Bytes in use within the database, without free pages and the write-ahead log."""
+        return await self._run(self._used_bytes)
+
+    def reader(self) -> JournalReader:
+        """A reader of this journal; for one in memory it shares the connection, so use it in this thread."""
+        return JournalReader(self._connection if self._path is None else self._path)
+
+    async def close(self) -> None:
+        """Flush and release the directory; further calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._execute(partial(self._translated, self._connection.close))
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown()
+            if self._lock is not None:
+                self._lock.release()
+
+    # ── in the executing thread ─────────────────────────────────────────────────────────────────────────
+
+    def _write_identity(self) -> None:
+        self._connection.execute(
+            "INSERT INTO meta VALUES ('last_writer', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+            (_program_version(),),
+        )
+
+    def _write_tick(self, record: TickRecord, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
+        body = encode(record.fleets)
+        roster = _roster(record)
+        with schema.transaction(self._connection):
+            roster_id = self._roster_id(roster)
+            self._connection.execute(
+                "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)",
+                (record.tick, record.at_s, roster_id, FORMAT, body),
+            )
+            ids = tuple(self._write_intent(record, intent) for intent in intents)
+        # Only now: a roster of a transaction that failed does not exist.
+        self._rosters = {roster: roster_id}
+        return ids
+
+    def _roster_id(self, roster: str) -> int:
+        known = self._rosters.get(roster)
+        if known is not None:
+            return known
+        self._connection.execute("INSERT INTO rosters (fleets) VALUES (?) ON CONFLICT DO NOTHING", (roster,))
+        return int(
+            self._connection.execute("SELECT id FROM rosters WHERE fleets = ?", (roster,)).fetchone()[0]
+        )
+
+    def _write_intent(self, record: TickRecord, intent: ActionIntent) -> int:
+        cursor = self._connection.execute(
+            "INSERT INTO actions (at_s, tick, fleet, verb, vm_ids, count, token, reason) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.at_s,
+                record.tick,
+                intent.fleet,
+                intent.verb.value,
+                json.dumps(intent.vm_ids),
+                intent.count,
+                intent.token,
+                _storable(intent.reason),
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def _write_outcomes(self, action_id: int, at_s: float, outcomes: tuple[Outcome, ...]) -> None:
+        with schema.transaction(self._connection):
+            settled = self._connection.execute(
+                "UPDATE actions SET settled_at_s = ? WHERE id = ? AND settled_at_s IS NULL", (at_s, action_id)
+            )
+            if settled.rowcount != 1:
+                raise InvariantError(
+                    f"Action {action_id} is not open in the journal {self._name}; please report this."
+                )
+            self._connection.executemany(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        action_id,
+                        position,
+                        outcome.vm_id,
+                        outcome.kind.value,
+                        _storable(outcome.code),
+                        _storable(outcome.message),
+                        None if outcome.previous_state is None else outcome.previous_state.value,
+                    )
+                    for position, outcome in enumerate(outcomes)
+                ),
+            )
+
+    def _prune_batch(self, before_s: float, max_bytes: int) -> int:
+        over = self._used_bytes() > max_bytes
+        with schema.transaction(self._connection):
+            oldest = self._connection.execute(
+                _OLDEST_WRITTEN if over else _OLDER_THAN, {"before_s": before_s, "limit": PRUNE_BATCH}
+            ).fetchall()
+            self._connection.executemany("DELETE FROM ticks WHERE id = ?", [(key,) for key, _ in oldest])
+            horizon_s = max([before_s, *(at_s for _, at_s in oldest)]) if over else before_s
+            self._connection.execute(
+                "DELETE FROM actions WHERE at_s < ? AND settled_at_s IS NOT NULL", (horizon_s,)
+            )
+            self._connection.execute("DELETE FROM events WHERE at_s < ?", (horizon_s,))
+            self._connection.execute(
+                "DELETE FROM rosters WHERE NOT EXISTS (SELECT 1 FROM ticks WHERE roster_id = rosters.id)"
+            )
+        self._rosters = {}
+        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+        return len(oldest)
+
+    def _used_bytes(self) -> int:
+        size, pages, free = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return size * (pages - free)
+
+    # ── executing ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self, call: Callable[[], _T]) -> _T:
+        if self._closed:
+            raise JournalError(f"The journal {self._name} is closed.")
+        return await self._execute(partial(self._translated, call))
+
+    async def _execute(self, call: Callable[[], _T]) -> _T:
+        if self._executor is None:
+            return call()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def _translated(self, call: Callable[[], _T]) -> _T:
+        with schema.translated(self._name, "written"):
+            return call()
+
+
+def _lock(state_dir: Path) -> StateLock:
+    with schema.translated(str(state_dir / schema.FILE_NAME), "opened"):
+        state_dir.mkdir(parents=True, exist_ok=True)
+    return StateLock(state_dir)
+
+
+def _roster(record: TickRecord) -> str:
+    names = [fleet.fleet for fleet in record.fleets]
+    if len(set(names)) != len(names):
+        raise InvariantError(f"Tick {record.tick} records a fleet twice; please report this.")
+    return json.dumps(names, ensure_ascii=False)
+
+
+def _program_version() -> str:
+    try:
+        return version("vm-autoscaler")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _storable(text: str) -> str:
+    """Words of providers and exceptions may hold half a surrogate pair, which UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,65 @@
+"""One writer per state directory.
+
+Rules: the lock is a `flock` on a file that also names its holder, so that it ends with the process however
+that ends, and a second daemon can say whom it met. The file is never removed: removing a lock file races
+with the next one who opens it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from autoscaler.errors import JournalError
+
+LOCK_NAME = "lock"
+"""Name of the lock file in the state directory."""
+
+
+class StateLock:
+    """Holds the state directory until `release` or the end of the process.
+
+    Args:
+        state_dir: An existing directory.
+
+    Raises:
+        JournalError: Another process (or this one) holds it, or the file cannot be written.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        path = state_dir / LOCK_NAME
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise JournalError(
+                f"The state directory {state_dir} cannot be written to: {error.strerror}. "
+                "Check its owner and mode, or give another one."
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise JournalError(
+                f"The state directory {state_dir} is in use by process {holder}. "
+                "Stop that daemon first, or give this one a state directory of its own."
+            ) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._held = True
+        # A forked helper process shares the lock and would hold it on after the daemon's death.
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _release(own()))
+
+    def release(self) -> None:
+        """Give the directory up; further calls do nothing."""
+        if self._held:
+            self._held = False
+            os.close(self._fd)
+
+
+def _release(lock: StateLock | None) -> None:
+    if lock is not None:
+        lock.release()

@@ -1,0 +1,254 @@
+"""The database file: its tables, the way from one version to the next, how it is opened, what its errors mean.
+
+Rules of this file: `PRAGMA user_version` is the schema version and `application_id` says that a database is
+ours; both are checked before anything is written, so that a foreign or a newer file is never touched. A
+released migration is never edited; a change of tables is a new entry at the end of `MIGRATIONS`. SQLite's
+errors leave this package as JournalError only. What is stored in the tables is not known here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from autoscaler.errors import JournalError
+
+FILE_NAME = "journal.sqlite"
+"""Name of the database in the state directory."""
+
+APPLICATION_ID = 0x41534A4C
+"""Written to the file's header: tells a journal from any other SQLite database."""
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a statement waits for a lock of another process (a checkpoint, a backup)."""
+
+WAL_KEPT_BYTES = 16 * 2**20
+"""The write-ahead log is cut back to this after a checkpoint."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) WITHOUT ROWID;
+
+    -- The fleets of a tick, in the order of its rows. They change seldom, so ticks share a roster.
+    CREATE TABLE rosters (
+        id INTEGER PRIMARY KEY,
+        fleets TEXT NOT NULL UNIQUE
+    );
+
+    -- `tick` is not unique: an early wake or a restart may decide twice within one tick of the grid.
+    CREATE TABLE ticks (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        tick INTEGER NOT NULL,
+        at_s REAL NOT NULL,
+        roster_id INTEGER NOT NULL REFERENCES rosters (id),
+        format INTEGER NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX ticks_by_roster ON ticks (roster_id, at_s);
+    CREATE INDEX ticks_by_time ON ticks (at_s);
+
+    CREATE TABLE actions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_s REAL NOT NULL,
+        tick INTEGER NOT NULL,
+        fleet TEXT NOT NULL,
+        verb TEXT NOT NULL,
+        vm_ids TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        settled_at_s REAL
+    );
+    CREATE INDEX actions_open ON actions (id) WHERE settled_at_s IS NULL;
+    CREATE INDEX actions_by_fleet ON actions (fleet, at_s);
+    CREATE INDEX actions_by_time ON actions (at_s);
+    CREATE INDEX actions_by_tick ON actions (tick);
+
+    CREATE TABLE outcomes (
+        action_id INTEGER NOT NULL REFERENCES actions (id) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        vm_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        code TEXT NOT NULL,
+        message TEXT NOT NULL,
+        previous_state TEXT,
+        PRIMARY KEY (action_id, position)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_s REAL NOT NULL,
+        kind TEXT NOT NULL,
+        fleet TEXT NOT NULL,
+        text TEXT NOT NULL
+    );
+    CREATE INDEX events_by_time ON events (at_s);
+    """,
+)
+"""Entry i takes a database from version i to version i + 1."""
+
+
+def open_for_writing(path: Path | None, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
+    """Open or create the journal and bring it to the newest version.
+
+    Args:
+        path: The database file; None for a database in memory.
+        migrations: All steps from an empty database to the newest version.
+
+    Raises:
+        JournalError: The file is not a journal, is of a newer version, or cannot be written.
+    """
+    name = ":memory:" if path is None else str(path)
+    with translated(name, "opened"):
+        if path is not None and path.exists() and path.stat().st_size > 0:
+            with closing(_connect(_uri(path, "ro"))) as connection:
+                _check_identity(connection, name, len(migrations))
+        connection = _connect(name if path is None else _uri(path, "rwc"))
+        try:
+            _configure(connection)
+            _migrate(connection, migrations)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Connection:
+    """Open an existing journal without the right to write, while a daemon may be writing.
+
+    Raises:
+        JournalError: There is no journal, it is not one, or its version is not the one this program reads.
+    """
+    if not path.is_file():
+        raise JournalError(
+            f"There is no journal at {path}. Has a daemon run with this state directory? "
+            "Give the directory that the daemon was started with."
+        )
+    with translated(str(path), "opened"):
+        connection = _connect(_uri(path, "ro"))
+        try:
+            version = _check_identity(connection, str(path), newest)
+            _refuse_older(version, str(path), newest)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction: all of it is durable after the block, or none of it is in the file."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk ends the transaction by itself, and then there is nothing to roll back.
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated(name: str, doing: str) -> Iterator[None]:
+    """Turn SQLite's and the system's errors into JournalError for people.
+
+    Args:
+        name: The file, for the message.
+        doing: Past participle of what was tried: opened, read, written.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(f"The journal {name} cannot be {doing}: {_advice(error)}") from error
+    except OSError as error:
+        raise JournalError(f"The journal {name} cannot be {doing}: {error.strerror or error}.") from error
+
+
+_ADVICE: dict[int, str] = {
+    sqlite3.SQLITE_FULL: "the disk is full. Free some space; nothing that was acknowledged is lost.",
+    sqlite3.SQLITE_READONLY: "it may not be written to. Check the owner and mode of the file and its directory.",
+    sqlite3.SQLITE_CANTOPEN: "the file or its directory cannot be opened. Check owner, mode and free space.",
+    sqlite3.SQLITE_PERM: "permission denied. Check the owner and mode of the file and its directory.",
+    sqlite3.SQLITE_NOTADB: (
+        "it is not a SQLite database. If another program put it there, give another state directory; "
+        "if it was a journal, move it aside and restore it from a backup or let the daemon begin a new one."
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        "it is damaged. Stop the daemon, move the file aside together with its -wal and -shm files, and restore "
+        "a backup or let the daemon begin a new one: VMs are found again by their tags."
+    ),
+    sqlite3.SQLITE_BUSY: "another process holds its lock. End the program that has the file open, or wait for it.",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write. Look at the kernel log for the device.",
+}
+
+
+def _advice(error: sqlite3.Error) -> str:
+    # Extended result codes carry the primary one in the low byte.
+    code = getattr(error, "sqlite_errorcode", None)
+    advice = None if code is None else _ADVICE.get(code & 0xFF)
+    return f"{advice or 'SQLite refused.'} (SQLite: {error})"
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    # Transactions are begun and ended by hand; the executor keeps use of a connection to one thread at a time.
+    return sqlite3.connect(
+        name, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def _check_identity(connection: sqlite3.Connection, name: str, newest: int) -> int:
+    """The schema version, 0 for an empty database; refuses what is not a journal or is newer than `newest`."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+    if application != APPLICATION_ID and (application or version or tables):
+        raise JournalError(
+            f"{name} is a SQLite database of another program and was left alone. Give another state directory."
+        )
+    if version > newest:
+        raise JournalError(
+            f"The journal {name} has version {version}, this program knows versions up to {newest}; the file was "
+            "left alone. Install the newer program again, or give another state directory."
+        )
+    return version
+
+
+def _refuse_older(version: int, name: str, newest: int) -> None:
+    if version < newest:
+        raise JournalError(
+            f"The journal {name} has version {version}, this program reads version {newest}. "
+            "Start the daemon of this version on it once: it brings the journal up to date."
+        )
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    # auto_vacuum can be chosen only before the first table exists; on an older file this changes nothing.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_KEPT_BYTES}")
+
+
+def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {number}; COMMIT;"
+            )
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
