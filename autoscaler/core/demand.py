@@ -42,12 +42,12 @@ def fold(
     used = np.where(fresh, value, 0.0)
     work = np.where(signal == Signal.UTILISATION, used * weight, used)
 
-    count_all = np.bincount(lane, minlength=lanes).astype(np.int64)
-    count_possible = np.bincount(lane, weights=possible.astype(np.float64), minlength=lanes)
-    count_fresh = np.bincount(lane, weights=fresh.astype(np.float64), minlength=lanes)
-    work_seen = np.bincount(lane, weights=work, minlength=lanes)
-    capacity_seen = np.bincount(lane, weights=weight, minlength=lanes)
-    utilisation_seen = np.bincount(lane, weights=used, minlength=lanes)
+    count_all = _per_lane(lane, np.ones_like(value), lanes)
+    count_possible = _per_lane(lane, possible.astype(np.float64), lanes)
+    count_fresh = _per_lane(lane, fresh.astype(np.float64), lanes)
+    work_seen = _per_lane(lane, work, lanes)
+    capacity_seen = _per_lane(lane, weight, lanes)
+    utilisation_seen = _per_lane(lane, used, lanes)
 
     per_vm = params.signal != Signal.TOTAL
     any_fresh = count_fresh > 0
@@ -67,13 +67,18 @@ def fold(
     )
 
 
+def _per_lane(lane: Int, amount: Float, lanes: int) -> Float:
+    """Sums in the order of the readings, so that a lane's sum does not depend on other lanes."""
+    return np.bincount(lane, weights=amount, minlength=lanes).astype(np.float64)
+
+
 def _oldest(readings: Readings, fresh: Bool, any_fresh: Bool, lanes: int) -> Float:
     oldest = np.full(lanes, np.inf)
     np.minimum.at(oldest, readings.lane[fresh], readings.observed_at_s[fresh])
     return np.where(any_fresh, oldest, np.nan)
 
 
-def _freshness(count_all: Int, count_possible: Float, any_fresh: Bool) -> Int:
+def _freshness(count_all: Float, count_possible: Float, any_fresh: Bool) -> Int:
     absent = np.where(count_all > 0, Freshness.INVALID, Freshness.ABSENT)
     stale = np.where(count_possible > 0, Freshness.STALE, absent)
     return np.where(any_fresh, Freshness.FRESH, stale).astype(np.int64)

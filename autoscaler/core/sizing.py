@@ -55,6 +55,8 @@ def steps(
     Shares round away from zero (at least one VM), as AWS step scaling documents it.
     """
     del state, outlook
+    if not len(params.step_vms):
+        return wish, np.zeros_like(wish)
     now = ordered(snapshot)
     known = params.steps & ~np.isnan(snapshot.demand) & (now > 0)
     utilisation = np.where(known, snapshot.demand / np.maximum(now * params.vm_capacity, 1e-300), np.nan)
@@ -74,6 +76,8 @@ def schedule(
 ) -> tuple[Int, Int]:
     """The highest floor among the schedule windows that hold now."""
     del state, outlook
+    if not len(params.window_floor):
+        return wish, np.zeros_like(wish)
     active = (params.window_start_s <= snapshot.now_s) & (snapshot.now_s < params.window_end_s)
     floor = np.maximum.reduce(np.where(active, params.window_floor, 0), axis=0, initial=0)
     return _propose(wish, floor, np.full_like(wish, Reason.SCHEDULE), params.schedule & (floor > 0))

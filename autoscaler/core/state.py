@@ -19,8 +19,8 @@ class LaneState:
     """Attributes, all over L lanes.
 
     Attributes:
-        wishes, wish_bucket: int64 (SLOTS, L), rolling maximum of wishes (stabilisation).
-        peaks, peak_bucket: int64 (SLOTS, L), rolling maximum of desired (warm pool).
+        wishes: int64 (SLOTS, L) and wish_bucket: int64 (L,), rolling maximum of wishes (stabilisation).
+        peaks: int64 (SLOTS, L) and peak_bucket: int64 (L,), rolling maximum of desired (warm pool).
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.

@@ -183,8 +183,20 @@ def _quantiles(table: Float) -> Float:
     found = np.empty((len(QUANTILE_LEVELS), table.shape[1]))
     for row, level in enumerate(QUANTILE_LEVELS):
         wanted = level * total
-        index = np.minimum((cumulative < wanted).sum(axis=0), BINS - 1)
+        index = _first_reaching(cumulative, wanted)
         inside = table[index, columns]
         into = wanted - (cumulative[index, columns] - inside)
         found[row] = _EDGES[index] + _WIDTH * np.clip(into / np.maximum(inside, 1e-300), 0.0, 1.0)
     return found
+
+
+def _first_reaching(cumulative: Float, wanted: Float) -> Int:
+    """First bin (S,) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
+    columns = np.arange(cumulative.shape[1])
+    index = np.full(cumulative.shape[1], -1, np.int64)
+    half = BINS // 2
+    while half:
+        below = cumulative[index + half, columns] < wanted
+        index = np.where(below, index + half, index)
+        half //= 2
+    return np.minimum(index + 1, BINS - 1)

@@ -1,0 +1,44 @@
+"""The yardstick: what numpy's in-place add costs on this machine in this run.
+
+Absolute times on shared machines move by a third; ratios to a kernel timed in the same run move less. A
+result is a name, a value with its unit, and, where it is a time, its ratio to the kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    name: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+def kernel_s(width: int = 1000, repeats: int = 2000) -> float:
+    """Seconds for one in-place add of `width` float64 (best of five runs)."""
+    a, b = np.ones(width), np.ones(width)
+
+    def run() -> None:
+        for _ in range(repeats):
+            np.add(a, b, out=a)
+
+    return min(timed(run) for _ in range(5)) / repeats
+
+
+def timed(call: Callable[[], object]) -> float:
+    before = time.perf_counter()
+    call()
+    return time.perf_counter() - before
+
+
+def percentiles_ms(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median and 99th percentile of single calls, in ms."""
+    times = np.array([timed(call) for _ in range(repeats)]) * 1e3
+    return float(np.percentile(times, 50)), float(np.percentile(times, 99))

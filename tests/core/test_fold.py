@@ -1,0 +1,101 @@
+"""Fold: what counts as data, and what a silent VM means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoscaler.core.demand import fold
+from autoscaler.core.types import Freshness, Readings, Signal
+from tests.core.builders import fold_params
+
+NOW_S = 10_000.0
+
+
+def readings(
+    values: list[float], *, age_s: object = 5.0, capacity: float = 100.0, lane: object = 0
+) -> Readings:
+    count = len(values)
+    return Readings(
+        lane=np.broadcast_to(np.asarray(lane), (count,)),
+        value=np.asarray(values, np.float64),
+        observed_at_s=NOW_S - np.broadcast_to(np.asarray(age_s, np.float64), (count,)),
+        capacity=np.full(count, capacity),
+    )
+
+
+def fold_one(got: Readings, *, signal: Signal = Signal.THROUGHPUT, in_service: int = 2):
+    return fold(fold_params(1, signal), got, np.array([in_service]), np.array([in_service * 100.0]), NOW_S)
+
+
+def test_throughput_is_the_sum():
+    assert fold_one(readings([30.0, 50.0])).demand[0] == 80.0
+
+
+def test_utilisation_is_weighted_by_capacity():
+    got = fold_one(readings([0.5, 0.25], capacity=200.0), signal=Signal.UTILISATION)
+    assert got.demand[0] == pytest.approx(150.0)
+
+
+def test_a_total_is_taken_as_it_is_even_with_no_vm_in_service():
+    got = fold_one(readings([500.0], capacity=0.0), signal=Signal.TOTAL, in_service=0)
+    assert (got.demand[0], got.coverage[0], got.freshness[0]) == (500.0, 1.0, Freshness.FRESH)
+
+
+def test_silent_vms_are_filled_with_the_mean_of_the_others_and_lower_coverage():
+    got = fold_one(readings([30.0, 50.0]), in_service=4)
+    assert (got.demand[0], got.coverage[0]) == (160.0, 0.5)
+
+
+def test_more_reports_than_expected_is_full_coverage_and_no_filling():
+    got = fold_one(readings([30.0, 50.0, 10.0]), in_service=2)
+    assert (got.demand[0], got.coverage[0]) == (90.0, 1.0)
+
+
+def test_a_measured_zero_is_zero_and_fresh():
+    got = fold_one(readings([0.0, 0.0]))
+    assert (got.demand[0], got.freshness[0]) == (0.0, Freshness.FRESH)
+
+
+@pytest.mark.parametrize(
+    ("got", "freshness"),
+    [
+        (readings([]), Freshness.ABSENT),
+        (readings([np.nan]), Freshness.INVALID),
+        (readings([np.inf]), Freshness.INVALID),
+        (readings([-1.0]), Freshness.INVALID),
+        (readings([5.0], age_s=-60.0), Freshness.INVALID),
+        (readings([5.0], age_s=61.0), Freshness.STALE),
+        (readings([5.0, np.nan], age_s=[61.0, 1.0]), Freshness.STALE),
+        (readings([5.0, np.nan]), Freshness.FRESH),
+        (readings([5.0], age_s=60.0), Freshness.FRESH),
+        (readings([5.0], age_s=-4.0), Freshness.FRESH),
+    ],
+)
+def test_freshness_says_why_there_is_no_demand(got: Readings, freshness: Freshness):
+    folded = fold_one(got)
+    assert folded.freshness[0] == freshness
+    assert np.isnan(folded.demand[0]) == (freshness != Freshness.FRESH)
+    assert np.isnan(folded.observed_at_s[0]) == (freshness != Freshness.FRESH)
+
+
+def test_the_age_of_a_sample_is_that_of_its_oldest_fresh_reading():
+    got = fold_one(readings([1.0, 2.0, 3.0], age_s=[5.0, 40.0, 500.0]))
+    assert got.observed_at_s[0] == NOW_S - 40.0
+
+
+def test_saturated_vms_mark_demand_as_censored_for_utilisation_only():
+    assert fold_one(readings([1.0, 0.92]), signal=Signal.UTILISATION).censored[0]
+    assert not fold_one(readings([1.0, 0.5]), signal=Signal.UTILISATION).censored[0]
+    assert not fold_one(readings([1000.0, 1000.0])).censored[0]
+
+
+def test_lanes_do_not_mix():
+    got = fold(
+        fold_params(2),
+        readings([10.0, 20.0, 40.0], lane=[1, 0, 1]),
+        np.array([1, 2]),
+        np.array([100.0, 200.0]),
+        NOW_S,
+    )
+    assert got.demand.tolist() == [20.0, 50.0]
