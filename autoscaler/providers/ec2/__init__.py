@@ -1,1 +1,6 @@
-"""The EC2 provider on aiobotocore; no botocore type leaves this package."""
+"""EC2 as a provider, on aiobotocore. Nothing of botocore leaves this package."""
+
+from autoscaler.providers.ec2.provider import Ec2Provider
+from autoscaler.providers.ec2.settings import Ec2Settings
+
+__all__ = ["Ec2Provider", "Ec2Settings"]

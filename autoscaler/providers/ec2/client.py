@@ -1,0 +1,219 @@
+"""Two guarded aiobotocore clients: one for reads, one for changes.
+
+Why two: EC2 answers a lack of capacity with HTTP 500, which the SDK takes for a fault worth repeating, and
+whose repeats spend the retry budget that throttled reads need. So reads are retried by the SDK (standard
+mode) and changes never are: one call, one request on the wire.
+
+Rules: this is the only module that meets botocore's exceptions. A call returns a reply, or a `Failure`
+saying what is known; it raises ProviderError only where nothing was sent. Every call is bounded in time.
+Credentials are never part of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import exceptions as aws
+from botocore.parsers import ResponseParserError
+
+from autoscaler.errors import ConfigError, InvariantError, ProviderError
+from autoscaler.ports import OutcomeKind
+from autoscaler.providers.ec2.classify import Failure, failure, shorten
+from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
+from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.ec2.wire import UnreadableError, read_launched, read_page, request_id
+
+Reply: TypeAlias = Mapping[str, Any]
+
+READ_ATTEMPTS: Final = 3
+"""Requests of one read call, the first included."""
+
+PAGE: Final = "Page"
+"""Key of a DescribeInstances reply: a `wire.Page`."""
+
+LAUNCHED: Final = "Launched"
+"""Key of a RunInstances reply: ids of the new VMs."""
+
+CLOSE_DEADLINE_S: Final = 5.0
+
+_NO_CREDENTIALS = (
+    aws.NoCredentialsError,
+    aws.PartialCredentialsError,
+    aws.CredentialRetrievalError,
+    aws.TokenRetrievalError,
+    aws.SSOError,
+)
+_NOT_CONNECTED = (aws.ConnectTimeoutError, aws.ProxyConnectionError, aws.SSLError)
+
+
+class Ec2Client:
+    """One client that makes a fixed set of operations and nothing else.
+
+    Args:
+        client: An aiobotocore EC2 client; closed with this object.
+        allowed: The operations it may make.
+        settings: Where it talks to and how long it waits.
+    """
+
+    def __init__(self, client: Any, allowed: frozenset[Operation], settings: Ec2Settings) -> None:
+        self._client = client
+        self._allowed = allowed
+        self._deadline_s = settings.call_deadline_s
+        self._where = settings.endpoint_url or f"EC2 in {settings.region}"
+        methods: Mapping[str, str] = client.meta.method_to_api_mapping
+        self._methods = {operation: method for method, operation in methods.items()}
+        client.meta.events.register("before-parse.ec2.DescribeInstances", _keep_page)
+        client.meta.events.register("before-parse.ec2.RunInstances", _keep_launched)
+
+    async def call(self, operation: Operation, **parameters: Any) -> Reply | Failure:
+        """Make one call.
+
+        Raises:
+            ProviderError: Nothing was sent.
+            InvariantError: The operation is not one this client may make.
+        """
+        if operation not in self._allowed:
+            raise InvariantError(f"{operation} may not be called by this EC2 client")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                reply: Reply = await getattr(self._client, self._methods[operation])(**parameters)
+        except TimeoutError:
+            return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
+        except aws.ClientError as error:
+            return _answered(error)
+        except ResponseParserError as error:
+            return _unreadable(operation, str(error))
+        except aws.BotoCoreError as error:
+            return self._unanswered(operation, error)
+        if "RequestId" not in reply.get("ResponseMetadata", {}):
+            return _unreadable(operation, "the reply has no request id, so it is not from EC2")
+        return reply
+
+    async def close(self) -> None:
+        """Release connections, within CLOSE_DEADLINE_S."""
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await self._client.close()
+        except TimeoutError:
+            return
+
+    def _unanswered(self, operation: Operation, error: aws.BotoCoreError) -> Failure:
+        if isinstance(error, _NO_CREDENTIALS):
+            return Failure(OutcomeKind.DENIED, "NoCredentials", shorten(str(error)))
+        if _never_sent(error):
+            raise ProviderError(
+                f"{operation}: cannot reach {self._where}: {shorten(str(error))}. Nothing was sent; "
+                "check the network, the Region and the endpoint",
+                code=type(error).__name__,
+            ) from error
+        return Failure(OutcomeKind.UNKNOWN, type(error).__name__, shorten(str(error)))
+
+
+async def open_session(settings: Ec2Settings) -> AioSession:
+    """Find the credentials; the session is shared by the clients of one process.
+
+    Raises:
+        ConfigError: Unknown profile, or no credentials to be found.
+    """
+    try:
+        session = AioSession(profile=settings.profile)
+        found = settings.access_key_id is not None or await session.get_credentials() is not None
+    except aws.BotoCoreError as error:
+        raise ConfigError(f"EC2: cannot set up credentials: {shorten(str(error))}") from error
+    if not found:
+        raise ConfigError(
+            "EC2: no credentials found. Give the machine an instance profile, or set AWS_PROFILE, or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return session
+
+
+async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bool) -> Ec2Client:
+    """Open the client for reads or the one for changes.
+
+    Loading EC2's service model holds the event loop for about a quarter of a second, once per session: open
+    before the loop has deadlines to keep.
+
+    Raises:
+        ConfigError: Unknown profile or malformed endpoint.
+    """
+    try:
+        context = session.create_client(
+            "ec2",
+            region_name=settings.region,
+            endpoint_url=settings.endpoint_url,
+            aws_access_key_id=settings.access_key_id,
+            aws_secret_access_key=settings.secret_access_key,
+            config=_config(settings, changes=changes),
+        )
+        client = await context.__aenter__()
+    except (aws.BotoCoreError, ValueError) as error:
+        raise ConfigError(f"EC2: cannot set up the client: {shorten(str(error))}") from error
+    return Ec2Client(client, CHANGES if changes else READS, settings)
+
+
+def _config(settings: Ec2Settings, *, changes: bool) -> AioConfig:
+    """Retries are set in full here, so that no environment variable, file or SDK default decides them.
+
+    Changes open a fresh connection each: a kept one that the other side has dropped would turn a start that
+    never left this machine into an unknown outcome.
+    """
+    return AioConfig(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": 1 if changes else READ_ATTEMPTS},
+        connector_args={"force_close": True, "keepalive_timeout": None} if changes else {},
+        parameter_validation=True,
+    )
+
+
+def _answered(error: aws.ClientError) -> Failure:
+    said = error.response.get("Error", {})
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = str(said.get("Code", ""))
+    if code.isdigit() or code == "Unknown":  # what botocore makes of an answer that is not EC2's
+        code = ""
+    return failure(code, str(said.get("Message", "")), status)
+
+
+def _unreadable(operation: Operation, detail: str) -> Failure:
+    message = f"{operation}: the answer cannot be read: {detail}"
+    return Failure(OutcomeKind.UNKNOWN, "UnreadableAnswer", shorten(message))
+
+
+def _never_sent(error: aws.BotoCoreError) -> bool:
+    if isinstance(error, aws.EndpointConnectionError):
+        # botocore's name for every broken connection; only its cause tells a refused one from a reset one.
+        return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
+    return isinstance(error, (*_NOT_CONNECTED, aws.ParamValidationError))
+
+
+def _keep_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+    _keep(response_dict, customized_response_dict, PAGE, read_page)
+
+
+def _keep_launched(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
+) -> None:
+    _keep(response_dict, customized_response_dict, LAUNCHED, read_launched)
+
+
+def _keep(response: dict[str, Any], parsed: dict[str, Any], key: str, read: Any) -> None:
+    """Read the body ourselves and leave botocore an empty one.
+
+    A body that is not the expected reply stays as it is: botocore's own errors are then as good as ours.
+    """
+    if response["status_code"] != 200:
+        return
+    body: bytes = response["body"]
+    try:
+        parsed[key] = read(body)
+    except UnreadableError:
+        return
+    response["body"] = f"<Reply><requestId>{request_id(body)}</requestId></Reply>".encode()

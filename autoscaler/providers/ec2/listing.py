@@ -1,0 +1,43 @@
+"""One page of the listing: the only way this package asks EC2 which VMs there are.
+
+Both the event loop's process and the listing process use it, so that there is one filter, one order of
+fields and one wording of failures.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from autoscaler.errors import ProviderError
+from autoscaler.ports import FLEET_TAG
+from autoscaler.providers.ec2.classify import Failure
+from autoscaler.providers.ec2.client import PAGE, Ec2Client
+from autoscaler.providers.ec2.operations import Operation
+from autoscaler.providers.ec2.wire import Page
+
+FIRST_PAGE: Final = 200
+"""VMs that are read in the event loop's own process: about 20 ms of it."""
+
+FULL_PAGE: Final = 1000
+"""The most that EC2 puts on one page."""
+
+
+async def describe_page(client: Ec2Client, token: str | None, size: int) -> Page:
+    """Fetch and read one page of VMs that carry the ownership tag.
+
+    Failures are in `Page.problem`, never raised.
+    """
+    parameters: dict[str, Any] = {
+        "Filters": [{"Name": "tag-key", "Values": [FLEET_TAG]}],
+        "MaxResults": size,
+    }
+    if token is not None:
+        parameters["NextToken"] = token
+    try:
+        reply = await client.call(Operation.DESCRIBE_INSTANCES, **parameters)
+    except ProviderError as error:
+        return Page((), problem=str(error))
+    if isinstance(reply, Failure):
+        return Page((), problem=f"{Operation.DESCRIBE_INSTANCES}: {reply}")
+    page: Page = reply[PAGE]
+    return page

@@ -1,0 +1,247 @@
+"""EC2 behind the Provider port.
+
+Rules: one method, one call on the wire; grouping, retries and pacing belong to the caller. What EC2 says is
+turned into Outcomes by `classify`, what it lists into Vms by `wire`. No botocore type goes in or out.
+
+For operators: VMs whose launch template names an instance profile need iam:PassRole on its role, and VMs
+with volumes under a customer-managed key need kms:CreateGrant on that key, beside `deploy/iam-policy.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, Self
+
+from autoscaler.errors import InvariantError, ProviderError
+from autoscaler.ports import FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
+from autoscaler.providers.ec2.classify import BATCH_REFUSED, NOT_IN_REPLY, Failure, outcomes_of
+from autoscaler.providers.ec2.client import LAUNCHED, Ec2Client, Reply, open_client, open_session
+from autoscaler.providers.ec2.listing import FIRST_PAGE, describe_page
+from autoscaler.providers.ec2.listing_process import ListingProcess
+from autoscaler.providers.ec2.operations import Operation
+from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.ec2.wire import STATES, Page, vm_of
+
+CHECKED_BATCH: Final = 100
+"""Most ids of one DescribeInstanceStatus call."""
+
+_TEMPLATE_ID: Final = re.compile(r"lt-[0-9a-f]{8,17}")
+
+
+class Ec2Provider:
+    """The Provider port on EC2. Made by `open`; contract in `ports.Provider`.
+
+    Where a refusal names some of the VMs of a call, these get the code EC2 gave and the others
+    `classify.BATCH_REFUSED`: nothing was done for them, and they may be sent again without the named ones.
+
+    Args:
+        reads: Client for reads.
+        changes: Client for changes.
+        settings: As given to both.
+        clock: Dates listings.
+    """
+
+    def __init__(self, reads: Ec2Client, changes: Ec2Client, settings: Ec2Settings, clock: Clock) -> None:
+        self._reads = reads
+        self._changes = changes
+        self._settings = settings
+        self._clock = clock
+        self._process = ListingProcess(settings)
+        self._one_listing = asyncio.Lock()
+        self._many = False
+
+    @classmethod
+    async def open(cls, settings: Ec2Settings, clock: Clock) -> Self:
+        """Set up both clients; holds the event loop for about a quarter of a second, sends nothing to EC2.
+
+        Raises:
+            ConfigError: Unknown profile, malformed endpoint, or no credentials to be found.
+        """
+        session = await open_session(settings)
+        reads = await open_client(session, settings, changes=False)
+        try:
+            changes = await open_client(session, settings, changes=True)
+        except BaseException:
+            await reads.close()
+            raise
+        return cls(reads, changes, settings, clock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def listing_pid(self) -> int | None:
+        """Process id of the listing process; None while there is none."""
+        return self._process.pid
+
+    async def list_vms(self) -> Listing:
+        """All VMs with the ownership tag; see `ports.Provider`.
+
+        Up to FIRST_PAGE VMs are read here; what comes after, and everything when the last listing was
+        bigger, in the listing process. A VM that two pages mention counts once, as last seen.
+        """
+        async with self._one_listing:
+            requested_at_s = self._clock.now()
+            found: dict[str, Vm] = {}
+            limit_s = self._settings.listing_deadline_s
+            try:
+                async with asyncio.timeout(limit_s):
+                    problem = await self._collect(found)
+            except TimeoutError:
+                problem = f"the listing did not end within {limit_s:g} s"
+            if not problem:
+                self._many = len(found) > FIRST_PAGE
+            return Listing(
+                vms=tuple(found.values()),
+                complete=not problem,
+                requested_at_s=requested_at_s,
+                received_at_s=self._clock.now(),
+                error=problem and f"{problem} ({len(found)} VMs came)",
+            )
+
+    async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Start stopped VMs in one call."""
+        return await self._switch(Operation.START_INSTANCES, "StartingInstances", vm_ids)
+
+    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned."""
+        return await self._switch(Operation.STOP_INSTANCES, "StoppingInstances", vm_ids)
+
+    async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Delete VMs for good."""
+        return await self._switch(Operation.TERMINATE_INSTANCES, "TerminatingInstances", vm_ids)
+
+    async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
+        """Write tags."""
+        if not vm_ids:
+            return ()
+        reply = await self._changes.call(
+            Operation.CREATE_TAGS, Resources=_unique(vm_ids), Tags=_wire_tags(tags)
+        )
+        if isinstance(reply, Failure):
+            return outcomes_of(reply, vm_ids)
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Create `count` VMs, all or none; the same token never creates twice.
+
+        They carry the ownership tag and their tags from the first moment; Name defaults to the fleet's.
+        """
+        if count < 1 or not token:
+            raise InvariantError(
+                f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
+            )
+        reply = await self._changes.call(Operation.RUN_INSTANCES, **_launch(spec, count, token))
+        if isinstance(reply, Failure):
+            return outcomes_of(reply, [""])
+        launched: tuple[str, ...] = reply[LAUNCHED]
+        accepted = tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in launched)
+        if len(launched) < count:
+            message = f"{count} VMs were asked for, the reply names {len(launched)}"
+            return (*accepted, Outcome("", OutcomeKind.UNKNOWN, NOT_IN_REPLY, message))
+        return accepted
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the running VMs whose status checks have passed.
+
+        A call that fails contributes none, except that ids EC2 refuses are left out and the rest asked for
+        once more: one VM that has just gone must not make the others look unready.
+        """
+        ids = _unique(vm_ids)
+        batches = [ids[at : at + CHECKED_BATCH] for at in range(0, len(ids), CHECKED_BATCH)]
+        return frozenset().union(*[await self._checked(batch) for batch in batches])
+
+    async def close(self) -> None:
+        """Release connections and the listing process, each within a few seconds."""
+        try:
+            await self._process.close()
+        finally:
+            await self._reads.close()
+            await self._changes.close()
+
+    async def _collect(self, found: dict[str, Vm]) -> str:
+        """Add the VMs of all pages to `found`; the first problem, or an empty string."""
+        token, problem = None, ""
+        if not self._many:
+            page = await describe_page(self._reads, None, FIRST_PAGE)
+            problem = _add(page, found)
+            token = page.next_token
+            if token is None:
+                return problem
+        async with aclosing(self._process.pages(token)) as pages:
+            async for page in pages:
+                problem = problem or _add(page, found)
+        return problem
+
+    async def _switch(self, operation: Operation, changed: str, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        if not vm_ids:
+            return ()
+        reply = await self._changes.call(operation, InstanceIds=_unique(vm_ids))
+        if isinstance(reply, Failure):
+            return outcomes_of(reply, vm_ids)
+        before = {each["InstanceId"]: each["PreviousState"]["Name"] for each in reply.get(changed, ())}
+        return tuple(_switched(vm_id, before) for vm_id in vm_ids)
+
+    async def _checked(self, ids: list[str]) -> frozenset[str]:
+        reply = await self._status(ids)
+        if isinstance(reply, Failure):
+            ids = [each.vm_id for each in outcomes_of(reply, ids) if each.code == BATCH_REFUSED]
+            reply = await self._status(ids) if ids else reply
+        if isinstance(reply, Failure):
+            return frozenset()
+        return frozenset(
+            each["InstanceId"]
+            for each in reply.get("InstanceStatuses", ())
+            if each["InstanceStatus"]["Status"] == each["SystemStatus"]["Status"] == "ok"
+        )
+
+    async def _status(self, ids: list[str]) -> Reply | Failure:
+        try:
+            return await self._reads.call(Operation.DESCRIBE_INSTANCE_STATUS, InstanceIds=ids)
+        except ProviderError as error:
+            return Failure(OutcomeKind.UNKNOWN, error.code, str(error))
+
+
+def _add(page: Page, found: dict[str, Vm]) -> str:
+    for row in page.rows:
+        found[row.id] = vm_of(row)
+    return page.problem
+
+
+def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
+    if vm_id not in before:
+        return Outcome(
+            vm_id, OutcomeKind.UNKNOWN, NOT_IN_REPLY, "accepted, but the reply does not name this VM"
+        )
+    return Outcome(vm_id, OutcomeKind.ACCEPTED, previous_state=STATES.get(before[vm_id]))
+
+
+def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
+    by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
+    tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
+    parameters: dict[str, Any] = {
+        "LaunchTemplate": {by: spec.launch_template, "Version": spec.version},
+        "MinCount": count,
+        "MaxCount": count,
+        "ClientToken": token,
+        "TagSpecifications": [{"ResourceType": "instance", "Tags": _wire_tags(tags)}],
+    }
+    if spec.vm_type is not None:
+        parameters["InstanceType"] = spec.vm_type
+    if spec.subnet is not None:
+        parameters["SubnetId"] = spec.subnet
+    return parameters
+
+
+def _wire_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _unique(vm_ids: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(vm_ids))

@@ -1,0 +1,55 @@
+"""Which EC2 to talk to, and how long to wait for it.
+
+Rules: a frozen value that knows how to check itself and how to travel to the listing process as JSON.
+Secrets never show in its repr. Reading the environment or a file is not done here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from autoscaler.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Ec2Settings:
+    """Settings of one account and Region.
+
+    Attributes:
+        region: AWS Region, for example eu-central-1.
+        endpoint_url: Another endpoint than AWS's own (the embedded cloud), or None.
+        profile: Profile of the AWS configuration files, or None for the default chain.
+        access_key_id: Static key for the embedded cloud; on AWS leave it to the default chain.
+        secret_access_key: Belongs to access_key_id.
+        connect_timeout_s: Longest time to open a connection.
+        read_timeout_s: Longest silence of an open connection.
+        call_deadline_s: Longest time of one call, retries of reads included.
+        listing_deadline_s: Longest time of one listing; what came by then is returned as incomplete.
+
+    Raises:
+        ConfigError: A value contradicts another or is not positive.
+    """
+
+    region: str
+    endpoint_url: str | None = None
+    profile: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    connect_timeout_s: float = 3.0
+    read_timeout_s: float = 10.0
+    call_deadline_s: float = 20.0
+    listing_deadline_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.region:
+            raise ConfigError("EC2 settings: region is empty; name the AWS Region, for example eu-central-1")
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ConfigError(
+                "EC2 settings: access_key_id and secret_access_key go together; give both or none"
+            )
+        if self.access_key_id is not None and self.profile is not None:
+            raise ConfigError("EC2 settings: give either profile or access_key_id, not both")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name.endswith("_s") and not value > 0:
+                raise ConfigError(f"EC2 settings: {each.name} is {value}; it must be more than 0 seconds")

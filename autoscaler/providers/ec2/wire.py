@@ -1,0 +1,179 @@
+"""Reading the two big EC2 replies straight from their XML.
+
+Why: an instance record is 2 to 4 kB of XML of which ten fields matter here. botocore turns all of it into
+Python objects, 0.66 s for a page of 1,000; picking the ten fields takes a fifth of that. This is what keeps
+20,000 VMs listable without stalling the loop. A test holds the result to botocore's own reading.
+
+Rules: bytes in, plain values out; no I/O, no botocore. A document that is not the expected reply is never
+read as an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
+from xml.etree import ElementTree as ET
+
+from autoscaler.ports import FLEET_TAG, Vm, VmState
+
+STATES: Final[Mapping[str, VmState]] = {
+    "pending": VmState.PENDING,
+    "running": VmState.RUNNING,
+    "stopping": VmState.STOPPING,
+    "stopped": VmState.STOPPED,
+    "shutting-down": VmState.TERMINATED,
+    "terminated": VmState.TERMINATED,
+}
+"""EC2's instance states."""
+
+Element: TypeAlias = ET.Element
+
+
+class Row(NamedTuple):
+    """One VM in the plain form that crosses the process boundary; fields as in `ports.Vm`."""
+
+    id: str
+    fleet: str
+    state: str
+    vm_type: str
+    zone: str
+    address: str | None
+    launched_at_s: float
+    image: str
+    tags: dict[str, str]
+    state_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing.
+
+    Attributes:
+        rows: What could be read.
+        next_token: Where the listing goes on; None at its end.
+        problem: For a person, what is missing from this page; empty when nothing is.
+    """
+
+    rows: tuple[Row, ...]
+    next_token: str | None = None
+    problem: str = ""
+
+
+class UnreadableError(Exception):
+    """The document is not the expected reply."""
+
+
+def vm_of(row: Row) -> Vm:
+    """The port's value of a row."""
+    return Vm(
+        id=row.id,
+        fleet=row.fleet,
+        state=VmState(row.state),
+        vm_type=row.vm_type,
+        zone=row.zone,
+        address=row.address,
+        launched_at_s=row.launched_at_s,
+        image=row.image,
+        tags=row.tags,
+        state_reason=row.state_reason,
+    )
+
+
+def read_page(body: bytes) -> Page:
+    """Read a DescribeInstances reply.
+
+    A record that lacks what a Vm needs is left out and named in `problem`, so that one bad record neither
+    hides the others nor passes for an absent VM.
+
+    Raises:
+        UnreadableError: The body is something else.
+    """
+    root, names = _root(body, "DescribeInstancesResponse")
+    rows, bad = [], []
+    for record in root.iterfind(names.records):
+        try:
+            rows.append(names.row(record))
+        except (ValueError, KeyError) as error:
+            bad.append(f"{record.findtext(names.id) or 'a record without id'} ({error})")
+    problem = f"{len(bad)} unreadable instance records, first: {bad[0]}" if bad else ""
+    return Page(tuple(rows), root.findtext(names.next_token) or None, problem)
+
+
+def read_launched(body: bytes) -> tuple[str, ...]:
+    """Ids of the instances in a RunInstances reply.
+
+    Raises:
+        UnreadableError: The body is something else.
+    """
+    root, names = _root(body, "RunInstancesResponse")
+    return tuple(text for each in root.iterfind(names.launched) if (text := each.text))
+
+
+def request_id(body: bytes) -> str:
+    """EC2's id of the request, empty where the reply has none."""
+    start, end = body.find(b"<requestId>"), body.find(b"</requestId>")
+    return body[start + 11 : end].decode("ascii", "replace") if 0 <= start < end else ""
+
+
+def _root(body: bytes, expected: str) -> tuple[Element, _Names]:
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - the same parser as botocore's, on AWS's own reply
+    except ET.ParseError as error:
+        raise UnreadableError(f"not XML: {error}") from error
+    namespace, _, name = root.tag.rpartition("}")
+    if name != expected:
+        raise UnreadableError(f"expected {expected}, got {name}")
+    return root, _Names(f"{namespace}}}" if namespace else "")
+
+
+class _Names:
+    """Paths with the reply's own namespace, built once per document."""
+
+    def __init__(self, ns: str) -> None:
+        self.records = f"{ns}reservationSet/{ns}item/{ns}instancesSet/{ns}item"
+        self.launched = f"{ns}instancesSet/{ns}item/{ns}instanceId"
+        self.next_token = f"{ns}nextToken"
+        self.id = f"{ns}instanceId"
+        self._state = f"{ns}instanceState/{ns}name"
+        self._type = f"{ns}instanceType"
+        self._zone = f"{ns}placement/{ns}availabilityZone"
+        self._address = f"{ns}privateIpAddress"
+        self._launched_at = f"{ns}launchTime"
+        self._image = f"{ns}imageId"
+        self._reason = f"{ns}stateReason/{ns}code"
+        self._tags = f"{ns}tagSet/{ns}item"
+        self._key = f"{ns}key"
+        self._value = f"{ns}value"
+
+    def row(self, record: Element) -> Row:
+        """One record.
+
+        Raises:
+            ValueError: A field is missing or not understood.
+            KeyError: The state is not one of EC2's.
+        """
+        tags = {
+            each.findtext(self._key, ""): each.findtext(self._value, "")
+            for each in record.iterfind(self._tags)
+        }
+        return Row(
+            id=_need(record, self.id),
+            fleet=tags.get(FLEET_TAG, ""),
+            state=STATES[_need(record, self._state)].value,
+            vm_type=_need(record, self._type),
+            zone=_need(record, self._zone),
+            address=record.findtext(self._address) or None,
+            launched_at_s=datetime.fromisoformat(_need(record, self._launched_at)).timestamp(),
+            image=_need(record, self._image),
+            tags=tags,
+            state_reason=record.findtext(self._reason) or "",
+        )
+
+
+def _need(record: Element, path: str) -> str:
+    text = record.findtext(path)
+    if not text:
+        raise ValueError(f"no {path.rpartition('}')[2]}")
+    return text

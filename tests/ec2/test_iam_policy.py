@@ -1,0 +1,61 @@
+"""The IAM policy we hand out allows what the provider can call, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autoscaler.ports import FLEET_TAG
+from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
+
+POLICY = Path(__file__).parents[2] / "deploy" / "iam-policy.json"
+INSTANCES = "arn:aws:ec2:*:*:instance/*"
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.fixture(name="statements")
+def _statements():
+    return json.loads(POLICY.read_text(encoding="utf-8"))["Statement"]
+
+
+def actions(statement):
+    return {each.removeprefix("ec2:") for each in listed(statement["Action"])}
+
+
+def test_the_policy_allows_exactly_what_the_client_can_call(statements):
+    assert {each["Effect"] for each in statements} == {"Allow"}
+    assert set().union(*map(actions, statements)) == {each.value for each in Operation}
+
+
+def test_no_wildcard_in_an_action(statements):
+    assert not any("*" in action for each in statements for action in listed(each["Action"]))
+
+
+def test_only_reads_reach_every_resource(statements):
+    for statement in statements:
+        if "*" in listed(statement["Resource"]):
+            assert actions(statement) <= {each.value for each in READS}
+
+
+def test_changes_of_vms_need_the_ownership_tag(statements):
+    owned = {"Null": {f"aws:ResourceTag/{FLEET_TAG}": "false"}}
+    existing = {each.value for each in CHANGES} - {Operation.RUN_INSTANCES.value}
+    (guarded,) = [each for each in statements if each.get("Condition") == owned]
+    assert actions(guarded) == existing
+    for statement in statements:
+        if statement is not guarded and actions(statement) & existing:
+            assert statement["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
+            assert actions(statement) == {Operation.CREATE_TAGS.value}
+
+
+def test_new_vms_must_carry_the_ownership_tag(statements):
+    (making,) = [
+        each
+        for each in statements
+        if Operation.RUN_INSTANCES.value in actions(each) and INSTANCES in listed(each["Resource"])
+    ]
+    assert making["Condition"]["Null"] == {f"aws:RequestTag/{FLEET_TAG}": "false"}
+    assert "ec2:LaunchTemplate" in making["Condition"]["ArnLike"]
