@@ -1,0 +1,147 @@
+"""The meter of the world: what the provider would write on the bill.
+
+Rules: a VM is billed from running until stopping begins (until stopped, when it hibernates), per second and at
+least 60 s per start, also while that first minute still runs. Pending and stopping are free. Storage is billed
+from provisioning to termination. Seconds are not rounded. Time is an argument; prices multiply at the end only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MINIMUM_BILLED_S = 60.0
+"""Each start costs at least this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Money in one currency; the defaults cost nothing.
+
+    Attributes:
+        running_per_h: Per VM-hour billed as running.
+        storage_per_h: Per VM-hour provisioned, whatever the state.
+        per_start: Once for every start that reached running.
+    """
+
+    running_per_h: float = 0.0
+    storage_per_h: float = 0.0
+    per_start: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What has been used up to a moment.
+
+    Attributes:
+        running_s: VM-seconds billed as running.
+        storage_s: VM-seconds provisioned.
+        starts: Starts and launches that reached running.
+        money: The three at the world's prices.
+    """
+
+    running_s: float
+    storage_s: float
+    starts: int
+    money: float
+
+
+@dataclass(slots=True)
+class Account:
+    """The meter of one VM."""
+
+    fleet: str
+    provisioned_at_s: float
+    billed_s: float = 0.0
+    starts: int = 0
+    running_since_s: float | None = None
+    ended_at_s: float | None = None
+
+    def running_s(self, now_s: float) -> float:
+        """VM-seconds billed as running up to now."""
+        if self.running_since_s is None:
+            return self.billed_s
+        return self.billed_s + max(MINIMUM_BILLED_S, now_s - self.running_since_s)
+
+    def storage_s(self, now_s: float) -> float:
+        """VM-seconds provisioned up to now."""
+        return (now_s if self.ended_at_s is None else self.ended_at_s) - self.provisioned_at_s
+
+
+class Meter:
+    """Accounts of all VMs, by the world's VM number."""
+
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
+        self._accounts: dict[int, Account] = {}
+        self._closed: dict[str, list[float]] = {}
+
+    def open(self, vm: int, fleet: str, now_s: float) -> None:
+        """A VM was provisioned."""
+        self._accounts[vm] = Account(fleet, now_s)
+
+    def run(self, vm: int, now_s: float) -> None:
+        """It reached running."""
+        account = self._accounts[vm]
+        account.running_since_s = now_s
+        account.starts += 1
+
+    def halt(self, vm: int, now_s: float) -> None:
+        """It is not billed as running from now; nothing to do where it was not."""
+        account = self._accounts[vm]
+        account.billed_s = account.running_s(now_s)
+        account.running_since_s = None
+
+    def end(self, vm: int, now_s: float) -> None:
+        """It is terminated: storage ends."""
+        self.halt(vm, now_s)
+        self._accounts[vm].ended_at_s = now_s
+
+    def move(self, vm: int, fleet: str) -> None:
+        """It belongs to another fleet; all that it ever cost goes with it."""
+        self._accounts[vm].fleet = fleet
+
+    def forget(self, vm: int) -> None:
+        """It left the listings; its cost stays with its fleet."""
+        account = self._accounts.pop(vm)
+        end_s = account.ended_at_s if account.ended_at_s is not None else account.provisioned_at_s
+        closed = self._closed.setdefault(account.fleet, [0.0, 0.0, 0.0])
+        closed[0] += account.billed_s
+        closed[1] += account.storage_s(end_s)
+        closed[2] += account.starts
+
+    def bill_of(self, vm: int, now_s: float) -> Bill:
+        """One VM's bill, while it is listed."""
+        account = self._accounts[vm]
+        return self._sum([(account.running_s(now_s), account.storage_s(now_s), account.starts)])
+
+    def fleets(self) -> tuple[str, ...]:
+        """All fleets that ever owned a VM, sorted; the empty name stands for VMs without the ownership tag."""
+        return tuple(sorted({a.fleet for a in self._accounts.values()} | set(self._closed)))
+
+    def bill(self, now_s: float, fleet: str | None = None) -> Bill:
+        """Bill of one fleet, or of all."""
+        rows = [
+            (a.running_s(now_s), a.storage_s(now_s), a.starts)
+            for a in self._accounts.values()
+            if fleet is None or a.fleet == fleet
+        ]
+        rows += [
+            (c[0], c[1], int(c[2])) for name, c in self._closed.items() if fleet is None or name == fleet
+        ]
+        return self._sum(rows)
+
+    def _sum(self, rows: Iterable[tuple[float, float, int]]) -> Bill:
+        running_s = storage_s = 0.0
+        starts = 0
+        for row in rows:
+            running_s += row[0]
+            storage_s += row[1]
+            starts += row[2]
+        prices = self.prices
+        money = (
+            running_s / 3600 * prices.running_per_h
+            + storage_s / 3600 * prices.storage_per_h
+            + starts * prices.per_start
+        )
+        return Bill(running_s, storage_s, starts, money)

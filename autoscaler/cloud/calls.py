@@ -1,0 +1,124 @@
+"""What every API call to the world goes through: the budget, the faults on calls, the log.
+
+Rules: one call is one `Gateway.call`, whoever makes it, so that the HTTP endpoint and the memory provider meet
+the same weather. Time is an argument. What a call does is the operation it is given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from autoscaler.cloud.buckets import ApiBudget
+from autoscaler.cloud.faults import Fault, FaultKind, FaultPlan, Scope
+from autoscaler.errors import ProviderError
+
+T = TypeVar("T")
+
+CALLS_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One API call as the world saw it.
+
+    Attributes:
+        at_s: When it arrived.
+        action: EC2's name of the action.
+        vms: VMs it named, or asked to make.
+        code: Error code where it was refused; empty where it was done.
+        lost: It was done, and the caller was told otherwise.
+    """
+
+    at_s: float
+    action: str
+    vms: int
+    code: str = ""
+    lost: bool = False
+
+
+class Gateway:
+    """The door of one world."""
+
+    def __init__(self, budget: ApiBudget, faults: FaultPlan) -> None:
+        self._budget = budget
+        self._faults = faults
+        self.arrived = 0
+        """Calls so far; addresses the draws of faults on calls."""
+        self.calls: deque[CallRecord] = deque(maxlen=CALLS_KEPT)
+        """The latest calls, oldest first."""
+        self.call_counts: Counter[tuple[str, str]] = Counter()
+        """Calls by (action, error code or empty)."""
+        self.vm_counts: Counter[str] = Counter()
+        """VMs named, or asked for, by calls that were done, by action."""
+
+    def strike(
+        self, kind: FaultKind, now_s: float, action: str, scopes: Sequence[Scope] | None
+    ) -> Fault | None:
+        """The fault of a kind that strikes the call at hand."""
+        return self._faults.on_call(kind, now_s, action, scopes, self.arrived)
+
+    def call(
+        self,
+        now_s: float,
+        action: str,
+        operation: Callable[[], T],
+        *,
+        vms: int = 0,
+        scopes: Sequence[Scope] | None = (),
+        plain: bool = False,
+        dry_run: bool = False,
+    ) -> T:
+        """Make one call.
+
+        Args:
+            now_s: When it arrives.
+            action: EC2's name of the action.
+            operation: What it does; raises ProviderError where EC2 would refuse, having changed nothing.
+            vms: VMs that it names or asks for, for the log.
+            scopes: The VMs it touches, for faults with a scope; None means all.
+            plain: A describe without filters, ids and paging, which has a budget of its own.
+            dry_run: Only ask whether the call would be allowed; says so by an error, as EC2 does.
+
+        Raises:
+            ProviderError: Refused, failed, or done with the reply lost.
+        """
+        self.arrived += 1
+        try:
+            self._admit(now_s, action, scopes, plain=plain, dry_run=dry_run)
+            result = operation()
+        except ProviderError as error:
+            self._log(CallRecord(now_s, action, vms, error.code))
+            raise
+        lost = self.strike(FaultKind.LOST_REPLY, now_s, action, scopes)
+        self._log(CallRecord(now_s, action, vms, "", lost is not None))
+        if lost is not None:
+            raise ProviderError("The provider failed while it answered", code=lost.reason_code)
+        return result
+
+    def spend_vms(self, now_s: float, action: str, count: int) -> None:
+        """Take VMs of a call from the budget, or refuse the call."""
+        if not self._budget.take_vms(action, count, now_s):
+            raise ProviderError(f"The budget for VMs named by {action} is spent", code="RequestLimitExceeded")
+
+    def _admit(
+        self, now_s: float, action: str, scopes: Sequence[Scope] | None, *, plain: bool, dry_run: bool
+    ) -> None:
+        within = self._budget.take_request(action, now_s, plain=plain)
+        throttle = self.strike(FaultKind.THROTTLE, now_s, action, scopes)
+        if throttle is not None or not within:
+            code = "RequestLimitExceeded" if throttle is None else throttle.reason_code
+            raise ProviderError(f"The budget for {action} calls is spent", code=code)
+        fault = self.strike(FaultKind.API_ERROR, now_s, action, scopes)
+        if fault is not None:
+            raise ProviderError(f"The provider refused or failed {action}", code=fault.reason_code)
+        if dry_run:
+            raise ProviderError("The call would have been done, but DryRun was set", code="DryRunOperation")
+
+    def _log(self, record: CallRecord) -> None:
+        self.calls.append(record)
+        self.call_counts[record.action, record.code] += 1
+        if not record.code:
+            self.vm_counts[record.action] += record.vms

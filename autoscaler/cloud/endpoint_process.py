@@ -1,0 +1,100 @@
+"""Runs the EC2 endpoint as a child process, for as long as a context lasts.
+
+Rules: the child gets its set-up on standard input and says its address on standard output. It ends when the
+context ends (SIGTERM, then a bounded wait, then SIGKILL), and by itself when this process dies, because its
+standard input closes then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from types import TracebackType
+from typing import Self
+
+from autoscaler.cloud.setup import CloudSetup
+from autoscaler.errors import DaemonError
+
+STOP_WITHIN_S = 5.0
+
+
+class EndpointProcess:
+    """An embedded cloud behind an EC2 endpoint on loopback.
+
+    Args:
+        setup: What it is made of.
+        start_within_s: How long it may take to listen, in seconds of the machine.
+    """
+
+    def __init__(self, setup: CloudSetup, *, start_within_s: float = 30.0) -> None:
+        self.setup = setup
+        self._start_within_s = start_within_s
+        self._process: Process | None = None
+        self.url = ""
+        """Address of the endpoint, while the context lasts."""
+
+    @property
+    def pid(self) -> int:
+        """Id of the child process."""
+        if self._process is None:
+            raise DaemonError("the embedded cloud has not been started")
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        """Start it, and return once it listens.
+
+        Raises:
+            DaemonError: It did not start; the message says why.
+        """
+        command = (sys.executable, "-m", "autoscaler.cloud.ec2_api")
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+        try:
+            async with asyncio.timeout(self._start_within_s):
+                answer = await self._introduce(self._process)
+        except TimeoutError:
+            await self._end()
+            raise DaemonError(f"the embedded cloud did not start within {self._start_within_s:g} s") from None
+        except BaseException:
+            await self._end()
+            raise
+        if "url" not in answer:
+            await self._end()
+            raise DaemonError(f"the embedded cloud did not start: {answer.get('error', 'it ended at once')}")
+        self.url = answer["url"]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        await self._end()
+
+    async def _introduce(self, process: Process) -> dict[str, str]:
+        if process.stdin is None or process.stdout is None:
+            raise DaemonError("the embedded cloud was started without pipes")
+        process.stdin.write(self.setup.dump().encode() + b"\n")
+        try:
+            await process.stdin.drain()
+        except ConnectionError:
+            return {}
+        line = await process.stdout.readline()
+        answer: dict[str, str] = json.loads(line) if line else {}
+        return answer
+
+    async def _end(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        self._process = None

@@ -1,0 +1,193 @@
+"""The bad days of the world: which fault is on, when, for which VMs and calls.
+
+Rules: a fault is a frozen value with a window relative to the start of the world; nothing is on by default.
+Whether a fault with a probability strikes is drawn by its place in the schedule and by what it strikes, never
+from a running stream, so that one fault does not shift another. What a strike does is written in `world`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoscaler.cloud.physics import Purpose, uniform
+
+
+class FaultKind(StrEnum):
+    """What goes wrong."""
+
+    NO_CAPACITY = "no_capacity"
+    """Starts and launches fail with InsufficientInstanceCapacity (or `code`)."""
+    FALL_BACK = "fall_back"
+    """Starts are accepted and fall back to stopped after `delay_s` (10) with `code` as the state reason."""
+    STUCK_PENDING = "stuck_pending"
+    """Started VMs stay pending `delay_s` longer, for good where it is not given."""
+    STUCK_STOPPING = "stuck_stopping"
+    """Stopped VMs stay stopping `delay_s` longer, for good where it is not given; a forced stop ends it."""
+    UNREADY = "unready"
+    """Started VMs run and become ready `delay_s` later, never where it is not given."""
+    HOST_STOP = "host_stop"
+    """At the start of the window the provider stops running VMs, with `code` (Server.ScheduledStop)."""
+    THROTTLE = "throttle"
+    """Calls fail with RequestLimitExceeded; nothing is done."""
+    API_ERROR = "api_error"
+    """Calls fail with `code` (InternalError); nothing is done."""
+    LOST_REPLY = "lost_reply"
+    """Calls are done and then answered with `code` (InternalError): the outcome is unknown to the caller."""
+    LATENCY = "latency"
+    """Answers take `delay_s` longer; the call takes effect when it arrives."""
+    LISTING_LAG = "listing_lag"
+    """Listings show VMs as they were `delay_s` ago."""
+    MISSING_ROWS = "missing_rows"
+    """Listings leave VMs out, drawn anew for each listing."""
+
+
+ON_CALLS = frozenset({FaultKind.THROTTLE, FaultKind.API_ERROR, FaultKind.LOST_REPLY, FaultKind.LATENCY})
+"""Kinds that strike API calls and may name `actions`."""
+
+NEEDS_DELAY = frozenset({FaultKind.LATENCY, FaultKind.LISTING_LAG})
+"""Kinds that mean nothing without `delay_s`."""
+
+DEFAULT_CODES = {
+    FaultKind.NO_CAPACITY: "InsufficientInstanceCapacity",
+    FaultKind.FALL_BACK: "Server.InsufficientInstanceCapacity",
+    FaultKind.HOST_STOP: "Server.ScheduledStop",
+    FaultKind.THROTTLE: "RequestLimitExceeded",
+    FaultKind.API_ERROR: "InternalError",
+    FaultKind.LOST_REPLY: "InternalError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One line of the schedule. Empty scopes match everything.
+
+    Attributes:
+        kind: What goes wrong.
+        start_s: Start of the window in seconds from the start of the world.
+        end_s: End of the window, not included.
+        probability: Chance that it strikes, per VM and event, per call, or per VM and listing.
+        delay_s: Length in seconds, as the kind says.
+        code: Error code or state reason, as the kind says; empty for the kind's own.
+        zone, vm_type, fleet: Strike only VMs of this zone, type, fleet.
+        vm_ids: Strike only these VMs.
+        actions: Strike only these API actions (kinds on calls).
+    """
+
+    kind: FaultKind
+    start_s: float = 0.0
+    end_s: float = math.inf
+    probability: float = 1.0
+    delay_s: float | None = None
+    code: str = ""
+    zone: str = ""
+    vm_type: str = ""
+    fleet: str = ""
+    vm_ids: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.end_s > self.start_s:
+            raise ValueError(f"end_s ({self.end_s}) must be after start_s ({self.start_s})")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must be within 0 and 1, not {self.probability}")
+        if self.delay_s is not None and not self.delay_s >= 0:
+            raise ValueError(f"delay_s must be zero or more seconds, not {self.delay_s}")
+        if self.delay_s is None and self.kind in NEEDS_DELAY:
+            raise ValueError(f"{self.kind} needs delay_s")
+        if self.actions and self.kind not in ON_CALLS:
+            raise ValueError(f"actions belong to faults on calls; {self.kind} strikes VMs")
+
+    @property
+    def reason_code(self) -> str:
+        """The code given, else the kind's own."""
+        return self.code or DEFAULT_CODES.get(self.kind, "")
+
+    @property
+    def scoped(self) -> bool:
+        """Whether it strikes only some VMs."""
+        return bool(self.zone or self.vm_type or self.fleet or self.vm_ids)
+
+    def covers(self, vm: Scope) -> bool:
+        """Whether a VM is in its scope."""
+        return (
+            (not self.zone or self.zone == vm.zone)
+            and (not self.vm_type or self.vm_type == vm.vm_type)
+            and (not self.fleet or self.fleet == vm.fleet)
+            and (not self.vm_ids or vm.id in self.vm_ids)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a fault may be scoped by; a launch has no id yet (empty)."""
+
+    id: str
+    fleet: str
+    vm_type: str
+    zone: str
+
+
+class FaultPlan:
+    """The schedule of one world. Faults can be added while it runs; they never change place."""
+
+    def __init__(self, faults: Sequence[Fault], *, seed: int, start_s: float) -> None:
+        self._seed = seed
+        self._start_s = start_s
+        self._by_kind: dict[FaultKind, list[tuple[int, Fault]]] = {kind: [] for kind in FaultKind}
+        self.faults: list[Fault] = []
+        for fault in faults:
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        """Append to the schedule."""
+        self.faults.append(fault)
+        self._by_kind[fault.kind].append((len(self.faults), fault))
+
+    @property
+    def longest_lag_s(self) -> float:
+        """The most that all listing lags of the schedule could add up to."""
+        return sum(fault.delay_s or 0.0 for _, fault in self._by_kind[FaultKind.LISTING_LAG])
+
+    def active(self, kind: FaultKind, now_s: float) -> Iterator[tuple[int, Fault]]:
+        """Faults of a kind whose window is open, with their place in the schedule."""
+        at_s = now_s - self._start_s
+        return ((i, f) for i, f in self._by_kind[kind] if f.start_s <= at_s < f.end_s)
+
+    def on_vm(self, kind: FaultKind, now_s: float, vm: Scope, number: int, count: int) -> Fault | None:
+        """The first fault that strikes this VM at its `count`-th event."""
+        for place, fault in self.active(kind, now_s):
+            if fault.covers(vm) and self.strikes(place, fault, number, count):
+                return fault
+        return None
+
+    def on_call(
+        self, kind: FaultKind, now_s: float, action: str, vms: Sequence[Scope] | None, count: int
+    ) -> Fault | None:
+        """The first fault that strikes the `count`-th call.
+
+        A scoped fault needs a VM in scope among `vms`; None stands for a call that touches all VMs.
+        """
+        for place, fault in self.active(kind, now_s):
+            if fault.actions and action not in fault.actions:
+                continue
+            if fault.scoped and vms is not None and not any(fault.covers(vm) for vm in vms):
+                continue
+            if self._strikes(place, fault, Purpose.FAULT_ON_CALL, int(kind in ON_CALLS), count):
+                return fault
+        return None
+
+    def strikes_listing(self, place: int, fault: Fault, number: int, count: int) -> bool:
+        """Whether a listing fault strikes this VM in the `count`-th listing."""
+        return self._strikes(place, fault, Purpose.FAULT_ON_LISTING, number, count)
+
+    def strikes(self, place: int, fault: Fault, number: int, count: int) -> bool:
+        """Whether a fault strikes this VM at its `count`-th event, window and scope aside."""
+        return self._strikes(place, fault, Purpose.FAULT_ON_VM, number, count)
+
+    def _strikes(self, place: int, fault: Fault, purpose: Purpose, item: int, count: int) -> bool:
+        if fault.probability >= 1:
+            return True
+        return uniform(self._seed, place, purpose, item, count) < fault.probability

@@ -1,0 +1,326 @@
+"""The life of every VM in the world: which change of state follows an order, and when.
+
+Rules: pure and event-driven. An order draws its duration at once and puts what is due on a heap; `advance`
+plays what has become due, in order of time. Every transient ends within `Spread.longest_s` unless a fault says
+otherwise. Whether an order is allowed is not decided here; that is `world`, which speaks EC2's rules.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from autoscaler.cloud.billing import Meter
+from autoscaler.cloud.faults import Fault, FaultKind, FaultPlan
+from autoscaler.cloud.physics import Physics, Purpose, Spread, normal
+from autoscaler.cloud.vms import ENDED, Record, State, VmView
+
+FALL_BACK_AFTER_S = 10.0
+"""A start that falls back does so after this long where the fault does not say."""
+
+
+class _Due(IntEnum):
+    """What may fall due."""
+
+    RUNNING = 0
+    FALLEN_BACK = 1
+    STOPPED = 2
+    TERMINATED = 3
+    UNLISTED = 4
+    HOST_STOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """Who stops a VM, and how.
+
+    Attributes:
+        code, message: The state reason to show.
+        transition: EC2's sentence on the change.
+        hibernate: Save memory first; the provider bills that time.
+    """
+
+    code: str
+    message: str
+    transition: str
+    hibernate: bool = False
+
+
+def user_stop(now_s: float, *, hibernate: bool = False) -> StopOrder:
+    """The order that a StopInstances call gives."""
+    code = "Client.UserInitiatedHibernate" if hibernate else "Client.UserInitiatedShutdown"
+    return StopOrder(code, f"{code}: asked for through the API", _by_user(now_s), hibernate=hibernate)
+
+
+def _by_user(now_s: float) -> str:
+    return f"User initiated ({datetime.fromtimestamp(now_s, tz=UTC):%Y-%m-%d %H:%M:%S} GMT)"
+
+
+class Lifecycle:
+    """Records of all VMs, the heap of what is due, capacity in use and the meter."""
+
+    def __init__(
+        self, *, seed: int, start_s: float, physics: Physics, faults: FaultPlan, meter: Meter
+    ) -> None:
+        self._seed = seed
+        self._start_s = start_s
+        self._physics = physics
+        self._faults = faults
+        self._heap: list[tuple[float, int, int, int, _Due]] = []
+        self._pushed = 0
+        self._records: list[Record | None] = []
+        self._by_id: dict[str, Record] = {}
+        self._by_fleet: dict[str, dict[int, Record]] = {}
+        self.meter = meter
+        self.now_s = start_s
+        self.in_use: Counter[tuple[str, str]] = Counter()
+        """VMs that hold capacity, by (type, zone)."""
+        for place, fault in enumerate(faults.faults):
+            self.watch(place, fault)
+
+    # ── looking ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def created(self) -> int:
+        """VMs ever made; the next VM's number."""
+        return len(self._records)
+
+    def find(self, vm_id: str) -> Record | None:
+        """By id, while it is listed."""
+        return self._by_id.get(vm_id)
+
+    def after(self, number: int) -> Iterator[Record]:
+        """Listed VMs with a higher number, in order of creation."""
+        for position in range(number + 1, len(self._records)):
+            record = self._records[position]
+            if record is not None:
+                yield record
+
+    def fleet(self, name: str | None) -> Iterator[Record]:
+        """Listed VMs of one fleet, or of all."""
+        return self.after(-1) if name is None else iter(self._by_fleet.get(name, {}).values())
+
+    def fleets(self) -> tuple[str, ...]:
+        """Fleets that own a listed VM, sorted."""
+        return tuple(sorted(name for name, records in self._by_fleet.items() if records))
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def advance(self, now_s: float) -> None:
+        """Play what is due by now. Time never goes back: an earlier `now_s` plays nothing."""
+        if math.isnan(now_s):
+            raise ValueError("now_s must be a number of seconds, not NaN")
+        while self._heap and self._heap[0][0] <= now_s:
+            at_s, _, number, generation, due = heapq.heappop(self._heap)
+            self.now_s = max(self.now_s, at_s)
+            if due is _Due.HOST_STOP:
+                self._host_stop(number)
+                continue
+            record = self._records[number]
+            if record is not None and record.generation == generation:
+                self._play(record, due)
+        self.now_s = max(self.now_s, now_s)
+
+    def watch(self, place: int, fault: Fault) -> None:
+        """Put a fault that strikes by itself on the heap; `place` is its index in the schedule."""
+        if fault.kind is FaultKind.HOST_STOP:
+            self._push(max(self.now_s, self._start_s + fault.start_s), place, 0, _Due.HOST_STOP)
+
+    def _push(self, at_s: float, number: int, generation: int, due: _Due) -> None:
+        self._pushed += 1
+        heapq.heappush(self._heap, (at_s, self._pushed, number, generation, due))
+
+    def _play(self, record: Record, due: _Due) -> None:
+        number = record.view.number
+        if due is _Due.RUNNING:
+            self.meter.run(number, self.now_s)
+            self._change(record, state=State.RUNNING, ready_at_s=self.now_s + record.boot_s)
+        elif due is _Due.FALLEN_BACK:
+            self._release(record)
+            code = record.fall_back_code
+            self._change(
+                record, state=State.STOPPED, reason_code=code, reason_message=f"{code}: the start failed"
+            )
+        elif due is _Due.STOPPED:
+            self.meter.halt(number, self.now_s)
+            self._release(record)
+            record.hibernating = record.stuck = False
+            self._change(record, state=State.STOPPED)
+        elif due is _Due.TERMINATED:
+            self.meter.end(number, self.now_s)
+            self._release(record)
+            self._change(record, state=State.TERMINATED, address="")
+            self._push(
+                self.now_s + self._physics.terminated_listed_s, number, record.generation, _Due.UNLISTED
+            )
+        else:
+            self._unlist(record)
+
+    def _unlist(self, record: Record) -> None:
+        view = record.view
+        self.meter.forget(view.number)
+        self._records[view.number] = None
+        del self._by_id[view.id]
+        del self._by_fleet[view.fleet][view.number]
+
+    def _host_stop(self, place: int) -> None:
+        fault = self._faults.faults[place]
+        code = fault.reason_code
+        order = StopOrder(code, f"{code}: the provider stopped this VM", "")
+        for record in self.after(-1):
+            view = record.view
+            if view.state is not State.RUNNING or not fault.covers(view.scope):
+                continue
+            if self._faults.strikes(place + 1, fault, view.number, record.starts):
+                self.stop(record, order)
+
+    # ── orders ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def add(self, view: VmView) -> Record:
+        """A new VM, as its view says: pending (it will run), running and ready, or stopped."""
+        record = Record(view, [(self.now_s, view)], created_at_s=self.now_s)
+        self._records.append(record)
+        self._by_id[view.id] = record
+        self._by_fleet.setdefault(view.fleet, {})[view.number] = record
+        self.meter.open(view.number, view.fleet, self.now_s)
+        if view.state is State.PENDING:
+            self._hold(record)
+            self._await_running(record, self._physics.launch, self._physics.first_boot)
+        elif view.state is State.RUNNING:
+            self._hold(record)
+            record.starts = 1
+            self.meter.run(view.number, self.now_s)
+        return record
+
+    def start(self, record: Record) -> None:
+        """Stopped to pending, and on to running unless a fault has it otherwise."""
+        self._hold(record)
+        record.generation += 1
+        self._change(
+            record,
+            state=State.PENDING,
+            launched_at_s=self.now_s,
+            ready_at_s=math.inf,
+            reason_code="",
+            reason_message="",
+            transition="",
+        )
+        fault = self._strike(FaultKind.FALL_BACK, record, record.starts + 1)
+        if fault is None:
+            self._await_running(record, self._physics.start, self._physics.boot)
+            return
+        record.starts += 1
+        record.fall_back_code = fault.reason_code
+        delay_s = FALL_BACK_AFTER_S if fault.delay_s is None else fault.delay_s
+        self._push(self.now_s + delay_s, record.view.number, record.generation, _Due.FALLEN_BACK)
+
+    def stop(self, record: Record, order: StopOrder) -> None:
+        """Running to stopping, and on to stopped unless it is stuck."""
+        record.generation += 1
+        record.hibernating = order.hibernate
+        if not order.hibernate:
+            self.meter.halt(record.view.number, self.now_s)
+        self._change(
+            record,
+            state=State.STOPPING,
+            ready_at_s=math.inf,
+            reason_code=order.code,
+            reason_message=order.message,
+            transition=order.transition,
+        )
+        fault = self._strike(FaultKind.STUCK_STOPPING, record, record.stops + 1)
+        record.stuck = fault is not None and fault.delay_s is None
+        if not record.stuck:
+            self._await_stopped(record, 0.0 if fault is None else fault.delay_s or 0.0)
+
+    def force_stop(self, record: Record) -> None:
+        """A stopping VM that is stuck, or held up by a fault, stops in an ordinary time from now."""
+        record.generation += 1
+        record.stuck = False
+        self._await_stopped(record, 0.0)
+
+    def terminate(self, record: Record) -> None:
+        """Any state to shutting down, and on to terminated and out of the listings."""
+        record.generation += 1
+        number = record.view.number
+        self.meter.halt(number, self.now_s)
+        self._change(
+            record,
+            state=State.SHUTTING_DOWN,
+            ready_at_s=math.inf,
+            reason_code="Client.UserInitiatedShutdown",
+            reason_message="Client.UserInitiatedShutdown: asked for through the API",
+            transition=_by_user(self.now_s),
+        )
+        duration_s = self._physics.shut_down.at(normal(self._seed, Purpose.SHUT_DOWN, number, 0))
+        self._push(self.now_s + duration_s, number, record.generation, _Due.TERMINATED)
+
+    def tag(self, record: Record, tags: dict[str, str]) -> None:
+        """Write tags; a new owner takes the VM's whole account."""
+        before = record.view.fleet
+        self._change(record, tags={**record.view.tags, **tags})
+        after = record.view.fleet
+        if after != before:
+            del self._by_fleet[before][record.view.number]
+            self._by_fleet.setdefault(after, {})[record.view.number] = record
+            self.meter.move(record.view.number, after)
+
+    def _await_running(self, record: Record, pending: Spread, boot: Spread) -> None:
+        record.starts += 1
+        number, count = record.view.number, record.starts
+        pending_s = pending.at(normal(self._seed, Purpose.START, number, count))
+        record.boot_s = boot.at(normal(self._seed, Purpose.BOOT, number, count))
+        unready = self._strike(FaultKind.UNREADY, record, count)
+        if unready is not None:
+            record.boot_s += math.inf if unready.delay_s is None else unready.delay_s
+        stuck = self._strike(FaultKind.STUCK_PENDING, record, count)
+        if stuck is not None:
+            pending_s += math.inf if stuck.delay_s is None else stuck.delay_s
+        if math.isfinite(pending_s):
+            self._push(self.now_s + pending_s, number, record.generation, _Due.RUNNING)
+
+    def _await_stopped(self, record: Record, delay_s: float) -> None:
+        record.stops += 1
+        number = record.view.number
+        duration_s = self._physics.stop.at(normal(self._seed, Purpose.STOP, number, record.stops))
+        self._push(self.now_s + duration_s + delay_s, number, record.generation, _Due.STOPPED)
+
+    def _strike(self, kind: FaultKind, record: Record, count: int) -> Fault | None:
+        return self._faults.on_vm(kind, self.now_s, record.view.scope, record.view.number, count)
+
+    def _hold(self, record: Record) -> None:
+        record.holds_capacity = True
+        self.in_use[record.view.vm_type, record.view.zone] += 1
+
+    def _release(self, record: Record) -> None:
+        if record.holds_capacity:
+            record.holds_capacity = False
+            self.in_use[record.view.vm_type, record.view.zone] -= 1
+
+    def _change(self, record: Record, **changes: object) -> None:
+        record.view = replace(record.view, **changes)  # type: ignore[arg-type]
+        record.history.append((self.now_s, record.view))
+        horizon_s = self.now_s - self._physics.listing_lag_s - self._faults.longest_lag_s
+        while len(record.history) > 1 and record.history[1][0] <= horizon_s:
+            del record.history[0]
+
+    def seen(self, record: Record, lag_s: float) -> VmView | None:
+        """The VM as it was `lag_s` ago; None where it did not exist."""
+        at_s = self.now_s - lag_s
+        if lag_s <= 0:
+            return record.view
+        if at_s < record.created_at_s:
+            return None
+        for changed_at_s, view in reversed(record.history):
+            if changed_at_s <= at_s:
+                return view
+        return record.history[0][1]
+
+    def ended(self, record: Record) -> bool:
+        """Whether it is terminated or on the way there."""
+        return record.view.state in ENDED

@@ -1,0 +1,100 @@
+"""How long things take in the world, and where its luck comes from.
+
+Rules: values and pure functions. Every draw is addressed by (seed, purpose, VM, count): nothing here holds a
+position in a stream, so switching a fault on, or asking in another order, never shifts another draw.
+No state of a VM here; that is `world`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+FURTHEST_NORMAL = 4.0
+"""Normal draws are cut here, so that every duration has a longest value (`Spread.longest_s`)."""
+
+
+class Purpose(IntEnum):
+    """What a draw is for; part of its address, so the values must never be renumbered."""
+
+    START = 1
+    BOOT = 2
+    STOP = 3
+    SHUT_DOWN = 4
+    FAULT_ON_VM = 5
+    FAULT_ON_CALL = 6
+    FAULT_ON_LISTING = 7
+
+
+def _generator(seed: int, stream: int, purpose: Purpose, item: int, count: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, count, item, int(purpose)]))
+
+
+def normal(seed: int, purpose: Purpose, vm: int, count: int) -> float:
+    """Standard normal for the `count`-th time of this purpose on this VM, cut at +-FURTHEST_NORMAL."""
+    value = float(_generator(seed, 0, purpose, vm, count).standard_normal())
+    return min(max(value, -FURTHEST_NORMAL), FURTHEST_NORMAL)
+
+
+def uniform(seed: int, stream: int, purpose: Purpose, item: int, count: int) -> float:
+    """Uniform in [0, 1); `stream` tells faults apart."""
+    return float(_generator(seed, stream, purpose, item, count).random())
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A log-normal duration.
+
+    Attributes:
+        median_s: Half of the draws are below this.
+        sigma: Standard deviation of the logarithm; 0.2 puts the 95 % quantile at 1.39 medians.
+    """
+
+    median_s: float
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.median_s >= 0 and math.isfinite(self.median_s)):
+            raise ValueError(f"median_s must be zero or more seconds, not {self.median_s}")
+        if not 0 <= self.sigma <= 3:
+            raise ValueError(f"sigma must be within 0 and 3, not {self.sigma}")
+
+    def at(self, normal_draw: float) -> float:
+        """The duration in seconds that belongs to a standard normal draw."""
+        return self.median_s * math.exp(self.sigma * normal_draw)
+
+    @property
+    def longest_s(self) -> float:
+        """No draw is longer than this."""
+        return self.at(FURTHEST_NORMAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Physics:
+    """How long the provider and the guest take.
+
+    The defaults follow published measurements of a plain Linux image on EC2 in 2026: a stopped VM is running
+    16 s after the call and usable 3 s later; a new one is usable after 25 s.
+
+    Attributes:
+        start: Pending of a stopped VM that was started.
+        boot: Running to ready of such a VM.
+        launch: Pending of a new VM.
+        first_boot: Running to ready of a new VM, which also runs its user data.
+        stop: Stopping to stopped.
+        shut_down: Shutting down to terminated.
+        listing_lag_s: A change shows in listings this much later.
+        terminated_listed_s: How long a terminated VM stays listed.
+    """
+
+    start: Spread = Spread(16.0, 0.2)
+    boot: Spread = Spread(3.0, 0.3)
+    launch: Spread = Spread(18.0, 0.2)
+    first_boot: Spread = Spread(7.0, 0.3)
+    stop: Spread = Spread(25.0, 0.4)
+    shut_down: Spread = Spread(20.0, 0.4)
+    listing_lag_s: float = 0.0
+    terminated_listed_s: float = 3600.0
