@@ -254,7 +254,9 @@ PRICE = Text(
     _unit_reader("/h", 1, "write money per VM and hour, for example `0.096/h`"),
     lambda value: f"{_plain(value)}/h",
 )
-MONEY = Text("an amount of money", "0.01", r"", _read_money, lambda value: value)
+MONEY = Text(
+    "an amount of money", "0.01", r"", _read_money, lambda value: int(value) if value == int(value) else value
+)
 CLOCK_TIME = Text(
     "a time of day", "08:00", r"^([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d)?$", _read_clock, _write_clock
 )

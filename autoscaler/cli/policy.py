@@ -1,0 +1,147 @@
+"""`validate`, `policy show` and `policy schema`: policies checked and explained without running anything.
+
+Exit codes: 0 all is well (warnings included), 1 a policy is invalid or unknown, 2 wrong usage.
+
+Rules of this file: presentation only, one problem per line in the form that editors jump to; what is valid is
+`config`'s business. Imports of `config` wait until a command runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from autoscaler.config.documents import Problem
+    from autoscaler.config.loading import PolicySet
+
+JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
+TICK_OPTION = typer.Option(
+    "--tick", min=1, max=3600, help="Length of a tick in seconds, which some checks compare with."
+)
+
+
+def validate(
+    path: Annotated[
+        Path, typer.Argument(help="A policy file, or a folder of them with its defaults.yaml.")
+    ] = Path("policies"),
+    as_json: Annotated[bool, JSON_OPTION] = False,
+    tick_s: Annotated[float, TICK_OPTION] = 10.0,
+) -> None:
+    """Check policies and print each problem as file:line:column: error: what is wrong; what to do."""
+    if not path.exists():
+        raise typer.BadParameter(f"there is no file or folder {path}", param_hint="PATH")
+    loaded = _load(path, tick_s)
+    if as_json:
+        typer.echo(json.dumps(_report(loaded), indent=2))
+    else:
+        _print_problems(loaded)
+        typer.echo(_summary(loaded))
+    if loaded.errors:
+        raise typer.Exit(1)
+
+
+def policy_show(
+    name: Annotated[str, typer.Argument(help="Name of a fleet, or a policy file.", metavar="FLEET|FILE")],
+    directory: Annotated[
+        Path, typer.Option("--policies", help="The folder of policies, to find a fleet in.")
+    ] = Path("policies"),
+    as_json: Annotated[bool, JSON_OPTION] = False,
+    tick_s: Annotated[float, TICK_OPTION] = 10.0,
+) -> None:
+    """Print a fleet's effective policy: every field, defaults included, as YAML that loads again."""
+    from autoscaler.config.rendering import effective_data, effective_yaml
+
+    is_file = Path(name).suffix in {".yaml", ".yml"} or Path(name).is_file()
+    loaded = _load(Path(name) if is_file else directory, tick_s)
+    policy = next((policy for policy in loaded.policies if is_file or policy.fleet == name), None)
+    if policy is None:
+        _print_problems(loaded, to_stderr=True)
+        if not is_file:
+            typer.echo(_unknown_fleet(name, directory, loaded), err=True)
+        raise typer.Exit(1)
+    if as_json:
+        typer.echo(json.dumps(effective_data(policy), indent=2))
+        return
+    typer.echo(
+        f"# The effective policy of fleet {policy.fleet}, from {loaded.files[policy.fleet]} and its defaults."
+    )
+    typer.echo(effective_yaml(policy), nl=False)
+
+
+def policy_schema() -> None:
+    """Print the JSON Schema of policy files, for editors that complete and check YAML."""
+    from autoscaler.config.rendering import policy_json_schema
+
+    typer.echo(json.dumps(policy_json_schema(), indent=2))
+
+
+def _load(path: Path, tick_s: float) -> PolicySet:
+    from autoscaler.config.loading import load_policies, load_policy
+
+    return load_policies(path, tick_s) if path.is_dir() else load_policy(path, tick_s=tick_s)
+
+
+def _print_problems(loaded: PolicySet, *, to_stderr: bool = False) -> None:
+    console = Console(stderr=to_stderr, soft_wrap=True, highlight=False)
+    for problem in (*loaded.errors, *loaded.warnings):
+        line = Text(str(problem))
+        line.stylize("red" if problem.severity == "error" else "yellow", 0, str(problem).index(": ") + 1)
+        console.print(line)
+
+
+def _summary(loaded: PolicySet) -> str:
+    acting = sum(policy.act for policy in loaded.policies)
+    shadow = len(loaded.policies) - acting
+    parts = [_count(len(loaded.policies), "policy is valid", "policies are valid")]
+    if loaded.policies:
+        parts += [
+            f"{acting} {'acts' if acting == 1 else 'act'}",
+            f"{shadow} {'runs' if shadow == 1 else 'run'} in shadow",
+        ]
+    if loaded.errors:
+        files = len({problem.mark.file for problem in loaded.errors})
+        parts.append(f"{_count(len(loaded.errors), 'error', 'errors')} in {_count(files, 'file', 'files')}")
+    if loaded.warnings:
+        parts.append(_count(len(loaded.warnings), "warning", "warnings"))
+    return ", ".join(parts)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _unknown_fleet(name: str, directory: Path, loaded: PolicySet) -> str:
+    known = [policy.fleet for policy in loaded.policies]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known[:20]) or 'none'}"
+    return f"error: {directory} has no valid policy of a fleet {name}; {hint}"
+
+
+def _report(loaded: PolicySet) -> dict[str, Any]:
+    return {
+        "valid": not loaded.errors,
+        "policies": [
+            {"fleet": policy.fleet, "file": str(loaded.files[policy.fleet]), "act": policy.act}
+            for policy in loaded.policies
+        ],
+        "errors": [_problem(problem) for problem in loaded.errors],
+        "warnings": [_problem(problem) for problem in loaded.warnings],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, object]:
+    return {
+        "file": str(problem.mark.file),
+        "line": problem.mark.line,
+        "column": problem.mark.column,
+        "severity": str(problem.severity),
+        "message": problem.message,
+        "advice": problem.advice,
+    }

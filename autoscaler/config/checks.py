@@ -1,0 +1,341 @@
+"""Checks that need two fields of a policy at once, and what the person should do about each finding.
+
+Why separate from the models: the finding must point at the line that the person wrote, which may be either of
+the fields, and some findings only warn. An error is a policy that would do harm or nothing; a warning is one
+that works and probably not as meant.
+
+Rules of this file: pure; one small function per subject; every finding carries advice.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, available_timezones
+
+import numpy as np
+
+from autoscaler.config.compiling import quantile_index
+from autoscaler.config.documents import Severity, YamlPath
+from autoscaler.config.policy import DAY_S, Policy, StepRule
+from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.core.types import QUANTILE_LEVELS
+
+BILLING_FLOOR_S = 60.0
+"""Every start is billed for at least this long."""
+
+ADDRESS = "{address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        paths: The fields concerned; the place shown is the first of them that the fleet's own file wrote.
+        message: What is wrong.
+        advice: What to do.
+        severity: Error or warning.
+    """
+
+    paths: tuple[YamlPath, ...]
+    message: str
+    advice: str
+    severity: Severity = Severity.ERROR
+
+
+def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
+    """All findings of one policy, in the order of its sections."""
+    return (
+        *_check_signal(policy, tick_s),
+        *_check_scrape(policy),
+        *_check_readiness(policy),
+        *_check_bounds(policy),
+        *_check_proposals(policy),
+        *_check_forecast(policy),
+        *_check_steps(policy),
+        *_check_schedule(policy),
+        *_check_guards(policy, tick_s),
+        *_check_supply(policy),
+    )
+
+
+def _check_signal(policy: Policy, tick_s: float) -> Iterator[Finding]:
+    signal = policy.signal
+    if signal.source == "scrape" and signal.scrape is None:
+        yield Finding(
+            (("signal", "source"),),
+            "`signal.source` is scrape, but there is no section `signal.scrape`",
+            "add it with at least `metric`",
+        )
+    if signal.max_age_s < tick_s:
+        yield Finding(
+            (("signal", "max_age"),),
+            f"`signal.max_age` of {_s(signal.max_age_s)} is shorter than a tick ({_s(tick_s)}), so most readings will count as stale",
+            f"write at least {_s(2 * tick_s)}",
+            Severity.WARNING,
+        )
+    if signal.trace and signal.trace.lag_s >= signal.max_age_s:
+        yield Finding(
+            (("signal", "trace", "lag"), ("signal", "max_age")),
+            f"readings come {_s(signal.trace.lag_s)} late and are stale after {_s(signal.max_age_s)}: none would ever count",
+            "raise `signal.max_age` above the lag",
+        )
+
+
+def _check_scrape(policy: Policy) -> Iterator[Finding]:
+    signal, scrape = policy.signal, policy.signal.scrape
+    if scrape is None or signal.source != "scrape":
+        return
+    at: tuple[YamlPath, ...] = (("signal", "scrape", "url"), ("signal", "kind"))
+    if signal.kind == "total" and ADDRESS in scrape.url:
+        yield Finding(
+            at,
+            "kind total is one reading for the fleet, but `signal.scrape.url` asks every VM",
+            "give the address of the load balancer's metrics, without {address}",
+        )
+    if signal.kind != "total" and ADDRESS not in scrape.url:
+        yield Finding(
+            at,
+            f"kind {signal.kind} is read from every VM, but `signal.scrape.url` has no {{address}}",
+            "write for example http://{address}:9100/metrics",
+        )
+    if scrape.type == "cpu" and signal.kind != "utilisation":
+        yield Finding(
+            (("signal", "scrape", "type"), ("signal", "kind")),
+            f"type cpu measures utilisation, but `signal.kind` is {signal.kind}",
+            "write `kind: utilisation`, or a metric that counts work",
+        )
+
+
+def _check_readiness(policy: Policy) -> Iterator[Finding]:
+    ready = policy.readiness
+    if ready.probe == "http" and (ready.url is None or ADDRESS not in ready.url):
+        yield Finding(
+            (("readiness", "url"), ("readiness", "probe")),
+            "the http probe needs a `readiness.url` with {address}",
+            "write for example http://{address}/health",
+        )
+    if ready.probe == "running" and ready.after_s >= policy.vm.start_time_s:
+        yield Finding(
+            (("readiness", "after"), ("vm", "start_time")),
+            f"a VM counts as in service {_s(ready.after_s)} after it runs, but `vm.start_time`, which includes that, is {_s(policy.vm.start_time_s)}",
+            "raise `vm.start_time` to the whole time from order to service",
+            Severity.WARNING,
+        )
+
+
+def _check_bounds(policy: Policy) -> Iterator[Finding]:
+    bounds = policy.bounds
+    at: tuple[YamlPath, ...] = (("bounds", "minimum"), ("bounds", "maximum"))
+    if bounds.minimum > bounds.maximum:
+        yield Finding(
+            at,
+            f"`bounds.minimum` ({bounds.minimum}) is above `bounds.maximum` ({bounds.maximum})",
+            "lower the one or raise the other",
+        )
+    if bounds.minimum or not policy.uses_signal or policy.signal.kind == "total":
+        return
+    only = f"its signal ({policy.signal.kind} per VM) comes from its own VMs only: with none there is nothing to wake it"
+    if policy.schedule:
+        yield Finding(
+            at,
+            f"the fleet may go to zero, and {only} but the schedule",
+            "make sure that is meant",
+            Severity.WARNING,
+        )
+    else:
+        yield Finding(
+            at,
+            f"the fleet may go to zero, and {only}",
+            "write `minimum: 1`, use a signal of kind total, or add a schedule",
+        )
+
+
+def _check_proposals(policy: Policy) -> Iterator[Finding]:
+    if not (policy.uses_signal or policy.schedule):
+        yield Finding(
+            (("fleet",),),
+            "nothing in this policy asks for VMs",
+            "switch on at least one of reactive, forecast, steps and schedule (`reactive: {}` takes the defaults)",
+        )
+
+
+def _check_forecast(policy: Policy) -> Iterator[Finding]:
+    forecast = policy.forecast
+    if forecast is None:
+        return
+    if quantile_index(forecast.cover) < 0:
+        yield Finding(
+            (("forecast", "cover"),),
+            f"`forecast.cover` of {PERCENT.write(forecast.cover)} is not one of the quantiles that are computed",
+            f"write {' or '.join(str(PERCENT.write(level)) for level in QUANTILE_LEVELS)}",
+        )
+    at: tuple[YamlPath, ...] = (("forecast", "half_life"), ("vm", "start_time"))
+    if forecast.half_life_s < 10 * policy.vm.start_time_s:
+        yield Finding(
+            at,
+            f"`forecast.half_life` of {_s(forecast.half_life_s)} forgets errors within few start times ({_s(policy.vm.start_time_s)}): the spread would be noise",
+            f"write at least {_s(10 * policy.vm.start_time_s)}; hours are usual",
+        )
+    if forecast.half_life_s > 60 * DAY_S:
+        yield Finding(
+            at,
+            f"`forecast.half_life` of {_s(forecast.half_life_s)} hardly ever forgets: a change of traffic is not learned",
+            "hours to days are usual",
+            Severity.WARNING,
+        )
+
+
+# ── Step rules ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _edges(rule: StepRule) -> tuple[float, float]:
+    return rule.above or 0.0, np.inf if rule.below is None else rule.below
+
+
+def _edges_text(rule: StepRule) -> str:
+    low = "" if rule.above is None else f"above {PERCENT.write(rule.above)}"
+    high = "" if rule.below is None else f"below {PERCENT.write(rule.below)}"
+    return " and ".join(part for part in (low, high) if part)
+
+
+def _check_steps(policy: Policy) -> Iterator[Finding]:
+    for at, rule in enumerate(policy.steps):
+        low, high = _edges(rule)
+        if rule.above is None and rule.below is None:
+            yield Finding(
+                (("steps", at),), f"step {at + 1} matches always", "give it `above` or `below`, or both"
+            )
+        elif low >= high:
+            yield Finding(
+                (("steps", at),),
+                f"step {at + 1} ({_edges_text(rule)}) never matches",
+                "`above` must be less than `below`",
+            )
+        for before, other in enumerate(policy.steps[:at]):
+            if max(low, _edges(other)[0]) < min(high, _edges(other)[1]):
+                yield Finding(
+                    (("steps", at),),
+                    f"step {at + 1} ({_edges_text(rule)}) overlaps step {before + 1} ({_edges_text(other)})",
+                    "let one begin where the other ends",
+                )
+        yield from _check_hunting(policy, at)
+
+
+def _check_hunting(policy: Policy, at: int) -> Iterator[Finding]:
+    """Whether after this scale-out step the same demand lies in a scale-in step, which then undoes it."""
+    rule = policy.steps[at]
+    if rule.change.vms <= 0 and rule.change.share <= 0:
+        return
+    low, high = _edges(rule)
+    before = np.arange(max(1, policy.bounds.minimum), max(2, policy.bounds.maximum), dtype=np.float64)
+    after = np.minimum(before + rule.change.vms + np.ceil(rule.change.share * before), policy.bounds.maximum)
+    for other_at, other in enumerate(policy.steps):
+        if other.change.vms >= 0 and other.change.share >= 0:
+            continue
+        other_low, other_high = _edges(other)
+        hunted = (
+            np.maximum(low * before, other_low * after) < np.minimum(high * before, other_high * after)
+        ) & (after > before)
+        if hunted.any():
+            first = int(np.argmax(hunted))
+            yield Finding(
+                (("steps", at), ("steps", other_at)),
+                f"steps {at + 1} and {other_at + 1} can undo each other for ever: with {before[first]:g} VMs at "
+                f"{PERCENT.write(max(low, other_low * after[first] / before[first]))} the first orders {after[first]:g}, "
+                f"whose utilisation lies {_edges_text(other)}",
+                "widen the gap between the two, or make the steps smaller",
+                Severity.WARNING,
+            )
+            return
+
+
+# ── Schedule ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_schedule(policy: Policy) -> Iterator[Finding]:
+    for at, window in enumerate(policy.schedule):
+        zone = unknown_zone(window.time_zone)
+        if zone is not None:
+            yield Finding(
+                (("schedule", at, "time_zone"), ("schedule", at)),
+                f"there is no time zone `{window.time_zone[:60]}`",
+                zone,
+            )
+        if window.from_ is None or window.from_ == window.to:
+            yield Finding(
+                (("schedule", at, "from"),),
+                f"window `{window.name}` begins where it ends, or at 24:00",
+                'for whole days write from: "00:00" and to: "24:00"',
+            )
+        if window.at_least > policy.bounds.maximum:
+            yield Finding(
+                (("schedule", at, "at_least"), ("bounds", "maximum")),
+                f"window `{window.name}` asks for {window.at_least} VMs, but `bounds.maximum` is {policy.bounds.maximum}",
+                "raise `bounds.maximum` or lower `at_least`",
+            )
+
+
+def unknown_zone(name: str) -> str | None:
+    """Advice where there is no such time zone; None where there is."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        close = difflib.get_close_matches(name, sorted(available_timezones()), 1)
+        return f"did you mean `{close[0]}`?" if close else "write a name such as Europe/Berlin or UTC"
+    return None
+
+
+# ── Guards and supply ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_guards(policy: Policy, tick_s: float) -> Iterator[Finding]:
+    guards, start_s = policy.guards, policy.vm.start_time_s
+    if guards.minimum_on_time_s < BILLING_FLOOR_S:
+        yield Finding(
+            (("guards", "minimum_on_time"),),
+            f"`guards.minimum_on_time` of {_s(guards.minimum_on_time_s)} is below the {_s(BILLING_FLOOR_S)} that every start is billed for",
+            f"write at least {_s(BILLING_FLOOR_S)}",
+        )
+    if 0 < guards.cooldown_out_s < start_s:
+        yield Finding(
+            (("guards", "cooldown_out"), ("vm", "start_time")),
+            f"`guards.cooldown_out` of {_s(guards.cooldown_out_s)} ends before the VMs it waits for serve (`vm.start_time` {_s(start_s)})",
+            f"write 0s for none, or at least {_s(start_s)}",
+        )
+    if guards.cooldown_in_s < start_s:
+        yield Finding(
+            (("guards", "cooldown_in"), ("vm", "start_time")),
+            f"`guards.cooldown_in` of {_s(guards.cooldown_in_s)} is shorter than `vm.start_time` ({_s(start_s)}): VMs would be stopped on what was measured before others served",
+            f"write at least {_s(start_s)}",
+        )
+    if guards.stabilisation_s < tick_s:
+        yield Finding(
+            (("guards", "stabilisation"),),
+            f"`guards.stabilisation` of {_s(guards.stabilisation_s)} is shorter than a tick ({_s(tick_s)}) and has no effect",
+            f"write some minutes, at least {_s(2 * tick_s)}",
+            Severity.WARNING,
+        )
+
+
+def _check_supply(policy: Policy) -> Iterator[Finding]:
+    warm, provision = policy.warm_pool, policy.provision
+    if warm.maximum is not None and warm.minimum > warm.maximum:
+        yield Finding(
+            (("warm_pool", "minimum"), ("warm_pool", "maximum")),
+            f"`warm_pool.minimum` ({warm.minimum}) is above `warm_pool.maximum` ({warm.maximum})",
+            "lower the one or raise the other",
+        )
+    if provision and provision.maximum < policy.bounds.maximum:
+        yield Finding(
+            (("provision", "maximum"), ("bounds", "maximum")),
+            f"`provision.maximum` ({provision.maximum}) is below `bounds.maximum` ({policy.bounds.maximum}), which can then never be reached",
+            "raise the one or lower the other",
+            Severity.WARNING,
+        )
+
+
+def _s(seconds: float) -> object:
+    return DURATION.write(seconds)

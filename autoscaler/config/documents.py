@@ -1,0 +1,274 @@
+"""YAML text as plain data that remembers where each key and value stood.
+
+Why not a YAML library's own loader: an error must point at file, line and column even after two files were
+merged, a doubled key must be refused, and a hostile or mangled file must end in a sentence. So the text is
+composed to nodes by ruamel.yaml (YAML 1.2) and turned into data here.
+
+Rules of this file: nothing about policies. All problems of a text are collected, none is raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
+MAX_VALUES = 20_000
+"""Limits on one file. A policy has some hundred values; more is a mistake or an attack (nested aliases)."""
+
+YamlPath: TypeAlias = tuple[str | int, ...]
+
+
+class Severity(StrEnum):
+    """An error makes a policy unusable; a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a file; line and column count from 1."""
+
+    file: Path
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, for a person.
+
+    Attributes:
+        mark: Where.
+        message: What is wrong.
+        advice: What to do; may be empty where the message says it.
+        severity: Error or warning.
+    """
+
+    mark: Mark
+    message: str
+    advice: str = ""
+    severity: Severity = Severity.ERROR
+
+    def __str__(self) -> str:
+        """`file:line:column: error: message; advice`, one line."""
+        where = f"{self.mark.file}:{self.mark.line}:{self.mark.column}"
+        return f"{where}: {self.severity}: {self.message}{f'; {self.advice}' if self.advice else ''}"
+
+
+@dataclass(slots=True)
+class Document:
+    """The data of a file with the places of its parts.
+
+    Attributes:
+        file: The file.
+        data: Plain dicts, lists, strings, numbers, booleans and None.
+        keys, values: Path to the place of the key, of the value.
+        problems: What was wrong with the text.
+    """
+
+    file: Path
+    data: dict[str, Any] = field(default_factory=dict)
+    keys: dict[YamlPath, Mark] = field(default_factory=dict)
+    values: dict[YamlPath, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def mark(self, path: YamlPath, *, of_key: bool = False) -> Mark:
+        """The place of this path, or of the nearest thing above it that was written."""
+        while path:
+            found = (self.keys if of_key else self.values).get(path) or self.keys.get(path)
+            if found:
+                return found
+            path, of_key = path[:-1], True
+        return Mark(self.file)
+
+    def over(self, below: Document) -> Document:
+        """This document laid over another: sections merge, lists and single values replace."""
+        merged = Document(self.file, _merge(below.data, self.data))
+        for mine, theirs, to in (
+            (self.keys, below.keys, merged.keys),
+            (self.values, below.values, merged.values),
+        ):
+            to.update({path: mark for path, mark in theirs.items() if not self._replaces(path)})
+            to.update(mine)
+        return merged
+
+    def _replaces(self, path: YamlPath) -> bool:
+        """Whether this document gives another value than a section at the path or above it."""
+        at: Any = self.data
+        for step in path:
+            if not isinstance(at, dict):
+                return True
+            if step not in at:
+                return False
+            at = at[step]
+        return False
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def read_document(file: Path) -> Document:
+    """Read a file whose top level is a section. Problems are in the document, never raised."""
+    document = Document(file)
+    text = _read_text(document)
+    if text is not None:
+        _fill(document, text)
+    return document
+
+
+def _read_text(document: Document) -> str | None:
+    try:
+        with document.file.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        document.problems.append(
+            Problem(Mark(document.file), f"the file cannot be read: {error.strerror or error}")
+        )
+        return None
+    if len(data) > MAX_BYTES:
+        document.problems.append(
+            Problem(
+                Mark(document.file),
+                f"the file is larger than {MAX_BYTES // 1024} KiB",
+                "a policy is a page or two",
+            )
+        )
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        mark = Mark(document.file, line, column)
+        document.problems.append(Problem(mark, "the text is not UTF-8", "save the file as UTF-8"))
+        return None
+
+
+def _fill(document: Document, text: str) -> None:
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        document.problems.append(_syntax_problem(document.file, error, text))
+        return
+    except (YAMLError, ValueError) as error:
+        sentence = " ".join(str(error).split())[:200]
+        document.problems.append(Problem(Mark(document.file), f"not YAML: {sentence}"))
+        return
+    except RecursionError:
+        document.problems.append(Problem(Mark(document.file), "the text is nested too deeply to be a policy"))
+        return
+    if root is None or (_scalar(root) is None and isinstance(root, ScalarNode)):
+        document.problems.append(
+            Problem(Mark(document.file), "the file is empty", "write a policy, or remove the file")
+        )
+    elif isinstance(root, MappingNode):
+        document.data = _Builder(document).section(root, ())
+    else:
+        kind = "a list" if isinstance(root, SequenceNode) else "a text"
+        document.problems.append(
+            Problem(
+                _mark(document.file, root),
+                f"the top level is {kind}",
+                "start with keys, such as `fleet: web`",
+            )
+        )
+
+
+def _syntax_problem(file: Path, error: MarkedYAMLError, text: str) -> Problem:
+    at = error.problem_mark or error.context_mark
+    mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file)
+    lines = text.splitlines()
+    line = lines[mark.line - 1] if mark.line <= len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())] or (error.problem and "'\\t'" in error.problem):
+        return Problem(mark, "a tab where YAML allows none", "indent with spaces")
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return Problem(
+        mark, f"not YAML: {' '.join(said.split())}", "check indentation, quotes and colons around this line"
+    )
+
+
+class _Builder:
+    """Nodes to data for one document; counts what it makes, so that nested aliases end."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._made = 0
+
+    def section(self, node: MappingNode, path: YamlPath) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, ScalarNode) else None
+            if not isinstance(key, str):
+                self._refuse(key_node, "a key must be a word")
+                continue
+            here = (*path, key)
+            if key in data:
+                first = self._document.keys[here].line
+                self._refuse(
+                    key_node, f"the key `{key}` appears twice (first in line {first})", "keep one of the two"
+                )
+                continue
+            self._document.keys[here] = _mark(self._document.file, key_node)
+            data[key] = self._value(value_node, here)
+        return data
+
+    def _value(self, node: Node, path: YamlPath) -> Any:
+        self._made += 1
+        if self._made > MAX_VALUES or len(path) > MAX_DEPTH:
+            if not any("too many" in problem.message for problem in self._document.problems):
+                self._refuse(node, "too many or too deeply nested values for a policy")
+            return None
+        self._document.values[path] = _mark(self._document.file, node)
+        if isinstance(node, MappingNode):
+            return self.section(node, path)
+        if isinstance(node, SequenceNode):
+            return [self._value(item, (*path, at)) for at, item in enumerate(node.value)]
+        return _scalar(node)
+
+    def _refuse(self, node: Node, message: str, advice: str = "") -> None:
+        self._document.problems.append(Problem(_mark(self._document.file, node), message, advice))
+
+
+def _mark(file: Path, node: Node) -> Mark:
+    return Mark(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _scalar(node: Node) -> object:
+    """A scalar by YAML 1.2's core tags; whatever else it claims to be stays text (a date, a Python object)."""
+    text: str = node.value
+    kind = str(node.tag).rpartition(":")[2]
+    try:
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return int(text, 10) if text.lstrip("+-").isdigit() else int(text, 0)
+        if kind == "float":
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        pass
+    return text
+
+
+def ancestors(path: YamlPath) -> Iterator[YamlPath]:
+    """The path, then everything above it, nearest first."""
+    for length in range(len(path), 0, -1):
+        yield path[:length]

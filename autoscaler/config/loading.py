@@ -1,0 +1,208 @@
+"""Policy files from disk: one per fleet over `defaults.yaml`, with all problems of all files at once.
+
+Rules of this file: a bad file never stops the others and never raises; what could not be used is in `errors`.
+Only a defaults file that is wrong stops all, since no policy can be known without it.
+
+Not here: what is valid (`policy`, `checks`), how it is said (`messages`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from autoscaler.config.checks import Finding, check_policy
+from autoscaler.config.documents import Document, Mark, Problem, Severity, ancestors, read_document
+from autoscaler.config.messages import is_missing, validation_problems
+from autoscaler.config.policy import Policy
+from autoscaler.errors import ConfigError
+
+DEFAULTS = "defaults.yaml"
+DEFAULT_TICK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """What a folder of policies says.
+
+    Attributes:
+        policies: The usable ones, by fleet name.
+        files: Fleet to its file.
+        errors: What makes files unusable; empty when all is well.
+        warnings: What works and probably not as meant.
+    """
+
+    policies: tuple[Policy, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
+    """Load every `*.yaml` and `*.yml` of a folder (hidden files excepted) over its `defaults.yaml`.
+
+    Args:
+        directory: The folder.
+        tick_s: Length of a tick, which some checks compare with.
+    """
+    if not directory.is_dir():
+        advice = "name a folder with one YAML file per fleet"
+        return PolicySet(errors=(Problem(Mark(directory), "there is no such folder", advice),))
+    files = sorted(
+        file
+        for file in directory.iterdir()
+        if file.suffix in {".yaml", ".yml"} and not file.name.startswith(".") and file.name != DEFAULTS
+    )
+    defaults = _load_defaults(directory / DEFAULTS)
+    loaded = [_load(file, defaults, tick_s) for file in files]
+    problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
+    doubled = _doubled_fleets(loaded)
+    problems += doubled
+    if not files:
+        problems.append(
+            Problem(Mark(directory), "there is no policy in this folder", "add one YAML file per fleet")
+        )
+    stopped = {problem.mark.file for problem in doubled}
+    usable = [] if defaults.problems else [one for one in loaded if one.policy and one.file not in stopped]
+    return _policy_set(usable, problems)
+
+
+def load_policy(file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
+    """Load one file.
+
+    Args:
+        file: The policy.
+        defaults: The defaults below it; where None, the `defaults.yaml` beside it, if there is one.
+        tick_s: Length of a tick, which some checks compare with.
+
+    Returns:
+        A set of one policy, or of none and the errors.
+    """
+    below = _load_defaults(defaults or file.parent / DEFAULTS, wanted=defaults is not None)
+    one = _load(file, below, tick_s)
+    usable = [one] if one.policy and not below.problems else []
+    return _policy_set(usable, [*below.problems, *one.problems])
+
+
+def require_policy(file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S) -> Policy:
+    """Load one file that must be right.
+
+    Raises:
+        ConfigError: It is not; the message has one line per error.
+    """
+    loaded = load_policy(file, defaults, tick_s)
+    if loaded.errors:
+        raise ConfigError("\n".join(map(str, loaded.errors)))
+    return loaded.policies[0]
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """One file: its policy where it has no errors, and its problems."""
+
+    file: Path
+    document: Document
+    fleet: object = None
+    policy: Policy | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def _policy_set(usable: Iterable[_Loaded], problems: Iterable[Problem]) -> PolicySet:
+    policies = {one.policy.fleet: one for one in usable if one.policy}
+    # A fault in the defaults shows up under every fleet; it is told once.
+    unique = sorted(
+        set(problems), key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.column)
+    )
+    return PolicySet(
+        policies=tuple(one.policy for _, one in sorted(policies.items()) if one.policy),
+        files={fleet: one.file for fleet, one in sorted(policies.items())},
+        errors=tuple(problem for problem in unique if problem.severity is Severity.ERROR),
+        warnings=tuple(problem for problem in unique if problem.severity is Severity.WARNING),
+    )
+
+
+def _load_defaults(file: Path, *, wanted: bool = False) -> Document:
+    """The defaults, checked by themselves; keys that only a fleet can give may be missing."""
+    if not file.exists() and not wanted:
+        return Document(file)
+    document = read_document(file)
+    if document.problems:
+        return document
+    if "fleet" in document.data:
+        document.problems.append(
+            Problem(
+                document.mark(("fleet",), of_key=True), "defaults cannot name a fleet", "remove `fleet` here"
+            )
+        )
+    document.problems += _findings_but_missing(document)
+    return document
+
+
+def _findings_but_missing(document: Document) -> list[Problem]:
+    try:
+        Policy.model_validate(document.data)
+    except ValidationError as error:
+        found = zip(error.errors(include_url=False), validation_problems(error, document), strict=True)
+        return [problem for details, problem in found if not is_missing(details)]
+    return []
+
+
+def _load(file: Path, defaults: Document, tick_s: float) -> _Loaded:
+    own = read_document(file)
+    loaded = _Loaded(file, own, own.data.get("fleet"), problems=list(own.problems))
+    if own.problems:
+        return loaded
+    if defaults.problems:
+        loaded.problems += _findings_but_missing(own)
+        return loaded
+    merged = own.over(defaults)
+    try:
+        policy = Policy.model_validate(merged.data)
+    except ValidationError as error:
+        loaded.problems += validation_problems(error, merged)
+        return loaded
+    findings = check_policy(policy, tick_s)
+    loaded.problems += [_placed(finding, own, merged) for finding in findings]
+    if not any(finding.severity is Severity.ERROR for finding in findings):
+        loaded.policy = _with_resolved_trace(policy, file)
+    return loaded
+
+
+def _placed(finding: Finding, own: Document, merged: Document) -> Problem:
+    """The finding at the line to change: one that the fleet's own file wrote, where there is one."""
+    wrote = (path for path in finding.paths if path in own.keys or path in own.values)
+    path = next(wrote, None)
+    if path is None:
+        above = next((up for up in ancestors(finding.paths[0]) if up in own.keys), None)
+        path = finding.paths[0] if above is None else above
+    of_key = isinstance(path[-1], str)
+    return Problem(merged.mark(path, of_key=of_key), finding.message, finding.advice, finding.severity)
+
+
+def _with_resolved_trace(policy: Policy, file: Path) -> Policy:
+    """A trace's path is relative to the policy that names it, whatever the current folder."""
+    trace = policy.signal.trace
+    if trace is None or trace.file is None:
+        return policy
+    resolved = trace.model_copy(update={"file": str((file.parent / trace.file).resolve())})
+    return policy.model_copy(update={"signal": policy.signal.model_copy(update={"trace": resolved})})
+
+
+def _doubled_fleets(loaded: Iterable[_Loaded]) -> list[Problem]:
+    by_fleet: dict[str, list[_Loaded]] = {}
+    for one in loaded:
+        if isinstance(one.fleet, str):
+            by_fleet.setdefault(one.fleet, []).append(one)
+    return [
+        Problem(
+            one.document.mark(("fleet",)),
+            f"fleet `{fleet}` has another policy in {', '.join(other.file.name for other in group if other is not one)}",
+            "keep one of them; until then neither is used",
+        )
+        for fleet, group in by_fleet.items()
+        if len(group) > 1
+        for one in group
+    ]

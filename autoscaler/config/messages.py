@@ -1,0 +1,166 @@
+"""From pydantic's findings to sentences with a place and advice.
+
+Rules of this file: words only; what is valid is decided by the models. Every message names the key by its
+full path, so that it can be read without the file open.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from autoscaler.config.documents import Document, Mark, Problem, YamlPath
+from autoscaler.config.policy import Policy
+from autoscaler.config.quantities import Quantity, Text, shown
+
+
+def validation_problems(error: ValidationError, document: Document) -> list[Problem]:
+    """One problem per finding, placed in the (merged) document."""
+    return [_problem(found, document) for found in error.errors(include_url=False)]
+
+
+def is_missing(found: ErrorDetails) -> bool:
+    """Whether a required key is absent (not an error in a defaults file)."""
+    return found["type"] == "missing"
+
+
+def dotted(path: YamlPath) -> str:
+    """A path as people write it: `schedule[0].days`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _problem(found: ErrorDetails, document: Document) -> Problem:
+    path = tuple(found["loc"])
+    message, advice = _words(found, path)
+    mark = document.mark(path, of_key=found["type"] == "extra_forbidden")
+    if is_missing(found) and mark.file != document.file:
+        mark = Mark(document.file)  # what is missing is to be added to the fleet's file, not to the defaults
+    return Problem(mark, message, advice)
+
+
+_TEMPLATES = {
+    "bool_type": ("{name}: {raw} is neither true nor false", "write `true` or `false`"),
+    "int_type": ("{name}: {raw} is not a whole number", "write a count without a unit, for example `5`"),
+    "string_type": ("{name}: {raw} is not a text", "put it in quotes"),
+    "model_type": ("{name} is {raw}, not a section", "put its keys below it, indented"),
+    "tuple_type": ("{name} is {raw}, not a list", "start each entry with a dash"),
+    "greater_than_equal": ("{name}: {raw} is too small", "it must be at least {ge}"),
+    "less_than_equal": ("{name}: {raw} is too large", "it must be at most {le}"),
+    "too_long": ("{name} has {actual_length} entries", "at most {max_length} are allowed"),
+    "string_pattern_mismatch": (
+        "{name}: {raw} is no valid name",
+        "use up to 63 lower-case letters, digits and dashes",
+    ),
+}
+"""What pydantic calls it, and what a person reads: the fault, the advice."""
+
+
+def _words(found: ErrorDetails, path: YamlPath) -> tuple[str, str]:
+    name, raw = f"`{dotted(path)}`", shown(found["input"])
+    match found["type"]:
+        case "extra_forbidden":
+            return f"unknown key {name}", suggestion(path)
+        case "missing":
+            return f"{name} is missing", _wanted(path)
+        case "literal_error":
+            close = difflib.get_close_matches(str(found["input"]), _choices(path), 1)
+            near = f"did you mean `{close[0]}`? " if close else ""
+            return f"{name}: {raw} is not one of the choices", f"{near}write {' or '.join(_choices(path))}"
+    fault, advice = _TEMPLATES.get(found["type"], ("{name}: {msg}", ""))
+    values = {**found.get("ctx", {}), "name": name, "raw": raw, "msg": found["msg"]}
+    return fault.format(**values), advice.format(**values)
+
+
+def suggestion(path: YamlPath) -> str:
+    """What was probably meant by an unknown key: the nearest in its section, or its right section."""
+    model = model_at(path[:-1])
+    keys = list(_keys(model)) if model else []
+    word = str(path[-1])
+    close = difflib.get_close_matches(word, keys, 1, cutoff=0.6)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    elsewhere = [dotted(found) for found in _all_paths(Policy, ()) if found[-1] == word]
+    if elsewhere:
+        return f"it belongs at {' or '.join(f'`{place}`' for place in elsewhere[:3])}"
+    return f"valid keys here are {', '.join(keys)}"
+
+
+def _wanted(path: YamlPath) -> str:
+    info = field_at(path)
+    if info is None:
+        return "add it"
+    text = next(
+        (
+            mark.text if isinstance(mark, Quantity) else mark
+            for mark in info.metadata
+            if isinstance(mark, (Quantity, Text))
+        ),
+        None,
+    )
+    example = f", for example `{path[-1]}: {text.example}`" if text else ""
+    choices = _choices(path)
+    options = f" ({' or '.join(choices)})" if choices else ""
+    return f"add it{example}{options}: {(info.description or '').rstrip('.')}"
+
+
+def _choices(path: YamlPath) -> list[str]:
+    info = field_at(path)
+    return [str(choice) for choice in _literals(info.annotation)] if info else []
+
+
+def _literals(annotation: object) -> Iterator[object]:
+    if typing.get_origin(annotation) is typing.Literal:
+        yield from typing.get_args(annotation)
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _literals(part)
+
+
+# ── Walking the models ──────────────────────────────────────────────────────────────────────────────────
+
+
+def model_at(path: YamlPath) -> type[BaseModel] | None:
+    """The model of the section at a path; None where there is none."""
+    if not path:
+        return Policy
+    if isinstance(path[-1], int):
+        return model_at(path[:-1])
+    info = field_at(path)
+    return _model_in(info.annotation) if info else None
+
+
+def field_at(path: YamlPath) -> FieldInfo | None:
+    """The declaration of the key at a path; None where there is none."""
+    model = model_at(path[:-1]) if path else None
+    if model is None:
+        return None
+    return next((info for info in model.model_fields.values() if info.alias == path[-1]), None)
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield info.alias or name
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in typing.get_args(annotation) if (model := _model_in(part))), None)
+
+
+def _all_paths(model: type[BaseModel], above: YamlPath) -> Iterator[YamlPath]:
+    for name, info in model.model_fields.items():
+        here = (*above, info.alias or name)
+        yield here
+        inner = _model_in(info.annotation)
+        if inner:
+            yield from _all_paths(inner, here)

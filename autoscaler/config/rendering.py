@@ -1,0 +1,67 @@
+"""Policies back to text: the effective policy with every field, and the JSON Schema for editors.
+
+Rules of this file: what `effective_yaml` prints loads again to the same policy.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
+
+from autoscaler.config.policy import Off, Policy, Section
+
+
+def effective_data(policy: Policy) -> dict[str, Any]:
+    """The policy as plain data in YAML's words, every field written out, units included."""
+    return _written(policy)
+
+
+def effective_yaml(policy: Policy) -> str:
+    """The policy as YAML, every field written out, defaults included."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    yaml.representer.add_representer(type(None), _null)
+    text = StringIO()
+    yaml.dump(effective_data(policy), text)
+    return text.getvalue()
+
+
+def _null(representer: SafeRepresenter, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _written(section: Section) -> dict[str, Any]:
+    plain = section.model_dump(mode="json", by_alias=True)
+    data: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        key, value = info.alias or name, getattr(section, name)
+        if isinstance(value, Section):
+            data[key] = _written(value)
+        elif value is None and Off in info.metadata:
+            data[key] = "off"
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            data[key] = [_written(item) for item in value]
+        else:
+            data[key] = plain[key]
+    return data
+
+
+class _Schema(GenerateJsonSchema):
+    """Sections that may be missing are written `off`."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        return {"anyOf": [inner, {"const": "off"} if "$ref" in inner else {"type": "null"}]}
+
+
+def policy_json_schema() -> dict[str, Any]:
+    """JSON Schema of a policy file, for editors that complete and check YAML."""
+    schema = Policy.model_json_schema(by_alias=True, schema_generator=_Schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Autoscaler policy"}
