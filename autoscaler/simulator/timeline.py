@@ -1,0 +1,313 @@
+"""What a run leaves behind: `timeline.csv`, `report.json`, and the sums and shortage episodes they tell of.
+
+Rules of this file: the same columns and the same sums whoever ran (daemon, lanes, loop, baseline). A row is
+one tick, stamped with the start of its interval. Unknown is an empty cell and null, never 0, and a sum over
+something unknown is unknown. The arithmetic is on arrays and knows no files; files are written whole or not
+at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.errors import ConfigError
+from autoscaler.traces.trace import describe_time
+
+TIMELINE_NAME = "timeline.csv"
+REPORT_NAME = "report.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineRow:
+    """One tick of one fleet. None or NaN is unknown.
+
+    Attributes:
+        timestamp_s: Epoch seconds, start of the interval.
+        demand: Work per second wanted in the interval.
+        forecast: Median forecast, issued at the start, for the first interval that a start ordered then can
+            serve; work per second.
+        forecast_hi: The 95 % quantile of the same.
+        desired: VMs wanted in service, after guards.
+        in_service, starting, draining, stopped: VMs in that state.
+        warm_target: Stopped VMs wanted in the warm pool.
+        capacity: Work per second of the VMs in service at the objective.
+        shortage: Demand that found no capacity, work per second.
+        starts, stops, provisions: VMs for which that was accepted in the interval.
+        cost: Money spent in the interval.
+        reason: Why `desired` is what it is, in a sentence.
+    """
+
+    timestamp_s: float
+    demand: float | None
+    forecast: float | None
+    forecast_hi: float | None
+    desired: int | None
+    in_service: int | None
+    starting: int | None
+    draining: int | None
+    stopped: int | None
+    warm_target: int | None
+    capacity: float | None
+    shortage: float | None
+    starts: int | None
+    stops: int | None
+    provisions: int | None
+    cost: float | None
+    reason: str
+
+
+TIMELINE_COLUMNS: tuple[str, ...] = ("timestamp", *(field.name for field in fields(TimelineRow)[1:]))
+"""Header of the file, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A run of intervals with shortage.
+
+    Attributes:
+        start_s: Start of its first interval, epoch seconds.
+        end_s: End of its last interval.
+        unserved_work: Work that found no capacity.
+        worst_per_s: The highest shortage, work per second.
+    """
+
+    start_s: float
+    end_s: float
+    unserved_work: float
+    worst_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a run. NaN where something in the sum is unknown.
+
+    Attributes:
+        span_s: Length of all intervals.
+        unknown_s: Of these, the time in which demand or shortage is unknown; the next six leave it out.
+        demand_work: Work wanted.
+        unserved_work: Work that found no capacity.
+        unserved_share: Their ratio; NaN where no work was wanted.
+        shortage_s: Time with shortage.
+        episodes: Number of shortage episodes.
+        longest_episode_s: The longest one; 0 without any.
+        in_service_vm_s, draining_vm_s, stopped_vm_s: VM-seconds in that state.
+        starts, stops, provisions: VMs.
+        reversals: How often `desired` turned from rising to falling or back.
+        cost: Money.
+    """
+
+    span_s: float
+    unknown_s: float
+    demand_work: float
+    unserved_work: float
+    unserved_share: float
+    shortage_s: float
+    episodes: int
+    longest_episode_s: float
+    in_service_vm_s: float
+    draining_vm_s: float
+    stopped_vm_s: float
+    starts: float
+    stops: float
+    provisions: float
+    reversals: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What makes a run this run: equal identities give equal results.
+
+    Attributes:
+        trace: Digest of the trace.
+        policy: Digest of the effective policy.
+        plant: Digest of what the VMs and the provider were like.
+        code: Version of the program.
+        seed: Of everything random.
+    """
+
+    trace: str
+    policy: str
+    plant: str
+    code: str
+    seed: int
+
+
+def shortage_episodes(
+    timestamps_s: NDArray[np.float64], shortage: NDArray[np.float64], interval_s: float
+) -> tuple[Episode, ...]:
+    """The runs of adjoining intervals with a shortage above 0, in time order.
+
+    An interval with unknown shortage, or one that is missing, ends a run.
+
+    Args:
+        timestamps_s: float64 (n,), starts of the intervals, ascending.
+        shortage: float64 (n,), work per second; NaN where unknown.
+        interval_s: Length of every interval.
+    """
+    short = np.nan_to_num(shortage, nan=0.0) > 0
+    where = np.flatnonzero(short)
+    if not where.size:
+        return ()
+    adjoining = (np.diff(where) == 1) & (np.diff(timestamps_s[where]) < 1.5 * interval_s)
+    begins = np.concatenate(([0], np.flatnonzero(~adjoining) + 1))
+    ends = np.concatenate((begins[1:], [where.size])) - 1
+    amounts = shortage[where]
+    return tuple(
+        Episode(float(start), float(end), float(work), float(worst))
+        for start, end, work, worst in zip(
+            timestamps_s[where[begins]],
+            timestamps_s[where[ends]] + interval_s,
+            np.add.reduceat(amounts, begins) * interval_s,
+            np.maximum.reduceat(amounts, begins),
+            strict=True,
+        )
+    )
+
+
+def reversals(desired: NDArray[np.float64]) -> int:
+    """How often a series turned from rising to falling or back, however long it rested in between."""
+    steps = np.diff(desired[~np.isnan(desired)])
+    directions = np.sign(steps[steps != 0])
+    return int(np.count_nonzero(np.diff(directions)))
+
+
+def column(rows: Sequence[TimelineRow], name: str) -> NDArray[np.float64]:
+    """One numeric field of all rows, NaN where unknown."""
+    return np.array([getattr(row, name) for row in rows], dtype=np.float64)
+
+
+def totals(rows: Sequence[TimelineRow], interval_s: float) -> Totals:
+    """Sum a run up.
+
+    Args:
+        rows: In time order.
+        interval_s: Length of every row's interval.
+    """
+    demand, shortage = column(rows, "demand"), column(rows, "shortage")
+    known = ~(np.isnan(demand) | np.isnan(shortage))
+    work = float(demand[known].sum()) * interval_s
+    unserved = float(shortage[known].sum()) * interval_s
+    shortage = np.where(known, shortage, np.nan)
+    episodes = shortage_episodes(column(rows, "timestamp_s"), shortage, interval_s)
+    sums = {
+        name: float(column(rows, name).sum())
+        for name in ("in_service", "draining", "stopped", "starts", "stops", "provisions", "cost")
+    }
+    return Totals(
+        span_s=len(rows) * interval_s,
+        unknown_s=float(np.count_nonzero(~known)) * interval_s,
+        demand_work=work,
+        unserved_work=unserved,
+        unserved_share=unserved / work if work > 0 else math.nan,
+        shortage_s=float(np.count_nonzero(shortage > 0)) * interval_s,
+        episodes=len(episodes),
+        longest_episode_s=max((episode.end_s - episode.start_s for episode in episodes), default=0.0),
+        in_service_vm_s=sums["in_service"] * interval_s,
+        draining_vm_s=sums["draining"] * interval_s,
+        stopped_vm_s=sums["stopped"] * interval_s,
+        starts=sums["starts"],
+        stops=sums["stops"],
+        provisions=sums["provisions"],
+        reversals=reversals(column(rows, "desired")),
+        cost=sums["cost"],
+    )
+
+
+def write_timeline(path: Path, rows: Iterable[TimelineRow]) -> None:
+    """Write the rows as CSV with the columns `TIMELINE_COLUMNS`.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+
+    def write(stream: TextIO) -> None:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(TIMELINE_COLUMNS)
+        for row in rows:
+            values = (_cell(getattr(row, name)) for name in TIMELINE_COLUMNS[1:])
+            writer.writerow((describe_time(row.timestamp_s), *values))
+
+    _write_whole(path, write)
+
+
+def write_report(
+    path: Path,
+    identity: RunIdentity,
+    run: Totals,
+    baselines: Mapping[str, Totals],
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the report as JSON: equal arguments give equal bytes.
+
+    Args:
+        path: Where to.
+        identity: What was run.
+        run: Its totals.
+        baselines: Totals of the baselines on the same run, by name.
+        details: Further facts, of JSON's types; NaN becomes null here too.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    document = {
+        "version": 1,
+        "identity": asdict(identity),
+        "totals": asdict(run),
+        "baselines": {name: asdict(baseline) for name, baseline in baselines.items()},
+        "details": dict(details or {}),
+    }
+
+    def write(stream: TextIO) -> None:
+        json.dump(_plain(document), stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+
+    _write_whole(path, write)
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        # Ten digits: more than any measurement has, and free of the tail of binary fractions.
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return f"{value}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_whole(path: Path, write: Callable[[TextIO], None]) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+            write(stream)
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}. Give another output directory."
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
