@@ -101,6 +101,12 @@ def _check_scrape(policy: Policy) -> Iterator[Finding]:
             f"kind {signal.kind} is read from every VM, but `signal.scrape.url` has no {{address}}",
             "write for example http://{address}:9100/metrics",
         )
+    if scrape.metric is None and scrape.type != "cpu":
+        yield Finding(
+            (("signal", "scrape", "metric"), ("signal", "scrape")),
+            f"scraping a {scrape.type} needs `signal.scrape.metric`",
+            "write the metric's name as the VMs show it",
+        )
     if scrape.type == "cpu" and signal.kind != "utilisation":
         yield Finding(
             (("signal", "scrape", "type"), ("signal", "kind")),

@@ -17,12 +17,14 @@ from autoscaler.config.quantities import (
     CLOCK_TIME,
     DAYS_OF_WEEK,
     DURATION,
+    METRIC,
     MOMENT,
     MONEY,
     PERCENT,
     PRICE,
     WORK,
     Change,
+    MetricSelector,
     Quantity,
     refuse,
 )
@@ -70,8 +72,9 @@ class Scrape(Section):
         "http://{address}:9100/metrics",
         description="Where a VM shows its metrics; {address} is its private address (kind total: one address without it).",
     )
-    metric: Filled = Field(
-        description='Metric to read, by name and optionally labels, for example requests_total{code="200"}; series that match are summed.'
+    metric: Annotated[MetricSelector, METRIC] | None = Field(
+        None,
+        description='Metric to read, by name and optionally exact labels, for example requests_total{code="200"}; series that match are summed (type cpu: node_cpu_seconds_total where missing).',
     )
     type: Literal["gauge", "counter", "cpu"] = Field(
         "gauge",

@@ -205,6 +205,36 @@ def _read_moment(raw: object) -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricSelector:
+    """Which series of a Prometheus text are meant: the metric's name, and labels that must match exactly."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+_METRIC_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_LABEL = r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"([^"\\\n]*)"\s*'
+
+
+def _read_metric(raw: object) -> MetricSelector:
+    found = (
+        re.fullmatch(rf"({_METRIC_NAME})(?:\{{({_LABEL}(?:,{_LABEL})*),?\}})?", raw)
+        if isinstance(raw, str)
+        else None
+    )
+    if found is None:
+        raise ValueError(
+            'write its name and optionally exact labels, for example `requests_total{code="200"}`'
+        )
+    return MetricSelector(found[1], tuple(re.findall(_LABEL, found[2] or "")))
+
+
+def _write_metric(metric: MetricSelector) -> str:
+    labels = ",".join(f'{name}="{value}"' for name, value in metric.labels)
+    return f"{metric.name}{{{labels}}}" if labels else metric.name
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a step rule does: VMs to add (negative: to remove) and the share of the ordered VMs likewise."""
 
@@ -263,3 +293,6 @@ CLOCK_TIME = Text(
 DAYS_OF_WEEK = Text("a choice of days", "mon-fri", r"^[a-z,\- ]+$", _read_days, _write_days)
 MOMENT = Text("a moment", "2026-03-01T08:00:00Z", r"^\d{4}-\d\d-\d\dT.*$", _read_moment, datetime.isoformat)
 CHANGE = Text("a change", "+2", rf"^[+-]?{NUMBER}%?$", _read_change, _write_change)
+METRIC = Text(
+    "a metric", 'requests_total{code="200"}', rf"^{_METRIC_NAME}(\{{.*\}})?$", _read_metric, _write_metric
+)

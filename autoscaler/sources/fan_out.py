@@ -1,0 +1,158 @@
+"""One GET to each of many VMs at once, bounded in every direction.
+
+Why its own module: scraping and readiness probing need the same care. A round ends at its deadline whatever
+the VMs do; a single VM has its own limit; so many requests run at once; an answer that grows too big is cut
+off. Whatever goes wrong with one VM is a value in its Answer and touches no other.
+
+Rules of this file: no meaning of bodies. Redirects are not followed and proxies not used: a VM that points
+elsewhere is not answering for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+ADDRESS = "{address}"
+"""Stands for a VM's private address in a URL template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back from one VM.
+
+    Attributes:
+        body: The body of a 2xx answer; empty where `error` is set.
+        error: A few words, without the address; empty when all is well.
+        at_s: When the body had come, by the stamp given to the FanOut; 0 without one.
+    """
+
+    body: bytes = b""
+    error: str = ""
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a round.
+
+    Attributes:
+        timeout_s: One VM, from sending to the end of the body.
+        deadline_s: The whole round.
+        at_once: Requests under way at the same time.
+        max_bytes: Size of one body, unpacked.
+    """
+
+    timeout_s: float = 3.0
+    deadline_s: float = 8.0
+    at_once: int = 64
+    max_bytes: int = 4 << 20
+
+
+class FanOut:
+    """Keeps connections between rounds. Made anywhere, used within one event loop.
+
+    Args:
+        limits: Bounds of a round.
+        stamp: Time for `Answer.at_s`: answers of one round arrive seconds apart.
+    """
+
+    def __init__(self, limits: Limits, stamp: Callable[[], float] | None = None) -> None:
+        self._limits = limits
+        self._stamp = stamp
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get_all(self, urls: Mapping[str, str]) -> dict[str, Answer]:
+        """GET each URL; one Answer per key, in the given order."""
+        if not urls:
+            return {}
+        session = self._open()
+        turns = asyncio.Semaphore(self._limits.at_once)
+        tasks = {key: asyncio.ensure_future(self._get(session, turns, url)) for key, url in urls.items()}
+        try:
+            await asyncio.wait(tasks.values(), timeout=self._limits.deadline_s)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        late = Answer(error=f"no answer when the round ended after {self._limits.deadline_s:g} s")
+        return {key: late if task.cancelled() else task.result() for key, task in tasks.items()}
+
+    async def close(self) -> None:
+        """Release connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._limits.at_once, ttl_dns_cache=60),
+                timeout=aiohttp.ClientTimeout(total=self._limits.timeout_s),
+                headers={"Accept": "text/plain;version=0.0.4, */*;q=0.1"},
+            )
+        return self._session
+
+    async def _get(self, session: aiohttp.ClientSession, turns: asyncio.Semaphore, url: str) -> Answer:
+        async with turns:
+            try:
+                async with session.get(url, allow_redirects=False) as response:
+                    if not 200 <= response.status < 300:
+                        return Answer(error=f"HTTP {response.status}")
+                    return await self._body(response)
+            except TimeoutError:
+                return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
+            except aiohttp.ClientConnectorError as error:
+                return Answer(error=_plain_reason(error.os_error))
+            except aiohttp.InvalidURL:
+                return Answer(error="not a URL")
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                return Answer(error=f"broken answer ({type(error).__name__})")
+
+    async def _body(self, response: aiohttp.ClientResponse) -> Answer:
+        parts, size = [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > self._limits.max_bytes:
+                with contextlib.suppress(aiohttp.ClientError):
+                    response.close()
+                return Answer(error=f"answer larger than {self._limits.max_bytes >> 20} MiB")
+            parts.append(part)
+        return Answer(b"".join(parts), at_s=self._stamp() if self._stamp else 0.0)
+
+
+def _plain_reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def url_host(address: str) -> str:
+    """An address as a URL wants it: IPv6 in brackets."""
+    return f"[{address}]" if address.count(":") > 1 else address
+
+
+def summary(errors: Mapping[str, str], asked: int) -> str:
+    """One line for a person: how many failed, and each reason with its first place.
+
+    Args:
+        errors: Place (address, VM id) to reason.
+        asked: How many were asked.
+    """
+    if not errors:
+        return ""
+    counts = Counter(errors.values())
+    first: dict[str, str] = {}
+    for place, reason in errors.items():
+        first.setdefault(reason, place)
+    reasons = [
+        f"{reason} at {first[reason]}" + (f" and {number - 1} more" if number > 1 else "")
+        for reason, number in counts.most_common(4)
+    ]
+    more = f"; {len(counts) - 4} other reasons" if len(counts) > 4 else ""
+    return f"{len(errors)} of {asked} gave no reading: {'; '.join(reasons)}{more}"

@@ -1,0 +1,159 @@
+"""Reading VMs that show Prometheus text (node_exporter and the like), directly and all at once.
+
+Why direct: what a monitoring system collects arrives a minute later, and a burst does not wait. What is read
+is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.
+
+Rules of this file: a VM that fails is absent from the readings and named in `error`. A rate takes two scrapes
+of the same VM; nothing stands in for the first. State is kept only for the VMs asked for last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.sources.exposition import Labels, Metric, Series, UnreadableBodyError, parse
+from autoscaler.sources.fan_out import ADDRESS, Answer, FanOut, Limits, summary, url_host
+
+CPU_METRIC = Metric("node_cpu_seconds_total")
+FIRST = "first scrape (a rate takes two)"
+MAX_WINDOW_S = 300.0
+"""A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
+
+
+class MetricType(StrEnum):
+    """How a metric becomes a reading."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Counters of one VM at its last scrape."""
+
+    at_s: float
+    values: dict[Labels, float]
+
+
+class ScrapeSource:
+    """A `MetricSource` over HTTP.
+
+    Args:
+        url: Where metrics are, with `{address}` for a VM's private address; for a total one URL without it.
+        metric: Series to read; those that match are summed. For CPU where None: node_cpu_seconds_total.
+        metric_type: How it becomes a reading.
+        signal: What the reading is.
+        clock: Stamps the readings.
+        limits: Bounds of a round.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        metric: Metric | None,
+        metric_type: MetricType,
+        signal: Signal,
+        clock: Clock,
+        limits: Limits | None = None,
+    ) -> None:
+        if metric is None and metric_type is not MetricType.CPU:
+            raise SourceError(f"scraping a {metric_type} needs the name of a metric", retryable=False)
+        self._url = url
+        self._metric = metric or CPU_METRIC
+        self._type = metric_type
+        self._signal = signal
+        self._fan_out = FanOut(limits or Limits(), clock.now)
+        self._seen: dict[str, _Seen] = {}
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """Scrape these VMs (for a total: the one URL).
+
+        Raises:
+            SourceError: Nothing at all could be read.
+        """
+        places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
+        urls = {key: self._url.replace(ADDRESS, url_host(place)) for key, place in places.items() if place}
+        answers = await self._fan_out.get_all(urls)
+        self._seen = {key: seen for key, seen in self._seen.items() if key in places}
+        ids, values, stamps, errors = [], [], [], {}
+        for key, place in places.items():
+            try:
+                value, stamp_s = self._reading(key, answers.get(key, Answer(error="no address")))
+            except UnreadableBodyError as error:
+                errors[place or key] = str(error)
+                continue
+            ids.append(key)
+            values.append(value)
+            stamps.append(stamp_s)
+        text = summary(errors, len(places))
+        if errors and not ids and FIRST not in errors.values():
+            raise SourceError(text)
+        return FleetReadings(tuple(ids), np.array(values, np.float64), np.array(stamps, np.float64), text)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._fan_out.close()
+
+    def _reading(self, key: str, answer: Answer) -> tuple[float, float]:
+        """Value and the end of its window."""
+        if answer.error:
+            raise UnreadableBodyError(answer.error)
+        series = parse(answer.body, self._metric)
+        if self._type is MetricType.GAUGE:
+            return math.fsum(one.value for one in series), _stamp(series, answer.at_s)
+        return self._rate(key, series, answer.at_s), answer.at_s
+
+    def _rate(self, key: str, series: tuple[Series, ...], now_s: float) -> float:
+        before = self._seen.get(key)
+        if before is not None and now_s == before.at_s:
+            raise UnreadableBodyError("scraped twice at the same time")
+        now = _Seen(now_s, {one.labels: one.value for one in series})
+        self._seen[key] = now
+        if not all(map(math.isfinite, now.values.values())):
+            del self._seen[key]
+            return math.nan
+        if before is None or not 0 < now_s - before.at_s <= MAX_WINDOW_S:
+            raise UnreadableBodyError(FIRST)
+        both = now.values.keys() & before.values.keys()
+        if not both:
+            raise UnreadableBodyError(FIRST)
+        if self._type is MetricType.CPU:
+            return _cpu_use({labels: now.values[labels] - before.values[labels] for labels in both})
+        grown = math.fsum(_growth(before.values[labels], now.values[labels]) for labels in both)
+        return grown / (now_s - before.at_s)
+
+
+def _growth(before: float, now: float) -> float:
+    """How far a counter has come; after a reset it began again at zero."""
+    return now - before if now >= before else now
+
+
+def _cpu_use(grown: dict[Labels, float]) -> float:
+    """Share of CPU time not idle, from seconds per mode; needs no clock of ours.
+
+    Raises:
+        UnreadableBodyError: The counters began again, stood still, or do not tell idle time.
+    """
+    if min(grown.values()) < 0:
+        raise UnreadableBodyError(FIRST)
+    idle = [seconds for labels, seconds in grown.items() if ("mode", "idle") in labels]
+    total = math.fsum(grown.values())
+    if not idle or total <= 0:
+        raise UnreadableBodyError(
+            "CPU counters without idle time" if not idle else "CPU counters stand still"
+        )
+    return min(1.0, max(0.0, 1.0 - math.fsum(idle) / total))
+
+
+def _stamp(series: tuple[Series, ...], now_s: float) -> float:
+    """The oldest of the exporter's own stamps, never in the future; now where it gives none."""
+    return min([now_s, *(one.stamp_s for one in series if one.stamp_s is not None)])

@@ -1,0 +1,122 @@
+"""A recorded trace played as if live: demand of the fleet, spread over the VMs that serve right now.
+
+Why: the demo, the tests and a shadow run need per-VM metrics that really depend on how many VMs serve, as a
+load balancer would make them. The source knows nothing that a monitoring system could not know at that time:
+a count is known once its interval is over, a gauge at its stamp, both the lag later.
+
+Rules of this file: no look-ahead, no interpolation; a gap in the recording is a gap in the readings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
+
+NO_VALUES: NDArray[np.float64] = np.empty(0)
+NO_VALUES.setflags(write=False)
+
+
+class TraceSource:
+    """A `MetricSource` that plays a trace.
+
+    Args:
+        trace: The recording; rates as of `Trace.rates`.
+        clock: Whose time it plays by.
+        signal: What the readings are: per VM throughput or utilisation, or one total for the fleet.
+        capacity_per_s: Work per second of one VM; utilisation is relative to it and ends at 1.
+        imbalance: How unevenly VMs are loaded: each gets a fixed share drawn from 1 ± imbalance, 0..0.5.
+        seed: Of the shares; the share of a VM depends on its id and this only.
+        lag_s: How late a reading is known.
+        offset_s: Added to the clock's time to find the moment of the recording.
+        loop: Whether the recording begins again at its end.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        clock: Clock,
+        signal: Signal,
+        capacity_per_s: float,
+        *,
+        imbalance: float = 0.05,
+        seed: int = 0,
+        lag_s: float = 0.0,
+        offset_s: float = 0.0,
+        loop: bool = False,
+    ) -> None:
+        if not (capacity_per_s > 0 and 0 <= imbalance <= 0.5 and lag_s >= 0):
+            raise SourceError(
+                "capacity must be above 0, imbalance within 0..0.5, lag at least 0", retryable=False
+            )
+        self._trace = trace
+        self._rates = trace.rates
+        self._clock = clock
+        self._signal = signal
+        self._capacity_per_s = capacity_per_s
+        self._imbalance = imbalance
+        self._seed = seed
+        self._lag_s = lag_s
+        self._offset_s = offset_s
+        self._loop = loop
+        self._weights: dict[str, float] = {}
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """The last value known by now, as seen by each of these VMs (for a total: by the load balancer)."""
+        known_at_s = self._clock.now() - self._lag_s
+        rate, observed_at_s, error = self._last_known(known_at_s)
+        if error or (not vms and self._signal is not Signal.TOTAL):
+            return FleetReadings((), NO_VALUES, NO_VALUES, error)
+        if self._signal is Signal.TOTAL:
+            return FleetReadings(("",), np.array([rate]), np.array([observed_at_s]))
+        values = self._spread(rate, vms)
+        if self._signal is Signal.UTILISATION:
+            values = np.minimum(1.0, values / self._capacity_per_s)
+        return FleetReadings(tuple(vm.id for vm in vms), values, np.full(len(vms), observed_at_s))
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _last_known(self, known_at_s: float) -> tuple[float, float, str]:
+        """Rate, end of its window in the clock's time, and why there is none."""
+        trace, at_s = self._trace, known_at_s + self._offset_s
+        span_s = trace.end_s - trace.start_s
+        lap_s = math.floor((at_s - trace.start_s) / span_s) * span_s if self._loop else 0.0
+        at_s -= lap_s
+        count = trace.kind is TraceKind.COUNT
+        step = math.floor((at_s - trace.start_s) / trace.interval_s) - (1 if count else 0)
+        if (
+            step < 0 and lap_s > 0
+        ):  # the first interval of a lap is not over: the last one of the lap before is known
+            step += round(span_s / trace.interval_s)
+            lap_s -= span_s
+        start_s = trace.start_s + step * trace.interval_s
+        if step < 0:
+            return math.nan, math.nan, f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
+        if start_s >= trace.end_s:
+            return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(trace.end_s)}"
+        row = int(trace.row_at(np.array([start_s + trace.interval_s / 2]))[0])
+        if row < 0:
+            return math.nan, math.nan, f"trace {trace.name} has a gap at {describe_time(start_s)}"
+        observed_at_s = start_s + (trace.interval_s if count else 0.0) + lap_s - self._offset_s
+        return float(self._rates[row]), min(observed_at_s, known_at_s), ""
+
+    def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
+        """float64 (n,), the rate in uneven parts whose sum is the rate."""
+        self._weights = {vm.id: self._weights.get(vm.id) or self._weight(vm.id) for vm in vms}
+        weights = np.array([self._weights[vm.id] for vm in vms])
+        parts = weights * (rate / math.fsum(weights))
+        parts[-1] = rate - math.fsum(parts[:-1])
+        return parts
+
+    def _weight(self, vm_id: str) -> float:
+        drawn = hashlib.blake2b(f"{self._seed} {vm_id}".encode(), digest_size=8).digest()
+        return 1.0 + self._imbalance * (int.from_bytes(drawn, "big") / 2**63 - 1.0)
