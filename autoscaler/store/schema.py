@@ -8,6 +8,7 @@ errors leave this package as JournalError only. What is stored in the tables is 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -49,7 +50,9 @@ MIGRATIONS: tuple[str, ...] = (
         format INTEGER NOT NULL,
         body BLOB NOT NULL
     );
-    CREATE INDEX ticks_by_roster ON ticks (roster_id, at_s);
+    -- In order of writing (an index ends with the row id) and in order of time.
+    CREATE INDEX ticks_by_roster ON ticks (roster_id);
+    CREATE INDEX ticks_by_roster_and_time ON ticks (roster_id, at_s);
     CREATE INDEX ticks_by_time ON ticks (at_s);
 
     CREATE TABLE actions (
@@ -130,7 +133,7 @@ def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Conne
             "Give the directory that the daemon was started with."
         )
     with translated(str(path), "opened"):
-        connection = _connect(_uri(path, "ro"))
+        connection = _connect(_uri(path, _reading_mode(path)))
         try:
             version = _check_identity(connection, str(path), newest)
             _refuse_older(version, str(path), newest)
@@ -197,6 +200,17 @@ def _advice(error: sqlite3.Error) -> str:
 
 def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def _reading_mode(path: Path) -> str:
+    """How to open for reading: a database at rest, whose log is gone, needs help where nothing may be created.
+
+    SQLite makes the log's files anew even to read. One who may not write to the directory reads the file as
+    unchanging instead, which it is while no daemon runs.
+    """
+    at_rest = not path.with_name(f"{path.name}-wal").exists()
+    may_create = os.access(path.parent, os.W_OK, effective_ids=True)
+    return "ro&immutable=1" if at_rest and not may_create else "ro"
 
 
 def _connect(name: str) -> sqlite3.Connection:

@@ -397,6 +397,22 @@ def closed_directory():
     shutil.rmtree(folder)
 
 
+async def test_one_who_may_only_read_reads_with_and_without_a_daemon(closed_directory) -> None:
+    closed_directory.chmod(0o755)
+    await write_and_close(closed_directory, ticks=2)
+    closed_directory.chmod(0o555)
+    with as_nobody(), JournalReader(closed_directory) as reader:
+        assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [0, 1]
+    closed_directory.chmod(0o755)
+    journal = SqliteJournal(closed_directory)
+    await journal.record_tick(TickRecord(2, 20.0, (fleet_tick(),)), ())
+    closed_directory.chmod(0o555)
+    with as_nobody(), JournalReader(closed_directory) as reader:
+        assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [0, 1, 2]
+    closed_directory.chmod(0o755)
+    await journal.close()
+
+
 def test_a_directory_that_may_not_be_written_to(closed_directory) -> None:
     with (
         as_nobody(),
