@@ -21,6 +21,7 @@ from autoscaler.cloud.ec2_actions import Actions
 from autoscaler.cloud.ec2_form import Form
 from autoscaler.cloud.ec2_xml import error as error_xml
 from autoscaler.cloud.ec2_xml import response as response_xml
+from autoscaler.cloud.rules import status_of
 from autoscaler.cloud.setup import CloudSetup
 from autoscaler.cloud.world import World
 from autoscaler.cloud.world_api import WorldApi
@@ -29,24 +30,6 @@ from autoscaler.ports import Clock
 
 LOOPBACK = "127.0.0.1"
 REQUEST_BYTES = 4 * 1024 * 1024
-
-STATUSES = {
-    "AuthFailure": 401,
-    "Blocked": 403,
-    "DryRunOperation": 412,
-    "InsufficientHostCapacity": 500,
-    "InsufficientInstanceCapacity": 500,
-    "InternalError": 500,
-    "InternalFailure": 500,
-    "MissingAuthenticationToken": 403,
-    "OptInRequired": 401,
-    "PendingVerification": 403,
-    "RequestLimitExceeded": 503,
-    "ServiceUnavailable": 503,
-    "Unavailable": 503,
-    "UnauthorizedOperation": 403,
-}
-"""HTTP status by error code; every other code is the client's fault, 400."""
 
 
 class Endpoint:
@@ -81,7 +64,7 @@ class Endpoint:
             status = 200
         except ProviderError as error:
             payload = error_xml(error.code, str(error), request_id)
-            status = STATUSES.get(error.code, 400)
+            status = status_of(error.code)
         latency_s = self._world.latency_s(now_s, action, vm_ids)
         if latency_s:
             await self._clock.sleep_until(self._clock.monotonic() + latency_s)

@@ -18,6 +18,28 @@ _IMAGE = re.compile(r"ami-[0-9a-f]{8,17}")
 TAGS_PER_VM = 50
 TOKEN_LENGTH = 64
 
+_STATUSES = {
+    "AuthFailure": 401,
+    "Blocked": 403,
+    "DryRunOperation": 412,
+    "InsufficientHostCapacity": 500,
+    "InsufficientInstanceCapacity": 500,
+    "InternalError": 500,
+    "InternalFailure": 500,
+    "MissingAuthenticationToken": 403,
+    "OptInRequired": 401,
+    "PendingVerification": 403,
+    "RequestLimitExceeded": 503,
+    "ServiceUnavailable": 503,
+    "Unavailable": 503,
+    "UnauthorizedOperation": 403,
+}
+
+
+def status_of(code: str) -> int:
+    """HTTP status that goes with an error code; every code that is not a server's fault is the client's."""
+    return _STATUSES.get(code, 400)
+
 
 def check_ids(vm_ids: Sequence[str]) -> None:
     """At least one, all of EC2's form."""

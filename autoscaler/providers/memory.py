@@ -1,0 +1,202 @@
+"""The embedded cloud as a provider, without HTTP: for runs on a virtual clock, for replays and for tests.
+
+Rules: the same world, the same budget and faults, and the same table from EC2's codes to outcomes as the EC2
+provider, so that what holds here holds there; one contract suite is run on both. Bad days are the world's
+faults (`World.add_fault`), not switches here. It waits only where a `latency` fault says so, on the Clock.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from autoscaler.cloud.rules import status_of
+from autoscaler.cloud.vms import LaunchData, StateChange, VmView
+from autoscaler.cloud.world import Page, World
+from autoscaler.errors import InvariantError, ProviderError
+from autoscaler.ports import FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
+from autoscaler.providers.ec2.classify import BATCH_REFUSED, Failure, failure, outcomes_of
+from autoscaler.providers.ec2.wire import STATES
+
+T = TypeVar("T")
+
+PAGE_VMS = 1000
+_TEMPLATE_ID = re.compile(r"lt-[0-9a-f]{8,17}")
+
+
+class MemoryProvider:
+    """The Provider port on a world. Contract in `ports.Provider`.
+
+    Args:
+        world: The cloud; others may use it at the same time.
+        clock: Its `now` is the world's time.
+        deadline_s: A call whose answer takes longer has an unknown outcome.
+    """
+
+    def __init__(self, world: World, clock: Clock, *, deadline_s: float = 20.0) -> None:
+        self._world = world
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._listed: dict[int, tuple[VmView, Vm]] = {}
+
+    async def list_vms(self) -> Listing:
+        """All VMs with the ownership tag; see `ports.Provider`."""
+        requested_at_s = self._clock.now()
+        found: list[VmView] = []
+        after, error = -1, ""
+        while True:
+            page = await self._call("DescribeInstances", (), self._page_after(after))
+            if isinstance(page, Failure):
+                error = f"{page} ({len(found)} VMs came)"
+                break
+            found.extend(page.vms)
+            if page.last is None:
+                break
+            after = page.last
+        return Listing(
+            self._vms(found),
+            complete=not error,
+            requested_at_s=requested_at_s,
+            received_at_s=self._clock.now(),
+            error=error,
+        )
+
+    async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Start stopped VMs in one call."""
+        return await self._switch("StartInstances", vm_ids, self._world.start)
+
+    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned."""
+        return await self._switch("StopInstances", vm_ids, self._world.stop)
+
+    async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Delete VMs for good."""
+        return await self._switch("TerminateInstances", vm_ids, self._world.terminate)
+
+    async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
+        """Write tags."""
+        if not vm_ids:
+            return ()
+        ids = _unique(vm_ids)
+        done = await self._call("CreateTags", ids, lambda now_s: self._world.tag(now_s, ids, tags))
+        if isinstance(done, Failure):
+            return outcomes_of(done, vm_ids)
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Create `count` VMs, all or none; the same token never creates twice."""
+        if count < 1 or not token:
+            raise InvariantError(
+                f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
+            )
+        tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
+        own = LaunchData(vm_type=spec.vm_type or "", subnet=spec.subnet or "", tags=tags)
+        by_id = _TEMPLATE_ID.fullmatch(spec.launch_template) is not None
+
+        def launch(now_s: float) -> tuple[VmView, ...]:
+            book = self._world.templates
+            template = book.find(spec.launch_template) if by_id else book.find("", spec.launch_template)
+            data = own.over(template.version(spec.version).data)
+            request = (
+                spec.launch_template,
+                spec.version,
+                own.vm_type,
+                own.subnet,
+                *sorted(tags.items()),
+                count,
+            )
+            return self._world.run(now_s, data, count, count, token=token, request=request)
+
+        made = await self._call("RunInstances", (), launch)
+        if isinstance(made, Failure):
+            return outcomes_of(made, [""])
+        return tuple(Outcome(view.id, OutcomeKind.ACCEPTED) for view in made)
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the running VMs whose status checks have passed; refused ids are left out once."""
+        ids = _unique(vm_ids)
+        page = await self._statuses(ids) if ids else None
+        if isinstance(page, Failure):
+            rest = [each.vm_id for each in outcomes_of(page, ids) if each.code == BATCH_REFUSED]
+            page = await self._statuses(rest) if rest else None
+        if page is None or isinstance(page, Failure):
+            return frozenset()
+        return frozenset(view.id for view in page.vms if view.ready(self._world.now_s))
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _page_after(self, after: int) -> Callable[[float], Page]:
+        return lambda now_s: self._world.page(
+            now_s, after=after, limit=PAGE_VMS, matches=lambda view: FLEET_TAG in view.tags
+        )
+
+    async def _statuses(self, ids: Sequence[str]) -> Page | Failure:
+        return await self._call(
+            "DescribeInstanceStatus",
+            ids,
+            lambda now_s: self._world.page(now_s, action="DescribeInstanceStatus", vm_ids=ids),
+        )
+
+    async def _switch(
+        self,
+        action: str,
+        vm_ids: Sequence[str],
+        change: Callable[[float, Sequence[str]], tuple[StateChange, ...]],
+    ) -> tuple[Outcome, ...]:
+        if not vm_ids:
+            return ()
+        ids = _unique(vm_ids)
+        changes = await self._call(action, ids, lambda now_s: change(now_s, ids))
+        if isinstance(changes, Failure):
+            return outcomes_of(changes, vm_ids)
+        before = {each.id: STATES[each.previous] for each in changes}
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED, previous_state=before[vm_id]) for vm_id in vm_ids)
+
+    async def _call(self, action: str, vm_ids: Sequence[str], call: Callable[[float], T]) -> T | Failure:
+        """Make a call now, and return when the answer arrives or the deadline has passed."""
+        now_s = self._clock.now()
+        answer: T | Failure
+        try:
+            answer = call(now_s)
+        except ProviderError as error:
+            answer = failure(error.code, str(error), status_of(error.code))
+        latency_s = self._world.latency_s(now_s, action, vm_ids)
+        if latency_s:
+            await self._clock.sleep_until(self._clock.monotonic() + min(latency_s, self._deadline_s))
+        if latency_s > self._deadline_s:
+            return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
+        return answer
+
+    def _vms(self, views: Sequence[VmView]) -> tuple[Vm, ...]:
+        """The port's values, made anew only for VMs that changed since the last listing."""
+        last = self._listed
+        self._listed = {
+            view.number: kept
+            if (kept := last.get(view.number)) is not None and kept[0] is view
+            else (view, _port_vm(view))
+            for view in views
+        }
+        return tuple(vm for _, vm in self._listed.values())
+
+
+def _port_vm(view: VmView) -> Vm:
+    return Vm(
+        id=view.id,
+        fleet=view.fleet,
+        state=STATES[view.state],
+        vm_type=view.vm_type,
+        zone=view.zone,
+        address=view.address or None,
+        # EC2 records whole seconds.
+        launched_at_s=math.floor(view.launched_at_s),
+        image=view.image,
+        tags=view.tags,
+        state_reason=view.reason_code,
+    )
+
+
+def _unique(vm_ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(vm_ids))
