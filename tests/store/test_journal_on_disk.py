@@ -355,6 +355,13 @@ async def test_a_damaged_tick_names_file_and_tick(tmp_path) -> None:
             reader.tick_at("web", 15.0)
         with pytest.raises(JournalError, match=r"at tick 2: .*format 99"):
             reader.tick_at("web", 25.0)
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as connection, connection:
+        connection.execute("""UPDATE rosters SET fleets = '["web", "api"]'""")
+    with (
+        JournalReader(tmp_path) as reader,
+        pytest.raises(JournalError, match=r"at tick 0: .*1 rows for 2 fleets"),
+    ):
+        reader.tick_at("web", 5.0)
 
 
 async def test_a_full_disk_is_an_error_and_the_journal_goes_on_when_there_is_space(tmp_path) -> None:
