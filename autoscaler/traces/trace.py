@@ -87,7 +87,7 @@ class Trace:
             values: One per stamp.
             kind: What the values mean.
             name: For people.
-            interval_s: Length of an interval; where None the smallest step between stamps, which takes two
+            interval_s: Length of an interval; where None it is taken from the steps between stamps, which takes two
                 rows.
 
         Raises:
@@ -216,7 +216,9 @@ def check_stamps(stamps: Float) -> None:
 
 
 def grid_interval(stamps: Float, interval_s: float | None) -> float:
-    """The interval, given or taken as the smallest step, once all stamps are known to lie on its grid.
+    """The interval, given or taken from the steps, once all stamps are known to lie on its grid.
+
+    The smallest step is taken, or the usual one where the smallest would make most of the trace a gap.
 
     Raises:
         RowError: The first stamp off the grid.
@@ -227,12 +229,16 @@ def grid_interval(stamps: Float, interval_s: float | None) -> float:
             raise TraceError(
                 "there is one row only, which does not tell the interval; at least two are needed"
             )
-        interval_s = float(np.diff(stamps).min())
+        steps = np.diff(stamps)
+        interval_s = float(steps.min())
+        sparse = len(stamps) < 0.5 * (stamps[-1] - stamps[0]) / interval_s
+        if sparse or _off_grid(stamps, interval_s).any():
+            # One stray stamp makes a tiny step; blame it, not all the others, by the usual step.
+            usual, count = np.unique(steps, return_counts=True)
+            interval_s = float(usual[np.argmax(count)])
     if not (math.isfinite(interval_s) and interval_s > 0):
         raise TraceError(f"an interval of {interval_s} s is impossible")
-    steps = (stamps - stamps[0]) / interval_s
-    off = np.abs(steps - np.round(steps)) * interval_s > GRID_TOLERANCE_S
-    off[1:] |= np.diff(steps) < 0.5
+    off = _off_grid(stamps, interval_s)
     if off.any():
         row = int(np.argmax(off))
         raise RowError(
@@ -241,6 +247,13 @@ def grid_interval(stamps: Float, interval_s: float | None) -> float:
             f"{describe_time(stamps[0])}; all rows must be whole intervals apart",
         )
     return interval_s
+
+
+def _off_grid(stamps: Float, interval_s: float) -> NDArray[np.bool_]:
+    steps = (stamps - stamps[0]) / interval_s
+    off: NDArray[np.bool_] = np.abs(steps - np.round(steps)) * interval_s > GRID_TOLERANCE_S
+    off[1:] |= np.diff(steps) < 0.5
+    return off
 
 
 def check_values(values: Float, what: str) -> None:
