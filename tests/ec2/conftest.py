@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from autoscaler.clock import SystemClock
-from autoscaler.providers.ec2 import Ec2Provider, Ec2Settings
+from autoscaler.providers.ec2.provider import Ec2Provider
+from autoscaler.providers.ec2.settings import Ec2Settings
 
 NS = 'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"'
 

@@ -12,8 +12,9 @@ import structlog
 from autoscaler.clock import SystemClock
 from autoscaler.errors import ConfigError, ProviderError
 from autoscaler.ports import OutcomeKind, ProvisionSpec
-from autoscaler.providers.ec2 import Ec2Provider, Ec2Settings
 from autoscaler.providers.ec2.listing import FIRST_PAGE
+from autoscaler.providers.ec2.provider import Ec2Provider
+from autoscaler.providers.ec2.settings import Ec2Settings
 
 HTML = "<html><body><b>Service Unavailable</b></body></html>"
 
