@@ -111,6 +111,11 @@ class OutcomeKind(StrEnum):
     """It may or may not have been done: hold until a listing settles it."""
 
 
+BATCH_REFUSED = "BatchRefused"
+"""Code of ours on a REFUSED outcome: nothing was done for this VM because others in the same call were
+refused. The call may be made again at once without those."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came back for one VM.
@@ -162,7 +167,8 @@ class Provider(Protocol):
     Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM (provision: per VM
     accepted, or one with an empty id and the reason), in request order, and raises ProviderError only where
     nothing was sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad
-    id changes none and says REFUSED for the bad one where the provider names it, for all where it does not.
+    id changes none and says REFUSED for the bad one and BATCH_REFUSED for the others where the provider names
+    it, and REFUSED for all where it does not.
     """
 
     async def list_vms(self) -> Listing:

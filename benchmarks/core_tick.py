@@ -98,7 +98,7 @@ def run() -> list[Result]:
             now_s=samples.now_s, tick=tick, demand=samples.demand, observed_at_s=samples.observed_at_s,
             freshness=samples.freshness, coverage=samples.coverage, censored=samples.censored,
             in_service=in_service, starting=zeros, draining=zeros, stopping=zeros, stopped=in_service,
-            provisioned=in_service * 2, stoppable=in_service,
+            provisioned=in_service * 2, stoppable=in_service, listed=np.ones(LANES, np.bool_),
         )  # fmt: skip
         decide(lane_params, lane_state, view, shared["outlook"])
 

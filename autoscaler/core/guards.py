@@ -41,20 +41,30 @@ def stabilisation(
 def data(
     params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
 ) -> tuple[Int, Int]:
-    """No scale-in on data that is absent, stale, invalid, or from too few VMs."""
+    """No scale-in on data that is absent, stale, invalid, or from too few VMs, nor on a partial listing."""
     del state, outlook
+    blind = ~params.uses_signal
     why = np.select(
         [
+            ~snapshot.listed,
+            blind,
             snapshot.freshness == Freshness.ABSENT,
             snapshot.freshness == Freshness.STALE,
             snapshot.freshness == Freshness.INVALID,
             snapshot.coverage < params.min_coverage,
         ],
-        [Reason.DATA_ABSENT, Reason.DATA_STALE, Reason.DATA_INVALID, Reason.LOW_COVERAGE],
+        [
+            Reason.LISTING_INCOMPLETE,
+            Reason.NONE,
+            Reason.DATA_ABSENT,
+            Reason.DATA_STALE,
+            Reason.DATA_INVALID,
+            Reason.LOW_COVERAGE,
+        ],
         Reason.NONE,
     )
     now = ordered(snapshot)
-    held = params.uses_signal & (why != Reason.NONE) & (wish < now)
+    held = (why != Reason.NONE) & (wish < now)
     return np.where(held, now, wish), np.where(held, why, Reason.NONE)
 
 

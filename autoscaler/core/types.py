@@ -97,11 +97,13 @@ class Reason(IntEnum):
     RATE_LIMIT_OUT = 17
     RATE_LIMIT_IN = 18
     MINIMUM_ON_TIME = 19
-    """VMs in service have not been on for their minimum time."""
+    """VMs in service have not been on for their minimum time, or are protected."""
     WARM_POOL_EMPTY = 20
     """Fewer stopped VMs than wanted starts, and the policy does not allow to provision more."""
     PROVISION = 21
     """The warm pool is empty; the rest is provisioned from nothing."""
+    LISTING_INCOMPLETE = 22
+    """The provider's listing is missing or partial, so nothing is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ class Snapshot:
         stopped: VMs that could be started now (the warm pool less quarantined ones).
         provisioned: All VMs of the fleet that exist, whatever their state.
         stoppable: VMs in service that are past their minimum on-time and not protected.
+        listed: bool (L,), the counts rest on a complete listing of this tick.
     """
 
     now_s: float
@@ -190,6 +193,7 @@ class Snapshot:
     stopped: Int
     provisioned: Int
     stoppable: Int
+    listed: Bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ def snapshot(lanes: int = 1, **overrides: object) -> Snapshot:
         "stopped": 1_000,
         "provisioned": 1_000,
         "stoppable": None,
+        "listed": True,
     } | overrides
     if values["stoppable"] is None:
         values["stoppable"] = values["in_service"]

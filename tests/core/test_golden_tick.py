@@ -59,6 +59,7 @@ def test_one_tick_by_hand():
         stopped=np.array([6, 5, 8]),
         provisioned=np.array([10, 10, 10]),
         stoppable=np.array([3, 2, 2]),
+        listed=np.ones(3, np.bool_),
     )
     decision = decide(params, LaneState.empty(params), snapshot, outlook(3, at_lead=[500.0, np.nan, np.nan]))
 

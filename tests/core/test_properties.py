@@ -79,6 +79,7 @@ def random_snapshot(rng: np.random.Generator, lanes: int, tick: int, *, silent: 
         stopped=rng.integers(0, 20, lanes),
         provisioned=in_service + rng.integers(0, 40, lanes),
         stoppable=(in_service * rng.random(lanes)).astype(np.int64),
+        listed=rng.random(lanes) < 0.9,
     )
 
 

@@ -171,6 +171,8 @@ def test_a_long_window_is_covered_at_least_and_forgotten_soon_after():
         ({"coverage": 0.5}, 9, (9, Reason.NONE)),
         ({"freshness": int(Freshness.ABSENT)}, 9, (9, Reason.NONE)),
         ({"coverage": 0.7}, 3, (3, Reason.NONE)),
+        ({"listed": False}, 3, (6, Reason.LISTING_INCOMPLETE)),
+        ({"listed": False}, 9, (9, Reason.NONE)),
     ],
 )
 def test_scale_in_needs_fresh_and_sufficient_data(fields: dict, wish: int, expected: tuple[int, Reason]):

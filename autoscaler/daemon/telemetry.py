@@ -1,0 +1,126 @@
+"""Metrics and log lines: what an operator's monitoring sees of the daemon.
+
+Rules of this file: every metric is declared once, in `Telemetry`, with help text; labels are closed sets
+(fleet, verb, outcome, reason, phase). One log line per tick says what was done and why; names of events come
+from the table `EVENTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from autoscaler.core.types import Reason
+from autoscaler.daemon.actuator import Done
+from autoscaler.daemon.inventory import Counts
+from autoscaler.ports import FleetTick, TickRecord
+
+EVENTS = {
+    "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
+    "tick_late": "The loop woke too late and skipped ticks.",
+    "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
+    "listing_failed": "The provider's listing is missing or partial; nothing is stopped until it is whole.",
+    "source_failed": "A fleet's metrics could not be read.",
+    "source_recovered": "A fleet's metrics are read again.",
+    "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
+    "acting_held": "The provider denies us; the fleet's actions are held for a while.",
+    "vm": "Something happened to a VM outside of a decision.",
+    "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
+    "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
+    "action_settled": "An action left open by an earlier run was settled by a listing.",
+}
+"""Every event that is logged, with its meaning."""
+
+_START_BUCKETS_S = (5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 120, 180, 300, 600)
+_TICK_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Telemetry:
+    """The daemon's metrics in a registry of their own, and its logger."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.log: Any = structlog.get_logger("autoscaler")
+        fleet = ("fleet",)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = fleet) -> Gauge:
+            return Gauge(f"autoscaler_{name}", text, labels, registry=self.registry)
+
+        def counter(name: str, text: str, labels: Sequence[str] = fleet) -> Counter:
+            return Counter(f"autoscaler_{name}", text, labels, registry=self.registry)
+
+        self.demand = gauge("demand_work_per_second", "Demand; NaN while unknown.")
+        self.capacity = gauge("capacity_work_per_second", "Work that the VMs in service can do.")
+        self.shortage = gauge("shortage_work_per_second", "Demand beyond capacity.")
+        self.forecast = gauge("forecast_work_per_second", "Median demand at the lead time.")
+        self.forecast_hi = gauge("forecast_high_work_per_second", "95 % quantile of demand at the lead time.")
+        self.coverage = gauge("metrics_coverage_ratio", "Share of the VMs in service that reported freshly.")
+        self.signal_age = gauge("signal_age_seconds", "Age of the oldest reading used; NaN without one.")
+        self.desired = gauge("desired_vms", "VMs wanted in service, after guards.")
+        self.warm_target = gauge("warm_target_vms", "Stopped VMs wanted in the warm pool.")
+        self.vms = gauge("vms", "VMs by phase.", ("fleet", "phase"))
+        self.evaluated = gauge("last_evaluation_timestamp_seconds", "When the fleet was last decided on.")
+        self.acts = gauge("acts", "1 if the fleet's VMs are really started and stopped, 0 in shadow.")
+        self.cost = counter("cost", "Money spent, in the settings' currency.")
+        self.actions = counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome"))
+        self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
+        self.source_errors = counter("source_errors", "Ticks in which a source had something to complain of.")
+        self.listing_errors = counter("listing_errors", "Listings that failed or were partial.", ())
+        self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
+        self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
+        self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
+        self.start_s = Histogram(
+            "autoscaler_start_seconds",
+            "From the order to start a VM until it is in service.",
+            fleet,
+            buckets=_START_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.tick_s = Histogram(
+            "autoscaler_tick_seconds",
+            "Duration of a tick, in seconds of the machine.",
+            buckets=_TICK_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def ticked(self, record: TickRecord, counts: dict[str, Counts]) -> None:
+        """Publish a tick: gauges, reasons, and the one log line."""
+        for t in record.fleets:
+            self._publish(t, record.at_s, counts[t.fleet])
+        changed = [t for t in record.fleets if t.start or t.stop or t.provision]
+        shown = changed or record.fleets[:3]
+        more = "" if len(shown) == len(record.fleets) or changed else f" (+{len(record.fleets) - 3} fleets)"
+        line = " | ".join(f"{t.fleet}: {t.sentence}" for t in shown) + more
+        (self.log.info if changed else self.log.debug)("tick", tick=record.tick, text=line)
+
+    def _publish(self, t: FleetTick, at_s: float, counts: Counts) -> None:
+        fleet = t.fleet
+        for metric, value in (
+            (self.demand, t.demand),
+            (self.capacity, t.capacity),
+            (self.shortage, t.shortage),
+            (self.forecast, t.forecast),
+            (self.forecast_hi, t.forecast_hi),
+            (self.coverage, t.coverage),
+            (self.signal_age, at_s - t.observed_at_s),
+            (self.desired, t.desired),
+            (self.warm_target, t.warm_target),
+            (self.evaluated, at_s),
+        ):
+            metric.labels(fleet).set(value)
+        for phase in ("in_service", "starting", "draining", "stopping", "stopped"):
+            self.vms.labels(fleet, phase).set(getattr(counts, phase))
+        self.cost.labels(fleet).inc(max(t.cost, 0.0))
+        for code in t.reasons:
+            if code != Reason.NONE:
+                self.reasons.labels(fleet, Reason(code).name.lower()).inc()
+        if t.source_error:
+            self.source_errors.labels(fleet).inc()
+
+    def acted(self, done: Done) -> None:
+        """Count the outcomes of one action."""
+        for outcome in done.outcomes:
+            self.actions.labels(done.intent.fleet, str(done.intent.verb), str(outcome.kind)).inc()

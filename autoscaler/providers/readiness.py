@@ -1,0 +1,22 @@
+"""Readiness by the provider's own status checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoscaler.ports import Provider, Vm
+
+
+class StatusCheckProbe:
+    """A running VM is ready once its status checks have passed; implements the ReadinessProbe port.
+
+    Args:
+        provider: Whose checks are read, in one call for all VMs asked about.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
+        """As in the ReadinessProbe port."""
+        return await self._provider.checked([vm.id for vm in vms])

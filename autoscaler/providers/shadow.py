@@ -1,0 +1,138 @@
+"""Shadow: a provider that reads the real one and cannot change anything; what a fleet without `act` runs on.
+
+Its starts and stops are simulated on top of the real listing with the policy's own start and stop times, so
+that cooldowns, in-flight counts and forecasts go on as they would, and the journal shows what would have
+been done. The type has no way to reach the real provider's changing calls: it holds only a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from autoscaler.ports import (
+    FLEET_TAG,
+    Clock,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Vm,
+    VmState,
+)
+
+RUNNING_SHARE = 0.7
+"""Share of the start time after which a simulated VM runs; the rest is its boot."""
+
+
+class VmReader(Protocol):
+    """The reading half of a provider."""
+
+    async def list_vms(self) -> Listing:
+        """As in the Provider port."""
+        ...
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """As in the Provider port."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulated:
+    """A state that we pretend a VM to be in since a moment; True is started, False is stopped."""
+
+    started: bool
+    since_s: float
+
+
+class ShadowProvider:
+    """Simulates the outcome of its own decisions; implements the Provider port.
+
+    Args:
+        reader: Lists the real VMs.
+        clock: Time.
+        start_time_s: From an order to start until ready.
+        stop_time_s: From an order to stop until stopped.
+    """
+
+    def __init__(self, reader: VmReader, clock: Clock, *, start_time_s: float, stop_time_s: float) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._start_time_s = start_time_s
+        self._stop_time_s = stop_time_s
+        self._simulated: dict[str, _Simulated] = {}
+        self._made: dict[str, Vm] = {}
+        self._tokens: dict[str, tuple[str, ...]] = {}
+
+    async def list_vms(self) -> Listing:
+        """The real listing with the simulated states in place of the real ones."""
+        listing = await self._reader.list_vms()
+        now_s = self._clock.now()
+        vms = [self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())]
+        return replace(listing, vms=tuple(vms))
+
+    async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Pretend to start."""
+        return self._pretend(vm_ids, started=True)
+
+    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Pretend to stop."""
+        return self._pretend(vm_ids, started=False)
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Pretend to make new VMs; they exist in this shadow only."""
+        if token not in self._tokens:
+            now_s = self._clock.now()
+            ids = tuple(f"shadow-{token}-{number}" for number in range(count))
+            for vm_id in ids:
+                tags = {**spec.tags, FLEET_TAG: spec.fleet}
+                self._made[vm_id] = Vm(
+                    vm_id, spec.fleet, VmState.PENDING, spec.vm_type or "", "", None, now_s, "", tags
+                )
+            self._pretend(ids, started=True)
+            self._tokens[token] = ids
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in self._tokens[token])
+
+    async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Forget VMs of this shadow; real ones cannot be touched."""
+        return tuple(
+            Outcome(vm_id, OutcomeKind.ACCEPTED)
+            if self._made.pop(vm_id, None)
+            else Outcome(vm_id, OutcomeKind.REFUSED, "Shadow", "a shadow cannot terminate a real VM")
+            for vm_id in vm_ids
+        )
+
+    async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
+        """Nothing is written."""
+        del tags
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """Real VMs by their real checks, simulated ones once their start time has passed."""
+        now_s = self._clock.now()
+        ours = {i: s for i in vm_ids if (s := self._simulated.get(i)) is not None}
+        ready = {i for i, s in ours.items() if s.started and now_s - s.since_s >= self._start_time_s}
+        rest = [i for i in vm_ids if i not in ours]
+        return frozenset(ready) | (await self._reader.checked(rest) if rest else frozenset())
+
+    async def close(self) -> None:
+        """Nothing of its own to release."""
+
+    def _pretend(self, vm_ids: Sequence[str], *, started: bool) -> tuple[Outcome, ...]:
+        now_s = self._clock.now()
+        for vm_id in vm_ids:
+            self._simulated[vm_id] = _Simulated(started, now_s)
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
+
+    def _seen(self, vm: Vm, now_s: float) -> Vm:
+        simulated = self._simulated.get(vm.id)
+        if simulated is None or vm.state is VmState.TERMINATED:
+            return vm
+        elapsed_s = now_s - simulated.since_s
+        if simulated.started:
+            running = elapsed_s >= RUNNING_SHARE * self._start_time_s
+            state = VmState.RUNNING if running else VmState.PENDING
+            return replace(vm, state=state, launched_at_s=simulated.since_s)
+        state = VmState.STOPPED if elapsed_s >= self._stop_time_s else VmState.STOPPING
+        return replace(vm, state=state)

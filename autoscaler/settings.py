@@ -1,0 +1,112 @@
+"""Settings of the process: where things are and how to reach them. What a fleet does is in its policy.
+
+Sources, strongest first: command line, environment (`AUTOSCALER_…`), `autoscaler.toml` (in the working
+directory, or the file named by `AUTOSCALER_CONFIG`), defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from autoscaler.errors import ConfigError
+
+CONFIG_VARIABLE = "AUTOSCALER_CONFIG"
+DEFAULT_CONFIG = Path("autoscaler.toml")
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="AUTOSCALER_", extra="forbid", frozen=True)
+
+    policies: Path = Field(Path("policies"), description="Directory of policy files.")
+    state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
+    tick_s: float = Field(10.0, ge=1.0, le=300.0, description="Seconds from one decision to the next.")
+    observe_timeout_s: float = Field(
+        5.0, gt=0.0, le=120.0, description="Longest wait for metrics and listing."
+    )
+    act_timeout_s: float = Field(
+        30.0, gt=0.0, le=300.0, description="Longest wait for one start or stop call."
+    )
+    http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and the status API.")
+    http_port: int = Field(9412, ge=0, le=65535, description="Its port; 0 takes any free one.")
+    aws_region: str = Field("", description="AWS Region of the VMs.")
+    aws_endpoint_url: str | None = Field(
+        None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
+    )
+    aws_profile: str | None = Field(None, description="Profile of the AWS configuration files.")
+    aws_access_key_id: str | None = Field(
+        None, description="Static key; on AWS leave it to the instance role."
+    )
+    aws_secret_access_key: SecretStr | None = Field(None, description="Belongs to aws_access_key_id.")
+    retention_days: float = Field(
+        30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
+    )
+    retention_mb: float = Field(2048.0, gt=1.0, description="Largest size of the journal, in megabytes.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level that is logged."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+
+def config_file() -> Path:
+    """The settings file in use; it need not exist unless the environment names it."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        **overrides: From the command line; None means not given.
+
+    Raises:
+        ConfigError: The file is missing or not TOML, or a value is wrong; says which and why.
+    """
+    if os.environ.get(CONFIG_VARIABLE) and not config_file().is_file():
+        msg = f"{CONFIG_VARIABLE} names {config_file()}, which does not exist"
+        raise ConfigError(msg)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigError(_words(error)) from None
+    except ValueError as error:  # not TOML
+        msg = f"{config_file()}: {error}"
+        raise ConfigError(msg) from None
+
+
+def _words(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = ", ".join(sorted(Settings.model_fields))
+            lines.append(f"{config_file()}: {name} is not a setting; known are: {known}")
+        else:
+            where = f"(in {config_file()} or AUTOSCALER_{name.upper()})"
+            lines.append(f"setting {name}: {item['msg'].lower()} {where}")
+    return "\n".join(lines)
