@@ -1,7 +1,8 @@
 """What every API call to the world goes through: the budget, the faults on calls, the log.
 
 Rules: one call is one `Gateway.call`, whoever makes it, so that the HTTP endpoint and the memory provider meet
-the same weather. Time is an argument. What a call does is the operation it is given.
+the same weather. Time is an argument. What a call does is the operation it is given. A request that is refused
+for its form (a missing parameter, an unknown subnet) never gets here and is not in the log.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import asyncio
 import json
 import signal
 import sys
-from dataclasses import asdict
 
 from aiohttp import web
 
@@ -134,7 +133,7 @@ async def _main() -> int:
         print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201 -- this line is the protocol
         return 1
     url = address(runner)
-    print(json.dumps({"url": url, "setup": asdict(setup.clock)}), flush=True)  # noqa: T201 -- likewise
+    print(json.dumps({"url": url}), flush=True)  # noqa: T201 -- likewise
     await _until_told(stdin)
     await runner.cleanup()
     return 0

@@ -49,7 +49,11 @@ class EndpointProcess:
             DaemonError: It did not start; the message says why.
         """
         command = (sys.executable, "-m", "autoscaler.cloud.ec2_api")
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+        # In a session of its own, since Ctrl-C in a terminal reaches every process of the foreground group,
+        # and the cloud must outlive the daemon that is shutting down in an orderly way.
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, start_new_session=True
+        )
         try:
             async with asyncio.timeout(self._start_within_s):
                 answer = await self._introduce(self._process)

@@ -128,7 +128,8 @@ class Lifecycle:
 
     def watch(self, place: int, fault: Fault) -> None:
         """Put a fault that strikes by itself on the heap; `place` is its index in the schedule."""
-        if fault.kind is FaultKind.HOST_STOP:
+        over = self._start_s + fault.end_s <= self.now_s
+        if fault.kind is FaultKind.HOST_STOP and not over:
             self._push(max(self.now_s, self._start_s + fault.start_s), place, 0, _Due.HOST_STOP)
 
     def _push(self, at_s: float, number: int, generation: int, due: _Due) -> None:
@@ -149,7 +150,6 @@ class Lifecycle:
         elif due is _Due.STOPPED:
             self.meter.halt(number, self.now_s)
             self._release(record)
-            record.hibernating = record.stuck = False
             self._change(record, state=State.STOPPED)
         elif due is _Due.TERMINATED:
             self.meter.end(number, self.now_s)
@@ -222,7 +222,6 @@ class Lifecycle:
     def stop(self, record: Record, order: StopOrder) -> None:
         """Running to stopping, and on to stopped unless it is stuck."""
         record.generation += 1
-        record.hibernating = order.hibernate
         if not order.hibernate:
             self.meter.halt(record.view.number, self.now_s)
         self._change(
@@ -234,15 +233,16 @@ class Lifecycle:
             transition=order.transition,
         )
         fault = self._strike(FaultKind.STUCK_STOPPING, record, record.stops + 1)
-        record.stuck = fault is not None and fault.delay_s is None
-        if not record.stuck:
-            self._await_stopped(record, 0.0 if fault is None else fault.delay_s or 0.0)
+        held_s = 0.0
+        if fault is not None:
+            held_s = math.inf if fault.delay_s is None else fault.delay_s
+        self._await_stopped(record, self._stop_s(record) + held_s)
 
     def force_stop(self, record: Record) -> None:
-        """A stopping VM that is stuck, or held up by a fault, stops in an ordinary time from now."""
+        """A stopping VM stops within an ordinary time from now, or earlier if it was about to."""
         record.generation += 1
-        record.stuck = False
-        self._await_stopped(record, 0.0)
+        left_s = record.stopped_at_s - self.now_s
+        self._await_stopped(record, min(left_s, self._stop_s(record)))
 
     def terminate(self, record: Record) -> None:
         """Any state to shutting down, and on to terminated and out of the listings."""
@@ -284,11 +284,14 @@ class Lifecycle:
         if math.isfinite(pending_s):
             self._push(self.now_s + pending_s, number, record.generation, _Due.RUNNING)
 
-    def _await_stopped(self, record: Record, delay_s: float) -> None:
+    def _stop_s(self, record: Record) -> float:
         record.stops += 1
-        number = record.view.number
-        duration_s = self._physics.stop.at(normal(self._seed, Purpose.STOP, number, record.stops))
-        self._push(self.now_s + duration_s + delay_s, number, record.generation, _Due.STOPPED)
+        return self._physics.stop.at(normal(self._seed, Purpose.STOP, record.view.number, record.stops))
+
+    def _await_stopped(self, record: Record, delay_s: float) -> None:
+        record.stopped_at_s = self.now_s + delay_s
+        if math.isfinite(delay_s):
+            self._push(record.stopped_at_s, record.view.number, record.generation, _Due.STOPPED)
 
     def _strike(self, kind: FaultKind, record: Record, count: int) -> Fault | None:
         return self._faults.on_vm(kind, self.now_s, record.view.scope, record.view.number, count)

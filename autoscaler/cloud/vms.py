@@ -154,8 +154,7 @@ class Record:
         generation: Rises with every order; what was due for an earlier one is void.
         starts, stops: Orders so far; they address draws.
         boot_s: Running to ready of the current start.
-        stuck: Its stopping has no end of its own.
-        hibernating: It is stopping into hibernation, and billed.
+        stopped_at_s: When its stopping ends; infinite where it is stuck.
         holds_capacity: It counts against the capacity of its type and zone.
         fall_back_code: State reason that it will fall back with.
     """
@@ -167,7 +166,6 @@ class Record:
     starts: int = 0
     stops: int = 0
     boot_s: float = 0.0
-    stuck: bool = False
-    hibernating: bool = False
+    stopped_at_s: float = math.inf
     holds_capacity: bool = False
     fall_back_code: str = ""

@@ -133,7 +133,8 @@ class World:
     def latency_s(self, now_s: float, action: str, vm_ids: Sequence[str] = ()) -> float:
         """How much longer than usual the answer to a call that arrives now takes."""
         self.advance(now_s)
-        fault = self.api.strike(FaultKind.LATENCY, self.now_s, action, self._scopes(vm_ids))
+        scopes = self._scopes(vm_ids) if vm_ids else None
+        fault = self.api.strike(FaultKind.LATENCY, self.now_s, action, scopes)
         return 0.0 if fault is None else fault.delay_s or 0.0
 
     def _scopes(self, vm_ids: Sequence[str]) -> tuple[Scope, ...]:
