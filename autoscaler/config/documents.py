@@ -227,6 +227,8 @@ class _Builder:
                 continue
             self._document.keys[here] = _mark(self._document.file, key_node)
             data[key] = self._value(value_node, here)
+            if isinstance(value_node, ScalarNode) and not value_node.value and not value_node.style:
+                self._document.values.pop(here, None)  # nothing was written: the place is the key's
         return data
 
     def _value(self, node: Node, path: YamlPath) -> Any:

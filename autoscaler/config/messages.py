@@ -55,6 +55,7 @@ _TEMPLATES = {
     "tuple_type": ("{name} is {raw}, not a list", "start each entry with a dash"),
     "greater_than_equal": ("{name}: {raw} is too small", "it must be at least {ge}"),
     "less_than_equal": ("{name}: {raw} is too large", "it must be at most {le}"),
+    "refused": ("{name}: {message}", "{advice}"),
     "too_long": ("{name} has {actual_length} entries", "at most {max_length} are allowed"),
     "string_pattern_mismatch": (
         "{name}: {raw} is no valid name",

@@ -45,13 +45,13 @@ def yaml_key(attribute: str) -> str:
 
 def _off(raw: object) -> object:
     if raw is None:
-        raise refuse("the section is empty: write `{}` to take all of its defaults, or `off`")
+        raise refuse("the section is empty", "write `{}` to take all of its defaults, or `off`")
     return None if raw == "off" or raw is False else raw
 
 
 def _positive_text(raw: object) -> object:
     if isinstance(raw, str) and not raw.strip():
-        raise refuse("the text is empty; remove the key or fill it in")
+        raise refuse("the text is empty", "fill it in, or remove the key")
     return raw
 
 

@@ -29,9 +29,9 @@ _DURATION = re.compile(rf"(?:{NUMBER}(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(rf"({NUMBER})(ms|s|m|h|d)")
 
 
-def refuse(message: str) -> PydanticCustomError:
-    """What a validator raises: the message reaches the person as it is."""
-    return PydanticCustomError("quantity", "{message}", {"message": message})
+def refuse(message: str, advice: str) -> PydanticCustomError:
+    """What a validator raises: both texts reach the person as they are."""
+    return PydanticCustomError("refused", "{message}; {advice}", {"message": message, "advice": advice})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Text:
         try:
             return self.read(raw)
         except ValueError as error:
-            raise refuse(f"{shown(raw)} is not {self.noun}: {error}") from None
+            raise refuse(f"{shown(raw)} is not {self.noun}", str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Quantity:
         """The program's value, or a refusal in words."""
         value: float = self.text.validate(raw)
         if not self.low <= value <= self.high:
-            raise refuse(f"{shown(raw)} is out of range: it must be {self.range}")
+            raise refuse(f"{shown(raw)} is out of range", f"it must be {self.range}")
         return value
 
 

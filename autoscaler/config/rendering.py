@@ -54,7 +54,18 @@ def _written(section: Section) -> dict[str, Any]:
 
 
 class _Schema(GenerateJsonSchema):
-    """Sections that may be missing are written `off`."""
+    """Sections that may be missing are written `off`, defaults as people write them."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        made = super().default_schema(schema)
+        default = schema.get("default")
+        if isinstance(default, Section):
+            made.pop("default", None)  # its fields tell their own
+            return made
+        written = schema["schema"].get("serialization", {}).get("function")
+        if written is not None and default is not None:
+            made["default"] = written(default)
+        return made
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
