@@ -129,7 +129,7 @@ class Lifecycle:
     def watch(self, place: int, fault: Fault) -> None:
         """Put a fault that strikes by itself on the heap; `place` is its index in the schedule."""
         over = self._start_s + fault.end_s <= self.now_s
-        if fault.kind is FaultKind.HOST_STOP and not over:
+        if fault.kind == FaultKind.HOST_STOP and not over:
             self._push(max(self.now_s, self._start_s + fault.start_s), place, 0, _Due.HOST_STOP)
 
     def _push(self, at_s: float, number: int, generation: int, due: _Due) -> None:

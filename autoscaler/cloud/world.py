@@ -324,7 +324,7 @@ class World:
         for index in range(count):
             zone = places[index % len(places)]
             reservation = f"r-{hex_id(self.seed, 'reservation', str(self._vms.created))}"
-            view = self._new_view(data, zone, reservation, 0, "", state)
+            view = self._new_view(data, zone, reservation, 0, "", State(state))
             ids.append(self._vms.add(view).view.id)
         return tuple(ids)
 

@@ -16,8 +16,17 @@ from autoscaler.cloud.rules import status_of
 from autoscaler.cloud.vms import LaunchData, StateChange, VmView
 from autoscaler.cloud.world import Page, World
 from autoscaler.errors import InvariantError, ProviderError
-from autoscaler.ports import FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
-from autoscaler.providers.ec2.classify import BATCH_REFUSED, Failure, failure, outcomes_of
+from autoscaler.ports import (
+    BATCH_REFUSED,
+    FLEET_TAG,
+    Clock,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Vm,
+)
+from autoscaler.providers.ec2.classify import Failure, failure, outcomes_of
 from autoscaler.providers.ec2.wire import STATES
 
 T = TypeVar("T")
