@@ -1,0 +1,316 @@
+"""Scraping over HTTP: good bodies, bad bodies, silence, counters that begin again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+
+from autoscaler.clock import SystemClock
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.sources.exposition import Metric
+from autoscaler.sources.fan_out import FanOut, Limits, summary
+from autoscaler.sources.scrape import MAX_WINDOW_S, MetricType, ScrapeSource
+from tests.sources.doubles import ManualClock, VmsOverHttp, vm
+
+LIMITS = Limits(timeout_s=0.5, deadline_s=5.0, at_once=8)
+REQUESTS = Metric("requests_total", {"code": "200"})
+
+
+@pytest.fixture(name="web")
+async def _web():
+    async with VmsOverHttp() as web:
+        yield web
+
+
+@pytest.fixture(name="clock")
+def _clock():
+    return ManualClock()
+
+
+@pytest.fixture(name="make")
+async def _make(web, clock):
+    made = []
+
+    def make(metric, kind, signal=Signal.THROUGHPUT, url=None, limits=LIMITS):
+        made.append(ScrapeSource(url or web.url, metric, kind, signal, clock, limits))
+        return made[-1]
+
+    yield make
+    for source in made:
+        await source.close()
+
+
+def on(*addresses):
+    return [vm(f"i-{address}", address) for address in addresses]
+
+
+async def test_a_gauge_is_read_as_it_is_and_matching_series_are_summed(web, clock, make):
+    web.texts = {
+        "a": '# HELP requests_total x\n# TYPE requests_total gauge\nrequests_total{code="200",zone="x"} 5\nrequests_total{code="200",zone="y"} 2.5\nrequests_total{code="500"} 100\n',
+        "b": 'requests_total_other{code="200"} 9\nrequests_total{code="200"} 0\n',
+    }
+    found = await make(REQUESTS, MetricType.GAUGE).read(on("a", "b"))
+    assert (found.vm_ids, found.values.tolist(), found.error) == (("i-a", "i-b"), [7.5, 0.0], "")
+    assert found.observed_at_s.tolist() == [clock.at_s, clock.at_s]
+
+
+async def test_the_exporters_own_stamp_counts_unless_it_is_in_the_future(web, clock, make):
+    old, future = clock.at_s - 30.0, clock.at_s + 30.0
+    web.texts = {"a": f"load 1 {old * 1000:.0f}\n", "b": f"load 1 {future * 1000:.0f}\n"}
+    found = await make(Metric("load"), MetricType.GAUGE).read(on("a", "b"))
+    assert found.observed_at_s.tolist() == [old, clock.at_s]
+
+
+async def test_a_gauge_that_is_not_a_number_is_passed_on_as_such(web, make):
+    web.texts = {"a": "load NaN\n", "b": "load +Inf\n"}
+    found = await make(Metric("load"), MetricType.GAUGE).read(on("a", "b"))
+    assert math.isnan(found.values[0])
+    assert math.isinf(found.values[1])
+
+
+# ── Counters ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def counts(**by_vm):
+    return {address: f'requests_total{{code="200"}} {value}\n' for address, value in by_vm.items()}
+
+
+async def test_a_rate_takes_two_scrapes(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    web.texts = counts(a=1000, b=50)
+    first = await source.read(on("a", "b"))
+    assert (first.vm_ids, first.error) == (
+        (),
+        "2 of 2 gave no reading: first scrape (a rate takes two) at a and 1 more",
+    )
+    clock.at_s += 10.0
+    web.texts = counts(a=1200, b=50)
+    second = await source.read(on("a", "b"))
+    assert (second.vm_ids, second.values.tolist(), second.error) == (("i-a", "i-b"), [20.0, 0.0], "")
+    assert second.observed_at_s.tolist() == [clock.at_s, clock.at_s]
+
+
+async def test_a_counter_that_began_again_counts_from_zero(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    web.texts = counts(a=1_000_000)
+    await source.read(on("a"))
+    clock.at_s += 10.0
+    web.texts = counts(a=30)
+    assert (await source.read(on("a"))).values.tolist() == [3.0]
+
+
+async def test_a_reset_of_one_series_is_seen_although_the_sum_grows(web, clock, make):
+    source = make(Metric("n"), MetricType.COUNTER)
+    web.texts = {"a": 'n{x="1"} 100\nn{x="2"} 100\n'}
+    await source.read(on("a"))
+    clock.at_s += 10.0
+    web.texts = {"a": 'n{x="1"} 1000\nn{x="2"} 10\nn{x="3"} 7777\n'}
+    assert (await source.read(on("a"))).values.tolist() == [91.0]
+
+
+async def test_a_new_vm_a_vm_that_left_and_one_that_failed(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    web.texts = counts(a=0, b=0)
+    await source.read(on("a", "b"))
+    clock.at_s += 10.0
+    web.texts = counts(a=100, b=100, c=100)
+    found = await source.read(on("a", "c"))
+    assert (found.vm_ids, found.values.tolist()) == (("i-a",), [10.0])
+    clock.at_s += 10.0
+    web.texts = counts(b=500, c=300)
+    found = await source.read(on("a", "b", "c"))
+    assert (found.vm_ids, found.values.tolist()) == (("i-c",), [20.0])
+    assert "HTTP 500 at a" in found.error
+    assert "first scrape (a rate takes two) at b" in found.error
+    clock.at_s += 10.0
+    web.texts = counts(a=700, b=500, c=300)
+    found = await source.read(on("a", "b", "c"))
+    assert (found.vm_ids, found.values.tolist()) == (("i-a", "i-b", "i-c"), [30.0, 0.0, 0.0])
+
+
+async def test_a_counter_seen_long_ago_is_forgotten(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    for value, expected in ((1000, ()), (50, ())):
+        web.texts = counts(a=value)
+        assert (await source.read(on("a"))).vm_ids == expected
+        clock.at_s += MAX_WINDOW_S + 1.0
+
+
+async def test_a_clock_set_back_starts_again_and_a_clock_that_stands_waits(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    web.texts = counts(a=100)
+    await source.read(on("a"))
+    with pytest.raises(SourceError, match="scraped twice at the same time"):
+        await source.read(on("a"))
+    clock.at_s -= 1000.0
+    assert (await source.read(on("a"))).vm_ids == ()
+    clock.at_s += 10.0
+    web.texts = counts(a=200)
+    assert (await source.read(on("a"))).values.tolist() == [10.0]
+
+
+async def test_a_counter_that_is_not_a_number_is_invalid_and_then_starts_again(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    for value in (100, "NaN", 200, 300):
+        web.texts = counts(a=value)
+        found = await source.read(on("a"))
+        clock.at_s += 10.0
+        if value == "NaN":
+            assert np.isnan(found.values).tolist() == [True]
+        else:
+            assert found.values.tolist() == ([10.0] if value == 300 else [])
+
+
+# ── CPU ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cpu(*idle_and_busy):
+    return "".join(
+        f'node_cpu_seconds_total{{cpu="{at}",mode="idle"}} {idle}\nnode_cpu_seconds_total{{cpu="{at}",mode="user"}} {busy}\n'
+        for at, (idle, busy) in enumerate(idle_and_busy)
+    )
+
+
+async def test_cpu_is_the_share_of_time_not_idle_over_all_cpus(web, clock, make):
+    source = make(None, MetricType.CPU, Signal.UTILISATION)
+    web.texts = {"a": cpu((100, 10), (200, 20))}
+    await source.read(on("a"))
+    clock.at_s += 10.0
+    web.texts = {"a": cpu((102, 18), (209, 21))}
+    assert (await source.read(on("a"))).values.tolist() == pytest.approx([9 / 20])
+
+
+async def test_cpu_counters_that_begin_again_or_stand_still_give_nothing(web, clock, make):
+    source = make(None, MetricType.CPU, Signal.UTILISATION)
+    web.texts = {"a": cpu((100, 10))}
+    await source.read(on("a"))
+    clock.at_s += 10.0
+    web.texts = {"a": cpu((1, 1))}
+    assert (await source.read(on("a"))).vm_ids == ()
+    clock.at_s += 10.0
+    with pytest.raises(SourceError, match="CPU counters stand still"):
+        await source.read(on("a"))
+
+
+# ── Bad days ────────────────────────────────────────────────────────────────────────────────────────────
+
+BAD = {
+    "html": "no metric requests_total (a web page came)",
+    "garbage": "no metric requests_total",
+    "huge": "answer larger than 4 MiB",
+    "bomb": "answer larger than 4 MiB",
+    "broken-gzip": "broken answer",
+    "cut": "broken answer",
+    "hang": "no answer within 0.5 s",
+    "moved": "HTTP 302",
+    "error": "HTTP 500",
+}
+
+
+@pytest.mark.parametrize("address", BAD)
+async def test_a_bad_vm_is_absent_and_named_and_the_others_are_read(web, make, address):
+    web.texts = {"ok": 'requests_total{code="200"} 3\n'}
+    found = await make(REQUESTS, MetricType.GAUGE).read(on(address, "ok"))
+    assert (found.vm_ids, found.values.tolist()) == (("i-ok",), [3.0])
+    assert found.error.startswith(f"1 of 2 gave no reading: {BAD[address]}")
+    assert found.error.endswith(f" at {address}")
+
+
+@pytest.mark.parametrize("address", BAD)
+async def test_nothing_at_all_is_an_error_that_may_heal(make, address):
+    with pytest.raises(SourceError, match="1 of 1 gave no reading") as failed:
+        await make(REQUESTS, MetricType.GAUGE).read(on(address))
+    assert failed.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no metric load"),
+        ("# TYPE load gauge\n", "no metric load"),
+        ("load_average 1\n", "no metric load"),
+        ("load\n", "no metric load"),
+        ("load one\n", "metric load cannot be read"),
+        ('load{a="b} 1\n', "metric load cannot be read"),
+        ('load{x="other"} 1\n', "metric load has no series with these labels"),
+        ("load 1_000\n", "metric load cannot be read"),
+    ],
+)
+async def test_bodies_without_a_readable_value(web, make, text, message):
+    web.texts = {"a": text}
+    with pytest.raises(SourceError, match=message):
+        await make(Metric("load", {"x": "y"} if "other" in text else {}), MetricType.GAUGE).read(on("a"))
+
+
+async def test_refused_connections_and_vms_without_an_address(web, make, unused_tcp_port):
+    source = make(Metric("load"), MetricType.GAUGE, url="http://{address}/metrics")
+    with pytest.raises(SourceError) as failed:
+        await source.read(
+            [
+                vm("i-1", f"127.0.0.1:{unused_tcp_port}"),
+                vm("i-2", None),
+                vm("i-3", "::bad::"),
+                vm("i-4", "a b"),
+            ]
+        )
+    text = str(failed.value)
+    assert text.startswith("4 of 4 gave no reading")
+    assert f"connection refused at 127.0.0.1:{unused_tcp_port}" in text
+    assert "no address at i-2" in text
+
+
+async def test_a_round_ends_at_its_deadline_whatever_hangs(web, make):
+    web.texts = {"ok": "load 1\n"}
+    limits = Limits(timeout_s=20.0, deadline_s=0.3, at_once=2)
+    started_s = SystemClock().monotonic()
+    found = await make(Metric("load"), MetricType.GAUGE, limits=limits).read(
+        on("ok", *(f"hang{n}" for n in range(20)))
+    )
+    assert SystemClock().monotonic() - started_s < 3.0
+    assert found.vm_ids == ("i-ok",)
+    assert "20 of 21 gave no reading: no answer when the round ended after 0.3 s" in found.error
+    assert len(web.seen) <= 4
+
+
+async def test_so_many_at_once_and_no_more(web, make):
+    web.texts = {f"vm{n}": "load 1\n" for n in range(60)}
+    found = await make(Metric("load"), MetricType.GAUGE).read(on(*web.texts))
+    assert len(found.vm_ids) == 60
+    assert 2 <= web.most_under_way <= LIMITS.at_once
+
+
+async def test_a_total_is_one_reading_from_one_place(web, make):
+    web.texts = {"balancer": "load 77\n"}
+    source = make(
+        Metric("load"), MetricType.GAUGE, Signal.TOTAL, url=web.url.replace("{address}", "balancer")
+    )
+    for vms in ([], on("a", "b")):
+        found = await source.read(vms)
+        assert (found.vm_ids, found.values.tolist()) == (("",), [77.0])
+    assert web.seen == ["balancer", "balancer"]
+
+
+async def test_a_metric_must_be_named(web, clock):
+    with pytest.raises(SourceError, match="needs the name of a metric"):
+        ScrapeSource(web.url, None, MetricType.GAUGE, Signal.THROUGHPUT, clock)
+
+
+async def test_a_cancelled_round_leaves_nothing_behind(web):
+    fan_out = FanOut(Limits(timeout_s=20.0, deadline_s=20.0))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await fan_out.get_all({"a": web.url.replace("{address}", "hang")})
+    await fan_out.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not [task for task in others if "_get" in repr(task.get_coro())]
+
+
+def test_a_summary_names_each_reason_once():
+    assert summary({}, 3) == ""
+    assert summary({"a": "x", "b": "y", "c": "y"}, 20) == "3 of 20 gave no reading: y at b and 1 more; x at a"
+    many = {f"vm{n}": f"reason {n}" for n in range(9)}
+    assert summary(many, 9).endswith("; 5 other reasons")
