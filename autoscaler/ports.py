@@ -368,6 +368,10 @@ class Journal(Protocol):
         """Actions whose outcomes were never written: what a crash left behind."""
         ...
 
+    async def prune(self, *, before_s: float, max_bytes: int) -> int:
+        """Forget what is older than `before_s`, and the oldest beyond `max_bytes`; ticks forgotten."""
+        ...
+
     async def close(self) -> None:
         """Flush and release."""
         ...

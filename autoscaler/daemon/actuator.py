@@ -7,10 +7,10 @@ or in halves where none was named. Nothing here retries in place: what failed is
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from autoscaler.daemon.bounded import within
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -24,7 +24,7 @@ from autoscaler.ports import (
 )
 
 NOT_SENT = "NotSent"
-"""Code of ours: the provider could not be reached and nothing was sent."""
+"""Code of ours: nothing was sent, because the provider could not be reached or an earlier call went wrong."""
 NO_ANSWER = "NoAnswer"
 """Code of ours: the provider's answer does not say what became of this VM."""
 TIMED_OUT = "TimedOut"
@@ -100,18 +100,25 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
             waiting += [(ids[half:], False), (ids[:half], False)]
         else:
             found |= outcomes
+        if kinds & _ENOUGH:
+            found |= _not_sent((i for rest, _ in waiting for i in rest), next(iter(outcomes.values())))
+            break
     return tuple(found[i] for i in vm_ids)
+
+
+_ENOUGH = frozenset({OutcomeKind.THROTTLED, OutcomeKind.DENIED, OutcomeKind.UNKNOWN})
+"""After one of these, further calls of the same action would meet the same, and each may take its whole time."""
+
+
+def _not_sent(vm_ids: Iterable[str], last: Outcome) -> dict[str, Outcome]:
+    why = f"not tried after {last.kind} {last.code}".rstrip()
+    return {vm_id: Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in vm_ids}
 
 
 async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
     try:
-        async with asyncio.timeout(timeout_s):
-            outcomes = await call(vm_ids)
+        outcomes = tuple(await within(lambda: call(vm_ids), timeout_s))
         told = {o.vm_id for o in outcomes}
-        silent = tuple(i for i in vm_ids if i and i not in told)
-        return outcomes + tuple(
-            Outcome(i, OutcomeKind.UNKNOWN, NO_ANSWER, "not in the answer") for i in silent
-        )
     except TimeoutError:
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
@@ -119,6 +126,11 @@ async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple
     except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other actions' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
+    else:
+        silent = (i for i in vm_ids if i not in told and (i or not outcomes))
+        return outcomes + tuple(
+            Outcome(i, OutcomeKind.UNKNOWN, NO_ANSWER, "not in the answer") for i in silent
+        )
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in vm_ids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.ports import FleetReadings, FleetTick, MetricSource, Provider, ProvisionSpec, ReadinessProbe
 
+START_TIMES_KEPT = 1000
+"""Measured start times kept per fleet, for status and summaries."""
 _RECOMPILE_S = 6 * 3600.0
 """Schedules are laid out for days ahead; compiled again well before they run out."""
 
@@ -52,6 +55,7 @@ class Fleet:
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
         self.new_vms = 0
+        self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
         self.held_until_s = float("-inf")
         self.source_error = ""
         self.evaluated_at_s: float | None = None

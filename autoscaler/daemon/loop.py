@@ -90,6 +90,7 @@ class Daemon:
         self.fleets = Fleets(setups, self.settings.tick_s, clock.now())
         self.journal = journal
         self.telemetry = telemetry
+        self.began_at_s = clock.now()
         self.ticks_skipped = 0
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
@@ -251,6 +252,7 @@ class Daemon:
         for fleet in self.fleets.all:
             for seconds in fleet.inventory.take_start_times():
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
+                fleet.start_times_s.append(seconds)
         self.telemetry.ticked(record, counts)
         self.last_record = record
         if self._on_tick is not None:

@@ -110,7 +110,8 @@ class Meter:
     @staticmethod
     def _charge_run(run: Run, now_s: float, charge: Charge) -> None:
         due_s = (now_s if run.to_s is None else run.to_s) - run.from_s
-        if run.to_s is not None and run.counts_start:
+        if run.counts_start:
+            # The minimum is due at once, as the provider has it, also while the first minute still runs.
             due_s = max(due_s, MINIMUM_S)
         extra_s = max(due_s - run.charged_s, 0.0)
         charge.running_s += extra_s

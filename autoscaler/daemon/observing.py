@@ -7,11 +7,13 @@ own fleets says so in words, and nobody else's result waits for it longer than t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
+from autoscaler.daemon.bounded import within
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
 
@@ -29,7 +31,7 @@ async def list_all(providers: Iterable[Provider], clock: Clock, timeout_s: float
 
     async def one(provider: Provider) -> Listing:
         asked_s = clock.now()
-        got = await _or_words(provider.list_vms(), timeout_s)
+        got = await _or_words(provider.list_vms, _checked_listing, timeout_s)
         return Listing((), False, asked_s, clock.now(), got) if isinstance(got, str) else got
 
     listings = await asyncio.gather(*(one(provider) for provider in distinct.values()))
@@ -42,12 +44,8 @@ async def read_all(
     """The readings of every fleet."""
 
     async def one(fleet: str, source: MetricSource) -> FleetReadings:
-        got = await _or_words(source.read(vms[fleet]), timeout_s)
-        if isinstance(got, str):
-            return no_readings(got)
-        if not len(got.vm_ids) == len(got.values) == len(got.observed_at_s):
-            return no_readings("the source returned arrays of different lengths; please report")
-        return got
+        got = await _or_words(lambda: source.read(vms[fleet]), _checked_readings, timeout_s)
+        return no_readings(got) if isinstance(got, str) else got
 
     readings = await asyncio.gather(*(one(fleet, source) for fleet, source in sources.items()))
     return dict(zip(sources, readings, strict=True))
@@ -60,20 +58,33 @@ async def probe_all(
     asked = {fleet: probes[fleet] for fleet, running in vms.items() if running}
 
     async def one(fleet: str, probe: ReadinessProbe) -> frozenset[str]:
-        got = await _or_words(probe.ready(vms[fleet]), timeout_s)
+        got = await _or_words(lambda: probe.ready(vms[fleet]), frozenset, timeout_s)
         return frozenset() if isinstance(got, str) else got
 
     ready = await asyncio.gather(*(one(fleet, probe) for fleet, probe in asked.items()))
     return dict(zip(asked, ready, strict=True))
 
 
-async def _or_words(call: Awaitable[T], timeout_s: float) -> T | str:
+async def _or_words(call: Callable[[], Awaitable[T]], check: Callable[[T], T], timeout_s: float) -> T | str:
+    """What the call returns, once checked; words where it fails or what it returns is no such thing."""
     try:
-        async with asyncio.timeout(timeout_s):
-            return await call
+        return check(await within(call, timeout_s))
     except TimeoutError:
         return f"no answer within {timeout_s:g} s"
     except AutoscalerError as error:
-        return str(error)
+        return str(error) or type(error).__name__
     except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
         return f"unexpected {type(error).__name__}: {error}; please report"
+
+
+def _checked_listing(listing: Listing) -> Listing:
+    return replace(listing, vms=tuple(listing.vms))
+
+
+def _checked_readings(readings: FleetReadings) -> FleetReadings:
+    """The readings as arrays of numbers; raises where they are none."""
+    values = np.asarray(readings.values, np.float64)
+    observed_at_s = np.asarray(readings.observed_at_s, np.float64)
+    if not (len(readings.vm_ids),) == values.shape == observed_at_s.shape:
+        return no_readings("the source returned arrays of different lengths; please report")
+    return FleetReadings(tuple(readings.vm_ids), values, observed_at_s, str(readings.error))

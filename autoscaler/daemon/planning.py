@@ -7,6 +7,7 @@ fleet gives the same choice.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -49,7 +50,7 @@ def plan(
         ids = tuple(t.vm.id for t in group)
         intents.append(ActionIntent(inventory.fleet, Verb.START, ids, len(ids), "", wanted.sentence))
     if wanted.provision:
-        token = f"{inventory.fleet}-{tick}-{wanted.provision}"[:64]
+        token = _token(inventory.fleet, tick, wanted.provision)
         intents.append(
             ActionIntent(inventory.fleet, Verb.PROVISION, (), wanted.provision, token, wanted.sentence)
         )
@@ -58,6 +59,12 @@ def plan(
         ids = tuple(t.vm.id for t in stops)
         intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", wanted.sentence))
     return intents
+
+
+def _token(fleet: str, tick: int, count: int) -> str:
+    """A client token of at most 64 characters (EC2's limit) that no other fleet or tick has."""
+    digest = hashlib.blake2b(fleet.encode(), digest_size=6).hexdigest()
+    return f"{fleet[:24]}-{digest}-{tick}-{count}"
 
 
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:

@@ -30,6 +30,7 @@ EVENTS = {
     "vm": "Something happened to a VM outside of a decision.",
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
+    "close_failed": "An adapter did not close in order at the end.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }
 """Every event that is logged, with its meaning."""
@@ -41,9 +42,9 @@ _TICK_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 class Telemetry:
     """The daemon's metrics in a registry of their own, and its logger."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, log: Any = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.log: Any = structlog.get_logger("autoscaler")
+        self.log: Any = structlog.get_logger("autoscaler") if log is None else log
         fleet = ("fleet",)
 
         def gauge(name: str, text: str, labels: Sequence[str] = fleet) -> Gauge:

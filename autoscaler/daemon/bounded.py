@@ -1,0 +1,47 @@
+"""One call of an adapter, bounded in time whatever the adapter does.
+
+Why not `asyncio.timeout`: it waits until the cancelled call has ended, and a call that swallows its
+cancellation would hold up every fleet. Here the caller goes on, and the call is left to end when it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def within(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    """What the call returns.
+
+    Args:
+        call: Makes the call.
+        timeout_s: Longest wait, in seconds of the event loop.
+
+    Raises:
+        TimeoutError: It did not end in time; it has been told to.
+        RuntimeError: It was cancelled from within.
+        Exception: What the call itself raises.
+    """
+    task = asyncio.ensure_future(call())
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.add_done_callback(_forget)
+        task.cancel()
+        raise TimeoutError
+    if task.cancelled():
+        # A cancellation that nobody here asked for must not end the loop that waits for the call.
+        raise RuntimeError("the call was cancelled from within")
+    return task.result()
+
+
+def _forget(task: asyncio.Future[T]) -> None:
+    """Fetch the late result, or else the event loop complains that nobody did."""
+    if not task.cancelled():
+        task.exception()
