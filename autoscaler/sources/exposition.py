@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import SupportsFloat, TypeAlias
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from autoscaler.sources.fan_out import UnreadableBodyError
+
 Labels: TypeAlias = frozenset[tuple[str, str]]
-
-
-class UnreadableBodyError(ValueError):
-    """The body is not what was asked for; the message is a few words for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,6 @@ def parse(body: bytes, metric: Metric) -> tuple[Series, ...]:
     Raises:
         UnreadableBodyError: There is none, or a line of it cannot be read.
     """
-    from prometheus_client.parser import text_string_to_metric_families
-
     wanted = re.compile(rb"^" + re.escape(metric.name.encode()) + rb"[{ \t][^\n]*", re.MULTILINE)
     lines = wanted.findall(body)
     if not lines:

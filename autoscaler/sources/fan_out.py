@@ -4,35 +4,42 @@ Why its own module: scraping and readiness probing need the same care. A round e
 the VMs do; a single VM has its own limit; so many requests run at once; an answer that grows too big is cut
 off. Whatever goes wrong with one VM is a value in its Answer and touches no other.
 
-Rules of this file: no meaning of bodies. Redirects are not followed and proxies not used: a VM that points
+Rules of this file: no meaning of bodies; whoever asks says what to make of one, which is done as each arrives,
+so that neither the bodies of a whole round are held nor their reading stalls the loop. Redirects are not followed and proxies not used: a VM that points
 elsewhere is not answering for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import aiohttp
+
+T = TypeVar("T")
 
 ADDRESS = "{address}"
 """Stands for a VM's private address in a URL template."""
 
 
+class UnreadableBodyError(ValueError):
+    """The body is not what was asked for; the message is a few words for a person."""
+
+
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[T]):
     """What came back from one VM.
 
     Attributes:
-        body: The body of a 2xx answer; empty where `error` is set.
+        value: What was made of the body of a 2xx answer; None where `error` is set.
         error: A few words, without the address; empty when all is well.
         at_s: When the body had come, by the stamp given to the FanOut; 0 without one.
     """
 
-    body: bytes = b""
+    value: T | None = None
     error: str = ""
     at_s: float = 0.0
 
@@ -67,20 +74,30 @@ class FanOut:
         self._stamp = stamp
         self._session: aiohttp.ClientSession | None = None
 
-    async def get_all(self, urls: Mapping[str, str]) -> dict[str, Answer]:
-        """GET each URL; one Answer per key, in the given order."""
+    async def get_all(self, urls: Mapping[str, str], make: Callable[[bytes], T]) -> dict[str, Answer[T]]:
+        """GET each URL.
+
+        Args:
+            urls: What to GET, by a key of the caller's.
+            make: Makes a value of a body, or raises UnreadableBodyError.
+
+        Returns:
+            One Answer per key, in the given order.
+        """
         if not urls:
             return {}
         session = self._open()
         turns = asyncio.Semaphore(self._limits.at_once)
-        tasks = {key: asyncio.ensure_future(self._get(session, turns, url)) for key, url in urls.items()}
+        tasks = {
+            key: asyncio.ensure_future(self._get(session, turns, url, make)) for key, url in urls.items()
+        }
         try:
             await asyncio.wait(tasks.values(), timeout=self._limits.deadline_s)
         finally:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-        late = Answer(error=f"no answer when the round ended after {self._limits.deadline_s:g} s")
+        late: Answer[T] = Answer(error=f"no answer when the round ended after {self._limits.deadline_s:g} s")
         return {key: late if task.cancelled() else task.result() for key, task in tasks.items()}
 
     async def close(self) -> None:
@@ -98,13 +115,19 @@ class FanOut:
             )
         return self._session
 
-    async def _get(self, session: aiohttp.ClientSession, turns: asyncio.Semaphore, url: str) -> Answer:
+    async def _get(
+        self, session: aiohttp.ClientSession, turns: asyncio.Semaphore, url: str, make: Callable[[bytes], T]
+    ) -> Answer[T]:
         async with turns:
             try:
                 async with session.get(url, allow_redirects=False) as response:
                     if not 200 <= response.status < 300:
                         return Answer(error=f"HTTP {response.status}")
-                    return await self._body(response)
+                    body = await self._body(response)
+                    at_s = self._stamp() if self._stamp else 0.0
+                    return Answer(make(body), at_s=at_s)
+            except UnreadableBodyError as error:
+                return Answer(error=str(error))
             except TimeoutError:
                 return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
             except aiohttp.ClientConnectorError as error:
@@ -114,16 +137,15 @@ class FanOut:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 return Answer(error=f"broken answer ({type(error).__name__})")
 
-    async def _body(self, response: aiohttp.ClientResponse) -> Answer:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts, size = [], 0
         async for part in response.content.iter_any():
             size += len(part)
             if size > self._limits.max_bytes:
-                with contextlib.suppress(aiohttp.ClientError):
-                    response.close()
-                return Answer(error=f"answer larger than {self._limits.max_bytes >> 20} MiB")
+                response.close()
+                raise UnreadableBodyError(f"answer larger than {self._limits.max_bytes >> 20} MiB")
             parts.append(part)
-        return Answer(b"".join(parts), at_s=self._stamp() if self._stamp else 0.0)
+        return b"".join(parts)
 
 
 def _plain_reason(error: OSError) -> str:

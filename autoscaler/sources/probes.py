@@ -30,7 +30,7 @@ class HttpProbe:
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
         """Ask all at once."""
         urls = {vm.id: self._url.replace(ADDRESS, url_host(vm.address)) for vm in vms if vm.address}
-        answers = await self._fan_out.get_all(urls)
+        answers = await self._fan_out.get_all(urls, len)
         return frozenset(vm_id for vm_id, answer in answers.items() if not answer.error)
 
     async def close(self) -> None:

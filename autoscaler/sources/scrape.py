@@ -19,11 +19,12 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
-from autoscaler.sources.exposition import Labels, Metric, Series, UnreadableBodyError, parse
-from autoscaler.sources.fan_out import ADDRESS, Answer, FanOut, Limits, summary, url_host
+from autoscaler.sources.exposition import Labels, Metric, Series, parse
+from autoscaler.sources.fan_out import ADDRESS, Answer, FanOut, Limits, UnreadableBodyError, summary, url_host
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
 FIRST = "first scrape (a rate takes two)"
+NO_ADDRESS: Answer[tuple[Series, ...]] = Answer(error="no address")
 MAX_WINDOW_S = 300.0
 """A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
 
@@ -82,12 +83,12 @@ class ScrapeSource:
         """
         places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
         urls = {key: self._url.replace(ADDRESS, url_host(place)) for key, place in places.items() if place}
-        answers = await self._fan_out.get_all(urls)
+        answers = await self._fan_out.get_all(urls, lambda body: parse(body, self._metric))
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
         ids, values, stamps, errors = [], [], [], {}
         for key, place in places.items():
             try:
-                value, stamp_s = self._reading(key, answers.get(key, Answer(error="no address")))
+                value, stamp_s = self._reading(key, answers.get(key, NO_ADDRESS))
             except UnreadableBodyError as error:
                 errors[place or key] = str(error)
                 continue
@@ -103,11 +104,11 @@ class ScrapeSource:
         """Release connections."""
         await self._fan_out.close()
 
-    def _reading(self, key: str, answer: Answer) -> tuple[float, float]:
+    def _reading(self, key: str, answer: Answer[tuple[Series, ...]]) -> tuple[float, float]:
         """Value and the end of its window."""
-        if answer.error:
+        series = answer.value
+        if series is None:
             raise UnreadableBodyError(answer.error)
-        series = parse(answer.body, self._metric)
         if self._type is MetricType.GAUGE:
             return math.fsum(one.value for one in series), _stamp(series, answer.at_s)
         return self._rate(key, series, answer.at_s), answer.at_s

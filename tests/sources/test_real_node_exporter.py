@@ -35,7 +35,7 @@ async def _address(unused_tcp_port):
     probe = FanOut(Limits(timeout_s=2.0))
     try:
         for _ in range(100):
-            if not (await probe.get_all({"": URL.replace("{address}", address)}))[""].error:
+            if not (await probe.get_all({"": URL.replace("{address}", address)}, len))[""].error:
                 break
             await clock.sleep_until(clock.monotonic() + 0.1)
         else:

@@ -303,7 +303,7 @@ async def test_a_cancelled_round_leaves_nothing_behind(web):
     fan_out = FanOut(Limits(timeout_s=20.0, deadline_s=20.0))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await fan_out.get_all({"a": web.url.replace("{address}", "hang")})
+            await fan_out.get_all({"a": web.url.replace("{address}", "hang")}, len)
     await fan_out.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in others if "_get" in repr(task.get_coro())]
