@@ -1,0 +1,104 @@
+"""`demo`: the real daemon against an embedded EC2, on a clock that runs faster.
+
+What is real: the daemon, its decisions, the journal, aiobotocore and the EC2 protocol to an endpoint in a
+process of its own. What is not: the VMs behind that endpoint, and the traffic. At the end the run is compared
+with two simpler ways to serve the same demand.
+
+Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment, seconds, set_up_logging
+
+
+def demo(
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Play this recording instead of a generated day (.csv, .csv.gz, .parquet).", metavar="FILE"
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="What its values are: count or gauge, if no manifest.csv beside it says."),
+    ] = None,
+    scale_to_vms: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Scale a recording so that its peak needs so many VMs.")
+    ] = 50,
+    begin_s: Annotated[
+        float | None,
+        typer.Option(
+            "--begin", parser=moment, help="Moment to begin at (generated day: 09:40).", metavar="TIME"
+        ),
+    ] = None,
+    end_s: Annotated[
+        float | None, typer.Option("--end", parser=moment, help="Moment to end at.", metavar="TIME")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Policy file (default: the example policies/web.yaml).", metavar="FILE"),
+    ] = None,
+    vms: Annotated[int, typer.Option(min=1, max=20_000, help="VMs that exist, stopped, at the start.")] = 60,
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=100_000, help="Seconds of the demo per second.")
+    ] = 120.0,
+    tick_s: Annotated[
+        float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="TIME")
+    ] = 10.0,
+    for_s: Annotated[
+        float | None,
+        typer.Option(
+            "--for", parser=seconds, help="End after this long of your time, as 40s.", metavar="TIME"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Leave timeline.csv, report.json and the journal here.", metavar="DIR")
+    ] = None,
+    faults: Annotated[
+        Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of traffic and cloud.")] = 1,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics and /healthz; 0 is any.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON at the end, no table.")
+    ] = False,
+) -> None:
+    """Watch a real daemon start and stop 60 VMs through the EC2 protocol as a crowd arrives."""
+    from autoscaler.cli.demo_run import DemoOptions, prepare, summarise
+    from autoscaler.cli.demo_run import run as run_demo
+    from autoscaler.cli.demo_screen import Screen, print_summary
+
+    set_up_logging("console", "error")
+    with errors_in_words("demo"):
+        options = DemoOptions(
+            trace=trace,
+            kind=kind,
+            scale_to_vms=scale_to_vms,
+            begin_s=begin_s,
+            end_s=end_s,
+            policy=policy,
+            vms=vms,
+            speed=speed,
+            tick_s=tick_s,
+            for_s=for_s,
+            out=out,
+            faults=faults,
+            seed=seed,
+            http_port=http_port,
+        )
+        prepared = prepare(options)
+        screen = Screen(prepared, quiet=as_json)
+        finished = asyncio.run(run_demo(prepared, screen))
+        report = summarise(finished, screen.progress)
+        if as_json:
+            typer.echo(json.dumps(report, indent=2))
+        else:
+            print_summary(report, prepared, finished)

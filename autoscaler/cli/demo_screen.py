@@ -1,0 +1,214 @@
+"""What the demo shows: a live table in a terminal, one line per change elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autoscaler.cli.demo_run import Finished, Prepared
+from autoscaler.daemon.loop import Daemon
+from autoscaler.ports import FleetTick, TickRecord
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_REASONS = 8
+
+
+class Screen:
+    """Looks on while the demo runs.
+
+    Args:
+        prepared: What is run.
+        quiet: Show nothing (a program reads the report).
+    """
+
+    def __init__(self, prepared: Prepared, *, quiet: bool) -> None:
+        self._prepared = prepared
+        self._console = Console(quiet=quiet, highlight=False)
+        self._errors = Console(stderr=True, quiet=quiet, highlight=False)
+        self._live: Live | None = None
+        self._history: deque[FleetTick] = deque(maxlen=max(self._console.width - 34, 20))
+        self._reasons: deque[tuple[float, str]] = deque(maxlen=_REASONS)
+        self._daemon: Daemon | None = None
+        self._peak = prepared.trace.peak_per_s
+        self._where = ""
+
+    def progress(self, text: str) -> None:
+        """Something that takes a moment has begun."""
+        self._errors.print(text, style="dim")
+
+    def begun(self, daemon: Daemon, url: str, endpoint: str) -> None:
+        """Show where everything is."""
+        self._daemon = daemon
+        p = self._prepared
+        self._where = f"endpoint {endpoint}   status {url}/api/v1/status   metrics {url}/metrics"
+        self._console.print(
+            f"{p.options.vms} VMs of fleet {p.policy.fleet} wait stopped behind an EC2 endpoint on {endpoint}"
+        )
+        self._console.print(
+            f"policy {p.policy_file}   traffic {p.trace.name}   {p.options.speed:g} times as fast"
+        )
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=8, transient=False)
+            self._live.start()
+
+    def ticked(self, record: TickRecord) -> None:
+        """Show a tick."""
+        row = record.fleets[0]
+        self._history.append(row)
+        if row.start or row.stop or row.provision:
+            self._reasons.append((record.at_s, row.sentence))
+            if self._live is None:
+                self._console.print(
+                    f"{_clock(record.at_s)}  {self._numbers(row)}  {row.sentence}", soft_wrap=True
+                )
+        if self._live is not None:
+            self._live.update(self._table(record, row))
+
+    def ended(self) -> None:
+        """Leave the last picture standing."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _numbers(self, row: FleetTick) -> str:
+        return (
+            f"demand {_work(row.demand):>6}/s  desired {row.desired:>2}  in service {row.in_service:>2}  "
+            f"starting {row.starting:>2}  warm {row.stopped:>2}  shortage {_work(row.shortage):>5}/s  "
+            f"cost {self._cost():.3f}"
+        )
+
+    def _cost(self) -> float:
+        return self._daemon.fleets.all[0].meter.total.money if self._daemon else 0.0
+
+    def _table(self, record: TickRecord, row: FleetTick) -> Group:
+        numbers = Table(box=None, pad_edge=False)
+        for name in (
+            "time",
+            "demand/s",
+            "95 % ahead",
+            "desired",
+            "in service",
+            "starting",
+            "warm",
+            "shortage/s",
+            "cost",
+        ):
+            numbers.add_column(name, justify="right")
+        short = row.shortage > 0
+        numbers.add_row(
+            _clock(record.at_s),
+            _work(row.demand),
+            _work(row.forecast_hi),
+            str(row.desired),
+            str(row.in_service),
+            str(row.starting),
+            f"{row.stopped} of {row.warm_target}",
+            Text(_work(row.shortage), style="bold red" if short else ""),
+            f"{self._cost():.3f}",
+        )
+        lines: list[Any] = [numbers, Text()]
+        top = max(self._peak, 1.0)
+        lines.append(Text.assemble("demand    ", (_bars([r.demand for r in self._history], top), "cyan")))
+        lines.append(Text.assemble("capacity  ", (_bars([r.capacity for r in self._history], top), "green")))
+        lines.append(Text())
+        lines += [Text(f"{_clock(at_s)}  {text}", overflow="fold") for at_s, text in self._reasons]
+        lines += [Text(), Text(f"{self._where}   Ctrl-C ends", style="dim")]
+        return Group(*lines)
+
+
+def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished) -> None:
+    """The run against its baselines, and where to look further."""
+    console = Console(highlight=False)
+    d = report["details"]
+    if not report["baselines"]:
+        console.print(
+            f"\nThe run was shorter than the {d['not_scored_s']:.0f} s in which the fleet comes up; nothing to compare."
+        )
+        return
+    table = Table(
+        title=f"\n{_span(d['span_s'])} of {d['trace']}, the first {d['not_scored_s']:.0f} s not scored",
+        title_justify="left",
+    )
+    table.add_column("")
+    for name in ("cost", "VM-hours in service", "unserved", "shortage", "episodes", "longest", "starts"):
+        table.add_column(name, justify="right")
+    rows = [(f"this policy ({d['policy_in_words']})", report["totals"]), *report["baselines"].items()]
+    for name, t in rows:
+        table.add_row(
+            name,
+            f"{t['cost']:.2f}",
+            f"{t['in_service_vm_s'] / 3600.0:.1f}",
+            _share(t["unserved_share"]),
+            _span(t["shortage_s"]),
+            str(t["episodes"]),
+            _span(t["longest_episode_s"]),
+            f"{t['starts']:.0f}",
+        )
+    console.print(table)
+    peak_cost = report["baselines"]["always on at peak"]["cost"]
+    if peak_cost > 0:
+        saved = 1.0 - report["totals"]["cost"] / peak_cost
+        console.print(
+            f"{saved:.0%} cheaper than always on at the peak, which had to know the peak beforehand."
+        )
+    calls = d["vms_by_call"]
+    console.print(
+        f"Through the EC2 protocol: {calls.get('StartInstances', 0)} VMs started in "
+        f"{d['calls'].get('StartInstances', 0)} calls, {calls.get('StopInstances', 0)} stopped in "
+        f"{d['calls'].get('StopInstances', 0)}, {d['calls'].get('DescribeInstances', 0)} listings."
+    )
+    off = d["bill_of_the_journal"] / d["bill_of_the_cloud"] - 1.0 if d["bill_of_the_cloud"] else math.nan
+    console.print(
+        f"The cloud's own bill: {d['bill_of_the_cloud']:.3f}; the journal's: {d['bill_of_the_journal']:.3f} ({off:+.2%})."
+    )
+    late = [r for r in d["recoveries"] if not r["within_limit"]]
+    console.print(
+        f"{len(d['recoveries'])} shortage episodes, {len(late)} of them ended later than "
+        f"{d['recovery_limit_s']:.0f} s after the last rise (signal age {d['signal_age_max_s']:.0f} s + "
+        f"start p95 {d['start_p95_s']:.0f} s + 2 ticks)."
+    )
+    if d["ticks_skipped"]:
+        console.print(
+            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed.",
+            style="yellow",
+        )
+    if finished.state_dir is not None:
+        fleet = prepared.policy.fleet
+        console.print(
+            f"Left in {finished.state_dir}: timeline.csv, report.json, journal. Ask it why: "
+            f"autoscaler explain {fleet} --state-dir {finished.state_dir}"
+        )
+
+
+def _bars(values: list[float], top: float) -> str:
+    def bar(value: float) -> str:
+        if math.isnan(value):
+            return "?"
+        return _BARS[min(round(value / top * (len(_BARS) - 1)), len(_BARS) - 1)]
+
+    return "".join(bar(v) for v in values)
+
+
+def _clock(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%a %H:%M:%S")
+
+
+def _work(value: float) -> str:
+    return "?" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _share(value: float) -> str:
+    return "?" if math.isnan(value) else f"{value:.3%}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,60 @@
+"""The command line: every command, and the one entry point.
+
+Exit codes of all commands: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage,
+130 interrupted. Programs read `--json`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Annotated
+
+import typer
+
+from autoscaler.cli import cloud, demo, inspect, policy, run
+
+app = typer.Typer(
+    name="autoscaler",
+    help="Starts and stops already provisioned VMs to meet demand, and says why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with `autoscaler demo`. Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.",
+)
+policies = typer.Typer(no_args_is_help=True, help="Look at policies.")
+
+app.command()(run.run)
+app.command()(demo.demo)
+app.command()(cloud.cloud)
+app.command()(policy.validate)
+policies.command("show")(policy.policy_show)
+policies.command("schema")(policy.policy_schema)
+app.add_typer(policies, name="policy")
+app.command()(inspect.status)
+app.command()(inspect.explain)
+
+
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show the version of the program and of what it runs on."""
+    from importlib.metadata import version as of
+
+    found = {
+        "autoscaler": of("vm-autoscaler"),
+        "python": platform.python_version(),
+        "numpy": of("numpy"),
+        "aiobotocore": of("aiobotocore"),
+        "botocore": of("botocore"),
+    }
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo("\n".join(f"{name} {number}" for name, number in found.items()))
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

@@ -1,0 +1,85 @@
+"""What all commands share: exit codes, errors in words, option types, log set-up.
+
+Rules of this file: nothing heavy is imported at the top, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import typer
+
+OK = 0
+FAILED = 1
+"""The command could not do what it was asked; the reason is on standard error."""
+USAGE = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def errors_in_words(command: str) -> Iterator[None]:
+    """End a command with one message and exit code 1 instead of a traceback."""
+    from autoscaler.errors import AutoscalerError
+
+    try:
+        yield
+    except AutoscalerError as error:
+        typer.echo(f"{command}: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        typer.echo(f"{command}: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def seconds(text: str | float) -> float:
+    """An option value such as 40s, 5m or 1h30m; numbers are an option's own default."""
+    from autoscaler.config.quantities import DURATION
+
+    if isinstance(text, int | float):
+        return float(text)
+    try:
+        value = DURATION.read(text)
+    except Exception:  # noqa: BLE001  the reader raises pydantic's own error; the user needs the form only
+        raise typer.BadParameter(f"{text!r} is not a duration; write for example 40s, 5m or 1h30m") from None
+    if not isinstance(value, float) or not value > 0:
+        raise typer.BadParameter(f"{text!r} is not longer than nothing")
+    return value
+
+
+def moment(text: str | float) -> float:
+    """An option value such as 1998-06-10T12:00Z or an epoch number: epoch seconds."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time; write for example 2026-03-01T12:00:00Z") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def set_up_logging(style: Literal["console", "json"], level: str) -> None:
+    """Send structlog's lines to standard error, for people or for programs."""
+    import structlog
+
+    last: Any = structlog.processors.JSONRenderer()
+    if style == "console":
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,119 @@
+"""`run`: the daemon itself, on the settings and the policies of this machine.
+
+Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoscaler.cli.output import FAILED, errors_in_words, seconds, set_up_logging
+
+if TYPE_CHECKING:
+    from autoscaler.config.loading import PolicySet
+    from autoscaler.providers.ec2.settings import Ec2Settings
+    from autoscaler.settings import Settings
+
+
+def run(
+    policies: Annotated[
+        Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz (setting http_port).")
+    ] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option("--for", parser=seconds, help="End after this long, for example 40s.", metavar="TIME"),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json (setting log_format).")] = None,
+) -> None:
+    """Run the daemon until it is told to stop; VMs in service then stay as they are.
+
+    Only fleets whose policy says `act: true` are touched; all others run in shadow.
+    """
+    from autoscaler.settings import load_settings
+
+    with errors_in_words("run"):
+        settings = load_settings(
+            policies=policies,
+            state_dir=state_dir,
+            http_port=http_port,
+            aws_endpoint_url=endpoint_url,
+            aws_region=region,
+            log_format=log_format,
+        )
+        set_up_logging(settings.log_format, settings.log_level)
+        loaded = _load(settings)
+        asyncio.run(_run(settings, loaded, for_s))
+
+
+def _load(settings: Settings) -> PolicySet:
+    """The usable policies; what is wrong with the others is said and does not stop these."""
+    from autoscaler.config.loading import load_policies
+
+    loaded = load_policies(settings.policies, settings.tick_s)
+    for problem in (*loaded.errors, *loaded.warnings):
+        typer.echo(str(problem), err=True)
+    if not loaded.policies:
+        typer.echo(f"run: no usable policy in {settings.policies}; see `autoscaler validate`", err=True)
+        raise typer.Exit(FAILED)
+    return loaded
+
+
+async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> None:
+    from autoscaler.clock import SystemClock
+    from autoscaler.daemon.lifecycle import Retention, run_to_the_end
+    from autoscaler.daemon.loop import Daemon, LoopSettings
+    from autoscaler.daemon.telemetry import Telemetry
+    from autoscaler.providers.ec2.provider import Ec2Provider
+    from autoscaler.store import SqliteJournal
+    from autoscaler.web.server import WebServer
+    from autoscaler.wiring import source_for, wire
+
+    clock = SystemClock()
+    journal = SqliteJournal(settings.state_dir)
+    provider = await Ec2Provider.open(_ec2(settings), clock)
+    wired = wire(
+        loaded.policies, provider, clock, lambda p: source_for(p, clock, loaded.files[p.fleet].parent)
+    )
+    daemon = Daemon(
+        clock,
+        wired.setups,
+        journal,
+        Telemetry(),
+        LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s),
+    )
+    retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
+    async with WebServer(daemon, settings.http_host, settings.http_port) as web:
+        daemon.telemetry.log.info("listening", text=f"{web.url} (/metrics /healthz /api/v1/status)")
+        await run_to_the_end(daemon, wired.closables, retention=retention, for_s=for_s)
+
+
+def _ec2(settings: Settings) -> Ec2Settings:
+    from autoscaler.errors import ConfigError
+    from autoscaler.providers.ec2.settings import Ec2Settings
+
+    if not settings.aws_region:
+        raise ConfigError(
+            "no AWS Region is set; name it with --region, AUTOSCALER_AWS_REGION or aws_region in autoscaler.toml"
+        )
+    secret = settings.aws_secret_access_key
+    return Ec2Settings(
+        region=settings.aws_region,
+        endpoint_url=settings.aws_endpoint_url,
+        profile=settings.aws_profile,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
