@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from urllib.parse import parse_qsl
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from autoscaler.clock import SystemClock
@@ -61,9 +62,14 @@ class ScriptedEc2:
     """Answers from `script[operation]` in order; the last answer repeats."""
 
     def __init__(self):
+        self.url = ""
+        self._ends = asyncio.Event()
+        self.reset()
+
+    def reset(self):
+        self.release()
         self.script = {}
         self.requests = defaultdict(list)
-        self.url = ""
         self.hanging = asyncio.Event()
         self._ends = asyncio.Event()
 
@@ -93,8 +99,8 @@ class ScriptedEc2:
         return web.Response(status=status, text=body, content_type=kind)
 
 
-@pytest.fixture(name="ec2")
-async def _ec2():
+@pytest_asyncio.fixture(name="_scripted", scope="module", loop_scope="module")
+async def _scripted_ec2():
     scripted = ScriptedEc2()
     app = web.Application()
     app.router.add_post("/", scripted.handle)
@@ -109,21 +115,34 @@ async def _ec2():
     await runner.cleanup()
 
 
-@pytest.fixture(name="open_provider")
+@pytest.fixture(name="ec2")
+def _ec2(_scripted):
+    _scripted.reset()
+    return _scripted
+
+
+async def opened(url, **settings):
+    keys = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
+    made = Ec2Settings(region="eu-central-1", endpoint_url=url, **keys, **settings)
+    return await Ec2Provider.open(made, SystemClock())
+
+
+@pytest_asyncio.fixture(name="provider", scope="module", loop_scope="module")
+async def _provider(_scripted):
+    """One for all tests of a module: opening costs a third of a second."""
+    async with await opened(_scripted.url) as provider:
+        yield provider
+
+
+@pytest_asyncio.fixture(name="open_provider", loop_scope="module")
 async def _open_provider():
+    """A new one, for tests that need settings or a past of their own."""
     async with AsyncExitStack() as stack:
 
         async def open_provider(url, **settings):
-            keys = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
-            made = Ec2Settings(region="eu-central-1", endpoint_url=url, **keys, **settings)
-            return await stack.enter_async_context(await Ec2Provider.open(made, SystemClock()))
+            return await stack.enter_async_context(await opened(url, **settings))
 
         yield open_provider
-
-
-@pytest.fixture(name="provider")
-async def _provider(ec2, open_provider):
-    return await open_provider(ec2.url)
 
 
 @pytest.fixture(name="say")

@@ -3,18 +3,15 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import structlog
 
-from autoscaler.clock import SystemClock
-from autoscaler.errors import ConfigError, ProviderError
+from autoscaler.errors import ProviderError
 from autoscaler.ports import OutcomeKind, ProvisionSpec
 from autoscaler.providers.ec2.listing import FIRST_PAGE
-from autoscaler.providers.ec2.provider import Ec2Provider
-from autoscaler.providers.ec2.settings import Ec2Settings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HTML = "<html><body><b>Service Unavailable</b></body></html>"
 
@@ -184,7 +181,8 @@ async def test_a_listing_given_up_half_way_does_not_disturb_the_next(ec2, provid
     assert [each.id for each in fresh.vms] == [say.vm_id(4), say.vm_id(5)]
 
 
-async def test_after_a_big_listing_all_pages_go_to_the_listing_process(ec2, provider, say):
+async def test_after_a_big_listing_all_pages_go_to_the_listing_process(ec2, open_provider, say):
+    provider = await open_provider(ec2.url)
     big = [say.page(range(FIRST_PAGE), "a"), say.page(range(FIRST_PAGE, FIRST_PAGE + 1))]
     ec2.script["DescribeInstances"] = [*big, say.page(range(3)), say.page(range(3))]
     assert [len((await provider.list_vms()).vms) for _ in range(3)] == [FIRST_PAGE + 1, 3, 3]
@@ -209,51 +207,3 @@ async def test_close_ends_the_listing_process(ec2, open_provider, say):
     assert provider.listing_pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-def test_the_listing_process_ends_with_its_parent():
-    command = [sys.executable, "-m", "autoscaler.providers.ec2.lister"]
-    settings = b'{"region": "eu-central-1", "access_key_id": "a", "secret_access_key": "b"}\n'
-    ended = subprocess.run(command, input=settings, capture_output=True, timeout=30, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b'{"ready":true}\n', b"")
-
-
-async def test_an_unknown_profile_is_a_sentence():
-    with pytest.raises(ConfigError, match="no-such-profile"):
-        await Ec2Provider.open(Ec2Settings("eu-central-1", profile="no-such-profile"), SystemClock())
-
-
-async def test_a_malformed_endpoint_is_a_sentence():
-    settings = Ec2Settings("eu-central-1", "not a url", access_key_id="a", secret_access_key="b")
-    with pytest.raises(ConfigError, match="not a url"):
-        await Ec2Provider.open(settings, SystemClock())
-
-
-async def test_a_machine_without_credentials_is_told_so(monkeypatch, tmp_path):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="no credentials found"):
-        await Ec2Provider.open(Ec2Settings("eu-central-1"), SystemClock())
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"region": ""},
-        {"access_key_id": "a"},
-        {"access_key_id": "a", "secret_access_key": "b", "profile": "p"},
-        {"call_deadline_s": 0},
-        {"read_timeout_s": float("nan")},
-    ],
-)
-def test_settings_that_contradict_themselves_are_refused(wrong):
-    with pytest.raises(ConfigError, match="EC2 settings"):
-        Ec2Settings(**{"region": "eu-central-1", **wrong})
-
-
-def test_secrets_do_not_show():
-    settings = Ec2Settings("eu-central-1", access_key_id="AKIDEXAMPLE", secret_access_key="hush")
-    assert "hush" not in repr(settings)

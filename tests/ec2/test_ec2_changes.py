@@ -7,6 +7,8 @@ from autoscaler.ports import OutcomeKind, ProvisionSpec, VmState
 from autoscaler.providers.ec2.classify import BATCH_REFUSED, NOT_IN_REPLY
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CHANGE_ERRORS = [
     (500, "InsufficientInstanceCapacity", OutcomeKind.NO_CAPACITY),
     (400, "VcpuLimitExceeded", OutcomeKind.NO_CAPACITY),

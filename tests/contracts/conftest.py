@@ -1,0 +1,186 @@
+"""The clouds that the provider contract is held against, each with what it cannot show and why.
+
+`memory` is the world without HTTP, `endpoint` the same kind of world behind the EC2 protocol in its own
+process, `moto` another team's EC2. Each lives for one module and one event loop; tests keep apart by fleet.
+"""
+
+import itertools
+from contextlib import AsyncExitStack
+from typing import ClassVar
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiobotocore.session import get_session
+from moto.server import ThreadedMotoServer
+
+from autoscaler.clock import ScaledClock, SystemClock
+from autoscaler.cloud.endpoint_process import EndpointProcess
+from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, parse_fault, place_fleet
+from autoscaler.cloud.vms import State
+from autoscaler.ports import FLEET_TAG
+from autoscaler.providers.ec2.provider import Ec2Provider
+from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.memory import MemoryProvider
+
+REGION = "us-east-1"
+KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
+SPEED = 200.0
+ORIGIN_S = 1_795_514_400.0
+POLLS = 200
+MOTO_IMAGE = "ami-12c6146b"  # one of those it knows from the start
+
+
+class Cloud:
+    """One provider and the means to prepare what it talks to.
+
+    `lacks` maps what this cloud cannot show to the reason.
+    """
+
+    lacks: ClassVar[dict[str, str]] = {}
+
+    def __init__(self):
+        self.clock = ScaledClock(ORIGIN_S, SPEED)
+        self.provider = None
+        self.stack = AsyncExitStack()
+        self._fleets = itertools.count(1)
+
+    def new_fleet(self):
+        return f"fleet-{next(self._fleets)}"
+
+    def needs(self, *abilities):
+        for ability in abilities:
+            if ability in self.lacks:
+                pytest.skip(f"{type(self).__name__}: {self.lacks[ability]}")
+
+    async def vms(self):
+        listing = await self.provider.list_vms()
+        assert listing.complete, listing.error
+        return {vm.id: vm for vm in listing.vms}
+
+    async def states(self, ids):
+        vms = await self.vms()
+        return [vms[each].state if each in vms else None for each in ids]
+
+    async def until(self, reached):
+        """Poll, a few seconds of the cloud's time apart, until an awaitable condition holds."""
+        for _ in range(POLLS):
+            if await reached():
+                return
+            await self.clock.sleep_until(self.clock.monotonic() + 5)
+        pytest.fail(f"not reached after {POLLS} polls")
+
+    async def until_all(self, ids, state):
+        async def reached():
+            return await self.states(ids) == [state] * len(ids)
+
+        await self.until(reached)
+
+    async def close(self):
+        await self.stack.aclose()
+
+    @property
+    def _setup(self):
+        clock = ClockSetup(SPEED, ORIGIN_S, self.clock.origin_monotonic_s)
+        return CloudSetup(region=REGION, clock=clock, api_limits=False)
+
+
+class Memory(Cloud):
+    async def open(self):
+        self.world = self._setup.world(self.clock.now())
+        self.provider = MemoryProvider(self.world, self.clock)
+
+    async def seed(self, fleet, count, state="stopped", tags=None):
+        return place_fleet(
+            self.world, self.clock.now(), FleetSetup(fleet, count, State(state), tags=tags or {})
+        )
+
+    async def fault(self, kind, **fields):
+        self.world.add_fault(parse_fault({"kind": kind, **fields}, "fault"))
+
+    async def age_s(self):
+        return self.clock.now() - self.world.start_s
+
+
+class Endpoint(Cloud):
+    async def open(self):
+        process = await self.stack.enter_async_context(EndpointProcess(self._setup))
+        self.http = await self.stack.enter_async_context(aiohttp.ClientSession(process.url))
+        settings = Ec2Settings(REGION, process.url, **KEYS)
+        self.provider = await self.stack.enter_async_context(await Ec2Provider.open(settings, self.clock))
+
+    async def _post(self, path, body):
+        async with self.http.post(path, json=body) as response:
+            answer = await response.json()
+            assert response.status == 200, answer
+            return answer
+
+    async def seed(self, fleet, count, state="stopped", tags=None):
+        body = {"fleet": fleet, "count": count, "state": state, "tags": tags or {}}
+        return (await self._post("/_world/provision", body))["ids"]
+
+    async def fault(self, kind, **fields):
+        await self._post("/_world/faults", {"kind": kind, **fields})
+
+    async def age_s(self):
+        async with self.http.get("/_world/state") as response:
+            state = await response.json()
+            return state["at_s"] - state["start_s"]
+
+
+class Moto(Cloud):
+    lacks: ClassVar[dict[str, str]] = {
+        "faults": "it has no capacity errors, throttling or slow states to switch on",
+        "tokens": "it makes new instances for a client token it has seen",
+        "terminated": "it starts terminated instances",
+        "tags of absent VMs": "it accepts tags for instances that do not exist",
+        "templates by id": "it answers 500 for a launch template id that does not exist",
+        "checks": "its status checks are ok at once, whatever the instance does",
+    }
+
+    async def open(self):
+        self.clock = SystemClock()
+        self.templates = set()
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        self.stack.callback(server.stop)
+        host, port = server.get_host_and_port()
+        settings = Ec2Settings(REGION, f"http://{host}:{port}", **KEYS)
+        names = {f"aws_{name}": value for name, value in KEYS.items()}
+        plain = get_session().create_client(
+            "ec2", region_name=REGION, endpoint_url=settings.endpoint_url, **names
+        )
+        self.client = await self.stack.enter_async_context(plain)
+        self.provider = await self.stack.enter_async_context(await Ec2Provider.open(settings, self.clock))
+
+    async def seed(self, fleet, count, state="stopped", tags=None):
+        every = {"Name": fleet, **(tags or {}), **({FLEET_TAG: fleet} if fleet else {})}
+        data = {"ImageId": MOTO_IMAGE, "InstanceType": "m7i.large"}
+        made = await self.client.run_instances(
+            MinCount=count,
+            MaxCount=count,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": k, "Value": v} for k, v in every.items()]}
+            ],
+            **data,
+        )
+        ids = [each["InstanceId"] for each in made["Instances"]]
+        if state == "stopped":
+            await self.client.stop_instances(InstanceIds=ids)
+        if fleet and fleet not in self.templates:
+            self.templates.add(fleet)
+            await self.client.create_launch_template(LaunchTemplateName=fleet, LaunchTemplateData=data)
+        return ids
+
+
+CLOUDS = {"memory": Memory, "endpoint": Endpoint, "moto": Moto}
+
+
+@pytest_asyncio.fixture(name="cloud", scope="module", loop_scope="module", params=CLOUDS)
+async def _cloud(request):
+    cloud = CLOUDS[request.param]()
+    try:
+        await cloud.open()
+        yield cloud
+    finally:
+        await cloud.close()

@@ -1,0 +1,355 @@
+"""Every sentence of `ports.Provider`, on every provider that changes VMs."""
+
+import math
+
+import pytest
+
+from autoscaler.errors import InvariantError
+from autoscaler.ports import BATCH_REFUSED, FLEET_TAG, OutcomeKind, Provider, ProvisionSpec, VmState
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ABSENT = "i-0fedcba9876543210"
+
+
+def kinds(outcomes):
+    return [each.kind for each in outcomes]
+
+
+def accepted(outcomes):
+    return kinds(outcomes) == [OutcomeKind.ACCEPTED] * len(outcomes)
+
+
+# ── listing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_listing_shows_what_was_made(cloud):
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 3, tags={"team": "shop"})
+    vms = await cloud.vms()
+    for each in ids:
+        vm = vms[each]
+        assert (vm.id, vm.fleet, vm.state, vm.vm_type) == (each, fleet, VmState.STOPPED, "m7i.large")
+        assert vm.zone.startswith("us-east-1")
+        assert vm.image.startswith("ami-")
+        assert vm.address is None or vm.address.count(".") == 3
+        assert math.isfinite(vm.launched_at_s)
+        assert dict(vm.tags) == {"Name": fleet, "team": "shop", FLEET_TAG: fleet}
+
+
+async def test_only_vms_with_the_ownership_tag_are_seen(cloud):
+    strangers = await cloud.seed("", 2)
+    owned = await cloud.seed(cloud.new_fleet(), 1)
+    vms = await cloud.vms()
+    assert set(owned) <= vms.keys()
+    assert not set(strangers) & vms.keys()
+
+
+async def test_a_listing_is_dated_by_the_clock_and_names_each_vm_once(cloud):
+    await cloud.seed(cloud.new_fleet(), 2)
+    before_s = cloud.clock.now()
+    listing = await cloud.provider.list_vms()
+    assert before_s <= listing.requested_at_s <= listing.received_at_s <= cloud.clock.now()
+    assert listing.complete
+    assert listing.error == ""
+    assert len({vm.id for vm in listing.vms}) == len(listing.vms)
+
+
+async def test_a_start_dates_the_launch_anew(cloud):
+    cloud.needs("faults")  # and with them a clock that tells two launches apart
+    ids = await cloud.seed(cloud.new_fleet(), 1)
+    first = (await cloud.vms())[ids[0]].launched_at_s
+    await cloud.clock.sleep_until(cloud.clock.monotonic() + 5)
+    await cloud.provider.start(ids)
+    again = (await cloud.vms())[ids[0]].launched_at_s
+    assert first + 4 <= again <= cloud.clock.now()
+
+
+async def test_a_failed_listing_is_a_value(cloud):
+    cloud.needs("faults")
+    now_s = await cloud.age_s()
+    await cloud.fault(
+        "api_error",
+        actions=["DescribeInstances"],
+        code="UnauthorizedOperation",
+        start_s=now_s,
+        end_s=now_s + 200,
+    )
+    listing = await cloud.provider.list_vms()
+    assert not listing.complete
+    assert "UnauthorizedOperation" in listing.error
+
+    async def healed():
+        return (await cloud.provider.list_vms()).complete
+
+    await cloud.until(healed)
+
+
+# ── start and stop ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_start_and_stop_there_and_back(cloud):
+    ids = await cloud.seed(cloud.new_fleet(), 3)
+    started = await cloud.provider.start(ids)
+    assert [each.vm_id for each in started] == list(ids)
+    assert accepted(started)
+    assert {each.previous_state for each in started} == {VmState.STOPPED}
+    assert {each.code for each in started} == {""}
+    await cloud.until_all(ids, VmState.RUNNING)
+    stopped = await cloud.provider.stop(ids)
+    assert [each.vm_id for each in stopped] == list(ids)
+    assert accepted(stopped)
+    assert {each.previous_state for each in stopped} == {VmState.RUNNING}
+    await cloud.until_all(ids, VmState.STOPPED)
+
+
+async def test_outcomes_are_in_the_order_asked(cloud):
+    ids = await cloud.seed(cloud.new_fleet(), 4)
+    asked = [ids[2], ids[0], ids[3], ids[1], ids[0]]
+    for call in (cloud.provider.start, lambda vm_ids: cloud.provider.tag(vm_ids, {"a": "b"})):
+        assert [each.vm_id for each in await call(asked)] == asked
+
+
+async def test_starting_a_running_vm_is_accepted_and_seen_for_what_it_is(cloud):
+    ids = await cloud.seed(cloud.new_fleet(), 2, "running")
+    again = await cloud.provider.start(ids)
+    assert accepted(again)
+    assert {each.previous_state for each in again} == {VmState.RUNNING}
+    assert await cloud.states(ids) == [VmState.RUNNING] * 2
+
+
+async def test_stopping_a_stopped_vm_is_accepted_and_seen_for_what_it_is(cloud):
+    ids = await cloud.seed(cloud.new_fleet(), 2)
+    again = await cloud.provider.stop(ids)
+    assert accepted(again)
+    assert {each.previous_state for each in again} == {VmState.STOPPED}
+
+
+@pytest.mark.parametrize("verb", ["start", "terminate", "tag"])
+async def test_a_batch_with_an_absent_vm_changes_none(cloud, verb):
+    if verb == "tag":
+        cloud.needs("tags of absent VMs")
+    good = await cloud.seed(cloud.new_fleet(), 2)
+    calls = {
+        "start": cloud.provider.start,
+        "terminate": cloud.provider.terminate,
+        "tag": lambda vm_ids: cloud.provider.tag(vm_ids, {"new": "tag"}),
+    }
+    outcomes = await calls[verb]([good[0], ABSENT, good[1]])
+    assert kinds(outcomes) == [OutcomeKind.REFUSED] * 3
+    assert outcomes[1].code == "InvalidInstanceID.NotFound"
+    assert {outcomes[0].code, outcomes[2].code} in ({BATCH_REFUSED}, {"InvalidInstanceID.NotFound"})
+    assert all(each.message for each in outcomes)
+    vms = await cloud.vms()
+    assert [vms[each].state for each in good] == [VmState.STOPPED] * 2
+    assert not any("new" in vms[each].tags for each in good)
+    assert accepted(await calls[verb]([each.vm_id for each in outcomes if each.code == BATCH_REFUSED]))
+
+
+async def test_a_malformed_id_is_refused(cloud):
+    outcomes = await cloud.provider.start(["i-not-an-id"])
+    assert kinds(outcomes) == [OutcomeKind.REFUSED]
+
+
+async def test_a_pending_vm_cannot_be_stopped_and_holds_no_other_up(cloud):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    pending, running = (await cloud.seed(fleet, 1))[0], (await cloud.seed(fleet, 1, "running"))[0]
+    await cloud.fault("stuck_pending", vm_ids=[pending])
+    assert accepted(await cloud.provider.start([pending]))
+    assert await cloud.states([pending]) == [VmState.PENDING]
+    outcomes = await cloud.provider.stop([running, pending])
+    assert kinds(outcomes) == [OutcomeKind.REFUSED] * 2
+    assert [each.code for each in outcomes] == [BATCH_REFUSED, "IncorrectInstanceState"]
+    assert await cloud.states([running]) == [VmState.RUNNING]
+
+
+async def test_a_stopping_vm_cannot_be_started(cloud):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 1, "running")
+    await cloud.fault("stuck_stopping", fleet=fleet)
+    assert accepted(await cloud.provider.stop(ids))
+    (outcome,) = await cloud.provider.start(ids)
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, "IncorrectInstanceState")
+
+
+async def test_a_start_that_falls_back_says_why_in_the_listing(cloud):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 1)
+    await cloud.fault("fall_back", fleet=fleet, delay_s=2)
+    assert accepted(await cloud.provider.start(ids))
+
+    async def fell_back():
+        vm = (await cloud.vms())[ids[0]]
+        return (vm.state, vm.state_reason) == (VmState.STOPPED, "Server.InsufficientInstanceCapacity")
+
+    await cloud.until(fell_back)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "outcome"),
+    [
+        ("no_capacity", "", OutcomeKind.NO_CAPACITY),
+        ("no_capacity", "VcpuLimitExceeded", OutcomeKind.NO_CAPACITY),
+        ("throttle", "", OutcomeKind.THROTTLED),
+        ("api_error", "InternalError", OutcomeKind.UNKNOWN),
+        ("api_error", "Unavailable", OutcomeKind.UNKNOWN),
+        ("api_error", "UnauthorizedOperation", OutcomeKind.DENIED),
+        ("api_error", "RequestExpired", OutcomeKind.DENIED),
+        ("api_error", "UnsupportedOperation", OutcomeKind.REFUSED),
+    ],
+)
+async def test_what_a_failed_start_and_a_failed_provision_are_called(cloud, kind, code, outcome):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 2)
+    actions = {} if kind == "no_capacity" else {"actions": ["StartInstances", "RunInstances"]}
+    await cloud.fault(kind, fleet=fleet, **actions, **({"code": code} if code else {}))
+    started = await cloud.provider.start(ids)
+    assert [(each.vm_id, each.kind) for each in started] == [(each, outcome) for each in ids]
+    made = await cloud.provider.provision(ProvisionSpec(fleet, fleet), 2, fleet)
+    assert [(each.vm_id, each.kind) for each in made] == [("", outcome)]
+    assert all(each.code and each.message for each in (*started, *made))
+    vms = await cloud.vms()
+    assert {vm.id: vm.state for vm in vms.values() if vm.fleet == fleet} == dict.fromkeys(
+        ids, VmState.STOPPED
+    )
+
+
+async def test_a_lost_reply_is_unknown_and_a_listing_settles_it(cloud):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 2)
+    await cloud.fault("lost_reply", fleet=fleet, actions=["StartInstances"])
+    assert kinds(await cloud.provider.start(ids)) == [OutcomeKind.UNKNOWN] * 2
+    await cloud.until_all(ids, VmState.RUNNING)
+
+
+# ── provision, terminate, tag ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_provision_makes_owned_vms(cloud):
+    fleet = cloud.new_fleet()
+    seeds = await cloud.seed(fleet, 1)
+    spec = ProvisionSpec(fleet, fleet, version="$Latest", vm_type="m7i.xlarge", tags={"team": "shop"})
+    outcomes = await cloud.provider.provision(spec, 3, f"token {fleet}")
+    ids = [each.vm_id for each in outcomes]
+    assert accepted(outcomes)
+    assert len(set(ids)) == 3
+    await cloud.until_all(ids, VmState.RUNNING)
+    vms = await cloud.vms()
+    assert {vm.id for vm in vms.values() if vm.fleet == fleet} == {*seeds, *ids}
+    for each in ids:
+        assert vms[each].vm_type == "m7i.xlarge"
+        assert vms[each].image == vms[seeds[0]].image
+        own = {key: value for key, value in vms[each].tags.items() if not key.startswith("aws:")}
+        assert own == {"Name": fleet, "team": "shop", FLEET_TAG: fleet}
+
+
+async def test_the_same_token_never_creates_twice(cloud):
+    cloud.needs("tokens")
+    fleet = cloud.new_fleet()
+    await cloud.seed(fleet, 1)
+    spec = ProvisionSpec(fleet, fleet)
+    first = await cloud.provider.provision(spec, 2, f"token {fleet}")
+    again = await cloud.provider.provision(spec, 2, f"token {fleet}")
+    assert {each.vm_id for each in again} == {each.vm_id for each in first}
+    assert accepted(again)
+    (other,) = await cloud.provider.provision(spec, 3, f"token {fleet}")
+    assert (other.vm_id, other.kind, other.code) == ("", OutcomeKind.REFUSED, "IdempotentParameterMismatch")
+    assert sum(vm.fleet == fleet for vm in (await cloud.vms()).values()) == 3
+
+
+async def test_a_lost_reply_to_a_provision_is_found_again_by_its_token(cloud):
+    cloud.needs("faults", "tokens")
+    fleet = cloud.new_fleet()
+    await cloud.seed(fleet, 1)
+    now_s = await cloud.age_s()
+    window = {"start_s": now_s, "end_s": now_s + 200}
+    await cloud.fault("lost_reply", fleet=fleet, actions=["RunInstances"], **window)
+    spec = ProvisionSpec(fleet, fleet)
+    assert kinds(await cloud.provider.provision(spec, 2, f"token {fleet}")) == [OutcomeKind.UNKNOWN]
+
+    async def settled():
+        return accepted(await cloud.provider.provision(spec, 2, f"token {fleet}"))
+
+    await cloud.until(settled)
+    assert sum(vm.fleet == fleet for vm in (await cloud.vms()).values()) == 3
+
+
+@pytest.mark.parametrize("template", ["no-such-template", "lt-0fedcba9876543210"])
+async def test_a_provision_from_nowhere_is_refused_once(cloud, template):
+    if template.startswith("lt-"):
+        cloud.needs("templates by id")
+    fleet = cloud.new_fleet()
+    outcomes = await cloud.provider.provision(ProvisionSpec(fleet, template), 2, f"token {fleet}")
+    assert [(each.vm_id, each.kind) for each in outcomes] == [("", OutcomeKind.REFUSED)]
+
+
+@pytest.mark.parametrize(("count", "token"), [(0, "token"), (1, "")])
+async def test_a_provision_of_nothing_or_without_a_token_is_a_bug(cloud, count, token):
+    with pytest.raises(InvariantError):
+        await cloud.provider.provision(ProvisionSpec("fleet", "template"), count, token)
+
+
+async def test_a_terminated_vm_is_gone_for_good(cloud):
+    ids = await cloud.seed(cloud.new_fleet(), 2)
+    outcomes = await cloud.provider.terminate(ids)
+    assert [each.vm_id for each in outcomes] == list(ids)
+    assert accepted(outcomes)
+    assert {each.previous_state for each in outcomes} == {VmState.STOPPED}
+    assert set(await cloud.states(ids)) <= {VmState.TERMINATED, None}
+    cloud.needs("terminated")
+    assert kinds(await cloud.provider.start(ids)) == [OutcomeKind.REFUSED] * 2
+
+
+async def test_tags_are_written_and_overwritten(cloud):
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 2, tags={"team": "shop"})
+    outcomes = await cloud.provider.tag(ids, {"team": "cart", "hands off": "until Monday"})
+    assert [each.vm_id for each in outcomes] == list(ids)
+    assert accepted(outcomes)
+    wanted = {"Name": fleet, FLEET_TAG: fleet, "team": "cart", "hands off": "until Monday"}
+    vms = await cloud.vms()
+    assert [dict(vms[each].tags) for each in ids] == [wanted] * 2
+
+
+# ── the rest ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_checked_names_running_vms_only(cloud):
+    fleet = cloud.new_fleet()
+    running, stopped = await cloud.seed(fleet, 2, "running"), await cloud.seed(fleet, 1)
+    assert await cloud.provider.checked([*running, *stopped]) == set(running)
+    assert await cloud.provider.checked([*running, ABSENT]) == set(running)
+    assert await cloud.provider.checked([ABSENT]) == frozenset()
+
+
+async def test_checked_waits_for_the_guest(cloud):
+    cloud.needs("checks", "faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 2)
+    await cloud.fault("unready", vm_ids=[ids[0]])
+    await cloud.provider.start(ids)
+    await cloud.until_all(ids, VmState.RUNNING)
+
+    async def second_is_ready():
+        return await cloud.provider.checked(ids) == {ids[1]}
+
+    await cloud.until(second_is_ready)
+
+
+async def test_nothing_asked_is_nothing_done(cloud):
+    provider = cloud.provider
+    assert await provider.start([]) == await provider.stop([]) == await provider.terminate([]) == ()
+    assert await provider.tag([], {"a": "b"}) == ()
+    assert await provider.checked([]) == frozenset()
+
+
+async def test_it_is_a_provider(cloud):
+    provider: Provider = cloud.provider
+    methods = [name for name, member in vars(Provider).items() if callable(member) and name[0] != "_"]
+    assert "list_vms" in methods
+    assert all(callable(getattr(provider, name)) for name in methods)
