@@ -172,6 +172,8 @@ def read_tag_specifications(form: Form, resource: str) -> dict[str, str]:
         kind = member.text("ResourceType")
         found = read_tags(member)
         member.finish()
+        if not found:
+            raise invalid("A tag specification must have at least one tag")
         if kind == resource:
             tags |= found
     return tags
