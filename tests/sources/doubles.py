@@ -32,6 +32,7 @@ def vm(vm_id, address=None, launched_at_s=0.0) -> Vm:
     return Vm(vm_id, "web", VmState.RUNNING, "m7i.large", "az1", address, launched_at_s, "img")
 
 
+BOMB = gzip.compress(bytes(8 << 20), 1)
 HTML = "<!DOCTYPE html><html><body>Welcome to nginx! requests_total 5</body></html>"
 
 
@@ -81,7 +82,7 @@ class VmsOverHttp:
             case "huge":
                 return web.Response(body=b"x" * (10 << 20))
             case "bomb":
-                return web.Response(body=gzip.compress(bytes(50 << 20)), headers={"Content-Encoding": "gzip"})
+                return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
             case "broken-gzip":
                 return web.Response(body=b"not gzip", headers={"Content-Encoding": "gzip"})
             case "cut":

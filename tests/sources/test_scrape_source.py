@@ -16,7 +16,7 @@ from autoscaler.sources.fan_out import FanOut, Limits, summary
 from autoscaler.sources.scrape import MAX_WINDOW_S, MetricType, ScrapeSource
 from tests.sources.doubles import ManualClock, VmsOverHttp, vm
 
-LIMITS = Limits(timeout_s=0.5, deadline_s=5.0, at_once=8)
+LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
 REQUESTS = Metric("requests_total", {"code": "200"})
 
 
@@ -205,7 +205,7 @@ BAD = {
     "bomb": "answer larger than 4 MiB",
     "broken-gzip": "broken answer",
     "cut": "broken answer",
-    "hang": "no answer within 0.5 s",
+    "hang": "no answer within 1 s",
     "moved": "HTTP 302",
     "error": "HTTP 500",
 }
