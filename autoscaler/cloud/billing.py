@@ -113,19 +113,21 @@ class Meter:
     def bill_of(self, vm: int, now_s: float) -> Bill:
         """One VM's bill, while it is listed."""
         account = self._accounts[vm]
-        return self._sum([(account.running_s(now_s), account.storage_s(now_s), account.starts)])
+        return self._sum([_row(account, now_s)])
 
-    def fleets(self) -> tuple[str, ...]:
-        """All fleets that ever owned a VM, sorted; the empty name stands for VMs without the ownership tag."""
-        return tuple(sorted({a.fleet for a in self._accounts.values()} | set(self._closed)))
+    def bills(self, now_s: float) -> dict[str, Bill]:
+        """The bill of every fleet that ever owned a VM, by name in order.
+
+        The empty name stands for VMs without the ownership tag.
+        """
+        rows = {fleet: [(closed[0], closed[1], int(closed[2]))] for fleet, closed in self._closed.items()}
+        for account in self._accounts.values():
+            rows.setdefault(account.fleet, []).append(_row(account, now_s))
+        return {fleet: self._sum(rows[fleet]) for fleet in sorted(rows)}
 
     def bill(self, now_s: float, fleet: str | None = None) -> Bill:
         """Bill of one fleet, or of all."""
-        rows = [
-            (a.running_s(now_s), a.storage_s(now_s), a.starts)
-            for a in self._accounts.values()
-            if fleet is None or a.fleet == fleet
-        ]
+        rows = [_row(a, now_s) for a in self._accounts.values() if fleet is None or a.fleet == fleet]
         rows += [
             (c[0], c[1], int(c[2])) for name, c in self._closed.items() if fleet is None or name == fleet
         ]
@@ -145,3 +147,7 @@ class Meter:
             + starts * prices.per_start
         )
         return Bill(running_s, storage_s, starts, money)
+
+
+def _row(account: Account, now_s: float) -> tuple[float, float, int]:
+    return account.running_s(now_s), account.storage_s(now_s), account.starts

@@ -223,7 +223,6 @@ class Actions:
 
     def _describe_templates(self, now_s: float, form: Form) -> str:
         ids, names = form.texts("LaunchTemplateId"), form.texts("LaunchTemplateName")
-        form.flag("DryRun")
         form.finish()
         book = self._world.templates
 
@@ -238,7 +237,6 @@ class Actions:
     def _describe_template_versions(self, now_s: float, form: Form) -> str:
         template_id, name = form.text("LaunchTemplateId"), form.text("LaunchTemplateName")
         wanted = form.texts("LaunchTemplateVersion")
-        form.flag("DryRun")
         form.finish()
 
         def find() -> str:

@@ -118,8 +118,8 @@ class Form:
     def texts(self, name: str) -> list[str]:
         """The strings of a numbered list, in order of their numbers."""
         tree = self.branch(name)._tree  # noqa: SLF001 -- its own kind
-        values = [tree[key] for key in self._ordered(name, tree)]
-        return [value for value in values if isinstance(value, str)]
+        below = Form(tree, f"{self._where}{name}.")
+        return [below.text(key) for key in self._ordered(name, tree)]
 
     def _ordered(self, name: str, tree: Tree) -> list[str]:
         for key in tree:

@@ -174,7 +174,7 @@ def instance_status(view: VmView, now_s: float) -> str:
 
 
 def check_status(view: VmView, now_s: float) -> str:
-    """What both status checks say."""
+    """What both status checks say: ok once the guest has booted. EC2's own come minutes later."""
     if view.state is not State.RUNNING:
         return "not-applicable"
     return "ok" if view.ready(now_s) else "initializing"

@@ -491,6 +491,7 @@ class World:
             raise KeyError(vm_id)
         return self._vms.meter.bill_of(record.view.number, self.now_s)
 
-    def billed_fleets(self) -> tuple[str, ...]:
-        """Fleets that ever owned a VM, sorted; the empty name stands for VMs without the ownership tag."""
-        return self._vms.meter.fleets()
+    def bills(self, now_s: float) -> dict[str, Bill]:
+        """The bill of every fleet that ever owned a VM; the empty name stands for VMs without a fleet."""
+        self.advance(now_s)
+        return self._vms.meter.bills(self.now_s)

@@ -7,7 +7,7 @@ the API budget or the faults. Errors are JSON with one sentence and status 400.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from aiohttp import web
@@ -38,7 +38,7 @@ class WorldApi:
         now_s = self._clock.now()
         world = self._world
         total = asdict(world.bill(now_s))
-        fleets = {fleet: asdict(world.bill(now_s, fleet)) for fleet in world.billed_fleets()}
+        fleets = {fleet: asdict(bill) for fleet, bill in world.bills(now_s).items()}
         return web.json_response({"at_s": world.now_s, "total": total, "fleets": fleets})
 
     async def _state(self, request: web.Request) -> web.Response:
@@ -80,6 +80,9 @@ class WorldApi:
         if not isinstance(body, Mapping):
             raise ConfigError("the body must be an object like {'fleet': 'web', 'count': 10}")
         row = {("vms" if key == "count" else key): value for key, value in body.items()}
+        unknown = sorted(set(row) - {one.name for one in fields(FleetSetup)})
+        if unknown:
+            raise ConfigError(f"unknown key {unknown[0]!r}")
         fleet = TypeAdapter(FleetSetup).validate_python(row)
         return {"ids": place_fleet(self._world, self._clock.now(), fleet)}
 

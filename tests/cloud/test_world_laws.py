@@ -183,7 +183,7 @@ def test_the_bill_of_three_vms_computed_by_hand():
     after = world.bill(10_000)  # the terminated VM is no longer listed, what it cost still is
     assert after.storage_s == 10_000 + 10_000 + 1020
     assert world.bill(10_000, "web") == after
-    assert world.billed_fleets() == ("web",)
+    assert world.bills(10_000) == {"web": after}
 
 
 def test_hibernating_is_billed_until_stopped():

@@ -71,6 +71,7 @@ async def test_provisioning_and_the_calls_that_were_accepted(route):
     [
         ("/_world/provision", [1], "the body must be an object"),
         ("/_world/provision", {"count": 3}, "fleet"),
+        ("/_world/provision", {"fleet": "web", "count": 1, "colour": "red"}, "unknown key 'colour'"),
         ("/_world/provision", {"fleet": "web", "count": "many"}, "vms"),
         ("/_world/provision", {"fleet": "web", "count": 1, "zones": ["mars"]}, "has the zones"),
         ("/_world/faults", [{"kind": "throttle"}, {"kind": "latency"}], "fault 2: latency needs delay_s"),
