@@ -224,6 +224,10 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
         fleet = daemon.fleets.all[0]
         ended_at_s = daemon.last_record.at_s if daemon.last_record else clock.now()
         truth = demand_of(prepared.trace.rate_at, offset_s, prepared.trace.interval_s)
+        bill = await _ask(endpoint.url, "bill")
+        fleet.meter.charge(
+            fleet.inventory.vms.values(), len(fleet.inventory.vms), fleet.new_vms, float(bill["at_s"])
+        )
         with JournalReader(state_dir) as reader:
             rows = timeline(reader, policy.fleet, started_at_s - 1.0, ended_at_s + 1.0, truth)
         return Finished(
@@ -236,7 +240,7 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
             start_times_s=tuple(fleet.start_times_s),
             signal_age_s=max(ages, default=math.nan),
             journal_cost=fleet.meter.total.money,
-            bill=await _ask(endpoint.url, "bill"),
+            bill=bill,
             calls=await _ask(endpoint.url, "calls"),
             state_dir=options.out,
         )
@@ -306,18 +310,11 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
         baselines["always on at peak"] = totals(
             always_on(scored, prepared.policy, options.tick_s), options.tick_s
         )
-        reactive = run_loop(
-            LoopRun(
-                plain_reactive(prepared.policy),
-                prepared.trace,
-                prepared.cloud,
-                prepared.begin_s,
-                finished.ended_at_s - finished.started_at_s,
-                options.tick_s,
-                options.seed,
-            )
-        )
-        baselines["plain reactive"] = totals(_scored(reactive.rows), options.tick_s)
+        for name, policy in (
+            ("plain reactive", plain_reactive(prepared.policy)),
+            ("this policy, on virtual time", prepared.policy),
+        ):
+            baselines[name] = totals(_scored(_replayed(finished, policy)), options.tick_s)
     identity = RunIdentity(
         trace=prepared.trace.digest,
         policy=hashlib.sha256(effective_yaml(prepared.policy).encode()).hexdigest(),
@@ -337,6 +334,22 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
         "baselines": {name: asdict(t) for name, t in baselines.items()},
         "details": details,
     }
+
+
+def _replayed(finished: Finished, policy: Policy) -> tuple[TimelineRow, ...]:
+    """The same span under a policy on virtual time: the same traffic and cloud, without this machine's delays."""
+    prepared, options = finished.prepared, finished.prepared.options
+    return run_loop(
+        LoopRun(
+            policy,
+            prepared.trace,
+            prepared.cloud,
+            prepared.begin_s,
+            finished.ended_at_s - finished.started_at_s,
+            options.tick_s,
+            options.seed,
+        )
+    ).rows
 
 
 def _scored(rows: tuple[TimelineRow, ...]) -> tuple[TimelineRow, ...]:

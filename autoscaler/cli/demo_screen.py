@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console, Group
@@ -48,12 +49,11 @@ class Screen:
         self._daemon = daemon
         p = self._prepared
         self._where = f"endpoint {endpoint}   status {url}/api/v1/status   metrics {url}/metrics"
-        self._console.print(
+        say = partial(self._console.print, soft_wrap=True)
+        say(
             f"{p.options.vms} VMs of fleet {p.policy.fleet} wait stopped behind an EC2 endpoint on {endpoint}"
         )
-        self._console.print(
-            f"policy {p.policy_file}   traffic {p.trace.name}   {p.options.speed:g} times as fast"
-        )
+        say(f"policy {p.policy_file}   traffic {p.trace.name}   {p.options.speed:g} times as fast")
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=8, transient=False)
             self._live.start()
@@ -126,21 +126,53 @@ class Screen:
 def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished) -> None:
     """The run against its baselines, and where to look further."""
     console = Console(highlight=False)
+    say = partial(console.print, soft_wrap=True)
     d = report["details"]
     if not report["baselines"]:
-        console.print(
-            f"\nThe run was shorter than the {d['not_scored_s']:.0f} s in which the fleet comes up; nothing to compare."
-        )
+        say(f"\nShorter than the {d['not_scored_s']:.0f} s in which the fleet comes up; nothing to compare.")
         return
-    table = Table(
-        title=f"\n{_span(d['span_s'])} of {d['trace']}, the first {d['not_scored_s']:.0f} s not scored",
-        title_justify="left",
+    say(f"\n{_span(d['span_s'])} of {d['trace']}, the first {d['not_scored_s']:.0f} s not scored")
+    console.print(_comparison(report))
+    say(
+        f"This policy is: {d['policy_in_words']}. Always on had to know the peak beforehand; the rows below it"
     )
+    say("were replayed on virtual time, where calls and this machine take no time.")
+    peak_cost = report["baselines"]["always on at peak"]["cost"]
+    if peak_cost > 0:
+        say(f"It costs {1.0 - report['totals']['cost'] / peak_cost:.0%} less than always on at the peak.")
+    calls, vms = d["calls"], d["vms_by_call"]
+    say(
+        f"Through the EC2 protocol: {vms.get('StartInstances', 0)} VMs started in {calls.get('StartInstances', 0)} "
+        f"calls, {vms.get('StopInstances', 0)} stopped in {calls.get('StopInstances', 0)}, "
+        f"{calls.get('DescribeInstances', 0)} listings."
+    )
+    off = d["bill_of_the_journal"] / d["bill_of_the_cloud"] - 1.0 if d["bill_of_the_cloud"] else math.nan
+    say(
+        f"The cloud's own bill: {d['bill_of_the_cloud']:.3f}; the journal's: {d['bill_of_the_journal']:.3f} "
+        f"({off:+.2%})."
+    )
+    late = [r for r in d["recoveries"] if not r["within_limit"]]
+    say(
+        f"{len(d['recoveries'])} shortage episodes; {len(late)} ended later than {d['recovery_limit_s']:.0f} s after "
+        f"the last rise (signal age {d['signal_age_max_s']:.0f} s + start p95 {d['start_p95_s']:.0f} s + 2 ticks)."
+    )
+    if d["ticks_skipped"]:
+        say(
+            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed.",
+            style="yellow",
+        )
+    if finished.state_dir is not None:
+        where = finished.state_dir
+        say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why:")
+        say(f"  autoscaler explain {prepared.policy.fleet} --state-dir {where}")
+
+
+def _comparison(report: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for name in ("cost", "VM-hours in service", "unserved", "shortage", "episodes", "longest", "starts"):
+    for name in ("cost", "VM-hours", "unserved", "short for", "episodes", "starts"):
         table.add_column(name, justify="right")
-    rows = [(f"this policy ({d['policy_in_words']})", report["totals"]), *report["baselines"].items()]
-    for name, t in rows:
+    for name, t in (("this policy", report["totals"]), *report["baselines"].items()):
         table.add_row(
             name,
             f"{t['cost']:.2f}",
@@ -148,43 +180,9 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
             _share(t["unserved_share"]),
             _span(t["shortage_s"]),
             str(t["episodes"]),
-            _span(t["longest_episode_s"]),
             f"{t['starts']:.0f}",
         )
-    console.print(table)
-    peak_cost = report["baselines"]["always on at peak"]["cost"]
-    if peak_cost > 0:
-        saved = 1.0 - report["totals"]["cost"] / peak_cost
-        console.print(
-            f"{saved:.0%} cheaper than always on at the peak, which had to know the peak beforehand."
-        )
-    calls = d["vms_by_call"]
-    console.print(
-        f"Through the EC2 protocol: {calls.get('StartInstances', 0)} VMs started in "
-        f"{d['calls'].get('StartInstances', 0)} calls, {calls.get('StopInstances', 0)} stopped in "
-        f"{d['calls'].get('StopInstances', 0)}, {d['calls'].get('DescribeInstances', 0)} listings."
-    )
-    off = d["bill_of_the_journal"] / d["bill_of_the_cloud"] - 1.0 if d["bill_of_the_cloud"] else math.nan
-    console.print(
-        f"The cloud's own bill: {d['bill_of_the_cloud']:.3f}; the journal's: {d['bill_of_the_journal']:.3f} ({off:+.2%})."
-    )
-    late = [r for r in d["recoveries"] if not r["within_limit"]]
-    console.print(
-        f"{len(d['recoveries'])} shortage episodes, {len(late)} of them ended later than "
-        f"{d['recovery_limit_s']:.0f} s after the last rise (signal age {d['signal_age_max_s']:.0f} s + "
-        f"start p95 {d['start_p95_s']:.0f} s + 2 ticks)."
-    )
-    if d["ticks_skipped"]:
-        console.print(
-            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed.",
-            style="yellow",
-        )
-    if finished.state_dir is not None:
-        fleet = prepared.policy.fleet
-        console.print(
-            f"Left in {finished.state_dir}: timeline.csv, report.json, journal. Ask it why: "
-            f"autoscaler explain {fleet} --state-dir {finished.state_dir}"
-        )
+    return table
 
 
 def _bars(values: list[float], top: float) -> str:
