@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +254,18 @@ def test_an_elb_recording_has_its_known_gaps(listed):
     assert trace.missing == 8
     grid = trace.start_s + 300.0 * np.arange(round((trace.end_s - trace.start_s) / 300.0))
     assert int(np.isnan(trace.rate_at(grid)).sum()) == 8
+
+
+def test_without_pyarrow_parquet_says_what_to_install(tmp_path):
+    parquet.write_table(pa.table({"timestamp": [0, 60], "value": [1.0, 2.0]}), tmp_path / "t.parquet")
+    program = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from pathlib import Path\n"
+        "from autoscaler.errors import TraceError\n"
+        "from autoscaler.traces.reading import TraceKind, read_trace\n"
+        "try: read_trace(Path(sys.argv[1]), kind=TraceKind.COUNT)\n"
+        "except TraceError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "t.parquet")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "t.parquet: reading Parquet needs pyarrow; install the extra `sim`, or use CSV" in told
