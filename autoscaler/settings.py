@@ -94,6 +94,9 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigError(_words(error)) from None
+    except OSError as error:
+        msg = f"{config_file()} cannot be read: {error.strerror}"
+        raise ConfigError(msg) from None
     except ValueError as error:  # not TOML
         msg = f"{config_file()}: {error}"
         raise ConfigError(msg) from None

@@ -45,20 +45,22 @@ class Fleet:
         self.provider = setup.provider
         self.source = setup.source
         self.probe = setup.probe
-        self.inventory = FleetInventory(
-            policy.fleet,
-            Patience(
-                start_s=max(120.0, 5.0 * policy.vm.start_time_s),
-                stop_s=max(600.0, 10.0 * policy.vm.stop_time_s),
-            ),
-        )
+        self.begin_anew()
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
-        self.held_until_s = float("-inf")
         self.source_error = ""
         self.evaluated_at_s: float | None = None
+
+    def begin_anew(self) -> None:
+        """Know nothing of the VMs, as after a restart; the next listing tells."""
+        vm = self.policy.vm
+        patience = Patience(
+            start_s=max(120.0, 5.0 * vm.start_time_s), stop_s=max(600.0, 10.0 * vm.stop_time_s)
+        )
+        self.inventory = FleetInventory(self.name, patience)
+        self.held_until_s = self.provision_held_until_s = float("-inf")
 
     @property
     def spec(self) -> ProvisionSpec | None:
@@ -92,6 +94,14 @@ class Fleets:
         self._series_state = SeriesState.empty(self._compiled.series)
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self._capacity = self._compiled.lanes.vm_capacity
+
+    def begin_anew(self, now_s: float) -> None:
+        """Forget everything that is noted by the clock; what forecasts have learned stays."""
+        for fleet in self.all:
+            fleet.begin_anew()
+        self._compiled, self._compiled_at_s = self._compile(now_s), now_s
+        self._lane_state = LaneState.empty(self._compiled.lanes)
+        self._series_state.last_tick = -1
 
     def _compile(self, now_s: float) -> CompiledPolicies:
         return compile_params([fleet.policy for fleet in self.all], self._tick_s, now_s)

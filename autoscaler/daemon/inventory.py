@@ -1,124 +1,48 @@
 """What the daemon knows about each VM: the listing reconciled with its own orders in flight.
 
-Rules of this file: the provider is the truth, but its listings lag. An order counts at once and is settled
-by a listing; an order that no listing confirms within `consistency_s` has failed. A VM is gone only when
-several complete listings do not show it. Time comes in as an argument; nothing here calls anything.
+Rules of this file: the provider is the truth, but its listings lag, and one may be older than the one before.
+An order counts at once and is settled by a listing; an order that no listing confirms within `consistency_s`
+has failed, and for as long a row that looks like before the order is taken for an old one. A VM is gone only
+when several complete listings do not show it. Time comes in as an argument; nothing here calls anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 from autoscaler.daemon.metering import Run
+from autoscaler.daemon.tracked import (
+    ON_THE_WAY,
+    PROTECTED_TAG,
+    Counts,
+    Note,
+    Order,
+    Patience,
+    Phase,
+    TrackedVm,
+)
 from autoscaler.ports import BATCH_REFUSED, Listing, Outcome, OutcomeKind, Verb, Vm, VmState
 
-PROTECTED_TAG = "autoscaler:protected"
-"""VMs with this tag, whatever its value, are never stopped by the daemon."""
-
-
-class Phase(StrEnum):
-    """Where a VM is in its life, as the daemon counts it."""
-
-    PROVISIONING = "provisioning"
-    STOPPED = "stopped"
-    STARTING = "starting"
-    RUNNING = "running"
-    """Runs, not yet ready to serve."""
-    IN_SERVICE = "in_service"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    LOST = "lost"
-    """Terminated, or its start or stop took far too long: nobody counts on it."""
-
-
-ON_THE_WAY = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING})
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the inventory waits before it believes the worst, per fleet.
-
-    Attributes:
-        start_s: From an order to start until the VM is no longer counted as coming.
-        stop_s: From an order to stop until the VM is given up.
-        consistency_s: How far a listing may lag behind an accepted order.
-        absent_listings: Complete listings without a VM that make it gone.
-        quarantine_s: How long a VM whose start failed is not tried again.
-        dry_s: How long a (type, zone) without capacity is not tried again.
-    """
-
-    start_s: float = 180.0
-    stop_s: float = 900.0
-    consistency_s: float = 30.0
-    absent_listings: int = 3
-    quarantine_s: float = 600.0
-    dry_s: float = 180.0
+__all__ = [
+    "ON_THE_WAY",
+    "PROTECTED_TAG",
+    "Counts",
+    "FleetInventory",
+    "Note",
+    "Patience",
+    "Phase",
+    "TrackedVm",
+]
 
 
 @dataclass(slots=True)
-class Order:
-    """One of our calls on one VM that no listing has confirmed yet."""
+class _Expected:
+    """VMs of a provisioning whose answer is not in, or was never heard."""
 
-    verb: Verb
-    sent_at_s: float
-    action_id: int
-    unknown: bool = False
-    """The call's outcome is not known; only a listing can say."""
-
-
-@dataclass(slots=True)
-class TrackedVm:
-    """One VM and what became of our orders on it."""
-
-    vm: Vm
-    phase: Phase
-    phase_since_s: float
-    order: Order | None = None
-    ordered_at_s: float | None = None
-    in_service_from_s: float | None = None
-    run: Run | None = None
-    closed_runs: list[Run] = field(default_factory=list)
-    overdue: bool = False
-    missing: int = 0
-    quarantined_until_s: float = float("-inf")
-    quarantine_reason: str = ""
-
-    def move(self, phase: Phase, at_s: float) -> None:
-        """Enter a phase; staying in it changes nothing."""
-        if phase is not self.phase:
-            self.phase, self.phase_since_s, self.overdue = phase, at_s, False
-
-    def end_run(self, at_s: float) -> None:
-        """The billed run ends; kept until the meter has charged it."""
-        if self.run is not None:
-            self.run.to_s = max(at_s, self.run.from_s)
-            self.closed_runs.append(self.run)
-            self.run = None
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that happened to a VM outside of a decision; becomes an event."""
-
-    kind: str
-    fleet: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """VMs of one fleet by phase; `stopped` are all in the warm pool, `startable` those that may be started."""
-
-    in_service: int
-    starting: int
-    draining: int
-    stopping: int
-    stopped: int
-    startable: int
-    provisioned: int
-    stoppable: int
+    count: int
+    until_s: float
+    """From then on a complete listing that does not show them means that they were not made."""
 
 
 class FleetInventory:
@@ -137,6 +61,7 @@ class FleetInventory:
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._dry_until_s: dict[tuple[str, str], float] = {}
         self._listed_at_s: float | None = None
+        self._expected: dict[int, _Expected] = {}
 
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,11 +85,12 @@ class FleetInventory:
                 if vm.state is not VmState.TERMINATED:
                     self.vms[vm.id] = self._adopt(vm, now_s)
                 continue
-            tracked.missing = 0
+            tracked.missing, tracked.missing_since_s = 0, float("inf")
             self._update(tracked, vm, listing, now_s, notes)
         if listing.complete:
             self._age_absent(seen, listing, notes)
             self._listed_at_s = _middle(listing)
+            self._expected = {i: e for i, e in self._expected.items() if listing.requested_at_s < e.until_s}
         self._give_up_late(now_s, notes)
         return notes
 
@@ -174,13 +100,17 @@ class FleetInventory:
             # Found running: when it began is not known, so it is charged from now, and its minimum on-time
             # counts from its launch.
             tracked.run = Run(now_s)
+        if vm.state in (VmState.PENDING, VmState.RUNNING):
+            # Perhaps one of those that we asked for without hearing an answer: it is not expected any more.
+            expected = next((e for e in self._expected.values() if e.count), None)
+            if expected is not None:
+                expected.count -= 1
         return tracked
 
     def _update(self, t: TrackedVm, vm: Vm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        if self._is_old(t, vm, listing):
+            return
         t.vm = vm
-        lags = (
-            t.order is not None and listing.requested_at_s < t.order.sent_at_s + self.patience.consistency_s
-        )
         match vm.state:
             case VmState.TERMINATED:
                 if t.phase is not Phase.LOST:
@@ -189,36 +119,58 @@ class FleetInventory:
                 t.order = None
                 t.move(Phase.LOST, now_s)
             case VmState.PENDING:
-                self._seen_pending(t, listing, now_s, lags=lags)
+                self._seen_pending(t, listing, now_s, notes)
             case VmState.RUNNING:
-                self._seen_running(t, listing, now_s, notes, lags=lags)
+                self._seen_running(t, listing, now_s, notes)
             case VmState.STOPPING | VmState.STOPPED:
-                self._seen_stopped(t, listing, now_s, notes, lags=lags)
+                self._seen_stopped(t, listing, now_s, notes)
 
-    def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, *, lags: bool) -> None:
-        if t.order is not None and t.order.verb is Verb.STOP and lags:
-            return
-        t.order = None
+    def _is_old(self, t: TrackedVm, vm: Vm, listing: Listing) -> bool:
+        """Whether the row is older than what is known: as before our last order, or before it ran."""
+        if vm.state is VmState.PENDING and t.run is not None and vm.launched_at_s <= t.vm.launched_at_s:
+            # Nothing goes from running back to pending without being launched anew.
+            return True
+        order = t.order
+        if order is None:
+            return False
+        if not self._may_lag(order, listing):
+            if order.confirmed:
+                t.order = None
+            return False
+        before = _STATES_BEFORE[order.verb]
+        # A later launch time proves that the row is newer: the start was taken and fell back.
+        return vm.state in before and vm.launched_at_s <= order.launched_before_s
+
+    def _may_lag(self, order: Order, listing: Listing) -> bool:
+        if order.answered_at_s is None:
+            return listing.requested_at_s < order.sent_at_s + self.patience.start_s
+        return listing.requested_at_s < order.answered_at_s + self.patience.consistency_s
+
+    def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
         t.end_run(self._between(listing))
+        if t.order is not None and t.order.verb is not Verb.STOP:
+            t.order.confirmed = True
+        else:
+            t.order = None
         if t.phase not in ON_THE_WAY:
+            notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
             t.in_service_from_s = None
             t.move(Phase.STARTING, now_s)
 
-    def _seen_running(
-        self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note], *, lags: bool
-    ) -> None:
-        if t.order is not None and t.order.verb is Verb.STOP:
-            if lags:
-                return
-            notes.append(self._note("stop_not_taken", f"{t.vm.id} still runs after an order to stop"))
+    def _seen_running(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        order = t.order
+        if order is not None and order.verb is Verb.STOP:
             t.order = None
-            t.run = t.run or Run(now_s)
-            t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, now_s)
-            return
+            if not order.confirmed and t.vm.launched_at_s <= order.launched_before_s:
+                notes.append(self._note("stop_not_taken", f"{t.vm.id} still runs after an order to stop"))
+                t.run = t.run or Run(order.sent_at_s)
+                t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, now_s)
+                return
+        elif order is not None:
+            order.confirmed = True
         if t.run is None:
-            t.run = Run(self._between(listing, after_s=t.ordered_at_s))
-            t.run.counts_start = t.phase in ON_THE_WAY or t.order is not None
-        t.order = None
+            # It was not running when last seen, so this is a start that the provider bills as one.
+            t.run = Run(self._between(listing, after_s=t.ordered_at_s), counts_start=True)
         if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING):
             # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
@@ -226,46 +178,48 @@ class FleetInventory:
             t.in_service_from_s = None
             t.move(Phase.RUNNING, now_s)
 
-    def _seen_stopped(
-        self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note], *, lags: bool
-    ) -> None:
-        phase = Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING
+    def _seen_stopped(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        stopped_at_s = self._between(listing)
         if t.order is not None and t.order.verb is Verb.STOP:
+            t.order.confirmed = True
+            # Still unbilled only where the call's outcome was unknown; it was taken when it was sent.
+            stopped_at_s = t.order.sent_at_s
+        elif t.phase in ON_THE_WAY and not (t.run is not None and _by_user(t.vm)):
+            self._start_failed(t, now_s, notes)
+        elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
+            text = f"{t.vm.id} was stopped by somebody else{_because(t.vm)}"
+            notes.append(self._note("stopped_outside", text))
+        if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
-        elif t.order is not None:
-            if lags:
-                return
-            self._start_failed(t, now_s, notes)
-        elif t.phase in ON_THE_WAY:
-            self._start_failed(t, now_s, notes)
-        elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING):
-            notes.append(
-                self._note("stopped_outside", f"{t.vm.id} was stopped by somebody else{_because(t.vm)}")
-            )
-        t.end_run(self._between(listing))
+        t.end_run(stopped_at_s)
         t.in_service_from_s = None
-        t.move(phase, now_s)
+        t.ordered_at_s = None
+        t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
 
     def _start_failed(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
-        t.order = None
-        t.ordered_at_s = None
-        self._quarantine(t, now_s, f"its start fell back to stopped{_because(t.vm)}")
-        if "Capacity" in t.vm.state_reason:
-            self._dry_until_s[t.vm.vm_type, t.vm.zone] = now_s + self.patience.dry_s
-        notes.append(self._note("start_fell_back", f"{t.vm.id} fell back to stopped{_because(t.vm)}"))
+        order, vm = t.order, t.vm
+        if order and order.unknown and not order.confirmed and vm.launched_at_s <= order.launched_before_s:
+            # The call never arrived, which is no fault of the VM.
+            notes.append(
+                self._note("start_not_taken", f"{vm.id} is stopped after an order of unknown outcome")
+            )
+            return
+        why = "" if _by_user(vm) else _because(vm)
+        self._quarantine(t, now_s, f"its start fell back to stopped{why}")
+        if "Capacity" in vm.state_reason:
+            self._dry_until_s[vm.vm_type, vm.zone] = now_s + self.patience.dry_s
+        notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
         for vm_id, t in list(self.vms.items()):
             if vm_id in seen:
                 continue
-            young = (
-                t.order is not None
-                and listing.requested_at_s < t.order.sent_at_s + self.patience.consistency_s
-            )
-            if young:
+            if t.order is not None and self._may_lag(t.order, listing):
                 continue
             t.missing += 1
-            if t.missing >= self.patience.absent_listings:
+            t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
+            long_s = listing.requested_at_s - t.missing_since_s
+            if t.missing >= self.patience.absent_listings and long_s >= self.patience.absent_s:
                 if t.phase is not Phase.LOST:
                     notes.append(
                         self._note("vm_gone", f"{vm_id} is missing from {t.missing} complete listings")
@@ -315,39 +269,59 @@ class FleetInventory:
 
     # ── acting ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def sent(self, verb: Verb, vm_ids: Sequence[str], action_id: int, now_s: float) -> None:
+    def sent(self, verb: Verb, vm_ids: Sequence[str], count: int, action_id: int, now_s: float) -> None:
         """An intent is recorded and its call is about to be made: it counts from now on."""
+        if verb is Verb.PROVISION:
+            self._expected[action_id] = _Expected(count, now_s + self.patience.start_s)
         for vm_id in vm_ids:
             t = self.vms[vm_id]
-            t.order = Order(verb, now_s, action_id)
+            t.order = Order(verb, now_s, action_id, t.vm.launched_at_s)
             if verb is Verb.START:
                 t.ordered_at_s = now_s
                 t.move(Phase.STARTING, now_s)
             else:
                 t.move(Phase.STOPPING, now_s)
 
+    def recall(self, verb: Verb, vm_ids: Sequence[str], action_id: int, sent_at_s: float) -> None:
+        """An earlier run made this call and did not live to see its outcome: a listing must tell.
+
+        VMs whose listed state already shows that it was done, or that are not known, are left alone.
+        """
+        for vm_id in vm_ids:
+            t = self.vms.get(vm_id)
+            if t is None or t.order is not None or t.vm.state not in _STATES_BEFORE[verb]:
+                continue
+            if verb is Verb.START and t.vm.launched_at_s >= sent_at_s:
+                continue
+            self.sent(verb, (vm_id,), 1, action_id, sent_at_s)
+            t.order = Order(
+                verb, sent_at_s, action_id, t.vm.launched_at_s, answered_at_s=sent_at_s, unknown=True
+            )
+
     def settle(self, verb: Verb, outcomes: Iterable[Outcome], sent_s: float, received_s: float) -> list[Note]:
-        """Take in what came back from the provider for orders of this verb."""
-        notes: list[Note] = []
+        """Take in what came back from the provider for orders of this verb; one note per kind of failure."""
+        failed: dict[str, list[str]] = {}
         for outcome in outcomes:
             t = self.vms.get(outcome.vm_id)
             if t is None:
                 continue
+            if t.order is not None:
+                t.order.answered_at_s = received_s
+                t.order.unknown = outcome.kind is OutcomeKind.UNKNOWN
+            if outcome.kind is OutcomeKind.UNKNOWN:
+                continue
+            if outcome.kind is not OutcomeKind.ACCEPTED:
+                words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
+                failed.setdefault(words, []).append(outcome.vm_id)
             if verb is Verb.START:
-                self._settle_start(t, outcome, received_s, notes)
+                self._settle_start(t, outcome, received_s)
             else:
-                self._settle_stop(t, outcome, sent_s, received_s, notes)
-        return notes
+                self._settle_stop(t, outcome, sent_s, received_s)
+        return [self._note(f"{verb}_not_accepted", f"{_some(ids)}: {why}") for why, ids in failed.items()]
 
-    def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float, notes: list[Note]) -> None:
+    def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float) -> None:
         match outcome.kind:
             case OutcomeKind.ACCEPTED:
-                if t.order is not None:
-                    t.order.sent_at_s = now_s
-                return
-            case OutcomeKind.UNKNOWN:
-                if t.order is not None:
-                    t.order.unknown, t.order.sent_at_s = True, now_s
                 return
             case OutcomeKind.NO_CAPACITY:
                 self._dry_until_s[t.vm.vm_type, t.vm.zone] = now_s + self.patience.dry_s
@@ -355,44 +329,37 @@ class FleetInventory:
                 self._quarantine(t, now_s, f"{outcome.code}: {outcome.message}")
             case _:
                 pass
-        notes.append(
-            self._note(
-                "start_not_accepted", f"{t.vm.id}: {outcome.kind} {outcome.code} {outcome.message}".strip()
-            )
-        )
-        t.order, t.ordered_at_s = None, None
-        t.move(Phase.STOPPED, now_s)
+        if t.order is not None and not t.order.confirmed:
+            t.order, t.ordered_at_s = None, None
+            t.move(Phase.STOPPED, now_s)
 
-    def _settle_stop(
-        self, t: TrackedVm, outcome: Outcome, sent_s: float, received_s: float, notes: list[Note]
-    ) -> None:
+    def _settle_stop(self, t: TrackedVm, outcome: Outcome, sent_s: float, received_s: float) -> None:
         if outcome.kind is OutcomeKind.ACCEPTED:
             t.end_run((sent_s + received_s) / 2.0)
             t.in_service_from_s = None
-            if t.order is not None:
-                t.order.sent_at_s = received_s
-            return
-        if outcome.kind is OutcomeKind.UNKNOWN:
-            if t.order is not None:
-                t.order.unknown, t.order.sent_at_s = True, received_s
-            return
-        notes.append(
-            self._note(
-                "stop_not_accepted", f"{t.vm.id}: {outcome.kind} {outcome.code} {outcome.message}".strip()
-            )
-        )
-        t.order = None
-        t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, received_s)
+        elif t.order is not None and not t.order.confirmed:
+            t.order = None
+            t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, received_s)
 
     def provisioned(
         self, outcomes: Iterable[Outcome], vm_of: Mapping[str, Vm], action_id: int, now_s: float
     ) -> None:
-        """New VMs were accepted: they count as on their way before any listing shows them."""
+        """A provisioning came back: its VMs count as on their way before any listing shows them.
+
+        Where the outcome is unknown, as many VMs as were asked for count until a listing can tell.
+        """
+        expected = self._expected.pop(action_id, None)
         for outcome in outcomes:
-            if outcome.kind is OutcomeKind.ACCEPTED and outcome.vm_id:
-                t = TrackedVm(vm_of[outcome.vm_id], Phase.PROVISIONING, now_s)
-                t.order, t.ordered_at_s = Order(Verb.PROVISION, now_s, action_id), now_s
-                self.vms[outcome.vm_id] = t
+            if outcome.kind is OutcomeKind.UNKNOWN and expected is not None:
+                expected.until_s = now_s + self.patience.consistency_s
+                self._expected[action_id] = expected
+            if outcome.kind is not OutcomeKind.ACCEPTED or not outcome.vm_id:
+                continue
+            t = self.vms.get(outcome.vm_id)
+            if t is None:
+                t = self.vms[outcome.vm_id] = TrackedVm(vm_of[outcome.vm_id], Phase.PROVISIONING, now_s)
+                t.order = Order(Verb.PROVISION, now_s, action_id, answered_at_s=now_s)
+            t.ordered_at_s = now_s
 
     def _note(self, kind: str, text: str) -> Note:
         return Note(kind, self.fleet, text)
@@ -432,7 +399,8 @@ class FleetInventory:
     def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
         """How many VMs are where."""
         by_phase = dict.fromkeys(Phase, 0)
-        coming = 0
+        expected = sum(e.count for e in self._expected.values())
+        coming = expected
         for t in self.vms.values():
             by_phase[t.phase] += 1
             coming += t.phase in ON_THE_WAY and not t.overdue
@@ -443,7 +411,7 @@ class FleetInventory:
             stopping=by_phase[Phase.STOPPING],
             stopped=by_phase[Phase.STOPPED],
             startable=len(self.startable(now_s)),
-            provisioned=len(self.vms) - by_phase[Phase.LOST],
+            provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
             stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
         )
 
@@ -457,8 +425,16 @@ class FleetInventory:
 
     def unsettled_actions(self) -> set[int]:
         """Actions with an order whose outcome only a listing can tell."""
-        return {t.order.action_id for t in self.vms.values() if t.order is not None and t.order.unknown}
+        orders = (t.order for t in self.vms.values() if t.order is not None)
+        return {order.action_id for order in orders if order.unknown and not order.confirmed}
 
+
+_STATES_BEFORE = {
+    Verb.START: frozenset({VmState.STOPPED, VmState.STOPPING}),
+    Verb.STOP: frozenset({VmState.RUNNING, VmState.PENDING}),
+    Verb.PROVISION: frozenset({VmState.STOPPED, VmState.STOPPING}),
+}
+_SHOWN_IDS = 5
 
 _PHASE_OF_STATE = {
     VmState.PENDING: Phase.STARTING,
@@ -475,3 +451,12 @@ def _middle(listing: Listing) -> float:
 
 def _because(vm: Vm) -> str:
     return f" ({vm.state_reason})" if vm.state_reason else ""
+
+
+def _by_user(vm: Vm) -> bool:
+    return vm.state_reason.startswith("Client.UserInitiated")
+
+
+def _some(vm_ids: Sequence[str]) -> str:
+    more = len(vm_ids) - _SHOWN_IDS
+    return ", ".join(vm_ids[:_SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")

@@ -24,11 +24,13 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError
 from autoscaler.ports import (
     ActionIntent,
+    ActionRecord,
     Clock,
     FleetReadings,
     FleetTick,
     Journal,
     Listing,
+    Outcome,
     OutcomeKind,
     TickRecord,
     Verb,
@@ -38,6 +40,8 @@ from autoscaler.ports import (
 
 _DENIED_HOLD_S = 60.0
 """After the provider denied us, the fleet's actions wait this long: repeating does not help, a person does."""
+_PROVISION_HOLD_S = 180.0
+"""After a provisioning failed for want of room or for its template, the next one waits this long."""
 _GRID_TOLERANCE_S = 1e-6
 
 
@@ -49,11 +53,14 @@ class LoopSettings:
         tick_s: Length of a tick, in seconds of the clock.
         observe_timeout_s: Longest wait for listings and for readings, in seconds of the event loop.
         act_timeout_s: Longest wait for one provider call, likewise.
+        act_wait_s: Longest time that a tick waits for its calls, likewise; later ones are settled when they
+            come back, so that a slow account does not cost the other fleets their ticks.
     """
 
     tick_s: float = 10.0
     observe_timeout_s: float = 5.0
     act_timeout_s: float = 30.0
+    act_wait_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +102,27 @@ class Daemon:
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
         self._stopping = asyncio.Event()
-        self._left_open: dict[int, ActionIntent] = {}
+        self._left_open: dict[int, ActionRecord] = {}
+        self._acting: set[asyncio.Task[None]] = set()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Tick until `stop` is called; the tick under way is finished."""
+        """Tick until `stop` is called; the tick and the calls under way are finished."""
         await self._recall_open_actions()
         self._announce()
         done_tick = -1
         while not self._stopping.is_set():
             tick = self._tick_number()
+            if tick < done_tick:
+                self._clock_set_back(done_tick, tick)
+                done_tick = tick - 1
             if tick > done_tick:
                 self._count_skipped(done_tick, tick)
                 await self._guarded_tick(tick)
                 done_tick = tick
             await self._sleep_to(self.clock.monotonic() + self._to_next(done_tick))
+        await self._finish_acting()
 
     def stop(self) -> None:
         """End the loop after the tick under way; VMs stay as they are."""
@@ -176,7 +188,7 @@ class Daemon:
             fleet.new_vms = 0
             fleet.evaluated_at_s = now_s
             row = fleet_tick(lane, fleet, samples, decision, counts[lane], charge.money)
-            rows.append(replace(row, sentence=sentence(row)))
+            rows.append(replace(row, sentence=_held(fleet, row, now_s) + sentence(row)))
         return rows
 
     def _select(self, record: TickRecord) -> list[ActionIntent]:
@@ -186,7 +198,7 @@ class Daemon:
             if record.at_s >= fleet.held_until_s:
                 intents += plan(
                     fleet.inventory,
-                    Wanted(row.start, row.stop, row.provision, row.sentence),
+                    Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence),
                     tick=record.tick,
                     now_s=record.at_s,
                     minimum_on_time_s=fleet.minimum_on_time_s,
@@ -207,15 +219,22 @@ class Daemon:
         numbered = list(zip(action_ids, intents, strict=True))
         for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
             now_s = self.clock.now()
-            chosen = [(number, intent) for number, intent in numbered if intent.verb in verbs]
-            for number, intent in chosen:
-                self.fleets.by_name[intent.fleet].inventory.sent(intent.verb, intent.vm_ids, number, now_s)
-            for done in await asyncio.gather(*(self._carry_out(number, intent) for number, intent in chosen)):
-                await self._settle(done)
+            calls = set()
+            for number, intent in numbered:
+                if intent.verb not in verbs:
+                    continue
+                inventory = self.fleets.by_name[intent.fleet].inventory
+                inventory.sent(intent.verb, intent.vm_ids, intent.count, number, now_s)
+                call = asyncio.create_task(self._carry_out(number, intent))
+                call.add_done_callback(self._acted)
+                calls.add(call)
+            self._acting |= calls
+            if calls:
+                await asyncio.wait(calls, timeout=self.settings.act_wait_s)
 
-    async def _carry_out(self, action_id: int, intent: ActionIntent) -> Done:
+    async def _carry_out(self, action_id: int, intent: ActionIntent) -> None:
         fleet = self.fleets.by_name[intent.fleet]
-        return await carry_out(
+        done = await carry_out(
             fleet.provider,
             self.clock,
             action_id,
@@ -223,6 +242,20 @@ class Daemon:
             spec=fleet.spec,
             timeout_s=self.settings.act_timeout_s,
         )
+        await self._settle(done)
+
+    def _acted(self, call: asyncio.Task[None]) -> None:
+        self._acting.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
+            self.telemetry.log.error("act_failed", text=text)
+
+    async def _finish_acting(self) -> None:
+        """Wait for the calls under way; what is open after that is settled by the next run."""
+        if self._acting:
+            await asyncio.wait(self._acting, timeout=self.settings.act_timeout_s)
+        for call in self._acting:
+            call.cancel()
 
     async def _settle(self, done: Done) -> None:
         fleet = self.fleets.by_name[done.intent.fleet]
@@ -231,19 +264,24 @@ class Daemon:
             accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
             fleet.new_vms += len(accepted)
             new = {o.vm_id: _new_vm(fleet, o.vm_id, done.received_s) for o in accepted}
-            fleet.inventory.provisioned(accepted, new, done.action_id, done.received_s)
+            fleet.inventory.provisioned(done.outcomes, new, done.action_id, done.received_s)
             failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
+            if any(o.kind in (OutcomeKind.NO_CAPACITY, OutcomeKind.REFUSED) for o in failed):
+                fleet.provision_held_until_s = done.received_s + _PROVISION_HOLD_S
             notes = [Note("provision_failed", fleet.name, f"{o.kind} {o.code}: {o.message}") for o in failed]
         else:
             notes = fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
-        if any(o.kind is OutcomeKind.DENIED for o in done.outcomes):
+        denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
+        if denied is not None:
             fleet.held_until_s = done.received_s + _DENIED_HOLD_S
-            self.telemetry.log.error(
-                "acting_held", fleet=fleet.name, text=f"the provider denies us: {done.outcomes[0].message}"
-            )
+            text = f"the provider denies us: {denied.code} {denied.message}"
+            self.telemetry.log.error("acting_held", fleet=fleet.name, text=text)
         await self._note(notes, done.received_s)
+        await self._record_outcomes(done.action_id, done.received_s, done.outcomes)
+
+    async def _record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
         try:
-            await self.journal.record_outcomes(done.action_id, done.received_s, done.outcomes)
+            await self.journal.record_outcomes(action_id, at_s, outcomes)
         except JournalError as error:
             self.telemetry.journal_errors.inc()
             self.telemetry.log.error("journal_failed", text=str(error))
@@ -298,6 +336,13 @@ class Daemon:
             self.telemetry.ticks_skipped.inc(skipped)
             self.telemetry.log.warning("tick_late", tick=tick, text=f"{skipped} ticks were skipped")
 
+    def _clock_set_back(self, done_tick: int, tick: int) -> None:
+        """Times noted by the old clock lie ahead and would hold everything until they come."""
+        seconds = (done_tick - tick) * self.settings.tick_s
+        text = f"the clock was set back by about {seconds:.0f} s; guards and orders in flight begin anew"
+        self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
+        self.fleets.begin_anew(self.clock.now())
+
     async def _note(self, notes: Sequence[Note], at_s: float) -> None:
         for note in notes:
             self.telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
@@ -325,20 +370,42 @@ class Daemon:
     # ── what an earlier run left ───────────────────────────────────────────────────────────────────────
 
     async def _recall_open_actions(self) -> None:
-        for action in await self.journal.open_actions():
-            self._left_open[action.id] = action.intent
+        self._left_open = {action.id: action for action in await self.journal.open_actions()}
 
     async def _settle_left_open(self, seen: Observed, now_s: float) -> None:
-        """Close actions of an earlier run by what the first complete listing shows of their VMs."""
-        for action_id, intent in list(self._left_open.items()):
+        """Close actions of an earlier run by what a complete listing shows of their VMs.
+
+        Until a listing cannot be older than the call, it is held like one of unknown outcome.
+        """
+        for action in list(self._left_open.values()):
+            intent = action.intent
             fleet = self.fleets.by_name.get(intent.fleet)
-            if fleet is not None and not seen.listings[id(fleet.provider)].complete:
-                continue
-            del self._left_open[action_id]
+            if fleet is not None:
+                listing = seen.listings[id(fleet.provider)]
+                may_lag = listing.requested_at_s < action.at_s + fleet.inventory.patience.consistency_s
+                if may_lag and action.at_s <= now_s:
+                    fleet.inventory.recall(intent.verb, intent.vm_ids, action.id, action.at_s)
+                    continue
+                if not listing.complete:
+                    continue
+            del self._left_open[action.id]
             text = f"{intent.verb} of {intent.count}: {_found(fleet, intent)}"
             self.telemetry.log.warning("action_settled", fleet=intent.fleet, text=text)
             await self._note([Note("action_settled", intent.fleet, text)], now_s)
-            await self.journal.record_outcomes(action_id, now_s, ())
+            await self._record_outcomes(action.id, now_s, ())
+
+
+def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
+    """Why the rest of the sentence is not done; empty where it is."""
+    if now_s < fleet.held_until_s and (row.start or row.stop or row.provision):
+        return "held, since the provider denies us: "
+    if row.provision > _provision(fleet, row, now_s):
+        return "no VM is provisioned, since it failed lately: "
+    return ""
+
+
+def _provision(fleet: Fleet, row: FleetTick, now_s: float) -> int:
+    return row.provision if now_s >= fleet.provision_held_until_s else 0
 
 
 def _found(fleet: Fleet | None, intent: ActionIntent) -> str:

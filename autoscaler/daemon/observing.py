@@ -58,7 +58,7 @@ async def probe_all(
     asked = {fleet: probes[fleet] for fleet, running in vms.items() if running}
 
     async def one(fleet: str, probe: ReadinessProbe) -> frozenset[str]:
-        got = await _or_words(lambda: probe.ready(vms[fleet]), frozenset, timeout_s)
+        got = await _or_words(lambda: probe.ready(vms[fleet]), _checked_ids, timeout_s)
         return frozenset() if isinstance(got, str) else got
 
     ready = await asyncio.gather(*(one(fleet, probe) for fleet, probe in asked.items()))
@@ -78,7 +78,13 @@ async def _or_words(call: Callable[[], Awaitable[T]], check: Callable[[T], T], t
 
 
 def _checked_listing(listing: Listing) -> Listing:
+    if not all(isinstance(vm, Vm) for vm in listing.vms):
+        raise TypeError("the listing holds something else than VMs")
     return replace(listing, vms=tuple(listing.vms))
+
+
+def _checked_ids(ids: frozenset[str]) -> frozenset[str]:
+    return frozenset(ids)
 
 
 def _checked_readings(readings: FleetReadings) -> FleetReadings:

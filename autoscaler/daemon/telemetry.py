@@ -21,6 +21,8 @@ from autoscaler.ports import FleetTick, TickRecord
 EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
     "tick_late": "The loop woke too late and skipped ticks.",
+    "clock_set_back": "The clock was set back; guards and orders in flight begin anew.",
+    "act_failed": "The handling of an action's outcome failed; a listing will tell what became of it.",
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
     "listing_failed": "The provider's listing is missing or partial; nothing is stopped until it is whole.",
     "source_failed": "A fleet's metrics could not be read.",

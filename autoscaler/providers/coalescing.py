@@ -13,22 +13,39 @@ class SharedReader:
 
     Args:
         provider: The one that is really asked.
+        patience_s: A listing under way for so long is given up for a new one, in seconds of the event loop.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, *, patience_s: float = 60.0) -> None:
         self._list = provider.list_vms
         self._checked = provider.checked
+        self._patience_s = patience_s
         self._under_way: asyncio.Task[Listing] | None = None
+        self._began_s = 0.0
 
     async def list_vms(self) -> Listing:
         """As in the Provider port; a caller that gives up does not cancel it for the others."""
-        if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(self._list())
-        return await asyncio.shield(self._under_way)
+        now_s = asyncio.get_running_loop().time()
+        under_way = self._under_way
+        if under_way is not None and not under_way.done() and now_s - self._began_s >= self._patience_s:
+            # A listing that never ends would be everybody's listing for ever.
+            under_way.cancel()
+            under_way = None
+        if under_way is None or under_way.done():
+            under_way = asyncio.create_task(self._list())
+            under_way.add_done_callback(_heard)
+            self._under_way, self._began_s = under_way, now_s
+        return await asyncio.shield(under_way)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
         """As in the Provider port."""
         return await self._checked(vm_ids)
+
+
+def _heard(task: asyncio.Task[Listing]) -> None:
+    """Where all askers have given up, nobody else fetches an exception, and the event loop would complain."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SharedProvider:

@@ -44,6 +44,8 @@ class _Simulated:
 
     started: bool
     since_s: float
+    launched_at_s: float | None
+    """When we last pretended to start it; None where it only ever was stopped."""
 
 
 class ShadowProvider:
@@ -122,7 +124,9 @@ class ShadowProvider:
     def _pretend(self, vm_ids: Sequence[str], *, started: bool) -> tuple[Outcome, ...]:
         now_s = self._clock.now()
         for vm_id in vm_ids:
-            self._simulated[vm_id] = _Simulated(started, now_s)
+            before = self._simulated.get(vm_id)
+            launched_at_s = now_s if started else None if before is None else before.launched_at_s
+            self._simulated[vm_id] = _Simulated(started, now_s, launched_at_s)
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     def _seen(self, vm: Vm, now_s: float) -> Vm:
@@ -133,6 +137,7 @@ class ShadowProvider:
         if simulated.started:
             running = elapsed_s >= RUNNING_SHARE * self._start_time_s
             state = VmState.RUNNING if running else VmState.PENDING
-            return replace(vm, state=state, launched_at_s=simulated.since_s)
-        state = VmState.STOPPED if elapsed_s >= self._stop_time_s else VmState.STOPPING
-        return replace(vm, state=state)
+        else:
+            state = VmState.STOPPED if elapsed_s >= self._stop_time_s else VmState.STOPPING
+        launched_at_s = vm.launched_at_s if simulated.launched_at_s is None else simulated.launched_at_s
+        return replace(vm, state=state, launched_at_s=launched_at_s, state_reason="")
