@@ -3,8 +3,8 @@
 import pytest
 
 from autoscaler.errors import InvariantError, ProviderError
-from autoscaler.ports import OutcomeKind, ProvisionSpec, VmState
-from autoscaler.providers.ec2.classify import BATCH_REFUSED, NOT_IN_REPLY
+from autoscaler.ports import BATCH_REFUSED, OutcomeKind, ProvisionSpec, VmState
+from autoscaler.providers.ec2.classify import NOT_IN_REPLY
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +41,18 @@ async def test_no_variable_brings_the_retries_of_changes_back(ec2, open_provider
     ec2.script["StopInstances"] = [say.error(503, "RequestLimitExceeded")]
     await provider.stop(["i-00000001"])
     assert len(ec2.requests["RunInstances"]) == len(ec2.requests["StopInstances"]) == 1
+
+
+async def test_an_endpoint_on_loopback_is_reached_past_a_proxy(
+    ec2, open_provider, say, monkeypatch, free_port
+):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port}")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    provider = await open_provider(ec2.url)
+    ec2.script["StopInstances"] = [say.error(400, "IncorrectInstanceState")]
+    (outcome,) = await provider.stop(["i-00000001"])
+    assert outcome.code == "IncorrectInstanceState"
 
 
 async def test_reads_are_retried(ec2, provider, say):

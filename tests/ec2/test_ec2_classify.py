@@ -2,9 +2,8 @@
 
 import pytest
 
-from autoscaler.ports import OutcomeKind
+from autoscaler.ports import BATCH_REFUSED, OutcomeKind
 from autoscaler.providers.ec2.classify import (
-    BATCH_REFUSED,
     CODES,
     MESSAGE_LIMIT,
     Failure,

@@ -14,11 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from autoscaler.ports import Outcome, OutcomeKind
-
-BATCH_REFUSED: Final = "BatchRefused"
-"""Code of our own: nothing was done for this VM because others in the same call were refused. The call may
-be made again at once without those. The kind is REFUSED, because the call as it was will fail again."""
+from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 
 NOT_IN_REPLY: Final = "NotInReply"
 """Code of our own: the call was accepted and the reply does not mention this VM."""
@@ -72,8 +68,9 @@ _CODES: Final = {
         InvalidParameterValue InvalidParameterCombination InvalidParameter MissingParameter UnknownParameter
         InvalidAction UnsupportedOperation Unsupported UnsupportedHibernationConfiguration
         UnsupportedInstanceAttribute OperationNotPermitted InvalidLaunchTemplateId.NotFound
-        InvalidLaunchTemplateId.Malformed InvalidLaunchTemplateName.NotFoundException
-        InvalidSubnetID.NotFound InvalidAMIID.NotFound TagLimitExceeded
+        InvalidLaunchTemplateId.Malformed InvalidLaunchTemplateId.VersionNotFound
+        InvalidLaunchTemplateName.NotFoundException InvalidSubnetID.NotFound
+        InvalidAMIID.NotFound TagLimitExceeded
     """,
 }
 

@@ -15,6 +15,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -162,15 +163,21 @@ def _config(settings: Ec2Settings, *, changes: bool) -> AioConfig:
     """Retries are set in full here, so that no environment variable, file or SDK default decides them.
 
     Changes open a fresh connection each: a kept one that the other side has dropped would turn a start that
-    never left this machine into an unknown outcome.
+    never left this machine into an unknown outcome. An endpoint on loopback is reached without the proxy that
+    the environment may name for everything else.
     """
     return AioConfig(
         connect_timeout=settings.connect_timeout_s,
         read_timeout=settings.read_timeout_s,
         retries={"mode": "standard", "total_max_attempts": 1 if changes else READ_ATTEMPTS},
         connector_args={"force_close": True, "keepalive_timeout": None} if changes else {},
-        parameter_validation=True,
+        proxies={} if _on_loopback(settings.endpoint_url) else None,
     )
+
+
+def _on_loopback(url: str | None) -> bool:
+    host = urlsplit(url or "").hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _answered(error: aws.ClientError) -> Failure:

@@ -16,8 +16,8 @@ from contextlib import aclosing
 from typing import Any, Final, Self
 
 from autoscaler.errors import InvariantError, ProviderError
-from autoscaler.ports import FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
-from autoscaler.providers.ec2.classify import BATCH_REFUSED, NOT_IN_REPLY, Failure, outcomes_of
+from autoscaler.ports import BATCH_REFUSED, FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
+from autoscaler.providers.ec2.classify import NOT_IN_REPLY, Failure, outcomes_of
 from autoscaler.providers.ec2.client import LAUNCHED, Ec2Client, Reply, open_client, open_session
 from autoscaler.providers.ec2.listing import FIRST_PAGE, describe_page
 from autoscaler.providers.ec2.listing_process import ListingProcess
@@ -35,7 +35,7 @@ class Ec2Provider:
     """The Provider port on EC2. Made by `open`; contract in `ports.Provider`.
 
     Where a refusal names some of the VMs of a call, these get the code EC2 gave and the others
-    `classify.BATCH_REFUSED`: nothing was done for them, and they may be sent again without the named ones.
+    `ports.BATCH_REFUSED`: nothing was done for them, and they may be sent again without the named ones.
 
     Args:
         reads: Client for reads.
