@@ -51,11 +51,10 @@ def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
     if not directory.is_dir():
         advice = "name a folder with one YAML file per fleet"
         return PolicySet(errors=(Problem(Mark(directory), "there is no such folder", advice),))
-    files = sorted(
-        file
-        for file in directory.iterdir()
-        if file.suffix in {".yaml", ".yml"} and not file.name.startswith(".") and file.name != DEFAULTS
-    )
+    try:
+        files = sorted(file for file in directory.iterdir() if _is_policy_file(file))
+    except OSError as error:
+        return PolicySet(errors=(Problem(Mark(directory), f"the folder cannot be read: {error.strerror}"),))
     defaults = _load_defaults(directory / DEFAULTS)
     loaded = [_load(file, defaults, tick_s) for file in files]
     problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
@@ -97,6 +96,10 @@ def require_policy(file: Path, defaults: Path | None = None, tick_s: float = DEF
     if loaded.errors:
         raise ConfigError("\n".join(map(str, loaded.errors)))
     return loaded.policies[0]
+
+
+def _is_policy_file(file: Path) -> bool:
+    return file.suffix in {".yaml", ".yml"} and not file.name.startswith(".") and file.name != DEFAULTS
 
 
 @dataclass(slots=True)

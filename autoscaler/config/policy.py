@@ -7,6 +7,7 @@ Checks that need two fields at once are in `checks`, so that they can point at a
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, time
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -27,6 +28,7 @@ from autoscaler.config.quantities import (
     MetricSelector,
     Quantity,
     refuse,
+    shown,
 )
 
 HOUR_S = 3600.0
@@ -49,14 +51,21 @@ def _off(raw: object) -> object:
     return None if raw == "off" or raw is False else raw
 
 
-def _positive_text(raw: object) -> object:
+def _filled(raw: object) -> object:
     if isinstance(raw, str) and not raw.strip():
         raise refuse("the text is empty", "fill it in, or remove the key")
     return raw
 
 
+def _http(raw: object) -> object:
+    if isinstance(raw, str) and not re.match(r"https?://[^/\s]", raw):
+        raise refuse(f"{shown(raw)} is not a web address", "write for example http://{address}:9100/metrics")
+    return raw
+
+
 Off = BeforeValidator(_off)
-Filled: TypeAlias = Annotated[str, BeforeValidator(_positive_text)]
+Filled: TypeAlias = Annotated[str, BeforeValidator(_filled)]
+Url: TypeAlias = Annotated[str, BeforeValidator(_http)]
 
 
 class Section(BaseModel):
@@ -68,7 +77,7 @@ class Section(BaseModel):
 class Scrape(Section):
     """How the VMs are scraped."""
 
-    url: Filled = Field(
+    url: Url = Field(
         "http://{address}:9100/metrics",
         description="Where a VM shows its metrics; {address} is its private address (kind total: one address without it).",
     )
@@ -152,7 +161,7 @@ class ReadinessSection(Section):
     after_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         10.0, description="Time after a VM was first seen running (probe running)."
     )
-    url: Filled | None = Field(
+    url: Url | None = Field(
         None, description="What is asked, for example http://{address}/health (probe http)."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(

@@ -169,7 +169,12 @@ BAD_VALUES = [
     ("act: 1", "6", "`1` is neither true nor false", ""),
     ("forecast:", "1", "the section is empty", "`{}` to take all of its defaults, or `off`"),
     ("readiness: {probe: htp}", "20", "`htp` is not one of the choices", "did you mean `http`?"),
-    ("readiness: {probe: http, url: ''}", "31", "the text is empty", ""),
+    (
+        "readiness: {probe: http, url: ''}",
+        "31",
+        "is not a web address",
+        "for example http://{address}:9100/metrics",
+    ),
     ("schedule: [{name: a, from: 8, to: '9:00', at_least: 1}]", "28", "`8` is not a time of day", '"08:00"'),
     ("schedule: [{name: a, from: '25:00', to: '9:00', at_least: 1}]", "28", "not a time of day", ""),
     (
@@ -178,6 +183,15 @@ BAD_VALUES = [
         "`moon` is not a choice of days",
         "mon-fri",
     ),
+    (
+        "provision: {launch_template: '', maximum: 9}",
+        "30",
+        "the text is empty",
+        "fill it in, or remove the key",
+    ),
+    ("readiness: {url: 'file:///etc/passwd'}", "18", "not a web address", ""),
+    ("guards: {cooldown_in: true}", "23", "`true` is not a duration", ""),
+    ("signal: 5", "1", "the key `signal` appears twice (first in line 2)", "keep one of the two"),
     (
         "provision: {launch_template: lt-1, version: 3, maximum: 9}",
         "45",
