@@ -21,6 +21,8 @@ Tree: TypeAlias = "dict[str, str | Tree]"
 _PROTOCOL = frozenset({"Action", "Version", "DryRun", "AWSAccessKeyId", "Signature", "SignatureVersion"})
 _PRESIGNED = "X-Amz-"
 
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
 IGNORED_AT_LAUNCH = (
     "BlockDeviceMapping",
     "CpuOptions",
@@ -76,6 +78,8 @@ class Form:
         value = self._tree.get(name, default)
         if not isinstance(value, str):
             raise invalid(f"The parameter {self._where}{name} must be one value")
+        if _UNWRITABLE.search(value):
+            raise invalid(f"The parameter {self._where}{name} has characters that XML cannot carry")
         return value
 
     def flag(self, name: str) -> bool | None:

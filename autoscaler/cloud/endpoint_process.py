@@ -8,6 +8,7 @@ standard input closes then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -92,7 +93,8 @@ class EndpointProcess:
         if process is None:
             return
         if process.returncode is None:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await process.wait()

@@ -6,7 +6,7 @@ Rules: pure checks that raise ProviderError or return; they change nothing and k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from autoscaler.cloud.vms import LaunchData, State, VmView
 from autoscaler.errors import ProviderError
@@ -37,7 +37,7 @@ _STATUSES = {
 
 
 def status_of(code: str) -> int:
-    """HTTP status that goes with an error code; every code that is not a server's fault is the client's."""
+    """HTTP status that goes with an error code; every code that is not the provider's fault is the caller's."""
     return _STATUSES.get(code, 400)
 
 
@@ -97,9 +97,14 @@ def check_terminable(views: Iterable[VmView]) -> None:
             )
 
 
-def check_tags(views: Iterable[VmView], keys: Iterable[str]) -> None:
-    """EC2 allows fifty tags, and none of its own prefix."""
-    new = set(keys)
+def check_tags(views: Iterable[VmView], tags: Mapping[str, str]) -> None:
+    """EC2 allows fifty tags of limited length, and none of its own prefix."""
+    new = set(tags)
+    for key, value in tags.items():
+        if len(value) > 256:
+            raise ProviderError(
+                f"The value of tag {key!r} is longer than 256 characters", code="InvalidParameterValue"
+            )
     for key in sorted(new):
         if key.startswith("aws:") or not 1 <= len(key) <= 128:
             raise ProviderError(
