@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.config.calendar import spans
@@ -216,6 +216,7 @@ def test_whole_days_join_without_a_seam():
     assert found[-1][1] >= utc("2026-04-05T12:00:00")
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     now=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)),  # noqa: DTZ001  made aware below
     zone=st.sampled_from(
