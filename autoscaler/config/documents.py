@@ -9,9 +9,11 @@ Rules of this file: nothing about policies. All problems of a text are collected
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +24,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 MAX_VALUES = 20_000
+MAX_BRACKETS = 100
 """Limits on one file. A policy has some hundred values; more is a mistake or an attack (nested aliases)."""
 
 YamlPath: TypeAlias = tuple[str | int, ...]
@@ -162,6 +165,9 @@ def _read_text(document: Document) -> str | None:
 
 
 def _fill(document: Document, text: str) -> None:
+    if _bracket_depth(text) > MAX_BRACKETS:
+        document.problems.append(Problem(Mark(document.file), "brackets are nested too deeply for a policy"))
+        return
     try:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -189,6 +195,15 @@ def _fill(document: Document, text: str) -> None:
                 "start with keys, such as `fleet: web`",
             )
         )
+
+
+def _bracket_depth(text: str) -> int:
+    """How deeply brackets are nested, roughly (quotes and comments count too).
+
+    The parser's time grows with a power of the nesting: 64 KiB of open brackets would hold it for long.
+    """
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
+    return max(accumulate(steps), default=0)
 
 
 def _syntax_problem(file: Path, error: MarkedYAMLError, text: str) -> Problem:

@@ -290,7 +290,8 @@ def test_two_files_of_one_fleet_are_both_refused(tmp_path):
         ("{[a]: b}\n", "1:2", "a key must be a word"),
         (b"fleet: w\xe9b\n", "1:9", "the text is not UTF-8"),
         (b"fleet: web\x00\n", "1:1", "not YAML"),
-        ("a: " + "[" * 60_000, "1:1", "nested too deeply"),
+        ("a: " + "[" * 60_000, "1:1", "brackets are nested too deeply"),
+        ("- " * 2_000, "1:1", "nested too deeply"),
         ("a: " + "[" * 40 + "]" * 40, "1:24", "too deeply nested"),
         ("#" * 70_000, "1:1", "larger than 64 KiB"),
         (
