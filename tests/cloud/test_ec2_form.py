@@ -45,7 +45,7 @@ VALUES = st.one_of(
 
 
 @given(st.sampled_from(ACTIONS), st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_request_is_answered_or_refused_in_readable_xml(action, parameters):
     actions = Actions(CloudSetup(fleets=(FleetSetup("web", 1),), api_limits=False).world(0))
     body = urlencode(parameters)
