@@ -1,0 +1,229 @@
+"""One intent becomes calls: batches taken apart, failures told apart, nothing repeated, nothing unbounded."""
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.daemon.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, carry_out
+from autoscaler.errors import ProviderError
+from autoscaler.ports import (
+    BATCH_REFUSED,
+    ActionIntent,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Verb,
+)
+
+SPEC = ProvisionSpec("web", "lt-0")
+
+
+class Cloud:
+    """Start, stop and provision answer by `answer(ids, number of the call)`; the calls are kept."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.calls = []
+
+    async def start(self, vm_ids):
+        self.calls.append(tuple(vm_ids))
+        given = self.answer(tuple(vm_ids), len(self.calls))
+        return await given if asyncio.iscoroutine(given) else given
+
+    stop = start
+
+    async def provision(self, spec, count, token):
+        return await self.start([token] * count)
+
+
+def act(cloud, ids=("a", "b", "c", "d"), verb=Verb.START, spec=None, count=None):
+    async def main():
+        intent = ActionIntent("web", verb, tuple(ids), count or len(ids), "token", "")
+        clock = VirtualClock(1000.0)
+        return await carry_out(cloud, clock, 5, intent, spec=spec, timeout_s=30.0)
+
+    return run_virtual(main)
+
+
+def all_of(kind, code="", ids=None):
+    return lambda asked, _: tuple(Outcome(i, kind, code) for i in ids or asked)
+
+
+def kinds(done):
+    return [(o.vm_id, o.kind, o.code) for o in done.outcomes]
+
+
+def refusing(bad, *, named):
+    """A provider that does all or nothing, and names the bad ones or not."""
+
+    def answer(ids, _):
+        found = [i for i in ids if i in bad]
+        if not found:
+            return tuple(Outcome(i, OutcomeKind.ACCEPTED) for i in ids)
+        return tuple(
+            Outcome(i, OutcomeKind.REFUSED, "Bad" if i in bad or not named else BATCH_REFUSED) for i in ids
+        )
+
+    return answer
+
+
+@pytest.mark.parametrize("verb", [Verb.START, Verb.STOP])
+def test_a_good_batch_is_one_call_with_an_outcome_per_vm_in_order(verb):
+    cloud = Cloud(all_of(OutcomeKind.ACCEPTED))
+    done = act(cloud, verb=verb)
+    assert cloud.calls == [("a", "b", "c", "d")]
+    assert [o.vm_id for o in done.outcomes] == ["a", "b", "c", "d"]
+    assert (done.action_id, done.sent_s, done.received_s) == (5, 1000, 1000)
+
+
+def test_named_bad_vms_are_left_out_and_the_rest_is_sent_again():
+    cloud = Cloud(refusing({"b", "d"}, named=True))
+    done = act(cloud)
+    assert cloud.calls == [("a", "b", "c", "d"), ("a", "c")]
+    assert [k for _, k, _ in kinds(done)] == ["accepted", "refused", "accepted", "refused"]
+
+
+@given(st.integers(1, 64), st.data(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_every_good_vm_is_started_exactly_once_within_the_call_budget(size, data, named):
+    ids = [f"v{n}" for n in range(size)]
+    bad = set(data.draw(st.lists(st.sampled_from(ids), unique=True)))
+    cloud = Cloud(refusing(bad, named=named))
+    done = act(cloud, ids)
+    assert [o.vm_id for o in done.outcomes] == ids
+    assert {o.vm_id for o in done.outcomes if o.kind is OutcomeKind.REFUSED} == bad
+    started = [i for call in cloud.calls if not bad & set(call) for i in call]
+    assert sorted(started) == sorted(set(ids) - bad)
+    b = len(bad)
+    budget = 1 if not b else 2 if named and b < size else 2 * b * (math.log2(size / b) + 1) + 1
+    assert len(cloud.calls) <= budget
+
+
+def test_no_capacity_is_split_once():
+    cloud = Cloud(all_of(OutcomeKind.NO_CAPACITY, "ICE"))
+    done = act(cloud)
+    assert cloud.calls == [("a", "b", "c", "d"), ("a", "b"), ("c", "d")]
+    assert {k for _, k, _ in kinds(done)} == {OutcomeKind.NO_CAPACITY}
+
+
+def test_half_of_a_batch_may_fit_where_the_whole_does_not():
+    def answer(ids, _):
+        kind = OutcomeKind.ACCEPTED if ids == ("c", "d") else OutcomeKind.NO_CAPACITY
+        return tuple(Outcome(i, kind) for i in ids)
+
+    assert [k for _, k, _ in kinds(act(Cloud(answer)))] == [
+        "no_capacity",
+        "no_capacity",
+        "accepted",
+        "accepted",
+    ]
+
+
+def test_a_single_vm_without_capacity_is_not_asked_for_again():
+    cloud = Cloud(all_of(OutcomeKind.NO_CAPACITY))
+    act(cloud, ("a",))
+    assert cloud.calls == [("a",)]
+
+
+async def forever():
+    await asyncio.Event().wait()
+
+
+async def deaf():
+    """Swallows its cancellation, as an adapter should not."""
+    while True:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling() > 1:
+                raise
+
+
+@pytest.mark.parametrize("hang", [forever, deaf])
+def test_a_call_that_does_not_come_back_is_unknown_after_its_time_and_not_repeated(hang):
+    cloud = Cloud(lambda *_: hang())
+    done = act(cloud)
+    assert cloud.calls == [("a", "b", "c", "d")]
+    assert {(k, c) for _, k, c in kinds(done)} == {(OutcomeKind.UNKNOWN, TIMED_OUT)}
+    assert done.received_s - done.sent_s == 30
+
+
+def test_after_a_call_that_hangs_the_rest_of_a_split_batch_is_not_sent():
+    def answer(ids, number):
+        return all_of(OutcomeKind.REFUSED, "Bad")(ids, 0) if number == 1 else forever()
+
+    cloud = Cloud(answer)
+    done = act(cloud)
+    assert cloud.calls == [("a", "b", "c", "d"), ("a", "b")]
+    assert kinds(done) == [
+        ("a", OutcomeKind.UNKNOWN, TIMED_OUT),
+        ("b", OutcomeKind.UNKNOWN, TIMED_OUT),
+        ("c", OutcomeKind.THROTTLED, NOT_SENT),
+        ("d", OutcomeKind.THROTTLED, NOT_SENT),
+    ]
+    assert done.outcomes[2].message == "not tried after unknown TimedOut"
+    assert done.received_s - done.sent_s == 30
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.THROTTLED, OutcomeKind.DENIED])
+def test_a_spent_budget_or_a_denial_ends_the_splitting(kind):
+    def answer(ids, number):
+        return all_of(OutcomeKind.REFUSED if number == 1 else kind, "Code")(ids, 0)
+
+    cloud = Cloud(answer)
+    done = act(cloud, [f"v{n}" for n in range(100)])
+    assert len(cloud.calls) == 2
+    assert len(done.outcomes) == 100
+
+
+def test_a_provider_error_means_that_nothing_was_sent():
+    def answer(ids, _):
+        raise ProviderError("no route to host")
+
+    done = act(Cloud(answer))
+    assert {(o.kind, o.code, o.message) for o in done.outcomes} == {
+        (OutcomeKind.THROTTLED, NOT_SENT, "no route to host")
+    }
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("oh"), asyncio.CancelledError()])
+def test_an_adapter_that_raises_anything_else_leaves_the_outcome_unknown(error):
+    def answer(ids, _):
+        raise error
+
+    done = act(Cloud(answer))
+    assert {(k, c) for _, k, c in kinds(done)} == {(OutcomeKind.UNKNOWN, NO_ANSWER)}
+    assert done.outcomes[0].message.startswith("unexpected ")
+
+
+@pytest.mark.parametrize("answer", [None, 7, [None]])
+def test_an_answer_that_is_none_leaves_the_outcome_unknown(answer):
+    done = act(Cloud(lambda *_: answer))
+    assert {(k, c) for _, k, c in kinds(done)} == {(OutcomeKind.UNKNOWN, NO_ANSWER)}
+
+
+def test_vms_that_the_answer_leaves_out_are_unknown_and_others_in_it_are_ignored():
+    done = act(Cloud(all_of(OutcomeKind.ACCEPTED, ids=["a", "stranger"])), ("a", "b"))
+    assert kinds(done) == [("a", OutcomeKind.ACCEPTED, ""), ("b", OutcomeKind.UNKNOWN, NO_ANSWER)]
+
+
+def test_a_provision_gives_one_outcome_per_vm_made():
+    done = act(Cloud(all_of(OutcomeKind.ACCEPTED, ids=["i-1", "i-2"])), (), Verb.PROVISION, SPEC, 2)
+    assert [o.vm_id for o in done.outcomes] == ["i-1", "i-2"]
+
+
+@pytest.mark.parametrize("answer", [(), None])
+def test_a_provision_without_an_answer_is_unknown(answer):
+    done = act(Cloud(lambda *_: answer), (), Verb.PROVISION, SPEC, 2)
+    assert kinds(done) == [("", OutcomeKind.UNKNOWN, NO_ANSWER)]
+
+
+def test_a_provision_without_a_template_is_refused_without_a_call():
+    cloud = Cloud(all_of(OutcomeKind.ACCEPTED))
+    done = act(cloud, (), Verb.PROVISION, None, 2)
+    assert kinds(done) == [("", OutcomeKind.REFUSED, "NoTemplate")]
+    assert cloud.calls == []

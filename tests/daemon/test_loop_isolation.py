@@ -1,0 +1,185 @@
+"""One fleet's trouble is its own: whatever its adapters do, the other fleet's record is the same to the bit."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoscaler.errors import SourceError
+from autoscaler.ports import FleetReadings
+from tests.daemon.builders import Bench, policy, steady, virtual
+
+
+class Source:
+    """A source that answers by a function."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def read(self, vms):
+        given = self.answer(vms)
+        return await given if asyncio.iscoroutine(given) else given
+
+    async def close(self):
+        pass
+
+
+def raising(error):
+    def answer(_):
+        raise error
+
+    return answer
+
+
+async def hang():
+    await asyncio.Event().wait()
+
+
+async def deaf():
+    while True:
+        try:
+            await hang()
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling() > 1:
+                raise
+
+
+def readings(vms, values, at=1e9):
+    return FleetReadings(tuple(v.id for v in vms), values, np.full(len(vms), at))
+
+
+QUICK = {
+    "says no": (raising(SourceError("the exporter is gone")), "the exporter is gone"),
+    "raises": (raising(KeyError("cpu")), "unexpected KeyError: 'cpu'; please report"),
+    "raises without words": (raising(SourceError("")), "SourceError"),
+    "is cancelled": (raising(asyncio.CancelledError()), "cancelled from within"),
+    "none": (lambda _: None, "unexpected AttributeError"),
+    "a number": (lambda _: 7, "unexpected AttributeError"),
+    "words for numbers": (lambda vms: readings(vms, np.array(["x"] * len(vms))), "unexpected ValueError"),
+    "no arrays": (lambda vms: readings(vms, None), "different lengths"),
+    "too few": (lambda vms: readings(vms, np.zeros(len(vms) + 1)), "different lengths"),
+    "nan": (lambda vms: readings(vms, np.full(len(vms), np.nan)), ""),
+    "infinite": (lambda vms: readings(vms, np.full(len(vms), np.inf)), ""),
+    "negative": (lambda vms: readings(vms, np.full(len(vms), -1e300)), ""),
+    "from the future": (lambda vms: readings(vms, np.ones(len(vms)), at=9e9), ""),
+    "no time": (lambda vms: readings(vms, np.ones(len(vms)), at=np.nan), ""),
+}
+DEMAND = steady((0, 200), (60, 500), (120, 100))
+
+
+def api_rows(web_source):
+    """The other fleet's rows, the fleet's own rows, and the log."""
+    found = {}
+
+    @virtual
+    async def run():
+        bench = Bench(vms=4, running=2)
+        bench.place("api", 8, running=1)
+        bench.add(policy("web"), Source(web_source) if web_source else 200)
+        bench.add(policy("api"), DEMAND)
+        await bench.run(240)
+        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log, ids=bench.ids)
+        found["failed"] = bench.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total")
+
+    run()
+    return found
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    return api_rows(None)["api"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_bad_source_leaves_the_other_fleet_as_it_was_and_its_own_vms_too(name, healthy):
+    source, words = QUICK[name]
+    found = api_rows(source)
+    assert found["failed"] == 0
+    assert repr(found["api"]) == repr(healthy)
+    assert max(row.in_service for row in found["api"]) == 5
+    assert {row.in_service for row in found["web"][1:]} == {2}
+    assert {(row.start, row.stop) for row in found["web"]} == {(0, 0)}
+    assert all(words in row.source_error for row in found["web"])
+    if words:
+        told = [facts["fleet"] for _, event, facts in found["log"].lines if event == "source_failed"]
+        assert told.count("web") == 1
+
+
+@pytest.mark.parametrize("never", [hang, deaf])
+def test_a_source_that_hangs_costs_its_deadline_and_nothing_else(never, healthy):
+    found = api_rows(lambda _: never())
+    assert found["failed"] == 0
+    assert {row.source_error for row in found["web"]} == {"no answer within 5 s"}
+    assert {row.in_service for row in found["web"][1:]} == {2}
+    # Decided and acted 5 s later within each tick, and the same otherwise.
+    for name in ("demand", "observed_at_s", "desired", "start", "stop", "warm_target", "sentence"):
+        assert repr([getattr(r, name) for r in found["api"]]) == repr([getattr(r, name) for r in healthy])
+
+
+class BadListing:
+    """A provider of its own that lists by a function."""
+
+    def __init__(self, provider, answer):
+        self.provider, self.answer = provider, answer
+
+    def __getattr__(self, name):
+        return getattr(self.provider, name)
+
+    async def list_vms(self):
+        given = self.answer(self.provider)
+        return await given if asyncio.iscoroutine(given) else given
+
+
+async def not_vms(provider):
+    return replace(await provider.list_vms(), vms=("i-1",))
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda _: None, raising(OSError("broken pipe")), not_vms], ids=["none", "raises", "not VMs"]
+)
+def test_a_bad_listing_of_one_account_is_a_failed_listing_of_its_fleets_only(answer, healthy):
+    found = {}
+
+    @virtual
+    async def run():
+        bench = Bench(vms=4, running=2)
+        bench.place("api", 8, running=1)
+        bench.add(policy("web"), 200, provider=BadListing(bench.provider, answer))
+        bench.add(policy("api"), DEMAND)
+        await bench.run(240)
+        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log)
+
+    run()
+    assert repr(found["api"]) == repr(healthy)
+    assert {(r.in_service, r.stop) for r in found["web"]} == {(0, 0)}
+    assert found["log"].events().count("listing_failed") == 25
+    assert "tick_failed" not in found["log"].events()
+
+
+class BadProbe:
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def ready(self, vms):
+        given = self.answer(vms)
+        return await given if asyncio.iscoroutine(given) else given
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda _: None, raising(OSError("x")), lambda _: hang()], ids=["none", "raises", "hangs"]
+)
+def test_a_bad_probe_means_not_ready_for_its_own_fleet(answer):
+    @virtual
+    async def run():
+        bench = Bench(vms=2, running=1)
+        bench.place("api", 2, running=1)
+        bench.add(policy("web"), 100, probe=BadProbe(answer))
+        bench.add(policy("api"), 100)
+        await bench.run(60)
+        assert set(bench.column("in_service", "web")) == {0}
+        assert set(bench.column("starting", "web")) == {1}
+        assert set(bench.column("in_service", "api")) == {1}
+        assert "tick_failed" not in bench.log.events()
+
+    run()

@@ -1,0 +1,183 @@
+"""The loop and time: the grid, late ticks, clocks that are set, the end."""
+
+import asyncio
+import itertools
+
+import pytest
+
+from autoscaler.clock import VirtualClock
+from autoscaler.daemon.loop import Daemon
+from autoscaler.ports import Clock
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
+
+
+class SetClock(VirtualClock):
+    """A clock that somebody sets: `offsets` are (from virtual second, seconds ahead of the truth)."""
+
+    def __init__(self, *offsets):
+        super().__init__(ORIGIN_S)
+        self.offsets = steady((0, 0), *offsets)
+
+    def now(self):
+        return super().now() + self.offsets(self.monotonic())
+
+
+class SlowJournal:
+    """The real journal, whose ticks take long where `delays` (tick number from 0 to seconds) says so."""
+
+    def __init__(self, journal, clock, delays):
+        self.journal, self.clock, self.delays = journal, clock, delays
+
+    def __getattr__(self, name):
+        return getattr(self.journal, name)
+
+    async def record_tick(self, record, intents):
+        delay_s = self.delays.get(record.tick - TICK_0, 0.0)
+        if delay_s:
+            await self.clock.sleep_until(self.clock.monotonic() + delay_s)
+        return await self.journal.record_tick(record, intents)
+
+
+def at(bench):
+    return [record.at_s - ORIGIN_S for record in bench.records]
+
+
+@virtual
+async def test_ticks_are_at_the_points_of_the_grid():
+    bench = Bench(clock=VirtualClock(ORIGIN_S + 3.25))
+    bench.add(policy(), 100)
+    await bench.run(50)
+    assert at(bench) == [3.25, 10, 20, 30, 40, 50]
+    assert [r.tick - TICK_0 for r in bench.records] == [0, 1, 2, 3, 4, 5]
+    assert bench.daemon.ticks_skipped == 0
+
+
+@virtual
+async def test_work_within_a_tick_does_not_move_the_grid():
+    bench = Bench()
+    bench.journal = SlowJournal(bench.journal, bench.clock, {1: 4.0, 2: 9.5})
+    bench.add(policy(), 100)
+    await bench.run(40)
+    assert at(bench) == [0, 10, 20, 30, 40]
+
+
+@virtual
+async def test_a_late_tick_is_counted_and_skipped_forward_never_queued():
+    bench = Bench()
+    bench.journal = SlowJournal(bench.journal, bench.clock, {1: 25.0})
+    bench.add(policy(), 100)
+    await bench.run(60)
+    # The tick of 10 ends at 35: those of 20 is gone, that of 30 is made up for at once, then the grid.
+    assert at(bench) == [0, 10, 35, 40, 50, 60]
+    assert [r.tick - TICK_0 for r in bench.records] == [0, 1, 3, 4, 5, 6]
+    assert bench.daemon.ticks_skipped == 1
+    assert bench.telemetry.registry.get_sample_value("autoscaler_ticks_skipped_total") == 1
+    assert bench.log.texts("tick_late") == ["1 ticks were skipped"]
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, 7.0])
+def test_a_clock_that_jumps_ahead_keeps_the_loop_ticking(jump_s):
+    @virtual
+    async def run():
+        bench = Bench(clock=SetClock((35, jump_s)))
+        bench.add(policy(), 100)
+        await bench.run(80)
+        monotonic = [a - (jump_s if a > 35 else 0) for a in at(bench)]
+        assert monotonic[:4] == [0, 10, 20, 30]
+        assert max(b - a for a, b in itertools.pairwise(monotonic)) <= 10
+        assert [r.tick for r in bench.records] == sorted({r.tick for r in bench.records})
+        assert bench.daemon.ticks_skipped == (0 if jump_s < 10 else 360)
+
+    run()
+
+
+@virtual
+async def test_a_clock_set_back_by_an_hour_neither_stops_the_loop_nor_holds_a_scale_out():
+    truth = VirtualClock(ORIGIN_S)
+    bench = Bench(running=2, clock=SetClock((0, 3600), (45, 0)))
+    bench.provider._clock = truth
+    source = bench.add(policy(guards={"cooldown_out": "60s"}), steady((0, 200), (20, 400), (60, 600)))
+    source.clock = truth
+    bench.clock.origin_s = ORIGIN_S
+    await bench.run(110)
+    assert bench.log.events().count("clock_set_back") == 1
+    assert bench.log.texts("clock_set_back") == [
+        "the clock was set back by about 3590 s; guards and orders in flight begin anew"
+    ]
+    assert len(bench.records) == 12
+    after = [(r.at_s - ORIGIN_S, r.fleets[0].in_service, r.fleets[0].start) for r in bench.records[5:]]
+    assert after[0][0] == 50
+    assert (60, 2, 4) in after or (60, 4, 2) in after
+    assert after[-1][1] == 6
+    assert bench.daemon.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total") == 0
+
+
+@virtual
+async def test_stop_ends_after_the_tick_under_way_and_at_once_while_asleep():
+    bench = Bench()
+    bench.journal = SlowJournal(bench.journal, bench.clock, {2: 6.0})
+    bench.add(policy(), 100)
+    bench.daemon = Daemon(
+        bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings, bench.records.append
+    )
+    running = asyncio.create_task(bench.daemon.run())
+    await bench.clock.sleep_until(23.0)
+    bench.daemon.stop()
+    bench.daemon.stop()
+    await running
+    assert at(bench) == [0, 10, 20]
+    assert bench.clock.monotonic() == 26
+    assert bench.log.events().count("daemon_stopping") == 1
+
+    second = Bench(clock=VirtualClock(ORIGIN_S))
+    second.add(policy(), 100)
+    began_s = second.clock.monotonic()
+    await second.run(12)
+    assert second.clock.monotonic() - began_s == 12.5
+
+
+@virtual
+async def test_a_call_under_way_at_the_end_is_waited_for_and_recorded():
+    bench = Bench()
+    bench.add(policy(signal={"kind": "total"}), 100, provider=Slow(bench.provider, bench.clock, 20.0))
+    await bench.run(2)
+    assert bench.clock.monotonic() == 20
+    (action,) = bench.actions()
+    assert action.settled_at_s == ORIGIN_S + 20
+    assert bench.daemon.fleets.all[0].inventory.counts(ORIGIN_S + 20, 0).starting == 1
+
+
+@virtual
+async def test_a_slow_call_of_one_fleet_does_not_cost_another_its_ticks():
+    bench = Bench()
+    bench.place("api", 5)
+    slow = Slow(bench.provider, bench.clock, 1e9)
+    bench.add(policy("web", signal={"kind": "total"}), 100, provider=slow)
+    bench.add(policy("api", signal={"kind": "total"}), 200)
+    await bench.run(90)
+    assert bench.daemon.ticks_skipped == 0
+    assert bench.column("in_service", "api")[-1] == 2
+    # One start is under way for 30 s, counts as starting, and is held for 30 s more as unknown.
+    starts = [a for a in bench.actions() if a.intent.fleet == "web"]
+    assert [a.at_s - ORIGIN_S for a in starts] == [0, 60]
+    assert [o.kind for o in starts[0].outcomes] == ["unknown"]
+    assert bench.column("starting")[1:6] == [1] * 5
+    assert [text for _, kind, text in bench.events() if kind == "start_not_taken"] != []
+
+
+class Slow:
+    """A provider whose starts take long."""
+
+    def __init__(self, provider, clock, delay_s):
+        self.provider, self.clock, self.delay_s = provider, clock, delay_s
+
+    def __getattr__(self, name):
+        return getattr(self.provider, name)
+
+    async def start(self, vm_ids):
+        await self.clock.sleep_until(self.clock.monotonic() + self.delay_s)
+        return await self.provider.start(vm_ids)
+
+
+def test_the_clock_double_is_a_clock():
+    assert isinstance(SetClock(), Clock)
