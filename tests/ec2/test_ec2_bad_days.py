@@ -120,6 +120,32 @@ async def test_one_bad_record_is_named_and_hides_no_other(ec2, provider, say):
     assert say.vm_id(1) in listing.error
 
 
+async def test_a_bad_record_on_an_early_page_costs_no_later_page(ec2, provider, say):
+    status, body = say.page([1, 2], "a")
+    ec2.script["DescribeInstances"] = [
+        (status, body.replace("stopped", "levitating", 1)),
+        say.page([3], "b"),
+        say.page([4]),
+    ]
+    listing = await provider.list_vms()
+    assert [each.id for each in listing.vms] == [say.vm_id(2), say.vm_id(3), say.vm_id(4)]
+    assert not listing.complete
+    assert say.vm_id(1) in listing.error
+
+
+async def test_ctrl_c_is_not_for_the_listing_process(ec2, provider, say):
+    def interrupt(parameters):
+        os.kill(provider.listing_pid, signal.SIGINT)
+        return say.page([3])
+
+    ec2.script["DescribeInstances"] = [say.page([1], "a"), say.page([2], "b"), interrupt]
+    with structlog.testing.capture_logs() as log:
+        listing = await provider.list_vms()
+    assert listing.complete
+    assert len(listing.vms) == 3
+    assert log == []
+
+
 async def test_a_vm_on_two_pages_counts_once(ec2, provider, say):
     ec2.script["DescribeInstances"] = [say.page([1, 2], "next"), say.page([2, 3])]
     listing = await provider.list_vms()

@@ -176,7 +176,8 @@ class Ec2Provider:
                 return problem
         async with aclosing(self._process.pages(token)) as pages:
             async for page in pages:
-                problem = problem or _add(page, found)
+                trouble = _add(page, found)
+                problem = problem or trouble
         return problem
 
     async def _switch(self, operation: Operation, changed: str, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
