@@ -1,0 +1,107 @@
+"""Every reason has words, and whole sentences read as they should."""
+
+from dataclasses import replace
+
+import pytest
+
+from autoscaler.core.types import Reason, Stage
+from autoscaler.daemon.sentences import phrase, sentence
+from autoscaler.ports import FleetTick
+from tests.daemon.builders import Bench, policy, steady, virtual
+
+NONE = (0,) * len(Stage)
+
+
+def tick(*shaped, **changes):
+    """A tick of a fleet with 4 VMs in service whose number was shaped by (stage, reason, value)."""
+    reasons, stages = list(NONE), [4] * len(Stage)
+    for stage, reason, value in shaped:
+        reasons[stage], stages[stage] = int(reason), value
+    base = FleetTick(
+        fleet="web", demand=480.4, observed_at_s=0, freshness=0, coverage=0.5, censored=False,
+        in_service=4, starting=0, draining=0, stopping=0, stopped=6, provisioned=10, stoppable=4,
+        forecast=500, forecast_hi=1234.5, wish=4, desired=4, start=0, provision=0, stop=0, warm_target=0,
+        capacity=400, shortage=0, cost=0, stages=tuple(stages), reasons=tuple(reasons), sentence="",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.NONE])
+def test_every_reason_has_words_of_its_own(reason):
+    words = phrase(reason, 7, tick(provision=3, desired=9))
+    assert len(words) > 15
+    assert not any(
+        words == phrase(other, 7, tick(provision=3, desired=9))
+        for other in Reason
+        if other not in {reason, 0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (tick(), "holding 4: demand 480/s is served"),
+        (tick(freshness=3, demand=float("nan")), "holding 4: no fresh metrics, and nothing to hold"),
+        (
+            tick((Stage.REACTIVE, Reason.DEMAND, 7), start=3, starting=2),
+            "starting 3 (6 to 9): demand 480/s with headroom needs 7 VMs",
+        ),
+        (
+            tick((Stage.REACTIVE, Reason.DEMAND, 1), stop=3, demand=0.25),
+            "stopping 3 (4 to 1): demand 0.25/s with headroom needs 1 VM",
+        ),
+        (
+            tick((Stage.REACTIVE, Reason.DEMAND, 6), (Stage.COVER, Reason.FORECAST_COVER, 9), start=5),
+            "starting 5 (4 to 9): by the time a start serves, demand may reach 1,234/s, which needs 9 VMs",
+        ),
+        (
+            tick(
+                (Stage.REACTIVE, Reason.DEMAND, 2),
+                (Stage.STABILISATION, Reason.STABILISATION, 3),
+                (Stage.DATA, Reason.LOW_COVERAGE, 4),
+            ),
+            (
+                "holding 4: demand 480/s with headroom needs 2 VMs; 3 VMs stay, since lately as many were needed; "
+                "only 50% of VMs report, so 4 VMs stay"
+            ),
+        ),
+        (
+            tick(
+                (Stage.REACTIVE, Reason.CENSORED, 12),
+                (Stage.BOUNDS, Reason.MAXIMUM, 10),
+                (Stage.RATE, Reason.RATE_LIMIT_OUT, 8),
+                (Stage.SUPPLY, Reason.PROVISION, 8),
+                start=1,
+                provision=3,
+            ),
+            (
+                "starting 4 (4 to 8): VMs are saturated at 480/s, so more is hidden: plan for 12 VMs; the policy's maximum "
+                "is 10; the rate limit allows 8 for now; the warm pool is empty: 3 are provisioned from nothing"
+            ),
+        ),
+    ],
+)
+def test_a_sentence(row, words):
+    assert sentence(row) == words
+
+
+@virtual
+async def test_sentences_of_a_run():
+    bench = Bench(vms=4, zones="a")
+    bench.add(
+        policy(signal={"kind": "total"}, guards={"cooldown_in": "30s", "minimum_on_time": "60s"}),
+        steady((0, 200), (40, 100)),
+    )
+    await bench.run(90)
+    assert bench.column("sentence") == [
+        "starting 2 (0 to 2): demand 200/s with headroom needs 2 VMs",
+        "holding 2: demand 200/s with headroom needs 2 VMs",
+        "holding 2: demand 200/s with headroom needs 2 VMs",
+        "holding 2: demand 200/s with headroom needs 2 VMs",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
+        "stopping 1 (2 to 1): demand 100/s with headroom needs 1 VM",
+        "holding 1: demand 100/s with headroom needs 1 VM",
+    ]
