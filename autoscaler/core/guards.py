@@ -15,6 +15,11 @@ from autoscaler.core.sizing import ordered
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Bool, Freshness, Int, Outlook, Reason, Snapshot
 
+_REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
+_REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
+_REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
+_REASON_OF_FRESHNESS[Freshness.ABSENT] = Reason.DATA_ABSENT
+
 
 def has_data(params: LaneParams, snapshot: Snapshot) -> Bool:
     """Where the lane's own signal is good enough to decide on, or none is needed: bool (L,)."""
@@ -43,29 +48,13 @@ def data(
 ) -> tuple[Int, Int]:
     """No scale-in on data that is absent, stale, invalid, or from too few VMs, nor on a partial listing."""
     del state, outlook
-    blind = ~params.uses_signal
-    why = np.select(
-        [
-            ~snapshot.listed,
-            blind,
-            snapshot.freshness == Freshness.ABSENT,
-            snapshot.freshness == Freshness.STALE,
-            snapshot.freshness == Freshness.INVALID,
-            snapshot.coverage < params.min_coverage,
-        ],
-        [
-            Reason.LISTING_INCOMPLETE,
-            Reason.NONE,
-            Reason.DATA_ABSENT,
-            Reason.DATA_STALE,
-            Reason.DATA_INVALID,
-            Reason.LOW_COVERAGE,
-        ],
-        Reason.NONE,
-    )
+    sparse = (snapshot.freshness == Freshness.FRESH) & (snapshot.coverage < params.min_coverage)
+    why = np.where(sparse, int(Reason.LOW_COVERAGE), _REASON_OF_FRESHNESS[snapshot.freshness])
+    why = np.where(params.uses_signal, why, 0)
+    why = np.where(snapshot.listed, why, int(Reason.LISTING_INCOMPLETE))
     now = ordered(snapshot)
-    held = (why != Reason.NONE) & (wish < now)
-    return np.where(held, now, wish), np.where(held, why, Reason.NONE)
+    held = (why != 0) & (wish < now)
+    return np.where(held, now, wish), np.where(held, why, 0)
 
 
 def cooldown(

@@ -104,7 +104,8 @@ def cover(
 
 
 def _read(quantiles: Float, params: LaneParams) -> Float:
-    return quantiles[params.cover_quantile, params.series]
+    flat: Float = quantiles.ravel().take(params.cover_quantile * quantiles.shape[1] + params.series)
+    return flat
 
 
 def _propose(wish: Int, proposal: Int, why: Int, known: Bool) -> tuple[Int, Int]:

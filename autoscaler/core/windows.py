@@ -44,11 +44,11 @@ def push_and_max(ring: Int, bucket: Int, *, tick: int, window_ticks: Int, value:
     current = tick // per_bucket
     passed = current - bucket
     slot = current % buckets
-    lanes = np.arange(ring.shape[1])
     if passed.max(initial=0) > 1:
         _empty_skipped(ring, buckets, slot, passed)
-    held = np.where(passed > 0, 0, ring[slot, lanes])
-    ring[slot, lanes] = np.where(known, np.maximum(held, value), held)
+    flat, at = ring.ravel(), slot * ring.shape[1] + np.arange(ring.shape[1])
+    held = np.where(passed > 0, 0, flat.take(at))
+    flat[at] = np.where(known, np.maximum(held, value), held)
     bucket[:] = current
     highest: Int = np.maximum.reduce(ring, axis=0)
     return highest

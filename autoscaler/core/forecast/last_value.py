@@ -28,6 +28,7 @@ PRIOR_SCALE = 0.08
 
 _WIDTH = 2.0 * LOG_SPAN / BINS
 _EDGES: Float = (-LOG_SPAN + _WIDTH * np.arange(BINS + 1)).astype(np.float64)
+_LEVELS: Float = np.array(QUANTILE_LEVELS)[:, np.newaxis]
 _STATE_VERSION = 1
 
 
@@ -178,25 +179,21 @@ def _add(table: Float, outcome: Float, before: Float, scale: Float, known: Bool,
 def _quantiles(table: Float) -> Float:
     """Log-error quantiles (Q, S) of a histogram (BINS, S), linear within a bin."""
     cumulative = np.add.accumulate(table, axis=0)
-    total = cumulative[-1]
+    wanted = _LEVELS * cumulative[-1]
     columns = np.arange(table.shape[1])
-    found = np.empty((len(QUANTILE_LEVELS), table.shape[1]))
-    for row, level in enumerate(QUANTILE_LEVELS):
-        wanted = level * total
-        index = _first_reaching(cumulative, wanted)
-        inside = table[index, columns]
-        into = wanted - (cumulative[index, columns] - inside)
-        found[row] = _EDGES[index] + _WIDTH * np.clip(into / np.maximum(inside, 1e-300), 0.0, 1.0)
+    index = _first_reaching(cumulative, wanted)
+    inside = table[index, columns]
+    into = wanted - (cumulative[index, columns] - inside)
+    found: Float = _EDGES[index] + _WIDTH * np.clip(into / np.maximum(inside, 1e-300), 0.0, 1.0)
     return found
 
 
 def _first_reaching(cumulative: Float, wanted: Float) -> Int:
-    """First bin (S,) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
+    """First bin (Q, S) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
     columns = np.arange(cumulative.shape[1])
-    index = np.full(cumulative.shape[1], -1, np.int64)
+    index = np.full(wanted.shape, -1, np.int64)
     half = BINS // 2
     while half:
-        below = cumulative[index + half, columns] < wanted
-        index = np.where(below, index + half, index)
+        index += half * (cumulative[index + half, columns] < wanted)
         half //= 2
     return np.minimum(index + 1, BINS - 1)
