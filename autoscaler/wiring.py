@@ -13,6 +13,7 @@ from pathlib import Path
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Signal
 from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.daemon.lifecycle import Closable
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
@@ -24,10 +25,10 @@ from autoscaler.traces.trace import Trace, TraceKind
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """Fleets ready for a daemon, and what is to be closed after it."""
+    """Fleets ready for a daemon, and what is to be closed after it (the provider is its opener's)."""
 
     setups: tuple[FleetSetup, ...]
-    closables: tuple[MetricSource | Provider, ...]
+    closables: tuple[Closable, ...]
 
 
 def wire(
@@ -54,7 +55,24 @@ def wire(
                 reader, clock, start_time_s=policy.vm.start_time_s, stop_time_s=policy.vm.stop_time_s
             )
         setups.append(FleetSetup(policy, own, source_of(policy), probe_for(policy, own, clock)))
-    return Wired(tuple(setups), (*(setup.source for setup in setups), acting))
+    adapters = (adapter for setup in setups for adapter in (setup.source, setup.probe))
+    return Wired(tuple(setups), tuple(adapter for adapter in adapters if isinstance(adapter, Closable)))
+
+
+def simulated(policy: Policy) -> Policy:
+    """The policy as an embedded cloud can carry it out.
+
+    It acts. Where it asks an address of the VM whether it is ready, status checks are asked instead, since
+    nothing listens on a simulated VM; new VMs come from the launch template that the cloud names like the
+    fleet.
+    """
+    changes: dict[str, object] = {"act": True}
+    if policy.readiness.probe == "http":
+        changes["readiness"] = policy.readiness.model_copy(update={"probe": "status_checks", "url": None})
+    if policy.provision is not None:
+        template = {"launch_template": policy.fleet, "version": "$Default", "subnet": None}
+        changes["provision"] = policy.provision.model_copy(update=template)
+    return policy.model_copy(update=changes)
 
 
 def probe_for(policy: Policy, provider: Provider, clock: Clock) -> ReadinessProbe:

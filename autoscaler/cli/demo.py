@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,8 +27,8 @@ def demo(
         ),
     ] = None,
     kind: Annotated[
-        str | None,
-        typer.Option(help="What its values are: count or gauge, if no manifest.csv beside it says."),
+        Literal["count", "gauge"] | None,
+        typer.Option(help="What its values are, if no manifest.csv beside it says."),
     ] = None,
     scale_to_vms: Annotated[
         int, typer.Option(min=1, max=10_000, help="Scale a recording so that its peak needs so many VMs.")
@@ -75,6 +75,7 @@ def demo(
     from autoscaler.cli.demo_run import DemoOptions, prepare, summarise
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary
+    from autoscaler.simulator.timeline import jsonable
 
     set_up_logging("console", "error")
     with errors_in_words("demo"):
@@ -99,6 +100,6 @@ def demo(
         finished = asyncio.run(run_demo(prepared, screen))
         report = summarise(finished, screen.progress)
         if as_json:
-            typer.echo(json.dumps(report, indent=2))
+            typer.echo(json.dumps(jsonable(report), indent=2))
         else:
             print_summary(report, prepared, finished)

@@ -26,7 +26,7 @@ from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, read_faul
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy
 from autoscaler.config.rendering import effective_yaml
-from autoscaler.daemon.lifecycle import run_to_the_end
+from autoscaler.daemon.lifecycle import close, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, DaemonError
@@ -40,6 +40,7 @@ from autoscaler.simulator.recovery import recoveries
 from autoscaler.simulator.synth import DEFAULT_START_S, synth_day
 from autoscaler.simulator.timeline import (
     REPORT_NAME,
+    REPORT_VERSION,
     TIMELINE_NAME,
     RunIdentity,
     TimelineRow,
@@ -51,12 +52,13 @@ from autoscaler.simulator.timeline import (
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind
-from autoscaler.web.server import WebServer
-from autoscaler.wiring import trace_source, wire
+from autoscaler.web.site import Site
+from autoscaler.wiring import simulated, trace_source, wire
 
 WARM_UP_S = 300.0
 """The fleet comes up from nothing at the start; this much is shown and not scored, for baselines likewise."""
 PROBES = 12
+MAX_TICK_S = 3600.0
 MARGIN = 2.0
 """A tick must take at most this fraction (1 / MARGIN) of its time on this machine."""
 BEGIN_OF_DAY_S = 9 * 3600.0 + 40 * 60.0
@@ -136,25 +138,27 @@ def prepare(options: DemoOptions) -> Prepared:
         ConfigError: A policy, fault file or range is wrong.
         TraceError: The trace cannot be used.
     """
+    if not 1.0 <= options.tick_s <= MAX_TICK_S:
+        raise ConfigError(f"--tick {options.tick_s:g}s must be from 1 s to {MAX_TICK_S / 3600:g} h")
     file = options.policy or example_policies() / "web.yaml"
     policy = require_policy(file, tick_s=options.tick_s)
     if options.trace is None:
         trace = synth_day(options.seed, interval_s=10.0)
         first_s = DEFAULT_START_S + BEGIN_OF_DAY_S
     else:
-        recorded = read_trace(options.trace, kind=TraceKind(options.kind) if options.kind else None)
-        begin_s, end_s = options.begin_s or recorded.start_s, options.end_s or recorded.end_s
-        cut = recorded.cut(max(begin_s - 2 * recorded.interval_s, recorded.start_s), end_s)
-        trace = cut.scaled_to_peak(options.scale_to_vms * policy.vm.capacity_per_s)
+        trace = read_trace(options.trace, kind=TraceKind(options.kind) if options.kind else None)
         # A count is known once its interval is over, so the first one passes before anything can be read.
-        first_s = recorded.start_s + recorded.interval_s
+        first_s = trace.start_s + trace.interval_s
     begin_s = options.begin_s if options.begin_s is not None else first_s
     end_s = options.end_s if options.end_s is not None else trace.end_s
     if not trace.start_s <= begin_s < end_s <= trace.end_s:
         raise ConfigError(
             f"trace {trace.name} covers {_time(trace.start_s)} to {_time(trace.end_s)}; "
-            f"--begin {_time(begin_s)} and --end {_time(end_s)} must lie within it, in this order"
+            f"begin {_time(begin_s)} and end {_time(end_s)} must lie within it, in this order (--begin, --end)"
         )
+    if options.trace is not None:
+        played = trace.cut(max(begin_s - 2 * trace.interval_s, trace.start_s), end_s)
+        trace = played.scaled_to_peak(options.scale_to_vms * policy.vm.capacity_per_s)
     prices = policy.prices
     cloud = CloudSetup(
         seed=options.seed,
@@ -195,15 +199,19 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
             access_key_id="demo",
             secret_access_key="demo",  # noqa: S106  the embedded cloud takes any
         )
+        telemetry, journal = Telemetry(), SqliteJournal(state_dir)
+        stack.push_async_callback(close, journal, telemetry)
         provider = await Ec2Provider.open(settings, clock)
-        journal = SqliteJournal(state_dir)
+        stack.push_async_callback(close, provider, telemetry)
         # The clock ran while things started; the trace begins when the daemon does.
         tick_cost_s = await _measure_tick(provider, journal)
         _refuse_too_fast(tick_cost_s, options)
         started_at_s = clock.now()
         offset_s = prepared.begin_s - started_at_s
         source = trace_source(policy, clock, prepared.trace, seed=options.seed, offset_s=offset_s)
-        wired = wire([policy.model_copy(update={"act": True})], provider, clock, lambda _: source)
+        wired = wire([simulated(policy)], provider, clock, lambda _: source)
+        for adapter in wired.closables:
+            stack.push_async_callback(close, adapter, telemetry)
         ages: list[float] = []
 
         def on_tick(record: TickRecord) -> None:
@@ -214,11 +222,11 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
             if record.at_s + options.tick_s + offset_s >= prepared.end_s:
                 daemon.stop()
 
-        daemon = Daemon(clock, wired.setups, journal, Telemetry(), LoopSettings(options.tick_s), on_tick)
-        web = await stack.enter_async_context(WebServer(daemon, "127.0.0.1", options.http_port))
+        daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(options.tick_s), on_tick)
+        web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port))
         watcher.begun(daemon, web.url, endpoint.url)
         try:
-            await run_to_the_end(daemon, wired.closables, for_s=options.for_s)
+            await run_to_the_end(daemon, for_s=options.for_s)
         finally:
             watcher.ended()
         fleet = daemon.fleets.all[0]
@@ -296,7 +304,7 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
     """Compare with the baselines, and write the files where an output directory was named.
 
     Returns:
-        The report, as in report.json.
+        The report, as in report.json, but with NaN where that has null.
 
     Raises:
         ConfigError: The output cannot be written.
@@ -329,6 +337,7 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
         write_timeline(options.out / TIMELINE_NAME, finished.rows)
         write_report(options.out / REPORT_NAME, identity, run_totals, baselines, details)
     return {
+        "version": REPORT_VERSION,
         "identity": asdict(identity),
         "totals": asdict(run_totals),
         "baselines": {name: asdict(t) for name, t in baselines.items()},
@@ -369,6 +378,7 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
         "policy_in_words": describe(prepared.policy),
         "trace": prepared.trace.name,
         "begin": _time(prepared.begin_s),
+        "clock_ahead_of_trace_s": finished.started_at_s - prepared.begin_s,
         "span_s": finished.ended_at_s - finished.started_at_s,
         "not_scored_s": WARM_UP_S,
         "speed": options.speed,
@@ -386,7 +396,7 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
                 "unserved_work": r.episode.unserved_work,
                 "last_rise": _time(r.last_rise_s),
                 "took_s": r.took_s,
-                "within_limit": r.took_s <= limit_s,
+                "within_limit": None if math.isnan(limit_s) else r.took_s <= limit_s,
             }
             for r in found
         ],

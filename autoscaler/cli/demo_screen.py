@@ -151,11 +151,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
         f"The cloud's own bill: {d['bill_of_the_cloud']:.3f}; the journal's: {d['bill_of_the_journal']:.3f} "
         f"({off:+.2%})."
     )
-    late = [r for r in d["recoveries"] if not r["within_limit"]]
-    say(
-        f"{len(d['recoveries'])} shortage episodes; {len(late)} ended later than {d['recovery_limit_s']:.0f} s after "
-        f"the last rise (signal age {d['signal_age_max_s']:.0f} s + start p95 {d['start_p95_s']:.0f} s + 2 ticks)."
-    )
+    say(_recovered(d))
     if d["ticks_skipped"]:
         say(
             f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed.",
@@ -165,6 +161,18 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
         where = finished.state_dir
         say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why:")
         say(f"  autoscaler explain {prepared.policy.fleet} --state-dir {where}")
+
+
+def _recovered(details: dict[str, Any]) -> str:
+    found = details["recoveries"]
+    count = "1 shortage episode" if len(found) == 1 else f"{len(found)} shortage episodes"
+    if math.isnan(details["recovery_limit_s"]):
+        return f"{count}; no start was measured to hold them against."
+    late = sum(not recovery["within_limit"] for recovery in found)
+    return (
+        f"{count}; {late} ended later than {details['recovery_limit_s']:.0f} s after the last rise (signal age "
+        f"{details['signal_age_max_s']:.0f} s + start p95 {details['start_p95_s']:.0f} s + 2 ticks)."
+    )
 
 
 def _comparison(report: dict[str, Any]) -> Table:

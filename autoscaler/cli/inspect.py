@@ -34,7 +34,7 @@ def status(
 
     with errors_in_words("status"):
         settings = load_settings()
-        base = url or f"http://{settings.http_host}:{settings.http_port}"
+        base = url or _own_address(settings.http_host, settings.http_port)
         found = _fetch(base)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -44,7 +44,14 @@ def status(
         raise typer.Exit(FAILED)
 
 
+def _own_address(host: str, port: int) -> str:
+    """Where a daemon of these settings is reached from this machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  all addresses: any will do
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
 def _fetch(base: str) -> dict[str, Any]:
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -55,16 +62,19 @@ def _fetch(base: str) -> dict[str, Any]:
         raise DaemonError(msg)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{base}/api/v1/status", timeout=5.0) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (urllib.error.URLError, OSError, TimeoutError) as error:
+        with opener.open(f"{base.rstrip('/')}/api/v1/status", timeout=5.0) as answer:
+            found: Any = json.load(answer)
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
+        found = None
+    except OSError as error:
         why = getattr(error, "reason", error)
-        msg = f"no daemon answers at {base} ({why}); start it with `autoscaler run`, or give its --url"
+        told = getattr(why, "strerror", None) or why
+        msg = f"no daemon answers at {base} ({told}); start it with `autoscaler run`, or give its --url"
         raise DaemonError(msg) from None
-    except ValueError:
-        msg = f"what answers at {base} is not an autoscaler"
-        raise DaemonError(msg) from None
+    if not isinstance(found, dict) or not {"healthy", "problems", "fleets"} <= found.keys():
+        msg = f"what answers at {base} is not an autoscaler of this version; give the --url of yours"
+        raise DaemonError(msg)
+    return found
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Rules of this file: nothing heavy is imported at the top, so that `--help` stays
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ FAILED = 1
 """The command could not do what it was asked; the reason is on standard error."""
 USAGE = 2
 INTERRUPTED = 130
+_END_OF_TIME_S = 253_402_300_800.0
 
 
 @contextmanager
@@ -52,16 +54,19 @@ def seconds(text: str | float) -> float:
 
 
 def moment(text: str | float) -> float:
-    """An option value such as 1998-06-10T12:00Z or an epoch number: epoch seconds."""
+    """An option value such as 1998-06-10T12:00Z or an epoch number: epoch seconds, from 1970 to 9999."""
     try:
-        return float(text)
+        at_s = float(text)
     except ValueError:
-        pass
-    try:
-        at = datetime.fromisoformat(str(text))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time; write for example 2026-03-01T12:00:00Z") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        try:
+            at = datetime.fromisoformat(str(text))
+        except ValueError:
+            at_s = math.nan
+        else:
+            at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if not 0.0 <= at_s < _END_OF_TIME_S:
+        raise typer.BadParameter(f"{text!r} is not a time; write for example 2026-03-01T12:00:00Z")
+    return at_s
 
 
 def set_up_logging(style: Literal["console", "json"], level: str) -> None:

@@ -6,8 +6,9 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +16,7 @@ from autoscaler.cli.output import FAILED, errors_in_words, seconds, set_up_loggi
 
 if TYPE_CHECKING:
     from autoscaler.config.loading import PolicySet
+    from autoscaler.ports import Clock, MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
 
@@ -37,7 +39,9 @@ def run(
         float | None,
         typer.Option("--for", parser=seconds, help="End after this long, for example 40s.", metavar="TIME"),
     ] = None,
-    log_format: Annotated[str | None, typer.Option(help="console or json (setting log_format).")] = None,
+    log_format: Annotated[
+        Literal["console", "json"] | None, typer.Option(help="How log lines look (setting log_format).")
+    ] = None,
 ) -> None:
     """Run the daemon until it is told to stop; VMs in service then stay as they are.
 
@@ -74,31 +78,48 @@ def _load(settings: Settings) -> PolicySet:
 
 async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> None:
     from autoscaler.clock import SystemClock
-    from autoscaler.daemon.lifecycle import Retention, run_to_the_end
+    from autoscaler.daemon.lifecycle import Retention, close, run_to_the_end
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.store import SqliteJournal
-    from autoscaler.web.server import WebServer
-    from autoscaler.wiring import source_for, wire
+    from autoscaler.web.site import Site
+    from autoscaler.wiring import wire
 
-    clock = SystemClock()
-    journal = SqliteJournal(settings.state_dir)
-    provider = await Ec2Provider.open(_ec2(settings), clock)
-    wired = wire(
-        loaded.policies, provider, clock, lambda p: source_for(p, clock, loaded.files[p.fleet].parent)
-    )
-    daemon = Daemon(
-        clock,
-        wired.setups,
-        journal,
-        Telemetry(),
-        LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s),
-    )
-    retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
-    async with WebServer(daemon, settings.http_host, settings.http_port) as web:
-        daemon.telemetry.log.info("listening", text=f"{web.url} (/metrics /healthz /api/v1/status)")
-        await run_to_the_end(daemon, wired.closables, retention=retention, for_s=for_s)
+    ec2 = _ec2(settings)
+    clock, telemetry = SystemClock(), Telemetry()
+    sources = _sources(loaded, clock)
+    async with AsyncExitStack() as stack:
+        journal = SqliteJournal(settings.state_dir)
+        stack.push_async_callback(close, journal, telemetry)
+        provider = await Ec2Provider.open(ec2, clock)
+        stack.push_async_callback(close, provider, telemetry)
+        policies = [policy for policy in loaded.policies if policy.fleet in sources]
+        wired = wire(policies, provider, clock, lambda policy: sources[policy.fleet])
+        for adapter in wired.closables:
+            stack.push_async_callback(close, adapter, telemetry)
+        limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
+        daemon = Daemon(clock, wired.setups, journal, telemetry, limits)
+        site = await stack.enter_async_context(Site(daemon, settings.http_host, settings.http_port))
+        telemetry.log.info("listening", text=f"{site.url} (/metrics /healthz /api/v1/status)")
+        retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
+        await run_to_the_end(daemon, retention=retention, for_s=for_s)
+
+
+def _sources(loaded: PolicySet, clock: Clock) -> dict[str, MetricSource]:
+    """A source per fleet. A fleet whose source cannot be made is left out, and said; the others run."""
+    from autoscaler.errors import AutoscalerError, ConfigError
+    from autoscaler.wiring import source_for
+
+    sources: dict[str, MetricSource] = {}
+    for policy in loaded.policies:
+        try:
+            sources[policy.fleet] = source_for(policy, clock, loaded.files[policy.fleet].parent)
+        except AutoscalerError as error:
+            typer.echo(f"run: fleet {policy.fleet} is left out: {error}", err=True)
+    if not sources:
+        raise ConfigError("no fleet is left to run")
+    return sources
 
 
 def _ec2(settings: Settings) -> Ec2Settings:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError
 from autoscaler.ports import Clock, Journal
 
+PRUNE_FIRST_S = 60.0
+"""Housekeeping begins this soon, so that a daemon that is restarted often still keeps its journal small."""
 PRUNE_EVERY_S = 3600.0
 CLOSE_WITHIN_S = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@runtime_checkable
 class Closable(Protocol):
     """What is closed at the end."""
 
@@ -35,17 +38,12 @@ class Retention:
 
 
 async def run_to_the_end(
-    daemon: Daemon,
-    adapters: Iterable[Closable],
-    *,
-    retention: Retention | None = None,
-    for_s: float | None = None,
+    daemon: Daemon, *, retention: Retention | None = None, for_s: float | None = None
 ) -> None:
-    """Run the daemon until a signal, an error, or the given time; then close everything, each within bounds.
+    """Run the daemon until a signal, an error, or the given time. What it uses is closed by who opened it.
 
     Args:
         daemon: Not yet running.
-        adapters: Providers and sources, closed in this order; the journal is closed last.
         retention: How much the journal keeps; None keeps all.
         for_s: Seconds of the event loop after which to end; None means never.
     """
@@ -64,29 +62,30 @@ async def run_to_the_end(
             housekeeping.cancel()
             with suppress(asyncio.CancelledError):
                 await housekeeping
-        for adapter in (*adapters, daemon.journal):
-            await _close(daemon, adapter)
         for number in _SIGNALS:
             with suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
 
 
-async def _close(daemon: Daemon, adapter: Closable) -> None:
+async def close(adapter: Closable, telemetry: Telemetry) -> None:
+    """Close an adapter within a bound; a failure is logged, since the others must be closed too."""
     name = type(adapter).__name__
     try:
         async with asyncio.timeout(CLOSE_WITHIN_S):
             await adapter.close()
     except TimeoutError:
-        daemon.telemetry.log.warning("close_failed", text=f"{name} did not close within {CLOSE_WITHIN_S:g} s")
-    except Exception as error:  # noqa: BLE001  the others must be closed too
-        daemon.telemetry.log.warning("close_failed", text=f"{name}: {error}")
+        telemetry.log.warning("close_failed", text=f"{name} did not close within {CLOSE_WITHIN_S:g} s")
+    except Exception as error:  # noqa: BLE001  as the docstring says
+        telemetry.log.warning("close_failed", text=f"{name}: {error}")
 
 
 async def _housekeep(daemon: Daemon, retention: Retention) -> None:
     clock: Clock = daemon.clock
     journal: Journal = daemon.journal
+    wait_s = PRUNE_FIRST_S
     while True:
-        await clock.sleep_until(clock.monotonic() + PRUNE_EVERY_S)
+        await clock.sleep_until(clock.monotonic() + wait_s)
+        wait_s = PRUNE_EVERY_S
         try:
             await journal.prune(before_s=clock.now() - retention.seconds, max_bytes=retention.max_bytes)
         except JournalError as error:

@@ -30,6 +30,7 @@ EVENTS = {
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
     "acting_held": "The provider denies us; the fleet's actions are held for a while.",
     "vm": "Something happened to a VM outside of a decision.",
+    "listening": "Where metrics, health and status are served.",
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
     "close_failed": "An adapter did not close in order at the end.",

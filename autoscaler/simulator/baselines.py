@@ -47,8 +47,8 @@ def always_on(rows: Sequence[TimelineRow], policy: Policy, tick_s: float) -> tup
 def plain_reactive(policy: Policy) -> Policy:
     """The same fleet under demand plus 30 % headroom and 10 % tolerance: no forecast, steps or schedule.
 
-    30 % headroom is a wanted utilisation of 77 %, with the tolerance and the 5-minute scale-in window of the
-    Kubernetes horizontal autoscaler; guards are those of the policy.
+    30 % headroom is a wanted utilisation of 77 %; the tolerance is that of the Kubernetes horizontal
+    autoscaler. Bounds, guards, warm pool and prices are those of the policy.
     """
     reactive = ReactiveSection.model_construct(headroom=0.3, tolerance=0.1, censored_growth=0.5)
     return policy.model_copy(update={"reactive": reactive, "forecast": None, "steps": (), "schedule": ()})

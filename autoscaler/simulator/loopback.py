@@ -23,7 +23,7 @@ from autoscaler.simulator.recording import demand_of, timeline
 from autoscaler.simulator.timeline import TimelineRow
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace
-from autoscaler.wiring import trace_source, wire
+from autoscaler.wiring import simulated, trace_source, wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def run_loop(run: LoopRun, on_tick: Callable[[TickRecord], None] | None = None) 
         on_tick: Called after each tick.
 
     Raises:
-        InvariantError: A tick failed, which on virtual time is always a bug.
+        InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
     """
     return run_virtual(lambda: _run(run, on_tick))
 
@@ -75,7 +75,7 @@ async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> Lo
     clock = VirtualClock(run.start_s)
     world = run.cloud.world(run.start_s)
     journal = SqliteJournal(":memory:", inline=True)
-    policy = run.policy.model_copy(update={"act": True})
+    policy = simulated(run.policy)
     source = trace_source(policy, clock, run.trace, seed=run.seed, offset_s=0.0)
     wired = wire([policy], MemoryProvider(world, clock), clock, lambda _: source)
     failures: list[str] = []
@@ -84,7 +84,7 @@ async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> Lo
     asyncio.get_running_loop().call_later(run.duration_s, daemon.stop)
     await daemon.run()
     if failures:
-        msg = f"{len(failures)} ticks failed in a virtual run; the first: {failures[0]}"
+        msg = f"{len(failures)} failures in a virtual run; the first: {failures[0]}"
         raise InvariantError(msg)
     end_s = clock.now()
     between = demand_of(run.trace.rate_at, 0.0, run.trace.interval_s)
@@ -96,16 +96,16 @@ async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> Lo
 
 
 class _Silent:
-    """A logger that keeps the failures of ticks and drops the rest: a virtual run has no operator."""
+    """A logger that keeps failures of the program itself and drops the rest: a virtual run has no operator."""
+
+    _FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed"})
 
     def __init__(self, failures: list[str]) -> None:
         self._failures = failures
 
-    def debug(self, event: str, **_: object) -> None:
-        """Dropped."""
+    def debug(self, event: str, **facts: object) -> None:
+        """Keep it if it is a failure."""
+        if event in self._FAILURES:
+            self._failures.append(f"{event}: {facts.get('text', '')}")
 
-    info = warning = error = debug
-
-    def exception(self, event: str, **facts: object) -> None:
-        """A tick failed."""
-        self._failures.append(f"{event}: {facts.get('text', '')}")
+    info = warning = error = exception = debug

@@ -41,7 +41,12 @@ def recoveries(rows: Sequence[TimelineRow], vm_capacity_per_s: float, tick_s: fl
         tick_s: Length of a row's interval.
     """
     stamps = column(rows, "timestamp_s")
-    ordered = column(rows, "in_service") + column(rows, "starting") + column(rows, "starts")
+    ordered = (
+        column(rows, "in_service")
+        + column(rows, "starting")
+        + column(rows, "starts")
+        + column(rows, "provisions")
+    )
     above = column(rows, "demand") > ordered * vm_capacity_per_s
     found = []
     for episode in shortage_episodes(stamps, column(rows, "shortage"), tick_s):

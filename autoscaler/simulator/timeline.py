@@ -26,6 +26,7 @@ from autoscaler.traces.trace import describe_time
 
 TIMELINE_NAME = "timeline.csv"
 REPORT_NAME = "report.json"
+REPORT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,7 @@ def write_report(
         ConfigError: The file cannot be written.
     """
     document = {
-        "version": 1,
+        "version": REPORT_VERSION,
         "identity": asdict(identity),
         "totals": asdict(run),
         "baselines": {name: asdict(baseline) for name, baseline in baselines.items()},
@@ -270,7 +271,7 @@ def write_report(
     }
 
     def write(stream: TextIO) -> None:
-        json.dump(_plain(document), stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        json.dump(jsonable(document), stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
 
     _write_whole(path, write)
@@ -285,11 +286,12 @@ def _cell(value: float | str | None) -> str:
     return f"{value}"
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """The value in types of JSON; NaN and infinities, which JSON does not have, become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -16,7 +16,7 @@ from autoscaler.web.status import status, unhealthy
 _DAEMON = web.AppKey("daemon", Daemon)
 
 
-class WebServer:
+class Site:
     """Serves a daemon's state while a context lasts.
 
     Args:
