@@ -1,0 +1,112 @@
+"""Settings: where they come from, which wins, and what is said of a wrong one."""
+
+import pytest
+
+from autoscaler.errors import ConfigError
+from autoscaler.settings import CONFIG_VARIABLE, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch, tmp_path):
+    """No settings but those of the test: an empty working directory and none of our variables."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"AUTOSCALER_{name.upper()}", raising=False)
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def failure(**given):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**given)
+    return str(caught.value)
+
+
+def test_without_anything_the_defaults_hold():
+    settings = load_settings()
+    assert (settings.tick_s, settings.http_host, settings.http_port) == (10.0, "127.0.0.1", 9412)
+    assert settings.aws_secret_access_key is None
+
+
+def test_command_line_over_environment_over_file_over_defaults(monkeypatch, tmp_path):
+    write(tmp_path / "autoscaler.toml", 'tick_s = 20\nhttp_port = 1\nlog_level = "debug"\n')
+    monkeypatch.setenv("AUTOSCALER_TICK_S", "30")
+    monkeypatch.setenv("AUTOSCALER_HTTP_PORT", "2")
+    settings = load_settings(tick_s=40.0, http_port=None)
+    assert (settings.tick_s, settings.http_port, settings.log_level) == (40.0, 2, "debug")
+    assert settings.retention_days == 30.0
+
+
+def test_the_environment_names_another_file(monkeypatch, tmp_path):
+    write(tmp_path / "autoscaler.toml", "tick_s = 20\n")
+    other = write(tmp_path / "other.toml", "tick_s = 25\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(other))
+    assert load_settings().tick_s == 25
+
+
+def test_a_named_file_must_exist(monkeypatch):
+    monkeypatch.setenv(CONFIG_VARIABLE, "nowhere.toml")
+    assert failure() == "AUTOSCALER_CONFIG names nowhere.toml, which does not exist"
+
+
+def test_an_unknown_key_is_refused_with_those_that_are_known(tmp_path):
+    write(tmp_path / "autoscaler.toml", "tik_s = 20\n")
+    words = failure()
+    assert words.startswith("autoscaler.toml: tik_s is not a setting; known are: ")
+    assert all(name in words for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tick_s = 0.5", "setting tick_s: input should be greater than or equal to 1"),
+        ('tick_s = "fast"', "setting tick_s: input should be a valid number"),
+        ("http_port = 70000", "setting http_port: input should be less than or equal to 65535"),
+        ('log_format = "xml"', "setting log_format: input should be 'console' or 'json'"),
+    ],
+)
+def test_a_bad_value_says_which_why_and_where_it_may_be_set(text, words, tmp_path):
+    write(tmp_path / "autoscaler.toml", text)
+    name = text.split(maxsplit=1)[0]
+    said = failure()
+    assert said.startswith(words)
+    assert said.endswith(f"(in autoscaler.toml or AUTOSCALER_{name.upper()})")
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    write(tmp_path / "autoscaler.toml", "tick_s = 0\nhttp_port = -1\nnonsense = 1\n")
+    assert len(failure().splitlines()) == 3
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path):
+    write(tmp_path / "autoscaler.toml", "tick_s: 20\n")
+    assert failure().startswith("autoscaler.toml: ")
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path, monkeypatch):
+    write(tmp_path / "autoscaler.toml", "").write_bytes(b"tick_s = 20 # \xff\n")
+    assert failure().startswith("autoscaler.toml: ")
+
+
+def test_a_secret_is_in_no_text(monkeypatch, tmp_path):
+    monkeypatch.setenv("AUTOSCALER_AWS_SECRET_ACCESS_KEY", "hush-hush")
+    settings = load_settings()
+    assert settings.aws_secret_access_key.get_secret_value() == "hush-hush"
+    for text in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
+        assert "hush" not in text
+    write(tmp_path / "autoscaler.toml", 'aws_secret_access_key = ["hush-hush"]\n')
+    monkeypatch.delenv("AUTOSCALER_AWS_SECRET_ACCESS_KEY")
+    assert "hush" not in failure()
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().tick_s = 5
+
+
+def test_every_setting_is_described():
+    assert all(len(field.description or "") > 10 for field in Settings.model_fields.values())
