@@ -20,7 +20,7 @@ LISTINGS = 2
 
 @contextmanager
 def frozen_heap():
-    """As the daemon runs once it is set up: what exists by then is left out of garbage collections."""
+    """What exists by now is left out of garbage collections, as `Ec2Provider.open` asks of its caller."""
     gc.collect()
     gc.freeze()
     try:
