@@ -110,7 +110,7 @@ class Finished:
     start_times_s: tuple[float, ...]
     signal_age_s: float
     journal_cost: float
-    bill: Mapping[str, Any]
+    billed: float
     calls: Mapping[str, Any]
     state_dir: Path | None
 
@@ -223,13 +223,16 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
                 daemon.stop()
 
         daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(options.tick_s), on_tick)
+        fleet = daemon.fleets.all[0]
+        # Both meters begin at the same moment: the cloud has stored the VMs since it was made.
+        before = await _ask(endpoint.url, "bill")
+        fleet.meter.charge((), 0, 0, float(before["at_s"]))
         web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port))
         watcher.begun(daemon, web.url, endpoint.url)
         try:
             await run_to_the_end(daemon, for_s=options.for_s)
         finally:
             watcher.ended()
-        fleet = daemon.fleets.all[0]
         ended_at_s = daemon.last_record.at_s if daemon.last_record else clock.now()
         truth = demand_of(prepared.trace.rate_at, offset_s, prepared.trace.interval_s)
         bill = await _ask(endpoint.url, "bill")
@@ -248,7 +251,7 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
             start_times_s=tuple(fleet.start_times_s),
             signal_age_s=max(ages, default=math.nan),
             journal_cost=fleet.meter.total.money,
-            bill=bill,
+            billed=_money(bill, policy.fleet) - _money(before, policy.fleet),
             calls=await _ask(endpoint.url, "calls"),
             state_dir=options.out,
         )
@@ -295,6 +298,10 @@ async def _ask(endpoint: str, what: str) -> dict[str, Any]:
     ):
         found: dict[str, Any] = await answer.json()
         return found
+
+
+def _money(bill: Mapping[str, Any], fleet: str) -> float:
+    return float(bill["fleets"][fleet]["money"])
 
 
 # ── the summary ─────────────────────────────────────────────────────────────────────────────────────────
@@ -372,7 +379,6 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
     start_p95_s = times[math.ceil(0.95 * len(times)) - 1] if times else math.nan
     limit_s = finished.signal_age_s + start_p95_s + 2.0 * options.tick_s
     found = recoveries(scored, prepared.policy.vm.capacity_per_s, options.tick_s)
-    billed = finished.bill["fleets"].get(prepared.policy.fleet, {}).get("money", math.nan)
     return {
         "policy_file": str(prepared.policy_file),
         "policy_in_words": describe(prepared.policy),
@@ -400,7 +406,7 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
             }
             for r in found
         ],
-        "bill_of_the_cloud": billed,
+        "bill_of_the_cloud": finished.billed,
         "bill_of_the_journal": finished.journal_cost,
         "calls": finished.calls["accepted"],
         "calls_refused": finished.calls["refused"],

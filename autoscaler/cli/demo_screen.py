@@ -139,7 +139,8 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     say("were replayed on virtual time, where calls and this machine take no time.")
     peak_cost = report["baselines"]["always on at peak"]["cost"]
     if peak_cost > 0:
-        say(f"It costs {1.0 - report['totals']['cost'] / peak_cost:.0%} less than always on at the peak.")
+        less = 1.0 - report["totals"]["cost"] / peak_cost
+        say(f"It costs {abs(less):.0%} {'less' if less >= 0 else 'more'} than always on at the peak.")
     calls, vms = d["calls"], d["vms_by_call"]
     say(
         f"Through the EC2 protocol: {vms.get('StartInstances', 0)} VMs started in {calls.get('StartInstances', 0)} "
