@@ -1,0 +1,22 @@
+"""The commands of the program as click sees them."""
+
+import typer
+
+
+def commands(app):
+    """Every command by its full name."""
+    return dict(_walk(typer.main.get_command(app), ()))
+
+
+def _walk(command, path):
+    subcommands = getattr(command, "commands", None)
+    if subcommands is None:
+        yield " ".join(path), command
+        return
+    for name, inner in subcommands.items():
+        yield from _walk(inner, (*path, name))
+
+
+def options(command):
+    """Options and arguments but `--help`."""
+    return [parameter for parameter in command.params if parameter.name != "help"]
