@@ -33,7 +33,8 @@ def reactive(
 ) -> tuple[Int, Int]:
     """Demand plus headroom, held within a tolerance around what is ordered.
 
-    The tolerance band around the ratio of wanted to current is the Kubernetes horizontal autoscaler's rule.
+    The tolerance band around the ratio of wanted to current is the Kubernetes horizontal autoscaler's rule,
+    except that it may eat at most half of the headroom: beyond that a small difference is a burst's beginning.
     Where saturation hides demand, it is taken as `censored_growth` times what is seen; VMs already ordered
     count, so the growth does not compound while they start.
     """
@@ -42,7 +43,8 @@ def reactive(
     demand = snapshot.demand * np.where(snapshot.censored, params.censored_growth, 1.0)
     need = vms_for(demand * (1.0 + params.headroom), params.vm_capacity)
     now = ordered(snapshot)
-    held = (np.abs(need - now) <= params.tolerance * now) & (need != now)
+    least = vms_for(demand * (1.0 + 0.5 * params.headroom), params.vm_capacity)
+    held = (np.abs(need - now) <= params.tolerance * now) & (need != now) & (least <= now)
     why = np.where(snapshot.censored, Reason.CENSORED, Reason.DEMAND)
     return _propose(wish, np.where(held, now, need), np.where(held, Reason.TOLERANCE, why), known)
 

