@@ -302,6 +302,13 @@ def test_listings_in_quick_succession_do_not_make_a_vm_absent():
     assert fleet.miss(21) == ["vm_gone"]
 
 
+def test_two_listings_however_far_apart_do_not_make_a_vm_absent():
+    fleet = Fleet()
+    assert fleet.miss(10) == []
+    assert fleet.miss(1000) == []
+    assert fleet.miss(1001) == ["vm_gone"]
+
+
 def test_a_vm_made_by_us_is_not_absent_while_listings_may_lag():
     fleet = FleetInventory("web", Patience())
     fleet.sent(Verb.PROVISION, (), 1, 3, 100)

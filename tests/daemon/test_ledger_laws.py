@@ -102,7 +102,7 @@ async def by_hand(bench, at_s, verb, number):
     st.lists(faults, max_size=4),
     st.lists(hands, max_size=4),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end(seed, demand, trouble, by_hands):
     async def main():
         bench = Bench(vms=VMS, physics=Physics(), seed=seed, limits=None, faults=trouble)

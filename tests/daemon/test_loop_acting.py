@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.errors import JournalError
+from autoscaler.errors import InvariantError, JournalError
 from autoscaler.ports import ActionIntent, TickRecord, Verb
 from autoscaler.store import SqliteJournal
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
@@ -34,6 +34,70 @@ async def test_a_burst_and_its_end_with_exact_times():
     assert bench.column("stopped")[-1] == 4
     # 300/s were short from 30 until 50.
     assert bench.column("shortage")[2:6] == [0, 300, 300, 0]
+
+
+@virtual
+async def test_starts_of_all_fleets_come_before_stops_of_any():
+    bench = Bench(running=2, zones="a")
+    bench.place("api", 2)
+    bench.add(policy("web", signal=TOTAL), steady((0, 200), (20, 0)))
+    bench.add(policy("api", signal=TOTAL), steady((0, 0), (20, 200)))
+    await bench.run(30)
+    assert bench.changes() == [(20, "StartInstances", 2, ""), (20, "StopInstances", 2, "")]
+
+
+@virtual
+async def test_a_tick_that_fails_is_counted_and_the_next_one_is_on_time():
+    bench = Bench(vms=3, zones="a")
+    bench.records = Refusing(bench.records, bench.clock, at_s=20)
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(40)
+    assert [record.at_s - ORIGIN_S for record in bench.records.kept] == [0, 10, 30, 40]
+    assert bench.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total") == 1
+    assert bench.log.texts("tick_failed") == ["ZeroDivisionError: a bug; nothing is done, please report"]
+
+
+class Refusing:
+    """Keeps records, and raises once."""
+
+    def __init__(self, kept, clock, at_s):
+        self.kept, self.clock, self.at_s = kept, clock, at_s
+
+    def append(self, record):
+        if self.clock.monotonic() == self.at_s:
+            raise ZeroDivisionError("a bug")
+        self.kept.append(record)
+
+
+@virtual
+async def test_an_outcome_that_cannot_be_handled_fails_neither_the_tick_nor_other_outcomes():
+    bench = Bench(vms=3, zones="a")
+    bench.place("api", 3)
+    bench.journal = Doubting(bench.journal)
+    bench.add(policy("web", signal=TOTAL), 100)
+    bench.add(policy("api", signal=TOTAL), 100)
+    await bench.run(40)
+    assert bench.log.texts("act_failed") == [
+        "InvariantError: action 1 is not open; a listing will tell what became of it, please report"
+    ]
+    assert "tick_failed" not in bench.log.events()
+    assert bench.column("in_service", "web")[-1] == bench.column("in_service", "api")[-1] == 1
+    assert [action.id for action in await bench.journal.open_actions()] == [1]
+
+
+class Doubting:
+    """The real journal, which knows nothing of action 1 when it is to be settled."""
+
+    def __init__(self, journal):
+        self.journal = journal
+
+    def __getattr__(self, name):
+        return getattr(self.journal, name)
+
+    async def record_outcomes(self, action_id, at_s, outcomes):
+        if action_id == 1:
+            raise InvariantError("action 1 is not open")
+        await self.journal.record_outcomes(action_id, at_s, outcomes)
 
 
 class Witness:
