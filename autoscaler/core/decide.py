@@ -71,8 +71,8 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
         provision=provision,
         stop=stop,
         warm_target=warm_target(params, state, snapshot, desired),
-        forecast=outlook.at_lead[_MEDIAN, params.series],
-        forecast_hi=outlook.at_lead[_HIGH, params.series],
+        forecast=outlook.at_lead[_MEDIAN].take(params.series),
+        forecast_hi=outlook.at_lead[_HIGH].take(params.series),
         reason=reason,
         value=value,
     )

@@ -19,8 +19,9 @@ _MOST_VMS = 1e9
 
 def vms_for(work_per_s: Float, vm_capacity: Float) -> Int:
     """Fewest VMs that can do the work: int64 (L,), 0 where the work is unknown."""
-    need = np.ceil(work_per_s / vm_capacity - _ROUNDING)
-    return np.where(np.isnan(need), 0.0, np.minimum(np.maximum(need, 0.0), _MOST_VMS)).astype(np.int64)
+    # fmax and not maximum: it answers 0 for NaN.
+    need = np.fmax(np.ceil(work_per_s / vm_capacity - _ROUNDING), 0.0)
+    return np.minimum(need, _MOST_VMS).astype(np.int64)
 
 
 def ordered(snapshot: Snapshot) -> Int:
@@ -45,8 +46,8 @@ def reactive(
     now = ordered(snapshot)
     least = vms_for(demand * (1.0 + 0.5 * params.headroom), params.vm_capacity)
     held = (np.abs(need - now) <= params.tolerance * now) & (need != now) & (least <= now)
-    why = np.where(snapshot.censored, Reason.CENSORED, Reason.DEMAND)
-    return _propose(wish, np.where(held, now, need), np.where(held, Reason.TOLERANCE, why), known)
+    why = np.where(snapshot.censored, int(Reason.CENSORED), int(Reason.DEMAND))
+    return _propose(wish, np.where(held, now, need), np.where(held, int(Reason.TOLERANCE), why), known)
 
 
 def steps(
@@ -70,7 +71,7 @@ def steps(
     best = np.maximum.reduce(np.where(matches, change, np.iinfo(np.int64).min), axis=0, initial=-(2**40))
     moved = known & (best > -(2**40))
     proposal = np.where(moved, np.maximum(now + best, 0), now)
-    return _propose(wish, proposal, np.where(moved, Reason.STEP_RULE, Reason.TOLERANCE), known)
+    return _propose(wish, proposal, np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)), known)
 
 
 def schedule(
@@ -82,7 +83,7 @@ def schedule(
         return wish, np.zeros_like(wish)
     active = (params.window_start_s <= snapshot.now_s) & (snapshot.now_s < params.window_end_s)
     floor = np.maximum.reduce(np.where(active, params.window_floor, 0), axis=0, initial=0)
-    return _propose(wish, floor, np.full_like(wish, Reason.SCHEDULE), params.schedule & (floor > 0))
+    return _propose(wish, floor, np.full_like(wish, int(Reason.SCHEDULE)), params.schedule & (floor > 0))
 
 
 def cover(
@@ -101,7 +102,7 @@ def cover(
     high = np.maximum(vms_for(peak, params.vm_capacity), low)
     now = ordered(snapshot)
     proposal = np.minimum(np.maximum(now, low), high)
-    why = np.where(low >= now, Reason.FORECAST_COVER, Reason.FORECAST_KEEP)
+    why = np.where(low >= now, int(Reason.FORECAST_COVER), int(Reason.FORECAST_KEEP))
     return _propose(wish, proposal, why, known)
 
 
@@ -112,4 +113,4 @@ def _read(quantiles: Float, params: LaneParams) -> Float:
 
 def _propose(wish: Int, proposal: Int, why: Int, known: Bool) -> tuple[Int, Int]:
     raised = known & (proposal > wish)
-    return np.where(raised, proposal, wish), np.where(raised, why, Reason.NONE)
+    return np.where(raised, proposal, wish), np.where(raised, why, 0)
