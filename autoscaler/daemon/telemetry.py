@@ -98,7 +98,7 @@ class Telemetry:
         shown = changed or record.fleets[:3]
         more = "" if len(shown) == len(record.fleets) or changed else f" (+{len(record.fleets) - 3} fleets)"
         line = " | ".join(f"{t.fleet}: {t.sentence}" for t in shown) + more
-        (self.log.info if changed else self.log.debug)("tick", tick=record.tick, text=line)
+        self.log.info("tick", tick=record.tick, text=line)
 
     def _publish(self, t: FleetTick, at_s: float, counts: Counts) -> None:
         fleet = t.fleet

@@ -102,7 +102,7 @@ async def test_one_line_per_tick_and_only_changes_at_the_info_level():
     await bench.run(50)
     lines = [(level, facts["text"]) for level, event, facts in bench.log.lines if event == "tick"]
     assert len(lines) == 6
-    assert [level for level, _ in lines] == ["info", "debug", "info", "debug", "debug", "debug"]
+    assert [level for level, _ in lines] == ["info"] * 6
     assert lines[2][1] == "web: starting 2 (1 to 3): demand 300/s with headroom needs 3 VMs"
     assert lines[1][1].startswith("web: holding 1: ")
     assert " | api: holding 1: " in lines[1][1]
