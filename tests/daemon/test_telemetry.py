@@ -94,7 +94,7 @@ async def test_unknown_demand_is_shown_as_unknown_and_never_as_zero():
 
 
 @virtual
-async def test_one_line_per_tick_and_only_changes_at_the_info_level():
+async def test_one_line_per_tick():
     bench = Bench(vms=4, zones="a")
     bench.add(policy(signal={"kind": "total"}), steady((0, 100), (20, 300)))
     bench.place("api", 1, running=1)
