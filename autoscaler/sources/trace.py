@@ -100,7 +100,7 @@ class TraceSource:
             lap_s -= span_s
         start_s = trace.start_s + step * trace.interval_s
         if step < 0:
-            return math.nan, math.nan, f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
+            return math.nan, math.nan, self._too_early(at_s)
         if start_s >= trace.end_s:
             return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(trace.end_s)}"
         row = int(trace.row_at(np.array([start_s + trace.interval_s / 2]))[0])
@@ -108,6 +108,15 @@ class TraceSource:
             return math.nan, math.nan, f"trace {trace.name} has a gap at {describe_time(start_s)}"
         observed_at_s = start_s + (trace.interval_s if count else 0.0) + lap_s - self._offset_s
         return float(self._rates[row]), min(observed_at_s, known_at_s), ""
+
+    def _too_early(self, at_s: float) -> str:
+        """Why nothing is known yet, at a moment of the recording."""
+        if at_s < self._trace.start_s:
+            return f"trace {self._trace.name} begins at {describe_time(self._trace.start_s)} only"
+        left_s = self._trace.start_s + self._trace.interval_s - at_s
+        return (
+            f"trace {self._trace.name}: its first count is known in {left_s:.0f} s, once its interval is over"
+        )
 
     def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
         """float64 (n,), the rate in uneven parts whose sum is the rate."""
