@@ -82,20 +82,10 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table(
-        "fleet", "acts", title=f"{_time(found['at_s'])}, tick {found['tick']}", title_justify="left"
-    )
-    for name in (
-        "demand/s",
-        "forecast 95 %",
-        "desired",
-        "in service",
-        "starting",
-        "warm",
-        "shortage/s",
-        "cost",
-    ):
-        table.add_column(name, justify="right")
+    console.print(f"{_time(found['at_s'])}, tick {found['tick']}", highlight=False)
+    table = Table("fleet", "acts", box=None, pad_edge=False)
+    for name in ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
     for fleet in found["fleets"]:
         d = fleet["decision"] or {}
         table.add_row(
@@ -113,13 +103,18 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table)
     for fleet in found["fleets"]:
         if fleet["decision"]:
-            console.print(f"{fleet['fleet']}: {fleet['decision']['sentence']}", highlight=False)
+            console.print(
+                f"{fleet['fleet']}: {fleet['decision']['sentence']}", highlight=False, soft_wrap=True
+            )
         if fleet["source_error"]:
             console.print(
-                f"{fleet['fleet']}: metrics: {fleet['source_error']}", style="yellow", highlight=False
+                f"{fleet['fleet']}: metrics: {fleet['source_error']}",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
             )
     for problem in found["problems"]:
-        console.print(f"unhealthy: {problem}", style="red", highlight=False)
+        console.print(f"unhealthy: {problem}", style="red", highlight=False, soft_wrap=True)
 
 
 def explain(

@@ -1,0 +1,215 @@
+"""The installed command as a process, and a cloud for it to act on. Every process started here ends here."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from autoscaler.cli.main import app
+from autoscaler.clock import SystemClock
+from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.cloud.vms import State
+
+COMMAND = str(Path(sys.executable).parent / "autoscaler")
+PATIENCE_S = 60.0
+CLOCK = SystemClock()
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def environment(**settings):
+    """That of the tests, less settings of ours and of AWS, and with these."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOSCALER_", "AWS_", "COLUMNS"))}
+    given = {f"AUTOSCALER_{name.upper()}": str(value) for name, value in settings.items()}
+    nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull}
+    return {**kept, **nowhere, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **given}
+
+
+def call(*arguments, cwd, **settings):
+    """Run a command to its end."""
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        cwd=cwd, env=environment(**settings), capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+
+
+class Program:
+    """A command that runs while a context lasts; what it says goes to files."""
+
+    def __init__(self, *arguments, cwd, **settings):
+        self.arguments, self.cwd, self.settings = [COMMAND, *map(str, arguments)], Path(cwd), settings
+        number = len(list(self.cwd.glob("said-*.out")))
+        self.out, self.err = self.cwd / f"said-{number}.out", self.cwd / f"said-{number}.err"
+
+    def __enter__(self):
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = subprocess.Popen(
+                self.arguments, cwd=self.cwd, env=environment(**self.settings), stdout=out, stderr=err
+            )
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def said(self):
+        return self.out.read_text() + self.err.read_text()
+
+    def hears(self, pattern):
+        """Wait until it has said something like this; the match."""
+        return until(lambda: re.search(pattern, self.said()), self.said, alive=self.process)
+
+    def listens(self):
+        """Wait until a daemon serves; its address."""
+        return self.hears(r"(http://[\d.]+:\d+) \(/metrics")[1]
+
+    def end(self, number):
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def children(self):
+        return [
+            int(pid)
+            for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+
+def until(found, otherwise=lambda: "", alive=None):
+    """Ask until it is true."""
+    deadline = CLOCK.monotonic() + PATIENCE_S
+    while CLOCK.monotonic() < deadline:
+        if answer := found():
+            return answer
+        if alive is not None and alive.poll() is not None:
+            if answer := found():
+                return answer
+            pytest.fail(f"it ended with {alive.returncode}: {otherwise()}")
+        select.select([], [], [], 0.05)
+    pytest.fail(f"nothing came within {PATIENCE_S:g} s: {otherwise()}")
+
+
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def get(url):
+    """Status and body of an answer."""
+    try:
+        with OPENER.open(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def strict_json(text):
+    """JSON as the standard has it: without NaN."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@contextlib.contextmanager
+def embedded_cloud(*fleets):
+    """An EC2 endpoint in a process of its own, at the machine's pace; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoscaler.cloud.ec2_api"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        process.stdin.write(CloudSetup(fleets=fleets).dump() + "\n")
+        process.stdin.flush()
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.stdin.close()
+        process.wait(15)
+        process.stdout.close()
+
+
+TWO_FLEETS = (
+    FleetSetup("web", 2, state=State.RUNNING),
+    FleetSetup("web", 4),
+    FleetSetup("api", 2, state=State.RUNNING),
+)
+
+POLICY = """\
+fleet: {fleet}
+act: {act}
+signal: {{kind: throughput, source: trace, max_age: 150s, trace: {{file: {trace}, kind: gauge, loop: true}}}}
+vm: {{capacity: 100/s, start_time: 30s, stop_time: 30s}}
+readiness: {{probe: status_checks}}
+bounds: {{minimum: {minimum}, maximum: 6}}
+reactive: {{}}
+prices: {{in_service: 1/h, stopped: 0.1/h}}
+"""
+
+
+def write_policies(folder):
+    """`web` acts and wants 3 VMs, `api` runs in shadow and wants 2 more than it has; both follow 120/s."""
+    folder.mkdir()
+    (folder / "day.csv").write_text("timestamp,value\n2026-01-01T00:00:00Z,120\n2026-01-01T00:01:00Z,130\n")
+    (folder / "web.yaml").write_text(POLICY.format(fleet="web", act="true", minimum=3, trace="day.csv"))
+    (folder / "api.yaml").write_text(POLICY.format(fleet="api", act="false", minimum=4, trace="day.csv"))
+    return folder
+
+
+def daemon_settings(endpoint, state_dir, **more):
+    return {
+        "aws_region": "us-east-1", "aws_endpoint_url": endpoint, "aws_access_key_id": "any",
+        "aws_secret_access_key": "any", "state_dir": state_dir, "http_port": 0, "tick_s": 1, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture(name="invoke")
+def _invoke(monkeypatch, tmp_path):
+    """Run a command in this process, in an empty folder and without settings: for what ends before it begins."""
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - set(environment()):
+        monkeypatch.delenv(name)
+    for name in environment():
+        monkeypatch.setenv(name, environment()[name])
+    yield lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    structlog.reset_defaults()
+
+
+@pytest.fixture(name="taken_port")
+def _taken_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture(name="free_port")
+def _free_port():
+    """A port on which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+INTERRUPT, TERMINATE = signal.SIGINT, signal.SIGTERM

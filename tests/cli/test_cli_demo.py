@@ -1,0 +1,189 @@
+"""`demo` end to end: the real daemon, the endpoint's process, the files that a run leaves."""
+
+import csv
+import re
+from datetime import datetime
+
+import pytest
+
+from autoscaler.store import JournalReader
+from tests.cli.conftest import INTERRUPT, Program, call, exists, get, strict_json, until
+
+COLUMNS = (
+    "timestamp,demand,forecast,forecast_hi,desired,in_service,starting,draining,stopped,warm_target,capacity,"
+    "shortage,starts,stops,provisions,cost,reason"
+)
+SPEED = ("--speed", "60")
+"""Slow enough for a machine that is busy with other tests."""
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+
+@pytest.fixture(name="run", scope="module")
+def _run(tmp_path_factory):
+    """A demo of about seven minutes of its own time: exit code, output, and the folder it left."""
+    folder = tmp_path_factory.mktemp("demo")
+    result = call("demo", *SPEED, "--for", "7s", "--out", "out", "--json", cwd=folder)
+    result.folder = folder / "out"
+    assert (result.returncode, result.stderr) == (0, "")
+    return result
+
+
+@pytest.fixture(name="rows", scope="module")
+def _rows(run):
+    with (run.folder / "timeline.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def at(row):
+    return datetime.fromisoformat(row["timestamp"]).timestamp()
+
+
+def numbers(rows, name):
+    return [float(row[name]) for row in rows if row[name]]
+
+
+def test_the_report_is_printed_as_it_is_written(run):
+    assert strict_json(run.stdout) == strict_json((run.folder / "report.json").read_text())
+
+
+def test_the_time_line_has_its_columns_and_agrees_with_the_report(run, rows):
+    assert (run.folder / "timeline.csv").read_text().splitlines()[0] == COLUMNS
+    totals = strict_json(run.stdout)["totals"]
+    begin_s = at(rows[0])
+    scored = [row for row in rows if at(row) >= begin_s + 300]
+    assert 0 < len(scored) < len(rows)
+    assert sum(numbers(scored, "cost")) == pytest.approx(totals["cost"], rel=1e-6)
+    assert sum(numbers(scored, "starts")) == totals["starts"]
+    assert 10 * sum(numbers(scored, "in_service")) == totals["in_service_vm_s"]
+    assert 10 * sum(numbers(scored, "demand")) == pytest.approx(totals["demand_work"], rel=1e-6)
+    for row in rows:
+        capacity = 120 * float(row["in_service"])
+        assert float(row["capacity"]) == capacity
+        assert float(row["shortage"]) == pytest.approx(max(float(row["demand"]) - capacity, 0), abs=1e-3)
+
+
+def test_every_start_of_the_journal_arrived_at_the_endpoint(run, rows):
+    details = strict_json(run.stdout)["details"]
+    with JournalReader(run.folder) as journal:
+        actions = journal.actions("web", 0, 1e12)
+    started = sum(o.kind == "accepted" for a in actions if a.intent.verb == "start" for o in a.outcomes)
+    assert started >= 10
+    assert details["vms_by_call"]["StartInstances"] == started
+    assert details["calls"]["DescribeInstances"] >= len(rows)
+    assert sum(numbers(rows, "starts")) <= started
+    assert details["starts_measured"] > 0
+    assert max(numbers(rows, "in_service")) >= 10
+
+
+def test_the_clouds_bill_is_the_journals(run):
+    details = strict_json(run.stdout)["details"]
+    # Seven minutes are short and begin with a crowd of starts, whose moments a listing shows late.
+    assert details["bill_of_the_journal"] == pytest.approx(details["bill_of_the_cloud"], rel=0.03)
+
+
+def test_the_baselines_ran_over_the_same_time(run):
+    report = strict_json(run.stdout)
+    assert set(report["baselines"]) == {"always on at peak", "plain reactive", "this policy, on virtual time"}
+    for name, baseline in report["baselines"].items():
+        assert baseline["span_s"] == pytest.approx(report["totals"]["span_s"], abs=20), name
+        assert baseline["demand_work"] == pytest.approx(report["totals"]["demand_work"], rel=0.5), name
+        assert baseline["cost"] > 0, name
+    assert report["baselines"]["always on at peak"]["starts"] == 0
+
+
+def test_the_journal_it_leaves_says_why(run, rows):
+    explained = call("explain", "web", "--state-dir", run.folder, "--json", cwd=run.folder)
+    assert explained.returncode == 0
+    last = strict_json(explained.stdout)
+    assert [stage["stage"] for stage in last["decision"]["stages"]][:1] == ["reactive"]
+    busy = next(row for row in rows if float(row["starts"]) > 0)
+    then = call(
+        "explain",
+        "web",
+        "--state-dir",
+        run.folder,
+        "--at",
+        busy["timestamp"].replace("Z", "999Z"),
+        cwd=run.folder,
+    )
+    assert busy["reason"] in then.stdout
+    assert re.search(r"^  start \d+: \d+ accepted$", then.stdout, re.MULTILINE)
+
+
+def test_a_used_output_folder_is_refused(run):
+    result = call("demo", "--out", run.folder, "--for", "1s", cwd=run.folder)
+    assert result.returncode == 1
+    assert (
+        result.stderr
+        == f"demo: {run.folder} holds the journal of an earlier run; name another --out, or remove it\n"
+    )
+
+
+def test_ctrl_c_leaves_cleanly(tmp_path):
+    with Program("demo", *SPEED, cwd=tmp_path) as program:
+        endpoint = program.hears(r"EC2 endpoint on (http://\S+)")[1]
+        program.hears(r"starting \d+ \(")
+        children = program.children()
+        assert children
+        assert program.end(INTERRUPT) == 0
+        said = program.said()
+    assert "Traceback" not in said
+    assert "Unclosed" not in said
+    assert re.search(r"nothing to compare|not scored", said)
+    until(lambda: not any(exists(pid) for pid in children))
+    with pytest.raises(OSError, match="refused"):
+        get(endpoint)
+
+
+def test_a_speed_that_the_machine_cannot_keep_names_the_highest(tmp_path):
+    result = call("demo", "--speed", "90000", "--for", "2s", "--json", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.search(r"The highest speed here is about \d+, or more with a longer --tick\.\n$", result.stderr)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_recording_plays_with_faults_in_a_cloud_of_its_own(tmp_path):
+    (tmp_path / "day.csv").write_text(
+        "timestamp,value\n" + "".join(f"2026-03-02T12:{m:02}:00Z,{600 + 60 * m}\n" for m in range(60))
+    )
+    (tmp_path / "faults.yaml").write_text("faults:\n- {kind: api_error, actions: [DescribeInstanceStatus]}\n")
+    result = call(
+        "demo", "--trace", "day.csv", "--kind", "count", "--scale-to-vms", "5", "--vms", "6", *SPEED, "--for", "3s",
+        "--faults", "faults.yaml", "--json", "--begin", "2026-03-02T12:30Z", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    details = strict_json(result.stdout)["details"]
+    assert details["begin"] == "2026-03-02T12:30:00Z"
+    assert 2 <= details["vms_by_call"]["StartInstances"] <= 6
+    assert set(details["calls_refused"]) == {"DescribeInstanceStatus"}
+    assert details["starts_measured"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--trace", "none.csv"), "none.csv"),
+        (("--trace", "day.csv"), "kind"),
+        (
+            ("--trace", "day.csv", "--kind", "count", "--begin", "2020-01-01T00:00Z"),
+            "begin 2020-01-01T00:00:00Z and end",
+        ),
+        (("--begin", "2026-03-02T10:00Z", "--end", "2026-03-02T09:00Z"), "in this order"),
+        (("--policy", "bad.yaml"), "bad.yaml:2:1: error: unknown key `zone`"),
+        (("--policy", "none.yaml"), "none.yaml"),
+        (("--faults", "faults.yaml"), "faults.yaml:1: unknown key 'knid'; did you mean 'kind'?"),
+        (("--tick", "2h"), "--tick 7200s must be from 1 s to 1 h"),
+        (("--out", "day.csv"), "day.csv"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_run_is_said_in_one_message(tmp_path, invoke, arguments, words):
+    (tmp_path / "day.csv").write_text("timestamp,value\n2026-03-02T12:00:00Z,1\n2026-03-02T12:01:00Z,2\n")
+    (tmp_path / "bad.yaml").write_text("fleet: bad\nzone: a\nsignal: {kind: total, source: trace}\n")
+    (tmp_path / "faults.yaml").write_text("- {knid: outage}\n")
+    result = invoke("demo", *arguments, "--for", "1s")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("demo: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr

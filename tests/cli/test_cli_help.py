@@ -1,0 +1,155 @@
+"""What every command shares: quick help, exit codes, and errors without tracebacks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from autoscaler.cli.main import app
+from autoscaler.cli.output import moment, seconds
+from tests.architecture.commands import commands
+from tests.cli.conftest import call, strict_json
+
+HEAVY = (
+    "numpy",
+    "pydantic",
+    "aiohttp",
+    "aiobotocore",
+    "botocore",
+    "structlog",
+    "prometheus_client",
+    "ruamel",
+)
+
+
+@pytest.mark.parametrize("name", ["", *sorted(commands(app))])
+def test_help_of_every_command(invoke, name):
+    for option in ("--help", "-h"):
+        result = invoke(*name.split(), option)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "Usage:" in result.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = f"""
+import sys
+import autoscaler.cli.main
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_installed_command_names_its_commands_and_exit_codes(tmp_path):
+    result = call("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for name in ("run", "demo", "cloud", "validate", "policy", "status", "explain", "version", "130"):
+        assert name in result.stdout, name
+
+
+def test_nothing_asked_shows_the_help(invoke):
+    result = invoke()
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rnu",),
+        ("run", "--for", "soon"),
+        ("run", "--http-port", "70000"),
+        ("run", "--log-format", "xml"),
+        ("demo", "--speed", "0"),
+        ("demo", "--kind", "sum"),
+        ("demo", "--begin", "noon"),
+        ("demo", "--for", "0s"),
+        ("explain",),
+        ("explain", "web", "--at", "nan"),
+        ("explain", "web", "--at", "1e30"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2_and_says_what_is_wrong(invoke, arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert "Usage:" in result.stderr
+
+
+def test_version_for_people_and_for_programs(invoke):
+    found = strict_json(invoke("version", "--json").stdout)
+    assert set(found) == {"autoscaler", "python", "numpy", "aiobotocore", "botocore"}
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert invoke("version").stdout.splitlines()[0] == f"autoscaler {found['autoscaler']}"
+
+
+def test_durations_and_moments():
+    assert (seconds("40s"), seconds("1h30m"), seconds(5)) == (40.0, 5400.0, 5.0)
+    assert moment("1970-01-02T00:00:00Z") == moment("1970-01-02") == moment(86_400) == 86_400.0
+    assert moment("1998-06-25T18:58:00+02:00") == moment("1998-06-25T16:58Z")
+    for wrong in ("", "-1", "inf", "yesterday"):
+        with pytest.raises(typer.BadParameter):
+            moment(wrong)
+
+
+def test_status_without_a_daemon_is_one_sentence(tmp_path, free_port):
+    result = call("status", cwd=tmp_path, http_host="0.0.0.0", http_port=free_port)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"status: no daemon answers at http://127.0.0.1:{free_port} (Connection refused); "
+        "start it with `autoscaler run`, or give its --url\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9412", "http://", "http://127.0.0.1:x", "http://[::1"])
+def test_status_of_what_is_no_address_is_one_sentence(url, invoke):
+    result = invoke("status", "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("status: ")
+    assert url in result.stderr
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.0 200 OK\r\n\r\n{}", b"HTTP/1.0 404 No\r\n\r\n", b"SSH-2.0\r\n\r\n"]
+)
+async def test_status_of_another_program_is_one_sentence(tmp_path, answer):
+    import asyncio
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as there:
+        url = f"http://127.0.0.1:{there.sockets[0].getsockname()[1]}"
+        result = await asyncio.to_thread(call, "status", "--url", url, cwd=tmp_path)
+    assert result.returncode == 1
+    assert (
+        result.stderr
+        == f"status: what answers at {url} is not an autoscaler of this version; give the --url of yours\n"
+    )
+
+
+def test_explain_without_a_journal_is_one_sentence(invoke):
+    result = invoke("explain", "web")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("explain: There is no journal at state.")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_wrong_setting_is_said_by_every_command_that_reads_settings(tmp_path, invoke):
+    (tmp_path / "autoscaler.toml").write_text("tick_s = 0\n")
+    for arguments in (("run",), ("status",), ("explain", "web")):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "setting tick_s: " in result.stderr
+
+
+def test_the_schema_of_policies_is_json(invoke):
+    assert json.loads(invoke("policy", "schema").stdout)["type"] == "object"
