@@ -18,8 +18,6 @@ from tests.cli.conftest import (
     write_policies,
 )
 
-pytestmark = pytest.mark.xdist_group("run")
-
 
 @pytest.fixture(name="cloud", scope="module")
 def _cloud():
