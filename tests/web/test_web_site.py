@@ -1,0 +1,109 @@
+"""What is served over HTTP, with a clock that the test sets: health, metrics, status, a taken address."""
+
+import json
+import math
+
+import aiohttp
+import pytest
+
+from autoscaler.daemon.loop import Daemon
+from autoscaler.errors import DaemonError
+from autoscaler.web.site import Site
+from autoscaler.web.status import status, unhealthy
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy
+
+
+class SetClock:
+    """Time that a test sets; nothing here waits for it."""
+
+    def __init__(self):
+        self.at_s = 0.0
+
+    def now(self):
+        return ORIGIN_S + self.at_s
+
+    def monotonic(self):
+        return self.at_s
+
+    async def sleep_until(self, monotonic_s):
+        raise AssertionError("nothing here may wait")
+
+
+@pytest.fixture(name="bench")
+def _bench():
+    bench = Bench(vms=4, running=2, clock=SetClock())
+    bench.add(policy("web"), 150.0)
+    return bench
+
+
+@pytest.fixture(name="daemon")
+async def _daemon(bench):
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    yield daemon
+    await bench.journal.close()
+
+
+async def asked(url):
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+def strict(text):
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+async def test_health_turns_when_a_fleet_has_not_been_decided_on_for_three_ticks(bench, daemon):
+    async with Site(daemon, "127.0.0.1", 0) as site:
+        assert await asked(f"{site.url}/healthz") == (200, "ok\n")
+        bench.clock.at_s = 31.0
+        code, text = await asked(f"{site.url}/healthz")
+        assert (code, text) == (503, "web has not been decided on for 31 s (limit 30 s)\n")
+        await daemon.tick(TICK_0 + 3)
+        assert await asked(f"{site.url}/healthz") == (200, "ok\n")
+        bench.clock.at_s = 61.0
+        assert (await asked(f"{site.url}/healthz"))[0] == 200
+        bench.clock.at_s = 61.5
+        assert (await asked(f"{site.url}/healthz"))[0] == 503
+        served = strict((await asked(f"{site.url}/api/v1/status"))[1])
+        assert served["healthy"] is False
+        assert served["problems"] == unhealthy(daemon)
+
+
+async def test_status_is_strict_json_before_and_after_the_first_tick(bench, daemon):
+    before = strict(json.dumps(status(daemon)))
+    assert (before["tick"], before["fleets"][0]["decision"]) == (None, None)
+    await daemon.tick(TICK_0)
+    bench.clock.at_s = 10.0
+    await daemon.tick(TICK_0 + 1)
+    found = strict(json.dumps(status(daemon)))
+    (fleet,) = found["fleets"]
+    assert (found["tick"], found["healthy"], fleet["fleet"], fleet["act"]) == (TICK_0 + 1, True, "web", True)
+    assert fleet["vms"]["in_service"] == 2
+    assert fleet["vms"]["stopped"] == 4
+    assert fleet["decision"]["demand"] == pytest.approx(150.0)
+    assert fleet["decision"]["capacity"] == 200.0
+    assert [stage["stage"] for stage in fleet["decision"]["stages"]][-1] == "supply"
+    assert fleet["start_time"] == {"count": 0, "p50_s": None, "p95_s": None}
+
+
+async def test_what_is_not_known_is_null(bench, daemon):
+    bench.setups[0].source.demand = math.nan
+    await daemon.tick(TICK_0)
+    bench.clock.at_s = 10.0
+    await daemon.tick(TICK_0 + 1)
+    decision = strict(json.dumps(status(daemon)))["fleets"][0]["decision"]
+    assert decision["freshness"] == "invalid"
+    assert (decision["demand"], decision["shortage"], decision["forecast_hi"]) == (None, None, None)
+
+
+async def test_a_taken_address_is_an_error_that_says_what_to_do(daemon):
+    async with Site(daemon, "127.0.0.1", 0) as site:
+        port = int(site.url.rpartition(":")[2])
+        with pytest.raises(DaemonError, match=f"cannot listen on 127.0.0.1:{port}: address already in use"):
+            async with Site(daemon, "127.0.0.1", port):
+                pass
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await asked(f"http://127.0.0.1:{port}/healthz")
