@@ -84,11 +84,10 @@ class Program:
         self.process.send_signal(number)
         return self.process.wait(30)
 
-    def children(self):
-        return [
-            int(pid)
-            for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ]
+
+def children(pid):
+    """Ids of the processes that a process has started and that still run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def until(found, otherwise=lambda: "", alive=None):

@@ -4,6 +4,8 @@ import csv
 import fcntl
 import os
 import re
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from autoscaler.store import JournalReader
-from tests.cli.conftest import INTERRUPT, Program, call, exists, get, strict_json, until
+from tests.cli.conftest import COMMAND, call, children, environment, exists, get, strict_json, until
 
 COLUMNS = (
     "timestamp,demand,forecast,forecast_hi,desired,in_service,starting,draining,stopped,warm_target,capacity,"
@@ -134,18 +136,56 @@ def test_a_used_output_folder_is_refused(run):
     )
 
 
-def test_ctrl_c_leaves_cleanly(tmp_path):
-    with Program("demo", *SPEED, cwd=tmp_path) as program:
-        endpoint = program.hears(r"EC2 endpoint on (http://\S+)")[1]
-        program.hears(r"starting \d+ \(")
-        children = program.children()
-        assert children
-        assert program.end(INTERRUPT) == 0
-        said = program.said()
+TERMINAL = """
+import os, pty, struct, fcntl, termios, sys
+
+def read(fd):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    return os.read(fd, 65536)
+
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))
+"""
+"""Runs a command in a terminal of its own; what is written to its standard input is typed there."""
+
+
+def test_ctrl_c_in_a_terminal_leaves_the_picture_and_nothing_else(tmp_path):
+    command = [sys.executable, "-c", TERMINAL, COMMAND, "demo", *SPEED]
+    with (
+        (tmp_path / "screen").open("wb") as screen,
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**environment(), "TERM": "xterm"},
+            stdin=subprocess.PIPE,
+            stdout=screen,
+        ) as terminal,
+    ):
+
+        def shown():
+            return (tmp_path / "screen").read_text(errors="replace")
+
+        try:
+            endpoint = until(
+                lambda: re.search(r"EC2 endpoint on (http://[\d.:]+)", shown()), shown, terminal
+            )[1]
+            until(
+                lambda: re.search(r"starting \d+ \(.*capacity", shown(), re.DOTALL) or None, shown, terminal
+            )
+            (demo,) = children(terminal.pid)
+            endpoints = children(demo)
+            assert endpoints
+            terminal.stdin.write(b"\x03")
+            terminal.stdin.flush()
+            assert terminal.wait(30) == 0, shown()
+        finally:
+            # Ends the terminal where it still runs, and with it, by a hangup, what runs in it.
+            terminal.kill()
+    said = shown()
     assert "Traceback" not in said
     assert "Unclosed" not in said
+    assert "Ctrl-C ends" in said
     assert re.search(r"nothing to compare|not scored", said)
-    until(lambda: not any(exists(pid) for pid in children))
+    assert not any(exists(pid) for pid in endpoints)
     with pytest.raises(OSError, match="refused"):
         get(endpoint)
 
