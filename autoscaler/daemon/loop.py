@@ -11,17 +11,21 @@ the loop goes on.
 from __future__ import annotations
 
 import asyncio
+import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.actuator import Done, carry_out
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick
+from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
+from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import list_all, probe_all, read_all
 from autoscaler.daemon.planning import Wanted, plan
+from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.sentences import sentence
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.errors import JournalError
 from autoscaler.ports import (
     ActionIntent,
     ActionRecord,
@@ -30,7 +34,6 @@ from autoscaler.ports import (
     FleetTick,
     Journal,
     Listing,
-    Outcome,
     OutcomeKind,
     TickRecord,
     Verb,
@@ -43,6 +46,8 @@ _DENIED_HOLD_S = 60.0
 _PROVISION_HOLD_S = 180.0
 """After a provisioning failed for want of room or for its template, the next one waits this long."""
 _GRID_TOLERANCE_S = 1e-6
+_READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
+"""Of a tick: what listing and reading, and all of observing, may take at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +60,33 @@ class LoopSettings:
         act_timeout_s: Longest wait for one provider call, likewise.
         act_wait_s: Longest time that a tick waits for its calls, likewise; later ones are settled when they
             come back, so that a slow account does not cost the other fleets their ticks.
+        journal_wait_s: Longest wait for one write to the journal, likewise.
     """
 
     tick_s: float = 10.0
     observe_timeout_s: float = 5.0
     act_timeout_s: float = 30.0
     act_wait_s: float = 5.0
+    journal_wait_s: float = 5.0
+
+    @property
+    def reading_s(self) -> float:
+        """Longest wait for listings and readings: what is set, as far as it leaves probes a part of the tick."""
+        return min(self.observe_timeout_s, _READING_SHARE * self.tick_s)
+
+    @property
+    def observing_s(self) -> float:
+        """Longest time of all observing, probes included, so that a tick ends before the next one begins."""
+        return _OBSERVING_SHARE * self.tick_s
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The raw inputs of one tick."""
+    """The raw inputs of one tick, and until when (event loop) observing may go on."""
 
     readings: dict[str, FleetReadings]
     listings: dict[int, Listing]
+    until_s: float
 
 
 class Daemon:
@@ -81,6 +99,7 @@ class Daemon:
         telemetry: Metrics and log.
         settings: Lengths and limits.
         on_tick: Called after each tick with its record, for displays and tests.
+        notifier: Tells the service manager; None tells nobody.
     """
 
     def __init__(
@@ -91,12 +110,15 @@ class Daemon:
         telemetry: Telemetry,
         settings: LoopSettings | None = None,
         on_tick: Callable[[TickRecord], None] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.clock = clock
         self.settings = settings or LoopSettings()
         self.fleets = Fleets(setups, self.settings.tick_s, clock.now())
         self.journal = journal
         self.telemetry = telemetry
+        self.recorder = Recorder(journal, telemetry, self.settings.journal_wait_s)
+        self.notifier = notifier or Notifier()
         self.began_at_s = clock.now()
         self.ticks_skipped = 0
         self.last_record: TickRecord | None = None
@@ -104,6 +126,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._left_open: dict[int, ActionRecord] = {}
         self._acting: set[asyncio.Task[None]] = set()
+        self._failures: Counter[tuple[str, str, int]] = Counter()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -128,7 +151,17 @@ class Daemon:
         """End the loop after the tick under way; VMs stay as they are."""
         if not self._stopping.is_set():
             self.telemetry.log.info("daemon_stopping", text="VMs in service stay as they are")
+            self.notifier.stopping()
         self._stopping.set()
+
+    def unhealthy(self) -> list[str]:
+        """For a person, one sentence per fleet that is not being decided on; empty when all is well."""
+        return stale(
+            self.fleets.all,
+            now_s=self.clock.now(),
+            began_at_s=self.began_at_s,
+            tick_s=self.settings.tick_s,
+        )
 
     async def tick(self, tick: int) -> TickRecord:
         """One turn of the loop, for all fleets."""
@@ -139,7 +172,7 @@ class Daemon:
         rows = self._decide(seen, counts, tick, now_s)
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record)
-        action_ids = await self._record(record, intents)
+        action_ids = await self.recorder.tick(record, intents)
         await self._act(intents, action_ids)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)))
         return record
@@ -148,15 +181,17 @@ class Daemon:
 
     async def _observe(self) -> Observed:
         serving = {f.name: [t.vm for t in f.inventory.in_phase(Phase.IN_SERVICE)] for f in self.fleets.all}
-        timeout_s = self.settings.observe_timeout_s
+        until_s = asyncio.get_running_loop().time() + self.settings.observing_s
+        timeout_s = self.settings.reading_s
         listings, readings = await asyncio.gather(
             list_all((f.provider for f in self.fleets.all), self.clock, timeout_s),
             read_all({f.name: f.source for f in self.fleets.all}, serving, timeout_s),
         )
-        return Observed(readings, listings)
+        return Observed(readings, listings, until_s)
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
+        notes: list[Note] = []
         for key, listing in seen.listings.items():
             if not listing.complete:
                 self.telemetry.listing_errors.inc()
@@ -166,15 +201,16 @@ class Daemon:
                 by_fleet.setdefault(vm.fleet, []).append(vm)
             for fleet in self.fleets.all:
                 if id(fleet.provider) == key:
-                    notes = fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
-                    await self._note(notes, now_s)
+                    notes += fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
         await self._settle_left_open(seen, now_s)
         running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}
+        left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
         ready = await probe_all(
-            {f.name: f.probe for f in self.fleets.all}, running, self.settings.observe_timeout_s
+            {f.name: f.probe for f in self.fleets.all}, running, min(left_s, self.settings.observe_timeout_s)
         )
         for name, ids in ready.items():
             self.fleets.by_name[name].inventory.mark_ready(ids, self.clock.now())
+        await self.recorder.note(notes, now_s)
 
     def _decide(self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float) -> list[FleetTick]:
         listed = {f.name: seen.listings[id(f.provider)].complete for f in self.fleets.all}
@@ -204,16 +240,6 @@ class Daemon:
                     minimum_on_time_s=fleet.minimum_on_time_s,
                 )
         return intents
-
-    async def _record(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
-        """Make tick and intents durable. Where that fails, the intents are dropped: nothing unrecorded is done."""
-        try:
-            return await self.journal.record_tick(record, intents)
-        except JournalError as error:
-            self.telemetry.journal_errors.inc()
-            self.telemetry.log.error("journal_failed", text=f"{error}; {len(intents)} actions are held")
-            intents.clear()
-            return ()
 
     async def _act(self, intents: Sequence[ActionIntent], action_ids: Sequence[int]) -> None:
         numbered = list(zip(action_ids, intents, strict=True))
@@ -276,15 +302,8 @@ class Daemon:
             fleet.held_until_s = done.received_s + _DENIED_HOLD_S
             text = f"the provider denies us: {denied.code} {denied.message}"
             self.telemetry.log.error("acting_held", fleet=fleet.name, text=text)
-        await self._note(notes, done.received_s)
-        await self._record_outcomes(done.action_id, done.received_s, done.outcomes)
-
-    async def _record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        try:
-            await self.journal.record_outcomes(action_id, at_s, outcomes)
-        except JournalError as error:
-            self.telemetry.journal_errors.inc()
-            self.telemetry.log.error("journal_failed", text=str(error))
+        await self.recorder.note(notes, done.received_s)
+        await self.recorder.outcomes(done.action_id, done.received_s, done.outcomes)
 
     def _account(self, record: TickRecord, counts: dict[str, Counts]) -> None:
         for fleet in self.fleets.all:
@@ -303,14 +322,33 @@ class Daemon:
         before = loop.time()
         try:
             await self.tick(tick)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  one bug must not end the daemon; it is told in full below
             self.telemetry.ticks_failed.inc()
-            self.telemetry.log.exception(
-                "tick_failed",
-                tick=tick,
-                text=f"{type(error).__name__}: {error}; nothing is done, please report",
-            )
+            self._tell_failure(tick, error)
+        else:
+            self.notifier.ticked(self._sentence)
         self.telemetry.tick_s.observe(loop.time() - before)
+
+    def _tell_failure(self, tick: int, error: Exception) -> None:
+        """The whole traceback once per kind and place of an error; a line for each repetition."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        key = type(error).__name__, place.filename, place.lineno or 0
+        self._failures[key] += 1
+        words = f"{type(error).__name__}: {error}"
+        if self._failures[key] == 1:
+            text = f"{words}; nothing is done, please report"
+            self.telemetry.log.error("tick_failed", tick=tick, text=text, exc_info=error)
+        else:
+            text = f"{words}; nothing is done, {self._failures[key]} times so far"
+            self.telemetry.log.error("tick_failed", tick=tick, text=text)
+
+    def _sentence(self) -> str:
+        """How the daemon is, for the service manager."""
+        serving = sum(len(f.inventory.in_phase(Phase.IN_SERVICE)) for f in self.fleets.all)
+        acting = sum(f.policy.act for f in self.fleets.all)
+        stale_fleets = self.unhealthy()
+        more = f"; {stale_fleets[0]}" if stale_fleets else ""
+        return f"{len(self.fleets.all)} fleets ({acting} acting), {serving} VMs in service{more}"
 
     def _tick_number(self) -> int:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)
@@ -343,15 +381,6 @@ class Daemon:
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.fleets.begin_anew(self.clock.now())
 
-    async def _note(self, notes: Sequence[Note], at_s: float) -> None:
-        for note in notes:
-            self.telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
-            try:
-                await self.journal.record_event(at_s, note.kind, note.fleet, note.text)
-            except JournalError as error:
-                self.telemetry.journal_errors.inc()
-                self.telemetry.log.error("journal_failed", text=str(error))
-
     def _hear_source(self, fleet: Fleet, error: str) -> None:
         if error and error != fleet.source_error:
             self.telemetry.log.warning("source_failed", fleet=fleet.name, text=error)
@@ -370,7 +399,7 @@ class Daemon:
     # ── what an earlier run left ───────────────────────────────────────────────────────────────────────
 
     async def _recall_open_actions(self) -> None:
-        self._left_open = {action.id: action for action in await self.journal.open_actions()}
+        self._left_open = {action.id: action for action in await self.recorder.open_actions()}
 
     async def _settle_left_open(self, seen: Observed, now_s: float) -> None:
         """Close actions of an earlier run by what a complete listing shows of their VMs.
@@ -391,8 +420,8 @@ class Daemon:
             del self._left_open[action.id]
             text = f"{intent.verb} of {intent.count}: {_found(fleet, intent)}"
             self.telemetry.log.warning("action_settled", fleet=intent.fleet, text=text)
-            await self._note([Note("action_settled", intent.fleet, text)], now_s)
-            await self._record_outcomes(action.id, now_s, ())
+            await self.recorder.note([Note("action_settled", intent.fleet, text)], now_s)
+            await self.recorder.outcomes(action.id, now_s, ())
 
 
 def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:

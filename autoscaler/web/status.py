@@ -11,20 +11,10 @@ from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick
 
-STALE_AFTER_TICKS = 3
-"""A fleet that has not been decided on for so many ticks makes the daemon unhealthy."""
-
 
 def unhealthy(daemon: Daemon) -> list[str]:
     """For a person, one sentence per fleet that is not being decided on; empty when all is well."""
-    now_s = daemon.clock.now()
-    limit_s = STALE_AFTER_TICKS * daemon.settings.tick_s
-    found = []
-    for fleet in daemon.fleets.all:
-        since_s = now_s - (fleet.evaluated_at_s if fleet.evaluated_at_s is not None else daemon.began_at_s)
-        if since_s > limit_s:
-            found.append(f"{fleet.name} has not been decided on for {since_s:.0f} s (limit {limit_s:.0f} s)")
-    return found
+    return daemon.unhealthy()
 
 
 def status(daemon: Daemon) -> dict[str, Any]:

@@ -6,9 +6,12 @@ import itertools
 import pytest
 
 from autoscaler.clock import VirtualClock
-from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.ports import Clock
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
+
+PATIENT = LoopSettings(journal_wait_s=60.0)
+"""Waits for the slow journal instead of giving it up."""
 
 
 class SetClock(VirtualClock):
@@ -55,6 +58,7 @@ async def test_ticks_are_at_the_points_of_the_grid():
 @virtual
 async def test_work_within_a_tick_does_not_move_the_grid():
     bench = Bench()
+    bench.settings = PATIENT
     bench.journal = SlowJournal(bench.journal, bench.clock, {1: 4.0, 2: 9.5})
     bench.add(policy(), 100)
     await bench.run(40)
@@ -64,6 +68,7 @@ async def test_work_within_a_tick_does_not_move_the_grid():
 @virtual
 async def test_a_late_tick_is_counted_and_skipped_forward_never_queued():
     bench = Bench()
+    bench.settings = PATIENT
     bench.journal = SlowJournal(bench.journal, bench.clock, {1: 25.0})
     bench.add(policy(), 100)
     await bench.run(60)
@@ -115,6 +120,7 @@ async def test_a_clock_set_back_by_an_hour_neither_stops_the_loop_nor_holds_a_sc
 @virtual
 async def test_stop_ends_after_the_tick_under_way_and_at_once_while_asleep():
     bench = Bench()
+    bench.settings = PATIENT
     bench.journal = SlowJournal(bench.journal, bench.clock, {2: 6.0})
     bench.add(policy(), 100)
     bench.daemon = Daemon(

@@ -1,0 +1,153 @@
+"""Writing to the journal, bounded: a disk that hangs or fails holds the acts, never the decisions.
+
+Rules of this file: a write that does not come back in time has failed for its caller and is left to end when
+it likes. Until it has, nothing else is written, so that writes do not pile up behind it. Every failure is
+counted and said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from autoscaler.daemon.actuator import NOT_SENT
+from autoscaler.daemon.inventory import Note
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.errors import JournalError
+from autoscaler.ports import ActionIntent, ActionRecord, Journal, Outcome, OutcomeKind, TickRecord
+
+T = TypeVar("T")
+
+OPEN_WITHIN_S = 60.0
+"""Longest wait for the journal at the start, where a large one may have to be read."""
+
+
+class Recorder:
+    """The journal as the loop uses it.
+
+    Args:
+        journal: Where to.
+        telemetry: Counts and tells failures.
+        wait_s: Longest wait for one write, in seconds of the event loop.
+    """
+
+    def __init__(self, journal: Journal, telemetry: Telemetry, wait_s: float) -> None:
+        self._journal = journal
+        self._telemetry = telemetry
+        self._wait_s = wait_s
+        self._hung: set[asyncio.Future[Any]] = set()
+        self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
+
+    async def tick(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
+        """Make a tick and its intents durable; ids of the actions.
+
+        Where that fails, `intents` is emptied: nothing unrecorded is done.
+        """
+        given = tuple(intents)
+        try:
+            ids = await self._write(
+                lambda: self._journal.record_tick(record, given),
+                self._wait_s,
+                lambda late_ids: self._too_late.append((late_ids, given)),
+            )
+        except JournalError as error:
+            self._failed(f"{error}; {len(intents)} actions are held")
+            intents.clear()
+            return ()
+        await self._settle_too_late(record.at_s)
+        return ids
+
+    async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
+        """Settle an action; where that fails, it stays open until the next run."""
+        try:
+            await self._write(lambda: self._journal.record_outcomes(action_id, at_s, outcomes), self._wait_s)
+        except JournalError as error:
+            self._failed(str(error))
+
+    async def note(self, notes: Sequence[Note], at_s: float) -> None:
+        """Log and record what happened; all of them together wait no longer than one write may."""
+        until_s = asyncio.get_running_loop().time() + self._wait_s
+        lost = ""
+        for note in notes:
+            self._telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
+            lost = lost or await self._event(note, at_s, until_s - asyncio.get_running_loop().time())
+        if lost:
+            self._failed(lost)
+
+    async def event(self, kind: str, text: str, at_s: float, fleet: str = "") -> None:
+        """Record what has been logged already."""
+        lost = await self._event(Note(kind, fleet, text), at_s, self._wait_s)
+        if lost:
+            self._failed(lost)
+
+    async def open_actions(self) -> tuple[ActionRecord, ...]:
+        """What an earlier run left open.
+
+        Raises:
+            JournalError: It cannot be read, or not in time.
+        """
+        return await self._write(self._journal.open_actions, OPEN_WITHIN_S)
+
+    async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
+        """Forget what is old, in the background; a failure is told, not counted as one of writing."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._journal.prune(before_s=before_s, max_bytes=max_bytes)
+        except TimeoutError:
+            text = f"pruning did not end within {within_s:g} s; it goes on next time"
+            self._telemetry.log.warning("journal_failed", text=text)
+        except JournalError as error:
+            self._telemetry.log.warning("journal_failed", text=f"pruning: {error}")
+
+    async def _event(self, note: Note, at_s: float, wait_s: float) -> str:
+        """Why it could not be recorded; empty where it was."""
+        try:
+            await self._write(
+                lambda: self._journal.record_event(at_s, note.kind, note.fleet, note.text), max(wait_s, 0.0)
+            )
+        except JournalError as error:
+            return str(error)
+        return ""
+
+    async def _write(
+        self,
+        call: Callable[[], Awaitable[T]],
+        wait_s: float,
+        too_late: Callable[[T], object] | None = None,
+    ) -> T:
+        """What the call returns; where it comes back after it was given up, `too_late` is told instead."""
+        if self._hung:
+            raise JournalError("an earlier write has not come back; is the disk of state_dir hung?")
+        task = asyncio.ensure_future(call())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=wait_s)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if done:
+            return task.result()
+        self._hung.add(task)
+        task.add_done_callback(partial(self._came_back, too_late))
+        raise JournalError(f"no answer from the journal within {wait_s:g} s; is the disk of state_dir hung?")
+
+    def _came_back(self, too_late: Callable[[T], object] | None, task: asyncio.Future[T]) -> None:
+        self._hung.discard(task)
+        if not task.cancelled() and task.exception() is None and too_late is not None:
+            too_late(task.result())
+
+    async def _settle_too_late(self, at_s: float) -> None:
+        """Intents that became durable after they had been given up were not carried out, and it says so."""
+        while self._too_late:
+            ids, intents = self._too_late.pop()
+            for action_id, intent in zip(ids, intents, strict=True):
+                why = "recorded too late, so it was not done"
+                outcomes = [
+                    Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in intent.vm_ids or ("",)
+                ]
+                await self.outcomes(action_id, at_s, outcomes)
+
+    def _failed(self, text: str) -> None:
+        self._telemetry.journal_errors.inc()
+        self._telemetry.log.error("journal_failed", text=text)

@@ -1,0 +1,188 @@
+"""Every wait of a tick is bounded: a journal, source, listing or probe that hangs costs its bound and no more."""
+
+import asyncio
+
+import pytest
+
+from autoscaler.daemon.inventory import Note
+from autoscaler.daemon.loop import LoopSettings
+from autoscaler.daemon.recording import Recorder
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.errors import JournalError
+from tests.daemon.builders import ORIGIN_S, Bench, Log, policy, steady, virtual
+from tests.daemon.test_loop_isolation import BadListing, BadProbe, Source, hang
+
+TOTAL = {"kind": "total"}
+
+
+class Hung:
+    """The real journal on a disk that hangs from one second to another for the named calls.
+
+    Every call under way when the disk comes back is then done, as a disk does.
+    """
+
+    def __init__(self, journal, clock, from_s, to_s, *names):
+        self.journal, self.clock, self.from_s, self.to_s, self.names = journal, clock, from_s, to_s, names
+        self.under_way = 0
+        self.most_under_way = 0
+
+    def __getattr__(self, name):
+        call = getattr(self.journal, name)
+        if name not in self.names:
+            return call
+
+        async def hung(*given):
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            if self.from_s <= self.clock.monotonic() < self.to_s:
+                await self.clock.sleep_until(self.to_s)
+            self.under_way -= 1
+            return await call(*given)
+
+        return hung
+
+
+def at(bench):
+    return [record.at_s - ORIGIN_S for record in bench.records]
+
+
+def errors(bench):
+    return bench.telemetry.registry.get_sample_value("autoscaler_journal_errors_total")
+
+
+@virtual
+async def test_a_hung_disk_holds_acts_while_deciding_goes_on_and_acts_follow_when_it_is_back():
+    bench = Bench(vms=4, zones="a")
+    bench.journal = Hung(bench.journal, bench.clock, 15, 57, "record_tick")
+    bench.add(policy(signal=TOTAL), steady((0, 100), (20, 300)))
+    await bench.run(80)
+    assert at(bench) == [0, 10, 20, 30, 40, 50, 60, 70, 80]
+    assert bench.daemon.ticks_skipped == 0
+    # Decided every tick while the disk hung, done only in the first tick after it came back.
+    assert [r.start for r in bench.rows()][2:7] == [2, 2, 2, 2, 2]
+    assert bench.calls("StartInstances") == [(0, "StartInstances", 1, ""), (60, "StartInstances", 2, "")]
+    assert errors(bench) == 4
+    assert bench.journal.most_under_way == 1
+    texts = bench.log.texts("journal_failed")
+    assert texts[0] == (
+        "no answer from the journal within 5 s; is the disk of state_dir hung?; 1 actions are held"
+    )
+    assert texts[1].startswith("an earlier write has not come back; ")
+
+
+@virtual
+async def test_an_intent_that_became_durable_too_late_is_settled_as_not_done():
+    bench = Bench(vms=4, zones="a")
+    bench.journal = Hung(bench.journal, bench.clock, 15, 57, "record_tick")
+    bench.add(policy(signal=TOTAL), steady((0, 100), (20, 300)))
+    await bench.run(80)
+    assert await bench.journal.open_actions() == ()
+    late = [action for action in bench.actions() if action.at_s == ORIGIN_S + 20]
+    assert len(late) == 1
+    assert {(o.kind, o.code, o.message) for o in late[0].outcomes} == {
+        ("throttled", "NotSent", "recorded too late, so it was not done")
+    }
+    assert late[0].settled_at_s == ORIGIN_S + 60
+
+
+@virtual
+async def test_an_outcome_that_cannot_be_written_in_time_costs_its_bound_only():
+    bench = Bench(vms=4, zones="a")
+    bench.journal = Hung(bench.journal, bench.clock, 0, 25, "record_outcomes")
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(50)
+    assert at(bench) == [0, 10, 20, 30, 40, 50]
+    assert bench.column("in_service")[-1] == 1
+    # That of 0 hung, and ticks until 25 were not written; the write itself ended when the disk came back.
+    assert errors(bench) == 3
+    assert await bench.journal.open_actions() == ()
+
+
+@virtual
+async def test_many_events_together_wait_no_longer_than_one_write():
+    bench = Bench()
+    log = Log()
+
+    class Slow:
+        async def record_event(self, *_):
+            await bench.clock.sleep_until(bench.clock.monotonic() + 1.5)
+
+    recorder = Recorder(Slow(), Telemetry(log=log), 5.0)
+    await recorder.note([Note("vm_gone", "web", f"i-{i}") for i in range(40)], ORIGIN_S)
+    assert bench.clock.monotonic() == 5.0
+    assert log.events() == ["vm"] * 40 + ["journal_failed"]
+
+
+@virtual
+async def test_a_journal_that_does_not_answer_at_the_start_is_an_error_in_words():
+    bench = Bench(vms=1)
+    bench.journal = Hung(bench.journal, bench.clock, 0, 1e6, "open_actions")
+    bench.add(policy(), 100)
+    with pytest.raises(JournalError, match="no answer from the journal within 60 s"):
+        await bench.run(100)
+
+
+@virtual
+async def test_listing_reading_and_probing_share_four_fifths_of_a_tick():
+    bench = Bench(vms=2, running=1)
+    bench.place("api", 2, running=1)
+    listings = BadListing(bench.provider, lambda _: hang())
+    bench.add(policy("web"), Source(lambda _: hang()), provider=listings)
+    bench.add(policy("api"), 100, probe=BadProbe(lambda _: hang()))
+    await bench.run(40)
+    # 5 s for listings and readings, then 3 s are left of 8 for the probes.
+    assert at(bench) == [8, 18, 28, 38, 48]
+    assert bench.daemon.ticks_skipped == 0
+
+
+@pytest.mark.parametrize(("tick_s", "reading_s", "observing_s"), [(10, 5, 8), (1, 0.6, 0.8), (300, 5, 240)])
+def test_bounds_follow_the_tick(tick_s, reading_s, observing_s):
+    settings = LoopSettings(tick_s=tick_s)
+    assert (settings.reading_s, settings.observing_s) == pytest.approx((reading_s, observing_s))
+
+
+@virtual
+async def test_a_failing_tick_tells_its_traceback_once_per_place_and_then_a_line():
+    bench = Bench(vms=1)
+    bench.records = Failing(bench.clock)
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(60)
+    told = [
+        (facts["text"], facts.get("exc_info"))
+        for _, event, facts in bench.log.lines
+        if event == "tick_failed"
+    ]
+    assert [text for text, _ in told] == [
+        "ZeroDivisionError: at 0; nothing is done, please report",
+        "ZeroDivisionError: at 10; nothing is done, 2 times so far",
+        "ZeroDivisionError: at 20; nothing is done, 3 times so far",
+        "KeyError: 'at 30'; nothing is done, please report",
+        "KeyError: 'at 40'; nothing is done, 2 times so far",
+    ]
+    assert [type(error).__name__ for _, error in told] == [
+        "ZeroDivisionError", "NoneType", "NoneType", "KeyError", "NoneType",
+    ]  # fmt: skip
+    assert bench.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total") == 5
+
+
+class Failing:
+    """Instead of keeping records, fails in two places."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def append(self, _):
+        at_s = self.clock.monotonic()
+        if at_s < 30:
+            raise ZeroDivisionError(f"at {at_s:g}")
+        if at_s < 50:
+            raise KeyError(f"at {at_s:g}")
+
+
+@virtual
+async def test_the_daemon_ends_while_the_disk_hangs():
+    bench = Bench(vms=1)
+    bench.journal = Hung(bench.journal, bench.clock, 5, 1e6, "record_tick", "record_outcomes", "record_event")
+    bench.add(policy(signal=TOTAL), 100)
+    await asyncio.wait_for(bench.run(22), 60)
+    assert at(bench) == [0, 10, 20]
