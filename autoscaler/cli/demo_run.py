@@ -327,7 +327,7 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
         )
         for name, policy in (
             ("plain reactive", plain_reactive(prepared.policy)),
-            ("this policy, on virtual time", prepared.policy),
+            ("same, on virtual time", prepared.policy),
         ):
             baselines[name] = totals(_scored(_replayed(finished, policy)), options.tick_s)
     identity = RunIdentity(
