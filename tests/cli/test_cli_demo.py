@@ -32,14 +32,14 @@ class Run(NamedTuple):
 
 @pytest.fixture(name="run", scope="module")
 def _run(tmp_path_factory):
-    """A demo of about seven minutes of its own time, once for all processes of the tests."""
+    """A demo of about six minutes of its own time, once for all processes of the tests."""
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     folder = tmp_path_factory.getbasetemp().parent / f"demo-{session}"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "printed").exists():
-            result = call("demo", *SPEED, "--for", "7s", "--out", "out", "--json", cwd=folder)
+            result = call("demo", *SPEED, "--for", "6s", "--out", "out", "--json", cwd=folder)
             assert (result.returncode, result.stderr) == (0, "")
             (folder / "printed").write_text(result.stdout)
     return Run((folder / "printed").read_text(), folder / "out")
@@ -94,7 +94,7 @@ def test_every_start_of_the_journal_arrived_at_the_endpoint(run, rows):
 
 def test_the_clouds_bill_is_the_journals(run):
     details = strict_json(run.stdout)["details"]
-    # Seven minutes are short and begin with a crowd of starts, whose moments a listing shows late.
+    # Six minutes are short and begin with a crowd of starts, whose moments a listing shows late.
     assert details["bill_of_the_journal"] == pytest.approx(details["bill_of_the_cloud"], rel=0.03)
 
 
@@ -203,7 +203,7 @@ def test_a_recording_plays_with_faults_in_a_cloud_of_its_own(tmp_path):
     )
     (tmp_path / "faults.yaml").write_text("faults:\n- {kind: api_error, actions: [DescribeInstanceStatus]}\n")
     result = call(
-        "demo", "--trace", "day.csv", "--kind", "count", "--scale-to-vms", "5", "--vms", "6", *SPEED, "--for", "3s",
+        "demo", "--trace", "day.csv", "--kind", "count", "--scale-to-vms", "5", "--vms", "6", *SPEED, "--for", "2s",
         "--faults", "faults.yaml", "--json", "--begin", "2026-03-02T12:30Z", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

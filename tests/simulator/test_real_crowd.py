@@ -13,7 +13,6 @@ from autoscaler.simulator.recovery import recoveries
 from autoscaler.simulator.timeline import totals
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind
-from tests.real import require_real
 from tests.simulator.builders import cloud_of
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +39,8 @@ def bare():
 
 @pytest.fixture(name="played", scope="module", params=[example, bare])
 def _played(request):
-    require_real(f"the recording {FILE.name}", FILE.is_file())
+    if not FILE.is_file():
+        pytest.skip(f"the recording {FILE.name} is not in {FILE.parent} (AUTOSCALER_TRACES names its folder)")
     policy = request.param()
     trace = read_trace(FILE, kind=TraceKind.COUNT).cut(CROWD_S - 3720.0, CROWD_S + 3600.0)
     trace = trace.scaled_to_peak(PEAK_VMS * policy.vm.capacity_per_s)
