@@ -100,7 +100,7 @@ def test_the_clouds_bill_is_the_journals(run):
 
 def test_the_baselines_ran_over_the_same_time(run):
     report = strict_json(run.stdout)
-    assert set(report["baselines"]) == {"always on at peak", "plain reactive", "this policy, on virtual time"}
+    assert set(report["baselines"]) == {"always on at peak", "plain reactive", "same, on virtual time"}
     for name, baseline in report["baselines"].items():
         assert baseline["span_s"] == pytest.approx(report["totals"]["span_s"], abs=20), name
         assert baseline["demand_work"] == pytest.approx(report["totals"]["demand_work"], rel=0.5), name
