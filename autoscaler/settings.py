@@ -6,7 +6,9 @@ directory, or the file named by `AUTOSCALER_CONFIG`), defaults.
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +22,15 @@ from pydantic_settings import (
 
 from autoscaler.errors import ConfigError
 
-CONFIG_VARIABLE = "AUTOSCALER_CONFIG"
+PREFIX = "AUTOSCALER_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 DEFAULT_CONFIG = Path("autoscaler.toml")
 
 
 class Settings(BaseSettings):
     """Every setting with its default; durations are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="AUTOSCALER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     policies: Path = Field(Path("policies"), description="Directory of policy files.")
     state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
@@ -100,6 +103,25 @@ def load_settings(**overrides: Any) -> Settings:
     except ValueError as error:  # not TOML
         msg = f"{config_file()}: {error}"
         raise ConfigError(msg) from None
+
+
+def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
+    """For a person, one sentence per environment variable that looks like a setting and is none.
+
+    Args:
+        names: Of all environment variables.
+    """
+    known = [CONFIG_VARIABLE.removeprefix(PREFIX), *(name.upper() for name in Settings.model_fields)]
+    said = []
+    for name in sorted(names):
+        # Names are read whatever their case, as the settings themselves are.
+        given = name.upper().removeprefix(PREFIX)
+        if given == name.upper() or given in known:
+            continue
+        near = difflib.get_close_matches(given, known, 1)
+        advice = f"did you mean {PREFIX}{near[0]}?" if near else "see the settings in README.md"
+        said.append(f"{name} is not a setting and has no effect; {advice}")
+    return tuple(said)
 
 
 def _words(error: ValidationError) -> str:

@@ -6,6 +6,7 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -80,14 +81,18 @@ async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> No
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.lifecycle import Retention, close, run_to_the_end
     from autoscaler.daemon.loop import Daemon, LoopSettings
+    from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.providers.ec2.provider import Ec2Provider
+    from autoscaler.settings import unknown_variables
     from autoscaler.store import SqliteJournal
     from autoscaler.web.site import Site
     from autoscaler.wiring import wire
 
     ec2 = _ec2(settings)
     clock, telemetry = SystemClock(), Telemetry()
+    for text in unknown_variables(os.environ):
+        telemetry.log.warning("setting_unknown", text=text)
     sources = _sources(loaded, clock)
     async with AsyncExitStack() as stack:
         journal = SqliteJournal(settings.state_dir)
@@ -99,7 +104,8 @@ async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> No
         for adapter in wired.closables:
             stack.push_async_callback(close, adapter, telemetry)
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
-        daemon = Daemon(clock, wired.setups, journal, telemetry, limits)
+        notifier = Notifier.from_environment(os.environ)
+        daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier)
         site = await stack.enter_async_context(Site(daemon, settings.http_host, settings.http_port))
         telemetry.log.info("listening", text=f"{site.url} (/metrics /healthz /api/v1/status)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))

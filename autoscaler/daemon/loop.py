@@ -348,7 +348,9 @@ class Daemon:
         acting = sum(f.policy.act for f in self.fleets.all)
         stale_fleets = self.unhealthy()
         more = f"; {stale_fleets[0]}" if stale_fleets else ""
-        return f"{len(self.fleets.all)} fleets ({acting} acting), {serving} VMs in service{more}"
+        fleets = "1 fleet" if len(self.fleets.all) == 1 else f"{len(self.fleets.all)} fleets"
+        vms = "1 VM" if serving == 1 else f"{serving} VMs"
+        return f"{fleets} ({acting} acting), {vms} in service{more}"
 
     def _tick_number(self) -> int:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from autoscaler.daemon.actuator import NOT_SENT
+from autoscaler.daemon.bounded import within
 from autoscaler.daemon.inventory import Note
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError
@@ -93,8 +94,7 @@ class Recorder:
     async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
         """Forget what is old, in the background; a failure is told, not counted as one of writing."""
         try:
-            async with asyncio.timeout(within_s):
-                await self._journal.prune(before_s=before_s, max_bytes=max_bytes)
+            await within(lambda: self._journal.prune(before_s=before_s, max_bytes=max_bytes), within_s)
         except TimeoutError:
             text = f"pruning did not end within {within_s:g} s; it goes on next time"
             self._telemetry.log.warning("journal_failed", text=text)

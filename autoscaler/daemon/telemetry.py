@@ -34,6 +34,8 @@ EVENTS = {
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
     "close_failed": "An adapter did not close in order at the end.",
+    "task_failed": "A background task died; it is started again after a pause.",
+    "setting_unknown": "An environment variable looks like a setting and is none.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }
 """Every event that is logged, with its meaning."""
@@ -76,6 +78,9 @@ class Telemetry:
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
+        self.task_restarts = counter(
+            "task_restarts", "Background tasks that died and were restarted.", ("task",)
+        )
         self.start_s = Histogram(
             "autoscaler_start_seconds",
             "From the order to start a VM until it is in service.",

@@ -3,7 +3,7 @@
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.settings import CONFIG_VARIABLE, Settings, load_settings
+from autoscaler.settings import CONFIG_VARIABLE, Settings, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +110,14 @@ def test_settings_cannot_be_changed():
 
 def test_every_setting_is_described():
     assert all(len(field.description or "") > 10 for field in Settings.model_fields.values())
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one():
+    names = [
+        "AUTOSCALER_TICKS_S", "AUTOSCALER_CONFIG", "AUTOSCALER_TICK_S", "autoscaler_http_port", "HOME",
+        "AUTOSCALER_XYZZY",
+    ]  # fmt: skip
+    assert unknown_variables(names) == (
+        "AUTOSCALER_TICKS_S is not a setting and has no effect; did you mean AUTOSCALER_TICK_S?",
+        "AUTOSCALER_XYZZY is not a setting and has no effect; see the settings in README.md",
+    )

@@ -1,0 +1,58 @@
+"""Background tasks that cannot die silently: what ends is told, counted, and started again after a pause.
+
+Rules of this file: the loop never waits for a background task. Pauses double from `FIRST_PAUSE_S` to
+`LONGEST_PAUSE_S`, so that a task that dies at once costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from autoscaler.daemon.loop import Daemon
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 300.0
+LIVED_S = 600.0
+"""A task that ran for so long is taken to be well: its next pause is short again."""
+
+
+async def keep_alive(daemon: Daemon, name: str, body: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Run a body that is meant to last for ever, and run it again whenever it ends.
+
+    Args:
+        daemon: For its clock, log, metrics and journal.
+        name: Of the task, for people; one of a closed set.
+        body: Called anew each time.
+
+    Raises:
+        asyncio.CancelledError: This task itself was cancelled.
+    """
+    clock = daemon.clock
+    counted = daemon.telemetry.task_restarts.labels(name)
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = clock.monotonic()
+        why = await _why_it_ended(body)
+        if clock.monotonic() - began_s >= LIVED_S:
+            pause_s = FIRST_PAUSE_S
+        counted.inc()
+        text = f"{name}: {why}; it is started again in {pause_s:g} s"
+        daemon.telemetry.log.error("task_failed", task=name, text=text)
+        await daemon.recorder.event("task_failed", text, clock.now())
+        await clock.sleep_until(clock.monotonic() + pause_s)
+        pause_s = min(2.0 * pause_s, LONGEST_PAUSE_S)
+
+
+async def _why_it_ended(body: Callable[[], Awaitable[object]]) -> str:
+    try:
+        await body()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return "it was cancelled from within"
+    except Exception as error:  # noqa: BLE001  whatever it is, the task is told of and started again
+        return f"{type(error).__name__}: {error}"
+    return "it ended by itself"
