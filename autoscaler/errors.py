@@ -49,6 +49,10 @@ class JournalError(AutoscalerError):
     """The journal cannot be read or written."""
 
 
+class JournalDamagedError(JournalError):
+    """The journal's files are damaged, or records that were acknowledged are missing from them."""
+
+
 class DaemonError(AutoscalerError):
     """The daemon cannot start or go on (address in use, state directory taken)."""
 

@@ -85,7 +85,7 @@ async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> No
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
-    from autoscaler.store import SqliteJournal
+    from autoscaler.store import open_journal
     from autoscaler.web.site import Site
     from autoscaler.wiring import wire
 
@@ -95,7 +95,9 @@ async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> No
         telemetry.log.warning("setting_unknown", text=text)
     sources = _sources(loaded, clock)
     async with AsyncExitStack() as stack:
-        journal = SqliteJournal(settings.state_dir)
+        journal = open_journal(
+            settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
+        )
         stack.push_async_callback(close, journal, telemetry)
         provider = await Ec2Provider.open(ec2, clock)
         stack.push_async_callback(close, provider, telemetry)

@@ -28,6 +28,7 @@ EVENTS = {
     "source_failed": "A fleet's metrics could not be read.",
     "source_recovered": "A fleet's metrics are read again.",
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
+    "journal_recovered": "The journal was damaged: it was set aside and a new one was begun.",
     "acting_held": "The provider denies us; the fleet's actions are held for a while.",
     "vm": "Something happened to a VM outside of a decision.",
     "listening": "Where metrics, health and status are served.",

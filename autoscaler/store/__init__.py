@@ -1,6 +1,7 @@
 """The journal on disk: one SQLite database per state directory, one writer, any number of readers."""
 
-from autoscaler.store.journal import SqliteJournal
+from autoscaler.store.journal import SqliteJournal, open_journal
 from autoscaler.store.reader import EventRecord, JournalReader, TickRow
+from autoscaler.store.recovery import Recovery
 
-__all__ = ["EventRecord", "JournalReader", "SqliteJournal", "TickRow"]
+__all__ = ["EventRecord", "JournalReader", "Recovery", "SqliteJournal", "TickRow", "open_journal"]

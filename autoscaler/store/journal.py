@@ -1,6 +1,7 @@
 """The journal's one writer: what the daemon tells it is on the disk before the call returns.
 
-Rules of this file: one call is one transaction. The connection is used by one thread at a time: a thread of
+Rules of this file: one call is one transaction. A journal that turns out to be damaged is set aside and begun
+anew where a `Recovery` is given, and the call is made again on the new one. The connection is used by one thread at a time: a thread of
 its own for the live daemon, so that the loop never waits for the disk, or the caller's (`inline`) where time
 is virtual and a second thread would make runs differ. Nothing here decides anything or reads a clock.
 """
@@ -17,9 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from autoscaler.errors import InvariantError, JournalError
+from autoscaler.errors import InvariantError, JournalDamagedError, JournalError
 from autoscaler.ports import ActionIntent, ActionRecord, Outcome, TickRecord
-from autoscaler.store import schema
+from autoscaler.store import recovery, schema
+from autoscaler.store.actions import insert_action, storable
+from autoscaler.store.files import Files
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, JournalReader, read_actions
 from autoscaler.store.rows import FORMAT, encode
@@ -45,13 +48,21 @@ class SqliteJournal:
     Args:
         state_dir: Directory of the database, made if missing; or `":memory:"`, which is always inline.
         inline: Execute in the caller instead of a thread of its own; for runs on virtual time.
+        heal: How to begin anew when the database is damaged; None raises instead.
 
     Raises:
         JournalError: The directory is held by another process or cannot be written, or the database is
-            foreign, damaged or of a newer version.
+            foreign or of a newer version.
+        JournalDamagedError: It is damaged, and `heal` was not given.
     """
 
-    def __init__(self, state_dir: Path | Literal[":memory:"], *, inline: bool = False) -> None:
+    def __init__(
+        self,
+        state_dir: Path | Literal[":memory:"],
+        *,
+        inline: bool = False,
+        heal: recovery.Recovery | None = None,
+    ) -> None:
         directory = None if state_dir == ":memory:" else Path(state_dir)
         self._path = None if directory is None else directory / schema.FILE_NAME
         self._name = str(self._path or ":memory:")
@@ -59,11 +70,15 @@ class SqliteJournal:
             self._lock = None if directory is None else _lock(directory)
             if self._lock is not None:
                 undo.callback(self._lock.release)
-            self._connection = schema.open_for_writing(self._path)
-            undo.callback(self._connection.close)
-            self._translated(self._write_identity)
+            self._heal = heal
+            self._rosters: dict[str, int] = {}
+            self._carried_up_to = 0
+            self._damage: recovery.Damage | None = None
+            self._files: Files | None = None
+            self._open(directory)
+            undo.callback(self._close_connection)
+            self._translated(partial(self._write, self._write_identity))
             undo.pop_all()
-        self._rosters: dict[str, int] = {}
         self._executor = (
             None if inline or directory is None else ThreadPoolExecutor(1, thread_name_prefix="journal")
         )
@@ -76,7 +91,7 @@ class SqliteJournal:
             JournalError: It cannot be written; nothing of it is stored.
             InvariantError: A fleet is recorded twice, or a value does not fit.
         """
-        return await self._run(partial(self._write_tick, record, tuple(intents)))
+        return await self._run(partial(self._write, partial(self._write_tick, record, tuple(intents))))
 
     async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
         """Settle an action.
@@ -85,16 +100,11 @@ class SqliteJournal:
             JournalError: It cannot be written; the action stays open.
             InvariantError: There is no such action, or it is settled already.
         """
-        await self._run(partial(self._write_outcomes, action_id, at_s, tuple(outcomes)))
+        await self._run(partial(self._write, partial(self._write_outcomes, action_id, at_s, tuple(outcomes))))
 
     async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
         """Write one event; `fleet` is empty where it concerns no single fleet."""
-        await self._run(
-            lambda: self._connection.execute(
-                "INSERT INTO events (at_s, kind, fleet, text) VALUES (?, ?, ?, ?)",
-                (at_s, kind, fleet, _storable(text)),
-            )
-        )
+        await self._run(partial(self._write, partial(self._write_event, at_s, kind, fleet, text)))
 
     async def open_actions(self) -> tuple[ActionRecord, ...]:
         """Actions whose outcomes were never written, oldest first: what a crash left behind."""
@@ -131,14 +141,67 @@ class SqliteJournal:
             return
         self._closed = True
         try:
-            await self._execute(partial(self._translated, self._connection.close))
+            with schema.translated(self._name, "closed"):
+                await self._execute(self._close_connection)
         finally:
             if self._executor is not None:
                 self._executor.shutdown()
+            if self._files is not None:
+                self._files.close()
             if self._lock is not None:
                 self._lock.release()
 
     # ── in the executing thread ─────────────────────────────────────────────────────────────────────────
+
+    def _open(self, directory: Path | None) -> None:
+        if self._path is None or directory is None:
+            self._connection = schema.open_for_writing(None)
+            return
+        with schema.translated(self._name, "opened"):
+            self._files = Files(directory, self._path)
+        try:
+            self._connection = recovery.open_checked(self._path, self._files.reached)
+        except JournalDamagedError as error:
+            if self._heal is None:
+                raise
+            self._damage = recovery.Damage(str(error), recovery.open_actions_of(self._path, None))
+            self._begin_anew(self._heal, self._path, self._files)
+
+    def _begin_anew(self, heal: recovery.Recovery, path: Path, files: Files) -> None:
+        """Set the damaged journal aside and open a new one; where that fails, the next call tries again."""
+        damage = self._damage
+        if damage is None:
+            return
+        with schema.translated(self._name, "set aside"):
+            now_s = heal.now()
+            damage.aside = recovery.set_aside(path, now_s) or damage.aside
+            self._connection = recovery.begin(path, files.reached, damage.carried)
+            self._damage = None
+            self._rosters = {}
+            reached = files.reached.actions if files.reached else 0
+            self._carried_up_to = max([reached, *(action.id for action in damage.carried)])
+            text = recovery.message(path, damage)
+            self._write_event(now_s, recovery.EVENT, "", text)
+        files.renewed()
+        heal.tell(text)
+
+    def _close_connection(self) -> None:
+        self._connection.close()
+
+    def _write(self, call: Callable[[], _T]) -> _T:
+        """One write, to files that are still the ones that were opened; the mark follows it."""
+        if self._files is not None:
+            self._files.verify()
+        result = call()
+        if self._files is not None:
+            self._files.reach(self._connection)
+        return result
+
+    def _write_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
+        self._connection.execute(
+            "INSERT INTO events (at_s, kind, fleet, text) VALUES (?, ?, ?, ?)",
+            (at_s, kind, fleet, storable(text)),
+        )
 
     def _write_identity(self) -> None:
         self._connection.execute(
@@ -155,7 +218,9 @@ class SqliteJournal:
                 "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)",
                 (record.tick, record.at_s, roster_id, FORMAT, body),
             )
-            ids = tuple(self._write_intent(record, intent) for intent in intents)
+            ids = tuple(
+                insert_action(self._connection, record.at_s, record.tick, intent) for intent in intents
+            )
         # Only now: a roster of a transaction that failed does not exist.
         self._rosters = {roster: roster_id}
         return ids
@@ -169,28 +234,15 @@ class SqliteJournal:
             self._connection.execute("SELECT id FROM rosters WHERE fleets = ?", (roster,)).fetchone()[0]
         )
 
-    def _write_intent(self, record: TickRecord, intent: ActionIntent) -> int:
-        cursor = self._connection.execute(
-            "INSERT INTO actions (at_s, tick, fleet, verb, vm_ids, count, token, reason) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.at_s,
-                record.tick,
-                intent.fleet,
-                intent.verb.value,
-                json.dumps(intent.vm_ids),
-                intent.count,
-                intent.token,
-                _storable(intent.reason),
-            ),
-        )
-        return int(cursor.lastrowid or 0)
-
     def _write_outcomes(self, action_id: int, at_s: float, outcomes: tuple[Outcome, ...]) -> None:
         with schema.transaction(self._connection):
             settled = self._connection.execute(
                 "UPDATE actions SET settled_at_s = ? WHERE id = ? AND settled_at_s IS NULL", (at_s, action_id)
             )
+            if settled.rowcount != 1 and 0 < action_id <= self._carried_up_to:
+                text = f"outcome of action {action_id}, whose intent is in the journal that was set aside: {_brief(outcomes)}"
+                self._write_event(at_s, "outcome_without_intent", "", text)
+                return
             if settled.rowcount != 1:
                 raise InvariantError(
                     f"Action {action_id} is not open in the journal {self._name}; please report this."
@@ -203,13 +255,15 @@ class SqliteJournal:
                         position,
                         outcome.vm_id,
                         outcome.kind.value,
-                        _storable(outcome.code),
-                        _storable(outcome.message),
+                        storable(outcome.code),
+                        storable(outcome.message),
                         None if outcome.previous_state is None else outcome.previous_state.value,
                     )
                     for position, outcome in enumerate(outcomes)
                 ),
             )
+        if self._files is not None:
+            self._files.settled = action_id
 
     def _prune_batch(self, before_s: float, max_bytes: int) -> int:
         over = self._used_bytes() > max_bytes
@@ -251,8 +305,42 @@ class SqliteJournal:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def _translated(self, call: Callable[[], _T]) -> _T:
+        if self._heal is None or self._path is None or self._files is None:
+            with schema.translated(self._name, "written"):
+                return call()
+        try:
+            self._begin_anew(self._heal, self._path, self._files)
+            with schema.translated(self._name, "written"):
+                return call()
+        except JournalDamagedError as error:
+            if self._damage is not None:
+                raise
+            carried = recovery.open_actions_of(self._path, self._connection)
+            self._damage = recovery.Damage(str(error), carried)
+        self._begin_anew(self._heal, self._path, self._files)
         with schema.translated(self._name, "written"):
             return call()
+
+
+def open_journal(
+    state_dir: Path, now: Callable[[], float], tell: Callable[[str], None], *, inline: bool = False
+) -> SqliteJournal:
+    """The journal of a daemon, which goes on whatever happens to its files.
+
+    A damaged database, found now or while running, is set aside under a name with the time, and a new one is
+    begun with the actions that were under way, as far as they can still be read. The new one begins
+    with an event that says so.
+
+    Args:
+        state_dir: Directory of the database, made if missing.
+        now: The clock, epoch seconds.
+        tell: Takes the one message for a person; called in the journal's own thread.
+        inline: Execute in the caller, for runs on virtual time.
+
+    Raises:
+        JournalError: As for `SqliteJournal`.
+    """
+    return SqliteJournal(state_dir, inline=inline, heal=recovery.Recovery(now, tell))
 
 
 def _lock(state_dir: Path) -> StateLock:
@@ -275,6 +363,5 @@ def _program_version() -> str:
         return "not installed"
 
 
-def _storable(text: str) -> str:
-    """Words of providers and exceptions may hold half a surrogate pair, which UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _brief(outcomes: tuple[Outcome, ...]) -> str:
+    return ", ".join(f"{o.vm_id or 'provision'} {o.kind} {o.code}".rstrip() for o in outcomes) or "none"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from autoscaler.errors import JournalError
+from autoscaler.errors import JournalDamagedError, JournalError
 
 FILE_NAME = "journal.sqlite"
 """Name of the database in the state directory."""
@@ -168,7 +168,13 @@ def translated(name: str, doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise JournalError(f"The journal {name} cannot be {doing}: {_advice(error)}") from error
+        kind = JournalDamagedError if _is_damage(error) else JournalError
+        raise kind(f"The journal {name} cannot be {doing}: {_advice(error)}") from error
+    except UnicodeDecodeError as error:
+        # SQLite's own message about a damaged schema quotes it, whatever bytes it is made of.
+        raise JournalDamagedError(
+            f"The journal {name} cannot be {doing}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}"
+        ) from error
     except OSError as error:
         raise JournalError(f"The journal {name} cannot be {doing}: {error.strerror or error}.") from error
 
@@ -183,12 +189,22 @@ _ADVICE: dict[int, str] = {
         "if it was a journal, move it aside and restore it from a backup or let the daemon begin a new one."
     ),
     sqlite3.SQLITE_CORRUPT: (
-        "it is damaged. Stop the daemon, move the file aside together with its -wal and -shm files, and restore "
-        "a backup or let the daemon begin a new one: VMs are found again by their tags."
+        "it is damaged. A daemon sets it aside by itself and begins a new one: VMs are found again by their tags."
     ),
     sqlite3.SQLITE_BUSY: "another process holds its lock. End the program that has the file open, or wait for it.",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write. Look at the kernel log for the device.",
 }
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return False
+    # A file that ends too early reads short; SQLite takes that for a fault of the device.
+    return code == sqlite3.SQLITE_IOERR_SHORT_READ or code & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
 
 
 def _advice(error: sqlite3.Error) -> str:
@@ -225,6 +241,8 @@ def _check_identity(connection: sqlite3.Connection, name: str, newest: int) -> i
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+    if application != APPLICATION_ID and tables and _has_our_tables(connection):
+        raise JournalDamagedError(f"The journal {name} is damaged: its header was overwritten.")
     if application != APPLICATION_ID and (application or version or tables):
         raise JournalError(
             f"{name} is a SQLite database of another program and was left alone. Give another state directory."
@@ -235,6 +253,11 @@ def _check_identity(connection: sqlite3.Connection, name: str, newest: int) -> i
             "left alone. Install the newer program again, or give another state directory."
         )
     return version
+
+
+def _has_our_tables(connection: sqlite3.Connection) -> bool:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    return names >= {"actions", "outcomes", "rosters", "ticks"}
 
 
 def _refuse_older(version: int, name: str, newest: int) -> None:

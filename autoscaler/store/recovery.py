@@ -1,0 +1,231 @@
+"""A damaged journal: how it is noticed, set aside, and what is carried over into a new one.
+
+Rules of this file: nothing is ever deleted. The damaged database is renamed together with its log, so that it
+can still be looked at with any SQLite tool. What a program of ours cannot have written (a foreign file, another
+program's database, a newer version) is not damage and is left alone by `schema`. Losing the journal
+loses history and nothing else: which VMs exist is what the cloud lists under the ownership tag.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autoscaler.errors import JournalDamagedError, JournalError
+from autoscaler.ports import ActionRecord
+from autoscaler.store import schema
+from autoscaler.store.actions import insert_action
+from autoscaler.store.mark import Progress, require
+from autoscaler.store.reader import OPEN, read_actions
+
+EVENT = "journal_recovered"
+"""Kind of the event that a new journal begins with."""
+
+CHECK_WITHIN_S = 10.0
+"""Longest check of a database when it is opened; what is not looked at by then is found when it is read."""
+
+_SUFFIXES = ("", "-wal", "-shm")
+# The small tables first: what a restart needs is checked even where the ticks take longer than the limit.
+_TABLES = ("actions", "outcomes", "events", "meta", "rosters", "ticks")
+_HEADER_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a journal needs in order to begin anew by itself.
+
+    Attributes:
+        now: The clock, for the name of what is set aside; called in the journal's thread.
+        tell: Takes the one message for a person; called in the journal's thread.
+    """
+
+    now: Callable[[], float]
+    tell: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Damage:
+    """A journal that is to be begun anew.
+
+    Attributes:
+        why: What was noticed, as a sentence.
+        carried: The open actions that could still be read.
+        aside: Where the damaged one is, once it was renamed.
+    """
+
+    why: str
+    carried: tuple[ActionRecord, ...]
+    aside: Path | None = None
+
+
+def open_checked(path: Path, mark: Progress | None) -> sqlite3.Connection:
+    """Open the journal for writing and look whether it is whole.
+
+    Args:
+        path: The database.
+        mark: How far it is known to have been written.
+
+    Raises:
+        JournalDamagedError: It was a journal and is damaged, or acknowledged records are missing.
+        JournalError: It is not a journal, of a newer version, or cannot be written.
+    """
+    if mark is not None and not path.exists():
+        raise JournalDamagedError(f"The journal {path} was removed while its mark was left.")
+    try:
+        connection = schema.open_for_writing(path)
+    except JournalDamagedError as error:
+        if mark is None and not _was_ours(path):
+            raise JournalError(str(error)) from error
+        raise
+    try:
+        with schema.translated(str(path), "opened"):
+            _check(connection, path)
+            if mark is not None:
+                require(connection, mark, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_again(path: Path, mark: Progress) -> None:
+    """Look from outside whether what was written is still in the files.
+
+    Raises:
+        JournalDamagedError: It is not.
+    """
+    try:
+        with schema.translated(str(path), "read"), closing(schema.open_for_reading(path)) as connection:
+            require(connection, mark, path)
+    except JournalDamagedError:
+        raise
+    except JournalError as error:
+        raise JournalDamagedError(str(error)) from error
+
+
+def open_actions_of(path: Path, in_use: sqlite3.Connection | None) -> tuple[ActionRecord, ...]:
+    """The open actions that a damaged journal still tells, or none. Closes the connection that used it.
+
+    The last writer to leave would move the log into the database, and of a damaged log that would damage
+    more. A reader that leaves last does not.
+    """
+    reader = None
+    try:
+        with suppress(JournalError):
+            reader = schema.open_for_reading(path)
+        if reader is None:
+            return ()
+        return read_actions(reader, OPEN)
+    except (sqlite3.Error, ValueError, TypeError):  # what is read may be anything, and need not be text
+        return ()
+    finally:
+        for connection in (in_use, reader):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
+
+def set_aside(path: Path, now_s: float) -> Path | None:
+    """Rename the database and its log; where they are now, or None where there was nothing to rename.
+
+    Raises:
+        OSError: The directory cannot be written to.
+    """
+    found = [suffix for suffix in _SUFFIXES if _beside(path, suffix).exists()]
+    if not found:
+        return None
+    stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = (f"{path.stem}.damaged-{stamp}{'' if n == 1 else f'-{n}'}{path.suffix}" for n in range(1, 1000))
+    aside = next(
+        candidate
+        for candidate in map(path.with_name, names)
+        if not any(_beside(candidate, suffix).exists() for suffix in _SUFFIXES)
+    )
+    # The database last: until then a crash leaves something that the next opening sets aside as well.
+    for suffix in reversed(found):
+        _beside(path, suffix).rename(_beside(aside, suffix))
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return aside
+
+
+def begin(path: Path, mark: Progress | None, carried: Sequence[ActionRecord]) -> sqlite3.Connection:
+    """A new journal whose numbers go on from the mark, with the open actions that were carried over.
+
+    Raises:
+        JournalError: It cannot be written, and then there is none.
+    """
+    try:
+        connection = schema.open_for_writing(path)
+        try:
+            with schema.translated(str(path), "written"):
+                _number_on(connection, mark or Progress(), carried)
+        except BaseException:
+            connection.close()
+            raise
+    except JournalError:
+        # Half a new journal would be taken for a damaged one the next time.
+        for suffix in _SUFFIXES:
+            _beside(path, suffix).unlink(missing_ok=True)
+        raise
+    return connection
+
+
+def _number_on(connection: sqlite3.Connection, reached: Progress, carried: Sequence[ActionRecord]) -> None:
+    with schema.transaction(connection):
+        for action in carried:
+            insert_action(connection, action.at_s, action.tick, action.intent, action.id)
+        last_action = max([reached.actions, *(action.id for action in carried)])
+        connection.execute("DELETE FROM sqlite_sequence")
+        connection.executemany(
+            "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)",
+            (("ticks", reached.ticks), ("actions", last_action), ("events", reached.events)),
+        )
+
+
+def message(path: Path, damage: Damage) -> str:
+    """What happened, in one text for a person."""
+    aside, carried = damage.aside, len(damage.carried)
+    where = "There was nothing to set aside" if aside is None else f"It was set aside as {aside}"
+    under_way = f"{carried} actions under way were carried over" if carried else "no action was carried over"
+    return (
+        f"{damage.why} {where}, and a new journal was begun at {path}: "
+        f"{under_way}, history before now is not in it, and which VMs a fleet has comes from the cloud's listing. "
+        "Nothing needs to be done; look at the disk, and delete what was set aside when you do not need it."
+    )
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    limit = threading.Timer(CHECK_WITHIN_S, connection.interrupt)
+    limit.daemon = True
+    limit.start()
+    try:
+        for table in _TABLES:
+            (found,) = connection.execute(f"PRAGMA quick_check('{table}')").fetchone()
+            if found != "ok":
+                raise JournalDamagedError(f"The journal {path} is damaged: {' '.join(found.split())}.")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+    finally:
+        limit.cancel()
+
+
+def _was_ours(path: Path) -> bool:
+    """Whether a file that is no database at all looks like a journal whose first page was lost."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    return not head.strip(b"\0") or head.startswith(b"SQLite format 3") or _beside(path, "-wal").exists()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
