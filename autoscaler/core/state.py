@@ -62,6 +62,38 @@ class LaneState:
         """A state that shares nothing with this one."""
         return LaneState(*(getattr(self, f.name).copy() for f in fields(self)))
 
+    def carried_over(self, before: LaneParams, after: LaneParams, columns: Int) -> LaneState:
+        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        Args:
+            before: The parameters that this state was made with.
+            after: Those of the other lanes, N of them.
+            columns: int64 (N,), the lane that each was; -1 for one that is new and so starts without history.
+        """
+        new = LaneState.empty(after)
+        known = columns >= 0
+        was = columns[known]
+        new.wishes, new.wish_bucket = windows.carried_over(
+            self.wishes,
+            self.wish_bucket,
+            columns=columns,
+            before_ticks=before.stabilisation_ticks,
+            after_ticks=after.stabilisation_ticks,
+        )
+        new.peaks, new.peak_bucket = windows.carried_over(
+            self.peaks,
+            self.peak_bucket,
+            columns=columns,
+            before_ticks=before.warm_memory_ticks,
+            after_ticks=after.warm_memory_ticks,
+        )
+        for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in", "refilled_s"):
+            getattr(new, name)[known] = getattr(self, name)[was]
+        # A bucket that has become smaller holds no more than it can.
+        new.tokens_out = np.minimum(new.tokens_out, after.rate_out_vms)
+        new.tokens_in = np.minimum(new.tokens_in, after.rate_in_vms)
+        return new
+
     def dump(self) -> dict[str, Float | Int | int]:
         """All fields and a version, for `restore`."""
         return {"version": _VERSION} | {f.name: getattr(self, f.name).copy() for f in fields(self)}

@@ -37,10 +37,7 @@ def push_and_max(ring: Int, bucket: Int, *, tick: int, window_ticks: Int, value:
     Returns:
         int64 (L,), 0 where nothing was noted within the window.
     """
-    length = np.maximum(window_ticks, 1)
-    long = length > SLOTS
-    per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
-    buckets = np.where(long, -(-length // per_bucket) + 1, length)
+    per_bucket, buckets = _layout(window_ticks)
     current = tick // per_bucket
     passed = current - bucket
     slot = current % buckets
@@ -52,6 +49,45 @@ def push_and_max(ring: Int, bucket: Int, *, tick: int, window_ticks: Int, value:
     bucket[:] = current
     highest: Int = np.maximum.reduce(ring, axis=0)
     return highest
+
+
+def carried_over(
+    ring: Int, bucket: Int, *, columns: Int, before_ticks: Int, after_ticks: Int
+) -> tuple[Int, Int]:
+    """Ring and buckets for other lanes, each of which may have been a lane of these.
+
+    A lane whose window keeps its length goes on as if nothing had happened. One whose window changes keeps
+    the highest value of the old window, for the whole of the new one.
+
+    Args:
+        ring: As in `push_and_max`; not changed.
+        bucket: Likewise.
+        columns: int64 (N,), the lane that each was; -1 for one that is new.
+        before_ticks: int64 (L,), window lengths of the lanes of `ring`.
+        after_ticks: int64 (N,), those of the other lanes.
+
+    Returns:
+        int64 (SLOTS, N) and int64 (N,).
+    """
+    new_ring, new_bucket = empty(len(columns))
+    per_bucket, _ = _layout(before_ticks)
+    new_per_bucket, new_buckets = _layout(after_ticks)
+    for lane in np.flatnonzero(columns >= 0):
+        was = columns[lane]
+        if before_ticks[was] == after_ticks[lane]:
+            new_ring[:, lane], new_bucket[lane] = ring[:, was], bucket[was]
+        elif bucket[was] != _NEVER:
+            new_bucket[lane] = bucket[was] * per_bucket[was] // new_per_bucket[lane]
+            new_ring[new_bucket[lane] % new_buckets[lane], lane] = ring[:, was].max()
+    return new_ring, new_bucket
+
+
+def _layout(window_ticks: Int) -> tuple[Int, Int]:
+    """Ticks per bucket and number of buckets of each lane's window."""
+    length = np.maximum(window_ticks, 1)
+    long = length > SLOTS
+    per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
+    return per_bucket, np.where(long, -(-length // per_bucket) + 1, length)
 
 
 def _empty_skipped(ring: Int, buckets: Int, slot: Int, passed: Int) -> None:

@@ -86,6 +86,28 @@ class SeriesState:
             self.evidence.copy(),
         )
 
+    def carried_over(self, params: SeriesParams, columns: Int) -> SeriesState:
+        """The state for other series, each of which may have been one of these; this one is not changed.
+
+        The ring takes as much of the past as the new horizons need and the old ones kept.
+
+        Args:
+            params: Of the other series, N of them.
+            columns: int64 (N,), the series that each was; -1 for one that is new and so starts without history.
+        """
+        new = SeriesState.empty(params)
+        known = columns >= 0
+        was = columns[known]
+        new.last_tick = self.last_tick
+        new.last[known] = self.last[was]
+        new.evidence[known] = self.evidence[was]
+        new.lead_errors[:, known] = self.lead_errors[:, was]
+        new.peak_errors[:, known] = self.peak_errors[:, was]
+        kept = min(len(self.ring), len(new.ring))
+        for tick in range(max(self.last_tick - kept + 1, 0), self.last_tick + 1):
+            new.ring[tick % len(new.ring), known] = self.ring[tick % len(self.ring), was]
+        return new
+
     def dump(self) -> dict[str, Float | int]:
         """All fields and a version, for `restore`."""
         return {
