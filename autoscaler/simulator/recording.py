@@ -2,14 +2,15 @@
 
 Two clocks of intervals meet here. A tick's record closes the interval before it (that is when its cost was
 charged) and opens the one that its decision holds for; a time line's row is the opened one. So a row takes
-its cost from the tick after, and the last tick, whose interval is still open, has no row.
+its cost from the tick after, and the last tick, whose interval is still open, has no row. A tick that was
+skipped has a row too, with the state of the one before it, so that rows are of equal length.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,9 @@ import numpy as np
 from autoscaler.ports import ActionRecord, OutcomeKind, Verb
 from autoscaler.simulator.timeline import TimelineRow
 from autoscaler.store.reader import JournalReader, TickRow
+
+MOST_SKIPPED = 30
+"""A longer gap is a daemon that was down: what happened in it is not known, and it has no rows of its own."""
 
 DemandBetween = Callable[[float, float], float]
 """Mean work per second that was really wanted between two moments; NaN where unknown."""
@@ -42,16 +46,37 @@ def timeline(
     actions = defaultdict(list)
     for action in reader.actions(fleet, start_s, end_s):
         actions[action.tick].append(action)
-    return tuple(_row(tick, after, actions[tick.tick], demand_between) for tick, after in pairwise(ticks))
+    return tuple(
+        row
+        for tick, after in pairwise(ticks)
+        for row in _rows(tick, after, actions[tick.tick], demand_between)
+    )
+
+
+def _rows(
+    tick: TickRow, after: TickRow, actions: Sequence[ActionRecord], demand_between: DemandBetween | None
+) -> Iterator[TimelineRow]:
+    """One row per interval of the grid up to the tick after: a skipped tick was lived through undecided."""
+    parts = after.tick - tick.tick if 1 <= after.tick - tick.tick <= MOST_SKIPPED else 1
+    length_s = (after.at_s - tick.at_s) / parts
+    first = _row(tick, (tick.at_s, length_s), actions, demand_between, after.recorded.cost / parts)
+    yield first
+    for number in range(1, parts):
+        yield _row(tick, (tick.at_s + number * length_s, length_s), (), demand_between, first.cost)
 
 
 def _row(
-    tick: TickRow, after: TickRow, actions: Sequence[ActionRecord], demand_between: DemandBetween | None
+    tick: TickRow,
+    span: tuple[float, float],
+    actions: Sequence[ActionRecord],
+    demand_between: DemandBetween | None,
+    cost: float | None,
 ) -> TimelineRow:
     r = tick.recorded
-    demand = r.demand if demand_between is None else demand_between(tick.at_s, after.at_s)
+    start_s, length_s = span
+    demand = r.demand if demand_between is None else demand_between(start_s, start_s + length_s)
     return TimelineRow(
-        timestamp_s=tick.at_s,
+        timestamp_s=start_s,
         demand=demand,
         forecast=r.forecast,
         forecast_hi=r.forecast_hi,
@@ -66,7 +91,7 @@ def _row(
         starts=_accepted(actions, Verb.START),
         stops=_accepted(actions, Verb.STOP),
         provisions=_accepted(actions, Verb.PROVISION),
-        cost=after.recorded.cost,
+        cost=cost,
         reason=r.sentence,
     )
 

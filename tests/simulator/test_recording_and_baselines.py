@@ -86,6 +86,32 @@ def test_the_range_is_half_open_and_one_tick_makes_no_row(journal):
         assert timeline(reader, "nobody", BEGIN_S, BEGIN_S + 100) == ()
 
 
+@pytest.mark.parametrize(("skipped", "rows"), [(0, 1), (2, 3), (30, 1)])
+def test_skipped_ticks_have_rows_of_the_same_state_and_a_daemon_that_was_down_has_none(skipped, rows):
+    async def fill():
+        journal = SqliteJournal(":memory:", inline=True)
+        start = ActionIntent("web", Verb.START, ("i-1",), 1, "", "more")
+        for number, cost in ((0, 0.0), (1 + skipped, 0.6)):
+            record = TickRecord(
+                100 + number, BEGIN_S + 10.0 * number, (fleet_tick(cost=cost, start=1 - bool(number)),)
+            )
+            intents = [] if number else [start]
+            for key in await journal.record_tick(record, intents):
+                await journal.record_outcomes(key, record.at_s, [Outcome("i-1", OutcomeKind.ACCEPTED)])
+        return journal
+
+    journal = asyncio.run(fill())
+    with journal.reader() as reader:
+        got = timeline(reader, "web", BEGIN_S, BEGIN_S + 1000)
+    asyncio.run(journal.close())
+    assert len(got) == rows
+    assert [r.starts for r in got] == [1] + [0] * (rows - 1)
+    assert sum(r.cost for r in got) == pytest.approx(0.6)
+    assert {r.in_service for r in got} == {3}
+    if rows > 1:
+        assert np.diff([r.timestamp_s for r in got]).tolist() == [10.0] * (rows - 1)
+
+
 def test_demand_between_two_moments_is_the_mean_over_the_recording():
     between = demand_of(lambda at_s: at_s - BEGIN_S, 100.0, 10.0)
     assert between(BEGIN_S, BEGIN_S + 10) == pytest.approx(105.0)
