@@ -1,0 +1,344 @@
+"""References for operators, written from the code: `python -m autoscaler.cli.reference [--check]`.
+
+Why: a table that people keep by hand is wrong within a month. Policy fields, settings, metrics, log lines,
+reasons and commands are declared once, with their words, in the modules that use them; this prints them.
+
+Rules of this file: nothing is described here that the code does not say itself, and the same code gives the same
+bytes. How the models of policies and settings are read is `reference_fields`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import autoscaler
+from autoscaler.cli.output import FAILED
+from autoscaler.cli.reference_fields import Row, policy_sections, setting_rows, settings_toml
+from autoscaler.cli.reference_journal import KINDS, kinds_in
+
+COMMAND = "python -m autoscaler.cli.reference"
+_WRITTEN = f"*Written from the code by `{COMMAND}`; do not edit.*"
+_LINE = 110
+
+
+def documents() -> dict[str, str]:
+    """Every generated document by its path in the checkout."""
+    return {
+        "policies/REFERENCE.md": policy_reference(),
+        "deploy/REFERENCE.md": operator_reference(),
+        "deploy/autoscaler.toml": settings_toml(COMMAND),
+    }
+
+
+def outdated(root: Path) -> list[str]:
+    """Paths of those documents below `root` that are missing or say something else than the code."""
+    return [
+        path
+        for path, text in documents().items()
+        if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
+    ]
+
+
+def policy_reference() -> str:
+    """Every field of a policy."""
+    parts = [
+        "# Policy fields",
+        _WRITTEN,
+        (
+            "One YAML file per fleet, over `defaults.yaml` of the same folder: a field that the fleet's file leaves out is"
+            " taken from there, and from the default below where neither has it. Units are written. *required*: the"
+            " fleet's file or `defaults.yaml` must have it. A section whose default is `off` is switched on by writing it;"
+            " `{}` takes all of its defaults. Unknown fields are refused. `autoscaler policy show FLEET` prints what holds."
+        ),
+    ]
+    for section in policy_sections():
+        title = f"## `{section.path}`" if section.path else "## The file"
+        parts += [title, section.meaning]
+        head = ("field", "how it is written", "range", "default", "meaning")
+        parts.append(_table(head, [_policy_cells(row) for row in section.rows]))
+    return _document(parts)
+
+
+def operator_reference() -> str:
+    """Settings, commands, metrics, events and reasons."""
+    parts = ["# Reference for operators", _WRITTEN]
+    heads = ("Settings", "Commands", "Metrics", "Log lines", "Journal events", "Reasons", "Words of values")
+    parts.append(" · ".join(f"[{head}](#{head.lower().replace(' ', '-')})" for head in heads))
+    parts += _settings_part()
+    parts += _commands_part()
+    parts += _metrics_part()
+    parts += _events_part()
+    parts += _journal_part()
+    parts += _reasons_part()
+    parts += _values_part()
+    return _document(parts)
+
+
+def _settings_part() -> list[str]:
+    head = ("setting", "environment", "value", "default", "meaning")
+    rows = [
+        (
+            _code(row.path),
+            _code(f"AUTOSCALER_{row.path.upper()}"),
+            _value(row),
+            _code(row.default),
+            row.meaning,
+        )
+        for row in setting_rows()
+    ]
+    return [
+        "## Settings",
+        (
+            "In `autoscaler.toml` or the environment; the environment wins, the command line wins over both."
+            " `AUTOSCALER_CONFIG` names another file than `autoscaler.toml` of the working directory."
+        ),
+        _table(head, rows),
+    ]
+
+
+# ── commands ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _commands_part() -> list[str]:
+    from autoscaler.cli.main import app
+
+    program: Any = typer.main.get_command(app)
+    parts = ["## Commands", f"{program.help}\n\n{program.epilog}"]
+    for name, command in _commands(program, ()):
+        parts += [f"### `autoscaler {name}`", command.help or ""]
+        context = typer.Context(command, info_name=name)
+        records = [parameter.get_help_record(context) for parameter in command.params]
+        rows = [
+            (_code(" ".join(form.split())), " ".join(words.split())) for form, words in filter(None, records)
+        ]
+        parts.append(_table(("argument or option", "meaning"), rows))
+    return parts
+
+
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield " ".join(path), command
+        return
+    for name, part in sorted(inner.items()):
+        if not part.hidden:
+            yield from _commands(part, (*path, name))
+
+
+# ── metrics and log lines ───────────────────────────────────────────────────────────────────────────────
+
+
+def _metrics_part() -> list[str]:
+    from prometheus_client.metrics import MetricWrapperBase
+
+    from autoscaler.daemon.telemetry import Telemetry
+
+    telemetry = Telemetry()
+    rows = []
+    for metric in vars(telemetry).values():
+        if isinstance(metric, MetricWrapperBase):
+            (told,) = metric.describe()
+            name = f"{told.name}_total" if told.type == "counter" else told.name
+            labels = ", ".join(metric._labelnames)  # noqa: SLF001  the library tells it nowhere else
+            rows.append((_code(name), told.type, labels, told.documentation))
+    return [
+        "## Metrics",
+        "At `/metrics`, in Prometheus text. A histogram has the usual `_bucket`, `_sum` and `_count`.",
+        _table(("metric", "type", "labels", "meaning"), sorted(rows)),
+    ]
+
+
+def _events_part() -> list[str]:
+    from autoscaler.daemon.telemetry import EVENTS
+
+    rows = [(_code(name), words) for name, words in sorted(EVENTS.items())]
+    return [
+        "## Log lines",
+        "The field `event` of a line; `text` is the sentence for people.",
+        _table(("event", "meaning"), rows),
+    ]
+
+
+def _journal_part() -> list[str]:
+    rows = [(_code(kind), words) for kind, words in sorted(journal_kinds().items())]
+    return [
+        "## Journal events",
+        (
+            "What happened outside of a decision, recorded with time, fleet and a sentence. Those about VMs are log"
+            " lines of the event `vm` too, with this word as `kind`."
+        ),
+        _table(("kind", "meaning"), rows),
+    ]
+
+
+def journal_kinds() -> dict[str, str]:
+    """Every kind of journal event that the daemon makes, with its meaning; empty where nothing tells it."""
+    from autoscaler.daemon.telemetry import EVENTS
+
+    made = kinds_in(Path(autoscaler.__file__).parent / "daemon")
+    return {kind: KINDS.get(kind) or EVENTS.get(kind, "") for kind in made}
+
+
+# ── reasons ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _reasons_part() -> list[str]:
+    from autoscaler.core.decide import CHAIN
+    from autoscaler.core.types import Reason
+    from autoscaler.daemon.sentences import phrase
+
+    meanings, example = member_docs(Reason), _example_tick()
+    rows = []
+    for stage, function in CHAIN.items():
+        for reason in reasons_of(function):
+            words = phrase(reason, 3, example)
+            rows.append(
+                (_code(reason.name.lower()), stage.name.lower(), meanings.get(reason.name, ""), words)
+            )
+    return [
+        "## Reasons",
+        (
+            "Why a number is what it is: label `reason` of `autoscaler_reasons_total`, and what `autoscaler explain` shows"
+            " stage by stage, in the order of this table. The sentence is one with example numbers."
+        ),
+        _table(("reason", "stage", "meaning", "for example"), rows),
+    ]
+
+
+def reasons_of(function: Any) -> list[Any]:
+    """The reasons that a stage may give, in the order of their numbers, by reading its code.
+
+    A name of its module that stands for a table of reasons counts with all that the module puts into it.
+    """
+    from autoscaler.core.types import Reason
+
+    module = ast.parse(inspect.getsource(inspect.getmodule(function)))  # type: ignore[arg-type]
+    tables: dict[str, set[str]] = {}
+    for node in module.body:
+        if isinstance(node, ast.Assign):
+            for name in {found.id for found in ast.walk(node.targets[0]) if isinstance(found, ast.Name)}:
+                tables.setdefault(name, set()).update(_reasons_named(node.value))
+    body = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    names = _reasons_named(body)
+    for found in ast.walk(body):
+        if isinstance(found, ast.Name):
+            names |= tables.get(found.id, set())
+    return [reason for reason in Reason if reason.name in names and reason is not Reason.NONE]
+
+
+def _reasons_named(tree: ast.AST) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
+    }
+
+
+def member_docs(enum: type) -> dict[str, str]:
+    """The sentence below each member of an enum, by the member's name; a member without one is left out."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(enum))).body
+    assert isinstance(tree, ast.ClassDef)
+    told = {}
+    for member, after in zip(tree.body, tree.body[1:], strict=False):
+        if (
+            isinstance(member, ast.Assign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            (name,) = (target.id for target in member.targets if isinstance(target, ast.Name))
+            told[name] = " ".join(str(after.value.value).split())
+    return told
+
+
+def _example_tick() -> Any:
+    from autoscaler.core.types import Freshness, Stage
+    from autoscaler.ports import FleetTick
+
+    return FleetTick(
+        fleet="web", demand=250.0, observed_at_s=0.0, freshness=int(Freshness.FRESH), coverage=0.5, censored=False,
+        in_service=3, starting=0, draining=0, stopping=0, stopped=5, provisioned=8, stoppable=3, forecast=250.0,
+        forecast_hi=300.0, wish=3, desired=4, start=0, provision=1, stop=0, warm_target=2, capacity=300.0, shortage=0.0,
+        cost=0.0, stages=(3,) * len(Stage), reasons=(0,) * len(Stage), sentence="",
+    )  # fmt: skip
+
+
+def _values_part() -> list[str]:
+    from autoscaler import ports
+    from autoscaler.core.types import Freshness
+
+    parts = [
+        "## Words of values",
+        "What labels, `--json` and the journal say, where the meaning is not in the word.",
+    ]
+    for title, enum in (
+        ("Outcome of an action", ports.OutcomeKind),
+        ("State of a VM", ports.VmState),
+        ("Freshness of metrics", Freshness),
+    ):
+        told = member_docs(enum)
+        rows = [(_code(member.name.lower()), told.get(member.name, "")) for member in enum]
+        parts += [f"### {title}", _table(("value", "meaning"), [row for row in rows if row[1]])]
+    return parts
+
+
+# ── Markdown ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _policy_cells(row: Row) -> tuple[str, ...]:
+    return _code(row.path), row.form, row.range, _code(row.default), row.meaning
+
+
+def _value(row: Row) -> str:
+    return f"{row.form}, {row.range}" if row.range else row.form
+
+
+def _code(text: str) -> str:
+    return text if not text or text.startswith("*") else f"`{text}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _document(parts: list[str]) -> str:
+    return "\n\n".join(_filled(part) for part in parts if part) + "\n"
+
+
+def _filled(part: str) -> str:
+    if part.startswith(("|", "#")):
+        return part
+    paragraphs = part.split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(p, _LINE, break_long_words=False, break_on_hyphens=False) for p in paragraphs
+    )
+
+
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 where a document is not current.")
+    ] = False,
+) -> None:
+    """Write the references and the annotated settings file from the code."""
+    root = Path(autoscaler.__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        typer.echo(f"reference: {root} is not a checkout; the documents belong to one", err=True)
+        raise typer.Exit(FAILED)
+    stale = outdated(root)
+    if check and stale:
+        typer.echo(f"not current: {', '.join(stale)}; run `{COMMAND}` and commit what it writes", err=True)
+        raise typer.Exit(FAILED)
+    for path in stale:
+        (root / path).write_text(documents()[path], encoding="utf-8")
+        typer.echo(f"written: {path}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,59 @@
+"""The kinds of events in the journal, with their meaning, and where the daemon's code makes them.
+
+Rules of this file: the meanings are for operators; which kinds there are is read from the code, and a test sees
+to it that both agree.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from autoscaler.ports import Verb
+
+KINDS = {
+    "provision_failed": "A VM could not be made from the launch template.",
+    "provision_not_accepted": "An order to make VMs was not taken; the text has the provider's words.",
+    "start_fell_back": "A start was accepted and the VM went back to stopped; it is not tried again for a while.",
+    "start_not_accepted": "An order to start was not taken; the text has the provider's words.",
+    "start_not_taken": "A start of unknown outcome turned out not to have happened.",
+    "start_overdue": "A VM is starting for longer than it may.",
+    "started_outside": "Somebody else started a VM.",
+    "stop_not_accepted": "An order to stop was not taken; the text has the provider's words.",
+    "stop_not_taken": "A VM still runs after an order to stop.",
+    "stop_overdue": "A VM is stopping for longer than it may.",
+    "stopped_outside": "Somebody else stopped a VM.",
+    "vm_gone": "A VM is missing from several complete listings and no longer counted.",
+    "vm_terminated": "A VM was terminated.",
+}
+"""Kinds that are only in the journal; the others are log events too and have their meaning there."""
+
+_MAKERS = {"Note", "_note", "event"}
+
+
+def kinds_in(folder: Path) -> set[str]:
+    """The kinds that the modules of a folder make: first arguments of the calls that note something.
+
+    A kind that begins with a verb is one per `Verb`.
+    """
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and _name(node.func) in _MAKERS:
+                found |= _texts(node.args[0])
+    return found
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _texts(argument: ast.expr) -> set[str]:
+    if isinstance(argument, ast.Constant):
+        return {str(argument.value)}
+    if isinstance(argument, ast.IfExp):
+        return _texts(argument.body) | _texts(argument.orelse)
+    if isinstance(argument, ast.JoinedStr):
+        rest = "".join(str(part.value) for part in argument.values if isinstance(part, ast.Constant))
+        return {f"{verb}{rest}" for verb in Verb}
+    return set()

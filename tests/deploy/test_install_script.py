@@ -1,0 +1,245 @@
+"""deploy/install.sh, run: into a folder of its own, again, after a change, and where it must refuse."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import autoscaler
+from tests.real import REQUIRE, require_real
+
+ROOT = Path(autoscaler.__file__).parents[1]
+SHIPPED = ("autoscaler", "policies", "deploy", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
+NOBODY = 65534
+
+pytestmark = pytest.mark.xdist_group("install")
+
+POLICY = """\
+fleet: api
+signal: {kind: throughput, source: scrape, scrape: {url: "http://{address}:8080/metrics", metric: requests_total, type: counter}}
+vm: {capacity: 120/s}
+bounds: {minimum: 2, maximum: 40}
+reactive: {}
+"""
+
+
+def install(checkout, *arguments, **process):
+    return subprocess.run(
+        [checkout / "deploy" / "install.sh", *arguments],
+        env=environment(), capture_output=True, text=True, timeout=115, check=False, **process,
+    )  # fmt: skip
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSCALER_", "COV_"))}
+
+
+def run(command, *arguments):
+    return subprocess.run(
+        [command, *arguments], cwd="/", env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+
+
+class Place:
+    """A checkout and a root that it is installed into."""
+
+    def __init__(self, folder):
+        self.checkout, self.root = folder / "checkout", folder / "root"
+        self.checkout.mkdir()
+        for name in SHIPPED:
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, self.checkout / name)
+        self.command = self.root / "usr/local/bin/autoscaler"
+        self.etc = self.root / "etc/autoscaler"
+        self.code = self.root / "opt/autoscaler"
+
+    def install(self, *arguments):
+        return install(self.checkout, "--root", self.root, "--link-venv", sys.prefix, *arguments)
+
+    def files(self):
+        """Everything placed, with its content; links by where they point; what Python caches is no change."""
+        return {
+            str(path.relative_to(self.root)): path.readlink() if path.is_symlink() else path.read_bytes()
+            for path in self.root.rglob("*")
+            if (path.is_symlink() or path.is_file()) and "__pycache__" not in path.parts
+        }
+
+    def releases(self):
+        return sorted(path.name for path in (self.code / "releases").iterdir())
+
+
+@pytest.fixture(name="place", scope="module")
+def _place(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("install"))
+    place.first = place.install()
+    assert place.first.returncode == 0, place.first.stdout + place.first.stderr
+    return place
+
+
+def test_what_is_installed_runs_and_is_its_own(place):
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    result = run(place.command, "version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0] == f"autoscaler {version}"
+    where = run(place.code / "current/bin/python", "-c", "import autoscaler; print(autoscaler.__file__)")
+    assert where.stdout.startswith(str(place.code / "current"))
+
+
+def test_a_new_installation_says_what_comes_next(place):
+    assert "next: write a policy to /etc/autoscaler/policies" in place.first.stdout
+    assert place.first.stderr == ""
+
+
+def test_the_command_takes_the_settings_of_the_machine(place):
+    result = run(place.command, "explain", "api")
+    assert result.stderr.startswith("explain: There is no journal at /var/lib/autoscaler.")
+
+
+def test_units_settings_schema_and_completion_are_in_their_places(place):
+    unit = place.root / "etc/systemd/system/autoscaler.service"
+    assert unit.read_text() == (ROOT / "deploy/autoscaler.service").read_text()
+    assert (place.etc / "autoscaler.toml").read_text() == (ROOT / "deploy/autoscaler.toml").read_text()
+    assert '"title": "Autoscaler policy"' in (place.etc / "policy.schema.json").read_text()
+    completion = place.root / "usr/local/share/bash-completion/completions/autoscaler"
+    assert "_AUTOSCALER_COMPLETE=complete_bash" in completion.read_text()
+    assert (place.etc / "autoscaler.toml").stat().st_mode & 0o007 == 0
+
+
+def test_again_with_nothing_new_changes_nothing(place):
+    before = place.files()
+    again = place.install()
+    assert again.returncode == 0, again.stderr
+    assert "is already there" in again.stdout
+    assert place.files() == before
+
+
+@pytest.fixture(name="edited")
+def _edited(place, tmp_path):
+    """The place, whose settings and policies a test may change."""
+    shutil.copytree(place.etc, tmp_path / "etc")
+    yield place
+    shutil.rmtree(place.etc)
+    shutil.copytree(tmp_path / "etc", place.etc)
+
+
+def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(edited):
+    place = edited
+    first = (place.code / "current").readlink()
+    (place.etc / "policies/api.yaml").write_text(POLICY)
+    (place.etc / "autoscaler.toml").write_text('aws_region = "eu-central-1"\n')
+    defaults = place.etc / "policies/defaults.yaml"
+    defaults.write_text(defaults.read_text().replace("cooldown_in: 2m", "cooldown_in: 4m"))
+    written = {path: path.read_text() for path in (*place.etc.glob("*.toml"), *place.etc.glob("policies/*"))}
+    shipped = place.checkout / "policies/defaults.yaml"
+    shipped.write_text(shipped.read_text() + "# new in this version\n")
+
+    result = place.install()
+
+    assert result.returncode == 0, result.stderr
+    assert {path: path.read_text() for path in written} == written
+    assert (place.etc / "shipped/defaults.yaml").read_text() == shipped.read_text()
+    second = (place.code / "current").readlink()
+    assert second != first
+    assert place.releases() == sorted(link.name for link in (first, second))
+    assert "next:" not in result.stdout
+
+    # A version that does not understand what they wrote is not switched to, and says why.
+    (place.etc / "policies/api.yaml").write_text(POLICY.replace("reactive", "reactve"))
+    refused = place.install()
+    assert refused.returncode == 1
+    assert "reactve" in refused.stdout
+    assert "does not accept the policies above; nothing was switched" in refused.stderr
+    (place.etc / "policies/api.yaml").write_text(POLICY)
+    (place.etc / "autoscaler.toml").write_text("tik_s = 1\n")
+    refused = place.install()
+    assert refused.returncode == 1
+    assert "tik_s is not a setting" in refused.stderr
+    assert "does not accept the settings above; nothing was switched" in refused.stderr
+    assert (place.code / "current").readlink() == second
+
+
+def test_a_release_that_was_cut_off_is_built_again(place):
+    current = place.code / "current"
+    (current / ".complete").unlink()
+    (current / "bin/autoscaler").unlink()
+    result = place.install()
+    assert result.returncode == 0, result.stderr
+    assert run(place.command, "version").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["--prefix", "/x"], "--prefix is not an option; see --help", 2),
+        (["--root"], "--root needs a value; see --help", 2),
+        (["--root", "/nowhere", "--python", "python-of-nobody"], "there is no python-of-nobody; install Python 3.11", 1),
+        (["--root", "/nowhere", "--wheel", "none.whl"], "there is no wheel none.whl", 1),
+        (["--root", "/nowhere", "--link-venv", "/tmp"], "/tmp is not a virtual environment", 1),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_in_words(arguments, words, code):
+    result = install(ROOT, *arguments)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr.startswith(f"install.sh: {words}")
+    assert not Path("/nowhere").exists()
+
+
+def test_an_old_python_is_refused(tmp_path):
+    """A program stands for one: it answers the two questions as an old Python would."""
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    result = install(ROOT, "--root", tmp_path / "root", "--python", old)
+    assert result.returncode == 1
+    assert result.stderr.startswith("install.sh: Python 3.9.2 is too old: 3.11 or later is needed; ")
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_python_without_venv_is_refused_with_the_package_to_install(tmp_path):
+    bare = tmp_path / "python3"
+    bare.write_text('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexit 0\n')
+    bare.chmod(0o755)
+    result = install(ROOT, "--root", tmp_path / "root", "--python", bare)
+    assert result.returncode == 1
+    assert "apt-get install python3-venv" in result.stderr
+
+
+def test_a_part_of_a_checkout_is_refused(tmp_path):
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy/install.sh", tmp_path / "deploy")
+    result = install(tmp_path, "--root", tmp_path / "root")
+    assert result.returncode == 1
+    assert result.stderr == f"install.sh: {tmp_path} is not a whole checkout: pyproject.toml is missing\n"
+
+
+def test_without_root_it_is_refused():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "deploy").mkdir()
+        shutil.copy(ROOT / "deploy/install.sh", folder / "deploy")
+        as_whom = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        result = install(folder, "--no-systemd", cwd="/", **as_whom)
+    assert result.returncode == 1
+    assert result.stderr.startswith("install.sh: this needs root")
+    assert "--root DIR to try it out" in result.stderr
+
+
+def test_the_script_is_clean_for_shellcheck():
+    require_real("shellcheck", shutil.which("shellcheck") is not None)
+    result = run("shellcheck", ROOT / "deploy/install.sh")
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_locked_packages_are_downloaded_and_installed(tmp_path):
+    """As on a new VM, with nothing linked; needs a package index, so only where everything is there."""
+    require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
+    place = Place(tmp_path)
+    result = install(place.checkout, "--root", place.root)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not list(place.code.glob("current/lib/python*/site-packages/linked.pth"))
+    assert run(place.command, "version").returncode == 0
