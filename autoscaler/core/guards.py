@@ -94,10 +94,10 @@ def rate(
     state.tokens_in = np.minimum(
         state.tokens_in + elapsed_s * params.rate_in_vms / params.rate_in_period_s, params.rate_in_vms
     )
-    state.refilled_s = np.full_like(state.refilled_s, snapshot.now_s)
+    state.refilled_s.fill(snapshot.now_s)
     now = ordered(snapshot)
-    highest = now + np.floor(state.tokens_out).astype(np.int64)
-    lowest = now - np.floor(state.tokens_in).astype(np.int64)
+    highest = now + state.tokens_out.astype(np.int64)
+    lowest = now - state.tokens_in.astype(np.int64)
     why = np.where(
         wish > highest,
         int(Reason.RATE_LIMIT_OUT),
