@@ -12,8 +12,8 @@ from pathlib import Path
 
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Signal
+from autoscaler.daemon.closing import Closable
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.daemon.lifecycle import Closable
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
@@ -25,10 +25,72 @@ from autoscaler.traces.trace import Trace, TraceKind
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """Fleets ready for a daemon, and what is to be closed after it (the provider is its opener's)."""
+    """Fleets ready for a daemon (the provider is its opener's).
+
+    Attributes:
+        setups: All fleets.
+        closables: What is to be closed after them.
+        fresh: Those of the closables that were made for them.
+        retired: What earlier fleets needed closed and these do not use.
+    """
 
     setups: tuple[FleetSetup, ...]
     closables: tuple[Closable, ...]
+    fresh: tuple[Closable, ...] = ()
+    retired: tuple[Closable, ...] = ()
+
+
+class Wiring:
+    """Wires policies to adapters, and again when policies change, keeping every adapter that need not change.
+
+    Args:
+        provider: The account's; shared by all fleets, one listing per tick.
+        clock: Time.
+        source_of: Makes a fleet's source; see `source_for`.
+    """
+
+    def __init__(self, provider: Provider, clock: Clock, source_of: Callable[[Policy], MetricSource]) -> None:
+        self._reader = SharedReader(provider)
+        self._acting = SharedProvider(provider, self._reader)
+        self._clock = clock
+        self._source_of = source_of
+
+    def wire(self, policies: Sequence[Policy], before: Sequence[FleetSetup] = ()) -> Wired:
+        """Give every fleet its adapters.
+
+        Args:
+            policies: One per fleet.
+            before: The fleets as this has wired them so far.
+
+        Raises:
+            AutoscalerError: A source cannot be made; nothing has been opened then.
+        """
+        was = {setup.policy.fleet: setup for setup in before}
+        setups = tuple(self._setup(policy, was.get(policy.fleet)) for policy in policies)
+        old, new = _closables(before), _closables(setups)
+        return Wired(
+            setups,
+            new,
+            fresh=tuple(adapter for adapter in new if adapter not in old),
+            retired=tuple(adapter for adapter in old if adapter not in new),
+        )
+
+    def _setup(self, policy: Policy, was: FleetSetup | None) -> FleetSetup:
+        provider = self._provider_for(policy, was)
+        source = was.source if was and _same_source(was.policy, policy) else self._source_of(policy)
+        same_probe = was is not None and was.provider is provider and was.policy.readiness == policy.readiness
+        probe = was.probe if was and same_probe else probe_for(policy, provider, self._clock)
+        return FleetSetup(policy, provider, source, probe)
+
+    def _provider_for(self, policy: Policy, was: FleetSetup | None) -> Provider:
+        if policy.act:
+            return self._acting
+        start_time_s, stop_time_s = policy.vm.start_time_s, policy.vm.stop_time_s
+        if was is not None and not was.policy.act:
+            before = was.policy.vm
+            if (before.start_time_s, before.stop_time_s) == (start_time_s, stop_time_s):
+                return was.provider
+        return ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
 
 
 def wire(
@@ -37,26 +99,18 @@ def wire(
     clock: Clock,
     source_of: Callable[[Policy], MetricSource],
 ) -> Wired:
-    """Give every fleet its adapters.
+    """Give every fleet its adapters, once; arguments as of `Wiring` and its `wire`."""
+    return Wiring(provider, clock, source_of).wire(policies)
 
-    Args:
-        policies: One per fleet.
-        provider: The account's; shared by all fleets, one listing per tick.
-        clock: Time.
-        source_of: Makes a fleet's source; see `source_for`.
-    """
-    reader = SharedReader(provider)
-    acting = SharedProvider(provider, reader)
-    setups = []
-    for policy in policies:
-        own: Provider = acting
-        if not policy.act:
-            own = ShadowProvider(
-                reader, clock, start_time_s=policy.vm.start_time_s, stop_time_s=policy.vm.stop_time_s
-            )
-        setups.append(FleetSetup(policy, own, source_of(policy), probe_for(policy, own, clock)))
+
+def _closables(setups: Sequence[FleetSetup]) -> tuple[Closable, ...]:
     adapters = (adapter for setup in setups for adapter in (setup.source, setup.probe))
-    return Wired(tuple(setups), tuple(adapter for adapter in adapters if isinstance(adapter, Closable)))
+    return tuple(adapter for adapter in adapters if isinstance(adapter, Closable))
+
+
+def _same_source(before: Policy, after: Policy) -> bool:
+    """Whether the source goes on as it is; a recording is played as what so many VMs of a capacity do."""
+    return before.signal == after.signal and before.vm.capacity_per_s == after.vm.capacity_per_s
 
 
 def simulated(policy: Policy) -> Policy:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +19,9 @@ from autoscaler.cli.output import FAILED, errors_in_words, seconds, set_up_loggi
 
 if TYPE_CHECKING:
     from autoscaler.config.loading import PolicySet
-    from autoscaler.ports import Clock, MetricSource
+    from autoscaler.config.policy import Policy
+    from autoscaler.daemon.policies import Loaded, PolicyFolder
+    from autoscaler.ports import MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
 
@@ -48,6 +52,7 @@ def run(
 
     Only fleets whose policy says `act: true` are touched; all others run in shadow.
     """
+    from autoscaler.daemon.policies import PolicyFolder, first_of
     from autoscaler.settings import load_settings
 
     with errors_in_words("run"):
@@ -60,40 +65,44 @@ def run(
             log_format=log_format,
         )
         set_up_logging(settings.log_format, settings.log_level)
-        loaded = _load(settings)
-        asyncio.run(_run(settings, loaded, for_s))
+        folder = PolicyFolder(settings.policies, settings.tick_s)
+        loaded = folder.before_loading()
+        policies_read = _load(folder)
+        loaded = replace(loaded, error=first_of(policies_read))
+        asyncio.run(_run(settings, folder, policies_read, loaded, for_s))
 
 
-def _load(settings: Settings) -> PolicySet:
+def _load(folder: PolicyFolder) -> PolicySet:
     """The usable policies; what is wrong with the others is said and does not stop these."""
-    from autoscaler.config.loading import load_policies
-
-    loaded = load_policies(settings.policies, settings.tick_s)
+    loaded = folder.load()
     for problem in (*loaded.errors, *loaded.warnings):
         typer.echo(str(problem), err=True)
     if not loaded.policies:
-        typer.echo(f"run: no usable policy in {settings.policies}; see `autoscaler validate`", err=True)
+        typer.echo(f"run: no usable policy in {folder.path}; see `autoscaler validate`", err=True)
         raise typer.Exit(FAILED)
     return loaded
 
 
-async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> None:
+async def _run(
+    settings: Settings, folder: PolicyFolder, policies: PolicySet, loaded: Loaded, for_s: float | None
+) -> None:
     from autoscaler.clock import SystemClock
-    from autoscaler.daemon.lifecycle import Retention, close, run_to_the_end
+    from autoscaler.daemon.lifecycle import Retention, close, close_all, run_to_the_end
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
+    from autoscaler.daemon.reloading import Reloads
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
     from autoscaler.web.site import Site
-    from autoscaler.wiring import wire
+    from autoscaler.wiring import Wiring, source_for
 
     ec2 = _ec2(settings)
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
-    sources = _sources(loaded, clock)
+    made, left_out = _sources(policies, lambda policy: source_for(policy, clock, folder.path))
     async with AsyncExitStack() as stack:
         journal = open_journal(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
@@ -101,33 +110,40 @@ async def _run(settings: Settings, loaded: PolicySet, for_s: float | None) -> No
         stack.push_async_callback(close, journal, telemetry)
         provider = await Ec2Provider.open(ec2, clock)
         stack.push_async_callback(close, provider, telemetry)
-        policies = [policy for policy in loaded.policies if policy.fleet in sources]
-        wired = wire(policies, provider, clock, lambda policy: sources[policy.fleet])
-        for adapter in wired.closables:
-            stack.push_async_callback(close, adapter, telemetry)
+
+        def source_of(policy: Policy) -> MetricSource:
+            return made.pop(policy.fleet, None) or source_for(policy, clock, folder.path)
+
+        wiring = Wiring(provider, clock, source_of)
+        wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
         notifier = Notifier.from_environment(os.environ)
         daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier)
+        stack.push_async_callback(close_all, daemon)
+        reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
         site = await stack.enter_async_context(Site(daemon, settings.http_host, settings.http_port))
         telemetry.log.info("listening", text=f"{site.url} (/metrics /healthz /api/v1/status)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
-        await run_to_the_end(daemon, retention=retention, for_s=for_s)
+        await run_to_the_end(daemon, retention=retention, reloads=reloads, for_s=for_s)
 
 
-def _sources(loaded: PolicySet, clock: Clock) -> dict[str, MetricSource]:
-    """A source per fleet. A fleet whose source cannot be made is left out, and said; the others run."""
+def _sources(
+    policies: PolicySet, source_of: Callable[[Policy], MetricSource]
+) -> tuple[dict[str, MetricSource], str]:
+    """A source per fleet. A fleet whose source cannot be made is left out, and it is said why; the others run."""
     from autoscaler.errors import AutoscalerError, ConfigError
-    from autoscaler.wiring import source_for
 
-    sources: dict[str, MetricSource] = {}
-    for policy in loaded.policies:
+    made: dict[str, MetricSource] = {}
+    left_out = []
+    for policy in policies.policies:
         try:
-            sources[policy.fleet] = source_for(policy, clock, loaded.files[policy.fleet].parent)
+            made[policy.fleet] = source_of(policy)
         except AutoscalerError as error:
-            typer.echo(f"run: fleet {policy.fleet} is left out: {error}", err=True)
-    if not sources:
+            left_out.append(f"fleet {policy.fleet} is left out: {error}")
+            typer.echo(f"run: {left_out[-1]}", err=True)
+    if not made:
         raise ConfigError("no fleet is left to run")
-    return sources
+    return made, "; ".join(left_out)
 
 
 def _ec2(settings: Settings) -> Ec2Settings:

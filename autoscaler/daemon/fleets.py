@@ -63,6 +63,31 @@ class Fleet:
         self.held_until_s = self.provision_held_until_s = float("-inf")
 
     @property
+    def setup(self) -> FleetSetup:
+        """The policy and the adapters."""
+        return FleetSetup(self.policy, self.provider, self.source, self.probe)
+
+    def carry_on(self, before: Fleet) -> None:
+        """Go on with what another setup of the same fleet knows; that one is not used any more.
+
+        Between acting and shadow the VMs are not the same: real ones here, simulated ones there. So nothing
+        is known of them then, as after a restart, and the next listing tells.
+        """
+        prices = self.meter.prices
+        self.meter = before.meter
+        self.meter.prices = prices
+        self.new_vms = before.new_vms
+        self.start_times_s = before.start_times_s
+        self.source_error = before.source_error
+        self.evaluated_at_s = before.evaluated_at_s
+        if self.policy.act == before.policy.act:
+            patience = self.inventory.patience
+            self.inventory = before.inventory
+            self.inventory.patience = patience
+            self.held_until_s = before.held_until_s
+            self.provision_held_until_s = before.provision_held_until_s
+
+    @property
     def spec(self) -> ProvisionSpec | None:
         """Where new VMs come from, if the policy allows them."""
         p = self.policy.provision
@@ -94,6 +119,28 @@ class Fleets:
         self._series_state = SeriesState.empty(self._compiled.series)
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self._capacity = self._compiled.lanes.vm_capacity
+
+    def carried_over(self, setups: Sequence[FleetSetup], now_s: float) -> Fleets:
+        """Fleets for other setups, which go on with what is known of the fleets of the same names.
+
+        What forecasts have learned stays as long as the policy measures the same thing. These fleets are not
+        used any more afterwards; where this raises, they are as they were.
+        """
+        new = Fleets(setups, self._tick_s, now_s)
+        lane_of = {fleet.name: lane for lane, fleet in enumerate(self.all)}
+        lanes = [lane_of.get(fleet.name, -1) for fleet in new.all]
+        series = [
+            lane if lane >= 0 and _same_measure(self.all[lane].policy, fleet.policy) else -1
+            for lane, fleet in zip(lanes, new.all, strict=True)
+        ]
+        new._lane_state = self._lane_state.carried_over(
+            self._compiled.lanes, new._compiled.lanes, np.array(lanes)
+        )
+        new._series_state = self._series_state.carried_over(new._compiled.series, np.array(series))
+        for lane, fleet in zip(lanes, new.all, strict=True):
+            if lane >= 0:
+                fleet.carry_on(self.all[lane])
+        return new
 
     def begin_anew(self, now_s: float) -> None:
         """Forget everything that is noted by the clock; what forecasts have learned stays."""
@@ -177,6 +224,14 @@ class Fleets:
             capacity=self._capacity[lanes],
         )
         return gathered, expected, expected * self._capacity
+
+
+def _same_measure(before: Policy, after: Policy) -> bool:
+    """Whether demand is the same quantity under both policies, so that what was learned of it holds."""
+    was, now = before.signal, after.signal
+    same = (was.kind, was.source, was.scrape, was.trace) == (now.kind, now.source, now.scrape, now.trace)
+    # Utilisation is turned into work by the capacity of a VM.
+    return same and (now.kind != "utilisation" or before.vm.capacity_per_s == after.vm.capacity_per_s)
 
 
 def fleet_tick(

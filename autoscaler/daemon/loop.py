@@ -23,6 +23,7 @@ from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import list_all, probe_all, read_all
 from autoscaler.daemon.planning import Wanted, plan
+from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.sentences import sentence
 from autoscaler.daemon.telemetry import Telemetry
@@ -120,10 +121,12 @@ class Daemon:
         self.recorder = Recorder(journal, telemetry, self.settings.journal_wait_s)
         self.notifier = notifier or Notifier()
         self.began_at_s = clock.now()
+        self.policies = PolicyStatus()
         self.ticks_skipped = 0
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
         self._stopping = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._left_open: dict[int, ActionRecord] = {}
         self._acting: set[asyncio.Task[None]] = set()
         self._failures: Counter[tuple[str, str, int]] = Counter()
@@ -142,7 +145,8 @@ class Daemon:
                 done_tick = tick - 1
             if tick > done_tick:
                 self._count_skipped(done_tick, tick)
-                await self._guarded_tick(tick)
+                async with self._turn:
+                    await self._guarded_tick(tick)
                 done_tick = tick
             await self._sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self._finish_acting()
@@ -153,6 +157,19 @@ class Daemon:
             self.telemetry.log.info("daemon_stopping", text="VMs in service stay as they are")
             self.notifier.stopping()
         self._stopping.set()
+
+    async def take_over(self, setups: Sequence[FleetSetup]) -> None:
+        """Go on with these fleets after the tick under way; what is known of those that stay is kept.
+
+        Calls under way are finished and recorded as they would have been. VMs of fleets that are not among
+        these stay as they are. Where this raises, the fleets are as they were.
+        """
+        async with self._turn:
+            before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
+        for fleet in self.fleets.all:
+            self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
+        for name in before.by_name.keys() - self.fleets.by_name.keys():
+            self.telemetry.forget(name)
 
     def unhealthy(self) -> list[str]:
         """For a person, one sentence per fleet that is not being decided on; empty when all is well."""
@@ -284,8 +301,13 @@ class Daemon:
             call.cancel()
 
     async def _settle(self, done: Done) -> None:
-        fleet = self.fleets.by_name[done.intent.fleet]
         self.telemetry.acted(done)
+        fleet = self.fleets.by_name.get(done.intent.fleet)
+        if fleet is not None:
+            await self._tell_fleet(fleet, done)
+        await self.recorder.outcomes(done.action_id, done.received_s, done.outcomes)
+
+    async def _tell_fleet(self, fleet: Fleet, done: Done) -> None:
         if done.intent.verb is Verb.PROVISION:
             accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
             fleet.new_vms += len(accepted)
@@ -303,7 +325,6 @@ class Daemon:
             text = f"the provider denies us: {denied.code} {denied.message}"
             self.telemetry.log.error("acting_held", fleet=fleet.name, text=text)
         await self.recorder.note(notes, done.received_s)
-        await self.recorder.outcomes(done.action_id, done.received_s, done.outcomes)
 
     def _account(self, record: TickRecord, counts: dict[str, Counts]) -> None:
         for fleet in self.fleets.all:

@@ -35,6 +35,8 @@ EVENTS = {
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
     "close_failed": "An adapter did not close in order at the end.",
+    "policies_reloaded": "The policies were read again and are in use; what has changed.",
+    "policies_rejected": "The policies were changed and cannot be used; the last good ones stay in use.",
     "task_failed": "A background task died; it is started again after a pause.",
     "setting_unknown": "An environment variable looks like a setting and is none.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
@@ -52,9 +54,13 @@ class Telemetry:
         self.registry = registry or CollectorRegistry()
         self.log: Any = structlog.get_logger("autoscaler") if log is None else log
         fleet = ("fleet",)
+        self._fleet_gauges: list[Gauge] = []
 
         def gauge(name: str, text: str, labels: Sequence[str] = fleet) -> Gauge:
-            return Gauge(f"autoscaler_{name}", text, labels, registry=self.registry)
+            made = Gauge(f"autoscaler_{name}", text, labels, registry=self.registry)
+            if "fleet" in labels:
+                self._fleet_gauges.append(made)
+            return made
 
         def counter(name: str, text: str, labels: Sequence[str] = fleet) -> Counter:
             return Counter(f"autoscaler_{name}", text, labels, registry=self.registry)
@@ -79,6 +85,13 @@ class Telemetry:
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
+        self.policy_reloads = counter("policy_reloads", "Reloads of policies, by result.", ("result",))
+        self.policy_reload_success = gauge(
+            "policy_reload_success_timestamp_seconds", "When the policies in use were loaded.", ()
+        )
+        self.policy_reload_failed = gauge(
+            "policy_reload_failed", "1 if what the policy folder holds is not in use as a whole, else 0.", ()
+        )
         self.task_restarts = counter(
             "task_restarts", "Background tasks that died and were restarted.", ("task",)
         )
@@ -129,6 +142,16 @@ class Telemetry:
                 self.reasons.labels(fleet, Reason(code).name.lower()).inc()
         if t.source_error:
             self.source_errors.labels(fleet).inc()
+
+    def policies_loaded(self, at_s: float, *, complete: bool) -> None:
+        """A set of policies came into use; complete where it is all that the folder holds."""
+        self.policy_reload_success.set(at_s)
+        self.policy_reload_failed.set(not complete)
+
+    def forget(self, fleet: str) -> None:
+        """Show no more of a fleet that is gone; what was counted stays."""
+        for metric in self._fleet_gauges:
+            metric.remove_by_labels({"fleet": fleet})
 
     def acted(self, done: Done) -> None:
         """Count the outcomes of one action."""

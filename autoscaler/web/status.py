@@ -28,6 +28,11 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "tick_s": daemon.settings.tick_s,
         "healthy": not problems,
         "problems": problems,
+        "policies": {
+            "loaded_at_s": daemon.policies.loaded_at_s,
+            "digest": daemon.policies.digest or None,
+            "error": daemon.policies.error,
+        },
         "ticks_skipped": daemon.ticks_skipped,
         "fleets": [_fleet(daemon, fleet, rows.get(fleet.name)) for fleet in daemon.fleets.all],
     }

@@ -1,0 +1,30 @@
+"""Closing adapters, at the end or when a reload has replaced them: bounded, and never raising."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.telemetry import Telemetry
+
+CLOSE_WITHIN_S = 5.0
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """What is closed at the end."""
+
+    async def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+async def close(adapter: Closable, telemetry: Telemetry) -> None:
+    """Close an adapter within a bound; a failure is logged, since the others must be closed too."""
+    name = type(adapter).__name__
+    try:
+        await within(adapter.close, CLOSE_WITHIN_S)
+    except TimeoutError:
+        telemetry.log.warning("close_failed", text=f"{name} did not close within {CLOSE_WITHIN_S:g} s")
+    except Exception as error:  # noqa: BLE001  as the docstring says
+        telemetry.log.warning("close_failed", text=f"{name}: {error}")

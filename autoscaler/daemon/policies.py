@@ -1,0 +1,120 @@
+"""The folder of policies as the daemon follows it: has it changed, what does it say, which set is in use.
+
+Rules of this file: reading only, bounded work, no clock. Whoever calls decides where it may block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from autoscaler.config.documents import MAX_BYTES
+from autoscaler.config.loading import PolicySet, load_policies
+from autoscaler.errors import ConfigError
+
+MAX_FILES = 2000
+"""A folder with more files is not one of policies."""
+
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...] | str
+"""Name, inode, size and time of change of every file; words where the folder cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """The set of policies in use.
+
+    Attributes:
+        loaded_at_s: When it came into use; None where nobody follows a folder.
+        digest: Of its files, for telling sets apart.
+        error: For a person, why the folder's present content is not in use as a whole; empty where it is.
+    """
+
+    loaded_at_s: float | None = None
+    digest: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The set that a daemon began with: what it was made of, and why it was not the whole folder."""
+
+    stamp: Stamp
+    digest: str
+    error: str = ""
+
+
+class PolicyFolder:
+    """One folder.
+
+    Args:
+        path: Where.
+        tick_s: Length of a tick, which some checks compare with.
+    """
+
+    def __init__(self, path: Path, tick_s: float) -> None:
+        self.path = path
+        self._tick_s = tick_s
+
+    def stamp(self) -> Stamp:
+        """What changes whenever a file of the folder does; cheap enough for every tick."""
+        try:
+            return tuple(
+                (file.name, info.st_ino, info.st_size, info.st_mtime_ns)
+                for file in self._files()
+                for info in (file.stat(),)
+            )
+        except (OSError, ConfigError) as error:
+            return str(error)
+
+    def digest(self) -> str:
+        """Of names and contents.
+
+        Raises:
+            ConfigError: The folder or a file of it cannot be read, or is no file.
+        """
+        found = hashlib.sha256()
+        try:
+            for file in self._files():
+                if not stat.S_ISREG(file.stat().st_mode):
+                    raise ConfigError(f"{file} is not a file; policies are read from files only")
+                with file.open("rb") as opened:
+                    content = opened.read(MAX_BYTES + 1)
+                found.update(f"{file.name}\0{len(content)}\0".encode() + content)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or self.path} cannot be read: {error.strerror}") from None
+        return found.hexdigest()[:12]
+
+    def before_loading(self) -> Loaded:
+        """Stamp and digest, to be taken before `load`: what changes in between is then seen as a change."""
+        stamp = self.stamp()
+        try:
+            return Loaded(stamp, self.digest())
+        except ConfigError:
+            # Loading says what is wrong with the folder.
+            return Loaded(stamp, "")
+
+    def load(self) -> PolicySet:
+        """Every policy of the folder, with all problems."""
+        return load_policies(self.path, self._tick_s)
+
+    def _files(self) -> Iterator[Path]:
+        files = sorted(
+            file
+            for file in self.path.iterdir()
+            if file.suffix in {".yaml", ".yml"} and not file.name.startswith(".")
+        )
+        if len(files) > MAX_FILES:
+            raise ConfigError(f"{self.path} holds {len(files)} files; at most {MAX_FILES} are read")
+        yield from files
+
+
+def first_of(loaded: PolicySet) -> str:
+    """The first error of a set in words, and how many more there are; empty where there is none."""
+    if not loaded.errors:
+        return ""
+    more = len(loaded.errors) - 1
+    return f"{loaded.errors[0]}" + (f" (and {more} more; see `autoscaler validate`)" if more else "")

@@ -1,0 +1,218 @@
+"""Hot reload of policies: validated whole, taken over between two ticks, or not at all.
+
+    asked (SIGHUP) or changed ─ stamp stands still ─ read and check all ─ wire ─ take over ─ close the retired
+                                                          └────── any error ──────┴─► the last good set stays
+
+Rules of this file: the loop goes on whatever happens here. A set is in use as a whole or not. An attempt that
+failed is made again only when the folder changes or somebody asks, and it is said in log, metrics, status
+and journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from autoscaler.config.policy import Policy
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.closing import Closable, close
+from autoscaler.daemon.fleets import Fleet, FleetSetup
+from autoscaler.daemon.inventory import Phase
+from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.policies import Loaded, PolicyFolder, PolicyStatus, first_of
+from autoscaler.errors import AutoscalerError, ConfigError
+
+T = TypeVar("T")
+
+LONGEST_POLL_S = 10.0
+READ_WITHIN_S = 30.0
+"""The folder may be on a disk that hangs, and many policies take a while to check."""
+
+
+class Rewired(Protocol):
+    """Fleets ready for the daemon after a change of policies."""
+
+    @property
+    def setups(self) -> tuple[FleetSetup, ...]:
+        """All fleets, with kept or new adapters."""
+        ...
+
+    @property
+    def fresh(self) -> tuple[Closable, ...]:
+        """New adapters, to be closed where these fleets do not come into use."""
+        ...
+
+    @property
+    def retired(self) -> tuple[Closable, ...]:
+        """Adapters that these fleets do not use any more, to be closed where they do."""
+        ...
+
+
+Rewire = Callable[[Sequence[Policy], Sequence[FleetSetup]], Rewired]
+"""From policies and the fleets as they are to the fleets as they shall be; raises AutoscalerError."""
+
+
+class Reloads:
+    """Follows a folder for a daemon.
+
+    Args:
+        daemon: Whose fleets.
+        folder: Where policies are.
+        rewire: Gives policies their adapters.
+        loaded: What the daemon began with.
+        read_within_s: Longest wait for the folder, in seconds of the event loop.
+        inline: Read in the caller instead of a thread of its own; for runs on virtual time.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        folder: PolicyFolder,
+        rewire: Rewire,
+        loaded: Loaded,
+        *,
+        read_within_s: float = READ_WITHIN_S,
+        inline: bool = False,
+    ) -> None:
+        self._daemon = daemon
+        self._folder = folder
+        self._rewire = rewire
+        self._read_within_s = read_within_s
+        self._inline = inline
+        self._asked = asyncio.Event()
+        self._tried = self._seen = loaded.stamp
+        self._reading: Future[Any] | None = None
+        daemon.policies = PolicyStatus(daemon.clock.now(), loaded.digest, loaded.error)
+        daemon.telemetry.policies_loaded(daemon.clock.now(), complete=not loaded.error)
+
+    def ask(self) -> None:
+        """Reload soon, changed or not."""
+        self._asked.set()
+
+    async def watch(self) -> None:
+        """Follow the folder for ever."""
+        while True:
+            asked = await self._wait()
+            try:
+                stamp = await self._aside(self._folder.stamp)
+            except TimeoutError:
+                await self._reject(f"{self._folder.path} did not answer within {self._read_within_s:g} s")
+                continue
+            # A folder that is being written is left alone until two looks show the same.
+            still, self._seen = stamp == self._seen, stamp
+            if asked or (still and stamp != self._tried):
+                self._tried = stamp
+                await self._reload()
+
+    async def _wait(self) -> bool:
+        """Until the next look, or somebody asks; whether somebody did."""
+        clock = self._daemon.clock
+        poll_s = min(self._daemon.settings.tick_s, LONGEST_POLL_S)
+        sleep = asyncio.ensure_future(clock.sleep_until(clock.monotonic() + poll_s))
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait({sleep, asked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            asked.cancel()
+        found = self._asked.is_set()
+        self._asked.clear()
+        return found
+
+    async def _reload(self) -> None:
+        self._daemon.notifier.reloading()
+        try:
+            said = await self._take_over()
+        except TimeoutError:
+            await self._reject(f"{self._folder.path} did not answer within {self._read_within_s:g} s")
+        except AutoscalerError as error:
+            await self._reject(str(error))
+        except Exception as error:  # noqa: BLE001  the last good set stays in use, whatever went wrong
+            await self._reject(f"unexpected {type(error).__name__}: {error}; please report")
+        else:
+            now_s = self._daemon.clock.now()
+            self._daemon.telemetry.policies_loaded(now_s, complete=True)
+            self._daemon.telemetry.policy_reloads.labels("success").inc()
+            self._daemon.telemetry.log.info("policies_reloaded", text=said)
+            await self._daemon.recorder.event("policies_reloaded", said, now_s)
+        finally:
+            self._daemon.notifier.reloaded()
+
+    async def _take_over(self) -> str:
+        """Read, check, wire and take over; what has changed, in words."""
+        digest = await self._aside(self._folder.digest)
+        daemon = self._daemon
+        if digest == daemon.policies.digest and not daemon.policies.error:
+            return "nothing has changed"
+        loaded = await self._aside(self._folder.load)
+        if loaded.errors:
+            raise ConfigError(first_of(loaded))
+        before = daemon.fleets.all
+        rewired = self._rewire(loaded.policies, [fleet.setup for fleet in before])
+        try:
+            await daemon.take_over(rewired.setups)
+        except BaseException:
+            for adapter in rewired.fresh:
+                await close(adapter, daemon.telemetry)
+            raise
+        daemon.policies = PolicyStatus(daemon.clock.now(), digest)
+        for adapter in rewired.retired:
+            await close(adapter, daemon.telemetry)
+        return _changes(before, daemon.fleets.all)
+
+    async def _reject(self, why: str) -> None:
+        daemon = self._daemon
+        daemon.telemetry.policy_reloads.labels("failure").inc()
+        daemon.telemetry.policy_reload_failed.set(1)
+        if why == daemon.policies.error:
+            return
+        daemon.policies = replace(daemon.policies, error=why)
+        text = f"the policies in use stay, since the folder's cannot be used: {why}"
+        daemon.telemetry.log.error("policies_rejected", text=text)
+        await daemon.recorder.event("policies_rejected", text, daemon.clock.now())
+
+    async def _aside(self, call: Callable[[], T]) -> T:
+        """What the call returns, from a thread that holds up neither the loop nor the end of the process.
+
+        Raises:
+            TimeoutError: It did not come back in time, or an earlier one still has not.
+            Exception: What the call raises.
+        """
+        if self._inline:
+            return call()
+        if self._reading is not None and not self._reading.done():
+            raise TimeoutError
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            answer.set_running_or_notify_cancel()
+            try:
+                answer.set_result(call())
+            except Exception as error:  # noqa: BLE001  handed to the one who waits
+                answer.set_exception(error)
+
+        self._reading = answer
+        threading.Thread(target=run, name="policies", daemon=True).start()
+        return await within(lambda: asyncio.wrap_future(answer), self._read_within_s)
+
+
+def _changes(before: Sequence[Fleet], after: Sequence[Fleet]) -> str:
+    """What a reload did, for a person."""
+    was = {fleet.name: fleet for fleet in before}
+    now = {fleet.name: fleet for fleet in after}
+    parts = []
+    added = [name for name in now if name not in was]
+    changed = [name for name in now if name in was and now[name].policy != was[name].policy]
+    removed = [name for name in was if name not in now]
+    if added:
+        parts.append(f"added {', '.join(added)}")
+    if changed:
+        parts.append(f"changed {', '.join(changed)}")
+    for name in removed:
+        serving = len(was[name].inventory.in_phase(Phase.IN_SERVICE))
+        parts.append(f"removed {name}, whose {serving} VMs in service stay as they are")
+    return "; ".join(parts) or "no policy has changed"

@@ -1,0 +1,99 @@
+"""SIGHUP and a changed file, on the daemon as a process; and what its service manager hears of it."""
+
+import signal
+import socket
+
+import pytest
+
+from tests.cli.conftest import (
+    TERMINATE,
+    TWO_FLEETS,
+    Program,
+    daemon_settings,
+    embedded_cloud,
+    get,
+    strict_json,
+    until,
+    write_policies,
+)
+
+pytestmark = pytest.mark.xdist_group("run")
+
+
+class Manager:
+    """What a service manager hears."""
+
+    def __init__(self, folder):
+        self.path = str(folder / "notify")
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.channel.bind(self.path)
+        self.channel.setblocking(False)
+        self.lines = []
+
+    def heard(self):
+        while True:
+            try:
+                self.lines += self.channel.recv(4096).decode().split("\n")
+            except BlockingIOError:
+                return self.lines
+
+    def close(self):
+        self.channel.close()
+
+
+@pytest.fixture(name="manager")
+def _manager(tmp_path):
+    made = Manager(tmp_path)
+    yield made
+    made.close()
+
+
+def status(url):
+    return strict_json(get(f"{url}/api/v1/status")[1])
+
+
+def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, manager, monkeypatch):
+    policies = write_policies(tmp_path / "policies")
+    web = policies / "web.yaml"
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.path)
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    with (
+        embedded_cloud(*TWO_FLEETS) as cloud,
+        Program(
+            "run", cwd=tmp_path, **daemon_settings(cloud, tmp_path / "state", ticks_s=5)
+        ) as program,
+    ):  # fmt: skip
+        url = program.listens()
+        assert "AUTOSCALER_TICKS_S is not a setting and has no effect; did you mean AUTOSCALER_TICK_S?" in (
+            program.said()
+        )
+        program.hears(r"web: starting 1 \(2 to 3\)")
+        until(lambda: "READY=1" in manager.heard() and "WATCHDOG=1" in manager.heard(), program.said)
+        began = status(url)["policies"]
+        assert began["error"] == ""
+
+        web.write_text(web.read_text().replace("minimum: 3", "minimum: 4"))
+        program.process.send_signal(signal.SIGHUP)
+        program.hears(r"policies_reloaded +text='changed web'")
+        program.hears(r"web: starting 1 \(3 to 4\)")
+        reloaded = status(url)["policies"]
+        assert reloaded["loaded_at_s"] > began["loaded_at_s"]
+        assert reloaded["digest"] != began["digest"]
+        heard = manager.heard()
+        assert heard.count("RELOADING=1") == 1
+        assert heard.count("READY=1") == 2
+
+        # A mistake is seen without being asked; what was in use goes on.
+        web.write_text(web.read_text().replace("minimum: 4", "minimum: four"))
+        program.hears("policies_rejected")
+        assert "web.yaml:6:" in status(url)["policies"]["error"]
+        assert status(url)["policies"]["digest"] == reloaded["digest"]
+        assert "\nautoscaler_policy_reload_failed 1.0\n" in get(f"{url}/metrics")[1]
+
+        web.write_text(web.read_text().replace("minimum: four", "minimum: 5"))
+        program.hears(r"web: starting 1 \(4 to 5\)")
+        assert status(url)["policies"]["error"] == ""
+        assert program.end(TERMINATE) == 0
+        until(lambda: "STOPPING=1" in manager.heard())
+    assert any(line.startswith("STATUS=2 fleets (1 acting), ") for line in manager.lines)
+    assert "Traceback" not in program.said()
