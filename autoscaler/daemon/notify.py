@@ -40,8 +40,8 @@ class Notifier:
     def ticked(self, sentence: Callable[[], str]) -> None:
         """A tick is done: after the first one the service has started; the sentence says how it is."""
         if self.address:
-            self._send("STATUS=" + sentence().replace("\n", " "), *(() if self._ready else ("READY=1",)))
-            self._ready = True
+            started = () if self._ready else ("READY=1",)
+            self._ready |= self._send("STATUS=" + sentence().replace("\n", " "), *started)
 
     def alive(self) -> None:
         """A sign of life for the watchdog."""
@@ -60,9 +60,10 @@ class Notifier:
         """The daemon ends."""
         self._send("STOPPING=1")
 
-    def _send(self, *lines: str) -> None:
+    def _send(self, *lines: str) -> bool:
+        """Whether it went out."""
         if not self.address:
-            return
+            return False
         # An abstract name begins with a zero byte, which is written as @ in the environment.
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
@@ -71,4 +72,5 @@ class Notifier:
                 channel.sendto("\n".join(lines).encode(), address)
         except OSError:
             # Nobody listens, or the queue is full: the manager's own timeouts tell it what it needs to know.
-            return
+            return False
+        return True

@@ -56,6 +56,19 @@ def test_a_manager_that_does_not_listen_or_is_full_never_blocks_nor_raises(manag
     assert heard(manager) == ["WATCHDOG=1"]
 
 
+def test_readiness_is_told_again_until_it_went_out(tmp_path):
+    path = str(tmp_path / "late")
+    notifier = Notifier(path)
+    notifier.ticked(lambda: "first")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        listening.settimeout(5)
+        notifier.ticked(lambda: "second")
+        notifier.ticked(lambda: "third")
+        assert heard((listening,)) == ["STATUS=second", "READY=1"]
+        assert heard((listening,)) == ["STATUS=third"]
+
+
 def test_without_a_socket_nothing_is_even_worded():
     def never():
         raise AssertionError
