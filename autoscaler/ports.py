@@ -368,6 +368,10 @@ class Journal(Protocol):
         """Actions whose outcomes were never written: what a crash left behind."""
         ...
 
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """Those, and the actions whose outcomes were written since then, oldest first."""
+        ...
+
     async def prune(self, *, before_s: float, max_bytes: int) -> int:
         """Forget what is older than `before_s`, and the oldest beyond `max_bytes`; ticks forgotten."""
         ...

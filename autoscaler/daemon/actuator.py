@@ -8,9 +8,10 @@ or in halves where none was named. Nothing here retries in place: what failed is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.daemon.bounded import within
+from autoscaler.daemon.tracked import MADE_BY_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -140,7 +141,9 @@ async def _provision(
     if spec is None:
         return (Outcome("", OutcomeKind.REFUSED, "NoTemplate", "the policy names no launch template"),)
 
+    tagged = replace(spec, tags={**spec.tags, MADE_BY_TAG: intent.token})
+
     async def call(_: Sequence[str]) -> tuple[Outcome, ...]:
-        return await provider.provision(spec, intent.count, intent.token)
+        return await provider.provision(tagged, intent.count, intent.token)
 
     return await _bounded(call, ("",), timeout_s)

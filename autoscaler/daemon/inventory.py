@@ -8,11 +8,13 @@ when several complete listings do not show it. Time comes in as an argument; not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.daemon.metering import Run
 from autoscaler.daemon.tracked import (
+    MADE_BY_TAG,
     ON_THE_WAY,
     PROTECTED_TAG,
     Counts,
@@ -43,6 +45,15 @@ class _Expected:
     count: int
     until_s: float
     """From then on a complete listing that does not show them means that they were not made."""
+    token: str
+    since_s: float
+    """When they were asked for."""
+
+    def may_be(self, vm: Vm) -> bool:
+        """Whether this is one of them: by the token it carries, or else by its age."""
+        made_by = vm.tags.get(MADE_BY_TAG)
+        young = vm.launched_at_s >= math.floor(self.since_s)
+        return made_by == self.token if made_by is not None else young
 
 
 class FleetInventory:
@@ -94,6 +105,11 @@ class FleetInventory:
         self._give_up_late(now_s, notes)
         return notes
 
+    @property
+    def listed(self) -> bool:
+        """Whether a whole listing has been seen yet."""
+        return self._listed_at_s is not None
+
     def _adopt(self, vm: Vm, now_s: float) -> TrackedVm:
         tracked = TrackedVm(vm, _PHASE_OF_STATE[vm.state], now_s)
         if vm.state is VmState.RUNNING:
@@ -102,7 +118,7 @@ class FleetInventory:
             tracked.run = Run(now_s)
         if vm.state in (VmState.PENDING, VmState.RUNNING):
             # Perhaps one of those that we asked for without hearing an answer: it is not expected any more.
-            expected = next((e for e in self._expected.values() if e.count), None)
+            expected = next((e for e in self._expected.values() if e.count and e.may_be(vm)), None)
             if expected is not None:
                 expected.count -= 1
         return tracked
@@ -269,10 +285,12 @@ class FleetInventory:
 
     # ── acting ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def sent(self, verb: Verb, vm_ids: Sequence[str], count: int, action_id: int, now_s: float) -> None:
+    def sent(
+        self, verb: Verb, vm_ids: Sequence[str], count: int, action_id: int, now_s: float, token: str = ""
+    ) -> None:
         """An intent is recorded and its call is about to be made: it counts from now on."""
         if verb is Verb.PROVISION:
-            self._expected[action_id] = _Expected(count, now_s + self.patience.start_s)
+            self._expected[action_id] = _Expected(count, now_s + self.patience.start_s, token, now_s)
         for vm_id in vm_ids:
             t = self.vms[vm_id]
             t.order = Order(verb, now_s, action_id, t.vm.launched_at_s)
@@ -282,8 +300,27 @@ class FleetInventory:
             else:
                 t.move(Phase.STOPPING, now_s)
 
-    def recall(self, verb: Verb, vm_ids: Sequence[str], action_id: int, sent_at_s: float) -> None:
-        """An earlier run made this call and did not live to see its outcome: a listing must tell.
+    def expect(self, action_id: int, count: int, token: str, since_s: float, until_s: float) -> None:
+        """An earlier run asked for so many VMs, perhaps: those that are not known yet count until then."""
+        expected = _Expected(count, until_s, token, since_s)
+        expected.count = max(count - len(self.made_by(token)), 0)
+        self._expected[action_id] = expected
+
+    def made_by(self, token: str) -> list[str]:
+        """The VMs that carry the token of a provisioning."""
+        return sorted(i for i, t in self.vms.items() if t.vm.tags.get(MADE_BY_TAG) == token)
+
+    def recall(
+        self,
+        verb: Verb,
+        vm_ids: Sequence[str],
+        action_id: int,
+        sent_at_s: float,
+        *,
+        answered_at_s: float | None = None,
+        unknown: bool = True,
+    ) -> None:
+        """An earlier run made this call, and no listing has shown its effect: one must tell.
 
         VMs whose listed state already shows that it was done, or that are not known, are left alone.
         """
@@ -294,9 +331,8 @@ class FleetInventory:
             if verb is Verb.START and t.vm.launched_at_s >= sent_at_s:
                 continue
             self.sent(verb, (vm_id,), 1, action_id, sent_at_s)
-            t.order = Order(
-                verb, sent_at_s, action_id, t.vm.launched_at_s, answered_at_s=sent_at_s, unknown=True
-            )
+            answered_s = sent_at_s if answered_at_s is None else answered_at_s
+            t.order = Order(verb, sent_at_s, action_id, t.vm.launched_at_s, answered_s, unknown)
 
     def settle(self, verb: Verb, outcomes: Iterable[Outcome], sent_s: float, received_s: float) -> list[Note]:
         """Take in what came back from the provider for orders of this verb; one note per kind of failure."""

@@ -20,6 +20,7 @@ from autoscaler.daemon.actuator import Done, carry_out
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
+from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import list_all, probe_all, read_all
 from autoscaler.daemon.planning import Wanted, plan
@@ -29,7 +30,6 @@ from autoscaler.daemon.sentences import sentence
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import (
     ActionIntent,
-    ActionRecord,
     Clock,
     FleetReadings,
     FleetTick,
@@ -127,7 +127,7 @@ class Daemon:
         self._on_tick = on_tick
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._left_open: dict[int, ActionRecord] = {}
+        self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self._acting: set[asyncio.Task[None]] = set()
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
@@ -135,7 +135,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Tick until `stop` is called; the tick and the calls under way are finished."""
-        await self._recall_open_actions()
+        await self._left_open.load(self._longest_lag_s())
         self._announce()
         done_tick = -1
         while not self._stopping.is_set():
@@ -219,7 +219,7 @@ class Daemon:
             for fleet in self.fleets.all:
                 if id(fleet.provider) == key:
                     notes += fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
-        await self._settle_left_open(seen, now_s)
+        await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}
         left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
         ready = await probe_all(
@@ -248,7 +248,8 @@ class Daemon:
         intents: list[ActionIntent] = []
         for row in record.fleets:
             fleet = self.fleets.by_name[row.fleet]
-            if record.at_s >= fleet.held_until_s:
+            # Before the first whole listing nobody knows which VMs there are: all would be made anew.
+            if fleet.inventory.listed and record.at_s >= fleet.held_until_s:
                 intents += plan(
                     fleet.inventory,
                     Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence),
@@ -267,7 +268,7 @@ class Daemon:
                 if intent.verb not in verbs:
                     continue
                 inventory = self.fleets.by_name[intent.fleet].inventory
-                inventory.sent(intent.verb, intent.vm_ids, intent.count, number, now_s)
+                inventory.sent(intent.verb, intent.vm_ids, intent.count, number, now_s, intent.token)
                 call = asyncio.create_task(self._carry_out(number, intent))
                 call.add_done_callback(self._acted)
                 calls.add(call)
@@ -419,38 +420,16 @@ class Daemon:
         text = f"acting: {', '.join(acting) or 'none'}; in shadow: {', '.join(shadow) or 'none'}"
         self.telemetry.log.info("daemon_started", text=text)
 
-    # ── what an earlier run left ───────────────────────────────────────────────────────────────────────
-
-    async def _recall_open_actions(self) -> None:
-        self._left_open = {action.id: action for action in await self.recorder.open_actions()}
-
-    async def _settle_left_open(self, seen: Observed, now_s: float) -> None:
-        """Close actions of an earlier run by what a complete listing shows of their VMs.
-
-        Until a listing cannot be older than the call, it is held like one of unknown outcome.
-        """
-        for action in list(self._left_open.values()):
-            intent = action.intent
-            fleet = self.fleets.by_name.get(intent.fleet)
-            if fleet is not None:
-                listing = seen.listings[id(fleet.provider)]
-                may_lag = listing.requested_at_s < action.at_s + fleet.inventory.patience.consistency_s
-                if may_lag and action.at_s <= now_s:
-                    fleet.inventory.recall(intent.verb, intent.vm_ids, action.id, action.at_s)
-                    continue
-                if not listing.complete:
-                    continue
-            del self._left_open[action.id]
-            text = f"{intent.verb} of {intent.count}: {_found(fleet, intent)}"
-            self.telemetry.log.warning("action_settled", fleet=intent.fleet, text=text)
-            await self.recorder.note([Note("action_settled", intent.fleet, text)], now_s)
-            await self.recorder.outcomes(action.id, now_s, ())
+    def _longest_lag_s(self) -> float:
+        return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)
 
 
 def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """Why the rest of the sentence is not done; empty where it is."""
     if now_s < fleet.held_until_s and (row.start or row.stop or row.provision):
         return "held, since the provider denies us: "
+    if not fleet.inventory.listed and (row.start or row.stop or row.provision):
+        return "held until its VMs have been listed: "
     if row.provision > _provision(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "
     return ""
@@ -458,13 +437,6 @@ def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 
 def _provision(fleet: Fleet, row: FleetTick, now_s: float) -> int:
     return row.provision if now_s >= fleet.provision_held_until_s else 0
-
-
-def _found(fleet: Fleet | None, intent: ActionIntent) -> str:
-    if fleet is None:
-        return "the fleet is no longer in the policies"
-    states = [f"{i} is {fleet.inventory.vms[i].vm.state}" for i in intent.vm_ids if i in fleet.inventory.vms]
-    return ", ".join(states) or "none of its VMs is listed"
 
 
 def _new_vm(fleet: Fleet, vm_id: str, now_s: float) -> Vm:

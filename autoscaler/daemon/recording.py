@@ -83,13 +83,13 @@ class Recorder:
         if lost:
             self._failed(lost)
 
-    async def open_actions(self) -> tuple[ActionRecord, ...]:
-        """What an earlier run left open.
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """What an earlier run left open, or settled since then.
 
         Raises:
             JournalError: It cannot be read, or not in time.
         """
-        return await self._write(self._journal.open_actions, OPEN_WITHIN_S)
+        return await self._write(lambda: self._journal.recent_actions(settled_since_s), OPEN_WITHIN_S)
 
     async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
         """Forget what is old, in the background; a failure is told, not counted as one of writing."""

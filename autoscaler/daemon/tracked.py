@@ -16,6 +16,10 @@ PROTECTED_TAG = "autoscaler:protected"
 """VMs with this tag, whatever its value, are never stopped by the daemon."""
 
 
+MADE_BY_TAG = "autoscaler:made-by"
+"""Names the provisioning that made a VM, so that a daemon that did not hear the answer knows its own VMs."""
+
+
 class Phase(StrEnum):
     """Where a VM is in its life, as the daemon counts it."""
 

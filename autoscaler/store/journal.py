@@ -24,7 +24,7 @@ from autoscaler.store import recovery, schema
 from autoscaler.store.actions import insert_action, storable
 from autoscaler.store.files import Files
 from autoscaler.store.lock import StateLock
-from autoscaler.store.reader import OPEN, JournalReader, read_actions
+from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
 from autoscaler.store.rows import FORMAT, encode
 
 _T = TypeVar("_T")
@@ -109,6 +109,10 @@ class SqliteJournal:
     async def open_actions(self) -> tuple[ActionRecord, ...]:
         """Actions whose outcomes were never written, oldest first: what a crash left behind."""
         return await self._run(lambda: read_actions(self._connection, OPEN))
+
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """The open actions and those settled at or after a time, oldest first: what a listing may not show yet."""
+        return await self._run(lambda: read_actions(self._connection, OPEN_OR_SETTLED_SINCE, settled_since_s))
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:
         """Forget what is older than `before_s`, then the oldest until the rest fits into `max_bytes`.

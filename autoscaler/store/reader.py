@@ -29,6 +29,9 @@ _ACTIONS = (
 OPEN = "a.settled_at_s IS NULL"
 """Condition of `read_actions` for actions without outcomes."""
 
+OPEN_OR_SETTLED_SINCE = "a.settled_at_s IS NULL OR a.settled_at_s >= ?"
+"""Condition of `read_actions` for these and for actions settled at or after a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class TickRow:

@@ -116,7 +116,7 @@ async def test_many_events_together_wait_no_longer_than_one_write():
 @virtual
 async def test_a_journal_that_does_not_answer_at_the_start_is_an_error_in_words():
     bench = Bench(vms=1)
-    bench.journal = Hung(bench.journal, bench.clock, 0, 1e6, "open_actions")
+    bench.journal = Hung(bench.journal, bench.clock, 0, 1e6, "recent_actions")
     bench.add(policy(), 100)
     with pytest.raises(JournalError, match="no answer from the journal within 60 s"):
         await bench.run(100)
