@@ -53,6 +53,14 @@ done
 
 # ── refusals, before anything is written ──────────────────────────────────────────────────────────────────
 
+if [[ -z $root ]] && command -v "$python" >/dev/null; then
+  where=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+  case $where in
+    /root/* | /home/*)
+      refuse "$where is in a home directory, which the unit hides from the daemon; use --python /usr/bin/python3"
+      ;;
+  esac
+fi
 [[ -n $root || $EUID -eq 0 ]] ||
   refuse "this needs root, to write to /opt and /etc and to make a user; use sudo, or --root DIR to try it out"
 command -v "$python" >/dev/null ||
@@ -67,7 +75,7 @@ done
 [[ -z $wheel || -f $wheel ]] || refuse "there is no wheel $wheel"
 [[ -z $link_venv || -x $link_venv/bin/python ]] || refuse "$link_venv is not a virtual environment"
 if [[ $systemd == yes ]]; then
-  command -v systemctl >/dev/null || refuse "there is no systemctl; use --no-systemd where systemd does not run"
+  [[ -d /run/systemd/system ]] || refuse "systemd does not run here; use --no-systemd for an image or a container"
 fi
 if [[ -n $root ]]; then
   mkdir -p "$root"

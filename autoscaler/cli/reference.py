@@ -190,13 +190,12 @@ def journal_kinds() -> dict[str, str]:
 
 
 def _reasons_part() -> list[str]:
-    from autoscaler.core.decide import CHAIN
     from autoscaler.core.types import Reason
     from autoscaler.daemon.sentences import phrase
 
     meanings, example = member_docs(Reason), _example_tick()
     rows = []
-    for stage, function in CHAIN.items():
+    for stage, function in stages().items():
         for reason in reasons_of(function):
             words = phrase(reason, 3, example)
             rows.append(
@@ -210,6 +209,15 @@ def _reasons_part() -> list[str]:
         ),
         _table(("reason", "stage", "meaning", "for example"), rows),
     ]
+
+
+def stages() -> dict[Any, Any]:
+    """The function of every stage of a decision, in order: it has the stage's name."""
+    from autoscaler.core import guards, sizing
+    from autoscaler.core.types import Stage
+
+    named = {**vars(sizing), **vars(guards)}
+    return {stage: named[stage.name.lower()] for stage in Stage}
 
 
 def reasons_of(function: Any) -> list[Any]:

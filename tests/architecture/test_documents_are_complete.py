@@ -11,6 +11,7 @@ from autoscaler.cli.main import app
 from autoscaler.config.policy import Policy, Section, yaml_key
 from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.sentences import phrase
+from autoscaler.daemon.telemetry import EVENTS
 from autoscaler.settings import Settings
 from tests.architecture.commands import commands, options
 
@@ -63,6 +64,57 @@ def test_every_command_is_in_the_readme():
 
 def test_every_policy_field_is_in_the_example_policies_or_the_readme():
     assert missing(set(policy_keys()), text("README.md", "policies/*.yaml")) == ""
+
+
+REFERENCE = "deploy/REFERENCE.md"
+
+
+def test_every_policy_field_is_in_its_reference():
+    assert missing(set(policy_keys()), text("policies/REFERENCE.md")) == ""
+
+
+def test_every_setting_command_event_and_reason_is_in_the_reference():
+    told = text(REFERENCE)
+    assert missing(Settings.model_fields, told) == ""
+    assert missing((f"autoscaler {name}" for name in commands(app)), told) == ""
+    assert missing(EVENTS, told) == ""
+    assert missing((reason.name.lower() for reason in Reason if reason is not Reason.NONE), told) == ""
+
+
+@pytest.mark.parametrize("name", sorted(commands(app)))
+def test_every_option_is_in_the_reference(name):
+    part = text(REFERENCE).partition(f"### `autoscaler {name}`\n")[2].partition("\n##")[0]
+    names = [opt for option in options(commands(app)[name]) for opt in option.opts if opt.startswith("--")]
+    assert missing(names, part) == ""
+
+
+def test_what_is_installed_is_described():
+    """Every file in deploy/ is named where an operator reads on."""
+    files = [path.name for path in (ROOT / "deploy").iterdir() if path.suffix != ".md"]
+    assert missing(files, text("README.md", "deploy/README.md")) == ""
+
+
+DOCUMENTS = sorted(
+    path for folder in (".", "deploy", "policies", "simulations") for path in (ROOT / folder).glob("*.md")
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document):
+    """Files that exist, and headings that are in them."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"https?://", link):
+            continue
+        path, _, heading = link.partition("#")
+        there = document.parent / path if path else document
+        assert there.exists(), f"{document.name}: {link}"
+        if heading:
+            assert heading in anchors(there.read_text(encoding="utf-8")), f"{document.name}: {link}"
+
+
+def anchors(markdown):
+    heads = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 @pytest.mark.parametrize("name", sorted(commands(app)))

@@ -208,6 +208,21 @@ def test_a_python_without_venv_is_refused_with_the_package_to_install(tmp_path):
     assert "apt-get install python3-venv" in result.stderr
 
 
+def test_a_python_that_the_unit_could_not_see_is_refused(tmp_path):
+    """A program stands for one: it says where it is, and can do nothing else."""
+    hidden = tmp_path / "python3"
+    hidden.write_text(
+        '#!/bin/sh\necho /home/me/.pyenv/bin/python3.12\ncase "$2" in *realpath*) exit 0 ;; esac\nexit 1\n'
+    )
+    hidden.chmod(0o755)
+    result = install(ROOT, "--no-systemd", "--python", hidden)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "install.sh: /home/me/.pyenv/bin/python3.12 is in a home directory, which the unit hides from the daemon; "
+        "use --python /usr/bin/python3\n"
+    )
+
+
 def test_a_part_of_a_checkout_is_refused(tmp_path):
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy/install.sh", tmp_path / "deploy")

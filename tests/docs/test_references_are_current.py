@@ -18,6 +18,7 @@ from autoscaler.cli.reference import (
     outdated,
     policy_reference,
     reasons_of,
+    stages,
 )
 from autoscaler.cli.reference_fields import NOT_SET, REQUIRED, policy_sections, setting_rows
 from autoscaler.cli.reference_journal import KINDS, kinds_in
@@ -182,6 +183,10 @@ def test_kinds_are_read_from_calls(tmp_path):
         "recorder.event('e', text, 0.0)\nself._note(f'{verb}_late', text)\n"
     )
     assert kinds_in(tmp_path) == {"a", "b", "c", "e", "start_late", "stop_late", "provision_late"}
+
+
+def test_stages_are_those_that_decide():
+    assert list(stages().items()) == list(CHAIN.items())
 
 
 def test_every_reason_has_its_stage():
