@@ -39,6 +39,7 @@ def _daemon(cloud, tmp_path_factory):
         program.url = program.listens()
         program.state_dir = folder / "state"
         program.hears(r"web: starting 1 \(2 to 3\)")
+        program.hears(r"web: holding 3")
         until(
             lambda: all(f["decision"] for f in strict_json(get(f"{program.url}/api/v1/status")[1])["fleets"])
         )

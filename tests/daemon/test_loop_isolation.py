@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.errors import SourceError
-from autoscaler.ports import FleetReadings
+from autoscaler.errors import ProviderError, SourceError
+from autoscaler.ports import FleetReadings, Outcome, OutcomeKind
 from tests.daemon.builders import Bench, policy, steady, virtual
 
 
@@ -183,3 +183,90 @@ def test_a_bad_probe_means_not_ready_for_its_own_fleet(answer):
         assert "tick_failed" not in bench.log.events()
 
     run()
+
+
+DECIDED = ("demand", "observed_at_s", "desired", "wish", "start", "stop", "stages", "reasons", "sentence")
+
+
+@pytest.mark.parametrize("never", [hang, deaf])
+def test_a_listing_that_hangs_costs_its_deadline_and_nothing_else(never, healthy):
+    found = {}
+
+    @virtual
+    async def run():
+        bench = Bench(vms=4, running=2)
+        bench.place("api", 8, running=1)
+        bench.add(policy("web"), 200, provider=BadListing(bench.provider, lambda _: never()))
+        bench.add(policy("api"), DEMAND)
+        await bench.run(240)
+        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log)
+
+    run()
+    for name in DECIDED:
+        assert repr([getattr(r, name) for r in found["api"]]) == repr([getattr(r, name) for r in healthy])
+    assert {(r.in_service, r.start, r.stop) for r in found["web"]} == {(0, 0, 0)}
+    assert "tick_failed" not in found["log"].events()
+
+
+class BadCalls:
+    """A provider whose starts and stops answer by a function."""
+
+    def __init__(self, provider, answer):
+        self.provider, self.answer = provider, answer
+
+    def __getattr__(self, name):
+        return getattr(self.provider, name)
+
+    async def start(self, vm_ids):
+        given = self.answer(vm_ids)
+        return await given if asyncio.iscoroutine(given) else given
+
+    stop = start
+
+
+CALLS = {
+    "raises": raising(KeyError("Instances")),
+    "raises words of ours": raising(ProviderError("no route", code="Unreachable")),
+    "none": lambda _: None,
+    "a number": lambda _: 7,
+    "nothing": lambda _: (),
+    "no outcomes": lambda ids: ids,
+    "about others": lambda _: (Outcome("i-somebody", OutcomeKind.ACCEPTED),),
+    "hangs": lambda _: hang(),
+    "deaf": lambda _: deaf(),
+}
+
+
+def both_with_calls(answer):
+    """Both fleets follow the same crowd; the calls of `web` answer like this, if at all unlike the world."""
+    found = {}
+
+    @virtual
+    async def run():
+        bench = Bench(vms=8, running=1, zones="a")
+        bench.place("api", 8, running=1)
+        bad = BadCalls(bench.provider, answer) if answer else None
+        bench.add(policy("web"), DEMAND, provider=bad)
+        bench.add(policy("api"), DEMAND)
+        await bench.run(240)
+        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log)
+
+    run()
+    return found
+
+
+@pytest.fixture(scope="module")
+def well_called():
+    return both_with_calls(None)["api"]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bad_calls_of_one_fleet_change_no_decision_of_another(name, well_called):
+    found = both_with_calls(CALLS[name])
+    for column in DECIDED:
+        told = [getattr(row, column) for row in found["api"]]
+        assert repr(told) == repr([getattr(row, column) for row in well_called]), column
+    assert max(row.in_service for row in found["api"]) == 5
+    assert max(row.in_service for row in found["web"]) == 1
+    assert "tick_failed" not in found["log"].events()
+    assert "act_failed" not in found["log"].events()
