@@ -1,0 +1,414 @@
+"""A daemon that is killed at each of its awaits: what survives is copied there, and a new daemon begins on it.
+
+Every task of the loop is stepped through a wrapper that looks at the world each time a task has given up
+control. What `kill -9` would leave at that moment is the files of the state directory, the cloud, and calls
+on their way to it. Nothing of the daemon is told of the end: no `finally` runs for what was copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import shutil
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.cloud.faults import Fault
+from autoscaler.cloud.setup import FleetSetup as WorldFleet
+from autoscaler.cloud.setup import place_fleet
+from autoscaler.cloud.vms import State
+from autoscaler.cloud.world import World
+from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.daemon.inventory import Phase
+from autoscaler.daemon.loop import Daemon, LoopSettings
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.ports import OutcomeKind, VmState
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.providers.readiness import StatusCheckProbe
+from autoscaler.store import JournalReader, open_journal
+from tests.daemon.builders import EXACT, ORIGIN_S, Demand, Log, policy, steady
+
+HERE = "autoscaler/"
+"""Part of the path of the frames that name a place."""
+FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.mark")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens around the daemon; seconds count from the origin.
+
+    Attributes:
+        stopped, running: VMs at the start.
+        demand: (from second, work per second); one VM does 100.
+        end_s: When all has been quiet for long enough.
+        vms: How many VMs there must be in the end, and
+        serving: how many of them serve.
+        faults: Bad days.
+        there_s, back_s: How long a change is on its way to the cloud, and its answer back.
+        provisions: Whether the policy has a launch template.
+    """
+
+    stopped: int
+    running: int
+    demand: tuple[tuple[float, float], ...]
+    end_s: float
+    vms: int
+    serving: int
+    faults: tuple[Fault, ...] = ()
+    there_s: float = 0.2
+    back_s: float = 0.3
+    provisions: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A change on its way."""
+
+    verb: str
+    arguments: tuple
+    due_s: float
+
+
+@dataclass
+class Outside:
+    """What lives on when the daemon dies: the cloud, and the calls on their way to it."""
+
+    world: World
+    on_the_way: list[Call] = field(default_factory=list)
+    doubles: list[str] = field(default_factory=list)
+    """Starts that arrived for a VM that was starting or running: there must be none."""
+
+    async def arrive(self, call: Call, clock):
+        provider = MemoryProvider(self.world, clock)
+        outcomes = await getattr(provider, call.verb)(*call.arguments)
+        if call.verb == "start":
+            self.doubles += [
+                f"{o.vm_id} at {clock.now() - ORIGIN_S:.1f}"
+                for o in outcomes
+                if o.kind is OutcomeKind.ACCEPTED and o.previous_state in (VmState.PENDING, VmState.RUNNING)
+            ]
+        return outcomes
+
+
+class Wire:
+    """The provider at the other end of a wire: a call may be on its way when its caller dies."""
+
+    def __init__(self, outside: Outside, clock, scenario: Scenario):
+        self.outside, self.clock, self.scenario = outside, clock, scenario
+        self.near = MemoryProvider(outside.world, clock)
+        self.list_vms, self.checked = self.near.list_vms, self.near.checked
+
+    async def start(self, vm_ids):
+        return await self._send("start", tuple(vm_ids))
+
+    async def stop(self, vm_ids):
+        return await self._send("stop", tuple(vm_ids))
+
+    async def provision(self, spec, count, token):
+        return await self._send("provision", spec, count, token)
+
+    async def _send(self, verb, *arguments):
+        call = Call(verb, arguments, self.clock.now() + self.scenario.there_s)
+        self.outside.on_the_way.append(call)
+        await self.clock.sleep_until(self.clock.monotonic() + self.scenario.there_s)
+        self.outside.on_the_way.remove(call)
+        outcomes = await self.outside.arrive(call, self.clock)
+        await self.clock.sleep_until(self.clock.monotonic() + self.scenario.back_s)
+        return outcomes
+
+
+@dataclass
+class Acknowledged:
+    """What the journal has said is durable."""
+
+    ticks: list[int] = field(default_factory=list)
+    actions: set[int] = field(default_factory=set)
+    settled: set[int] = field(default_factory=set)
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def require(self, state: Path) -> None:
+        """Everything that was acknowledged is in the journal."""
+        with JournalReader(state) as reader:
+            connection = reader._connection
+            ticks = [number for (number,) in connection.execute("SELECT tick FROM ticks ORDER BY id")]
+            assert ticks[: len(self.ticks)] == self.ticks
+            found = dict(connection.execute("SELECT id, settled_at_s FROM actions"))
+            assert self.actions <= set(found)
+            assert all(found[number] is not None for number in self.settled)
+            events = list(connection.execute("SELECT kind, text FROM events ORDER BY id"))
+            assert events[: len(self.events)] == self.events
+
+
+class Watched:
+    """The journal, and a note of what it acknowledged and of its files around each write."""
+
+    def __init__(self, journal, acknowledged: Acknowledged, around):
+        self.journal, self.said, self.around = journal, acknowledged, around
+        self.prune, self.close, self.recent_actions = journal.prune, journal.close, journal.recent_actions
+
+    async def record_tick(self, record, intents):
+        before = self.around()
+        ids = await self.journal.record_tick(record, intents)
+        self.around(before)
+        self.said.ticks.append(record.tick)
+        self.said.actions |= set(ids)
+        return ids
+
+    async def record_outcomes(self, action_id, at_s, outcomes):
+        before = self.around()
+        await self.journal.record_outcomes(action_id, at_s, outcomes)
+        self.around(before)
+        self.said.settled.add(action_id)
+
+    async def record_event(self, at_s, kind, fleet, text):
+        before = self.around()
+        await self.journal.record_event(at_s, kind, fleet, text)
+        self.around(before)
+        self.said.events.append((kind, text))
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What is left after a crash.
+
+    Attributes:
+        place: Where in the code the daemon waited.
+        now_s: When.
+        files: Content of the state directory.
+        outside: The cloud and what is on its way.
+        acknowledged: What must be in the journal.
+    """
+
+    place: str
+    now_s: float
+    files: dict[str, bytes]
+    outside: Outside
+    acknowledged: Acknowledged
+
+    def restore(self, state: Path) -> None:
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        for name, content in self.files.items():
+            (state / name).write_bytes(content)
+
+
+class Crashes:
+    """Collects what each crash would leave, once per distinct remains."""
+
+    def __init__(self, state: Path, outside: Outside, clock, rng, until_s: float):
+        self.state, self.outside, self.clock, self.rng, self.until_s = state, outside, clock, rng, until_s
+        self.acknowledged = Acknowledged()
+        self.points = 0
+        self.places: set[str] = set()
+        self.found: dict[bytes, Crash] = {}
+
+    def point(self, place: str) -> None:
+        """A task has given up control at this place."""
+        if self.clock.now() > self.until_s:
+            return
+        self.points += 1
+        self.places.add(place)
+        self._keep(place, self.files(), self.acknowledged)
+
+    def around_write(self, before: dict[str, bytes] | None = None) -> dict[str, bytes] | None:
+        """Around a write: the log as it was, with a torn part of what was being written to it."""
+        if self.clock.now() > self.until_s:
+            return None
+        now = dict(self.files())
+        if before is None:
+            return now
+        log, was = now.get(FILES[1], b""), before.get(FILES[1], b"")
+        same = next((i for i, (a, b) in enumerate(zip(was, log, strict=False)) if a != b), len(was))
+        if same < len(log) and len(log) > len(was):
+            cut = int(self.rng.integers(same, len(log)))
+            rest = self.rng.bytes(len(log) - cut) if self.rng.random() < 0.5 else b""
+            self.points += 1
+            self._keep("inside a write", {**before, FILES[1]: log[:cut] + rest}, self.acknowledged)
+        return None
+
+    def files(self) -> dict[str, bytes]:
+        return {name: (self.state / name).read_bytes() for name in FILES if (self.state / name).exists()}
+
+    def _keep(self, place: str, files: dict[str, bytes], acknowledged: Acknowledged) -> None:
+        outside = self.outside
+        changes = [(c.action, c.at_s) for c in outside.world.api.calls if not c.action.startswith("Desc")]
+        digest = hashlib.sha256(repr((changes, outside.on_the_way)).encode())
+        for name, content in sorted(files.items()):
+            digest.update(name.encode() + content)
+        key = digest.digest()
+        if key not in self.found:
+            self.found[key] = Crash(
+                place, self.clock.now(), dict(files), copy.deepcopy(outside), copy.deepcopy(acknowledged)
+            )
+
+
+class _Stepped(Coroutine):
+    """A coroutine that tells each time it gives up control, and where."""
+
+    def __init__(self, inner, told):
+        self.inner, self.told = inner, told
+
+    def send(self, value):
+        try:
+            return self.inner.send(value)
+        finally:
+            self.told(_place(self.inner))
+
+    def throw(self, *error):
+        return self.inner.throw(*error)
+
+    def close(self):
+        self.inner.close()
+
+    def __await__(self):
+        return (yield from self.inner.__await__())
+
+
+def _place(coroutine) -> str:
+    place = f"end of {getattr(coroutine, '__qualname__', '?')}"
+    while coroutine is not None and (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        _, found, name = frame.f_code.co_filename.rpartition(HERE)
+        if found:
+            place = f"{name}:{frame.f_lineno}"
+        coroutine = coroutine.cr_await
+    return place
+
+
+@dataclass
+class Ended:
+    """How a run ended."""
+
+    crashes: Crashes
+    daemon: Daemon
+    log: Log
+    now_s: float
+
+
+def outside_of(scenario: Scenario) -> Outside:
+    """The cloud at the origin."""
+    world = World(start_s=ORIGIN_S, physics=EXACT, faults=scenario.faults, limits=None)
+    place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.running, state=State.RUNNING))
+    place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.stopped))
+    return Outside(world)
+
+
+def policy_of(scenario: Scenario):
+    changes = {"provision": {"launch_template": "web", "maximum": 9}} if scenario.provisions else {}
+    return policy(signal={"kind": "total"}, **changes)
+
+
+def run(
+    scenario: Scenario,
+    outside: Outside,
+    state: Path,
+    *,
+    from_s: float = ORIGIN_S,
+    lost: bool = False,
+    collect_until_s: float = 0.0,
+    seed: int = 0,
+    acknowledged: Acknowledged | None = None,
+) -> Ended:
+    """A daemon on a state directory and a cloud, from a moment to the end of the scenario.
+
+    Args:
+        scenario: What happens.
+        outside: The cloud; calls on their way to it arrive, or are lost.
+        state: The state directory.
+        from_s: When the daemon begins.
+        lost: Whether what is on its way never arrives.
+        collect_until_s: Collect crashes up to this second after the origin.
+        seed: Of where writes are torn.
+        acknowledged: What is in the journal already.
+    """
+    said = acknowledged or Acknowledged()
+    return run_virtual(lambda: _run(scenario, outside, state, from_s, lost, collect_until_s, seed, said))
+
+
+async def _run(scenario, outside, state, from_s, lost, collect_until_s, seed, said) -> Ended:
+    clock = VirtualClock(min(from_s, *(call.due_s for call in outside.on_the_way), from_s))
+    loop = asyncio.get_running_loop()
+    pending, outside.on_the_way = outside.on_the_way, []
+    arriving = [] if lost else [asyncio.create_task(_late(outside, call, clock)) for call in pending]
+    log = Log()
+    crashes = Crashes(state, outside, clock, np.random.default_rng(seed), ORIGIN_S + collect_until_s)
+    await clock.sleep_until(from_s - clock.origin_s)
+    crashes.acknowledged = said
+    journal = open_journal(
+        state, clock.now, lambda text: log.error("journal_recovered", text=text), inline=True
+    )
+    provider = Wire(outside, clock, scenario)
+    source = Demand(clock, steady(*scenario.demand), total=True)
+    setups = [FleetSetup(policy_of(scenario), provider, source, StatusCheckProbe(provider))]
+    watched = Watched(journal, crashes.acknowledged, crashes.around_write)
+    daemon = Daemon(clock, setups, watched, Telemetry(log=log), LoopSettings())
+    loop.call_later(max(ORIGIN_S + scenario.end_s - from_s, 1.0), daemon.stop)
+    if collect_until_s:
+        loop.set_task_factory(
+            lambda loop, coro, **options: asyncio.Task(_Stepped(coro, crashes.point), loop=loop, **options)
+        )
+    await asyncio.create_task(daemon.run())
+    loop.set_task_factory(None)
+    await asyncio.gather(*arriving)
+    await journal.close()
+    return Ended(crashes, daemon, log, clock.now())
+
+
+async def _late(outside: Outside, call: Call, clock) -> None:
+    await clock.sleep_until(clock.monotonic() + max(call.due_s - clock.now(), 0.0))
+    await outside.arrive(call, clock)
+
+
+def restart(scenario: Scenario, crash: Crash, state: Path, *, down_s: float = 1.0, **options) -> Ended:
+    """A new daemon on what is left."""
+    crash.restore(state)
+    return run(
+        scenario,
+        copy.deepcopy(crash.outside),
+        state,
+        from_s=crash.now_s + down_s,
+        acknowledged=copy.deepcopy(crash.acknowledged),
+        **options,
+    )
+
+
+def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path) -> list[str]:
+    """What is wrong in the end; empty where all is as if nothing had happened."""
+    world = ended.crashes.outside.world
+    found = [f"started twice: {ended.crashes.outside.doubles}"] if ended.crashes.outside.doubles else []
+    found += [
+        f"{e}: {f['text']}"
+        for _, e, f in ended.log.lines
+        if e in ("tick_failed", "act_failed", "journal_failed", "journal_recovered")
+    ]
+    views = world.views(ended.now_s)
+    truth = {view.id: view for view in views if view.state is not State.TERMINATED}
+    known = {i: t.phase for i, t in ended.daemon.fleets.all[0].inventory.vms.items()}
+    expected = {
+        i: Phase.IN_SERVICE if v.state is State.RUNNING and v.ready(ended.now_s) else Phase(str(v.state))
+        for i, v in truth.items()
+    }
+    if known != expected:
+        found.append(f"the ledger {known} is not the cloud {expected}")
+    if len(truth) != scenario.vms:
+        found.append(f"{len(truth)} VMs, not {scenario.vms}")
+    if (serving := len(world.serving(ended.now_s))) != scenario.serving:
+        found.append(f"{serving} serve, not {scenario.serving}")
+    if any(view.fleet != "web" for view in views):
+        found.append("a VM without owner")
+    counted = ended.daemon.last_record.fleets[0].provisioned if ended.daemon.last_record else None
+    if counted != len(truth):
+        found.append(f"{counted} VMs counted, there are {len(truth)}")
+    with JournalReader(state) as reader:
+        if reader.open_actions():
+            found.append(f"open: {reader.open_actions()}")
+    if crash is not None:
+        try:
+            crash.acknowledged.require(state)
+        except AssertionError as error:
+            found.append(f"an acknowledged record is lost: {error}")
+    return found

@@ -1,0 +1,110 @@
+"""Killed at each await and within each write of a scenario, and begun again: as if nothing had happened.
+
+A point is one moment at which a task of the daemon gives up control, or a torn write of the journal. Points that
+leave the same files, the same cloud and the same calls on their way are the same crash, and are tried once.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from tests.crash.crashing import Crash, Ended, Scenario, outside_of, problems, restart, run
+
+COLLECT_S = 170
+AT_LEAST = 60
+DEMAND = ((0, 100), (15, 400), (115, 150))
+
+
+def scenario(*faults: Fault, **changes) -> Scenario:
+    values = {"stopped": 3, "running": 1, "demand": DEMAND, "end_s": 290, "vms": 4, "serving": 2}
+    return Scenario(faults=faults, **{**values, **changes})
+
+
+def lost(*actions: str) -> Fault:
+    return Fault(FaultKind.LOST_REPLY, end_s=210, actions=actions)
+
+
+def lag(delay_s: float) -> Fault:
+    return Fault(FaultKind.LISTING_LAG, delay_s=delay_s, end_s=210)
+
+
+def blind(start_s: float, end_s: float) -> Fault:
+    return Fault(FaultKind.API_ERROR, start_s=start_s, end_s=end_s, actions=("DescribeInstances",))
+
+
+SCENARIOS = {
+    "starts and stops, answers lost": scenario(lost("StartInstances", "StopInstances")),
+    "starts and stops, listings lag": scenario(lag(18)),
+    "calls take long": scenario(there_s=7.0, back_s=8.0),
+    "provisions, listings lag": scenario(lag(18), stopped=1, provisions=True),
+    "provisions, answers lost, listings lag": scenario(
+        lost("RunInstances"), lag(10), stopped=1, provisions=True
+    ),
+    "provisions, calls take long, listings lag": scenario(
+        lag(10), stopped=1, provisions=True, there_s=7.0, back_s=8.0
+    ),
+    "no listing at the restart": scenario(blind(22, 55), blind(112, 135), provisions=True),
+}
+
+
+def tried(crash: Crash) -> tuple[bool, ...]:
+    """What is on its way arrives or is lost."""
+    return (False, True) if crash.outside.on_the_way else (False,)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_crash_at_any_point_leaves_nothing_behind(tmp_path, name, record_property) -> None:
+    case = SCENARIOS[name]
+    first = run(case, outside_of(case), tmp_path / "first", collect_until_s=COLLECT_S)
+    assert problems(case, None, first, tmp_path / "first") == []
+    found = {}
+    for number, crash in enumerate(first.crashes.found.values()):
+        # A short rest and a long one in turn: within the lag of a listing, and beyond it.
+        down_s = (1.0, 1.0, 12.0, 45.0)[number % 4]
+        for on_the_way_lost in tried(crash):
+            again = restart(case, crash, tmp_path / "again", down_s=down_s, lost=on_the_way_lost)
+            wrong = problems(case, crash, again, tmp_path / "again")
+            if wrong:
+                found[crash.place, crash.now_s, down_s, on_the_way_lost] = wrong
+    assert found == {}
+    _say(record_property, name, first)
+    assert len(first.crashes.found) >= 40
+
+
+def test_a_crash_at_any_point_of_the_recovery_from_a_crash(tmp_path, record_property) -> None:
+    """Killed in the middle of starts and provisions, and again at each point of the next daemon's first ticks."""
+    case = scenario(lag(10), stopped=1, provisions=True)
+    first = run(case, outside_of(case), tmp_path / "first", collect_until_s=25)
+    middle = next(c for c in reversed(first.crashes.found.values()) if c.outside.on_the_way)
+    second = restart(case, middle, tmp_path / "second", collect_until_s=75)
+    assert problems(case, middle, second, tmp_path / "second") == []
+    found = {}
+    for crash in second.crashes.found.values():
+        for on_the_way_lost in tried(crash):
+            third = restart(case, crash, tmp_path / "third", lost=on_the_way_lost)
+            wrong = problems(case, crash, third, tmp_path / "third")
+            if wrong:
+                found[crash.place, crash.now_s, on_the_way_lost] = wrong
+    assert found == {}
+    _say(record_property, "the recovery", second)
+    assert len(second.crashes.found) >= 10
+
+
+def test_there_are_enough_distinct_points(tmp_path, record_property) -> None:
+    """Of one scenario alone: points that differ in time or in place of the code, or in what they leave."""
+    case = SCENARIOS["provisions, listings lag"]
+    first = run(case, outside_of(case), tmp_path / "first", collect_until_s=COLLECT_S)
+    _say(record_property, "points", first)
+    assert first.crashes.points >= 5 * AT_LEAST
+    remains = set(first.crashes.found)
+    other = SCENARIOS["calls take long"]
+    remains |= set(run(other, outside_of(other), tmp_path / "other", collect_until_s=COLLECT_S).crashes.found)
+    assert len(remains) >= AT_LEAST
+
+
+def _say(record_property, name: str, ended: Ended) -> None:
+    crashes = ended.crashes
+    text = f"{crashes.points} points at {len(crashes.places)} places, {len(crashes.found)} distinct crashes"
+    record_property(name, text)
+    print(f"{name}: {text}")
