@@ -1,5 +1,6 @@
 """deploy/install.sh, run: into a folder of its own, again, after a change, and where it must refuse."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -17,8 +18,6 @@ ROOT = Path(autoscaler.__file__).parents[1]
 SHIPPED = ("autoscaler", "policies", "deploy", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
 NOBODY = 65534
 
-pytestmark = pytest.mark.xdist_group("install")
-
 POLICY = """\
 fleet: api
 signal: {kind: throughput, source: scrape, scrape: {url: "http://{address}:8080/metrics", metric: requests_total, type: counter}}
@@ -28,10 +27,10 @@ reactive: {}
 """
 
 
-def install(checkout, *arguments, **process):
+def install(checkout, *arguments, within_s=115, **process):
     return subprocess.run(
         [checkout / "deploy" / "install.sh", *arguments],
-        env=environment(), capture_output=True, text=True, timeout=115, check=False, **process,
+        env=environment(), capture_output=True, text=True, timeout=within_s, check=False, **process,
     )  # fmt: skip
 
 
@@ -50,12 +49,14 @@ class Place:
 
     def __init__(self, folder):
         self.checkout, self.root = folder / "checkout", folder / "root"
-        self.checkout.mkdir()
-        for name in SHIPPED:
-            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, self.checkout / name)
         self.command = self.root / "usr/local/bin/autoscaler"
         self.etc = self.root / "etc/autoscaler"
         self.code = self.root / "opt/autoscaler"
+
+    def check_out(self):
+        self.checkout.mkdir(parents=True)
+        for name in SHIPPED:
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, self.checkout / name)
 
     def install(self, *arguments):
         return install(self.checkout, "--root", self.root, "--link-venv", sys.prefix, *arguments)
@@ -74,10 +75,28 @@ class Place:
 
 @pytest.fixture(name="place", scope="module")
 def _place(tmp_path_factory):
-    place = Place(tmp_path_factory.mktemp("install"))
-    place.first = place.install()
-    assert place.first.returncode == 0, place.first.stdout + place.first.stderr
+    """A first installation, one for all test processes; tests only look at it."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "installed"
+    place, said = Place(folder), folder / "said.txt"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            place.check_out()
+            result = place.install()
+            assert result.returncode == 0, result.stdout + result.stderr
+            said.write_text(result.stdout + result.stderr)
+    place.said = said.read_text()
     return place
+
+
+@pytest.fixture(name="own")
+def _own(place, tmp_path):
+    """A copy that a test may change. The code's own paths still lead to the first until it is installed again."""
+    shutil.copytree(place.checkout, tmp_path / "checkout")
+    shutil.copytree(place.root, tmp_path / "root", symlinks=True)
+    return Place(tmp_path)
 
 
 def test_what_is_installed_runs_and_is_its_own(place):
@@ -90,8 +109,7 @@ def test_what_is_installed_runs_and_is_its_own(place):
 
 
 def test_a_new_installation_says_what_comes_next(place):
-    assert "next: write a policy to /etc/autoscaler/policies" in place.first.stdout
-    assert place.first.stderr == ""
+    assert "next: write a policy to /etc/autoscaler/policies" in place.said
 
 
 def test_the_command_takes_the_settings_of_the_machine(place):
@@ -117,17 +135,8 @@ def test_again_with_nothing_new_changes_nothing(place):
     assert place.files() == before
 
 
-@pytest.fixture(name="edited")
-def _edited(place, tmp_path):
-    """The place, whose settings and policies a test may change."""
-    shutil.copytree(place.etc, tmp_path / "etc")
-    yield place
-    shutil.rmtree(place.etc)
-    shutil.copytree(tmp_path / "etc", place.etc)
-
-
-def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(edited):
-    place = edited
+def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(own):
+    place = own
     first = (place.code / "current").readlink()
     (place.etc / "policies/api.yaml").write_text(POLICY)
     (place.etc / "autoscaler.toml").write_text('aws_region = "eu-central-1"\n')
@@ -162,7 +171,8 @@ def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(edited):
     assert (place.code / "current").readlink() == second
 
 
-def test_a_release_that_was_cut_off_is_built_again(place):
+def test_a_release_that_was_cut_off_is_built_again(own):
+    place = own
     current = place.code / "current"
     (current / ".complete").unlink()
     (current / "bin/autoscaler").unlink()
@@ -250,11 +260,13 @@ def test_the_script_is_clean_for_shellcheck():
     assert (result.returncode, result.stdout) == (0, "")
 
 
+@pytest.mark.timeout(300)
 def test_locked_packages_are_downloaded_and_installed(tmp_path):
     """As on a new VM, with nothing linked; needs a package index, so only where everything is there."""
     require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
     place = Place(tmp_path)
-    result = install(place.checkout, "--root", place.root)
+    place.check_out()
+    result = install(place.checkout, "--root", place.root, within_s=280)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not list(place.code.glob("current/lib/python*/site-packages/linked.pth"))
     assert run(place.command, "version").returncode == 0
