@@ -39,6 +39,7 @@ class Recorder:
         self._telemetry = telemetry
         self._wait_s = wait_s
         self._hung: set[asyncio.Future[Any]] = set()
+        self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
 
     async def tick(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
@@ -58,14 +59,18 @@ class Recorder:
             intents.clear()
             return ()
         await self._settle_too_late(record.at_s)
+        await self._settle_unsettled()
         return ids
 
     async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Settle an action; where that fails, it stays open until the next run."""
+        """Settle an action; where that fails, it is settled after a later tick that can be written."""
         try:
             await self._write(lambda: self._journal.record_outcomes(action_id, at_s, outcomes), self._wait_s)
         except JournalError as error:
             self._failed(str(error))
+            # A write that hangs may still arrive, and an action is settled once.
+            if not self._hung:
+                self._unsettled[action_id] = at_s, tuple(outcomes)
 
     async def note(self, notes: Sequence[Note], at_s: float) -> None:
         """Log and record what happened; all of them together wait no longer than one write may."""
@@ -147,6 +152,11 @@ class Recorder:
                     Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in intent.vm_ids or ("",)
                 ]
                 await self.outcomes(action_id, at_s, outcomes)
+
+    async def _settle_unsettled(self) -> None:
+        waiting, self._unsettled = self._unsettled, {}
+        for action_id, (at_s, outcomes) in waiting.items():
+            await self.outcomes(action_id, at_s, outcomes)
 
     def _failed(self, text: str) -> None:
         self._telemetry.journal_errors.inc()

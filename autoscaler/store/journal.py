@@ -245,7 +245,7 @@ class SqliteJournal:
             )
             if settled.rowcount != 1 and 0 < action_id <= self._carried_up_to:
                 text = f"outcome of action {action_id}, whose intent is in the journal that was set aside: {_brief(outcomes)}"
-                self._write_event(at_s, "outcome_without_intent", "", text)
+                self._write_event(at_s, recovery.EVENT, "", text)
                 return
             if settled.rowcount != 1:
                 raise InvariantError(
