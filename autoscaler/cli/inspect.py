@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,20 +102,15 @@ def _show(found: dict[str, Any]) -> None:
             f"{fleet['cost_total']:,.2f}",
         )
     console.print(table)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     for fleet in found["fleets"]:
         if fleet["decision"]:
-            console.print(
-                f"{fleet['fleet']}: {fleet['decision']['sentence']}", highlight=False, soft_wrap=True
-            )
-        if fleet["source_error"]:
-            console.print(
-                f"{fleet['fleet']}: metrics: {fleet['source_error']}",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"{fleet['fleet']}: {fleet['decision']['sentence']}")
+        for what, error in (("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])):
+            if error:
+                say(f"{fleet['fleet']}: {what}: {error}", style="yellow")
     for problem in found["problems"]:
-        console.print(f"unhealthy: {problem}", style="red", highlight=False, soft_wrap=True)
+        say(f"unhealthy: {problem}", style="red")
 
 
 def explain(

@@ -86,16 +86,25 @@ class Reason(IntEnum):
     STABILISATION = 8
     """A higher wish within the stabilisation window delays scale-in."""
     DATA_ABSENT = 9
+    """No reading came, so nothing is stopped."""
     DATA_STALE = 10
+    """All readings are older than the policy allows, so nothing is stopped."""
     DATA_INVALID = 11
+    """No reading is a possible value, so nothing is stopped."""
     LOW_COVERAGE = 12
     """Too few of the VMs in service reported for a scale-in."""
     COOLDOWN_OUT = 13
+    """The pause after the last scale-out is not over."""
     COOLDOWN_IN = 14
+    """The pause before a scale-in is not over."""
     MINIMUM = 15
+    """The operator's minimum."""
     MAXIMUM = 16
+    """The operator's maximum."""
     RATE_LIMIT_OUT = 17
+    """As many VMs were started as the period allows."""
     RATE_LIMIT_IN = 18
+    """As many VMs were stopped as the period allows."""
     MINIMUM_ON_TIME = 19
     """VMs in service have not been on for their minimum time, or are protected."""
     WARM_POOL_EMPTY = 20

@@ -51,6 +51,7 @@ class Fleet:
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
         self.source_error = ""
+        self.listing_error = ""
         self.evaluated_at_s: float | None = None
 
     def begin_anew(self) -> None:
@@ -79,6 +80,7 @@ class Fleet:
         self.new_vms = before.new_vms
         self.start_times_s = before.start_times_s
         self.source_error = before.source_error
+        self.listing_error = before.listing_error
         self.evaluated_at_s = before.evaluated_at_s
         if self.policy.act == before.policy.act:
             patience = self.inventory.patience

@@ -209,15 +209,17 @@ class Daemon:
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
         notes: list[Note] = []
+        # Acting fleets and fleets in shadow share one listing, and so one failure of it.
+        for error in {listing.error for listing in seen.listings.values() if not listing.complete}:
+            self.telemetry.listing_errors.inc()
+            self.telemetry.log.warning("listing_failed", text=error)
         for key, listing in seen.listings.items():
-            if not listing.complete:
-                self.telemetry.listing_errors.inc()
-                self.telemetry.log.warning("listing_failed", text=listing.error)
             by_fleet: dict[str, list[Vm]] = {}
             for vm in listing.vms:
                 by_fleet.setdefault(vm.fleet, []).append(vm)
             for fleet in self.fleets.all:
                 if id(fleet.provider) == key:
+                    fleet.listing_error = "" if listing.complete else listing.error
                     notes += fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}

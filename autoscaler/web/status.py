@@ -56,6 +56,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),
         "source_error": fleet.source_error,
+        "listing_error": fleet.listing_error,
         "decision": row_json(row) if row else None,
     }
     return shown

@@ -1,5 +1,6 @@
 """`run`, `status` and `explain` as processes, against an embedded cloud behind its EC2 endpoint."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_signal_ends_the_daemon_and_leaves_the_vms(number, tmp_path):
     assert "StopInstances" not in calls["accepted"]
 
 
-def test_an_endpoint_that_is_down_is_said_and_the_daemon_ticks_on(free_port, tmp_path):
+def test_an_endpoint_that_is_down_is_said_and_the_daemon_ticks_on(free_port, tmp_path, invoke):
     write_policies(tmp_path / "policies")
     settings = daemon_settings(f"http://127.0.0.1:{free_port}", tmp_path / "state")
     with Program("run", cwd=tmp_path, **settings) as program:
@@ -160,7 +161,11 @@ def test_an_endpoint_that_is_down_is_said_and_the_daemon_ticks_on(free_port, tmp
         until(lambda: ticks() > first)
         status = strict_json(get(f"{url}/api/v1/status")[1])
         metrics = get(f"{url}/metrics")[1]
+        shown = invoke("status", "--url", url)
         assert program.end(TERMINATE) == 0
+    # Where the tick is shorter than the client's own patience, it says that no answer came in time.
+    assert all(re.search("cannot reach|no answer", fleet["listing_error"]) for fleet in status["fleets"])
+    assert re.search("api: list of VMs: .*(cannot reach|no answer)", shown.stdout)
     assert {fleet["decision"]["start"] for fleet in status["fleets"]} == {0}
     assert float(metrics.partition("\nautoscaler_listing_errors_total ")[2].split()[0]) >= 2
 
