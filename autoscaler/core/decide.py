@@ -52,16 +52,17 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
         VMs in service below `desired`.
     """
     lanes = len(params.series)
-    reason = np.zeros((len(CHAIN), lanes), np.int64)
-    value = np.zeros((len(CHAIN), lanes), np.int64)
+    reason = np.empty((len(CHAIN), lanes), np.int64)
+    value = np.empty((len(CHAIN), lanes), np.int64)
     wish = np.zeros(lanes, np.int64)
     for stage, function in CHAIN.items():
         wish, reason[stage] = function(params, state, snapshot, outlook, wish)
         value[stage] = wish
 
     desired = value[Stage.ON_TIME]
-    need = np.maximum(desired - sizing.ordered(snapshot), 0)
-    start, provision = guards.split(params, snapshot, need)
+    now = sizing.ordered(snapshot)
+    start = np.minimum(np.maximum(desired - now, 0), snapshot.stopped)
+    provision = np.maximum(value[Stage.SUPPLY] - now - start, 0)
     stop = np.minimum(np.maximum(snapshot.in_service - desired, 0), snapshot.stoppable)
     _remember(state, snapshot, start + provision, stop)
     return Decision(

@@ -37,7 +37,7 @@ def stabilisation(
         state.wishes,
         state.wish_bucket,
         tick=snapshot.tick,
-        window_ticks=params.stabilisation_ticks,
+        grid=state.wish_grid,
         value=wish,
         known=has_data(params, snapshot),
     )
@@ -122,19 +122,13 @@ def supply(
     del state, outlook
     now = ordered(snapshot)
     need = np.maximum(wish - now, 0)
-    start, provision = split(params, snapshot, need)
-    missing = start + provision < need
-    why = np.where(provision > 0, int(Reason.PROVISION), 0)
-    why = np.where(missing, int(Reason.WARM_POOL_EMPTY), why)
-    return np.where(need > 0, now + start + provision, wish), why
-
-
-def split(params: LaneParams, snapshot: Snapshot, need: Int) -> tuple[Int, Int]:
-    """How many of the needed VMs come from the warm pool and how many from nothing: int64 (L,) each."""
     start = np.minimum(need, snapshot.stopped)
     room = np.maximum(params.max_provisioned - snapshot.provisioned, 0)
     provision = np.where(params.provision, np.minimum(need - start, room), 0)
-    return start, provision
+    given = start + provision
+    why = np.where(provision > 0, int(Reason.PROVISION), 0)
+    why = np.where(given < need, int(Reason.WARM_POOL_EMPTY), why)
+    return np.where(need > 0, now + given, wish), why
 
 
 def _raise_to(wish: Int, floor: Int, reason: Reason) -> tuple[Int, Int]:

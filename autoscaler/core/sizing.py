@@ -15,6 +15,7 @@ from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Reason, 
 
 _ROUNDING = 1e-9
 _MOST_VMS = 1e9
+_NO_RULE = -(2**40)
 
 
 def vms_for(work_per_s: Float, vm_capacity: Float) -> Int:
@@ -66,10 +67,9 @@ def steps(
     matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
     share = params.step_share * now
     by_share = np.where(share >= 0, np.ceil(share - _ROUNDING), np.minimum(np.ceil(share), -1.0))
-    change = np.where(matches, params.step_vms + by_share.astype(np.int64), 0)
     # The strongest matching rule in the safe direction: the highest change among those that match.
-    best = np.maximum.reduce(np.where(matches, change, np.iinfo(np.int64).min), axis=0, initial=-(2**40))
-    moved = known & (best > -(2**40))
+    best = np.maximum.reduce(np.where(matches, params.step_vms + by_share.astype(np.int64), _NO_RULE), axis=0)
+    moved = known & (best > _NO_RULE)
     proposal = np.where(moved, np.maximum(now + best, 0), now)
     return _propose(wish, proposal, np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)), known)
 
@@ -95,8 +95,9 @@ def cover(
     until a stopped VM could be had back, go down to that; in between stay.
     """
     del state
-    at_lead = _read(outlook.at_lead, params)
-    peak = _read(outlook.peak, params)
+    cell = params.cover_quantile * outlook.at_lead.shape[1] + params.series
+    at_lead = outlook.at_lead.ravel().take(cell)
+    peak = outlook.peak.ravel().take(cell)
     known = params.cover & (snapshot.freshness == Freshness.FRESH) & ~np.isnan(at_lead)
     low = vms_for(at_lead, params.vm_capacity)
     high = np.maximum(vms_for(peak, params.vm_capacity), low)
@@ -104,11 +105,6 @@ def cover(
     proposal = np.minimum(np.maximum(now, low), high)
     why = np.where(low >= now, int(Reason.FORECAST_COVER), int(Reason.FORECAST_KEEP))
     return _propose(wish, proposal, why, known)
-
-
-def _read(quantiles: Float, params: LaneParams) -> Float:
-    flat: Float = quantiles.ravel().take(params.cover_quantile * quantiles.shape[1] + params.series)
-    return flat
 
 
 def _propose(wish: Int, proposal: Int, why: Int, known: Bool) -> tuple[Int, Int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from autoscaler.core import windows
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import Float, Int
+from autoscaler.core.types import Float, Int, SmallInt
 
 _VERSION = 1
 _LONG_AGO_S = -1e18
@@ -19,8 +19,10 @@ class LaneState:
     """Attributes, all over L lanes.
 
     Attributes:
-        wishes: int64 (SLOTS, L) and wish_bucket: int64 (L,), rolling maximum of wishes (stabilisation).
-        peaks: int64 (SLOTS, L) and peak_bucket: int64 (L,), rolling maximum of desired (warm pool).
+        wishes: int32 (SLOTS, L) and wish_bucket: int64 (L,), rolling maximum of wishes (stabilisation).
+        peaks: int32 (SLOTS, L) and peak_bucket: int64 (L,), rolling maximum of desired (warm pool).
+        wish_grid, peak_grid: int64 (2, L), how those windows are cut; from the parameters, kept here because
+            they are needed every tick.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
@@ -28,10 +30,12 @@ class LaneState:
         refilled_s: float64 (L,), when the tokens were last refilled.
     """
 
-    wishes: Int
+    wishes: SmallInt
     wish_bucket: Int
-    peaks: Int
+    peaks: SmallInt
     peak_bucket: Int
+    wish_grid: Int
+    peak_grid: Int
     last_out_s: Float
     last_in_s: Float
     last_starting_s: Float
@@ -50,6 +54,8 @@ class LaneState:
             wish_bucket=wish_bucket,
             peaks=peaks,
             peak_bucket=peak_bucket,
+            wish_grid=windows.grid(params.stabilisation_ticks),
+            peak_grid=windows.grid(params.warm_memory_ticks),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
             last_starting_s=np.full(lanes, _LONG_AGO_S),
@@ -94,12 +100,12 @@ class LaneState:
         new.tokens_in = np.minimum(new.tokens_in, after.rate_in_vms)
         return new
 
-    def dump(self) -> dict[str, Float | Int | int]:
+    def dump(self) -> dict[str, Float | Int | SmallInt | int]:
         """All fields and a version, for `restore`."""
         return {"version": _VERSION} | {f.name: getattr(self, f.name).copy() for f in fields(self)}
 
     @classmethod
-    def restore(cls, dumped: dict[str, Float | Int | int]) -> LaneState:
+    def restore(cls, dumped: dict[str, Float | Int | SmallInt | int]) -> LaneState:
         """The state that was dumped.
 
         Raises:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Float: TypeAlias = NDArray[np.float64]
 Int: TypeAlias = NDArray[np.int64]
+SmallInt: TypeAlias = NDArray[np.int32]
 Bool: TypeAlias = NDArray[np.bool_]
 
 QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)

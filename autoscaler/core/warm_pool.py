@@ -28,7 +28,7 @@ def warm_target(params: LaneParams, state: LaneState, snapshot: Snapshot, desire
         state.peaks,
         state.peak_bucket,
         tick=snapshot.tick,
-        window_ticks=params.warm_memory_ticks,
+        grid=state.peak_grid,
         value=desired,
         known=np.ones_like(desired, dtype=np.bool_),
     )

@@ -9,35 +9,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.types import Bool, Int
+from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
 _NEVER = np.int64(-(2**62))
 
 
-def empty(lanes: int) -> tuple[Int, Int]:
-    """A ring of values, int64 (SLOTS, lanes), and the current bucket of each lane, int64 (lanes,)."""
-    return np.zeros((SLOTS, lanes), np.int64), np.full(lanes, _NEVER, np.int64)
+def empty(lanes: int) -> tuple[SmallInt, Int]:
+    """A ring of values, int32 (SLOTS, lanes), and the current bucket of each lane, int64 (lanes,).
+
+    The ring is the largest thing that a decision reads, so it is kept as narrow as a count of VMs allows.
+    """
+    return np.zeros((SLOTS, lanes), np.int32), np.full(lanes, _NEVER, np.int64)
 
 
-def push_and_max(ring: Int, bucket: Int, *, tick: int, window_ticks: Int, value: Int, known: Bool) -> Int:
+def grid(window_ticks: Int) -> Int:
+    """How windows are cut: ticks per bucket and number of buckets of each lane, int64 (2, L).
+
+    Args:
+        window_ticks: int64 (L,), window lengths; 0 and 1 mean this tick only.
+    """
+    length = np.maximum(window_ticks, 1)
+    long = length > SLOTS
+    per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
+    return np.stack([per_bucket, np.where(long, -(-length // per_bucket) + 1, length)])
+
+
+def push_and_max(ring: SmallInt, bucket: Int, *, tick: int, grid: Int, value: Int, known: Bool) -> Int:
     """Note `value` where `known`, and return the highest value noted within the window up to now.
 
     A lane uses the first `buckets` slots of its column as a ring; a slot is emptied when time reaches it, so
     that the maximum of the whole column is the maximum of the window.
 
     Args:
-        ring: int64 (SLOTS, L), updated in place.
+        ring: int32 (SLOTS, L), updated in place.
         bucket: int64 (L,), number of the bucket of the last call, updated in place.
         tick: Now, on the absolute grid; may skip forward, not back.
-        window_ticks: int64 (L,), window length; 0 and 1 mean this tick only.
-        value: int64 (L,), non-negative.
+        grid: int64 (2, L), from `grid`.
+        value: int64 (L,), non-negative, at most a thousand million.
         known: bool (L,), where there is a value to note.
 
     Returns:
         int64 (L,), 0 where nothing was noted within the window.
     """
-    per_bucket, buckets = _layout(window_ticks)
+    per_bucket, buckets = grid
     current = tick // per_bucket
     passed = current - bucket
     slot = current % buckets
@@ -47,13 +62,13 @@ def push_and_max(ring: Int, bucket: Int, *, tick: int, window_ticks: Int, value:
     held = np.where(passed > 0, 0, flat.take(at))
     flat[at] = np.where(known, np.maximum(held, value), held)
     bucket[:] = current
-    highest: Int = np.maximum.reduce(ring, axis=0)
-    return highest
+    highest: SmallInt = np.maximum.reduce(ring, axis=0)
+    return highest.astype(np.int64)
 
 
 def carried_over(
-    ring: Int, bucket: Int, *, columns: Int, before_ticks: Int, after_ticks: Int
-) -> tuple[Int, Int]:
+    ring: SmallInt, bucket: Int, *, columns: Int, before_ticks: Int, after_ticks: Int
+) -> tuple[SmallInt, Int]:
     """Ring and buckets for other lanes, each of which may have been a lane of these.
 
     A lane whose window keeps its length goes on as if nothing had happened. One whose window changes keeps
@@ -67,11 +82,11 @@ def carried_over(
         after_ticks: int64 (N,), those of the other lanes.
 
     Returns:
-        int64 (SLOTS, N) and int64 (N,).
+        int32 (SLOTS, N) and int64 (N,).
     """
     new_ring, new_bucket = empty(len(columns))
-    per_bucket, _ = _layout(before_ticks)
-    new_per_bucket, new_buckets = _layout(after_ticks)
+    per_bucket, _ = grid(before_ticks)
+    new_per_bucket, new_buckets = grid(after_ticks)
     for lane in np.flatnonzero(columns >= 0):
         was = columns[lane]
         if before_ticks[was] == after_ticks[lane]:
@@ -82,15 +97,7 @@ def carried_over(
     return new_ring, new_bucket
 
 
-def _layout(window_ticks: Int) -> tuple[Int, Int]:
-    """Ticks per bucket and number of buckets of each lane's window."""
-    length = np.maximum(window_ticks, 1)
-    long = length > SLOTS
-    per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
-    return per_bucket, np.where(long, -(-length // per_bucket) + 1, length)
-
-
-def _empty_skipped(ring: Int, buckets: Int, slot: Int, passed: Int) -> None:
+def _empty_skipped(ring: SmallInt, buckets: Int, slot: Int, passed: Int) -> None:
     """Empty the slots of buckets that passed without a call; the current one is the caller's."""
     age = (slot - np.arange(SLOTS)[:, np.newaxis]) % buckets
     ring[(age < passed) & (age > 0)] = 0

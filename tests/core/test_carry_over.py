@@ -132,7 +132,12 @@ def test_a_window_that_changes_keeps_its_highest_value_for_the_new_window_at_lea
 
     def push(ring, bucket, window, tick, value):
         return windows.push_and_max(
-            ring, bucket, tick=tick, window_ticks=window, value=np.array([value]), known=np.array([True])
+            ring,
+            bucket,
+            tick=tick,
+            grid=windows.grid(window),
+            value=np.array([value]),
+            known=np.array([True]),
         )[0]
 
     for tick in range(1_000, 1_000 + before):

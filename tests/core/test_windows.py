@@ -26,7 +26,7 @@ def test_it_is_the_maximum_of_at_least_the_window_and_at_most_a_bucket_more(leng
             ring,
             bucket,
             tick=tick,
-            window_ticks=window,
+            grid=windows.grid(window),
             value=np.full(4, value),
             known=np.full(4, known),
         )
