@@ -45,8 +45,8 @@ def reactive(
     demand = snapshot.demand * np.where(snapshot.censored, params.censored_growth, 1.0)
     need = vms_for(demand * (1.0 + params.headroom), params.vm_capacity)
     now = ordered(snapshot)
-    least = vms_for(demand * (1.0 + 0.5 * params.headroom), params.vm_capacity)
-    held = (np.abs(need - now) <= params.tolerance * now) & (need != now) & (least <= now)
+    half_left = demand * (1.0 + 0.5 * params.headroom) <= (now + _ROUNDING) * params.vm_capacity
+    held = (np.abs(need - now) <= params.tolerance * now) & (need != now) & half_left
     why = np.where(snapshot.censored, int(Reason.CENSORED), int(Reason.DEMAND))
     return _propose(wish, np.where(held, now, need), np.where(held, int(Reason.TOLERANCE), why), known)
 
@@ -66,7 +66,8 @@ def steps(
     utilisation = np.where(known, snapshot.demand / np.maximum(now * params.vm_capacity, 1e-300), np.nan)
     matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
     share = params.step_share * now
-    by_share = np.where(share >= 0, np.ceil(share - _ROUNDING), np.minimum(np.ceil(share), -1.0))
+    rounded = np.ceil(share - _ROUNDING)
+    by_share = np.where(share < 0, np.minimum(rounded, -1.0), rounded)
     # The strongest matching rule in the safe direction: the highest change among those that match.
     best = np.maximum.reduce(np.where(matches, params.step_vms + by_share.astype(np.int64), _NO_RULE), axis=0)
     moved = known & (best > _NO_RULE)
@@ -82,7 +83,7 @@ def schedule(
     if not len(params.window_floor):
         return wish, np.zeros_like(wish)
     active = (params.window_start_s <= snapshot.now_s) & (snapshot.now_s < params.window_end_s)
-    floor = np.maximum.reduce(np.where(active, params.window_floor, 0), axis=0, initial=0)
+    floor = np.maximum.reduce(active * params.window_floor, axis=0)
     return _propose(wish, floor, np.full_like(wish, int(Reason.SCHEDULE)), params.schedule & (floor > 0))
 
 

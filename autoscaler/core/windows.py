@@ -59,8 +59,8 @@ def push_and_max(ring: SmallInt, bucket: Int, *, tick: int, grid: Int, value: In
     if passed.max(initial=0) > 1:
         _empty_skipped(ring, buckets, slot, passed)
     flat, at = ring.ravel(), slot * ring.shape[1] + np.arange(ring.shape[1])
-    held = np.where(passed > 0, 0, flat.take(at))
-    flat[at] = np.where(known, np.maximum(held, value), held)
+    held = flat.take(at) * (passed <= 0)
+    flat[at] = np.maximum(held, value * known)
     bucket[:] = current
     highest: SmallInt = np.maximum.reduce(ring, axis=0)
     return highest.astype(np.int64)
