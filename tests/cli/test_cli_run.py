@@ -142,7 +142,8 @@ def test_a_signal_ends_the_daemon_and_leaves_the_vms(number, tmp_path):
         counts = strict_json(get(f"{url}/_world/state?fleet=web")[1])["counts"]
         calls = strict_json(get(f"{url}/_world/calls")[1])
     assert events[0] == "daemon_started" or "listening" in events[:2]
-    assert events[-1] == "daemon_stopping"
+    # The tick under way, if there is one, is finished; no other follows.
+    assert events[events.index("daemon_stopping") :].count("tick") <= 1
     assert counts["running"] + counts["pending"] == 3
     assert "StopInstances" not in calls["accepted"]
 
