@@ -11,7 +11,7 @@ from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Readings, Samples, Snapshot
+from autoscaler.core.types import NO_CEILING, Readings, Samples, Snapshot
 from benchmarks.calibration import Result, kernel_s, percentiles_ms
 
 LANES, VMS, TICK_S = 1000, 10_000, 10.0
@@ -99,6 +99,8 @@ def run() -> list[Result]:
             freshness=samples.freshness, coverage=samples.coverage, censored=samples.censored,
             in_service=in_service, starting=zeros, draining=zeros, stopping=zeros, stopped=in_service,
             provisioned=in_service * 2, stoppable=in_service, listed=np.ones(LANES, np.bool_),
+            may_start=np.ones(LANES, np.bool_), may_provision=np.ones(LANES, np.bool_),
+            may_stop=np.ones(LANES, np.bool_), floor=zeros, ceiling=np.full(LANES, NO_CEILING),
         )  # fmt: skip
         decide(lane_params, lane_state, view, shared["outlook"])
 

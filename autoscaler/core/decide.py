@@ -30,6 +30,7 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.BOUNDS: guards.bounds,
     Stage.RATE: guards.rate,
     Stage.ON_TIME: guards.on_time,
+    Stage.PAUSE: guards.pause,
     Stage.SUPPLY: guards.supply,
 }
 """Every stage in order, the same objects live and simulated."""
@@ -49,7 +50,7 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
 
     Returns:
         The decision with one reason per stage. Starting VMs are never stopped, and `stop` never brings the
-        VMs in service below `desired`.
+        VMs in service below `desired`. What an operator has paused is zero.
     """
     lanes = len(params.series)
     reason = np.empty((len(CHAIN), lanes), np.int64)
@@ -59,10 +60,9 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
         wish, reason[stage] = function(params, state, snapshot, outlook, wish)
         value[stage] = wish
 
-    desired = value[Stage.ON_TIME]
-    now = sizing.ordered(snapshot)
-    start = np.minimum(np.maximum(desired - now, 0), snapshot.stopped)
-    provision = np.maximum(value[Stage.SUPPLY] - now - start, 0)
+    desired = value[Stage.PAUSE]
+    start = guards.startable(snapshot, desired)
+    provision = np.maximum(value[Stage.SUPPLY] - sizing.ordered(snapshot) - start, 0)
     stop = np.minimum(np.maximum(snapshot.in_service - desired, 0), snapshot.stoppable)
     _remember(state, snapshot, start + provision, stop)
     return Decision(

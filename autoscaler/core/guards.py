@@ -14,7 +14,7 @@ from autoscaler.core import windows
 from autoscaler.core.params import LaneParams
 from autoscaler.core.sizing import ordered
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Bool, Freshness, Int, Outlook, Reason, Snapshot
+from autoscaler.core.types import NO_CEILING, Bool, Freshness, Int, Outlook, Reason, Snapshot
 
 _REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
 _REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
@@ -74,12 +74,22 @@ def cooldown(
 def bounds(
     params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
 ) -> tuple[Int, Int]:
-    """The operator's minimum and maximum."""
-    del state, snapshot, outlook
-    why = np.where(
-        wish < params.minimum, int(Reason.MINIMUM), np.where(wish > params.maximum, int(Reason.MAXIMUM), 0)
-    )
-    return np.minimum(np.maximum(wish, params.minimum), params.maximum), why
+    """The policy's minimum and maximum, or what an operator has put in their place.
+
+    An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
+    """
+    del state, outlook
+    capped = snapshot.ceiling < NO_CEILING
+    most = np.where(capped, snapshot.ceiling, params.maximum)
+    bounded = np.maximum(wish, np.maximum(params.minimum, snapshot.floor))
+    bounded = np.minimum(bounded, np.maximum(most, snapshot.floor))
+    raised = bounded > wish
+    by_floor = (snapshot.floor > most) | (raised & (snapshot.floor > params.minimum))
+    by_ceiling = capped & (~raised | (params.minimum > snapshot.ceiling))
+    why = np.where(raised, int(Reason.MINIMUM), int(Reason.MAXIMUM))
+    why = np.where(by_ceiling, int(Reason.OVERRIDE_CEILING), why)
+    why = np.where(by_floor, int(Reason.OVERRIDE_FLOOR), why)
+    return bounded, np.where(bounded != wish, why, 0)
 
 
 def rate(
@@ -115,6 +125,21 @@ def on_time(
     return _raise_to(wish, np.minimum(kept, ordered(snapshot)), Reason.MINIMUM_ON_TIME)
 
 
+def pause(
+    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
+) -> tuple[Int, Int]:
+    """What an operator has paused does not happen.
+
+    Where only one of starting and provisioning is paused the wish stays: the other may still serve it.
+    """
+    del params, state, outlook
+    now = ordered(snapshot)
+    kept = ~snapshot.may_stop & (wish < now)
+    closed = ~(snapshot.may_start | snapshot.may_provision) & (wish > now)
+    why = np.where(kept, int(Reason.PAUSED_STOP), np.where(closed, int(Reason.PAUSED_START), 0))
+    return np.where(kept | closed, now, wish), why
+
+
 def supply(
     params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
 ) -> tuple[Int, Int]:
@@ -122,13 +147,25 @@ def supply(
     del state, outlook
     now = ordered(snapshot)
     need = np.maximum(wish - now, 0)
-    start = np.minimum(need, snapshot.stopped)
+    start = startable(snapshot, wish)
     room = np.maximum(params.max_provisioned - snapshot.provisioned, 0)
-    provision = np.where(params.provision, np.minimum(need - start, room), 0)
+    provision = np.where(params.provision & snapshot.may_provision, np.minimum(need - start, room), 0)
     given = start + provision
     why = np.where(provision > 0, int(Reason.PROVISION), 0)
-    why = np.where(given < need, int(Reason.WARM_POOL_EMPTY), why)
-    return np.where(need > 0, now + given, wish), why
+    short = given < need
+    why = np.where(short, int(Reason.WARM_POOL_EMPTY), why)
+    why = np.where(
+        short & params.provision & (room > 0) & ~snapshot.may_provision, int(Reason.PAUSED_PROVISION), why
+    )
+    paused = ~snapshot.may_start & (need > 0) & (snapshot.stopped > 0)
+    return np.where(need > 0, now + given, wish), np.where(paused, int(Reason.PAUSED_START), why)
+
+
+def startable(snapshot: Snapshot, wish: Int) -> Int:
+    """Stopped VMs to start for this wish: int64 (L,)."""
+    need = np.maximum(wish - ordered(snapshot), 0)
+    start: Int = np.minimum(need, snapshot.stopped) * snapshot.may_start
+    return start
 
 
 def _raise_to(wish: Int, floor: Int, reason: Reason) -> tuple[Int, Int]:

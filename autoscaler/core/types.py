@@ -22,6 +22,9 @@ Int: TypeAlias = NDArray[np.int64]
 SmallInt: TypeAlias = NDArray[np.int32]
 Bool: TypeAlias = NDArray[np.bool_]
 
+NO_CEILING = 2**31 - 1
+"""`Snapshot.ceiling` where no operator has overridden the policy's maximum."""
+
 QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
 
@@ -62,7 +65,8 @@ class Stage(IntEnum):
     BOUNDS = 7
     RATE = 8
     ON_TIME = 9
-    SUPPLY = 10
+    PAUSE = 10
+    SUPPLY = 11
 
 
 class Reason(IntEnum):
@@ -114,6 +118,16 @@ class Reason(IntEnum):
     """The warm pool is empty; the rest is provisioned from nothing."""
     LISTING_INCOMPLETE = 22
     """The provider's listing is missing or partial, so nothing is stopped."""
+    OVERRIDE_FLOOR = 23
+    """An operator's override of the minimum; where it is above the maximum, it is the maximum too."""
+    OVERRIDE_CEILING = 24
+    """An operator's override of the maximum."""
+    PAUSED_STOP = 25
+    """An operator has paused stops."""
+    PAUSED_START = 26
+    """An operator has paused starts from the warm pool; what may be provisioned still is."""
+    PAUSED_PROVISION = 27
+    """An operator has paused provisioning, and the warm pool has fewer than wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,10 @@ class Snapshot:
         provisioned: All VMs of the fleet that exist, whatever their state.
         stoppable: VMs in service that are past their minimum on-time and not protected.
         listed: bool (L,), the counts rest on a complete listing of this tick.
+        may_start, may_provision, may_stop: bool (L,), False where an operator has paused that.
+        floor: An operator's override of the policy's minimum, 0 where there is none; only raises it.
+        ceiling: An operator's override of the policy's maximum, `NO_CEILING` where there is none; may be
+            above the policy's maximum or below its minimum. A floor above the maximum raises it to itself.
     """
 
     now_s: float
@@ -204,6 +222,11 @@ class Snapshot:
     provisioned: Int
     stoppable: Int
     listed: Bool
+    may_start: Bool
+    may_provision: Bool
+    may_stop: Bool
+    floor: Int
+    ceiling: Int
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +235,7 @@ class Decision:
 
     Attributes:
         wish: What the policy stages ask for, before guards.
-        desired: VMs wanted in service, after guards; what supply leaves of it is the last row of `value`.
+        desired: VMs wanted in service, after guards and pauses; what supply leaves of it is the last row of `value`.
         start: Stopped VMs to start.
         provision: VMs to make from nothing.
         stop: VMs in service to stop.

@@ -14,7 +14,7 @@ from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Freshness, Readings, Samples, Snapshot
+from autoscaler.core.types import NO_CEILING, Decision, Freshness, Readings, Samples, Snapshot
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.ports import FleetReadings, FleetTick, MetricSource, Provider, ProvisionSpec, ReadinessProbe
@@ -199,6 +199,11 @@ class Fleets:
             provisioned=column("provisioned"),
             stoppable=column("stoppable"),
             listed=np.array([listed[fleet.name] for fleet in self.all], np.bool_),
+            may_start=np.ones(len(counts), np.bool_),
+            may_provision=np.ones(len(counts), np.bool_),
+            may_stop=np.ones(len(counts), np.bool_),
+            floor=np.zeros(len(counts), np.int64),
+            ceiling=np.full(len(counts), NO_CEILING, np.int64),
         )
         return samples, decide(compiled.lanes, self._lane_state, snapshot, outlook)
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
-from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
+from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
 
 _LANE_DEFAULTS = {
     "vm_capacity": 100.0,
@@ -82,6 +82,11 @@ def snapshot(lanes: int = 1, **overrides: object) -> Snapshot:
         "provisioned": 1_000,
         "stoppable": None,
         "listed": True,
+        "may_start": True,
+        "may_provision": True,
+        "may_stop": True,
+        "floor": 0,
+        "ceiling": NO_CEILING,
     } | overrides
     if values["stoppable"] is None:
         values["stoppable"] = values["in_service"]

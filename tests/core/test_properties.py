@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import CHAIN, decide
+from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Outlook, Reason, Snapshot, Stage
+from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Reason, Snapshot, Stage
 from tests.core.builders import lane_params
 
 NOW_S = 1_000_000.0
@@ -57,7 +58,9 @@ def random_params(rng: np.random.Generator, lanes: int):
     )
 
 
-def random_snapshot(rng: np.random.Generator, lanes: int, tick: int, *, silent: bool = False) -> Snapshot:
+def random_snapshot(
+    rng: np.random.Generator, lanes: int, tick: int, *, silent: bool = False, operated: float = 0.0
+) -> Snapshot:
     in_service = rng.integers(0, 20, lanes)
     freshness = np.where(rng.random(lanes) < 0.8, Freshness.FRESH, rng.integers(1, 4, lanes)).astype(np.int64)
     if silent:
@@ -80,6 +83,11 @@ def random_snapshot(rng: np.random.Generator, lanes: int, tick: int, *, silent: 
         provisioned=in_service + rng.integers(0, 40, lanes),
         stoppable=(in_service * rng.random(lanes)).astype(np.int64),
         listed=rng.random(lanes) < 0.9,
+        may_start=rng.random(lanes) >= operated,
+        may_provision=rng.random(lanes) >= operated,
+        may_stop=rng.random(lanes) >= operated,
+        floor=np.where(rng.random(lanes) < operated, rng.integers(0, 30, lanes), 0),
+        ceiling=np.where(rng.random(lanes) < operated, rng.integers(0, 60, lanes), NO_CEILING),
     )
 
 
@@ -88,12 +96,15 @@ def random_outlook(rng: np.random.Generator, lanes: int) -> Outlook:
     return Outlook(at_lead=at_lead, peak=at_lead * 1.2, evidence=np.ones(lanes))
 
 
-def history(seed: int, lanes: int, ticks: int, *, silent_from: int | None = None):
+def history(seed: int, lanes: int, ticks: int, *, silent_from: int | None = None, operated: float = 0.25):
+    """Parameters and ticks; operators pause or override that share of each lane's ticks."""
     rng = np.random.default_rng(seed)
     params = random_params(rng, lanes)
     steps = [
         (
-            random_snapshot(rng, lanes, t, silent=silent_from is not None and t >= silent_from),
+            random_snapshot(
+                rng, lanes, t, silent=silent_from is not None and t >= silent_from, operated=operated
+            ),
             random_outlook(rng, lanes),
         )
         for t in range(ticks)
@@ -129,16 +140,67 @@ def test_counts_are_possible(seed: int):
         assert (view.in_service - d.stop >= np.minimum(d.desired, view.in_service)).all()
         assert (view.provisioned + d.provision <= np.maximum(params.max_provisioned, view.provisioned)).all()
         # Bounds: never above the maximum by ordering, never further below the minimum by stopping.
-        assert (now + d.start + d.provision <= np.maximum(params.maximum, now)).all()
-        assert (now - d.stop >= np.minimum(params.minimum, now)).all()
+        lowest, highest = effective_bounds(params, view)
+        assert (now + d.start + d.provision <= np.maximum(highest, now)).all()
+        assert (now - d.stop >= np.minimum(lowest, now)).all()
         assert (d.start + d.provision <= params.rate_out_vms).all()
         assert (d.stop <= params.rate_in_vms).all()
+
+
+def effective_bounds(params: LaneParams, view: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+    """Lane by lane in words of the rule: the operator wins, and a floor wins over every maximum."""
+    bounds = []
+    for minimum, maximum, floor, ceiling in zip(
+        params.minimum, params.maximum, view.floor, view.ceiling, strict=True
+    ):
+        highest = max(maximum if ceiling == NO_CEILING else ceiling, floor)
+        bounds.append((min(max(minimum, floor), highest), highest))
+    return np.array(bounds).T
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_what_an_operator_has_paused_does_not_happen(seed: int):
+    params, steps = history(seed, 16, 8, operated=0.5)
+    state = LaneState.empty(params)
+    for view, seen in steps:
+        d = decide(params, state, view, seen)
+        assert (d.start[~view.may_start] == 0).all()
+        assert (d.provision[~view.may_provision] == 0).all()
+        assert (d.stop[~view.may_stop] == 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_a_pause_of_stops_leaves_scale_out_as_it_was(seed: int):
+    params, steps = history(seed, 16, 8)
+    free, paused = LaneState.empty(params), LaneState.empty(params)
+    for view, seen in steps:
+        one = decide(params, free, replace(view, may_stop=np.ones(16, np.bool_)), seen)
+        two = decide(params, paused, replace(view, may_stop=np.zeros(16, np.bool_)), seen)
+        np.testing.assert_array_equal(one.wish, two.wish)
+        np.testing.assert_array_equal(one.start, two.start)
+        np.testing.assert_array_equal(one.provision, two.provision)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_a_pause_of_one_way_to_start_leaves_the_other_free(seed: int):
+    params, steps = history(seed, 16, 1, operated=0.0)
+    ((view, seen),) = steps
+    closed = np.zeros(16, np.bool_)
+    free = decide(params, LaneState.empty(params), view, seen)
+    no_start = decide(params, LaneState.empty(params), replace(view, may_start=closed), seen)
+    no_provision = decide(params, LaneState.empty(params), replace(view, may_provision=closed), seen)
+    assert (no_start.provision >= free.provision).all()
+    np.testing.assert_array_equal(no_provision.start, free.start)
+    np.testing.assert_array_equal(no_start.desired, free.desired)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_silence_never_stops_a_vm_that_the_operators_bounds_allow(seed: int):
-    params, steps = history(seed, 8, 12, silent_from=4)
+    params, steps = history(seed, 8, 12, silent_from=4, operated=0.0)
     params = replace(params, maximum=np.full(8, 1000))
     state = LaneState.empty(params)
     for tick, (view, seen) in enumerate(steps):

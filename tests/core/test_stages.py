@@ -222,6 +222,71 @@ def test_bounds():
     assert run(guards.bounds, 7, params=params) == (7, Reason.NONE)
 
 
+@pytest.mark.parametrize(
+    ("fields", "wish", "expected"),
+    [
+        ({"floor": 4}, 1, (4, Reason.OVERRIDE_FLOOR)),
+        ({"floor": 4}, 11, (10, Reason.MAXIMUM)),
+        ({"floor": 1}, 0, (2, Reason.MINIMUM)),
+        ({"floor": 14}, 1, (14, Reason.OVERRIDE_FLOOR)),
+        ({"floor": 14}, 20, (14, Reason.OVERRIDE_FLOOR)),
+        ({"ceiling": 5}, 8, (5, Reason.OVERRIDE_CEILING)),
+        ({"ceiling": 5}, 0, (2, Reason.MINIMUM)),
+        ({"ceiling": 30}, 20, (20, Reason.NONE)),
+        ({"ceiling": 30}, 40, (30, Reason.OVERRIDE_CEILING)),
+        ({"ceiling": 0}, 1, (0, Reason.OVERRIDE_CEILING)),
+        ({"ceiling": 1}, 0, (1, Reason.OVERRIDE_CEILING)),
+        ({"floor": 6, "ceiling": 3}, 9, (6, Reason.OVERRIDE_FLOOR)),
+        ({"floor": 6, "ceiling": 3}, 4, (6, Reason.OVERRIDE_FLOOR)),
+        ({"floor": 1, "ceiling": 0}, 0, (1, Reason.OVERRIDE_FLOOR)),
+        ({"floor": 3, "ceiling": 12}, 7, (7, Reason.NONE)),
+    ],
+)
+def test_an_operator_overrides_bounds(fields: dict, wish: int, expected: tuple[int, Reason]):
+    params = lane_params(minimum=2, maximum=10)
+    assert run(guards.bounds, wish, params=params, view=snapshot(**fields)) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "wish", "expected"),
+    [
+        ({"may_stop": False}, 1, (6, Reason.PAUSED_STOP)),
+        ({"may_stop": False}, 9, (9, Reason.NONE)),
+        ({"may_start": False}, 9, (9, Reason.NONE)),
+        ({"may_provision": False}, 9, (9, Reason.NONE)),
+        ({"may_start": False, "may_provision": False}, 9, (6, Reason.PAUSED_START)),
+        ({"may_start": False, "may_provision": False}, 3, (3, Reason.NONE)),
+        ({"may_start": False, "may_provision": False, "may_stop": False}, 3, (6, Reason.PAUSED_STOP)),
+        ({"may_start": False, "may_provision": False, "may_stop": False}, 6, (6, Reason.NONE)),
+    ],
+)
+def test_pauses_hold_what_is_ordered(fields: dict, wish: int, expected: tuple[int, Reason]):
+    view = snapshot(in_service=4, starting=2, **fields)
+    assert run(guards.pause, wish, view=view) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "provision", "expected"),
+    [
+        ({"may_start": False}, True, (0, 5, Reason.PAUSED_START)),
+        ({"may_start": False}, False, (0, 0, Reason.PAUSED_START)),
+        ({"may_start": False, "stopped": 0}, True, (0, 5, Reason.PROVISION)),
+        ({"may_start": False, "stopped": 0}, False, (0, 0, Reason.WARM_POOL_EMPTY)),
+        ({"may_provision": False}, True, (3, 0, Reason.PAUSED_PROVISION)),
+        ({"may_provision": False, "provisioned": 30}, True, (3, 0, Reason.WARM_POOL_EMPTY)),
+        ({"may_provision": False}, False, (3, 0, Reason.WARM_POOL_EMPTY)),
+        ({"may_provision": False, "stopped": 9}, True, (5, 0, Reason.NONE)),
+    ],
+)
+def test_supply_under_a_pause(fields: dict, provision: bool, expected: tuple[int, int, Reason]):
+    params = lane_params(reactive=True, provision=provision, max_provisioned=25)
+    view = snapshot(**({"demand": 1000.0, "in_service": 5, "stopped": 3, "provisioned": 20} | fields))
+    decision = decide(params, LaneState.empty(params), view, outlook())
+    got = (int(decision.start[0]), int(decision.provision[0]), Reason(int(decision.reason[Stage.SUPPLY, 0])))
+    assert got == expected
+    assert decision.desired[0] == 10
+
+
 def test_rate_limits_are_token_buckets_per_direction():
     params = lane_params(
         reactive=True, rate_out_vms=4.0, rate_out_period_s=60.0, rate_in_vms=2.0, rate_in_period_s=60.0
