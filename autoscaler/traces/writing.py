@@ -1,0 +1,165 @@
+"""Writing trace files: CSV, CSV in gzip, Parquet, by the file's ending.
+
+What is written here, `reading` reads back as the same recording, digest and all. Whether values are counts or
+a gauge is not part of a trace file, so `kind_note` says what must be told to whoever reads it.
+
+Rules of this file: a file is written whole or not at all, and never over another one unless that is asked
+for. Equal traces give equal bytes. Nothing is written that reading would refuse. pyarrow is imported only for
+Parquet.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.reading import MANIFEST
+from autoscaler.traces.trace import Float, Trace, describe_time, grid_interval
+
+ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet")
+"""Endings of the forms that can be written."""
+
+_CALENDAR_END_S = 253_402_300_800.0
+"""First moment of the year 10000, which ISO 8601 as we read it does not reach."""
+_GZIP_LEVEL = 6
+
+
+def write_trace(path: Path, trace: Trace, *, overwrite: bool = False) -> None:
+    """Write a trace with the columns `timestamp,value`; a gap is a missing row.
+
+    Stamps are ISO 8601 where all of them are whole seconds, else epoch seconds to the last bit.
+
+    Args:
+        path: Where to, ending in one of `ENDINGS`; its folder is made if need be.
+        trace: What to write, of at least two rows.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        TraceError: The ending is unknown, there is a file already, the trace is of one row, or the file
+            cannot be written; whatever was there before is unchanged.
+    """
+    ending = ending_of(path)
+    if len(trace.values) < 2:
+        raise TraceError(
+            f"{path}: trace {trace.name} has one row only ({describe_time(trace.start_s)}), which does not make a "
+            "trace; take a longer time"
+        )
+    if ending == ".parquet":
+        write_whole(path, lambda unfinished: _write_parquet(unfinished, trace), overwrite=overwrite)
+    else:
+        data = _csv_text(trace).encode()
+        packed = gzip.compress(data, _GZIP_LEVEL, mtime=0) if ending == ".csv.gz" else data
+        write_whole(path, lambda unfinished: _write_bytes(unfinished, packed), overwrite=overwrite)
+
+
+def ending_of(path: Path) -> str:
+    """Which of `ENDINGS` a file has.
+
+    Raises:
+        TraceError: None of them.
+    """
+    for ending in ENDINGS:
+        if path.name.endswith(ending) and path.name != ending:
+            return ending
+    raise TraceError(
+        f"{path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, which says the form"
+    )
+
+
+def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Let `write` fill a file beside this one, and put it in place once it is whole and on the disk.
+
+    Args:
+        path: Where to; its folder is made if need be.
+        write: Given the path of the unfinished file.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        TraceError: There is a file already, or it cannot be written; what was there before is unchanged.
+    """
+    if path.is_dir():
+        raise TraceError(f"{path}: this is a folder; give the name of a file in it")
+    if path.exists() and not overwrite:
+        raise TraceError(
+            f"{path}: there is a file already and it was left alone; give another name or --force"
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(unfinished)
+        _to_disk(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        raise TraceError(
+            f"{path}: cannot be written: {error.strerror or error}; give another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def kind_note(path: Path, trace: Trace) -> str:
+    """One sentence: what whoever reads this file must be told, since the file does not say it."""
+    line = f"{path.name},{trace.kind},{trace.interval_s:.12g}"
+    told = "" if _interval_shows(trace) else f" and that an interval is {trace.interval_s:g} s"
+    return (
+        f"The values are a {trace.kind}{told}: say so where it is read (`--kind {trace.kind}`), or put the line "
+        f"`{line}` into a {MANIFEST} beside it, below `file,kind,interval_s`."
+    )
+
+
+def _interval_shows(trace: Trace) -> bool:
+    try:
+        return grid_interval(trace.timestamps, None) == trace.interval_s
+    except TraceError:
+        return False
+
+
+def _csv_text(trace: Trace) -> str:
+    stamps = _stamp_texts(trace.timestamps)
+    values = map(_number, trace.values.tolist())
+    return "timestamp,value\n" + "".join(
+        f"{stamp},{value}\n" for stamp, value in zip(stamps, values, strict=True)
+    )
+
+
+def _stamp_texts(stamps: Float) -> list[str]:
+    whole = bool((stamps == np.floor(stamps)).all())
+    if whole and stamps[0] >= 0 and stamps[-1] < _CALENDAR_END_S:
+        texts = np.datetime_as_string(stamps.astype("datetime64[s]"))
+        return [f"{text}Z" for text in texts.tolist()]
+    return [repr(stamp) for stamp in stamps.tolist()]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and value < 2**53 else repr(value)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _write_parquet(path: Path, trace: Trace) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise TraceError(
+            f"{path}: writing Parquet needs pyarrow; install the extra `sim`, or use CSV"
+        ) from None
+    stamps = trace.timestamps
+    micros = np.round(stamps * 1e6)
+    exact = bool((np.abs(micros) < 2**63).all() and (micros / 1e6 == stamps).all())
+    column = pa.array(micros.astype(np.int64), pa.timestamp("us", tz="UTC")) if exact else pa.array(stamps)
+    parquet.write_table(pa.table({"timestamp": column, "value": trace.values}), path)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
