@@ -1,0 +1,418 @@
+"""The ledger of simulated fleets: what a run cost, served and moved, summed while it streams by.
+
+The plant writes `Block`s of consecutive intervals; `Sums` adds them up and forgets them, so memory does not
+depend on the length of a trace. The score card (`score`) reads nothing but `Sums`.
+
+Rules of this file: no sum depends on how the ticks were cut into blocks, nor on the other lanes; integers are
+counted exactly, floats as `summing` says. `Sums.followed_by` joins two adjoining segments to the bits of the
+uncut run, where the first is a whole number of `grid_ticks`. Missing is never zero: intervals whose demand or
+shortage is unknown are counted as unknown and left out of what is about demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float, Int, SmallInt
+from autoscaler.simulator.streaks import Movement, Streaks, counted
+from autoscaler.simulator.summing import CELL_TICKS, FixedPoint
+
+THRASH_WINDOW_S = 3600.0
+"""About how long the window is in which movement against the trend counts as thrash."""
+
+_ROUNDING = 1e-9
+
+
+@dataclass(slots=True)
+class Block:
+    """Up to B consecutive intervals of L lanes, tick by tick; row i is the interval that begins at tick
+    `first_tick + i`. Counts are int32 VMs. Arrays may be overwritten once they have been added.
+
+    Attributes:
+        tick_s: Length of an interval.
+        first_tick: Tick at which the first row begins.
+        demand: float64 (B, L), or (B, 1) where all lanes share it: work per second wanted; NaN unknown.
+        capacity: float64 (B, L), work per second that the VMs in service could do at the objective.
+        shortage: float64 (B, L), work per second wanted and not served; NaN where demand is unknown.
+        desired: (B, L), VMs wanted in service, after guards.
+        in_service, starting, draining, stopped: (B, L), VMs in that state; starting includes provisioning.
+        warm_target: (B, L), stopped VMs wanted in the warm pool.
+        starts, stops, provisions: (B, L), accepted in the interval.
+        failed_starts: (B, L), starts and provisions that failed in the interval.
+        billed_vm_s: float64 (B, L), VM-seconds billed as running in the interval, the minimum billing
+            included.
+        cost: float64 (B, L), money of all parts: running, storage, starts, provisions.
+    """
+
+    tick_s: float
+    first_tick: int
+    demand: Float
+    capacity: Float
+    shortage: Float
+    desired: SmallInt
+    in_service: SmallInt
+    starting: SmallInt
+    draining: SmallInt
+    stopped: SmallInt
+    warm_target: SmallInt
+    starts: SmallInt
+    stops: SmallInt
+    provisions: SmallInt
+    failed_starts: SmallInt
+    billed_vm_s: Float
+    cost: Float
+
+    @classmethod
+    def empty(cls, ticks: int, lanes: int, tick_s: float, *, shared_demand: bool = False) -> Block:
+        """Room for so many ticks, to be written row by row and used again; all zero."""
+
+        def work(width: int = lanes) -> Float:
+            return np.zeros((ticks, width))
+
+        def vms() -> SmallInt:
+            return np.zeros((ticks, lanes), np.int32)
+
+        return cls(
+            tick_s=tick_s,
+            first_tick=0,
+            demand=work(1 if shared_demand else lanes),
+            capacity=work(),
+            shortage=work(),
+            desired=vms(),
+            in_service=vms(),
+            starting=vms(),
+            draining=vms(),
+            stopped=vms(),
+            warm_target=vms(),
+            starts=vms(),
+            stops=vms(),
+            provisions=vms(),
+            failed_starts=vms(),
+            billed_vm_s=work(),
+            cost=work(),
+        )
+
+
+class Amount(IntEnum):
+    """The float sums of a ledger."""
+
+    DEMAND = 0
+    """Work per second wanted, summed over the known ticks."""
+    SHORTAGE = 1
+    """Work per second not served, summed over the known ticks."""
+    CAPACITY = 2
+    """Work per second that the VMs in service could do."""
+    BILLED_VM_S = 3
+    """VM-seconds billed as running."""
+    COST = 4
+    """Money."""
+    UNDER = 5
+    """VMs missing against the need, as a share of the need, summed over the known ticks."""
+    OVER = 6
+    """VMs in service beyond the need, as a share of the need (of one VM where nothing is needed), likewise."""
+
+
+class Count(IntEnum):
+    """The integer sums of a ledger."""
+
+    UNKNOWN_TICKS = 0
+    """Ticks whose demand or shortage is unknown."""
+    IN_SERVICE = 1
+    STARTING = 2
+    DRAINING = 3
+    STOPPED = 4
+    WARM_TARGET = 5
+    """VMs in that state (or wanted there), summed over ticks."""
+    STARTS = 6
+    STOPS = 7
+    PROVISIONS = 8
+    FAILED_STARTS = 9
+    """VMs."""
+    UNDER_TICKS = 10
+    """Ticks with fewer VMs in service than needed."""
+    OVER_TICKS = 11
+    """Ticks with more VMs in service than needed."""
+    COMPARED_TICKS = 12
+    """Ticks whose need is known and that of the tick before too."""
+    UNSTABLE_TICKS = 13
+    """Of these, ticks in which the VMs in service did not move in the direction of the need."""
+
+
+_SUMMED = (
+    (Count.IN_SERVICE, "in_service"),
+    (Count.STARTING, "starting"),
+    (Count.DRAINING, "draining"),
+    (Count.STOPPED, "stopped"),
+    (Count.WARM_TARGET, "warm_target"),
+    (Count.STARTS, "starts"),
+    (Count.STOPS, "stops"),
+    (Count.PROVISIONS, "provisions"),
+    (Count.FAILED_STARTS, "failed_starts"),
+)
+
+
+def grid_ticks(tick_s: float) -> int:
+    """Ticks at whose multiples a run may be cut into segments that `Sums.followed_by` joins exactly."""
+    return CELL_TICKS * max(1, round(THRASH_WINDOW_S / (CELL_TICKS * tick_s)))
+
+
+class Sums:
+    """Running sums of L lanes.
+
+    Attributes:
+        tick_s: Length of a tick.
+        vm_capacity: float64 (L,), work per second of one VM at the objective: what turns demand into need.
+        ticks: Ticks added.
+        short: Runs of ticks with shortage: the episodes.
+        waiting: Runs of ticks with fewer VMs in service than desired.
+        desired: Movement of the VMs wanted in service.
+        worst_shortage: float64 (L,), the highest shortage, work per second.
+        most_in_service: int64 (L,), the highest number of VMs in service.
+    """
+
+    __slots__ = (
+        "_amounts",
+        "_counts",
+        "_first_need",
+        "_first_supply",
+        "_last_need",
+        "_last_supply",
+        "_scratch",
+        "desired",
+        "most_in_service",
+        "short",
+        "tick_s",
+        "ticks",
+        "vm_capacity",
+        "waiting",
+        "worst_shortage",
+    )
+
+    def __init__(self, tick_s: float, vm_capacity: Float) -> None:
+        lanes = len(vm_capacity)
+        self.tick_s = tick_s
+        self.vm_capacity = np.array(vm_capacity, np.float64)
+        self.ticks = 0
+        self.short = Streaks.empty(lanes)
+        self.waiting = Streaks.empty(lanes)
+        self.desired = Movement.empty(lanes, grid_ticks(tick_s))
+        self.worst_shortage: Float = np.zeros(lanes)
+        self.most_in_service: Int = np.zeros(lanes, np.int64)
+        self._amounts = FixedPoint(len(Amount), lanes)
+        self._counts: Int = np.zeros((len(Count), lanes), np.int64)
+        self._first_supply: Int = np.zeros(lanes, np.int64)
+        self._last_supply: Int = np.zeros(lanes, np.int64)
+        self._first_need: Float = np.full(lanes, np.nan)
+        self._last_need: Float = np.full(lanes, np.nan)
+        self._scratch: Float = np.empty((2, 0, lanes))
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes."""
+        return len(self.vm_capacity)
+
+    def amount(self, which: Amount) -> Float:
+        """One float sum: float64 (L,); NaN where something in it is unknown."""
+        totals: Float = self._amounts.totals()[which]
+        return totals
+
+    def count(self, which: Count) -> Int:
+        """One integer sum: int64 (L,)."""
+        counts: Int = self._counts[which]
+        return counts
+
+    def add(self, block: Block, rows: slice = slice(None)) -> None:
+        """Add rows of a block, in time order, each tick once.
+
+        Args:
+            block: Of as many lanes as these sums.
+            rows: Which of its rows, without a step.
+
+        Raises:
+            ValueError: The block has another tick or other lanes.
+        """
+        if block.tick_s != self.tick_s or block.capacity.shape[1] != self.lanes:
+            raise ValueError(
+                f"a block of {block.capacity.shape[1]} lanes at {block.tick_s:g} s cannot be added to sums of"
+                f" {self.lanes} lanes at {self.tick_s:g} s"
+            )
+        first, end, _ = rows.indices(len(block.capacity))
+        while first < end:
+            part = min(end - first, CELL_TICKS - self.ticks % CELL_TICKS)
+            self._add_part(block, slice(first, first + part))
+            self.ticks += part
+            first += part
+
+    def _add_part(self, block: Block, rows: slice) -> None:
+        demand, shortage = block.demand[rows], block.shortage[rows]
+        supply, desired = block.in_service[rows], block.desired[rows]
+        unknown = _unknown(demand, shortage)
+        need = self._need(demand)
+        if unknown is not None:
+            self._counts[Count.UNKNOWN_TICKS] += counted(unknown)
+            need = np.where(unknown, np.nan, need)
+            demand, shortage = np.where(unknown, 0.0, demand), np.where(unknown, 0.0, shortage)
+
+        add = self._amounts.add
+        add(Amount.DEMAND, demand)
+        add(Amount.SHORTAGE, shortage)
+        add(Amount.CAPACITY, block.capacity[rows])
+        add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
+        add(Amount.COST, block.cost[rows])
+        self._add_elasticity(supply, need, known=unknown is None)
+        self._amounts.advance(finished=(self.ticks + len(supply)) % CELL_TICKS == 0)
+
+        for count, name in _SUMMED:
+            self._counts[count] += np.add.reduce(getattr(block, name)[rows], axis=0, dtype=np.int64)
+        self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
+        self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(supply, axis=0))
+        self.short.add(shortage > 0.0, self.ticks)
+        self.waiting.add(desired > supply, self.ticks)
+        self.desired.add(desired, self.ticks)
+
+    def _need(self, demand: Float) -> Float:
+        """VMs that the demand needs: float64 (n, L), or (n, 1) where demand and VMs are the same in all lanes."""
+        capacity = self.vm_capacity
+        if demand.shape[1] == 1 and (capacity == capacity[:1]).all():
+            capacity = capacity[:1]
+        if demand.shape[1] == 1 and len(capacity) == 1:
+            return np.maximum(np.ceil(demand / capacity - _ROUNDING), 0.0)
+        need = np.divide(demand, capacity, out=self._room(0, len(demand)))
+        need -= _ROUNDING
+        return np.maximum(np.ceil(need, out=need), 0.0, out=need)
+
+    def _add_elasticity(self, supply: SmallInt, need: Float, *, known: bool) -> None:
+        """Under- and over-provisioning and instability against the need, (n, L) or (n, 1); NaN unknown."""
+        self._compare_directions(supply, need)
+        weight = np.reciprocal(np.maximum(need, 1.0))
+        share = np.subtract(supply, need, out=self._room(1, len(supply)))
+        self._counts[Count.UNDER_TICKS] += counted(share < 0.0)
+        self._counts[Count.OVER_TICKS] += counted(share > 0.0)
+        share *= weight
+        if not known:
+            np.nan_to_num(share, copy=False)
+        part = self._room(0, len(supply))
+        self._amounts.add(Amount.OVER, np.maximum(share, 0.0, out=part))
+        np.minimum(share, 0.0, out=part)
+        self._amounts.add(Amount.UNDER, np.negative(part, out=part))
+
+    def _compare_directions(self, supply: SmallInt, need: Float) -> None:
+        if self.ticks == 0:
+            self._first_supply = supply[0].astype(np.int64)
+            self._first_need = np.broadcast_to(need[0], (self.lanes,)).copy()
+            self._last_supply = self._first_supply
+        need_before = np.concatenate((self._last_need[np.newaxis, : need.shape[1]], need[:-1]))
+        wanted = need - need_before
+        moved = np.empty_like(supply)
+        np.subtract(supply[0], self._last_supply, out=moved[0], casting="unsafe")
+        np.subtract(supply[1:], supply[:-1], out=moved[1:])
+        comparable = wanted == wanted  # noqa: PLR0124 - false where either need is unknown
+        unstable = np.sign(moved, out=moved) != np.sign(np.nan_to_num(wanted, copy=False)).astype(np.int32)
+        if not comparable.all():
+            unstable &= comparable
+        self._counts[Count.COMPARED_TICKS] += counted(comparable)
+        self._counts[Count.UNSTABLE_TICKS] += counted(unstable)
+        self._last_supply = supply[-1].astype(np.int64)
+        self._last_need = np.broadcast_to(need[-1], (self.lanes,)).copy()
+
+    def _room(self, which: int, rows: int) -> Float:
+        if self._scratch.shape[1] < rows:
+            self._scratch = np.empty((2, CELL_TICKS, self.lanes))
+        room: Float = self._scratch[which, :rows]
+        return room
+
+    def taken(self, lanes: Int | slice) -> Sums:
+        """The sums of some of the lanes, in the order given; shares nothing with these."""
+        new = Sums(self.tick_s, self.vm_capacity[lanes])
+        new.ticks = self.ticks
+        new.short, new.waiting = self.short.taken(lanes), self.waiting.taken(lanes)
+        new.desired = self.desired.taken(lanes)
+        new._amounts = self._amounts.taken(lanes)
+        new._counts = self._counts[:, lanes].copy()
+        for name in ("worst_shortage", "most_in_service", *_ENDS):
+            setattr(new, name, getattr(self, name)[lanes].copy())
+        return new
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Sums]) -> Sums:
+        """The lanes of several sums over equally many ticks, one after the other.
+
+        Raises:
+            ValueError: No sums, or they differ in tick length or number of ticks.
+        """
+        if len({(part.tick_s, part.ticks) for part in parts}) != 1:
+            raise ValueError("only sums over equally many ticks of one length can be put side by side")
+        new = cls(parts[0].tick_s, np.concatenate([part.vm_capacity for part in parts]))
+        new.ticks = parts[0].ticks
+        new.short = Streaks.side_by_side([part.short for part in parts])
+        new.waiting = Streaks.side_by_side([part.waiting for part in parts])
+        new.desired = Movement.side_by_side([part.desired for part in parts])
+        new._amounts = FixedPoint.side_by_side([part._amounts for part in parts])  # noqa: SLF001
+        new._counts = np.concatenate([part._counts for part in parts], axis=1)  # noqa: SLF001
+        for name in ("worst_shortage", "most_in_service", *_ENDS):
+            setattr(new, name, np.concatenate([getattr(part, name) for part in parts]))
+        return new
+
+    def followed_by(self, second: Sums) -> Sums:
+        """The sums of this segment and the one whose first tick follows this one's last.
+
+        The caller vouches that they adjoin, lane by lane; the result has the bits of the uncut run.
+
+        Raises:
+            ValueError: They differ in lanes or tick, or this one is not a whole number of `grid_ticks`.
+        """
+        grid = grid_ticks(self.tick_s)
+        if second.tick_s != self.tick_s or not np.array_equal(second.vm_capacity, self.vm_capacity):
+            raise ValueError("segments of one run have the same tick and the same VMs in every lane")
+        if self.ticks % grid:
+            raise ValueError(
+                f"a segment of {self.ticks} ticks of {self.tick_s:g} s cannot be followed by another: cut a run"
+                f" at multiples of {grid} ticks"
+            )
+        if not self.ticks or not second.ticks:
+            return (self if self.ticks else second).taken(slice(None))
+        new = Sums(self.tick_s, self.vm_capacity)
+        new.ticks = self.ticks + second.ticks
+        new.short = self.short.followed_by(second.short, self.ticks, second.ticks)
+        new.waiting = self.waiting.followed_by(second.waiting, self.ticks, second.ticks)
+        new.desired = self.desired.followed_by(second.desired, second.ticks)
+        new._amounts = self._amounts.followed_by(second._amounts)
+        new._counts = self._counts + second._counts
+        new._compare_seam(self, second)
+        new.worst_shortage = np.maximum(self.worst_shortage, second.worst_shortage)
+        new.most_in_service = np.maximum(self.most_in_service, second.most_in_service)
+        new._first_supply, new._first_need = self._first_supply, self._first_need
+        new._last_supply, new._last_need = second._last_supply, second._last_need
+        return new
+
+    def _compare_seam(self, first: Sums, second: Sums) -> None:
+        wanted = second._first_need - first._last_need
+        moved = second._first_supply - first._last_supply
+        comparable = ~np.isnan(wanted)
+        self._counts[Count.COMPARED_TICKS] += comparable
+        self._counts[Count.UNSTABLE_TICKS] += comparable & (np.sign(moved) != np.sign(wanted))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "_scratch"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._scratch = np.empty((2, 0, self.lanes))
+
+
+_ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need")
+
+
+def _unknown(demand: Float, shortage: Float) -> Bool | None:
+    """Where demand or shortage is unknown: bool (n, L); None if nowhere."""
+    unknown = np.isnan(shortage)
+    if demand.shape[1] != 1:
+        unknown |= np.isnan(demand)
+    elif np.isnan(demand).any():
+        unknown = unknown | np.isnan(demand)
+    return unknown if unknown.any() else None

@@ -1,0 +1,113 @@
+"""Sums of floats that do not depend on how a run was cut: the arithmetic under the ledger.
+
+Float addition is not associative, so the order is fixed. Rows are added one after another within a cell of
+`CELL_TICKS` ticks, counted from the first tick of the sums, and each finished cell is added in fixed point:
+whole part and fraction (in units of 2^-40) as two int64 numbers. Integer addition is associative, so cells may
+be added in any grouping: blocks of any length, and segments of whole cells that were summed apart, give
+the same bits. What fixed point drops is below 10^-12 of a unit per cell.
+
+No lane sees another: every operation is element-wise over lanes, and rows are added in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float, Int
+
+CELL_TICKS = 64
+"""Rows added in floating point before a sum goes over into fixed point."""
+
+_UNIT = 2.0**-40
+
+
+def added_rows(rows: Float, before: Float | None = None) -> Float:
+    """The rows added one after another, after `before` where there is one: float64 (W,) of (n, W)."""
+    if before is not None:
+        # A copy, and therefore one more pass: only parts of cells come here.
+        rows = np.concatenate((before[np.newaxis], np.broadcast_to(rows, (len(rows), len(before)))))
+    if rows.shape[1] == 1:
+        # numpy adds a single column in pairs, and many columns row by row; this is row by row for one.
+        return np.add.accumulate(rows, axis=0)[-1]
+    # Where columns are not side by side in memory, numpy would add along them in pairs, too.
+    added: Float = np.add.reduce(np.ascontiguousarray(rows), axis=0)
+    return added
+
+
+class FixedPoint:
+    """F running sums for each of L lanes.
+
+    Attributes:
+        whole: int64 (F, L), whole parts of the finished cells.
+        fraction: int64 (F, L), fractions of the finished cells, in 2^-40.
+        unknown: bool (F, L), something in the sum was NaN or infinite.
+        open: float64 (F, L), the cell under way; meaningless between cells.
+        begun: Whether a cell is under way.
+    """
+
+    __slots__ = ("begun", "fraction", "open", "unknown", "whole")
+
+    def __init__(self, sums: int, lanes: int) -> None:
+        self.whole: Int = np.zeros((sums, lanes), np.int64)
+        self.fraction: Int = np.zeros((sums, lanes), np.int64)
+        self.unknown: Bool = np.zeros((sums, lanes), np.bool_)
+        self.open: Float = np.zeros((sums, lanes))
+        self.begun = False
+
+    def add(self, index: int, rows: Float) -> None:
+        """Add rows to one sum; within a part of a cell every sum is added to once, then `advance` called.
+
+        Args:
+            index: Which sum.
+            rows: float64 (n, L) or (n, 1), in time order, all of one cell.
+        """
+        self.open[index] = added_rows(rows, self.open[index] if self.begun else None)
+
+    def advance(self, *, finished: bool) -> None:
+        """Tell that every sum has its rows, and whether the cell is finished with them."""
+        self.begun = not finished
+        if finished:
+            self.whole, self.fraction, self.unknown = self._closed()
+
+    def totals(self) -> Float:
+        """float64 (F, L), the cell under way included; NaN where something in the sum is unknown."""
+        whole, fraction, unknown = self._closed() if self.begun else (self.whole, self.fraction, self.unknown)
+        return np.where(unknown, np.nan, whole + fraction * _UNIT)
+
+    def _closed(self) -> tuple[Int, Int, Bool]:
+        bad = ~np.isfinite(self.open)
+        cell = np.where(bad, 0.0, self.open) if bad.any() else self.open
+        whole = np.floor(cell)
+        fraction = np.rint((cell - whole) / _UNIT)
+        return (
+            self.whole + whole.astype(np.int64),
+            self.fraction + fraction.astype(np.int64),
+            self.unknown | bad,
+        )
+
+    def taken(self, lanes: Int | slice) -> FixedPoint:
+        """The sums of some of the lanes, in the order given."""
+        new = FixedPoint.__new__(FixedPoint)
+        new.whole, new.fraction = self.whole[:, lanes].copy(), self.fraction[:, lanes].copy()
+        new.unknown, new.open = self.unknown[:, lanes].copy(), self.open[:, lanes].copy()
+        new.begun = self.begun
+        return new
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[FixedPoint]) -> FixedPoint:
+        """The lanes of several with equally many ticks, one after the other."""
+        new = cls.__new__(cls)
+        for name in ("whole", "fraction", "unknown", "open"):
+            setattr(new, name, np.concatenate([getattr(part, name) for part in parts], axis=1))
+        new.begun = parts[0].begun
+        return new
+
+    def followed_by(self, second: FixedPoint) -> FixedPoint:
+        """The sums of two adjoining runs; this one must end with a finished cell."""
+        new = second.taken(slice(None))
+        new.whole += self.whole
+        new.fraction += self.fraction
+        new.unknown |= self.unknown
+        return new
