@@ -29,6 +29,10 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/base.stamp
 	$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
+	$(PIP) install --require-hashes -r requirements-bench.lock
+	@touch $@
+
 run: $(VENV)/base.stamp
 	@$(BIN)/autoscaler demo $(ARGS)
 
@@ -48,13 +52,14 @@ test: $(VENV)/dev.stamp
 check: lint types layers
 	$(MAKE) test
 
-bench: $(VENV)/dev.stamp
+bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml
 lock: $(VENV)/dev.stamp
 	$(UV_COMPILE) --group build -o requirements.lock
 	$(UV_COMPILE) --group build --group dev --all-extras -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --group bench --all-extras -c requirements-dev.lock -o requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
