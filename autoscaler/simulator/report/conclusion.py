@@ -1,0 +1,143 @@
+"""What a run comes to, in plain words: the first thing that is read, and often the only one.
+
+Rules of this file: one headline, a few sentences; each compares the policy with something, in money and in
+shortage, and is true of the score card's figures. Nothing is praised. What makes the figures doubtful is said
+in a caution of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaler.simulator.report.card import Card, Entry
+from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
+
+REFERENCES = ("static_peak", "plain_reactive")
+"""Baselines that the headline compares with, the first that is there."""
+CLAIRVOYANT = "clairvoyant"
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What is said first.
+
+    Attributes:
+        headline: One sentence.
+        sentences: What else must be known, in order.
+        cautions: Why the figures may mislead; empty where nothing is known.
+    """
+
+    headline: str
+    sentences: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
+    """The conclusion of a run from its card and the facts beside it."""
+    subject = card.subject
+    rivals = [entry for entry in card.entries[1:] if entry.judged]
+    if rivals:
+        headline = _compared(rivals[0], subject)
+        sentences = [_shortage(entry) for entry in (subject, *rivals)]
+        sentences += [_compared(rival, subject) for rival in rivals[1:]]
+    else:
+        references = [entry for key in REFERENCES if (entry := card.entry(key)) is not None]
+        headline = _compared(subject, references[0], "this policy") if references else _alone(subject)
+        sentences = [_shortage(subject)]
+        sentences += [_against(subject, reference) for reference in references[1:]]
+    clairvoyant = card.entry(CLAIRVOYANT)
+    if clairvoyant is not None:
+        sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0])))
+    return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
+
+
+def _alone(subject: Entry) -> str:
+    return f"{_capital(subject.name)} costs {money(subject.values['cost'])} over the run"
+
+
+def _compared(entry: Entry, other: Entry, name: str = "") -> str:
+    """Cost and shortage of one against another, in one sentence without a full stop."""
+    cost = _change(entry.values["cost"], other.values["cost"])
+    if math.isnan(cost):
+        return f"The cost of {entry.name} or of {other.name} is not known"
+    told = _capital(name or entry.name)
+    if abs(cost) < 0.005:
+        costs = f"costs as much as {other.name}"
+    else:
+        costs = f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'} than {other.name}"
+    return f"{told} {costs} and {_service(entry, other)}"
+
+
+def _service(entry: Entry, other: Entry) -> str:
+    mine, theirs = entry.values["unserved_share"], other.values["unserved_share"]
+    if math.isnan(mine):
+        return "how much work it left unserved is not known"
+    if mine == 0:
+        return "leaves no work unserved" if theirs else "leaves no work unserved either"
+    against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
+    return f"leaves {share(mine)} of the work unserved{against}"
+
+
+def _shortage(entry: Entry) -> str:
+    values = entry.values
+    if math.isnan(values["shortage_s"]):
+        return ""
+    if not values["episodes"]:
+        return f"{_capital(entry.name)} was never short of capacity."
+    return (
+        f"{_capital(entry.name)} was short of capacity for {span(values['shortage_s'])} in "
+        f"{plural(values['episodes'], 'episode', 'episodes')}, the longest of {span(values['longest_episode_s'])}."
+    )
+
+
+def _against(subject: Entry, reference: Entry) -> str:
+    cost = _change(subject.values["cost"], reference.values["cost"])
+    short = subject.values["shortage_s"] - reference.values["shortage_s"]
+    if math.isnan(cost) or math.isnan(short):
+        return ""
+    costs = (
+        "costs the same"
+        if abs(cost) < 0.005
+        else f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'}"
+    )
+    shorts = (
+        "is short for as long"
+        if short == 0
+        else f"is short for {span(abs(short))} {'less' if short < 0 else 'longer'}"
+    )
+    return f"Against {reference.name} it {costs} and {shorts}."
+
+
+def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None) -> str:
+    cost, least = subject.values["cost"], clairvoyant.values["cost"]
+    if math.isnan(cost) or math.isnan(least):
+        return ""
+    known = f"A schedule that had known the future would have cost {money(least)}"
+    most = math.nan if peak is None else peak.values["cost"]
+    if math.isnan(most) or most <= least:
+        return f"{known}, {money(cost - least)} less."
+    captured = (most - cost) / (most - least)
+    if captured < 0:
+        return f"{known}; of what could be saved, nothing is."
+    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved."
+
+
+def _change(value: float, reference: float) -> float:
+    return value / reference - 1.0 if reference > 0 else math.nan
+
+
+def _cautions(details: Mapping[str, Any]) -> Iterator[str]:
+    if details.get("partial"):
+        yield (
+            f"The run was interrupted: it covers {span(details['span_s'])} of "
+            f"{span(details['asked_s'])}, and all figures are of that part."
+        )
+    for text in details.get("cautions", ()):
+        yield str(text)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

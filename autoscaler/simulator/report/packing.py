@@ -1,0 +1,52 @@
+"""Numbers and sentences packed into a page: typed arrays in one gzip stream, written in base64.
+
+The layout, read again by `unpack` in page.js: four bytes with the length of a JSON header (little endian), the
+header, and the arrays one after another, each beginning at a multiple of 8 bytes after the header's end. The
+header names every array with type, offset and length. Sentences are one UTF-8 text, one line each.
+
+Rules of this file: equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ALIGNED = 8
+_LEVEL = 6  # level 9 takes 30 % longer for 0.3 % less
+
+
+def packed(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, Sequence[str]]) -> str:
+    """Arrays (float32, float64, int32) and lists of sentences as base64 text."""
+    header: list[dict[str, object]] = []
+    body = bytearray()
+    parts = [(name, str(array.dtype), _little(array)) for name, array in arrays.items()]
+    parts += [(name, "text", _lines(lines)) for name, lines in texts.items()]
+    for name, kind, data in parts:
+        header.append({"name": name, "type": kind, "at": len(body), "bytes": len(data)})
+        body += data + b"\0" * (-len(data) % _ALIGNED)
+    told = json.dumps(header, separators=(",", ":")).encode()
+    told += b" " * (-(4 + len(told)) % _ALIGNED)
+    return zipped(len(told).to_bytes(4, "little") + told + bytes(body))
+
+
+def zipped(data: bytes) -> str:
+    """Bytes as base64 of their gzip form, without time or name in it."""
+    return base64.b64encode(gzip.compress(data, _LEVEL, mtime=0)).decode("ascii")
+
+
+def _little(array: NDArray[Any]) -> bytes:
+    if array.dtype not in (np.float32, np.float64, np.int32):
+        msg = f"a page holds float32, float64 and int32 only, not {array.dtype}"
+        raise TypeError(msg)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def _lines(lines: Sequence[str]) -> bytes:
+    return "\n".join(" ".join(line.split()) for line in lines).encode("utf-8", "replace")

@@ -1,0 +1,72 @@
+"""Fewer ticks for a page, chosen so that no extreme is lost.
+
+Rules of this file: what is left is a subset of the real ticks, never a mean. Where a run is too long to be
+shown whole, every bucket keeps the ticks with the lowest and the highest value of each series drawn, after
+Jugel, Jerzak, Hackenbroich and Markl, "M4: A Visualization-Oriented Time Series Data Aggregation" (2014), and
+ticks that a reader will look at one by one are kept whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = NDArray[np.int64]
+
+
+def extremes(series: Sequence[Float], buckets: int) -> Rows:
+    """Rows at which a series is lowest or highest within its bucket, and the first and the last row.
+
+    Args:
+        series: float64 (n,) each; NaN is unknown, and the first unknown row of a bucket is kept too, so that
+            a gap stays visible.
+        buckets: Into how many equally long parts the n rows are divided, at least 1.
+
+    Returns:
+        int64, ascending, at most `buckets` x 3 x `len(series)` + 2 rows.
+    """
+    n = len(series[0])
+    if n == 0:
+        return np.empty(0, np.int64)
+    edges = np.unique(np.linspace(0, n, min(buckets, n) + 1).round().astype(np.int64))
+    kept = {0, n - 1}
+    for values in series:
+        unknown = np.isnan(values)
+        low, high = np.where(unknown, np.inf, values), np.where(unknown, -np.inf, values)
+        for begin, end in pairwise(edges.tolist()):
+            kept.add(begin + int(np.argmin(low[begin:end])))
+            kept.add(begin + int(np.argmax(high[begin:end])))
+            if unknown[begin:end].any():
+                kept.add(begin + int(np.argmax(unknown[begin:end])))
+    return np.array(sorted(kept), np.int64)
+
+
+def chosen_rows(series: Sequence[Float], windows: Sequence[tuple[int, int]], most: int) -> Rows:
+    """Which rows a page shows: all where they fit, else the extremes and whole windows, best first.
+
+    Args:
+        series: float64 (n,) each, whose extremes are kept.
+        windows: Row ranges [begin, end) to keep whole, the most important first; those that no longer fit
+            are left out.
+        most: Rows that fit.
+
+    Returns:
+        int64, ascending.
+    """
+    n = len(series[0])
+    if n <= most:
+        return np.arange(n, dtype=np.int64)
+    kept = np.zeros(n, bool)
+    kept[extremes(series, max(1, most // (6 * len(series))))] = True
+    room = most - int(kept.sum())
+    for begin, end in windows:
+        more = int((~kept[begin:end]).sum())
+        if more <= room:
+            kept[begin:end] = True
+            room -= more
+    return np.flatnonzero(kept)

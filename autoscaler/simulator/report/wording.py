@@ -1,0 +1,111 @@
+"""Numbers as people read them: money, spans, shares, times. One place, so that terminal and page agree.
+
+Rules of this file: NaN and None are "?", never 0. Times are UTC.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from enum import StrEnum
+
+
+class Unit(StrEnum):
+    """What a figure is measured in."""
+
+    MONEY = "money"
+    VM_HOURS = "VM-hours"
+    SHARE = "share"
+    SPAN = "span"
+    COUNT = "count"
+    PER_DAY = "per day"
+    WORK = "work"
+    NUMBER = "number"
+
+
+UNKNOWN = "?"
+
+
+def shown(value: float | None, unit: Unit) -> str:
+    """A figure with its unit where the number alone does not say it."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return {
+        Unit.MONEY: money,
+        Unit.VM_HOURS: quantity,
+        Unit.SHARE: share,
+        Unit.SPAN: span,
+        Unit.COUNT: count,
+        Unit.PER_DAY: quantity,
+        Unit.WORK: count,
+        Unit.NUMBER: quantity,
+    }[unit](value)
+
+
+def money(value: float) -> str:
+    """An amount of the one currency: two decimals, or more where it is very small."""
+    if math.isnan(value):
+        return UNKNOWN
+    if value != 0 and abs(value) < 0.1:
+        return f"{value:.4f}"
+    return f"{value:,.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A fraction in per cent, with the digits that make a small one visible."""
+    if math.isnan(value):
+        return UNKNOWN
+    percent = abs(value) * 100
+    if percent == 0 or percent >= 10:
+        return f"{value:.0%}" if percent == 0 else f"{value:.1%}"
+    if percent < 0.001:
+        return "< 0.001%"
+    return f"{value:.2%}" if percent >= 1 else f"{value:.3%}"
+
+
+def rounded_share(value: float) -> str:
+    """A fraction in whole per cent, for sentences; below one half of a per cent it says so."""
+    if math.isnan(value):
+        return UNKNOWN
+    if abs(value) < 0.005:
+        return "less than 1%" if value else "0%"
+    return f"{abs(value) * 100:.0f}%"
+
+
+def span(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    if math.isnan(seconds):
+        return UNKNOWN
+    for unit_s, least_s, name in (
+        (1, 0, "s"),
+        (60, 120, "min"),
+        (3600, 7200, "h"),
+        (86_400, 172_800, "days"),
+    ):
+        if seconds >= least_s:
+            size, unit = unit_s, name
+    amount = seconds / size
+    return f"{amount:.0f} {unit}" if amount >= 10 or amount == round(amount) else f"{amount:.1f} {unit}"
+
+
+def count(value: float) -> str:
+    """A whole number with separators."""
+    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
+
+
+def quantity(value: float) -> str:
+    """A number with one decimal while it is small."""
+    if math.isnan(value):
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:,.1f}"
+
+
+def moment(at_s: float) -> str:
+    """Date and time, to the second where there are any."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return at.strftime("%a %d %b %Y %H:%M:%S" if at.second else "%a %d %b %Y %H:%M")
+
+
+def plural(number: float, one: str, many: str) -> str:
+    """A count with its noun."""
+    return f"{number:,.0f} {one if number == 1 else many}"
