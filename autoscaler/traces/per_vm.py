@@ -1,6 +1,10 @@
-"""Tables of single VMs: `timestamp,vm,cpu_percent` and further columns, which are not read.
+"""Tables of single VMs (`timestamp,vm,cpu_percent` and further columns), and the demand behind them.
 
-Rules of this file: a VM without a row at a time is unknown then (NaN), never idle.
+Why: what a fleet was asked for is rarely recorded, and what its VMs did is. Demand is utilisation times capacity,
+as the daemon folds it; where the VMs were saturated it is a lower bound, and the trace says so.
+
+Rules of this file: a VM without a row at a time is unknown then (NaN), never idle. Before its first row and after
+its last a VM did not exist.
 """
 
 from __future__ import annotations
@@ -8,17 +12,42 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.reading import parse_numbers, parse_stamps, read_table, trace_name
-from autoscaler.traces.trace import Float, RowError, check_values, grid_interval
+from autoscaler.traces.reading import trace_name
+from autoscaler.traces.tables import PLAIN, Choose, Form, Layout, Progress, Table, Wanted, read_table
+from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_values, grid_interval
+
+Index: TypeAlias = NDArray[np.int64]
+
+MAX_CELLS = 100_000_000
+"""Times × VMs; more does not fit into memory comfortably."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerVmColumns:
+    """Names of the columns.
+
+    Attributes:
+        time, vm, utilisation: Start of the interval, name of the VM, its utilisation.
+        capacity: Capacity of the VM at that time, in any unit of work per second; empty where there is none.
+        full_at: The utilisation of a VM that is used to the full: 100 where it is in percent.
+    """
+
+    time: str = "timestamp"
+    vm: str = "vm"
+    utilisation: str = "cpu_percent"
+    capacity: str = ""
+    full_at: float = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PerVmTrace:
-    """CPU of single VMs on a regular grid.
+    """Utilisation of single VMs on a regular grid.
 
     Attributes:
         name: For people.
@@ -26,7 +55,8 @@ class PerVmTrace:
         timestamps: float64 (T,), epoch seconds, start of each interval at which any VM has a row; read-only.
         vms: (V,) names, sorted.
         cpu_percent: float64 (T, V), NaN where the VM has no row; may exceed 100 where a clock boosts; read-only.
-        digest: SHA-256 over all of these but the name.
+        capacity: float64 (T, V), work per second, NaN where the VM has no row; None where the table has none.
+        digest: SHA-256 over stamps, names, interval and utilisation.
     """
 
     name: str
@@ -34,51 +64,165 @@ class PerVmTrace:
     timestamps: Float
     vms: tuple[str, ...]
     cpu_percent: Float
+    capacity: Float | None
     digest: str
 
 
-def read_per_vm(path: Path) -> PerVmTrace:
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """The demand behind a table of VMs, and how much of it is known.
+
+    Attributes:
+        trace: Gauge of work per second; an interval in which too few VMs have a row is a gap.
+        vms: How many VMs the table has.
+        left_out: Intervals with rows, of too few VMs.
+        filled: Intervals kept in which some VM has no row and counts with the mean of the others.
+        censored: Intervals kept in which the mean utilisation reached the saturation.
+    """
+
+    trace: Trace
+    vms: int
+    left_out: int
+    filled: int
+    censored: int
+
+
+def read_per_vm(
+    path: Path,
+    columns: PerVmColumns | None = None,
+    layout: Layout = PLAIN,
+    progress: Progress | None = None,
+) -> PerVmTrace:
     """Read a table of single VMs, sorted by time.
 
     Raises:
         TraceError: The file cannot be used; the message says file, line and what to do.
     """
-    table = read_table(path, ("timestamp", "vm", "cpu_percent"), exact=False)
-    stamps = parse_stamps(table, "timestamp")
-    cpu = parse_numbers(table, "cpu_percent")
-    names = np.asarray(table.columns["vm"], dtype=np.str_)
-    back = np.diff(stamps) < 0
-    if not np.isfinite(stamps).all():
-        raise table.error(int(np.argmin(np.isfinite(stamps))), "timestamp is not a time")
-    if back.any():
-        raise table.error(
-            int(np.argmax(back)) + 1, "timestamp is before the row above it; sort the rows by time"
-        )
+    names = columns or PerVmColumns()
+    table = read_table(path, _choice(names), layout, progress)
+    stamps, used = table.numbers[names.time], table.numbers[names.utilisation]
+    _check_order(table, stamps, names.time)
     times, first_row, at_time = np.unique(stamps, return_index=True, return_inverse=True)
-    vms, at_vm = np.unique(names, return_inverse=True)
-    try:
-        interval_s = grid_interval(times, None)
-    except RowError as error:
-        raise table.error(int(first_row[error.row]), str(error)) from None
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
-    try:
-        check_values(cpu, "cpu_percent")
-    except RowError as error:
-        raise table.error(error.row, str(error)) from None
-    cell = at_time * len(vms) + at_vm
-    _, first, count = np.unique(cell, return_index=True, return_counts=True)
-    if (count > 1).any():
-        doubled = cell[first[np.argmax(count > 1)]]
-        raise table.error(
-            int(np.flatnonzero(cell == doubled)[1]),
-            f"VM {vms[at_vm[np.flatnonzero(cell == doubled)[1]]]} appears twice at this time",
+    interval_s = _interval(table, times, first_row, names.time)
+    for column in filter(None, (names.utilisation, names.capacity)):
+        try:
+            check_values(table.numbers[column], column)
+        except RowError as error:
+            raise table.error(error.row, str(error), column) from None
+    texts = table.texts[names.vm]
+    order = np.argsort(np.array(texts.names))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    vms, at_vm = tuple(texts.names[place] for place in order), rank[texts.code]
+    if len(times) * len(vms) > MAX_CELLS:
+        raise TraceError(
+            f"{path}: {len(vms)} VMs at {len(times)} times are more than memory should hold; cut the file by time"
         )
-    grid = np.full((len(times), len(vms)), np.nan)
-    grid[at_time, at_vm] = cpu
+    cell = at_time * len(vms) + at_vm
+    _check_twice(table, cell, vms, at_vm, names.vm)
+    grid = _grid(cell, used * (100.0 / names.full_at), len(times), len(vms))
+    capacity = _grid(cell, table.numbers[names.capacity], *grid.shape) if names.capacity else None
     times.setflags(write=False)
-    grid.setflags(write=False)
     digest = hashlib.sha256(f"per-vm 1 {interval_s!r} {'|'.join(vms)}\n".encode())
     digest.update(times.astype("<f8").tobytes())
     digest.update(grid.astype("<f8").tobytes())
-    return PerVmTrace(trace_name(path), interval_s, times, tuple(map(str, vms)), grid, digest.hexdigest())
+    return PerVmTrace(trace_name(path), interval_s, times, vms, grid, capacity, digest.hexdigest())
+
+
+def counterfactual(
+    table: PerVmTrace, capacity_per_s: float = 1.0, *, saturation: float = 0.9, coverage: float = 1.0
+) -> Counterfactual:
+    """The demand that the VMs served: the sum of utilisation × capacity over the VMs that existed.
+
+    As in the daemon, VMs without a row count with the mean of the others, as long as enough of them have one; and
+    demand is censored where the mean utilisation reaches the saturation.
+
+    Args:
+        table: Utilisation of the VMs.
+        capacity_per_s: Work per second of one VM, times its own capacity where the table has that; 1 gives demand
+            in VMs used to the full.
+        saturation: Mean utilisation from which demand is hidden, 0..1.
+        coverage: Least share of the VMs that must have a row, 0..1.
+
+    Raises:
+        TraceError: An argument is impossible, or no interval is left.
+    """
+    if not (0 < capacity_per_s < np.inf and 0 < saturation <= 2 and 0 < coverage <= 1):
+        raise TraceError("capacity must be above 0, saturation and coverage above 0 and coverage at most 1")
+    known = np.isfinite(table.cpu_percent)
+    alive = np.maximum.accumulate(known, axis=0) & np.maximum.accumulate(known[::-1], axis=0)[::-1]
+    share = np.where(known, table.cpu_percent, 0.0) / 100.0
+    capacity = np.ones_like(share) if table.capacity is None else table.capacity
+    capacity = np.where(known, capacity, 0.0) * capacity_per_s
+    seen, living = known.sum(axis=1), alive.sum(axis=1)
+    enough = seen >= coverage * living
+    if not enough.any():
+        raise TraceError(
+            f"{table.name}: at no time have {coverage:.0%} of the VMs a row; ask for less coverage (`--coverage`)"
+        )
+    work = (share * capacity).sum(axis=1) * (living / np.maximum(seen, 1))
+    hidden = share.sum(axis=1) / np.maximum(seen, 1) >= saturation
+    trace = Trace.build(
+        table.timestamps[enough],
+        work[enough],
+        kind=TraceKind.GAUGE,
+        name=table.name,
+        interval_s=table.interval_s,
+        censored=hidden[enough],
+    )
+    filled = int((enough & (seen < living)).sum())
+    return Counterfactual(trace, len(table.vms), int((~enough).sum()), filled, int(hidden[enough].sum()))
+
+
+def _choice(columns: PerVmColumns) -> Choose:
+    wanted = [
+        Wanted(columns.time, Form.TIME),
+        Wanted(columns.vm, Form.TEXT),
+        Wanted(columns.utilisation, Form.NUMBER),
+    ]
+    if columns.capacity:
+        wanted.append(Wanted(columns.capacity, Form.NUMBER))
+
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        missing = [column.name for column in wanted if column.name not in names]
+        if missing:
+            raise TraceError(
+                f"the header is `{','.join(names)[:120]}`, wanted are the columns "
+                f"{', '.join(column.name for column in wanted)}; name yours where they are called otherwise"
+            )
+        return tuple(wanted)
+
+    return choose
+
+
+def _check_order(table: Table, stamps: Float, column: str) -> None:
+    if not np.isfinite(stamps).all():
+        raise table.error(int(np.argmin(np.isfinite(stamps))), "timestamp is not a time", column)
+    back = np.diff(stamps) < 0
+    if back.any():
+        row = int(np.argmax(back)) + 1
+        raise table.error(row, "timestamp is before the row above it; sort the rows by time", column)
+
+
+def _interval(table: Table, times: Float, first_row: Index, column: str) -> float:
+    try:
+        return grid_interval(times, None)
+    except RowError as error:
+        raise table.error(int(first_row[error.row]), str(error), column) from None
+    except TraceError as error:
+        raise TraceError(f"{table.path}: {error}") from None
+
+
+def _grid(cell: Index, values: Float, times: int, vms: int) -> Float:
+    flat = np.full(times * vms, np.nan)
+    flat[cell] = values
+    flat.setflags(write=False)
+    return flat.reshape(times, vms)
+
+
+def _check_twice(table: Table, cell: Index, vms: tuple[str, ...], at_vm: Index, column: str) -> None:
+    by_cell = np.argsort(cell, kind="stable")
+    again = np.flatnonzero(np.diff(cell[by_cell]) == 0)
+    if len(again):
+        row = int(by_cell[again + 1].min())
+        raise table.error(row, f"VM {vms[at_vm[row]]} appears twice at this time", column)

@@ -1,89 +1,117 @@
-"""Reading trace files: CSV, CSV in gzip, Parquet.
+"""Trace files as traces: the columns `timestamp,value`, in CSV, CSV in gzip or Parquet.
 
 Why it is strict: a replay is only worth its input. A row that is out of order, doubled, off the grid or not a
-number ends the reading with file and line; nothing is repaired or guessed. Whether values are counts or a
-gauge is never guessed either: the caller says it, or a `manifest.csv` beside the file does.
+number ends the reading with file, line and column; nothing is repaired or guessed. Whether values are counts or a
+gauge is never guessed either: the caller says it, or a `manifest.csv` beside the file does. A third column
+`censored` (0 or 1) marks values that are lower bounds.
 
-Rules of this file: one pass over the text, checks on whole arrays, and a second look for the line only once
-something is wrong. pyarrow is imported only for Parquet.
-
-Not here: what a trace can do (`trace`), tables of single VMs (`per_vm`).
+Not here: how files become columns (`tables`), what a trace can do (`trace`), single VMs (`per_vm`), files of other
+shapes (`importing`).
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
-
-MAX_BYTES = 1 << 30
-"""The largest text read, unpacked: some thirty million rows. More is taken for a broken or hostile file."""
+from autoscaler.traces.tables import Choose, Form, Progress, Table, Wanted, check_file, is_parquet, read_table
+from autoscaler.traces.trace import RowError, Trace, TraceKind
 
 MANIFEST = "manifest.csv"
+COLUMNS = ("timestamp", "value")
+CENSORED = "censored"
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The columns of a file as text, and what is needed to name a row in an error.
-
-    Attributes:
-        path: The file.
-        columns: Column name to texts, or to numbers where Parquet holds numbers.
-        rows: How many.
-        first_line: Line of row 0 (2 in CSV; 1 in Parquet, where rows are counted instead).
-        row_word: "line" or "row".
-    """
-
-    path: Path
-    columns: dict[str, Sequence[str] | Float]
-    rows: int
-    first_line: int
-    row_word: str
-
-    def error(self, row: int, message: str) -> TraceError:
-        """An error that names file and line."""
-        where = (
-            f"{self.path}:{row + self.first_line}"
-            if self.row_word == "line"
-            else f"{self.path}: row {row + 1}"
-        )
-        return TraceError(f"{where}: {message}")
-
-
-def read_trace(path: Path, *, kind: TraceKind | None = None, interval_s: float | None = None) -> Trace:
-    """Read a series with the columns `timestamp,value`.
+def read_trace(
+    path: Path,
+    *,
+    kind: TraceKind | None = None,
+    interval_s: float | None = None,
+    progress: Progress | None = None,
+) -> Trace:
+    """Read a series with the columns `timestamp,value` and perhaps `censored`.
 
     Args:
         path: A `.csv`, `.csv.gz` or `.parquet` file.
         kind: What the values mean; where None, the manifest beside the file must say it.
         interval_s: Length of an interval; where None, the manifest's, else the smallest step.
+        progress: Told which share of the file has been read.
 
     Raises:
         TraceError: The file cannot be used; the message says file, line and what to do.
     """
+    check_file(path)
     said = manifest_entry(path)
     if kind is None:
         kind = _manifest_kind(path, said)
     if interval_s is None and said is not None and said.get("interval_s"):
         interval_s = _manifest_interval(path, said["interval_s"])
-    table = read_table(path, ("timestamp", "value"), exact=True)
-    stamps = parse_stamps(table, "timestamp")
-    values = parse_numbers(table, "value")
+    table = read_table(path, _columns(exact=not is_parquet(path)), progress=progress)
     if table.rows == 1:
         raise table.error(0, "there is one row only; a trace needs at least two")
     try:
-        return Trace.build(stamps, values, kind=kind, name=trace_name(path), interval_s=interval_s)
+        return Trace.build(
+            table.numbers["timestamp"],
+            table.numbers["value"],
+            kind=kind,
+            name=trace_name(path),
+            interval_s=interval_s,
+            censored=_marks(table),
+        )
     except RowError as error:
-        raise table.error(error.row, str(error)) from None
+        raise table.error(error.row, str(error), error.column) from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+
+
+def _columns(*, exact: bool) -> Choose:
+    """The columns of a series; in text they must be these and in this order."""
+
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        marked = CENSORED in names[2:]
+        wanted = (*COLUMNS, CENSORED) if marked else COLUMNS
+        if exact and tuple(names) != wanted:
+            raise TraceError(
+                f"the header is `{','.join(names)[:120]}`, wanted is `{','.join(COLUMNS)}`{_hint(names)}"
+            )
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise TraceError(f"the columns are `{','.join(names)[:120]}`, `{missing[0]}` is missing")
+        forms = (Form.TIME, Form.NUMBER, Form.NUMBER)
+        return tuple(map(Wanted, wanted, forms))
+
+    return choose
+
+
+def _hint(names: list[str]) -> str:
+    """What the header may be instead."""
+    if "vm" in names:
+        return "; it looks like a table of single VMs: make a trace of it with `autoscaler trace import`"
+    if "duration_s" in names:
+        return "; it looks like a list of events: make a trace of it with `autoscaler trace import`"
+    if any(name[:1].isdigit() for name in names):
+        return "; the first line looks like data, so the header is missing: put it above the first line"
+    if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
+        return (
+            "; columns are separated by something else than a comma: read it with `autoscaler trace import`"
+        )
+    return "; files of other shapes are read by `autoscaler trace import`"
+
+
+def _marks(table: Table) -> NDArray[np.bool_] | None:
+    marks = table.numbers.get(CENSORED)
+    if marks is None:
+        return None
+    wrong = (marks != 0) & (marks != 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise table.error(row, f"{CENSORED} {marks[row]:g} is neither 0 nor 1", CENSORED)
+    censored: NDArray[np.bool_] = marks == 1
+    return censored
 
 
 def trace_name(path: Path) -> str:
@@ -128,178 +156,3 @@ def _manifest_interval(path: Path, text: str) -> float:
         raise TraceError(
             f"{path.parent / MANIFEST}: interval_s `{text}` of {path.name} is not a number of seconds"
         ) from None
-
-
-# ── Tables ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def read_table(path: Path, wanted: tuple[str, ...], *, exact: bool) -> Table:
-    """Read the wanted columns.
-
-    Args:
-        path: The file.
-        wanted: Column names, which must come first and in this order.
-        exact: Whether further columns are an error.
-
-    Raises:
-        TraceError: The file cannot be read, has another header, or no rows.
-    """
-    if not path.exists():
-        raise TraceError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise TraceError(f"{path}: this is not a file")
-    table = _read_parquet(path, wanted) if path.suffix == ".parquet" else _read_csv(path, wanted, exact=exact)
-    if not table.rows:
-        raise TraceError(f"{path}: there are no rows below the header")
-    return table
-
-
-def _read_csv(path: Path, wanted: tuple[str, ...], *, exact: bool) -> Table:
-    lines = _text(path).splitlines()
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise TraceError(f"{path}: the file is empty")
-    reader = csv.reader(lines, strict=True)
-    flat: list[str] = []  # one flat list: a million small ones keep the garbage collector busy for a second
-    try:
-        header = [name.strip() for name in next(reader)]
-        _check_header(path, header, wanted, exact=exact)
-        for row in reader:
-            if len(row) != len(header):
-                found = f"{len(row)} columns where the header has {len(header)}" if row else "empty line"
-                raise TraceError(f"{path}:{reader.line_num}: {found}")
-            flat += row
-    except csv.Error as error:
-        raise TraceError(f"{path}:{reader.line_num}: not CSV: {error}") from None
-    columns: dict[str, Sequence[str] | Float] = {
-        name: flat[at :: len(header)] for at, name in enumerate(wanted)
-    }
-    return Table(path, columns, len(flat) // len(header), 2, "line")
-
-
-def _check_header(path: Path, header: list[str], wanted: tuple[str, ...], *, exact: bool) -> None:
-    if tuple(header[: len(wanted)]) == wanted and (not exact or len(header) == len(wanted)):
-        return
-    found = ",".join(header)[:120]
-    hint = "; it looks like a table of single VMs" if "vm" in header and "value" in wanted else ""
-    raise TraceError(f"{path}:1: the header is `{found}`, wanted is `{','.join(wanted)}`{hint}")
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                data = stream.read(MAX_BYTES + 1)
-        else:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
-    if len(data) > MAX_BYTES:
-        raise TraceError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; cut it into smaller traces")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TraceError(f"{path}:{line}: not UTF-8 text") from None
-
-
-def _read_parquet(path: Path, wanted: tuple[str, ...]) -> Table:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise TraceError(
-            f"{path}: reading Parquet needs pyarrow; install the extra `sim`, or use CSV"
-        ) from None
-    try:
-        names = parquet.read_schema(path).names
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise TraceError(f"{path}: the columns are `{','.join(names)[:120]}`, `{missing[0]}` is missing")
-        data = parquet.read_table(path, columns=list(wanted))
-    except (ArrowException, OSError) as error:
-        raise TraceError(f"{path}: not a readable Parquet file: {error}") from None
-    columns = {name: _arrow_column(path, name, data.column(name)) for name in wanted}
-    return Table(path, columns, data.num_rows, 1, "row")
-
-
-def _arrow_column(path: Path, name: str, column: object) -> Sequence[str] | Float:
-    """A column as numbers or texts; times become epoch seconds."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    kind = column.type  # type: ignore[attr-defined]
-    if compute.any(compute.is_null(column)).as_py():
-        row = compute.index(compute.is_null(column), value=True).as_py()
-        raise TraceError(
-            f"{path}: row {row + 1}: `{name}` is null; leave the row out where nothing was recorded"
-        )
-    if pa.types.is_timestamp(kind):
-        return (
-            np.asarray(compute.cast(compute.cast(column, pa.timestamp("us")), pa.int64()), np.float64) / 1e6
-        )
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return np.asarray(column, np.float64)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        texts: list[str] = column.to_pylist()  # type: ignore[attr-defined]
-        return texts
-    raise TraceError(f"{path}: column `{name}` holds {kind}, wanted are times, numbers or text")
-
-
-# ── Columns ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def parse_numbers(table: Table, name: str) -> Float:
-    """A column of numbers.
-
-    Raises:
-        TraceError: The first text that is none.
-    """
-    texts = table.columns[name]
-    if isinstance(texts, np.ndarray):
-        return texts
-    try:
-        return np.array(list(map(float, texts)), np.float64)
-    except ValueError:
-        row = next(row for row, text in enumerate(texts) if _float(text) is None)
-        raise table.error(
-            row, f"{name} `{texts[row][:40]}` is not a number; leave the row out where nothing was recorded"
-        ) from None
-
-
-def parse_stamps(table: Table, name: str) -> Float:
-    """A column of times as epoch seconds: ISO 8601 (UTC unless it names an offset) or epoch seconds.
-
-    Raises:
-        TraceError: The first text that is no time.
-    """
-    texts = table.columns[name]
-    if isinstance(texts, np.ndarray):
-        return texts
-    parse = _iso_seconds if _float(texts[0]) is None else float
-    stamps = np.empty(len(texts), np.float64)
-    row = 0
-    try:
-        for row, text in enumerate(texts):
-            stamps[row] = parse(text)
-    except ValueError:
-        like = (
-            "ISO 8601 such as 2026-03-01T08:00:00Z"
-            if parse is _iso_seconds
-            else "epoch seconds as in the first row"
-        )
-        raise table.error(row, f"timestamp `{texts[row][:40]}` is not a time; wanted is {like}") from None
-    return stamps
-
-
-def _iso_seconds(text: str) -> float:
-    stamp = datetime.fromisoformat(text)
-    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

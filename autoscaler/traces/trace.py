@@ -42,11 +42,13 @@ class RowError(TraceError):
     Args:
         row: Index of the row, from 0.
         message: What is wrong with it, for a person.
+        column: Name of the column at fault, where it is one.
     """
 
-    def __init__(self, row: int, message: str) -> None:
+    def __init__(self, row: int, message: str, column: str = "") -> None:
         super().__init__(message)
         self.row = row
+        self.column = column
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +61,10 @@ class Trace:
         interval_s: Length of an interval.
         timestamps: float64 (n,), epoch seconds, start of each interval, ascending on one grid; read-only.
         values: float64 (n,), finite, at least 0; read-only.
-        digest: SHA-256 over kind, interval, stamps and values, so that two traces are the same recording
-            exactly when their digests agree, whatever their files look like.
+        digest: SHA-256 over kind, interval, stamps, values and censoring, so that two traces are the same
+            recording exactly when their digests agree, whatever their files look like.
+        censored: bool (n,), demand was at least this much, and may have been more: what served it was
+            saturated; read-only.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Trace:
     timestamps: Float
     values: Float
     digest: str
+    censored: NDArray[np.bool_]
 
     @classmethod
     def build(
@@ -79,6 +84,7 @@ class Trace:
         kind: TraceKind,
         name: str = "trace",
         interval_s: float | None = None,
+        censored: ArrayLike | None = None,
     ) -> Trace:
         """Check the arrays and make a trace of them.
 
@@ -89,6 +95,7 @@ class Trace:
             name: For people.
             interval_s: Length of an interval; where None it is taken from the steps between stamps, which takes two
                 rows.
+            censored: One per stamp, whether the value is a lower bound only; none is where None.
 
         Raises:
             RowError: A row is wrong (it carries the index).
@@ -99,14 +106,18 @@ class Trace:
             raise TraceError(
                 f"stamps and values must be two equally long lists, not of shapes {stamps.shape}, {numbers.shape}"
             )
+        hidden = np.zeros(stamps.shape, np.bool_) if censored is None else np.array(censored, np.bool_)
+        if hidden.shape != stamps.shape:
+            raise TraceError(f"there are {hidden.size} marks of censoring for {stamps.size} rows")
         if not stamps.size:
             raise TraceError("there are no rows")
         check_stamps(stamps)
         interval_s = grid_interval(stamps, interval_s)
         check_values(numbers, "value")
-        stamps.setflags(write=False)
-        numbers.setflags(write=False)
-        return cls(name, kind, interval_s, stamps, numbers, _digest(kind, interval_s, stamps, numbers))
+        for array in (stamps, numbers, hidden):
+            array.setflags(write=False)
+        digest = _digest(kind, interval_s, stamps, numbers, hidden)
+        return cls(name, kind, interval_s, stamps, numbers, digest, hidden)
 
     @property
     def start_s(self) -> float:
@@ -162,7 +173,7 @@ class Trace:
                 f"trace {self.name} has no rows from {describe_time(start_s)} to {describe_time(end_s)}; "
                 f"it covers {describe_time(self.start_s)} to {describe_time(self.end_s)}"
             )
-        return self._with(self.timestamps[keep], self.values[keep])
+        return self._with(self.timestamps[keep], self.values[keep], self.censored[keep])
 
     def scaled(self, factor: float) -> Trace:
         """Every value times the factor.
@@ -172,7 +183,7 @@ class Trace:
         """
         if not (math.isfinite(factor) and factor > 0):
             raise TraceError(f"trace {self.name} cannot be scaled by {factor}: a factor above 0 is needed")
-        return self._with(self.timestamps, self.values * factor)
+        return self._with(self.timestamps, self.values * factor, self.censored)
 
     def scaled_to_peak(self, work_per_s: float) -> Trace:
         """The same shape with this highest work per second.
@@ -184,8 +195,15 @@ class Trace:
             raise TraceError(f"trace {self.name} is zero throughout and cannot be scaled to a peak")
         return self.scaled(work_per_s / self.peak_per_s)
 
-    def _with(self, timestamps: Float, values: Float) -> Trace:
-        return Trace.build(timestamps, values, kind=self.kind, name=self.name, interval_s=self.interval_s)
+    def _with(self, timestamps: Float, values: Float, censored: NDArray[np.bool_]) -> Trace:
+        return Trace.build(
+            timestamps,
+            values,
+            kind=self.kind,
+            name=self.name,
+            interval_s=self.interval_s,
+            censored=censored,
+        )
 
 
 def describe_time(t_s: float) -> str:
@@ -205,14 +223,16 @@ def check_stamps(stamps: Float) -> None:
     """
     if not np.isfinite(stamps).all():
         row = int(np.argmin(np.isfinite(stamps)))
-        raise RowError(row, f"timestamp {stamps[row]} is not a time")
+        raise RowError(row, f"timestamp {stamps[row]} is not a time", "timestamp")
     step = np.diff(stamps)
     if (step <= 0).any():
         row = int(np.argmax(step <= 0)) + 1
         stamp = describe_time(stamps[row])
         if step[row - 1] == 0:
-            raise RowError(row, f"timestamp {stamp} appears twice; keep one row per interval")
-        raise RowError(row, f"timestamp {stamp} is before the row above it; sort the rows by time")
+            raise RowError(row, f"timestamp {stamp} appears twice; keep one row per interval", "timestamp")
+        raise RowError(
+            row, f"timestamp {stamp} is before the row above it; sort the rows by time", "timestamp"
+        )
 
 
 def grid_interval(stamps: Float, interval_s: float | None) -> float:
@@ -245,6 +265,7 @@ def grid_interval(stamps: Float, interval_s: float | None) -> float:
             row,
             f"timestamp {describe_time(stamps[row])} is not on the grid of {interval_s:g} s that starts at "
             f"{describe_time(stamps[0])}; all rows must be whole intervals apart",
+            "timestamp",
         )
     return interval_s
 
@@ -266,11 +287,18 @@ def check_values(values: Float, what: str) -> None:
     if not good.all():
         row = int(np.argmin(good))
         why = "negative" if values[row] < 0 and np.isfinite(values[row]) else "not a finite number"
-        raise RowError(row, f"{what} {values[row]:g} is {why}; leave the row out where nothing was recorded")
+        raise RowError(
+            row, f"{what} {values[row]:g} is {why}; leave the row out where nothing was recorded", what
+        )
 
 
-def _digest(kind: TraceKind, interval_s: float, stamps: Float, values: Float) -> str:
+def _digest(
+    kind: TraceKind, interval_s: float, stamps: Float, values: Float, censored: NDArray[np.bool_]
+) -> str:
     digest = hashlib.sha256(f"trace 1 {kind} {interval_s!r} {len(stamps)}\n".encode())
-    digest.update(stamps.astype("<f8").tobytes())
-    digest.update(values.astype("<f8").tobytes())
+    digest.update(stamps.astype("<f8", copy=False).data)
+    digest.update(values.astype("<f8", copy=False).data)
+    if censored.any():
+        digest.update(b"censored\n")
+        digest.update(np.packbits(censored).data)
     return digest.hexdigest()

@@ -31,7 +31,7 @@ _GZIP_LEVEL = 6
 
 
 def write_trace(path: Path, trace: Trace, *, overwrite: bool = False) -> None:
-    """Write a trace with the columns `timestamp,value`; a gap is a missing row.
+    """Write a trace with the columns `timestamp,value`, and `censored` where any value is; a gap is a missing row.
 
     Stamps are ISO 8601 where all of them are whole seconds, else epoch seconds to the last bit.
 
@@ -124,6 +124,11 @@ def _interval_shows(trace: Trace) -> bool:
 def _csv_text(trace: Trace) -> str:
     stamps = _stamp_texts(trace.timestamps)
     values = map(_number, trace.values.tolist())
+    if trace.censored.any():
+        marks = trace.censored.astype(np.int64).tolist()
+        return "timestamp,value,censored\n" + "".join(
+            f"{stamp},{value},{mark}\n" for stamp, value, mark in zip(stamps, values, marks, strict=True)
+        )
     return "timestamp,value\n" + "".join(
         f"{stamp},{value}\n" for stamp, value in zip(stamps, values, strict=True)
     )
@@ -157,7 +162,10 @@ def _write_parquet(path: Path, trace: Trace) -> None:
     micros = np.round(stamps * 1e6)
     exact = bool((np.abs(micros) < 2**63).all() and (micros / 1e6 == stamps).all())
     column = pa.array(micros.astype(np.int64), pa.timestamp("us", tz="UTC")) if exact else pa.array(stamps)
-    parquet.write_table(pa.table({"timestamp": column, "value": trace.values}), path)
+    columns = {"timestamp": column, "value": trace.values}
+    if trace.censored.any():
+        columns["censored"] = trace.censored.astype(np.int8)
+    parquet.write_table(pa.table(columns), path)
 
 
 def _to_disk(path: Path) -> None:

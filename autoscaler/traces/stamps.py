@@ -1,0 +1,264 @@
+"""Texts of times as epoch seconds: ISO 8601, epoch numbers in a stated unit, any written pattern.
+
+Why it is strict: a time in the wrong unit or zone moves a whole recording, and nothing that follows would notice.
+So the form is taken from the first row and all others must have it, numbers that can only be milliseconds are
+refused as seconds, and local time is converted only where it says one moment.
+
+Rules of this file: whole arrays first (`read_fast`, None where the common forms do not fit), text by text only
+where needed (`read_slow`), and both give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.trace import Float, RowError, describe_time
+
+AUTO = "auto"
+ISO = "iso"
+UNITS_PER_S: dict[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Units of epoch numbers."""
+
+LATEST_S = 3e11
+"""Epoch seconds beyond this (the year 11476) are milliseconds: those reach it in 1979."""
+
+_QUARTER_S = 900.0
+"""Clocks have been changed at whole quarters of an hour since 1972, the time of epoch seconds as recorded."""
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive on purpose: local seconds are counted from it
+
+
+@dataclass(frozen=True, slots=True)
+class TimeForm:
+    """How times are written.
+
+    Attributes:
+        style: `auto` (ISO 8601 or epoch seconds, as the first row shows), `iso`, a unit of `UNITS_PER_S`, or a
+            pattern of `datetime.strptime`.
+        zone: What times without an offset are in.
+        repeats: Whether the same time may stand in rows that follow one another (events, tables of VMs).
+    """
+
+    style: str = AUTO
+    zone: tzinfo = UTC
+    repeats: bool = False
+
+    @classmethod
+    def build(cls, style: str = AUTO, zone: str = "UTC", *, repeats: bool = False) -> TimeForm:
+        """Check names and make a form of them.
+
+        Raises:
+            TraceError: The style or the zone is unknown.
+        """
+        from zoneinfo import ZoneInfo
+
+        if style not in {AUTO, ISO, *UNITS_PER_S} and "%" not in style:
+            raise TraceError(
+                f"`{style}` is not a form of times; write {AUTO}, {ISO}, {', '.join(UNITS_PER_S)}, or a pattern "
+                "such as %d/%m/%Y %H:%M"
+            )
+        try:
+            return cls(style, UTC if zone.upper() == "UTC" else ZoneInfo(zone), repeats)
+        except (KeyError, ValueError, OSError):
+            raise TraceError(f"`{zone}` is not a time zone; write for example Europe/Berlin") from None
+
+
+class StampReader:
+    """Reads one column of times, block by block; the first text decides what `auto` means.
+
+    Args:
+        form: How the times are written.
+    """
+
+    def __init__(self, form: TimeForm) -> None:
+        self._form = form
+        self._style = form.style
+        self._local: list[NDArray[np.bool_]] = []
+
+    def read_fast(self, texts: NDArray[np.bytes_]) -> Float | None:
+        """The times of a block as `read_slow` gives them, or None where that has to look."""
+        style = self._decided(texts[0].decode("utf-8", "replace"))
+        if style in UNITS_PER_S:
+            try:
+                seconds = texts.astype(np.float64) / UNITS_PER_S[style]
+            except ValueError:
+                return None
+            if not (np.abs(seconds) <= LATEST_S).all():
+                return None
+            self._local.append(np.zeros(len(texts), np.bool_))
+            return seconds
+        if style == ISO and (seconds_or_none := _plain_iso(texts)) is not None:
+            self._local.append(np.full(len(texts), texts.dtype.itemsize == 19))
+            return seconds_or_none
+        return None
+
+    def read_slow(self, texts: Sequence[str]) -> Float:
+        """The times of a block, in UTC for those that say their offset, else in local seconds.
+
+        Raises:
+            RowError: The first text that is no time.
+        """
+        style = self._decided(texts[0])
+        seconds, local = np.empty(len(texts)), np.zeros(len(texts), np.bool_)
+        parse = self._number if style in UNITS_PER_S else self._calendar(style)
+        for row, text in enumerate(texts):
+            try:
+                seconds[row], local[row] = parse(text)
+            except (ValueError, OverflowError):
+                raise RowError(
+                    row, f"timestamp `{text[:40]}` is not a time; wanted is {self._like(style)}"
+                ) from None
+        late = np.abs(seconds) > LATEST_S
+        if late.any():
+            row = int(np.argmax(late))
+            raise RowError(
+                row,
+                f"timestamp `{texts[row][:40]}` is in the year "
+                f"{1970 + seconds[row] / 31_556_952:.0f} if it is seconds; it looks like milliseconds: say so "
+                "(`--time-format ms` where it is imported)",
+            )
+        self._local.append(local)
+        return seconds
+
+    def forget_block(self) -> None:
+        """The last block given to `read_fast` will be read anew."""
+        self._local.pop()
+
+    def finish(self, seconds: Float) -> Float:
+        """All blocks together, local times converted.
+
+        Raises:
+            RowError: A local time that does not exist, or may be either of two.
+        """
+        if self._form.zone is UTC or not self._local:
+            return seconds
+        local = np.concatenate(self._local)
+        if not local.any():
+            return seconds
+        rows = np.flatnonzero(local)
+        converted = seconds.copy()
+        try:
+            converted[rows] = to_utc(seconds[rows], self._form.zone, repeats=self._form.repeats)
+        except RowError as error:
+            raise RowError(int(rows[error.row]), str(error)) from None
+        return converted
+
+    def _decided(self, first: str) -> str:
+        if self._style == AUTO:
+            try:
+                float(first)
+            except ValueError:
+                self._style = ISO
+            else:
+                self._style = "s"
+                if _is_compact_date(first):
+                    raise RowError(
+                        0,
+                        f"timestamp `{first}` may be a date or epoch seconds; say which (`--time-format %Y%m%d` or "
+                        "`--time-format s` where it is imported)",
+                    )
+        return self._style
+
+    def _number(self, text: str) -> tuple[float, bool]:
+        return float(text) / UNITS_PER_S[self._style], False
+
+    @staticmethod
+    def _calendar(style: str) -> Callable[[str], tuple[float, bool]]:
+        def parse(text: str) -> tuple[float, bool]:
+            at = (
+                datetime.fromisoformat(text) if style == ISO else datetime.strptime(text, style)  # noqa: DTZ007
+            )
+            if at.tzinfo is None:
+                return (at - _EPOCH).total_seconds(), True
+            return at.timestamp(), False
+
+        return parse
+
+    def _like(self, style: str) -> str:
+        if style == ISO:
+            return "ISO 8601 such as 2026-03-01T08:00:00Z"
+        if style in UNITS_PER_S:
+            as_first = " as in the first row" if self._form.style == AUTO else ""
+            return f"epoch {'seconds' if style == 's' else style}{as_first}"
+        return f"the pattern {style}"
+
+
+def _is_compact_date(text: str) -> bool:
+    if len(text) != 8 or not text.isdigit():
+        return False
+    try:
+        return 1900 <= datetime.strptime(text, "%Y%m%d").year < 2100  # noqa: DTZ007  only whether it is a date
+    except ValueError:
+        return False
+
+
+def _plain_iso(texts: NDArray[np.bytes_]) -> Float | None:
+    """`YYYY-MM-DDTHH:MM:SS`, all with Z or all without; None where any is written otherwise."""
+    width = texts.dtype.itemsize
+    if width not in {19, 20}:
+        return None
+    letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), width)
+    signs = {4: b"-", 7: b"-", 13: b":", 16: b":", **({19: b"Z"} if width == 20 else {})}
+    if any((letters[:, at] != sign[0]).any() for at, sign in signs.items()):
+        return None
+    if not np.isin(letters[:, 10], (ord("T"), ord(" "))).all():
+        return None
+    digits = letters[:, [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18]]
+    if ((digits < ord("0")) | (digits > ord("9"))).any():
+        return None
+    plain = np.ascontiguousarray(letters[:, :19]).view("S19").ravel()
+    try:
+        return plain.astype("datetime64[s]").astype(np.int64).astype(np.float64)
+    except ValueError:
+        return None
+
+
+def to_utc(local: Float, zone: tzinfo, *, repeats: bool) -> Float:
+    """Local seconds (counted as if the zone were UTC) as epoch seconds.
+
+    The hour that a night has twice is told apart by the order of the rows: up to the first step back it is
+    the first, from there on the second.
+
+    Raises:
+        RowError: A time that the zone does not have, or has twice without an order that tells which.
+    """
+    quarters, place = np.unique(np.floor(local / _QUARTER_S), return_inverse=True)
+    offsets = np.array([_offsets(quarter * _QUARTER_S, zone) for quarter in quarters.tolist()])
+    first, second = offsets[place, 0], offsets[place, 1]
+    if (first < second).any():
+        row = int(np.argmax(first < second))
+        raise RowError(
+            row,
+            f"timestamp {describe_time(local[row]).removesuffix('Z')} does not exist in {zone}, where the clock was "
+            "put forward then; the times may be in another zone",
+        )
+    twice = np.flatnonzero(first > second)
+    late = np.zeros(len(local), np.bool_)
+    for night in np.split(twice, np.flatnonzero(np.diff(twice) > 1) + 1):
+        if len(night):
+            step = np.diff(local[night])
+            back = (step < 0) if repeats else (step <= 0)
+            if not back.any():
+                row = int(night[0])
+                raise RowError(
+                    row,
+                    f"timestamp {describe_time(local[row]).removesuffix('Z')} is twice in {zone}, where the clock "
+                    "was put back then, and the order of the rows does not tell which; export it in UTC or with "
+                    "offsets",
+                )
+            late[night[int(np.argmax(back)) + 1 :]] = True
+    offset: Float = np.where(late, second, first)
+    return local - offset
+
+
+def _offsets(local_s: float, zone: tzinfo) -> tuple[float, float]:
+    """Seconds ahead of UTC before and after a change of the clock; equal away from one."""
+    at = _EPOCH + timedelta(seconds=local_s)
+    found = [at.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)]
+    before, after = (offset.total_seconds() if offset else 0.0 for offset in found)
+    return before, after
