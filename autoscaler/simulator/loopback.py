@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.billing import Bill
@@ -38,6 +39,7 @@ class LoopRun:
         duration_s: How long.
         tick_s: Length of a tick.
         seed: Of the uneven spread of work over VMs.
+        journal_dir: Where the journal is kept, so that `explain` can be asked; None forgets it.
     """
 
     policy: Policy
@@ -47,6 +49,7 @@ class LoopRun:
     duration_s: float
     tick_s: float = 10.0
     seed: int = 0
+    journal_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +61,38 @@ class LoopResult:
         bill: The cloud's own bill.
         calls: API calls that the cloud accepted, by action.
         start_times_s: Measured seconds from the order to start a VM until it serves.
+        whole: Whether it ran to its end, and was not ended before.
     """
 
     rows: tuple[TimelineRow, ...]
     bill: Bill
     calls: dict[str, int]
     start_times_s: tuple[float, ...]
+    whole: bool = True
 
 
-def run_loop(run: LoopRun, on_tick: Callable[[TickRecord], None] | None = None) -> LoopResult:
+def run_loop(
+    run: LoopRun,
+    on_tick: Callable[[TickRecord], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> LoopResult:
     """Run the daemon over the trace on virtual time.
 
     Args:
         run: What to run.
         on_tick: Called after each tick.
+        enough: Asked after each tick; true ends the run there, and what was run is returned.
 
     Raises:
         InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
+        JournalError: The journal cannot be kept where the run says.
     """
-    return run_virtual(lambda: _run(run, on_tick))
+    return run_virtual(lambda: _run(run, on_tick, enough))
 
 
-async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> LoopResult:
+async def _run(
+    run: LoopRun, on_tick: Callable[[TickRecord], None] | None, enough: Callable[[], bool] | None
+) -> LoopResult:
     clock = VirtualClock(run.start_s)
     world = run.cloud.world(run.start_s)
     journal = SqliteJournal(":memory:", inline=True)
@@ -88,7 +101,17 @@ async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> Lo
     wired = wire([policy], MemoryProvider(world, clock), clock, lambda _: source)
     failures: list[str] = []
     telemetry = Telemetry(log=_Silent(failures))
-    daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(tick_s=run.tick_s), on_tick)
+    ended_early = False
+
+    def after_tick(record: TickRecord) -> None:
+        nonlocal ended_early
+        if on_tick is not None:
+            on_tick(record)
+        if enough is not None and enough():
+            ended_early = True
+            daemon.stop()
+
+    daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(tick_s=run.tick_s), after_tick)
     asyncio.get_running_loop().call_later(run.duration_s, daemon.stop)
     await daemon.run()
     if failures:
@@ -98,9 +121,11 @@ async def _run(run: LoopRun, on_tick: Callable[[TickRecord], None] | None) -> Lo
     between = demand_of(run.trace.rate_at, 0.0, run.trace.interval_s)
     rows = timeline(journal.reader(), policy.fleet, run.start_s, end_s + 1.0, between)
     bill = world.bill(end_s, policy.fleet)
+    if run.journal_dir is not None:
+        journal.reader().copy_to(run.journal_dir)
     await journal.close()
     calls = {action: count for (action, code), count in sorted(world.api.call_counts.items()) if not code}
-    return LoopResult(rows, bill, calls, tuple(daemon.fleets.all[0].start_times_s))
+    return LoopResult(rows, bill, calls, tuple(daemon.fleets.all[0].start_times_s), not ended_early)
 
 
 class _Silent:

@@ -89,6 +89,19 @@ class JournalReader:
         if self._owned:
             self._connection.close()
 
+    def copy_to(self, directory: Path) -> None:
+        """Write all of it as the journal of another directory, as when a run in memory is to be kept.
+
+        Raises:
+            JournalError: There is one already, or it cannot be written.
+        """
+        path = directory / schema.FILE_NAME
+        if path.exists():
+            raise JournalError(f"{path} exists already; name another directory, or remove it")
+        with schema.translated(str(path), "written"):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._connection.execute("VACUUM INTO ?", (str(path),))
+
     def fleets(self) -> tuple[str, ...]:
         """The fleets of the last tick, in its order; empty before the first."""
         rows = self._all(
