@@ -18,13 +18,12 @@ from autoscaler.daemon.tracked import (
     ON_THE_WAY,
     PROTECTED_TAG,
     Counts,
-    Note,
     Order,
     Patience,
     Phase,
     TrackedVm,
 )
-from autoscaler.ports import BATCH_REFUSED, Listing, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.ports import BATCH_REFUSED, Listing, Note, Outcome, OutcomeKind, Verb, Vm, VmState
 
 __all__ = [
     "ON_THE_WAY",

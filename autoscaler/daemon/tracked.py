@@ -116,15 +116,6 @@ class TrackedVm:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Something that happened to a VM outside of a decision; becomes an event."""
-
-    kind: str
-    fleet: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
     """VMs of one fleet by phase; `stopped` are all in the warm pool, `startable` those that may be started."""
 

@@ -19,9 +19,18 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from autoscaler.errors import InvariantError, JournalDamagedError, JournalError
-from autoscaler.ports import ActionIntent, ActionRecord, Outcome, TickRecord
+from autoscaler.ports import (
+    ActionIntent,
+    ActionRecord,
+    ChangeRecord,
+    Note,
+    OperatorChange,
+    Outcome,
+    TickRecord,
+)
 from autoscaler.store import recovery, schema
 from autoscaler.store.actions import insert_action, storable
+from autoscaler.store.changes import StandingFile, insert_change, read_in_force
 from autoscaler.store.files import Files
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
@@ -75,9 +84,12 @@ class SqliteJournal:
             self._carried_up_to = 0
             self._damage: recovery.Damage | None = None
             self._files: Files | None = None
+            self._standing = None if directory is None else StandingFile(directory)
+            self._in_force = self._standing.read() if self._standing else None
             self._open(directory)
             undo.callback(self._close_connection)
             self._translated(partial(self._write, self._write_identity))
+            self._keep(self._translated(lambda: read_in_force(self._connection)))
             undo.pop_all()
         self._executor = (
             None if inline or directory is None else ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -105,6 +117,22 @@ class SqliteJournal:
     async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
         """Write one event; `fleet` is empty where it concerns no single fleet."""
         await self._run(partial(self._write, partial(self._write_event, at_s, kind, fleet, text)))
+
+    async def record_changes(
+        self, at_s: float, changes: Sequence[OperatorChange], events: Sequence[Note]
+    ) -> tuple[ChangeRecord, ...]:
+        """Write operators' changes, and the events that tell of them, in one transaction.
+
+        Raises:
+            JournalError: It cannot be written; nothing of it is stored.
+        """
+        return await self._run(
+            partial(self._write, partial(self._write_changes, at_s, tuple(changes), tuple(events)))
+        )
+
+    async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
+        """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
+        return await self._run(lambda: read_in_force(self._connection))
 
     async def open_actions(self) -> tuple[ActionRecord, ...]:
         """Actions whose outcomes were never written, oldest first: what a crash left behind."""
@@ -168,7 +196,8 @@ class SqliteJournal:
         except JournalDamagedError as error:
             if self._heal is None:
                 raise
-            self._damage = recovery.Damage(str(error), recovery.open_actions_of(self._path, None))
+            carried = recovery.carried_from(self._path, None, self._in_force)
+            self._damage = recovery.Damage(str(error), carried)
             self._begin_anew(self._heal, self._path, self._files)
 
     def _begin_anew(self, heal: recovery.Recovery, path: Path, files: Files) -> None:
@@ -183,7 +212,7 @@ class SqliteJournal:
             self._damage = None
             self._rosters = {}
             reached = files.reached.actions if files.reached else 0
-            self._carried_up_to = max([reached, *(action.id for action in damage.carried)])
+            self._carried_up_to = max([reached, *(action.id for action in damage.carried.actions)])
             text = recovery.message(path, damage)
             self._write_event(now_s, recovery.EVENT, "", text)
         files.renewed()
@@ -206,6 +235,26 @@ class SqliteJournal:
             "INSERT INTO events (at_s, kind, fleet, text) VALUES (?, ?, ?, ?)",
             (at_s, kind, fleet, storable(text)),
         )
+
+    def _write_changes(
+        self, at_s: float, changes: tuple[OperatorChange, ...], events: tuple[Note, ...]
+    ) -> tuple[ChangeRecord, ...]:
+        with schema.transaction(self._connection):
+            records = tuple(
+                ChangeRecord(insert_change(self._connection, at_s, change), at_s, change)
+                for change in changes
+            )
+            for event in events:
+                self._write_event(at_s, event.kind, event.fleet, event.text)
+            in_force = read_in_force(self._connection)
+        self._keep(in_force)
+        return records
+
+    def _keep(self, in_force: tuple[ChangeRecord, ...]) -> None:
+        """The file beside the journal follows it."""
+        self._in_force = in_force
+        if self._standing is not None:
+            self._standing.write(in_force)
 
     def _write_identity(self) -> None:
         self._connection.execute(
@@ -282,6 +331,9 @@ class SqliteJournal:
             )
             self._connection.execute("DELETE FROM events WHERE at_s < ?", (horizon_s,))
             self._connection.execute(
+                "DELETE FROM operator_changes WHERE at_s < ? AND in_force = 0", (horizon_s,)
+            )
+            self._connection.execute(
                 "DELETE FROM rosters WHERE NOT EXISTS (SELECT 1 FROM ticks WHERE roster_id = rosters.id)"
             )
         self._rosters = {}
@@ -319,7 +371,7 @@ class SqliteJournal:
         except JournalDamagedError as error:
             if self._damage is not None:
                 raise
-            carried = recovery.open_actions_of(self._path, self._connection)
+            carried = recovery.carried_from(self._path, self._connection, self._in_force)
             self._damage = recovery.Damage(str(error), carried)
         self._begin_anew(self._heal, self._path, self._files)
         with schema.translated(self._name, "written"):

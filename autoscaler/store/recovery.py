@@ -3,7 +3,8 @@
 Rules of this file: nothing is ever deleted. The damaged database is renamed together with its log, so that it
 can still be looked at with any SQLite tool. What a program of ours cannot have written (a foreign file, another
 program's database, a newer version) is not damage and is left alone by `schema`. Losing the journal
-loses history and nothing else: which VMs exist is what the cloud lists under the ownership tag.
+loses history and nothing else: which VMs exist is what the cloud lists under the ownership tag, and what operators
+have in force is in a file of its own (`changes`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from autoscaler.errors import JournalDamagedError, JournalError
-from autoscaler.ports import ActionRecord
+from autoscaler.ports import ActionRecord, ChangeRecord
 from autoscaler.store import schema
 from autoscaler.store.actions import insert_action
+from autoscaler.store.changes import insert_change, last_id, read_in_force
 from autoscaler.store.mark import Progress, require
 from autoscaler.store.reader import OPEN, read_actions
+
+_T = TypeVar("_T")
 
 EVENT = "journal_recovered"
 """Kind of the event that a new journal begins with."""
@@ -32,7 +37,7 @@ CHECK_WITHIN_S = 10.0
 
 _SUFFIXES = ("", "-wal", "-shm")
 # The small tables first: what a restart needs is checked even where the ticks take longer than the limit.
-_TABLES = ("actions", "outcomes", "events", "meta", "rosters", "ticks")
+_TABLES = ("actions", "outcomes", "operator_changes", "events", "meta", "rosters", "ticks")
 _HEADER_BYTES = 16
 
 
@@ -49,18 +54,33 @@ class Recovery:
     tell: Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What goes on in a new journal.
+
+    Attributes:
+        actions: The open actions.
+        changes: Operators' pauses and overrides in force.
+        sure: Whether these are all and the latest: not where they come from the damaged journal itself.
+    """
+
+    actions: tuple[ActionRecord, ...] = ()
+    changes: tuple[ChangeRecord, ...] = ()
+    sure: bool = False
+
+
 @dataclass(slots=True)
 class Damage:
     """A journal that is to be begun anew.
 
     Attributes:
         why: What was noticed, as a sentence.
-        carried: The open actions that could still be read.
+        carried: What could still be read.
         aside: Where the damaged one is, once it was renamed.
     """
 
     why: str
-    carried: tuple[ActionRecord, ...]
+    carried: Carried
     aside: Path | None = None
 
 
@@ -109,26 +129,41 @@ def check_again(path: Path, mark: Progress) -> None:
         raise JournalDamagedError(str(error)) from error
 
 
-def open_actions_of(path: Path, in_use: sqlite3.Connection | None) -> tuple[ActionRecord, ...]:
-    """The open actions that a damaged journal still tells, or none. Closes the connection that used it.
+def carried_from(
+    path: Path, in_use: sqlite3.Connection | None, changes: tuple[ChangeRecord, ...] | None
+) -> Carried:
+    """What a damaged journal still tells. Closes the connection that used it.
 
     The last writer to leave would move the log into the database, and of a damaged log that would damage
     more. A reader that leaves last does not.
+
+    Args:
+        path: The database.
+        in_use: The connection, where it was open.
+        changes: What operators have in force, where that is known from elsewhere.
     """
     reader = None
     try:
         with suppress(JournalError):
             reader = schema.open_for_reading(path)
-        if reader is None:
-            return ()
-        return read_actions(reader, OPEN)
-    except (sqlite3.Error, ValueError, TypeError):  # what is read may be anything, and need not be text
-        return ()
+        actions = _tolerant(reader, lambda journal: read_actions(journal, OPEN))
+        if changes is None:
+            return Carried(actions, _tolerant(reader, read_in_force))
+        return Carried(actions, changes, sure=True)
     finally:
         for connection in (in_use, reader):
             if connection is not None:
                 with suppress(sqlite3.Error):
                     connection.close()
+
+
+def _tolerant(
+    reader: sqlite3.Connection | None, read: Callable[[sqlite3.Connection], tuple[_T, ...]]
+) -> tuple[_T, ...]:
+    try:
+        return () if reader is None else read(reader)
+    except (sqlite3.Error, ValueError, TypeError):  # what is read may be anything, and need not be text
+        return ()
 
 
 def set_aside(path: Path, now_s: float) -> Path | None:
@@ -158,8 +193,8 @@ def set_aside(path: Path, now_s: float) -> Path | None:
     return aside
 
 
-def begin(path: Path, mark: Progress | None, carried: Sequence[ActionRecord]) -> sqlite3.Connection:
-    """A new journal whose numbers go on from the mark, with the open actions that were carried over.
+def begin(path: Path, mark: Progress | None, carried: Carried) -> sqlite3.Connection:
+    """A new journal whose numbers go on from the mark, with what was carried over.
 
     Raises:
         JournalError: It cannot be written, and then there is none.
@@ -180,27 +215,52 @@ def begin(path: Path, mark: Progress | None, carried: Sequence[ActionRecord]) ->
     return connection
 
 
-def _number_on(connection: sqlite3.Connection, reached: Progress, carried: Sequence[ActionRecord]) -> None:
+def _number_on(connection: sqlite3.Connection, reached: Progress, carried: Carried) -> None:
     with schema.transaction(connection):
-        for action in carried:
+        for action in carried.actions:
             insert_action(connection, action.at_s, action.tick, action.intent, action.id)
-        last_action = max([reached.actions, *(action.id for action in carried)])
+        for record in carried.changes:
+            insert_change(connection, record.at_s, record.change, record.id)
+        last_action = max([reached.actions, *(action.id for action in carried.actions)])
         connection.execute("DELETE FROM sqlite_sequence")
         connection.executemany(
             "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)",
-            (("ticks", reached.ticks), ("actions", last_action), ("events", reached.events)),
+            (
+                ("ticks", reached.ticks),
+                ("actions", last_action),
+                ("events", reached.events),
+                ("operator_changes", last_id(carried.changes)),
+            ),
         )
 
 
 def message(path: Path, damage: Damage) -> str:
     """What happened, in one text for a person."""
-    aside, carried = damage.aside, len(damage.carried)
+    aside, carried = damage.aside, len(damage.carried.actions)
     where = "There was nothing to set aside" if aside is None else f"It was set aside as {aside}"
     under_way = f"{carried} actions under way were carried over" if carried else "no action was carried over"
     return (
         f"{damage.why} {where}, and a new journal was begun at {path}: "
         f"{under_way}, history before now is not in it, and which VMs a fleet has comes from the cloud's listing. "
-        "Nothing needs to be done; look at the disk, and delete what was set aside when you do not need it."
+        f"{_of_operators(damage.carried)} Look at the disk, and delete what was set aside when you do not "
+        "need it."
+    )
+
+
+def _of_operators(carried: Carried) -> str:
+    count = len(carried.changes)
+    if carried.sure and not count:
+        return "No operator had paused or overridden anything. Nothing needs to be done."
+    if carried.sure:
+        return f"Operators' pauses and overrides ({count}) stay in force. Nothing needs to be done."
+    if count:
+        return (
+            f"Operators' pauses and overrides ({count}) were read from what is left of it; LATER CHANGES MAY BE LOST, "
+            "so look at what is in force (`autoscaler operations`)."
+        )
+    return (
+        "PAUSES AND OVERRIDES OF OPERATORS ARE LOST where there were any: nothing is paused now, so give those that "
+        "shall hold again (`autoscaler pause`, `autoscaler override`)."
     )
 
 

@@ -1,9 +1,11 @@
 """How the fleets of one tick become one blob and back.
 
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once
-released is decoded for ever, and a change of fields is a new number. Format 1 is zlib over a JSON head (the
-texts and the number of stages) followed by one structured numpy row per fleet, in roster order. Byte planes
-instead of rows were measured and do not pay: the floats of live demand do not compress.
+released is decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the
+texts, the number of stages, and what fleets in shadow really have) followed by one structured numpy row per
+fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages, and is
+read as the chain of today would have recorded it. Byte planes instead of rows were measured and do not
+pay: the floats of live demand do not compress.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ import json
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.core.types import Reason, Stage
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import FleetTick
+from autoscaler.ports import FleetTick, RealVms
 
-FORMAT = 1
+FORMAT = 2
 """Format that `encode` writes."""
 
 _FLOATS = (
@@ -49,16 +53,21 @@ _COUNTS = (
     "stop",
     "warm_target",
 )
+_ALLOWED = ("may_start", "may_provision", "may_stop")
+_OVERRIDES = ("floor", "ceiling")
+_STAGES_OF_1 = 11
 _HEAD = struct.Struct("<I")
 _ZLIB_LEVEL = 1  # level 6 saves a tenth of the bytes and costs twice the time
 
 
-def row_dtype(stages: int) -> np.dtype[np.void]:
-    """The row of format 1 for a chain of so many stages."""
+def row_dtype(stages: int, number: int = FORMAT) -> np.dtype[np.void]:
+    """The row of a format for a chain of so many stages."""
+    added = [(name, "<i8") for name in _OVERRIDES] + [(name, "?") for name in _ALLOWED] if number > 1 else []
     return np.dtype(
         [(name, "<f8") for name in _FLOATS]
         + [(name, "<i8") for name in _COUNTS]
         + [("freshness", "u1"), ("censored", "?"), ("stages", "<i8", (stages,)), ("reasons", "u1", (stages,))]
+        + added
     )
 
 
@@ -88,6 +97,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
             "stages": stages,
             "sentences": [fleet.sentence for fleet in fleets],
             "source_errors": [fleet.source_error for fleet in fleets],
+            **_real(fleets),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -107,18 +117,27 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
     Raises:
         JournalError: The format is unknown or the blob is damaged.
     """
-    if number != FORMAT:
+    if not 1 <= number <= FORMAT:
         raise JournalError(
-            f"The journal holds ticks in format {number}, this program reads format {FORMAT}. Install a newer one."
+            f"The journal holds ticks in format {number}, this program reads formats up to {FORMAT}. "
+            "Install a newer one."
         )
     try:
-        rows, head = _unpack(body)
+        rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
+        real = head.get("real", {})
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
             )
-        return tuple(_fleet_tick(names[i], rows[i], sentences[i], source_errors[i]) for i in wanted)
+        ticks = tuple(
+            replace(
+                _fleet_tick(names[i], rows[i], sentences[i], source_errors[i]),
+                real=RealVms(*real[str(i)]) if str(i) in real else None,
+            )
+            for i in wanted
+        )
+        return tuple(map(_with_pauses, ticks)) if number == 1 else ticks
     except (zlib.error, struct.error, ValueError, KeyError, TypeError) as error:
         raise JournalError(
             f"A tick in the journal is damaged ({error}). Restore a backup, or move the journal aside and let the "
@@ -126,12 +145,22 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
         ) from error
 
 
-def _unpack(body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:
+def _real(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[int, int, float]]]:
+    """Entry of the head for fleets in shadow, by position; absent where there are none."""
+    known = {
+        position: (fleet.real.running, fleet.real.provisioned, fleet.real.cost)
+        for position, fleet in enumerate(fleets)
+        if fleet.real is not None
+    }
+    return {"real": known} if known else {}
+
+
+def _unpack(number: int, body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:
     raw = zlib.decompress(body)
     (length,) = _HEAD.unpack_from(raw)
     start = _HEAD.size + length
     head = json.loads(raw[_HEAD.size : start].decode("utf-8"))
-    return np.frombuffer(raw, dtype=row_dtype(head["stages"]), offset=start), head
+    return np.frombuffer(raw, dtype=row_dtype(head["stages"], number), offset=start), head
 
 
 def _fleet_tick(name: str, row: np.void, sentence: str, source_error: str) -> FleetTick:
@@ -139,3 +168,15 @@ def _fleet_tick(name: str, row: np.void, sentence: str, source_error: str) -> Fl
     values["stages"] = tuple(values["stages"].tolist())
     values["reasons"] = tuple(values["reasons"].tolist())
     return FleetTick(fleet=name, sentence=sentence, source_error=source_error, **values)
+
+
+def _with_pauses(tick: FleetTick) -> FleetTick:
+    """A tick from before operators could pause: their stage left the wish as it was."""
+    at = int(Stage.PAUSE)
+    if len(tick.stages) != _STAGES_OF_1:
+        return tick
+    return replace(
+        tick,
+        stages=(*tick.stages[:at], tick.stages[at - 1], *tick.stages[at:]),
+        reasons=(*tick.reasons[:at], int(Reason.NONE), *tick.reasons[at:]),
+    )

@@ -92,6 +92,25 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX events_by_time ON events (at_s);
     """,
+    """
+    -- What operators changed. `verb` is empty for overrides, `fleet` for all fleets; `in_force` is 1 for the pause
+    -- or override that counts now for its fleet and verb, so there is at most one.
+    CREATE TABLE operator_changes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_s REAL NOT NULL,
+        kind TEXT NOT NULL,
+        fleet TEXT NOT NULL,
+        verb TEXT NOT NULL,
+        who TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        floor INTEGER,
+        ceiling INTEGER,
+        expires_at_s REAL,
+        in_force INTEGER NOT NULL
+    );
+    CREATE UNIQUE INDEX operator_changes_in_force ON operator_changes (fleet, verb) WHERE in_force = 1;
+    CREATE INDEX operator_changes_by_time ON operator_changes (at_s);
+    """,
 )
 """Entry i takes a database from version i to version i + 1."""
 

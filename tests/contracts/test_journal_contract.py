@@ -9,11 +9,16 @@ import pytest
 
 from autoscaler.errors import AutoscalerError, InvariantError, JournalError
 from autoscaler.ports import (
+    ALL_FLEETS,
     ActionIntent,
+    ChangeKind,
     FleetTick,
     Journal,
+    Note,
+    OperatorChange,
     Outcome,
     OutcomeKind,
+    RealVms,
     TickRecord,
     Verb,
     VmState,
@@ -34,6 +39,7 @@ def fleet_tick(fleet: str = "web", **changes: object) -> FleetTick:
     tick = FleetTick(
         fleet=fleet,
         censored=True,
+        may_stop=False,
         stages=tuple(range(100, 111)),
         reasons=tuple(range(11)),
         sentence="start 2 of 40 stopped: demand 480/s × 1,3",
@@ -54,7 +60,7 @@ async def journal(request, tmp_path):
 
 def test_is_a_journal() -> None:
     journal: type[Journal] = SqliteJournal
-    assert {"record_tick", "record_outcomes", "record_event", "open_actions", "close"} <= set(dir(journal))
+    assert {"record_tick", "record_outcomes", "record_event", "record_changes", "close"} <= set(dir(journal))
 
 
 async def test_a_tick_comes_back_as_it_was_written(journal) -> None:
@@ -70,6 +76,14 @@ async def test_a_tick_comes_back_as_it_was_written(journal) -> None:
         assert [type(value) for value in (read.recorded.demand, read.recorded.desired)] == [float, int]
         assert read.recorded.censored is True
         assert {type(stage) for stage in read.recorded.stages} == {int}
+
+
+async def test_what_a_fleet_in_shadow_really_has_comes_back_and_only_there(journal) -> None:
+    real = RealVms(running=12, provisioned=20, cost=0.1 + 0.2)
+    await journal.record_tick(TickRecord(7, 70.0, (fleet_tick("api"), fleet_tick("web", real=real))), ())
+    with journal.reader() as reader:
+        assert reader.last("web") == TickRow(7, 70.0, fleet_tick("web", real=real))
+        assert reader.last("api") == TickRow(7, 70.0, fleet_tick("api", real=None))
 
 
 async def test_unknown_demand_is_unknown_when_it_comes_back(journal) -> None:
@@ -266,3 +280,46 @@ async def test_after_close_calls_are_refused_and_closing_again_is_nothing(journa
     with pytest.raises(JournalError, match="closed"):
         await journal.record_event(1.0, "note", "", "late")
     assert issubclass(JournalError, AutoscalerError)
+
+
+# ── what operators changed ──────────────────────────────────────────────────────────────────────────────
+
+
+PAUSE = OperatorChange(ChangeKind.PAUSED, "web", Verb.STOP, "alice", "migration", expires_at_s=900.0)
+OVERRIDE = OperatorChange(ChangeKind.OVERRIDDEN, "web", None, "bob", "crowd at noon", 4, None, None)
+EVENTS = (Note("paused", "web", "alice paused stops in web"),)
+
+
+async def test_what_operators_changed_is_in_force_until_a_later_change_ends_it(journal) -> None:
+    (pause,) = await journal.record_changes(10.0, (PAUSE,), EVENTS)
+    (override,) = await journal.record_changes(11.0, (OVERRIDE,), ())
+    assert (pause.at_s, pause.change, override.change) == (10.0, PAUSE, OVERRIDE)
+    assert await journal.changes_in_force() == (pause, override)
+    resumed = replace(PAUSE, kind=ChangeKind.RESUMED, who="bob", expires_at_s=None)
+    (again,) = await journal.record_changes(12.0, (resumed,), ())
+    assert again.id > override.id
+    assert await journal.changes_in_force() == (override,)
+    with journal.reader() as reader:
+        assert [(e.at_s, e.kind, e.fleet, e.text) for e in reader.events(0.0, 99.0)] == [
+            (10.0, "paused", "web", "alice paused stops in web")
+        ]
+
+
+async def test_the_later_of_two_pauses_of_the_same_counts(journal) -> None:
+    first, later = PAUSE, replace(PAUSE, who="bob", reason="still", expires_at_s=None)
+    other = replace(PAUSE, verb=Verb.START)
+    everywhere = replace(PAUSE, fleet=ALL_FLEETS)
+    await journal.record_changes(10.0, (first, other), ())
+    await journal.record_changes(11.0, (later, everywhere), ())
+    assert [record.change for record in await journal.changes_in_force()] == [other, later, everywhere]
+
+
+async def test_pruning_keeps_what_is_in_force_whatever_its_age(journal) -> None:
+    for tick in range(3):
+        await journal.record_tick(TickRecord(tick, tick * 10.0, (fleet_tick(),)), ())
+    await journal.record_changes(1.0, (replace(PAUSE, who="first"),), EVENTS)
+    kept = await journal.record_changes(2.0, (PAUSE, OVERRIDE), EVENTS)
+    await journal.prune(before_s=1e9, max_bytes=0)
+    assert await journal.changes_in_force() == kept
+    with journal.reader() as reader:
+        assert reader._connection.execute("SELECT count(*) FROM operator_changes").fetchone() == (2,)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
 from autoscaler.store import JournalReader, SqliteJournal, schema
@@ -276,16 +277,28 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path) -> None:
     assert digest(tmp_path) == before
 
 
+def as_recorded_today(tick: FleetTick) -> FleetTick:
+    """A tick of eleven stages with the one that operators' pauses have brought, which left the wish as it was."""
+    before, after = slice(None, Stage.PAUSE), slice(Stage.PAUSE, None)
+    return replace(
+        tick,
+        stages=(*tick.stages[before], tick.stages[Stage.ON_TIME], *tick.stages[after]),
+        reasons=(*tick.reasons[before], 0, *tick.reasons[after]),
+    )
+
+
 async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(gzip.decompress(VERSION_1.read_bytes()))
     journal = SqliteJournal(tmp_path)
+    assert await journal.changes_in_force() == ()
     (opened,) = await journal.open_actions()
     assert (opened.tick, opened.intent) == (1, START)
     with journal.reader() as reader:
         assert [(row.tick, row.at_s, row.recorded) for row in reader.ticks("web", 0.0, 99.0)] == [
-            (0, 0.0, fleet_tick()),
-            (1, 10.0, fleet_tick(desired=6)),
+            (0, 0.0, as_recorded_today(fleet_tick())),
+            (1, 10.0, as_recorded_today(fleet_tick(desired=6))),
         ]
+        assert reader.ticks("web", 0.0, 1.0)[0].recorded.may_stop is True
         assert reader.actions_of_tick(0)[0].outcomes == (Outcome("i-1", OutcomeKind.ACCEPTED),)
         assert [event.text for event in reader.events(0.0, 99.0)] == ["daemon started"]
     await journal.record_tick(TickRecord(2, 20.0, (fleet_tick(),)), ())

@@ -185,7 +185,9 @@ async def test_damage_is_found_at_opening_and_set_aside(tmp_path, damage, checkp
     # The identity of a damaged file is looked at before it is opened for writing, so most are untouched.
     assert len((state / ASIDE).read_bytes()) >= len(damaged)
     carried = await journal.open_actions()
-    assert [action.id for action in carried] in ([], [60])
+    # A log that is cut may end between an action and its outcome: what was open there is settled by a listing.
+    at_the_cut = [action.id for action in carried]
+    assert at_the_cut in ([], [60]) or (damage is cut_log and len(at_the_cut) == 1)
     (number,) = await journal.record_tick(tick(1000), (START,))
     assert number > 60, "an action's id is never used twice"
     await journal.record_outcomes(number, 1.0, ())
