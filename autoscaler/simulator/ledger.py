@@ -14,17 +14,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.types import Bool, Float, Int, SmallInt
-from autoscaler.simulator.streaks import Movement, Streaks, counted
+from autoscaler.simulator.streaks import Movement, Streaks, counted, summed
 from autoscaler.simulator.summing import CELL_TICKS, FixedPoint
 
 THRASH_WINDOW_S = 3600.0
 """About how long the window is in which movement against the trend counts as thrash."""
 
 _ROUNDING = 1e-9
+_MOST_VMS = 2.0**30
 
 
 @dataclass(slots=True)
@@ -177,11 +180,15 @@ class Sums:
     __slots__ = (
         "_amounts",
         "_counts",
+        "_first_known",
         "_first_need",
         "_first_supply",
+        "_last_known",
         "_last_need",
         "_last_supply",
-        "_scratch",
+        "_shares",
+        "_steps",
+        "_zeros",
         "desired",
         "most_in_service",
         "short",
@@ -206,9 +213,17 @@ class Sums:
         self._counts: Int = np.zeros((len(Count), lanes), np.int64)
         self._first_supply: Int = np.zeros(lanes, np.int64)
         self._last_supply: Int = np.zeros(lanes, np.int64)
-        self._first_need: Float = np.full(lanes, np.nan)
-        self._last_need: Float = np.full(lanes, np.nan)
-        self._scratch: Float = np.empty((2, 0, lanes))
+        self._first_need: SmallInt = np.zeros(lanes, np.int32)
+        self._last_need: SmallInt = np.zeros(lanes, np.int32)
+        self._first_known: Bool = np.zeros(lanes, np.bool_)
+        self._last_known: Bool = np.zeros(lanes, np.bool_)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        # Temporaries as large as a part would be mapped and unmapped by the allocator at every use.
+        self._shares: Float = np.empty((2, CELL_TICKS, self.lanes))
+        self._zeros: Float = np.zeros((1, self.lanes))
+        self._steps: SmallInt = np.empty((2, CELL_TICKS, self.lanes), np.int32)
 
     @property
     def lanes(self) -> int:
@@ -250,12 +265,10 @@ class Sums:
     def _add_part(self, block: Block, rows: slice) -> None:
         demand, shortage = block.demand[rows], block.shortage[rows]
         supply, desired = block.in_service[rows], block.desired[rows]
-        unknown = _unknown(demand, shortage)
-        need = self._need(demand)
-        if unknown is not None:
-            self._counts[Count.UNKNOWN_TICKS] += counted(unknown)
-            need = np.where(unknown, np.nan, need)
-            demand, shortage = np.where(unknown, 0.0, demand), np.where(unknown, 0.0, shortage)
+        known = _known(demand, shortage)
+        if known is not None:
+            self._counts[Count.UNKNOWN_TICKS] += counted(~known)
+            demand, shortage = np.where(known, demand, 0.0), np.where(known, shortage, 0.0)
 
         add = self._amounts.add
         add(Amount.DEMAND, demand)
@@ -263,67 +276,80 @@ class Sums:
         add(Amount.CAPACITY, block.capacity[rows])
         add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
         add(Amount.COST, block.cost[rows])
-        self._add_elasticity(supply, need, known=unknown is None)
+        self._add_elasticity(supply, self._need(demand), known)
         self._amounts.advance(finished=(self.ticks + len(supply)) % CELL_TICKS == 0)
 
         for count, name in _SUMMED:
-            self._counts[count] += np.add.reduce(getattr(block, name)[rows], axis=0, dtype=np.int64)
+            self._counts[count] += summed(getattr(block, name)[rows])
         self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
         self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(supply, axis=0))
         self.short.add(shortage > 0.0, self.ticks)
         self.waiting.add(desired > supply, self.ticks)
-        self.desired.add(desired, self.ticks)
+        self.desired.add(desired, self.ticks, self._steps[0, : len(desired)])
 
-    def _need(self, demand: Float) -> Float:
-        """VMs that the demand needs: float64 (n, L), or (n, 1) where demand and VMs are the same in all lanes."""
+    def _need(self, demand: Float) -> SmallInt:
+        """VMs that the demand needs: (n, L), or (n, 1) where demand and VMs are the same in all lanes."""
         capacity = self.vm_capacity
         if demand.shape[1] == 1 and (capacity == capacity[:1]).all():
             capacity = capacity[:1]
-        if demand.shape[1] == 1 and len(capacity) == 1:
-            return np.maximum(np.ceil(demand / capacity - _ROUNDING), 0.0)
-        need = np.divide(demand, capacity, out=self._room(0, len(demand)))
+        shape = np.broadcast_shapes(demand.shape, (len(demand), len(capacity)))
+        need = np.divide(demand, capacity, out=self._shares[0, : len(demand), : shape[1]])
         need -= _ROUNDING
-        return np.maximum(np.ceil(need, out=need), 0.0, out=need)
+        np.ceil(need, out=need)
+        return np.clip(need, 0.0, _MOST_VMS, out=need).astype(np.int32)
 
-    def _add_elasticity(self, supply: SmallInt, need: Float, *, known: bool) -> None:
-        """Under- and over-provisioning and instability against the need, (n, L) or (n, 1); NaN unknown."""
-        self._compare_directions(supply, need)
-        weight = np.reciprocal(np.maximum(need, 1.0))
-        share = np.subtract(supply, need, out=self._room(1, len(supply)))
-        self._counts[Count.UNDER_TICKS] += counted(share < 0.0)
-        self._counts[Count.OVER_TICKS] += counted(share > 0.0)
+    def _add_elasticity(self, supply: SmallInt, need: SmallInt, known: Bool | None) -> None:
+        """Under- and over-provisioning and instability against the need, (n, L) or (n, 1)."""
+        self._compare_directions(supply, need, known)
+        rows = len(supply)
+        weight = 1.0 / np.maximum(need, 1)
+        gap = np.subtract(supply, need, out=self._steps[0, :rows])
+        if known is not None:
+            gap *= known
+        missing = gap < 0
+        self._counts[Count.OVER_TICKS] += counted(gap > 0)
+        share, part = self._shares[0, :rows], self._shares[1, :rows]
+        np.copyto(share, gap)
         share *= weight
-        if not known:
-            np.nan_to_num(share, copy=False)
-        part = self._room(0, len(supply))
-        self._amounts.add(Amount.OVER, np.maximum(share, 0.0, out=part))
-        np.minimum(share, 0.0, out=part)
-        self._amounts.add(Amount.UNDER, np.negative(part, out=part))
+        if not missing.any():
+            part.fill(0.0)
+            self._amounts.add(Amount.OVER, share)
+            self._amounts.add(Amount.UNDER, part)
+            return
+        self._counts[Count.UNDER_TICKS] += counted(missing)
+        # A row of zeros: with a scalar, numpy's maximum is twice as slow.
+        self._amounts.add(Amount.OVER, np.maximum(share, self._zeros, out=part))
+        np.negative(share, out=share)
+        self._amounts.add(Amount.UNDER, np.maximum(share, self._zeros, out=part))
 
-    def _compare_directions(self, supply: SmallInt, need: Float) -> None:
+    def _compare_directions(self, supply: SmallInt, need: SmallInt, known: Bool | None) -> None:
         if self.ticks == 0:
             self._first_supply = supply[0].astype(np.int64)
-            self._first_need = np.broadcast_to(need[0], (self.lanes,)).copy()
-            self._last_supply = self._first_supply
-        need_before = np.concatenate((self._last_need[np.newaxis, : need.shape[1]], need[:-1]))
-        wanted = need - need_before
-        moved = np.empty_like(supply)
-        np.subtract(supply[0], self._last_supply, out=moved[0], casting="unsafe")
-        np.subtract(supply[1:], supply[:-1], out=moved[1:])
-        comparable = wanted == wanted  # noqa: PLR0124 - false where either need is unknown
-        unstable = np.sign(moved, out=moved) != np.sign(np.nan_to_num(wanted, copy=False)).astype(np.int32)
-        if not comparable.all():
-            unstable &= comparable
-        self._counts[Count.COMPARED_TICKS] += counted(comparable)
+            self._first_need = self._over_lanes(need[0])
+            self._first_known = np.ones(self.lanes, np.bool_) if known is None else self._over_lanes(known[0])
+            # Nothing is compared with what was before the first tick.
+            self._last_known = np.zeros(self.lanes, np.bool_)
+        rows = len(supply)
+        moved = _directions(supply, self._last_supply, self._steps[0, :rows])
+        wanted = _directions(need, self._last_need, self._steps[1, :rows, : need.shape[1]])
+        unstable = moved != wanted
+        first = self._last_known if known is None else self._last_known & known[0]
+        compared = first.astype(np.int64)
+        unstable[0] &= first
+        if known is None:
+            compared += len(supply) - 1
+        else:
+            both = known[1:] & known[:-1]
+            unstable[1:] &= both
+            compared += counted(both)
+        self._counts[Count.COMPARED_TICKS] += compared
         self._counts[Count.UNSTABLE_TICKS] += counted(unstable)
         self._last_supply = supply[-1].astype(np.int64)
-        self._last_need = np.broadcast_to(need[-1], (self.lanes,)).copy()
+        self._last_need = self._over_lanes(need[-1])
+        self._last_known = np.ones(self.lanes, np.bool_) if known is None else self._over_lanes(known[-1])
 
-    def _room(self, which: int, rows: int) -> Float:
-        if self._scratch.shape[1] < rows:
-            self._scratch = np.empty((2, CELL_TICKS, self.lanes))
-        room: Float = self._scratch[which, :rows]
-        return room
+    def _over_lanes(self, row: NDArray[Any]) -> NDArray[Any]:
+        return np.broadcast_to(row, (self.lanes,)).copy()
 
     def taken(self, lanes: Int | slice) -> Sums:
         """The sums of some of the lanes, in the order given; shares nothing with these."""
@@ -385,34 +411,41 @@ class Sums:
         new._compare_seam(self, second)
         new.worst_shortage = np.maximum(self.worst_shortage, second.worst_shortage)
         new.most_in_service = np.maximum(self.most_in_service, second.most_in_service)
-        new._first_supply, new._first_need = self._first_supply, self._first_need
-        new._last_supply, new._last_need = second._last_supply, second._last_need
+        for name in _ENDS:
+            setattr(new, name, getattr(self if name.startswith("_first") else second, name))
         return new
 
     def _compare_seam(self, first: Sums, second: Sums) -> None:
         wanted = second._first_need - first._last_need
         moved = second._first_supply - first._last_supply
-        comparable = ~np.isnan(wanted)
-        self._counts[Count.COMPARED_TICKS] += comparable
-        self._counts[Count.UNSTABLE_TICKS] += comparable & (np.sign(moved) != np.sign(wanted))
+        compared = first._last_known & second._first_known
+        self._counts[Count.COMPARED_TICKS] += compared
+        self._counts[Count.UNSTABLE_TICKS] += compared & (np.sign(moved) != np.sign(wanted))
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "_scratch"}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in _ROOM}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        self._scratch = np.empty((2, 0, self.lanes))
+        self._make_room()
 
 
-_ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need")
+_ROOM = ("_shares", "_steps", "_zeros")
+_ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_known", "_last_known")
 
 
-def _unknown(demand: Float, shortage: Float) -> Bool | None:
-    """Where demand or shortage is unknown: bool (n, L); None if nowhere."""
+def _known(demand: Float, shortage: Float) -> Bool | None:
+    """Where demand and shortage are known: bool (n, L); None if everywhere."""
     unknown = np.isnan(shortage)
-    if demand.shape[1] != 1:
-        unknown |= np.isnan(demand)
-    elif np.isnan(demand).any():
-        unknown = unknown | np.isnan(demand)
-    return unknown if unknown.any() else None
+    unknown_demand = np.isnan(demand)
+    if unknown_demand.any():
+        unknown = unknown | unknown_demand
+    return ~unknown if unknown.any() else None
+
+
+def _directions(value: SmallInt, before: Int | SmallInt, steps: SmallInt) -> SmallInt:
+    """Sign of the step into each row, (n, W): -1, 0 or 1, written to `steps`."""
+    np.subtract(value[0], before[: value.shape[1]], out=steps[0], casting="unsafe")
+    np.subtract(value[1:], value[:-1], out=steps[1:])
+    return np.sign(steps, out=steps)
