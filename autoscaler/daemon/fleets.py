@@ -17,7 +17,16 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Decision, Freshness, Readings, Samples, Snapshot
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
-from autoscaler.ports import FleetReadings, FleetTick, MetricSource, Provider, ProvisionSpec, ReadinessProbe
+from autoscaler.daemon.real_fleet import RealFleet
+from autoscaler.ports import (
+    FleetReadings,
+    FleetTick,
+    MetricSource,
+    Provider,
+    ProvisionSpec,
+    ReadinessProbe,
+    Vm,
+)
 
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
@@ -45,9 +54,9 @@ class Fleet:
         self.provider = setup.provider
         self.source = setup.source
         self.probe = setup.probe
-        self.begin_anew()
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
+        self.begin_anew()
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
         self.source_error = ""
@@ -61,6 +70,7 @@ class Fleet:
             start_s=max(120.0, 5.0 * vm.start_time_s), stop_s=max(600.0, 10.0 * vm.stop_time_s)
         )
         self.inventory = FleetInventory(self.name, patience)
+        self.real = None if self.policy.act else RealFleet(self.name, patience, self.meter.prices)
         self.held_until_s = self.provision_held_until_s = float("-inf")
 
     @property
@@ -86,8 +96,28 @@ class Fleet:
             patience = self.inventory.patience
             self.inventory = before.inventory
             self.inventory.patience = patience
+            self.real = before.real
+            if self.real is not None:
+                self.real.change(patience, prices)
             self.held_until_s = before.held_until_s
             self.provision_held_until_s = before.provision_held_until_s
+
+    def measured(self) -> list[Vm]:
+        """The VMs that are asked for metrics: those that serve, in shadow those that really do."""
+        if self.real is not None:
+            return self.real.running
+        return [t.vm for t in self.inventory.in_phase(Phase.IN_SERVICE)]
+
+    def expected(self, reported: set[str], now_s: float) -> int:
+        """How many of them should have reported by now, given which did; new ones count once they do."""
+        grace_s = self.policy.signal.max_age_s
+        if self.real is not None:
+            return self.real.expected(reported, now_s, self.policy.vm.start_time_s + grace_s)
+        count = 0
+        for t in self.inventory.in_phase(Phase.IN_SERVICE):
+            since_s = t.in_service_from_s if t.in_service_from_s is not None else now_s
+            count += now_s - since_s > grace_s or t.vm.id in reported
+        return count
 
     @property
     def spec(self) -> ProvisionSpec | None:
@@ -218,11 +248,7 @@ class Fleets:
             got = readings[fleet.name]
             parts.append(got)
             lane.append(np.full(len(got.values), index, np.int64))
-            reported = set(got.vm_ids)
-            for t in fleet.inventory.in_phase(Phase.IN_SERVICE):
-                since_s = t.in_service_from_s if t.in_service_from_s is not None else now_s
-                settled = now_s - since_s > fleet.policy.signal.max_age_s
-                expected[index] += settled or t.vm.id in reported
+            expected[index] = fleet.expected(set(got.vm_ids), now_s)
         lanes = np.concatenate(lane)
         gathered = Readings(
             lane=lanes,

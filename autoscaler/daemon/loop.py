@@ -197,7 +197,7 @@ class Daemon:
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────
 
     async def _observe(self) -> Observed:
-        serving = {f.name: [t.vm for t in f.inventory.in_phase(Phase.IN_SERVICE)] for f in self.fleets.all}
+        serving = {f.name: f.measured() for f in self.fleets.all}
         until_s = asyncio.get_running_loop().time() + self.settings.observing_s
         timeout_s = self.settings.reading_s
         listings, readings = await asyncio.gather(
@@ -221,6 +221,8 @@ class Daemon:
                 if id(fleet.provider) == key:
                     fleet.listing_error = "" if listing.complete else listing.error
                     notes += fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
+                    if fleet.real is not None:
+                        fleet.real.take_in(listing, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}
         left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
@@ -243,7 +245,8 @@ class Daemon:
             fleet.new_vms = 0
             fleet.evaluated_at_s = now_s
             row = fleet_tick(lane, fleet, samples, decision, counts[lane], charge.money)
-            rows.append(replace(row, sentence=_held(fleet, row, now_s) + sentence(row)))
+            real = fleet.real.charge(now_s) if fleet.real is not None else None
+            rows.append(replace(row, sentence=_held(fleet, row, now_s) + sentence(row), real=real))
         return rows
 
     def _select(self, record: TickRecord) -> list[ActionIntent]:

@@ -2,7 +2,9 @@
 
 Its starts and stops are simulated on top of the real listing with the policy's own start and stop times, so
 that cooldowns, in-flight counts and forecasts go on as they would, and the journal shows what would have
-been done. The type has no way to reach the real provider's changing calls: it holds only a reader.
+been done. Once a VM was seen at rest, running or stopped, what others do to it is not followed any more: the
+policy's own orders move it, so that a schedule that is still in force does not do half of the policy's work.
+The type has no way to reach the real provider's changing calls: it holds only a reader.
 """
 
 from __future__ import annotations
@@ -64,15 +66,19 @@ class ShadowProvider:
         self._start_time_s = start_time_s
         self._stop_time_s = stop_time_s
         self._simulated: dict[str, _Simulated] = {}
+        self._first: dict[str, Vm] = {}
         self._made: dict[str, Vm] = {}
         self._tokens: dict[str, tuple[str, ...]] = {}
 
     async def list_vms(self) -> Listing:
-        """The real listing with the simulated states in place of the real ones."""
+        """The real listing with the simulated states in place of the real ones, which go along as they are."""
         listing = await self._reader.list_vms()
         now_s = self._clock.now()
+        for vm in listing.vms:
+            if vm.state in (VmState.RUNNING, VmState.STOPPED):
+                self._first.setdefault(vm.id, vm)
         vms = [self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())]
-        return replace(listing, vms=tuple(vms))
+        return replace(listing, vms=tuple(vms), real=listing.vms)
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Pretend to start."""
@@ -130,8 +136,14 @@ class ShadowProvider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     def _seen(self, vm: Vm, now_s: float) -> Vm:
+        if vm.state is VmState.TERMINATED:
+            return vm
+        first = self._first.get(vm.id, vm)
+        vm = replace(
+            vm, state=first.state, launched_at_s=first.launched_at_s, state_reason=first.state_reason
+        )
         simulated = self._simulated.get(vm.id)
-        if simulated is None or vm.state is VmState.TERMINATED:
+        if simulated is None:
             return vm
         elapsed_s = now_s - simulated.since_s
         if simulated.started:
