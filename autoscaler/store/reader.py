@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +25,10 @@ _ACTIONS = (
     "o.vm_id, o.kind, o.code, o.message, o.previous_state "
     "FROM actions a LEFT JOIN outcomes o ON o.action_id = a.id WHERE $condition ORDER BY a.id, o.position"
 )
+
+_EVENTS = "SELECT at_s, kind, fleet, text, id FROM events"
+_BATCH = 500
+"""Ticks read at once: some megabytes."""
 
 OPEN = "a.settled_at_s IS NULL"
 """Condition of `read_actions` for actions without outcomes."""
@@ -50,12 +54,40 @@ class TickRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event as recorded; `fleet` is empty where it concerns no single fleet."""
+    """One event as recorded; `fleet` is empty where it concerns no single fleet, `id` grows with each."""
 
     at_s: float
     kind: str
     fleet: str
     text: str
+    id: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are wanted.
+
+    Attributes:
+        start_s, end_s: Within this range.
+        fleet: Of this fleet; None takes all, and those that concern no single one.
+        kinds: Of these kinds; none takes all.
+    """
+
+    start_s: float = float("-inf")
+    end_s: float = float("inf")
+    fleet: str | None = None
+    kinds: tuple[str, ...] = ()
+
+    def condition(self) -> tuple[str, list[object]]:
+        """As SQL on the table of events, with the values of its question marks."""
+        parts, values = ["at_s >= ? AND at_s < ?"], list[object]((self.start_s, self.end_s))
+        if self.fleet is not None:
+            parts.append("fleet = ?")
+            values.append(self.fleet)
+        if self.kinds:
+            parts.append(f"kind IN ({', '.join('?' * len(self.kinds))})")
+            values.extend(self.kinds)
+        return " AND ".join(parts), values
 
 
 class JournalReader:
@@ -111,20 +143,24 @@ class JournalReader:
 
     def ticks(self, fleet: str, start_s: float, end_s: float) -> tuple[TickRow, ...]:
         """The ticks of a fleet with `start_s <= at_s < end_s`."""
-        rows: list[tuple[int, TickRow]] = []
-        for roster_id, names, position in self._rosters_with(fleet):
-            found = self._all(
-                "SELECT id, tick, at_s, format, body FROM ticks WHERE roster_id = ? AND at_s >= ? AND at_s < ?",
-                roster_id,
-                start_s,
-                end_s,
-            )
-            rows.extend(
-                (key, self._row(tick, at_s, (number, body), names, position))
-                for key, tick, at_s, number, body in found
-            )
-        rows.sort(key=lambda pair: pair[0])
-        return tuple(row for _, row in rows)
+        return tuple(self.each_tick(fleet, start_s, end_s))
+
+    def each_tick(self, fleet: str, start_s: float, end_s: float) -> Iterator[TickRow]:
+        """The same one by one, for ranges too long to be held: a short read for each few hundred."""
+        rosters = {key: (names, position) for key, names, position in self._rosters_with(fleet)}
+        bounds = "SELECT min(id), max(id) FROM ticks WHERE at_s >= ? AND at_s < ?"
+        ((first, last),) = self._all(bounds, start_s, end_s)
+        done = -1 if first is None else first - 1
+        # The plus keeps SQLite from an index that it would have to sort by id for each batch anew.
+        query = (
+            "SELECT id, tick, at_s, format, body, roster_id FROM ticks WHERE id > ? AND id <= ? "
+            "AND +at_s >= ? AND +at_s < ? ORDER BY id LIMIT ?"
+        )
+        while found := self._all(query, done, last, start_s, end_s, _BATCH):
+            for _, tick, at_s, number, body, roster_id in found:
+                if roster_id in rosters:
+                    yield self._row(tick, at_s, (number, body), *rosters[roster_id])
+            done = found[-1][0]
 
     def tick_at(self, fleet: str, at_s: float) -> TickRow | None:
         """The latest tick of a fleet at or before a time; None where there is none."""
@@ -161,15 +197,47 @@ class JournalReader:
 
     def events(self, start_s: float, end_s: float, fleet: str | None = None) -> tuple[EventRecord, ...]:
         """Events within the range, of one fleet where it is named."""
+        condition, values = EventFilter(start_s, end_s, fleet).condition()
+        rows = self._all(f"{_EVENTS} WHERE {condition} ORDER BY id", *values)
+        return tuple(EventRecord(*row) for row in rows)
+
+    def newest_events(self, wanted: EventFilter, limit: int) -> tuple[tuple[EventRecord, ...], int]:
+        """The newest of the wanted events in the order of writing, and how many older ones are left out."""
+        condition, values = wanted.condition()
+        rows = self._all(f"{_EVENTS} WHERE {condition} ORDER BY id DESC LIMIT ?", *values, limit)
+        ((count,),) = self._all(f"SELECT count(*) FROM events WHERE {condition}", *values)  # noqa: S608  ours
+        return tuple(EventRecord(*row) for row in reversed(rows)), max(count - len(rows), 0)
+
+    def events_after(self, after_id: int, wanted: EventFilter, limit: int) -> tuple[EventRecord, ...]:
+        """The first of the wanted events that were written after one."""
+        condition, values = wanted.condition()
         rows = self._all(
-            "SELECT at_s, kind, fleet, text FROM events WHERE at_s >= ? AND at_s < ? AND (? IS NULL OR fleet = ?) "
-            "ORDER BY id",
-            start_s,
-            end_s,
-            fleet,
-            fleet,
+            f"{_EVENTS} WHERE id > ? AND {condition} ORDER BY id LIMIT ?", after_id, *values, limit
         )
         return tuple(EventRecord(*row) for row in rows)
+
+    def last_event(self) -> EventRecord | None:
+        """The event that was written last; None where there is none."""
+        rows = self._all(f"{_EVENTS} ORDER BY id DESC LIMIT 1")
+        return EventRecord(*rows[0]) if rows else None
+
+    def event_words(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The kinds and the fleets that events speak of."""
+        kinds = self._all("SELECT DISTINCT kind FROM events")
+        fleets = self._all("SELECT DISTINCT fleet FROM events WHERE fleet <> ''")
+        return frozenset(kind for (kind,) in kinds), frozenset(fleet for (fleet,) in fleets)
+
+    def fleets_ever(self) -> tuple[str, ...]:
+        """Every fleet of which a tick is kept, in the order of the alphabet."""
+        rosters = self._all("SELECT fleets FROM rosters")
+        return tuple(sorted({name for (names,) in rosters for name in json.loads(names)}))
+
+    def span(self, fleet: str) -> tuple[float, float] | None:
+        """Times of the first and the last tick of a fleet, by the clock; None where there is none."""
+        rosters = [key for key, _, _ in self._rosters_with(fleet)]
+        marks = ", ".join("?" * len(rosters))
+        rows = self._all(f"SELECT min(at_s), max(at_s) FROM ticks WHERE roster_id IN ({marks})", *rosters)  # noqa: S608  question marks
+        return None if rows[0][0] is None else (rows[0][0], rows[0][1])
 
     def _newest(self, fleet: str, query: str, *arguments: float) -> TickRow | None:
         candidates = []
