@@ -32,6 +32,7 @@ from autoscaler.traces.trace import Float, RowError
 MAX_BYTES = 4 << 30
 """The largest text read, unpacked: some hundred million rows. More is taken for a broken or hostile file."""
 BLOCK_BYTES = 8 << 20
+_QUOTE = ord('"')
 MAX_FIELD = 64
 """Fields wider than this are left to the csv module."""
 
@@ -391,9 +392,7 @@ class _Reading:
                 ) from None
 
     def _take_fast(self, block: bytes) -> bool:
-        """Whether the block was plain: no quotes, the right number of fields, usual numbers and times."""
-        if b'"' in block:
-            return False
+        """Whether the block was plain: the right number of fields, usual numbers and times, usual quotes."""
         data = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero((data == ord("\n")) | (data == ord(self._layout.separator)))
         if len(ends) % self._width:
@@ -401,9 +400,16 @@ class _Reading:
         by_line = ends.reshape(-1, self._width)
         if (data[by_line[:, -1]] != ord("\n")).any() or (data[by_line[:, :-1]] == ord("\n")).any():
             return False
+        starts = np.concatenate(([0], ends[:-1] + 1)).reshape(by_line.shape)
+        if b'"' in block:
+            quoted = data[starts] == _QUOTE
+            closed = (data[by_line - 1] == _QUOTE) & (by_line - starts >= 2)
+            if (quoted != closed).any() or block.count(b'"') != 2 * int(quoted.sum()):
+                return False
+            starts, by_line = starts + quoted, by_line - quoted
         done: list[_Column] = []
         for column in self._columns:
-            texts = _field(data, by_line, column.place)
+            texts = _field(data, starts[:, column.place], by_line[:, column.place])
             if texts is None or not _added(column, texts):
                 for other in done:  # the csv module reads this block anew, for all columns
                     other.forget_block()
@@ -440,10 +446,10 @@ def _added(column: _Column, texts: NDArray[np.bytes_]) -> bool:
         return False
 
 
-def _field(data: NDArray[np.uint8], ends: NDArray[np.int64], place: int) -> NDArray[np.bytes_] | None:
+def _field(
+    data: NDArray[np.uint8], start: NDArray[np.int64], stop: NDArray[np.int64]
+) -> NDArray[np.bytes_] | None:
     """The texts of one column of a block, or None where one is empty or too wide for the quick way."""
-    stop = ends[:, place]
-    start = ends[:, place - 1] + 1 if place else np.concatenate(([0], ends[:-1, -1] + 1))
     length = stop - start
     width = int(length.max())
     if int(length.min()) < 1 or width > MAX_FIELD:
