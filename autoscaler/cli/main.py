@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli import cloud, demo, inspect, policy, run
+from autoscaler.cli import cloud, demo, events, inspect, policy, run
 
 app = typer.Typer(
     name="autoscaler",
@@ -33,6 +33,7 @@ policies.command("schema")(policy.policy_schema)
 app.add_typer(policies, name="policy")
 app.command()(inspect.status)
 app.command()(inspect.explain)
+app.command()(events.events)
 
 
 @app.command()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -67,6 +67,40 @@ def moment(text: str | float) -> float:
     if not 0.0 <= at_s < _END_OF_TIME_S:
         raise typer.BadParameter(f"{text!r} is not a time; write for example 2026-03-01T12:00:00Z")
     return at_s
+
+
+def moment_or_ago(text: str | float) -> float:
+    """An option value such as 2h, which is so long ago, or a moment; `since_epoch` tells them apart."""
+    with suppress(typer.BadParameter):
+        return moment(text)
+    with suppress(typer.BadParameter):
+        return -seconds(text)
+    raise typer.BadParameter(f"{text!r} is not a time; write for example 2h (ago) or 2026-03-01T12:00:00Z")
+
+
+def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> float:
+    """Epoch seconds of a `moment_or_ago`; the other value where none was given."""
+    if given_s is None:
+        return otherwise_s
+    return given_s if given_s >= 0 else now_s + given_s
+
+
+def utc(at_s: float) -> str:
+    """Epoch seconds as ISO 8601 to the second; the bare number where no calendar reaches."""
+    try:
+        return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"{at_s:g}"
+
+
+def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
+    """A sentence that there is no such thing, and the nearest one, or all of them."""
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(names) or 'none yet'}"
+    return f"{where} has no {what} {word}; {hint}"
 
 
 def set_up_logging(style: Literal["console", "json"], level: str) -> None:
