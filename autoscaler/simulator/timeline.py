@@ -269,6 +269,15 @@ def write_report(
         "baselines": {name: asdict(baseline) for name, baseline in baselines.items()},
         "details": dict(details or {}),
     }
+    write_document(path, document)
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document of JSON's types, NaN as null: equal documents give equal bytes.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
 
     def write(stream: TextIO) -> None:
         json.dump(jsonable(document), stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)

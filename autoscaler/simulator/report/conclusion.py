@@ -45,7 +45,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
         sentences += [_compared(rival, subject) for rival in rivals[1:]]
     else:
         references = [entry for key in REFERENCES if (entry := card.entry(key)) is not None]
-        headline = _compared(subject, references[0], "this policy") if references else _alone(subject)
+        headline = _compared(subject, references[0], "This policy") if references else _alone(subject)
         sentences = [_shortage(subject)]
         sentences += [_against(subject, reference) for reference in references[1:]]
     clairvoyant = card.entry(CLAIRVOYANT)
@@ -55,7 +55,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
 
 
 def _alone(subject: Entry) -> str:
-    return f"{_capital(subject.name)} costs {money(subject.values['cost'])} over the run"
+    return f"{_who(subject)} costs {money(subject.values['cost'])} over the run"
 
 
 def _compared(entry: Entry, other: Entry, name: str = "") -> str:
@@ -63,7 +63,7 @@ def _compared(entry: Entry, other: Entry, name: str = "") -> str:
     cost = _change(entry.values["cost"], other.values["cost"])
     if math.isnan(cost):
         return f"The cost of {entry.name} or of {other.name} is not known"
-    told = _capital(name or entry.name)
+    told = _who(entry, name)
     if abs(cost) < 0.005:
         costs = f"costs as much as {other.name}"
     else:
@@ -78,7 +78,7 @@ def _service(entry: Entry, other: Entry) -> str:
     if mine == 0:
         return "leaves no work unserved" if theirs else "leaves no work unserved either"
     against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
-    return f"leaves {share(mine)} of the work unserved{against}"
+    return f"leaves {share(mine).replace('<', 'less than')} of the work unserved{against}"
 
 
 def _shortage(entry: Entry) -> str:
@@ -86,9 +86,9 @@ def _shortage(entry: Entry) -> str:
     if math.isnan(values["shortage_s"]):
         return ""
     if not values["episodes"]:
-        return f"{_capital(entry.name)} was never short of capacity."
+        return f"{_who(entry)} was never short of capacity."
     return (
-        f"{_capital(entry.name)} was short of capacity for {span(values['shortage_s'])} in "
+        f"{_who(entry)} was short of capacity for {span(values['shortage_s'])} in "
         f"{plural(values['episodes'], 'episode', 'episodes')}, the longest of {span(values['longest_episode_s'])}."
     )
 
@@ -139,5 +139,9 @@ def _cautions(details: Mapping[str, Any]) -> Iterator[str]:
         yield str(text)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _who(entry: Entry, name: str = "") -> str:
+    """A name at the beginning of a sentence; names of files keep their letters."""
+    if name or not entry.judged or entry.name.startswith("this "):
+        told = name or entry.name
+        return told[:1].upper() + told[1:]
+    return f"Policy {entry.name}"

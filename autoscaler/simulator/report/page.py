@@ -432,6 +432,15 @@ def _resource(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
+def require_plotly() -> None:
+    """See that a page can be made, before a run takes its time.
+
+    Raises:
+        ConfigError: plotly is missing.
+    """
+    _plotly()
+
+
 @cache
 def _plotly() -> bytes:
     try:

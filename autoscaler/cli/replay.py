@@ -1,0 +1,321 @@
+"""`replay`, `compare` and `report`: policies on recorded traffic, and what a person reads of it.
+
+Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown and
+written, marked as a part).
+
+Rules of this file: options, order and printing. What is run is `simulator.replaying`, what is shown of it
+`simulator.report`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds
+
+if TYPE_CHECKING:
+    from autoscaler.cli.progress import Interruption
+    from autoscaler.simulator.replaying import Ran, Replay, Wanted
+    from autoscaler.simulator.report.card import Card
+    from autoscaler.simulator.report.columns import Columns
+    from autoscaler.traces.trace import Trace
+
+KIND = Annotated[
+    Literal["count", "gauge"] | None,
+    typer.Option(help="What the trace's values are, if no manifest.csv beside it says."),
+]
+SCALE = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="Scale the trace so that its peak needs so many VMs."),
+]
+VMS = Annotated[
+    int | None,
+    typer.Option(min=1, max=20_000, help="VMs that exist (default: enough for the peak, within the bounds)."),
+]
+TICK = Annotated[
+    float | None,
+    typer.Option(
+        "--tick",
+        parser=seconds,
+        help="Time between decisions (default: the trace's interval).",
+        metavar="TIME",
+    ),
+]
+FROM = Annotated[
+    float | None,
+    typer.Option("--from", parser=moment, help="Moment of the trace to begin at.", metavar="TIME"),
+]
+TO = Annotated[
+    float | None, typer.Option("--to", parser=moment, help="Moment of the trace to end at.", metavar="TIME")
+]
+WARM_UP = Annotated[
+    float | None,
+    typer.Option(
+        "--warm-up", parser=seconds, help="Time at the beginning that is not scored.", metavar="TIME"
+    ),
+]
+FAULTS = Annotated[
+    Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
+]
+SEED = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+OUT = Annotated[
+    Path | None,
+    typer.Option(help="Leave report.html, report.json, the time line and the journal here.", metavar="DIR"),
+]
+FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
+TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help="Form of the time line.")]
+NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out report.html, which needs plotly.")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON, no table.")]
+
+
+def replay(
+    policy: Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")],
+    trace: Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")],
+    kind: KIND = None,
+    scale_to_vms: SCALE = None,
+    vms: VMS = None,
+    tick_s: TICK = None,
+    from_s: FROM = None,
+    to_s: TO = None,
+    warm_up_s: WARM_UP = None,
+    faults: FAULTS = None,
+    seed: SEED = 1,
+    out: OUT = None,
+    force: FORCE = False,
+    form: TIMELINE = "csv",
+    no_page: NO_PAGE = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Run a policy on a recorded trace and say what it costs and where it was short, against baselines."""
+    from autoscaler.cli.progress import Bar, interruptible
+
+    with errors_in_words("replay"):
+        from autoscaler.simulator import replaying
+
+        wanted = _wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, faults, seed)
+        if out is not None:
+            _ready(out, force=force, with_page=not no_page)
+        (prepared,) = _prepare((policy,), trace, kind, wanted)
+        with interruptible() as interrupted:
+            with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
+                ran = replaying.run(prepared, bar, interrupted, out)
+            _refuse_empty(ran, prepared)
+            with Bar("replaying the baselines", quiet=as_json) as bar:
+                entries = replaying.baselines(prepared, ran, bar, interrupted)
+        card = replaying.card_of((replaying.entry_of(prepared, ran, "this policy"), *entries))
+        document = _document(prepared, ran, card)
+        if out is not None:
+            _write(out, document, {"": (prepared, ran)}, form=form, with_page=not no_page)
+        _tell(document, card, prepared.notes, out, as_json=as_json, with_page=not no_page)
+        _end(interrupted)
+
+
+def compare(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more policy files, then the trace.", metavar="POLICY... TRACE"),
+    ],
+    kind: KIND = None,
+    scale_to_vms: SCALE = None,
+    vms: VMS = None,
+    tick_s: TICK = None,
+    from_s: FROM = None,
+    to_s: TO = None,
+    warm_up_s: WARM_UP = None,
+    faults: FAULTS = None,
+    seed: SEED = 1,
+    out: OUT = None,
+    force: FORCE = False,
+    form: TIMELINE = "csv",
+    no_page: NO_PAGE = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Run policies on the same trace, fleet and luck: score cards side by side, and where decisions differ."""
+    from autoscaler.cli.progress import Bar, interruptible
+
+    if len(files) < 3:
+        raise typer.BadParameter(
+            "give at least two policy files and then the trace", param_hint="POLICY... TRACE"
+        )
+    with errors_in_words("compare"):
+        from autoscaler.simulator import replaying
+        from autoscaler.simulator.differing import differences
+
+        *policies, trace = files
+        names = _names(policies)
+        wanted = _wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, faults, seed)
+        if out is not None:
+            for folder in (out, *(out / name for name in names)):
+                _ready(folder, force=force, with_page=not no_page)
+        replays = replaying.shared_luck(_prepare(tuple(policies), trace, kind, wanted))
+        runs: dict[str, tuple[Replay, Ran]] = {}
+        with interruptible() as interrupted:
+            for name, one in zip(names, replays, strict=True):
+                if interrupted():
+                    break
+                with Bar(f"replaying {name}", quiet=as_json) as bar:
+                    runs[name] = (
+                        one,
+                        replaying.run(one, bar, interrupted, None if out is None else out / name),
+                    )
+                _refuse_empty(runs[name][1], one)
+            runs = replaying.same_span(runs)
+            first, first_ran = next(iter(runs.values()))
+            with Bar("replaying the baselines", quiet=as_json) as bar:
+                entries = () if interrupted() else replaying.baselines(first, first_ran, bar, interrupted)
+        judged = tuple(replaying.entry_of(one, ran, name, name) for name, (one, ran) in runs.items())
+        card = replaying.card_of((*judged, *entries))
+        shown = names[1] if len(runs) > 1 else names[0]
+        document = _document(*runs[shown], card)
+        document["details"]["compared"] = [{"name": name, "folder": name} for name in runs]
+        document["details"]["shown"] = shown
+        if len(runs) > 1:
+            (a, (_, ran_a)), (b, (_, ran_b)) = list(runs.items())[:2]
+            document["differences"] = differences((a, ran_a.rows), (b, ran_b.rows))
+        if out is not None:
+            _write(out, document, runs, form=form, with_page=not no_page, shown=shown)
+        _tell(document, card, runs[shown][0].notes, out, as_json=as_json, with_page=not no_page)
+        _end(interrupted)
+
+
+def report(
+    directory: Annotated[
+        Path, typer.Argument(help="What `replay`, `compare` or `demo` left with --out.", metavar="DIR")
+    ],
+) -> None:
+    """Make report.html again from report.json and the time line beside it."""
+    with errors_in_words("report"):
+        from autoscaler.simulator.report.folder import rebuild
+
+        typer.echo(f"{rebuild(directory)}")
+
+
+def _wanted(
+    vms: int | None,
+    tick_s: float | None,
+    from_s: float | None,
+    to_s: float | None,
+    scale_to_vms: int | None,
+    warm_up_s: float | None,
+    faults: Path | None,
+    seed: int,
+) -> Wanted:
+    from autoscaler.cloud.setup import read_faults
+    from autoscaler.simulator.replaying import Wanted
+
+    bad_days = read_faults(faults) if faults else ()
+    return Wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, bad_days, seed)
+
+
+def _ready(out: Path, *, force: bool, with_page: bool) -> None:
+    from autoscaler.simulator.report.folder import make_room
+    from autoscaler.simulator.report.page import require_plotly
+
+    if with_page:
+        require_plotly()
+    make_room(out, force=force)
+
+
+def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, ...]:
+    from autoscaler.config.loading import require_policy
+    from autoscaler.simulator.replaying import prepare, tick_for
+    from autoscaler.traces.reading import read_trace
+    from autoscaler.traces.trace import TraceKind
+
+    played: Trace = read_trace(trace, kind=TraceKind(kind) if kind else None)
+    tick_s = wanted.tick_s or tick_for(played)
+    return tuple(prepare(require_policy(file, tick_s=tick_s), file, played, wanted) for file in policies)
+
+
+def _names(policies: list[Path]) -> tuple[str, ...]:
+    """A short name of each: the file's, with the folder's where two are alike, with a number where still."""
+    stems = [file.stem for file in policies]
+    found: list[str] = []
+    for file, stem in zip(policies, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else f"{file.resolve().parent.name}-{stem}"
+        number, unique = 2, name
+        while unique in found:
+            unique, number = f"{name}-{number}", number + 1
+        found.append(unique)
+    return tuple(found)
+
+
+def _refuse_empty(ran: Ran, prepared: Replay) -> None:
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.report.wording import span
+
+    if len(ran.scored) < 2:
+        if not ran.whole:
+            raise KeyboardInterrupt
+        raise ConfigError(
+            f"nothing is left to score after a warm-up of {span(prepared.warm_up_s)}; replay a longer part"
+        )
+
+
+def _document(prepared: Replay, ran: Ran, card: Card) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from autoscaler.simulator.replaying import details_of
+    from autoscaler.simulator.report.card import card_json
+    from autoscaler.simulator.report.conclusion import conclude
+    from autoscaler.simulator.timeline import REPORT_VERSION, totals
+
+    details = details_of(prepared, ran)
+    conclusion = conclude(card, details)
+    return {
+        "version": REPORT_VERSION,
+        "conclusion": {"headline": f"{conclusion.headline}.", "sentences": list(conclusion.sentences)},
+        "identity": asdict(prepared.identity),
+        "totals": asdict(totals(ran.scored, prepared.tick_s)),
+        "card": card_json(card),
+        "details": details,
+    }
+
+
+def _write(
+    out: Path,
+    document: dict[str, Any],
+    runs: dict[str, tuple[Replay, Ran]],
+    *,
+    form: Literal["csv", "parquet"],
+    with_page: bool,
+    shown: str = "",
+) -> None:
+    from autoscaler.simulator.report.folder import write_rows, write_run
+
+    lines: dict[str, Columns] = {
+        name: write_rows(out / name, ran.rows, one.tick_s, form) for name, (one, ran) in runs.items()
+    }
+    columns = lines.pop(shown)
+    write_run(out, document, columns, lines, with_page=with_page)
+
+
+def _tell(
+    document: dict[str, Any],
+    card: Card,
+    notes: tuple[str, ...],
+    out: Path | None,
+    *,
+    as_json: bool,
+    with_page: bool,
+) -> None:
+    from autoscaler.cli.replay_screen import print_run
+    from autoscaler.simulator.timeline import jsonable
+
+    if as_json:
+        typer.echo(json.dumps(jsonable(document), indent=2))
+        return
+    print_run(document, card, notes)
+    if out is not None:
+        page = "report.html" if with_page else "report.json"
+        typer.echo(f"Read {out / page}; ask why with `autoscaler explain --help`.")
+
+
+def _end(interrupted: Interruption) -> None:
+    if interrupted.pressed:
+        typer.echo("interrupted: the figures are of the part that was run", err=True)
+        raise typer.Exit(INTERRUPTED)

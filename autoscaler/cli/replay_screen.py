@@ -1,0 +1,54 @@
+"""What `replay` and `compare` print: the conclusion, the score card at 80 columns, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from autoscaler.simulator.report.card import Card
+from autoscaler.simulator.report.conclusion import conclude
+from autoscaler.simulator.report.wording import UNKNOWN, shown
+
+_COLUMNS = (
+    ("cost", "cost"),
+    ("vm_hours", "VM-hours"),
+    ("unserved_share", "unserved"),
+    ("shortage_s", "short for"),
+    ("episodes", "times"),
+    ("starts_per_day", "starts/day"),
+)
+
+
+def print_run(document: dict[str, Any], card: Card, notes: Sequence[str]) -> None:
+    """Print a run for people."""
+    console = Console(highlight=False)
+    conclusion = conclude(card, document["details"])
+    console.print(f"{conclusion.headline}.", style="bold")
+    for sentence in conclusion.sentences:
+        console.print(sentence)
+    for caution in conclusion.cautions:
+        console.print(caution, style="yellow")
+    console.print()
+    console.print(table(card))
+    console.print()
+    for sentence in document.get("differences", {}).get("sentences", ()):
+        console.print(sentence)
+    for note in notes:
+        console.print(note, style="dim")
+
+
+def table(card: Card) -> Table:
+    """The score card, one line per entry."""
+    known = {figure.key: figure for figure in card.figures}
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column("", no_wrap=True)
+    for key, title in _COLUMNS:
+        if key in known:
+            made.add_column(title, justify="right", no_wrap=True)
+    for entry in card.entries:
+        cells = (shown(entry.values.get(key), known[key].unit) for key, _ in _COLUMNS if key in known)
+        made.add_row(entry.name, *(cell or UNKNOWN for cell in cells), style="bold" if entry.judged else None)
+    return made

@@ -1,0 +1,129 @@
+"""The files that a run leaves in a directory, and what can be made from them again.
+
+    report.json       figures, identity, notes
+    timeline.csv      one row per tick, or timeline.parquet
+    report.html       the page
+    journal.sqlite    what `explain` asks, where the daemon itself was run
+
+A comparison keeps the time line and the journal of each policy in a directory of its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.report.columns import (
+    PARQUET_NAME,
+    Columns,
+    columns_of,
+    read_timeline,
+    write_parquet,
+)
+from autoscaler.simulator.report.page import PAGE_NAME, write_page
+from autoscaler.simulator.timeline import (
+    REPORT_NAME,
+    TIMELINE_NAME,
+    TimelineRow,
+    write_document,
+    write_timeline,
+)
+
+JOURNAL_NAME = "journal.sqlite"
+TimelineForm = Literal["csv", "parquet"]
+_LEFT = (REPORT_NAME, PAGE_NAME, TIMELINE_NAME, PARQUET_NAME, JOURNAL_NAME)
+
+
+def make_room(directory: Path, *, force: bool) -> None:
+    """See that a run may write its files there, before it takes its time.
+
+    Raises:
+        ConfigError: The directory holds an earlier run, or is a file.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; name a directory for --out")
+    used = [directory / name for name in _LEFT if (directory / name).exists()]
+    if used and not force:
+        raise ConfigError(f"{directory} holds an earlier run; name another --out, or replace it with --force")
+    for file in used:
+        with suppress(FileNotFoundError):
+            file.unlink()
+
+
+def write_rows(
+    directory: Path, rows: Sequence[TimelineRow], interval_s: float, form: TimelineForm
+) -> Columns:
+    """Write a time line in a form; its columns.
+
+    Raises:
+        ConfigError: The file cannot be written, or pyarrow is missing.
+    """
+    columns = columns_of(rows, interval_s)
+    if form == "parquet":
+        write_parquet(directory / PARQUET_NAME, columns)
+    else:
+        write_timeline(directory / TIMELINE_NAME, rows)
+    return columns
+
+
+def write_run(
+    directory: Path,
+    document: Mapping[str, Any],
+    columns: Columns | None,
+    others: Mapping[str, Columns],
+    *,
+    with_page: bool,
+) -> None:
+    """Write `report.json`, and the page where it is wanted.
+
+    Raises:
+        ConfigError: A file cannot be written, or plotly is missing.
+    """
+    write_document(directory / REPORT_NAME, document)
+    if with_page:
+        write_page(directory / PAGE_NAME, document, columns, others)
+
+
+def rebuild(directory: Path) -> Path:
+    """Make the page again from `report.json` and the time lines; its path.
+
+    Raises:
+        ConfigError: Something is missing or not readable.
+    """
+    document = read_report(directory)
+    compared = document.get("details", {}).get("compared") or ()
+    columns: Columns | None
+    if compared:
+        folders = {str(one["name"]): directory / str(one["folder"]) for one in compared}
+        lines = {name: read_timeline(folder) for name, folder in folders.items()}
+        shown = str(document["details"]["shown"])
+        columns, others = lines.pop(shown), lines
+    else:
+        columns, others = (None if "sweep" in document else read_timeline(directory)), {}
+    path = directory / PAGE_NAME
+    write_page(path, document, columns, others)
+    return path
+
+
+def read_report(directory: Path) -> Mapping[str, Any]:
+    """What `report.json` holds.
+
+    Raises:
+        ConfigError: There is none, or it is not a report.
+    """
+    path = directory / REPORT_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}. Name a directory that `autoscaler replay --out` has written"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not JSON: {error}; run the replay again") from None
+    if not isinstance(document, dict) or not {"version", "identity"} <= document.keys():
+        raise ConfigError(f"{path}: is not the report of a run; run the replay again")
+    return document
