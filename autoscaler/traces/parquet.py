@@ -29,18 +29,14 @@ def read_parquet(
     """
     from autoscaler.traces.tables import Form, Texts
 
+    names = column_names(path)
+    from pyarrow import ArrowException, parquet
+
     try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise TraceError(
-            f"{path}: reading Parquet needs pyarrow; install the extra `sim`, or use CSV"
-        ) from None
+        wanted = choose(names)
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
     try:
-        names = parquet.read_schema(path).names
-        try:
-            wanted = choose(list(names))
-        except TraceError as error:
-            raise TraceError(f"{path}: {error}") from None
         data = parquet.read_table(path, columns=[column.name for column in wanted])
     except (ArrowException, OSError) as error:
         raise TraceError(f"{path}: not a readable Parquet file: {error}") from None
@@ -63,6 +59,24 @@ def read_parquet(
         else:
             numbers[column.name] = found
     return numbers, texts, int(data.num_rows)
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of the columns.
+
+    Raises:
+        TraceError: pyarrow is missing, or the file is not Parquet.
+    """
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise TraceError(
+            f"{path}: reading Parquet needs pyarrow; install the extra `sim`, or use CSV"
+        ) from None
+    try:
+        return list(parquet.read_schema(path).names)
+    except (ArrowException, OSError) as error:
+        raise TraceError(f"{path}: not a readable Parquet file: {error}") from None
 
 
 def _holds_times(data: Any, name: str) -> bool:

@@ -1,0 +1,321 @@
+"""Access logs as a trace of requests: common and combined format, and AWS application load balancers.
+
+Each line is one request at the time it arrived: the bracketed time of common and combined logs, and the creation
+time of a load balancer's line (its first time is that of the response; older lines have no other).
+
+Rules of this file: a line that cannot be read is counted and shown, and too many of them end the reading. A file
+covers the time from its first to its last line: within it an interval without lines is a measured zero, and what
+no file covers is a gap. Order within a file is not needed beyond a bound; a line far behind its file is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from gzip import GzipFile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.events import MAX_INTERVALS
+from autoscaler.traces.tables import Progress, check_file
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
+
+MAX_LINE = 1 << 16
+"""Longer lines are refused."""
+LOOKED_AT = 200
+"""Lines from which the format is told."""
+SHOWN = 5
+"""Refused lines that are kept to be shown."""
+
+
+class LogFormat(StrEnum):
+    """What the lines look like."""
+
+    COMMON = "common"
+    """Common and combined: `host ident user [10/Oct/2000:13:55:36 -0700] "GET / HTTP/1.0" 200 2326 …`."""
+    ALB = "alb"
+    """AWS application load balancer."""
+
+
+_COMMON = re.compile(
+    rb"\S+ \S+ .*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
+    rb'"(?:[^"\\]|\\.)*" (?:\d{3}|-) (?:\d+|-)(?: |$)'
+)
+_ALB = re.compile(
+    rb"(?:https?|h2|grpcs|wss?) (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) \S+ \S+ \S+ "
+    rb'(?:-?[\d.]+ ){3}(?:\d{3}|-) (?:\d{3}|-) \d+ \d+ "(?:[^"\\]|\\.)*"(.*)'
+)
+_ALB_CREATED = re.compile(rb" (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
+_NAMES_OF_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: at for at, name in enumerate(_NAMES_OF_MONTHS, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLine:
+    """A line that was not counted.
+
+    Attributes:
+        path, line: Where.
+        why: A few words.
+        text: Its beginning.
+    """
+
+    path: Path
+    line: int
+    why: str
+    text: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.path}:{self.line}: {self.why}: {self.text}"
+
+
+@dataclass(slots=True)
+class LogCounts:
+    """What was read.
+
+    Attributes:
+        lines: All that are not empty.
+        refused: Lines not counted.
+        shown: The first of them.
+        spans: Number of the first and the last interval of each file with a line that counts.
+        per_interval: Requests by number of the interval since the epoch.
+        formats: Of the files, in order.
+    """
+
+    lines: int = 0
+    refused: int = 0
+    shown: list[RefusedLine] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    per_interval: Counter[int] = field(default_factory=Counter)
+    formats: list[LogFormat] = field(default_factory=list)
+
+    def refuse(self, path: Path, line: int, why: str, text: bytes) -> None:
+        """Count a line that cannot be used."""
+        self.refused += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(RefusedLine(path, line, why, _printable(text)))
+
+
+def read_access_logs(
+    paths: Iterable[Path],
+    interval_s: float,
+    *,
+    log_format: LogFormat | None = None,
+    max_refused: float = 0.01,
+    disorder_s: float = 600.0,
+    progress: Progress | None = None,
+) -> tuple[Trace, LogCounts]:
+    """Count the requests of some log files per interval.
+
+    Args:
+        paths: Text or .gz, in any order; together they are one log.
+        interval_s: Length of an interval; intervals are whole ones since the epoch.
+        log_format: Of all files; told from each file's first lines where None.
+        max_refused: Largest share of lines that may be refused, 0..1.
+        disorder_s: How far a line may be behind the latest line before it in its file.
+        progress: Told which share of the files has been read.
+
+    Raises:
+        TraceError: A file cannot be read or is there twice, too many lines are refused, or none is left.
+    """
+    found, seen = LogCounts(), dict[str, Path]()
+    files = list(paths)
+    for number, path in enumerate(files):
+        check_file(path)
+        share = _part_of(progress, number, len(files))
+        digest = _read_file(path, found, interval_s, log_format, disorder_s, share)
+        if digest in seen:
+            raise TraceError(
+                f"{path}: this is the same as {seen[digest]}; its requests would be counted twice"
+            )
+        seen[digest] = path
+    if found.refused > max_refused * found.lines or not found.spans:
+        raise TraceError(_too_many(files, found, max_refused))
+    return _trace(files[0], found, interval_s), found
+
+
+def told_format(path: Path) -> LogFormat | None:
+    """The format that most of a file's first lines have; None where no line has any.
+
+    Raises:
+        TraceError: The file cannot be read.
+    """
+    check_file(path)
+    hits: Counter[LogFormat] = Counter()
+    try:
+        with path.open("rb") as packed, _unpacked(path, packed) as stream:
+            for _ in range(LOOKED_AT):
+                line = stream.readline(MAX_LINE)
+                hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
+    except (OSError, EOFError, zlib.error) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+    return max(hits, key=lambda form: hits[form]) if hits else None
+
+
+_PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.ALB: _ALB}
+
+
+def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
+    return GzipFile(fileobj=packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
+
+
+def _part_of(progress: Progress | None, number: int, files: int) -> Progress:
+    return lambda share: progress((number + share) / files) if progress else None
+
+
+def _read_file(
+    path: Path,
+    found: LogCounts,
+    interval_s: float,
+    log_format: LogFormat | None,
+    disorder_s: float,
+    progress: Progress,
+) -> str:
+    """Count a file's lines; the digest of its content."""
+    form = log_format or told_format(path)
+    if form is None:
+        raise TraceError(
+            f"{path}: none of the first lines is of a format that is known: {', '.join(LogFormat)} (combined is read "
+            f"as common); the file begins with `{_first_line(path)}`"
+        )
+    found.formats.append(form)
+    moment = _common_moment if form is LogFormat.COMMON else _alb_moment
+    digest, size = hashlib.sha256(), max(path.stat().st_size, 1)
+    known: dict[bytes, float] = {}
+    latest_s = -np.inf
+    steps: Counter[int] = Counter()
+    try:
+        with path.open("rb") as packed, _unpacked(path, packed) as stream:
+            number = 0
+            while line := stream.readline(MAX_LINE):
+                number += 1
+                digest.update(line)
+                if number % 20_000 == 0:
+                    progress(packed.tell() / size)
+                if line.isspace():
+                    continue
+                found.lines += 1
+                at_s = moment(line, known)
+                if at_s is None:
+                    found.refuse(path, number, f"not a line of the {form} format", line)
+                elif at_s < latest_s - disorder_s:
+                    found.refuse(path, number, f"{latest_s - at_s:.0f} s behind the lines before it", line)
+                else:
+                    latest_s = max(latest_s, at_s)
+                    steps[int(at_s // interval_s)] += 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+    if steps:
+        found.spans.append((min(steps), max(steps)))
+        found.per_interval.update(steps)
+    return digest.hexdigest()
+
+
+def _common_moment(line: bytes, known: dict[bytes, float]) -> float | None:
+    match = _COMMON.match(line)
+    return _remembered(match[1], known, _common_time) if match else None
+
+
+def _alb_moment(line: bytes, known: dict[bytes, float]) -> float | None:
+    match = _ALB.match(line)
+    if not match:
+        return None
+    created = _ALB_CREATED.search(match[2])
+    return _remembered((created or match)[1][:19], known, _alb_time)
+
+
+def _remembered(text: bytes, known: dict[bytes, float], parse: Callable[[str], float]) -> float | None:
+    """Lines of the same second are many, so its text is parsed once."""
+    at_s = known.get(text)
+    if at_s is None:
+        try:
+            at_s = parse(text.decode())
+        except (ValueError, KeyError):
+            return None
+        if len(known) > 100_000:
+            known.clear()
+        known[text] = at_s
+    return at_s
+
+
+def _common_time(text: str) -> float:
+    month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
+    iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:20]}{text[21:24]}:{text[24:]}"
+    return datetime.fromisoformat(iso).timestamp()
+
+
+def _alb_time(text: str) -> float:
+    return datetime.fromisoformat(f"{text}+00:00").timestamp()
+
+
+def _trace(path: Path, found: LogCounts, interval_s: float) -> Trace:
+    covered = _union(found.spans)
+    total = sum(last - first + 1 for first, last in covered)
+    if total > MAX_INTERVALS:
+        raise TraceError(
+            f"the logs cover {total} intervals of {interval_s:g} s; is a time wrong, or the interval too short?"
+        )
+    steps = np.concatenate([np.arange(first, last + 1) for first, last in covered])
+    values = np.zeros(len(steps))
+    numbers = np.fromiter(found.per_interval.keys(), np.int64, len(found.per_interval))
+    counts = np.fromiter(found.per_interval.values(), np.float64, len(found.per_interval))
+    values[np.searchsorted(steps, numbers)] = counts
+    return Trace.build(
+        steps * interval_s, values, kind=TraceKind.COUNT, name=path.name.split(".")[0], interval_s=interval_s
+    )
+
+
+def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap or adjoin as one, in order."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _too_many(files: list[Path], found: LogCounts, max_refused: float) -> str:
+    names = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    if not found.lines:
+        return f"{names}: the file is empty"
+    shown = "".join(f"\n  {line}" for line in found.shown)
+    return (
+        f"{names}: {found.refused:,} of {found.lines:,} lines cannot be counted, which is more than "
+        f"{max_refused:.3g} of them (`--max-refused`); the first:{shown}"
+    )
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as packed, _unpacked(path, packed) as stream:
+        return _printable(stream.readline(MAX_LINE))
+
+
+def _printable(text: bytes) -> str:
+    line = text.decode("utf-8", "replace").strip()[:80]
+    return "".join(letter if letter.isprintable() else "�" for letter in line)
+
+
+def notes(found: LogCounts, trace: Trace) -> list[str]:
+    """What a person should know about the trace."""
+    told = [f"{found.lines - found.refused:,} requests in {', '.join(sorted(set(found.formats)))} format"]
+    if found.refused:
+        told.append(f"{found.refused:,} lines were not counted; the first: {found.shown[0]}")
+    if trace.missing:
+        told.append(f"{trace.missing} intervals between the files are covered by none and stay unknown")
+    told.append(
+        f"the first and the last interval ({describe_time(trace.start_s)}, "
+        f"{describe_time(trace.end_s - trace.interval_s)}) may be partly covered"
+    )
+    return told

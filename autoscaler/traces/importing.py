@@ -1,0 +1,263 @@
+"""Files of other shapes as traces: which columns mean what is told by options, or by the header where it is plain.
+
+Why it is strict: what is imported once is believed from then on. A column is taken by its name or because there is
+no other choice; rows out of order, doubled or off the grid are errors unless the caller asks for sorting or for
+moving stamps to the start of their interval.
+
+Rules of this file: text of any shape goes in, a checked Trace comes out; nothing is written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.errors import TraceError
+from autoscaler.traces import access_logs
+from autoscaler.traces.events import Measure, trace_of_events
+from autoscaler.traces.reading import manifest_entry, trace_name
+from autoscaler.traces.tables import (
+    Choose,
+    Form,
+    Layout,
+    Progress,
+    Wanted,
+    check_file,
+    is_parquet,
+    read_blocks,
+    read_table,
+)
+from autoscaler.traces.trace import RowError, Trace, TraceKind
+
+TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
+"""Headers that are taken for times, in this order of preference."""
+VALUE_NAMES = ("value", "count", "requests", "invocations")
+DURATION_NAMES = ("duration_s", "duration")
+CENSORED_NAME = "censored"
+
+
+class Shape(StrEnum):
+    """What a file to import holds."""
+
+    SERIES = "series"
+    """A row an interval: time and value."""
+    PER_VM = "per-vm"
+    """A row an interval and VM: time, name of the VM, utilisation."""
+    EVENTS = "events"
+    """A row an event: time and perhaps duration."""
+    ACCESS_LOG = "access-log"
+    """A line a request: common, combined or load balancer format."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesColumns:
+    """Which columns hold what; empty where the header tells.
+
+    Attributes:
+        time, value, duration: Names, or numbers from 1 where there is no header.
+    """
+
+    time: str = ""
+    value: str = ""
+    duration: str = ""
+
+
+def told_shape(path: Path, layout: Layout) -> Shape:
+    """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
+
+    Raises:
+        TraceError: Nothing tells.
+    """
+    check_file(path)
+    said = (manifest_entry(path) or {}).get("kind", "")
+    if said:
+        return (
+            Shape.SERIES
+            if said in set(TraceKind)
+            else Shape(said)
+            if said in set(Shape)
+            else _odd(path, said)
+        )
+    names = _header(path, layout)
+    if {"vm", "cpu_percent"} <= set(names):
+        return Shape.PER_VM
+    if any(name in names for name in TIME_NAMES) or len(names) == 2:
+        has_duration = any(name in names for name in DURATION_NAMES)
+        return Shape.EVENTS if has_duration else Shape.SERIES
+    if not is_parquet(path) and access_logs.told_format(path):
+        return Shape.ACCESS_LOG
+    raise TraceError(
+        f"{path}: it is not clear what this file holds; say which with `--shape` ({', '.join(Shape)}), and name its "
+        f"columns with `--time` and `--value`; its columns are: {', '.join(names)[:200]}"
+    )
+
+
+def _odd(path: Path, said: str) -> Shape:
+    raise TraceError(f"{path}: the manifest beside it says `{said}`, which is none of {', '.join(Shape)}")
+
+
+def _header(path: Path, layout: Layout) -> list[str]:
+    if is_parquet(path):
+        from autoscaler.traces.parquet import column_names
+
+        return column_names(path)
+    for block in read_blocks(path):
+        first = block[: block.index(b"\n")].decode()
+        return [name.strip().strip('"') for name in first.split(layout.separator)]
+    raise TraceError(f"{path}: the file is empty")
+
+
+def read_series(
+    path: Path,
+    *,
+    kind: TraceKind,
+    columns: SeriesColumns | None = None,
+    layout: Layout | None = None,
+    interval_s: float | None = None,
+    sort: bool = False,
+    floor: bool = False,
+    progress: Progress | None = None,
+) -> Trace:
+    """A table with a row an interval.
+
+    Args:
+        path: Text, gzip or Parquet.
+        kind: What the values mean.
+        columns: Which columns to take.
+        layout: How the text is written.
+        interval_s: Length of an interval; where None, the smallest step.
+        sort: Sort rows that are not in order of time.
+        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
+        progress: Told which share has been read.
+
+    Raises:
+        TraceError: The file cannot be used; the message says where and what to do.
+    """
+    if floor and interval_s is None:
+        raise TraceError("to move stamps to the start of their interval, say how long one is (`--interval`)")
+    table = read_table(path, _series_choice(columns or SeriesColumns()), layout or Layout(), progress)
+    time, value = list(table.numbers)[:2]
+    stamps, values = table.numbers[time], table.numbers[value]
+    marks = table.numbers.get(CENSORED_NAME)
+    order = np.arange(len(stamps))
+    if sort:
+        order = np.argsort(stamps, kind="stable")
+    if floor and interval_s is not None:
+        stamps = np.floor(stamps / interval_s) * interval_s
+    try:
+        return Trace.build(
+            stamps[order],
+            values[order],
+            kind=kind,
+            name=trace_name(path),
+            interval_s=interval_s,
+            censored=None if marks is None else marks[order] != 0,
+        )
+    except RowError as error:
+        column = {"timestamp": time, "value": value}.get(error.column, "")
+        raise table.error(int(order[error.row]), f"{error}{_way_out(error)}", column) from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+
+
+def _way_out(error: RowError) -> str:
+    """The option that helps, where one may."""
+    text = str(error)
+    if "before the row above" in text:
+        return " (`--sort` does it here)"
+    if "not on the grid" in text:
+        return " (`--floor` with `--interval` moves each to the start of its interval)"
+    return ""
+
+
+def read_events(
+    path: Path,
+    *,
+    interval_s: float,
+    measure: Measure | None = None,
+    columns: SeriesColumns | None = None,
+    layout: Layout | None = None,
+    progress: Progress | None = None,
+) -> tuple[Trace, Measure, int]:
+    """A table with a row an event: the trace, what its values are, and the number of events.
+
+    Args:
+        path: Text, gzip or Parquet.
+        interval_s: Length of an interval.
+        measure: What to make of the events; where None, concurrency if there is a column of durations.
+        columns: Which columns to take.
+        layout: How the text is written.
+        progress: Told which share has been read.
+
+    Raises:
+        TraceError: The file cannot be used.
+    """
+    table = read_table(path, _event_choice(columns or SeriesColumns(), measure), layout or Layout(), progress)
+    time, *rest = table.numbers
+    durations = table.numbers[rest[0]] if rest else None
+    chosen = measure or (Measure.CONCURRENCY if rest else Measure.COUNT)
+    try:
+        trace = trace_of_events(table.numbers[time], durations, interval_s, chosen, name=trace_name(path))
+    except RowError as error:
+        column = time if error.column == "timestamp" else rest[0]
+        raise table.error(error.row, str(error), column) from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+    return trace, chosen, table.rows
+
+
+def _series_choice(columns: SeriesColumns) -> Choose:
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        time = _named(names, columns.time, TIME_NAMES, "time", "--time")
+        others = [name for name in names if name not in {time, CENSORED_NAME}]
+        value = others[0] if len(others) == 1 and not columns.value else ""
+        value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
+        marks = [Wanted(CENSORED_NAME, Form.NUMBER)] if CENSORED_NAME in names else []
+        return (Wanted(time, Form.TIME), Wanted(value, Form.NUMBER), *marks)
+
+    return choose
+
+
+def _event_choice(columns: SeriesColumns, measure: Measure | None) -> Choose:
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        time = Wanted(_named(names, columns.time, TIME_NAMES, "time", "--time"), Form.TIME)
+        known = [name for name in DURATION_NAMES if name in names]
+        if measure is Measure.COUNT or not (known or columns.duration or measure):
+            return (time,)
+        duration = _named(names, columns.duration, DURATION_NAMES, "duration in seconds", "--duration")
+        return (time, Wanted(duration, Form.NUMBER))
+
+    return choose
+
+
+def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, option: str) -> str:
+    """The column that is given, or the one that has a usual name.
+
+    Raises:
+        TraceError: There is none.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TraceError(f"the header has the column `{twice}` twice; rename one")
+    if given:
+        if given in names:
+            return given
+        raise TraceError(
+            f"there is no column `{given}` (`{option}`); the columns are: {', '.join(names)[:200]}"
+        )
+    for name in usual:
+        for there in names:
+            if there.lower() == name:
+                return there
+    hint = ""
+    if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
+        hint = "; columns seem to be separated by something else than a comma (`--separator`)"
+    elif any(name[:1].isdigit() for name in names):
+        hint = "; the first line looks like data, so the header may be missing (`--no-header`)"
+    raise TraceError(
+        f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
+        f"{', '.join(names)[:200]}{hint}"
+    )

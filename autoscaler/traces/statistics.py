@@ -1,0 +1,143 @@
+"""What a trace is like, in numbers: extent, gaps, level, burstiness, daily rhythm, and what to beware of.
+
+Rules of this file: statistics are over recorded intervals only; a gap is neither zero nor interpolated, and a
+figure that the trace cannot support is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe_time
+
+DAY_S = 86_400.0
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A run of intervals that were not recorded.
+
+    Attributes:
+        start_s: Epoch seconds of its beginning.
+        intervals: How many are missing.
+    """
+
+    start_s: float
+    intervals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures of a trace; values are in its own unit at its own interval.
+
+    Attributes:
+        rows: Recorded intervals.
+        gaps: Runs of missing intervals, in order.
+        missing: Intervals missing in all.
+        mean, peak: Mean and largest value.
+        peak_to_mean: Their ratio; NaN where all is zero.
+        quantiles: Values at `QUANTILES`.
+        zeros: Share of intervals that are exactly 0.
+        variation: Coefficient of variation, standard deviation over mean; NaN where all is zero.
+        dispersion: Index of dispersion for counts, variance over mean (Cox and Lewis, 1966), 1 for a Poisson
+            process; NaN for a gauge.
+        daily: r24, correlation of the series with itself 24 hours later over pairs of recorded intervals; NaN
+            with less than a day of pairs.
+        censored: Intervals whose value is a lower bound.
+    """
+
+    rows: int
+    gaps: tuple[Gap, ...]
+    missing: int
+    mean: float
+    peak: float
+    peak_to_mean: float
+    quantiles: tuple[float, ...]
+    zeros: float
+    variation: float
+    dispersion: float
+    daily: float
+    censored: int
+
+    @property
+    def longest_gap(self) -> Gap | None:
+        """The longest gap, the first of equals."""
+        return max(self.gaps, key=lambda gap: gap.intervals, default=None)
+
+
+def statistics_of(trace: Trace) -> Statistics:
+    """Figures of a trace."""
+    values = trace.values
+    mean, spread = float(values.mean()), float(values.std())
+    some = mean > 0
+    return Statistics(
+        rows=len(values),
+        gaps=gaps_of(trace),
+        missing=trace.missing,
+        mean=mean,
+        peak=float(values.max()),
+        peak_to_mean=float(values.max()) / mean if some else np.nan,
+        quantiles=tuple(np.quantile(values, QUANTILES).tolist()),
+        zeros=float((values == 0).mean()),
+        variation=spread / mean if some else np.nan,
+        dispersion=spread**2 / mean if some and trace.kind is TraceKind.COUNT else np.nan,
+        daily=_correlation_after(trace, DAY_S),
+        censored=int(trace.censored.sum()),
+    )
+
+
+def gaps_of(trace: Trace) -> tuple[Gap, ...]:
+    """Runs of missing intervals between the first and the last row, in order."""
+    steps = np.round(np.diff(trace.timestamps) / trace.interval_s).astype(np.int64)
+    return tuple(
+        Gap(float(trace.timestamps[at]) + trace.interval_s, int(steps[at]) - 1)
+        for at in np.flatnonzero(steps > 1).tolist()
+    )
+
+
+def _correlation_after(trace: Trace, lag_s: float) -> float:
+    """Pearson's correlation with the series `lag_s` later."""
+    there = np.searchsorted(trace.timestamps, trace.timestamps + lag_s - GRID_TOLERANCE_S)
+    there = np.minimum(there, len(trace.values) - 1)
+    paired = np.abs(trace.timestamps[there] - trace.timestamps - lag_s) <= GRID_TOLERANCE_S
+    if paired.sum() * trace.interval_s < lag_s:
+        return float(np.nan)
+    one, two = trace.values[paired], trace.values[there[paired]]
+    one, two = one - one.mean(), two - two.mean()
+    scale = float(np.sqrt((one**2).sum() * (two**2).sum()))
+    return float((one * two).sum()) / scale if scale > 0 else float(np.nan)
+
+
+def warnings_of(trace: Trace, found: Statistics) -> list[str]:
+    """What whoever replays this trace should know, in sentences."""
+    told = []
+    span_s = trace.end_s - trace.start_s
+    if span_s < 2 * DAY_S:
+        told.append("It is shorter than two days, so it says nothing of the daily rhythm.")
+    share = found.missing / (found.missing + found.rows)
+    if share > 0.01:
+        told.append(
+            f"{share:.1%} of its time was not recorded; demand is unknown there, and nothing is filled in."
+        )
+    if found.censored:
+        told.append(
+            f"{found.censored} intervals ({found.censored / found.rows:.1%}) are censored: the VMs were saturated, so "
+            "demand was at least this much and may have been more."
+        )
+    at_top = float((trace.values == found.peak).mean())
+    if found.peak > 0 and at_top > 0.01 and found.variation > 0 and found.peak > 2:
+        told.append(
+            f"{at_top:.1%} of the values are exactly the highest, {found.peak:g}; the metric may have a ceiling that "
+            "hides demand."
+        )
+    if found.peak == 0:
+        told.append("It is zero throughout.")
+    elif found.variation == 0:
+        told.append(f"It is {found.peak:g} throughout.")
+    late_s = 253_402_300_800.0
+    if trace.start_s < 0 or trace.end_s > late_s:
+        told.append(f"Its times are odd: it begins at {describe_time(trace.start_s)}; are they in seconds?")
+    return told
