@@ -53,6 +53,14 @@ class JournalDamagedError(JournalError):
     """The journal's files are damaged, or records that were acknowledged are missing from them."""
 
 
+class JournalLateError(JournalError):
+    """The journal did not answer in time; what was to be written may still be."""
+
+
+class ChangeRefusedError(AutoscalerError):
+    """An operator asked for a change that makes no sense; nothing has changed."""
+
+
 class DaemonError(AutoscalerError):
     """The daemon cannot start or go on (address in use, state directory taken)."""
 

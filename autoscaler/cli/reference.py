@@ -172,7 +172,7 @@ def _journal_part() -> list[str]:
         "## Journal events",
         (
             "What happened outside of a decision, recorded with time, fleet and a sentence. Those about VMs are log"
-            " lines of the event `vm` too, with this word as `kind`."
+            " lines of the event `vm` too, with this word as `kind`; what operators change, of the event `operator`."
         ),
         _table(("kind", "meaning"), rows),
     ]

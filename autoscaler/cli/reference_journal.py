@@ -12,8 +12,14 @@ from pathlib import Path
 from autoscaler.ports import Verb
 
 KINDS = {
+    "override_cleared": "An operator ended an override; the policy's bounds hold again.",
+    "override_expired": "An operator's override has ended by the clock.",
+    "overridden": "An operator put other bounds in the place of a policy's.",
+    "pause_expired": "An operator's pause has ended by the clock.",
+    "paused": "An operator paused starts, stops or provisioning.",
     "provision_failed": "A VM could not be made from the launch template.",
     "provision_not_accepted": "An order to make VMs was not taken; the text has the provider's words.",
+    "resumed": "An operator ended a pause.",
     "start_fell_back": "A start was accepted and the VM went back to stopped; it is not tried again for a while.",
     "start_not_accepted": "An order to start was not taken; the text has the provider's words.",
     "start_not_taken": "A start of unknown outcome turned out not to have happened.",
@@ -26,7 +32,7 @@ KINDS = {
     "vm_gone": "A VM is missing from several complete listings and no longer counted.",
     "vm_terminated": "A VM was terminated.",
 }
-"""Kinds that are only in the journal; the others are log events too and have their meaning there."""
+"""Kinds that are no log events of their own; the others are, and have their meaning there."""
 
 _MAKERS = {"Note", "_note", "event"}
 

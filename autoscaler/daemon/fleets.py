@@ -14,7 +14,8 @@ from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import NO_CEILING, Decision, Freshness, Readings, Samples, Snapshot
+from autoscaler.core.types import Decision, Freshness, Readings, Samples, Snapshot
+from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
@@ -193,6 +194,7 @@ class Fleets:
         now_s: float,
         *,
         listed: Mapping[str, bool],
+        allowed: Allowances,
     ) -> tuple[Samples, Decision]:
         """Fold, forecast and decide for all fleets.
 
@@ -202,6 +204,7 @@ class Fleets:
             tick: On the absolute grid.
             now_s: The clock.
             listed: By fleet, whether the counts rest on a complete listing of this tick.
+            allowed: What operators leave to do, over lanes.
         """
         if abs(now_s - self._compiled_at_s) > _RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
@@ -229,11 +232,11 @@ class Fleets:
             provisioned=column("provisioned"),
             stoppable=column("stoppable"),
             listed=np.array([listed[fleet.name] for fleet in self.all], np.bool_),
-            may_start=np.ones(len(counts), np.bool_),
-            may_provision=np.ones(len(counts), np.bool_),
-            may_stop=np.ones(len(counts), np.bool_),
-            floor=np.zeros(len(counts), np.int64),
-            ceiling=np.full(len(counts), NO_CEILING, np.int64),
+            may_start=allowed.may_start,
+            may_provision=allowed.may_provision,
+            may_stop=allowed.may_stop,
+            floor=allowed.floor,
+            ceiling=allowed.ceiling,
         )
         return samples, decide(compiled.lanes, self._lane_state, snapshot, outlook)
 

@@ -23,6 +23,7 @@ from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import list_all, probe_all, read_all
+from autoscaler.daemon.operators import Operators
 from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
@@ -119,6 +120,8 @@ class Daemon:
         self.journal = journal
         self.telemetry = telemetry
         self.recorder = Recorder(journal, telemetry, self.settings.journal_wait_s)
+        self.operators = Operators(clock, self.recorder, telemetry, self.settings.tick_s)
+        self.operators.govern(self.fleets.by_name)
         self.notifier = notifier or Notifier()
         self.began_at_s = clock.now()
         self.policies = PolicyStatus()
@@ -136,6 +139,7 @@ class Daemon:
     async def run(self) -> None:
         """Tick until `stop` is called; the tick and the calls under way are finished."""
         await self._left_open.load(self._longest_lag_s())
+        await self.operators.load()
         self._announce()
         done_tick = -1
         while not self._stopping.is_set():
@@ -166,6 +170,7 @@ class Daemon:
         """
         async with self._turn:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
+            self.operators.govern(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -191,6 +196,8 @@ class Daemon:
         intents = self._select(record)
         action_ids = await self.recorder.tick(record, intents)
         await self._act(intents, action_ids)
+        if self.operators.has_ended:
+            await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)))
         return record
 
@@ -235,7 +242,10 @@ class Daemon:
 
     def _decide(self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float) -> list[FleetTick]:
         listed = {f.name: seen.listings[id(f.provider)].complete for f in self.fleets.all}
-        samples, decision = self.fleets.decide(seen.readings, counts, tick, now_s, listed=listed)
+        allowed = self.operators.allowed(now_s)
+        samples, decision = self.fleets.decide(
+            seen.readings, counts, tick, now_s, listed=listed, allowed=allowed
+        )
         rows = []
         for lane, fleet in enumerate(self.fleets.all):
             self._hear_source(fleet, seen.readings[fleet.name].error)
@@ -246,7 +256,8 @@ class Daemon:
             fleet.evaluated_at_s = now_s
             row = fleet_tick(lane, fleet, samples, decision, counts[lane], charge.money)
             real = fleet.real.charge(now_s) if fleet.real is not None else None
-            rows.append(replace(row, sentence=_held(fleet, row, now_s) + sentence(row), real=real))
+            row = replace(row, sentence=_held(fleet, row, now_s) + sentence(row), real=real)
+            rows.append(allowed.noted(row, lane))
         return rows
 
     def _select(self, record: TickRecord) -> list[ActionIntent]:

@@ -14,10 +14,19 @@ from typing import Any, TypeVar
 
 from autoscaler.daemon.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.inventory import Note
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.errors import JournalError
-from autoscaler.ports import ActionIntent, ActionRecord, Journal, Outcome, OutcomeKind, TickRecord
+from autoscaler.errors import JournalError, JournalLateError
+from autoscaler.ports import (
+    ActionIntent,
+    ActionRecord,
+    ChangeRecord,
+    Journal,
+    Note,
+    OperatorChange,
+    Outcome,
+    OutcomeKind,
+    TickRecord,
+)
 
 T = TypeVar("T")
 
@@ -96,6 +105,35 @@ class Recorder:
         """
         return await self._write(lambda: self._journal.recent_actions(settled_since_s), OPEN_WITHIN_S)
 
+    async def changes(
+        self,
+        at_s: float,
+        changes: Sequence[OperatorChange],
+        events: Sequence[Note],
+        too_late: Callable[[tuple[ChangeRecord, ...]], object],
+    ) -> tuple[ChangeRecord, ...]:
+        """Make operators' changes durable.
+
+        Raises:
+            JournalError: They are not, and nothing of them is stored.
+            JournalLateError: Not yet known; should they become durable later, `too_late` is told.
+        """
+        try:
+            return await self._write(
+                lambda: self._journal.record_changes(at_s, changes, events), self._wait_s, too_late
+            )
+        except JournalError as error:
+            self._failed(f"{error}; an operator's change is not in force")
+            raise
+
+    async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
+        """What operators have in force.
+
+        Raises:
+            JournalError: It cannot be read, or not in time.
+        """
+        return await self._write(self._journal.changes_in_force, OPEN_WITHIN_S)
+
     async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
         """Forget what is old, in the background; a failure is told, not counted as one of writing."""
         try:
@@ -135,7 +173,9 @@ class Recorder:
             return task.result()
         self._hung.add(task)
         task.add_done_callback(partial(self._came_back, too_late))
-        raise JournalError(f"no answer from the journal within {wait_s:g} s; is the disk of state_dir hung?")
+        raise JournalLateError(
+            f"no answer from the journal within {wait_s:g} s; is the disk of state_dir hung?"
+        )
 
     def _came_back(self, too_late: Callable[[T], object] | None, task: asyncio.Future[T]) -> None:
         self._hung.discard(task)

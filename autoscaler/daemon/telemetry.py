@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from autoscaler.core.types import Reason
+from autoscaler.core.types import NO_CEILING, Reason
 from autoscaler.daemon.actuator import Done
+from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts
-from autoscaler.ports import FleetTick, TickRecord
+from autoscaler.ports import FleetTick, TickRecord, Verb
 
 EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
@@ -39,6 +40,7 @@ EVENTS = {
     "policies_rejected": "The policies were changed and cannot be used; the last good ones stay in use.",
     "task_failed": "A background task died; it is started again after a pause.",
     "setting_unknown": "An environment variable looks like a setting and is none.",
+    "operator": "An operator paused, resumed or overrode something, or what one did ended by the clock.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }
 """Every event that is logged, with its meaning."""
@@ -77,6 +79,19 @@ class Telemetry:
         self.vms = gauge("vms", "VMs by phase.", ("fleet", "phase"))
         self.evaluated = gauge("last_evaluation_timestamp_seconds", "When the fleet was last decided on.")
         self.acts = gauge("acts", "1 if the fleet's VMs are really started and stopped, 0 in shadow.")
+        self.paused = gauge("paused", "1 where an operator has paused the verb, else 0.", ("fleet", "verb"))
+        self.override_floor = gauge(
+            "override_floor_vms", "An operator's floor in place of the policy's minimum; absent without one."
+        )
+        self.override_ceiling = gauge(
+            "override_ceiling_vms",
+            "An operator's ceiling in place of the policy's maximum; absent without one.",
+        )
+        self.operator_changes = counter(
+            "operator_changes",
+            "Pauses and overrides that operators made or ended, or that expired.",
+            ("kind",),
+        )
         self.cost = counter("cost", "Money spent, in the settings' currency.")
         self.actions = counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome"))
         self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
@@ -147,6 +162,24 @@ class Telemetry:
         """A set of policies came into use; complete where it is all that the folder holds."""
         self.policy_reload_success.set(at_s)
         self.policy_reload_failed.set(not complete)
+
+    def allowed(self, fleets: Sequence[str], allowances: Allowances) -> None:
+        """Publish what operators have in force."""
+        for lane, fleet in enumerate(fleets):
+            for verb, may in (
+                (Verb.START, allowances.may_start),
+                (Verb.PROVISION, allowances.may_provision),
+                (Verb.STOP, allowances.may_stop),
+            ):
+                self.paused.labels(fleet, verb.value).set(not may[lane])
+            for metric, vms, none in (
+                (self.override_floor, allowances.floor[lane], 0),
+                (self.override_ceiling, allowances.ceiling[lane], NO_CEILING),
+            ):
+                if vms == none:
+                    metric.remove_by_labels({"fleet": fleet})
+                else:
+                    metric.labels(fleet).set(vms)
 
     def forget(self, fleet: str) -> None:
         """Show no more of a fleet that is gone; what was counted stays."""

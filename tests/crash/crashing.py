@@ -150,6 +150,7 @@ class Watched:
     def __init__(self, journal, acknowledged: Acknowledged, around):
         self.journal, self.said, self.around = journal, acknowledged, around
         self.prune, self.close, self.recent_actions = journal.prune, journal.close, journal.recent_actions
+        self.changes_in_force = journal.changes_in_force
 
     async def record_tick(self, record, intents):
         before = self.around()

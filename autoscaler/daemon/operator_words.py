@@ -1,0 +1,115 @@
+"""Operators' pauses and overrides in words: what the answer to a command, the status, log and journal say.
+
+Rules of this file: pure functions. A text names what happens and until when, then who said so and why.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+
+from autoscaler.ports import ALL_FLEETS, ChangeRecord, OperatorChange, Verb
+
+_DONE = {Verb.START: "started", Verb.PROVISION: "provisioned", Verb.STOP: "stopped"}
+_NOUNS = {Verb.START: "starts", Verb.PROVISION: "provisioning", Verb.STOP: "stops"}
+_GO_ON = {
+    Verb.START: "stopped VMs are still started",
+    Verb.PROVISION: "VMs are still provisioned where the policy allows it",
+    Verb.STOP: "VMs are still stopped",
+}
+
+
+def where(fleet: str) -> str:
+    """A fleet, or all of them."""
+    return "any fleet" if fleet == ALL_FLEETS else fleet
+
+
+def until(expires_at_s: float | None) -> str:
+    """When it ends by itself."""
+    return "until an operator ends it" if expires_at_s is None else f"until {time(expires_at_s)}"
+
+
+def time(at_s: float) -> str:
+    """A moment, in UTC."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def nouns(verbs: Iterable[Verb]) -> str:
+    """What may be paused: `starts, provisioning and stops`."""
+    return _listed([_NOUNS[verb] for verb in Verb if verb in set(verbs)], "and")
+
+
+def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
+    """What a pause means: `nothing is stopped in web until …`."""
+    done = _listed([_DONE[verb] for verb in Verb if verb in set(verbs)], "or")
+    return f"nothing is {done} in {where(change.fleet)} {until(change.expires_at_s)}"
+
+
+def goes_on(verbs: Iterable[Verb]) -> str:
+    """What a pause leaves alone; empty where it leaves nothing."""
+    left = [_GO_ON[verb] for verb in Verb if verb not in set(verbs)]
+    return _listed(left, "and")
+
+
+def bounds(change: OperatorChange) -> str:
+    """What an override means: `from 4 to 9 VMs are wanted in web until …`."""
+    if change.floor is not None and change.ceiling is not None:
+        count = f"from {change.floor} to {change.ceiling} VMs are"
+    elif change.floor is not None:
+        count = f"at least {_vms(change.floor)}"
+    else:
+        count = f"at most {_vms(change.ceiling or 0)}"
+    return f"{count} wanted in {change.fleet} {until(change.expires_at_s)}"
+
+
+def standing(change: OperatorChange, verbs: Iterable[Verb] = ()) -> str:
+    """One pause or override in force, with who and why."""
+    what = bounds(change) if change.verb is None else effect(verbs or (change.verb,), change)
+    return f"{what} ({change.who}: {change.reason})"
+
+
+def in_force(records: Sequence[ChangeRecord], fleets: Collection[str]) -> list[str]:
+    """All that is in force, one sentence per command that brought it and fleet.
+
+    Args:
+        records: What is in force.
+        fleets: The names of the policies in use; what is about others has no effect, and it says so.
+    """
+
+    def together(record: ChangeRecord) -> tuple[object, ...]:
+        change = record.change
+        kind = change.verb is None
+        return record.at_s, change.fleet, kind, change.who, change.reason, change.expires_at_s or 0.0
+
+    said = []
+    for _, group in groupby(sorted(records, key=together), key=together):
+        changes = [record.change for record in group]
+        verbs = [change.verb for change in changes if change.verb is not None]
+        said.append(standing(changes[0], verbs) + without_effect(changes[0], fleets))
+    return said
+
+
+def without_effect(change: OperatorChange, fleets: Collection[str]) -> str:
+    """That a change has no effect, and why; empty where it has one."""
+    if change.fleet == ALL_FLEETS or change.fleet in fleets:
+        return ""
+    return f"; without effect, since no policy in use is for {change.fleet}"
+
+
+def unknown_fleet(name: str, fleets: Collection[str]) -> str:
+    """That there is no such fleet, and the nearest one there is."""
+    near = difflib.get_close_matches(name, fleets, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(fleets)) or 'none'}"
+    return f"no policy in use is for a fleet {name}; {hint}"
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _vms(count: int) -> str:
+    return "1 VM is" if count == 1 else f"{count} VMs are"
