@@ -72,6 +72,17 @@ class Card:
         """What the run is about."""
         return self.entries[0]
 
+    @property
+    def headline(self) -> tuple[Entry, Entry | None]:
+        """Whose figures are shown first, and beside whose.
+
+        A candidate and what it would replace, or the subject and its first baseline.
+        """
+        candidate = next((entry for entry in self.entries[1:] if entry.judged), None)
+        if candidate is not None:
+            return candidate, self.subject
+        return self.subject, self.entries[1] if len(self.entries) > 1 else None
+
     def entry(self, key: str) -> Entry | None:
         """The entry of this key."""
         return next((entry for entry in self.entries if entry.key == key), None)

@@ -234,7 +234,7 @@
       const kept = touch ? false : "zoom";
       return Plotly.react(chart, traces(c), {
         ...layout,
-        height: narrow ? 380 : 440,
+        height: narrow ? 380 : 420,
         margin: { l: narrow ? 44 : 60, r: 8, t: 16, b: 44 },
         hovermode: "x", hoverdistance: -1, spikedistance: -1, dragmode: kept,
         xaxis: { ...axis, ...spike, type: "date", fixedrange: touch, range: view.map(iso), nticks: narrow ? 4 : 8, anchor: "y2", showgrid: false },
@@ -301,6 +301,11 @@
         button.closest("tr").setAttribute("aria-current", String(Number(button.dataset.episode) === index));
       }
       look(episode.start - pad, episode.end + pad);
+      let worst = rowAt(episode.start);
+      for (let row = worst; row < stamps.length && stamps[row] < episode.end; row += 1) {
+        if (ticks.shortage[row] > ticks.shortage[worst]) worst = row;
+      }
+      read(worst);
       if (scroll) byId("line").scrollIntoView({ behavior: calm ? "auto" : "smooth" });
       const short = scroller.querySelector("tr.short");
       if (short) scroller.scrollTop = Math.max(0, short.offsetTop - 4 * short.offsetHeight);
@@ -443,7 +448,7 @@
       ];
       if (current >= 0) {
         const { values } = rows[current];
-        data.push({ ...svg, mode: "markers+text", x: [values[cost]], y: [values[shortage]], customdata: [current], text: ["in force"], textposition: "top center", marker: { symbol: "diamond", color: c.short, size: 11 } });
+        data.push({ ...svg, mode: "markers+text", x: [values[cost]], y: [values[shortage]], customdata: [current], text: ["in force"], textposition: "top right", marker: { symbol: "diamond", color: c.short, size: 11 } });
       }
       return Plotly.react(byId("pareto"), data, {
         ...layout, height: 380, margin: { l: 60, r: 12, t: 12, b: 44 }, hovermode: "closest", dragmode: false,

@@ -44,6 +44,10 @@ _FOOTER = (
     "<footer><p>Made by vm-autoscaler from report.json and the time line beside it. Charts are drawn by "
     "plotly.js (MIT licence), which this file contains.</p></footer>\n"
 )
+_KEYS = (
+    "Point at a tick to read its decision; drag to look closer; click a shortage to see it tick by tick. With the "
+    "chart focused, the arrow keys go from tick to tick and Enter opens the nearest shortage."
+)
 _AROUND = 15
 """Ticks before and after an episode that are kept with it."""
 _DRAWN = ("demand", "capacity", "shortage", "desired")
@@ -156,13 +160,13 @@ def _about(details: Mapping[str, Any]) -> Iterator[str]:
 
 def _key_figures(card: Card) -> str:
     known = {figure.key: figure for figure in card.figures}
-    reference = card.entries[1] if len(card.entries) > 1 else None
+    entry, reference = card.headline
     parts = []
     for key in _KEY_FIGURES:
         if key in known:
             figure = known[key]
             against = "" if reference is None else _against(figure, reference)
-            value = shown(card.subject.values[key], figure.unit)
+            value = shown(entry.values[key], figure.unit)
             parts.append(
                 f"<div><dt>{escape(figure.label)}</dt><dd>{escape(value)}</dd>"
                 f'<dd class="against">{escape(against)}</dd></div>'
@@ -227,14 +231,13 @@ def _timeline(
         f'<li><i class="dashes" style="border-color:var(--starting)"></i>capacity, {escape(name)}</li>'
         for name in others
     )
+    whose = f": policy {details['shown']}" if "shown" in details else ""
     unscored = float(details.get("not_scored_s") or 0.0)
     said = [f"Times are UTC; one tick is {span(columns.interval_s)}."]
     if unscored:
-        said.append(
-            f"The first {span(unscored)}, in which the fleet comes up from nothing, are shaded and not scored."
-        )
+        said.append(f"The first {span(unscored)} are shaded and not scored.")
     return (
-        '<section aria-labelledby="line"><h2 id="line">Demand against capacity</h2>'
+        f'<section aria-labelledby="line"><h2 id="line">Demand against capacity{escape(whose)}</h2>'
         f'<p class="note">{escape(" ".join(said))} <span id="thinned"></span></p>'
         '<ul class="legend"><li><i style="border-color:var(--demand)"></i>demand</li>'
         '<li><i style="border-color:var(--capacity)"></i>capacity in service</li>'
@@ -251,10 +254,8 @@ def _timeline(
         '<div class="chart" id="chart" tabindex="0" role="application" aria-describedby="keys" '
         'aria-label="Demand and capacity over time"><noscript><p>The chart needs scripts. The tables below '
         "are complete without.</p></noscript></div>"
-        '<div class="readout" id="readout" aria-live="polite"><p class="numbers">No tick is chosen yet.</p></div>'
-        '<p class="note" id="keys">Point at a tick to read its decision; drag to look closer; click a shortage '
-        "to see it tick by tick. With the chart focused, the arrow keys go from tick to tick and Enter opens "
-        "the episode.</p>"
+        f'<p id="keys" hidden>{_KEYS}</p>'
+        f'<div class="readout" id="readout" aria-live="polite"><p class="numbers">{_KEYS}</p></div>'
         '<div class="episode" id="episode" hidden></div>'
         f"{_episodes(columns, episodes)}</section>\n"
     )
@@ -323,8 +324,28 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
 def _decisions(differences: Mapping[str, Any] | None) -> str:
     if not differences:
         return ""
-    rows = "".join(f"<p>{escape(str(text))}</p>" for text in differences.get("sentences", ()))
-    return f'<section aria-labelledby="diff"><h2 id="diff">Where decisions differ</h2>{rows}</section>\n'
+    said = "".join(f"<p>{escape(str(text))}</p>" for text in differences["sentences"])
+    rows = differences["rows"]
+    if not rows:
+        return f'<section aria-labelledby="diff"><h2 id="diff">Where decisions differ</h2>{said}</section>\n'
+    first, second = (escape(str(name)) for name in differences["names"])
+    head = (
+        f'<thead><tr><th scope="col">Tick</th><th scope="col">{first} wants</th><th scope="col">{second} wants</th>'
+        f'<th scope="col" class="words">{first}</th><th scope="col" class="words">{second}</th></tr></thead>'
+    )
+    told = "".join(_difference_row(row) for row in rows)
+    return (
+        f'<section aria-labelledby="diff"><h2 id="diff">Where decisions differ</h2>{said}'
+        f"<details><summary>The first {plural(len(rows), 'tick', 'ticks')} at which they part</summary>"
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="diff">'
+        f"<table>{head}<tbody>{told}</tbody></table></div></details></section>\n"
+    )
+
+
+def _difference_row(row: Mapping[str, Any]) -> str:
+    wanted = "".join(f"<td>{escape(str(number))}</td>" for number in row["desired"])
+    reasons = "".join(f'<td class="words">{escape(str(reason))}</td>' for reason in row["reasons"])
+    return f"<tr><td>{escape(str(row['at']))}</td>{wanted}{reasons}</tr>"
 
 
 def _identity(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
@@ -338,7 +359,7 @@ def _identity(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
         ("Seed", identity.get("seed")),
         ("Engine", details.get("engine")),
     ]
-    notes = "".join(f"<p>{escape(str(text))}</p>" for text in details.get("notes", ()))
+    notes = "".join(f"<li>{escape(str(text))}</li>" for text in details.get("notes", ()))
     rows = "".join(
         f"<dt>{name}</dt><dd><code>{escape(str(value))}</code></dd>"
         for name, value in told
@@ -346,7 +367,7 @@ def _identity(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     )
     return (
         '<section aria-labelledby="identity"><h2 id="identity">How this was made</h2>'
-        f'{notes}<p class="note">Equal digests and an equal seed give equal results.</p>'
+        f'<ul class="notes">{notes}</ul><p class="note">Equal digests and an equal seed give equal results.</p>'
         f'<dl class="identity">{rows}</dl></section>\n'
     )
 

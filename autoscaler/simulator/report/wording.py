@@ -85,7 +85,8 @@ def span(seconds: float) -> str:
         if seconds >= least_s:
             size, unit = unit_s, name
     amount = seconds / size
-    return f"{amount:.0f} {unit}" if amount >= 10 or amount == round(amount) else f"{amount:.1f} {unit}"
+    number = f"{amount:.0f}" if amount >= 10 else f"{amount:.1f}".removesuffix(".0")
+    return f"{number} {unit}"
 
 
 def count(value: float) -> str:
