@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli import cloud, demo, events, inspect, policy, replay, run
+from autoscaler.cli import cloud, demo, events, export, inspect, policy, replay, run
 
 app = typer.Typer(
     name="autoscaler",
@@ -34,6 +34,7 @@ app.add_typer(policies, name="policy")
 app.command()(inspect.status)
 app.command()(inspect.explain)
 app.command()(events.events)
+app.command()(export.export)
 app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(replay.report)

@@ -42,15 +42,22 @@ def timeline(
         end_s: Ticks before this.
         demand_between: The truth where it is known; else what the daemon measured at the start of a row.
     """
-    ticks = reader.ticks(fleet, start_s, end_s)
+    return tuple(each_row(reader, fleet, start_s, end_s, demand_between))
+
+
+def each_row(
+    reader: JournalReader,
+    fleet: str,
+    start_s: float,
+    end_s: float,
+    demand_between: DemandBetween | None = None,
+) -> Iterator[TimelineRow]:
+    """The same one by one, for times too long to be held."""
     actions = defaultdict(list)
     for action in reader.actions(fleet, start_s, end_s):
         actions[action.tick].append(action)
-    return tuple(
-        row
-        for tick, after in pairwise(ticks)
-        for row in _rows(tick, after, actions[tick.tick], demand_between)
-    )
+    for tick, after in pairwise(reader.each_tick(fleet, start_s, end_s)):
+        yield from _rows(tick, after, actions[tick.tick], demand_between)
 
 
 def _rows(

@@ -234,13 +234,21 @@ def write_timeline(path: Path, rows: Iterable[TimelineRow]) -> None:
     """
 
     def write(stream: TextIO) -> None:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(TIMELINE_COLUMNS)
-        for row in rows:
-            values = (_cell(getattr(row, name)) for name in TIMELINE_COLUMNS[1:])
-            writer.writerow((describe_time(row.timestamp_s), *values))
+        write_rows(stream, rows)
 
     _write_whole(path, write)
+
+
+def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
+    """Write the header and the rows as CSV; how many rows there were."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(TIMELINE_COLUMNS)
+    count = 0
+    for row in rows:
+        values = (_cell(getattr(row, name)) for name in TIMELINE_COLUMNS[1:])
+        writer.writerow((describe_time(row.timestamp_s), *values))
+        count += 1
+    return count
 
 
 def write_report(

@@ -1,0 +1,140 @@
+"""`export`: what a daemon measured and did, from the journal to a file that other programs and replays read.
+
+Exit codes: 0 written, 1 it could not be (no journal, an unknown fleet, nothing in that time, a file that is there
+already), 2 wrong usage. What the file does not say is said on standard error; a failure leaves no file.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch, unknown_word, utc
+
+if TYPE_CHECKING:
+    from autoscaler.store import JournalReader
+
+
+class What(StrEnum):
+    """What is exported."""
+
+    DEMAND = "demand"
+    TIMELINE = "timeline"
+
+
+def export(
+    fleet: Annotated[str, typer.Argument(help="Which fleet.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .csv, .csv.gz or .parquet.", metavar="FILE")],
+    from_s: Annotated[
+        float | None,
+        typer.Option(
+            "--from",
+            parser=moment_or_ago,
+            help="From then on: 7d (ago) or a moment (default: all).",
+            metavar="TIME",
+        ),
+    ] = None,
+    to_s: Annotated[
+        float | None, typer.Option("--to", parser=moment_or_ago, help="Up to then, likewise.", metavar="TIME")
+    ] = None,
+    what: Annotated[
+        What,
+        typer.Option(help="demand: a trace of what was wanted; timeline: one row a tick of what was done."),
+    ] = What.DEMAND,
+    interval_s: Annotated[
+        float | None,
+        typer.Option(
+            "--interval",
+            parser=seconds,
+            help="Length of the trace's intervals (default: a tick).",
+            metavar="TIME",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Write a fleet's demand as a trace, or its time line, from the journal to a file."""
+    from autoscaler.clock import SystemClock
+    from autoscaler.errors import JournalError
+    from autoscaler.settings import load_settings
+    from autoscaler.store import JournalReader
+
+    if what is What.TIMELINE and interval_s is not None:
+        raise typer.BadParameter("a time line has one row a tick; leave it out", param_hint="--interval")
+    with errors_in_words("export"):
+        directory = load_settings(state_dir=state_dir).state_dir
+        now_s = SystemClock().now()
+        span = since_epoch(from_s, now_s, float("-inf")), since_epoch(to_s, now_s, float("inf"))
+        with JournalReader(directory) as reader:
+            covered = reader.span(fleet)
+            if covered is None:
+                where = f"the journal in {directory}"
+                raise JournalError(unknown_word(fleet, reader.fleets_ever(), "fleet", where))
+            if covered[1] < span[0] or covered[0] >= span[1]:
+                raise JournalError(
+                    f"the journal in {directory} has nothing of fleet {fleet} in this time; it has {utc(covered[0])} to "
+                    f"{utc(covered[1])}"
+                )
+            write = _demand if what is What.DEMAND else _timeline
+            facts, notes = write(reader, fleet, out, span, interval_s, force)
+        if as_json:
+            typer.echo(
+                json.dumps({"fleet": fleet, "file": str(out), "what": str(what), **facts, "notes": notes})
+            )
+            return
+        typer.echo(f"{out}: {facts['rows']:,} rows of fleet {fleet}, {facts['from']} to {facts['to']}")
+        for note in notes:
+            typer.echo(f"export: {note}", err=True)
+
+
+def _demand(
+    reader: JournalReader,
+    fleet: str,
+    out: Path,
+    span: tuple[float, float],
+    interval_s: float | None,
+    force: bool,
+) -> tuple[dict[str, object], list[str]]:
+    from autoscaler.simulator.exporting import demand_trace
+    from autoscaler.traces.writing import kind_note, write_trace
+
+    found = demand_trace(fleet, reader.each_tick(fleet, *span), interval_s)
+    write_trace(out, found.trace, overwrite=force)
+    trace = found.trace
+    facts: dict[str, object] = {
+        "rows": len(trace.values),
+        "from": utc(trace.start_s),
+        "to": utc(trace.end_s),
+        "kind": str(trace.kind),
+        "interval_s": trace.interval_s,
+        "ticks": found.ticks,
+        "unknown_ticks": found.unknown,
+        "gap_intervals": trace.missing,
+        "censored_rows": int(trace.censored.sum()),
+        "digest": trace.digest,
+    }
+    return facts, [*found.notes, kind_note(out, trace)]
+
+
+def _timeline(
+    reader: JournalReader,
+    fleet: str,
+    out: Path,
+    span: tuple[float, float],
+    interval_s: float | None,
+    force: bool,
+) -> tuple[dict[str, object], list[str]]:
+    from autoscaler.simulator.exporting import export_timeline
+    from autoscaler.simulator.recording import each_row
+
+    del interval_s
+    covered = reader.span(fleet) or span
+    rows = export_timeline(out, each_row(reader, fleet, *span), overwrite=force)
+    return {"rows": rows, "from": utc(max(span[0], covered[0])), "to": utc(min(span[1], covered[1]))}, []
