@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 from dataclasses import fields
@@ -41,7 +42,7 @@ def random_block(seed: int, ticks: int, lanes: int, *, shared: bool = False, gap
 def sums_of(block: Block, cuts: tuple[int, ...] = (), lanes: slice = slice(None)) -> Sums:
     sums = Sums(TICK_S, np.full(block.capacity.shape[1], VM)[lanes])
     edges = (0, *sorted(set(cuts)), len(block.capacity))
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in itertools.pairwise(edges):
         sums.add(lanes_of(block, lanes), slice(first, end))
     return sums
 
