@@ -1,0 +1,134 @@
+"""A witness: keeps every tick of a few lanes, and tells them as the rows of a time line, with reasons.
+
+Sums forget; a person who asks why needs the tick. What is kept is what `daemon.sentences` reads, so a lane's
+sentences are those that the daemon would have logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Decision, Int, Samples
+from autoscaler.daemon.sentences import sentence
+from autoscaler.ports import FleetTick
+from autoscaler.simulator.ledger import Block
+from autoscaler.simulator.plant import Plant
+from autoscaler.simulator.timeline import TimelineRow
+
+_SAMPLE = ("demand", "observed_at_s", "freshness", "coverage", "censored")
+_DECISION = ("forecast", "forecast_hi", "wish", "desired", "start", "provision", "stop", "warm_target")
+_PLANT = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable")
+_BLOCK = tuple(each.name for each in fields(Block) if each.name not in ("tick_s", "first_tick"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Kept ticks of W lanes.
+
+    Attributes:
+        first_tick: On the absolute grid.
+        ticks: By name, (n, W).
+        stages, reasons: int64 (n, K, W).
+        block: By name, (n, W).
+    """
+
+    first_tick: int
+    ticks: dict[str, NDArray[Any]]
+    stages: Int
+    reasons: Int
+    block: dict[str, NDArray[Any]]
+
+
+class Witness:
+    """Keeps ticks.
+
+    Args:
+        lanes: Which lanes.
+    """
+
+    def __init__(self, lanes: Sequence[int]) -> None:
+        self.lanes = np.array(lanes)
+        self.pages: list[Page] = []
+        self._ticks: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_SAMPLE, *_DECISION, *_PLANT)}
+        self._stages: list[Int] = []
+        self._reasons: list[Int] = []
+
+    def see(self, samples: Samples, decision: Decision, plant: Plant) -> None:
+        """Keep a tick, once it is decided and before anybody acts."""
+        for source, names in ((samples, _SAMPLE), (decision, _DECISION), (plant, _PLANT)):
+            for name in names:
+                self._ticks[name].append(getattr(source, name)[self.lanes])
+        self._stages.append(decision.value[:, self.lanes])
+        self._reasons.append(decision.reason[:, self.lanes])
+
+    def close(self, block: Block, count: int) -> None:
+        """Keep the block that these ticks belong to."""
+        kept: dict[str, NDArray[Any]] = {}
+        for name in _BLOCK:
+            rows = getattr(block, name)[:count]
+            kept[name] = (
+                rows[:, self.lanes] if rows.shape[1] > 1 else np.repeat(rows, len(self.lanes), axis=1)
+            )
+        ticks = {name: np.stack(rows) for name, rows in self._ticks.items()}
+        self.pages.append(
+            Page(block.first_tick, ticks, np.stack(self._stages), np.stack(self._reasons), kept)
+        )
+        for rows in self._ticks.values():
+            rows.clear()
+        self._stages.clear()
+        self._reasons.clear()
+
+    def timeline(self, lane: int, fleet: str, tick_s: float, shift: int = 0) -> tuple[TimelineRow, ...]:
+        """The rows of one kept lane.
+
+        Args:
+            lane: Its number in the run.
+            fleet: Its name.
+            tick_s: Length of a tick.
+            shift: Ticks that it was ahead of the run.
+        """
+        at = int(np.flatnonzero(self.lanes == lane)[0])
+        return tuple(
+            _row(page, row, at, fleet, (page.first_tick + row + shift) * tick_s)
+            for page in self.pages
+            for row in range(len(page.stages))
+        )
+
+    def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
+        """The same ticks as the daemon's journal would have them."""
+        at = int(np.flatnonzero(self.lanes == lane)[0])
+        return [_tick(page, row, at, fleet) for page in self.pages for row in range(len(page.stages))]
+
+
+def _tick(page: Page, row: int, at: int, fleet: str) -> FleetTick:
+    facts = {name: rows[row, at].item() for name, rows in page.ticks.items()}
+    kept = {name: rows[row, at].item() for name, rows in page.block.items()}
+    return FleetTick(
+        fleet=fleet,
+        **facts,
+        capacity=kept["capacity"],
+        shortage=kept["shortage"],
+        cost=kept["cost"],
+        stages=tuple(page.stages[row, :, at].tolist()),
+        reasons=tuple(page.reasons[row, :, at].tolist()),
+        sentence="",
+    )
+
+
+def _row(page: Page, row: int, at: int, fleet: str, at_s: float) -> TimelineRow:
+    kept = {name: rows[row, at].item() for name, rows in page.block.items()}
+    tick = _tick(page, row, at, fleet)
+    names = ("demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity")
+    more = ("shortage", "starts", "stops", "provisions", "cost")
+    return TimelineRow(
+        timestamp_s=at_s,
+        forecast=tick.forecast,
+        forecast_hi=tick.forecast_hi,
+        reason=sentence(tick),
+        **{name: kept[name] for name in (*names, *more)},
+    )
