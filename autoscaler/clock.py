@@ -106,8 +106,11 @@ class _JumpSelector(selectors.DefaultSelector):
         self.time_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            # Callbacks wait. What another thread brings is among them already; nothing else may be waited for.
+            return []
         ready = super().select(0)
-        if ready or timeout == 0:
+        if ready:
             return ready
         if timeout is None:
             # No timer at all: only another thread (a closing executor) can wake the loop now.

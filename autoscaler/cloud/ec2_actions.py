@@ -24,8 +24,8 @@ from autoscaler.cloud.ec2_form import (
     read_tags,
 )
 from autoscaler.cloud.templates import Template
-from autoscaler.cloud.vms import LaunchData, State, VmView
-from autoscaler.cloud.world import Page, World
+from autoscaler.cloud.vms import LaunchData, Page, State, VmView
+from autoscaler.cloud.world import World
 from autoscaler.errors import ProviderError
 
 T = TypeVar("T")

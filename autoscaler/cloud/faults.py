@@ -153,6 +153,8 @@ class FaultPlan:
 
     def active(self, kind: FaultKind, now_s: float) -> Iterator[tuple[int, Fault]]:
         """Faults of a kind whose window is open, with their place in the schedule."""
+        if not self._by_kind[kind]:
+            return iter(())
         at_s = now_s - self._start_s
         return ((i, f) for i, f in self._by_kind[kind] if f.start_s <= at_s < f.end_s)
 
@@ -170,6 +172,8 @@ class FaultPlan:
 
         A scoped fault needs a VM in scope among `vms`; None stands for a call that touches all VMs.
         """
+        if not self._by_kind[kind]:
+            return None
         for place, fault in self.active(kind, now_s):
             if fault.actions and action not in fault.actions:
                 continue

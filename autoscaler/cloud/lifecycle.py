@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -18,8 +18,10 @@ from enum import IntEnum
 from autoscaler.cloud.billing import Meter
 from autoscaler.cloud.faults import Fault, FaultKind, FaultPlan
 from autoscaler.cloud.physics import Physics, Purpose, Spread, normal
-from autoscaler.cloud.vms import ENDED, Record, State, VmView
+from autoscaler.cloud.vms import ENDED, Page, Record, State, VmView
 
+PAGES_KEPT = 100
+"""Pages kept of a listing that has not changed since."""
 FALL_BACK_AFTER_S = 10.0
 """A start that falls back does so after this long where the fault does not say."""
 
@@ -78,6 +80,11 @@ class Lifecycle:
         self._by_fleet: dict[str, dict[int, Record]] = {}
         self.meter = meter
         self.now_s = start_s
+        self._changes = 0
+        """Of any VM so far; while it stays, every VM looks the same."""
+        self._changed_at_s = start_s
+        self._pages: dict[tuple[int, int | None, Callable[[VmView], bool]], Page] = {}
+        self._pages_of = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
         """VMs that hold capacity, by (type, zone)."""
         for place, fault in enumerate(faults.faults):
@@ -163,6 +170,7 @@ class Lifecycle:
 
     def _unlist(self, record: Record) -> None:
         view = record.view
+        self._note_change()
         self.meter.forget(view.number)
         self._records[view.number] = None
         del self._by_id[view.id]
@@ -183,6 +191,7 @@ class Lifecycle:
 
     def add(self, view: VmView) -> Record:
         """A new VM, as its view says: pending (it will run), running and ready, or stopped."""
+        self._note_change()
         record = Record(view, [(self.now_s, view)], created_at_s=self.now_s)
         self._records.append(record)
         self._by_id[view.id] = record
@@ -305,15 +314,83 @@ class Lifecycle:
             record.holds_capacity = False
             self.in_use[record.view.vm_type, record.view.zone] -= 1
 
+    def _note_change(self) -> None:
+        self._changes += 1
+        self._changed_at_s = self.now_s
+
     def _change(self, record: Record, **changes: object) -> None:
+        self._note_change()
         record.view = replace(record.view, **changes)  # type: ignore[arg-type]
         record.history.append((self.now_s, record.view))
         horizon_s = self.now_s - self._physics.listing_lag_s - self._faults.longest_lag_s
         while len(record.history) > 1 and record.history[1][0] <= horizon_s:
             del record.history[0]
 
-    def seen(self, record: Record, lag_s: float) -> VmView | None:
-        """The VM as it was `lag_s` ago; None where it did not exist."""
+    # ── what a caller sees ──────────────────────────────────────────────────────────────────────────────
+
+    def page(self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int) -> Page:
+        """A part of the `number`-th listing; the same value again for as long as it shows the same.
+
+        Args:
+            after: Number of the last VM of the page before.
+            limit: The most VMs to return.
+            matches: Which VMs to return.
+            number: Addresses the draws of rows that are missing.
+        """
+        if not self._all_seen_as_they_are():
+            return self._new_page(after, limit, matches, number)
+        if self._pages_of != self._changes:
+            self._pages_of, self._pages = self._changes, {}
+        key = after, limit, matches
+        page = self._pages.get(key)
+        if page is None:
+            if len(self._pages) >= PAGES_KEPT:
+                self._pages.clear()
+            page = self._pages[key] = self._new_page(after, limit, matches, number)
+        return page
+
+    def _new_page(
+        self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int
+    ) -> Page:
+        found: list[VmView] = []
+        for view in self._visible(after, number):
+            if matches(view):
+                if len(found) == limit:
+                    return Page(tuple(found), found[-1].number)
+                found.append(view)
+        return Page(tuple(found), None)
+
+    def _visible(self, after: int, number: int) -> Iterator[VmView]:
+        missing = tuple(self._faults.active(FaultKind.MISSING_ROWS, self.now_s))
+        for record in self.after(after):
+            view = self.seen(record)
+            if view is None:
+                continue
+            if missing and any(
+                fault.covers(view.scope) and self._faults.strikes_listing(place, fault, view.number, number)
+                for place, fault in missing
+            ):
+                continue
+            yield view
+
+    def _all_seen_as_they_are(self) -> bool:
+        """Whether a listing shows all VMs in their present state, so that it shows the same until a change."""
+        if any(True for _ in self._faults.active(FaultKind.MISSING_ROWS, self.now_s)):
+            return False
+        lags = self._faults.active(FaultKind.LISTING_LAG, self.now_s)
+        lag_s = self._physics.listing_lag_s + sum(fault.delay_s or 0.0 for _, fault in lags)
+        return self.now_s - self._changed_at_s >= lag_s
+
+    def seen(self, record: Record) -> VmView | None:
+        """The VM as a caller sees it now, which may be as it was; None where it is not seen yet."""
+        lag_s = self._physics.listing_lag_s
+        for place, fault in self._faults.active(FaultKind.LISTING_LAG, self.now_s):
+            view = record.view
+            if fault.covers(view.scope) and self._faults.strikes(place, fault, view.number, 0):
+                lag_s += fault.delay_s or 0.0
+        return self._as_of(record, lag_s)
+
+    def _as_of(self, record: Record, lag_s: float) -> VmView | None:
         at_s = self.now_s - lag_s
         if lag_s <= 0:
             return record.view

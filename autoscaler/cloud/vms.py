@@ -135,6 +135,19 @@ class VmView:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing.
+
+    Attributes:
+        vms: In order of creation.
+        last: Number to go on after; None where nothing is left.
+    """
+
+    vms: tuple[VmView, ...]
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """What a call says of one VM it named."""
 

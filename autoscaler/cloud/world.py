@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from autoscaler.cloud.billing import Bill, Meter, Prices
 from autoscaler.cloud.buckets import PUBLISHED, ApiBudget, Limits
@@ -34,6 +33,7 @@ from autoscaler.cloud.vms import (
     DEFAULT_IMAGE,
     DEFAULT_VM_TYPE,
     LaunchData,
+    Page,
     Record,
     State,
     StateChange,
@@ -43,19 +43,6 @@ from autoscaler.errors import ProviderError
 from autoscaler.ports import FLEET_TAG
 
 TOKENS_KEPT = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a listing.
-
-    Attributes:
-        vms: In order of creation.
-        last: Number to go on after; None where nothing is left.
-    """
-
-    vms: tuple[VmView, ...]
-    last: int | None
 
 
 class World:
@@ -407,42 +394,14 @@ class World:
         def operation() -> Page:
             self._pages += 1
             if vm_ids:
-                seen = (self._seen(record) for record in self._lookup(vm_ids))
+                seen = (self._vms.seen(record) for record in self._lookup(vm_ids))
                 return Page(tuple(view for view in seen if view is not None and matches(view)), None)
-            found: list[VmView] = []
-            for view in self._visible(after):
-                if matches(view):
-                    if len(found) == limit:
-                        return Page(tuple(found), found[-1].number)
-                    found.append(view)
-            return Page(tuple(found), None)
+            return self._vms.page(after, limit, matches, self._pages)
 
         scopes = self._scopes(vm_ids) if vm_ids else None
         return self.api.call(
             self.now_s, action, operation, vms=len(vm_ids), scopes=scopes, plain=plain, dry_run=dry_run
         )
-
-    def _visible(self, after: int) -> Iterator[VmView]:
-        missing = tuple(self._faults.active(FaultKind.MISSING_ROWS, self.now_s))
-        for record in self._vms.after(after):
-            view = self._seen(record)
-            if view is None:
-                continue
-            if missing and any(
-                fault.covers(view.scope)
-                and self._faults.strikes_listing(place, fault, view.number, self._pages)
-                for place, fault in missing
-            ):
-                continue
-            yield view
-
-    def _seen(self, record: Record) -> VmView | None:
-        lag_s = self._physics.listing_lag_s
-        for place, fault in self._faults.active(FaultKind.LISTING_LAG, self.now_s):
-            view = record.view
-            if fault.covers(view.scope) and self._faults.strikes(place, fault, view.number, 0):
-                lag_s += fault.delay_s or 0.0
-        return self._vms.seen(record, lag_s)
 
     def _lookup(self, vm_ids: Sequence[str]) -> list[Record]:
         check_ids(vm_ids)
@@ -450,7 +409,7 @@ class World:
         missing: list[str] = []
         for vm_id in vm_ids:
             record = self._vms.find(vm_id)
-            if record is None or self._seen(record) is None:
+            if record is None or self._vms.seen(record) is None:
                 missing.append(vm_id)
             else:
                 found.append(record)

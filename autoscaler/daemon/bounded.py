@@ -10,28 +10,43 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from autoscaler.at_once import begun
+
 T = TypeVar("T")
 
 
-async def within(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once: bool = False) -> T:
     """What the call returns.
 
     Args:
         call: Makes the call.
         timeout_s: Longest wait, in seconds of the event loop.
+        at_once: The adapter may be asked in this task; see `autoscaler.at_once`.
 
     Raises:
         TimeoutError: It did not end in time; it has been told to.
         RuntimeError: It was cancelled from within.
         Exception: What the call itself raises.
     """
-    task = asyncio.ensure_future(call())
-    try:
-        done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    if not done:
+    task = begun(call, at_once=at_once)
+    if not task.done():
+        try:
+            await asyncio.wait({task}, timeout=timeout_s)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+    return ended(task)
+
+
+def ended(task: asyncio.Future[T]) -> T:
+    """What a call that was waited for returned; one that has not ended is told to, and left behind.
+
+    Raises:
+        TimeoutError: It has not ended.
+        RuntimeError: It was cancelled from within.
+        Exception: What the call itself raised.
+    """
+    if not task.done():
         task.add_done_callback(_forget)
         task.cancel()
         raise TimeoutError

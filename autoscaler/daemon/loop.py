@@ -22,7 +22,7 @@ from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
-from autoscaler.daemon.observing import list_all, probe_all, read_all
+from autoscaler.daemon.observing import Observer, probe_all
 from autoscaler.daemon.operators import Operators
 from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
@@ -130,6 +130,7 @@ class Daemon:
         self._on_tick = on_tick
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._observer = Observer(clock)
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self._acting: set[asyncio.Task[None]] = set()
         self._failures: Counter[tuple[str, str, int]] = Counter()
@@ -206,10 +207,11 @@ class Daemon:
     async def _observe(self) -> Observed:
         serving = {f.name: f.measured() for f in self.fleets.all}
         until_s = asyncio.get_running_loop().time() + self.settings.observing_s
-        timeout_s = self.settings.reading_s
-        listings, readings = await asyncio.gather(
-            list_all((f.provider for f in self.fleets.all), self.clock, timeout_s),
-            read_all({f.name: f.source for f in self.fleets.all}, serving, timeout_s),
+        listings, readings = await self._observer.observe(
+            (f.provider for f in self.fleets.all),
+            {f.name: f.source for f in self.fleets.all},
+            serving,
+            self.settings.reading_s,
         )
         return Observed(readings, listings, until_s)
 
@@ -220,16 +222,14 @@ class Daemon:
         for error in {listing.error for listing in seen.listings.values() if not listing.complete}:
             self.telemetry.listing_errors.inc()
             self.telemetry.log.warning("listing_failed", text=error)
-        for key, listing in seen.listings.items():
-            by_fleet: dict[str, list[Vm]] = {}
-            for vm in listing.vms:
-                by_fleet.setdefault(vm.fleet, []).append(vm)
-            for fleet in self.fleets.all:
-                if id(fleet.provider) == key:
-                    fleet.listing_error = "" if listing.complete else listing.error
-                    notes += fleet.inventory.reconcile(listing, by_fleet.get(fleet.name, ()), now_s)
-                    if fleet.real is not None:
-                        fleet.real.take_in(listing, now_s)
+        for fleet in self.fleets.all:
+            key = id(fleet.provider)
+            listing = seen.listings[key]
+            fleet.listing_error = "" if listing.complete else listing.error
+            own = self._observer.rows_by_fleet(key, listing).get(fleet.name, ())
+            notes += fleet.inventory.reconcile(listing, own, now_s)
+            if fleet.real is not None:
+                fleet.real.take_in(listing, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}
         left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)

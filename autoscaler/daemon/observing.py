@@ -1,19 +1,22 @@
 """Observing: all listings and readings of one tick, concurrently, under one deadline, failures as values.
 
 Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
-own fleets says so in words, and nobody else's result waits for it longer than the deadline.
+own fleets says so in words, and nobody else's result waits for it longer than the deadline. All calls are begun
+before any is waited for; those that are answered at once cost no task.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from autoscaler.daemon.bounded import within
+from autoscaler.at_once import answers_at_once, begun
+from autoscaler.daemon.bounded import ended
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
 
@@ -25,62 +28,144 @@ def no_readings(why: str) -> FleetReadings:
     return FleetReadings((), np.empty(0), np.empty(0), why)
 
 
-async def list_all(providers: Iterable[Provider], clock: Clock, timeout_s: float) -> dict[int, Listing]:
-    """One listing per distinct provider, keyed by `id(provider)`."""
-    distinct = {id(provider): provider for provider in providers}
+class Observer:
+    """Asks providers and sources; remembers the last rows of each provider, to know those that are the same.
 
-    async def one(provider: Provider) -> Listing:
-        asked_s = clock.now()
-        got = await _or_words(provider.list_vms, _checked_listing, timeout_s)
-        return Listing((), False, asked_s, clock.now(), got) if isinstance(got, str) else got
+    Args:
+        clock: Time.
+    """
 
-    listings = await asyncio.gather(*(one(provider) for provider in distinct.values()))
-    return dict(zip(distinct, listings, strict=True))
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rows: dict[int, _Rows] = {}
+
+    async def observe(
+        self,
+        providers: Iterable[Provider],
+        sources: Mapping[str, MetricSource],
+        vms: Mapping[str, Sequence[Vm]],
+        timeout_s: float,
+    ) -> tuple[dict[int, Listing], dict[str, FleetReadings]]:
+        """One listing per distinct provider, keyed by `id(provider)`, and the readings of every fleet.
+
+        Args:
+            providers: May name one several times.
+            sources: By fleet.
+            vms: By fleet, whose metrics are read.
+            timeout_s: Longest wait for all of it, in seconds of the event loop.
+        """
+        asked_s = self._clock.now()
+        distinct = {id(provider): provider for provider in providers}
+        self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
+        listings = {key: _asked(p, p.list_vms, partial(self._checked, key)) for key, p in distinct.items()}
+        readings = {
+            fleet: _asked(source, partial(source.read, vms[fleet]), _checked_readings)
+            for fleet, source in sources.items()
+        }
+        await _waited((*listings.values(), *readings.values()), timeout_s)
+        return (
+            {key: self._listing(asked.answer(timeout_s), asked_s) for key, asked in listings.items()},
+            {fleet: _readings(asked.answer(timeout_s)) for fleet, asked in readings.items()},
+        )
+
+    def rows_by_fleet(self, provider: int, listing: Listing) -> Mapping[str, tuple[Vm, ...]]:
+        """The rows of a listing by owner; the same tuple again for a fleet none of whose rows has changed."""
+        last = self._rows.get(provider)
+        if last is None or last.vms is not listing.vms:
+            last = self._rows[provider] = _Rows.of(listing.vms, last)
+        return last.by_fleet
+
+    def _checked(self, provider: int, listing: Listing) -> Listing:
+        if not isinstance(listing, Listing):
+            raise TypeError("this is no listing")
+        last = self._rows.get(provider)
+        if last is not None and listing.vms is last.vms:
+            return listing
+        if not all(isinstance(vm, Vm) for vm in listing.vms):
+            raise TypeError("the listing holds something else than VMs")
+        return listing if type(listing.vms) is tuple else replace(listing, vms=tuple(listing.vms))
+
+    def _listing(self, got: Listing | str, asked_s: float) -> Listing:
+        return Listing((), False, asked_s, self._clock.now(), got) if isinstance(got, str) else got
 
 
-async def read_all(
-    sources: Mapping[str, MetricSource], vms: Mapping[str, Sequence[Vm]], timeout_s: float
-) -> dict[str, FleetReadings]:
-    """The readings of every fleet."""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of one listing, as a whole and by owner."""
 
-    async def one(fleet: str, source: MetricSource) -> FleetReadings:
-        got = await _or_words(lambda: source.read(vms[fleet]), _checked_readings, timeout_s)
-        return no_readings(got) if isinstance(got, str) else got
+    vms: tuple[Vm, ...]
+    by_fleet: dict[str, tuple[Vm, ...]]
 
-    readings = await asyncio.gather(*(one(fleet, source) for fleet, source in sources.items()))
-    return dict(zip(sources, readings, strict=True))
+    @classmethod
+    def of(cls, vms: tuple[Vm, ...], last: _Rows | None) -> _Rows:
+        found: dict[str, list[Vm]] = {}
+        for vm in vms:
+            found.setdefault(vm.fleet, []).append(vm)
+        before = {} if last is None else last.by_fleet
+        by_fleet = {}
+        for fleet, own in found.items():
+            rows, old = tuple(own), before.get(fleet)
+            by_fleet[fleet] = old if old is not None and old == rows else rows
+        return cls(vms, by_fleet)
 
 
 async def probe_all(
     probes: Mapping[str, ReadinessProbe], vms: Mapping[str, Sequence[Vm]], timeout_s: float
 ) -> dict[str, frozenset[str]]:
     """Which of the running VMs of each fleet are ready; fleets without such VMs are not asked."""
-    asked = {fleet: probes[fleet] for fleet, running in vms.items() if running}
+    asked = {
+        fleet: _asked(probes[fleet], partial(probes[fleet].ready, running), _checked_ids)
+        for fleet, running in vms.items()
+        if running
+    }
+    await _waited(asked.values(), timeout_s)
+    answers = {fleet: each.answer(timeout_s) for fleet, each in asked.items()}
+    return {fleet: frozenset() if isinstance(ids, str) else ids for fleet, ids in answers.items()}
 
-    async def one(fleet: str, probe: ReadinessProbe) -> frozenset[str]:
-        got = await _or_words(lambda: probe.ready(vms[fleet]), _checked_ids, timeout_s)
-        return frozenset() if isinstance(got, str) else got
 
-    ready = await asyncio.gather(*(one(fleet, probe) for fleet, probe in asked.items()))
-    return dict(zip(asked, ready, strict=True))
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[T]):
+    """A call that has been made, and what makes sure that its answer is one."""
+
+    call: asyncio.Future[T]
+    check: Callable[[T], T]
+
+    def answer(self, timeout_s: float) -> T | str:
+        """What the call returned, once checked; words where it failed or what it returned is no such thing."""
+        try:
+            return self.check(ended(self.call))
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s"
+        except AutoscalerError as error:
+            return str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
+            return f"unexpected {type(error).__name__}: {error}; please report"
 
 
-async def _or_words(call: Callable[[], Awaitable[T]], check: Callable[[T], T], timeout_s: float) -> T | str:
-    """What the call returns, once checked; words where it fails or what it returns is no such thing."""
+def _asked(adapter: object, call: Callable[[], Awaitable[T]], check: Callable[[T], T]) -> _Asked[T]:
     try:
-        return check(await within(call, timeout_s))
-    except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
-    except AutoscalerError as error:
-        return str(error) or type(error).__name__
-    except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
-        return f"unexpected {type(error).__name__}: {error}; please report"
+        under_way = begun(call, at_once=answers_at_once(adapter))
+    except Exception as error:  # noqa: BLE001  as in `answer`
+        under_way = asyncio.get_running_loop().create_future()
+        under_way.set_exception(error)
+    return _Asked(under_way, check)
 
 
-def _checked_listing(listing: Listing) -> Listing:
-    if not all(isinstance(vm, Vm) for vm in listing.vms):
-        raise TypeError("the listing holds something else than VMs")
-    return replace(listing, vms=tuple(listing.vms))
+async def _waited(asked: Iterable[_Asked[Any]], timeout_s: float) -> None:
+    """Return when all have ended or the time is over."""
+    open_calls = [each.call for each in asked if not each.call.done()]
+    if not open_calls:
+        return
+    try:
+        await asyncio.wait(open_calls, timeout=timeout_s)
+    except asyncio.CancelledError:
+        for call in open_calls:
+            call.cancel()
+        raise
+
+
+def _readings(got: FleetReadings | str) -> FleetReadings:
+    return no_readings(got) if isinstance(got, str) else got
 
 
 def _checked_ids(ids: frozenset[str]) -> frozenset[str]:
@@ -93,4 +178,7 @@ def _checked_readings(readings: FleetReadings) -> FleetReadings:
     observed_at_s = np.asarray(readings.observed_at_s, np.float64)
     if not (len(readings.vm_ids),) == values.shape == observed_at_s.shape:
         return no_readings("the source returned arrays of different lengths; please report")
+    as_they_are = values is readings.values and observed_at_s is readings.observed_at_s
+    if as_they_are and type(readings.vm_ids) is tuple and type(readings.error) is str:
+        return readings
     return FleetReadings(tuple(readings.vm_ids), values, observed_at_s, str(readings.error))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.telemetry import Telemetry
@@ -45,6 +46,7 @@ class Recorder:
 
     def __init__(self, journal: Journal, telemetry: Telemetry, wait_s: float) -> None:
         self._journal = journal
+        self._at_once = answers_at_once(journal)
         self._telemetry = telemetry
         self._wait_s = wait_s
         self._hung: set[asyncio.Future[Any]] = set()
@@ -163,13 +165,14 @@ class Recorder:
         """What the call returns; where it comes back after it was given up, `too_late` is told instead."""
         if self._hung:
             raise JournalError("an earlier write has not come back; is the disk of state_dir hung?")
-        task = asyncio.ensure_future(call())
-        try:
-            done, _ = await asyncio.wait({task}, timeout=wait_s)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if done:
+        task = begun(call, at_once=self._at_once)
+        if not task.done():
+            try:
+                await asyncio.wait({task}, timeout=wait_s)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+        if task.done():
             return task.result()
         self._hung.add(task)
         task.add_done_callback(partial(self._came_back, too_late))

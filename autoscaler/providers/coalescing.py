@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from autoscaler.at_once import answers_at_once, begun
 from autoscaler.ports import Listing, Outcome, Provider, ProvisionSpec
 
 
 class SharedReader:
     """The reading half of a provider; calls made while a listing is under way share its result.
+
+    An answer that comes at once is shared with those who ask at the same moment, until something is changed.
 
     Args:
         provider: The one that is really asked.
@@ -17,10 +20,11 @@ class SharedReader:
     """
 
     def __init__(self, provider: Provider, *, patience_s: float = 60.0) -> None:
+        self.answers_at_once = answers_at_once(provider)
         self._list = provider.list_vms
         self._checked = provider.checked
         self._patience_s = patience_s
-        self._under_way: asyncio.Task[Listing] | None = None
+        self._under_way: asyncio.Future[Listing] | None = None
         self._began_s = 0.0
 
     async def list_vms(self) -> Listing:
@@ -31,18 +35,23 @@ class SharedReader:
             # A listing that never ends would be everybody's listing for ever.
             under_way.cancel()
             under_way = None
-        if under_way is None or under_way.done():
-            under_way = asyncio.create_task(self._list())
+        if under_way is None or (under_way.done() and not (self.answers_at_once and now_s == self._began_s)):
+            under_way = begun(self._list, at_once=self.answers_at_once)
             under_way.add_done_callback(_heard)
             self._under_way, self._began_s = under_way, now_s
-        return await asyncio.shield(under_way)
+        return under_way.result() if under_way.done() else await asyncio.shield(under_way)
+
+    def changed(self) -> None:
+        """The next one who asks gets a new listing, unless one is under way."""
+        if self._under_way is not None and self._under_way.done():
+            self._under_way = None
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
         """As in the Provider port."""
         return await self._checked(vm_ids)
 
 
-def _heard(task: asyncio.Task[Listing]) -> None:
+def _heard(task: asyncio.Future[Listing]) -> None:
     """Where all askers have given up, nobody else fetches an exception, and the event loop would complain."""
     if not task.cancelled():
         task.exception()
@@ -59,6 +68,7 @@ class SharedProvider:
     def __init__(self, provider: Provider, reader: SharedReader) -> None:
         self._provider = provider
         self._reader = reader
+        self.answers_at_once = answers_at_once(provider)
 
     async def list_vms(self) -> Listing:
         """As in the Provider port."""
@@ -70,22 +80,27 @@ class SharedProvider:
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
+        self._reader.changed()
         return await self._provider.start(vm_ids)
 
     async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
+        self._reader.changed()
         return await self._provider.stop(vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
         """As in the Provider port."""
+        self._reader.changed()
         return await self._provider.provision(spec, count, token)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
+        self._reader.changed()
         return await self._provider.terminate(vm_ids)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
+        self._reader.changed()
         return await self._provider.tag(vm_ids, tags)
 
     async def close(self) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import TypeVar
 
 from autoscaler.cloud.rules import status_of
-from autoscaler.cloud.vms import LaunchData, StateChange, VmView
-from autoscaler.cloud.world import Page, World
+from autoscaler.cloud.vms import LaunchData, Page, StateChange, VmView
+from autoscaler.cloud.world import World
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -38,34 +39,41 @@ _TEMPLATE_ID = re.compile(r"lt-[0-9a-f]{8,17}")
 class MemoryProvider:
     """The Provider port on a world. Contract in `ports.Provider`.
 
+    A listing in which nothing has changed has the very rows of the one before.
+
     Args:
         world: The cloud; others may use it at the same time.
         clock: Its `now` is the world's time.
         deadline_s: A call whose answer takes longer has an unknown outcome.
     """
 
+    answers_at_once = True
+    """It waits for nothing but the Clock; see `autoscaler.at_once`."""
+
     def __init__(self, world: World, clock: Clock, *, deadline_s: float = 20.0) -> None:
         self._world = world
         self._clock = clock
         self._deadline_s = deadline_s
         self._listed: dict[int, tuple[VmView, Vm]] = {}
+        self._pages: tuple[Page, ...] = ()
+        self._rows: tuple[Vm, ...] = ()
 
     async def list_vms(self) -> Listing:
         """All VMs with the ownership tag; see `ports.Provider`."""
         requested_at_s = self._clock.now()
-        found: list[VmView] = []
+        pages: list[Page] = []
         after, error = -1, ""
         while True:
             page = await self._call("DescribeInstances", (), self._page_after(after))
             if isinstance(page, Failure):
-                error = f"{page} ({len(found)} VMs came)"
+                error = f"{page} ({sum(len(each.vms) for each in pages)} VMs came)"
                 break
-            found.extend(page.vms)
+            pages.append(page)
             if page.last is None:
                 break
             after = page.last
         return Listing(
-            self._vms(found),
+            self._vms(tuple(pages)),
             complete=not error,
             requested_at_s=requested_at_s,
             received_at_s=self._clock.now(),
@@ -138,9 +146,7 @@ class MemoryProvider:
         """Nothing is held."""
 
     def _page_after(self, after: int) -> Callable[[float], Page]:
-        return lambda now_s: self._world.page(
-            now_s, after=after, limit=PAGE_VMS, matches=lambda view: FLEET_TAG in view.tags
-        )
+        return lambda now_s: self._world.page(now_s, after=after, limit=PAGE_VMS, matches=_has_owner)
 
     async def _statuses(self, ids: Sequence[str]) -> Page | Failure:
         return await self._call(
@@ -179,16 +185,24 @@ class MemoryProvider:
             return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
         return answer
 
-    def _vms(self, views: Sequence[VmView]) -> tuple[Vm, ...]:
+    def _vms(self, pages: tuple[Page, ...]) -> tuple[Vm, ...]:
         """The port's values, made anew only for VMs that changed since the last listing."""
+        if len(pages) == len(self._pages) and all(map(is_, pages, self._pages)):
+            return self._rows
         last = self._listed
         self._listed = {
             view.number: kept
             if (kept := last.get(view.number)) is not None and kept[0] is view
             else (view, _port_vm(view))
-            for view in views
+            for page in pages
+            for view in page.vms
         }
-        return tuple(vm for _, vm in self._listed.values())
+        self._pages, self._rows = pages, tuple(vm for _, vm in self._listed.values())
+        return self._rows
+
+
+def _has_owner(view: VmView) -> bool:
+    return FLEET_TAG in view.tags
 
 
 def _port_vm(view: VmView) -> Vm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autoscaler.at_once import answers_at_once
 from autoscaler.ports import Provider, Vm
 
 
@@ -16,6 +17,7 @@ class StatusCheckProbe:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
+        self.answers_at_once = answers_at_once(provider)
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
         """As in the ReadinessProbe port."""

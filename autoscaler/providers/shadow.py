@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from autoscaler.at_once import answers_at_once
 from autoscaler.ports import (
     FLEET_TAG,
     Clock,
@@ -61,6 +62,7 @@ class ShadowProvider:
     """
 
     def __init__(self, reader: VmReader, clock: Clock, *, start_time_s: float, stop_time_s: float) -> None:
+        self.answers_at_once = answers_at_once(reader)
         self._reader = reader
         self._clock = clock
         self._start_time_s = start_time_s

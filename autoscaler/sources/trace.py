@@ -40,6 +40,9 @@ class TraceSource:
         loop: Whether the recording begins again at its end.
     """
 
+    answers_at_once = True
+    """It never waits; see `autoscaler.at_once`."""
+
     def __init__(
         self,
         trace: Trace,

@@ -91,6 +91,7 @@ class SqliteJournal:
             self._translated(partial(self._write, self._write_identity))
             self._keep(self._translated(lambda: read_in_force(self._connection)))
             undo.pop_all()
+        self.answers_at_once = inline or directory is None
         self._executor = (
             None if inline or directory is None else ThreadPoolExecutor(1, thread_name_prefix="journal")
         )
