@@ -1,0 +1,69 @@
+"""The variants of a sweep as the page reads them: parameters, figures, and which variant is in force.
+
+This is the form in which a sweep hands its results over (`report.json`, key `sweep`):
+
+    parameters   names, as dotted paths
+    figures      [{key, label}], what the heat map can show
+    cost         key of the figure across the chart of cost against shortage
+    shortage     key of the figure up it
+    rows         [{parameters: {name: value}, values: {key: number or null}, current: bool}]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.errors import InvariantError
+from autoscaler.simulator.report.card import FIGURES
+
+
+def variants_json(
+    parameters: Mapping[str, Sequence[Any]],
+    values: Mapping[str, NDArray[np.float64]],
+    *,
+    cost: str = "cost",
+    shortage: str = "shortage_s",
+    current: int | None = None,
+) -> dict[str, Any]:
+    """A sweep for `report.json`.
+
+    Args:
+        parameters: Per parameter its value in each of V variants.
+        values: Per figure float64 (V,), NaN where unknown; `cost` and `shortage` must be among them.
+        cost: Figure of money.
+        shortage: Figure of shortage.
+        current: Which variant is the policy in force.
+
+    Raises:
+        InvariantError: The columns are not of one length, or a figure is missing.
+    """
+    lengths = {len(column) for column in (*parameters.values(), *values.values())}
+    if len(lengths) != 1 or not {cost, shortage} <= values.keys():
+        raise InvariantError(
+            f"a sweep needs columns of one length and the figures {cost} and {shortage}, not lengths "
+            f"{sorted(lengths)} and figures {sorted(values)}"
+        )
+    labels = {figure.key: figure.label for figure in FIGURES}
+    return {
+        "parameters": list(parameters),
+        "figures": [{"key": key, "label": labels.get(key, key)} for key in values],
+        "cost": cost,
+        "shortage": shortage,
+        "rows": [
+            {
+                "parameters": {name: column[index] for name, column in parameters.items()},
+                "values": {key: _known(float(column[index])) for key, column in values.items()},
+                "current": index == current,
+            }
+            for index in range(lengths.pop())
+        ],
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
