@@ -3,6 +3,8 @@
 Rules of this file: a trace is a pure function of its arguments. The noise is the only random part and is
 stated by one number that a test can measure. What is generated is called generated: recorded traffic is what
 policies are judged on, and this is what a demonstration runs on where no recording is at hand.
+
+Not here: traffic made of any parts (`traffic`).
 """
 
 from __future__ import annotations
@@ -100,11 +102,12 @@ def expected_rate(
     phase = 2 * np.pi * (since_s - daily_peak_at_s) / DAY_S
     rate = base + daily_amplitude * (1 + np.cos(phase)) / 2
     for crowd in crowds:
-        rate = rate + crowd.height * _crowd_shape(since_s - crowd.at_s, crowd)
+        rate = rate + crowd.height * crowd_shape(since_s - crowd.at_s, crowd)
     return rate
 
 
-def _crowd_shape(since_s: NDArray[np.float64], crowd: Crowd) -> NDArray[np.float64]:
+def crowd_shape(since_s: NDArray[np.float64], crowd: Crowd) -> NDArray[np.float64]:
+    """Share of a crowd's height, this many seconds after its beginning."""
     risen = np.clip(since_s / crowd.rise_s, 0.0, 1.0)
     falling_s = np.maximum(since_s - crowd.rise_s, 0.0)
     return (1 - np.cos(np.pi * risen)) / 2 * np.exp(-math.log(20.0) * falling_s / crowd.decay_s)

@@ -49,7 +49,7 @@ def read_trace(
     if kind is None:
         kind = _manifest_kind(path, said)
     if interval_s is None and said is not None and said.get("interval_s"):
-        interval_s = _manifest_interval(path, said["interval_s"])
+        interval_s = manifest_interval(path, said["interval_s"])
     table = read_table(path, _columns(exact=not is_parquet(path)), progress=progress)
     if table.rows == 1:
         raise table.error(0, "there is one row only; a trace needs at least two")
@@ -149,7 +149,12 @@ def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind:
     )
 
 
-def _manifest_interval(path: Path, text: str) -> float:
+def manifest_interval(path: Path, text: str) -> float:
+    """The interval that the manifest beside a file says, in seconds.
+
+    Raises:
+        TraceError: It is no number.
+    """
     try:
         return float(text)
     except ValueError:

@@ -1,0 +1,185 @@
+"""Any readable file as a trace, with what a person should know of it: one function for importing and describing.
+
+Rules of this file: it only chooses; each shape is read by its own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoscaler.errors import TraceError
+from autoscaler.traces import access_logs
+from autoscaler.traces.access_logs import LogFormat, read_access_logs
+from autoscaler.traces.events import Measure
+from autoscaler.traces.importing import SeriesColumns, Shape, read_events, read_series, told_shape
+from autoscaler.traces.per_vm import PerVmColumns, counterfactual, read_per_vm
+from autoscaler.traces.reading import manifest_entry, manifest_interval
+from autoscaler.traces.stamps import TimeForm
+from autoscaler.traces.tables import Layout, Progress
+from autoscaler.traces.trace import Trace, TraceKind
+
+DEFAULT_INTERVAL_S = 60.0
+"""Of traces made from events and log lines, which have none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to read files; what is empty or None is taken from the manifest or the file.
+
+    Attributes:
+        shape: What the files hold.
+        kind: What the values of a series mean.
+        interval_s: Length of an interval.
+        series: Columns of a series or of events.
+        per_vm: Columns of a table of single VMs.
+        separator, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
+        sort, floor: As of `importing.read_series`.
+        capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
+        measure: What to make of events.
+        log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
+    """
+
+    shape: Shape | None = None
+    kind: TraceKind | None = None
+    interval_s: float | None = None
+    series: SeriesColumns = field(default_factory=SeriesColumns)
+    per_vm: PerVmColumns = field(default_factory=PerVmColumns)
+    separator: str = ","
+    header: bool = True
+    time_style: str = "auto"
+    zone: str = "UTC"
+    sort: bool = False
+    floor: bool = False
+    capacity_per_s: float = 1.0
+    saturation: float = 0.9
+    coverage: float = 1.0
+    measure: Measure | None = None
+    log_format: LogFormat | None = None
+    max_refused: float = 0.01
+    disorder_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of some files.
+
+    Attributes:
+        trace: The trace.
+        shape: What the files held.
+        notes: What a person should know, in a few words each.
+        vms: How many VMs a table of them had; 0 elsewhere.
+    """
+
+    trace: Trace
+    shape: Shape
+    notes: tuple[str, ...] = ()
+    vms: int = 0
+
+
+def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progress | None = None) -> Imported:
+    """Read a file, or several access logs as one, into a trace.
+
+    Raises:
+        TraceError: What is wrong, where, and what to do.
+    """
+    if len(options.separator) != 1 or options.separator in '"\r\n':
+        raise TraceError(f"the separator must be one character, not {options.separator!r}")
+    shape = options.shape or told_shape(paths[0], _layout(options, repeats=False))
+    if shape is Shape.ACCESS_LOG:
+        return _logs(paths, options, progress)
+    if len(paths) > 1:
+        raise TraceError(
+            f"{paths[1]}: several files at once are read as access logs only; import one by one and join them with "
+            "`autoscaler trace merge`"
+        )
+    read = {Shape.SERIES: _series, Shape.PER_VM: _per_vm, Shape.EVENTS: _events}[shape]
+    return read(paths[0], options, progress)
+
+
+def _layout(options: ImportOptions, *, repeats: bool) -> Layout:
+    times = TimeForm.build(options.time_style, options.zone, repeats=repeats)
+    return Layout(options.separator, options.header, times)
+
+
+def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    said = manifest_entry(path) or {}
+    kind = options.kind
+    if kind is None and said.get("kind") in set(TraceKind):
+        kind = TraceKind(said["kind"])
+    if kind is None:
+        raise TraceError(
+            f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind`"
+        )
+    interval_s = options.interval_s
+    if interval_s is None and said.get("interval_s"):
+        interval_s = manifest_interval(path, said["interval_s"])
+    trace = read_series(
+        path,
+        kind=kind,
+        columns=options.series,
+        layout=_layout(options, repeats=False),
+        interval_s=interval_s,
+        sort=options.sort,
+        floor=options.floor,
+        progress=progress,
+    )
+    return Imported(trace, Shape.SERIES)
+
+
+def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    table = read_per_vm(path, options.per_vm, _layout(options, repeats=True), progress)
+    found = counterfactual(
+        table, options.capacity_per_s, saturation=options.saturation, coverage=options.coverage
+    )
+    unit = (
+        "work per second"
+        if options.capacity_per_s != 1 or options.per_vm.capacity
+        else "VMs used to the full"
+    )
+    notes = [f"demand in {unit}: utilisation × capacity, summed over the {found.vms} VMs"]
+    rows = len(found.trace.values)
+    notes.append(
+        f"{found.censored} of {rows} intervals ({found.censored / rows:.1%}) are censored: mean utilisation reached "
+        f"{options.saturation:.0%}, so demand may have been more"
+    )
+    if found.filled:
+        notes.append(
+            f"{found.filled} intervals count VMs without a row with the mean of the others (coverage of at least "
+            f"{options.coverage:.0%})"
+        )
+    if found.left_out:
+        notes.append(
+            f"{found.left_out} intervals stay unknown, since fewer than {options.coverage:.0%} of the VMs have a row; "
+            "`--coverage` lowers that"
+        )
+    return Imported(found.trace, Shape.PER_VM, tuple(notes), found.vms)
+
+
+def _events(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    trace, measure, events = read_events(
+        path,
+        interval_s=options.interval_s or DEFAULT_INTERVAL_S,
+        measure=options.measure,
+        columns=options.series,
+        layout=_layout(options, repeats=True),
+        progress=progress,
+    )
+    what = {
+        Measure.COUNT: "how many began in each interval",
+        Measure.CONCURRENCY: "how many were under way, averaged over each interval",
+    }[measure]
+    return Imported(trace, Shape.EVENTS, (f"{events:,} events; values are {what} (`--measure`)",))
+
+
+def _logs(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:
+    trace, found = read_access_logs(
+        paths,
+        options.interval_s or DEFAULT_INTERVAL_S,
+        log_format=options.log_format,
+        max_refused=options.max_refused,
+        disorder_s=options.disorder_s,
+        progress=progress,
+    )
+    return Imported(trace, Shape.ACCESS_LOG, tuple(access_logs.notes(found, trace)))
