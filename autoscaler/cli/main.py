@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli import cloud, demo, events, export, inspect, policy, replay, run
+from autoscaler.cli import cloud, demo, events, export, inspect, policy, replay, run, status
 
 app = typer.Typer(
     name="autoscaler",
@@ -31,7 +31,7 @@ app.command()(policy.validate)
 policies.command("show")(policy.policy_show)
 policies.command("schema")(policy.policy_schema)
 app.add_typer(policies, name="policy")
-app.command()(inspect.status)
+app.command()(status.status)
 app.command()(inspect.explain)
 app.command()(events.events)
 app.command()(export.export)

@@ -93,6 +93,11 @@ def utc(at_s: float) -> str:
         return f"{at_s:g}"
 
 
+def work(value: float | None) -> str:
+    """Work per second for people; a question mark where unknown."""
+    return "?" if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
 def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
     """A sentence that there is no such thing, and the nearest one, or all of them."""
     import difflib

@@ -1,0 +1,230 @@
+"""`status`: what the daemon sees, wants and does, once or watched.
+
+Exit codes: 0 all is well, 1 no daemon or an unhealthy one, 2 wrong usage, 130 interrupted, which is how `--watch`
+ends.
+
+Rules of this file: everything shown comes from the daemon's own answer at /api/v1/status. Watching goes on while
+there is no daemon, and says so, since daemons are restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from autoscaler.cli.output import FAILED, errors_in_words, seconds, utc, work
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
+"""Takes the daemon's answer, or None and why there is none."""
+
+JSON_OPTION = typer.Option("--json", help="Print JSON for programs; watched, one document per line.")
+
+
+def status(
+    url: Annotated[
+        str | None, typer.Option(help="Address of the daemon (default: from the settings).", metavar="URL")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")
+    ] = False,
+    every_s: Annotated[
+        float | None,
+        typer.Option("--every", parser=seconds, help="How often, watched (default: 2s).", metavar="TIME"),
+    ] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Show what the daemon sees, wants and does now, per fleet."""
+    from autoscaler.settings import load_settings
+
+    if every_s is not None and not watch:
+        raise typer.BadParameter("say --watch too", param_hint="--every")
+    with errors_in_words("status"):
+        settings = load_settings()
+        base = url or _own_address(settings.http_host, settings.http_port)
+        if watch:
+            _check_address(base)
+            with _screen() if not as_json else nullcontext(_json_lines()) as show:
+                asyncio.run(_watch(base, every_s or 2.0, show))
+        found = _fetch(base)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(_picture(found), soft_wrap=True)
+    if not found["healthy"]:
+        raise typer.Exit(FAILED)
+
+
+def _own_address(host: str, port: int) -> str:
+    """Where a daemon of these settings is reached from this machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  all addresses: any will do
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _fetch(base: str) -> dict[str, Any]:
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    from autoscaler.errors import DaemonError
+
+    _check_address(base)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{base.rstrip('/')}/api/v1/status", timeout=5.0) as answer:
+            found: Any = json.load(answer)
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
+        found = None
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        told = getattr(why, "strerror", None) or why
+        msg = f"no daemon answers at {base} ({told}); start it with `autoscaler run`, or give its --url"
+        raise DaemonError(msg) from None
+    if not isinstance(found, dict) or not {"healthy", "problems", "fleets"} <= found.keys():
+        msg = f"what answers at {base} is not an autoscaler of this version; give the --url of yours"
+        raise DaemonError(msg)
+    return found
+
+
+def _check_address(base: str) -> None:
+    from autoscaler.errors import DaemonError
+
+    if not base.startswith(("http://", "https://")):
+        msg = f"{base} is not an address; write for example http://127.0.0.1:9412"
+        raise DaemonError(msg)
+
+
+# ── watching ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _watch(base: str, every_s: float, show: Show) -> None:
+    """Ask for ever; `show` gets the answer, or None and why there is none."""
+    from autoscaler.clock import SystemClock
+    from autoscaler.errors import DaemonError
+
+    clock = SystemClock()
+    next_s = clock.monotonic()
+    while True:
+        try:
+            show(await asyncio.to_thread(_fetch, base), "")
+        except DaemonError as error:
+            show(None, str(error))
+        next_s = max(next_s + every_s, clock.monotonic())
+        await clock.sleep_until(next_s)
+
+
+def _json_lines() -> Show:
+    """One document for each tick, and for each change of why there is none."""
+    before: list[object] = [None]
+
+    def show(found: dict[str, Any] | None, trouble: str) -> None:
+        key = (found["tick"], found["healthy"]) if found else trouble
+        if key != before[0]:
+            before[0] = key
+            typer.echo(json.dumps(found or {"error": trouble}))
+
+    return show
+
+
+@contextmanager
+def _screen() -> Iterator[Show]:
+    """In place in a terminal, one line per change elsewhere."""
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        yield _change_lines()
+        return
+    last: list[Group] = []
+
+    def show(found: dict[str, Any] | None, trouble: str) -> None:
+        if found is not None:
+            last[:] = [_picture(found)]
+        live.update(Group(*last, *([] if found else [Text(trouble, style="red")])), refresh=True)
+
+    # Left standing at the end, so that the last picture can be read.
+    with Live(console=console, auto_refresh=False) as live:
+        yield show
+
+
+def _change_lines() -> Show:
+    before: dict[str, object] = {}
+
+    def show(found: dict[str, Any] | None, trouble: str) -> None:
+        lines = _lines(found) if found else {"": (trouble, trouble)}
+        stamp = utc(found["at_s"]) if found else "-"
+        for name, (key, line) in lines.items():
+            if before.get(name) != key:
+                typer.echo(f"{stamp}  {line}")
+        before.clear()
+        before.update({name: key for name, (key, _) in lines.items()})
+
+    return show
+
+
+def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
+    """Lines by what they are about, each with what must change for it to be told again."""
+    lines: dict[str, tuple[object, str]] = {
+        f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
+    }
+    for fleet in found["fleets"]:
+        d, name = fleet["decision"], fleet["fleet"]
+        if d:
+            counts = f"{d['in_service']} serve, {d['starting']} start, {d['stopped']} warm"
+            key = (counts, d["desired"], d["start"], d["stop"], d["provision"])
+            lines[name] = key, f"{name}: {counts}: {d['sentence']}"
+        for what, error in _troubles(fleet):
+            lines[f"{name} {what}"] = error, f"{name}: {what}: {error}"
+    return lines
+
+
+# ── the picture ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _picture(found: dict[str, Any]) -> Group:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("fleet", "acts", box=None, pad_edge=False)
+    for name in ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for fleet in found["fleets"]:
+        d = fleet["decision"] or {}
+        table.add_row(
+            fleet["fleet"],
+            "yes" if fleet["act"] else "shadow",
+            work(d.get("demand")),
+            work(d.get("forecast_hi")),
+            str(d.get("desired", "?")),
+            str(d.get("in_service", "?")),
+            str(d.get("starting", "?")),
+            f"{d.get('stopped', '?')} of {d.get('warm_target', '?')}",
+            work(d.get("shortage")),
+            f"{fleet['cost_total']:,.2f}",
+        )
+    said = []
+    for fleet in found["fleets"]:
+        if fleet["decision"]:
+            said.append(Text(f"{fleet['fleet']}: {fleet['decision']['sentence']}"))
+        said += [
+            Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
+        ]
+    said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
+    return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), table, *said)
+
+
+def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
+    told = (("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"]))
+    return [(what, error) for what, error in told if error]

@@ -1,0 +1,149 @@
+"""`status --watch`: across a daemon that begins, changes, goes and comes back; in a terminal and elsewhere."""
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import termios
+
+import pytest
+from aiohttp import web
+
+from tests.cli.conftest import COMMAND, INTERRUPT, Program, environment, until
+
+
+def answer(tick, *, desired=3, demand=250.0, error="", healthy=True):
+    decision = {
+        "demand": demand, "forecast_hi": None, "desired": desired, "in_service": 2, "starting": desired - 2,
+        "stopped": 5, "warm_target": 5, "shortage": 0.0, "start": 0, "stop": 0, "provision": 0,
+        "sentence": f"holding {desired} for {demand:g}/s",
+    }  # fmt: skip
+    fleet = {
+        "fleet": "web", "act": True, "cost_total": 1.5, "source_error": error, "listing_error": "",
+        "decision": decision,
+    }  # fmt: skip
+    return {
+        "at_s": 1_772_323_200.0 + 10 * tick, "tick": tick, "healthy": healthy,
+        "problems": [] if healthy else ["fleet web is stale"], "fleets": [fleet],
+    }  # fmt: skip
+
+
+class Daemon:
+    """Answers as a daemon does, with what it is given."""
+
+    def __init__(self, port):
+        self.port, self.says, self.runner = port, answer(1), None
+
+    async def begin(self):
+        app = web.Application()
+        app.router.add_get("/api/v1/status", self.tell)
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", self.port).start()
+
+    async def tell(self, _request):
+        return web.json_response(self.says)
+
+    async def end(self):
+        await self.runner.cleanup()
+
+
+async def hears(program, pattern):
+    return await asyncio.to_thread(program.hears, pattern)
+
+
+async def test_elsewhere_than_in_a_terminal_there_is_one_line_per_change(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    with Program("status", "--watch", "--every", "0.1s", cwd=tmp_path, http_port=free_port) as program:
+        await hears(program, "no daemon answers at")
+        await daemon.begin()
+        await hears(program, "2026-03-01T00:00:10Z  web: 2 serve, 1 start, 5 warm: holding 3 for 250/s")
+        daemon.says = answer(2, demand=251.0)
+        daemon.says = answer(3, desired=4, error="10.0.0.7 timed out")
+        await hears(program, "00:00:30Z  web: 2 serve, 2 start, 5 warm: holding 4")
+        await hears(program, "00:00:30Z  web: metrics: 10.0.0.7 timed out")
+        daemon.says = answer(4, desired=4, healthy=False)
+        await hears(program, "00:00:40Z  unhealthy: fleet web is stale")
+        await daemon.end()
+        await asyncio.to_thread(
+            until, lambda: program.said().count("no daemon answers at") == 2, program.said
+        )
+        await daemon.begin()
+        await asyncio.to_thread(until, lambda: program.said().count("holding 4") == 2, program.said)
+        assert await asyncio.to_thread(program.end, INTERRUPT) == 130
+        await daemon.end()
+    said = program.said()
+    assert said.count("holding 3") == 1
+    assert said.endswith("status: interrupted\n")
+    assert "Traceback" not in said
+
+
+async def test_programs_get_a_document_for_each_tick(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    await daemon.begin()
+    with Program("status", "-w", "--every", "0.1s", "--json", cwd=tmp_path, http_port=free_port) as program:
+        await hears(program, '"tick": 1')
+        daemon.says = answer(2)
+        await hears(program, '"tick": 2')
+        await daemon.end()
+        await hears(program, '"error": "no daemon')
+        assert await asyncio.to_thread(program.end, INTERRUPT) == 130
+    documents = [json.loads(line) for line in program.out.read_text().splitlines()]
+    assert [document.get("tick") for document in documents] == [1, 2, None]
+
+
+def in_terminal(theirs, cwd, port):
+    return subprocess.Popen(
+        [COMMAND, "status", "--watch", "--every", "0.1s"], stdin=theirs, stdout=theirs, stderr=theirs,
+        cwd=cwd, env={**environment(http_port=port), "TERM": "xterm"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+async def test_in_a_terminal_it_is_refreshed_in_place_and_the_cursor_comes_back(tmp_path, free_port, columns):
+    daemon = Daemon(free_port)
+    await daemon.begin()
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    screen = bytearray()
+
+    def read():
+        screen.extend(os.read(ours, 65536))
+        return bytes(screen)
+
+    process = await asyncio.to_thread(in_terminal, theirs, tmp_path, free_port)
+    try:
+        await asyncio.to_thread(until, lambda: b"holding 3" in read())
+        daemon.says = answer(2, desired=4)
+        await asyncio.to_thread(until, lambda: b"holding 4" in read())
+        await daemon.end()
+        await asyncio.to_thread(until, lambda: b"no daemon answers" in read())
+        process.send_signal(INTERRUPT)
+        await asyncio.to_thread(until, lambda: b"interrupted" in read())
+        assert await asyncio.to_thread(process.wait, 30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+    shown = screen.decode()
+    assert "\x1b[1A" in shown, "the cursor goes up to the picture before"
+    assert "\x1b[?1049h" not in shown, "the other screen is left alone"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is shown again"
+    # The last picture stays, with why there is no newer one.
+    last = shown[shown.rindex("fleet") :]
+    assert "holding 4" in last
+    assert "no daemon answers" in last
+
+
+def test_how_often_is_asked_without_watching(invoke):
+    assert invoke("status", "--every", "5s").exit_code == 2
+
+
+def test_watching_what_is_no_address_ends_at_once(invoke):
+    result = invoke("status", "--watch", "--url", "localhost:9412")
+    assert result.exit_code == 1
+    assert "localhost:9412 is not an address" in result.stderr
