@@ -105,6 +105,14 @@ class Document:
             to.update(mine)
         return merged
 
+    def part(self, key: str) -> Document:
+        """One section as a document of its own; empty where it is missing or no section."""
+        inner = self.data.get(key)
+        part = Document(self.file, inner if isinstance(inner, dict) else {})
+        for mine, to in ((self.keys, part.keys), (self.values, part.values)):
+            to.update({path[1:]: mark for path, mark in mine.items() if len(path) > 1 and path[0] == key})
+        return part
+
     def _replaces(self, path: YamlPath) -> bool:
         """Whether this document gives another value than a section at the path or above it."""
         at: Any = self.data

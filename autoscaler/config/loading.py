@@ -98,6 +98,25 @@ def require_policy(file: Path, defaults: Path | None = None, tick_s: float = DEF
     return loaded.policies[0]
 
 
+def policy_with(changes: Document, file: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
+    """Load one file with changes laid over it, as they would stand in it.
+
+    Args:
+        changes: Sections and keys of a policy; problems are placed where these are written.
+        file: The policy; the `defaults.yaml` beside it lies below it, if there is one.
+        tick_s: Length of a tick, which some checks compare with.
+
+    Returns:
+        A set of one policy, or of none and the errors.
+    """
+    defaults, own = _load_defaults(file.parent / DEFAULTS), read_document(file)
+    problems = [*defaults.problems, *own.problems]
+    loaded = _Loaded(file, own, own.data.get("fleet"), problems=problems)
+    if not problems:
+        _judge(loaded, changes.over(own), changes.over(own.over(defaults)), tick_s)
+    return _policy_set([loaded] if loaded.policy else [], loaded.problems)
+
+
 def _is_policy_file(file: Path) -> bool:
     return file.suffix in {".yaml", ".yml"} and not file.name.startswith(".") and file.name != DEFAULTS
 
@@ -161,17 +180,21 @@ def _load(file: Path, defaults: Document, tick_s: float) -> _Loaded:
     if defaults.problems:
         loaded.problems += _findings_but_missing(own)
         return loaded
-    merged = own.over(defaults)
+    _judge(loaded, own, own.over(defaults), tick_s)
+    return loaded
+
+
+def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> None:
+    """Give it its policy where the merged document is right, and the problems where it is not."""
     try:
         policy = Policy.model_validate(merged.data)
     except ValidationError as error:
         loaded.problems += validation_problems(error, merged)
-        return loaded
+        return
     findings = check_policy(policy, tick_s)
     loaded.problems += [_placed(finding, own, merged) for finding in findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
-        loaded.policy = _with_resolved_trace(policy, file)
-    return loaded
+        loaded.policy = _with_resolved_trace(policy, loaded.file)
 
 
 def _placed(finding: Finding, own: Document, merged: Document) -> Problem:

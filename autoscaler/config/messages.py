@@ -20,9 +20,11 @@ from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import Quantity, Text, shown
 
 
-def validation_problems(error: ValidationError, document: Document) -> list[Problem]:
-    """One problem per finding, placed in the (merged) document."""
-    return [_problem(found, document) for found in error.errors(include_url=False)]
+def validation_problems(
+    error: ValidationError, document: Document, root: type[BaseModel] = Policy
+) -> list[Problem]:
+    """One problem per finding, placed in the (merged) document, whose top level is of the model `root`."""
+    return [_problem(found, document, root) for found in error.errors(include_url=False)]
 
 
 def is_missing(found: ErrorDetails) -> bool:
@@ -38,9 +40,9 @@ def dotted(path: YamlPath) -> str:
     return text
 
 
-def _problem(found: ErrorDetails, document: Document) -> Problem:
+def _problem(found: ErrorDetails, document: Document, root: type[BaseModel]) -> Problem:
     path = tuple(found["loc"])
-    message, advice = _words(found, path)
+    message, advice = _words(found, path, root)
     mark = document.mark(path, of_key=found["type"] == "extra_forbidden")
     if is_missing(found) and mark.file != document.file:
         mark = Mark(document.file)  # what is missing is to be added to the fleet's file, not to the defaults
@@ -65,38 +67,38 @@ _TEMPLATES = {
 """What pydantic calls it, and what a person reads: the fault, the advice."""
 
 
-def _words(found: ErrorDetails, path: YamlPath) -> tuple[str, str]:
+def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[str, str]:
     name, raw = f"`{dotted(path)}`", shown(found["input"])
     match found["type"]:
         case "extra_forbidden":
-            return f"unknown key {name}", suggestion(path)
+            return f"unknown key {name}", suggestion(path, root)
         case "missing":
-            return f"{name} is missing", _wanted(path)
+            return f"{name} is missing", _wanted(path, root)
         case "literal_error":
-            close = difflib.get_close_matches(str(found["input"]), _choices(path), 1)
+            close = difflib.get_close_matches(str(found["input"]), _choices(path, root), 1)
             near = f"did you mean `{close[0]}`? " if close else ""
-            return f"{name}: {raw} is not one of the choices", f"{near}write {' or '.join(_choices(path))}"
+            return f"{name}: {raw} is not one of the choices", f"{near}write {' or '.join(_choices(path, root))}"
     fault, advice = _TEMPLATES.get(found["type"], ("{name}: {msg}", ""))
     values = {**found.get("ctx", {}), "name": name, "raw": raw, "msg": found["msg"]}
     return fault.format(**values), advice.format(**values)
 
 
-def suggestion(path: YamlPath) -> str:
+def suggestion(path: YamlPath, root: type[BaseModel] = Policy) -> str:
     """What was probably meant by an unknown key: the nearest in its section, or its right section."""
-    model = model_at(path[:-1])
+    model = model_at(path[:-1], root)
     keys = list(_keys(model)) if model else []
     word = str(path[-1])
     close = difflib.get_close_matches(word, keys, 1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
-    elsewhere = [dotted(found) for found in _all_paths(Policy, ()) if found[-1] == word]
+    elsewhere = [dotted(found) for found in _all_paths(root, ()) if found[-1] == word]
     if elsewhere:
         return f"it belongs at {' or '.join(f'`{place}`' for place in elsewhere[:3])}"
     return f"valid keys here are {', '.join(keys)}"
 
 
-def _wanted(path: YamlPath) -> str:
-    info = field_at(path)
+def _wanted(path: YamlPath, root: type[BaseModel]) -> str:
+    info = field_at(path, root)
     if info is None:
         return "add it"
     text = next(
@@ -108,13 +110,13 @@ def _wanted(path: YamlPath) -> str:
         None,
     )
     example = f", for example `{path[-1]}: {text.example}`" if text else ""
-    choices = _choices(path)
+    choices = _choices(path, root)
     options = f" ({' or '.join(choices)})" if choices else ""
     return f"add it{example}{options}: {(info.description or '').rstrip('.')}"
 
 
-def _choices(path: YamlPath) -> list[str]:
-    info = field_at(path)
+def _choices(path: YamlPath, root: type[BaseModel]) -> list[str]:
+    info = field_at(path, root)
     return [str(choice) for choice in _literals(info.annotation)] if info else []
 
 
@@ -129,19 +131,19 @@ def _literals(annotation: object) -> Iterator[object]:
 # ── Walking the models ──────────────────────────────────────────────────────────────────────────────────
 
 
-def model_at(path: YamlPath) -> type[BaseModel] | None:
+def model_at(path: YamlPath, root: type[BaseModel] = Policy) -> type[BaseModel] | None:
     """The model of the section at a path; None where there is none."""
     if not path:
-        return Policy
+        return root
     if isinstance(path[-1], int):
-        return model_at(path[:-1])
-    info = field_at(path)
+        return model_at(path[:-1], root)
+    info = field_at(path, root)
     return _model_in(info.annotation) if info else None
 
 
-def field_at(path: YamlPath) -> FieldInfo | None:
+def field_at(path: YamlPath, root: type[BaseModel] = Policy) -> FieldInfo | None:
     """The declaration of the key at a path; None where there is none."""
-    model = model_at(path[:-1]) if path else None
+    model = model_at(path[:-1], root) if path else None
     if model is None:
         return None
     return next((info for info in model.model_fields.values() if info.alias == path[-1]), None)

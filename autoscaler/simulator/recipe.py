@@ -77,7 +77,15 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         TraceError: With every problem on its line.
     """
-    document = read_document(path)
+    return recipe_of(read_document(path))
+
+
+def recipe_of(document: Document) -> Recipe:
+    """The recipe in a document.
+
+    Raises:
+        TraceError: With every problem on its line.
+    """
     problems = list(document.problems)
     if not problems:
         recipe = _recipe(document, problems)
