@@ -116,7 +116,7 @@ class Amount(IntEnum):
     UNDER = 5
     """VMs missing against the need, as a share of the need, summed over the known ticks."""
     OVER = 6
-    """VMs in service beyond the need, as a share of the need (of one VM where nothing is needed), likewise."""
+    """VMs serving beyond the need, as a share of the need (of one VM where nothing is needed), likewise."""
 
 
 class Count(IntEnum):
@@ -136,13 +136,13 @@ class Count(IntEnum):
     FAILED_STARTS = 9
     """VMs."""
     UNDER_TICKS = 10
-    """Ticks with fewer VMs in service than needed."""
+    """Ticks with fewer VMs serving than needed: those in service less those stopped at the beginning of the tick."""
     OVER_TICKS = 11
-    """Ticks with more VMs in service than needed."""
+    """Ticks with more VMs serving than needed."""
     COMPARED_TICKS = 12
     """Ticks whose need is known and that of the tick before too."""
     UNSTABLE_TICKS = 13
-    """Of these, ticks in which the VMs in service did not move in the direction of the need."""
+    """Of these, ticks in which the VMs serving did not move in the direction of the need."""
 
 
 _SUMMED = (
@@ -223,7 +223,7 @@ class Sums:
         # Temporaries as large as a part would be mapped and unmapped by the allocator at every use.
         self._shares: Float = np.empty((2, CELL_TICKS, self.lanes))
         self._zeros: Float = np.zeros((1, self.lanes))
-        self._steps: SmallInt = np.empty((2, CELL_TICKS, self.lanes), np.int32)
+        self._steps: SmallInt = np.empty((3, CELL_TICKS, self.lanes), np.int32)
 
     @property
     def lanes(self) -> int:
@@ -264,7 +264,8 @@ class Sums:
 
     def _add_part(self, block: Block, rows: slice) -> None:
         demand, shortage = block.demand[rows], block.shortage[rows]
-        supply, desired = block.in_service[rows], block.desired[rows]
+        desired, present = block.desired[rows], block.in_service[rows]
+        supply = np.subtract(present, block.stops[rows], out=self._steps[2, : len(desired)])
         known = _known(demand, shortage)
         if known is not None:
             self._counts[Count.UNKNOWN_TICKS] += counted(~known)
@@ -282,9 +283,9 @@ class Sums:
         for count, name in _SUMMED:
             self._counts[count] += summed(getattr(block, name)[rows])
         self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
-        self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(supply, axis=0))
+        self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(present, axis=0))
         self.short.add(shortage > 0.0, self.ticks)
-        self.waiting.add(desired > supply, self.ticks)
+        self.waiting.add(desired > present, self.ticks)
         self.desired.add(desired, self.ticks, self._steps[0, : len(desired)])
 
     def _need(self, demand: Float) -> SmallInt:

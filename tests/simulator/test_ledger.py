@@ -81,13 +81,13 @@ def sign(number: int) -> int:
 def plain_account(block: Block, lane: int) -> dict[str, float]:
     """The same figures for one lane, one tick after the other, as one would write them down by hand."""
     demand = block.demand[:, 0 if block.demand.shape[1] == 1 else lane]
-    shortage, supply = block.shortage[:, lane], block.in_service[:, lane].tolist()
+    shortage, supply = block.shortage[:, lane], (block.in_service - block.stops)[:, lane].tolist()
     known = [not math.isnan(d) for d in demand]
     need = [math.ceil(d / VM - 1e-9) if k else None for d, k in zip(demand, known, strict=True)]
     pairs = [(s, n) for s, n in zip(supply, need, strict=True) if n is not None]
     compared = [i for i in range(1, len(need)) if need[i] is not None and need[i - 1] is not None]
     waits = longest = current = waited = 0
-    for wanted, has in zip(block.desired[:, lane], supply, strict=True):
+    for wanted, has in zip(block.desired[:, lane], block.in_service[:, lane], strict=True):
         waits += wanted > has and current == 0
         current = current + 1 if wanted > has else 0
         waited += wanted > has
@@ -104,7 +104,7 @@ def plain_account(block: Block, lane: int) -> dict[str, float]:
         "UNDER": math.fsum(max(n - s, 0) / max(n, 1) for s, n in pairs),
         "OVER": math.fsum(max(s - n, 0) / max(n, 1) for s, n in pairs),
         "UNKNOWN_TICKS": known.count(False),
-        "IN_SERVICE": sum(supply),
+        "IN_SERVICE": sum(block.in_service[:, lane].tolist()),
         "FAILED_STARTS": int(block.failed_starts[:, lane].sum()),
         "UNDER_TICKS": sum(s < n for s, n in pairs),
         "OVER_TICKS": sum(s > n for s, n in pairs),
