@@ -24,6 +24,7 @@ from autoscaler.errors import ConfigError
 
 PREFIX = "AUTOSCALER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+CONTROL_NAME = "control.sock"
 DEFAULT_CONFIG = Path("autoscaler.toml")
 
 
@@ -43,6 +44,12 @@ class Settings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and the status API.")
     http_port: int = Field(9412, ge=0, le=65535, description="Its port; 0 takes any free one.")
+    control_socket: Path | None = Field(
+        None, description="Unix socket for pause, resume and override; without it control.sock in state_dir."
+    )
+    control_group: str = Field(
+        "", description="Group that may use the socket; empty means the daemon's own group."
+    )
     aws_region: str = Field("", description="AWS Region of the VMs.")
     aws_endpoint_url: str | None = Field(
         None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
@@ -60,6 +67,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged."
     )
+
+    @property
+    def control_path(self) -> Path:
+        """Where operators' commands reach the daemon."""
+        return self.control_socket or self.state_dir / CONTROL_NAME
 
     @classmethod
     def settings_customise_sources(

@@ -27,6 +27,7 @@ NOT_SET = "*not set*"
 INSTALLED = {
     "policies": Path("/etc/autoscaler/policies"),
     "state_dir": Path("/var/lib/autoscaler"),
+    "control_socket": Path("/run/autoscaler/control.sock"),
     "log_format": "json",
 }
 """What the settings file of an installed daemon says instead of the default."""

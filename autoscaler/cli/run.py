@@ -95,6 +95,7 @@ async def _run(
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
+    from autoscaler.web.control import Control
     from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring, source_for
 
@@ -123,6 +124,11 @@ async def _run(
         reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
         site = await stack.enter_async_context(Site(daemon, settings.http_host, settings.http_port))
         telemetry.log.info("listening", text=f"{site.url} (/metrics /healthz /api/v1/status)")
+        # Before anybody can change what is in force, it is known.
+        await daemon.operators.load()
+        control = Control(daemon, settings.control_path, settings.control_group)
+        await stack.enter_async_context(control)
+        telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         await run_to_the_end(daemon, retention=retention, reloads=reloads, for_s=for_s)
 

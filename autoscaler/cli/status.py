@@ -178,6 +178,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
     lines: dict[str, tuple[object, str]] = {
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
     }
+    lines |= {f"operators {text}": (text, f"operators: {text}") for text in _operations(found)}
     for fleet in found["fleets"]:
         d, name = fleet["decision"], fleet["fleet"]
         if d:
@@ -221,8 +222,15 @@ def _picture(found: dict[str, Any]) -> Group:
         said += [
             Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
         ]
+    said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
     said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
     return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), table, *said)
+
+
+def _operations(found: dict[str, Any]) -> list[str]:
+    """What operators have in force."""
+    told: list[str] = found.get("operations", {}).get("sentences", [])
+    return told
 
 
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,11 +14,6 @@ from autoscaler.ports import ALL_FLEETS, ChangeRecord, OperatorChange, Verb
 
 _DONE = {Verb.START: "started", Verb.PROVISION: "provisioned", Verb.STOP: "stopped"}
 _NOUNS = {Verb.START: "starts", Verb.PROVISION: "provisioning", Verb.STOP: "stops"}
-_GO_ON = {
-    Verb.START: "stopped VMs are still started",
-    Verb.PROVISION: "VMs are still provisioned where the policy allows it",
-    Verb.STOP: "VMs are still stopped",
-}
 
 
 def where(fleet: str) -> str:
@@ -49,8 +44,8 @@ def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
 
 def goes_on(verbs: Iterable[Verb]) -> str:
     """What a pause leaves alone; empty where it leaves nothing."""
-    left = [_GO_ON[verb] for verb in Verb if verb not in set(verbs)]
-    return _listed(left, "and")
+    left = nouns(verb for verb in Verb if verb not in set(verbs))
+    return f"{left} {'goes' if left == _NOUNS[Verb.PROVISION] else 'go'} on" if left else ""
 
 
 def bounds(change: OperatorChange) -> str:

@@ -99,17 +99,20 @@ class Operators:
         self._fleets: Mapping[str, Fleet] = {}
         self._ended: list[ChangeRecord] = []
         self._next_end_s = math.inf
+        self._loaded = False
         self._turn = asyncio.Lock()
         self._allowances = allowances((), ())
 
     async def load(self) -> None:
-        """Take up what earlier runs left in force; what has expired since is not.
+        """Take up what earlier runs left in force, once; what has expired since ends at once.
 
         Raises:
             JournalError: The journal cannot be read.
         """
-        self._hold(await self._recording.changes_in_force())
-        self._expire(self._clock.now())
+        if not self._loaded:
+            self._hold(await self._recording.changes_in_force())
+            self._expire(self._clock.now())
+            self._loaded = True
 
     def govern(self, fleets: Mapping[str, Fleet]) -> None:
         """From now on these fleets are decided on, in this order of lanes."""
@@ -285,7 +288,7 @@ class Operators:
                 continue
             changes.append(_other(record, ChangeKind.OVERRIDE_CLEARED, asked))
             said.append(f"The bounds of the policy of {fleet} hold again.")
-            text = f"{asked.who} ended the override: {words.standing(record.change)} ({asked.reason})"
+            text = f"{asked.who} ended the override ({asked.reason}): {words.standing(record.change)}"
             notes.append(Note("override_cleared", fleet, text))
         if changes:
             said.append(self._when())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from autoscaler.core.types import Freshness, Reason, Stage
+from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon
-from autoscaler.ports import FleetTick
+from autoscaler.ports import FleetTick, Verb
+from autoscaler.web.operations import operations
 
 
 def unhealthy(daemon: Daemon) -> list[str]:
@@ -34,6 +35,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
             "error": daemon.policies.error,
         },
         "ticks_skipped": daemon.ticks_skipped,
+        "operations": operations(daemon),
         "fleets": [_fleet(daemon, fleet, rows.get(fleet.name)) for fleet in daemon.fleets.all],
     }
 
@@ -99,6 +101,9 @@ def row_json(row: FleetTick) -> dict[str, Any]:
         "start": row.start,
         "stop": row.stop,
         "provision": row.provision,
+        "paused": [str(verb) for verb in _paused(row)],
+        "floor": row.floor or None,
+        "ceiling": None if row.ceiling == NO_CEILING else row.ceiling,
         "cost": row.cost,
         "stages": [
             {
@@ -112,6 +117,12 @@ def row_json(row: FleetTick) -> dict[str, Any]:
         "sentence": row.sentence,
         "source_error": row.source_error,
     }
+
+
+def _paused(row: FleetTick) -> list[Verb]:
+    """What operators had paused."""
+    may = {Verb.START: row.may_start, Verb.STOP: row.may_stop, Verb.PROVISION: row.may_provision}
+    return [verb for verb, allowed in may.items() if not allowed]
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,85 @@
+"""Asking a daemon over its control socket, and what it means when it does not answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from autoscaler.errors import DaemonError
+
+PATIENCE_S = 25.0
+"""Longer than the daemon keeps a connection."""
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """To the socket instead of an address."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: Path, what: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The daemon's answer.
+
+    Args:
+        path: Of the socket.
+        what: Of version 1 of its API.
+        change: To be posted; None asks only.
+
+    Raises:
+        DaemonError: There is no daemon, it may not be asked, or it refuses, with its own words.
+    """
+    connection = _UnixConnection(path)
+    try:
+        if change is None:
+            connection.request("GET", f"/v1/{what}")
+        else:
+            body = json.dumps(change).encode()
+            connection.request("POST", f"/v1/{what}", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        found: Any = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError) as error:
+        raise DaemonError(_why(path, error, changing=change is not None)) from None
+    finally:
+        connection.close()
+    if not isinstance(found, dict) or found.get("version") != 1:
+        raise DaemonError(_why(path, ValueError(), changing=False))
+    if "error" in found:
+        raise DaemonError(str(found["error"]))
+    return found
+
+
+def _why(path: Path, error: Exception, *, changing: bool) -> str:
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return (
+            f"no daemon answers at {path}; start it with `autoscaler run`, or name the socket of yours "
+            "(--socket, setting control_socket)"
+        )
+    if isinstance(error, PermissionError):
+        return (
+            f"you may not use {path}; ask to be added to the group that it belongs to "
+            f"({_group_of(path)}), or use sudo"
+        )
+    if isinstance(error, TimeoutError | ConnectionError | HTTPException) and changing:
+        return (
+            f"the daemon at {path} did not answer, so it is not known whether it is done; `autoscaler operations` "
+            "tells"
+        )
+    if isinstance(error, OSError):
+        return f"the daemon at {path} does not answer: {(error.strerror or str(error)).lower()}"
+    return f"what answers at {path} is not an autoscaler of this version; name the socket of yours (--socket)"
+
+
+def _group_of(path: Path) -> str:
+    try:
+        return path.group()
+    except (OSError, KeyError):
+        return "see its folder"

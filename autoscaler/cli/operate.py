@@ -1,0 +1,166 @@
+"""`pause`, `resume`, `override`, `operations`: what operators tell a running daemon.
+
+Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
+recorded by the daemon with who and why.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment, seconds
+
+
+class What(StrEnum):
+    """What may be paused."""
+
+    START = "start"
+    STOP = "stop"
+    PROVISION = "provision"
+    ALL = "all"
+
+
+_ALL = ("start", "stop", "provision")
+
+ReasonOption = Annotated[
+    str, typer.Option("--reason", "-m", help="Why, for those who come after you.", metavar="TEXT")
+]
+FleetOption = Annotated[
+    list[str] | None, typer.Option("--fleet", "-f", help="Which fleet; may be given again.", metavar="FLEET")
+]
+AllFleetsOption = Annotated[
+    bool, typer.Option("--all-fleets", help="All fleets, those that are added later too.")
+]
+ForOption = Annotated[
+    float | None,
+    typer.Option("--for", parser=seconds, help="For so long, for example 2h or 1d.", metavar="TIME"),
+]
+UntilOption = Annotated[
+    float | None,
+    typer.Option("--until", parser=moment, help="Until then, for example 2026-03-01T18:00Z.", metavar="TIME"),
+]
+NoExpiryOption = Annotated[bool, typer.Option("--no-expiry", help="Until an operator ends it.")]
+SocketOption = Annotated[
+    Path | None,
+    typer.Option("--socket", help="The daemon's control socket (setting control_socket).", metavar="PATH"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def pause(
+    reason: ReasonOption,
+    what: Annotated[What, typer.Argument(help="What is not done any more.")] = What.ALL,
+    fleet: FleetOption = None,
+    all_fleets: AllFleetsOption = False,
+    for_s: ForOption = None,
+    until_s: UntilOption = None,
+    no_expiry: NoExpiryOption = False,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a daemon from starting, stopping or provisioning VMs for a while; deciding and recording go on.
+
+    With stops paused it still starts VMs when demand asks for them. VMs stay as they are.
+    """
+    change = _fleets(fleet, all_fleets) | _term(for_s, until_s, no_expiry)
+    _tell("pause", socket, as_json, change | {"verbs": _verbs(what), "reason": reason})
+
+
+def resume(
+    reason: ReasonOption,
+    what: Annotated[What, typer.Argument(help="What is done again.")] = What.ALL,
+    fleet: FleetOption = None,
+    all_fleets: AllFleetsOption = False,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End pauses before their time.
+
+    With --all-fleets those of single fleets end too. Nothing to end is no error.
+    """
+    change = _fleets(fleet, all_fleets)
+    _tell("resume", socket, as_json, change | {"verbs": _verbs(what), "reason": reason})
+
+
+def override(
+    fleet: Annotated[str, typer.Argument(help="Which fleet.")],
+    reason: ReasonOption,
+    floor: Annotated[
+        int | None, typer.Option(min=1, help="At least so many VMs in service.", metavar="VMS")
+    ] = None,
+    ceiling: Annotated[
+        int | None, typer.Option(min=0, help="At most so many VMs in service.", metavar="VMS")
+    ] = None,
+    for_s: ForOption = None,
+    until_s: UntilOption = None,
+    no_expiry: NoExpiryOption = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Let the policy's bounds hold again.")] = False,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put other bounds in the place of a fleet's minimum and maximum for a while.
+
+    A new override takes the place of an earlier one as a whole. A floor only raises the policy's minimum.
+    A ceiling may be above the policy's maximum or below its minimum.
+    """
+    bounds = {"floor": floor, "ceiling": ceiling}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    if clear:
+        if given or for_s is not None or until_s is not None or no_expiry:
+            raise typer.BadParameter("--clear ends an override and takes no bounds and no time")
+        _tell("clear", socket, as_json, {"fleet": fleet, "reason": reason})
+        return
+    if not given:
+        raise typer.BadParameter("give --floor, --ceiling or both, or --clear")
+    term = _term(for_s, until_s, no_expiry)
+    _tell("override", socket, as_json, {"fleet": fleet, "reason": reason} | given | term)
+
+
+def operations(socket: SocketOption = None, as_json: JsonOption = False) -> None:
+    """Show the pauses and overrides in force: what, who, why, until when."""
+    from autoscaler.cli.control_client import ask
+
+    with errors_in_words("operations"):
+        found = ask(_path(socket), "operations")
+    _print(found, as_json, found["sentences"] or ["nothing is paused or overridden"])
+
+
+def _tell(command: str, socket: Path | None, as_json: bool, change: dict[str, Any]) -> None:
+    from autoscaler.cli.control_client import ask
+
+    with errors_in_words("override" if command == "clear" else command):
+        found = ask(_path(socket), command, change)
+    _print(found, as_json, found["sentences"])
+
+
+def _print(found: dict[str, Any], as_json: bool, sentences: list[str]) -> None:
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(sentences))
+
+
+def _path(socket: Path | None) -> Path:
+    from autoscaler.settings import load_settings
+
+    return load_settings(control_socket=socket).control_path
+
+
+def _verbs(what: What) -> list[str]:
+    return list(_ALL) if what is What.ALL else [what.value]
+
+
+def _fleets(fleet: list[str] | None, all_fleets: bool) -> dict[str, Any]:
+    if bool(fleet) == all_fleets:
+        raise typer.BadParameter("name the fleet with --fleet FLEET, or all of them with --all-fleets")
+    return {"all_fleets": True} if all_fleets else {"fleets": fleet}
+
+
+def _term(for_s: float | None, until_s: float | None, no_expiry: bool) -> dict[str, Any]:
+    given = {"for_s": for_s, "until_s": until_s, "no_expiry": no_expiry or None}
+    term = {name: value for name, value in given.items() if value is not None}
+    if len(term) != 1:
+        raise typer.BadParameter("say until when: --for 2h, --until TIME, or --no-expiry")
+    return term

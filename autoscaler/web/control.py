@@ -1,0 +1,276 @@
+"""Operators' commands over a Unix socket: small JSON over HTTP, under /v1/.
+
+    GET  /v1/operations          what is in force
+    POST /v1/pause               verbs, fleets or all_fleets, reason, and one of for_s, until_s, no_expiry
+    POST /v1/resume              verbs, fleets or all_fleets, reason
+    POST /v1/override            fleet, floor, ceiling, reason, and one of for_s, until_s, no_expiry
+    POST /v1/clear               fleet, reason
+
+Rules of this file: who asks is what the kernel says of the other end, never what they say themselves. An answer of
+200 means that the change is on the disk. A request is bounded in size, a connection in time, and connections
+in number, so that nobody on the socket can hurt the daemon. Errors are `{"error": sentence}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pwd
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.operators import Answer, Asked
+from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
+from autoscaler.ports import ALL_FLEETS, Verb
+from autoscaler.web.control_socket import BoundSocket, bind, user_id
+from autoscaler.web.operations import change_json, operations
+
+VERSION = 1
+LARGEST_BODY = 64 * 1024
+CONNECTION_S = 20.0
+"""A connection is ended after this long, whatever it is about; a command takes one for itself."""
+MOST_CONNECTIONS = 32
+_NAME_WITHIN_S = 2.0
+
+_DAEMON = web.AppKey("daemon", Daemon)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Change(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    reason: str
+
+
+class _Fleets(_Change):
+    fleets: Annotated[list[str], Field(max_length=2000)] = []
+    all_fleets: bool = False
+    verbs: Annotated[list[Verb], Field(min_length=1, max_length=len(Verb))]
+
+    def names(self) -> tuple[str, ...]:
+        if bool(self.fleets) == self.all_fleets:
+            raise ChangeRefusedError("name fleets, or all of them with all_fleets, and not both")
+        # The name that stands for all fleets is no name of one.
+        return (ALL_FLEETS,) if self.all_fleets else tuple(dict.fromkeys(name or "?" for name in self.fleets))
+
+
+class _Term(_Change):
+    for_s: float | None = None
+    until_s: float | None = None
+    no_expiry: bool = False
+
+    def end_s(self, now_s: float) -> float | None:
+        """When it ends, by the daemon's clock."""
+        if (self.for_s is not None) + (self.until_s is not None) + self.no_expiry != 1:
+            raise ChangeRefusedError("say until when it holds: one of for_s, until_s and no_expiry")
+        return self.until_s if self.for_s is None else now_s + self.for_s
+
+
+class _Pause(_Term, _Fleets):
+    pass
+
+
+class _Resume(_Fleets):
+    pass
+
+
+class _Override(_Term):
+    fleet: Annotated[str, Field(min_length=1)]
+    floor: int | None = None
+    ceiling: int | None = None
+
+
+class _Clear(_Change):
+    fleet: Annotated[str, Field(min_length=1)]
+
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+class Control:
+    """Serves a daemon's operators while a context lasts.
+
+    Args:
+        daemon: Whose.
+        path: Of the socket.
+        group: Who may use it besides the daemon's own user; empty for the daemon's own group.
+        connection_s: Longest life of a connection, in seconds of the event loop.
+    """
+
+    def __init__(
+        self, daemon: Daemon, path: Path, group: str = "", *, connection_s: float = CONNECTION_S
+    ) -> None:
+        self.path = path
+        self._group = group
+        self._connection_s = connection_s
+        app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_in_words])
+        app[_DAEMON] = daemon
+        app.add_routes(
+            [
+                web.get("/v1/operations", _operations),
+                web.post("/v1/pause", _pause),
+                web.post("/v1/resume", _resume),
+                web.post("/v1/override", _override),
+                web.post("/v1/clear", _clear),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        self._bound: BoundSocket | None = None
+        self._listening: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            DaemonError: The socket cannot be made, or another daemon listens there.
+        """
+        self._bound = bind(self.path.absolute(), self._group)
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_unix_server(self._connected, sock=self._bound.socket)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening; commands under way are answered."""
+        if self._listening is not None:
+            self._listening.close()
+        await self._runner.cleanup()
+        if self._bound is not None:
+            self._bound.remove()
+
+    def _connected(self) -> asyncio.Protocol:
+        serving = self._runner.server
+        assert serving is not None
+        loop = asyncio.get_running_loop()
+        protocol = serving()
+        crowded = len(serving.connections) >= MOST_CONNECTIONS
+        loop.call_later(0.0 if crowded else self._connection_s, protocol.force_close)
+        return protocol
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _operations(request: web.Request) -> web.Response:
+    daemon = request.app[_DAEMON]
+    return web.json_response(
+        {"version": VERSION, "at_s": daemon.clock.now(), "tick_s": daemon.settings.tick_s}
+        | operations(daemon)
+    )
+
+
+async def _pause(request: web.Request) -> web.Response:
+    daemon, body = request.app[_DAEMON], await _read(request, _Pause)
+    asked = Asked(body.names(), await _who(request), body.reason, body.end_s(daemon.clock.now()))
+    return _answered(daemon, await daemon.operators.pause(asked, _in_order(body.verbs)))
+
+
+async def _resume(request: web.Request) -> web.Response:
+    daemon, body = request.app[_DAEMON], await _read(request, _Resume)
+    asked = Asked(body.names(), await _who(request), body.reason)
+    return _answered(daemon, await daemon.operators.resume(asked, _in_order(body.verbs)))
+
+
+async def _override(request: web.Request) -> web.Response:
+    daemon, body = request.app[_DAEMON], await _read(request, _Override)
+    asked = Asked((body.fleet,), await _who(request), body.reason, body.end_s(daemon.clock.now()))
+    return _answered(daemon, await daemon.operators.override(asked, body.floor, body.ceiling))
+
+
+async def _clear(request: web.Request) -> web.Response:
+    daemon, body = request.app[_DAEMON], await _read(request, _Clear)
+    asked = Asked((body.fleet,), await _who(request), body.reason)
+    return _answered(daemon, await daemon.operators.clear(asked))
+
+
+def _in_order(verbs: list[Verb]) -> list[Verb]:
+    return [verb for verb in Verb if verb in verbs]
+
+
+async def _read(request: web.Request, model: type[_Body]) -> _Body:
+    try:
+        return model.model_validate_json(await request.read())
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)[:5]
+        )
+        raise web.HTTPBadRequest(
+            reason="Bad Request", text=f"the request is not one of this API: {said}"
+        ) from None
+
+
+def _answered(daemon: Daemon, answer: Answer) -> web.Response:
+    return web.json_response(
+        {
+            "version": VERSION,
+            "sentences": list(answer.sentences),
+            "changes": [change_json(daemon, record) for record in answer.changes],
+            "in_force": operations(daemon)["in_force"],
+        }
+    )
+
+
+async def _who(request: web.Request) -> str:
+    """The user at the other end, by name where the machine tells one in time."""
+    assert request.transport is not None
+    user = user_id(request.transport.get_extra_info("socket"))
+    try:
+        # The machine may ask a directory service on the network.
+        return await within(lambda: _name_of(user), _NAME_WITHIN_S)
+    except (KeyError, OSError):
+        return f"uid {user}"
+
+
+def _name_of(user: int) -> asyncio.Future[str]:
+    """From a thread that holds up neither the loop nor the end of the process."""
+    answer: Future[str] = Future()
+
+    def run() -> None:
+        answer.set_running_or_notify_cancel()
+        try:
+            answer.set_result(pwd.getpwuid(user).pw_name)
+        except (KeyError, OSError) as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="user", daemon=True).start()
+    return asyncio.wrap_future(answer)
+
+
+@web.middleware
+async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ChangeRefusedError as error:
+        return _failed(409, str(error))
+    except JournalLateError as error:
+        late = (
+            "it is not in force; should the disk still take it, it will be, and `autoscaler operations` tells"
+        )
+        return _failed(503, f"the change could not be recorded in time: {error}; {late}")
+    except JournalError as error:
+        return _failed(503, f"the change could not be recorded, so it is not in force: {error}")
+    except web.HTTPBadRequest as error:
+        return _failed(400, error.text or error.reason)
+    except web.HTTPException as error:
+        return _failed(
+            error.status,
+            f"{request.method} {request.path} is not in version {VERSION} of this API: {error.reason}",
+        )
+    except Exception as error:  # noqa: BLE001  the operator must hear of it, and the daemon goes on
+        text = f"unexpected {type(error).__name__}: {error}; please report"
+        request.app[_DAEMON].telemetry.log.error("operator", kind="failed", text=text, exc_info=error)
+        return _failed(500, text)
+
+
+def _failed(status: int, text: str) -> web.Response:
+    return web.json_response({"version": VERSION, "error": text}, status=status)

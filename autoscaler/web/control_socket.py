@@ -1,0 +1,179 @@
+"""The operators' Unix socket as a file: made so that only those who may can reach it, and never stolen.
+
+Rules of this file: a socket that somebody still listens on is left alone; one that a dead daemon left is replaced;
+what is no socket is never removed. Between the check and the new socket nobody else may do the same, so
+the folder is locked for that moment. The file has its mode before anybody can connect.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscaler.errors import DaemonError
+
+MODE = 0o660
+LONGEST_PATH = 107
+"""Bytes that the kernel has for the path of a socket."""
+_ANSWER_WITHIN_S = 1.0
+_SETTING = "(setting control_socket)"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSocket:
+    """A socket of ours, bound and not yet listening.
+
+    Attributes:
+        socket: To listen on.
+        path: Where it is.
+        inode: Tells the file from one that another daemon has put there since.
+    """
+
+    socket: socket.socket
+    path: Path
+    inode: int
+
+    def remove(self) -> None:
+        """Close it, and remove the file if it is still ours."""
+        self.socket.close()
+        with suppress(OSError):
+            if self.path.lstat().st_ino == self.inode:
+                self.path.unlink()
+
+
+def bind(path: Path, group: str = "") -> BoundSocket:
+    """Make the socket.
+
+    Args:
+        path: Where; its folder exists.
+        group: Who may use it besides the daemon's own user; empty for the daemon's own group.
+
+    Raises:
+        DaemonError: It cannot be made there, or another daemon listens there.
+    """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise DaemonError(
+            f"the path of the control socket {path} is longer than {LONGEST_PATH} bytes, which is all that Linux "
+            f"allows; give a shorter one {_SETTING}"
+        )
+    group_id = _group_id(group)
+    try:
+        with _alone_in(path.parent):
+            _make_room(path)
+            return _bound(path, group, group_id)
+    except OSError as error:
+        raise DaemonError(
+            f"the control socket {path} cannot be made: {_reason(error)}; check owner and mode of its folder, or "
+            f"give another path {_SETTING}"
+        ) from None
+
+
+def user_id(connection: socket.socket) -> int:
+    """The user at the other end, as the kernel knows them: who they were when they connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", credentials)
+    return int(user)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.fstat(opened).st_mode & stat.S_IWOTH:
+            raise DaemonError(
+                f"the control socket cannot be made in {folder}: everybody may write to it, so anybody could put "
+                f"their own in its place; give a folder that only the daemon may write to {_SETTING}"
+            )
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DaemonError(
+                f"another daemon is just making its control socket in {folder}; give each daemon a state directory "
+                "of its own"
+            ) from None
+        yield
+    finally:
+        os.close(opened)
+
+
+def _make_room(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise DaemonError(
+            f"{path} is in the way of the control socket and is no socket; move it away, or give another path {_SETTING}"
+        )
+    if _is_alive(path):
+        raise DaemonError(
+            f"another daemon listens on the control socket {path}; stop that one first, or give this one a path of "
+            f"its own {_SETTING}"
+        )
+    path.unlink()
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(_ANSWER_WITHIN_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except TimeoutError:
+            return True
+    return True
+
+
+def _bound(path: Path, group: str, group_id: int) -> BoundSocket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        # The file takes its mode from the socket: nobody may connect before the group is right.
+        os.fchmod(made.fileno(), 0)
+        made.bind(str(path))
+        bound = BoundSocket(made, path, path.lstat().st_ino)
+    except BaseException:
+        made.close()
+        raise
+    try:
+        if group:
+            _give_to(path, group, group_id)
+        path.chmod(MODE)
+    except BaseException:
+        bound.remove()
+        raise
+    return bound
+
+
+def _group_id(group: str) -> int:
+    if not group:
+        return -1
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise DaemonError(
+            f"there is no group {group} on this machine (setting control_group); make it with `groupadd`, or leave "
+            "the setting out"
+        ) from None
+
+
+def _give_to(path: Path, group: str, group_id: int) -> None:
+    try:
+        os.chown(path, -1, group_id)
+    except PermissionError:
+        raise DaemonError(
+            f"the control socket cannot be given to the group {group} (setting control_group), since the daemon's "
+            "user is not in it; add that user to the group and start the daemon again"
+        ) from None
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
