@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli import cloud, demo, events, export, inspect, policy, replay, run, status
+from autoscaler.cli import (
+    cloud,
+    demo,
+    events,
+    export,
+    inspect,
+    operate,
+    policy,
+    replay,
+    run,
+    status,
+    trace,
+    trace_import,
+    trace_synth,
+)
 
 app = typer.Typer(
     name="autoscaler",
@@ -23,6 +37,7 @@ app = typer.Typer(
     epilog="Begin with `autoscaler demo`. Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.",
 )
 policies = typer.Typer(no_args_is_help=True, help="Look at policies.")
+traces = typer.Typer(no_args_is_help=True, help="Make and look at traces: recorded or generated demand.")
 
 app.command()(run.run)
 app.command()(demo.demo)
@@ -33,11 +48,21 @@ policies.command("schema")(policy.policy_schema)
 app.add_typer(policies, name="policy")
 app.command()(status.status)
 app.command()(inspect.explain)
+app.command()(operate.pause)
+app.command()(operate.resume)
+app.command()(operate.override)
+app.command()(operate.operations)
 app.command()(events.events)
 app.command()(export.export)
 app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(replay.report)
+traces.command("info")(trace.info)
+traces.command("import")(trace_import.import_trace)
+traces.command("cut")(trace.cut)
+traces.command("merge")(trace.merge)
+traces.command("synth")(trace_synth.synth)
+app.add_typer(traces, name="trace")
 
 
 @app.command()

@@ -1,0 +1,330 @@
+"""`trace info`, `trace cut` and `trace merge`: looking at traces, and making traces of traces.
+
+Rules of this file: presentation only; what a file means is `traces`' business. A file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment, seconds
+
+if TYPE_CHECKING:
+    from autoscaler.traces.imported import Imported
+    from autoscaler.traces.statistics import Statistics
+    from autoscaler.traces.trace import Trace, TraceKind
+
+_WIDE = 110
+"""Columns of a terminal from which the table shows all figures."""
+JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
+KIND_OPTION = typer.Option(
+    "--kind",
+    help="What the values are: count (work in the interval) or gauge (a level).",
+    metavar="count|gauge",
+)
+FORCE_OPTION = typer.Option("--force", help="Replace a file that is there.")
+MANIFEST_OPTION = typer.Option(
+    "--manifest",
+    help="Note kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
+)
+
+
+def kind_of(text: str | None) -> TraceKind | None:
+    """An option value count or gauge."""
+    from autoscaler.traces.trace import TraceKind
+
+    if text is None or text in set(TraceKind):
+        return None if text is None else TraceKind(text)
+    raise typer.BadParameter(f"{text!r} is not a kind; write count or gauge")
+
+
+def share(text: str | float) -> float:
+    """An option value such as 90% or 0.9."""
+    try:
+        value = float(text.removesuffix("%")) / 100 if isinstance(text, str) and "%" in text else float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a share; write for example 90%")
+    return value
+
+
+def info(
+    files: Annotated[
+        list[Path], typer.Argument(help="Traces, or files that could be imported.", metavar="FILE…")
+    ],
+    kind: Annotated[str | None, KIND_OPTION] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Say what files hold: extent, gaps, level, burstiness, daily rhythm, and what to beware of."""
+    from autoscaler.cli.progress import Bar
+
+    with errors_in_words("trace info"):
+        given = kind_of(kind)
+        with Bar("reading") as bar:
+            told = []
+            for number, path in enumerate(files):
+                told.append(_described(path, given, lambda part, at=number: bar((at + part) / len(files))))
+    if as_json:
+        typer.echo(json.dumps([_finite(one) for one in told], indent=2, allow_nan=False))
+    elif len(told) == 1:
+        _show_one(told[0])
+    else:
+        _show_many(told)
+
+
+def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, Any]:
+    from autoscaler.traces.imported import ImportOptions, import_files
+    from autoscaler.traces.importing import Shape, told_shape
+    from autoscaler.traces.reading import manifest_entry
+    from autoscaler.traces.tables import Layout
+    from autoscaler.traces.trace import TraceKind
+
+    shape = told_shape(path, Layout())
+    said = (manifest_entry(path) or {}).get("kind")
+    unsaid = shape is Shape.SERIES and kind is None and said not in set(TraceKind)
+    options = ImportOptions(shape=shape, kind=TraceKind.GAUGE if unsaid else kind)
+    return _facts(path, import_files([path], options, progress), unsaid=unsaid)
+
+
+def _facts(path: Path, found: Imported, *, unsaid: bool) -> dict[str, Any]:
+    from autoscaler.traces.statistics import QUANTILES, statistics_of, warnings_of
+
+    trace = found.trace
+    told: Statistics = statistics_of(trace)
+    warnings = warnings_of(trace, told)
+    if unsaid:
+        warnings.insert(
+            0, "Nothing says whether the values are counts or a gauge; say --kind where it is used."
+        )
+    longest = told.longest_gap
+    return {
+        "file": str(path),
+        "shape": str(found.shape),
+        "kind": None if unsaid else str(trace.kind),
+        "interval_s": trace.interval_s,
+        "start": _time(trace.start_s),
+        "end": _time(trace.end_s),
+        "span_s": trace.end_s - trace.start_s,
+        "rows": told.rows,
+        "vms": found.vms or None,
+        "gaps": len(told.gaps),
+        "missing": told.missing,
+        "longest_gap": longest and {"start": _time(longest.start_s), "intervals": longest.intervals},
+        "gap_starts": [_time(gap.start_s) for gap in told.gaps[:20]],
+        "mean": told.mean,
+        "peak": told.peak,
+        "peak_to_mean": told.peak_to_mean,
+        "quantiles": {f"{level:g}": value for level, value in zip(QUANTILES, told.quantiles, strict=True)},
+        "zero_share": told.zeros,
+        "variation": told.variation,
+        "dispersion": told.dispersion,
+        "daily_correlation": told.daily,
+        "censored": told.censored,
+        "digest": None if unsaid else trace.digest,
+        "notes": list(found.notes),
+        "warnings": warnings,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show_one(one: dict[str, Any]) -> None:
+    say = typer.echo
+    shape = one["shape"] if one["shape"] != "series" else ""
+    say(f"{one['file']}: {one['kind'] or 'kind unknown'}{f' made from {shape}' if shape else ''}")
+    say(f"  span        {one['start']} to {one['end']} ({_span(one['span_s'])})")
+    say(f"  interval    {_span(one['interval_s'])}, {one['rows']:,} rows")
+    gaps = "none"
+    if one["gaps"]:
+        longest = one["longest_gap"]
+        gaps = (
+            f"{one['gaps']} with {one['missing']:,} intervals; the longest {longest['intervals']:,} from "
+            f"{longest['start']}; they begin at {', '.join(one['gap_starts'][:5])}{' …' if one['gaps'] > 5 else ''}"
+        )
+    say(f"  gaps        {gaps}")
+    if one["vms"]:
+        say(f"  VMs         {one['vms']}")
+    say(
+        f"  level       mean {_number(one['mean'])}, peak {_number(one['peak'])}, peak to mean {_number(one['peak_to_mean'])}"
+    )
+    quantiles = ", ".join(f"{float(level):.0%} {_number(value)}" for level, value in one["quantiles"].items())
+    say(f"  quantiles   {quantiles}; {one['zero_share']:.1%} of the values are 0")
+    say(
+        f"  burstiness  CV {_number(one['variation'])}, IDC {_number(one['dispersion'])}, "
+        f"r24 {_number(one['daily_correlation'])}"
+    )
+    if one["censored"]:
+        say(f"  censored    {one['censored']:,} of {one['rows']:,} intervals are lower bounds")
+    say(f"  digest      {one['digest'] or 'depends on the kind'}")
+    for text in one["notes"]:
+        say(f"  {text}")
+    for text in one["warnings"]:
+        say(f"  beware: {text}")
+
+
+def _show_many(told: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from autoscaler.traces.reading import trace_name
+
+    console = Console()
+    wide = console.width >= _WIDE
+    names = ("mean", "peak_to_mean", "variation", "daily_correlation")
+    heads = ("every", "span", "gaps", "mean", "p/m", "CV", "r24")
+    if wide:
+        names, heads = (*names, "dispersion", "peak", "rows"), (*heads, "IDC", "peak", "rows")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("file", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for one in told:
+        table.add_row(
+            trace_name(Path(one["file"])),
+            one["kind"] or "?",
+            _span(one["interval_s"]),
+            _span(one["span_s"]),
+            _short(one["missing"]),
+            *(_short(one[name]) for name in names),
+        )
+    console.print(table)
+    for one in told:
+        for text in one["warnings"]:
+            typer.echo(f"{Path(one['file']).name}: {text}")
+
+
+def cut(
+    source: Annotated[Path, typer.Argument(help="The trace.", metavar="IN")],
+    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    from_s: Annotated[
+        float | None, typer.Option("--from", parser=moment, help="First moment kept.", metavar="TIME")
+    ] = None,
+    to_s: Annotated[
+        float | None, typer.Option("--to", parser=moment, help="First moment no longer kept.", metavar="TIME")
+    ] = None,
+    every_s: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            parser=seconds,
+            help="A longer interval: counts are added, a gauge is averaged, and what is not whole is a gap.",
+            metavar="DURATION",
+        ),
+    ] = None,
+    kind: Annotated[str | None, KIND_OPTION] = None,
+    force: Annotated[bool, FORCE_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+) -> None:
+    """Write a part of a trace, or the trace in longer intervals."""
+    with errors_in_words("trace cut"):
+        trace = _read(source, kind)
+        if from_s is not None or to_s is not None:
+            trace = trace.cut(-math.inf if from_s is None else from_s, math.inf if to_s is None else to_s)
+        if every_s is not None:
+            from autoscaler.traces.shaping import resample
+
+            trace = resample(trace, every_s)
+        write(out, trace, force=force, manifest=manifest)
+
+
+def merge(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Traces of the same kind and interval, then where to.", metavar="A B… OUT"),
+    ],
+    kind: Annotated[str | None, KIND_OPTION] = None,
+    force: Annotated[bool, FORCE_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+) -> None:
+    """Join recordings of the same thing; where they overlap they must agree, and gaps stay gaps."""
+    *sources, out = files
+    if len(sources) < 2:
+        raise typer.BadParameter(
+            "name at least two traces, and then the file to write", param_hint="A B… OUT"
+        )
+    with errors_in_words("trace merge"):
+        from autoscaler.traces import shaping
+
+        joined = shaping.merge([_read(path, kind) for path in sources], name=out.name)
+        write(out, joined, force=force, manifest=manifest)
+
+
+def _read(path: Path, kind: str | None) -> Trace:
+    from autoscaler.cli.progress import Bar
+    from autoscaler.traces.reading import read_trace
+
+    with Bar(f"reading {path.name}") as bar:
+        return read_trace(path, kind=kind_of(kind), progress=bar)
+
+
+def write(
+    out: Path, trace: Trace, *, force: bool, manifest: bool, as_json: bool = False, notes: Any = ()
+) -> None:
+    """Write a trace and say what it is, for people or for programs.
+
+    Raises:
+        TraceError: It cannot be written.
+    """
+    from autoscaler.traces.manifest import note_in_manifest
+    from autoscaler.traces.writing import kind_note, write_trace
+
+    write_trace(out, trace, overwrite=force)
+    if manifest:
+        note_in_manifest(out, trace)
+    if as_json:
+        facts = {
+            "file": str(out), "kind": str(trace.kind), "interval_s": trace.interval_s, "start": _time(trace.start_s),
+            "end": _time(trace.end_s), "rows": len(trace.values), "missing": trace.missing,
+            "censored": int(trace.censored.sum()), "digest": trace.digest, "notes": list(notes),
+        }  # fmt: skip
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo(
+        f"{out}: {trace.kind}, {len(trace.values):,} rows every {_span(trace.interval_s)} from {_time(trace.start_s)} "
+        f"to {_time(trace.end_s)}, {trace.missing:,} missing"
+    )
+    for text in notes:
+        typer.echo(f"  {text}")
+    typer.echo(f"  digest {trace.digest}")
+    if not manifest:
+        typer.echo(f"  {kind_note(out, trace)}")
+
+
+def _time(at_s: float) -> str:
+    from autoscaler.traces.trace import describe_time
+
+    return describe_time(at_s)
+
+
+def _span(length_s: float) -> str:
+    """A length in its largest fitting unit."""
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0)):
+        if length_s >= size:
+            return f"{length_s / size:.4g}{unit}"
+    return f"{length_s:.4g}s"
+
+
+def _short(value: float) -> str:
+    """At most three figures, and a letter for the thousands."""
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return "-" if math.isnan(value) else f"{value:.2f}" if abs(value) < 10 and value % 1 else f"{value:.3g}"
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,323 @@
+"""`trace import`: files of other shapes, or the history of a Prometheus, as a trace.
+
+Rules of this file: options and words only; reading is in `traces` and `sources`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment, seconds
+from autoscaler.cli.trace import (
+    FORCE_OPTION,
+    JSON_OPTION,
+    KIND_OPTION,
+    MANIFEST_OPTION,
+    kind_of,
+    share,
+    write,
+)
+
+if TYPE_CHECKING:
+    from autoscaler.traces.trace import Trace
+
+_PROMETHEUS = "From a Prometheus"
+_TEXT = "How the text is written"
+_VMS = "Tables of single VMs"
+_LOGS = "Access logs"
+
+
+def import_trace(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The file (several only for access logs), then the trace to write.", metavar="SOURCE… OUT"
+        ),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="What the file holds; told from it where left out.",
+            metavar="series|per-vm|events|access-log",
+        ),
+    ] = None,
+    kind: Annotated[str | None, KIND_OPTION] = None,
+    interval_s: Annotated[
+        float | None,
+        typer.Option(
+            "--interval",
+            parser=seconds,
+            help="Length of an interval (events and logs: 1m).",
+            metavar="DURATION",
+        ),
+    ] = None,
+    time: Annotated[str, typer.Option(help="Column of times.", metavar="COLUMN")] = "",
+    value: Annotated[str, typer.Option(help="Column of values.", metavar="COLUMN")] = "",
+    duration: Annotated[
+        str, typer.Option(help="Column of durations of events, in seconds.", metavar="COLUMN")
+    ] = "",
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            help="What to make of events; concurrency where they have durations.", metavar="count|concurrency"
+        ),
+    ] = None,
+    sort: Annotated[bool, typer.Option("--sort", help="Sort rows that are not in order of time.")] = False,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Move each time to the start of its --interval.")
+    ] = False,
+    separator: Annotated[
+        str, typer.Option(help="What separates columns; `tab` for tabulators.", rich_help_panel=_TEXT)
+    ] = ",",
+    no_header: Annotated[
+        bool,
+        typer.Option(
+            "--no-header", help="The first line is data; columns are 1, 2, …", rich_help_panel=_TEXT
+        ),
+    ] = False,
+    time_format: Annotated[
+        str,
+        typer.Option(
+            help="auto (ISO 8601 or epoch seconds), iso, s, ms, us, ns, or a pattern such as %d/%m/%Y %H:%M.",
+            rich_help_panel=_TEXT,
+        ),
+    ] = "auto",
+    zone: Annotated[
+        str,
+        typer.Option(
+            help="Time zone of times without an offset, such as Europe/Berlin.", rich_help_panel=_TEXT
+        ),
+    ] = "UTC",
+    vm: Annotated[
+        str, typer.Option(help="Column of VM names.", metavar="COLUMN", rich_help_panel=_VMS)
+    ] = "vm",
+    utilisation: Annotated[
+        str, typer.Option(help="Column of utilisation.", metavar="COLUMN", rich_help_panel=_VMS)
+    ] = "cpu_percent",
+    full_at: Annotated[
+        float,
+        typer.Option(help="Utilisation of a VM that is used to the full.", min=1e-9, rich_help_panel=_VMS),
+    ] = 100.0,
+    capacity: Annotated[
+        float,
+        typer.Option(
+            help="Work per second of one VM; 1 gives demand in VMs used to the full.",
+            min=1e-9,
+            rich_help_panel=_VMS,
+        ),
+    ] = 1.0,
+    capacity_column: Annotated[
+        str,
+        typer.Option(
+            help="Column of each VM's own capacity, times --capacity.", metavar="COLUMN", rich_help_panel=_VMS
+        ),
+    ] = "",
+    saturation: Annotated[
+        float,
+        typer.Option(
+            parser=share,
+            help="Mean utilisation from which demand is hidden.",
+            metavar="SHARE",
+            rich_help_panel=_VMS,
+        ),
+    ] = 0.9,
+    coverage: Annotated[
+        float,
+        typer.Option(
+            parser=share,
+            help="Least share of the VMs that must have a row.",
+            metavar="SHARE",
+            rich_help_panel=_VMS,
+        ),
+    ] = 1.0,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            help="Told from the lines where left out; combined is common.",
+            metavar="common|alb",
+            rich_help_panel=_LOGS,
+        ),
+    ] = None,
+    max_refused: Annotated[
+        float,
+        typer.Option(
+            parser=share,
+            help="Largest share of lines that may be unreadable.",
+            metavar="SHARE",
+            rich_help_panel=_LOGS,
+        ),
+    ] = 0.01,
+    disorder_s: Annotated[
+        float,
+        typer.Option(
+            "--disorder",
+            parser=seconds,
+            help="How far a line may be behind those before it.",
+            metavar="DURATION",
+            rich_help_panel=_LOGS,
+        ),
+    ] = 600.0,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this Prometheus instead of reading a file.", metavar="URL", rich_help_panel=_PROMETHEUS
+        ),
+    ] = None,
+    query: Annotated[
+        str, typer.Option(help="PromQL that gives one series.", metavar="PROMQL", rich_help_panel=_PROMETHEUS)
+    ] = "",
+    start_s: Annotated[
+        float | None,
+        typer.Option(
+            "--start", parser=moment, help="From then on.", metavar="TIME", rich_help_panel=_PROMETHEUS
+        ),
+    ] = None,
+    end_s: Annotated[
+        float | None,
+        typer.Option("--end", parser=moment, help="To then.", metavar="TIME", rich_help_panel=_PROMETHEUS),
+    ] = None,
+    step_s: Annotated[
+        float,
+        typer.Option(
+            "--step",
+            parser=seconds,
+            help="From one value to the next.",
+            metavar="DURATION",
+            rich_help_panel=_PROMETHEUS,
+        ),
+    ] = 60.0,
+    describes: Annotated[
+        str | None,
+        typer.Option(
+            help="Which step a value describes; before for counts and queries over a range, else after.",
+            metavar="before|after",
+            rich_help_panel=_PROMETHEUS,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a bearer token.", rich_help_panel=_PROMETHEUS)
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Certificates to trust instead of the system's.", rich_help_panel=_PROMETHEUS),
+    ] = None,
+    force: Annotated[bool, FORCE_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Make a trace of a table, of events, of VMs' utilisation, of access logs, or of a Prometheus' history."""
+    *sources, out = files
+    if bool(sources) == bool(prometheus):
+        raise typer.BadParameter(
+            "name the source and the file to write, or --prometheus and the file to write",
+            param_hint="SOURCE… OUT",
+        )
+    with errors_in_words("trace import"):
+        _check_out(out, force=force)
+        if prometheus:
+            if not query or start_s is None or end_s is None:
+                raise typer.BadParameter("--prometheus needs --query, --start and --end")
+            trace, notes = _from_prometheus(
+                _asked(prometheus, query, (start_s, end_s, step_s), kind, describes), token_file, ca_file
+            )
+        else:
+            options = _options(
+                shape=shape, kind=kind, interval_s=interval_s, time=time, value=value, duration=duration,
+                measure=measure, sort=sort, floor=floor, separator=separator, no_header=no_header,
+                time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
+                capacity=capacity, capacity_column=capacity_column, saturation=saturation, coverage=coverage,
+                log_format=log_format, max_refused=max_refused, disorder_s=disorder_s,
+            )  # fmt: skip
+            trace, notes = _from_files(sources, options)
+        write(out, trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
+
+
+def _check_out(out: Path, *, force: bool) -> None:
+    """Refuse before an hour of reading what would be refused after it."""
+    from autoscaler.errors import TraceError
+    from autoscaler.traces.writing import ending_of
+
+    ending_of(out)
+    if out.exists() and not force:
+        raise TraceError(
+            f"{out}: there is a file already and it was left alone; give another name or --force"
+        )
+
+
+def _one_of(enum: Any, text: str | None, option: str) -> Any:
+    if text is None or text in set(enum):
+        return None if text is None else enum(text)
+    raise typer.BadParameter(f"{text!r} is none of {', '.join(enum)}", param_hint=option)
+
+
+def _options(**given: Any) -> Any:
+    from autoscaler.traces.access_logs import LogFormat
+    from autoscaler.traces.events import Measure
+    from autoscaler.traces.imported import ImportOptions
+    from autoscaler.traces.importing import SeriesColumns, Shape
+    from autoscaler.traces.per_vm import PerVmColumns
+
+    separator = {"tab": "\t", "\\t": "\t"}.get(given["separator"], given["separator"])
+    return ImportOptions(
+        shape=_one_of(Shape, given["shape"], "--shape"),
+        kind=kind_of(given["kind"]),
+        interval_s=given["interval_s"],
+        series=SeriesColumns(given["time"], given["value"], given["duration"]),
+        per_vm=PerVmColumns(
+            given["time"] or "timestamp",
+            given["vm"],
+            given["utilisation"],
+            given["capacity_column"],
+            given["full_at"],
+        ),
+        separator=separator,
+        header=not given["no_header"],
+        time_style=given["time_format"],
+        zone=given["zone"],
+        sort=given["sort"],
+        floor=given["floor"],
+        capacity_per_s=given["capacity"],
+        saturation=given["saturation"],
+        coverage=given["coverage"],
+        measure=_one_of(Measure, given["measure"], "--measure"),
+        log_format=_one_of(LogFormat, given["log_format"], "--log-format"),
+        max_refused=given["max_refused"],
+        disorder_s=given["disorder_s"],
+    )
+
+
+def _from_files(sources: list[Path], options: Any) -> tuple[Trace, list[str]]:
+    from autoscaler.cli.progress import Bar
+    from autoscaler.traces.imported import import_files
+
+    with Bar(f"reading {sources[0].name}") as bar:
+        found = import_files(sources, options, bar)
+    return found.trace, list(found.notes)
+
+
+def _asked(
+    url: str, query: str, when: tuple[float, float, float], kind: str | None, describes: str | None
+) -> Any:
+    from autoscaler.errors import TraceError
+    from autoscaler.sources.prometheus_range import Describes, RangeQuery
+
+    told = kind_of(kind)
+    if told is None:
+        raise TraceError(
+            "say what the query gives: counts (work in each step) or a gauge (a level): `--kind`"
+        )
+    return RangeQuery(url, query, *when, told, _one_of(Describes, describes, "--describes"))
+
+
+def _from_prometheus(asked: Any, token_file: Path | None, ca_file: Path | None) -> tuple[Trace, list[str]]:
+    import asyncio
+
+    from autoscaler.cli.progress import Bar
+    from autoscaler.clock import SystemClock
+    from autoscaler.sources.prometheus_range import Access, read_range
+
+    with Bar("asking Prometheus") as bar:
+        return asyncio.run(read_range(asked, Access(token_file, ca_file), SystemClock(), bar))

@@ -1,0 +1,143 @@
+"""`trace synth`: generated traffic, from a few options or from a recipe.
+
+Rules of this file: options and words only; what is generated is `simulator/traffic`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import errors_in_words, moment, seconds
+from autoscaler.cli.trace import FORCE_OPTION, JSON_OPTION, MANIFEST_OPTION, kind_of, share, write
+
+if TYPE_CHECKING:
+    from autoscaler.simulator.traffic import Part, Recipe
+
+_PARTS = "Without a recipe"
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of parts; the options below it then do not hold.", metavar="FILE"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all draws (default 1).", min=0)] = None,
+    start_s: Annotated[
+        float | None,
+        typer.Option("--start", parser=moment, help="First moment (default: a Monday).", metavar="TIME"),
+    ] = None,
+    length_s: Annotated[
+        float | None,
+        typer.Option("--length", parser=seconds, help="How long (default 1d).", metavar="DURATION"),
+    ] = None,
+    interval_s: Annotated[
+        float | None,
+        typer.Option(
+            "--interval", parser=seconds, help="Length of an interval (default 1m).", metavar="DURATION"
+        ),
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="count (default) or gauge.", metavar="count|gauge")] = None,
+    level: Annotated[
+        float,
+        typer.Option(help="Work per second at the lowest point of the day.", min=0, rich_help_panel=_PARTS),
+    ] = 600.0,
+    daily: Annotated[
+        float, typer.Option(help="Work per second that the day's peak adds.", min=0, rich_help_panel=_PARTS)
+    ] = 1500.0,
+    peak_at_s: Annotated[
+        float,
+        typer.Option(
+            "--peak-at",
+            parser=seconds,
+            help="Time of the peak after midnight UTC.",
+            metavar="DURATION",
+            rich_help_panel=_PARTS,
+        ),
+    ] = 13 * 3600.0,
+    weekend: Annotated[
+        float,
+        typer.Option(
+            parser=share, help="What is left of it at weekends.", metavar="SHARE", rich_help_panel=_PARTS
+        ),
+    ] = 1.0,
+    trend: Annotated[
+        float, typer.Option(help="Growth in percent a day; may be negative.", rich_help_panel=_PARTS)
+    ] = 0.0,
+    crowds_per_day: Annotated[
+        float, typer.Option(help="Flash crowds a day, at random.", min=0, max=1000, rich_help_panel=_PARTS)
+    ] = 0.0,
+    crowd_height: Annotated[
+        float,
+        typer.Option(help="Mean of the work per second that a crowd adds.", min=0, rich_help_panel=_PARTS),
+    ] = 3000.0,
+    outages_per_day: Annotated[
+        float,
+        typer.Option(help="Gaps in the recording a day, at random.", min=0, max=1000, rich_help_panel=_PARTS),
+    ] = 0.0,
+    dispersion: Annotated[
+        float,
+        typer.Option(
+            help="Variance over mean of counts: 1 is Poisson, more is burstier.",
+            min=1,
+            rich_help_panel=_PARTS,
+        ),
+    ] = 20.0,
+    variation: Annotated[
+        float,
+        typer.Option(
+            parser=share,
+            help="Standard deviation over mean of a gauge.",
+            metavar="SHARE",
+            rich_help_panel=_PARTS,
+        ),
+    ] = 0.0,
+    force: Annotated[bool, FORCE_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; the same for a seed."""
+    with errors_in_words("trace synth"):
+        from autoscaler.simulator.recipe import read_recipe
+        from autoscaler.simulator.traffic import (
+            Crowds,
+            Daily,
+            Level,
+            Outages,
+            Recipe,
+            Trend,
+            Weekly,
+            generate,
+        )
+
+        if recipe is not None:
+            chosen = read_recipe(recipe)
+        else:
+            parts: list[Part] = [Level(level), Daily(daily, peak_at_s), Weekly(weekend), Trend(trend / 100)]
+            if crowds_per_day:
+                parts.append(Crowds(crowds_per_day, crowd_height))
+            if outages_per_day:
+                parts.append(Outages(outages_per_day, 900.0))
+            chosen = Recipe(dispersion=dispersion, variation=variation, parts=tuple(parts))
+        given = {
+            "seed": seed, "start_s": start_s, "length_s": length_s, "interval_s": interval_s, "kind": kind_of(kind)
+        }  # fmt: skip
+        chosen = _changed(chosen, given)
+        write(out, generate(chosen), force=force, manifest=manifest, as_json=as_json, notes=_notes(chosen))
+
+
+def _changed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
+    """The recipe with what was given on the command line."""
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+
+
+def _notes(recipe: Recipe) -> list[str]:
+    from autoscaler.simulator.traffic import PARTS
+
+    names = {of: name for name, of in PARTS.items()}
+    parts = ", ".join(names[type(part)] for part in recipe.parts)
+    return [f"generated from seed {recipe.seed}: {parts}; this is no recording"]

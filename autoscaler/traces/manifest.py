@@ -1,0 +1,51 @@
+"""Noting a trace in the `manifest.csv` beside it, so that whoever reads it need not say its kind.
+
+Rules of this file: other rows and columns of the manifest stay as they are; the file is replaced whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.reading import MANIFEST
+from autoscaler.traces.trace import Trace
+from autoscaler.traces.writing import write_whole
+
+_COLUMNS = ["file", "kind", "interval_s"]
+
+
+def note_in_manifest(path: Path, trace: Trace) -> None:
+    """Put a trace's kind and interval into the manifest beside its file.
+
+    Raises:
+        TraceError: The manifest there is not one, or cannot be written.
+    """
+    manifest = path.parent / MANIFEST
+    columns, rows = list(_COLUMNS), list[dict[str, str]]()
+    if manifest.is_file():
+        try:
+            reader = csv.DictReader(
+                io.StringIO(manifest.read_text(encoding="utf-8"), newline=""), strict=True
+            )
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise TraceError(f"{manifest}: the manifest cannot be read: {error}") from None
+        if not set(_COLUMNS) <= set(columns) or any(None in row for row in rows):
+            raise TraceError(f"{manifest}: this is no manifest; it needs the columns {', '.join(_COLUMNS)}")
+    mine = {"file": path.name, "kind": str(trace.kind), "interval_s": f"{trace.interval_s:.12g}"}
+    if "rows" in columns:
+        mine["rows"] = str(len(trace.values))
+    kept = [row for row in rows if row["file"] != path.name]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, mine])
+    data = text.getvalue().encode()
+    write_whole(manifest, lambda unfinished: _put(unfinished, data), overwrite=True)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
