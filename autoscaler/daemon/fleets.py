@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +17,13 @@ from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Freshness, Readings, Samples, Snapshot
+from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
+from autoscaler.daemon.sentences import sentence, told_of
+from autoscaler.daemon.tracked import TrackedVm
 from autoscaler.ports import (
     FleetReadings,
     FleetTick,
@@ -45,6 +50,28 @@ class FleetSetup:
     probe: ReadinessProbe
 
 
+_COUNTED = {
+    "in_service": "in_service",
+    "starting": "starting",
+    "draining": "draining",
+    "stopping": "stopping",
+    "stopped": "startable",
+    "provisioned": "provisioned",
+    "stoppable": "stoppable",
+}
+"""Fields of a Snapshot and of the Counts that they are."""
+_COLUMNS = tuple(_COUNTED)
+_COLUMNS_OF = attrgetter(*_COUNTED.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The last sentence of a fleet, and the numbers that it tells of."""
+
+    of: tuple[Any, ...] = ()
+    words: str = ""
+
+
 class Fleet:
     """One fleet's part of the daemon: policy, adapters, inventory, meter."""
 
@@ -63,6 +90,9 @@ class Fleet:
         self.source_error = ""
         self.listing_error = ""
         self.evaluated_at_s: float | None = None
+        self.said = Said()
+        self._serving: list[TrackedVm] = []
+        self._newest_s = math.inf
 
     def begin_anew(self) -> None:
         """Know nothing of the VMs, as after a restart; the next listing tells."""
@@ -103,22 +133,25 @@ class Fleet:
             self.held_until_s = before.held_until_s
             self.provision_held_until_s = before.provision_held_until_s
 
-    def measured(self) -> list[Vm]:
+    def measured(self) -> Sequence[Vm]:
         """The VMs that are asked for metrics: those that serve, in shadow those that really do."""
         if self.real is not None:
             return self.real.running
-        return [t.vm for t in self.inventory.in_phase(Phase.IN_SERVICE)]
+        return self.inventory.vms_in(Phase.IN_SERVICE)
 
-    def expected(self, reported: set[str], now_s: float) -> int:
+    def expected(self, reported: Iterable[str], now_s: float) -> int:
         """How many of them should have reported by now, given which did; new ones count once they do."""
         grace_s = self.policy.signal.max_age_s
         if self.real is not None:
             return self.real.expected(reported, now_s, self.policy.vm.start_time_s + grace_s)
-        count = 0
-        for t in self.inventory.in_phase(Phase.IN_SERVICE):
-            since_s = t.in_service_from_s if t.in_service_from_s is not None else now_s
-            count += now_s - since_s > grace_s or t.vm.id in reported
-        return count
+        serving = self.inventory.in_phase(Phase.IN_SERVICE)
+        if serving is not self._serving:
+            self._serving = serving
+            self._newest_s = max((_since_s(t, math.inf) for t in serving), default=math.inf)
+        if now_s - self._newest_s > grace_s:
+            return len(serving)
+        known = set(reported)
+        return sum(now_s - _since_s(t, now_s) > grace_s or t.vm.id in known for t in serving)
 
     @property
     def spec(self) -> ProvisionSpec | None:
@@ -152,6 +185,11 @@ class Fleets:
         self._series_state = SeriesState.empty(self._compiled.series)
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self._capacity = self._compiled.lanes.vm_capacity
+        self._sizes: list[int] = []
+        self._lane = np.empty(0, np.int64)
+        self._capacity_of_reading = np.empty(0)
+        self._counts: list[Counts] | None = None
+        self._counted: dict[str, Int] = {}
 
     def carried_over(self, setups: Sequence[FleetSetup], now_s: float) -> Fleets:
         """Fleets for other setups, which go on with what is known of the fleets of the same names.
@@ -212,10 +250,6 @@ class Fleets:
         gathered, expected, capacity = self._gather(readings, now_s)
         samples = fold(compiled.fold, gathered, expected, capacity, now_s)
         outlook = step(compiled.series, self._series_state, samples)
-
-        def column(name: str) -> np.ndarray:
-            return np.array([getattr(c, name) for c in counts], np.int64)
-
         snapshot = Snapshot(
             now_s=now_s,
             tick=tick,
@@ -224,13 +258,7 @@ class Fleets:
             freshness=samples.freshness,
             coverage=samples.coverage,
             censored=samples.censored,
-            in_service=column("in_service"),
-            starting=column("starting"),
-            draining=column("draining"),
-            stopping=column("stopping"),
-            stopped=column("startable"),
-            provisioned=column("provisioned"),
-            stoppable=column("stoppable"),
+            **self._columns(counts),
             listed=np.array([listed[fleet.name] for fleet in self.all], np.bool_),
             may_start=allowed.may_start,
             may_provision=allowed.may_provision,
@@ -244,22 +272,40 @@ class Fleets:
         self, readings: Mapping[str, FleetReadings], now_s: float
     ) -> tuple[Readings, np.ndarray, np.ndarray]:
         """Readings of all fleets in one set of arrays; VMs expected to report, and their capacity."""
-        lane: list[np.ndarray] = []
         parts = []
         expected = np.zeros(len(self.all), np.int64)
         for index, fleet in enumerate(self.all):
             got = readings[fleet.name]
             parts.append(got)
-            lane.append(np.full(len(got.values), index, np.int64))
-            expected[index] = fleet.expected(set(got.vm_ids), now_s)
-        lanes = np.concatenate(lane)
+            expected[index] = fleet.expected(got.vm_ids, now_s)
+        sizes = [len(got.values) for got in parts]
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self._lane = np.repeat(np.arange(len(sizes)), sizes)
+            self._capacity_of_reading = self._capacity[self._lane]
         gathered = Readings(
-            lane=lanes,
-            value=np.concatenate([p.values for p in parts]).astype(np.float64),
-            observed_at_s=np.concatenate([p.observed_at_s for p in parts]).astype(np.float64),
-            capacity=self._capacity[lanes],
+            lane=self._lane,
+            value=_joined([p.values for p in parts]),
+            observed_at_s=_joined([p.observed_at_s for p in parts]),
+            capacity=self._capacity_of_reading,
         )
         return gathered, expected, expected * self._capacity
+
+    def _columns(self, counts: Sequence[Counts]) -> dict[str, Int]:
+        """Counts as fields of a Snapshot; the arrays of the last tick where nothing has changed."""
+        if counts != self._counts:
+            self._counts = list(counts)
+            table = np.array([_COLUMNS_OF(c) for c in counts], np.int64).T
+            self._counted = dict(zip(_COLUMNS, table.copy(), strict=True))
+        return self._counted
+
+
+def _joined(parts: Sequence[Float]) -> Float:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _since_s(t: TrackedVm, unknown_s: float) -> float:
+    return t.in_service_from_s if t.in_service_from_s is not None else unknown_s
 
 
 def _same_measure(before: Policy, after: Policy) -> bool:
@@ -270,19 +316,49 @@ def _same_measure(before: Policy, after: Policy) -> bool:
     return same and (now.kind != "utilisation" or before.vm.capacity_per_s == after.vm.capacity_per_s)
 
 
-def fleet_tick(
-    lane: int, fleet: Fleet, samples: Samples, decision: Decision, counts: Counts, cost: float
-) -> FleetTick:
-    """One lane of a tick as the journal records it; the sentence is added by the loop."""
-    demand = float(samples.demand[lane])
+def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
+    """Per lane what `fleet_tick` needs of both, as numbers of Python."""
+    arrays = (
+        samples.demand,
+        samples.observed_at_s,
+        samples.freshness,
+        samples.coverage,
+        samples.censored,
+        decision.forecast,
+        decision.forecast_hi,
+        decision.wish,
+        decision.desired,
+        decision.start,
+        decision.provision,
+        decision.stop,
+        decision.warm_target,
+        decision.value.T,
+        decision.reason.T,
+    )
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
+
+
+def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
+    """One lane of a tick as the journal records it.
+
+    Args:
+        fleet: The lane's.
+        values: Of `lane_values`.
+        counts: VMs by phase.
+        cost: Money over the interval that this tick closes.
+    """
+    (
+        demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
+        wish, desired, start, provision, stop, warm_target, stages, reasons,
+    ) = values  # fmt: skip
     capacity = counts.in_service * fleet.policy.vm.capacity_per_s
-    return FleetTick(
+    row = FleetTick(
         fleet=fleet.name,
         demand=demand,
-        observed_at_s=float(samples.observed_at_s[lane]),
-        freshness=int(samples.freshness[lane]),
-        coverage=float(samples.coverage[lane]),
-        censored=bool(samples.censored[lane]),
+        observed_at_s=observed_at_s,
+        freshness=freshness,
+        coverage=coverage,
+        censored=censored,
         in_service=counts.in_service,
         starting=counts.starting,
         draining=counts.draining,
@@ -290,19 +366,24 @@ def fleet_tick(
         stopped=counts.stopped,
         provisioned=counts.provisioned,
         stoppable=counts.stoppable,
-        forecast=float(decision.forecast[lane]),
-        forecast_hi=float(decision.forecast_hi[lane]),
-        wish=int(decision.wish[lane]),
-        desired=int(decision.desired[lane]),
-        start=int(decision.start[lane]),
-        provision=int(decision.provision[lane]),
-        stop=int(decision.stop[lane]),
-        warm_target=int(decision.warm_target[lane]),
+        forecast=forecast,
+        forecast_hi=forecast_hi,
+        wish=wish,
+        desired=desired,
+        start=start,
+        provision=provision,
+        stop=stop,
+        warm_target=warm_target,
         capacity=capacity,
-        shortage=max(demand - capacity, 0.0) if samples.freshness[lane] == Freshness.FRESH else float("nan"),
+        shortage=max(demand - capacity, 0.0) if freshness == Freshness.FRESH else float("nan"),
         cost=cost,
-        stages=tuple(int(v) for v in decision.value[:, lane]),
-        reasons=tuple(int(r) for r in decision.reason[:, lane]),
-        sentence="",
+        stages=tuple(stages),
+        reasons=tuple(reasons),
+        sentence=fleet.said.words,
         source_error=fleet.source_error,
     )
+    told = told_of(row)
+    if told == fleet.said.of:
+        return row
+    fleet.said = Said(told, sentence(row))
+    return replace(row, sentence=fleet.said.words)

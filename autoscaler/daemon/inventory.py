@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autoscaler.daemon.holdings import Holdings
 from autoscaler.daemon.metering import Run
 from autoscaler.daemon.tracked import (
     MADE_BY_TAG,
@@ -55,7 +56,7 @@ class _Expected:
         return made_by == self.token if made_by is not None else young
 
 
-class FleetInventory:
+class FleetInventory(Holdings):
     """The VMs of one fleet.
 
     Args:
@@ -64,14 +65,15 @@ class FleetInventory:
     """
 
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
+        super().__init__()
         self.fleet = fleet
         self.patience = patience or Patience()
-        self.vms: dict[str, TrackedVm] = {}
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
-        self._dry_until_s: dict[tuple[str, str], float] = {}
         self._listed_at_s: float | None = None
         self._expected: dict[int, _Expected] = {}
+        self._quiet: tuple[Vm, ...] | None = None
+        """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
 
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -86,28 +88,63 @@ class FleetInventory:
         Returns:
             What deserves an event.
         """
+        if vms is self._quiet and listing.complete:
+            self._listed_at_s = _middle(listing)
+            return []
         notes: list[Note] = []
         seen = set()
+        quiet = True
         for vm in vms:
             seen.add(vm.id)
             tracked = self.vms.get(vm.id)
             if tracked is None:
                 if vm.state is not VmState.TERMINATED:
+                    quiet = False
                     self.vms[vm.id] = self._adopt(vm, now_s)
+                    self.touch()
                 continue
+            if tracked.at_rest is vm and tracked.order is None:
+                continue
+            quiet = False
             tracked.missing, tracked.missing_since_s = 0, float("inf")
+            was = tracked.vm, tracked.phase, tracked.run
             self._update(tracked, vm, listing, now_s, notes)
+            if was[0] is not tracked.vm or was[1] is not tracked.phase or was[2] is not tracked.run:
+                self.touch()
+            tracked.at_rest = vm if tracked.vm is vm and tracked.rests else None
+        quiet = quiet and seen >= self.vms.keys() and not self._expected
+        self._quiet = vms if quiet and isinstance(vms, tuple) else None
         if listing.complete:
             self._age_absent(seen, listing, notes)
             self._listed_at_s = _middle(listing)
-            self._expected = {i: e for i, e in self._expected.items() if listing.requested_at_s < e.until_s}
+            self._forget_expected(listing)
         self._give_up_late(now_s, notes)
         return notes
+
+    def touch(self) -> None:
+        """As of `Holdings`; the next rows are taken in one by one."""
+        super().touch()
+        self._quiet = None
+
+    def await_vm(self, new: TrackedVm) -> None:
+        """An earlier run made this VM, and no listing has shown it yet."""
+        self.touch()
+        self.vms[new.vm.id] = new
+
+    def _expected_vms(self) -> int:
+        return sum(e.count for e in self._expected.values())
 
     @property
     def listed(self) -> bool:
         """Whether a whole listing has been seen yet."""
         return self._listed_at_s is not None
+
+    def _forget_expected(self, listing: Listing) -> None:
+        over = [number for number, e in self._expected.items() if listing.requested_at_s >= e.until_s]
+        if over:
+            self.touch()
+        for number in over:
+            del self._expected[number]
 
     def _adopt(self, vm: Vm, now_s: float) -> TrackedVm:
         tracked = TrackedVm(vm, _PHASE_OF_STATE[vm.state], now_s)
@@ -231,6 +268,8 @@ class FleetInventory:
                 continue
             if t.order is not None and self._may_lag(t.order, listing):
                 continue
+            self.touch()
+            t.at_rest = None
             t.missing += 1
             t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
             long_s = listing.requested_at_s - t.missing_since_s
@@ -248,6 +287,7 @@ class FleetInventory:
                 continue
             if t.phase in ON_THE_WAY and waited_s > self.patience.start_s:
                 t.overdue = True
+                self.touch()
                 notes.append(
                     self._note(
                         "start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on"
@@ -255,6 +295,7 @@ class FleetInventory:
                 )
             elif t.phase is Phase.STOPPING and waited_s > self.patience.stop_s:
                 t.overdue = True
+                self.touch()
                 notes.append(self._note("stop_overdue", f"{t.vm.id} is stopping for {waited_s:.0f} s"))
 
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
@@ -267,6 +308,7 @@ class FleetInventory:
 
     def mark_ready(self, ready: Iterable[str], now_s: float) -> None:
         """VMs whose readiness probe passed come into service."""
+        self.touch()
         for vm_id in ready:
             t = self.vms.get(vm_id)
             if t is None or t.phase is not Phase.RUNNING:
@@ -288,11 +330,13 @@ class FleetInventory:
         self, verb: Verb, vm_ids: Sequence[str], count: int, action_id: int, now_s: float, token: str = ""
     ) -> None:
         """An intent is recorded and its call is about to be made: it counts from now on."""
+        self.touch()
         if verb is Verb.PROVISION:
             self._expected[action_id] = _Expected(count, now_s + self.patience.start_s, token, now_s)
         for vm_id in vm_ids:
             t = self.vms[vm_id]
             t.order = Order(verb, now_s, action_id, t.vm.launched_at_s)
+            t.at_rest = None
             if verb is Verb.START:
                 t.ordered_at_s = now_s
                 t.move(Phase.STARTING, now_s)
@@ -301,6 +345,7 @@ class FleetInventory:
 
     def expect(self, action_id: int, count: int, token: str, since_s: float, until_s: float) -> None:
         """An earlier run asked for so many VMs, perhaps: those that are not known yet count until then."""
+        self.touch()
         expected = _Expected(count, until_s, token, since_s)
         expected.count = max(count - len(self.made_by(token)), 0)
         self._expected[action_id] = expected
@@ -335,6 +380,7 @@ class FleetInventory:
 
     def settle(self, verb: Verb, outcomes: Iterable[Outcome], sent_s: float, received_s: float) -> list[Note]:
         """Take in what came back from the provider for orders of this verb; one note per kind of failure."""
+        self.touch()
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
             t = self.vms.get(outcome.vm_id)
@@ -383,6 +429,7 @@ class FleetInventory:
 
         Where the outcome is unknown, as many VMs as were asked for count until a listing can tell.
         """
+        self.touch()
         expected = self._expected.pop(action_id, None)
         for outcome in outcomes:
             if outcome.kind is OutcomeKind.UNKNOWN and expected is not None:
@@ -401,67 +448,6 @@ class FleetInventory:
 
     def _quarantine(self, t: TrackedVm, now_s: float, reason: str) -> None:
         t.quarantined_until_s, t.quarantine_reason = now_s + self.patience.quarantine_s, reason
-
-    # ── counting ───────────────────────────────────────────────────────────────────────────────────────
-
-    def startable(self, now_s: float) -> list[TrackedVm]:
-        """Stopped VMs that are neither quarantined nor in a dry (type, zone)."""
-        return [
-            t
-            for t in self.vms.values()
-            if t.phase is Phase.STOPPED
-            and t.quarantined_until_s <= now_s
-            and self._dry_until_s.get((t.vm.vm_type, t.vm.zone), float("-inf")) <= now_s
-        ]
-
-    def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
-        """VMs in service past their minimum on-time and without protection."""
-        return [
-            t
-            for t in self.vms.values()
-            if t.phase is Phase.IN_SERVICE
-            and PROTECTED_TAG not in t.vm.tags
-            and now_s - self._on_since_s(t) >= minimum_on_time_s
-        ]
-
-    @staticmethod
-    def _on_since_s(t: TrackedVm) -> float:
-        # A VM that we did not start ourselves has been on since its launch, not since we first saw it.
-        if t.run is not None and t.run.counts_start:
-            return t.in_service_from_s if t.in_service_from_s is not None else t.phase_since_s
-        return t.vm.launched_at_s
-
-    def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
-        """How many VMs are where."""
-        by_phase = dict.fromkeys(Phase, 0)
-        expected = sum(e.count for e in self._expected.values())
-        coming = expected
-        for t in self.vms.values():
-            by_phase[t.phase] += 1
-            coming += t.phase in ON_THE_WAY and not t.overdue
-        return Counts(
-            in_service=by_phase[Phase.IN_SERVICE],
-            starting=coming,
-            draining=by_phase[Phase.DRAINING],
-            stopping=by_phase[Phase.STOPPING],
-            stopped=by_phase[Phase.STOPPED],
-            startable=len(self.startable(now_s)),
-            provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
-            stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
-        )
-
-    def in_phase(self, *phases: Phase) -> list[TrackedVm]:
-        """The VMs in any of these phases, in the order of their ids."""
-        return sorted((t for t in self.vms.values() if t.phase in phases), key=lambda t: t.vm.id)
-
-    def dry(self, now_s: float) -> list[tuple[str, str]]:
-        """The (type, zone) pairs that had no capacity lately."""
-        return sorted(key for key, until_s in self._dry_until_s.items() if until_s > now_s)
-
-    def unsettled_actions(self) -> set[int]:
-        """Actions with an order whose outcome only a listing can tell."""
-        orders = (t.order for t in self.vms.values() if t.order is not None)
-        return {order.action_id for order in orders if order.unknown and not order.confirmed}
 
 
 _STATES_BEFORE = {

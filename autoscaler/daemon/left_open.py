@@ -115,7 +115,7 @@ class LeftOpen:
             if vm_id and self._first(action, vm_id) and vm_id not in inventory.vms:
                 new = TrackedVm(_new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s)
                 new.order = Order(Verb.PROVISION, action.at_s, action.id, answered_at_s=until_s)
-                inventory.vms[vm_id] = new
+                inventory.await_vm(new)
         # Which VMs are there already can be told from a whole listing only.
         in_doubt = action.settled_at_s is None or _of(action, OutcomeKind.UNKNOWN)
         if in_doubt and listing.complete and self._first(action, ""):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.actuator import Done, carry_out
-from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick
+from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.left_open import LeftOpen
@@ -27,7 +27,6 @@ from autoscaler.daemon.operators import Operators
 from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
-from autoscaler.daemon.sentences import sentence
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import (
     ActionIntent,
@@ -129,6 +128,9 @@ class Daemon:
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
         self._stopping = asyncio.Event()
+        self._asleep: asyncio.Task[object] | None = None
+        """The task of `run` while it waits for the next tick."""
+        self._woken = False
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
@@ -162,6 +164,9 @@ class Daemon:
             self.telemetry.log.info("daemon_stopping", text="VMs in service stay as they are")
             self.notifier.stopping()
         self._stopping.set()
+        if self._asleep is not None and not self._woken:
+            self._woken = True
+            self._asleep.cancel()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
         """Go on with these fleets after the tick under way; what is known of those that stay is kept.
@@ -231,14 +236,18 @@ class Daemon:
             if fleet.real is not None:
                 fleet.real.take_in(listing, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
-        running = {f.name: [t.vm for t in f.inventory.in_phase(Phase.RUNNING)] for f in self.fleets.all}
-        left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
-        ready = await probe_all(
-            {f.name: f.probe for f in self.fleets.all}, running, min(left_s, self.settings.observe_timeout_s)
-        )
-        for name, ids in ready.items():
-            self.fleets.by_name[name].inventory.mark_ready(ids, self.clock.now())
-        await self.recorder.note(notes, now_s)
+        running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
+        if running:
+            left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
+            ready = await probe_all(
+                {f.name: f.probe for f in running},
+                {f.name: vms for f, vms in running.items()},
+                min(left_s, self.settings.observe_timeout_s),
+            )
+            for fleet in running:
+                fleet.inventory.mark_ready(ready[fleet.name], self.clock.now())
+        if notes:
+            await self.recorder.note(notes, now_s)
 
     def _decide(self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float) -> list[FleetTick]:
         listed = {f.name: seen.listings[id(f.provider)].complete for f in self.fleets.all}
@@ -247,16 +256,18 @@ class Daemon:
             seen.readings, counts, tick, now_s, listed=listed, allowed=allowed
         )
         rows = []
+        values = lane_values(samples, decision)
         for lane, fleet in enumerate(self.fleets.all):
             self._hear_source(fleet, seen.readings[fleet.name].error)
-            charge = fleet.meter.charge(
-                fleet.inventory.vms.values(), counts[lane].provisioned, fleet.new_vms, now_s
-            )
+            inventory = fleet.inventory
+            charge = fleet.meter.charge(inventory.metered(), counts[lane].provisioned, fleet.new_vms, now_s)
             fleet.new_vms = 0
             fleet.evaluated_at_s = now_s
-            row = fleet_tick(lane, fleet, samples, decision, counts[lane], charge.money)
-            real = fleet.real.charge(now_s) if fleet.real is not None else None
-            row = replace(row, sentence=_held(fleet, row, now_s) + sentence(row), real=real)
+            row = fleet_tick(fleet, values[lane], counts[lane], charge.money)
+            if held := _held(fleet, row, now_s):
+                row = replace(row, sentence=held + row.sentence)
+            if fleet.real is not None:
+                row = replace(row, real=fleet.real.charge(now_s))
             rows.append(allowed.noted(row, lane))
         return rows
 
@@ -265,7 +276,8 @@ class Daemon:
         for row in record.fleets:
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
-            if fleet.inventory.listed and record.at_s >= fleet.held_until_s:
+            asked = row.start or row.stop or row.provision
+            if asked and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
                 intents += plan(
                     fleet.inventory,
                     Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence),
@@ -276,6 +288,8 @@ class Daemon:
         return intents
 
     async def _act(self, intents: Sequence[ActionIntent], action_ids: Sequence[int]) -> None:
+        if not intents:
+            return
         numbered = list(zip(action_ids, intents, strict=True))
         for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
             now_s = self.clock.now()
@@ -345,6 +359,8 @@ class Daemon:
 
     def _account(self, record: TickRecord, counts: dict[str, Counts]) -> None:
         for fleet in self.fleets.all:
+            if not fleet.inventory.start_times_s:
+                continue
             for seconds in fleet.inventory.take_start_times():
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
@@ -399,13 +415,20 @@ class Daemon:
         return min(max(wait_s, 0.0), self.settings.tick_s)
 
     async def _sleep_to(self, monotonic_s: float) -> None:
-        sleep = asyncio.ensure_future(self.clock.sleep_until(monotonic_s))
-        stop = asyncio.ensure_future(self._stopping.wait())
+        """Return at that time, or as soon as the daemon is to stop."""
+        task = asyncio.current_task()
+        if self._stopping.is_set() or task is None:
+            return
+        cancelled_before = task.cancelling()
+        self._asleep, self._woken = task, False
         try:
-            await asyncio.wait({sleep, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await self.clock.sleep_until(monotonic_s)
+        except asyncio.CancelledError:
+            # Unless somebody else has cancelled the daemon as well.
+            if not (self._woken and task.uncancel() <= cancelled_before):
+                raise
         finally:
-            sleep.cancel()
-            stop.cancel()
+            self._asleep = None
 
     def _count_skipped(self, done_tick: int, tick: int) -> None:
         skipped = tick - done_tick - 1

@@ -68,11 +68,10 @@ def _token(fleet: str, tick: int, count: int) -> str:
 
 
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:
-    candidates = sorted(
-        inventory.startable(now_s),
-        key=lambda t: (t.vm.launched_at_s, t.vm.id),
-    )
-    if not count or not candidates:
+    if not count:
+        return []
+    candidates = sorted(inventory.startable(now_s), key=lambda t: (t.vm.launched_at_s, t.vm.id))
+    if not candidates:
         return []
     zone_of, levels = _zones(inventory, candidates)
     chosen = [candidates[i] for i in start_order(zone_of, np.arange(len(candidates)), levels)[:count]]
@@ -84,11 +83,13 @@ def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[Tr
 
 
 def _stops(inventory: FleetInventory, count: int, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
+    if not count:
+        return []
     candidates = sorted(
         inventory.stoppable(now_s, minimum_on_time_s),
         key=lambda t: (t.in_service_from_s or 0.0, t.vm.id),
     )
-    if not count or not candidates:
+    if not candidates:
         return []
     zone_of, levels = _zones(inventory, candidates)
     return [candidates[i] for i in stop_order(zone_of, np.arange(len(candidates)), levels)[:count]]

@@ -7,6 +7,7 @@ order in which they did. A reason without words here fails a test.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from autoscaler.core.types import Freshness, Reason, Stage
 from autoscaler.ports import FleetTick
@@ -32,40 +33,22 @@ def phrases(tick: FleetTick) -> Iterator[str]:
 
 def phrase(reason: Reason, value: int, tick: FleetTick) -> str:
     """One reason in words, with the numbers that it rests on."""
-    words = {
-        Reason.DEMAND: f"demand {_work(tick.demand)} with headroom needs {_vms(value)}",
-        Reason.TOLERANCE: f"demand {_work(tick.demand)} is within tolerance of {_vms(value)}",
-        Reason.CENSORED: f"VMs are saturated at {_work(tick.demand)}, so more is hidden: plan for {_vms(value)}",
-        Reason.STEP_RULE: f"a step rule on utilisation asks for {_vms(value)}",
-        Reason.SCHEDULE: f"the schedule asks for at least {_vms(value)}",
-        Reason.FORECAST_COVER: (
-            f"by the time a start serves, demand may reach {_work(tick.forecast_hi)}, which needs {_vms(value)}"
-        ),
-        Reason.FORECAST_KEEP: (
-            f"{_vms(value)} stay, since demand may rise before a stopped VM could be had back"
-        ),
-        Reason.STABILISATION: f"{_vms(value)} stay, since lately as many were needed",
-        Reason.DATA_ABSENT: f"no metrics arrive, so {_vms(value)} stay",
-        Reason.DATA_STALE: f"metrics are too old, so {_vms(value)} stay",
-        Reason.DATA_INVALID: f"metrics are not possible values, so {_vms(value)} stay",
-        Reason.LOW_COVERAGE: f"only {tick.coverage:.0%} of VMs report, so {_vms(value)} stay",
-        Reason.LISTING_INCOMPLETE: f"the list of VMs is incomplete, so {_vms(value)} stay",
-        Reason.COOLDOWN_OUT: f"cooldown after the last scale-out holds {value}",
-        Reason.COOLDOWN_IN: f"cooldown before scale-in holds {value}",
-        Reason.OVERRIDE_FLOOR: f"an operator's floor is {value}",
-        Reason.OVERRIDE_CEILING: f"an operator's ceiling is {value}",
-        Reason.MINIMUM: f"the policy's minimum is {value}",
-        Reason.MAXIMUM: f"the policy's maximum is {value}",
-        Reason.RATE_LIMIT_OUT: f"the rate limit allows {value} for now",
-        Reason.RATE_LIMIT_IN: f"the rate limit keeps {value} for now",
-        Reason.MINIMUM_ON_TIME: f"{_vms(value)} stay: on for less than the minimum, or protected",
-        Reason.PAUSED_STOP: f"an operator has paused stops, so {_vms(value)} stay",
-        Reason.PAUSED_START: f"an operator has paused starts, which leaves {value}",
-        Reason.PAUSED_PROVISION: f"an operator has paused provisioning, and the warm pool leaves {value}",
-        Reason.WARM_POOL_EMPTY: f"the warm pool is short: only {value} of {tick.desired} can be had",
-        Reason.PROVISION: f"the warm pool is empty: {tick.provision} are provisioned from nothing",
-    }
-    return words[reason]
+    return _WORDS[reason].format(
+        value=value,
+        vms=_vms(value),
+        demand=_work(tick.demand),
+        high=_work(tick.forecast_hi),
+        coverage=tick.coverage,
+        desired=tick.desired,
+        provision=tick.provision,
+    )
+
+
+def told_of(tick: FleetTick) -> tuple[object, ...]:
+    """Every number that `sentence` reads: two ticks that agree in these have the same sentence."""
+    told = _TOLD_OF(tick)
+    # A number that is missing is not equal to itself.
+    return (*told, *(None if value != value else value for value in _MAY_MISS(tick)))  # noqa: PLR0124
 
 
 def _action(tick: FleetTick) -> str:
@@ -90,3 +73,40 @@ def _work(value: float) -> str:
 
 def _vms(count: int) -> str:
     return "1 VM" if count == 1 else f"{count} VMs"
+
+
+_WORDS: dict[Reason, str] = {
+    Reason.DEMAND: "demand {demand} with headroom needs {vms}",
+    Reason.TOLERANCE: "demand {demand} is within tolerance of {vms}",
+    Reason.CENSORED: "VMs are saturated at {demand}, so more is hidden: plan for {vms}",
+    Reason.STEP_RULE: "a step rule on utilisation asks for {vms}",
+    Reason.SCHEDULE: "the schedule asks for at least {vms}",
+    Reason.FORECAST_COVER: "by the time a start serves, demand may reach {high}, which needs {vms}",
+    Reason.FORECAST_KEEP: "{vms} stay, since demand may rise before a stopped VM could be had back",
+    Reason.STABILISATION: "{vms} stay, since lately as many were needed",
+    Reason.DATA_ABSENT: "no metrics arrive, so {vms} stay",
+    Reason.DATA_STALE: "metrics are too old, so {vms} stay",
+    Reason.DATA_INVALID: "metrics are not possible values, so {vms} stay",
+    Reason.LOW_COVERAGE: "only {coverage:.0%} of VMs report, so {vms} stay",
+    Reason.LISTING_INCOMPLETE: "the list of VMs is incomplete, so {vms} stay",
+    Reason.COOLDOWN_OUT: "cooldown after the last scale-out holds {value}",
+    Reason.COOLDOWN_IN: "cooldown before scale-in holds {value}",
+    Reason.OVERRIDE_FLOOR: "an operator's floor is {value}",
+    Reason.OVERRIDE_CEILING: "an operator's ceiling is {value}",
+    Reason.MINIMUM: "the policy's minimum is {value}",
+    Reason.MAXIMUM: "the policy's maximum is {value}",
+    Reason.RATE_LIMIT_OUT: "the rate limit allows {value} for now",
+    Reason.RATE_LIMIT_IN: "the rate limit keeps {value} for now",
+    Reason.MINIMUM_ON_TIME: "{vms} stay: on for less than the minimum, or protected",
+    Reason.PAUSED_STOP: "an operator has paused stops, so {vms} stay",
+    Reason.PAUSED_START: "an operator has paused starts, which leaves {value}",
+    Reason.PAUSED_PROVISION: "an operator has paused provisioning, and the warm pool leaves {value}",
+    Reason.WARM_POOL_EMPTY: "the warm pool is short: only {value} of {desired} can be had",
+    Reason.PROVISION: "the warm pool is empty: {provision} are provisioned from nothing",
+}
+"""Each reason in words; the names in braces are those of `phrase`."""
+
+_TOLD_OF = attrgetter(
+    "stages", "reasons", "in_service", "starting", "start", "provision", "stop", "desired", "freshness"
+)
+_MAY_MISS = attrgetter("demand", "forecast_hi", "coverage")

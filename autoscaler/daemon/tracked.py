@@ -38,6 +38,9 @@ class Phase(StrEnum):
 ON_THE_WAY = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING})
 
 
+_RESTING = frozenset({Phase.STOPPED, Phase.IN_SERVICE, Phase.LOST})
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long the inventory waits before it believes the worst, per fleet.
@@ -97,10 +100,17 @@ class TrackedVm:
     run: Run | None = None
     closed_runs: list[Run] = field(default_factory=list)
     overdue: bool = False
+    at_rest: Vm | None = None
+    """The row that was last taken in, where taking it in again would change nothing."""
     missing: int = 0
     missing_since_s: float = float("inf")
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is awaited of it: neither a call of ours nor a change of phase."""
+        return self.order is None and self.phase in _RESTING
 
     def move(self, phase: Phase, at_s: float) -> None:
         """Enter a phase; staying in it changes nothing."""

@@ -1,0 +1,151 @@
+"""The VMs of one fleet counted: how many are in which phase, which could be started or stopped now.
+
+Why it is apart: most ticks change nothing, so what was counted is kept until something changes, or until the
+time at which a VM leaves its quarantine or completes its minimum on-time.
+
+Rules of this file: nothing here changes a VM. Whoever does says so by `touch`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoscaler.daemon.tracked import ON_THE_WAY, PROTECTED_TAG, Counts, Phase, TrackedVm
+from autoscaler.ports import Vm
+
+_EDGE_S = 1e-3
+"""What was counted is not used so close to the time at which it may change: sums of floats are not exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts with the stretch of time in which they hold."""
+
+    counts: Counts
+    minimum_on_time_s: float
+    from_s: float
+    until_s: float
+
+
+class Holdings:
+    """The VMs of one fleet by id, and what may be counted of them."""
+
+    def __init__(self) -> None:
+        self.vms: dict[str, TrackedVm] = {}
+        self._dry_until_s: dict[tuple[str, str], float] = {}
+        self._counted: _Counted | None = None
+        self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
+        self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
+        self._metered: list[TrackedVm] | None = None
+
+    def touch(self) -> None:
+        """Something of a VM has changed: what was counted is counted anew."""
+        self._counted = self._metered = None
+        self._in_phase.clear()
+        self._vms_in.clear()
+
+    def _expected_vms(self) -> int:
+        """VMs that were asked for and are not known one by one yet."""
+        return 0
+
+    def startable(self, now_s: float) -> list[TrackedVm]:
+        """Stopped VMs that are neither quarantined nor in a dry (type, zone)."""
+        return [t for t in self.vms.values() if t.phase is Phase.STOPPED and self._free_from_s(t) <= now_s]
+
+    def _free_from_s(self, t: TrackedVm) -> float:
+        """When quarantine and dryness are over."""
+        if not self._dry_until_s:
+            return t.quarantined_until_s
+        return max(t.quarantined_until_s, self._dry_until_s.get((t.vm.vm_type, t.vm.zone), -math.inf))
+
+    def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
+        """VMs in service past their minimum on-time and without protection."""
+        return [
+            t
+            for t in self.vms.values()
+            if t.phase is Phase.IN_SERVICE
+            and PROTECTED_TAG not in t.vm.tags
+            and now_s - _on_since_s(t) >= minimum_on_time_s
+        ]
+
+    def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
+        """How many VMs are where; the very value of the last call where nothing has changed."""
+        last = self._counted
+        if last is not None:
+            same = last.minimum_on_time_s == minimum_on_time_s and last.from_s <= now_s < last.until_s
+            if same:
+                return last.counts
+        counts = self._count(now_s, minimum_on_time_s)
+        until_s = self._holds_until_s(now_s, minimum_on_time_s) - _EDGE_S
+        self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s)
+        return counts
+
+    def _count(self, now_s: float, minimum_on_time_s: float) -> Counts:
+        by_phase = dict.fromkeys(Phase, 0)
+        expected = self._expected_vms()
+        coming = expected
+        for t in self.vms.values():
+            by_phase[t.phase] += 1
+            coming += t.phase in ON_THE_WAY and not t.overdue
+        return Counts(
+            in_service=by_phase[Phase.IN_SERVICE],
+            starting=coming,
+            draining=by_phase[Phase.DRAINING],
+            stopping=by_phase[Phase.STOPPING],
+            stopped=by_phase[Phase.STOPPED],
+            startable=len(self.startable(now_s)),
+            provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
+            stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
+        )
+
+    def _holds_until_s(self, now_s: float, minimum_on_time_s: float) -> float:
+        """When time alone changes what can be started or stopped."""
+        until_s = math.inf
+        for t in self.vms.values():
+            if t.phase is Phase.STOPPED:
+                edge_s = self._free_from_s(t)
+            elif t.phase is Phase.IN_SERVICE:
+                edge_s = _on_since_s(t) + minimum_on_time_s
+            else:
+                continue
+            if now_s - _EDGE_S <= edge_s < until_s:
+                until_s = edge_s
+        return until_s
+
+    def in_phase(self, *phases: Phase) -> list[TrackedVm]:
+        """The VMs in any of these phases, in the order of their ids; not to be changed by the caller."""
+        found = self._in_phase.get(phases)
+        if found is None:
+            found = sorted((t for t in self.vms.values() if t.phase in phases), key=lambda t: t.vm.id)
+            self._in_phase[phases] = found
+        return found
+
+    def vms_in(self, phase: Phase) -> tuple[Vm, ...]:
+        """The same as listed; the very tuple of the last call where nothing has changed."""
+        found = self._vms_in.get(phase)
+        if found is None:
+            found = self._vms_in[phase] = tuple(t.vm for t in self.in_phase(phase))
+        return found
+
+    def metered(self) -> list[TrackedVm]:
+        """The VMs that run, or ran since the meter last looked, in the order in which they became known."""
+        if self._metered is None:
+            self._metered = [t for t in self.vms.values() if t.run is not None or t.closed_runs]
+        return self._metered
+
+    def dry(self, now_s: float) -> list[tuple[str, str]]:
+        """The (type, zone) pairs that had no capacity lately."""
+        return sorted(key for key, until_s in self._dry_until_s.items() if until_s > now_s)
+
+    def unsettled_actions(self) -> set[int]:
+        """Actions with an order whose outcome only a listing can tell."""
+        orders = (t.order for t in self.vms.values() if t.order is not None)
+        return {order.action_id for order in orders if order.unknown and not order.confirmed}
+
+
+def _on_since_s(t: TrackedVm) -> float:
+    # A VM that we did not start ourselves has been on since its launch, not since we first saw it.
+    if t.run is not None and t.run.counts_start:
+        return t.in_service_from_s if t.in_service_from_s is not None else t.phase_since_s
+    return t.vm.launched_at_s
