@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.sizing import ordered
 from autoscaler.core.types import Bool, Decision, Float, Int, Outlook, Snapshot
 from autoscaler.simulator.peers import (
     USUAL_UTILISATION,
     answered,
+    ordered,
     over_lanes,
     passes,
     utilisation,
@@ -86,7 +86,7 @@ class TargetTracking:
         self._below: Int = np.zeros(lanes, np.int64)
         self._size: Int | None = None
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         size = ordered(snapshot) if self._size is None else self._size
@@ -146,7 +146,7 @@ class StepScaling:
         self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
         self._size: Int | None = None
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         size = ordered(snapshot) if self._size is None else self._size

@@ -18,14 +18,13 @@ Not here: the AWS rules (`alarms`), the peak of a trace and everything else that
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from autoscaler.core.guards import startable
 from autoscaler.core.params import LaneParams
-from autoscaler.core.sizing import ordered, vms_for
-from autoscaler.core.types import NO_CEILING, Bool, Decision, Float, Int, Outlook, Snapshot, Stage
+from autoscaler.core.types import MOST_VMS, NO_CEILING, Bool, Decision, Float, Int, Outlook, Snapshot, Stage
 
 USUAL_UTILISATION = 1.0 / 1.3
 """What peers aim at unless told otherwise: 30 % headroom, as the plain reactive policy has it."""
@@ -37,9 +36,42 @@ _UNKNOWN = -1
 class Peer(Protocol):
     """A decider: anything that answers what is known now with what to do."""
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """Decide for every lane; the outlook may be ignored."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStory:
+    """What a peer's Decision tells of itself: a number without reasons of ours, and no forecast.
+
+    The warm target is what AWS documents as the default of its warm pools: everything up to the maximum that does
+    not run.
+
+    Attributes:
+        desired: int (L,), the only value there is.
+        most: int64 (L,), VMs that may exist.
+    """
+
+    desired: Int
+    most: Int
+
+    def values(self) -> Int:
+        """The same number after every stage: int (K, L)."""
+        return np.tile(self.desired, (len(Stage), 1))
+
+    def reasons(self) -> Int:
+        """None: int64 (K, L)."""
+        return np.zeros((len(Stage), len(self.desired)), np.int64)
+
+    def warm_target(self) -> Int:
+        """Everything up to the maximum that is not wanted in service: int (L,)."""
+        return np.maximum(self.most - self.desired, 0).astype(self.desired.dtype)
+
+    def forecast(self, level: float) -> Float:
+        """Unknown: float64 (L,)."""
+        del level
+        return np.full(len(self.desired), np.nan)
 
 
 def window_ticks(seconds: float, tick_s: float) -> int:
@@ -47,32 +79,37 @@ def window_ticks(seconds: float, tick_s: float) -> int:
     return max(1, math.ceil(seconds / tick_s - _ROUNDING))
 
 
-def answered(params: LaneParams, snapshot: Snapshot, wish: Int) -> Decision:
-    """The Decision for a number of VMs wanted in service: within bounds, from what there is.
+def ordered(snapshot: Snapshot) -> Int:
+    """VMs in service or on their way there: int64 (L,)."""
+    return (snapshot.in_service + snapshot.starting).astype(np.int64)
 
-    The warm target is what AWS documents as default for warm pools: everything up to the maximum that does not run.
-    """
+
+def vms_for(work_per_s: Float, per_vm: Float) -> Int:
+    """Fewest VMs that can do the work: int64 (L,), 0 where it is unknown."""
+    need = np.fmax(np.ceil(work_per_s / per_vm - _ROUNDING), 0.0)
+    return np.minimum(need, MOST_VMS).astype(np.int64)
+
+
+def answered(params: LaneParams, snapshot: Snapshot, wish: Int) -> Decision:
+    """The Decision for a number of VMs wanted in service: within bounds, from what there is."""
+    counts = snapshot.in_service.dtype
     ceiling = np.where(snapshot.ceiling == NO_CEILING, params.maximum, snapshot.ceiling)
     floor = np.maximum(np.minimum(params.minimum, ceiling), snapshot.floor)
     desired = np.minimum(np.maximum(wish, floor), np.maximum(ceiling, snapshot.floor))
-    now = ordered(snapshot)
-    start = startable(snapshot, desired)
+    lacking = np.maximum(desired - ordered(snapshot), 0)
+    start = np.minimum(lacking, snapshot.stopped) * snapshot.may_start
     room = np.maximum(params.max_provisioned - snapshot.provisioned, 0)
-    lacking = np.maximum(desired - now - start, 0)
-    provision = np.minimum(lacking, room) * (params.provision & snapshot.may_provision)
+    provision = np.minimum(lacking - start, room) * (params.provision & snapshot.may_provision)
     surplus = np.maximum(snapshot.in_service - desired, 0)
-    unknown = np.broadcast_to(np.nan, desired.shape)
+    stop = np.minimum(surplus, snapshot.stoppable) * snapshot.may_stop
+    desired = desired.astype(counts)
     return Decision(
-        wish=wish,
-        desired=desired,
-        start=start,
-        provision=provision,
-        stop=np.minimum(surplus, snapshot.stoppable) * snapshot.may_stop,
-        warm_target=np.maximum(np.minimum(params.maximum, params.max_provisioned) - desired, 0),
-        forecast=unknown,
-        forecast_hi=unknown,
-        reason=np.broadcast_to(np.int64(0), (len(Stage), len(desired))),
-        value=np.broadcast_to(desired, (len(Stage), len(desired))),
+        wish.astype(counts),
+        desired,
+        start.astype(counts),
+        provision.astype(counts),
+        stop.astype(counts),
+        PeerStory(desired, np.minimum(params.maximum, params.max_provisioned)),
     )
 
 
@@ -84,7 +121,7 @@ def over_lanes(value: float | Float, params: LaneParams) -> Float:
 def utilisation(params: LaneParams, snapshot: Snapshot) -> Float:
     """Demand over capacity in service: float64 (L,); NaN where either is unknown or nothing is in service."""
     capacity = snapshot.in_service * params.vm_capacity
-    return np.where(capacity > 0, snapshot.demand / np.maximum(capacity, 1e-300), np.nan)
+    return np.divide(snapshot.demand, capacity, out=np.full(len(capacity), np.nan), where=capacity > 0)
 
 
 class RollingMaximum:
@@ -120,7 +157,7 @@ class StaticPeak:
         self._params = params
         self._vms: Int = np.broadcast_to(np.asarray(vms, np.int64), params.vm_capacity.shape).copy()
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         return answered(self._params, snapshot, self._vms)
@@ -142,7 +179,7 @@ class RecentPeak:
         self._usable = over_lanes(utilisation, params) * params.vm_capacity
         self._recent = RollingMaximum(window_ticks(window_s, params.tick_s), len(params.vm_capacity))
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         highest = self._recent.push(vms_for(snapshot.demand, self._usable), ~np.isnan(snapshot.demand))
@@ -222,7 +259,7 @@ class Kubernetes:
         self._recent = RollingMaximum(turns, lanes)
         self._replicas: Int = np.full(lanes, _UNKNOWN, np.int64)
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         if (self._replicas == _UNKNOWN).any():
@@ -288,7 +325,7 @@ class SameTimeBefore:
         self._past: Float = np.full((period, len(params.vm_capacity)), np.nan)
         self._next = 0
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
         del outlook
         past = self._past
