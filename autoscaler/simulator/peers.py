@@ -18,19 +18,19 @@ Not here: the AWS rules (`alarms`), the peak of a trace and everything else that
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import MOST_VMS, NO_CEILING, Bool, Decision, Float, Int, Outlook, Snapshot, Stage
+from autoscaler.core.types import NO_CEILING, Bool, Decision, Float, Int, Outlook, Snapshot, Stage
 
 USUAL_UTILISATION = 1.0 / 1.3
 """What peers aim at unless told otherwise: 30 % headroom, as the plain reactive policy has it."""
 
 _ROUNDING = 1e-9
 _UNKNOWN = -1
+_MOST_VMS = 1e9
 
 
 class Peer(Protocol):
@@ -39,39 +39,6 @@ class Peer(Protocol):
     def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """Decide for every lane; the outlook may be ignored."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStory:
-    """What a peer's Decision tells of itself: a number without reasons of ours, and no forecast.
-
-    The warm target is what AWS documents as the default of its warm pools: everything up to the maximum that does
-    not run.
-
-    Attributes:
-        desired: int (L,), the only value there is.
-        most: int64 (L,), VMs that may exist.
-    """
-
-    desired: Int
-    most: Int
-
-    def values(self) -> Int:
-        """The same number after every stage: int (K, L)."""
-        return np.tile(self.desired, (len(Stage), 1))
-
-    def reasons(self) -> Int:
-        """None: int64 (K, L)."""
-        return np.zeros((len(Stage), len(self.desired)), np.int64)
-
-    def warm_target(self) -> Int:
-        """Everything up to the maximum that is not wanted in service: int (L,)."""
-        return np.maximum(self.most - self.desired, 0).astype(self.desired.dtype)
-
-    def forecast(self, level: float) -> Float:
-        """Unknown: float64 (L,)."""
-        del level
-        return np.full(len(self.desired), np.nan)
 
 
 def window_ticks(seconds: float, tick_s: float) -> int:
@@ -87,11 +54,15 @@ def ordered(snapshot: Snapshot) -> Int:
 def vms_for(work_per_s: Float, per_vm: Float) -> Int:
     """Fewest VMs that can do the work: int64 (L,), 0 where it is unknown."""
     need = np.fmax(np.ceil(work_per_s / per_vm - _ROUNDING), 0.0)
-    return np.minimum(need, MOST_VMS).astype(np.int64)
+    return np.minimum(need, _MOST_VMS).astype(np.int64)
 
 
 def answered(params: LaneParams, snapshot: Snapshot, wish: Int) -> Decision:
-    """The Decision for a number of VMs wanted in service: within bounds, from what there is."""
+    """The Decision for a number of VMs wanted in service: within bounds, from what there is.
+
+    It has no reasons of ours and no forecast. The warm target is what AWS documents as the default of its warm
+    pools: everything up to the maximum that does not run.
+    """
     counts = snapshot.in_service.dtype
     ceiling = np.where(snapshot.ceiling == NO_CEILING, params.maximum, snapshot.ceiling)
     floor = np.maximum(np.minimum(params.minimum, ceiling), snapshot.floor)
@@ -102,14 +73,20 @@ def answered(params: LaneParams, snapshot: Snapshot, wish: Int) -> Decision:
     provision = np.minimum(lacking - start, room) * (params.provision & snapshot.may_provision)
     surplus = np.maximum(snapshot.in_service - desired, 0)
     stop = np.minimum(surplus, snapshot.stoppable) * snapshot.may_stop
+    most = np.minimum(params.maximum, params.max_provisioned)
+    unknown = np.broadcast_to(np.nan, desired.shape)
     desired = desired.astype(counts)
     return Decision(
-        wish.astype(counts),
-        desired,
-        start.astype(counts),
-        provision.astype(counts),
-        stop.astype(counts),
-        PeerStory(desired, np.minimum(params.maximum, params.max_provisioned)),
+        wish=wish.astype(counts),
+        desired=desired,
+        start=start.astype(counts),
+        provision=provision.astype(counts),
+        stop=stop.astype(counts),
+        warm_target=np.maximum(most - desired, 0).astype(counts),
+        forecast=unknown,
+        forecast_hi=unknown,
+        reason=np.broadcast_to(np.int64(0), (len(Stage), len(desired))),
+        value=np.broadcast_to(desired, (len(Stage), len(desired))),
     )
 
 
