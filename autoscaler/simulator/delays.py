@@ -13,12 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.draws import Luck, Purpose
 from autoscaler.simulator.knobs import PlantSettings
+
+Vms: TypeAlias = NDArray[np.signedinteger[Any]]
+"""Counts of VMs, int32 in all that is kept here: thousands of lanes are read faster the narrower they are."""
 
 
 def whole_ticks(seconds: float, tick_s: float) -> int:
@@ -38,27 +43,27 @@ class Delay:
     def __init__(self, ticks: Int) -> None:
         self.ticks = ticks
         self._rows = int(ticks.max()) + 1
-        self.ring: Int = np.zeros((self._rows, len(ticks)), np.int64)
+        self.ring: Vms = np.zeros((self._rows, len(ticks)), np.int32)
         uniform = (ticks == ticks[0]).all()
         self._flat = None if uniform else self.ring.reshape(-1)
         self._cells = np.arange(len(ticks))
 
-    def out(self, tick: int) -> Int:
-        """int64 (L,), what comes out at this tick; valid until the next `put`."""
+    def out(self, tick: int) -> Vms:
+        """int32 (L,), what comes out at this tick; valid until the next `put`."""
         if self._flat is None:
-            row: Int = self.ring[(tick - int(self.ticks[0])) % self._rows]
+            row: Vms = self.ring[(tick - int(self.ticks[0])) % self._rows]
             return row
         at = (tick - self.ticks) % self._rows
         at *= len(self.ticks)
         at += self._cells
         return self._flat.take(at)
 
-    def put(self, tick: int, counts: Int) -> None:
+    def put(self, tick: int, counts: Vms) -> None:
         """Put in what is ordered at this tick; called once a tick, also with zeros."""
         self.ring[tick % self._rows] = counts
 
-    def ahead(self, tick: int) -> Int:
-        """int64 (W, L), what comes out so many ticks after this one, once this tick's has been put: row 0 is now."""
+    def ahead(self, tick: int) -> Vms:
+        """int32 (W, L), what comes out so many ticks after this one, once this tick's has been put: row 0 is now."""
         rows = np.arange(self._rows)[:, np.newaxis]
         due = self.ring[(tick + rows - self.ticks) % self._rows, self._cells]
         return np.where(rows < self.ticks, due, 0)
@@ -69,17 +74,17 @@ class Arrivals:
     """What of the orders comes to something at a tick, per lane.
 
     Attributes:
-        ready: int64 (L,), VMs that come into service.
-        late: int64 (L,), of these, VMs that nobody counted on any more.
-        given_up: int64 (L,), VMs that are not counted on from now.
-        failed: int64 (L,), VMs that fall back to where they were.
+        ready: int32 (L,), VMs that come into service.
+        late: int32 (L,), of these, VMs that nobody counted on any more.
+        given_up: int32 (L,), VMs that are not counted on from now.
+        failed: int32 (L,), VMs that fall back to where they were.
         billed_s: float64 (L,), what the ready ones have been billed before now, VM-seconds.
     """
 
-    ready: Int
-    late: Int
-    given_up: Int
-    failed: Int
+    ready: Vms
+    late: Vms
+    given_up: Vms
+    failed: Vms
     billed_s: Float
 
 
@@ -121,19 +126,18 @@ class Lottery:
         self._groups.append((np.array(lanes), plant, odds, luck))
         duration = plant.start if odds.purpose is Purpose.START else plant.provision
         longest_s = max(
-            duration.longest_s,
+            duration.longest_s + (plant.stuck_s if plant.stuck and math.isfinite(plant.stuck_s) else 0.0),
             plant.failure_s if odds.failure else 0.0,
-            plant.stuck_s if plant.stuck and math.isfinite(plant.stuck_s) else 0.0,
         )
         # One row for what is due now, and one for the tick after patience has run out.
         patience = math.floor(odds.patience_s / self._tick_s) + 1
         self._rows = max(self._rows, whole_ticks(longest_s, self._tick_s) + 1, patience + 1)
         shape = (self._rows, self._lanes)
-        self._ready, self._late, self._given_up, self._failed = (np.zeros(shape, np.int64) for _ in range(4))
+        self._ready, self._late, self._given_up, self._failed = (np.zeros(shape, np.int32) for _ in range(4))
         self._billed: Float = np.zeros(shape)
 
     @property
-    def rings(self) -> tuple[Int, Int, Int, Int, Float]:
+    def rings(self) -> tuple[Vms, Vms, Vms, Vms, Float]:
         """The rings, for `ahead`: ready, late, given up, failed, billed."""
         return self._ready, self._late, self._given_up, self._failed, self._billed
 
@@ -146,17 +150,17 @@ class Lottery:
         ready, late, given_up, failed, billed_s = due
         return Arrivals(ready, late, given_up, failed, billed_s)
 
-    def ahead(self, tick: int) -> list[Int | Float]:
+    def ahead(self, tick: int) -> list[Vms | Float]:
         """Each ring in the order in which it falls due after this tick."""
         order = (tick + 1 + np.arange(self._rows)) % self._rows
         return [ring[order] for ring in self.rings]
 
-    def order(self, tick: int, counts: Int, number: int) -> None:
+    def order(self, tick: int, counts: Vms, number: int) -> None:
         """Order VMs.
 
         Args:
             tick: Now.
-            counts: int64 (L,).
+            counts: int32 (L,).
             number: Of the tick on the absolute grid, which addresses the draws.
         """
         if not counts.any():
@@ -172,7 +176,7 @@ class Lottery:
                     _Fates.drawn(plant, odds, luck, number + odds.shift, most, self._tick_s),
                 )
 
-    def _order(self, tick: int, lanes: Int, counts: Int, fates: _Fates) -> None:
+    def _order(self, tick: int, lanes: Int, counts: Vms, fates: _Fates) -> None:
         for due in np.unique(fates.due[fates.due > 0]):
             at = (tick + int(due)) % self._rows
             arrives = (fates.due == due) & ~fates.fails
@@ -213,7 +217,7 @@ class _Fates:
         boot_s = np.minimum(plant.boot_s, takes_s)
         if plant.stuck:
             stuck = luck.uniforms(odds.stuck_purpose, number, count) < plant.stuck
-            takes_s = np.where(stuck, np.maximum(plant.stuck_s, takes_s), takes_s)
+            takes_s = np.where(stuck, plant.stuck_s + takes_s, takes_s)
         fails = np.zeros(count, np.bool_)
         if odds.failure:
             fails = luck.uniforms(Purpose.START_FAILS, number, count) < odds.failure
@@ -231,10 +235,10 @@ class _Fates:
         )
 
 
-def _first(mask: Bool, counts: Int) -> Int:
+def _first(mask: Bool, counts: Vms) -> Vms:
     """How many of the first `counts` are in the mask."""
-    return np.concatenate(([0], np.cumsum(mask))).astype(np.int64)[counts]
+    return np.concatenate(([0], np.cumsum(mask))).astype(np.int32)[counts]
 
 
-def _first_sum(values: Float, counts: Int) -> Float:
+def _first_sum(values: Float, counts: Vms) -> Float:
     return np.asarray(np.concatenate(([0.0], np.cumsum(values)))[counts], np.float64)

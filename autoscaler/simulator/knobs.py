@@ -154,7 +154,7 @@ class PlantSettings:
         failure_s: After how long it does.
         quarantine_s: How long such a VM is not tried again.
         stuck: Chance that a start or a provisioning hangs.
-        stuck_s: After how long it comes into service after all; infinite for never.
+        stuck_s: How much longer it takes then; infinite for never.
         dry: Spans without capacity: the provider refuses starts and provisionings.
         dry_per_day: Mean number of further such spells a day, at random moments (exponential gaps).
         dry_mean_s: Their mean length (exponential).

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.policy import Policy
@@ -25,16 +26,15 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     NO_CEILING,
-    Bool,
     Decision,
     Float,
     Freshness,
-    Int,
     Outlook,
     Samples,
     Snapshot,
 )
 from autoscaler.simulator.accounts import Accounts
+from autoscaler.simulator.delays import Vms
 from autoscaler.simulator.draws import Luck
 from autoscaler.simulator.fingerprints import Fingerprints
 from autoscaler.simulator.knobs import PlantSettings
@@ -46,6 +46,8 @@ from autoscaler.simulator.refusals import refuse
 from autoscaler.simulator.schedules import Schedules
 from autoscaler.simulator.witness import Witness
 from autoscaler.traces.trace import Trace
+
+Array = TypeVar("Array", bound=NDArray[Any])
 
 BLOCK_TICKS = 64
 
@@ -163,11 +165,9 @@ class Lanes:
         lanes = len(run.policies)
         self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
         self._makes = self.plant.made is not None
-        self._yes: Bool = np.ones(lanes, np.bool_)
-        self._no: Bool = np.zeros(lanes, np.bool_)
-        self._ones: Float = np.ones(lanes)
-        self._none: Int = np.zeros(lanes, np.int64)
-        self._endless: Int = np.full(lanes, NO_CEILING, np.int64)
+        self._yes = _fixed(np.ones(lanes, np.bool_))
+        self._none: Vms = _fixed(np.zeros(lanes, np.int32))
+        self._endless: Vms = _fixed(np.full(lanes, NO_CEILING, np.int32))
 
     @property
     def lanes(self) -> int:
@@ -273,6 +273,12 @@ def schedules_free(params: LaneParams) -> LaneParams:
     return replace(params, window_start_s=none, window_end_s=none, window_floor=none.astype(np.int64))
 
 
+def _fixed(array: Array) -> Array:
+    """Read-only: what core asks of such an array it asks once."""
+    array.flags.writeable = False
+    return array
+
+
 class _Metrics:
     """What every lane wants and sees, a block of ticks at a time.
 
@@ -309,7 +315,9 @@ class _Metrics:
         self._observed = np.stack([known[key].observed_at_s for key in columns], axis=1)
         self._freshness = np.stack([known[key].freshness for key in columns], axis=1)
         lanes = len(run.policies)
-        self._ones, self._no = np.ones(lanes), np.zeros(lanes, np.bool_)
+        self._ones = _fixed(np.ones(lanes))
+        self._no = _fixed(np.zeros(lanes, np.bool_))
+        self._fresh = _fixed(np.zeros(lanes, np.int64))
         self._inside = np.array([policy.signal.kind != "total" for policy in run.policies])
         self._busy = np.array([policy.signal.kind == "utilisation" for policy in run.policies])
         self._capacity = np.array([policy.vm.capacity_per_s for policy in run.policies])
@@ -334,16 +342,19 @@ class _Metrics:
             self._rows = tuple(np.broadcast_to(part[rows], (count, lanes)) for part in parts)
         else:
             self._rows = tuple(part[at, self._column_of] for part in parts)
+        self._all_fresh = not self._freshness[rows].any() if self._alike else not self._rows[2].any()
 
-    def samples(self, row: int, tick: int, serving: Int | None) -> Samples:
+    def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
         """What the lanes know at a tick.
 
         Args:
             row: Of the block.
             tick: Of the run.
-            serving: int64 (L,), the VMs that could be read; None where that does not matter.
+            serving: int32 (L,), the VMs that could be read; None where that does not matter.
         """
-        demand, observed, freshness = (part[row] for part in self._rows)
+        demand, observed, freshness = self._rows[0][row], self._rows[1][row], self._fresh
+        if not self._all_fresh:
+            freshness = self._rows[2][row]
         censored = self._no
         if serving is not None and self.may_be_empty:
             empty = self._inside & (serving <= 0)

@@ -27,7 +27,7 @@ import numpy as np
 from autoscaler.config.compiling import ticks as at_least_one_tick
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Bool, Float, Int
-from autoscaler.simulator.delays import Arrivals, Delay, Lottery, Odds, whole_ticks
+from autoscaler.simulator.delays import Arrivals, Delay, Lottery, Odds, Vms, whole_ticks
 from autoscaler.simulator.draws import Luck, Purpose
 from autoscaler.simulator.knobs import Budget, PlantSettings
 from autoscaler.simulator.measuring import Ticks
@@ -50,22 +50,22 @@ class Plant:
         shifts: Ticks that each lane is ahead of `ticks`, for luck that belongs to a moment; none where missing.
 
     Attributes:
-        in_service, starting, draining, stopping, stopped, provisioned: int64 (L,), VMs in that state; starting
+        in_service, starting, draining, stopping, stopped, provisioned: int32 (L,), VMs in that state; starting
             includes provisioning, stopped includes quarantined VMs. Changed in place.
-        startable: int64 (L,), stopped VMs that could be started now.
-        stoppable: int64 (L,), VMs in service past their minimum on-time.
-        quarantined: int64 (L,), of the stopped ones, VMs that are not tried; None where none can be.
-        given_up: int64 (L,), VMs that hang and are not counted on; None where none can be.
-        arrived, made: int64 (L,), VMs that came into service at this tick from stopped, and from nothing (None where
+        startable: int32 (L,), stopped VMs that could be started now.
+        stoppable: int32 (L,), VMs in service past their minimum on-time.
+        quarantined: int32 (L,), of the stopped ones, VMs that are not tried; None where none can be.
+        given_up: int32 (L,), VMs that hang and are not counted on; None where none can be.
+        arrived, made: int32 (L,), VMs that came into service at this tick from stopped, and from nothing (None where
             no lane may make any).
-        failed: int64 (L,), starts that fell back at this tick; None where none can.
+        failed: int32 (L,), starts that fell back at this tick; None where none can.
         extra_s: float64 (L,), VM-seconds billed at this tick beside those of VMs in service or draining: for the rest of a
             minimum, and, where start times are drawn (`lead_in_s` is None), before they came. None for none.
-        starts, provisions, stops: int64 (L,), accepted at this tick.
+        starts, provisions, stops: int32 (L,), accepted at this tick.
         lead_in_s, made_lead_in_s: float64 (L,), what one VM that came from stopped, or from nothing, has been billed
             for before it is in service, where that is the same for all.
         drains: bool (L,), stops go through draining; any_drains: some do.
-        lucky: Start times are drawn, or starts can fail.
+        lucky: Start times are drawn, or starts can fail or be given up.
         has_extras: `extra_s` is in use.
     """
 
@@ -82,14 +82,14 @@ class Plant:
         self._first = ticks.first
         self._now_s = 0.0
         shifts = shifts or [0] * lanes
-        self.in_service = _ints([plant.in_service for plant in plants])
-        self.provisioned = _ints([plant.vms for plant in plants])
+        self.in_service = _vms([plant.in_service for plant in plants])
+        self.provisioned = _vms([plant.vms for plant in plants])
         self.stopped = self.provisioned - self.in_service
-        self.starting, self.draining, self.stopping = (np.zeros(lanes, np.int64) for _ in range(3))
-        none = np.zeros(lanes, np.int64)
+        self.starting, self.draining, self.stopping = (_vms([0] * lanes) for _ in range(3))
+        none = np.zeros(lanes, np.int32)
         self.starts = self.provisions = self.stops = self.arrived = none
-        self.made: Int | None = None
-        self.failed: Int | None = None
+        self.made: Vms | None = None
+        self.failed: Vms | None = None
         self.extra_s: Float | None = None
         self._wire_ways(plants, policies, seed, shifts)
         self._wire_stops(plants, ticks.tick_s)
@@ -109,11 +109,13 @@ class Plant:
         self, plants: Sequence[PlantSettings], policies: Sequence[Policy], seed: int, shifts: Sequence[int]
     ) -> None:
         tick_s, lanes = self._tick_s, len(plants)
-        lucky = any(plant.lucky for plant in plants)
+        lucky = any(
+            plant.lucky or _slow(plant, policy) for plant, policy in zip(plants, policies, strict=True)
+        )
         makes = any(policy.provision is not None for policy in policies)
         self.lucky = lucky
         if makes:
-            self.made = np.zeros(lanes, np.int64)
+            self.made = np.zeros(lanes, np.int32)
         self._start_lottery = Lottery(lanes, tick_s) if lucky else None
         self._make_lottery = Lottery(lanes, tick_s) if lucky and makes else None
         start_s = np.array([plant.start.longest_s for plant in plants])
@@ -124,7 +126,7 @@ class Plant:
         self._make_way = Delay(make_ticks) if makes and not lucky else None
         self.lead_in_s = start_ticks * tick_s - start_s + np.minimum(boot_s, start_s)
         self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
-        self.given_up: Int | None = np.zeros(lanes, np.int64) if lucky else None
+        self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
         if self._start_lottery is not None:
             for (plant, fleet, patience, shift), group in _groups(plants, policies, shifts):
                 luck = Luck(seed, fleet)
@@ -136,7 +138,7 @@ class Plant:
         fails = any(plant.start_failure for plant in plants)
         quarantine = _ints([at_least_one_tick(plant.quarantine_s, tick_s) for plant in plants])
         self._quarantine = Delay(quarantine) if fails else None
-        self.quarantined: Int | None = np.zeros(lanes, np.int64) if fails else None
+        self.quarantined: Vms | None = np.zeros(lanes, np.int32) if fails else None
 
     def _wire_stops(self, plants: Sequence[PlantSettings], tick_s: float) -> None:
         drain = _ints([math.ceil(plant.drain_s / tick_s - 1e-9) for plant in plants])
@@ -157,12 +159,12 @@ class Plant:
         self._minimum_s = minimum_s
         self.has_extras = self.lucky or self._young_ticks > 0
         self._came_rows = max(int(self._on_ticks.max()), self._young_ticks) + 2
-        self._came: Int = np.zeros((self._came_rows, len(plants)), np.int64)
+        self._came: Vms = np.zeros((self._came_rows, len(plants)), np.int32)
         self._came_flat = self._came.reshape(-1)
         self._cells = np.arange(len(plants))
-        self._left: Int = np.zeros(len(plants), np.int64)
+        self._left: Vms = np.zeros(len(plants), np.int32)
         self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
-        self.stoppable: Int = np.zeros(len(plants), np.int64)
+        self.stoppable: Vms = np.zeros(len(plants), np.int32)
 
     def _wire_refusals(self, plants: Sequence[PlantSettings]) -> None:
         def buckets(budgets: list[Budget | None]) -> Bucket | None:
@@ -253,14 +255,14 @@ class Plant:
         np.subtract(ripe, self._left, out=self.stoppable)
         np.maximum(self.stoppable, 0, out=self.stoppable)
 
-    def act(self, tick: int, start: Int, provision: Int, stop: Int) -> None:
+    def act(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
         """Carry out a decision as far as the provider accepts it.
 
         Args:
             tick: As in `advance`.
-            start: int64 (L,), at most `startable`.
-            provision: int64 (L,).
-            stop: int64 (L,), at most `stoppable`.
+            start: int32 (L,), at most `startable`.
+            provision: int32 (L,).
+            stop: int32 (L,), at most `stoppable`.
         """
         if self._spells is not None:
             start, provision = self._not_dry(tick, start, provision)
@@ -274,7 +276,7 @@ class Plant:
         self._send_out(tick, start, provision)
         self._send_home(tick, stop)
 
-    def _send_out(self, tick: int, start: Int, provision: Int) -> None:
+    def _send_out(self, tick: int, start: Vms, provision: Vms) -> None:
         number = self._first + tick
         if self._start_way is not None:
             self._start_way.put(tick, start)
@@ -291,7 +293,7 @@ class Plant:
         self.starting += provision
         self.provisioned += provision
 
-    def _send_home(self, tick: int, stop: Int) -> None:
+    def _send_home(self, tick: int, stop: Vms) -> None:
         if self._young_ticks:
             self._charge_young(tick, stop)
         self._left += stop
@@ -309,7 +311,7 @@ class Plant:
 
     # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _not_dry(self, tick: int, start: Int, provision: Int) -> tuple[Int, Int]:
+    def _not_dry(self, tick: int, start: Vms, provision: Vms) -> tuple[Vms, Vms]:
         """What is left where there is no capacity, and for how long nothing is tried after a refusal."""
         assert self._spells is not None
         now_s = self._now_s
@@ -321,7 +323,7 @@ class Plant:
         self._make_from_s = np.where(dry & (provision > 0), now_s + self._hold_s, self._make_from_s)
         return start * ~dry, provision * ~dry
 
-    def _startable(self) -> Int:
+    def _startable(self) -> Vms:
         if self._spells is None and self._quarantine is None:
             # The very array, so that it is always right.
             return self.stopped
@@ -344,7 +346,7 @@ class Plant:
         came = self.arrived if self.made is None else self.arrived + self.made
         np.divide(billed_s, np.maximum(came, 1), out=row)
 
-    def _charge_young(self, tick: int, stop: Int) -> None:
+    def _charge_young(self, tick: int, stop: Vms) -> None:
         """Bill what VMs that are stopped now lack to their minimum; exact where all start times are equal.
 
         Where they are drawn, the VMs that came at one tick are taken to have begun at their mean moment.
@@ -352,10 +354,11 @@ class Plant:
         if not stop.any():
             return
         assert self.extra_s is not None
-        rows, last = self._came_rows, self._left + stop
         for age in range(min(self._young_ticks, tick + 1)):
-            at = (tick - age) % rows
-            of_these = np.minimum(self._came[at], last) - np.maximum(self._came[at - 1], self._left)
+            at = (tick - age) % self._came_rows
+            # Differences of running counts stay right when those wrap around.
+            up_to_here, before = self._came[at] - self._left, self._came[at - 1] - self._left
+            of_these = np.minimum(up_to_here, stop) - np.maximum(before, 0)
             ran_s = age * self._tick_s + self._drain_s + self._lead_ins[at]
             self.extra_s += np.maximum(of_these, 0) * np.maximum(self._minimum_s - ran_s, 0.0)
 
@@ -373,13 +376,18 @@ class Bucket:
         self._flow = np.array([0.0 if each is None else each.vms_per_s * tick_s for each in budgets])
         self.tokens = self._size.copy()
 
-    def accepted(self, counts: Int) -> Int:
+    def accepted(self, counts: Vms) -> Vms:
         """What is accepted of the calls of this tick; called once a tick."""
         # A thousand additions of a fraction must still make the whole tokens that a person computes.
         fits = counts <= self.tokens + 1e-9
-        taken: Int = counts * fits
+        taken: Vms = counts * fits
         self.tokens = np.minimum(np.maximum(self.tokens - taken, 0.0) + self._flow, self._size)
         return taken
+
+
+def _slow(plant: PlantSettings, policy: Policy) -> bool:
+    """Whether starts take longer than they are counted on."""
+    return max(plant.start.longest_s, plant.provision.longest_s) > patience_s(policy)
 
 
 def _groups(
@@ -390,6 +398,10 @@ def _groups(
     for lane, (plant, policy, shift) in enumerate(zip(plants, policies, shifts, strict=True)):
         found.setdefault((plant, policy.fleet, patience_s(policy), shift), []).append(lane)
     return list(found.items())
+
+
+def _vms(values: Sequence[int]) -> Vms:
+    return np.array(values, np.int32)
 
 
 def _ints(values: Sequence[int]) -> Int:
