@@ -42,7 +42,7 @@ def variants_json(
     Raises:
         InvariantError: The columns are not of one length, or a figure is missing.
     """
-    lengths = {len(column) for column in (*parameters.values(), *values.values())}
+    lengths = {len(column) for column in parameters.values()} | {len(column) for column in values.values()}
     if len(lengths) != 1 or not {cost, shortage} <= values.keys():
         raise InvariantError(
             f"a sweep needs columns of one length and the figures {cost} and {shortage}, not lengths "

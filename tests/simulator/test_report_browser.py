@@ -1,0 +1,268 @@
+"""The page in a real browser: it draws, answers, fits, and asks nobody for anything."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscaler.simulator.report.page import write_page
+from autoscaler.simulator.report.variants import variants_json
+from tests.real import require_real
+from tests.simulator.reports import EVIL, columns, crowd, document
+
+CHROMIUM = Path(os.environ.get("AUTOSCALER_CHROMIUM", "/usr/bin/chromium"))
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 375, "height": 812}
+MONTH_OF_MINUTES = 43_200
+MOST_FRAMES = 1800
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture(name="browser", scope="module")
+def _browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        require_real("playwright", available=False)
+    require_real("Chromium", CHROMIUM.exists())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(name="month", scope="module")
+def _month(tmp_path_factory):
+    """A month of minutes with 40 crowds."""
+    rows = crowd(MONTH_OF_MINUTES, crowds=[(1000 * k + 100, 1000 * k + 110 + k) for k in range(40)], seed=5)
+    path = tmp_path_factory.mktemp("month") / "report.html"
+    write_page(path, document(rows, not_scored_s=600.0), columns(rows))
+    return path
+
+
+class Looked:
+    """A page in a browser, with what it said and whom it asked."""
+
+    def __init__(self, browser, path, viewport, **context):
+        self.context = browser.new_context(viewport=viewport, **context)
+        self.page = self.context.new_page()
+        self.said, self.asked = [], []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("[data-ready=true]", timeout=30_000)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def overflow(self):
+        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+    def until(self, expression):
+        """Wait until it is true, asking once per frame: the page's policy refuses playwright's own waiting."""
+        for _ in range(MOST_FRAMES):
+            if self.page.evaluate(f"new Promise(requestAnimationFrame).then(() => Boolean({expression}))"):
+                return
+        pytest.fail(f"never true: {expression}; the page said {self.said}")
+
+    def range(self):
+        """Seconds that the chart shows."""
+        return self.page.evaluate(
+            "(() => { const [a, b] = document.getElementById('chart').layout.xaxis.range;"
+            "return (Date.parse(b + 'Z') - Date.parse(a + 'Z')) / 1000; })()"
+        )
+
+    def chart(self):
+        """Where the chart's upper part is, once it is in sight."""
+        self.page.locator("#chart").scroll_into_view_if_needed()
+        return self.page.locator("#chart .nsewdrag").first.bounding_box()
+
+    def bottom(self, selector):
+        box = self.page.locator(selector).bounding_box()
+        return box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_opens_quietly_with_its_conclusion_in_sight(browser, month, viewport, scheme):
+    with Looked(browser, month, viewport, color_scheme=scheme) as looked:
+        assert looked.said == []
+        assert looked.asked == [month.as_uri()]
+        assert looked.overflow() <= 0
+        assert looked.bottom("h1") < viewport["height"] / 2
+        assert looked.bottom("dl.key") < viewport["height"]
+        background = looked.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        light = min(int(number) for number in re.findall(r"\d+", background)[:3]) > 200
+        assert light == (scheme == "light")
+        assert looked.page.locator("#chart .scatterlayer .trace").count() >= 6
+
+
+def test_looking_at_a_shortage_shows_it_tick_by_tick_with_reasons(browser, month):
+    with Looked(browser, month, DESKTOP) as looked:
+        page = looked.page
+        whole_s = looked.range()
+        assert not page.locator("#episode").is_visible()
+        page.click("[data-episode='0']")
+        page.wait_for_selector("#episode tbody tr.short")
+        assert looked.range() < whole_s / 100
+        shown = page.locator("#episode tbody tr")
+        assert shown.count() == 15 + 49 + 15
+        assert page.locator("#episode tr.short").count() >= 49
+        assert "holding 3: demand" in shown.first.locator("td.words").inner_text()
+        # The tick with the worst shortage is read at once.
+        assert "short by" in page.locator("#readout").inner_text()
+        assert page.evaluate("document.activeElement.closest('#episode') !== null")
+        page.get_by_role("button", name="Close", exact=True).click()
+        assert not page.locator("#episode").is_visible()
+        assert page.evaluate("document.activeElement.dataset.episode") == "0"
+        page.click("#whole")
+        assert looked.range() == pytest.approx(whole_s)
+        assert looked.said == []
+
+
+def test_pointing_at_the_chart_reads_the_decision_there(browser, month):
+    with Looked(browser, month, DESKTOP) as looked:
+        page = looked.page
+        box = looked.chart()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        looked.until(
+            "/holding 3: demand .* needs 3 VMs \\(tick \\d+\\)/.test(document.getElementById('readout').textContent)"
+        )
+        tick = int(re.search(r"\(tick (\d+)\)", page.locator("#readout").inner_text())[1])
+        assert tick == pytest.approx(MONTH_OF_MINUTES / 2, rel=0.02)
+
+
+def test_clicking_a_mark_in_the_chart_opens_its_shortage(browser, tmp_path):
+    rows = crowd(300, crowds=((140, 160),))
+    write_page(tmp_path / "report.html", document(rows), columns(rows))
+    with Looked(browser, tmp_path / "report.html", DESKTOP) as looked:
+        box = looked.chart()
+        x = box["x"] + box["width"] * 150 / 300
+        looked.page.mouse.move(x, box["y"] + box["height"] / 3)
+        looked.page.mouse.click(x, box["y"] + box["height"] / 3)
+        looked.page.wait_for_selector("#episode tbody tr.short")
+        assert looked.page.locator("#episode tr.short").count() == 20
+
+
+def test_dragging_looks_closer(browser, month):
+    with Looked(browser, month, DESKTOP) as looked:
+        box = looked.chart()
+        y = box["y"] + box["height"] / 2
+        before_s = looked.range()
+        looked.page.mouse.move(box["x"] + box["width"] * 0.4, y)
+        looked.page.mouse.down()
+        looked.page.mouse.move(box["x"] + box["width"] * 0.6, y, steps=5)
+        looked.page.mouse.up()
+        looked.until(
+            f"(() => {{ const [a, b] = document.getElementById('chart').layout.xaxis.range; return (Date.parse(b + 'Z') - Date.parse(a + 'Z')) / 1000 < {before_s / 2}; }})()"
+        )
+        assert looked.range() == pytest.approx(before_s / 5, rel=0.1)
+
+
+def test_the_keyboard_is_enough(browser, month):
+    with Looked(browser, month, DESKTOP) as looked:
+        page = looked.page
+        page.focus("#chart")
+        page.keyboard.press("Home")
+        assert "(tick 0)" in page.locator("#readout").inner_text()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        assert "(tick 3)" in page.locator("#readout").inner_text()
+        page.keyboard.press("PageDown")
+        assert "(tick 63)" in page.locator("#readout").inner_text()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#episode tbody tr.short")
+        for name in ("Whole run", "Closer", "Wider", "Earlier", "Later", "Worst episode"):
+            assert page.get_by_role("button", name=name, exact=True).is_enabled()
+
+
+def test_a_phone_shows_a_tick_without_scrolling_sideways(browser, month):
+    with Looked(browser, month, PHONE, has_touch=True, is_mobile=True) as looked:
+        page = looked.page
+        page.locator("[data-episode='0']").tap()
+        page.wait_for_selector("#episode tbody tr.short")
+        first = page.locator("#episode tr.short").first
+        words = first.locator("td.words").bounding_box()
+        assert words["x"] >= 0
+        assert words["x"] + words["width"] <= PHONE["width"]
+        assert looked.overflow() <= 0
+        assert looked.said == []
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(browser, tmp_path):
+    rows = [
+        row.__class__(**{**{n: getattr(row, n) for n in row.__dataclass_fields__}, "reason": EVIL})
+        for row in crowd(80, crowds=((30, 40),))
+    ]
+    doc = document(rows, name=EVIL)
+    doc["sweep"] = variants_json(
+        {EVIL: [EVIL, "x", EVIL, "x"], "b<i>": [1, 1, 2, 2]},
+        {"cost": np.array([1.0, 2, 3, 4]), "shortage_s": np.array([4.0, 3, 2, 5])},
+        current=1,
+    )
+    write_page(tmp_path / "report.html", doc, columns(rows), {EVIL: columns(rows)})
+    with Looked(browser, tmp_path / "report.html", DESKTOP) as looked:
+        page = looked.page
+        page.click("[data-episode='0']")
+        page.wait_for_selector("#episode tbody tr.short")
+        assert page.locator("#episode td.words").first.inner_text() == EVIL
+        page.wait_for_selector("#heat .heatmaplayer")
+        assert page.locator("img").count() == 0
+        assert EVIL in page.locator("table.card thead").inner_text()
+        assert looked.said == []
+        assert looked.asked == [(tmp_path / "report.html").as_uri()]
+
+
+def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
+    headroom, cover = [0.1, 0.2, 0.3] * 2, ["50%"] * 3 + ["95%"] * 3
+    cost = np.array([10.0, 11, 12, 13, 14, 9])
+    doc = document(crowd(60))
+    doc["sweep"] = variants_json(
+        {"reactive.headroom": headroom, "forecast.cover": cover},
+        {"cost": cost, "shortage_s": np.array([60.0, 50, 40, 70, np.nan, 80])},
+        current=1,
+    )
+    write_page(tmp_path / "report.html", doc, None)
+    with Looked(browser, tmp_path / "report.html", DESKTOP) as looked:
+        page = looked.page
+        front = page.evaluate("document.getElementById('pareto').data[1].x")
+        assert front == [9, 10, 11, 12]
+        looked.until("document.getElementById('heat').data !== undefined")
+        assert page.evaluate("document.getElementById('heat').data[0].z") == [[10, 11, 12], [13, 14, 9]]
+        page.select_option("#across", "forecast.cover")
+        page.select_option("#up", "reactive.headroom")
+        page.select_option("#shows", "shortage_s")
+        assert page.evaluate("document.getElementById('heat').data[0].z") == [[60, 70], [50, None], [40, 80]]
+        page.locator("#pareto .points path").last.hover(force=True)
+        looked.until("document.getElementById('variant').textContent.includes('reactive.headroom 0.2')")
+        assert looked.said == []
+
+
+def test_without_scripts_the_tables_still_read(browser, month):
+    context = browser.new_context(viewport=DESKTOP, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(month.as_uri())
+    assert "costs 50% less" in page.locator("h1").inner_text()
+    assert page.locator("[data-episode]").count() >= 40
+    assert "The chart needs scripts" in page.locator("noscript").inner_text()
+    context.close()
+
+
+def test_the_colours_follow_the_system_while_the_page_is_open(browser, month):
+    with Looked(browser, month, DESKTOP, color_scheme="light") as looked:
+        colour = "document.getElementById('chart').layout.paper_bgcolor"
+        before = looked.page.evaluate(colour)
+        looked.page.emulate_media(color_scheme="dark")
+        looked.until(f"{colour} !== {before!r}")
+        assert looked.said == []

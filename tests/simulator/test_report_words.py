@@ -1,0 +1,154 @@
+"""Conclusions, cards and numbers in words: true of the figures, and never a number for what is unknown."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.report.card import FIGURES, Card, Entry, card_from, card_json, values_of
+from autoscaler.simulator.report.conclusion import conclude
+from autoscaler.simulator.report.wording import Unit, money, rounded_share, share, shown, span
+from autoscaler.simulator.timeline import jsonable, totals
+from tests.simulator.reports import crowd
+
+
+def entry(key, name, *, judged=False, **values):
+    usual = {figure.key: 1.0 for figure in FIGURES}
+    return Entry(key, name, "", {**usual, **values}, judged)
+
+
+def words(*entries, **details):
+    return conclude(Card(FIGURES, entries), details)
+
+
+PEAK = entry("static_peak", "always on at peak", cost=200.0, unserved_share=0.0, shortage_s=0.0, episodes=0.0)
+
+
+def policy(**values):
+    return entry("policy", "this policy", judged=True, **{"cost": 100.0, "unserved_share": 0.001, **values})
+
+
+def test_the_headline_says_money_and_shortage():
+    assert words(policy(), PEAK).headline == (
+        "This policy costs 50% less than always on at peak and leaves 0.100% of the work unserved"
+    )
+    assert words(policy(cost=210.0, unserved_share=0.0), PEAK).headline == (
+        "This policy costs 5% more than always on at peak and leaves no work unserved either"
+    )
+    assert words(policy(cost=200.2), PEAK).headline.startswith("This policy costs as much as")
+
+
+def test_a_comparison_is_about_the_candidate():
+    said = words(
+        entry("a", "web", judged=True, cost=100.0, unserved_share=0.01, shortage_s=600.0, episodes=2.0),
+        entry("b", "lean", judged=True, cost=80.0, unserved_share=0.02, shortage_s=1800.0, episodes=1.0),
+        PEAK,
+    )
+    assert (
+        said.headline
+        == "Policy lean costs 20% less than web and leaves 2.00% of the work unserved, against 1.00%"
+    )
+    assert said.sentences[0].startswith("Policy web was short of capacity for 10 min in 2 episodes")
+    assert said.sentences[1].startswith("Policy lean was short of capacity for 30 min in 1 episode,")
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        (100.0, "would have cost 50.00: 67% of what could be saved is saved."),
+        (50.0, "100% of what could be saved is saved."),
+        (250.0, "of what could be saved, nothing is."),
+        (math.nan, ""),
+    ],
+)
+def test_the_clairvoyant_tells_what_could_be_saved(cost, expected):
+    said = words(policy(cost=cost), PEAK, entry("clairvoyant", "clairvoyant", cost=50.0))
+    assert expected in " ".join(said.sentences)
+    if not expected:
+        assert "saved" not in " ".join(said.sentences)
+
+
+def test_what_is_unknown_is_not_said_to_be_good():
+    said = words(policy(cost=math.nan, unserved_share=math.nan, shortage_s=math.nan), PEAK)
+    assert "not known" in said.headline
+    assert "never short" not in " ".join(said.sentences)
+    known_cost = words(policy(unserved_share=math.nan), PEAK)
+    assert "how much work it left unserved is not known" in known_cost.headline
+
+
+def test_without_prices_nothing_is_compared():
+    free = entry("static_peak", "always on at peak", cost=0.0)
+    assert "not known" in words(policy(cost=0.0), free).headline
+
+
+def test_no_shortage_is_said_as_such():
+    assert (
+        "This policy was never short of capacity."
+        in words(policy(episodes=0.0, shortage_s=0.0), PEAK).sentences
+    )
+
+
+def test_a_card_travels_through_json():
+    values = values_of(totals(crowd(60), 60.0))
+    values["cost"] = math.nan
+    card = Card(FIGURES, (Entry("policy", "this policy", "words", values, judged=True),))
+    back = card_from({"card": json.loads(json.dumps(jsonable(card_json(card))))}, "report.json")
+    assert back.figures == FIGURES
+    assert math.isnan(back.subject.values["cost"])
+    assert {k: v for k, v in back.subject.values.items() if k != "cost"} == pytest.approx(
+        {k: v for k, v in values.items() if k != "cost"}
+    )
+
+
+def test_the_report_of_a_demo_has_a_card_too():
+    from dataclasses import asdict
+
+    t = asdict(totals(crowd(60), 60.0))
+    card = card_from({"totals": t, "baselines": {"always on at peak": {**t, "cost": None}}}, "report.json")
+    assert [one.key for one in card.entries] == ["policy", "static_peak"]
+    assert card.subject.values["vm_hours"] == pytest.approx(3.0)
+    assert math.isnan(card.entries[1].values["cost"])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"totals": {}, "baselines": {}}, {"card": {"figures": [], "entries": []}}, {"card": {"figures": 1}}],
+)
+def test_what_is_no_card_is_refused(document):
+    with pytest.raises(ConfigError, match="run the replay again"):
+        card_from(document, "here/report.json")
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+def test_unknown_is_a_question_mark_in_every_unit(unit):
+    assert shown(math.nan, unit) == shown(None, unit) == "?"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.5, "60 s"), (119, "119 s"), (120, "2 min"), (150, "2.5 min"), (7199, "120 min"), (7200, "2 h"),
+     (86_400, "24 h"), (172_800, "2 days"), (259_140, "3 days"), (31 * 86_400, "31 days")],
+)  # fmt: skip
+def test_spans(seconds, words):
+    assert span(seconds) == words
+
+
+def test_small_amounts_stay_visible():
+    assert (money(0.0123), money(0), money(12.346), money(1234.5), money(123_456.7)) == (
+        "0.0123", "0.00", "12.35", "1,234.50", "123,457",
+    )  # fmt: skip
+    assert (share(0), share(1e-9), share(0.00012), share(0.0123), share(0.5)) == (
+        "0%", "< 0.001%", "0.012%", "1.23%", "50.0%",
+    )  # fmt: skip
+    assert (rounded_share(0.001), rounded_share(0.5), rounded_share(-0.25)) == ("less than 1%", "50%", "25%")
+
+
+@given(st.floats(min_value=0, max_value=1e12))
+def test_no_number_is_shown_as_unknown_or_in_powers(value):
+    for unit in Unit:
+        text = shown(value, unit)
+        assert text != "?"
+        assert "e+" not in text
