@@ -33,18 +33,21 @@ def time(at_s: float) -> str:
 
 def nouns(verbs: Iterable[Verb]) -> str:
     """What may be paused: `starts, provisioning and stops`."""
-    return _listed([_NOUNS[verb] for verb in Verb if verb in set(verbs)], "and")
+    named = set(verbs)
+    return _listed([_NOUNS[verb] for verb in Verb if verb in named], "and")
 
 
 def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
     """What a pause means: `nothing is stopped in web until …`."""
-    done = _listed([_DONE[verb] for verb in Verb if verb in set(verbs)], "or")
+    named = set(verbs)
+    done = _listed([_DONE[verb] for verb in Verb if verb in named], "or")
     return f"nothing is {done} in {where(change.fleet)} {until(change.expires_at_s)}"
 
 
 def goes_on(verbs: Iterable[Verb]) -> str:
     """What a pause leaves alone; empty where it leaves nothing."""
-    left = nouns(verb for verb in Verb if verb not in set(verbs))
+    named = set(verbs)
+    left = nouns(verb for verb in Verb if verb not in named)
     return f"{left} {'goes' if left == _NOUNS[Verb.PROVISION] else 'go'} on" if left else ""
 
 

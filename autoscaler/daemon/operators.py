@@ -390,7 +390,7 @@ class Operators:
 
     def _note_of_end(self, record: ChangeRecord) -> Note:
         change = record.change
-        text = f"it has ended by the clock that {words.standing(change)}"
+        text = f"over by the clock: {words.standing(change)}"
         return Note("override_expired" if change.verb is None else "pause_expired", change.fleet, text)
 
     def _tell(self, notes: Sequence[Note]) -> None:

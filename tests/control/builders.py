@@ -1,0 +1,50 @@
+"""Operators on virtual time: what they ask for, when, and what they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+
+from autoscaler.daemon.operators import Asked
+from autoscaler.errors import AutoscalerError
+from autoscaler.ports import ALL_FLEETS, Verb
+from tests.daemon.builders import ORIGIN_S
+
+STOP, START, PROVISION = (Verb.STOP,), (Verb.START,), (Verb.PROVISION,)
+EVERYTHING = tuple(Verb)
+EVERYWHERE = (ALL_FLEETS,)
+
+
+def asked(fleets=("web",), *, who="alice", reason="migration", until_s=None):
+    """A request; seconds count from the origin."""
+    names = (fleets,) if isinstance(fleets, str) and fleets != ALL_FLEETS else tuple(fleets) or EVERYWHERE
+    return Asked(names, who, reason, None if until_s is None else ORIGIN_S + until_s)
+
+
+class Commands:
+    """Commands given to the daemon of a bench at their seconds; answers and refusals in the order they came."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.said: list[tuple[float, object]] = []
+        self.given = []
+
+    def at(self, second, name, *arguments):
+        """`name` is a method of Operators; the loop must be running already."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(second, lambda: self.given.append(asyncio.ensure_future(self._give(name, arguments))))
+        return self
+
+    async def _give(self, name, arguments):
+        try:
+            found = await getattr(self.bench.daemon.operators, name)(*arguments)
+        except AutoscalerError as error:
+            found = error
+        self.said.append((self.bench.clock.now() - ORIGIN_S, found))
+
+    def words(self):
+        """What was said, one text per command."""
+        return [str(s) if isinstance(s, Exception) else " ".join(s.sentences) for _, s in self.said]
+
+
+def metric(bench, name, **labels):
+    return bench.telemetry.registry.get_sample_value(f"autoscaler_{name}", labels)
