@@ -181,10 +181,11 @@ def _show_many(told: list[dict[str, Any]]) -> None:
 
     console = Console()
     wide = console.width >= _WIDE
-    names = ("mean", "peak_to_mean", "variation", "daily_correlation")
-    heads = ("every", "span", "gaps", "mean", "p/m", "CV", "r24")
+    names = ["mean", "peak_to_mean", "variation", "daily_correlation"]
+    heads = ["every", "span", "gaps", "mean", "p/m", "CV", "r24"]
     if wide:
-        names, heads = (*names, "dispersion", "peak", "rows"), (*heads, "IDC", "peak", "rows")
+        names += ["dispersion", "peak", "rows"]
+        heads += ["IDC", "peak", "rows"]
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("file", overflow="fold")
     table.add_column("kind", no_wrap=True)

@@ -155,13 +155,13 @@ class StampReader:
             except ValueError:
                 self._style = ISO
             else:
-                self._style = "s"
                 if _is_compact_date(first):
                     raise RowError(
                         0,
                         f"timestamp `{first}` may be a date or epoch seconds; say which (`--time-format %Y%m%d` or "
                         "`--time-format s` where it is imported)",
                     )
+                self._style = "s"
         return self._style
 
     def _number(self, text: str) -> tuple[float, bool]:

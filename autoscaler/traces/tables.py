@@ -33,6 +33,7 @@ MAX_BYTES = 4 << 30
 """The largest text read, unpacked: some hundred million rows. More is taken for a broken or hostile file."""
 BLOCK_BYTES = 8 << 20
 _QUOTE = ord('"')
+_OPEN_QUOTE = "a quoted field is not closed in its line; is a quote missing?"
 MAX_FIELD = 64
 """Fields wider than this are left to the csv module."""
 
@@ -426,16 +427,14 @@ class _Reading:
             for row in reader:
                 line = self._line + len(rows) + 1
                 if reader.line_num != len(rows) + 1:
-                    raise TraceError(
-                        f"{self._path}:{line}: a quoted field runs on into the next line, which a table of numbers "
-                        "does not need; is a quote missing?"
-                    )
+                    raise TraceError(f"{self._path}:{line}: {_OPEN_QUOTE}")
                 if self._width and len(row) != self._width:
                     found = f"{len(row)} columns where the header has {self._width}" if row else "empty line"
                     raise TraceError(f"{self._path}:{line}: {found}")
                 rows.append(row)
         except csv.Error as error:
-            raise TraceError(f"{self._path}:{self._line + len(rows) + 1}: not CSV: {error}") from None
+            why = _OPEN_QUOTE if "end of data" in str(error) else f"not CSV: {error}"
+            raise TraceError(f"{self._path}:{self._line + len(rows) + 1}: {why}") from None
         return rows
 
 

@@ -1,0 +1,159 @@
+"""Access logs: three formats, packed, several files, disorder, damage; what is counted and what is not."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.access_logs import LogFormat, notes, read_access_logs, told_format
+
+AT_S = 1772366400  # 2026-03-01T12:00:00Z
+
+
+def common(after_s, request="GET /a HTTP/1.1", zone="+0000"):
+    hour, minute, second = after_s // 3600, after_s // 60 % 60, after_s % 60
+    ahead = int(zone[:3])
+    return f'10.0.0.1 - - [01/Mar/2026:{12 + hour + ahead:02}:{minute:02}:{second:02} {zone}] "{request}" 200 512\n'
+
+
+def combined(after_s):
+    return common(after_s).rstrip() + ' "https://example.org/" "Mozilla/5.0 (X11; \\"odd\\")"\n'
+
+
+def alb(after_s, slow_s=30, created=True):
+    def clock(at):
+        return f"2026-03-01T{12 + at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}.123456Z"
+
+    tail = (
+        f'"Root=1-58337262-36d228ad5d99923122bbe354" "-" "-" 0 {clock(after_s)} "forward" "-" "-"'
+        if created
+        else ""
+    )
+    return (
+        f"https {clock(after_s + slow_s if created else after_s)} app/lb/50dc6c495c0c9188 192.168.131.39:2817 10.0.0.1:80 "
+        f'0.000 {slow_s}.001 0.000 200 200 34 366 "GET https://www.example.com:443/ HTTP/1.1" "curl/7.46.0" '
+        f"ECDHE-RSA-AES128-GCM-SHA256 TLSv1.2 arn:aws:x {tail}\n"
+    )
+
+
+def put(folder, text, name="access.log"):
+    path = folder / name
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        (common, LogFormat.COMMON),
+        (combined, LogFormat.COMMON),
+        (alb, LogFormat.ALB),
+        (lambda at: alb(at, created=False), LogFormat.ALB),
+        (lambda at: common(at, zone="+0530").replace(":17:", f":{12 + 5}:"), LogFormat.COMMON),
+    ],
+)
+@pytest.mark.parametrize("name", ["access.log", "access.log.gz"])
+def test_requests_are_counted_where_they_arrived(tmp_path, line, form, name):
+    seconds = [0, 10, 59, 60, 200]
+    half_past = "+0530" in line(0)
+    path = put(tmp_path, "".join(map(line, seconds)), name)
+    assert told_format(path) is form
+    trace, found = read_access_logs([path], 60.0)
+    begin = AT_S - (1800 if half_past else 0)
+    assert trace.timestamps.tolist() == [begin, begin + 60, begin + 120, begin + 180]
+    assert trace.values.tolist() == [3.0, 1.0, 0.0, 1.0]
+    assert (trace.kind, found.lines, found.refused, found.formats) == ("count", 5, 0, [form])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seconds=st.lists(st.integers(0, 3000), min_size=2, max_size=40), cut=st.integers(1, 39))
+def test_order_within_the_bound_and_the_order_of_files_do_not_matter(tmp_path_factory, seconds, cut):
+    folder = tmp_path_factory.mktemp("logs")
+    whole = put(folder, "".join(map(common, sorted(seconds))), "whole.log")
+    shuffled = put(folder, "".join(map(common, seconds)), "shuffled.log")
+    parts = [sorted(seconds)[:cut], sorted(seconds)[cut:]]
+    files = [put(folder, "".join(map(combined, part)), f"{at}.log") for at, part in enumerate(parts) if part]
+    one, _ = read_access_logs([whole], 300.0) if len({s // 300 for s in seconds}) > 1 else (None, None)
+    if one is None:
+        return
+    two, _ = read_access_logs([shuffled], 300.0, disorder_s=4000.0)
+    three, _ = read_access_logs(files[::-1], 300.0)
+    assert one.digest == two.digest
+    known = dict(zip(one.timestamps.tolist(), one.values.tolist(), strict=True))
+    for at_s, value in zip(three.timestamps.tolist(), three.values.tolist(), strict=True):
+        assert known.pop(at_s) == value
+    assert not any(known.values()), "what no file covers is a gap, and held no request"
+
+
+def test_the_time_between_two_files_is_unknown_and_not_zero(tmp_path):
+    files = [put(tmp_path, common(at) + common(at + 70), f"{at}.log") for at in (0, 600)]
+    trace, found = read_access_logs(files, 60.0)
+    assert (trace.timestamps - AT_S).tolist() == [0.0, 60.0, 600.0, 660.0]
+    assert trace.missing == 8
+    assert any("8 intervals between the files" in text for text in notes(found, trace))
+
+
+def test_a_few_lines_that_cannot_be_read_are_counted_and_shown(tmp_path):
+    lines = [common(at) for at in range(300)]
+    lines[7] = "garbage \x1b[31m\n"
+    lines[9] = common(9).replace("Mar", "Foo")
+    path = put(tmp_path, "".join(lines))
+    trace, found = read_access_logs([path], 60.0)
+    assert (trace.values.sum(), found.refused) == (298.0, 2)
+    assert [line.line for line in found.shown] == [8, 10]
+    assert "access.log:8: not a line of the common format: garbage" in str(found.shown[0])
+    assert "\x1b" not in str(found.shown[0])
+    assert any("2 lines were not counted" in text for text in notes(found, trace))
+
+
+def test_too_many_of_them_end_the_reading(tmp_path):
+    path = put(tmp_path, "".join(common(at) if at % 10 else "?\n" for at in range(300)))
+    with pytest.raises(TraceError, match=r"(?s)30 of 300 lines .*--max-refused.*access\.log:1: "):
+        read_access_logs([path], 60.0)
+    trace, _ = read_access_logs([path], 60.0, max_refused=0.2)
+    assert trace.values.sum() == 270
+
+
+def test_a_line_far_behind_its_file_is_refused(tmp_path):
+    lines = [common(at) for at in range(3600, 3900)]
+    path = put(tmp_path, "".join([*lines, common(60), common(3900)]))
+    trace, found = read_access_logs([path], 60.0)
+    assert (found.refused, found.shown[0].line, trace.values.sum()) == (1, 301, 301.0)
+    assert "3839 s behind" in found.shown[0].why
+
+
+def test_bytes_that_are_no_text_are_just_part_of_a_request(tmp_path):
+    raw = common(0).encode().replace(b"/a", b"/\xff\x00\xfe")
+    trace, found = read_access_logs([put(tmp_path, raw + common(61).encode())], 60.0)
+    assert (trace.values.tolist(), found.refused) == ([1.0, 1.0], 0)
+
+
+def test_the_same_file_twice_is_told(tmp_path):
+    files = [put(tmp_path, common(0) + common(99), name) for name in ("a.log", "a.log.gz")]
+    with pytest.raises(TraceError, match=r"a\.log\.gz: this is the same as .*a\.log"):
+        read_access_logs(files, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "none of the first lines"),
+        ("key=value\n", r"none of the first lines .*begins with `key=value`"),
+    ],
+)
+def test_files_that_are_no_log(tmp_path, text, message):
+    path = put(tmp_path, text)
+    with pytest.raises(TraceError, match=message):
+        read_access_logs([path], 60.0)
+
+
+def test_a_packed_log_that_was_cut_off(tmp_path):
+    path = put(tmp_path, "".join(map(common, range(300))), "a.log.gz")
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(TraceError, match="cannot be read"):
+        read_access_logs([path], 60.0)

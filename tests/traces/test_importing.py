@@ -1,0 +1,169 @@
+"""Files of any shape: what is told from the file, what options change, and every recording at hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.events import Measure
+from autoscaler.traces.imported import ImportOptions, import_files
+from autoscaler.traces.importing import SeriesColumns, Shape
+from autoscaler.traces.reading import read_trace
+from autoscaler.traces.trace import TraceKind
+from autoscaler.traces.writing import write_trace
+
+RECORDINGS = Path(os.environ.get("AUTOSCALER_TRACES", Path(__file__).parents[2].parent / "shared" / "traces"))
+GAUGE = ImportOptions(kind=TraceKind.GAUGE)
+
+
+def put(folder, text, name="t.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows(found):
+    return list(zip(found.trace.timestamps.tolist(), found.trace.values.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("timestamp,value\n0,1\n60,2\n", GAUGE),
+        ("Time,requests\n0,1\n60,2\n", GAUGE),
+        ("when,what\n0,1\n60,2\n", replace(GAUGE, shape=Shape.SERIES, series=SeriesColumns(time="when"))),
+        ("host,ts,load,value\na,0,9,1\nb,60,9,2\n", GAUGE),
+        ("host,ts,load,value\na,0,1,9\nb,60,2,9\n", replace(GAUGE, series=SeriesColumns(value="load"))),
+        ("timestamp;value\n0;1\n60;2\n", replace(GAUGE, separator=";")),
+        ("timestamp\tvalue\n0\t1\n60\t2\n", replace(GAUGE, separator="\t")),
+        ("0,1\n60,2\n", replace(GAUGE, header=False, series=SeriesColumns(time="1", value="2"))),
+        ("timestamp,value\n0,1\n60000,2\n", replace(GAUGE, time_style="ms")),
+        ("timestamp,value\n60,2\n0,1\n", replace(GAUGE, sort=True)),
+        ("timestamp,value\n7,1\n113,2\n", replace(GAUGE, floor=True, interval_s=60.0)),
+        ('timestamp,note,value\n0,"a, b",1\n60,"c",2\n', GAUGE),
+        ("date,value\n01.01.1970 00:00,1\n01.01.1970 00:01,2\n", replace(GAUGE, time_style="%d.%m.%Y %H:%M")),
+    ],
+)
+def test_ways_to_write_a_series(tmp_path, text, options):
+    found = import_files([put(tmp_path, text)], options)
+    assert found.shape is Shape.SERIES
+    assert rows(found) == [(0.0, 1.0), (60.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("timestamp,value\n0,1\n60,2\n", ImportOptions(), "counts .* or a gauge"),
+        ("a,b,c\n0,1,2\n", GAUGE, "not clear what this file holds.*a, b, c"),
+        ("a,b,c\n0,1,2\n", replace(GAUGE, shape=Shape.SERIES), r":1: .*which column is the time"),
+        ("time,b,c\n0,1,2\n", GAUGE, r":1: .*which column is the value; name it with `--value`"),
+        ("time,b,c\n0,1,2\n", replace(GAUGE, series=SeriesColumns(value="d")), "no column `d`"),
+        ("time,value,value\n0,1,2\n", GAUGE, "column `value` twice"),
+        ("time,value\n60,1\n0,2\n", GAUGE, r":3:1: .*`--sort` does it here"),
+        ("time,value\n0,1\n61,1\n120,1\n180,1\n240,1\n", GAUGE, r":3:1: .*`--floor` with `--interval`"),
+        (
+            "time,value\n0,1\n59,2\n60,1\n",
+            replace(GAUGE, floor=True, interval_s=60.0),
+            r":3:1: .*appears twice",
+        ),
+        ("time,value\n0,1\n", replace(GAUGE, floor=True), "say how long one is"),
+        ("time,value\n0,1\n", GAUGE, "one row only"),
+        ("time,value\n60,x\n0,2\n", replace(GAUGE, sort=True), r":2:4: value `x`"),
+        ("time,value\n60,-1\n0,2\n", replace(GAUGE, sort=True), r":2:4: value -1 is negative"),
+        ("time;value\n0;1\n", replace(GAUGE, shape=Shape.SERIES), "--separator"),
+        ("0,1,2\n60,2,3\n", replace(GAUGE, shape=Shape.SERIES), "--no-header"),
+        ("time,value\n0,1\n", replace(GAUGE, separator=",,"), "one character"),
+        ("", GAUGE, "the file is empty"),
+        ("time,value\n", GAUGE, "no rows"),
+    ],
+)
+def test_what_is_refused_with_the_way_out(tmp_path, text, options, message):
+    with pytest.raises(TraceError, match=message):
+        import_files([put(tmp_path, text)], options)
+
+
+def test_several_files_are_one_only_where_they_are_logs(tmp_path):
+    files = [put(tmp_path, "time,value\n0,1\n60,2\n", name) for name in ("a.csv", "b.csv")]
+    with pytest.raises(TraceError, match="trace merge"):
+        import_files(files, GAUGE)
+
+
+def test_events_with_and_without_durations(tmp_path):
+    path = put(tmp_path, "timestamp,duration_s,type\n0,60,a\n0,30,b\n90,60,a\n200,0,a\n")
+    found = import_files([path], ImportOptions())
+    assert (found.shape, found.trace.kind) == (Shape.EVENTS, TraceKind.GAUGE)
+    assert rows(found) == [(0.0, 1.5), (60.0, 0.5), (120.0, 0.5), (180.0, 0.0)]
+    counted = import_files([path], ImportOptions(measure=Measure.COUNT, interval_s=120.0))
+    assert rows(counted) == [(0.0, 3.0), (120.0, 1.0)]
+    with pytest.raises(TraceError, match=r"t\.csv:3:3: duration_s -30"):
+        import_files([put(tmp_path, "time,duration_s\n0,1\n0,-30\n")], ImportOptions())
+
+
+def test_parquet_of_any_shape(tmp_path):
+    columns = {"ms": [0, 60_000], "load": [1.0, 2.0], "vm": ["a", "b"]}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    options = replace(GAUGE, shape=Shape.SERIES, series=SeriesColumns("ms", "load"), time_style="ms")
+    assert rows(import_files([tmp_path / "t.parquet"], options)) == [(0.0, 1.0), (60.0, 2.0)]
+    table = {"timestamp": [0, 0, 60], "vm": ["a", "b", "a"], "cpu_percent": [50, 100, 25]}
+    parquet.write_table(pa.table(table), tmp_path / "vms.parquet")
+    assert rows(import_files([tmp_path / "vms.parquet"], ImportOptions(interval_s=60.0))) == [
+        (0.0, 1.5),
+        (60.0, 0.25),
+    ]
+
+
+def test_a_parquet_column_of_text_where_numbers_should_be(tmp_path):
+    parquet.write_table(pa.table({"time": [0, 60], "value": ["a", "b"]}), tmp_path / "t.parquet")
+    with pytest.raises(TraceError, match="should hold numbers holds text"):
+        import_files([tmp_path / "t.parquet"], GAUGE)
+
+
+# ── The recordings at hand ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(name="listed", scope="module")
+def _listed():
+    manifest = RECORDINGS / "manifest.csv"
+    if not manifest.is_file():
+        pytest.skip(f"no recordings in {RECORDINGS} (name their folder in AUTOSCALER_TRACES)")
+    with manifest.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_every_recording_imports_without_hand_work_and_what_is_written_reads_back(listed, tmp_path):
+    assert len(listed) > 5
+    for row in listed:
+        found = import_files([RECORDINGS / row["file"]], ImportOptions())
+        assert found.shape == {"count": "series", "gauge": "series"}.get(row["kind"], row["kind"]), row[
+            "file"
+        ]
+        out = tmp_path / row["file"]
+        write_trace(out, found.trace)
+        assert read_trace(out, kind=found.trace.kind).digest == found.trace.digest
+        if row["interval_s"]:
+            assert found.trace.interval_s == float(row["interval_s"])
+        if found.shape is Shape.SERIES:
+            assert len(found.trace.values) == int(row["rows"])
+
+
+def test_single_events_add_up_to_the_recording_of_their_counts(listed):
+    files = {row["file"] for row in listed}
+    if not {"genai_image_jobs.csv.gz", "genai_image_requests_1min.csv.gz"} <= files:
+        pytest.skip("those recordings are not here")
+    events = import_files(
+        [RECORDINGS / "genai_image_jobs.csv.gz"], ImportOptions(measure=Measure.COUNT)
+    ).trace
+    counts = read_trace(RECORDINGS / "genai_image_requests_1min.csv.gz")
+    both = np.isin(events.timestamps, counts.timestamps)
+    # Both were published from one log; the minutes at either end may be cut differently.
+    assert both.mean() > 0.999
+    assert events.values.sum() == pytest.approx(counts.values.sum(), rel=0.001)
+    np.testing.assert_array_equal(events.rate_at(counts.timestamps[1:-1]), counts.rates[1:-1])
