@@ -1,23 +1,41 @@
 """One decision for all lanes: the fixed chain of stages, then the counts to act on.
 
-This is the function that the daemon and every simulation call. It never asks what time it is, whether it is
-live, or how many lanes there are.
+This is what the daemon and every simulation call. It never asks what time it is, whether it is live, or how many
+lanes there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from itertools import pairwise
 
 import numpy as np
 
 from autoscaler.core import guards, sizing
 from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import (
+    UNCHANGED,
+    Rule,
+    Seen,
+    StageFunction,
+    WhileSame,
+    Why,
+    reasons,
+    where_any,
+    where_fresh,
+)
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import QUANTILE_LEVELS, Decision, Int, Outlook, Snapshot, Stage
+from autoscaler.core.types import (
+    QUANTILE_LEVELS,
+    CountType,
+    Decision,
+    Float,
+    Int,
+    Outlook,
+    SmallInt,
+    Snapshot,
+    Stage,
+)
 from autoscaler.core.warm_pool import warm_target
-
-StageFunction: TypeAlias = Callable[[LaneParams, LaneState, Snapshot, Outlook, Int], tuple[Int, Int]]
 
 CHAIN: dict[Stage, StageFunction] = {
     Stage.REACTIVE: sizing.reactive,
@@ -35,53 +53,194 @@ CHAIN: dict[Stage, StageFunction] = {
 }
 """Every stage in order, the same objects live and simulated."""
 
-_MEDIAN = QUANTILE_LEVELS.index(0.5)
-_HIGH = QUANTILE_LEVELS.index(0.95)
 
-
-def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook) -> Decision:
+def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
     """Decide for every lane.
+
+    The chain is compiled at the first call and kept in `state` for as long as `params` is the same object, whose
+    arrays must not be changed then. So there is no quicker form for a hot loop; what makes ticks cheap is said
+    in `Snapshot`.
 
     Args:
         params: Compiled policies, L lanes.
         state: Updated in place.
         snapshot: Inputs of this tick, L lanes.
-        outlook: Forecasts over series; lanes read theirs through `params.series`.
+        outlook: Forecasts over series; lanes read theirs through `params.series`. None where no lane orders by
+            forecast; the decision's forecasts are NaN then.
 
     Returns:
         The decision with one reason per stage. Starting VMs are never stopped, and `stop` never brings the
         VMs in service below `desired`. What an operator has paused is zero.
+
+    Raises:
+        ValueError: A lane orders by forecast and there is no Outlook.
     """
-    lanes = len(params.series)
-    reason = np.empty((len(CHAIN), lanes), np.int64)
-    value = np.empty((len(CHAIN), lanes), np.int64)
-    wish = np.zeros(lanes, np.int64)
-    for stage, function in CHAIN.items():
-        wish, reason[stage] = function(params, state, snapshot, outlook, wish)
-        value[stage] = wish
-
-    desired = value[Stage.PAUSE]
-    start = guards.startable(snapshot, desired)
-    provision = np.maximum(value[Stage.SUPPLY] - sizing.ordered(snapshot) - start, 0)
-    stop = np.minimum(np.maximum(snapshot.in_service - desired, 0), snapshot.stoppable)
-    _remember(state, snapshot, start + provision, stop)
-    return Decision(
-        wish=value[Stage.COVER],
-        desired=desired,
-        start=start,
-        provision=provision,
-        stop=stop,
-        warm_target=warm_target(params, state, snapshot, desired),
-        forecast=outlook.at_lead[_MEDIAN].take(params.series),
-        forecast_hi=outlook.at_lead[_HIGH].take(params.series),
-        reason=reason,
-        value=value,
-    )
+    chain, counts = state.chain, snapshot.in_service.dtype
+    if chain is None or chain.params is not params or chain.counts != counts:
+        chain = state.chain = Chain(params, counts)
+    return chain.decide(state, snapshot, outlook)
 
 
-def _remember(state: LaneState, snapshot: Snapshot, out: Int, stop: Int) -> None:
-    state.tokens_out = state.tokens_out - out
-    state.tokens_in = state.tokens_in - stop
-    state.last_out_s = np.where(out > 0, snapshot.now_s, state.last_out_s)
-    state.last_in_s = np.where(stop > 0, snapshot.now_s, state.last_in_s)
-    state.last_starting_s = np.where(snapshot.starting + out > 0, snapshot.now_s, state.last_starting_s)
+class Chain:
+    """The chain of stages compiled for some policies; a stage that no lane uses costs nothing.
+
+    Args:
+        params: The policies, L lanes.
+        counts: The type of the snapshots' counts, int64 or int32.
+    """
+
+    def __init__(self, params: LaneParams, counts: CountType) -> None:
+        self.params = params
+        self.counts = counts
+        self.rules: list[Rule | None] = [stage(params, counts) for stage in CHAIN.values()]
+        self._note = guards.notes(params)
+        self._none = np.zeros(len(params.series), counts)
+        self._none.flags.writeable = False
+        self._provisions = bool(params.provision.any())
+        self._fresh = WhileSame(lambda view: (view.freshness,), where_fresh)
+        self._censored = WhileSame(lambda view: (view.censored,), lambda view: where_any(view.censored))
+        self.warm_target = warm_target(params, counts)
+        self.forecasts = {
+            level: sizing.quantiles(params, np.full(len(params.series), at))
+            for at, level in enumerate(QUANTILE_LEVELS)
+        }
+
+    def decide(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+        """As `decide`, for a state of these policies."""
+        ordered = snapshot.in_service + snapshot.starting
+        fresh, censored = self._fresh(snapshot), self._censored(snapshot)
+        seen = Seen(state, snapshot, outlook, ordered, fresh, censored)
+        wish = self._none
+        values = [wish]
+        whys: list[Why | None] = []
+        for rule in self.rules:
+            why = None
+            if rule is not None:
+                wish, why = rule(seen, wish)
+            values.append(wish)
+            whys.append(why)
+
+        desired = values[Stage.PAUSE + 1]
+        out = start = np.maximum(wish - ordered, self._none)
+        provision = self._none
+        if self._provisions:
+            start = guards.startable(snapshot, desired)
+            provision = out - start
+        stop = np.minimum(np.maximum(snapshot.in_service - desired, self._none), snapshot.stoppable)
+        if self._note is not None:
+            self._note(state, snapshot, out, stop)
+        peak = state.peaks.push_and_max(snapshot.tick, desired)
+        return StagedDecision(start, provision, stop, Story(self, values, whys, outlook, peak))
+
+
+class Story:
+    """How a decision came about, worked out as far as somebody asks.
+
+    Args:
+        chain: The policies.
+        values: The wish before the first stage, and after each.
+        whys: The reasons of each stage; None where no lane uses it.
+        outlook: As given.
+        peak: int32 (L,), highest desired that the warm pool remembers.
+    """
+
+    __slots__ = ("_chain", "_outlook", "_peak", "_reason", "_value", "_warm_target", "_whys", "values")
+
+    def __init__(
+        self, chain: Chain, values: list[Int], whys: list[Why | None], outlook: Outlook | None, peak: SmallInt
+    ) -> None:
+        self._chain = chain
+        self.values = values
+        self._whys = whys
+        self._outlook = outlook
+        self._peak = peak
+        self._value: Int | None = None
+        self._reason: Int | None = None
+        self._warm_target: Int | None = None
+
+    def value(self) -> Int:
+        """The wish after each stage: int (K, L)."""
+        if self._value is None:
+            self._value = np.concatenate(self.values[1:]).reshape(len(self._whys), -1)
+        return self._value
+
+    def reason(self) -> Int:
+        """The reason of each stage: int64 (K, L)."""
+        if self._reason is None:
+            self._reason = np.zeros((len(self._whys), len(self._peak)), np.int64)
+            for row, why, (before, after) in zip(
+                self._reason, self._whys, pairwise(self.values), strict=True
+            ):
+                if why is not None and why is not UNCHANGED:
+                    row[:] = reasons(why, before, after)
+        return self._reason
+
+    def warm_target(self) -> Int:
+        """Stopped VMs wanted: int (L,)."""
+        if self._warm_target is None:
+            self._warm_target = self._chain.warm_target(self._peak, self.values[Stage.PAUSE + 1])
+        return self._warm_target
+
+    def forecast(self, level: float) -> Float:
+        """Demand at the lead time that is not exceeded with this probability: float64 (L,)."""
+        if self._outlook is None:
+            return np.full(len(self._peak), np.nan)
+        return self._chain.forecasts[level](self._outlook.at_lead)
+
+
+class StagedDecision(Decision):
+    """A decision that works out what is seldom read when it is first read.
+
+    A simulation needs what is to be done of a million ticks and the reasons of a few. They come from the wish after
+    each stage and from the arrays of the snapshot and the Outlook that were given: read them before those are
+    changed in place. No array is used by a later decision; some are read-only.
+
+    Args:
+        start, provision, stop: As in `Decision`.
+        story: The rest.
+    """
+
+    __slots__ = ("_story",)
+    _story: Story
+
+    def __init__(self, start: Int, provision: Int, stop: Int, story: Story) -> None:
+        note = object.__setattr__
+        note(self, "start", start)
+        note(self, "provision", provision)
+        note(self, "stop", stop)
+        note(self, "_story", story)
+
+    @property
+    def wish(self) -> Int:
+        """As in `Decision`, like all below."""
+        return self._story.values[Stage.COVER + 1]
+
+    @property
+    def desired(self) -> Int:
+        """VMs wanted in service."""
+        return self._story.values[Stage.PAUSE + 1]
+
+    @property
+    def warm_target(self) -> Int:
+        """Stopped VMs wanted."""
+        return self._story.warm_target()
+
+    @property
+    def forecast(self) -> Float:
+        """Median demand at the lead time; NaN without an Outlook."""
+        return self._story.forecast(0.5)
+
+    @property
+    def forecast_hi(self) -> Float:
+        """95 % quantile of the same."""
+        return self._story.forecast(0.95)
+
+    @property
+    def reason(self) -> Int:
+        """The reason of each stage."""
+        return self._story.reason()
+
+    @property
+    def value(self) -> Int:
+        """The wish after each stage."""
+        return self._story.value()

@@ -1,20 +1,20 @@
 """The guards: rules that may change a wish, in the fixed order of `types.Stage`.
 
-Rules of this file: same shape of function as in `sizing`. Each guard protects from one kind of harm and says
-so by a reason. Guards that protect running VMs come last and so win: nothing here starts or stops anything,
-and no guard may push a lane further from its bounds than it was. Reasons reach numpy as plain ints (`int(…)`),
-since converting an enum costs it three times as much as the operation itself.
+Rules of this file: stages as `rules` describes them. Each guard protects from one kind of harm and says so by a
+reason. Guards that protect running VMs come last and so win: nothing here starts or stops anything, and no guard
+may push a lane further from its bounds than it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from autoscaler.core import windows
 from autoscaler.core.params import LaneParams
-from autoscaler.core.sizing import ordered
-from autoscaler.core.state import LaneState
-from autoscaler.core.types import NO_CEILING, Bool, Freshness, Int, Outlook, Reason, Snapshot
+from autoscaler.core.rules import UNCHANGED, Rule, Seen, WhileSame, Why, where_any
+from autoscaler.core.state import LaneState, full_buckets
+from autoscaler.core.types import NO_CEILING, Bool, CountType, Freshness, Int, Reason, Snapshot
 
 _REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
 _REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
@@ -22,152 +22,240 @@ _REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
 _REASON_OF_FRESHNESS[Freshness.ABSENT] = Reason.DATA_ABSENT
 
 
-def has_data(params: LaneParams, snapshot: Snapshot) -> Bool:
-    """Where the lane's own signal is good enough to decide on, or none is needed: bool (L,)."""
-    good: Bool = ~params.uses_signal | (snapshot.freshness == Freshness.FRESH)
-    return good
+def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
+    """Scale in only to the highest wish of the window (the Kubernetes horizontal autoscaler's rule).
+
+    A tick in which the lane's own signal is needed and not fresh is no wish for fewer VMs.
+    """
+    if (params.stabilisation_ticks <= 1).all():
+        return None
+    needs_none = None if params.uses_signal.all() else ~params.uses_signal
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        known = seen.fresh
+        if known is not None and needs_none is not None:
+            known = known | needs_none
+        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts)
+        return np.maximum(wish, np.minimum(highest, seen.ordered)), (Reason.STABILISATION, Reason.NONE)
+
+    return rule
 
 
-def stabilisation(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
-    """Scale in only to the highest wish of the window (the Kubernetes horizontal autoscaler's rule)."""
-    del outlook
-    highest = windows.push_and_max(
-        state.wishes,
-        state.wish_bucket,
-        tick=snapshot.tick,
-        grid=state.wish_grid,
-        value=wish,
-        known=has_data(params, snapshot),
-    )
-    return _raise_to(wish, np.minimum(highest, ordered(snapshot)), Reason.STABILISATION)
-
-
-def data(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def data(params: LaneParams, counts: CountType) -> Rule:
     """No scale-in on data that is absent, stale, invalid, or from too few VMs, nor on a partial listing."""
-    del state, outlook
-    sparse = (snapshot.freshness == Freshness.FRESH) & (snapshot.coverage < params.min_coverage)
-    why = np.where(sparse, int(Reason.LOW_COVERAGE), _REASON_OF_FRESHNESS[snapshot.freshness])
-    why = np.where(params.uses_signal, why, 0)
-    why = np.where(snapshot.listed, why, int(Reason.LISTING_INCOMPLETE))
-    now = ordered(snapshot)
-    held = (why != 0) & (wish < now)
-    return np.where(held, now, wish), np.where(held, why, 0)
+    del counts
+
+    def doubt(view: Snapshot) -> Bool:
+        sparse: Bool = view.coverage < params.min_coverage
+        sparse &= params.uses_signal
+        sparse |= ~view.listed
+        return sparse
+
+    where_sparse = WhileSame(lambda view: (view.coverage, view.listed), lambda view: where_any(doubt(view)))
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        view = seen.snapshot
+        doubtful = where_sparse(view)
+        if seen.fresh is not None:
+            blind = params.uses_signal & ~seen.fresh
+            doubtful = blind if doubtful is None else doubtful | blind
+        if doubtful is None:
+            return wish, UNCHANGED
+        held = doubtful & (wish < seen.ordered)
+
+        def why() -> Int:
+            fresh = view.freshness == int(Freshness.FRESH)
+            why = np.where(fresh, int(Reason.LOW_COVERAGE), _REASON_OF_FRESHNESS[view.freshness])
+            told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
+            return told
+
+        return np.where(held, seen.ordered, wish), why
+
+    return rule
 
 
-def cooldown(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
     """One pause per direction; the one before a scale-in runs from the moment ordered VMs are in service."""
-    del outlook
-    now = ordered(snapshot)
-    out = (wish > now) & (snapshot.now_s < state.last_out_s + params.cooldown_out_s)
-    last_s = np.maximum(state.last_in_s, state.last_starting_s)
-    inward = (wish < now) & (snapshot.now_s < last_s + params.cooldown_in_s)
-    why = np.where(out, int(Reason.COOLDOWN_OUT), np.where(inward, int(Reason.COOLDOWN_IN), 0))
-    return np.where(out | inward, now, wish), why
+    del counts
+    after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
+    if not after_out and not after_in:
+        return None
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
+        held = None
+        if after_in:
+            last_s = np.maximum(state.last_in_s, state.last_starting_s)
+            held = (last_s + params.cooldown_in_s > now_s) & (wish < now)
+        if after_out:
+            out = (state.last_out_s + params.cooldown_out_s > now_s) & (wish > now)
+            held = out if held is None else held | out
+        if held is None or not np.count_nonzero(held):
+            return wish, UNCHANGED
+        return np.where(held, now, wish), (Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
+
+    return rule
 
 
-def bounds(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def bounds(params: LaneParams, counts: CountType) -> Rule:
     """The policy's minimum and maximum, or what an operator has put in their place.
 
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
-    del state, outlook
-    capped = snapshot.ceiling < NO_CEILING
-    most = np.where(capped, snapshot.ceiling, params.maximum)
-    bounded = np.maximum(wish, np.maximum(params.minimum, snapshot.floor))
-    bounded = np.minimum(bounded, np.maximum(most, snapshot.floor))
-    raised = bounded > wish
-    by_floor = (snapshot.floor > most) | (raised & (snapshot.floor > params.minimum))
-    by_ceiling = capped & (~raised | (params.minimum > snapshot.ceiling))
-    why = np.where(raised, int(Reason.MINIMUM), int(Reason.MAXIMUM))
-    why = np.where(by_ceiling, int(Reason.OVERRIDE_CEILING), why)
-    why = np.where(by_floor, int(Reason.OVERRIDE_FLOOR), why)
-    return bounded, np.where(bounded != wish, why, 0)
+    minimum, maximum = params.minimum.astype(counts), params.maximum.astype(counts)
+    overridden = WhileSame(
+        lambda view: (view.floor, view.ceiling),
+        lambda view: np.count_nonzero(view.floor) > 0 or np.count_nonzero(view.ceiling != NO_CEILING) > 0,
+    )
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        floor, ceiling = seen.snapshot.floor, seen.snapshot.ceiling
+        if not overridden(seen.snapshot):
+            return np.minimum(np.maximum(wish, minimum), maximum), (Reason.MINIMUM, Reason.MAXIMUM)
+        floor, ceiling = floor.astype(counts, copy=False), ceiling.astype(counts, copy=False)
+        capped = ceiling < NO_CEILING
+        most = np.where(capped, ceiling, maximum)
+        value = np.minimum(np.maximum(wish, np.maximum(minimum, floor)), np.maximum(most, floor))
+
+        def why() -> Int:
+            raised = value > wish
+            by_floor = (floor > most) | (raised & (floor > minimum))
+            by_ceiling = capped & (~raised | (minimum > ceiling))
+            why = np.where(raised, int(Reason.MINIMUM), int(Reason.MAXIMUM))
+            why = np.where(by_ceiling, int(Reason.OVERRIDE_CEILING), why)
+            told: Int = np.where(by_floor, int(Reason.OVERRIDE_FLOOR), why) * (value != wish)
+            return told
+
+        return value, why
+
+    return rule
 
 
-def rate(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def rate(params: LaneParams, counts: CountType) -> Rule | None:
     """So many VMs per period and direction, as token buckets."""
-    del outlook
-    elapsed_s = np.maximum(snapshot.now_s - state.refilled_s, 0.0)
-    state.tokens_out = np.minimum(
-        state.tokens_out + elapsed_s * params.rate_out_vms / params.rate_out_period_s, params.rate_out_vms
-    )
-    state.tokens_in = np.minimum(
-        state.tokens_in + elapsed_s * params.rate_in_vms / params.rate_in_period_s, params.rate_in_vms
-    )
-    state.refilled_s.fill(snapshot.now_s)
-    now = ordered(snapshot)
-    highest = now + state.tokens_out.astype(np.int64)
-    lowest = now - state.tokens_in.astype(np.int64)
-    why = np.where(
-        wish > highest,
-        int(Reason.RATE_LIMIT_OUT),
-        np.where(wish < lowest, int(Reason.RATE_LIMIT_IN), 0),
-    )
-    return np.minimum(np.maximum(wish, lowest), highest), why
+    limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
+    if not limits_out and not limits_in:
+        return None
+    full_out, full_in = full_buckets(params)
+    elapsed_s, refill_out, refill_in = -1.0, full_out, full_in
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        nonlocal elapsed_s, refill_out, refill_in
+        state, now = seen.state, seen.ordered
+        passed_s = max(seen.snapshot.now_s - state.refilled_s, 0.0)
+        if passed_s != elapsed_s:
+            elapsed_s = passed_s
+            refill_out = passed_s * full_out / params.rate_out_period_s
+            refill_in = passed_s * full_in / params.rate_in_period_s
+        state.refilled_s = seen.snapshot.now_s
+        value = wish
+        if limits_in:
+            state.tokens_in = np.minimum(state.tokens_in + refill_in, full_in)
+            value = np.maximum(value, now - state.tokens_in.astype(counts))
+        if limits_out:
+            state.tokens_out = np.minimum(state.tokens_out + refill_out, full_out)
+            value = np.minimum(value, now + state.tokens_out.astype(counts))
+        return value, (Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
+
+    return rule
 
 
-def on_time(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def on_time(params: LaneParams, counts: CountType) -> Rule:
     """VMs in service that have not been on for their minimum time stay (also: protected ones)."""
-    del params, state, outlook
-    kept = np.maximum(snapshot.in_service - snapshot.stoppable, 0)
-    return _raise_to(wish, np.minimum(kept, ordered(snapshot)), Reason.MINIMUM_ON_TIME)
+    del params, counts
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        view = seen.snapshot
+        if view.stoppable is view.in_service:
+            return wish, UNCHANGED
+        return np.maximum(wish, view.in_service - view.stoppable), (Reason.MINIMUM_ON_TIME, Reason.NONE)
+
+    return rule
 
 
-def pause(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def pause(params: LaneParams, counts: CountType) -> Rule:
     """What an operator has paused does not happen.
 
     Where only one of starting and provisioning is paused the wish stays: the other may still serve it.
     """
-    del params, state, outlook
-    now = ordered(snapshot)
-    kept = ~snapshot.may_stop & (wish < now)
-    closed = ~(snapshot.may_start | snapshot.may_provision) & (wish > now)
-    why = np.where(kept, int(Reason.PAUSED_STOP), np.where(closed, int(Reason.PAUSED_START), 0))
-    return np.where(kept | closed, now, wish), why
-
-
-def supply(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
-    """What the warm pool and, where allowed, new VMs can give."""
-    del state, outlook
-    now = ordered(snapshot)
-    need = np.maximum(wish - now, 0)
-    start = startable(snapshot, wish)
-    room = np.maximum(params.max_provisioned - snapshot.provisioned, 0)
-    provision = np.where(params.provision & snapshot.may_provision, np.minimum(need - start, room), 0)
-    given = start + provision
-    why = np.where(provision > 0, int(Reason.PROVISION), 0)
-    short = given < need
-    why = np.where(short, int(Reason.WARM_POOL_EMPTY), why)
-    why = np.where(
-        short & params.provision & (room > 0) & ~snapshot.may_provision, int(Reason.PAUSED_PROVISION), why
+    del params, counts
+    keeping = WhileSame(lambda view: (view.may_stop,), lambda view: where_any(~view.may_stop))
+    closed = WhileSame(
+        lambda view: (view.may_start, view.may_provision),
+        lambda view: where_any(~(view.may_start | view.may_provision)),
     )
-    paused = ~snapshot.may_start & (need > 0) & (snapshot.stopped > 0)
-    return np.where(need > 0, now + given, wish), np.where(paused, int(Reason.PAUSED_START), why)
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        keeps, closes = keeping(seen.snapshot), closed(seen.snapshot)
+        value, now = wish, seen.ordered
+        if keeps is not None:
+            value = np.where(keeps, np.maximum(value, now), value)
+        if closes is not None:
+            value = np.where(closes, np.minimum(value, now), value)
+        return value, (Reason.PAUSED_STOP, Reason.PAUSED_START)
+
+    return rule
+
+
+def supply(params: LaneParams, counts: CountType) -> Rule:
+    """What the warm pool and, where allowed, new VMs can give."""
+    makes = params.provision if params.provision.any() else None
+    most = params.max_provisioned.astype(counts)
+    paused_start = WhileSame(lambda view: (view.may_start,), lambda view: where_any(~view.may_start))
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        view, now = seen.snapshot, seen.ordered
+        paused = paused_start(view)
+        if makes is None and paused is None:
+            return np.minimum(wish, now + view.stopped), (Reason.NONE, Reason.WARM_POOL_EMPTY)
+        need = np.maximum(wish - now, 0)
+        start = startable(view, wish)
+        room = np.maximum(most - view.provisioned, 0)
+        provision = np.minimum(need - start, room) * (params.provision & view.may_provision)
+        given = start + provision
+        short = given < need
+
+        def why() -> Int:
+            why = np.where(provision > 0, int(Reason.PROVISION), 0)
+            why = np.where(short, int(Reason.WARM_POOL_EMPTY), why)
+            unmade = short & params.provision & (room > 0) & ~view.may_provision
+            why = np.where(unmade, int(Reason.PAUSED_PROVISION), why)
+            unstarted = ~view.may_start & (need > 0) & (view.stopped > 0)
+            return np.where(unstarted, int(Reason.PAUSED_START), why)
+
+        return np.where(need > 0, now + given, wish), why
+
+    return rule
 
 
 def startable(snapshot: Snapshot, wish: Int) -> Int:
-    """Stopped VMs to start for this wish: int64 (L,)."""
-    need = np.maximum(wish - ordered(snapshot), 0)
+    """Stopped VMs to start for this wish: int (L,)."""
+    need = np.maximum(wish - (snapshot.in_service + snapshot.starting), 0)
     start: Int = np.minimum(need, snapshot.stopped) * snapshot.may_start
     return start
 
 
-def _raise_to(wish: Int, floor: Int, reason: Reason) -> tuple[Int, Int]:
-    raised = floor > wish
-    return np.where(raised, floor, wish), np.where(raised, int(reason), 0)
+def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None] | None:
+    """A function that notes what was ordered, for the guards that look back; None where none does.
+
+    It takes the state, the snapshot, and the VMs to start or provision and to stop, each (L,). A cooldown that no
+    lane uses is not noted, so that one which is switched on begins with the next order.
+    """
+    after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
+    limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
+
+    def note(state: LaneState, snapshot: Snapshot, out: Int, stop: Int) -> None:
+        now_s = snapshot.now_s
+        any_out, any_in = np.count_nonzero(out), np.count_nonzero(stop)
+        if any_out and limits_out:
+            state.tokens_out -= out
+        if any_in and limits_in:
+            state.tokens_in -= stop
+        if any_out and after_out:
+            state.last_out_s = np.where(out > 0, now_s, state.last_out_s)
+        if any_in and after_in:
+            state.last_in_s = np.where(stop > 0, now_s, state.last_in_s)
+        if after_in and (any_out or np.count_nonzero(snapshot.starting)):
+            state.last_starting_s = np.where(snapshot.starting + out > 0, now_s, state.last_starting_s)
+
+    return note if after_out or after_in or limits_out or limits_in else None

@@ -1,38 +1,33 @@
 """The policy stages: each proposes a number of VMs, and the safest (highest) proposal is the wish.
 
-Rules of this file: a stage is `stage(params, state, snapshot, outlook, wish) -> (wish, reason)`, pure apart
-from `state`, element-wise over lanes, switched per lane by a mask in the parameters. A stage without usable
-data proposes nothing; what then keeps the VMs is a guard (`guards.data`).
+Rules of this file: stages as `rules` describes them. A stage without usable data proposes nothing, which is 0;
+what then keeps the VMs is a guard (`guards.data`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.state import LaneState
-from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Reason, Snapshot
+from autoscaler.core.rules import ROUNDING, UNCHANGED, Rule, Seen, Why, whole_vms
+from autoscaler.core.types import Bool, CountType, Float, Int, Reason, Snapshot
 
-_ROUNDING = 1e-9
-_MOST_VMS = 1e9
-_NO_RULE = -(2**40)
+_NO_RULE = -(2**30)
 
 
 def vms_for(work_per_s: Float, vm_capacity: Float) -> Int:
     """Fewest VMs that can do the work: int64 (L,), 0 where the work is unknown."""
-    # fmax and not maximum: it answers 0 for NaN.
-    need = np.fmax(np.ceil(work_per_s / vm_capacity - _ROUNDING), 0.0)
-    return np.minimum(need, _MOST_VMS).astype(np.int64)
+    return whole_vms(vm_capacity, np.dtype(np.int64))(work_per_s)
 
 
 def ordered(snapshot: Snapshot) -> Int:
-    """VMs in service or on their way there: int64 (L,)."""
+    """VMs in service or on their way there: int (L,)."""
     return snapshot.in_service + snapshot.starting
 
 
-def reactive(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def reactive(params: LaneParams, counts: CountType) -> Rule | None:
     """Demand plus headroom, held within a tolerance around what is ordered.
 
     The tolerance band around the ratio of wanted to current is the Kubernetes horizontal autoscaler's rule,
@@ -40,74 +35,160 @@ def reactive(
     Where saturation hides demand, it is taken as `censored_growth` times what is seen; VMs already ordered
     count, so the growth does not compound while they start.
     """
-    del state, outlook
-    known = params.reactive & ~np.isnan(snapshot.demand)
-    demand = snapshot.demand * np.where(snapshot.censored, params.censored_growth, 1.0)
-    need = vms_for(demand * (1.0 + params.headroom), params.vm_capacity)
-    now = ordered(snapshot)
-    half_left = demand * (1.0 + 0.5 * params.headroom) <= (now + _ROUNDING) * params.vm_capacity
-    held = (np.abs(need - now) <= params.tolerance * now) & (need != now) & half_left
-    why = np.where(snapshot.censored, int(Reason.CENSORED), int(Reason.DEMAND))
-    return _propose(wish, np.where(held, now, need), np.where(held, int(Reason.TOLERANCE), why), known)
+    if not params.reactive.any():
+        return None
+    only = _mask(params.reactive, counts)
+    with_headroom = 1.0 + params.headroom
+    within_tolerance = _tolerance(params) if (params.tolerance > 0.0).any() else None
+    vms = whole_vms(params.vm_capacity, counts)
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        demand, censored = seen.snapshot.demand, seen.censored
+        if censored is not None:
+            demand = demand * np.where(censored, params.censored_growth, 1.0)
+        need = proposal = vms(demand * with_headroom)
+        held = None
+        if within_tolerance is not None:
+            held = within_tolerance(seen.ordered, need, demand)
+            proposal = np.where(held, seen.ordered, need)
+        value = np.maximum(wish, proposal if only is None else proposal * only)
+        if held is None and censored is None:
+            return value, (Reason.DEMAND, Reason.NONE)
+
+        def why() -> Int:
+            why = np.full(len(value), int(Reason.DEMAND))
+            if censored is not None:
+                why[censored] = Reason.CENSORED
+            if held is not None:
+                why[held & (need != seen.ordered)] = Reason.TOLERANCE
+            return why * (value > wish)
+
+        return value, why
+
+    return rule
 
 
-def steps(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
+    """A function of VMs ordered, VMs needed and demand, each (L,): where what is ordered may stay."""
+    with_half_headroom = 1.0 + 0.5 * params.headroom
+
+    def within(ordered: Int, need: Int, demand: Float) -> Bool:
+        now = ordered.astype(np.float64)
+        near: Bool = np.abs(need - ordered) <= params.tolerance * now
+        now += ROUNDING
+        now *= params.vm_capacity
+        near &= demand * with_half_headroom <= now
+        return near
+
+    return within
+
+
+def steps(params: LaneParams, counts: CountType) -> Rule | None:
     """Step rules on utilisation of what is ordered; where none matches, what is ordered stays.
 
     Shares round away from zero (at least one VM), as AWS step scaling documents it.
     """
-    del state, outlook
-    if not len(params.step_vms):
-        return wish, np.zeros_like(wish)
-    now = ordered(snapshot)
-    known = params.steps & ~np.isnan(snapshot.demand) & (now > 0)
-    utilisation = np.where(known, snapshot.demand / np.maximum(now * params.vm_capacity, 1e-300), np.nan)
-    matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
-    share = params.step_share * now
-    rounded = np.ceil(share - _ROUNDING)
-    by_share = np.where(share < 0, np.minimum(rounded, -1.0), rounded)
-    # The strongest matching rule in the safe direction: the highest change among those that match.
-    best = np.maximum.reduce(np.where(matches, params.step_vms + by_share.astype(np.int64), _NO_RULE), axis=0)
-    moved = known & (best > _NO_RULE)
-    proposal = np.where(moved, np.maximum(now + best, 0), now)
-    return _propose(wish, proposal, np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)), known)
+    if not len(params.step_vms) or not params.steps.any():
+        return None
+    shrinks = params.step_share < 0.0
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        now, demand = seen.ordered, seen.snapshot.demand
+        known = params.steps & ~np.isnan(demand) & (now > 0)
+        utilisation = np.where(known, demand / np.maximum(now * params.vm_capacity, 1e-300), np.nan)
+        matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
+        rounded = np.ceil(params.step_share * now - ROUNDING)
+        by_share = np.where(shrinks & (now > 0), np.minimum(rounded, -1.0), rounded)
+        # The strongest matching rule in the safe direction: the highest change among those that match.
+        changes = np.where(matches, params.step_vms + by_share.astype(np.int64), _NO_RULE)
+        best = np.maximum.reduce(changes, axis=0).astype(counts)
+        moved = best > _NO_RULE
+        value = np.maximum(wish, np.where(moved, now + best, now * known))
+
+        def why() -> Int:
+            return np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)) * (value > wish)
+
+        return value, why
+
+    return rule
 
 
-def schedule(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def schedule(params: LaneParams, counts: CountType) -> Rule | None:
     """The highest floor among the schedule windows that hold now."""
-    del state, outlook
-    if not len(params.window_floor):
-        return wish, np.zeros_like(wish)
-    active = (params.window_start_s <= snapshot.now_s) & (snapshot.now_s < params.window_end_s)
-    floor = np.maximum.reduce(active * params.window_floor, axis=0)
-    return _propose(wish, floor, np.full_like(wish, int(Reason.SCHEDULE)), params.schedule & (floor > 0))
+    if not len(params.window_floor) or not params.schedule.any():
+        return None
+    edges = np.unique(np.concatenate([params.window_start_s.ravel(), params.window_end_s.ravel()]))
+    floors = (params.window_floor * params.schedule).astype(counts)
+    # Between two edges nothing changes, so the floor is worked out once for each such span.
+    span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        nonlocal span, floor, anywhere
+        now_s = seen.snapshot.now_s
+        now = int(edges.searchsorted(now_s, side="right"))
+        if now != span:
+            active = (params.window_start_s <= now_s) & (now_s < params.window_end_s)
+            span, floor = now, np.maximum.reduce(active * floors, axis=0)
+            anywhere = bool(floor.any())
+        if not anywhere:
+            return wish, UNCHANGED
+        return np.maximum(wish, floor), (Reason.SCHEDULE, Reason.NONE)
+
+    return rule
 
 
-def cover(
-    params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook, wish: Int
-) -> tuple[Int, Int]:
+def cover(params: LaneParams, counts: CountType) -> Rule | None:
     """Order up to a forecast quantile, with a dead zone.
 
     Below the quantile of demand at the lead time, go up to it; above the quantile of the highest demand
     until a stopped VM could be had back, go down to that; in between stay.
     """
-    del state
-    cell = params.cover_quantile * outlook.at_lead.shape[1] + params.series
-    at_lead = outlook.at_lead.ravel().take(cell)
-    peak = outlook.peak.ravel().take(cell)
-    known = params.cover & (snapshot.freshness == Freshness.FRESH) & ~np.isnan(at_lead)
-    low = vms_for(at_lead, params.vm_capacity)
-    high = np.maximum(vms_for(peak, params.vm_capacity), low)
-    now = ordered(snapshot)
-    proposal = np.minimum(np.maximum(now, low), high)
-    why = np.where(low >= now, int(Reason.FORECAST_COVER), int(Reason.FORECAST_KEEP))
-    return _propose(wish, proposal, why, known)
+    if not params.cover.any():
+        return None
+    only = _mask(params.cover, counts)
+    vms = whole_vms(params.vm_capacity, counts)
+    read = quantiles(params, params.cover_quantile)
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        if seen.outlook is None:
+            raise ValueError("A lane orders by forecast, so `decide` needs an Outlook.")
+        low = vms(read(seen.outlook.at_lead))
+        high = np.maximum(vms(read(seen.outlook.peak)), low)
+        now = seen.ordered
+        proposal = np.minimum(np.maximum(now, low), high)
+        if only is not None:
+            proposal *= only
+        if seen.fresh is not None:
+            proposal *= seen.fresh
+        value = np.maximum(wish, proposal)
+
+        def why() -> Int:
+            way = np.where(low >= now, int(Reason.FORECAST_COVER), int(Reason.FORECAST_KEEP))
+            return way * (value > wish)
+
+        return value, why
+
+    return rule
 
 
-def _propose(wish: Int, proposal: Int, why: Int, known: Bool) -> tuple[Int, Int]:
-    raised = known & (proposal > wish)
-    return np.where(raised, proposal, wish), np.where(raised, why, 0)
+def quantiles(params: LaneParams, level: Int) -> Callable[[Float], Float]:
+    """A function of an array (Q, S): for each lane its series' row of `level`, int64 (L,), as float64 (L,)."""
+    series, lanes = params.series, np.arange(len(params.series))
+    straight = bool((series == lanes).all()) and bool((level == level[:1]).all())
+    cells: dict[int, Int] = {}
+
+    def read(table: Float) -> Float:
+        count = table.shape[1]
+        if straight and count == len(series):
+            row: Float = table[level[0]]
+            return row
+        if count not in cells:
+            cells[count] = level * count + series
+        return table.ravel().take(cells[count])
+
+    return read
+
+
+def _mask(chosen: Bool, counts: CountType) -> Int | None:
+    """1 in the chosen lanes and 0 in the others; None where all are chosen."""
+    return None if chosen.all() else chosen.astype(counts)

@@ -21,9 +21,15 @@ Float: TypeAlias = NDArray[np.float64]
 Int: TypeAlias = NDArray[np.int64]
 SmallInt: TypeAlias = NDArray[np.int32]
 Bool: TypeAlias = NDArray[np.bool_]
+Array: TypeAlias = Float | Int | SmallInt | Bool
+CountType: TypeAlias = np.dtype[np.int64]
+"""Type of counts of VMs: int64, or int32 where a simulation asks for it."""
 
 NO_CEILING = 2**31 - 1
 """`Snapshot.ceiling` where no operator has overridden the policy's maximum."""
+
+MOST_VMS = 10**9
+"""No number of VMs is higher, so that counts and sums of two fit into 32 bits."""
 
 QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
@@ -187,7 +193,11 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All inputs of one decision. Counts are int64 (L,), demand fields as in `Samples`, per lane.
+    """All inputs of one decision. Counts are int64 (L,), or int32 all; demand fields as in `Samples`, per lane.
+
+    Arrays that stay the same from tick to tick are best given as the same read-only arrays (`flags.writeable` off,
+    owning their memory), since what is asked of them is then asked once: freshness, coverage, listed and
+    censored where nothing ever fails, and what operators have done. `stoppable` may be `in_service` itself.
 
     Attributes:
         now_s: Time of the decision; the only time that core sees.
@@ -231,7 +241,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, with the reasons. Counts are int64 (L,).
+    """What to do now, with the reasons. Counts are int64 (L,), or int32 where the snapshot's counts are.
 
     Attributes:
         wish: What the policy stages ask for, before guards.

@@ -7,31 +7,25 @@ rule from prices and the forecast of the refill horizon replaces it with the for
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from autoscaler.core import windows
 from autoscaler.core.params import LaneParams
-from autoscaler.core.state import LaneState
-from autoscaler.core.types import Int, Snapshot
+from autoscaler.core.types import CountType, Int, SmallInt
 
 
-def warm_target(params: LaneParams, state: LaneState, snapshot: Snapshot, desired: Int) -> Int:
-    """Stopped VMs wanted: int64 (L,), within the policy's bounds on it.
+def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, Int], Int]:
+    """A function of the highest desired of the memory window and of desired, each (L,).
 
-    Args:
-        params: Memory, spare share and bounds.
-        state: Its rolling maximum of desired is updated in place.
-        snapshot: Now.
-        desired: int64 (L,), VMs wanted in service.
+    It gives the stopped VMs wanted: int (L,) of the type `counts`, within the policy's bounds on them.
     """
-    peak = windows.push_and_max(
-        state.peaks,
-        state.peak_bucket,
-        tick=snapshot.tick,
-        grid=state.peak_grid,
-        value=desired,
-        known=np.ones_like(desired, dtype=np.bool_),
-    )
-    wanted = np.ceil(peak * (1.0 + params.warm_spare) - 1e-9).astype(np.int64)
-    clipped: Int = np.minimum(np.maximum(wanted - desired, params.warm_minimum), params.warm_maximum)
-    return clipped
+    with_spare = 1.0 + params.warm_spare
+    minimum, maximum = params.warm_minimum.astype(counts), params.warm_maximum.astype(counts)
+
+    def target(peak: SmallInt, desired: Int) -> Int:
+        wanted = np.ceil(peak * with_spare - 1e-9).astype(counts)
+        clipped: Int = np.minimum(np.maximum(wanted - desired, minimum), maximum)
+        return clipped
+
+    return target

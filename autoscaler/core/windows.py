@@ -3,101 +3,203 @@
 Exact windows would need a ring as long as the longest window. Here each lane cuts its window into at most
 `SLOTS` buckets: windows of up to SLOTS ticks are exact, longer ones cover at least the window and at most
 one bucket more, which is the safe side for a maximum that delays scale-in.
+
+Buckets lie on the absolute grid of ticks, so all lanes with buckets of one length begin them at the same tick.
+Such lanes are one `Group`, whose columns lie side by side. Between two beginnings a tick costs two maxima:
+the highest of the bucket under way, and that with the highest of the buckets before, which is worked out once
+when a bucket begins.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import numpy as np
 
+from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
-_NEVER = np.int64(-(2**62))
+_ALL = np.iinfo(np.int32).max
 
 
-def empty(lanes: int) -> tuple[SmallInt, Int]:
-    """A ring of values, int32 (SLOTS, lanes), and the current bucket of each lane, int64 (lanes,).
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Lanes whose buckets are equally long.
 
-    The ring is the largest thing that a decision reads, so it is kept as narrow as a count of VMs allows.
+    Attributes:
+        per_bucket: Ticks per bucket.
+        first, end: Its columns in the ring, half open.
+        slots: Buckets of its longest window, with the one under way.
+        kept: int32 (2 * slots, lanes), for lanes whose windows have different numbers of buckets: rows
+            slots - s to 2 * slots - s say, where slot s is under way, which slots count. None where all do.
     """
-    return np.zeros((SLOTS, lanes), np.int32), np.full(lanes, _NEVER, np.int64)
+
+    per_bucket: int
+    first: int
+    end: int
+    slots: int
+    kept: SmallInt | None
 
 
-def grid(window_ticks: Int) -> Int:
-    """How windows are cut: ticks per bucket and number of buckets of each lane, int64 (2, L).
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How the windows of all lanes are cut.
 
-    Args:
-        window_ticks: int64 (L,), window lengths; 0 and 1 mean this tick only.
+    Attributes:
+        groups: All lanes, by the length of their buckets.
+        order: int64 (L,), the lane of each column; None where columns are lanes.
+        column: int64 (L,), the column of each lane; None likewise.
+        per_bucket, buckets: int64 (L,), ticks per bucket and number of buckets by lane.
+        remembers: int32 (L,), 0 for the lanes whose window is the present only, else 1; None where all are 1.
     """
-    length = np.maximum(window_ticks, 1)
-    long = length > SLOTS
-    per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
-    return np.stack([per_bucket, np.where(long, -(-length // per_bucket) + 1, length)])
+
+    groups: tuple[Group, ...]
+    order: Int | None
+    column: Int | None
+    per_bucket: Int
+    buckets: Int
+    remembers: SmallInt | None
+
+    @classmethod
+    def of(cls, window_ticks: Int) -> Cut:
+        """The cut of windows of these lengths, int64 (L,)."""
+        length = np.maximum(window_ticks, 1)
+        long = length > SLOTS
+        per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
+        buckets = np.where(long, -(-length // per_bucket) + 1, length)
+        order = np.argsort(per_bucket, kind="stable").astype(np.int64)
+        firsts = np.flatnonzero(np.diff(per_bucket[order], prepend=-1))
+        groups = tuple(
+            _group(int(per_bucket[order[first]]), int(first), int(end), buckets[order[first:end]])
+            for first, end in zip(firsts, [*firsts[1:], len(length)], strict=True)
+        )
+        remembers = None if (length > 1).all() else (length > 1).astype(np.int32)
+        if (order == np.arange(len(order))).all():
+            return cls(groups, None, None, per_bucket, buckets, remembers)
+        return cls(groups, order, np.argsort(order).astype(np.int64), per_bucket, buckets, remembers)
+
+    def column_of(self, lane: int) -> tuple[int, Group]:
+        """The column of a lane, and its group."""
+        column = lane if self.column is None else int(self.column[lane])
+        return column, next(group for group in self.groups if column < group.end)
 
 
-def push_and_max(ring: SmallInt, bucket: Int, *, tick: int, grid: Int, value: Int, known: Bool) -> Int:
-    """Note `value` where `known`, and return the highest value noted within the window up to now.
+def _group(per_bucket: int, first: int, end: int, buckets: Int) -> Group:
+    slots = int(buckets.max())
+    if (buckets == slots).all():
+        return Group(per_bucket, first, end, slots, None)
+    # Row r is `slots - r` buckets before the one under way, and again after a whole turn of the ring.
+    age = (slots - np.arange(2 * slots)) % slots
+    counts = (age[:, np.newaxis] > 0) & (age[:, np.newaxis] < buckets)
+    return Group(per_bucket, first, end, slots, np.where(counts, _ALL, 0).astype(np.int32))
 
-    A lane uses the first `buckets` slots of its column as a ring; a slot is emptied when time reaches it, so
-    that the maximum of the whole column is the maximum of the window.
 
-    Args:
-        ring: int32 (SLOTS, L), updated in place.
-        bucket: int64 (L,), number of the bucket of the last call, updated in place.
-        tick: Now, on the absolute grid; may skip forward, not back.
-        grid: int64 (2, L), from `grid`.
-        value: int64 (L,), non-negative, at most a thousand million.
-        known: bool (L,), where there is a value to note.
+@dataclass(slots=True)
+class RollingMax(Remembered):
+    """The highest value noted within each lane's window. Columns are in the order of `Cut`.
 
-    Returns:
-        int64 (L,), 0 where nothing was noted within the window.
+    Attributes:
+        window_ticks: int64 (L,), the windows, by lane.
+        ring: int32 (slots, L), the highest of each bucket before the one under way, by bucket modulo the
+            group's slots. The largest thing that a decision reads, so as narrow as a count of VMs allows.
+        under_way: int32 (L,), the highest of the bucket under way; 0 where nothing was noted.
+        before: int32 (L,), the highest of the window's other buckets.
+        tick: The last tick; -1 before the first.
+        cut: How the windows are cut.
     """
-    per_bucket, buckets = grid
-    current = tick // per_bucket
-    passed = current - bucket
-    slot = current % buckets
-    if passed.max(initial=0) > 1:
-        _empty_skipped(ring, buckets, slot, passed)
-    flat, at = ring.ravel(), slot * ring.shape[1] + np.arange(ring.shape[1])
-    held = flat.take(at) * (passed <= 0)
-    flat[at] = np.maximum(held, value * known)
-    bucket[:] = current
-    highest: SmallInt = np.maximum.reduce(ring, axis=0)
-    return highest.astype(np.int64)
 
+    version: ClassVar[int] = 1
+    window_ticks: Int
+    ring: SmallInt
+    under_way: SmallInt
+    before: SmallInt
+    tick: int
+    cut: Cut = field(init=False, compare=False, repr=False)
 
-def carried_over(
-    ring: SmallInt, bucket: Int, *, columns: Int, before_ticks: Int, after_ticks: Int
-) -> tuple[SmallInt, Int]:
-    """Ring and buckets for other lanes, each of which may have been a lane of these.
+    def __post_init__(self) -> None:
+        self.cut = Cut.of(self.window_ticks)
 
-    A lane whose window keeps its length goes on as if nothing had happened. One whose window changes keeps
-    the highest value of the old window, for the whole of the new one.
+    @classmethod
+    def empty(cls, window_ticks: Int) -> RollingMax:
+        """Nothing noted yet. The windows are int64 (L,), in ticks; 0 and 1 mean the present value only."""
+        lanes = len(window_ticks)
+        slots = max((group.slots for group in Cut.of(window_ticks).groups), default=0)
+        none = np.zeros(lanes, np.int32)
+        return cls(window_ticks.copy(), np.zeros((slots, lanes), np.int32), none, none.copy(), -1)
 
-    Args:
-        ring: As in `push_and_max`; not changed.
-        bucket: Likewise.
-        columns: int64 (N,), the lane that each was; -1 for one that is new.
-        before_ticks: int64 (L,), window lengths of the lanes of `ring`.
-        after_ticks: int64 (N,), those of the other lanes.
+    def push_and_max(self, tick: int, value: Int, known: Bool | None = None) -> SmallInt:
+        """Note `value` where `known`, and return the highest value noted within the window up to now.
 
-    Returns:
-        int32 (SLOTS, N) and int64 (N,).
-    """
-    new_ring, new_bucket = empty(len(columns))
-    per_bucket, _ = grid(before_ticks)
-    new_per_bucket, new_buckets = grid(after_ticks)
-    for lane in np.flatnonzero(columns >= 0):
-        was = columns[lane]
-        if before_ticks[was] == after_ticks[lane]:
-            new_ring[:, lane], new_bucket[lane] = ring[:, was], bucket[was]
-        elif bucket[was] != _NEVER:
-            new_bucket[lane] = bucket[was] * per_bucket[was] // new_per_bucket[lane]
-            new_ring[new_bucket[lane] % new_buckets[lane], lane] = ring[:, was].max()
-    return new_ring, new_bucket
+        Args:
+            tick: Now, on the absolute grid; may skip forward. Within a tick, and back in time, values are added
+                to those of the bucket under way.
+            value: Integers (L,), non-negative, at most a thousand million.
+            known: bool (L,), where there is a value to note; None for everywhere.
 
+        Returns:
+            int32 (L,), new each time; 0 where nothing was noted within the window.
+        """
+        cut = self.cut
+        present = noted = value.astype(np.int32)
+        if known is not None:
+            present = noted = noted * known
+        if cut.remembers is not None:
+            noted = noted * cut.remembers
+        if cut.order is not None:
+            noted = noted.take(cut.order)
+        if tick > self.tick:
+            self._begin_buckets(tick)
+        under_way = np.maximum(self.under_way, noted, out=self.under_way)
+        highest: SmallInt = np.maximum(under_way, self.before)
+        if cut.column is not None:
+            highest = highest.take(cut.column)
+        return highest if cut.remembers is None else np.maximum(highest, present)
 
-def _empty_skipped(ring: SmallInt, buckets: Int, slot: Int, passed: Int) -> None:
-    """Empty the slots of buckets that passed without a call; the current one is the caller's."""
-    age = (slot - np.arange(SLOTS)[:, np.newaxis]) % buckets
-    ring[(age < passed) & (age > 0)] = 0
+    def _begin_buckets(self, tick: int) -> None:
+        """Move on to the buckets that `tick` is in."""
+        last, self.tick = self.tick, tick
+        for group in self.cut.groups:
+            bucket, was = tick // group.per_bucket, last // group.per_bucket
+            if bucket == was:
+                continue
+            slots, columns = group.slots, slice(group.first, group.end)
+            under_way = self.under_way[columns]
+            if slots > 1:
+                ring = self.ring[:slots, columns]
+                ring[was % slots] = under_way
+                for passed in range(was + 1, min(bucket, was + slots + 1)):
+                    ring[passed % slots] = 0
+                # This slot held the bucket that leaves the window.
+                slot = bucket % slots
+                ring[slot] = 0
+                if group.kept is not None:
+                    ring = np.minimum(ring, group.kept[slots - slot : 2 * slots - slot])
+                np.maximum.reduce(ring, axis=0, out=self.before[columns])
+            under_way.fill(0)
+
+    def carried_over(self, window_ticks: Int, lanes: Int) -> RollingMax:
+        """The same for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        A lane whose window keeps its length goes on as if nothing had happened. One whose window changes keeps
+        the highest value of the old window, for the whole of the new one.
+
+        Args:
+            window_ticks: int64 (N,), the windows of the other lanes.
+            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+        """
+        new = RollingMax.empty(window_ticks)
+        new.tick = self.tick
+        for lane in np.flatnonzero(lanes >= 0).tolist():
+            was = int(lanes[lane])
+            at, group = self.cut.column_of(was)
+            to, new_group = new.cut.column_of(lane)
+            if self.window_ticks[was] == window_ticks[lane]:
+                new.under_way[to], new.before[to] = self.under_way[at], self.before[at]
+                bucket = self.tick // group.per_bucket
+                for earlier in range(bucket - int(self.cut.buckets[was]) + 1, bucket):
+                    new.ring[earlier % new_group.slots, to] = self.ring[earlier % group.slots, at]
+            else:
+                new.under_way[to] = max(self.under_way[at], self.before[at])
+        return new

@@ -204,9 +204,7 @@ class Fleets:
             lane if lane >= 0 and _same_measure(self.all[lane].policy, fleet.policy) else -1
             for lane, fleet in zip(lanes, new.all, strict=True)
         ]
-        new._lane_state = self._lane_state.carried_over(
-            self._compiled.lanes, new._compiled.lanes, np.array(lanes)
-        )
+        new._lane_state = self._lane_state.carried_over(new._compiled.lanes, np.array(lanes))
         new._series_state = self._series_state.carried_over(new._compiled.series, np.array(series))
         for lane, fleet in zip(lanes, new.all, strict=True):
             if lane >= 0:

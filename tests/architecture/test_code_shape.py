@@ -18,7 +18,7 @@ CORE_FUNCTION_LINES = 60
 
 CORE_MAY_IMPORT = {
     "__future__", "collections", "collections.abc", "dataclasses", "enum", "itertools", "math",
-    "numpy", "numpy.typing", "typing",
+    "numpy", "numpy.typing", "operator", "typing",
 }  # fmt: skip
 
 BANNED_WORDS = {"node", "worker", "server", "replica", "cluster", "job", "util", "helper", "manager"}

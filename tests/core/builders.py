@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 
+from autoscaler.core import rules
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
+
+DECIDED = (
+    "wish",
+    "desired",
+    "start",
+    "provision",
+    "stop",
+    "warm_target",
+    "forecast",
+    "forecast_hi",
+    "reason",
+    "value",
+)
+"""All that a decision says."""
 
 _LANE_DEFAULTS = {
     "vm_capacity": 100.0,
@@ -134,3 +149,25 @@ def samples(now_s: float, demand: object, *, freshness: int = 0, censored: bool 
         coverage=np.ones(count),
         censored=np.full(count, censored),
     )
+
+
+def apply(stage, params, state, view, seen, wish):
+    """The wish after one stage, and its reasons, each (L,)."""
+    rule = stage(params, wish.dtype)
+    if rule is None:
+        return wish, np.zeros(len(wish), np.int64)
+    fresh, censored = rules.where_fresh(view), rules.where_any(view.censored)
+    value, why = rule(rules.Seen(state, view, seen, view.in_service + view.starting, fresh, censored), wish)
+    return value, rules.reasons(why, wish, value)
+
+
+def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a state and of the states in it, by name."""
+    found = {}
+    for f in fields(state):
+        value = getattr(state, f.name)
+        if isinstance(value, np.ndarray):
+            found[within + f.name] = value
+        elif is_dataclass(value) and f.init:
+            found |= arrays_of(value, f"{f.name}.")
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
-from tests.core.builders import lane_params, samples, series_params, snapshot
+from tests.core.builders import DECIDED, arrays_of, lane_params, samples, series_params, snapshot
 
 TICK_S = 10.0
 SWITCH = 60
@@ -61,7 +59,7 @@ def rows(lanes, params, series, lane_state, series_state, ticks):
             in_service[lane] = int(serving[at] + decision.start[at] - decision.stop[at])
         found.append(
             {
-                lane: tuple(getattr(decision, f.name)[..., at].tobytes() for f in fields(decision))
+                lane: tuple(getattr(decision, name)[..., at].tobytes() for name in DECIDED)
                 for at, lane in enumerate(lanes)
             }
         )
@@ -86,7 +84,7 @@ def test_lanes_that_stay_decide_to_the_bit_as_if_nothing_had_changed(later):
     before = rows(first, params, series, lane_state, series_state, range(1_000, 1_000 + SWITCH))
     columns = np.array([first.index(lane) if lane in first else -1 for lane in later])
     new_params, new_series = arrays(later)
-    lane_state = lane_state.carried_over(params, new_params, columns)
+    lane_state = lane_state.carried_over(new_params, columns)
     series_state = series_state.carried_over(new_series, columns)
     after = rows(
         later, new_params, new_series, lane_state, series_state, range(1_000 + SWITCH, 1_000 + 2 * SWITCH)
@@ -102,9 +100,12 @@ def test_a_lane_that_is_new_starts_as_if_it_were_the_first():
     rows([0, 1], params, series, lane_state, series_state, range(1_000, 1_050))
     new_params, new_series = arrays([7, 0])
     columns = np.array([-1, 0])
-    carried, cold = lane_state.carried_over(params, new_params, columns), LaneState.empty(new_params)
-    for f in fields(LaneState):
-        np.testing.assert_array_equal(getattr(carried, f.name)[..., 0], getattr(cold, f.name)[..., 0])
+    carried, cold = lane_state.carried_over(new_params, columns), LaneState.empty(new_params)
+    for name, array in arrays_of(carried).items():
+        lane = 0
+        if name.partition(".")[2] in {"ring", "under_way", "before"}:
+            lane, _ = getattr(cold, name.partition(".")[0]).cut.column_of(0)
+        np.testing.assert_array_equal(array[..., lane], arrays_of(cold)[name][..., lane], err_msg=name)
     carried, cold = series_state.carried_over(new_series, columns), SeriesState.empty(new_series)
     for name in ("last", "ring", "lead_errors", "peak_errors", "evidence"):
         np.testing.assert_array_equal(getattr(carried, name)[..., 0], getattr(cold, name)[..., 0])
@@ -116,37 +117,24 @@ def test_nothing_is_shared_and_what_was_is_left_as_it_was():
     rows([0, 1], params, series, lane_state, series_state, range(1_000, 1_050))
     kept, kept_series = lane_state.copy(), series_state.copy()
     columns = np.array([1, 0])
-    new_lane_state = lane_state.carried_over(params, params, columns)
+    new_lane_state = lane_state.carried_over(params, columns)
     new_series_state = series_state.carried_over(series, columns)
     rows([0, 1], params, series, new_lane_state, new_series_state, range(1_050, 1_100))
-    for f in fields(LaneState):
-        np.testing.assert_array_equal(getattr(lane_state, f.name), getattr(kept, f.name))
+    for name, array in arrays_of(lane_state).items():
+        np.testing.assert_array_equal(array, arrays_of(kept)[name], err_msg=name)
     for name in ("last", "ring", "lead_errors", "peak_errors", "evidence"):
         np.testing.assert_array_equal(getattr(series_state, name), getattr(kept_series, name))
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 9), (9, 5), (5, 200), (200, 5), (100, 300), (300, 40)])
 def test_a_window_that_changes_keeps_its_highest_value_for_the_new_window_at_least(before, after):
-    ring, bucket = windows.empty(1)
-    old, new = np.array([before]), np.array([after])
-
-    def push(ring, bucket, window, tick, value):
-        return windows.push_and_max(
-            ring,
-            bucket,
-            tick=tick,
-            grid=windows.grid(window),
-            value=np.array([value]),
-            known=np.array([True]),
-        )[0]
-
+    rolling = windows.RollingMax.empty(np.array([before]))
     for tick in range(1_000, 1_000 + before):
-        push(ring, bucket, old, tick, 50 if tick == 1_000 + before - 1 else 3)
-    ring, bucket = windows.carried_over(
-        ring, bucket, columns=np.array([0]), before_ticks=old, after_ticks=new
-    )
+        rolling.push_and_max(tick, np.array([50 if tick == 1_000 + before - 1 else 3]))
+    rolling = rolling.carried_over(np.array([after]), np.array([0]))
     held = [
-        push(ring, bucket, new, tick, 3) for tick in range(1_000 + before, 1_000 + before + 2 * after + 20)
+        int(rolling.push_and_max(tick, np.array([3]))[0])
+        for tick in range(1_000 + before, 1_000 + before + 2 * after + 20)
     ]
     coarse = max(1, -(-before // (windows.SLOTS - 1)) if before > windows.SLOTS else 1)
     slot = max(1, -(-after // (windows.SLOTS - 1)) if after > windows.SLOTS else 1)
@@ -173,7 +161,7 @@ def test_a_smaller_token_bucket_holds_no_more_than_it_can():
     params = lane_params(1, rate_out_vms=10.0, rate_in_vms=8.0)
     state = LaneState.empty(params)
     smaller = lane_params(1, rate_out_vms=3.0, rate_in_vms=20.0)
-    carried = state.carried_over(params, smaller, np.array([0]))
+    carried = state.carried_over(smaller, np.array([0]))
     assert (carried.tokens_out[0], carried.tokens_in[0]) == (3.0, 8.0)
 
 

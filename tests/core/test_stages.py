@@ -9,7 +9,7 @@ from autoscaler.core import guards, sizing
 from autoscaler.core.decide import CHAIN, decide
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Reason, Stage
-from tests.core.builders import lane_params, outlook, snapshot
+from tests.core.builders import apply, lane_params, outlook, snapshot
 
 NOW_S = 1_000_000.0
 
@@ -17,13 +17,8 @@ NOW_S = 1_000_000.0
 def run(stage, wish: int = 0, *, params=None, state=None, view=None, seen=None) -> tuple[int, Reason]:
     params = lane_params() if params is None else params
     state = LaneState.empty(params) if state is None else state
-    value, reason = stage(
-        params,
-        state,
-        snapshot() if view is None else view,
-        outlook() if seen is None else seen,
-        np.array([wish]),
-    )
+    view = snapshot() if view is None else view
+    value, reason = apply(stage, params, state, view, outlook() if seen is None else seen, np.array([wish]))
     return int(value[0]), Reason(int(reason[0]))
 
 

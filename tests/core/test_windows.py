@@ -16,20 +16,13 @@ from autoscaler.core import windows
 )
 def test_it_is_the_maximum_of_at_least_the_window_and_at_most_a_bucket_more(lengths, pushes):
     window = np.array(lengths)
-    ring, bucket = windows.empty(4)
+    rolling = windows.RollingMax.empty(window)
     tick, seen = 1_000, []
     for step, value, known in pushes:
         tick += step if step > 60 else 1  # mostly every tick, now and then a long gap
         if known:
             seen.append((tick, value))
-        got = windows.push_and_max(
-            ring,
-            bucket,
-            tick=tick,
-            grid=windows.grid(window),
-            value=np.full(4, value),
-            known=np.full(4, known),
-        )
+        got = rolling.push_and_max(tick, np.full(4, value), np.full(4, known))
         for lane, length in enumerate(np.maximum(window, 1)):
             per_bucket = 1 if length <= windows.SLOTS else -(-length // (windows.SLOTS - 1))
             least = max([v for t, v in seen if t > tick - length], default=0)

@@ -1,0 +1,66 @@
+"""What every state has in common: it can be copied, dumped, and restored to the bit.
+
+Rules of this file: fields are arrays, numbers, or states themselves; what a state works out from its fields
+(`init=False`) is left out of a dump and worked out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import ClassVar, Self, TypeAlias
+
+import numpy as np
+
+from autoscaler.core.types import Array
+
+Dumped: TypeAlias = "dict[str, Array | float | int | Dumped]"
+
+
+class Remembered:
+    """Base of the dataclasses that hold what core remembers between ticks."""
+
+    __slots__ = ()
+    version: ClassVar[int]
+    """Layout of the fields; a dump of another one is refused."""
+
+    def copy(self) -> Self:
+        """A state that shares nothing with this one."""
+        return type(self).restore(self.dump())
+
+    def dump(self) -> Dumped:
+        """All fields and a version, for `restore`; shares nothing with the state."""
+        return {"version": self.version} | {
+            f.name: value.dump() if isinstance(value := getattr(self, f.name), Remembered) else _copied(value)
+            for f in fields(self)  # type: ignore[arg-type]
+            if f.init
+        }
+
+    @classmethod
+    def restore(cls, dumped: Dumped) -> Self:
+        """The state that was dumped; shares nothing with the dump.
+
+        Raises:
+            ValueError: If it was dumped by another version.
+        """
+        if dumped["version"] != cls.version:
+            msg = f"{cls.__name__} of version {dumped['version']} cannot be read, only {cls.version}"
+            raise ValueError(msg)
+        parts = cls.parts()
+        return cls(
+            **{
+                f.name: parts[f.name].restore(value)
+                if isinstance(value := dumped[f.name], dict)
+                else _copied(value)
+                for f in fields(cls)  # type: ignore[arg-type]
+                if f.init
+            }
+        )
+
+    @classmethod
+    def parts(cls) -> dict[str, type[Remembered]]:
+        """The fields that are states themselves."""
+        return {}
+
+
+def _copied(value: Array | float) -> Array | float:
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,136 @@
+"""What the stages of the decision chain have in common: what they see, and what they answer.
+
+A stage is a function of the policies, called once for them: `stage(params, counts)` works out what the stage
+needs every tick, and returns its rule, or None where no lane uses it, so that a switched-off stage costs nothing.
+The rule is `rule(seen, wish) -> (wish, why)`, called every tick on all lanes; lanes that do not use it are
+masked. The reason is not worked out by the rule: most ticks nobody reads it. `Why` says how to.
+
+Rules of this file: nothing that decides. Rules never change `wish` or anything of the snapshot in place, and
+what they return is theirs to keep. They note what they must remember in `seen.state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import is_
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import (
+    MOST_VMS,
+    Array,
+    Bool,
+    CountType,
+    Float,
+    Freshness,
+    Int,
+    Outlook,
+    Reason,
+    Snapshot,
+)
+
+Answer = TypeVar("Answer")
+
+ROUNDING = 1e-9
+"""Work that exceeds whole VMs by less than this share of a VM needs no other VM."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """All that the rules of one tick see.
+
+    Attributes:
+        state, snapshot, outlook: As given to `decide`.
+        ordered: int (L,), VMs in service or on their way there.
+        fresh: bool (L,), where demand is fresh; None where it is everywhere.
+        censored: bool (L,), where saturation hides demand; None where it does nowhere.
+    """
+
+    state: LaneState
+    snapshot: Snapshot
+    outlook: Outlook | None
+    ordered: Int
+    fresh: Bool | None
+    censored: Bool | None
+
+
+Why: TypeAlias = "tuple[Reason, Reason] | Callable[[], Int]"
+"""The reasons of a stage: where it raised the wish and where it lowered it; or, where that is not all, a function
+that gives the reasons, int64 (L,), from arrays that nothing changes before the next tick."""
+Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
+StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
+
+UNCHANGED: tuple[Reason, Reason] = (Reason.NONE, Reason.NONE)
+
+
+def reasons(why: Why, before: Int, after: Int) -> Int:
+    """The reason of a stage in every lane: int64 (L,), from the wish before and after it."""
+    if callable(why):
+        return why()
+    raised, lowered = why
+    up = (after > before) * np.int64(raised)
+    return up if lowered is Reason.NONE else up + (after < before) * np.int64(lowered)
+
+
+class WhileSame(Generic[Answer]):
+    """A question about some arrays of a snapshot, not asked again while they cannot have changed.
+
+    Live, the arrays are new every tick. Where they are the same read-only arrays as at the last call, as in a
+    simulation in which nothing ever fails, the answer is too. Arrays count as read-only where they own their
+    memory and `flags.writeable` is off.
+
+    Args:
+        arrays: What the question is about.
+        question: It.
+    """
+
+    __slots__ = ("_answer", "_arrays", "_known", "_question")
+
+    def __init__(
+        self, arrays: Callable[[Snapshot], tuple[Array, ...]], question: Callable[[Snapshot], Answer]
+    ) -> None:
+        self._arrays = arrays
+        self._question = question
+        self._known: tuple[Array, ...] = ()
+        self._answer: Answer
+
+    def __call__(self, snapshot: Snapshot) -> Answer:
+        """The answer for this snapshot."""
+        arrays = self._arrays(snapshot)
+        if self._known and all(map(is_, arrays, self._known)):
+            return self._answer
+        self._answer = self._question(snapshot)
+        self._known = () if any(a.flags.writeable or a.base is not None for a in arrays) else arrays
+        return self._answer
+
+
+def where_any(mask: Bool) -> Bool | None:
+    """The mask, or None where it holds nowhere."""
+    return mask if np.count_nonzero(mask) else None
+
+
+def where_fresh(snapshot: Snapshot) -> Bool | None:
+    """Where demand is fresh: bool (L,); None where it is everywhere."""
+    freshness = snapshot.freshness
+    return (freshness == int(Freshness.FRESH)) if np.count_nonzero(freshness) else None
+
+
+def whole_vms(capacity: Float, counts: CountType) -> Callable[[Float], Int]:
+    """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown."""
+    nothing, most = np.zeros_like(capacity), np.full_like(capacity, float(MOST_VMS))
+    rounding = np.array(ROUNDING)
+
+    def vms(work_per_s: Float) -> Int:
+        need = work_per_s / capacity
+        need -= rounding
+        np.ceil(need, out=need)
+        # fmax and not maximum: it answers 0 for NaN.
+        np.fmax(need, nothing, out=need)
+        np.minimum(need, most, out=need)
+        return need.astype(counts)
+
+    return vms
