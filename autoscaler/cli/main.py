@@ -22,6 +22,7 @@ from autoscaler.cli import (
     policy,
     replay,
     run,
+    shadow,
     status,
     trace,
     trace_import,
@@ -37,6 +38,7 @@ app = typer.Typer(
     epilog="Begin with `autoscaler demo`. Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.",
 )
 policies = typer.Typer(no_args_is_help=True, help="Look at policies.")
+shadows = typer.Typer(no_args_is_help=True, help="Look at fleets in shadow: decided on, and not touched.")
 traces = typer.Typer(no_args_is_help=True, help="Make and look at traces: recorded or generated demand.")
 
 app.command()(run.run)
@@ -54,6 +56,8 @@ app.command()(operate.override)
 app.command()(operate.operations)
 app.command()(events.events)
 app.command()(export.export)
+shadows.command("report")(shadow.shadow_report)
+app.add_typer(shadows, name="shadow")
 app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(replay.report)

@@ -1,0 +1,292 @@
+"""What a fleet in shadow would have saved or missed: its policy beside what really ran, from the journal.
+
+Both sides meet the same measured demand and pay the same prices. The real side is what was listed; the policy's is
+what the shadow simulated. An interval runs from one tick to the next; it has the demand and the counts of the
+tick that opens it and the costs that the tick after it closed.
+
+Rules of this file: what is unknown is left out of both sides alike, and how long that was is told. An interval
+that no tick closed in time (the daemon was down, the clock was set) is left out as a whole. Nothing is printed
+here, and no clock is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.ports import ActionRecord, OutcomeKind, Verb
+from autoscaler.store.reader import TickRow
+
+Float = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+ENOUGH_S = 86_400.0
+"""Less history than a day has not seen a day's demand, and concludes nothing."""
+
+_MOST_SKIPPED = 30
+_WORST_KEPT = 5
+_SAME_S = 1e-3
+"""Moments closer than this are one; sums of float64 at epoch scale differ in the last bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of the comparison over some time.
+
+    Attributes:
+        cost: Money.
+        vm_hours: VM-hours of VMs that run: in service, and on the policy's side leaving it as well.
+        unserved_work: Work that found no capacity, where demand is known.
+    """
+
+    cost: float
+    vm_hours: float
+    unserved_work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Both sides over some time.
+
+    Attributes:
+        name: The day (UTC), or "all".
+        span_s: Length of the intervals compared.
+        known_s: Of these, with known demand.
+        demand_work: Work wanted in that time.
+        real: What really ran.
+        policy: What the policy would have had.
+        starts, stops, provisions: VMs for which the policy would have ordered that.
+    """
+
+    name: str
+    span_s: float
+    known_s: float
+    demand_work: float
+    real: Side
+    policy: Side
+    starts: int
+    stops: int
+    provisions: int
+
+    def missed_share(self, side: Side) -> float:
+        """Unserved work of a side over the work wanted; NaN where none was."""
+        return side.unserved_work / self.demand_work if self.demand_work > 0 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A run of intervals in which the policy would have been short.
+
+    Attributes:
+        start_s, end_s: Epoch seconds.
+        unserved_work: Work that would have found no capacity.
+        worst_per_s: The highest shortage, work per second.
+    """
+
+    start_s: float
+    end_s: float
+    unserved_work: float
+    worst_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """The comparison of one fleet.
+
+    Attributes:
+        fleet: Its name.
+        start_s, end_s: First and last moment, epoch seconds.
+        total: All of it.
+        days: Day by day (UTC), in order.
+        episodes: Number of episodes in which the policy would have been short.
+        longest: The longest of them; None without any.
+        worst: Those with the most unserved work, that first.
+        left_out_s: Time between start and end of which nothing is known.
+        censored_s: Time in which saturated VMs hid demand, so that it was at least what is counted.
+        capacity_unknown_s: Time in which the real side's capacity was not known; left out of its shortage.
+        restarts: How often the daemon began in that time; the simulation then begins at the real states.
+    """
+
+    fleet: str
+    start_s: float
+    end_s: float
+    total: Compared
+    days: tuple[Compared, ...]
+    episodes: int
+    longest: Missed | None
+    worst: tuple[Missed, ...]
+    left_out_s: float
+    censored_s: float
+    capacity_unknown_s: float
+    restarts: int
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether there is enough history for a conclusion."""
+        return self.total.known_s >= ENOUGH_S
+
+    @property
+    def priced(self) -> bool:
+        """Whether the policy has prices that make a difference."""
+        return self.total.real.cost > 0 or self.total.policy.cost > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    """float64 (n,) each: the intervals in shadow, in the order of writing."""
+
+    at_s: Float
+    length_s: Float
+    tick: Float
+    demand: Float
+    censored: Float
+    in_service: Float
+    draining: Float
+    capacity: Float
+    shortage: Float
+    running: Float
+    cost: Float
+    real_cost: Float
+
+
+def shadow_report(
+    fleet: str, ticks: Iterable[TickRow], actions: Iterable[ActionRecord], starts_s: Sequence[float] = ()
+) -> ShadowReport | None:
+    """Compare; None where no two ticks in a row tell what really ran.
+
+    Args:
+        fleet: Its name.
+        ticks: Of the fleet, in the order of writing.
+        actions: Of the fleet, over the same time; the shadow's.
+        starts_s: When daemons began.
+    """
+    found = _intervals(ticks)
+    if found is None:
+        return None
+    real_shortage = _real_shortage(found)
+    ordered = _ordered(actions, found)
+    days = np.array([_day(at_s) for at_s in found.at_s])
+    everything = np.ones(found.at_s.shape, np.bool_)
+    episodes = _episodes(found)
+    start_s = float(found.at_s.min())
+    end_s = float((found.at_s + found.length_s).max())
+    total = _compared("all", found, real_shortage, ordered, everything)
+    return ShadowReport(
+        fleet=fleet,
+        start_s=start_s,
+        end_s=end_s,
+        total=total,
+        days=tuple(
+            _compared(str(day), found, real_shortage, ordered, days == day) for day in np.unique(days)
+        ),
+        episodes=len(episodes),
+        longest=max(episodes, key=lambda e: e.end_s - e.start_s, default=None),
+        worst=tuple(sorted(episodes, key=lambda e: -e.unserved_work)[:_WORST_KEPT]),
+        left_out_s=max(end_s - start_s - total.span_s, 0.0),
+        censored_s=float(found.length_s[found.censored > 0].sum()),
+        capacity_unknown_s=float(found.length_s[np.isnan(real_shortage) & np.isfinite(found.demand)].sum()),
+        restarts=sum(start_s < at_s < end_s for at_s in starts_s),
+    )
+
+
+def _intervals(ticks: Iterable[TickRow]) -> _Intervals | None:
+    rows = []
+    for tick, after in pairwise(ticks):
+        r, length_s = tick.recorded, after.at_s - tick.at_s
+        if r.real is None or after.recorded.real is None or length_s <= 0:
+            continue
+        if not 1 <= after.tick - tick.tick <= _MOST_SKIPPED:
+            continue
+        rows.append(
+            (
+                *(tick.at_s, length_s, tick.tick, r.demand, r.censored, r.in_service, r.draining, r.capacity),
+                *(r.shortage, r.real.running, after.recorded.cost, after.recorded.real.cost),
+            )
+        )
+    return _Intervals(*np.array(rows, np.float64).T) if rows else None
+
+
+def _real_shortage(found: _Intervals) -> Float:
+    """float64 (n,), demand beyond the capacity of the VMs that really ran; NaN where either is unknown.
+
+    What one VM does is the policy's word for it, which shows wherever the shadow has a VM in service.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_vm = np.where(found.in_service > 0, found.capacity / found.in_service, np.nan)
+    known = np.flatnonzero(np.isfinite(per_vm))
+    if not known.size:
+        return np.full(found.at_s.shape, np.nan)
+    # Between two such intervals it is what it was before; before the first one, what it is there.
+    latest = np.searchsorted(known, np.arange(per_vm.size), side="right") - 1
+    return np.maximum(found.demand - found.running * per_vm[known[np.maximum(latest, 0)]], 0.0)
+
+
+def _ordered(actions: Iterable[ActionRecord], found: _Intervals) -> dict[Verb, Float]:
+    """Per verb, float64 (n,): VMs that the shadow ordered in each interval."""
+    position = {(tick, at_s): i for i, (tick, at_s) in enumerate(zip(found.tick, found.at_s, strict=True))}
+    counts = {verb: np.zeros(found.at_s.shape) for verb in Verb}
+    for action in actions:
+        at = position.get((float(action.tick), action.at_s))
+        if at is not None:
+            accepted = sum(o.kind is OutcomeKind.ACCEPTED for o in action.outcomes)
+            counts[action.intent.verb][at] += accepted
+    return counts
+
+
+def _compared(
+    name: str, found: _Intervals, real_shortage: Float, ordered: dict[Verb, Float], within: Flags
+) -> Compared:
+    length_s = found.length_s[within]
+    known = np.isfinite(found.demand[within]) & np.isfinite(found.shortage[within])
+
+    def work(rate: Float) -> float:
+        return float(np.nansum((rate[within] * length_s)[known]))
+
+    def hours(vms: Float) -> float:
+        return float((vms[within] * length_s).sum()) / 3600.0
+
+    return Compared(
+        name=name,
+        span_s=float(length_s.sum()),
+        known_s=float(length_s[known].sum()),
+        demand_work=work(found.demand),
+        real=Side(float(found.real_cost[within].sum()), hours(found.running), work(real_shortage)),
+        policy=Side(
+            float(found.cost[within].sum()), hours(found.in_service + found.draining), work(found.shortage)
+        ),
+        starts=int(ordered[Verb.START][within].sum()),
+        stops=int(ordered[Verb.STOP][within].sum()),
+        provisions=int(ordered[Verb.PROVISION][within].sum()),
+    )
+
+
+def _episodes(found: _Intervals) -> tuple[Missed, ...]:
+    """Runs of adjoining intervals in which the policy would have been short."""
+    short = np.flatnonzero(np.nan_to_num(found.shortage, nan=0.0) > 0)
+    if not short.size:
+        return ()
+    ends_s = found.at_s + found.length_s
+    adjoining = (np.diff(short) == 1) & (np.abs(found.at_s[short[1:]] - ends_s[short[:-1]]) < _SAME_S)
+    begins = np.concatenate(([0], np.flatnonzero(~adjoining) + 1))
+    lasts = np.concatenate((begins[1:], [short.size])) - 1
+    amounts = found.shortage[short]
+    return tuple(
+        Missed(float(start_s), float(end_s), float(work), float(worst))
+        for start_s, end_s, work, worst in zip(
+            found.at_s[short[begins]],
+            ends_s[short[lasts]],
+            np.add.reduceat(amounts * found.length_s[short], begins),
+            np.maximum.reduceat(amounts, begins),
+            strict=True,
+        )
+    )
+
+
+def _day(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,226 @@
+"""`shadow report`: the arithmetic against cases worked out by hand, and a whole fleet in shadow on virtual time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from autoscaler.cli import shadow as words
+from autoscaler.ports import (
+    ActionIntent,
+    ActionRecord,
+    Outcome,
+    OutcomeKind,
+    RealVms,
+    Verb,
+)
+from autoscaler.providers.coalescing import SharedReader
+from autoscaler.providers.shadow import ShadowProvider
+from autoscaler.simulator.shadow_report import Missed, shadow_report
+from autoscaler.store import TickRow
+from tests.contracts.test_journal_contract import fleet_tick
+from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
+
+START_S = 1_772_323_200.0  # 2026-03-01T00:00:00Z
+NAN = math.nan
+CAPACITY = 100.0
+
+
+def tick(number, demand=300.0, *, policy_vms=4, real=10, cost=4.0, real_cost=10.0, at_s=None, censored=False):
+    """A tick every 10 s: the policy has 4 VMs for 400/s where 10 really run, and each costs 1 a tick."""
+    capacity = policy_vms * CAPACITY
+    row = fleet_tick(
+        demand=demand, censored=censored, in_service=policy_vms, draining=0, capacity=capacity, cost=cost,
+        shortage=NAN if math.isnan(demand) else max(demand - capacity, 0.0),
+        real=None if real is None else RealVms(real, 12, real_cost),
+    )  # fmt: skip
+    return TickRow(int(START_S / 10) + number, START_S + 10 * number if at_s is None else at_s, row)
+
+
+def report(*ticks, actions=(), starts=()):
+    return shadow_report("web", ticks, actions, starts)
+
+
+def test_both_sides_by_hand():
+    found = report(tick(0), tick(1, 500.0, policy_vms=4), tick(2, 1200.0, policy_vms=8), tick(3))
+    t = found.total
+    # Three intervals of 10 s: 300, 500 and 1200/s wanted; the policy has 400, 400, 800, the real fleet 1000.
+    assert (t.span_s, t.known_s, t.demand_work) == (30.0, 30.0, 20_000.0)
+    assert t.policy.unserved_work == pytest.approx(10 * (100 + 400))
+    assert t.real.unserved_work == pytest.approx(10 * 200)
+    assert (t.policy.cost, t.real.cost) == (12.0, 30.0)
+    assert t.policy.vm_hours == pytest.approx((4 + 4 + 8) * 10 / 3600)
+    assert t.real.vm_hours == pytest.approx(30 * 10 / 3600)
+    assert t.missed_share(t.policy) == pytest.approx(0.25)
+    assert found.episodes == 1
+    assert found.longest == Missed(START_S + 10, START_S + 30, pytest.approx(5000.0), 400.0)
+
+
+def test_the_cost_of_an_interval_is_what_the_tick_after_it_closed():
+    found = report(tick(0, cost=99.0, real_cost=99.0), tick(1, cost=1.0, real_cost=2.0))
+    assert (found.total.policy.cost, found.total.real.cost) == (1.0, 2.0)
+
+
+def test_unknown_demand_is_left_out_of_what_was_missed_and_not_of_what_was_paid():
+    found = report(tick(0, NAN), tick(1, 500.0), tick(2))
+    assert (found.total.span_s, found.total.known_s, found.total.demand_work) == (20.0, 10.0, 5000.0)
+    assert (found.total.policy.unserved_work, found.total.policy.cost) == (1000.0, 8.0)
+
+
+def test_an_outage_and_times_of_acting_are_left_out_of_both_sides():
+    ticks = [
+        tick(0),
+        tick(1),
+        tick(2, real=None),
+        tick(3, real=None),
+        tick(4),
+        tick(5),
+        tick(1000),
+        tick(1001),
+    ]
+    found = report(*ticks)
+    assert found.total.span_s == 30.0
+    assert found.left_out_s == 10_010.0 - 30.0
+    assert found.total.real.cost == 30.0
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_clock_that_jumps_by_an_hour_costs_one_interval(jump_s):
+    first = [tick(n) for n in range(10)]
+    moved = [tick(n + int(jump_s / 10), 500.0) for n in range(10, 20)]
+    found = report(*first, *moved)
+    assert found.total.span_s == 180.0
+    assert found.episodes == 1
+    assert found.total.policy.unserved_work == pytest.approx(9 * 1000.0)
+
+
+def test_a_skipped_tick_is_lived_through_as_decided_before():
+    found = report(tick(0, 500.0), tick(3), tick(4))
+    assert found.total.span_s == 40.0
+    assert found.total.policy.unserved_work == pytest.approx(3000.0)
+
+
+def test_what_a_vm_can_do_is_known_where_the_shadow_has_one():
+    found = report(tick(0, 1200.0, policy_vms=0), tick(1, 1200.0), tick(2, 1200.0, policy_vms=0), tick(3))
+    assert found.total.real.unserved_work == pytest.approx(30 * 200.0)
+    assert found.capacity_unknown_s == 0.0
+    never = report(tick(0, 50.0, policy_vms=0), tick(1, 50.0, policy_vms=0))
+    assert never.capacity_unknown_s == 10.0
+    assert never.total.real.unserved_work == 0.0
+
+
+def test_days_add_up_to_the_whole():
+    found = report(*[tick(n * 30, at_s=START_S + 300 * n) for n in range(600)])
+    assert [day.name for day in found.days] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert sum(day.real.cost for day in found.days) == pytest.approx(found.total.real.cost)
+    assert sum(day.span_s for day in found.days) == found.total.span_s == 599 * 300
+
+
+def test_accepted_orders_of_ticks_in_shadow_are_counted():
+    def action(number, verb, outcomes):
+        row = tick(number)
+        intent = ActionIntent("web", verb, tuple("ab"[: len(outcomes)]), len(outcomes), "", "because")
+        said = tuple(Outcome("a", kind) for kind in outcomes)
+        return ActionRecord(number + 1, row.at_s, row.tick, intent, row.at_s, said)
+
+    yes, no = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED
+    actions = [
+        action(0, Verb.START, (yes, yes)),
+        action(1, Verb.STOP, (yes, no)),
+        action(1, Verb.PROVISION, (yes,)),
+        action(7, Verb.START, (yes,)),
+    ]
+    found = report(tick(0), tick(1), tick(2), actions=actions)
+    assert (found.total.starts, found.total.stops, found.total.provisions) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("ticks", [(), (tick(0),), (tick(0, real=None), tick(1, real=None))])
+def test_nothing_to_compare(ticks):
+    assert report(*ticks) is None
+
+
+# ── in words ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def long_report(days=3, **changes):
+    short = {500: 900.0, 501: 900.0, 2000: 450.0}
+    count = days * 288
+    ticks = [tick(n * 30, short.get(n, 300.0), at_s=START_S + 300 * n, **changes) for n in range(count + 1)]
+    return report(*ticks)
+
+
+def test_the_conclusion_comes_first():
+    text = words.conclusion(long_report())
+    assert text.startswith(
+        "Over 3 d the policy would have cost 3,456.00 instead of 8,640.00 (60 % less) and would have missed "
+    )
+    assert (
+        "0.38 % of the work in 1 episode; it lasted 10 min from 2026-03-02T17:40:00Z, short by up to 500/s."
+        in text
+    )
+    assert text.endswith("What really ran missed 0 %.")
+
+
+def test_a_policy_that_costs_more_says_so():
+    assert "(50 % more)" in words.conclusion(long_report(cost=15.0))
+
+
+def test_less_than_a_day_concludes_nothing():
+    found = report(*[tick(n * 30, at_s=START_S + 300 * n) for n in range(60)])
+    assert not found.conclusive
+    text = words.conclusion(found)
+    assert text.startswith("Too little to conclude: only 4 h 55 min with known demand; let it run for a week")
+    assert "missed no work" in text
+
+
+def test_without_prices_it_speaks_of_vm_hours():
+    found = long_report(cost=0.0, real_cost=0.0)
+    assert "run 288.0 VM-hours instead of 720.0 (60 % less)" in words.conclusion(found)
+    assert any("write them under `prices`" in caveat for caveat in words.caveats(found))
+
+
+def test_demand_that_was_never_known():
+    found = report(*[tick(n, NAN) for n in range(5)])
+    assert words.conclusion(found).endswith(
+        "Demand was never known, so what it would have missed is not either."
+    )
+
+
+def test_caveats_say_what_is_not_known():
+    ticks = [tick(0, NAN), tick(1, censored=True), tick(2), tick(900), tick(901)]
+    said = " ".join(words.caveats(report(*ticks, starts=(START_S + 15,))))
+    for part in (
+        "Demand is unknown for 10 s",
+        "nothing was recorded or the fleet was not in shadow",
+        "In 10 s VMs were saturated",
+        "The daemon began once in that time",
+    ):
+        assert part in said
+
+
+# ── the whole way ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@virtual
+async def test_a_fleet_that_is_always_on_beside_a_policy_that_follows_a_wave():
+    bench = Bench(vms=0, running=10, zones="a")
+    own = ShadowProvider(SharedReader(bench.provider), bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    quiet = policy(act=False, guards={"stabilisation": "60s"}, bounds={"minimum": 1, "maximum": 20})
+    bench.add(quiet, lambda second: 500 + 400 * math.sin(second / 300), provider=own)
+    await bench.run(3600)
+    with bench.journal.reader() as reader:
+        found = shadow_report("web", reader.each_tick("web", 0, 1e12), reader.actions("web", 0, 1e12))
+    assert bench.changes() == []
+    assert found.start_s == ORIGIN_S
+    assert found.total.span_s == 3600.0
+    assert found.total.real.vm_hours == pytest.approx(10.0, rel=0.01)
+    # Always on: 3600 money a VM-hour, and storage.
+    assert found.total.real.cost == pytest.approx(10 * 3600 + 10 * 36, rel=0.01)
+    assert 0.5 < found.total.policy.cost / found.total.real.cost < 0.8
+    assert found.total.real.unserved_work == 0.0
+    assert found.total.policy.vm_hours < 8.0
+    assert found.total.starts > 10
+    assert found.total.demand_work == pytest.approx(
+        sum(10 * (500 + 400 * math.sin(10 * n / 300)) for n in range(1, 360)), rel=0.01
+    )
