@@ -143,7 +143,7 @@ class Daemon:
         """Tick until `stop` is called; the tick and the calls under way are finished."""
         await self._left_open.load(self._longest_lag_s())
         await self.operators.load()
-        self._announce()
+        await self._announce()
         done_tick = -1
         while not self._stopping.is_set():
             tick = self._tick_number()
@@ -451,13 +451,14 @@ class Daemon:
             self.telemetry.log.info("source_recovered", fleet=fleet.name, text="metrics are read again")
         fleet.source_error = error
 
-    def _announce(self) -> None:
+    async def _announce(self) -> None:
         acting = [f.name for f in self.fleets.all if f.policy.act]
         shadow = [f.name for f in self.fleets.all if not f.policy.act]
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         text = f"acting: {', '.join(acting) or 'none'}; in shadow: {', '.join(shadow) or 'none'}"
         self.telemetry.log.info("daemon_started", text=text)
+        await self.recorder.event("daemon_started", text, self.began_at_s)
 
     def _longest_lag_s(self) -> float:
         return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)

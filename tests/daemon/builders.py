@@ -160,8 +160,10 @@ class Bench:
         )
 
     def events(self):
+        """(seconds since the origin, kind, text) of what happened after the daemon began."""
         with self.journal.reader() as reader:
-            return [(e.at_s - ORIGIN_S, e.kind, e.text) for e in reader.events(0, 1e12)]
+            events = [e for e in reader.events(0, 1e12) if e.kind != "daemon_started"]
+        return [(e.at_s - ORIGIN_S, e.kind, e.text) for e in events]
 
     def actions(self):
         with self.journal.reader() as reader:

@@ -138,3 +138,15 @@ async def test_what_happens_to_a_vm_is_logged_and_in_the_journal():
     assert kinds == [(20, "stopped_outside")] * 2
     logged = [facts["kind"] for _, event, facts in bench.log.lines if event == "vm"]
     assert logged == ["stopped_outside"] * 2
+
+
+@virtual
+async def test_the_journal_says_when_a_daemon_began_and_what_it_acts_on():
+    bench = Bench(running=1)
+    bench.add(policy("web"), 50)
+    bench.add(policy("api", act=False), 50)
+    await bench.run(20)
+    await bench.run(0)
+    with bench.journal.reader() as reader:
+        begun = [e for e in reader.events(0, 1e12) if e.kind == "daemon_started"]
+    assert [(e.fleet, e.text) for e in begun] == [("", "acting: web; in shadow: api")] * 2
