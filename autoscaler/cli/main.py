@@ -22,6 +22,7 @@ from autoscaler.cli import (
     policy,
     replay,
     run,
+    scenario,
     shadow,
     status,
     trace,
@@ -67,6 +68,7 @@ traces.command("cut")(trace.cut)
 traces.command("merge")(trace.merge)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
+app.add_typer(scenario.app, name="scenario")
 
 
 @app.command()

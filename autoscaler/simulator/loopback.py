@@ -100,7 +100,7 @@ async def _run(
     source = trace_source(policy, clock, run.trace, seed=run.seed, offset_s=0.0)
     wired = wire([policy], MemoryProvider(world, clock), clock, lambda _: source)
     failures: list[str] = []
-    telemetry = Telemetry(log=_Silent(failures))
+    telemetry = Telemetry(log=Silent(failures))
     ended_early = False
 
     def after_tick(record: TickRecord) -> None:
@@ -128,7 +128,7 @@ async def _run(
     return LoopResult(rows, bill, calls, tuple(daemon.fleets.all[0].start_times_s), not ended_early)
 
 
-class _Silent:
+class Silent:
     """A logger that keeps failures of the program itself and drops the rest: a virtual run has no operator."""
 
     _FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed"})

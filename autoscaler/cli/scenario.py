@@ -1,0 +1,141 @@
+"""`autoscaler scenario`: stories with an ending that is checked.
+
+Exit codes: 0 all expectations hold, 1 one is broken or a file is wrong, 2 wrong usage, 130 interrupted.
+
+Rules of this file: options, order and printing. What is played is `simulator.scenarios`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import FAILED, errors_in_words
+
+if TYPE_CHECKING:
+    from autoscaler.simulator.scenarios.judging import Verdict
+    from autoscaler.simulator.scenarios.playing import Played
+
+app = typer.Typer(no_args_is_help=True, help="Play stories of bad days and check what comes of them.")
+
+PLACES = Annotated[
+    list[Path], typer.Argument(help="Scenario files, or folders of them.", metavar="FILE|DIR...")
+]
+
+
+@app.command("run")
+def scenario_run(
+    places: PLACES,
+    out: Annotated[
+        Path | None, typer.Option(help="Leave the time line of each scenario here.", metavar="DIR")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Play scenarios with the real daemon on virtual time, and hold what happened against what is expected."""
+    with errors_in_words("scenario"):
+        broken = 0
+        document: list[dict[str, Any]] = []
+        for path in _files(places):
+            played, verdicts = _play(path, quiet=as_json)
+            broken += sum(not verdict.holds for verdict in verdicts)
+            document.append(_document(played, verdicts))
+            if not as_json:
+                _tell(played, verdicts)
+            if out is not None:
+                from autoscaler.simulator.timeline import write_timeline
+
+                write_timeline(out / f"{path.stem}.csv", played.rows)
+        if as_json:
+            typer.echo(json.dumps(document, indent=2))
+        else:
+            verb = "is" if broken == 1 else "are"
+            typer.echo(f"{broken} {verb} broken" if broken else "All expectations hold")
+        if broken:
+            raise typer.Exit(FAILED)
+
+
+@app.command("results")
+def scenario_results(
+    folder: Annotated[Path, typer.Argument(help="Folder of scenarios.", metavar="DIR")] = Path("simulations"),
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: RESULTS.md in the folder).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Play all scenarios of a folder and write the page of their results."""
+    with errors_in_words("scenario"):
+        from autoscaler.simulator.scenarios.page import page
+
+        target = out or folder / "RESULTS.md"
+        text = page([_play(path, quiet=False) for path in _files([folder])])
+        _write(target, text)
+        typer.echo(f"{target}")
+
+
+def _play(path: Path, *, quiet: bool) -> tuple[Played, tuple[Verdict, ...]]:
+    from autoscaler.cli.progress import Bar
+    from autoscaler.simulator.scenarios.judging import judge
+    from autoscaler.simulator.scenarios.playing import play
+    from autoscaler.simulator.scenarios.reading import read_scenario
+
+    scenario = read_scenario(path)
+    with Bar(f"playing {scenario.name}", quiet=quiet) as bar:
+        played = play(scenario, bar)
+    return played, judge(played)
+
+
+def _files(places: list[Path]) -> list[Path]:
+    from autoscaler.errors import ConfigError
+
+    found: list[Path] = []
+    for place in places:
+        here = sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+        if not here:
+            raise ConfigError(f"{place}: there is no scenario (*.yaml) in this folder")
+        found += here
+    return found
+
+
+def _write(target: Path, text: str) -> None:
+    from autoscaler.errors import ConfigError
+
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be written: {error.strerror or error}") from None
+
+
+def _tell(played: Played, verdicts: tuple[Verdict, ...]) -> None:
+    scenario = played.scenario
+    typer.echo(f"{scenario.name}: {scenario.given.story.strip()}")
+    for verdict in verdicts:
+        typer.echo(f"  {verdict}")
+    typer.echo("")
+
+
+def _document(played: Played, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
+    from autoscaler.simulator.timeline import jsonable
+
+    answer = jsonable(
+        {
+            "scenario": played.scenario.name,
+            "file": str(played.scenario.path),
+            "holds": all(verdict.holds for verdict in verdicts),
+            "expectations": [
+                {
+                    "figure": verdict.expectation.figure,
+                    "value": verdict.value,
+                    "at_most": verdict.expectation.at_most,
+                    "at_least": verdict.expectation.at_least,
+                    "from_s": verdict.expectation.from_s,
+                    "to_s": verdict.expectation.to_s,
+                    "holds": verdict.holds,
+                    "broken": verdict.broken,
+                }
+                for verdict in verdicts
+            ],
+        }
+    )
+    return dict(answer)

@@ -1,0 +1,87 @@
+"""Expectations held against a run.
+
+Rules of this file: a figure that is unknown breaks its bound, and so does a history that is too short to say
+anything; nothing passes because there was nothing to see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.simulator.scenarios.figures import FIGURES, Seen
+from autoscaler.simulator.scenarios.playing import Played
+from autoscaler.simulator.scenarios.reading import Expectation
+
+LEAST_TICKS = 6
+"""Fewer ticks of known demand say nothing."""
+LEAST_KNOWN = 0.9
+"""Share of the ticks whose demand must be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One expectation, judged.
+
+    Attributes:
+        expectation: What was expected.
+        value: The figure; NaN unknown.
+        broken: For a person, how it was broken; empty where it holds.
+    """
+
+    expectation: Expectation
+    value: float
+    broken: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as expected."""
+        return not self.broken
+
+    def __str__(self) -> str:
+        figure = FIGURES[self.expectation.figure]
+        bound = bounds_in_words(self.expectation)
+        state = "holds" if self.holds else "BROKEN"
+        return f"{state}: {figure.label} {figure.shown(self.value)} ({bound}): {self.broken or self.expectation.why}"
+
+
+def judge(played: Played) -> tuple[Verdict, ...]:
+    """All expectations of a scenario, in its order."""
+    return tuple(_judge(one, played) for one in played.scenario.expectations)
+
+
+def bounds_in_words(expectation: Expectation) -> str:
+    """At most and at least, as people read them."""
+    figure = FIGURES[expectation.figure]
+    bounds = (("at least", expectation.at_least), ("at most", expectation.at_most))
+    return " and ".join(f"{word} {figure.shown(bound)}" for word, bound in bounds if bound is not None)
+
+
+def _judge(expectation: Expectation, played: Played) -> Verdict:
+    seen = played.seen(expectation.from_s, expectation.to_s)
+    if too_short := _too_short(seen):
+        return Verdict(expectation, math.nan, too_short)
+    value = FIGURES[expectation.figure].measure(seen)
+    return Verdict(expectation, value, _broken(expectation, value))
+
+
+def _too_short(seen: Seen) -> str:
+    known = int(np.count_nonzero(~np.isnan(seen.demand)))
+    if known < LEAST_TICKS:
+        return f"only {known} ticks of known demand, which say nothing; {LEAST_TICKS} are needed"
+    if known < LEAST_KNOWN * len(seen.demand):
+        return f"demand is known in {known} of {len(seen.demand)} ticks only"
+    return ""
+
+
+def _broken(expectation: Expectation, value: float) -> str:
+    figure = FIGURES[expectation.figure]
+    if math.isnan(value):
+        return f"{figure.label} is unknown, so nothing can be said"
+    if expectation.at_most is not None and not value <= expectation.at_most:
+        return f"{figure.shown(value)} is more than {figure.shown(expectation.at_most)}: not so that {expectation.why}"
+    if expectation.at_least is not None and not value >= expectation.at_least:
+        return f"{figure.shown(value)} is less than {figure.shown(expectation.at_least)}: not so that {expectation.why}"
+    return ""

@@ -1,0 +1,89 @@
+"""What happens beside the daemon while a scenario is played: readings that are lost, others who change VMs.
+
+Rules of this file: luck is addressed by (seed, VM), never a running stream, so that one happening shifts no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscaler.cloud.setup import FleetSetup, place_fleet
+from autoscaler.cloud.vms import State, VmView
+from autoscaler.cloud.world import World
+from autoscaler.errors import ProviderError
+from autoscaler.ports import Clock, FleetReadings, MetricSource, Vm
+from autoscaler.simulator.scenarios.model import LossSection, RolloutSection
+
+_OURS = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
+
+
+class LossySource:
+    """A source whose readings are lost at times.
+
+    Args:
+        inner: Reads.
+        clock: Tells when.
+        begin_s: Epoch seconds that the losses count from.
+        losses: When, and for which share of the VMs.
+        seed: Of which VMs.
+    """
+
+    answers_at_once = True
+    """It waits for nothing; see `autoscaler.at_once`."""
+
+    def __init__(
+        self, inner: MetricSource, clock: Clock, begin_s: float, losses: Sequence[LossSection], seed: int
+    ) -> None:
+        self._inner, self._clock, self._begin_s, self._seed = inner, clock, begin_s, seed
+        self._losses = tuple(losses)
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """What the inner source reads, without what is lost now."""
+        got = await self._inner.read(vms)
+        since_s = self._clock.now() - self._begin_s
+        share = max((loss.share for loss in self._losses if loss.from_s <= since_s < loss.to_s), default=0.0)
+        if share == 0.0:
+            return got
+        kept = np.array([self._luck(vm_id) >= share for vm_id in got.vm_ids], np.bool_)
+        lost = len(kept) - int(kept.sum())
+        return FleetReadings(
+            tuple(vm_id for vm_id, keep in zip(got.vm_ids, kept, strict=True) if keep),
+            got.values[kept],
+            got.observed_at_s[kept],
+            f"{lost} of {len(kept)} VMs gave no reading" if lost else got.error,
+        )
+
+    async def close(self) -> None:
+        """Close the inner source."""
+        await self._inner.close()
+
+    def _luck(self, vm_id: str) -> float:
+        """Uniform in [0, 1), the same for a VM in all losses."""
+        digest = hashlib.blake2b(f"{self._seed} loss {vm_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") / 2.0**64
+
+
+async def roll_out(world: World, clock: Clock, fleet: str, rollout: RolloutSection) -> None:
+    """Replace the fleet's VMs batch by batch, stopped ones first, as a deployment tool of somebody else would."""
+    await clock.sleep_until(clock.monotonic() + rollout.at_s)
+    while True:
+        now_s = clock.now()
+        old = [vm for vm in world.views(now_s, fleet) if vm.state in _OURS and vm.image != rollout.image]
+        if not old:
+            return
+        batch = sorted(old, key=_first)[: rollout.batch]
+        try:
+            world.terminate(now_s, [vm.id for vm in batch])
+        except ProviderError:
+            pass  # such a tool tries again with its next batch
+        else:
+            new = FleetSetup(fleet, len(batch), State.STOPPED, batch[0].vm_type, rollout.image)
+            place_fleet(world, now_s, new)
+        await clock.sleep_until(clock.monotonic() + rollout.every_s)
+
+
+def _first(vm: VmView) -> tuple[bool, str]:
+    return vm.state is not State.STOPPED, vm.id

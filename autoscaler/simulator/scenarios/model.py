@@ -1,0 +1,168 @@
+"""What a scenario file may say: one model per section, in the manner of policies.
+
+Rules of this file: declarations only. A YAML key is the attribute's name without its unit suffix. Times within a
+scenario (`at`, `from`, `to`) count from its beginning. Traffic and faults are parsed by those who own them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from autoscaler.config.policy import DAY_S, HOUR_S, Filled, Section
+from autoscaler.config.quantities import DURATION, MOMENT, PERCENT, Quantity
+
+MOST_S = 31 * DAY_S
+
+
+class FleetSection(Section):
+    """The VMs at the beginning."""
+
+    running: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="VMs that serve from the start.")
+    stopped: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="VMs that wait stopped.")
+
+
+class RecordingSection(Section):
+    """Recorded traffic."""
+
+    file: Filled = Field(description="Trace file, relative to the scenario; a shipped scenario has none.")
+    kind: Literal["count", "gauge"] | None = Field(None, description="What its values mean.")
+    scale_to_vms: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Scale it so that its peak needs this many VMs."
+    )
+
+
+class CloudSection(Section):
+    """How long things take; half of them take longer."""
+
+    start_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        16.0, description="A stopped VM is running so long after the order."
+    )
+    boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        3.0, description="It is ready so long after it runs."
+    )
+    launch_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        18.0, description="A new VM is running so long after the order."
+    )
+    first_boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        7.0, description="It is ready so long after it runs for the first time."
+    )
+    stop_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        25.0, description="A VM is stopped so long after the order."
+    )
+    spread: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
+        0.2, description="Standard deviation of the logarithm of all of these."
+    )
+
+
+class LossSection(Section):
+    """A time in which readings do not arrive."""
+
+    from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
+    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
+    share: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
+        1.0, description="Share of the VMs whose readings are lost; 100% is an outage of the metrics."
+    )
+
+
+class KillSection(Section):
+    """The daemon is killed, as by kill -9, and begins again."""
+
+    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it dies.")
+    back_after_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
+        30.0, description="How long until it runs again."
+    )
+
+
+class RolloutSection(Section):
+    """Another tool replaces the VMs by such with a new image, stopped ones first, then those that serve."""
+
+    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
+    image: Filled = Field("ami-new", description="The new image.")
+    batch: Annotated[int, Field(ge=1, le=1000)] = Field(2, description="VMs replaced at once.")
+    every_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
+        60.0, description="Time from one batch to the next."
+    )
+
+
+class EditSection(Section):
+    """Someone edits the policy, and the daemon takes it over."""
+
+    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When.")
+    change: dict[str, Any] = Field(description="Sections and keys as in a policy, laid over it.")
+
+
+FigureName = Literal[
+    "unserved",
+    "shortage_time",
+    "longest_episode",
+    "serving_most",
+    "serving_least",
+    "stopped_least",
+    "starts",
+    "stops",
+    "provisions",
+    "repeated_starts",
+    "reversals",
+    "calls",
+    "refused_calls",
+    "cost_of_peak",
+]
+
+
+class ExpectationSection(Section):
+    """A bound on a figure of the run; a figure that is unknown breaks every bound."""
+
+    figure: FigureName = Field(description="Which figure.")
+    at_most: Any = Field(None, description="Its upper bound, in the figure's own unit.")
+    at_least: Any = Field(None, description="Its lower bound.")
+    from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(
+        0.0, description="Only what happens from then on."
+    )
+    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] | None = Field(
+        None, description="Only what happens until then; where missing, to the end."
+    )
+    why: Filled = Field(description="What a person may rely on because of it.")
+
+
+class ScenarioFile(Section):
+    """One scenario."""
+
+    story: Filled = Field(description="What happens, and what is to be seen.")
+    policy: Filled = Field(description="Policy file, relative to the scenario.")
+    change: dict[str, Any] = Field({}, description="Sections and keys of the policy that are otherwise here.")
+    begin: Annotated[datetime, MOMENT] | None = Field(
+        None, description="Moment of the traffic at which the run begins; where missing, its beginning."
+    )
+    length_s: Annotated[float, Quantity(DURATION, 60, MOST_S)] = Field(description="How long the run is.")
+    tick_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(10.0, description="Length of a tick.")
+    warm_up_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
+        0.0, description="Time at the beginning that no expectation looks at."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="Of everything random.")
+    fleet: FleetSection = Field(description="The VMs at the beginning.")
+    traffic: dict[str, Any] | None = Field(
+        None, description="Recipe of generated traffic, as for `autoscaler trace synth`."
+    )
+    recording: RecordingSection | None = Field(None, description="Recorded traffic instead.")
+    cloud: CloudSection = Field(CloudSection(), description="How long things take.")
+    faults: Annotated[tuple[dict[str, Any], ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Bad days of the cloud; `from`, `to` and `delay` may be written with units."
+    )
+    losses: Annotated[tuple[LossSection, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Times without readings."
+    )
+    kills: Annotated[tuple[KillSection, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Deaths of the daemon."
+    )
+    rollouts: Annotated[tuple[RolloutSection, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Replacements by another tool."
+    )
+    edits: Annotated[tuple[EditSection, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Edits of the policy while it runs."
+    )
+    expect: Annotated[tuple[ExpectationSection, ...], Field(strict=False, min_length=1, max_length=50)] = (
+        Field(description="What must come of it; a scenario without expectations shows nothing.")
+    )

@@ -1,0 +1,277 @@
+"""A scenario played: the real daemon on virtual time, in a cloud with bad days, among others who act too.
+
+The daemon knows only what it would know live. What happened is taken from the cloud itself, since a daemon that
+was dead, or that read nothing, cannot tell.
+
+Rules of this file: everything is deterministic. A killed daemon is cut off where it waits and nothing of it is told
+of the end; the cloud and the journal live on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.cloud.billing import Prices
+from autoscaler.cloud.physics import Physics, Spread
+from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.cloud.vms import State
+from autoscaler.config.policy import Policy
+from autoscaler.daemon.loop import Daemon, LoopSettings
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.errors import InvariantError
+from autoscaler.ports import ActionRecord, MetricSource, OutcomeKind, Verb, VmState
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.simulator.loopback import Silent
+from autoscaler.simulator.recording import demand_of, timeline
+from autoscaler.simulator.scenarios.figures import Seen
+from autoscaler.simulator.scenarios.meanwhile import LossySource, roll_out
+from autoscaler.simulator.scenarios.reading import Scenario
+from autoscaler.simulator.timeline import TimelineRow
+from autoscaler.store import SqliteJournal
+from autoscaler.wiring import Wired, Wiring, simulated, trace_source
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The cloud in the middle of one interval."""
+
+    begin_s: float
+    serving: int
+    stopped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a scenario.
+
+    Attributes:
+        scenario: What was played.
+        rows: The daemon's time line; without rows while none ran for long.
+        glances: The cloud, one per tick.
+        actions: All actions with their outcomes.
+        calls, refused_calls: API calls by what became of them.
+        cost: The cloud's bill.
+    """
+
+    scenario: Scenario
+    rows: tuple[TimelineRow, ...]
+    glances: tuple[Glance, ...]
+    actions: tuple[ActionRecord, ...]
+    calls: int
+    refused_calls: int
+    cost: float
+
+    def seen(self, from_s: float, to_s: float) -> Seen:
+        """A part of the run, in seconds from its beginning."""
+        scenario, tick_s = self.scenario, self.scenario.given.tick_s
+        begin_s, end_s = scenario.begin_s + from_s, scenario.begin_s + to_s
+        glances = [glance for glance in self.glances if begin_s <= glance.begin_s < end_s]
+        rate = demand_of(scenario.trace.rate_at, 0.0, scenario.trace.interval_s)
+        at_s = np.array([glance.begin_s for glance in glances])
+        serving = np.array([glance.serving for glance in glances], np.float64)
+        outcomes = [
+            (action.intent.verb, outcome)
+            for action in self.actions
+            if begin_s <= action.at_s < end_s
+            for outcome in action.outcomes
+            if outcome.kind is OutcomeKind.ACCEPTED
+        ]
+        running = (VmState.RUNNING, VmState.PENDING)
+        repeated = [o for verb, o in outcomes if verb is Verb.START and o.previous_state in running]
+        verbs = [verb for verb, _ in outcomes]
+        return Seen(
+            tick_s=tick_s,
+            at_s=at_s,
+            demand=np.array([rate(at, at + tick_s) for at in at_s.tolist()], np.float64),
+            serving=serving,
+            stopped=np.array([glance.stopped for glance in glances], np.float64),
+            capacity=serving * scenario.policy.vm.capacity_per_s,
+            desired=np.array(
+                [
+                    math.nan if row.desired is None else float(row.desired)
+                    for row in self.rows
+                    if begin_s <= row.timestamp_s < end_s
+                ],
+                np.float64,
+            ),
+            starts=verbs.count(Verb.START),
+            stops=verbs.count(Verb.STOP),
+            provisions=verbs.count(Verb.PROVISION),
+            repeated_starts=len(repeated),
+            calls=self.calls,
+            refused_calls=self.refused_calls,
+            cost=self.cost,
+            peak_cost=self._peak_cost(),
+        )
+
+    def _peak_cost(self) -> float:
+        """Money for as many VMs as the highest demand needs, and no fewer than the minimum, always on."""
+        given, policy = self.scenario.given, self.scenario.policy
+        begin_s = self.scenario.begin_s
+        peak = self.scenario.trace.cut(begin_s, begin_s + given.length_s).peak_per_s
+        vms = max(math.ceil(peak / policy.vm.capacity_per_s - 1e-9), policy.bounds.minimum)
+        per_h = policy.prices.in_service_per_h + policy.prices.stopped_per_h
+        return vms * per_h * given.length_s / 3600.0
+
+
+def play(scenario: Scenario, progress: Callable[[float], None] | None = None) -> Played:
+    """Play a scenario.
+
+    Args:
+        scenario: What to play.
+        progress: Told the share that is done, now and then.
+
+    Raises:
+        InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
+    """
+    return run_virtual(lambda: _Stage(scenario, progress).play())
+
+
+@dataclass
+class _Stage:
+    """Everything around the daemon, which outlives it."""
+
+    scenario: Scenario
+    progress: Callable[[float], None] | None
+    glances: list[Glance] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    async def play(self) -> Played:
+        scenario, given = self.scenario, self.scenario.given
+        self.clock = VirtualClock(scenario.begin_s)
+        self.world = _cloud(scenario).world(scenario.begin_s)
+        self.journal = SqliteJournal(":memory:", inline=True)
+        self.policy = simulated(scenario.policy)
+        around = [
+            asyncio.create_task(self._watch()),
+            *(
+                asyncio.create_task(roll_out(self.world, self.clock, self.policy.fleet, rollout))
+                for rollout in given.rollouts
+            ),
+        ]
+        await self._lives(frozenset(around))
+        for task in around:
+            task.cancel()
+        await asyncio.gather(*around, return_exceptions=True)
+        if self.failures:
+            msg = f"{len(self.failures)} failures in {scenario.name}; the first: {self.failures[0]}"
+            raise InvariantError(msg)
+        return await self._left()
+
+    async def _lives(self, around: frozenset[asyncio.Task[None]]) -> None:
+        """One daemon after the other, each until it is killed; the last one is stopped."""
+        given, begin_s = self.scenario.given, self.scenario.begin_s
+        deaths = sorted(given.kills, key=lambda kill: kill.at_s)
+        since_s = 0.0
+        for kill in (*deaths, None):
+            wiring = Wiring(MemoryProvider(self.world, self.clock), self.clock, self._source)
+            wired = wiring.wire([self._policy_at(since_s)])
+            daemon = self._daemon(wired)
+            end_s = given.length_s if kill is None else kill.at_s
+            life = asyncio.create_task(daemon.run())
+            edits = asyncio.create_task(self._edits(daemon, wiring, wired, since_s, end_s))
+            await self._until(begin_s + end_s)
+            if kill is None:
+                daemon.stop()
+                edits.cancel()
+                await life
+                return
+            _cut_off(asyncio.all_tasks() - around - {asyncio.current_task()})
+            since_s = kill.at_s + kill.back_after_s
+            await self._until(begin_s + since_s)
+
+    def _policy_at(self, since_s: float) -> Policy:
+        """What the policy's file says by then."""
+        edited = [
+            policy for at_s, policy in sorted(self.scenario.edits, key=lambda e: e[0]) if at_s <= since_s
+        ]
+        return simulated(edited[-1]) if edited else self.policy
+
+    def _daemon(self, wired: Wired) -> Daemon:
+        telemetry = Telemetry(log=Silent(self.failures))
+        settings = LoopSettings(tick_s=self.scenario.given.tick_s)
+        return Daemon(self.clock, wired.setups, self.journal, telemetry, settings)
+
+    async def _edits(
+        self, daemon: Daemon, wiring: Wiring, wired: Wired, since_s: float, end_s: float
+    ) -> None:
+        for at_s, policy in sorted(self.scenario.edits, key=lambda edit: edit[0]):
+            if since_s < at_s < end_s:
+                await self._until(self.scenario.begin_s + at_s)
+                wired = wiring.wire([simulated(policy)], wired.setups)
+                await daemon.take_over(wired.setups)
+
+    def _source(self, policy: Policy) -> MetricSource:
+        scenario = self.scenario
+        inner = trace_source(policy, self.clock, scenario.trace, seed=scenario.given.seed, offset_s=0.0)
+        if not scenario.given.losses:
+            return inner
+        return LossySource(inner, self.clock, scenario.begin_s, scenario.given.losses, scenario.given.seed)
+
+    async def _watch(self) -> None:
+        """Look at the cloud in the middle of each interval, whoever runs."""
+        given, begin_s = self.scenario.given, self.scenario.begin_s
+        for number in range(int(given.length_s // given.tick_s)):
+            at_s = begin_s + number * given.tick_s
+            await self._until(at_s + given.tick_s / 2)
+            now_s, fleet = self.clock.now(), self.policy.fleet
+            stopped = self.world.counts(now_s, fleet).get(State.STOPPED, 0)
+            self.glances.append(Glance(at_s, len(self.world.serving(now_s, fleet)), stopped))
+            if self.progress is not None:
+                self.progress((number + 1) * given.tick_s / given.length_s)
+
+    async def _until(self, at_s: float) -> None:
+        await self.clock.sleep_until(self.clock.monotonic() + max(at_s - self.clock.now(), 0.0))
+
+    async def _left(self) -> Played:
+        scenario, fleet = self.scenario, self.policy.fleet
+        begin_s, end_s = scenario.begin_s, scenario.begin_s + scenario.given.length_s
+        reader = self.journal.reader()
+        between = demand_of(scenario.trace.rate_at, 0.0, scenario.trace.interval_s)
+        rows = timeline(reader, fleet, begin_s, end_s + 1.0, between)
+        actions = reader.actions(fleet, begin_s, end_s + 1.0)
+        bill = self.world.bill(end_s, fleet)
+        counts = self.world.api.call_counts
+        await self.journal.close()
+        return Played(
+            scenario,
+            rows,
+            tuple(self.glances),
+            actions,
+            calls=sum(count for (_, code), count in counts.items() if not code),
+            refused_calls=sum(count for (_, code), count in counts.items() if code),
+            cost=bill.money,
+        )
+
+
+def _cut_off(tasks: Sequence[asyncio.Task[object]] | set[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
+def _cloud(scenario: Scenario) -> CloudSetup:
+    given, policy = scenario.given, scenario.policy
+    times, p = given.cloud, policy.prices
+    fleets = (
+        FleetSetup(policy.fleet, given.fleet.running, state=State.RUNNING),
+        FleetSetup(policy.fleet, given.fleet.stopped),
+    )
+    return CloudSetup(
+        seed=given.seed,
+        fleets=tuple(fleet for fleet in fleets if fleet.vms),
+        physics=Physics(
+            start=Spread(times.start_s, times.spread),
+            boot=Spread(times.boot_s, times.spread),
+            launch=Spread(times.launch_s, times.spread),
+            first_boot=Spread(times.first_boot_s, times.spread),
+            stop=Spread(times.stop_s, times.spread),
+        ),
+        faults=scenario.faults,
+        prices=Prices(p.in_service_per_h, p.stopped_per_h, p.start),
+    )

@@ -1,0 +1,264 @@
+"""Scenario files from disk: everything that is wrong at once, each with file, line, column and what to do.
+
+Rules of this file: nothing is run here. What belongs to others (policy, recipe, fault, trace) is parsed by their
+own readers, so that its errors read as they do elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from autoscaler.cloud.faults import Fault
+from autoscaler.cloud.setup import parse_fault
+from autoscaler.config.documents import Document, Problem, read_document
+from autoscaler.config.loading import PolicySet, policy_with
+from autoscaler.config.messages import validation_problems
+from autoscaler.config.policy import Policy
+from autoscaler.config.quantities import DURATION
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.recipe import recipe_of
+from autoscaler.simulator.scenarios.figures import FIGURES
+from autoscaler.simulator.scenarios.model import ExpectationSection, ScenarioFile
+from autoscaler.simulator.traffic import generate
+from autoscaler.traces.reading import read_trace
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A bound on a figure.
+
+    Attributes:
+        figure: Its name.
+        at_most, at_least: Bounds, in the figure's unit; None where there is none.
+        from_s, to_s: Part of the run, in seconds from its beginning.
+        why: What a person may rely on because of it.
+    """
+
+    figure: str
+    at_most: float | None
+    at_least: float | None
+    from_s: float
+    to_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario, ready to be played.
+
+    Attributes:
+        name: The file's, without its ending.
+        path: The file.
+        given: As written.
+        policy: Of the fleet, as it begins.
+        edits: When (seconds from the beginning) and to what it is changed.
+        trace: The traffic.
+        begin_s: Epoch seconds at which the run begins.
+        faults: Bad days of the cloud.
+        expectations: What must come of it.
+    """
+
+    name: str
+    path: Path
+    given: ScenarioFile
+    policy: Policy
+    edits: tuple[tuple[float, Policy], ...]
+    trace: Trace
+    begin_s: float
+    faults: tuple[Fault, ...]
+    expectations: tuple[Expectation, ...]
+
+
+def read_scenario(path: Path) -> Scenario:
+    """The scenario in a file.
+
+    Raises:
+        ConfigError: With every problem on its line.
+        TraceError: The traffic cannot be had.
+    """
+    document = read_document(path)
+    _require(document.problems)
+    try:
+        given = ScenarioFile.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError(_lines(validation_problems(error, document, ScenarioFile))) from None
+    problems: list[Problem] = []
+    policy = _policy(document.part("change"), path, given, problems)
+    edits = tuple(_edit(document, path, given, at, problems) for at in range(len(given.edits)))
+    faults = _faults(document, given, problems)
+    expectations = tuple(
+        _expectation(document, given, at, section, problems) for at, section in enumerate(given.expect)
+    )
+    _times(document, given, problems)
+    _require(problems)
+    trace = _traffic(document, path, given, policy[0])
+    return Scenario(
+        name=path.stem,
+        path=path,
+        given=given,
+        policy=policy[0],
+        edits=tuple((at_s, changed[0]) for at_s, changed in edits),
+        trace=trace,
+        begin_s=_begin(document, given, trace),
+        faults=faults,
+        expectations=expectations,
+    )
+
+
+def _require(problems: list[Problem]) -> None:
+    if problems:
+        raise ConfigError(_lines(problems))
+
+
+def _lines(problems: list[Problem]) -> str:
+    return "\n".join(map(str, problems))
+
+
+def _policy(
+    changes: Document, path: Path, given: ScenarioFile, problems: list[Problem]
+) -> tuple[Policy, ...]:
+    loaded: PolicySet = policy_with(changes, path.parent / given.policy, given.tick_s)
+    problems += loaded.errors
+    return loaded.policies
+
+
+def _edit(
+    document: Document, path: Path, given: ScenarioFile, at: int, problems: list[Problem]
+) -> tuple[float, tuple[Policy, ...]]:
+    """The policy after an edit: its changes over those that the scenario began with."""
+    edit = Document(document.file, given.edits[at].change)
+    above = ("edits", at, "change")
+    for mine, to in ((document.keys, edit.keys), (document.values, edit.values)):
+        to.update({where[3:]: mark for where, mark in mine.items() if where[:3] == above and where[3:]})
+    changes = edit.over(document.part("change"))
+    return given.edits[at].at_s, _policy(changes, path, given, problems)
+
+
+_WITH_UNITS = {"from": "start_s", "to": "end_s", "delay": "delay_s"}
+
+
+def _faults(document: Document, given: ScenarioFile, problems: list[Problem]) -> tuple[Fault, ...]:
+    found = []
+    for at, row in enumerate(given.faults):
+        mark = document.mark(("faults", at))
+        try:
+            found.append(parse_fault(_in_seconds(row), f"{mark.file}:{mark.line}"))
+        except ConfigError as error:
+            problems.append(Problem(mark, str(error).split(": ", 1)[-1]))
+        except ValueError as error:
+            problems.append(Problem(mark, str(error)))
+    return tuple(found)
+
+
+def _in_seconds(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        _WITH_UNITS.get(key, key): DURATION.read(value) if key in _WITH_UNITS and value != 0 else value
+        for key, value in row.items()
+    }
+
+
+def _expectation(
+    document: Document, given: ScenarioFile, at: int, section: ExpectationSection, problems: list[Problem]
+) -> Expectation:
+    figure = FIGURES[section.figure]
+    bounds: dict[str, float | None] = {}
+    for name in ("at_most", "at_least"):
+        raw = getattr(section, name)
+        try:
+            bounds[name] = None if raw is None else figure.read(raw)
+        except ValueError as error:
+            where = document.mark(("expect", at, name))
+            problems.append(Problem(where, f"`{name}`: {raw!r} is no {figure.noun}", str(error)))
+            bounds[name] = None
+    to_s = given.length_s if section.to_s is None else section.to_s
+    here = document.mark(("expect", at))
+    if section.at_most is None and section.at_least is None:
+        problems.append(Problem(here, "the expectation has no bound", "add `at_most` or `at_least`"))
+    if not section.from_s < to_s <= given.length_s:
+        problems.append(
+            Problem(here, "`from` and `to` do not name a part of the run", "let 0 <= from < to <= length")
+        )
+    if figure.whole_run and (section.from_s > 0 or to_s < given.length_s):
+        problems.append(
+            Problem(here, f"`{section.figure}` is known of the whole run only", "remove `from`, `to`")
+        )
+    return Expectation(
+        section.figure,
+        bounds["at_most"],
+        bounds["at_least"],
+        max(section.from_s, 0.0 if figure.whole_run else given.warm_up_s),
+        to_s,
+        section.why,
+    )
+
+
+def _times(document: Document, given: ScenarioFile, problems: list[Problem]) -> None:
+    for name in ("losses", "kills", "rollouts", "edits"):
+        for at, section in enumerate(getattr(given, name)):
+            last_s = section.to_s if name == "losses" else section.at_s
+            if last_s > given.length_s or (name == "losses" and section.to_s <= section.from_s):
+                problems.append(
+                    Problem(
+                        document.mark((name, at)),
+                        "this does not lie within the run",
+                        "times count from its beginning and end with its length",
+                    )
+                )
+    deaths = sorted((kill.at_s, kill.at_s + kill.back_after_s) for kill in given.kills)
+    for (_, back_s), (again_s, _) in pairwise(deaths):
+        if again_s < back_s:
+            problems.append(
+                Problem(
+                    document.mark(("kills",)), "a daemon that is dead cannot be killed", "space the kills"
+                )
+            )
+    if (given.traffic is None) == (given.recording is None):
+        problems.append(
+            Problem(
+                document.mark(("traffic",)),
+                "there must be either `traffic` or `recording`",
+                "give one of them",
+            )
+        )
+    if given.fleet.running + given.fleet.stopped == 0:
+        problems.append(
+            Problem(document.mark(("fleet",)), "the fleet has no VMs", "give `running`, `stopped`")
+        )
+    if given.warm_up_s >= given.length_s:
+        problems.append(
+            Problem(document.mark(("warm_up",)), "the warm-up leaves nothing to look at", "shorten it")
+        )
+
+
+def _traffic(document: Document, path: Path, given: ScenarioFile, policy: Policy) -> Trace:
+    if given.recording is None:
+        return generate(recipe_of(document.part("traffic")))
+    recording = given.recording
+    trace = read_trace(
+        path.parent / recording.file, kind=TraceKind(recording.kind) if recording.kind else None
+    )
+    if recording.scale_to_vms is not None:
+        trace = trace.scaled_to_peak(recording.scale_to_vms * policy.vm.capacity_per_s)
+    return trace
+
+
+def _begin(document: Document, given: ScenarioFile, trace: Trace) -> float:
+    # A count is known once its interval is over, so the first one passes before anything can be read.
+    first_s = trace.start_s + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
+    begin_s = first_s if given.begin is None else given.begin.timestamp()
+    begin_s = math.ceil(begin_s / given.tick_s) * given.tick_s
+    if not first_s <= begin_s < begin_s + given.length_s <= trace.end_s:
+        mark = document.mark(("begin",) if given.begin else ("length",))
+        raise ConfigError(
+            f"{mark.file}:{mark.line}: the run must lie within its traffic, which can be seen from "
+            f"{describe_time(first_s)} to {describe_time(trace.end_s)}; move `begin`, or shorten `length`"
+        )
+    return begin_s
