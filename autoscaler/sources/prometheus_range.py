@@ -208,6 +208,8 @@ async def _ask_once(
         async with session.post(url, data=form, allow_redirects=False) as answer:
             body = await _bounded(answer, asked)
             status = answer.status
+    except aiohttp.ClientSSLError as error:
+        raise SourceError(f"{asked.url}: {error}", retryable=False) from None
     except (aiohttp.ClientError, TimeoutError) as error:
         why = str(error) or "no answer in time"
         raise SourceError(f"{asked.url}: {why}") from None
