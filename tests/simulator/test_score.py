@@ -1,0 +1,270 @@
+"""The score card by hand, what is unknown, and forecasts scored at their horizon."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.core.types import QUANTILE_LEVELS
+from autoscaler.simulator.forecast_score import FORECAST_FIGURES, ForecastSums
+from autoscaler.simulator.ledger import Block, Sums
+from autoscaler.simulator.score import FIGURES, Beside, LanePrices, Score, reference, score
+from autoscaler.simulator.timeline import TimelineRow, totals
+from tests.simulator.test_ledger import random_block, sums_of
+
+TICK_S = 60.0
+
+
+def by_hand() -> Sums:
+    """Ten minutes of one fleet of VMs that do 100/s, priced at 6 an hour, 1 a start and 5 a VM made."""
+    block = Block.empty(10, 1, TICK_S)
+    block.demand[:, 0] = [100, 100, 300, 300, 300, 0, 0, np.nan, 100, 100]
+    block.desired[:, 0] = [1, 1, 3, 3, 3, 3, 1, 1, 2, 1]
+    block.in_service[:, 0] = [1, 1, 1, 2, 3, 3, 3, 1, 1, 1]
+    block.stops[:, 0] = [0, 0, 0, 0, 0, 0, 2, 0, 0, 0]
+    block.starts[:, 0] = [0, 0, 1, 0, 0, 0, 0, 0, 1, 0]
+    block.provisions[:, 0] = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    block.failed_starts[:, 0] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    block.stopped[:, 0] = [4, 4, 3, 3, 3, 3, 5, 5, 4, 5]
+    serving = block.in_service - block.stops
+    block.capacity[:] = serving * 100.0
+    block.shortage[:] = np.maximum(block.demand - block.capacity, 0.0)
+    block.billed_vm_s[:] = serving * TICK_S
+    block.billed_vm_s[6] += 30.0
+    block.cost[:] = block.billed_vm_s / 3600 * 6.0 + 0.1
+    block.cost[3] += 1.0
+    block.cost[4] += 1.0 + 5.0
+    sums = Sums(TICK_S, np.array([100.0]))
+    sums.add(block)
+    return sums
+
+
+PRICES = LanePrices(np.array([6.0]), np.array([1.0]), np.array([5.0]))
+
+
+def test_the_card_by_hand() -> None:
+    without = Sums(TICK_S, np.array([100.0]))
+    worse = Block.empty(10, 1, TICK_S)
+    worse.demand[:] = worse.shortage[:] = 50.0
+    worse.cost[:] = 0.5
+    without.add(worse)
+    beside = Beside(peak_cost=np.array([20.0]), optimum_cost=np.array([4.0]), without_pool=without)
+    card = score(by_hand(), PRICES, beside).of_lane(0)
+
+    billed_h = (15 * 60 + 30) / 3600
+    cost = billed_h * 6 + 10 * 0.1 + 1 + 1 + 5
+    day = 600 / 86400
+    expected = {
+        "cost": cost,
+        "cost_per_day": cost / day,
+        "running_cost": billed_h * 6,
+        # Two starts and a VM made, one of the three failed.
+        "start_cost": 2 * 1.0 + 5.0,
+        "storage_cost": 1.0,
+        "vm_hours": 17 / 60,
+        "billed_vm_hours": billed_h,
+        "pool_vm_hours": 39 / 60,
+        # 1,300 wanted of which 300 unserved, over 1,500 that the VMs could do.
+        "capacity_used": 1000 / 1500,
+        "unserved_share": 300 / 1300,
+        "unserved_work": 300 * 60.0,
+        "shortage_s": 120.0,
+        "unknown_s": 60.0,
+        "episodes": 1.0,
+        "longest_episode_s": 120.0,
+        "mean_episode_s": 120.0,
+        "worst_shortage": 200.0,
+        # More wanted than present in minutes 3 and 4, and in minute 9.
+        "mean_wait_s": 90.0,
+        "longest_wait_s": 120.0,
+        "warm_hits": 2 / 3,
+        "failed_starts": 1 / 3,
+        "starts_per_day": 2 / day,
+        "churn_per_day": 5 / day,
+        "reversals_per_day": 3 / day,
+        # 1, 3, 1, 2, 1: up 3 and down 3 in one window, over a range of 2.
+        "thrash_per_day": 1.5 / day,
+        # Nine known minutes. Missing 2 of 3 and 1 of 3.
+        "under_accuracy": (2 / 3 + 1 / 3) / 9,
+        # Three VMs too many for nothing, then one.
+        "over_accuracy": (3 + 1) / 9,
+        "under_time": 2 / 9,
+        "over_time": 2 / 9,
+        # Of the seven steps between known minutes: need rises at once, supply one and two later, and so on.
+        "instability": 5 / 7,
+        "regret": cost / 4 - 1,
+        "captured": (20 - cost) / 16,
+        "pool_cost": cost - 5.0,
+        "shortage_avoided_s": 480.0,
+        "cost_per_avoided_s": (cost - 5.0) / 480.0,
+    }
+    assert card == pytest.approx(expected, rel=1e-12)
+    assert list(card) == [figure.key for figure in FIGURES]
+
+
+def test_what_cannot_be_known_is_unknown_and_not_zero() -> None:
+    card = score(by_hand()).of_lane(0)
+    unknown = {key for key, value in card.items() if math.isnan(value)}
+    assert unknown == {
+        *("running_cost", "start_cost", "storage_cost"),
+        *("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s"),
+    }
+    idle = Sums(TICK_S, np.array([100.0]))
+    idle.add(Block.empty(10, 1, TICK_S))
+    quiet = score(idle, PRICES).of_lane(0)
+    for key in (
+        "unserved_share",
+        "capacity_used",
+        "mean_episode_s",
+        "mean_wait_s",
+        "warm_hits",
+        "failed_starts",
+    ):
+        assert math.isnan(quiet[key]), key
+    assert (quiet["cost"], quiet["shortage_s"], quiet["thrash_per_day"]) == (0.0, 0.0, 0.0)
+    nothing = score(Sums(TICK_S, np.array([100.0]))).of_lane(0)
+    assert math.isnan(nothing["cost_per_day"])
+
+
+def test_a_pool_that_avoids_nothing_has_no_price_per_second_and_one_that_pays_has_a_negative_cost() -> None:
+    sums = by_hand()
+    same = score(sums, beside=Beside(without_pool=sums)).of_lane(0)
+    assert (same["pool_cost"], same["shortage_avoided_s"]) == (0.0, 0.0)
+    assert math.isnan(same["cost_per_avoided_s"])
+    dearer = Sums(TICK_S, np.array([100.0]))
+    block = Block.empty(10, 1, TICK_S)
+    block.cost[:] = 9.0
+    block.demand[:] = block.shortage[:] = 1.0
+    dearer.add(block)
+    assert score(sums, beside=Beside(without_pool=dearer))["cost_per_avoided_s"][0] < 0
+
+
+def test_savings_are_unknown_where_there_was_nothing_to_save() -> None:
+    beside = Beside(peak_cost=np.array([4.0]), optimum_cost=np.array([4.0]))
+    assert math.isnan(score(by_hand(), beside=beside)["captured"][0])
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_the_card_agrees_with_the_totals_of_a_time_line(seed: int) -> None:
+    block = random_block(seed, 130, 1)
+    rows = [
+        TimelineRow(
+            timestamp_s=60.0 * tick,
+            forecast=None,
+            forecast_hi=None,
+            reason="",
+            **{
+                name: getattr(block, name)[tick, 0].item()
+                for name in (
+                    *("demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target"),
+                    *("capacity", "shortage", "starts", "stops", "provisions", "cost"),
+                )
+            },
+        )
+        for tick in range(130)
+    ]
+    told, card = totals(rows, TICK_S), score(sums_of(block)).of_lane(0)
+    days = told.span_s / 86400
+    assert card["cost"] == pytest.approx(told.cost)
+    assert card["vm_hours"] == pytest.approx(told.in_service_vm_s / 3600)
+    assert card["pool_vm_hours"] == pytest.approx(told.stopped_vm_s / 3600)
+    assert card["unserved_share"] == pytest.approx(told.unserved_share)
+    assert card["unserved_work"] == pytest.approx(told.unserved_work)
+    assert card["shortage_s"] == told.shortage_s
+    assert card["unknown_s"] == told.unknown_s
+    assert card["episodes"] == told.episodes
+    assert card["longest_episode_s"] == told.longest_episode_s
+    assert card["starts_per_day"] == pytest.approx(told.starts / days)
+    assert card["reversals_per_day"] == pytest.approx(told.reversals / days)
+
+
+def test_lanes_are_judged_each_by_itself() -> None:
+    block = random_block(9, 200, 5)
+    together: Score = score(sums_of(block))
+    for lane in range(5):
+        alone = score(sums_of(block).taken(slice(lane, lane + 1))).of_lane(0)
+        np.testing.assert_equal(alone, together.of_lane(lane))
+
+
+def test_every_figure_is_declared_once_and_stands_in_the_reference() -> None:
+    for figures in (FIGURES, FORECAST_FIGURES):
+        keys = [figure.key for figure in figures]
+        assert len(set(keys)) == len(keys)
+        assert all(figure.what.endswith(".") and figure.label and figure.group for figure in figures)
+    text = reference()
+    assert all(f"`{figure.key}`" in text for figure in FIGURES)
+
+
+# ---- forecasts ----------------------------------------------------------------------------------------------
+
+
+def constant(*levels: float, ticks: int) -> np.ndarray:
+    return np.tile(np.array(levels)[np.newaxis, :, np.newaxis], (ticks, 1, 1))
+
+
+def test_forecasts_by_hand() -> None:
+    # Issued at ticks 0..4 for two ticks later; the outcomes of ticks 2, 3, 4 are known, 10, 14 and 30.
+    sums = ForecastSums(np.array([2]))
+    sums.add(constant(10.0, 12.0, 14.0, 20.0, ticks=5), np.array([[99.0], [99.0], [10.0], [14.0], [30.0]]))
+    found = {key: float(value[0]) for key, value in sums.figures().items()}
+    assert sums.scored[0] == 3
+    work = 54.0
+    pinball_95 = (0.05 * 4 + 0.0 + 0.95 * 16) / work
+    assert found["forecast_bias"] == pytest.approx(-24 / work)
+    assert found["forecast_wape"] == pytest.approx(24 / work)
+    assert found["forecast_above_high"] == pytest.approx(16 / work)
+    assert found["forecast_pinball_high"] == pytest.approx(pinball_95)
+    pinballs = [0.5 * 24, 0.1 * 2 + 0.9 * 2 + 0.9 * 18, 0.05 * 4 + 0.95 * 16, 0.01 * (10 + 6) + 0.99 * 10]
+    assert found["forecast_pinball"] == pytest.approx(np.mean(pinballs) / work)
+    coverage = [found[f"forecast_coverage_{p}"] for p in (50, 90, 95, 99)]
+    assert coverage == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert list(found) == [figure.key for figure in FORECAST_FIGURES]
+
+
+def test_a_forecast_meets_the_outcome_of_its_own_horizon() -> None:
+    # Series with leads 1 and 3, each of which foretells exactly.
+    demand = np.arange(1.0, 41.0)[:, np.newaxis] * np.ones((1, 2))
+    issued = np.stack([np.full((4, 2), 0.0) + tick + 1 + np.array([1, 3]) for tick in range(40)])
+    sums = ForecastSums(np.array([1, 3]))
+    sums.add(issued, demand)
+    assert sums.scored.tolist() == [39, 37]
+    assert sums.figures()["forecast_wape"].tolist() == [0.0, 0.0]
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 50), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_cuts_and_other_series_change_no_bit_of_a_forecast_score(seed: int, cuts: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    lead = rng.integers(1, 6, 3)
+    issued = np.sort(rng.gamma(2.0, 50.0, (50, len(QUANTILE_LEVELS), 3)), axis=1)
+    demand = rng.gamma(2.0, 50.0, (50, 3))
+    demand[rng.random((50, 3)) < 0.2] = np.nan
+    whole, parts, alone = ForecastSums(lead), ForecastSums(lead), ForecastSums(lead[1:2])
+    whole.add(issued, demand)
+    for piece in np.split(np.arange(50), sorted(cuts)):
+        parts.add(issued[piece], demand[piece])
+    alone.add(issued[:, :, 1:2], demand[:, 1:2])
+    for key, value in whole.figures().items():
+        np.testing.assert_array_equal(parts.figures()[key], value)
+        np.testing.assert_array_equal(alone.figures()[key][0], value[1])
+
+
+def test_without_an_outcome_nothing_is_scored() -> None:
+    sums = ForecastSums(np.array([2]))
+    sums.add(constant(1.0, 2.0, 3.0, 4.0, ticks=9), np.full((9, 1), np.nan))
+    assert sums.scored[0] == 0
+    assert all(math.isnan(value[0]) for value in sums.figures().values())
+
+
+def test_an_honest_forecast_covers_what_it_says() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.quantile(rng.gamma(2.0, 50.0, 200_000), QUANTILE_LEVELS)
+    sums = ForecastSums(np.array([1]))
+    sums.add(constant(*levels, ticks=20_000), rng.gamma(2.0, 50.0, (20_000, 1)))
+    for level in QUANTILE_LEVELS:
+        assert sums.figures()[f"forecast_coverage_{round(100 * level)}"][0] == pytest.approx(level, abs=0.01)
