@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -274,6 +275,9 @@ async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
             raise DaemonError(f"the embedded cloud does not list its VMs: {listing.error}")
         await journal.record_event(0.0, "calibration", "", f"probe {number}")
         times.append(watch.monotonic() - before)
+    await journal.prune(
+        before_s=1.0, max_bytes=sys.maxsize
+    )  # what was measured with is nothing to look back at
     return float(np.median(times[2:]))
 
 

@@ -148,4 +148,4 @@ def _show(event: EventRecord, as_json: bool) -> None:
         typer.echo(json.dumps({**line, "text": event.text}, ensure_ascii=False))
     else:
         text = " ".join(event.text.split())
-        typer.echo(f"{utc(event.at_s)}  {event.fleet or '-':<12}  {event.kind:<16}  {text}")
+        typer.echo(f"{utc(event.at_s)}  {event.fleet or '-':<12}  {event.kind:<20}  {text}")

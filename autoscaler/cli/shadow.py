@@ -171,7 +171,7 @@ def caveats(report: ShadowReport) -> list[str]:
         "A VM that really runs counts as serving at once, one that the policy would have started after its start time.",
     ]
     unknown_s = t.span_s - t.known_s
-    if unknown_s > 0:
+    if unknown_s >= 1:
         said.append(f"Demand is unknown for {_span(unknown_s)}, which is left out of what was missed.")
     if report.left_out_s > 1:
         said.append(
@@ -205,8 +205,11 @@ def _tell(report: ShadowReport) -> None:
     say(f"{report.fleet}: {conclusion(report)}")
     say()
     table = Table("day (UTC)", box=None, pad_edge=False)
-    for name in ("cost", "policy", "VM-h", "policy", "missed", "policy", "starts", "stops"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for what in ("cost", "VM-h", "missed"):
+        for side in ("real", "policy"):
+            table.add_column(f"{what}\n{side}", justify="right", no_wrap=True)
+    for verb in ("starts", "stops"):
+        table.add_column(f"{verb}\npolicy", justify="right", no_wrap=True)
     for row in (*report.days, report.total):
         table.add_row(
             row.name,

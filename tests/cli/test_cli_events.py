@@ -44,10 +44,10 @@ def lines(result):
 
 def test_people_read_time_fleet_kind_and_sentence_newest_last(invoke, state_dir):
     assert lines(invoke("events", "--state-dir", state_dir)) == [
-        "2026-03-01T00:00:00Z  web           vm_terminated     i-1 was terminated",
-        "2026-03-01T01:00:00Z  -             policies_reloaded  2 fleets",
-        "2026-03-01T02:00:00Z  api           start_overdue     i-2 is starting for 300 s",
-        "2026-03-01T02:00:00Z  api           vm_terminated     i-3 was terminated",
+        "2026-03-01T00:00:00Z  web           vm_terminated         i-1 was terminated",
+        "2026-03-01T01:00:00Z  -             policies_reloaded     2 fleets",
+        "2026-03-01T02:00:00Z  api           start_overdue         i-2 is starting for 300 s",
+        "2026-03-01T02:00:00Z  api           vm_terminated         i-3 was terminated",
     ]
 
 
@@ -82,7 +82,7 @@ def test_programs_read_one_document_per_line(invoke, state_dir):
 def test_no_more_than_the_limit_and_it_says_how_many_are_left_out(invoke, state_dir):
     result = invoke("events", "--state-dir", state_dir, "--limit", 1, "--fleet", "api")
     assert result.stdout.splitlines() == [
-        "2026-03-01T02:00:00Z  api           vm_terminated     i-3 was terminated"
+        "2026-03-01T02:00:00Z  api           vm_terminated         i-3 was terminated"
     ]
     assert result.stderr == "events: 1 earlier ones are left out; a larger --limit shows more\n"
 
