@@ -19,6 +19,7 @@ from autoscaler.cli import (
     export,
     inspect,
     operate,
+    plan,
     policy,
     replay,
     run,
@@ -61,6 +62,7 @@ shadows.command("report")(shadow.shadow_report)
 app.add_typer(shadows, name="shadow")
 app.command()(replay.replay)
 app.command()(replay.compare)
+app.command()(plan.plan)
 app.command()(replay.report)
 traces.command("info")(trace.info)
 traces.command("import")(trace_import.import_trace)
