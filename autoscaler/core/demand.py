@@ -33,52 +33,76 @@ def fold(
         Samples over L series.
     """
     lanes = len(params.signal)
-    lane, value = readings.lane, readings.value
-    age = now_s - readings.observed_at_s
-    possible = np.isfinite(value) & (value >= 0.0) & (age >= -CLOCK_SKEW_S)
-    fresh = possible & (age <= params.max_age_s[lane])
-    signal = params.signal[lane]
-    weight = np.where(fresh, readings.capacity, 0.0)
-    used = np.where(fresh, value, 0.0)
-    work = np.where(signal == Signal.UTILISATION, used * weight, used)
+    lane, value, observed_at_s, capacity = (
+        readings.lane,
+        readings.value,
+        readings.observed_at_s,
+        readings.capacity,
+    )
+    age = now_s - observed_at_s
+    possible = (value >= 0.0) & (value < np.inf) & (age >= -CLOCK_SKEW_S)
+    fresh = possible & (age <= params.max_age_s.take(lane))
+    if np.count_nonzero(fresh) < len(fresh):
+        lane, value = lane[fresh], value[fresh]
+        observed_at_s, capacity = observed_at_s[fresh], capacity[fresh]
 
-    count_all = _per_lane(lane, np.ones_like(value), lanes)
-    count_possible = _per_lane(lane, possible.astype(np.float64), lanes)
-    count_fresh = _per_lane(lane, fresh.astype(np.float64), lanes)
-    work_seen = _per_lane(lane, work, lanes)
-    capacity_seen = _per_lane(lane, weight, lanes)
-    utilisation_seen = _per_lane(lane, used, lanes)
-
-    per_vm = params.signal != Signal.TOTAL
-    any_fresh = count_fresh > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        silent_share = np.where(per_vm & (capacity_seen > 0), fleet_capacity / capacity_seen, 1.0)
-        demand = np.where(any_fresh, work_seen * np.maximum(silent_share, 1.0), np.nan)
-        coverage = np.where(per_vm, count_fresh / np.maximum(in_service, 1), any_fresh)
-        mean_utilisation = np.where(any_fresh, utilisation_seen / count_fresh, 0.0)
-    censored = (params.signal == Signal.UTILISATION) & any_fresh & (mean_utilisation >= params.saturation)
+    count = np.bincount(lane, minlength=lanes)
+    seen = count > 0
+    work_seen, utilisation_seen = _work(params, lane, value, capacity, lanes)
+    capacity_seen = _per_lane(lane, capacity, lanes)
+    per_vm = params.signal != int(Signal.TOTAL)
+    silent_share = np.ones(lanes)
+    np.divide(fleet_capacity, capacity_seen, out=silent_share, where=per_vm & (capacity_seen > 0.0))
+    demand = work_seen * np.maximum(silent_share, 1.0)
+    coverage: Float = np.where(per_vm, count / np.maximum(in_service, 1), seen)
+    oldest = np.full(lanes, np.inf)
+    np.minimum.at(oldest, lane, observed_at_s)
+    freshness = np.zeros(lanes, np.int64)
+    if np.count_nonzero(seen) < lanes:
+        demand[~seen], oldest[~seen] = np.nan, np.nan
+        freshness = _freshness(readings.lane, possible, seen)
     return Samples(
         now_s=now_s,
         demand=demand,
-        observed_at_s=_oldest(readings, fresh, any_fresh, lanes),
-        freshness=_freshness(count_all, count_possible, any_fresh),
+        observed_at_s=oldest,
+        freshness=freshness,
         coverage=np.minimum(coverage, 1.0),
-        censored=censored,
+        censored=_censored(params, utilisation_seen, count, seen),
     )
 
 
 def _per_lane(lane: Int, amount: Float, lanes: int) -> Float:
     """Sums in the order of the readings, so that a lane's sum does not depend on other lanes."""
-    return np.bincount(lane, weights=amount, minlength=lanes).astype(np.float64)
+    return np.bincount(lane, weights=amount, minlength=lanes).astype(np.float64, copy=False)
 
 
-def _oldest(readings: Readings, fresh: Bool, any_fresh: Bool, lanes: int) -> Float:
-    oldest = np.full(lanes, np.inf)
-    np.minimum.at(oldest, readings.lane[fresh], readings.observed_at_s[fresh])
-    return np.where(any_fresh, oldest, np.nan)
+def _work(
+    params: FoldParams, lane: Int, value: Float, capacity: Float, lanes: int
+) -> tuple[Float, Float | None]:
+    """Work per second seen in each lane, and the sum of utilisations; None where no lane measures utilisation."""
+    measured = params.signal == int(Signal.UTILISATION)
+    by_utilisation = np.count_nonzero(measured)
+    if not by_utilisation:
+        return _per_lane(lane, value, lanes), None
+    work = value * capacity
+    if by_utilisation < lanes:
+        work = np.where(measured.take(lane), work, value)
+    return _per_lane(lane, work, lanes), _per_lane(lane, value, lanes)
 
 
-def _freshness(count_all: Float, count_possible: Float, any_fresh: Bool) -> Int:
-    absent = np.where(count_all > 0, Freshness.INVALID, Freshness.ABSENT)
-    stale = np.where(count_possible > 0, Freshness.STALE, absent)
-    return np.where(any_fresh, Freshness.FRESH, stale).astype(np.int64)
+def _censored(params: FoldParams, utilisation_seen: Float | None, count: Int, seen: Bool) -> Bool:
+    if utilisation_seen is None:
+        return np.zeros(len(seen), np.bool_)
+    mean = utilisation_seen / np.maximum(count, 1)
+    saturated: Bool = mean >= params.saturation
+    saturated &= (params.signal == int(Signal.UTILISATION)) & seen
+    return saturated
+
+
+def _freshness(lane: Int, possible: Bool, seen: Bool) -> Int:
+    """Why the lanes that were not seen were not: int64 (L,)."""
+    lanes = len(seen)
+    some, some_possible = (np.bincount(of, minlength=lanes) > 0 for of in (lane, lane[possible]))
+    absent = np.where(some, int(Freshness.INVALID), int(Freshness.ABSENT))
+    stale = np.where(some_possible, int(Freshness.STALE), absent)
+    return np.where(seen, int(Freshness.FRESH), stale)

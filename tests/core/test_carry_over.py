@@ -107,7 +107,7 @@ def test_a_lane_that_is_new_starts_as_if_it_were_the_first():
             lane, _ = getattr(cold, name.partition(".")[0]).cut.column_of(0)
         np.testing.assert_array_equal(array[..., lane], arrays_of(cold)[name][..., lane], err_msg=name)
     carried, cold = series_state.carried_over(new_series, columns), SeriesState.empty(new_series)
-    for name in ("last", "ring", "lead_errors", "peak_errors", "evidence"):
+    for name in ("last", "ring", "errors", "evidence"):
         np.testing.assert_array_equal(getattr(carried, name)[..., 0], getattr(cold, name)[..., 0])
 
 
@@ -122,7 +122,7 @@ def test_nothing_is_shared_and_what_was_is_left_as_it_was():
     rows([0, 1], params, series, new_lane_state, new_series_state, range(1_050, 1_100))
     for name, array in arrays_of(lane_state).items():
         np.testing.assert_array_equal(array, arrays_of(kept)[name], err_msg=name)
-    for name in ("last", "ring", "lead_errors", "peak_errors", "evidence"):
+    for name in ("last", "ring", "errors", "evidence"):
         np.testing.assert_array_equal(getattr(series_state, name), getattr(kept_series, name))
 
 

@@ -73,7 +73,7 @@ def test_missing_and_censored_samples_teach_nothing():
     before = state.copy()
     step(params, state, samples(500.0, np.nan, freshness=Freshness.ABSENT))
     step(params, state, samples(510.0, 9000.0, censored=True))
-    np.testing.assert_array_equal(state.lead_errors, before.lead_errors)
+    np.testing.assert_array_equal(state.errors, before.errors)
     assert state.last[0] == 9000.0
 
 
@@ -153,7 +153,5 @@ def test_the_future_does_not_reach_back():
 
 def test_state_fits_its_budget_per_series():
     state = SeriesState.empty(series_params(1, lead=6, keep=12))
-    size = sum(
-        getattr(state, name).nbytes for name in ("last", "ring", "lead_errors", "peak_errors", "evidence")
-    )
+    size = sum(getattr(state, name).nbytes for name in ("last", "ring", "errors", "evidence"))
     assert size <= 80_000

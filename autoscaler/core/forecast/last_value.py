@@ -12,11 +12,13 @@ Censored and missing samples teach nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from autoscaler.core.params import SeriesParams
+from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Freshness, Int, Outlook, Samples
 
 BINS = 128
@@ -28,8 +30,10 @@ PRIOR_SCALE = 0.08
 
 _WIDTH = 2.0 * LOG_SPAN / BINS
 _EDGES: Float = (-LOG_SPAN + _WIDTH * np.arange(BINS + 1)).astype(np.float64)
-_LEVELS: Float = np.array(QUANTILE_LEVELS)[:, np.newaxis]
-_STATE_VERSION = 1
+_LEVELS: Float = np.array(QUANTILE_LEVELS)[:, np.newaxis, np.newaxis]
+_LEAD, _PEAK = 0, 1
+"""The two things forecast, in this order where an array has both: demand at the lead time, and the highest demand
+within the keep window."""
 
 
 def _prior() -> Float:
@@ -41,49 +45,79 @@ def _prior() -> Float:
     return np.diff(cumulative) * PRIOR_WEIGHT
 
 
+@dataclass(frozen=True, slots=True)
+class Horizons:
+    """What `step` needs of `SeriesParams` every tick, worked out once.
+
+    Attributes:
+        params: Whose they are.
+        ticks: int64 (2, S), how far each forecast looks.
+        columns: int64 (2, S), where each series' errors begin in a flat (BINS, 2, S).
+        series: int64 (S,), 0, 1, 2 ...
+        decay: float64 (2, S), what one outcome leaves of older ones.
+        within: bool (2 * W, S), which rows of the ring are in the keep window: those from W - s to 2 * W - s where
+            row s holds the present.
+    """
+
+    params: SeriesParams
+    ticks: Int
+    columns: Int
+    series: Int
+    decay: Float
+    within: Bool
+
+    @classmethod
+    def of(cls, params: SeriesParams) -> Horizons:
+        """For these series."""
+        series, length = len(params.lead_ticks), ring_length(params)
+        decay = 0.5 ** (1.0 / params.half_life_ticks)
+        age = (length - np.arange(2 * length)) % length
+        return cls(
+            params=params,
+            ticks=np.stack([params.lead_ticks, params.keep_ticks]),
+            columns=np.arange(2 * series).reshape(2, series),
+            series=np.arange(series),
+            decay=np.stack([decay, decay]),
+            within=age[:, np.newaxis] < params.keep_ticks,
+        )
+
+
+def ring_length(params: SeriesParams) -> int:
+    """Ticks of demand that must be remembered: W."""
+    return int(max(params.lead_ticks.max(initial=1), params.keep_ticks.max(initial=1))) + 1
+
+
 @dataclass(slots=True)
-class SeriesState:
+class SeriesState(Remembered):
     """What the forecaster remembers, allocated once, updated in place by `step`.
 
     Attributes:
         last: float64 (S,), last fresh demand; NaN before the first.
         ring: float64 (W, S), demand by tick modulo W; NaN where unknown or censored.
         last_tick: Tick of the last step; -1 before the first.
-        lead_errors, peak_errors: float64 (BINS, S), decayed outcome counts by log error.
+        errors: float64 (BINS, 2, S), decayed outcome counts by log error: at the lead time, and of the peak.
         evidence: float64 (S,), decayed number of lead-time outcomes without the prior.
+        horizons: The settings as `step` last compiled them; not remembered.
     """
 
+    version: ClassVar[int] = 2
     last: Float
     ring: Float
     last_tick: int
-    lead_errors: Float
-    peak_errors: Float
+    errors: Float
     evidence: Float
+    horizons: Horizons | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: SeriesParams) -> SeriesState:
         """A state without history for these series."""
         series = len(params.lead_ticks)
-        longest = int(max(params.lead_ticks.max(initial=1), params.keep_ticks.max(initial=1)))
-        prior = np.repeat(_prior()[:, np.newaxis], series, axis=1)
         return cls(
             last=np.full(series, np.nan),
-            ring=np.full((longest + 1, series), np.nan),
+            ring=np.full((ring_length(params), series), np.nan),
             last_tick=-1,
-            lead_errors=prior,
-            peak_errors=prior.copy(),
+            errors=np.tile(_prior()[:, np.newaxis, np.newaxis], (1, 2, series)),
             evidence=np.zeros(series),
-        )
-
-    def copy(self) -> SeriesState:
-        """A state that shares nothing with this one."""
-        return SeriesState(
-            self.last.copy(),
-            self.ring.copy(),
-            self.last_tick,
-            self.lead_errors.copy(),
-            self.peak_errors.copy(),
-            self.evidence.copy(),
         )
 
     def carried_over(self, params: SeriesParams, columns: Int) -> SeriesState:
@@ -101,50 +135,18 @@ class SeriesState:
         new.last_tick = self.last_tick
         new.last[known] = self.last[was]
         new.evidence[known] = self.evidence[was]
-        new.lead_errors[:, known] = self.lead_errors[:, was]
-        new.peak_errors[:, known] = self.peak_errors[:, was]
+        new.errors[:, :, known] = self.errors[:, :, was]
         kept = min(len(self.ring), len(new.ring))
         for tick in range(max(self.last_tick - kept + 1, 0), self.last_tick + 1):
             new.ring[tick % len(new.ring), known] = self.ring[tick % len(self.ring), was]
         return new
-
-    def dump(self) -> dict[str, Float | int]:
-        """All fields and a version, for `restore`."""
-        return {
-            "version": _STATE_VERSION,
-            "last": self.last.copy(),
-            "ring": self.ring.copy(),
-            "last_tick": self.last_tick,
-            "lead_errors": self.lead_errors.copy(),
-            "peak_errors": self.peak_errors.copy(),
-            "evidence": self.evidence.copy(),
-        }
-
-    @classmethod
-    def restore(cls, dumped: dict[str, Float | int]) -> SeriesState:
-        """The state that was dumped.
-
-        Raises:
-            ValueError: If it was dumped by another version.
-        """
-        if dumped["version"] != _STATE_VERSION:
-            msg = f"series state version {dumped['version']} cannot be read, only {_STATE_VERSION}"
-            raise ValueError(msg)
-        return cls(
-            np.array(dumped["last"], np.float64),
-            np.array(dumped["ring"], np.float64),
-            int(np.int64(dumped["last_tick"])),
-            np.array(dumped["lead_errors"], np.float64),
-            np.array(dumped["peak_errors"], np.float64),
-            np.array(dumped["evidence"], np.float64),
-        )
 
 
 def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     """Learn from the new samples and issue the predictive distribution.
 
     Args:
-        params: Horizons and forgetting, over S series.
+        params: Horizons and forgetting, over S series; not to be changed afterwards.
         state: Updated in place.
         samples: One per series; called once a tick, ticks may be skipped. A second call within a tick
             replaces the sample and learns nothing more.
@@ -152,18 +154,29 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     Returns:
         The Outlook issued at `samples.now_s`.
     """
+    horizons = state.horizons
+    if horizons is None or horizons.params is not params:
+        horizons = state.horizons = Horizons.of(params)
     tick = int(samples.now_s // params.tick_s)
-    fresh = samples.freshness == Freshness.FRESH
-    usable = fresh & ~samples.censored
+    demand, fresh, usable = samples.demand, None, None
+    if np.count_nonzero(samples.freshness):
+        fresh = usable = samples.freshness == int(Freshness.FRESH)
+    if np.count_nonzero(samples.censored):
+        usable = ~samples.censored if fresh is None else fresh & ~samples.censored
     advanced = tick > state.last_tick
-    _note(state, tick, np.where(usable, samples.demand, np.nan))
+    _note(state, tick, demand if usable is None else np.where(usable, demand, np.nan))
     if advanced:
-        _learn(params, state, tick, samples.demand, usable)
-    state.last = np.where(fresh, samples.demand, state.last)
-    base = state.last + params.scale
-    at_lead = np.maximum(base * np.exp(_quantiles(state.lead_errors)) - params.scale, 0.0)
-    peak = np.maximum(base * np.exp(_quantiles(state.peak_errors)) - params.scale, 0.0)
-    return Outlook(at_lead=at_lead, peak=np.maximum(peak, at_lead), evidence=state.evidence.copy())
+        _learn(horizons, state, tick, demand, usable)
+    state.last = demand.copy() if fresh is None else np.where(fresh, demand, state.last)
+
+    forecast = np.exp(_quantiles(state.errors, horizons.columns))
+    forecast *= state.last + params.scale
+    forecast -= params.scale
+    np.maximum(forecast, 0.0, out=forecast)
+    at_lead = forecast[:, _LEAD]
+    return Outlook(
+        at_lead=at_lead, peak=np.maximum(forecast[:, _PEAK], at_lead), evidence=state.evidence.copy()
+    )
 
 
 def _note(state: SeriesState, tick: int, demand: Float) -> None:
@@ -174,48 +187,75 @@ def _note(state: SeriesState, tick: int, demand: Float) -> None:
     state.last_tick = max(state.last_tick, tick)
 
 
-def _learn(params: SeriesParams, state: SeriesState, tick: int, demand: Float, usable: Bool) -> None:
-    length, series = state.ring.shape
-    columns = np.arange(series)
-    decay = 0.5 ** (1.0 / params.half_life_ticks)
+def _learn(horizons: Horizons, state: SeriesState, tick: int, demand: Float, usable: Bool | None) -> None:
+    """Count the errors that the present demand shows of the forecasts made before it."""
+    ring, scale = state.ring, horizons.params.scale
+    length, series = ring.shape
+    row = (tick - horizons.ticks) % length
+    row *= series
+    row += horizons.series
+    before = ring.take(row)
+    known = ~np.isnan(before)
+    if usable is not None:
+        known &= usable
+    ratio = np.empty_like(before)
+    ratio[_LEAD] = demand
+    slot = tick % length
+    window = np.where(horizons.within[length - slot : 2 * length - slot], ring, np.nan)
+    np.fmax.reduce(window, axis=0, out=ratio[_PEAK])
+    ratio += scale
+    before += scale
+    ratio /= before
+    decay, count = horizons.decay, 1.0
+    if np.count_nonzero(known) < known.size:
+        ratio = np.where(known, ratio, 1.0)
+        decay, count = np.where(known, decay, 1.0), known.astype(np.float64)
+    _add(state.errors, ratio, horizons.columns, decay, count)
+    state.evidence = np.where(known[_LEAD], state.evidence * horizons.decay[_LEAD] + 1.0, state.evidence)
 
-    before = state.ring[(tick - params.lead_ticks) % length, columns]
-    known = usable & ~np.isnan(before)
-    _add(state.lead_errors, demand, before, params.scale, known, decay)
-    state.evidence = np.where(known, state.evidence * decay + 1.0, state.evidence)
 
-    before = state.ring[(tick - params.keep_ticks) % length, columns]
-    known = usable & ~np.isnan(before)
-    age = (tick - np.arange(length)) % length
-    window = np.where(age[:, np.newaxis] < params.keep_ticks, state.ring, np.nan)
-    _add(state.peak_errors, np.fmax.reduce(window, axis=0), before, params.scale, known, decay)
-
-
-def _add(table: Float, outcome: Float, before: Float, scale: Float, known: Bool, decay: Float) -> None:
-    ratio = np.where(known, (outcome + scale) / (before + scale), 1.0)
-    index: Int = np.clip((np.log(ratio) + LOG_SPAN) / _WIDTH, 0, BINS - 1).astype(np.int64)
-    table *= np.where(known, decay, 1.0)
-    table[index, np.arange(table.shape[1])] += known
+def _add(errors: Float, ratio: Float, columns: Int, decay: Float, count: Float | float) -> None:
+    """Forget a little, and count each outcome (2, S) in its bin."""
+    place = np.log(ratio)
+    place += LOG_SPAN
+    place /= _WIDTH
+    np.maximum(place, 0.0, out=place)
+    np.minimum(place, BINS - 1.0, out=place)
+    cell = place.astype(np.int64)
+    cell *= columns.size
+    cell += columns
+    errors *= decay
+    errors.reshape(-1)[cell] += count
 
 
-def _quantiles(table: Float) -> Float:
-    """Log-error quantiles (Q, S) of a histogram (BINS, S), linear within a bin."""
-    cumulative = np.add.accumulate(table, axis=0)
+def _quantiles(errors: Float, columns: Int) -> Float:
+    """Log-error quantiles (Q, 2, S) of histograms (BINS, 2, S), linear within a bin."""
+    cumulative = np.add.accumulate(errors, axis=0)
     wanted = _LEVELS * cumulative[-1]
-    columns = np.arange(table.shape[1])
-    index = _first_reaching(cumulative, wanted)
-    inside = table[index, columns]
-    into = wanted - (cumulative[index, columns] - inside)
-    found: Float = _EDGES[index] + _WIDTH * np.clip(into / np.maximum(inside, 1e-300), 0.0, 1.0)
-    return found
+    index = _first_reaching(cumulative.reshape(-1), columns, wanted)
+    cell = index * columns.size
+    cell += columns
+    inside = errors.take(cell)
+    into = inside - cumulative.take(cell)
+    into += wanted
+    into /= np.maximum(inside, 1e-300)
+    np.maximum(into, 0.0, out=into)
+    np.minimum(into, 1.0, out=into)
+    into *= _WIDTH
+    into += _EDGES.take(index)
+    return into
 
 
-def _first_reaching(cumulative: Float, wanted: Float) -> Int:
-    """First bin (Q, S) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
-    columns = np.arange(cumulative.shape[1])
-    index = np.full(wanted.shape, -1, np.int64)
-    half = BINS // 2
-    while half:
-        index += half * (cumulative[index + half, columns] < wanted)
+def _first_reaching(cumulative: Float, columns: Int, wanted: Float) -> Int:
+    """First bin (Q, 2, S) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
+    stride = columns.size
+    at = np.empty(wanted.shape, np.int64)
+    at[:] = columns - stride
+    half = BINS // 2 * stride
+    while half >= stride:
+        at += half * (cumulative.take(at + half) < wanted)
         half //= 2
-    return np.minimum(index + 1, BINS - 1)
+    at -= columns
+    at //= stride
+    at += 1
+    return np.minimum(at, BINS - 1)
