@@ -27,15 +27,17 @@ from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.ports import OutcomeKind, VmState
+from autoscaler.ports import ChangeKind, ChangeRecord, OutcomeKind, Verb, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.store import JournalReader, open_journal
+from autoscaler.store.changes import StandingFile, read_in_force
 from tests.daemon.builders import EXACT, ORIGIN_S, Demand, Log, policy, steady
 
 HERE = "autoscaler/"
 """Part of the path of the frames that name a place."""
-FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.mark")
+FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.mark", "journal.operators")
+OPERATORS = FILES[3]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Scenario:
         faults: Bad days.
         there_s, back_s: How long a change is on its way to the cloud, and its answer back.
         provisions: Whether the policy has a launch template.
+        commands: What operators ask for: (second, method of Operators, arguments…). What a crash keeps from
+            being asked is not asked again.
     """
 
     stopped: int
@@ -63,6 +67,7 @@ class Scenario:
     there_s: float = 0.2
     back_s: float = 0.3
     provisions: bool = False
+    commands: tuple[tuple, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,9 @@ class Acknowledged:
     actions: set[int] = field(default_factory=set)
     settled: set[int] = field(default_factory=set)
     events: list[tuple[str, str]] = field(default_factory=list)
+    changes: list[ChangeRecord] = field(default_factory=list)
+    answered: int = 0
+    """Of the changes, those whose operator has been answered."""
 
     def require(self, state: Path) -> None:
         """Everything that was acknowledged is in the journal."""
@@ -142,6 +150,13 @@ class Acknowledged:
             assert all(found[number] is not None for number in self.settled)
             events = list(connection.execute("SELECT kind, text FROM events ORDER BY id"))
             assert events[: len(self.events)] == self.events
+            changes = list(
+                connection.execute("SELECT id, at_s, kind, verb, who, expires_at_s FROM operator_changes")
+            )
+            assert changes[: len(self.changes)] == [
+                (r.id, r.at_s, r.change.kind, r.change.verb or "", r.change.who, r.change.expires_at_s)
+                for r in self.changes
+            ]
 
 
 class Watched:
@@ -165,6 +180,14 @@ class Watched:
         await self.journal.record_outcomes(action_id, at_s, outcomes)
         self.around(before)
         self.said.settled.add(action_id)
+
+    async def record_changes(self, at_s, changes, events):
+        before = self.around()
+        records = await self.journal.record_changes(at_s, changes, events)
+        self.around(before)
+        self.said.changes += records
+        self.said.events += [(event.kind, event.text) for event in events]
+        return records
 
     async def record_event(self, at_s, kind, fleet, text):
         before = self.around()
@@ -230,6 +253,11 @@ class Crashes:
             rest = self.rng.bytes(len(log) - cut) if self.rng.random() < 0.5 else b""
             self.points += 1
             self._keep("inside a write", {**before, FILES[1]: log[:cut] + rest}, self.acknowledged)
+        if now.get(OPERATORS) != before.get(OPERATORS):
+            self.points += 1
+            behind = {OPERATORS: before[OPERATORS]} if OPERATORS in before else {}
+            files = {name: content for name, content in now.items() if name != OPERATORS}
+            self._keep("between journal and file", files | behind, self.acknowledged)
         return None
 
     def files(self) -> dict[str, bytes]:
@@ -288,6 +316,7 @@ class Ended:
     daemon: Daemon
     log: Log
     now_s: float
+    in_force: tuple[ChangeRecord, ...]
 
 
 def outside_of(scenario: Scenario) -> Outside:
@@ -348,6 +377,13 @@ async def _run(scenario, outside, state, from_s, lost, collect_until_s, seed, sa
     watched = Watched(journal, crashes.acknowledged, crashes.around_write)
     daemon = Daemon(clock, setups, watched, Telemetry(log=log), LoopSettings())
     loop.call_later(max(ORIGIN_S + scenario.end_s - from_s, 1.0), daemon.stop)
+    asking = set()
+    for second, *command in scenario.commands:
+        wait_s = ORIGIN_S + second - from_s
+        if wait_s > 0:
+            loop.call_later(
+                wait_s, lambda c=command: asking.add(asyncio.ensure_future(_ask(daemon, said, *c)))
+            )
     if collect_until_s:
         loop.set_task_factory(
             lambda loop, coro, **options: asyncio.Task(_Stepped(coro, crashes.point), loop=loop, **options)
@@ -356,7 +392,12 @@ async def _run(scenario, outside, state, from_s, lost, collect_until_s, seed, sa
     loop.set_task_factory(None)
     await asyncio.gather(*arriving)
     await journal.close()
-    return Ended(crashes, daemon, log, clock.now())
+    return Ended(crashes, daemon, log, clock.now(), daemon.operators.in_force())
+
+
+async def _ask(daemon: Daemon, said: Acknowledged, command: str, *arguments) -> None:
+    answer = await getattr(daemon.operators, command)(*arguments)
+    said.answered += len(answer.changes)
 
 
 async def _late(outside: Outside, call: Call, clock) -> None:
@@ -407,9 +448,37 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
     with JournalReader(state) as reader:
         if reader.open_actions():
             found.append(f"open: {reader.open_actions()}")
+        found += _wrong_with_operators(reader, ended)
     if crash is not None:
         try:
             crash.acknowledged.require(state)
         except AssertionError as error:
             found.append(f"an acknowledged record is lost: {error}")
+    return found
+
+
+def _wrong_with_operators(reader: JournalReader, ended: Ended) -> list[str]:
+    """Journal, file and daemon agree on what is in force; each command is there whole or not at all; pauses held."""
+    found = []
+    connection = reader._connection
+    in_force = read_in_force(connection)
+    in_file = StandingFile(ended.crashes.state).read()
+    if not in_force == in_file == ended.in_force:
+        found.append(f"in force: journal {in_force}, file {in_file}, daemon {ended.in_force}")
+    kinds = tuple(ChangeKind)
+    marks = ", ".join("?" * len(kinds))
+    (changed,) = connection.execute("SELECT count(DISTINCT at_s) FROM operator_changes").fetchone()
+    (told,) = connection.execute(
+        f"SELECT count(DISTINCT at_s) FROM events WHERE kind IN ({marks})", kinds
+    ).fetchone()
+    if changed != told:
+        found.append(f"{changed} commands with changes and {told} with events")
+    said = ended.crashes.acknowledged
+    stops = [call.at_s for call in ended.crashes.outside.world.api.calls if call.action == "StopInstances"]
+    for record in said.changes[: said.answered]:
+        change = record.change
+        if change.kind is ChangeKind.PAUSED and change.verb is Verb.STOP:
+            early = [s for s in stops if record.at_s <= s < (change.expires_at_s or 0.0)]
+            if early:
+                found.append(f"stopped while paused, at {[s - ORIGIN_S for s in early]}")
     return found

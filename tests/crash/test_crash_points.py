@@ -9,7 +9,10 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.operators import Asked
+from autoscaler.ports import Verb
 from tests.crash.crashing import Crash, Ended, Scenario, outside_of, problems, restart, run
+from tests.daemon.builders import ORIGIN_S
 
 COLLECT_S = 170
 AT_LEAST = 60
@@ -33,7 +36,29 @@ def blind(start_s: float, end_s: float) -> Fault:
     return Fault(FaultKind.API_ERROR, start_s=start_s, end_s=end_s, actions=("DescribeInstances",))
 
 
+def asked(reason: str, until_s: float | None = None) -> Asked:
+    return Asked(("web",), "alice", reason, None if until_s is None else ORIGIN_S + until_s)
+
+
+COMMANDS = (
+    (3, "pause", asked("no new ones", 280), (Verb.PROVISION, Verb.STOP)),
+    (27, "override", asked("crowd", 95), 4, None),
+    (27, "resume", asked("no matter"), (Verb.PROVISION,)),
+    (52, "override", asked("smaller crowd", 175), 3, None),
+    (152, "clear", asked("over")),
+)
+
+ENDING = (
+    (3, "pause", asked("rehearsal", 38), tuple(Verb)),
+    (52, "override", asked("crowd", 95), 3, 9),
+    (112, "pause", asked("still", 145), (Verb.STOP,)),
+)
+
 SCENARIOS = {
+    "operators pause and override": scenario(end_s=380, commands=COMMANDS),
+    "what operators did ends by the clock, calls take long": scenario(
+        commands=ENDING, there_s=7.0, back_s=8.0
+    ),
     "starts and stops, answers lost": scenario(lost("StartInstances", "StopInstances")),
     "starts and stops, listings lag": scenario(lag(18)),
     "calls take long": scenario(there_s=7.0, back_s=8.0),
