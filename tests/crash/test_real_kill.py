@@ -5,17 +5,22 @@ from __future__ import annotations
 import select
 import signal
 import sqlite3
+import threading
 from contextlib import closing
 from functools import partial
 
 import numpy as np
 
+from autoscaler.cli.control_client import ask
+from autoscaler.errors import DaemonError
 from autoscaler.store import JournalReader
 from tests.cli.conftest import (
     TWO_FLEETS,
     Program,
+    call,
     daemon_settings,
     embedded_cloud,
+    strict_json,
     until,
     write_policies,
 )
@@ -58,3 +63,57 @@ def test_a_daemon_killed_again_and_again_starts_no_vm_twice(tmp_path):
             assert "Traceback" not in program.said()
     with closing(sqlite3.connect(state / "journal.sqlite")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+REASONS = 400
+
+
+def keep_asking(socket, answered):
+    """Pauses and overrides without end, one after the other, until nobody answers; what was answered."""
+    for number in range(REASONS):
+        term = {"reason": f"change {number}", "no_expiry": True}
+        bodies = (
+            ("pause", {"verbs": ["stop"], "fleets": ["web"], **term}),
+            ("override", {"fleet": "web", "floor": number % 5 + 1, **term}),
+        )
+        what, body = bodies[number % 2]
+        try:
+            answered += ask(socket, what, body)["changes"]
+        except DaemonError:
+            return
+
+
+def test_a_daemon_killed_while_operators_command_it_keeps_all_that_it_answered(tmp_path):
+    rng = np.random.default_rng(1)
+    state = tmp_path / "state"
+    write_policies(tmp_path / "policies")
+    answered = []
+    with embedded_cloud(*TWO_FLEETS) as url:
+        settings = daemon_settings(url, state)
+        for _ in range(KILLS):
+            before = len(answered)
+            with Program("run", cwd=tmp_path, **settings) as program:
+                program.hears("control.sock")
+                asking = threading.Thread(target=keep_asking, args=(state / "control.sock", answered))
+                asking.start()
+                until(lambda n=before: len(answered) > n + 4, alive=program.process)
+                select.select([], [], [], float(rng.uniform(0.0, 0.3)))
+                program.process.send_signal(signal.SIGKILL)
+                program.process.wait()
+                asking.join()
+            assert "Traceback" not in program.said()
+        with Program("run", cwd=tmp_path, **settings) as program:
+            program.hears("control.sock")
+            found = ask(state / "control.sock", "operations")["in_force"]
+            by_command = strict_json(call("operations", "--json", cwd=tmp_path, **settings).stdout)[
+                "in_force"
+            ]
+            assert by_command == found
+            assert "journal_recovered" not in program.said()
+    with closing(sqlite3.connect(state / "journal.sqlite")) as connection:
+        rows = connection.execute("SELECT id, kind, reason FROM operator_changes ORDER BY id").fetchall()
+    kept = {(number, kind, reason) for number, kind, reason in rows}
+    assert {(c["id"], c["change"], c["reason"]) for c in answered} <= kept, "what was answered is not lost"
+    latest = {kind: number for number, kind, _ in rows}
+    assert {c["change"]: c["id"] for c in found} == latest, "the last of each is in force"
+    assert len(rows) - len(answered) <= KILLS, "at most the one under way at each kill was not answered"
