@@ -63,10 +63,15 @@ class Delay:
         self.ring[tick % self._rows] = counts
 
     def ahead(self, tick: int) -> Vms:
-        """int32 (W, L), what comes out so many ticks after this one, once this tick's has been put: row 0 is now."""
+        """int32 (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
         rows = np.arange(self._rows)[:, np.newaxis]
         due = self.ring[(tick + rows - self.ticks) % self._rows, self._cells]
         return np.where(rows < self.ticks, due, 0)
+
+    def go_on_from(self, other: Delay, lanes: Int, tick: int) -> None:
+        """Take over what is on the way in some lanes of another, just before `tick`."""
+        for back in range(1, min(self._rows, other._rows) + 1):
+            self.ring[(tick - back) % self._rows] = other.ring[(tick - back) % other._rows][lanes]
 
 
 @dataclass(slots=True)
@@ -151,9 +156,15 @@ class Lottery:
         return Arrivals(ready, late, given_up, failed, billed_s)
 
     def ahead(self, tick: int) -> list[Vms | Float]:
-        """Each ring in the order in which it falls due after this tick."""
-        order = (tick + 1 + np.arange(self._rows)) % self._rows
+        """Each ring in the order in which it falls due, from `tick` on."""
+        order = (tick + np.arange(self._rows)) % self._rows
         return [ring[order] for ring in self.rings]
+
+    def go_on_from(self, other: Lottery, lanes: Int, tick: int) -> None:
+        """Take over what is on the way in some lanes of another, just before `tick`."""
+        for mine, theirs in zip(self.rings, other.rings, strict=True):
+            for on in range(min(self._rows, other._rows)):
+                mine[(tick + on) % self._rows] = theirs[(tick + on) % other._rows][lanes]
 
     def order(self, tick: int, counts: Vms, number: int) -> None:
         """Order VMs.

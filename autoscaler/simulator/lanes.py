@@ -40,6 +40,7 @@ from autoscaler.simulator.fingerprints import Fingerprints
 from autoscaler.simulator.knobs import PlantSettings
 from autoscaler.simulator.ledger import Block, Sums
 from autoscaler.simulator.measuring import Pipeline, Seen, Ticks, seen, wanted
+from autoscaler.simulator.memory import lane_memory
 from autoscaler.simulator.outlooks import Blind, Feed, Lockstep, OutlookCache, Table
 from autoscaler.simulator.plant import Plant
 from autoscaler.simulator.refusals import refuse
@@ -93,6 +94,7 @@ class LaneRun:
         shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
             stretch that any lane may run.
         forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
+        until: Ticks from `ticks.first` after which forecasts do not matter; 0 for as far as any lane goes.
     """
 
     policies: tuple[Policy, ...]
@@ -102,6 +104,12 @@ class LaneRun:
     seed: int = 0
     shifts: tuple[int, ...] = ()
     forecasts: bool = False
+    until: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Ticks from `ticks.first` that some lane may see."""
+        return self.ticks.count + max(self.shifts, default=0)
 
     def __post_init__(self) -> None:
         lanes = len(self.policies)
@@ -156,7 +164,8 @@ class Lanes:
         self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
         self.accounts = Accounts(self.plant, run.plants, run.policies, BLOCK_TICKS, self._tick_s)
         self._metrics = _Metrics(run, shifts)
-        self._feed = _feed(run, compiled, self._metrics, cache or OutlookCache(), forecasts=run.forecasts)
+        self._cache = OutlookCache() if cache is None else cache
+        self._feed = _feed(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
         schedules = Schedules(run.policies, [shift * self._tick_s for shift in shifts])
         params = replace(schedules_free(compiled.lanes), series=self._feed.series)
         compiled = replace(compiled, lanes=params)
@@ -199,6 +208,45 @@ class Lanes:
             for row in range(count):
                 self._tick(row)
             self._close(first, count, sums, fingerprints)
+
+    def continued(self, lanes: Sequence[int], ticks: int, witness: Witness | None = None) -> Lanes:
+        """Some of these lanes, going on from here for so many ticks; these are not changed.
+
+        Only for lanes on which the policies themselves decide, by forecasts that do not depend on the plant.
+        """
+        assert isinstance(self.decider, PolicyDecider)
+        run, which = self.run_of, np.array(lanes)
+        ticks_left = Ticks(run.ticks.first, self.tick + ticks, self._tick_s)
+        new = Lanes(
+            LaneRun(
+                tuple(run.policies[lane] for lane in lanes),
+                tuple(run.plants[lane] for lane in lanes),
+                tuple(run.traces[lane] for lane in lanes),
+                ticks_left,
+                run.seed,
+                tuple(run.shifts[lane] for lane in lanes) if run.shifts else (),
+                forecasts=run.forecasts,
+                until=run.until,
+            ),
+            cache=self._cache,
+            witness=witness,
+        )
+        assert isinstance(new.decider, PolicyDecider)
+        new.tick = self.tick
+        new.plant.go_on_from(self.plant, which, self.tick)
+        new.accounts.backlog = self.accounts.backlog[which]
+        new.decider.state = self.decider.state.carried_over(new.decider.params, which)
+        return new
+
+    def state(self) -> list[NDArray[Any]]:
+        """All that the future of each lane depends on: arrays (n, L), equal where the futures are."""
+        assert isinstance(self.decider, PolicyDecider)
+        now_s = (self.run_of.ticks.first + self.tick) * self._tick_s
+        return [
+            *self.plant.state(self.tick),
+            *lane_memory(self.decider.params, self.decider.state, now_s),
+            self.accounts.backlog[np.newaxis],
+        ]
 
     def _tick(self, row: int) -> None:
         tick, plant, block = self.tick, self.plant, self._block
@@ -263,7 +311,7 @@ class Lanes:
             provisions = block.provisions[:count] if self._makes else None
             fingerprints.add(block.desired[:count], block.starts[:count], block.stops[:count], provisions)
         if self._witness is not None:
-            self._witness.close(block, count)
+            self._witness.close(block, count, first, self._metrics.shifts)
 
 
 def schedules_free(params: LaneParams) -> LaneParams:
@@ -287,11 +335,12 @@ class _Metrics:
         shared: All lanes want the same.
         watches: What is seen depends on the VMs that serve.
         keys: One per lane, naming trace and pipeline.
+        shifts: int64 (L,), ticks that each lane is ahead.
     """
 
     def __init__(self, run: LaneRun, shifts: Sequence[int]) -> None:
         self._ticks = run.ticks
-        reach = Ticks(run.ticks.first, run.ticks.count + max(shifts), run.ticks.tick_s)
+        reach = Ticks(run.ticks.first, run.reach, run.ticks.tick_s)
         traces = {trace.digest: trace for trace in run.traces}
         truth = {digest: wanted(trace, reach) for digest, trace in traces.items()}
         self.keys = tuple(
@@ -306,7 +355,7 @@ class _Metrics:
         moved = any(shifts)
         self.shared = len(traces) == 1 and not moved
         self._alike = len(known) == 1 and not moved
-        self._shifts = np.array(shifts)
+        self.shifts = np.array(shifts)
         self._truth = np.stack(list(truth.values()), axis=1)
         self._truth_of = np.array([list(truth).index(trace.digest) for trace in run.traces])
         columns = list(known)
@@ -333,9 +382,9 @@ class _Metrics:
 
     def load(self, first: int, count: int) -> None:
         """Come to the block that begins at this tick of the run."""
-        lanes = len(self._shifts)
+        lanes = len(self.shifts)
         rows = slice(first, first + count)
-        at = np.arange(first, first + count)[:, np.newaxis] + self._shifts
+        at = np.arange(first, first + count)[:, np.newaxis] + self.shifts
         self.wanted = self._truth[rows] if self.shared else self._truth[at, self._truth_of]
         parts = (self._demand, self._observed, self._freshness)
         if self._alike:
@@ -404,7 +453,7 @@ def _feed(
                 "must then be made in step with the plant"
             )
         return Lockstep(compiled.series)
-    reach = Ticks(run.ticks.first, run.ticks.count + max(run.shifts, default=0), run.ticks.tick_s)
+    reach = Ticks(run.ticks.first, min(run.reach, run.until or run.reach), run.ticks.tick_s)
     keys = [(*key, run.seed) for key in metrics.keys]
     outlooks, series = cache.table(keys, metrics.seen_by_lane, compiled.series, reach)
     return Table(outlooks, series, np.array(run.shifts) if run.shifts else None)

@@ -103,7 +103,8 @@ class Table:
         kept = self._outlooks
         if self._shifts is None:
             return Outlook(kept.at_lead[tick], kept.peak[tick], kept.evidence[tick])
-        rows = tick + self._shifts
+        # A lane that runs on beyond the end of the table is one whose ticks do not count there.
+        rows = np.minimum(tick + self._shifts, len(kept.evidence) - 1)
         return Outlook(
             kept.at_lead[rows, :, self._columns].T,
             kept.peak[rows, :, self._columns].T,
@@ -166,9 +167,10 @@ def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outloo
         np.empty((ticks.count, series)),
     )
     state = SeriesState.empty(params)
-    demand = np.stack([each.demand for each in seen], axis=1)
-    observed_at_s = np.stack([each.observed_at_s for each in seen], axis=1)
-    freshness = np.stack([each.freshness for each in seen], axis=1)
+    demand, observed_at_s, freshness = (
+        np.stack([getattr(each, name)[: ticks.count] for each in seen], axis=1)
+        for name in ("demand", "observed_at_s", "freshness")
+    )
     coverage, censored = np.ones(series), np.zeros(series, np.bool_)
     for tick, now_s in enumerate(ticks.times_s.tolist()):
         samples = Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)

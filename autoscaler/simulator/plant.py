@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.config.compiling import ticks as at_least_one_tick
 from autoscaler.config.policy import Policy
@@ -361,6 +363,67 @@ class Plant:
             of_these = np.minimum(up_to_here, stop) - np.maximum(before, 0)
             ran_s = age * self._tick_s + self._drain_s + self._lead_ins[at]
             self.extra_s += np.maximum(of_these, 0) * np.maximum(self._minimum_s - ran_s, 0.0)
+
+    # ── states ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def state(self, tick: int) -> list[NDArray[Any]]:
+        """All that the future depends on, just before `tick`: arrays (n, L), equal where the futures are.
+
+        Counts since the start of the run and moments are given relative to now, so that lanes that began at
+        different times can be compared.
+        """
+        now_s = tick * self._tick_s
+        rows, oldest = self._came_rows, int(self._on_ticks.max())
+        ages = [np.maximum(self._came[(tick - 1 - age) % rows] - self._left, 0) for age in range(oldest)]
+        found: list[NDArray[Any]] = [np.stack([*self._counts(), *ages])]
+        found += [way.ahead(tick) for way in self._delays()]
+        for lottery in self._lotteries():
+            found += lottery.ahead(tick)
+        found += [bucket.tokens[np.newaxis] for bucket in self._buckets()]
+        held_s = np.stack([self._start_from_s, self._make_from_s])
+        found += [np.maximum(held_s - now_s, 0.0), self._recent_lead_ins(tick)]
+        return found
+
+    def go_on_from(self, other: Plant, lanes: Int, tick: int) -> None:
+        """Be some lanes of another plant, just before `tick`; the settings of those lanes must be the same."""
+        for mine, theirs in zip(self._counts(), other._counts(), strict=True):
+            mine[:] = theirs[lanes]
+        for way, others in zip(self._delays(), other._delays(), strict=True):
+            way.go_on_from(others, lanes, tick)
+        for lottery, its in zip(self._lotteries(), other._lotteries(), strict=True):
+            lottery.go_on_from(its, lanes, tick)
+        for bucket, full in zip(self._buckets(), other._buckets(), strict=True):
+            bucket.tokens = full.tokens[lanes]
+        self._start_from_s, self._make_from_s = other._start_from_s[lanes], other._make_from_s[lanes]
+        self._left = other._left[lanes]
+        for back in range(1, min(self._came_rows, other._came_rows) + 1):
+            mine_at, theirs_at = (tick - back) % self._came_rows, (tick - back) % other._came_rows
+            self._came[mine_at] = other._came[theirs_at][lanes]
+            if self._young_ticks:
+                self._lead_ins[mine_at] = other._lead_ins[theirs_at][lanes]
+
+    def _counts(self) -> list[Vms]:
+        found = [self.in_service, self.starting, self.draining, self.stopping, self.stopped, self.provisioned]
+        return found + [each for each in (self.given_up, self.quarantined) if each is not None]
+
+    def _delays(self) -> list[Delay]:
+        ways = (self._start_way, self._make_way, self._drain_way, self._stop_way, self._quarantine)
+        return [way for way in ways if way is not None]
+
+    def _lotteries(self) -> list[Lottery]:
+        return [each for each in (self._start_lottery, self._make_lottery) if each is not None]
+
+    def _buckets(self) -> list[Bucket]:
+        buckets = (self._start_bucket, self._make_bucket, self._stop_bucket)
+        return [bucket for bucket in buckets if bucket is not None]
+
+    def _recent_lead_ins(self, tick: int) -> Float:
+        """What recent arrivals had been billed for, where any came."""
+        if not self._young_ticks:
+            return self._lead_ins
+        back = (tick - 1 - np.arange(self._young_ticks)) % self._came_rows
+        came = self._came[back] - self._came[back - 1]
+        return np.where(came > 0, self._lead_ins[back], 0.0)
 
 
 class Bucket:

@@ -31,17 +31,35 @@ class Page:
     """Kept ticks of W lanes.
 
     Attributes:
-        first_tick: On the absolute grid.
+        first_tick: On the absolute grid; where lanes are shifted, of a lane without a shift.
+        run_tick: The same from the start of the run.
+        shifts: int64 (W,), ticks that each lane is ahead.
         ticks: By name, (n, W).
         stages, reasons: int64 (n, K, W).
         block: By name, (n, W).
     """
 
     first_tick: int
+    run_tick: int
+    shifts: Int
     ticks: dict[str, NDArray[Any]]
     stages: Int
     reasons: Int
     block: dict[str, NDArray[Any]]
+
+    def of(self, at: int) -> Page:
+        """One of the lanes, stamped with its own ticks."""
+        own = int(self.shifts[at])
+        column = slice(at, at + 1)
+        return Page(
+            self.first_tick + own,
+            self.run_tick + own,
+            self.shifts[column] * 0,
+            {name: rows[:, column] for name, rows in self.ticks.items()},
+            self.stages[:, :, column],
+            self.reasons[:, :, column],
+            {name: rows[:, column] for name, rows in self.block.items()},
+        )
 
 
 class Witness:
@@ -66,8 +84,15 @@ class Witness:
         self._stages.append(decision.value[:, self.lanes])
         self._reasons.append(decision.reason[:, self.lanes])
 
-    def close(self, block: Block, count: int) -> None:
-        """Keep the block that these ticks belong to."""
+    def close(self, block: Block, count: int, run_tick: int, shifts: Int) -> None:
+        """Keep the block that these ticks belong to.
+
+        Args:
+            block: It.
+            count: Its rows.
+            run_tick: Its first tick, from the start of the run.
+            shifts: int64 (L,), ticks that each lane is ahead.
+        """
         kept: dict[str, NDArray[Any]] = {}
         for name in _BLOCK:
             rows = getattr(block, name)[:count]
@@ -76,53 +101,78 @@ class Witness:
             )
         ticks = {name: np.stack(rows) for name, rows in self._ticks.items()}
         self.pages.append(
-            Page(block.first_tick, ticks, np.stack(self._stages), np.stack(self._reasons), kept)
+            Page(
+                block.first_tick,
+                run_tick,
+                shifts[self.lanes],
+                ticks,
+                np.stack(self._stages),
+                np.stack(self._reasons),
+                kept,
+            )
         )
         for rows in self._ticks.values():
             rows.clear()
         self._stages.clear()
         self._reasons.clear()
 
-    def timeline(self, lane: int, fleet: str, tick_s: float, shift: int = 0) -> tuple[TimelineRow, ...]:
+    def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
+        """The pages of one kept lane, stamped with its own ticks.
+
+        Args:
+            lane: Its number in the run.
+            begun: Ticks of the run to leave out.
+            length: How many to take after those, whole pages; None for all.
+        """
+        at = int(np.flatnonzero(self.lanes == lane)[0])
+        pages = [page for page in self.pages if page.run_tick >= begun]
+        if length is not None:
+            pages = [page for page in pages if page.run_tick < begun + length]
+        return [page.of(at) for page in pages]
+
+    def timeline(self, lane: int, fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
         """The rows of one kept lane.
 
         Args:
             lane: Its number in the run.
             fleet: Its name.
             tick_s: Length of a tick.
-            shift: Ticks that it was ahead of the run.
         """
-        at = int(np.flatnonzero(self.lanes == lane)[0])
-        return tuple(
-            _row(page, row, at, fleet, (page.first_tick + row + shift) * tick_s)
-            for page in self.pages
-            for row in range(len(page.stages))
-        )
+        return timeline(self.of(lane), fleet, tick_s)
 
     def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
         """The same ticks as the daemon's journal would have them."""
-        at = int(np.flatnonzero(self.lanes == lane)[0])
-        return [_tick(page, row, at, fleet) for page in self.pages for row in range(len(page.stages))]
+        pages = self.of(lane)
+        return [_tick(page, row, fleet) for page in pages for row in range(len(page.stages))]
 
 
-def _tick(page: Page, row: int, at: int, fleet: str) -> FleetTick:
-    facts = {name: rows[row, at].item() for name, rows in page.ticks.items()}
-    kept = {name: rows[row, at].item() for name, rows in page.block.items()}
+def timeline(pages: Sequence[Page], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
+    """The rows of a lane's pages, in their order."""
+    return tuple(
+        _row(page, row, fleet, (page.first_tick + row) * tick_s)
+        for page in pages
+        for row in range(len(page.stages))
+    )
+
+
+def _tick(page: Page, row: int, fleet: str) -> FleetTick:
+    facts = {name: rows[row, 0].item() for name, rows in page.ticks.items()}
+    kept = {name: rows[row, 0].item() for name, rows in page.block.items()}
     return FleetTick(
         fleet=fleet,
         **facts,
         capacity=kept["capacity"],
         shortage=kept["shortage"],
         cost=kept["cost"],
-        stages=tuple(page.stages[row, :, at].tolist()),
-        reasons=tuple(page.reasons[row, :, at].tolist()),
+        stages=tuple(page.stages[row, :, 0].tolist()),
+        reasons=tuple(page.reasons[row, :, 0].tolist()),
         sentence="",
     )
 
 
-def _row(page: Page, row: int, at: int, fleet: str, at_s: float) -> TimelineRow:
-    kept = {name: rows[row, at].item() for name, rows in page.block.items()}
-    tick = _tick(page, row, at, fleet)
+def _row(page: Page, row: int, fleet: str, at_s: float) -> TimelineRow:
+    kept = {name: rows[row, 0].item() for name, rows in page.block.items()}
+    tick = _tick(page, row, fleet)
     names = ("demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity")
     more = ("shortage", "starts", "stops", "provisions", "cost")
     return TimelineRow(

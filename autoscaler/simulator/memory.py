@@ -1,0 +1,55 @@
+"""What a policy remembers, in a form that can be compared between lanes that began at different times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import SmallInt
+from autoscaler.core.windows import RollingMax
+
+
+def lane_memory(params: LaneParams, state: LaneState, now_s: float) -> list[NDArray[Any]]:
+    """Arrays (n, L) of all that later decisions depend on, times as what is left of them.
+
+    Args:
+        params: With which the state came about.
+        state: After the tick before `now_s`.
+        now_s: Time of the tick to come.
+    """
+    last_in_s = np.maximum(state.last_in_s, state.last_starting_s)
+    left_s = np.stack([state.last_out_s + params.cooldown_out_s, last_in_s + params.cooldown_in_s]) - now_s
+    tokens = np.stack([state.tokens_out, state.tokens_in])
+    return [_history(state.wishes), _history(state.peaks), np.maximum(left_s, 0.0), tokens]
+
+
+def window_buckets(params: LaneParams) -> list[int]:
+    """Lengths in ticks of the buckets on the absolute grid in which windows are remembered, each once."""
+    windows = (RollingMax.empty(params.stabilisation_ticks), RollingMax.empty(params.warm_memory_ticks))
+    return sorted({int(each) for window in windows for each in window.cut.per_bucket})
+
+
+def longest_memory(params: LaneParams) -> int:
+    """Ticks after which a window has forgotten everything."""
+    windows = (RollingMax.empty(params.stabilisation_ticks), RollingMax.empty(params.warm_memory_ticks))
+    return max(int((window.cut.per_bucket * window.cut.buckets).max()) for window in windows)
+
+
+def _history(window: RollingMax) -> SmallInt:
+    """int32 (slots, L), the highest of each bucket of a lane's window, the one under way first; 0 beyond it."""
+    cut, lanes = window.cut, len(window.window_ticks)
+    column = np.arange(lanes) if cut.column is None else cut.column
+    slots = np.empty(lanes, np.int64)
+    for group in cut.groups:
+        slots[group.first : group.end] = group.slots
+    slots = slots[column]
+    age = np.arange(len(window.ring))[:, np.newaxis]
+    row = (window.tick // cut.per_bucket - age) % slots
+    found = np.where((age > 0) & (age < cut.buckets), window.ring[row, column], 0)
+    if len(found):
+        found[0] = window.under_way[column]
+    return found.astype(np.int32)

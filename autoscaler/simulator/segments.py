@@ -1,0 +1,306 @@
+"""Segmented replay: a long trace cut into stretches that run side by side as lanes, exact by construction.
+
+A policy's control state forgets: from a cold start it is soon the very state of the uncut run. So every segment begins
+early, warms up on the ticks before it, and is then compared: its state at the seam must equal the state in
+which the segment before it ended, in everything that later ticks depend on. Where it does not, the segment
+is run again from the true state, until every seam holds; the first segment begins where the run does, so
+by induction every segment is that of the uncut run, to the bit.
+
+Rules of this file: all lanes tick on the clock of the first segment, each `shift` ticks ahead of it, which
+nothing in core can tell: what it remembers is relative, schedules are laid out per lane, and shifts are whole
+numbers of every bucket that lies on the absolute grid. Sums and digests join segment by segment, in order.
+Forecasts come from a table; where they would depend on the plant, cutting is refused (`lanes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import compile_params
+from autoscaler.simulator.fingerprints import Fingerprints
+from autoscaler.simulator.lanes import LaneRun, Lanes
+from autoscaler.simulator.ledger import Sums, grid_ticks
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.memory import longest_memory, window_buckets
+from autoscaler.simulator.outlooks import OutlookCache
+from autoscaler.simulator.witness import Page, Witness
+
+SETTLING_TICKS = 256
+"""Ticks in which the number of VMs itself comes right, before what windows remember of it does. Measured on random
+policies: the median is below 50, the highest 197. Too few cost a second run, never a wrong number."""
+
+_TICK_COST = 60.0
+_LANE_COST = 0.045
+"""Microseconds that a tick costs, and that each lane adds to it: what cuts are chosen by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a run is cut.
+
+    Attributes:
+        segments: How many.
+        warm: Ticks of warm-up; a multiple of the ledger's grid. The first segment, which needs none, is longer by
+            as many.
+        stride: Ticks from one segment's beginning to the next; a multiple of that grid and of every bucket.
+        rest: Ticks of the last segment, at most `stride`.
+    """
+
+    segments: int
+    warm: int
+    stride: int
+    rest: int
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """Ticks that each segment begins after the run, warm-up included."""
+        return tuple(segment * self.stride for segment in range(self.segments))
+
+    @classmethod
+    def of(cls, run: LaneRun, segments: int | None = None) -> Cut | None:
+        """The cut of a run, into so many segments, or as many as make it fastest; None for not at all."""
+        params = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s).lanes
+        grid = grid_ticks(run.ticks.tick_s)
+        unit = math.lcm(grid, *window_buckets(params))
+        warm = -(-(SETTLING_TICKS + longest_memory(params)) // grid) * grid
+        left = run.ticks.count - warm
+        if left <= unit:
+            return None
+        units = -(-left // unit)
+        wanted = [segments] if segments else range(2, units + 1)
+        cuts = [cls._into(min(each, units), units, unit, warm, left) for each in wanted]
+        lanes = len(run.policies)
+        best = min(
+            cuts, key=lambda cut: (warm + cut.stride) * (_TICK_COST + _LANE_COST * lanes * cut.segments)
+        )
+        uncut = run.ticks.count * (_TICK_COST + _LANE_COST * lanes)
+        cost = (warm + best.stride) * (_TICK_COST + _LANE_COST * lanes * best.segments)
+        return best if best.segments > 1 and (segments or cost < uncut) else None
+
+    @classmethod
+    def _into(cls, segments: int, units: int, unit: int, warm: int, left: int) -> Cut:
+        stride = -(-units // segments) * unit
+        count = -(-left // stride)
+        return cls(count, warm, stride, left - (count - 1) * stride)
+
+
+@dataclass(slots=True)
+class Segmented:
+    """What came of it.
+
+    Attributes:
+        sums, fingerprints: Of the whole run, one lane per lane of the run.
+        pages: What the witness kept, per lane it was asked for, in time order, stamped with the true ticks.
+        cut: How it was cut; None for not.
+        reruns: Segments that were run again, in all rounds.
+    """
+
+    sums: Sums
+    fingerprints: Fingerprints
+    pages: dict[int, list[Page]]
+    cut: Cut | None
+    reruns: int
+
+
+def run_segmented(
+    run: LaneRun,
+    *,
+    segments: int | None = None,
+    cache: OutlookCache | None = None,
+    witnessed: Sequence[int] = (),
+) -> Segmented:
+    """Run lanes over their whole run, cut into segments where that is faster.
+
+    Args:
+        run: Without shifts; its policies decide.
+        segments: How many; None for as many as make it fastest, 1 for none.
+        cache: Outlooks of earlier runs.
+        witnessed: Lanes of which every tick is kept.
+
+    Raises:
+        ConfigError: Lanes cannot express the run.
+        ValueError: It has forecasts that depend on the plant, and segments were asked for.
+    """
+    cut = None if segments == 1 else Cut.of(run, segments)
+    return _uncut(run, cache, witnessed) if cut is None else _Segments(run, cut, cache, witnessed).result()
+
+
+def _uncut(run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int]) -> Segmented:
+    witness = Witness(witnessed) if witnessed else None
+    lanes = Lanes(run, cache=cache, witness=witness)
+    sums, fingerprints = lanes.sums(), Fingerprints(lanes.lanes)
+    lanes.run(run.ticks.count, sums, fingerprints)
+    pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
+    return Segmented(sums, fingerprints, pages, None, 0)
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One segment of all V lanes of the run, as far as it is known.
+
+    Attributes:
+        sums, fingerprints: Of V lanes.
+        pages: By witnessed lane.
+        entry, exit: States at its seams: arrays (n, V).
+        ended: By lane, the run that came to its end, and the lane's place in it.
+    """
+
+    sums: Sums
+    fingerprints: Fingerprints
+    pages: dict[int, list[Page]]
+    entry: list[NDArray[Any]]
+    exit: list[NDArray[Any]]
+    ended: list[tuple[Lanes, int]]
+
+    def replace(self, lanes: Sequence[int], by: _Segment, at: Sequence[int]) -> None:
+        """Put the lanes `at` of another version of this segment in the place of some of these."""
+        kept = [lane for lane in range(self.sums.lanes) if lane not in set(lanes)]
+        parts = [self.sums.taken(np.array(kept, np.int64)), by.sums.taken(np.array(at))]
+        places = np.argsort(np.array([*kept, *lanes]))
+        self.sums = Sums.side_by_side(parts).taken(places)
+        self.fingerprints.words[list(lanes)] = by.fingerprints.words[list(at)]
+        for mine, theirs in zip(self.entry, by.entry, strict=True):
+            mine[:, list(lanes)] = theirs[:, list(at)]
+        for mine, theirs in zip(self.exit, by.exit, strict=True):
+            mine[:, list(lanes)] = theirs[:, list(at)]
+        for lane, place in zip(lanes, at, strict=True):
+            self.ended[lane] = by.ended[place]
+            if lane in self.pages:
+                self.pages[lane] = by.pages[place]
+
+
+class _Segments:
+    """A cut run: V lanes times S segments, lane s * V + v being segment s of lane v."""
+
+    def __init__(self, run: LaneRun, cut: Cut, cache: OutlookCache | None, witnessed: Sequence[int]) -> None:
+        self._cut = cut
+        self._lanes = len(run.policies)
+        self._witnessed = witnessed
+        self._reruns = 0
+        whole = LaneRun(
+            run.policies * cut.segments,
+            run.plants * cut.segments,
+            run.traces * cut.segments,
+            Ticks(run.ticks.first, cut.warm + cut.stride, run.ticks.tick_s),
+            run.seed,
+            tuple(shift for shift in cut.shifts for _ in range(self._lanes)),
+            forecasts=run.forecasts,
+            until=run.ticks.count,
+        )
+        everywhere = [s * self._lanes + v for s in range(cut.segments) for v in witnessed]
+        witness = Witness(everywhere) if witnessed else None
+        lanes = Lanes(whole, cache=cache, witness=witness)
+        first, first_prints = lanes.sums(), Fingerprints(lanes.lanes)
+        lanes.run(cut.warm, first, first_prints)
+        here = range(self._lanes)
+        self._first = first.taken(np.arange(self._lanes)), first_prints.taken(here)
+        self._first_pages = {v: witness.of(v) for v in witnessed} if witness else {}
+        groups = [[s * self._lanes + v for v in here] for s in range(cut.segments)]
+        self._segments = self._stretch(lanes, groups, witness, last=cut.segments - 1)
+
+    def result(self) -> Segmented:
+        """Run again what does not join, and join all."""
+        while self._mend():
+            pass
+        sums, fingerprints = self._first
+        pages = {lane: list(kept) for lane, kept in self._first_pages.items()}
+        for segment in self._segments:
+            sums = sums.followed_by(segment.sums)
+            fingerprints = fingerprints.followed_by(segment.fingerprints)
+            for lane, kept in segment.pages.items():
+                pages[lane] += kept
+        return Segmented(sums, fingerprints, pages, self._cut, self._reruns)
+
+    def _stretch(
+        self, lanes: Lanes, groups: list[list[int]], witness: Witness | None, *, last: int
+    ) -> list[_Segment]:
+        """Run a segment's length.
+
+        Args:
+            lanes: At the beginning of it.
+            groups: Their places, segment by segment.
+            witness: Theirs.
+            last: Index into the groups of the run's last segment, which is shorter; -1 for none.
+        """
+        cut, begun = self._cut, lanes.tick
+        sums, fingerprints = lanes.sums(), Fingerprints(lanes.lanes)
+        entry = lanes.state()
+        lanes.run(cut.rest, sums, fingerprints)
+        tail = None
+        if last >= 0:
+            at = np.array(groups[last], np.int64)
+            tail = sums.taken(at), fingerprints.taken(groups[last])
+        if last < 0 or len(groups) > 1:
+            lanes.run(cut.stride - cut.rest, sums, fingerprints)
+        ended = lanes.state()
+        made = []
+        for number, places in enumerate(groups):
+            at = np.array(places, np.int64)
+            length = cut.rest if number == last else cut.stride
+            counted = tail if number == last and tail else (sums.taken(at), fingerprints.taken(places))
+            made.append(
+                _Segment(
+                    *counted,
+                    pages={} if witness is None else self._kept(witness, places, begun, length),
+                    entry=[part[:, at] for part in entry],
+                    exit=[part[:, at] for part in ended],
+                    ended=[(lanes, place) for place in places],
+                )
+            )
+        return made
+
+    def _kept(self, witness: Witness, places: list[int], begun: int, length: int) -> dict[int, list[Page]]:
+        """What was kept of a stretch, by place within the group."""
+        watched = set(witness.lanes.tolist())
+        return {at: witness.of(place, begun, length) for at, place in enumerate(places) if place in watched}
+
+    def _mend(self) -> bool:
+        """Run again, each from the end of the one before, the segments that do not begin there."""
+        torn = {
+            number: _differing(self._segments[number].entry, self._segments[number - 1].exit)
+            for number in range(1, len(self._segments))
+        }
+        torn = {number: lanes for number, lanes in torn.items() if lanes}
+        jobs: dict[int, list[tuple[int, int]]] = {}
+        runs: dict[int, Lanes] = {}
+        for number, lanes in torn.items():
+            for lane in lanes:
+                run, _ = self._segments[number - 1].ended[lane]
+                jobs.setdefault(id(run), []).append((number, lane))
+                runs[id(run)] = run
+        mended = [self._again(runs[key], pieces) for key, pieces in jobs.items()]
+        for pieces, segments in mended:
+            for number, segment in segments.items():
+                lanes = [lane for which, lane in pieces if which == number]
+                self._segments[number].replace(lanes, segment, range(len(lanes)))
+        return bool(torn)
+
+    def _again(
+        self, run: Lanes, pieces: list[tuple[int, int]]
+    ) -> tuple[list[tuple[int, int]], dict[int, _Segment]]:
+        """Segments of some lanes, (segment, lane) each, gone on with where a run stands."""
+        self._reruns += len(pieces)
+        pieces = sorted(pieces)
+        places = [self._segments[number - 1].ended[lane][1] for number, lane in pieces]
+        watched = [at for at, (_, lane) in enumerate(pieces) if lane in self._witnessed]
+        witness = Witness(watched) if watched else None
+        lanes = run.continued(places, self._cut.stride, witness)
+        numbers = sorted({number for number, _ in pieces})
+        groups = [[at for at, (number, _) in enumerate(pieces) if number == each] for each in numbers]
+        last = len(numbers) - 1 if numbers[-1] == self._cut.segments - 1 else -1
+        return pieces, dict(zip(numbers, self._stretch(lanes, groups, witness, last=last), strict=True))
+
+
+def _differing(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> list[int]:
+    """Lanes in which two states differ."""
+    differs = np.zeros(one[0].shape[1], np.bool_)
+    for mine, theirs in zip(one, other, strict=True):
+        differs |= (mine != theirs).any(axis=0)
+    lanes: list[int] = np.flatnonzero(differs).tolist()
+    return lanes

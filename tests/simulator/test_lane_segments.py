@@ -1,0 +1,143 @@
+"""A cut run is the uncut run: same sums, same digest, same time line, to the bit, also where a seam did not hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.lanes import LaneRun
+from autoscaler.simulator.ledger import Amount, Count
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.outlooks import OutlookCache
+from autoscaler.simulator.segments import Cut, run_segmented
+from autoscaler.simulator.synth import synth_day
+from autoscaler.simulator.witness import timeline
+from tests.simulator.builders import policy
+
+TRACE = synth_day(4, days=5.0, interval_s=60.0)
+PLANT = PlantSettings(vms=60, in_service=6, start=Duration(45.0))
+BASE = {
+    "vm": {"capacity": "120/s"},
+    "bounds": {"minimum": 2, "maximum": 60},
+    "signal": {"max_age": "150s"},
+    "warm_pool": {"memory": "1h"},
+}
+QUICK = policy(**BASE, forecast="off")
+RUNS = {
+    "behind demand": (QUICK, PLANT, 60.0),
+    "by forecast": (policy(**BASE), PLANT, 60.0),
+    "at half-minute ticks": (QUICK, PLANT, 30.0),
+    "a schedule across midnights": (
+        policy(
+            **BASE, forecast="off", schedule=[{"name": "night", "from": "22:30", "to": "03:00", "at_least": 30}]
+        ),
+        PLANT, 60.0,
+    ),
+    "cooldowns and slow rates": (
+        policy(**BASE, forecast="off", guards={"cooldown_in": "20m", "rate_in": {"vms": 1, "per": "7m"}}), PLANT, 60.0
+    ),
+    "a pool that only ever grows": (
+        policy(**BASE, forecast="off", provision={"launch_template": "web", "maximum": 60}),
+        replace(PLANT, vms=8), 60.0,
+    ),
+    "drawn start times, failures, dry spells": (
+        QUICK,
+        replace(PLANT, start=Duration(70.0, 150.0), start_failure=0.1, dry_per_day=5.0, stuck=0.05, stuck_s=900.0),
+        60.0,
+    ),
+    "a provider's budget": (QUICK, replace(PLANT, start_budget=Budget(8.0, 0.01)), 60.0),
+}  # fmt: skip
+
+
+def run_of(fleets, plants, tick_s=60.0, days=5.0):
+    lanes = len(fleets)
+    ticks = Ticks.over(TRACE.start_s, days * 86400.0, tick_s)
+    return LaneRun(tuple(fleets), tuple(plants), (TRACE,) * lanes, ticks, seed=2)
+
+
+def figures(result):
+    return [
+        *(result.sums.amount(which).tolist() for which in Amount),
+        *(result.sums.count(which).tolist() for which in Count),
+        result.sums.worst_shortage.tolist(),
+        result.sums.ticks,
+        result.fingerprints.digests(),
+    ]
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("segments", [None, 3])
+def test_a_cut_run_is_the_uncut_run(name, segments):
+    fleet, plant, tick_s = RUNS[name]
+    run = run_of([fleet], [plant], tick_s)
+    cache = OutlookCache()
+    whole = run_segmented(run, segments=1, cache=cache)
+    cut = run_segmented(run, segments=segments, cache=cache)
+    assert cut.cut is not None
+    assert cut.cut.segments >= 3
+    assert figures(cut) == figures(whole)
+
+
+def test_seams_that_do_not_hold_are_mended():
+    """A pool that grows cannot be known at a seam: every later segment begins with another one."""
+    fleet, plant, tick_s = RUNS["a pool that only ever grows"]
+    run = run_of([QUICK, fleet, QUICK], [PLANT, plant, PLANT], tick_s)
+    whole, cut = run_segmented(run, segments=1), run_segmented(run, segments=4)
+    assert cut.reruns >= 3
+    assert figures(cut) == figures(whole)
+
+
+def test_the_time_line_of_a_cut_run_is_that_of_the_uncut_one():
+    fleet, plant, tick_s = RUNS["a pool that only ever grows"]
+    run = replace(run_of([QUICK, fleet], [PLANT, plant], tick_s, days=2.5), forecasts=False)
+    whole, cut = (run_segmented(run, segments=count, witnessed=[0, 1]) for count in (1, 3))
+    assert cut.cut.segments == 3
+    for lane in (0, 1):
+        expected = timeline(whole.pages[lane], "web", tick_s)
+        assert len(expected) == run.ticks.count
+        assert str(timeline(cut.pages[lane], "web", tick_s)) == str(expected)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    headroom=st.integers(0, 80),
+    stabilisation=st.integers(0, 40),
+    memory=st.integers(1, 90),
+    on=st.integers(0, 20),
+    seed=st.integers(0, 99),
+    start_s=st.floats(5, 300),
+    segments=st.integers(2, 9),
+)
+def test_any_policy_joins(headroom, stabilisation, memory, on, seed, start_s, segments):
+    fleet = policy(
+        **{**BASE, "warm_pool": {"memory": f"{memory}m"}},
+        forecast="off",
+        reactive={"headroom": f"{headroom}%"},
+        guards={"stabilisation": f"{stabilisation}m", "minimum_on_time": f"{on}m"},
+    )
+    run = replace(run_of([fleet], [replace(PLANT, start=Duration(start_s))], days=2.0), seed=seed)
+    assert figures(run_segmented(run, segments=segments)) == figures(run_segmented(run, segments=1))
+
+
+def test_cuts_lie_on_every_grid():
+    run = run_of([QUICK, policy(**{**BASE, "warm_pool": {"memory": "6h"}})], [PLANT] * 2)
+    cut = Cut.of(run)
+    assert cut.stride % 64 == 0
+    assert cut.stride % 12 == 0
+    assert cut.warm % 64 == 0
+    assert cut.warm >= 6 * 60
+    assert cut.warm + (cut.segments - 1) * cut.stride + cut.rest == run.ticks.count
+
+
+def test_a_short_run_is_not_cut():
+    assert run_segmented(run_of([QUICK], [PLANT], days=0.1)).cut is None
+
+
+def test_a_forecast_that_depends_on_the_plant_is_not_cut():
+    fleet = policy(**{**BASE, "signal": {"kind": "utilisation", "max_age": "150s"}})
+    with pytest.raises(ValueError, match="cannot be cut into segments"):
+        run_segmented(run_of([fleet], [PLANT]), segments=4)
