@@ -1,0 +1,242 @@
+"""`trace info|import|cut|merge|synth`: what they write, what they say, and how they end."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from autoscaler.traces.reading import read_trace
+from autoscaler.traces.trace import TraceKind
+from tests.cli.conftest import COMMAND, environment, strict_json, until
+
+SERIES = "timestamp,value\n2026-03-01T00:00:00Z,60\n2026-03-01T00:01:00Z,0\n2026-03-01T00:03:00Z,30\n"
+
+
+@pytest.fixture(name="trace")
+def _trace(invoke):
+    """Run a trace command; its result, which must have ended as told."""
+
+    def run(*arguments, ends=0):
+        result = invoke("trace", *arguments)
+        assert result.exit_code == ends, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture(name="here")
+def _here(tmp_path):
+    (tmp_path / "t.csv").write_text(SERIES)
+    return tmp_path
+
+
+def test_info_for_people(trace, here):
+    told = trace("info", here / "t.csv", "--kind", "count").stdout
+    assert "t.csv: count\n" in told
+    assert "2026-03-01T00:00:00Z to 2026-03-01T00:04:00Z" in told
+    assert "1 with 1 intervals; the longest 1 from 2026-03-01T00:02:00Z" in told
+    assert "mean 30, peak 60, peak to mean 2" in told
+    assert "CV 0.816, IDC 20, r24 -" in told
+    assert read_trace(here / "t.csv", kind=TraceKind.COUNT).digest in told
+    assert "beware: It is shorter than two days" in told
+
+
+def test_info_for_programs(trace, here):
+    (one,) = strict_json(trace("info", here / "t.csv", "--json", "--kind", "count").stdout)
+    assert (one["kind"], one["rows"], one["missing"], one["dispersion"]) == (
+        "count",
+        3,
+        1,
+        pytest.approx(20.0),
+    )
+    assert one["longest_gap"] == {"start": "2026-03-01T00:02:00Z", "intervals": 1}
+    assert one["daily_correlation"] is None
+    assert one["digest"] == read_trace(here / "t.csv", kind=TraceKind.COUNT).digest
+
+
+def test_info_of_an_unknown_kind_says_so_and_claims_no_digest(trace, here):
+    (one,) = strict_json(trace("info", here / "t.csv", "--json").stdout)
+    assert (one["kind"], one["digest"], one["dispersion"]) == (None, None, None)
+    assert "Nothing says whether" in one["warnings"][0]
+
+
+def test_info_of_several_files_is_a_table(trace, here):
+    (here / "vms.csv").write_text("timestamp,vm,cpu_percent\n0,a,50\n0,b,100\n60,a,95\n60,b,95\n")
+    lines = trace("info", here / "t.csv", here / "vms.csv", "--kind", "count").stdout.splitlines()
+    assert lines[0].split() == ["file", "kind", "every", "span", "gaps", "mean", "p/m", "CV", "r24"]
+    assert lines[1].split()[:5] == ["t", "count", "1m", "4m", "1"]
+    assert lines[2].split()[:6] == ["vms", "gauge", "1m", "2m", "0", "1.70"]
+    assert any("1 intervals (50.0%) are censored" in line for line in lines)
+
+
+def test_cut_by_time_and_to_longer_intervals(trace, here):
+    trace("cut", here / "t.csv", here / "a.csv", "--kind", "count", "--from", "2026-03-01T00:01:00Z")
+    assert read_trace(here / "a.csv", kind=TraceKind.COUNT, interval_s=60.0).values.tolist() == [0.0, 30.0]
+    told = trace("cut", here / "t.csv", here / "b.csv", "--kind", "count", "--every", "2m", ends=1).stderr
+    assert "has one row only" in told
+    assert not (here / "b.csv").exists()
+
+
+def test_a_cut_that_leaves_nothing_says_what_there_is(trace, here):
+    told = trace(
+        "cut", here / "t.csv", here / "a.csv", "--kind", "count", "--from", "2027-01-01", ends=1
+    ).stderr
+    assert "it covers 2026-03-01T00:00:00Z to" in told
+
+
+def test_merge_gives_back_what_cut_took_apart(trace, here):
+    trace("synth", here / "day.csv", "--manifest", "--outages-per-day", "3")
+    for name, times in (("one", ("--to", "2026-03-02T15:00Z")), ("two", ("--from", "2026-03-02T12:00Z"))):
+        trace("cut", here / "day.csv", here / f"{name}.parquet", *times, "--manifest")
+    trace("merge", here / "two.parquet", here / "one.parquet", here / "whole.csv.gz", "--manifest")
+    assert read_trace(here / "whole.csv.gz").digest == read_trace(here / "day.csv").digest
+
+
+def test_merge_wants_two_and_a_place(trace, here):
+    assert "at least two traces" in trace("merge", here / "t.csv", here / "u.csv", ends=2).stderr.replace(
+        "\n", " "
+    )
+
+
+def test_import_of_vms_says_what_is_censored(trace, here):
+    (here / "vms.csv").write_text("timestamp,vm,cpu_percent\n0,a,50\n0,b,100\n60,a,95\n60,b,95\n")
+    told = trace(
+        "import", here / "vms.csv", here / "o.csv", "--capacity", "10", "--json", "--interval", "1m"
+    ).stdout
+    facts = strict_json(told)
+    assert (facts["kind"], facts["rows"], facts["censored"]) == ("gauge", 2, 1)
+    assert any("1 of 2 intervals (50.0%) are censored" in text for text in facts["notes"])
+    assert (here / "o.csv").read_text() == (
+        "timestamp,value,censored\n1970-01-01T00:00:00Z,15,0\n1970-01-01T00:01:00Z,19,1\n"
+    )
+
+
+def test_import_of_several_logs(trace, here):
+    for name, minute in (("a.log", 0), ("b.log", 1)):
+        (here / name).write_text(
+            f'1.2.3.4 - - [01/Mar/2026:00:0{minute}:07 +0000] "GET / HTTP/1.1" 200 5\n'
+            f'1.2.3.4 - - [01/Mar/2026:00:0{minute}:08 +0000] "GET / HTTP/1.1" 200 5\n'
+        )
+    told = trace("import", here / "b.log", here / "a.log", here / "o.csv").stdout
+    assert "4 requests in common format" in told
+    assert "--kind count" in told
+    assert read_trace(here / "o.csv", kind=TraceKind.COUNT).values.tolist() == [2.0, 2.0]
+
+
+def test_what_is_there_already_is_replaced_only_by_force(trace, here):
+    (here / "o.csv").write_text("precious")
+    arguments = ("import", here / "t.csv", here / "o.csv", "--kind", "count")
+    assert "--force" in trace(*arguments, ends=1).stderr
+    assert (here / "o.csv").read_text() == "precious"
+    trace(*arguments, "--force")
+    assert read_trace(here / "o.csv", kind=TraceKind.COUNT).values.tolist() == [60.0, 0.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ends", "message"),
+    [
+        (("info", "none.csv"), 1, "there is no such file"),
+        (("info", "t.csv", "--kind", "sum"), 2, "write count or gauge"),
+        (("import", "t.csv"), 2, "name the source and the file to write"),
+        (("import", "t.csv", "o.txt", "--kind", "count"), 1, "must end in"),
+        (("import", "t.csv", "o.csv", "--shape", "sheet"), 2, "none of series"),
+        (("import", "t.csv", "o.csv", "--coverage", "2"), 2, "not a share"),
+        (("import", "t.csv", "o.csv", "--zone", "Moon"), 1, "not a time zone"),
+        (("import", "t.csv", "o.csv", "--prometheus", "http://127.0.0.1:9"), 2, "name the source"),
+        (("import", "o.csv", "--prometheus", "http://127.0.0.1:9"), 2, "needs --query, --start and --end"),
+        (
+            (
+                "import",
+                "o.csv",
+                "--prometheus",
+                "http://127.0.0.1:9",
+                "--query",
+                "x",
+                "--start",
+                "0",
+                "--end",
+                "9999",
+            ),
+            1,
+            "say what the query gives",
+        ),
+        (("synth", "o.csv", "--recipe", "none.yaml"), 1, "none.yaml"),
+        (("synth", "o.csv", "--length", "1s"), 1, "are not 2 to"),
+        (("synth", "o.csv", "--dispersion", "0.5"), 2, "greater than or equal to 1"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_how_it_ends_when_it_cannot(trace, here, arguments, ends, message):
+    result = trace(*arguments, ends=ends)
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.output
+    assert not (here / "o.csv").exists()
+
+
+def test_synth_is_the_same_for_a_seed_and_says_that_it_is_no_recording(trace, here):
+    first, again, other = (
+        strict_json(trace("synth", here / f"{at}.csv", "--json", "--seed", seed, "--weekend", "40%").stdout)
+        for at, seed in enumerate((5, 5, 6))
+    )
+    assert first["digest"] == again["digest"] != other["digest"]
+    assert "this is no recording" in first["notes"][0]
+    assert (here / "0.csv").read_bytes() == (here / "1.csv").read_bytes()
+
+
+def test_synth_from_a_recipe_with_another_seed(trace, here):
+    (here / "r.yaml").write_text(
+        "seed: 3\nlength: 2h\nkind: gauge\nvariation: 5%\nparts:\n  - level: {work: 600}\n"
+    )
+    three = strict_json(trace("synth", here / "a.csv", "--recipe", here / "r.yaml", "--json").stdout)
+    four = strict_json(
+        trace("synth", here / "b.csv", "--recipe", here / "r.yaml", "--json", "--seed", "4").stdout
+    )
+    assert (three["kind"], three["rows"]) == ("gauge", 120)
+    assert three["digest"] != four["digest"]
+
+
+@pytest.fixture(name="long_log", scope="module")
+def _long_log(tmp_path_factory):
+    """A log that takes some seconds to read."""
+    line = b'1.2.3.4 - - [01/Mar/2026:00:00:07 +0000] "GET / HTTP/1.1" 200 5\n'
+    path = tmp_path_factory.mktemp("log") / "long.log.gz"
+    with gzip.open(path, "wb", compresslevel=1) as packed:
+        for _ in range(400):
+            packed.write(line * 10_000)
+    return path
+
+
+def reads(process, path):
+    return path in {fd.readlink() for fd in Path(f"/proc/{process.pid}/fd").iterdir() if fd.is_symlink()}
+
+
+def test_ctrl_c_while_reading_leaves_no_half_file(here, long_log):
+    command = [COMMAND, "trace", "import", long_log, "o.csv"]
+    with subprocess.Popen(command, cwd=here, env=environment(), stderr=subprocess.PIPE) as process:
+        until(lambda: reads(process, long_log), lambda: "it never opened the file", process)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (130, b"trace import: interrupted\n")
+    assert [path.name for path in here.iterdir()] == ["t.csv"]
+
+
+def test_what_takes_longer_shows_a_bar_on_a_terminal(here, long_log):
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "trace", "import", long_log, "o.csv"]
+    with subprocess.Popen(
+        command, cwd=here, env={**environment(), "TERM": "xterm"}, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        told = b""
+        while b"reading long.log.gz" not in told:
+            told += os.read(ours, 1000)  # an OSError once the command has ended without a word
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    os.close(ours)
+    assert process.returncode == 130
