@@ -48,7 +48,8 @@ class Settings(BaseSettings):
         None, description="Unix socket for pause, resume and override; without it control.sock in state_dir."
     )
     control_group: str = Field(
-        "", description="Group that may use the socket; empty means the daemon's own group."
+        "",
+        description="Group that may use the socket; empty means the daemon's own (under systemd: Group= of the unit).",
     )
     aws_region: str = Field("", description="AWS Region of the VMs.")
     aws_endpoint_url: str | None = Field(

@@ -171,7 +171,8 @@ def _give_to(path: Path, group: str, group_id: int) -> None:
     except PermissionError:
         raise DaemonError(
             f"the control socket cannot be given to the group {group} (setting control_group), since the daemon's "
-            "user is not in it; add that user to the group and start the daemon again"
+            "user is not in it; add that user to the group and start the daemon again (a systemd unit may forbid the "
+            "change altogether: then leave the setting out and name the group as Group= of the unit)"
         ) from None
 
 

@@ -98,3 +98,12 @@ def test_it_may_write_where_the_settings_file_says():
     state = re.search(r'(?m)^state_dir = "/var/lib/(.+)"$', installed)[1]
     assert settings()["StateDirectory"] == [state]
     assert settings()["ProtectSystem"] == ["strict"]
+
+
+def test_the_control_socket_is_in_the_units_own_folder_and_sees_who_operators_are():
+    installed = (ROOT / "deploy" / "autoscaler.toml").read_text()
+    folder = re.search(r'(?m)^control_socket = "/run/(.+)/control\.sock"$', installed)[1]
+    assert settings()["RuntimeDirectory"] == [folder]
+    assert settings()["RuntimeDirectoryMode"] == ["0750"], "its group may come in, others may not"
+    # With it the kernel shows every other user as `nobody`.
+    assert "PrivateUsers" not in settings()

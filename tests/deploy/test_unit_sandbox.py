@@ -54,6 +54,25 @@ def test_the_confinement_confines(allowed, tmp_path):
     assert result.stdout.strip().startswith(wanted)
 
 
+BIND = """
+import socket, sys
+from pathlib import Path
+from autoscaler.web.control_socket import bind, user_id
+made = bind(Path(sys.argv[1]))
+made.socket.listen()
+with socket.socket(socket.AF_UNIX) as guest:
+    guest.connect(sys.argv[1])
+    with made.socket.accept()[0] as there:
+        print(oct(made.path.stat().st_mode & 0o777), user_id(there))
+made.remove()
+"""
+
+
+def test_the_control_socket_can_be_made_confined(allowed, tmp_path):
+    result = confined(allowed, sys.executable, "-c", BIND, "c.sock", cwd=tmp_path)
+    assert (result.stdout, result.stderr) == (f"0o660 {os.geteuid()}\n", "")
+
+
 def test_the_daemon_runs_confined(allowed, tmp_path):
     """All of it but systemd: HTTP, listing process, SQLite, numpy, aiobotocore."""
     result = confined(
