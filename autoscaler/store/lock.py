@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from autoscaler.errors import JournalError
@@ -46,8 +47,10 @@ class StateLock:
                 f"The state directory {state_dir} is in use by process {holder}. "
                 "Stop that daemon first, or give this one a state directory of its own."
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        # The number is for other processes' words only; on a full disk the journal says what is wrong.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
         self._held = True
         # A forked helper process shares the lock and would hold it on after the daemon's death.
         own = weakref.ref(self)

@@ -19,6 +19,9 @@ from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 NOT_IN_REPLY: Final = "NotInReply"
 """Code of our own: the call was accepted and the reply does not mention this VM."""
 
+UNREADABLE: Final = "UnreadableAnswer"
+"""Code of our own: an answer came, and it is not one of EC2's."""
+
 MESSAGE_LIMIT: Final = 400
 """Characters of a provider's message that are kept: an HTML page is not a message for a person."""
 
@@ -98,6 +101,17 @@ def kind_of(code: str, status: int | None) -> OutcomeKind:
 def failure(code: str, message: str, status: int | None) -> Failure:
     """A Failure from what EC2 said. An empty code means that the answer did not come from EC2."""
     return Failure(kind_of(code, status), code or f"HTTP{status}", shorten(message))
+
+
+def advice(failed: Failure) -> str:
+    """What a person can do about it, to follow the failure's own words; empty where waiting is all."""
+    if failed.kind is OutcomeKind.DENIED:
+        return "; check the credentials, their permissions (deploy/iam-policy.json) and this machine's clock"
+    if failed.code == UNREADABLE or failed.code.startswith("HTTP"):
+        return (
+            "; EC2 answers otherwise: check aws_endpoint_url, and what stands between (a proxy, a login page)"
+        )
+    return ""
 
 
 def shorten(message: str) -> str:

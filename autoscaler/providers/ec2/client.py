@@ -25,7 +25,7 @@ from botocore.parsers import ResponseParserError
 
 from autoscaler.errors import ConfigError, InvariantError, ProviderError
 from autoscaler.ports import OutcomeKind
-from autoscaler.providers.ec2.classify import Failure, failure, shorten
+from autoscaler.providers.ec2.classify import UNREADABLE, Failure, failure, shorten
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import UnreadableError, read_launched, read_page, request_id
@@ -190,8 +190,8 @@ def _answered(error: aws.ClientError) -> Failure:
 
 
 def _unreadable(operation: Operation, detail: str) -> Failure:
-    message = f"{operation}: the answer cannot be read: {detail}"
-    return Failure(OutcomeKind.UNKNOWN, "UnreadableAnswer", shorten(message))
+    message = f"the answer to {operation} cannot be read: {detail}"
+    return Failure(OutcomeKind.UNKNOWN, UNREADABLE, shorten(message))
 
 
 def _never_sent(error: aws.BotoCoreError) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from autoscaler.errors import ProviderError
 from autoscaler.ports import FLEET_TAG
-from autoscaler.providers.ec2.classify import Failure
+from autoscaler.providers.ec2.classify import Failure, advice
 from autoscaler.providers.ec2.client import PAGE, Ec2Client
 from autoscaler.providers.ec2.operations import Operation
 from autoscaler.providers.ec2.wire import Page
@@ -38,6 +38,6 @@ async def describe_page(client: Ec2Client, token: str | None, size: int) -> Page
     except ProviderError as error:
         return Page((), problem=str(error))
     if isinstance(reply, Failure):
-        return Page((), problem=f"{Operation.DESCRIBE_INSTANCES}: {reply}")
+        return Page((), problem=f"{Operation.DESCRIBE_INSTANCES}: {reply}{advice(reply)}")
     page: Page = reply[PAGE]
     return page
