@@ -6,6 +6,7 @@ order in which they did. A reason without words here fails a test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from operator import attrgetter
 
@@ -46,9 +47,15 @@ def phrase(reason: Reason, value: int, tick: FleetTick) -> str:
 
 def told_of(tick: FleetTick) -> tuple[object, ...]:
     """Every number that `sentence` reads: two ticks that agree in these have the same sentence."""
-    told = _TOLD_OF(tick)
+    high = tick.forecast_hi if Reason.FORECAST_COVER in tick.reasons else 0.0
+    missing = math.isnan(tick.demand), math.isnan(high)
     # A number that is missing is not equal to itself.
-    return (*told, *(None if value != value else value for value in _MAY_MISS(tick)))  # noqa: PLR0124
+    return (
+        *_TOLD_OF(tick),
+        missing,
+        0.0 if missing[0] else tick.demand,
+        0.0 if missing[1] else high,
+    )
 
 
 def _action(tick: FleetTick) -> str:
@@ -107,6 +114,14 @@ _WORDS: dict[Reason, str] = {
 """Each reason in words; the names in braces are those of `phrase`."""
 
 _TOLD_OF = attrgetter(
-    "stages", "reasons", "in_service", "starting", "start", "provision", "stop", "desired", "freshness"
+    "stages",
+    "reasons",
+    "in_service",
+    "starting",
+    "start",
+    "provision",
+    "stop",
+    "desired",
+    "freshness",
+    "coverage",
 )
-_MAY_MISS = attrgetter("demand", "forecast_hi", "coverage")

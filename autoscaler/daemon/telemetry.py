@@ -7,7 +7,9 @@ from the table `EVENTS`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -57,6 +59,7 @@ class Telemetry:
         self.log: Any = structlog.get_logger("autoscaler") if log is None else log
         fleet = ("fleet",)
         self._fleet_gauges: list[Gauge] = []
+        self._published: dict[str, _Published] = {}
 
         def gauge(name: str, text: str, labels: Sequence[str] = fleet) -> Gauge:
             made = Gauge(f"autoscaler_{name}", text, labels, registry=self.registry)
@@ -124,39 +127,18 @@ class Telemetry:
             registry=self.registry,
         )
 
-    def ticked(self, record: TickRecord, counts: dict[str, Counts]) -> None:
+    def ticked(self, record: TickRecord, counts: Mapping[str, Counts]) -> None:
         """Publish a tick: gauges, reasons, and the one log line."""
         for t in record.fleets:
-            self._publish(t, record.at_s, counts[t.fleet])
+            published = self._published.get(t.fleet)
+            if published is None:
+                published = self._published[t.fleet] = _Published(self, t.fleet)
+            published.tick(t, record.at_s, counts[t.fleet])
         changed = [t for t in record.fleets if t.start or t.stop or t.provision]
         shown = changed or record.fleets[:3]
         more = "" if len(shown) == len(record.fleets) or changed else f" (+{len(record.fleets) - 3} fleets)"
         line = " | ".join(f"{t.fleet}: {t.sentence}" for t in shown) + more
         self.log.info("tick", tick=record.tick, text=line)
-
-    def _publish(self, t: FleetTick, at_s: float, counts: Counts) -> None:
-        fleet = t.fleet
-        for metric, value in (
-            (self.demand, t.demand),
-            (self.capacity, t.capacity),
-            (self.shortage, t.shortage),
-            (self.forecast, t.forecast),
-            (self.forecast_hi, t.forecast_hi),
-            (self.coverage, t.coverage),
-            (self.signal_age, at_s - t.observed_at_s),
-            (self.desired, t.desired),
-            (self.warm_target, t.warm_target),
-            (self.evaluated, at_s),
-        ):
-            metric.labels(fleet).set(value)
-        for phase in ("in_service", "starting", "draining", "stopping", "stopped"):
-            self.vms.labels(fleet, phase).set(getattr(counts, phase))
-        self.cost.labels(fleet).inc(max(t.cost, 0.0))
-        for code in t.reasons:
-            if code != Reason.NONE:
-                self.reasons.labels(fleet, Reason(code).name.lower()).inc()
-        if t.source_error:
-            self.source_errors.labels(fleet).inc()
 
     def policies_loaded(self, at_s: float, *, complete: bool) -> None:
         """A set of policies came into use; complete where it is all that the folder holds."""
@@ -183,6 +165,7 @@ class Telemetry:
 
     def forget(self, fleet: str) -> None:
         """Show no more of a fleet that is gone; what was counted stays."""
+        self._published.pop(fleet, None)
         for metric in self._fleet_gauges:
             metric.remove_by_labels({"fleet": fleet})
 
@@ -190,3 +173,66 @@ class Telemetry:
         """Count the outcomes of one action."""
         for outcome in done.outcomes:
             self.actions.labels(done.intent.fleet, str(done.intent.verb), str(outcome.kind)).inc()
+
+
+_PHASES = ("in_service", "starting", "draining", "stopping", "stopped")
+_PHASES_OF = attrgetter(*_PHASES)
+
+
+class _Published:
+    """One fleet's metrics, found once, and what they were last set to, since most stay as they were."""
+
+    def __init__(self, telemetry: Telemetry, fleet: str) -> None:
+        self._telemetry = telemetry
+        self._fleet = fleet
+        gauges = (
+            telemetry.demand,
+            telemetry.capacity,
+            telemetry.shortage,
+            telemetry.forecast,
+            telemetry.forecast_hi,
+            telemetry.coverage,
+            telemetry.signal_age,
+            telemetry.desired,
+            telemetry.warm_target,
+            telemetry.evaluated,
+        )
+        self._gauges = [gauge.labels(fleet) for gauge in gauges]
+        self._gauges += [telemetry.vms.labels(fleet, phase) for phase in _PHASES]
+        self._values: tuple[float, ...] = (math.nan,) * len(self._gauges)
+        self._cost = telemetry.cost.labels(fleet)
+        self._reasons: dict[int, Counter] = {}
+
+    def tick(self, t: FleetTick, at_s: float, counts: Counts) -> None:
+        """Set what has changed, and count."""
+        values = (
+            t.demand,
+            t.capacity,
+            t.shortage,
+            t.forecast,
+            t.forecast_hi,
+            t.coverage,
+            at_s - t.observed_at_s,
+            t.desired,
+            t.warm_target,
+            at_s,
+            *_PHASES_OF(counts),
+        )
+        for gauge, value, before in zip(self._gauges, values, self._values, strict=True):
+            if value != before:
+                gauge.set(value)
+        self._values = values
+        if t.cost > 0.0:
+            self._cost.inc(t.cost)
+        for code in t.reasons:
+            if code != Reason.NONE:
+                self._reason(code).inc()
+        if t.source_error:
+            self._telemetry.source_errors.labels(self._fleet).inc()
+
+    def _reason(self, code: int) -> Counter:
+        counter = self._reasons.get(code)
+        if counter is None:
+            name = Reason(code).name.lower()
+            counter = self._reasons[code] = self._telemetry.reasons.labels(self._fleet, name)
+        return counter

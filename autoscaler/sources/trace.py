@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,16 @@ from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 NO_VALUES: NDArray[np.float64] = np.empty(0)
 NO_VALUES.setflags(write=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """The shares of these VMs, in their order."""
+
+    vms: Sequence[Vm]
+    ids: tuple[str, ...]
+    weights: NDArray[np.float64]
+    total: float
 
 
 class TraceSource:
@@ -70,7 +81,10 @@ class TraceSource:
         self._lag_s = lag_s
         self._offset_s = offset_s
         self._loop = loop
+        self._step, self._row = -1, -1
+        """The interval of the recording that was looked up last, and its row."""
         self._weights: dict[str, float] = {}
+        self._shares: _Shares | None = None
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """The last value known by now, as seen by each of these VMs (for a total: by the load balancer)."""
@@ -83,10 +97,16 @@ class TraceSource:
         values = self._spread(rate, vms)
         if self._signal is Signal.UTILISATION:
             values = np.minimum(1.0, values / self._capacity_per_s)
-        return FleetReadings(tuple(vm.id for vm in vms), values, np.full(len(vms), observed_at_s))
+        return FleetReadings(self._ids(vms), values, np.full(len(vms), observed_at_s))
 
     async def close(self) -> None:
         """Nothing to release."""
+
+    def _ids(self, vms: Sequence[Vm]) -> tuple[str, ...]:
+        shares = self._shares
+        if shares is not None and shares.vms is vms:
+            return shares.ids
+        return tuple(vm.id for vm in vms)
 
     def _last_known(self, known_at_s: float) -> tuple[float, float, str]:
         """Rate, end of its window in the clock's time, and why there is none."""
@@ -106,7 +126,9 @@ class TraceSource:
             return math.nan, math.nan, self._too_early(at_s)
         if start_s >= trace.end_s:
             return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(trace.end_s)}"
-        row = int(trace.row_at(np.array([start_s + trace.interval_s / 2]))[0])
+        if step != self._step:
+            self._step, self._row = step, int(trace.row_at(np.array([start_s + trace.interval_s / 2]))[0])
+        row = self._row
         if row < 0:
             return math.nan, math.nan, f"trace {trace.name} has a gap at {describe_time(start_s)}"
         observed_at_s = start_s + (trace.interval_s if count else 0.0) + lap_s - self._offset_s
@@ -123,10 +145,15 @@ class TraceSource:
 
     def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
         """float64 (n,), the rate in uneven parts whose sum is the rate."""
-        self._weights = {vm.id: self._weights.get(vm.id) or self._weight(vm.id) for vm in vms}
-        weights = np.array([self._weights[vm.id] for vm in vms])
-        parts = weights * (rate / math.fsum(weights))
-        parts[-1] = rate - math.fsum(parts[:-1])
+        shares = self._shares
+        if shares is None or shares.vms is not vms:
+            self._weights = {vm.id: self._weights.get(vm.id) or self._weight(vm.id) for vm in vms}
+            weights = [self._weights[vm.id] for vm in vms]
+            shares = _Shares(vms, tuple(vm.id for vm in vms), np.array(weights), math.fsum(weights))
+            # A list may be another one the next time, though it is the same object.
+            self._shares = shares if isinstance(vms, tuple) else None
+        parts = shares.weights * (rate / shares.total)
+        parts[-1] = rate - math.fsum(parts[:-1].tolist())
         return parts
 
     def _weight(self, vm_id: str) -> float:

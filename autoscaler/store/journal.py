@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -43,6 +43,7 @@ PRUNE_BATCH = 200
 
 _MAX_PRUNE_BATCHES = 500
 
+_INSERT_TICK = "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)"
 # The last tick always stays: it is what a restart begins from.
 _OLDEST_WRITTEN = "SELECT id, at_s FROM ticks WHERE id < (SELECT max(id) FROM ticks) ORDER BY id LIMIT :limit"
 _OLDER_THAN = (
@@ -265,13 +266,15 @@ class SqliteJournal:
 
     def _write_tick(self, record: TickRecord, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
         body = encode(record.fleets)
-        roster = _roster(record)
+        roster = _roster(tuple([fleet.fleet for fleet in record.fleets]))
+        row = record.tick, record.at_s
+        if not intents and roster in self._rosters:
+            # One statement is a transaction of its own.
+            self._connection.execute(_INSERT_TICK, (*row, self._rosters[roster], FORMAT, body))
+            return ()
         with schema.transaction(self._connection):
             roster_id = self._roster_id(roster)
-            self._connection.execute(
-                "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)",
-                (record.tick, record.at_s, roster_id, FORMAT, body),
-            )
+            self._connection.execute(_INSERT_TICK, (*row, roster_id, FORMAT, body))
             ids = tuple(
                 insert_action(self._connection, record.at_s, record.tick, intent) for intent in intents
             )
@@ -406,10 +409,10 @@ def _lock(state_dir: Path) -> StateLock:
     return StateLock(state_dir)
 
 
-def _roster(record: TickRecord) -> str:
-    names = [fleet.fleet for fleet in record.fleets]
+@lru_cache(maxsize=2)
+def _roster(names: tuple[str, ...]) -> str:
     if len(set(names)) != len(names):
-        raise InvariantError(f"Tick {record.tick} records a fleet twice; please report this.")
+        raise InvariantError(f"A tick records a fleet twice, of {', '.join(names)}; please report this.")
     return json.dumps(names, ensure_ascii=False)
 
 

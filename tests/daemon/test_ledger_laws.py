@@ -79,6 +79,14 @@ class Watch:
         row = record.fleets[0]
         phases = Counter(t.phase for t in inventory.vms.values())
         assert sum(phases.values()) == len(inventory.vms)
+        # What is kept from tick to tick is what would be counted now.
+        assert inventory.counts(now_s, 0.0) == inventory._count(now_s, 0.0)
+        metered = [t for t in inventory.metered() if t.run or t.closed_runs]
+        assert metered == [t for t in inventory.vms.values() if t.run or t.closed_runs]
+        for phase in Phase:
+            ids = sorted(i for i, t in inventory.vms.items() if t.phase is phase)
+            assert [vm.id for vm in inventory.vms_in(phase)] == ids
+            assert all(inventory.vms[vm.id].vm is vm for vm in inventory.vms_in(phase))
         overdue = sum(t.overdue and t.phase in ON_THE_WAY for t in inventory.vms.values())
         assert row.in_service + row.starting + row.stopping + row.stopped + overdue == row.provisioned
         for vm_id, t in inventory.vms.items():
