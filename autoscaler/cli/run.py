@@ -99,7 +99,7 @@ async def _run(
     from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring, source_for
 
-    ec2 = _ec2(settings)
+    ec2 = ec2_settings(settings)
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
@@ -152,7 +152,12 @@ def _sources(
     return made, "; ".join(left_out)
 
 
-def _ec2(settings: Settings) -> Ec2Settings:
+def ec2_settings(settings: Settings) -> Ec2Settings:
+    """How EC2 is reached.
+
+    Raises:
+        ConfigError: No Region is set.
+    """
     from autoscaler.errors import ConfigError
     from autoscaler.providers.ec2.settings import Ec2Settings
 
