@@ -42,7 +42,7 @@ def run() -> list[Result]:
     cases = (
         ("at a price of shortage", lambda: cheapest(work, TERMS, 0.096 / 3600 / VM * 5)),
         ("everything served", lambda: cheapest(work, TERMS, math.inf)),
-        ("99.9 % served, by bisection", lambda: cheapest_serving(work, TERMS, 0.999)),
+        ("99.9 % served", lambda: cheapest_serving(work, TERMS, 0.999)),
     )
     for name, case in cases:
         took = min(timed(case) for _ in range(3))

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import Bool, Decision, Float, Int, Outlook, Snapshot
+from autoscaler.core.types import Bool, Float, Int, Snapshot
 from autoscaler.simulator.peers import (
     USUAL_UTILISATION,
-    answered,
+    Sized,
     ordered,
     over_lanes,
     passes,
@@ -59,7 +59,7 @@ class Points:
         return window_ticks(minutes * POINT_S, self.length_s)
 
 
-class TargetTracking:
+class TargetTracking(Sized):
     """Target tracking of AWS Auto Scaling (2017; as documented in 2024).
 
     AWS makes two alarms itself: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more
@@ -79,16 +79,15 @@ class TargetTracking:
 
     def __init__(self, params: LaneParams, *, target: float | Float = USUAL_UTILISATION) -> None:
         lanes = len(params.vm_capacity)
-        self._params = params
+        super().__init__(params)
         self._target = over_lanes(target, params)
         self._points = Points(params)
         self._above: Int = np.zeros(lanes, np.int64)
         self._below: Int = np.zeros(lanes, np.int64)
         self._size: Int | None = None
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
         size = ordered(snapshot) if self._size is None else self._size
         point = self._points.add(snapshot.now_s, utilisation(self._params, snapshot))
         if point is not None:
@@ -96,7 +95,7 @@ class TargetTracking:
             self._below = _in_row(self._below, point < self._BAND * self._target)
             size = self._tracked(snapshot, point, size)
         self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
-        return answered(self._params, snapshot, self._size)
+        return self._size
 
     def _tracked(self, snapshot: Snapshot, point: Float, size: Int) -> Int:
         scaled = np.ceil(snapshot.in_service * np.nan_to_num(point) / self._target - _ROUNDING)
@@ -106,7 +105,7 @@ class TargetTracking:
         return np.where(out, np.maximum(size, wanted), np.where(low, np.minimum(size, wanted), size))
 
 
-class StepScaling:
+class StepScaling(Sized):
     """Step scaling of AWS Auto Scaling (2015; as documented in 2024), with the steps of the user guide's example.
 
     The guide keeps a metric near 50 %: at 60 % 10 % more and at 70 % 30 % more, at 40 % 10 % fewer and at 30 % 30 %
@@ -134,7 +133,7 @@ class StepScaling:
         pause_s: float = 300.0,
     ) -> None:
         lanes = len(params.vm_capacity)
-        self._params = params
+        super().__init__(params)
         self._target = over_lanes(target, params)
         self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
         self._pause_s = pause_s
@@ -146,15 +145,14 @@ class StepScaling:
         self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
         self._size: Int | None = None
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
         size = ordered(snapshot) if self._size is None else self._size
         point = self._points.add(snapshot.now_s, utilisation(self._params, snapshot))
         if point is not None:
             size = self._stepped(snapshot, point / self._target, size)
         self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
-        return answered(self._params, snapshot, self._size)
+        return self._size
 
     def _stepped(self, snapshot: Snapshot, ratio: Float, size: Int) -> Int:
         now_s = snapshot.now_s

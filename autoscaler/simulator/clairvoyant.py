@@ -30,14 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import Float, Int
-from autoscaler.errors import ConfigError
+from autoscaler.simulator.program import least_cost_program
 
 _ROUNDING = 1e-9
 _CHUNK_TICKS = 4096
-_BISECTIONS = 100
-_STRIDE = 16.0
-_PRICE_PRECISION = 1e-4
-_EXACT_ENOUGH = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +158,77 @@ def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: boo
     )
 
 
+class Front:
+    """Least cost against unserved work: the lower convex hull of all schedules, found as far as it is asked for.
+
+    Its corners are the schedules that some price of shortage makes the cheapest. Between two known corners the price
+    at which both cost the same finds another corner, or none, which proves the edge (Aneja and Nair 1979).
+    A binding minimum billing is ignored, so the front is then a lower bound.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Prices, times and bounds.
+        precision: Share of the cost by which an edge may lie above the hull; the coarser, the fewer schedules
+            are worked out.
+
+    Raises:
+        ValueError: No ticks.
+    """
+
+    def __init__(self, demand: Float, terms: Terms, *, precision: float = 1e-9) -> None:
+        self._demand, self._terms, self._precision = demand, terms, precision
+        nothing = cheapest(demand, terms, 0.0, program=False)
+        everything = cheapest(demand, terms, math.inf, program=False)
+        self._corners = [nothing, everything]
+        self.work = float(np.nansum(demand)) * terms.tick_s
+        """Work wanted."""
+
+    def serving(self, served_share: float) -> Optimum:
+        """The cheapest corner that serves at least this share; the last one where none does.
+
+        Raises:
+            ValueError: A share out of 0..1.
+        """
+        return self._edge(served_share)[1]
+
+    def cost_serving(self, served_share: float) -> float:
+        """The least cost of serving this share, on the edge between two corners: money.
+
+        Raises:
+            ValueError: A share out of 0..1.
+        """
+        less, more = self._edge(served_share)
+        unserved = (1.0 - served_share) * self.work
+        width = less.unserved_work - more.unserved_work
+        part = min(max((less.unserved_work - unserved) / width, 0.0), 1.0) if width > 0 else 1.0
+        return less.cost + part * (more.cost - less.cost)
+
+    def _edge(self, served_share: float) -> tuple[Optimum, Optimum]:
+        if not 0.0 <= served_share <= 1.0:
+            raise ValueError("the share of work to be served lies between 0 and 1")
+        allowed = (1.0 - served_share + _ROUNDING) * self.work
+        while True:
+            at = next((i for i, c in enumerate(self._corners) if c.unserved_work <= allowed), -1)
+            if at == 0:
+                return self._corners[0], self._corners[0]
+            less, more = self._corners[at - 1], self._corners[at]
+            if at == -1:
+                return self._corners[-1], self._corners[-1]
+            gained, paid = less.unserved_work - more.unserved_work, more.cost - less.cost
+            # Without a gain in service or a price for it there is no corner in between.
+            if gained <= _ROUNDING * self.work or paid <= 0:
+                return less, more
+            price = paid / gained
+            found = cheapest(self._demand, self._terms, price, program=False)
+            edge = less.cost + price * less.unserved_work
+            if found.objective >= edge * (1.0 - self._precision):
+                return less, more
+            self._corners.insert(at, found)
+
+
 def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, program: bool = False) -> Optimum:
     """The cheapest schedule that serves at least a share of the work, among those that some price makes optimal.
 
-    Those are the corners of the lower convex hull of cost against unserved work, found by bisection of the price.
     Where even serving all that can be served does not reach the share, that schedule is the answer, and its
     `unserved_share` tells.
 
@@ -179,27 +242,19 @@ def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, progra
         ValueError: No ticks, or a share out of 0..1.
         ConfigError: The linear program is needed and SciPy is not installed.
     """
-    if not 0.0 <= served_share <= 1.0:
-        raise ValueError("the share of work to be served lies between 0 and 1")
-    allowed = 1.0 - served_share + _ROUNDING
+    best = Front(demand, terms).serving(served_share)
+    return cheapest(demand, terms, best.shortage_price) if program else best
 
-    def enough(optimum: Optimum) -> bool:
-        return not optimum.unserved_share > allowed
 
-    best = cheapest(demand, terms, math.inf, program=False)
-    # From the price at which a VM used in full for one tick pays for itself and its start, in strides.
-    price = (terms.vm_tick + terms.per_start) / (terms.tick_s * terms.vm_capacity)
-    low, high = 0.0, math.inf
-    for _ in range(_BISECTIONS if enough(best) and price > 0 else 0):
-        tried = cheapest(demand, terms, price, program=False)
-        if enough(tried):
-            best, high = tried, price
-        else:
-            low = price
-        if high <= low * (1.0 + _PRICE_PRECISION):
-            break
-        price = low * _STRIDE if math.isinf(high) else high / _STRIDE if not low else math.sqrt(low * high)
-    return best if best.exact or not program else cheapest(demand, terms, best.shortage_price)
+def peak_vms(demand: Float, terms: Terms) -> int:
+    """VMs that the highest demand needs, within the bounds: sizing by hand by someone who knows the peak.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Bounds and the VMs' capacity.
+    """
+    highest = float(np.fmax.reduce(demand, initial=0.0))
+    return max(min(math.ceil(highest / terms.vm_capacity - _ROUNDING), terms.ceiling), terms.minimum)
 
 
 def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, provisioned: int = 0) -> Int:
@@ -366,76 +421,18 @@ def _busy(vms: Int, started: Int, lead_ticks: int) -> int:
 
 
 def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
-    """The linear program: variables VMs x, starts s, missing whole VMs a, missing part b of a VM, all (T,).
-
-    x_t - x_(t-1) <= s_t; the starts of the last `least_ticks` <= x_t; x_t + a_t + b_t >= ceil(d_t), b_t <= 1.
-    b, the part of a VM by which demand exceeds a whole number, is the cheaper piece of the loss, so it is used
-    first. Each row has its ones side by side in time, and corners are whole numbers; this is checked.
-    """
-    try:
-        from scipy.optimize import linprog
-        from scipy.sparse import bmat, diags_array, eye_array
-    except ImportError as error:
-        raise ConfigError(
-            "the optimum under a minimum billing needs SciPy, which is not installed: install the extra with"
-            ' pip install "vm-autoscaler[sim]"'
-        ) from error
-    ticks, least = len(wanted), min(max(terms.least_ticks, 1), len(wanted))
-    early = np.arange(ticks) < terms.lead_ticks
-    highest = max(terms.ceiling, terms.minimum)
-    need = np.maximum(np.ceil(wanted - _ROUNDING), 0.0)
-    part = np.where(need > 0, wanted - (need - 1.0), 0.0)
-    lost, most_missing = shortage_price * terms.vm_capacity * terms.tick_s, np.full(ticks, np.inf)
-    if math.isinf(lost):
-        # Everything must be served that can be, so only the rest may be missing, at no price.
-        lost, most_missing = (
-            0.0,
-            np.maximum(need - np.where(early, min(terms.initial, highest), highest), 0.0),
-        )
-    one, none = eye_array(ticks), None
-    step = one - diags_array([np.ones(ticks - 1)], offsets=[-1], shape=(ticks, ticks))
-    recent = diags_array(
-        [np.ones(ticks - back) for back in range(least)],
-        offsets=[-b for b in range(least)],
-        shape=(ticks,) * 2,
+    vms, whole = least_cost_program(
+        wanted,
+        running=terms.vm_tick,
+        start=terms.per_start,
+        lost=shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0,
+        least_ticks=terms.least_ticks,
+        lead_ticks=terms.lead_ticks,
+        initial=terms.initial,
+        minimum=terms.minimum,
+        ceiling=max(terms.ceiling, terms.minimum),
     )
-    rows = bmat(
-        [[step, -one, none, none], [-one, recent, none, none], [-one, none, -one, -one]], format="csr"
-    )
-    first_step = np.zeros(ticks)
-    first_step[0] = terms.initial
-    lowest = np.where(early, min(terms.minimum, terms.initial), terms.minimum)
-    bounds = np.concatenate(
-        [
-            np.column_stack((lowest, np.full(ticks, float(highest)))),
-            np.column_stack((np.zeros(ticks), np.where(early, 0.0, np.inf))),
-            np.column_stack((np.zeros(ticks), np.maximum(most_missing - 1.0, 0.0))),
-            np.column_stack((np.zeros(ticks), np.minimum(most_missing, 1.0))),
-        ]
-    )
-    found = linprog(
-        c=np.concatenate(
-            (
-                np.full(ticks, terms.vm_tick),
-                np.full(ticks, terms.per_start),
-                np.full(ticks, lost),
-                lost * part,
-            )
-        ),
-        A_ub=rows,
-        b_ub=np.concatenate((first_step, np.zeros(ticks), -need)),
-        bounds=bounds,
-        method="highs",
-    )
-    if found.x is None:
-        raise ValueError(f"the linear program was not solved: {found.message}")
-    vms = np.rint(found.x[:ticks]).astype(np.int64)
-    optimum = _priced(vms, demand, terms, shortage_price)
-    whole = bool((np.abs(found.x[:ticks] - vms) < _EXACT_ENOUGH).all())
-    return replace(
-        optimum,
-        exact=whole,
-        remark=f"the exact optimum with a minimum billing of {terms.minimum_billing_s:g} s, by linear program"
-        if whole
-        else "near the optimum: the linear program left fractions of VMs, which were rounded",
-    )
+    remark = f"the exact optimum with a minimum billing of {terms.minimum_billing_s:g} s, by linear program"
+    if not whole:
+        remark = "near the optimum: the linear program left fractions of VMs, which were rounded"
+    return replace(_priced(vms, demand, terms, shortage_price), exact=whole, remark=remark)

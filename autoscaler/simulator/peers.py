@@ -40,6 +40,10 @@ class Peer(Protocol):
         """Decide for every lane; the outlook may be ignored."""
         ...
 
+    def sized(self, snapshot: Snapshot) -> Int:
+        """Only the number of VMs wanted in service, before bounds: int64 (L,). Instead of `decide`, once a tick."""
+        ...
+
 
 def window_ticks(seconds: float, tick_s: float) -> int:
     """Ticks that cover a window: at least one, where a tick is longer than the window."""
@@ -121,7 +125,27 @@ class RollingMaximum:
         return highest
 
 
-class StaticPeak:
+class Sized:
+    """A peer whose whole rule is a number of VMs: `sized` says it, `decide` makes a Decision of it.
+
+    Args:
+        params: The lanes.
+    """
+
+    def __init__(self, params: LaneParams) -> None:
+        self._params = params
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        raise NotImplementedError
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+        """As in `Peer`."""
+        del outlook
+        return answered(self._params, snapshot, self.sized(snapshot))
+
+
+class StaticPeak(Sized):
     """A fixed number of VMs in service, as a fleet sized by hand has it: no rule at all.
 
     Args:
@@ -131,16 +155,16 @@ class StaticPeak:
     """
 
     def __init__(self, params: LaneParams, vms: int | Int) -> None:
-        self._params = params
+        super().__init__(params)
         self._vms: Int = np.broadcast_to(np.asarray(vms, np.int64), params.vm_capacity.shape).copy()
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
-        return answered(self._params, snapshot, self._vms)
+        del snapshot
+        return self._vms
 
 
-class RecentPeak:
+class RecentPeak(Sized):
     """As many VMs as the highest demand of a window needs.
 
     Args:
@@ -152,15 +176,14 @@ class RecentPeak:
     def __init__(
         self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, window_s: float
     ) -> None:
-        self._params = params
+        super().__init__(params)
         self._usable = over_lanes(utilisation, params) * params.vm_capacity
         self._recent = RollingMaximum(window_ticks(window_s, params.tick_s), len(params.vm_capacity))
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
         highest = self._recent.push(vms_for(snapshot.demand, self._usable), ~np.isnan(snapshot.demand))
-        return answered(self._params, snapshot, np.where(highest == _UNKNOWN, ordered(snapshot), highest))
+        return np.where(highest == _UNKNOWN, ordered(snapshot), highest)
 
 
 class Google(RecentPeak):
@@ -196,7 +219,7 @@ class DelayedOff(RecentPeak):
         super().__init__(params, utilisation=utilisation, window_s=params.tick_s + break_even_s)
 
 
-class Kubernetes:
+class Kubernetes(Sized):
     """The horizontal pod autoscaler, version 2 (Kubernetes 1.18 to 1.33), with its default behaviour.
 
     Every 15 s the ratio of measured to wanted utilisation is taken over what is in service. Within 10 % of 1
@@ -228,7 +251,7 @@ class Kubernetes:
         stabilisation_s: float = 300.0,
     ) -> None:
         lanes = len(params.vm_capacity)
-        self._params = params
+        super().__init__(params)
         self._wanted = over_lanes(utilisation, params)
         self._tolerance = over_lanes(tolerance, params)
         self._syncs = max(1, int(params.tick_s / self._SYNC_S + _ROUNDING))
@@ -236,15 +259,14 @@ class Kubernetes:
         self._recent = RollingMaximum(turns, lanes)
         self._replicas: Int = np.full(lanes, _UNKNOWN, np.int64)
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
         if (self._replicas == _UNKNOWN).any():
             self._replicas = ordered(snapshot)
             self._recent.push(self._replicas, self._replicas >= 0)
         if passes(self._SYNC_S, snapshot.now_s, self._params.tick_s):
             self._turn(snapshot)
-        return answered(self._params, snapshot, self._replicas)
+        return self._replicas
 
     def _turn(self, snapshot: Snapshot) -> None:
         current = self._replicas
@@ -272,7 +294,7 @@ class Kubernetes:
         return np.where(held, current, wish)
 
 
-class SameTimeBefore:
+class SameTimeBefore(Sized):
     """A schedule that writes itself: as many VMs as the same time one period ago needed.
 
     Seasonal naive, the rule of time-of-day schedules (React and its like; as a forecast the standard of comparison
@@ -295,16 +317,15 @@ class SameTimeBefore:
         period_s: float = 86_400.0,
         ahead_s: float,
     ) -> None:
-        self._params = params
+        super().__init__(params)
         self._usable = over_lanes(utilisation, params) * params.vm_capacity
         self._ahead = window_ticks(ahead_s, params.tick_s) + 1
         period = max(round(period_s / params.tick_s), self._ahead + 1)
         self._past: Float = np.full((period, len(params.vm_capacity)), np.nan)
         self._next = 0
 
-    def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
+    def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
-        del outlook
         past = self._past
         past[self._next] = snapshot.demand
         # What was seen now is a period old when this place comes round again; the places after it are older.
@@ -313,9 +334,7 @@ class SameTimeBefore:
         wanted = np.fmax.reduce(then, axis=0)
         wanted = np.where(np.isnan(wanted), snapshot.demand, wanted)
         known = ~np.isnan(wanted)
-        return answered(
-            self._params, snapshot, np.where(known, vms_for(wanted, self._usable), ordered(snapshot))
-        )
+        return np.where(known, vms_for(wanted, self._usable), ordered(snapshot))
 
 
 def break_even_s(*, per_start: float, in_service_per_h: float) -> float:

@@ -56,8 +56,8 @@ class Beside:
 
     Attributes:
         peak_cost: float64 (L,), cost of a fleet sized for the highest demand and always on.
-        optimum_cost: float64 (L,), cost of the clairvoyant optimum that leaves as large a share unserved as the run
-            (`clairvoyant.cheapest_serving`), with the storage of the same VMs.
+        optimum_cost: float64 (L,), least cost of leaving as large a share unserved as the run
+            (`clairvoyant.Front.cost_serving`), with the storage of the same VMs.
         without_pool: Sums of the same policy with no stopped VMs to start, L lanes.
     """
 

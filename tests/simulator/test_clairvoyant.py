@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator import clairvoyant
-from autoscaler.simulator.clairvoyant import Optimum, Terms, cheapest, cheapest_serving, warm_pool
+from autoscaler.simulator.clairvoyant import (
+    Front,
+    Optimum,
+    Terms,
+    cheapest,
+    cheapest_serving,
+    peak_vms,
+    warm_pool,
+)
+from autoscaler.simulator.program import least_cost_program
 
 TERMS = Terms(tick_s=60.0, vm_capacity=100.0, in_service_per_h=60.0)
 """One unit of money per VM and tick."""
@@ -88,10 +96,22 @@ def test_recursion_and_linear_program_agree(seed: int, terms: Terms, price: floa
     demand = np.maximum(np.cumsum(rng.normal(0, 60, 150)) + 300, 0.0)
     terms = replace(terms, ceiling=terms.ceiling + 6)
     found = cheapest(demand, terms, price)
-    wanted = demand / terms.vm_capacity
-    program = clairvoyant._by_program(wanted, demand, terms, price)
-    assert program.exact
-    assert found.objective == pytest.approx(program.objective, rel=1e-9)
+    vms, whole = least_cost_program(
+        demand / terms.vm_capacity,
+        running=terms.vm_tick,
+        start=terms.per_start,
+        lost=price * terms.vm_capacity * terms.tick_s,
+        least_ticks=0,
+        lead_ticks=terms.lead_ticks,
+        initial=terms.initial,
+        minimum=terms.minimum,
+        ceiling=max(terms.ceiling, terms.minimum),
+    )
+    assert whole
+    starts = np.maximum(np.diff(vms, prepend=terms.initial), 0).sum()
+    missing = np.maximum(demand - vms * terms.vm_capacity, 0.0).sum() * terms.tick_s
+    money = vms.sum() * terms.vm_tick + starts * terms.per_start + price * missing
+    assert found.objective == pytest.approx(money, rel=1e-9)
 
 
 @given(small, some_terms())
@@ -156,16 +176,39 @@ def two_days() -> np.ndarray:
     return np.maximum(600 + 500 * np.sin(hour / 24 * 2 * np.pi) + rng.gamma(1.0, 60.0, len(hour)), 0.0)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.999, 1.0])
-def test_a_served_share_is_met_at_the_least_price_that_meets_it(share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.9, 0.999, 1.0])
+def test_no_price_serves_a_share_for_less(share: float) -> None:
     demand, terms = two_days(), replace(TERMS, start=1.0)
-    found = cheapest_serving(demand, terms, share)
+    front = Front(demand, terms)
+    found = front.serving(share)
     assert found.unserved_share <= 1 - share + 1e-9
     assert found.exact
-    if math.isfinite(found.shortage_price):
-        cheaper = cheapest(demand, terms, found.shortage_price * (1 - 1e-3))
-        assert cheaper.unserved_share > 1 - share
-        assert cheaper.cost < found.cost
+    assert front.cost_serving(share) <= found.cost + 1e-9
+    for price in np.geomspace(1e-6, 1e-1, 20):
+        other = cheapest(demand, terms, price)
+        if other.unserved_share <= 1 - share:
+            assert other.cost >= found.cost - 1e-9
+        # The front is below every schedule that there is.
+        assert other.cost >= front.cost_serving(1 - other.unserved_share) * (1 - 1e-9)
+
+
+@given(small, some_terms(), st.floats(0.0, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_no_schedule_lies_below_the_front(demand: np.ndarray, terms: Terms, share: float) -> None:
+    terms = replace(terms, lead_ticks=0, minimum=0)
+    front = Front(demand, terms)
+    top = max(math.ceil(np.nanmax(demand, initial=0.0) / terms.vm_capacity), terms.initial)
+    vms = every_schedule(len(demand), min(top, terms.ceiling))
+    started = np.maximum(np.diff(vms, axis=1, prepend=terms.initial), 0).sum(axis=1)
+    money = vms.sum(axis=1) * terms.vm_tick + started * terms.per_start
+    work = np.nan_to_num(demand)
+    unserved = np.maximum(work - vms * terms.vm_capacity, 0.0).sum(axis=1) * terms.tick_s
+    enough = unserved <= (1 - share) * front.work
+    least = front.cost_serving(share)
+    if enough.any():
+        assert money[enough].min() >= least - 1e-6
+    corner = front.serving(share)
+    assert any(abs(m - corner.cost) < 1e-6 for m in money[np.abs(unserved - corner.unserved_work) < 1e-6])
 
 
 def test_a_share_out_of_reach_is_answered_with_the_most_that_can_be_served() -> None:
@@ -227,3 +270,10 @@ def test_impossible_questions_are_refused_in_words() -> None:
         cheapest(np.ones(3), TERMS, math.nan)
     with pytest.raises(ValueError, match="between 0 and 1"):
         cheapest_serving(np.ones(3), TERMS, 99.9)
+
+
+def test_sizing_for_the_peak_keeps_to_the_bounds() -> None:
+    demand = np.array([np.nan, 120.0, 340.0])
+    assert peak_vms(demand, TERMS) == 4
+    assert peak_vms(demand, replace(TERMS, ceiling=2)) == 2
+    assert peak_vms(np.array([np.nan]), replace(TERMS, minimum=3)) == 3

@@ -1,0 +1,353 @@
+"""Where a policy stands: the same demand on the same plant, served by peers, without a pool, by hand, in hindsight.
+
+One run of lanes side by side, so that all face the same luck and the same information; then the clairvoyant
+optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score
+card, the policy first.
+
+Rules of this file: no rule of its own and no figure of its own: who decides is `peers` and `alarms`, what hindsight
+can tell is `clairvoyant`, what is judged is `score`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from autoscaler.config.compiling import CompiledPolicies
+from autoscaler.config.policy import Policy
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Bool, Decision, Float, Int, Outlook, Snapshot
+from autoscaler.simulator.alarms import StepScaling, TargetTracking
+from autoscaler.simulator.clairvoyant import Front, Optimum, Terms, peak_vms
+from autoscaler.simulator.knobs import PlantSettings
+from autoscaler.simulator.lanes import Decider, LaneRun, Lanes, PolicyDecider
+from autoscaler.simulator.ledger import Block, Sums
+from autoscaler.simulator.measuring import Ticks, wanted
+from autoscaler.simulator.peers import (
+    DelayedOff,
+    Google,
+    Kubernetes,
+    Peer,
+    SameTimeBefore,
+    answered,
+    break_even_s,
+)
+from autoscaler.simulator.report.card import Entry
+from autoscaler.simulator.schedules import Schedules
+from autoscaler.simulator.score import Beside, LanePrices, score
+from autoscaler.traces.trace import Trace
+
+_PART_TICKS = 1024
+_COST_PRECISION = 1e-4
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A peer in the table.
+
+    Attributes:
+        key: Name for programs.
+        name: Name for people.
+        what: Whose rule it is, in a sentence.
+        make: From the parameters of its lane, and the terms of the fleet.
+    """
+
+    key: str
+    name: str
+    what: str
+    make: Callable[[LaneParams, Terms], Peer]
+
+
+RIVALS: tuple[Rival, ...] = (
+    Rival(
+        "target_tracking", "AWS target tracking",
+        "Out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10% below it.",
+        lambda params, _: TargetTracking(params),
+    ),
+    Rival(
+        "step_scaling", "AWS step scaling",
+        "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
+        lambda params, _: StepScaling(params),
+    ),
+    Rival(
+        "kubernetes", "Kubernetes autoscaler",
+        "In proportion to utilisation, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        lambda params, _: Kubernetes(params),
+    ),
+    Rival(
+        "google", "Google autoscaler",
+        "What the peak of the last 10 minutes needs.",
+        lambda params, _: Google(params),
+    ),
+    Rival(
+        "yesterday", "same time yesterday",
+        "What the same time of yesterday needed; on the first day, what is needed now.",
+        lambda params, terms: SameTimeBefore(params, ahead_s=terms.lead_ticks * terms.tick_s),
+    ),
+    Rival(
+        "delayed_off", "delayed off",
+        "Out at once; in when a VM's idling has cost what a start costs (ski rental).",
+        lambda params, terms: DelayedOff(
+            params, break_even_s=break_even_s(per_start=terms.per_start, in_service_per_h=terms.in_service_per_h)
+        ),
+    ),
+)  # fmt: skip
+"""The peers of every table; all aim at 30 % headroom."""
+
+_POLICY, _WITHOUT_POOL = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """What came out.
+
+    Attributes:
+        entries: The policy, its peers, and what hindsight says: columns of a score card over `score.FIGURES`.
+        optimum: The clairvoyant schedule; None where the run was interrupted or nothing was wanted.
+        whole: Whether it ran to its end.
+    """
+
+    entries: tuple[Entry, ...]
+    optimum: Optimum | None
+    whole: bool
+
+
+def standings(
+    policy: Policy,
+    plant: PlantSettings,
+    trace: Trace,
+    ticks: Ticks,
+    *,
+    warm_up_ticks: int = 0,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Standings:
+    """Run a policy and everything it is compared with.
+
+    Args:
+        policy: The policy.
+        plant: The fleet, which all of them run.
+        trace: What is wanted.
+        ticks: The run.
+        warm_up_ticks: Ticks at the beginning that are not judged.
+        seed: Of everything random.
+        progress: Told the share that is done.
+        enough: Asked now and then whether to stop; what was run till then is judged.
+
+    Raises:
+        ConfigError: Lanes cannot express it.
+    """
+    at_once = terms_of(policy, plant, ticks.tick_s)
+    pool_less, without = without_pool(policy, plant)
+    policies = (policy, pool_less, *(policy for _ in RIVALS))
+    plants = (plant, without, *(plant for _ in RIVALS))
+    run = LaneRun(policies, plants, (trace,) * len(policies), ticks, seed)
+    lanes = Lanes(run, lambda compiled: _decider(compiled, policies, at_once))
+    lanes.run(min(warm_up_ticks, ticks.count))
+    first, sums = lanes.tick, lanes.sums()
+    begins = int(lanes.plant.in_service[_POLICY] + lanes.plant.starting[_POLICY])
+    while lanes.tick < ticks.count and not (enough and enough()):
+        lanes.run(min(_PART_TICKS, ticks.count - lanes.tick), sums)
+        if progress:
+            progress(lanes.tick / ticks.count)
+    demand = wanted(trace, ticks)[first : lanes.tick]
+    whole = lanes.tick == ticks.count
+    return _judged(sums, policies, demand, replace(at_once, initial=begins), whole=whole)
+
+
+def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
+    """What the clairvoyant must keep to: the policy's prices and bounds, the plant's times and VMs."""
+    start_s = plant.start.mean_s
+    lead_ticks = max(math.ceil(start_s / tick_s - _ROUNDING), 1)
+    return Terms(
+        tick_s=tick_s,
+        vm_capacity=policy.vm.capacity_per_s,
+        in_service_per_h=policy.prices.in_service_per_h,
+        stopped_per_h=policy.prices.stopped_per_h,
+        start=policy.prices.start,
+        # A VM counts from the tick that finds it in service, and runs from its boot on.
+        start_billed_s=lead_ticks * tick_s - start_s + min(plant.boot_s, start_s),
+        minimum_billing_s=plant.minimum_billed_s,
+        lead_ticks=lead_ticks,
+        initial=plant.in_service,
+        minimum=policy.bounds.minimum,
+        ceiling=min(policy.bounds.maximum, plant.vms),
+        provisioned=plant.vms,
+    )
+
+
+def without_pool(policy: Policy, plant: PlantSettings) -> tuple[Policy, PlantSettings]:
+    """The same fleet if no stopped VM were kept: every start is a VM made from nothing.
+
+    It takes as long as that and costs the provisioning, disks are paid while VMs run only, and the policy knows its
+    longer lead time.
+    """
+    prices = policy.prices.model_copy(
+        update={
+            "in_service_per_h": policy.prices.in_service_per_h + policy.prices.stopped_per_h,
+            "stopped_per_h": 0.0,
+            "start": policy.prices.start + policy.prices.provision,
+        }
+    )
+    vm = policy.vm.model_copy(update={"start_time_s": max(plant.provision.mean_s, policy.vm.start_time_s)})
+    return (
+        policy.model_copy(update={"prices": prices, "vm": vm}),
+        replace(plant, start=plant.provision, start_budget=plant.provision_budget),
+    )
+
+
+class _SideBySide:
+    """The policies on the first lanes, a rival on each lane after them.
+
+    Every rival sizes all rivals' lanes and only its own is taken: on so few lanes that costs less than
+    parting the snapshot.
+
+    Args:
+        params: Of all lanes.
+        policies: Who decides for the first lanes.
+        terms: Of the fleet.
+    """
+
+    def __init__(self, params: LaneParams, policies: PolicyDecider, terms: Terms) -> None:
+        self._ours = slice(0, _WITHOUT_POOL + 1)
+        self._theirs = slice(_WITHOUT_POOL + 1, len(params.series))
+        self._policies = policies
+        self._params = _params_of(params, self._theirs)
+        self._rivals = [rival.make(self._params, terms) for rival in RIVALS]
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+        """As in `Decider`."""
+        ours = self._policies.decide(_lanes_of(snapshot, self._ours), outlook)
+        view = _lanes_of(snapshot, self._theirs)
+        wish = np.array([rival.sized(view)[at] for at, rival in enumerate(self._rivals)])
+        theirs = answered(self._params, view, wish)
+        return Decision(
+            wish=np.concatenate((ours.wish, theirs.wish)),
+            desired=np.concatenate((ours.desired, theirs.desired)),
+            start=np.concatenate((ours.start, theirs.start)),
+            provision=np.concatenate((ours.provision, theirs.provision)),
+            stop=np.concatenate((ours.stop, theirs.stop)),
+            warm_target=np.concatenate((ours.warm_target, theirs.warm_target)),
+            # Nobody reads the reasons of these runs.
+            forecast=theirs.forecast,
+            forecast_hi=theirs.forecast_hi,
+            reason=theirs.reason,
+            value=theirs.value,
+        )
+
+
+def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
+    return replace(snapshot, **_columns(snapshot, lanes))
+
+
+def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
+    return replace(params, **_columns(params, lanes))
+
+
+def _columns(arrays: Snapshot | LaneParams, lanes: slice) -> dict[str, Any]:
+    values = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
+    return {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _decider(compiled: CompiledPolicies, policies: Sequence[Policy], terms: Terms) -> Decider:
+    own = slice(0, _WITHOUT_POOL + 1)
+    schedules = Schedules(policies[own], [0.0] * len(policies[own]))
+    return _SideBySide(compiled.lanes, PolicyDecider(_params_of(compiled.lanes, own), schedules), terms)
+
+
+def _judged(sums: Sums, policies: Sequence[Policy], demand: Float, terms: Terms, *, whole: bool) -> Standings:
+    if not len(demand):
+        return Standings((), None, whole)
+    lanes = sums.lanes
+    peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
+    front = Front(demand, terms, precision=_COST_PRECISION)
+    shares = score(sums)["unserved_share"]
+    best, optimum = np.full(lanes, np.nan), None
+    if front.work > 0:
+        # Each is judged against the least cost of leaving as much unserved as it did itself.
+        best = np.array([front.cost_serving(1.0 - share) for share in shares])
+        optimum = front.serving(1.0 - shares[_POLICY])
+    costs = Beside(
+        peak_cost=np.full(lanes, score(peak)["cost"][0]),
+        optimum_cost=best,
+        without_pool=sums.taken(np.full(lanes, _WITHOUT_POOL)),
+    )
+    card = score(sums, LanePrices.of(policies), costs)
+    own = card.of_lane(_POLICY)
+    entries = [Entry("policy", "this policy", "The policy under judgement.", own, judged=True)]
+    entries += [
+        Entry(rival.key, rival.name, rival.what, _own_figures(card.of_lane(at)))
+        for at, rival in enumerate(RIVALS, _WITHOUT_POOL + 1)
+    ]
+    entries.append(
+        Entry(
+            "without_pool", "without a warm pool",
+            "The same policy where every start is a VM made from nothing.",
+            _own_figures(card.of_lane(_WITHOUT_POOL)),
+        )
+    )  # fmt: skip
+    prices = LanePrices.of(policies[:1])
+    entries.append(
+        Entry(
+            "static_peak", "always on at peak",
+            "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
+            _own_figures(score(peak, prices).of_lane(0)),
+        )
+    )  # fmt: skip
+    if optimum is not None:
+        told = schedule_sums(optimum.vms, demand, terms)
+        entries.append(
+            Entry(
+                "clairvoyant", "clairvoyant optimum",
+                f"The cheapest schedule that knows the future and leaves no more unserved: {optimum.remark}.",
+                _own_figures(score(told, prices).of_lane(0)),
+            )
+        )  # fmt: skip
+    return Standings(tuple(entries), optimum, whole)
+
+
+def _own_figures(values: Mapping[str, float]) -> dict[str, float]:
+    """Without what compares the policy with its own pool."""
+    unknown = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+    return {key: math.nan if key in unknown else value for key, value in values.items()}
+
+
+def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) -> Sums:
+    """The sums of a schedule that was not simulated, one lane.
+
+    Args:
+        vms: int64 (T,), VMs in service.
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Prices and VMs.
+        moves: Whether the first tick may start and stop VMs; if not, they are there from before.
+    """
+    before = terms.initial if moves else int(vms[0])
+    steps = np.diff(vms, prepend=before)
+    starts, stops = np.maximum(steps, 0), np.maximum(-steps, 0)
+    block = Block.empty(len(vms), 1, terms.tick_s)
+    block.demand[:, 0] = demand
+    block.desired[:, 0] = vms
+    # Present at the beginning of a tick are those that it stops, too.
+    block.in_service[:, 0] = vms + stops
+    block.stopped[:, 0] = np.maximum(terms.provisioned - vms - stops, 0)
+    block.starts[:, 0], block.stops[:, 0] = starts, stops
+    block.capacity[:, 0] = vms * terms.vm_capacity
+    block.shortage[:, 0] = _lacking(demand, block.capacity[:, 0])
+    block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
+    storage = terms.stopped_per_h * max(terms.provisioned, 0 if moves else int(vms.max()))
+    block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
+    sums = Sums(terms.tick_s, np.array([terms.vm_capacity]))
+    sums.add(block)
+    return sums
+
+
+def _lacking(demand: Float, capacity: Float) -> Float:
+    lacking = np.maximum(demand - capacity, 0.0)
+    nothing: Bool = lacking <= _ROUNDING * capacity
+    return np.where(nothing, 0.0, lacking)
