@@ -15,7 +15,7 @@ import typer
 from autoscaler.cli.output import errors_in_words, moment, unknown_word, utc, work
 
 if TYPE_CHECKING:
-    from autoscaler.ports import ActionRecord
+    from autoscaler.ports import ActionRecord, FleetTick
     from autoscaler.store.reader import JournalReader, TickRow
 
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
@@ -104,6 +104,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
         f"{r.stopped} stopped (wanted {r.warm_target}), {r.stoppable} could be stopped"
     )
+    if held := _held(r):
+        say(f"  operators {held}")
     say("stages")
     for stage in Stage:
         if stage < len(r.stages):
@@ -117,6 +119,19 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     say("done" if actions else "done: nothing")
     for action in actions:
         _tell_action(action)
+
+
+def _held(row: FleetTick) -> str:
+    """What operators had in force; empty where nothing was."""
+    from autoscaler.core.types import NO_CEILING
+
+    paused = {"starts": row.may_start, "provisioning": row.may_provision, "stops": row.may_stop}
+    told = [f"{name} paused" for name, allowed in paused.items() if not allowed]
+    if row.floor:
+        told.append(f"floor {row.floor}")
+    if row.ceiling != NO_CEILING:
+        told.append(f"ceiling {row.ceiling}")
+    return ", ".join(told)
 
 
 def _tell_action(action: ActionRecord) -> None:

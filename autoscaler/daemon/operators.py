@@ -101,6 +101,7 @@ class Operators:
         self._next_end_s = math.inf
         self._loaded = False
         self._turn = asyncio.Lock()
+        self._changing: set[asyncio.Future[Answer]] = set()
         self._allowances = allowances((), ())
 
     async def load(self) -> None:
@@ -198,7 +199,10 @@ class Operators:
                 return await change()
 
         # An operator who hangs up must not cut a change in two.
-        return await asyncio.shield(asyncio.ensure_future(run()))
+        changing = asyncio.ensure_future(run())
+        self._changing.add(changing)
+        changing.add_done_callback(self._changing.discard)
+        return await asyncio.shield(changing)
 
     async def _pause(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
         self._check(asked, known=True)

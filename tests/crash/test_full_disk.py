@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.daemon.operators import Asked
 from autoscaler.errors import JournalError
+from autoscaler.ports import Verb
 from autoscaler.store import open_journal
 from tests.daemon.builders import Bench, policy, steady, virtual
 from tests.real import require_real
@@ -29,6 +31,10 @@ FILLERS = (
     (
         "INSERT INTO actions (at_s, tick, fleet, verb, vm_ids, count, token, reason, settled_at_s) "
         "VALUES (0, 0, '', 'start', '[]', 0, '', hex(randomblob(40)), 0)"
+    ),
+    (
+        "INSERT INTO operator_changes (at_s, kind, fleet, verb, who, reason, in_force) "
+        "VALUES (0, 'resumed', '', 'start', '', hex(randomblob(40)), 0)"
     ),
 )
 
@@ -164,3 +170,39 @@ async def test_a_file_system_that_is_really_full(small_disk: Path):
     await journal.close()
     await open_journal(small_disk / "state", lambda: 0.0, told.append, inline=True).close()
     assert told == []
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_an_operators_change_is_refused_whole_and_taken_when_there_is_space(tmp_path, kind):
+    breaks, heals, words = BREAKS[kind]
+    pause = Asked(("web",), "alice", "migration")
+
+    @virtual
+    async def run():
+        bench = Bench(vms=6, running=1, zones="a")
+        await bench.journal.close()
+        bench.journal = open_journal(tmp_path, bench.clock.now, lambda _: None, inline=True)
+        bench.add(policy(signal={"kind": "total"}), 100)
+        said = []
+
+        async def ask():
+            try:
+                said.append(await bench.daemon.operators.pause(pause, [Verb.START, Verb.STOP]))
+            except JournalError as error:
+                said.append(error)
+
+        loop, asking = asyncio.get_running_loop(), []
+        loop.call_later(22, breaks, bench.journal)
+        loop.call_later(25, lambda: asking.append(asyncio.ensure_future(ask())))
+        loop.call_later(42, heals, bench.journal)
+        loop.call_later(45, lambda: asking.append(asyncio.ensure_future(ask())))
+        await bench.run(60)
+        refused, taken = said
+        assert words in str(refused)
+        assert len(taken.changes) == 2
+        assert [row.may_stop for row in bench.rows()] == [True] * 5 + [False] * 2
+        assert await bench.journal.changes_in_force() == taken.changes
+        assert [kind for _, kind, _ in bench.events() if kind == "paused"] == ["paused"]
+        await bench.journal.close()
+
+    run()
