@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +34,7 @@ from autoscaler.store.files import Files
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
 from autoscaler.store.rows import FORMAT, encode
+from autoscaler.store.thread import OneThread
 
 _T = TypeVar("_T")
 
@@ -93,9 +93,7 @@ class SqliteJournal:
             self._keep(self._translated(lambda: read_in_force(self._connection)))
             undo.pop_all()
         self.answers_at_once = inline or directory is None
-        self._executor = (
-            None if inline or directory is None else ThreadPoolExecutor(1, thread_name_prefix="journal")
-        )
+        self._executor = None if inline or directory is None else OneThread("journal")
         self._closed = False
 
     async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
@@ -170,7 +168,11 @@ class SqliteJournal:
         return JournalReader(self._connection if self._path is None else self._path)
 
     async def close(self) -> None:
-        """Flush and release the directory; further calls do nothing."""
+        """Flush and release the directory; further calls do nothing.
+
+        Where a write hangs this waits for it; a caller that gives up leaves it behind, and so does the end of the
+        process.
+        """
         if self._closed:
             return
         self._closed = True

@@ -1,0 +1,52 @@
+"""The journal's own thread: one call after the other, and nobody waits for it at the end.
+
+Why not a thread pool: its threads are joined when the interpreter ends, so a disk that hangs would hold a process
+that has said everything and has nothing left to lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Call: TypeAlias = tuple[Future[Any], Callable[[], Any]]
+
+
+class OneThread(Executor):
+    """An executor of one thread, which dies with the process.
+
+    Args:
+        name: Of the thread, for debuggers.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Have it called once the calls before have ended."""
+        future: Future[_T] = Future()
+        self._calls.put((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Let the thread end after the calls it was given; never waited for."""
+        del wait, cancel_futures
+        self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[_Call | None]) -> None:
+    while (given := calls.get()) is not None:
+        future, call = given
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  it belongs to whoever waits for the call
+            future.set_exception(error)
