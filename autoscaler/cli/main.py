@@ -28,6 +28,7 @@ from autoscaler.cli import (
     status,
     trace,
     trace_import,
+    trace_record,
     trace_synth,
 )
 
@@ -68,6 +69,7 @@ traces.command("info")(trace.info)
 traces.command("import")(trace_import.import_trace)
 traces.command("cut")(trace.cut)
 traces.command("merge")(trace.merge)
+traces.command("record")(trace_record.record)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
 app.add_typer(scenario.app, name="scenario")

@@ -270,6 +270,22 @@ def _read(path: Path, kind: str | None) -> Trace:
         return read_trace(path, kind=kind_of(kind), progress=bar)
 
 
+def check_out(out: Path, *, force: bool) -> None:
+    """Refuse before an hour of reading what would be refused after it.
+
+    Raises:
+        TraceError: The file cannot be written there.
+    """
+    from autoscaler.errors import TraceError
+    from autoscaler.traces.writing import ending_of
+
+    ending_of(out)
+    if out.exists() and not force:
+        raise TraceError(
+            f"{out}: there is a file already and it was left alone; give another name or --force"
+        )
+
+
 def write(
     out: Path, trace: Trace, *, force: bool, manifest: bool, as_json: bool = False, notes: Any = ()
 ) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment, seconds
+from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch
 from autoscaler.cli.trace import (
     FORCE_OPTION,
     JSON_OPTION,
     KIND_OPTION,
     MANIFEST_OPTION,
+    check_out,
     kind_of,
     share,
     write,
@@ -172,12 +173,22 @@ def import_trace(
     start_s: Annotated[
         float | None,
         typer.Option(
-            "--start", parser=moment, help="From then on.", metavar="TIME", rich_help_panel=_PROMETHEUS
+            "--start",
+            parser=moment_or_ago,
+            help="From then on: 7d (ago) or a moment.",
+            metavar="TIME",
+            rich_help_panel=_PROMETHEUS,
         ),
     ] = None,
     end_s: Annotated[
         float | None,
-        typer.Option("--end", parser=moment, help="To then.", metavar="TIME", rich_help_panel=_PROMETHEUS),
+        typer.Option(
+            "--end",
+            parser=moment_or_ago,
+            help="Up to then, likewise (default: now).",
+            metavar="TIME",
+            rich_help_panel=_PROMETHEUS,
+        ),
     ] = None,
     step_s: Annotated[
         float,
@@ -216,12 +227,13 @@ def import_trace(
             param_hint="SOURCE… OUT",
         )
     with errors_in_words("trace import"):
-        _check_out(out, force=force)
+        check_out(out, force=force)
         if prometheus:
-            if not query or start_s is None or end_s is None:
-                raise typer.BadParameter("--prometheus needs --query, --start and --end")
+            if not query or start_s is None:
+                raise typer.BadParameter("--prometheus needs --query and --start")
+            when = _when(start_s, end_s, step_s)
             trace, notes = _from_prometheus(
-                _asked(prometheus, query, (start_s, end_s, step_s), kind, describes), token_file, ca_file
+                _asked(prometheus, query, when, kind, describes), token_file, ca_file
             )
         else:
             options = _options(
@@ -233,18 +245,6 @@ def import_trace(
             )  # fmt: skip
             trace, notes = _from_files(sources, options)
         write(out, trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
-
-
-def _check_out(out: Path, *, force: bool) -> None:
-    """Refuse before an hour of reading what would be refused after it."""
-    from autoscaler.errors import TraceError
-    from autoscaler.traces.writing import ending_of
-
-    ending_of(out)
-    if out.exists() and not force:
-        raise TraceError(
-            f"{out}: there is a file already and it was left alone; give another name or --force"
-        )
 
 
 def _one_of(enum: Any, text: str | None, option: str) -> Any:
@@ -296,6 +296,14 @@ def _from_files(sources: list[Path], options: Any) -> tuple[Trace, list[str]]:
     with Bar(f"reading {sources[0].name}") as bar:
         found = import_files(sources, options, bar)
     return found.trace, list(found.notes)
+
+
+def _when(start_s: float, end_s: float | None, step_s: float) -> tuple[float, float, float]:
+    """Start, end and step in epoch seconds; up to the last whole step where no end is given."""
+    from autoscaler.clock import SystemClock
+
+    now_s = SystemClock().now()
+    return since_epoch(start_s, now_s, now_s), since_epoch(end_s, now_s, now_s // step_s * step_s), step_s
 
 
 def _asked(

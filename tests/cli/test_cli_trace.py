@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import pty
@@ -10,10 +11,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind
-from tests.cli.conftest import COMMAND, environment, strict_json, until
+from tests.cli.conftest import (
+    COMMAND,
+    TWO_FLEETS,
+    call,
+    daemon_settings,
+    embedded_cloud,
+    environment,
+    strict_json,
+    until,
+    write_policies,
+)
 
 SERIES = "timestamp,value\n2026-03-01T00:00:00Z,60\n2026-03-01T00:01:00Z,0\n2026-03-01T00:03:00Z,30\n"
 
@@ -149,7 +162,7 @@ def test_what_is_there_already_is_replaced_only_by_force(trace, here):
         (("import", "t.csv", "o.csv", "--coverage", "2"), 2, "not a share"),
         (("import", "t.csv", "o.csv", "--zone", "Moon"), 1, "not a time zone"),
         (("import", "t.csv", "o.csv", "--prometheus", "http://127.0.0.1:9"), 2, "name the source"),
-        (("import", "o.csv", "--prometheus", "http://127.0.0.1:9"), 2, "needs --query, --start and --end"),
+        (("import", "o.csv", "--prometheus", "http://127.0.0.1:9"), 2, "needs --query and --start"),
         (
             (
                 "import",
@@ -240,3 +253,104 @@ def test_what_takes_longer_shows_a_bar_on_a_terminal(here, long_log):
         process.wait(30)
     os.close(ours)
     assert process.returncode == 130
+
+
+# ── From running things ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_import_from_a_prometheus(here):
+    async def answer(request):
+        form = await request.post()
+        start, end, step = (float(form[name]) for name in ("start", "end", "step"))
+        values = [[start + at * step, str(at)] for at in range(int((end - start) / step) + 1)]
+        result = [{"metric": {}, "values": values}]
+        return web.json_response({"status": "success", "data": {"resultType": "matrix", "result": result}})
+
+    app = web.Application()
+    app.router.add_post("/api/v1/query_range", answer)
+    async with TestServer(app, host="127.0.0.1") as there:
+        arguments = (
+            "--query",
+            "sum(rate(x[1m]))",
+            "--start",
+            "2h",
+            "--kind",
+            "gauge",
+            "--manifest",
+            "--json",
+        )
+        url = str(there.make_url("/"))
+        result = await asyncio.to_thread(
+            call, "trace", "import", "o.csv", "--prometheus", url, *arguments, cwd=here
+        )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert strict_json(result.stdout)["rows"] in {119, 120}
+    assert read_trace(here / "o.csv").interval_s == 60.0
+
+
+def scraped(folder, port):
+    """A policy whose VMs show a gauge; its file."""
+    path = folder / "web.yaml"
+    path.write_text(
+        "fleet: web\nact: false\n"
+        "signal:\n  kind: throughput\n  source: scrape\n  max_age: 10s\n"
+        f"  scrape: {{url: 'http://{{address}}:{port}/metrics', metric: load, type: gauge}}\n"
+        "vm: {capacity: 100/s, start_time: 30s}\nbounds: {minimum: 1, maximum: 6}\nreactive: {}\n"
+        "prices: {in_service: 1/h, stopped: 0.1/h}\n"
+    )
+    return path
+
+
+async def test_record_of_vms_by_address_and_ctrl_c_keeps_it(here):
+    app = web.Application()
+    seen = []
+
+    async def metrics(_request):
+        seen.append(1)
+        return web.Response(text="load 40\n")
+
+    app.router.add_get("/metrics", metrics)
+    async with TestServer(app, host="127.0.0.1") as there:
+        policy = scraped(here, there.port)
+        arguments = ("--every", "1s", "--vm", "127.0.0.1", "--vm", "localhost", "--manifest")
+        command = [COMMAND, "trace", "record", policy, "o.csv", "--for", "1h", *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        await asyncio.to_thread(until, lambda: len(seen) >= 8, lambda: f"{len(seen)} scrapes came")
+        process.send_signal(signal.SIGINT)
+        _, told = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 130
+    assert b"what was recorded until then is kept" in told
+    trace = read_trace(here / "o.csv")
+    assert set(trace.values.tolist()) == {80.0}
+    assert len(trace.values) >= 3
+
+
+def test_record_of_vms_that_ec2_lists_and_nothing_is_changed(here):
+    policies = write_policies(here / "policies")
+    with embedded_cloud(*TWO_FLEETS) as endpoint:
+        settings = daemon_settings(endpoint, here / "state")
+        told = call(
+            "trace", "record", policies / "web.yaml", "o.csv", "--for", "2s", "--every", "1s", "--json",
+            cwd=here, **settings,
+        )  # fmt: skip
+    assert (told.returncode, told.stderr) == (0, "")
+    facts = strict_json(told.stdout)
+    assert (facts["kind"], facts["interval_s"], facts["rows"]) == ("gauge", 1.0, 2)
+    assert read_trace(here / "o.csv", kind=TraceKind.GAUGE).values.tolist() == pytest.approx([120.0, 120.0])
+    assert not (here / "state").exists()
+
+
+def test_record_without_a_region_or_readings_is_one_sentence(here, free_port):
+    policy = scraped(here, free_port)
+    told = call("trace", "record", policy, "o.csv", "--for", "2s", "--every", "1s", cwd=here)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "no AWS Region is set" in told.stderr
+    told = call(
+        "trace", "record", policy, "o.csv", "--for", "2s", "--every", "1s", "--vm", "127.0.0.1", cwd=here
+    )
+    assert told.returncode == 1
+    assert "0 of 2 readings gave a value, and a trace needs two" in told.stderr
+    assert "refused" in told.stderr
+    assert not (here / "o.csv").exists()

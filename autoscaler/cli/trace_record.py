@@ -1,0 +1,135 @@
+"""`trace record`: read a running fleet's own source for a while, without a daemon, into a trace.
+
+Rules of this file: wiring and words only; sampling is `simulator/sampling`. Ctrl-C keeps what was recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoscaler.cli.output import INTERRUPTED, errors_in_words, seconds
+from autoscaler.cli.trace import FORCE_OPTION, JSON_OPTION, MANIFEST_OPTION, check_out, write
+
+if TYPE_CHECKING:
+    from autoscaler.config.policy import Policy
+    from autoscaler.ports import Clock, Provider, Vm
+    from autoscaler.settings import Settings
+    from autoscaler.simulator.sampling import Sampled
+
+
+def record(
+    policy: Annotated[
+        Path, typer.Argument(help="Policy of the fleet: its signal is read.", metavar="POLICY")
+    ],
+    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    for_s: Annotated[
+        float, typer.Option("--for", parser=seconds, help="How long.", metavar="DURATION")
+    ] = 3600.0,
+    every_s: Annotated[
+        float | None,
+        typer.Option(
+            "--every", parser=seconds, help="Length of an interval (setting tick_s).", metavar="DURATION"
+        ),
+    ] = None,
+    vm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of a VM, as often as there are VMs; else EC2 lists them.", metavar="ADDRESS"
+        ),
+    ] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
+    force: Annotated[bool, FORCE_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Record a running fleet's demand from its policy's own source; nothing is started or stopped.
+
+    What a daemon has already measured is in its journal: `autoscaler export`.
+    """
+    from autoscaler.config.loading import require_policy
+    from autoscaler.settings import load_settings
+
+    with errors_in_words("trace record"):
+        check_out(out, force=force)
+        settings = load_settings(aws_endpoint_url=endpoint_url, aws_region=region)
+        tick_s = settings.tick_s if every_s is None else every_s
+        defaults = policy.parent / "defaults.yaml"
+        read = require_policy(policy, defaults if defaults.is_file() else None, tick_s)
+        sampled, stopped = asyncio.run(_sample(read, policy.parent, settings, tick_s, for_s, vm or ()))
+        if sampled.trace is None:
+            _nothing(sampled, stopped=stopped)
+        else:
+            notes = [
+                f"{sampled.ticks} readings of fleet {read.fleet}'s {read.signal.kind} by its policy's source"
+            ]
+            if sampled.unknown:
+                notes.append(
+                    f"{sampled.unknown} of them gave nothing and stay unknown; the last: {sampled.error}"
+                )
+            write(out, sampled.trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
+    if stopped:
+        typer.echo("trace record: interrupted; what was recorded until then is kept", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _nothing(sampled: Sampled, *, stopped: bool) -> None:
+    from autoscaler.errors import TraceError
+
+    if stopped:
+        typer.echo("trace record: interrupted before there was enough for a trace", err=True)
+        raise typer.Exit(INTERRUPTED)
+    raise TraceError(
+        f"{sampled.ticks - sampled.unknown} of {sampled.ticks} readings gave a value, and a trace needs two"
+        + (f"; the last trouble was: {sampled.error}" if sampled.error else "")
+    )
+
+
+async def _sample(
+    policy: Policy,
+    folder: Path,
+    settings: Settings,
+    tick_s: float,
+    for_s: float,
+    addresses: list[str] | tuple[()],
+) -> tuple[Sampled, bool]:
+    """What was sampled, and whether it was stopped by hand."""
+    from autoscaler.clock import SystemClock
+    from autoscaler.simulator.sampling import Sampling
+    from autoscaler.wiring import source_for
+
+    clock, stop = SystemClock(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    async with AsyncExitStack() as stack:
+        source = source_for(policy, clock, folder)
+        stack.push_async_callback(source.close)
+        provider: Provider | None = None
+        if not addresses and policy.signal.kind != "total":
+            provider = await _provider(settings, clock)
+            stack.push_async_callback(provider.close)
+        sampling = Sampling(
+            policy, source, clock, tick_s, provider, [_vm(policy, address) for address in addresses],
+            tell=lambda text: typer.echo(f"trace record: {text}", err=True),
+        )  # fmt: skip
+        return await sampling.run(for_s, stop), stop.is_set()
+
+
+async def _provider(settings: Settings, clock: Clock) -> Provider:
+    from autoscaler.cli.run import ec2_settings
+    from autoscaler.providers.ec2.provider import Ec2Provider
+
+    return await Ec2Provider.open(ec2_settings(settings), clock)
+
+
+def _vm(policy: Policy, address: str) -> Vm:
+    from autoscaler.ports import Vm, VmState
+
+    return Vm(address, policy.fleet, VmState.RUNNING, "", "", address, 0.0, "")
