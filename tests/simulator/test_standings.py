@@ -1,0 +1,177 @@
+"""Where a policy stands: one plant and one luck for all, and what hindsight bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoscaler.simulator.clairvoyant import Terms, cheapest
+from autoscaler.simulator.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes import LaneRun, Lanes
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.peers import Kubernetes
+from autoscaler.simulator.score import FIGURES, score
+from autoscaler.simulator.standings import (
+    RIVALS,
+    Standings,
+    schedule_sums,
+    standings,
+    terms_of,
+    without_pool,
+)
+from autoscaler.traces.trace import Trace, TraceKind
+from tests.simulator.builders import BEGIN_S, policy
+
+TICK_S, DAY_TICKS = 60.0, 1440
+PLANT = PlantSettings(vms=25, in_service=6, start=Duration(50.0), provision=Duration(300.0))
+
+
+def a_policy(**changes):
+    base = {
+        "signal": {"kind": "total", "max_age": "120s"},
+        "vm": {"start_time": "60s"},
+        "bounds": {"minimum": 1, "maximum": 25},
+    }
+    return policy(**(base | changes))
+
+
+def bursty(days: int = 2) -> Trace:
+    """A daily cycle with a burst of half the peak thrice a day, and one hour unknown."""
+    rng = np.random.default_rng(11)
+    minute = np.arange(days * DAY_TICKS)
+    level = np.maximum(
+        600 + 450 * np.sin(minute / DAY_TICKS * 2 * np.pi) + rng.gamma(1.0, 40.0, len(minute)), 0.0
+    )
+    for begin in rng.integers(0, len(minute) - 30, 3 * days):
+        level[begin : begin + 20] += 500
+    known = (minute < 700) | (minute >= 760)
+    return Trace.build(
+        BEGIN_S + TICK_S * minute[known], level[known], kind=TraceKind.GAUGE, name="bursty", interval_s=TICK_S
+    )
+
+
+TICKS = Ticks.over(BEGIN_S, 2 * DAY_TICKS * TICK_S, TICK_S)
+
+
+@pytest.fixture(name="table", scope="module")
+def _table() -> Standings:
+    return standings(a_policy(), PLANT, bursty(), TICKS, warm_up_ticks=60)
+
+
+def by_key(table: Standings, key: str) -> dict[str, float]:
+    return dict(next(entry for entry in table.entries if entry.key == key).values)
+
+
+def test_everybody_is_in_the_table_the_policy_first(table: Standings) -> None:
+    keys = [entry.key for entry in table.entries]
+    assert keys == ["policy", *(r.key for r in RIVALS), "without_pool", "static_peak", "clairvoyant"]
+    assert [entry.judged for entry in table.entries] == [True] + [False] * (len(keys) - 1)
+    assert all(list(entry.values) == [figure.key for figure in FIGURES] for entry in table.entries)
+    assert table.whole
+
+
+def test_the_policy_has_the_figures_of_its_own_run(table: Standings) -> None:
+    lanes = Lanes(LaneRun((a_policy(),), (PLANT,), (bursty(),), TICKS))
+    lanes.run(60)
+    sums = lanes.sums()
+    lanes.run(TICKS.count - 60, sums)
+    alone = score(sums).of_lane(0)
+    found = by_key(table, "policy")
+    for key, value in alone.items():
+        if not math.isnan(value):
+            assert found[key] == value, key
+
+
+def test_a_rival_has_the_figures_of_its_own_run(table: Standings) -> None:
+    lanes = Lanes(LaneRun((a_policy(),), (PLANT,), (bursty(),), TICKS), lambda c: Kubernetes(c.lanes))
+    lanes.run(60)
+    sums = lanes.sums()
+    lanes.run(TICKS.count - 60, sums)
+    assert by_key(table, "kubernetes")["cost"] == score(sums)["cost"][0]
+    assert by_key(table, "kubernetes")["shortage_s"] == score(sums)["shortage_s"][0]
+
+
+def test_nobody_beats_the_clairvoyant_at_his_own_service(table: Standings) -> None:
+    for entry in table.entries:
+        if entry.key not in ("static_peak", "clairvoyant"):
+            assert entry.values["regret"] >= -1e-3, entry.key
+            assert entry.values["captured"] <= 1 + 1e-3, entry.key
+    best, own = by_key(table, "clairvoyant"), by_key(table, "policy")
+    assert best["unserved_share"] <= own["unserved_share"] + 1e-9
+    assert own["regret"] > 0.05
+    assert by_key(table, "static_peak")["shortage_s"] == 0.0
+
+
+def test_the_pool_is_judged_against_having_none(table: Standings) -> None:
+    own, without = by_key(table, "policy"), by_key(table, "without_pool")
+    assert own["pool_cost"] == pytest.approx(own["cost"] - without["cost"])
+    assert own["shortage_avoided_s"] == without["shortage_s"] - own["shortage_s"]
+    assert own["shortage_avoided_s"] > 0
+    assert own["cost_per_avoided_s"] == pytest.approx(own["pool_cost"] / own["shortage_avoided_s"])
+    assert math.isnan(by_key(table, "kubernetes")["pool_cost"])
+
+
+def test_without_a_pool_every_start_takes_as_long_and_costs_as_a_new_vm() -> None:
+    changed, plant = without_pool(a_policy(prices={"provision": 0.5}), PLANT)
+    assert plant.start == PLANT.provision
+    assert changed.vm.start_time_s == 300.0
+    assert (changed.prices.stopped_per_h, changed.prices.start) == (0.0, 0.51)
+    assert changed.prices.in_service_per_h == pytest.approx(3.96)
+
+
+def test_the_terms_of_the_optimum_are_those_of_the_plant() -> None:
+    terms = terms_of(a_policy(), PLANT, TICK_S)
+    assert (terms.lead_ticks, terms.ceiling, terms.provisioned, terms.initial) == (1, 25, 25, 6)
+    # 50 s until it serves, of which 3 s run; found in service 10 s later.
+    assert terms.start_billed_s == pytest.approx(13.0)
+    assert terms_of(a_policy(bounds={"maximum": 9}), PLANT, 20.0).ceiling == 9
+    assert terms_of(a_policy(), PLANT, 20.0).lead_ticks == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_schedule_costs_the_same_to_the_ledger_and_to_the_optimum(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    demand = np.maximum(np.cumsum(rng.normal(0, 90, 300)) + 400, 0.0)
+    demand[50:60] = np.nan
+    terms = Terms(60.0, 100.0, 3.6, 0.36, 0.01, 13.0, 60.0, 2, 4, 1, 12, 12)
+    found = cheapest(demand, terms, 2e-5)
+    card = score(schedule_sums(found.vms, demand, terms)).of_lane(0)
+    assert card["cost"] == pytest.approx(found.cost, rel=1e-12)
+    assert card["unserved_work"] == pytest.approx(found.unserved_work, rel=1e-9)
+    assert card["starts_per_day"] * 300 * 60 / 86400 == pytest.approx(found.starts)
+
+
+def test_an_interrupted_run_is_judged_as_far_as_it_went() -> None:
+    told: list[float] = []
+    table = standings(a_policy(), PLANT, bursty(), TICKS, progress=told.append, enough=lambda: bool(told))
+    assert not table.whole
+    assert told == [1024 / 2880]
+    assert len(table.entries) == len(RIVALS) + 4
+    nothing = standings(a_policy(), PLANT, bursty(), TICKS, enough=lambda: True)
+    assert (nothing.entries, nothing.optimum, nothing.whole) == ((), None, False)
+
+
+def test_where_nothing_is_wanted_there_is_no_optimum() -> None:
+    flat = Trace.build(
+        BEGIN_S + TICK_S * np.arange(50), np.zeros(50), kind=TraceKind.GAUGE, name="none", interval_s=TICK_S
+    )
+    table = standings(a_policy(), PLANT, flat, Ticks.over(BEGIN_S, 3000.0, TICK_S))
+    assert table.optimum is None
+    assert math.isnan(by_key(table, "policy")["regret"])
+
+
+def test_the_same_run_gives_the_same_table(table: Standings) -> None:
+    again = standings(a_policy(), PLANT, bursty(), TICKS, warm_up_ticks=60)
+    for one, other in zip(table.entries, again.entries, strict=True):
+        np.testing.assert_equal(dict(one.values), dict(other.values))
+
+
+def test_luck_is_the_same_for_all_and_changes_with_the_seed() -> None:
+    shaky = replace(PLANT, start_failure=0.2)
+    one = standings(a_policy(), shaky, bursty(), TICKS, seed=1)
+    other = standings(a_policy(), shaky, bursty(), TICKS, seed=2)
+    assert by_key(one, "policy")["failed_starts"] > 0.05
+    assert by_key(one, "policy")["cost"] != by_key(other, "policy")["cost"]
