@@ -6,23 +6,11 @@ lanes there are.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from autoscaler.core import guards, sizing
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import (
-    UNCHANGED,
-    Rule,
-    Seen,
-    StageFunction,
-    WhileSame,
-    Why,
-    reasons,
-    where_any,
-    where_fresh,
-)
+from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
@@ -52,6 +40,8 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.SUPPLY: guards.supply,
 }
 """Every stage in order, the same objects live and simulated."""
+
+_AFTER_COVER, _AFTER_PAUSE = int(Stage.COVER) + 1, int(Stage.PAUSE) + 1
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -93,12 +83,11 @@ class Chain:
         self.params = params
         self.counts = counts
         self.rules: list[Rule | None] = [stage(params, counts) for stage in CHAIN.values()]
+        self._look = Look()
         self._note = guards.notes(params)
         self._none = np.zeros(len(params.series), counts)
         self._none.flags.writeable = False
         self._provisions = bool(params.provision.any())
-        self._fresh = WhileSame(lambda view: (view.freshness,), where_fresh)
-        self._censored = WhileSame(lambda view: (view.censored,), lambda view: where_any(view.censored))
         self.warm_target = warm_target(params, counts)
         self.forecasts = {
             level: sizing.quantiles(params, np.full(len(params.series), at))
@@ -107,21 +96,19 @@ class Chain:
 
     def decide(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As `decide`, for a state of these policies."""
-        ordered = snapshot.in_service + snapshot.starting
-        fresh, censored = self._fresh(snapshot), self._censored(snapshot)
-        seen = Seen(state, snapshot, outlook, ordered, fresh, censored)
+        seen = self._look.at(state, snapshot, outlook)
         wish = self._none
         values = [wish]
-        whys: list[Why | None] = []
+        whys: list[Why] = []
         for rule in self.rules:
-            why = None
+            why: Why = UNCHANGED
             if rule is not None:
                 wish, why = rule(seen, wish)
             values.append(wish)
             whys.append(why)
 
-        desired = values[Stage.PAUSE + 1]
-        out = start = np.maximum(wish - ordered, self._none)
+        desired = values[_AFTER_PAUSE]
+        out = start = np.maximum(wish - seen.ordered, self._none)
         provision = self._none
         if self._provisions:
             start = guards.startable(snapshot, desired)
@@ -139,46 +126,41 @@ class Story:
     Args:
         chain: The policies.
         values: The wish before the first stage, and after each.
-        whys: The reasons of each stage; None where no lane uses it.
+        whys: The reasons of each stage.
         outlook: As given.
         peak: int32 (L,), highest desired that the warm pool remembers.
     """
 
-    __slots__ = ("_chain", "_outlook", "_peak", "_reason", "_value", "_warm_target", "_whys", "values")
+    __slots__ = ("_chain", "_outlook", "_peak", "_reason", "_rows", "_warm_target", "_whys", "values")
 
     def __init__(
-        self, chain: Chain, values: list[Int], whys: list[Why | None], outlook: Outlook | None, peak: SmallInt
+        self, chain: Chain, values: list[Int], whys: list[Why], outlook: Outlook | None, peak: SmallInt
     ) -> None:
-        self._chain = chain
         self.values = values
+        self._chain = chain
         self._whys = whys
         self._outlook = outlook
         self._peak = peak
-        self._value: Int | None = None
+        self._rows: Int | None = None
         self._reason: Int | None = None
         self._warm_target: Int | None = None
 
-    def value(self) -> Int:
-        """The wish after each stage: int (K, L)."""
-        if self._value is None:
-            self._value = np.concatenate(self.values[1:]).reshape(len(self._whys), -1)
-        return self._value
+    def rows(self) -> Int:
+        """The wish before the first stage and after each: int (K + 1, L)."""
+        if self._rows is None:
+            self._rows = np.concatenate(self.values).reshape(len(self.values), -1)
+        return self._rows
 
     def reason(self) -> Int:
         """The reason of each stage: int64 (K, L)."""
         if self._reason is None:
-            self._reason = np.zeros((len(self._whys), len(self._peak)), np.int64)
-            for row, why, (before, after) in zip(
-                self._reason, self._whys, pairwise(self.values), strict=True
-            ):
-                if why is not None and why is not UNCHANGED:
-                    row[:] = reasons(why, before, after)
+            self._reason = reasons(self._whys, self.rows())
         return self._reason
 
     def warm_target(self) -> Int:
         """Stopped VMs wanted: int (L,)."""
         if self._warm_target is None:
-            self._warm_target = self._chain.warm_target(self._peak, self.values[Stage.PAUSE + 1])
+            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_PAUSE])
         return self._warm_target
 
     def forecast(self, level: float) -> Float:
@@ -213,12 +195,12 @@ class StagedDecision(Decision):
     @property
     def wish(self) -> Int:
         """As in `Decision`, like all below."""
-        return self._story.values[Stage.COVER + 1]
+        return self._story.values[_AFTER_COVER]
 
     @property
     def desired(self) -> Int:
         """VMs wanted in service."""
-        return self._story.values[Stage.PAUSE + 1]
+        return self._story.values[_AFTER_PAUSE]
 
     @property
     def warm_target(self) -> Int:
@@ -243,4 +225,4 @@ class StagedDecision(Decision):
     @property
     def value(self) -> Int:
         """The wish after each stage."""
-        return self._story.value()
+        return self._story.rows()[1:]

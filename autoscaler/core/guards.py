@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import UNCHANGED, Rule, Seen, WhileSame, Why, where_any
+from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, where_any
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, Bool, CountType, Freshness, Int, Reason, Snapshot
 
@@ -31,12 +31,14 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
         return None
     needs_none = None if params.uses_signal.all() else ~params.uses_signal
 
+    told = (Reason.STABILISATION, Reason.NONE)
+
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         known = seen.fresh
         if known is not None and needs_none is not None:
             known = known | needs_none
         highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts)
-        return np.maximum(wish, np.minimum(highest, seen.ordered)), (Reason.STABILISATION, Reason.NONE)
+        return np.maximum(wish, np.minimum(highest, seen.ordered)), told
 
     return rule
 
@@ -64,7 +66,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
         held = doubtful & (wish < seen.ordered)
 
         def why() -> Int:
-            fresh = view.freshness == int(Freshness.FRESH)
+            fresh = view.freshness == FRESH
             why = np.where(fresh, int(Reason.LOW_COVERAGE), _REASON_OF_FRESHNESS[view.freshness])
             told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
             return told
@@ -81,6 +83,8 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
     if not after_out and not after_in:
         return None
 
+    told = (Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
+
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
         held = None
@@ -92,7 +96,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
             held = out if held is None else held | out
         if held is None or not np.count_nonzero(held):
             return wish, UNCHANGED
-        return np.where(held, now, wish), (Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
+        return np.where(held, now, wish), told
 
     return rule
 
@@ -103,16 +107,13 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
     minimum, maximum = params.minimum.astype(counts), params.maximum.astype(counts)
-    overridden = WhileSame(
-        lambda view: (view.floor, view.ceiling),
-        lambda view: np.count_nonzero(view.floor) > 0 or np.count_nonzero(view.ceiling != NO_CEILING) > 0,
-    )
+    told = (Reason.MINIMUM, Reason.MAXIMUM)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        floor, ceiling = seen.snapshot.floor, seen.snapshot.ceiling
-        if not overridden(seen.snapshot):
-            return np.minimum(np.maximum(wish, minimum), maximum), (Reason.MINIMUM, Reason.MAXIMUM)
-        floor, ceiling = floor.astype(counts, copy=False), ceiling.astype(counts, copy=False)
+        if not seen.operated:
+            return np.minimum(np.maximum(wish, minimum), maximum), told
+        floor = seen.snapshot.floor.astype(counts, copy=False)
+        ceiling = seen.snapshot.ceiling.astype(counts, copy=False)
         capped = ceiling < NO_CEILING
         most = np.where(capped, ceiling, maximum)
         value = np.minimum(np.maximum(wish, np.maximum(minimum, floor)), np.maximum(most, floor))
@@ -123,8 +124,8 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
             by_ceiling = capped & (~raised | (minimum > ceiling))
             why = np.where(raised, int(Reason.MINIMUM), int(Reason.MAXIMUM))
             why = np.where(by_ceiling, int(Reason.OVERRIDE_CEILING), why)
-            told: Int = np.where(by_floor, int(Reason.OVERRIDE_FLOOR), why) * (value != wish)
-            return told
+            shown: Int = np.where(by_floor, int(Reason.OVERRIDE_FLOOR), why) * (value != wish)
+            return shown
 
         return value, why
 
@@ -138,6 +139,8 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         return None
     full_out, full_in = full_buckets(params)
     elapsed_s, refill_out, refill_in = -1.0, full_out, full_in
+
+    told = (Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal elapsed_s, refill_out, refill_in
@@ -155,7 +158,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         if limits_out:
             state.tokens_out = np.minimum(state.tokens_out + refill_out, full_out)
             value = np.minimum(value, now + state.tokens_out.astype(counts))
-        return value, (Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
+        return value, told
 
     return rule
 
@@ -164,11 +167,13 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
     """VMs in service that have not been on for their minimum time stay (also: protected ones)."""
     del params, counts
 
+    told = (Reason.MINIMUM_ON_TIME, Reason.NONE)
+
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
         if view.stoppable is view.in_service:
             return wish, UNCHANGED
-        return np.maximum(wish, view.in_service - view.stoppable), (Reason.MINIMUM_ON_TIME, Reason.NONE)
+        return np.maximum(wish, view.in_service - view.stoppable), told
 
     return rule
 
@@ -179,35 +184,28 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
     Where only one of starting and provisioning is paused the wish stays: the other may still serve it.
     """
     del params, counts
-    keeping = WhileSame(lambda view: (view.may_stop,), lambda view: where_any(~view.may_stop))
-    closed = WhileSame(
-        lambda view: (view.may_start, view.may_provision),
-        lambda view: where_any(~(view.may_start | view.may_provision)),
-    )
+    told = (Reason.PAUSED_STOP, Reason.PAUSED_START)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        keeps, closes = keeping(seen.snapshot), closed(seen.snapshot)
-        value, now = wish, seen.ordered
-        if keeps is not None:
-            value = np.where(keeps, np.maximum(value, now), value)
-        if closes is not None:
-            value = np.where(closes, np.minimum(value, now), value)
-        return value, (Reason.PAUSED_STOP, Reason.PAUSED_START)
+        if not seen.operated:
+            return wish, UNCHANGED
+        view, now = seen.snapshot, seen.ordered
+        value = np.where(view.may_stop, wish, np.maximum(wish, now))
+        return np.where(view.may_start | view.may_provision, value, np.minimum(value, now)), told
 
     return rule
 
 
 def supply(params: LaneParams, counts: CountType) -> Rule:
     """What the warm pool and, where allowed, new VMs can give."""
-    makes = params.provision if params.provision.any() else None
+    makes = bool(params.provision.any())
     most = params.max_provisioned.astype(counts)
-    paused_start = WhileSame(lambda view: (view.may_start,), lambda view: where_any(~view.may_start))
+    told = (Reason.NONE, Reason.WARM_POOL_EMPTY)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view, now = seen.snapshot, seen.ordered
-        paused = paused_start(view)
-        if makes is None and paused is None:
-            return np.minimum(wish, now + view.stopped), (Reason.NONE, Reason.WARM_POOL_EMPTY)
+        if not makes and not seen.operated:
+            return np.minimum(wish, now + view.stopped), told
         need = np.maximum(wish - now, 0)
         start = startable(view, wish)
         room = np.maximum(most - view.provisioned, 0)

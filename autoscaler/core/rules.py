@@ -11,7 +11,7 @@ what they return is theirs to keep. They note what they must remember in `seen.s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import is_
 from typing import Generic, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     MOST_VMS,
+    NO_CEILING,
     Array,
     Bool,
     CountType,
@@ -48,6 +49,7 @@ class Seen:
         ordered: int (L,), VMs in service or on their way there.
         fresh: bool (L,), where demand is fresh; None where it is everywhere.
         censored: bool (L,), where saturation hides demand; None where it does nowhere.
+        operated: Whether an operator has paused or overridden anything in any lane.
     """
 
     state: LaneState
@@ -56,6 +58,7 @@ class Seen:
     ordered: Int
     fresh: Bool | None
     censored: Bool | None
+    operated: bool
 
 
 Why: TypeAlias = "tuple[Reason, Reason] | Callable[[], Int]"
@@ -64,16 +67,25 @@ that gives the reasons, int64 (L,), from arrays that nothing changes before the 
 Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
 StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
 
+FRESH = int(Freshness.FRESH)
 UNCHANGED: tuple[Reason, Reason] = (Reason.NONE, Reason.NONE)
 
 
-def reasons(why: Why, before: Int, after: Int) -> Int:
-    """The reason of a stage in every lane: int64 (L,), from the wish before and after it."""
-    if callable(why):
-        return why()
-    raised, lowered = why
-    up = (after > before) * np.int64(raised)
-    return up if lowered is Reason.NONE else up + (after < before) * np.int64(lowered)
+def reasons(whys: Sequence[Why], values: Int) -> Int:
+    """The reason of each stage in every lane: int64 (K, L).
+
+    Args:
+        whys: K of them.
+        values: int (K + 1, L), the wish before the first stage and after each.
+    """
+    pairs = [UNCHANGED if callable(why) else why for why in whys]
+    raised, lowered = np.array(pairs, np.int64).T[:, :, np.newaxis]
+    before, after = values[:-1], values[1:]
+    told: Int = (after > before) * raised + (after < before) * lowered
+    for row, why in zip(told, whys, strict=True):
+        if callable(why):
+            row[:] = why()
+    return told
 
 
 class WhileSame(Generic[Answer]):
@@ -104,8 +116,12 @@ class WhileSame(Generic[Answer]):
         if self._known and all(map(is_, arrays, self._known)):
             return self._answer
         self._answer = self._question(snapshot)
-        self._known = () if any(a.flags.writeable or a.base is not None for a in arrays) else arrays
+        self._known = () if arrays[0].flags.writeable or not all(map(_is_fixed, arrays)) else arrays
         return self._answer
+
+
+def _is_fixed(array: Array) -> bool:
+    return array.base is None and not array.flags.writeable
 
 
 def where_any(mask: Bool) -> Bool | None:
@@ -115,8 +131,42 @@ def where_any(mask: Bool) -> Bool | None:
 
 def where_fresh(snapshot: Snapshot) -> Bool | None:
     """Where demand is fresh: bool (L,); None where it is everywhere."""
-    freshness = snapshot.freshness
-    return (freshness == int(Freshness.FRESH)) if np.count_nonzero(freshness) else None
+    return (snapshot.freshness == FRESH) if np.count_nonzero(snapshot.freshness) else None
+
+
+def is_operated(snapshot: Snapshot) -> bool:
+    """Whether an operator has paused or overridden anything in any lane."""
+    lanes = len(snapshot.floor)
+    free = (snapshot.may_start, snapshot.may_provision, snapshot.may_stop)
+    if any(np.count_nonzero(may) < lanes for may in free):
+        return True
+    return bool(np.count_nonzero(snapshot.floor) or np.count_nonzero(snapshot.ceiling != NO_CEILING))
+
+
+class Look:
+    """Makes what the rules of a tick see, asking no more than it must."""
+
+    __slots__ = ("_censored", "_fresh", "_operated")
+
+    def __init__(self) -> None:
+        self._fresh = WhileSame(lambda view: (view.freshness,), where_fresh)
+        self._censored = WhileSame(lambda view: (view.censored,), lambda view: where_any(view.censored))
+        self._operated = WhileSame(
+            lambda view: (view.may_start, view.may_provision, view.may_stop, view.floor, view.ceiling),
+            is_operated,
+        )
+
+    def at(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Seen:
+        """What there is to see of this tick."""
+        return Seen(
+            state,
+            snapshot,
+            outlook,
+            snapshot.in_service + snapshot.starting,
+            self._fresh(snapshot),
+            self._censored(snapshot),
+            self._operated(snapshot),
+        )
 
 
 def whole_vms(capacity: Float, counts: CountType) -> Callable[[Float], Int]:

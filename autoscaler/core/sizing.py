@@ -42,6 +42,9 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
     within_tolerance = _tolerance(params) if (params.tolerance > 0.0).any() else None
     vms = whole_vms(params.vm_capacity, counts)
 
+    told = (Reason.DEMAND, Reason.NONE)
+    demand_everywhere = np.full(len(params.series), int(Reason.DEMAND))
+
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         demand, censored = seen.snapshot.demand, seen.censored
         if censored is not None:
@@ -53,14 +56,16 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
             proposal = np.where(held, seen.ordered, need)
         value = np.maximum(wish, proposal if only is None else proposal * only)
         if held is None and censored is None:
-            return value, (Reason.DEMAND, Reason.NONE)
+            return value, told
 
         def why() -> Int:
-            why = np.full(len(value), int(Reason.DEMAND))
-            if censored is not None:
-                why[censored] = Reason.CENSORED
+            why: Int = (
+                np.where(censored, int(Reason.CENSORED), int(Reason.DEMAND))
+                if censored is not None
+                else demand_everywhere
+            )
             if held is not None:
-                why[held & (need != seen.ordered)] = Reason.TOLERANCE
+                why = np.where(held & (need != seen.ordered), int(Reason.TOLERANCE), why)
             return why * (value > wish)
 
         return value, why
@@ -122,6 +127,8 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
     # Between two edges nothing changes, so the floor is worked out once for each such span.
     span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
 
+    told = (Reason.SCHEDULE, Reason.NONE)
+
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal span, floor, anywhere
         now_s = seen.snapshot.now_s
@@ -132,7 +139,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
             anywhere = bool(floor.any())
         if not anywhere:
             return wish, UNCHANGED
-        return np.maximum(wish, floor), (Reason.SCHEDULE, Reason.NONE)
+        return np.maximum(wish, floor), told
 
     return rule
 

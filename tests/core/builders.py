@@ -156,9 +156,9 @@ def apply(stage, params, state, view, seen, wish):
     rule = stage(params, wish.dtype)
     if rule is None:
         return wish, np.zeros(len(wish), np.int64)
-    fresh, censored = rules.where_fresh(view), rules.where_any(view.censored)
-    value, why = rule(rules.Seen(state, view, seen, view.in_service + view.starting, fresh, censored), wish)
-    return value, rules.reasons(why, wish, value)
+    value, why = rule(rules.Look().at(state, view, seen), wish)
+    (reason,) = rules.reasons([why], np.stack([wish, value]))
+    return value, reason
 
 
 def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
