@@ -1,0 +1,1 @@
+"""Guards: what must hold of any policy before its figures are believed, each as a verdict with a reason."""

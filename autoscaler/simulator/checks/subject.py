@@ -1,0 +1,122 @@
+"""What a guard looks at: decisions of every tick and lane, from runs that differ in one thing only.
+
+Rules of this file: nothing is judged here. A guard compares integers; floats are none of its business, since what is
+done depends on integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import CompiledPolicies
+from autoscaler.config.policy import Policy
+from autoscaler.simulator.knobs import PlantSettings
+from autoscaler.simulator.lanes import Decider, LaneRun, Lanes
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.witness import Witness
+from autoscaler.traces.trace import Trace
+
+Ints: TypeAlias = NDArray[np.int64]
+MakesDecider: TypeAlias = Callable[[CompiledPolicies, tuple[Trace, ...]], Decider]
+"""Who decides, made from the compiled policies and the lanes' traces; an honest one looks at the first only."""
+
+DECIDED = ("desired", "start", "provision", "stop", "warm_target")
+COUNTED = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "freshness")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A policy to be checked, and what it is run on.
+
+    Attributes:
+        policy: As a simulation can carry it out.
+        plant: The fleet.
+        trace: Demand.
+        ticks: The run.
+        seed: Of everything random.
+        decider: Who decides in its place; None for the policy itself.
+    """
+
+    policy: Policy
+    plant: PlantSettings
+    trace: Trace
+    ticks: Ticks
+    seed: int = 1
+    decider: MakesDecider | None = None
+
+    def run_of(
+        self,
+        traces: Sequence[Trace],
+        *,
+        plants: Sequence[PlantSettings] | None = None,
+        policies: Sequence[Policy] | None = None,
+        shifts: Sequence[int] = (),
+    ) -> LaneRun:
+        """Lanes of this policy, one per trace, that differ as said."""
+        lanes = len(traces)
+        ticks = replace(self.ticks, count=self.ticks.count - max(shifts, default=0))
+        return LaneRun(
+            tuple(policies or (self.policy,) * lanes),
+            tuple(plants or (self.plant,) * lanes),
+            tuple(traces),
+            ticks,
+            self.seed,
+            tuple(shifts),
+        )
+
+    def lanes(self, run: LaneRun, witness: Witness | None = None) -> Lanes:
+        """The run, ready to tick."""
+        decider = self.decider
+        made = None if decider is None else (lambda compiled: decider(compiled, run.traces))
+        return Lanes(run, made, witness=witness)
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Every decision of a run and the counts that it was made on, by name: int64 (T, L)."""
+
+    columns: dict[str, Ints]
+
+    def __getitem__(self, name: str) -> Ints:
+        return self.columns[name]
+
+    @property
+    def decided(self) -> Ints:
+        """int64 (T, D, L), the decisions."""
+        return np.stack([self.columns[name] for name in DECIDED], axis=1)
+
+
+def trail(subject: Subject, run: LaneRun, cuts: int = 0) -> Trail:
+    """Run, in calls of so many ticks (0 for one call)."""
+    witness = Witness(range(len(run.policies)))
+    lanes = subject.lanes(run, witness)
+    while lanes.tick < run.ticks.count:
+        left = run.ticks.count - lanes.tick
+        lanes.run(min(cuts, left) if cuts else left)
+    return trail_of(witness)
+
+
+def trail_of(witness: Witness) -> Trail:
+    """What a witness has kept."""
+    return Trail(
+        {
+            name: np.concatenate([page.ticks[name] for page in witness.pages]).astype(np.int64)
+            for name in (*DECIDED, *COUNTED)
+        }
+    )
+
+
+def first_difference(one: Ints, other: Ints) -> int | None:
+    """The first tick at which two trails of decisions differ, (T, D) each; None where they do not."""
+    apart = np.flatnonzero((one != other).reshape(len(one), -1).any(axis=1))
+    return int(apart[0]) if apart.size else None
+
+
+def spread_over(count: int, points: int) -> list[int]:
+    """So many ticks, evenly over a run of `count`, neither its first nor its last."""
+    return sorted({max(1, round(count * (at + 1) / (points + 1))) for at in range(points)} - {count})

@@ -1,0 +1,129 @@
+"""The guards: honest policies pass all of them, and each catches the cheat that was planted for it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoscaler.config.loading import require_policy
+from autoscaler.simulator.checks.guards import GUARDS, State
+from autoscaler.simulator.checks.parities import decided_again, engine_parity, journal_parity
+from autoscaler.simulator.checks.subject import Subject
+from autoscaler.simulator.knobs import Duration, PlantSettings
+from autoscaler.simulator.loopback import LoopRun, run_loop
+from autoscaler.simulator.matching import as_probed, cloud_of
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.traffic import Crowd, Daily, Level, Recipe, generate
+from autoscaler.store import JournalReader
+from tests.checks.cheats import CAUGHT_BY, Counts, Honest, StopsTwice, with_cheat
+from tests.simulator.builders import policy
+
+DAY = generate(
+    Recipe(
+        length_s=86_400.0,
+        interval_s=60.0,
+        dispersion=4.0,
+        parts=(Level(200.0), Daily(900.0, 13 * 3600.0), Crowd(at_s=16 * 3600.0, height=800.0)),
+    )
+)
+PLANT = PlantSettings(vms=24, in_service=3, start=Duration(40.0))
+TICKS = Ticks.over(DAY.start_s + 60.0, 0.9 * 86_400.0, 60.0)
+POLICIES = {
+    "reactive": policy(forecast="off", signal={"max_age": "150s"}),
+    "forecast": policy(signal={"max_age": "150s"}, forecast={"half_life": "2h"}),
+    "steps": policy(
+        forecast="off", reactive="off", signal={"max_age": "150s"},
+        steps=({"above": "80%", "change": "+50%"}, {"below": "30%", "change": -1}),
+    ),
+    "schedule": policy(
+        forecast="off", signal={"max_age": "150s"},
+        schedule=[{"name": "open", "from": "08:00", "to": "18:00", "at_least": 6}],
+    ),
+}  # fmt: skip
+
+
+def subject(name="reactive", **changes):
+    return replace(Subject(POLICIES[name], PLANT, DAY, TICKS), **changes)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("guard", GUARDS)
+def test_an_honest_policy_passes(guard, name):
+    verdict = GUARDS[guard](subject(name))
+    assert verdict.guard == guard
+    assert verdict.state is State.HOLDS, verdict.said
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_decider_that_only_calls_core_passes(guard):
+    verdict = GUARDS[guard](with_cheat(subject(), Honest))
+    assert verdict.state is State.HOLDS, verdict.said
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_each_guard_catches_its_cheat(guard):
+    verdict = GUARDS[guard](with_cheat(subject(), CAUGHT_BY[guard]))
+    assert verdict.state is State.FAILS, verdict.said
+
+
+def test_every_guard_has_a_cheat():
+    assert set(CAUGHT_BY) == set(GUARDS)
+
+
+def test_hidden_counters_are_caught_as_well():
+    assert GUARDS["determinism"](with_cheat(subject(), Counts)).state is State.FAILS
+
+
+def test_stops_of_vms_that_do_not_serve_are_caught_as_well():
+    assert GUARDS["conservation"](with_cheat(subject(), StopsTwice)).state is State.FAILS
+
+
+@pytest.mark.parametrize("guard", ["prefix", "poison", "warm-up", "conservation", "silence"])
+def test_what_could_not_fail_is_not_called_shown(guard):
+    flat = generate(
+        Recipe(length_s=86_400.0, interval_s=60.0, dispersion=1.0, variation=0.0, parts=(Level(1.0),))
+    )
+    idle = subject(
+        policy=policy(forecast="off", signal={"max_age": "150s"}),
+        plant=PlantSettings(vms=1, in_service=1),
+        trace=flat,
+    )
+    assert GUARDS[guard](idle).state is State.NOT_SHOWN
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_engines_agree(name):
+    verdict = engine_parity(subject(name, plant=replace(PLANT, start=Duration(19.0))))
+    assert verdict.state is State.HOLDS, verdict.said
+
+
+def test_engines_that_decide_differently_are_told_apart():
+    lanes = with_cheat(subject(), Counts)
+    assert engine_parity(lanes).state is State.FAILS
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_journal_gives_the_same_decisions_again(name):
+    verdict = journal_parity(subject(name, plant=replace(PLANT, start=Duration(19.0))))
+    assert verdict.state is State.HOLDS, verdict.said
+
+
+def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
+    one = subject()
+    fleet = as_probed(one.policy)
+    run_loop(
+        LoopRun(fleet, DAY, cloud_of(fleet, PLANT), TICKS.start_s, 20_000.0, 60.0, journal_dir=Path(tmp_path))
+    )
+    with JournalReader(Path(tmp_path)) as reader:
+        ticks = reader.ticks(fleet.fleet, float("-inf"), float("inf"))
+    assert not decided_again(one, ticks)
+    at = next(n for n, tick in enumerate(ticks) if tick.recorded.start)
+    forged = replace(ticks[at], recorded=replace(ticks[at].recorded, demand=1.0))
+    assert "does not hold all" in decided_again(one, (*ticks[:at], forged, *ticks[at + 1 :]))
+
+
+def test_the_shipped_policy_passes_every_guard():
+    shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=60.0)
+    for guard in GUARDS.values():
+        verdict = guard(subject(policy=shipped))
+        assert verdict.state is State.HOLDS, f"{verdict.guard}: {verdict.said}"
