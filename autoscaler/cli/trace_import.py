@@ -76,7 +76,7 @@ def import_trace(
     no_header: Annotated[
         bool,
         typer.Option(
-            "--no-header", help="The first line is data; columns are 1, 2, …", rich_help_panel=_TEXT
+            "--no-header", help="The first line is data; columns are 1, 2 and so on.", rich_help_panel=_TEXT
         ),
     ] = False,
     time_format: Annotated[
