@@ -19,6 +19,7 @@ from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds
 
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
+    from autoscaler.cloud.faults import Fault
     from autoscaler.simulator.replaying import Ran, Replay, Wanted
     from autoscaler.simulator.report.card import Card
     from autoscaler.simulator.report.columns import Columns
@@ -58,6 +59,32 @@ WARM_UP = Annotated[
         "--warm-up", parser=seconds, help="Time at the beginning that is not scored.", metavar="TIME"
     ),
 ]
+START_TIME = Annotated[
+    float | None,
+    typer.Option(
+        "--start-time",
+        parser=seconds,
+        help="Mean time from an order to service (default: vm.start_time).",
+        metavar="TIME",
+    ),
+]
+START_P95 = Annotated[
+    float | None,
+    typer.Option(
+        "--start-p95", parser=seconds, help="95 of 100 starts take no longer (log-normal).", metavar="TIME"
+    ),
+]
+START_FAILURE = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of starts that fail.", metavar="SHARE")
+]
+METRIC_LAG = Annotated[
+    float | None,
+    typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="TIME"),
+]
+ENGINE = Annotated[
+    Literal["auto", "lanes", "loop"],
+    typer.Option(help="lanes is fast, loop is the daemon itself with a journal; auto is lanes where it can."),
+]
 FAULTS = Annotated[
     Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
 ]
@@ -82,8 +109,13 @@ def replay(
     from_s: FROM = None,
     to_s: TO = None,
     warm_up_s: WARM_UP = None,
+    start_time_s: START_TIME = None,
+    start_p95_s: START_P95 = None,
+    start_failure: START_FAILURE = 0.0,
+    metric_lag_s: METRIC_LAG = None,
     faults: FAULTS = None,
     seed: SEED = 1,
+    engine: ENGINE = "auto",
     out: OUT = None,
     force: FORCE = False,
     form: TIMELINE = "csv",
@@ -96,21 +128,36 @@ def replay(
     with errors_in_words("replay"):
         from autoscaler.simulator import replaying
 
-        wanted = _wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, faults, seed)
+        wanted = replaying.Wanted(
+            vms=vms,
+            tick_s=tick_s,
+            begin_s=from_s,
+            end_s=to_s,
+            scale_to_vms=scale_to_vms,
+            warm_up_s=warm_up_s,
+            start_time_s=start_time_s,
+            start_p95_s=start_p95_s,
+            start_failure=start_failure,
+            metric_lag_s=metric_lag_s,
+            faults=_bad_days(faults),
+            seed=seed,
+        )
         if out is not None:
             _ready(out, force=force, with_page=not no_page)
         (prepared,) = _prepare((policy,), trace, kind, wanted)
+        chosen, said = replaying.engine_for(prepared, engine)
         with interruptible() as interrupted:
             with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
-                ran = replaying.run(prepared, bar, interrupted, out)
+                ran = replaying.run(prepared, bar, interrupted, out, chosen)
             _refuse_empty(ran, prepared)
-            with Bar("replaying the baselines", quiet=as_json) as bar:
-                entries = replaying.baselines(prepared, ran, bar, interrupted)
-        card = replaying.card_of((replaying.entry_of(prepared, ran, "this policy"), *entries))
-        document = _document(prepared, ran, card)
+            with Bar("replaying what else could have served", quiet=as_json) as bar:
+                rivals = () if interrupted() else replaying.rivals_of(prepared, bar, interrupted)
+        own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
+        card = replaying.card_of((own,), rivals)
+        document = _document(prepared, ran, card, said)
         if out is not None:
             _write(out, document, {"": (prepared, ran)}, form=form, with_page=not no_page)
-        _tell(document, card, prepared.notes, out, as_json=as_json, with_page=not no_page)
+        _tell(document, card, out, as_json=as_json, with_page=not no_page)
         _end(interrupted)
 
 
@@ -126,8 +173,13 @@ def compare(
     from_s: FROM = None,
     to_s: TO = None,
     warm_up_s: WARM_UP = None,
+    start_time_s: START_TIME = None,
+    start_p95_s: START_P95 = None,
+    start_failure: START_FAILURE = 0.0,
+    metric_lag_s: METRIC_LAG = None,
     faults: FAULTS = None,
     seed: SEED = 1,
+    engine: ENGINE = "auto",
     out: OUT = None,
     force: FORCE = False,
     form: TIMELINE = "csv",
@@ -147,30 +199,43 @@ def compare(
 
         *policies, trace = files
         names = _names(policies)
-        wanted = _wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, faults, seed)
+        wanted = replaying.Wanted(
+            vms=vms,
+            tick_s=tick_s,
+            begin_s=from_s,
+            end_s=to_s,
+            scale_to_vms=scale_to_vms,
+            warm_up_s=warm_up_s,
+            start_time_s=start_time_s,
+            start_p95_s=start_p95_s,
+            start_failure=start_failure,
+            metric_lag_s=metric_lag_s,
+            faults=_bad_days(faults),
+            seed=seed,
+        )
         if out is not None:
-            for folder in (out, *(out / name for name in names)):
-                _ready(folder, force=force, with_page=not no_page)
+            for place in (out, *(out / name for name in names)):
+                _ready(place, force=force, with_page=not no_page)
         replays = replaying.shared_luck(_prepare(tuple(policies), trace, kind, wanted))
+        chosen, said = replaying.engine_for(replays[0], engine)
+        if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
+            chosen = "loop"
         runs: dict[str, tuple[Replay, Ran]] = {}
         with interruptible() as interrupted:
             for name, one in zip(names, replays, strict=True):
                 if interrupted():
                     break
+                folder = None if out is None else out / name
                 with Bar(f"replaying {name}", quiet=as_json) as bar:
-                    runs[name] = (
-                        one,
-                        replaying.run(one, bar, interrupted, None if out is None else out / name),
-                    )
+                    runs[name] = (one, replaying.run(one, bar, interrupted, folder, chosen))
                 _refuse_empty(runs[name][1], one)
             runs = replaying.same_span(runs)
-            first, first_ran = next(iter(runs.values()))
-            with Bar("replaying the baselines", quiet=as_json) as bar:
-                entries = () if interrupted() else replaying.baselines(first, first_ran, bar, interrupted)
-        judged = tuple(replaying.entry_of(one, ran, name, name) for name, (one, ran) in runs.items())
-        card = replaying.card_of((*judged, *entries))
+            with Bar("replaying what else could have served", quiet=as_json) as bar:
+                rivals = () if interrupted() else replaying.rivals_of(replays[0], bar, interrupted)
+        judged = [replaying.entry_of(one, ran, name, name, rivals) for name, (one, ran) in runs.items()]
+        card = replaying.card_of(judged, rivals)
         shown = names[1] if len(runs) > 1 else names[0]
-        document = _document(*runs[shown], card)
+        document = _document(*runs[shown], card, said)
         document["details"]["compared"] = [{"name": name, "folder": name} for name in runs]
         document["details"]["shown"] = shown
         if len(runs) > 1:
@@ -178,7 +243,7 @@ def compare(
             document["differences"] = differences((a, ran_a.rows), (b, ran_b.rows))
         if out is not None:
             _write(out, document, runs, form=form, with_page=not no_page, shown=shown)
-        _tell(document, card, runs[shown][0].notes, out, as_json=as_json, with_page=not no_page)
+        _tell(document, card, out, as_json=as_json, with_page=not no_page)
         _end(interrupted)
 
 
@@ -194,21 +259,12 @@ def report(
         typer.echo(f"{rebuild(directory)}")
 
 
-def _wanted(
-    vms: int | None,
-    tick_s: float | None,
-    from_s: float | None,
-    to_s: float | None,
-    scale_to_vms: int | None,
-    warm_up_s: float | None,
-    faults: Path | None,
-    seed: int,
-) -> Wanted:
+def _bad_days(file: Path | None) -> tuple[Fault, ...]:
+    if file is None:
+        return ()
     from autoscaler.cloud.setup import read_faults
-    from autoscaler.simulator.replaying import Wanted
 
-    bad_days = read_faults(faults) if faults else ()
-    return Wanted(vms, tick_s, from_s, to_s, scale_to_vms, warm_up_s, bad_days, seed)
+    return read_faults(file)
 
 
 def _ready(out: Path, *, force: bool, with_page: bool) -> None:
@@ -256,7 +312,7 @@ def _refuse_empty(ran: Ran, prepared: Replay) -> None:
         )
 
 
-def _document(prepared: Replay, ran: Ran, card: Card) -> dict[str, Any]:
+def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from autoscaler.simulator.replaying import details_of
@@ -264,7 +320,7 @@ def _document(prepared: Replay, ran: Ran, card: Card) -> dict[str, Any]:
     from autoscaler.simulator.report.conclusion import conclude
     from autoscaler.simulator.timeline import REPORT_VERSION, totals
 
-    details = details_of(prepared, ran)
+    details = details_of(prepared, ran, said)
     conclusion = conclude(card, details)
     return {
         "version": REPORT_VERSION,
@@ -297,7 +353,6 @@ def _write(
 def _tell(
     document: dict[str, Any],
     card: Card,
-    notes: tuple[str, ...],
     out: Path | None,
     *,
     as_json: bool,
@@ -309,10 +364,11 @@ def _tell(
     if as_json:
         typer.echo(json.dumps(jsonable(document), indent=2))
         return
-    print_run(document, card, notes)
+    print_run(document, card)
     if out is not None:
         page = "report.html" if with_page else "report.json"
-        typer.echo(f"Read {out / page}; ask why with `autoscaler explain --help`.")
+        fleet = document["details"]["fleet"]
+        typer.echo(f"Read {out / page}, or ask `autoscaler explain {fleet} --state-dir {out} --at TIME`.")
 
 
 def _end(interrupted: Interruption) -> None:

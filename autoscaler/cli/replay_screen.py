@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,11 +17,11 @@ _COLUMNS = (
     ("unserved_share", "unserved"),
     ("shortage_s", "short for"),
     ("episodes", "times"),
-    ("starts_per_day", "starts/day"),
+    ("starts_per_day", "starts/d"),
 )
 
 
-def print_run(document: dict[str, Any], card: Card, notes: Sequence[str]) -> None:
+def print_run(document: dict[str, Any], card: Card) -> None:
     """Print a run for people."""
     console = Console(highlight=False)
     conclusion = conclude(card, document["details"])
@@ -36,7 +35,7 @@ def print_run(document: dict[str, Any], card: Card, notes: Sequence[str]) -> Non
     console.print()
     for sentence in document.get("differences", {}).get("sentences", ()):
         console.print(sentence)
-    for note in notes:
+    for note in document["details"]["notes"]:
         console.print(note, style="dim")
 
 

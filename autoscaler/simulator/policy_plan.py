@@ -230,13 +230,13 @@ def _doubts(plan: Plan) -> Iterator[str]:
         yield f"{span(_scored_s(plan))} are less than a day: a daily cycle was not seen."
     yield from plan.notes
     yield from dict.fromkeys((*plan.in_force.cautions, *plan.changed.cautions))
-    if plan.in_force.cloud.physics != plan.changed.cloud.physics:
+    if plan.in_force.plant != plan.changed.plant:
         yield "The two policies were run on different plants."
 
 
 def _identity(plan: Plan) -> str:
     one, other = plan.in_force.identity, plan.changed.identity
-    vms = sum(fleet.vms for fleet in plan.changed.cloud.fleets)
+    vms = plan.changed.plant.vms
     return (
         f"<sub>Engine {plan.ran_changed.engine}, ticks of {span(plan.changed.tick_s)}, plant of {vms} VMs, seed "
         f"{plan.changed.seed}; trace {one.trace[:12]}, policies {one.policy[:12]} → {other.policy[:12]}, version {one.code}."

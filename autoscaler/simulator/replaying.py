@@ -1,111 +1,67 @@
-"""A replay: a policy against a recorded trace, prepared, run and compared with its baselines.
+"""A replay that is run: by lanes where they can express it, else by the real daemon on virtual time.
 
-Why: `replay` and `compare` ask the same thing of one or several policies. What a person did not say is chosen
-here, and every choice that changes numbers is said (`Replay.notes`); what makes the result doubtful is a caution.
-
-Rules of this file: no printing, no options. A trace is never changed in silence; a policy only where a simulated
-VM could not carry it out.
+Rules of this file: both engines run the same plant on the same ticks. What only one of them can express is said
+or refused, never left out. The score card puts the policy beside what else could have served the demand
+(`standings`), which always runs as lanes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from autoscaler.cloud.billing import Prices
-from autoscaler.cloud.faults import Fault
-from autoscaler.cloud.setup import CloudSetup, FleetSetup
-from autoscaler.cloud.vms import State
-from autoscaler.config.policy import Policy
+import numpy as np
+
 from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
-from autoscaler.simulator.baselines import always_on, describe, plain_reactive
-from autoscaler.simulator.identity import identity_of
-from autoscaler.simulator.loopback import LoopResult, LoopRun, run_loop
-from autoscaler.simulator.report.card import FIGURES, Card, Entry, values_of
-from autoscaler.simulator.report.wording import count, plural, span
-from autoscaler.simulator.timeline import RunIdentity, TimelineRow, totals
-from autoscaler.traces.trace import Trace, TraceKind, describe_time
+from autoscaler.simulator.fingerprints import Fingerprints, fingerprint
+from autoscaler.simulator.lanes import LaneRun, Lanes
+from autoscaler.simulator.ledger import Block, Sums
+from autoscaler.simulator.loopback import LoopRun, run_loop
+from autoscaler.simulator.matching import as_probed, cloud_of, unmatched
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.preparing import Replay, Wanted, prepare, shared_luck, tick_for
+from autoscaler.simulator.refusals import refusals
+from autoscaler.simulator.report.card import Card, Entry
+from autoscaler.simulator.report.columns import columns_of
+from autoscaler.simulator.score import FIGURES, Beside, LanePrices, score
+from autoscaler.simulator.segments import run_segmented
+from autoscaler.simulator.standings import standings
+from autoscaler.simulator.timeline import TimelineRow
+from autoscaler.simulator.witness import Page, Witness, timeline
+from autoscaler.traces.trace import describe_time
 
-MAX_TICK_S = 3600.0
-_SHORTEST_WARM_UP_S = 300.0
-_WARM_UP_TICKS = 10
-_SPARE = 1.2
-"""VMs of the plant over what the peak needs, where nobody says how many there are."""
-_SATURATED = 0.8
-"""Utilisation that the fleet begins at."""
+__all__ = [
+    "Engine",
+    "Progress",
+    "Ran",
+    "Replay",
+    "Wanted",
+    "card_of",
+    "details_of",
+    "engine_for",
+    "entry_of",
+    "prepare",
+    "rivals_of",
+    "run",
+    "same_span",
+    "shared_luck",
+    "tick_for",
+]
 
+Engine = Literal["auto", "lanes", "loop"]
 Progress = Callable[[float], None]
 """Told the share that is done, from 0 to 1."""
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a person asks for; None is chosen.
-
-    Attributes:
-        vms: VMs that exist when the run begins.
-        tick_s: Length of a tick.
-        begin_s, end_s: Part of the trace.
-        scale_to_vms: Scale the trace so that its peak needs so many VMs.
-        warm_up_s: Time at the beginning that is shown and not scored.
-        faults: Bad days of the cloud.
-        seed: Of everything random.
-    """
-
-    vms: int | None = None
-    tick_s: float | None = None
-    begin_s: float | None = None
-    end_s: float | None = None
-    scale_to_vms: int | None = None
-    warm_up_s: float | None = None
-    faults: tuple[Fault, ...] = ()
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A policy and everything it is run on.
-
-    Attributes:
-        policy: As given.
-        fitted: The same as far as a simulation can carry it out.
-        policy_file: Where it comes from.
-        trace: As played.
-        cloud: The plant.
-        begin_s, end_s: Moments of the trace.
-        tick_s: Length of a tick.
-        warm_up_s: Time at the beginning that is not scored.
-        seed: Of everything random.
-        notes: What was chosen or changed, for the person.
-        cautions: What makes the figures doubtful.
-    """
-
-    policy: Policy
-    fitted: Policy
-    policy_file: Path
-    trace: Trace
-    cloud: CloudSetup
-    begin_s: float
-    end_s: float
-    tick_s: float
-    warm_up_s: float
-    seed: int
-    notes: tuple[str, ...]
-    cautions: tuple[str, ...]
-
-    @property
-    def span_s(self) -> float:
-        """Length of the run."""
-        return self.end_s - self.begin_s
-
-    @property
-    def identity(self) -> RunIdentity:
-        """What makes it this run."""
-        return identity_of(self.policy, self.trace, asdict(self.cloud), self.seed)
+_PART_TICKS = 512
+_LONG_TICKS = 4096
+"""A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
+_UNTOLD = ("failed_starts", "running_cost", "start_cost", "storage_cost", "billed_vm_hours")
+"""Figures that a time line alone does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,167 +71,39 @@ class Ran:
     Attributes:
         rows: The whole time line.
         scored: The rows after the warm-up.
+        sums: Of the scored ticks, one lane.
+        decisions: Digest of the decisions of all ticks; equal for both engines.
         whole: Whether it ran to its end.
         engine: Which engine ran it.
+        from_rows: Whether the sums are those of the time line alone, which does not tell everything.
     """
 
     rows: tuple[TimelineRow, ...]
     scored: tuple[TimelineRow, ...]
+    sums: Sums
+    decisions: str
     whole: bool
     engine: str
+    from_rows: bool = False
 
 
-# ── preparing ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def tick_for(trace: Trace) -> float:
-    """The tick where nobody says one: the trace's interval, within what a replay can do."""
-    return min(max(trace.interval_s, 1.0), MAX_TICK_S)
-
-
-def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> Replay:
-    """Choose what was not said, and check the rest.
+def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes", "loop"], str]:
+    """Which engine runs a replay, and what is to be said of it; empty where that is nothing.
 
     Raises:
-        ConfigError: The span or the tick is impossible, or there are no VMs to run.
-        TraceError: The part asked for has no rows.
+        ConfigError: The one asked for cannot express it.
     """
-    tick_s = wanted.tick_s or tick_for(trace)
-    if not 1.0 <= tick_s <= MAX_TICK_S:
-        raise ConfigError(f"--tick {tick_s:g}s must be from 1 s to {MAX_TICK_S / 3600:g} h")
-    begin_s, end_s = _span(trace, wanted, tick_s)
-    trace = trace.cut(max(begin_s - 2 * trace.interval_s, trace.start_s), end_s)
-    if wanted.scale_to_vms is not None:
-        trace = trace.scaled_to_peak(wanted.scale_to_vms * policy.vm.capacity_per_s)
-    fitted, changes = _fitted(policy, trace, tick_s)
-    needed = math.ceil(trace.peak_per_s / policy.vm.capacity_per_s - 1e-9)
-    vms, said = _plant_size(policy, needed, wanted.vms)
-    warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
-    notes = (said, _tick_note(trace, tick_s, wanted.tick_s), *changes)
-    return Replay(
-        policy=policy,
-        fitted=fitted,
-        policy_file=policy_file,
-        trace=trace,
-        cloud=_cloud(policy, trace, vms, begin_s, wanted),
-        begin_s=begin_s,
-        end_s=end_s,
-        tick_s=tick_s,
-        warm_up_s=warm_up_s,
-        seed=wanted.seed,
-        notes=tuple(note for note in notes if note),
-        cautions=tuple(_cautions(policy, trace, needed, vms)),
-    )
-
-
-def _span(trace: Trace, wanted: Wanted, tick_s: float) -> tuple[float, float]:
-    # A count is known once its interval is over, so the first one passes before anything can be read.
-    first_s = trace.start_s + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
-    begin_s = first_s if wanted.begin_s is None else wanted.begin_s
-    end_s = trace.end_s if wanted.end_s is None else wanted.end_s
-    if not trace.start_s <= begin_s < end_s <= trace.end_s:
-        raise ConfigError(
-            f"trace {trace.name} covers {describe_time(trace.start_s)} to {describe_time(trace.end_s)}; "
-            f"--from {describe_time(begin_s)} and --to {describe_time(end_s)} must lie within it, in this order"
-        )
-    if end_s - begin_s < 3 * tick_s:
-        raise ConfigError(
-            f"{span(end_s - begin_s)} of trace {trace.name} are fewer than 3 ticks of {span(tick_s)}; "
-            "replay a longer part (--from, --to), or use a shorter --tick"
-        )
-    return begin_s, end_s
-
-
-def _fitted(policy: Policy, trace: Trace, tick_s: float) -> tuple[Policy, list[str]]:
-    """The policy as this trace can drive it, and what was changed."""
-    notes = []
-    signal = policy.signal
-    # A count is known one interval after its start, and is then the newest reading for another one.
-    oldest_s = 2.0 * trace.interval_s + tick_s
-    if policy.uses_signal and signal.max_age_s < oldest_s and signal.max_age_s < 2.5 * trace.interval_s:
-        fresh_s = 2.5 * max(trace.interval_s, tick_s)
-        notes.append(
-            f"readings of this trace are up to {span(oldest_s)} old, so signal.max_age of "
-            f"{span(signal.max_age_s)} is taken as {span(fresh_s)}: otherwise the policy would always hold"
-        )
-        signal = signal.model_copy(update={"max_age_s": fresh_s})
-    if signal.source != "trace":
-        notes.append(f"signal.source {signal.source} is replaced by the trace")
-    if policy.readiness.probe == "http":
-        notes.append("readiness is asked of the provider's status checks, since no simulated VM answers http")
-    return policy.model_copy(update={"signal": signal}), notes
-
-
-def _plant_size(policy: Policy, needed: int, asked: int | None) -> tuple[int, str]:
-    if asked is not None:
-        return asked, f"a plant of {plural(asked, 'VM', 'VMs')}: peak demand needs {needed:,}"
-    most = max(policy.bounds.maximum, policy.bounds.minimum, 1)
-    vms = min(max(math.ceil(_SPARE * needed), policy.bounds.minimum, 1), most)
-    why = f", and bounds.maximum is {most:,}" if vms == most and most < _SPARE * needed else ""
-    return vms, f"a plant of {plural(vms, 'VM', 'VMs')}: peak demand needs {needed:,}{why} (--vms)"
-
-
-def _tick_note(trace: Trace, tick_s: float, asked_s: float | None) -> str:
-    if tick_s == trace.interval_s:
-        return f"ticks of {span(tick_s)}, the trace's interval" + ("" if asked_s else " (--tick)")
-    relation = (
-        "demand holds over several ticks" if tick_s < trace.interval_s else "a tick sees the last one only"
-    )
-    return f"ticks of {span(tick_s)} on a trace with one value per {span(trace.interval_s)}: {relation}"
-
-
-def _warm_up(asked_s: float | None, tick_s: float, span_s: float) -> float:
-    if asked_s is None:
-        return min(
-            max(_SHORTEST_WARM_UP_S, _WARM_UP_TICKS * tick_s), tick_s * math.floor(0.2 * span_s / tick_s)
-        )
-    if asked_s >= span_s:
-        raise ConfigError(f"--warm-up {span(asked_s)} leaves nothing of {span(span_s)} to score")
-    return asked_s
-
-
-def _cloud(policy: Policy, trace: Trace, vms: int, begin_s: float, wanted: Wanted) -> CloudSetup:
-    """The fleet begins with as many VMs in service as its first demand needs."""
-    first = trace.rate_at(begin_s)
-    usual = 0.0 if math.isnan(first) else math.ceil(first / _SATURATED / policy.vm.capacity_per_s)
-    serve = int(min(max(usual, policy.bounds.minimum), policy.bounds.maximum, vms))
-    fleets = (
-        FleetSetup(policy.fleet, serve, state=State.RUNNING),
-        FleetSetup(policy.fleet, vms - serve),
-    )
-    p = policy.prices
-    return CloudSetup(
-        seed=wanted.seed,
-        fleets=tuple(fleet for fleet in fleets if fleet.vms),
-        faults=wanted.faults,
-        prices=Prices(p.in_service_per_h, p.stopped_per_h, p.start),
-    )
-
-
-def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[str]:
-    most = policy.bounds.maximum
-    if needed > most:
-        yield (
-            f"Peak demand needs {needed:,} VMs and bounds.maximum is {most:,}: part of the shortage is the bound's. "
-            "If the trace is in another unit than vm.capacity, scale it with --scale-to-vms."
-        )
-    elif needed > vms and policy.provision is None:
-        yield f"Peak demand needs {needed:,} VMs and only {vms:,} exist: part of the shortage is theirs."
-    if trace.peak_per_s < policy.vm.capacity_per_s:
-        yield (
-            f"One VM of {count(policy.vm.capacity_per_s)}/s serves the whole trace, whose peak is "
-            f"{trace.peak_per_s:.3g}/s: if it is in another unit than vm.capacity, scale it with --scale-to-vms."
-        )
-    if not any((policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)):
-        yield "The policy has no prices, so nothing costs anything: fill in `prices` to compare money."
-    if trace.missing:
-        yield (
-            f"The trace has no values for {span(trace.missing * trace.interval_s)}; demand is unknown there, and "
-            "those ticks count neither as served nor as short."
-        )
-
-
-# ── running ─────────────────────────────────────────────────────────────────────────────────────────────
+    if asked == "loop":
+        missing = unmatched(replay.plant)
+        return "loop", f"the loop engine differs from the plant: {'; '.join(missing)}" if missing else ""
+    reasons = refusals(replay.fitted, replay.plant, replay.tick_s)
+    if replay.faults:
+        reasons = [*reasons, "--faults are bad days of single VMs and calls, which only the loop engine has"]
+    if not reasons:
+        return "lanes", ""
+    if asked == "lanes":
+        raise ConfigError(f"--engine lanes cannot run this: {'; '.join(reasons)}")
+    return "loop", f"run by the loop engine: {'; '.join(reasons)}"
 
 
 def run(
@@ -283,143 +111,227 @@ def run(
     progress: Progress | None = None,
     enough: Callable[[], bool] | None = None,
     journal_dir: Path | None = None,
+    engine: Literal["lanes", "loop"] | None = None,
 ) -> Ran:
     """Run a replay.
 
     Args:
         replay: What to run.
-        progress: Told after each tick.
-        enough: Asked after each tick; true ends it there.
-        journal_dir: Where the journal is kept.
+        progress: Told now and then.
+        enough: Asked now and then; true ends it there, and what was run is returned.
+        journal_dir: Where the loop engine's journal is kept.
+        engine: Which engine; None for the one that suits.
 
     Raises:
+        ConfigError: The engine cannot express it.
         InvariantError: The program contradicts itself.
         JournalError: The journal cannot be kept.
     """
-    return _ran(replay, _run_loop(replay, replay.fitted, progress, enough, journal_dir))
+    if (engine or engine_for(replay)[0]) == "loop":
+        return _by_loop(replay, progress, enough, journal_dir)
+    return _by_lanes(replay, progress, enough)
 
 
-def _run_loop(
+def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bool] | None) -> Ran:
+    if replay.ticks > _LONG_TICKS:
+        with suppress(ValueError):
+            # Where what is measured depends on the plant a run cannot be cut, and is run tick by tick.
+            return _cut_in_segments(replay)
+    witness = Witness([0])
+    lanes = Lanes(_lane_run(replay), witness=witness)
+    decisions = Fingerprints(1)
+    while lanes.tick < replay.ticks and not (enough is not None and enough()):
+        lanes.run(min(_PART_TICKS, replay.ticks - lanes.tick), None, decisions)
+        if progress is not None:
+            progress(lanes.tick / replay.ticks)
+    whole = lanes.tick == replay.ticks
+    return _ran_by_lanes(replay, witness.of(0), decisions.digests()[0], whole=whole)
+
+
+def _cut_in_segments(replay: Replay) -> Ran:
+    found = run_segmented(_lane_run(replay), witnessed=[0])
+    return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0], whole=True)
+
+
+def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str, *, whole: bool) -> Ran:
+    rows = timeline(pages, replay.policy.fleet, replay.tick_s)
+    sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
+    for page in pages:
+        count = len(page.stages)
+        first = max(replay.warm_up_ticks - page.run_tick, 0)
+        if first < count:
+            sums.add(Block(replay.tick_s, page.first_tick, **page.block), slice(first, count))
+    return Ran(rows, rows[replay.warm_up_ticks :], sums, decisions, whole, "lanes")
+
+
+def _lane_run(replay: Replay) -> LaneRun:
+    return LaneRun(
+        (as_probed(replay.fitted),), (replay.plant,), (replay.trace,), _ticks_of(replay), replay.seed
+    )
+
+
+def _ticks_of(replay: Replay) -> Ticks:
+    return Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
+
+
+def _by_loop(
     replay: Replay,
-    policy: Policy,
-    progress: Progress | None = None,
-    enough: Callable[[], bool] | None = None,
-    journal_dir: Path | None = None,
-) -> LoopResult:
+    progress: Progress | None,
+    enough: Callable[[], bool] | None,
+    journal_dir: Path | None,
+) -> Ran:
     def on_tick(record: TickRecord) -> None:
         if progress is not None:
             progress(min((record.at_s - replay.begin_s) / replay.span_s, 1.0))
 
-    run_of = LoopRun(
-        policy,
-        replay.trace,
-        replay.cloud,
-        replay.begin_s,
-        replay.span_s,
-        replay.tick_s,
-        replay.seed,
-        journal_dir,
+    policy = as_probed(replay.fitted)
+    cloud = replace(cloud_of(policy, replay.plant, replay.seed), faults=replay.faults)
+    # A row is closed by the tick after it, so one tick more is run than is told.
+    length_s = replay.ticks * replay.tick_s + 0.5 * replay.tick_s
+    result = run_loop(
+        LoopRun(
+            policy, replay.trace, cloud, replay.begin_s, length_s, replay.tick_s, replay.seed, journal_dir
+        ),
+        on_tick,
+        enough,
     )
-    return run_loop(run_of, on_tick, enough)
+    rows = result.rows[: replay.ticks]
+    scored = rows[replay.warm_up_ticks :]
+    decisions = fingerprint(
+        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
+    )
+    return Ran(rows, scored, _sums_of(scored, replay), decisions, result.whole, "loop", from_rows=True)
 
 
-def _ran(replay: Replay, result: LoopResult) -> Ran:
-    rows = result.rows
-    scored = tuple(row for row in rows if row.timestamp_s >= replay.begin_s + replay.warm_up_s)
-    return Ran(rows, scored, result.whole, "loop")
+def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
+    """The sums of a time line; what its rows do not tell (`_UNTOLD`) means nothing in them."""
+    sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
+    if not rows:
+        return sums
+    columns = columns_of(rows, replay.tick_s)
 
+    def work(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return columns[name][:, np.newaxis]
 
-def baselines(
-    replay: Replay, ran: Ran, progress: Progress | None = None, enough: Callable[[], bool] | None = None
-) -> tuple[Entry, ...]:
-    """The same demand served in simpler ways; those that take a run are left out where it was interrupted."""
-    if not ran.scored:
-        return ()
-    peak = totals(always_on(ran.scored, replay.policy, replay.tick_s), replay.tick_s)
-    found = [
-        Entry(
-            "static_peak", "always on at peak",
-            "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
-            values_of(peak),
+    def vms(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+        return np.nan_to_num(columns[name]).astype(np.int32)[:, np.newaxis]
+
+    sums.add(
+        Block(
+            tick_s=replay.tick_s,
+            first_tick=round(float(columns.stamps_s[0]) / replay.tick_s),
+            demand=work("demand"),
+            capacity=work("capacity"),
+            shortage=work("shortage"),
+            desired=vms("desired"),
+            in_service=vms("in_service"),
+            starting=vms("starting"),
+            draining=vms("draining"),
+            stopped=vms("stopped"),
+            warm_target=vms("warm_target"),
+            starts=vms("starts"),
+            stops=vms("stops"),
+            provisions=vms("provisions"),
+            failed_starts=np.zeros((len(rows), 1), np.int32),
+            billed_vm_s=np.full((len(rows), 1), math.nan),
+            cost=work("cost"),
         )
-    ]  # fmt: skip
-    if ran.whole:
-        reactive = plain_reactive(replay.fitted)
-        result = _run_loop(replay, reactive, progress, enough)
-        if result.whole:
-            found.append(
-                Entry(
-                    "plain_reactive", "plain reactive",
-                    "Demand as measured plus 30% headroom, with 10% tolerance; bounds, guards and prices of the policy.",
-                    values_of(totals(_ran(replay, result).scored, replay.tick_s)),
-                )
-            )  # fmt: skip
-    return tuple(found)
-
-
-# ── what is left of it ──────────────────────────────────────────────────────────────────────────────────
-
-
-def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy") -> Entry:
-    """The column of a policy in the score card."""
-    return Entry(
-        key, name, describe(replay.policy), values_of(totals(ran.scored, replay.tick_s)), judged=True
     )
+    return sums
 
 
-def card_of(entries: tuple[Entry, ...]) -> Card:
-    """The score card of these entries."""
-    return Card(FIGURES, entries)
+# ── what is told of it ──────────────────────────────────────────────────────────────────────────────────
 
 
-def details_of(replay: Replay, ran: Ran) -> dict[str, Any]:
-    """Facts beside the figures, for `report.json`."""
+def rivals_of(
+    replay: Replay, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+) -> tuple[Entry, ...]:
+    """The policy as lanes and what else could have served the demand: columns of a score card, the policy first.
+
+    Empty where lanes cannot express the policy, or the run was ended before its end.
+    """
+    if refusals(replay.fitted, replay.plant, replay.tick_s):
+        return ()
+    found = standings(
+        as_probed(replay.fitted),
+        replay.plant,
+        replay.trace,
+        _ticks_of(replay),
+        warm_up_ticks=replay.warm_up_ticks,
+        seed=replay.seed,
+        progress=progress,
+        enough=enough,
+    )
+    return found.entries if found.whole else ()
+
+
+def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: Sequence[Entry] = ()) -> Entry:
+    """The column of a policy in the score card.
+
+    Args:
+        replay: What was run.
+        ran: What came of it.
+        name: Of the policy, for people.
+        key: For programs.
+        rivals: What it is compared with, as of `rivals_of`.
+    """
+    cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
+    beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
+    values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
+    if ran.from_rows:
+        values |= dict.fromkeys(_UNTOLD, math.nan)
+    own = next((entry for entry in rivals if entry.key == "policy"), None)
+    if own is not None and ran.engine == "lanes" and ran.whole and key == "policy":
+        values |= {figure: own.values[figure] for figure in _OF_POOL}
+    return Entry(key, name, replay.in_words, values, judged=True)
+
+
+_OF_POOL = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+
+
+def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
+    """The score card of policies beside everything else that could have served; always on at the peak first."""
+    others = [entry for entry in rivals if not entry.judged]
+    others.sort(key=lambda entry: entry.key != "static_peak")
+    return Card(FIGURES, (*judged, *others))
+
+
+def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
+    """Facts beside the figures, for `report.json`; `said` is what there is to say of the engine."""
     return {
         "fleet": replay.policy.fleet,
         "policy_file": str(replay.policy_file),
-        "policy_in_words": describe(replay.policy),
+        "policy_in_words": replay.in_words,
         "trace": replay.trace.name,
         "begin": describe_time(replay.begin_s),
         "end": describe_time(replay.begin_s + len(ran.rows) * replay.tick_s),
-        "asked_s": replay.span_s,
+        "asked_s": replay.ticks * replay.tick_s,
         "span_s": len(ran.rows) * replay.tick_s,
-        "not_scored_s": replay.warm_up_s,
+        "not_scored_s": replay.warm_up_ticks * replay.tick_s,
         "partial": not ran.whole,
         "tick_s": replay.tick_s,
-        "vms": sum(fleet.vms for fleet in replay.cloud.fleets),
+        "vms": replay.plant.vms,
         "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
         "engine": ran.engine,
-        "notes": list(replay.notes),
+        "decisions": ran.decisions,
+        "notes": [*replay.notes, *([said] if said else [])],
         "cautions": list(replay.cautions),
     }
-
-
-def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
-    """The same replays on one plant: the largest fleet of any, so that only decisions differ."""
-    largest = max(replays, key=lambda one: sum(fleet.vms for fleet in one.cloud.fleets))
-    return tuple(
-        replace(one, cloud=replace(one.cloud, fleets=_renamed(largest.cloud, one.policy.fleet)))
-        for one in replays
-    )
-
-
-def _renamed(cloud: CloudSetup, fleet: str) -> tuple[FleetSetup, ...]:
-    return tuple(replace(each, fleet=fleet) for each in cloud.fleets)
 
 
 def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
     """The runs cut to the ticks that all of them have, where one was interrupted."""
     shortest = min(len(ran.rows) for _, ran in runs.values())
-    whole = all(ran.whole for _, ran in runs.values())
-    return {
-        name: (
-            one,
-            Ran(
-                ran.rows[:shortest],
-                ran.scored[: max(shortest - (len(ran.rows) - len(ran.scored)), 0)],
-                whole,
-                ran.engine,
-            ),
-        )
-        for name, (one, ran) in runs.items()
-    }
+    if all(len(ran.rows) == shortest for _, ran in runs.values()):
+        return dict(runs)
+    return {name: (one, _cut(one, ran, shortest)) for name, (one, ran) in runs.items()}
+
+
+def _cut(replay: Replay, ran: Ran, ticks: int) -> Ran:
+    rows = ran.rows[:ticks]
+    scored = rows[replay.warm_up_ticks :]
+    decisions = fingerprint(
+        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
+    )
+    sums = _sums_of(scored, replay)
+    return Ran(rows, scored, sums, decisions, whole=False, engine=ran.engine, from_rows=True)

@@ -15,7 +15,7 @@ from typing import Any
 from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
 
-REFERENCES = ("static_peak", "plain_reactive")
+REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
 """Baselines that the headline compares with, the first that is there."""
 CLAIRVOYANT = "clairvoyant"
 

@@ -155,7 +155,12 @@ def _meta(
         meta["vm_capacity_per_s"] = capacity
         meta["not_scored_s"] = float(details.get("not_scored_s") or 0.0)
         meta["episodes"] = [
-            {"start": e.start_s, "end": e.end_s, "work": _short(e.unserved_work), "worst": _short(e.worst_per_s)}
+            {
+                "start": e.start_s,
+                "end": e.end_s,
+                "work": _short(e.unserved_work),
+                "worst": _short(e.worst_per_s),
+            }
             for e in episodes[:MOST_EPISODES]
         ]
     return jsonable(meta)

@@ -23,6 +23,10 @@ from autoscaler.simulator.timeline import Episode
 MOST_EPISODES = 400
 _SHOWN_EPISODES = 10
 _KEY_FIGURES = ("cost", "unserved_share", "shortage_s", "starts_per_day")
+_MAIN_FIGURES = (
+    "cost", "cost_per_day", "vm_hours", "unserved_share", "shortage_s", "episodes", "longest_episode_s", "mean_wait_s",
+    "starts_per_day", "reversals_per_day", "captured", "regret",
+)  # fmt: skip
 _KEYS = (
     "Point at a tick to read its decision; drag to look closer; click a shortage to see it tick by tick. With the "
     "chart focused, the arrow keys go from tick to tick and Enter opens the nearest shortage."
@@ -72,10 +76,32 @@ def _against(figure: Figure, reference: Entry) -> str:
 
 
 def card_section(card: Card) -> str:
-    """All figures of all entries, each with its meaning behind its name."""
+    """The main figures of all entries, and all figures behind a fold, each with its meaning behind its name."""
+    known = [figure for figure in card.figures if _is_known(figure, card)]
+    main = [figure for figure in known if figure.key in _MAIN_FIGURES]
+    rest = (
+        f"<details><summary>All {len(known)} figures</summary>{_card_table(card, known)}</details>"
+        if len(known) > len(main)
+        else ""
+    )
+    served = "".join(
+        f"<dt>{escape(entry.name)}</dt><dd>{escape(entry.what)}</dd>" for entry in card.entries if entry.what
+    )
+    return (
+        '<section aria-labelledby="card"><h2 id="card">Score card</h2>'
+        '<p class="note">Every column served the same demand. Open a figure to read what it means.</p>'
+        f'{_card_table(card, main)}{rest}<dl class="identity served">{served}</dl></section>\n'
+    )
+
+
+def _is_known(figure: Figure, card: Card) -> bool:
+    return any(not math.isnan(entry.values[figure.key]) for entry in card.entries)
+
+
+def _card_table(card: Card, figures: Sequence[Figure]) -> str:
     heads = "".join(f'<th scope="col"{_judged(entry)}>{escape(entry.name)}</th>' for entry in card.entries)
     rows, group = [], ""
-    for figure in card.figures:
+    for figure in figures:
         if figure.group != group:
             group = figure.group
             rows.append(
@@ -86,15 +112,9 @@ def card_section(card: Card) -> str:
             f'<tr><th scope="row"><details><summary>{escape(figure.label)}</summary>'
             f"<p>{escape(figure.what)}{_direction(figure)}</p></details></th>{cells}</tr>"
         )
-    served = "".join(
-        f"<dt>{escape(entry.name)}</dt><dd>{escape(entry.what)}</dd>" for entry in card.entries if entry.what
-    )
     return (
-        '<section aria-labelledby="card"><h2 id="card">Score card</h2>'
-        '<p class="note">Every column served the same demand. Open a figure to read what it means.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="card"><table class="card">'
         f'<thead><tr><th scope="col"></th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f'<dl class="identity">{served}</dl></section>\n'
     )
 
 
@@ -259,7 +279,7 @@ def identity_section(document: Mapping[str, Any], details: Mapping[str, Any]) ->
         ("Trace", identity.get("trace")),
         ("Policy", identity.get("policy")),
         ("Plant", identity.get("plant")),
-        ("Decisions", identity.get("decisions")),
+        ("Decisions", details.get("decisions")),
         ("Program", identity.get("code")),
         ("Seed", identity.get("seed")),
         ("Engine", details.get("engine")),
