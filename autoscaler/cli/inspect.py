@@ -39,9 +39,16 @@ def explain(
     from autoscaler.errors import JournalError
     from autoscaler.settings import load_settings
     from autoscaler.store import JournalReader
+    from autoscaler.store.schema import FILE_NAME
 
     with errors_in_words("explain"):
         directory = load_settings(state_dir=state_dir).state_dir
+        if (
+            state_dir is not None
+            and not (directory / FILE_NAME).exists()
+            and _explain_replayed(directory, fleet, at_s, as_json=as_json)
+        ):
+            return
         with JournalReader(directory) as reader:
             row = reader.last(fleet) if at_s is None else reader.tick_at(fleet, at_s)
             if row is None:
@@ -51,6 +58,21 @@ def explain(
             typer.echo(json.dumps(_explained(row, actions), indent=2))
         else:
             _tell(row, actions)
+
+
+def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
+    """Tell the row of a replay without a journal; whether there is one."""
+    from autoscaler.cli.inspect_row import explained_row, has_time_line, tell_row
+    from autoscaler.simulator.timeline import jsonable
+
+    if not has_time_line(directory):
+        return False
+    row = explained_row(directory, fleet, at_s)
+    if as_json:
+        typer.echo(json.dumps(jsonable(row), indent=2))
+    else:
+        tell_row(row)
+    return True
 
 
 def _nothing(reader: JournalReader, fleet: str, at_s: float | None, directory: Path) -> str:

@@ -1,0 +1,82 @@
+"""`explain` where there is no journal: the row of a time line that a replay by lanes has left."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from autoscaler.simulator.report.columns import NUMERIC, Columns, read_timeline
+from autoscaler.simulator.report.folder import read_report
+from autoscaler.simulator.report.wording import UNKNOWN, moment
+from autoscaler.simulator.timeline import REPORT_NAME
+
+
+def has_time_line(directory: Path) -> bool:
+    """Whether a replay has left its report here."""
+    return (directory / REPORT_NAME).is_file()
+
+
+def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, Any]:
+    """The row in force at a moment (None: the last), NaN for unknown.
+
+    Raises:
+        ConfigError: It is another fleet's, or no tick of it.
+    """
+    from autoscaler.errors import ConfigError
+
+    own = read_report(directory)["details"].get("fleet")
+    if own != fleet:
+        raise ConfigError(f"the replay in {directory} is of fleet {own}, not {fleet}")
+    columns = read_timeline(directory)
+    row = len(columns) - 1 if at_s is None else columns.row_at(at_s)
+    if row is None:
+        raise ConfigError(
+            f"the replay in {directory} covers {moment(columns.stamps_s[0])} to {moment(columns.end_s)} UTC; "
+            "give a time within it with --at"
+        )
+    return {
+        "fleet": fleet,
+        "at_s": float(columns.stamps_s[row]),
+        **{name: float(columns[name][row]) for name in NUMERIC},
+        "reason": columns.reasons[row],
+        "before": _reason_before(columns, row),
+    }
+
+
+def _reason_before(columns: Columns, row: int) -> str:
+    return columns.reasons[row - 1] if row else ""
+
+
+def tell_row(row: dict[str, Any]) -> None:
+    """Print it for people."""
+    say = typer.echo
+    say(f"{row['fleet']} at {moment(row['at_s'])} UTC (replayed)")
+    say(f"  {row['reason']}")
+    say("inputs")
+    say(f"  demand    {_number(row['demand'])}/s wanted in this tick")
+    say(
+        f"  forecast  {_number(row['forecast'])}/s at the lead time; 95 % of outcomes below "
+        f"{_number(row['forecast_hi'])}/s"
+    )
+    say(
+        f"  VMs       {_number(row['in_service'])} in service, {_number(row['starting'])} starting, "
+        f"{_number(row['stopped'])} stopped (wanted {_number(row['warm_target'])})"
+    )
+    say("done")
+    say(
+        f"  wanted {_number(row['desired'])} VMs: {_number(row['starts'])} started, {_number(row['stops'])} stopped, "
+        f"{_number(row['provisions'])} made from nothing"
+    )
+    say(
+        f"  short by {_number(row['shortage'])}/s of {_number(row['capacity'])}/s, at a cost of {row['cost']:.4f}"
+    )
+    if row["before"]:
+        say(f"the tick before\n  {row['before']}")
+    say("Every stage's number is in the journal of a replay with --engine loop.")
+
+
+def _number(value: float) -> str:
+    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
