@@ -70,6 +70,9 @@ def allowances(changes: Iterable[OperatorChange], names: Sequence[str]) -> Allow
                 floor[lane] = change.floor
             if change.ceiling is not None:
                 ceiling[lane] = change.ceiling
+    for array in (*may.values(), floor, ceiling):
+        # Core looks at read-only arrays once, and not every tick.
+        array.flags.writeable = False
     return Allowances(
         may[Verb.START], may[Verb.PROVISION], may[Verb.STOP], floor, ceiling, frozenset(limited)
     )
