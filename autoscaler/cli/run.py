@@ -130,7 +130,8 @@ async def _run(
         await stack.enter_async_context(control)
         telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
-        await run_to_the_end(daemon, retention=retention, reloads=reloads, for_s=for_s)
+        beside = {"site": site.watch}
+        await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
 def _sources(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,7 @@ async def run_to_the_end(
     *,
     retention: Retention | None = None,
     reloads: Reloads | None = None,
+    beside: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     for_s: float | None = None,
 ) -> None:
     """Run the daemon until a signal, an error, or the given time. What it uses is closed by who opened it.
@@ -45,6 +46,7 @@ async def run_to_the_end(
         daemon: Not yet running.
         retention: How much the journal keeps; None keeps all.
         reloads: Follows the folder of policies, and is asked by SIGHUP; None leaves both alone.
+        beside: Further tasks to keep alive while the daemon runs, by name.
         for_s: Seconds of the event loop after which to end; None means never.
     """
     loop = asyncio.get_running_loop()
@@ -57,7 +59,7 @@ async def run_to_the_end(
     timer = loop.call_later(for_s, daemon.stop) if for_s is not None else None
     tasks = {
         asyncio.create_task(keep_alive(daemon, name, body), name=name)
-        for name, body in _background(daemon, retention, reloads).items()
+        for name, body in {**_background(daemon, retention, reloads), **(beside or {})}.items()
     }
     # What was imported stays for good: out of the collector's sight, or each full collection stalls the loop
     # for 80 to 180 ms while a large listing is read (measured at 20,000 VMs).

@@ -1,8 +1,14 @@
-"""Everything served over HTTP: /metrics, /healthz, /api/v1/status."""
+"""Everything served over HTTP: /metrics, /healthz, /api/v1/status.
+
+Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
+own site now and then, and where nothing answers it says so and listens anew.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +20,10 @@ from autoscaler.errors import DaemonError
 from autoscaler.web.status import status, unhealthy
 
 _DAEMON = web.AppKey("daemon", Daemon)
+
+ASK_EVERY_S = 30.0
+ANSWER_WITHIN_S = 10.0
+"""Of the event loop. A loop that is late is late for both ends, and is not the site's fault."""
 
 
 class Site:
@@ -27,6 +37,7 @@ class Site:
 
     def __init__(self, daemon: Daemon, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self._daemon = daemon
         app = web.Application()
         app[_DAEMON] = daemon
         app.add_routes(
@@ -49,7 +60,7 @@ class Site:
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await self._listen()
         except OSError as error:
             await self._runner.cleanup()
             why = os.strerror(error.errno).lower() if error.errno else str(error)
@@ -58,9 +69,39 @@ class Site:
                 "another port (setting http_port, --http-port; 0 takes a free one)"
             )
             raise DaemonError(msg) from None
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
+
+    async def watch(self) -> None:
+        """Ask the site for ever whether it answers; where it does not, say so and listen anew."""
+        clock, log = self._daemon.clock, self._daemon.telemetry.log
+        while True:
+            await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
+            if await self._answers():
+                continue
+            log.error("site_silent", text=f"nothing answers at {self.url} any more; it listens anew")
+            for site in tuple(self._runner.sites):
+                with suppress(RuntimeError):  # it was stopped already
+                    await site.stop()
+            await self._listen()
+
+    async def _listen(self) -> None:
+        await web.TCPSite(self._runner, self._host, self._port).start()
+        host, self._port = self._runner.addresses[0][:2]
+        self.url = f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    async def _answers(self) -> bool:
+        """Whether a request from this machine gets any answer."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104  all addresses: any will do
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                reader, writer = await asyncio.open_connection(host, self._port)
+                try:
+                    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                    return (await reader.readline()).startswith(b"HTTP/")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

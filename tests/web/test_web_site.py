@@ -1,16 +1,20 @@
 """What is served over HTTP, with a clock that the test sets: health, metrics, status, a taken address."""
 
+import asyncio
 import json
 import math
+import socket
+from contextlib import closing
 
 import aiohttp
 import pytest
 
+from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
-from autoscaler.web.site import Site
+from autoscaler.web.site import ASK_EVERY_S, Site
 from autoscaler.web.status import status
-from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
 
 
 class SetClock:
@@ -107,3 +111,91 @@ async def test_a_taken_address_is_an_error_that_says_what_to_do(daemon):
                 pass
     with pytest.raises(aiohttp.ClientConnectorError):
         await asked(f"http://127.0.0.1:{port}/healthz")
+
+
+class Turns(SetClock):
+    """Time that goes on by being waited for, and stands still once the test has seen enough."""
+
+    def __init__(self, turns):
+        super().__init__()
+        self.turns, self.enough = turns, asyncio.Event()
+
+    async def sleep_until(self, monotonic_s):
+        self.at_s = monotonic_s
+        self.turns -= 1
+        if self.turns < 0:
+            self.enough.set()
+            await asyncio.Event().wait()
+
+
+async def watched(bench, turns, spoil):
+    """A site that watches itself for so many turns, after something was done to it; and where it was before."""
+    bench.clock = Turns(turns)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    async with Site(daemon, "127.0.0.1", 0) as site:
+        before = site.url
+        await spoil(site)
+        watch = asyncio.create_task(site.watch())
+        await asyncio.wait(
+            {watch, asyncio.ensure_future(bench.clock.enough.wait())}, return_when="FIRST_COMPLETED"
+        )
+        answer, _ = await asked(site.url)
+        watch.cancel()
+        await asyncio.wait({watch})
+        return answer, before, site.url
+
+
+async def test_a_site_that_answers_is_left_alone(bench):
+    async def nothing(_site):
+        pass
+
+    answer, before, after = await watched(bench, 3, nothing)
+    assert (answer, before) == (200, after)
+    assert bench.log.texts("site_silent") == []
+    assert bench.clock.at_s == 4 * ASK_EVERY_S
+
+
+async def test_a_site_that_has_gone_deaf_is_said_and_listens_anew_at_the_same_address(bench):
+    async def deafen(site):
+        for listening in tuple(site._runner.sites):
+            await listening.stop()
+
+    answer, before, after = await watched(bench, 3, deafen)
+    assert (answer, before) == (200, after)
+    assert bench.log.texts("site_silent") == [f"nothing answers at {before} any more; it listens anew"]
+
+
+async def test_an_address_that_was_taken_meanwhile_ends_the_watch_which_is_then_kept_alive(bench):
+    taken = socket.socket()
+
+    async def take(site):
+        for listening in tuple(site._runner.sites):
+            await listening.stop()
+        taken.bind(("127.0.0.1", int(site.url.rpartition(":")[2])))
+
+    with closing(taken):
+        bench.clock = Turns(3)
+        daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+        async with Site(daemon, "127.0.0.1", 0) as site:
+            await take(site)
+            with pytest.raises(OSError, match="address already in use"):
+                await site.watch()
+
+
+@virtual
+async def test_what_runs_beside_the_daemon_is_kept_alive():
+    bench = Bench(running=1)
+    bench.add(policy(), 50)
+    began = []
+
+    async def body():
+        began.append(bench.clock.monotonic())
+        raise OSError("address already in use")
+
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    await run_to_the_end(daemon, beside={"site": body}, for_s=4.0)
+    assert began == [0, 1, 3]
+    assert (
+        bench.log.texts("task_failed")[0]
+        == "site: OSError: address already in use; it is started again in 1 s"
+    )
