@@ -16,10 +16,10 @@ from autoscaler.core.types import Bool, Float, Int, Snapshot
 from autoscaler.simulator.peers import (
     USUAL_UTILISATION,
     Sized,
+    measured_utilisation,
     ordered,
     over_lanes,
     passes,
-    utilisation,
     window_ticks,
 )
 
@@ -71,16 +71,16 @@ class TargetTracking(Sized):
 
     Args:
         params: The lanes.
-        target: Wanted utilisation.
+        utilisation: Share of a VM's capacity to aim at: the target.
     """
 
     _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
     _BAND = 0.9
 
-    def __init__(self, params: LaneParams, *, target: float | Float = USUAL_UTILISATION) -> None:
+    def __init__(self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
-        self._target = over_lanes(target, params)
+        self._target = over_lanes(utilisation, params)
         self._points = Points(params)
         self._above: Int = np.zeros(lanes, np.int64)
         self._below: Int = np.zeros(lanes, np.int64)
@@ -89,7 +89,7 @@ class TargetTracking(Sized):
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
         size = ordered(snapshot) if self._size is None else self._size
-        point = self._points.add(snapshot.now_s, utilisation(self._params, snapshot))
+        point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
         if point is not None:
             self._above = _in_row(self._above, point > self._target)
             self._below = _in_row(self._below, point < self._BAND * self._target)
@@ -116,7 +116,7 @@ class StepScaling(Sized):
 
     Args:
         params: The lanes.
-        target: Wanted utilisation.
+        utilisation: Share of a VM's capacity to aim at: the target.
         out_steps, in_steps: Multiples of the target, the nearer one first, and the change as a share from there on.
         pause_s: Warm-up after scale-out, pause after scale-in.
     """
@@ -127,14 +127,14 @@ class StepScaling(Sized):
         self,
         params: LaneParams,
         *,
-        target: float | Float = USUAL_UTILISATION,
+        utilisation: float | Float = USUAL_UTILISATION,
         out_steps: Sequence[tuple[float, float]] = ((1.2, 0.1), (1.4, 0.3)),
         in_steps: Sequence[tuple[float, float]] = ((0.8, -0.1), (0.6, -0.3)),
         pause_s: float = 300.0,
     ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
-        self._target = over_lanes(target, params)
+        self._target = over_lanes(utilisation, params)
         self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
         self._pause_s = pause_s
         self._points = Points(params)
@@ -148,7 +148,7 @@ class StepScaling(Sized):
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
         size = ordered(snapshot) if self._size is None else self._size
-        point = self._points.add(snapshot.now_s, utilisation(self._params, snapshot))
+        point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
         if point is not None:
             size = self._stepped(snapshot, point / self._target, size)
         self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)

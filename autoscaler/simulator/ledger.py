@@ -169,9 +169,9 @@ class Sums:
     Attributes:
         tick_s: Length of a tick.
         vm_capacity: float64 (L,), work per second of one VM at the objective: what turns demand into need.
+        elasticity: Whether VMs are held against the need tick by tick (`Amount.UNDER`, `OVER` and their ticks),
+            which is a quarter of the work; without it those are zero and not to be read.
         ticks: Ticks added.
-        short: Runs of ticks with shortage: the episodes.
-        waiting: Runs of ticks with fewer VMs in service than desired.
         desired: Movement of the VMs wanted in service.
         worst_shortage: float64 (L,), the highest shortage, work per second.
         most_in_service: int64 (L,), the highest number of VMs in service.
@@ -183,29 +183,31 @@ class Sums:
         "_first_known",
         "_first_need",
         "_first_supply",
+        "_holds",
         "_last_known",
         "_last_need",
         "_last_supply",
         "_shares",
         "_steps",
+        "_streaks",
         "_zeros",
         "desired",
+        "elasticity",
         "most_in_service",
-        "short",
         "tick_s",
         "ticks",
         "vm_capacity",
-        "waiting",
         "worst_shortage",
     )
 
-    def __init__(self, tick_s: float, vm_capacity: Float) -> None:
+    def __init__(self, tick_s: float, vm_capacity: Float, *, elasticity: bool = True) -> None:
         lanes = len(vm_capacity)
         self.tick_s = tick_s
+        self.elasticity = elasticity
         self.vm_capacity = np.array(vm_capacity, np.float64)
         self.ticks = 0
-        self.short = Streaks.empty(lanes)
-        self.waiting = Streaks.empty(lanes)
+        # Both runs side by side, shortage first: one pass over twice as many columns is quicker than two passes.
+        self._streaks = Streaks.empty(2 * lanes)
         self.desired = Movement.empty(lanes, grid_ticks(tick_s))
         self.worst_shortage: Float = np.zeros(lanes)
         self.most_in_service: Int = np.zeros(lanes, np.int64)
@@ -223,12 +225,23 @@ class Sums:
         # Temporaries as large as a part would be mapped and unmapped by the allocator at every use.
         self._shares: Float = np.empty((2, CELL_TICKS, self.lanes))
         self._zeros: Float = np.zeros((1, self.lanes))
+        self._holds: Bool = np.zeros((CELL_TICKS, 2 * self.lanes), np.bool_)
         self._steps: SmallInt = np.empty((3, CELL_TICKS, self.lanes), np.int32)
 
     @property
     def lanes(self) -> int:
         """Number of lanes."""
         return len(self.vm_capacity)
+
+    @property
+    def short(self) -> Streaks:
+        """Runs of ticks with shortage: the episodes."""
+        return self._streaks.taken(slice(0, self.lanes))
+
+    @property
+    def waiting(self) -> Streaks:
+        """Runs of ticks with fewer VMs in service than desired."""
+        return self._streaks.taken(slice(self.lanes, None))
 
     def amount(self, which: Amount) -> Float:
         """One float sum: float64 (L,); NaN where something in it is unknown."""
@@ -277,15 +290,18 @@ class Sums:
         add(Amount.CAPACITY, block.capacity[rows])
         add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
         add(Amount.COST, block.cost[rows])
-        self._add_elasticity(supply, self._need(demand), known)
+        if self.elasticity:
+            self._add_elasticity(supply, self._need(demand), known)
         self._amounts.advance(finished=(self.ticks + len(supply)) % CELL_TICKS == 0)
 
         for count, name in _SUMMED:
             self._counts[count] += summed(getattr(block, name)[rows])
         self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
         self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(present, axis=0))
-        self.short.add(shortage > 0.0, self.ticks)
-        self.waiting.add(desired > present, self.ticks)
+        holds = self._holds[: len(supply)]
+        np.greater(shortage, 0.0, out=holds[:, : self.lanes])
+        np.greater(desired, present, out=holds[:, self.lanes :])
+        self._streaks.add(holds, self.ticks)
         self.desired.add(desired, self.ticks, self._steps[0, : len(desired)])
 
     def _need(self, demand: Float) -> SmallInt:
@@ -354,9 +370,9 @@ class Sums:
 
     def taken(self, lanes: Int | slice) -> Sums:
         """The sums of some of the lanes, in the order given; shares nothing with these."""
-        new = Sums(self.tick_s, self.vm_capacity[lanes])
+        new = Sums(self.tick_s, self.vm_capacity[lanes], elasticity=self.elasticity)
         new.ticks = self.ticks
-        new.short, new.waiting = self.short.taken(lanes), self.waiting.taken(lanes)
+        new._streaks = Streaks.side_by_side([self.short.taken(lanes), self.waiting.taken(lanes)])
         new.desired = self.desired.taken(lanes)
         new._amounts = self._amounts.taken(lanes)
         new._counts = self._counts[:, lanes].copy()
@@ -371,12 +387,17 @@ class Sums:
         Raises:
             ValueError: No sums, or they differ in tick length or number of ticks.
         """
-        if len({(part.tick_s, part.ticks) for part in parts}) != 1:
+        if len({(part.tick_s, part.ticks, part.elasticity) for part in parts}) != 1:
             raise ValueError("only sums over equally many ticks of one length can be put side by side")
-        new = cls(parts[0].tick_s, np.concatenate([part.vm_capacity for part in parts]))
+        new = cls(
+            parts[0].tick_s,
+            np.concatenate([part.vm_capacity for part in parts]),
+            elasticity=parts[0].elasticity,
+        )
         new.ticks = parts[0].ticks
-        new.short = Streaks.side_by_side([part.short for part in parts])
-        new.waiting = Streaks.side_by_side([part.waiting for part in parts])
+        new._streaks = Streaks.side_by_side(
+            [*(part.short for part in parts), *(part.waiting for part in parts)]
+        )
         new.desired = Movement.side_by_side([part.desired for part in parts])
         new._amounts = FixedPoint.side_by_side([part._amounts for part in parts])  # noqa: SLF001
         new._counts = np.concatenate([part._counts for part in parts], axis=1)  # noqa: SLF001
@@ -393,7 +414,8 @@ class Sums:
             ValueError: They differ in lanes or tick, or this one is not a whole number of `grid_ticks`.
         """
         grid = grid_ticks(self.tick_s)
-        if second.tick_s != self.tick_s or not np.array_equal(second.vm_capacity, self.vm_capacity):
+        alike = (second.tick_s, second.elasticity) == (self.tick_s, self.elasticity)
+        if not alike or not np.array_equal(second.vm_capacity, self.vm_capacity):
             raise ValueError("segments of one run have the same tick and the same VMs in every lane")
         if self.ticks % grid:
             raise ValueError(
@@ -402,10 +424,9 @@ class Sums:
             )
         if not self.ticks or not second.ticks:
             return (self if self.ticks else second).taken(slice(None))
-        new = Sums(self.tick_s, self.vm_capacity)
+        new = Sums(self.tick_s, self.vm_capacity, elasticity=self.elasticity)
         new.ticks = self.ticks + second.ticks
-        new.short = self.short.followed_by(second.short, self.ticks, second.ticks)
-        new.waiting = self.waiting.followed_by(second.waiting, self.ticks, second.ticks)
+        new._streaks = self._streaks.followed_by(second._streaks, self.ticks, second.ticks)
         new.desired = self.desired.followed_by(second.desired, second.ticks)
         new._amounts = self._amounts.followed_by(second._amounts)
         new._counts = self._counts + second._counts
@@ -432,7 +453,7 @@ class Sums:
         self._make_room()
 
 
-_ROOM = ("_shares", "_steps", "_zeros")
+_ROOM = ("_holds", "_shares", "_steps", "_zeros")
 _ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_known", "_last_known")
 
 

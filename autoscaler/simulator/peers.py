@@ -99,7 +99,7 @@ def over_lanes(value: float | Float, params: LaneParams) -> Float:
     return np.broadcast_to(np.asarray(value, np.float64), params.vm_capacity.shape).copy()
 
 
-def utilisation(params: LaneParams, snapshot: Snapshot) -> Float:
+def measured_utilisation(params: LaneParams, snapshot: Snapshot) -> Float:
     """Demand over capacity in service: float64 (L,); NaN where either is unknown or nothing is in service."""
     capacity = snapshot.in_service * params.vm_capacity
     return np.divide(snapshot.demand, capacity, out=np.full(len(capacity), np.nan), where=capacity > 0)
@@ -270,7 +270,7 @@ class Kubernetes(Sized):
 
     def _turn(self, snapshot: Snapshot) -> None:
         current = self._replicas
-        ratio = utilisation(self._params, snapshot) / self._wanted
+        ratio = measured_utilisation(self._params, snapshot) / self._wanted
         known = ~np.isnan(ratio)
         ratio = np.where(known, ratio, 1.0)
         wish = np.where(known, self._wish(snapshot, ratio), current)

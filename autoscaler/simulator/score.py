@@ -222,22 +222,28 @@ def _thrash(case: Case) -> Float:
 # ── elasticity: SPEC Research Group; Herbst, Kounev, Reussner 2013; the normalised form of Herbst et al. 2018 ────
 
 
+def _over_known(case: Case, summed: Float | Int) -> Float:
+    if not case.sums.elasticity:
+        return case.unknown
+    return summed / _or_unknown(case.known_ticks)
+
+
 def _under_accuracy(case: Case) -> Float:
     """Mean over time of the VMs missing against the need, as a share of the need."""
-    return case.sums.amount(Amount.UNDER) / _or_unknown(case.known_ticks)
+    return _over_known(case, case.sums.amount(Amount.UNDER))
 
 
 def _over_accuracy(case: Case) -> Float:
     """Likewise of the VMs too many; where nothing is needed, as a share of one VM."""
-    return case.sums.amount(Amount.OVER) / _or_unknown(case.known_ticks)
+    return _over_known(case, case.sums.amount(Amount.OVER))
 
 
 def _under_time(case: Case) -> Float:
-    return case.sums.count(Count.UNDER_TICKS) / _or_unknown(case.known_ticks)
+    return _over_known(case, case.sums.count(Count.UNDER_TICKS))
 
 
 def _over_time(case: Case) -> Float:
-    return case.sums.count(Count.OVER_TICKS) / _or_unknown(case.known_ticks)
+    return _over_known(case, case.sums.count(Count.OVER_TICKS))
 
 
 def _instability(case: Case) -> Float:

@@ -125,6 +125,7 @@ def standings(
     *,
     warm_up_ticks: int = 0,
     seed: int = 0,
+    rivals: Sequence[Rival] = RIVALS,
     progress: Callable[[float], None] | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> Standings:
@@ -137,6 +138,7 @@ def standings(
         ticks: The run.
         warm_up_ticks: Ticks at the beginning that are not judged.
         seed: Of everything random.
+        rivals: The peers in the table.
         progress: Told the share that is done.
         enough: Asked now and then whether to stop; what was run till then is judged.
 
@@ -145,10 +147,10 @@ def standings(
     """
     at_once = terms_of(policy, plant, ticks.tick_s)
     pool_less, without = without_pool(policy, plant)
-    policies = (policy, pool_less, *(policy for _ in RIVALS))
-    plants = (plant, without, *(plant for _ in RIVALS))
+    policies = (policy, pool_less, *(policy for _ in rivals))
+    plants = (plant, without, *(plant for _ in rivals))
     run = LaneRun(policies, plants, (trace,) * len(policies), ticks, seed)
-    lanes = Lanes(run, lambda compiled: _decider(compiled, policies, at_once))
+    lanes = Lanes(run, lambda compiled: _decider(compiled, policies, at_once, rivals))
     lanes.run(min(warm_up_ticks, ticks.count))
     first, sums = lanes.tick, lanes.sums()
     begins = int(lanes.plant.in_service[_POLICY] + lanes.plant.starting[_POLICY])
@@ -158,7 +160,7 @@ def standings(
             progress(lanes.tick / ticks.count)
     demand = wanted(trace, ticks)[first : lanes.tick]
     whole = lanes.tick == ticks.count
-    return _judged(sums, policies, demand, replace(at_once, initial=begins), whole=whole)
+    return _judged(sums, policies, rivals, demand, replace(at_once, initial=begins), whole=whole)
 
 
 def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
@@ -212,20 +214,23 @@ class _SideBySide:
         params: Of all lanes.
         policies: Who decides for the first lanes.
         terms: Of the fleet.
+        rivals: One per lane after those.
     """
 
-    def __init__(self, params: LaneParams, policies: PolicyDecider, terms: Terms) -> None:
+    def __init__(
+        self, params: LaneParams, policies: PolicyDecider, terms: Terms, rivals: Sequence[Rival]
+    ) -> None:
         self._ours = slice(0, _WITHOUT_POOL + 1)
         self._theirs = slice(_WITHOUT_POOL + 1, len(params.series))
         self._policies = policies
         self._params = _params_of(params, self._theirs)
-        self._rivals = [rival.make(self._params, terms) for rival in RIVALS]
+        self._rivals = [rival.make(self._params, terms) for rival in rivals]
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
         """As in `Decider`."""
         ours = self._policies.decide(_lanes_of(snapshot, self._ours), outlook)
         view = _lanes_of(snapshot, self._theirs)
-        wish = np.array([rival.sized(view)[at] for at, rival in enumerate(self._rivals)])
+        wish = np.array([rival.sized(view)[at] for at, rival in enumerate(self._rivals)], np.int64)
         theirs = answered(self._params, view, wish)
         return Decision(
             wish=np.concatenate((ours.wish, theirs.wish)),
@@ -255,13 +260,25 @@ def _columns(arrays: Snapshot | LaneParams, lanes: slice) -> dict[str, Any]:
     return {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _decider(compiled: CompiledPolicies, policies: Sequence[Policy], terms: Terms) -> Decider:
+def _decider(
+    compiled: CompiledPolicies, policies: Sequence[Policy], terms: Terms, rivals: Sequence[Rival]
+) -> Decider:
     own = slice(0, _WITHOUT_POOL + 1)
     schedules = Schedules(policies[own], [0.0] * len(policies[own]))
-    return _SideBySide(compiled.lanes, PolicyDecider(_params_of(compiled.lanes, own), schedules), terms)
+    return _SideBySide(
+        compiled.lanes, PolicyDecider(_params_of(compiled.lanes, own), schedules), terms, rivals
+    )
 
 
-def _judged(sums: Sums, policies: Sequence[Policy], demand: Float, terms: Terms, *, whole: bool) -> Standings:
+def _judged(
+    sums: Sums,
+    policies: Sequence[Policy],
+    rivals: Sequence[Rival],
+    demand: Float,
+    terms: Terms,
+    *,
+    whole: bool,
+) -> Standings:
     if not len(demand):
         return Standings((), None, whole)
     lanes = sums.lanes
@@ -283,7 +300,7 @@ def _judged(sums: Sums, policies: Sequence[Policy], demand: Float, terms: Terms,
     entries = [Entry("policy", "this policy", "The policy under judgement.", own, judged=True)]
     entries += [
         Entry(rival.key, rival.name, rival.what, _own_figures(card.of_lane(at)))
-        for at, rival in enumerate(RIVALS, _WITHOUT_POOL + 1)
+        for at, rival in enumerate(rivals, _WITHOUT_POOL + 1)
     ]
     entries.append(
         Entry(

@@ -267,3 +267,18 @@ def test_what_cannot_be_joined_or_added_is_refused_in_words() -> None:
         Sums(TICK_S, np.full(2, VM)).followed_by(Sums(TICK_S, np.full(2, 2 * VM)))
     with pytest.raises(ValueError, match="equally many ticks"):
         Sums.side_by_side([sums, Sums(TICK_S, np.full(2, VM))])
+
+
+def test_without_elasticity_all_else_is_the_same() -> None:
+    block = random_block(8, 200, 3)
+    full, lean = sums_of(block), Sums(TICK_S, np.full(3, VM), elasticity=False)
+    lean.add(block)
+    left_out = {"UNDER", "OVER", "UNDER_TICKS", "OVER_TICKS", "COMPARED_TICKS", "UNSTABLE_TICKS"}
+    expected = everything(full)
+    for name, value in everything(lean).items():
+        if name in left_out:
+            assert not value.any(), name
+        else:
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    with pytest.raises(ValueError, match="put side by side"):
+        Sums.side_by_side([full, lean])

@@ -125,7 +125,7 @@ def test_static_peak_never_moves() -> None:
 
 
 def half(make: type[TargetTracking | StepScaling]) -> Callable[[LaneParams], Peer]:
-    return lambda p: make(p, target=0.5)
+    return lambda p: make(p, utilisation=0.5)
 
 
 def test_target_tracking_goes_out_after_three_minutes_in_proportion() -> None:

@@ -143,6 +143,15 @@ def test_a_pool_that_avoids_nothing_has_no_price_per_second_and_one_that_pays_ha
     assert score(sums, beside=Beside(without_pool=dearer))["cost_per_avoided_s"][0] < 0
 
 
+def test_elasticity_that_was_not_counted_is_unknown() -> None:
+    lean = Sums(TICK_S, np.array([100.0]), elasticity=False)
+    lean.add(random_block(2, 100, 1))
+    card = score(lean).of_lane(0)
+    for key in ("under_accuracy", "over_accuracy", "under_time", "over_time", "instability"):
+        assert math.isnan(card[key]), key
+    assert card["cost"] > 0
+
+
 def test_savings_are_unknown_where_there_was_nothing_to_save() -> None:
     beside = Beside(peak_cost=np.array([4.0]), optimum_cost=np.array([4.0]))
     assert math.isnan(score(by_hand(), beside=beside)["captured"][0])
