@@ -14,7 +14,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -26,11 +26,13 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.events import MAX_INTERVALS
-from autoscaler.traces.tables import Progress, check_file
+from autoscaler.traces.tables import BLOCK_BYTES, Progress, check_file
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
-MAX_LINE = 1 << 16
-"""Longer lines are refused."""
+MAX_LINE = 16 << 20
+"""A file with longer lines is none of lines."""
+REMEMBERED = 100_000
+"""Different times of which the epoch seconds are kept at hand."""
 LOOKED_AT = 200
 """Lines from which the format is told."""
 SHOWN = 5
@@ -46,15 +48,24 @@ class LogFormat(StrEnum):
     """AWS application load balancer."""
 
 
+_STAMP = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z"
+_QUOTED = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _COMMON = re.compile(
-    rb"\S+ \S+ .*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
-    rb'"(?:[^"\\]|\\.)*" (?:\d{3}|-) (?:\d+|-)(?: |$)'
+    rb"^\S+ \S+ [^\n]*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
+    + _QUOTED
+    + rb" (?:\d{3}|-) (?:\d+|-)(?: [^\n]*+)?\r?\n()",
+    re.MULTILINE,
 )
 _ALB = re.compile(
-    rb"(?:https?|h2|grpcs|wss?) (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) \S+ \S+ \S+ "
-    rb'(?:-?[\d.]+ ){3}(?:\d{3}|-) (?:\d{3}|-) \d+ \d+ "(?:[^"\\]|\\.)*"(.*)'
+    rb"^(?:https?|h2|grpcs|wss?) "
+    + _STAMP
+    + rb" \S+ \S+ \S+ (?:-?[\d.]+ ){3}(?:\d{3}|-) (?:\d{3}|-) \d+ \d+ "
+    + _QUOTED
+    + rb"(?:[^\n]*? "
+    + _STAMP
+    + rb" )?[^\n]*\n",
+    re.MULTILINE,
 )
-_ALB_CREATED = re.compile(rb" (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z) ")
 _NAMES_OF_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: at for at, name in enumerate(_NAMES_OF_MONTHS, 1)}
 
@@ -155,7 +166,7 @@ def told_format(path: Path) -> LogFormat | None:
     try:
         with path.open("rb") as packed, _unpacked(path, packed) as stream:
             for _ in range(LOOKED_AT):
-                line = stream.readline(MAX_LINE)
+                line = stream.readline(MAX_LINE).rstrip(b"\n") + b"\n"
                 hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
     except (OSError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from None
@@ -189,63 +200,109 @@ def _read_file(
             f"as common); the file begins with `{_first_line(path)}`"
         )
     found.formats.append(form)
-    moment = _common_moment if form is LogFormat.COMMON else _alb_moment
+    counting = _Counting(path, found, form, interval_s, disorder_s)
     digest, size = hashlib.sha256(), max(path.stat().st_size, 1)
-    known: dict[bytes, float] = {}
-    latest_s = -np.inf
-    steps: Counter[int] = Counter()
     try:
         with path.open("rb") as packed, _unpacked(path, packed) as stream:
-            number = 0
-            while line := stream.readline(MAX_LINE):
-                number += 1
-                digest.update(line)
-                if number % 20_000 == 0:
-                    progress(packed.tell() / size)
-                if line.isspace():
-                    continue
-                found.lines += 1
-                at_s = moment(line, known)
-                if at_s is None:
-                    found.refuse(path, number, f"not a line of the {form} format", line)
-                elif at_s < latest_s - disorder_s:
-                    found.refuse(path, number, f"{latest_s - at_s:.0f} s behind the lines before it", line)
-                else:
-                    latest_s = max(latest_s, at_s)
-                    steps[int(at_s // interval_s)] += 1
+            for block in _whole_lines(path, stream):
+                digest.update(block)
+                counting.take(block)
+                progress(packed.tell() / size)
     except (OSError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from None
-    if steps:
-        found.spans.append((min(steps), max(steps)))
-        found.per_interval.update(steps)
+    if counting.steps:
+        found.spans.append((min(counting.steps), max(counting.steps)))
+        found.per_interval.update(counting.steps)
     return digest.hexdigest()
 
 
-def _common_moment(line: bytes, known: dict[bytes, float]) -> float | None:
-    match = _COMMON.match(line)
-    return _remembered(match[1], known, _common_time) if match else None
+def _whole_lines(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, each ending in a newline."""
+    rest = b""
+    while data := stream.read(BLOCK_BYTES):
+        rest += data
+        end = rest.rfind(b"\n") + 1
+        if end:
+            yield rest[:end]
+            rest = rest[end:]
+        elif len(rest) > MAX_LINE:
+            raise TraceError(
+                f"{path}: there is a line of more than {MAX_LINE >> 20} MiB, so this is no access log"
+            )
+    if rest:
+        yield rest + b"\n"
 
 
-def _alb_moment(line: bytes, known: dict[bytes, float]) -> float | None:
-    match = _ALB.match(line)
-    if not match:
-        return None
-    created = _ALB_CREATED.search(match[2])
-    return _remembered((created or match)[1][:19], known, _alb_time)
+@dataclass(slots=True)
+class _Counting:
+    """One file being counted: whole blocks at once, and line by line where something in one is wrong."""
+
+    path: Path
+    found: LogCounts
+    form: LogFormat
+    interval_s: float
+    disorder_s: float
+    line: int = 0
+    latest_s: float = -np.inf
+    known: dict[bytes, float] = field(default_factory=dict)
+    steps: Counter[int] = field(default_factory=Counter)
+
+    def take(self, block: bytes) -> None:
+        """Count the lines of a block."""
+        lines = block.count(b"\n")
+        if not self._take_whole(block, lines):
+            for at, line in enumerate(_lines(block), 1):
+                self._take_line(self.line + at, line)
+        self.line += lines
+
+    def _take_whole(self, block: bytes, lines: int) -> bool:
+        """Whether every line of the block could be counted, which is then done."""
+        matches = _PATTERNS[self.form].findall(block)
+        if len(matches) != lines:
+            return False
+        times = np.array([self._moment(second or first) for first, second in matches], np.float64)
+        latest = np.maximum.accumulate(np.maximum(times, self.latest_s))
+        if not (times >= latest - self.disorder_s).all():  # NaN, where there is no such day, included
+            return False
+        self.latest_s = float(latest[-1])
+        numbers, counts = np.unique(np.floor(times / self.interval_s).astype(np.int64), return_counts=True)
+        self.steps.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        self.found.lines += lines
+        return True
+
+    def _take_line(self, number: int, line: bytes) -> None:
+        if line.isspace():
+            return
+        self.found.lines += 1
+        match = _PATTERNS[self.form].match(line)
+        at_s = self._moment(match[2] or match[1]) if match else np.nan
+        if np.isnan(at_s):
+            self.found.refuse(self.path, number, f"not a line of the {self.form} format", line)
+        elif at_s < self.latest_s - self.disorder_s:
+            why = f"{self.latest_s - at_s:.0f} s behind the lines before it"
+            self.found.refuse(self.path, number, why, line)
+        else:
+            self.latest_s = max(self.latest_s, at_s)
+            self.steps[int(at_s // self.interval_s)] += 1
+
+    def _moment(self, text: bytes) -> float:
+        """Epoch seconds, NaN where there is no such time; lines of one second are many, so it is parsed once."""
+        at_s = self.known.get(text)
+        if at_s is None:
+            parse = _common_time if self.form is LogFormat.COMMON else _alb_time
+            try:
+                at_s = parse(text.decode())
+            except (ValueError, KeyError):
+                at_s = np.nan
+            if len(self.known) > REMEMBERED:
+                self.known.clear()
+            self.known[text] = at_s
+        return at_s
 
 
-def _remembered(text: bytes, known: dict[bytes, float], parse: Callable[[str], float]) -> float | None:
-    """Lines of the same second are many, so its text is parsed once."""
-    at_s = known.get(text)
-    if at_s is None:
-        try:
-            at_s = parse(text.decode())
-        except (ValueError, KeyError):
-            return None
-        if len(known) > 100_000:
-            known.clear()
-        known[text] = at_s
-    return at_s
+def _lines(block: bytes) -> list[bytes]:
+    """Lines with their ends, where only a newline ends one."""
+    return [line + b"\n" for line in block.split(b"\n")[:-1]]
 
 
 def _common_time(text: str) -> float:

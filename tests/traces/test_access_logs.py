@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.access_logs import LogFormat, notes, read_access_logs, told_format
+from autoscaler.traces.access_logs import MAX_LINE, LogFormat, notes, read_access_logs, told_format
+from autoscaler.traces.tables import BLOCK_BYTES
 
 AT_S = 1772366400  # 2026-03-01T12:00:00Z
 
@@ -156,4 +157,31 @@ def test_a_packed_log_that_was_cut_off(tmp_path):
     path = put(tmp_path, "".join(map(common, range(300))), "a.log.gz")
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(TraceError, match="cannot be read"):
+        read_access_logs([path], 60.0)
+
+
+def test_a_log_of_many_blocks_is_counted_to_the_line(tmp_path):
+    """Several blocks, one with a bad line, one with an empty one; times, lines and the sum are as written."""
+    rows = 3 * BLOCK_BYTES // len(common(0))
+    lines = [common(at // 40) for at in range(rows)]
+    lines[rows // 2] = "bad\n"
+    lines[rows // 3] += "\n"
+    trace, found = read_access_logs([put(tmp_path, "".join(lines).removesuffix("\n"))], 60.0)
+    assert (found.lines, found.refused, found.shown[0].line) == (rows, 1, rows // 2 + 2)
+    assert trace.values.sum() == rows - 1
+    inner = trace.values[1:-1].tolist()
+    assert inner.count(2400.0) == len(inner) - 1
+    assert min(inner) == 2399.0
+
+
+@pytest.mark.parametrize("line", [common, combined, alb])
+def test_windows_line_ends(tmp_path, line):
+    text = "".join(map(line, range(130))).replace("\n", "\r\n")
+    trace, found = read_access_logs([put(tmp_path, text)], 60.0)
+    assert (trace.values.tolist(), found.refused) == ([60.0, 60.0, 10.0], 0)
+
+
+def test_a_file_without_lines_is_no_log(tmp_path):
+    path = put(tmp_path, common(0) + "x" * (MAX_LINE + BLOCK_BYTES))
+    with pytest.raises(TraceError, match="line of more than 16 MiB"):
         read_access_logs([path], 60.0)
