@@ -234,5 +234,10 @@ def _operations(found: dict[str, Any]) -> list[str]:
 
 
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
-    told = (("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"]))
+    told = [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
+    if unsettled := len(fleet.get("unsettled_actions", ())):
+        calls = "1 call" if unsettled == 1 else f"{unsettled} calls"
+        told.append(
+            ("outcomes", f"what became of {calls} is not known until a listing tells; nothing is repeated")
+        )
     return [(what, error) for what, error in told if error]

@@ -54,6 +54,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "evaluated_at_s": fleet.evaluated_at_s,
         "vms": phases,
         "quarantined": quarantined,
+        "unsettled_actions": sorted(fleet.inventory.unsettled_actions()),
         "dry": [list(pair) for pair in fleet.inventory.dry(now_s)],
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),

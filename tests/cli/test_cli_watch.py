@@ -23,7 +23,7 @@ def answer(tick, *, desired=3, demand=250.0, error="", healthy=True):
     }  # fmt: skip
     fleet = {
         "fleet": "web", "act": True, "cost_total": 1.5, "source_error": error, "listing_error": "",
-        "decision": decision,
+        "unsettled_actions": [7] if error else [], "decision": decision,
     }  # fmt: skip
     return {
         "at_s": 1_772_323_200.0 + 10 * tick, "tick": tick, "healthy": healthy,
@@ -65,6 +65,9 @@ async def test_elsewhere_than_in_a_terminal_there_is_one_line_per_change(tmp_pat
         daemon.says = answer(3, desired=4, error="10.0.0.7 timed out")
         await hears(program, "00:00:30Z  web: 2 serve, 2 start, 5 warm: holding 4")
         await hears(program, "00:00:30Z  web: metrics: 10.0.0.7 timed out")
+        await hears(
+            program, "00:00:30Z  web: outcomes: what became of 1 call is not known until a listing tells"
+        )
         daemon.says = answer(4, desired=4, healthy=False)
         await hears(program, "00:00:40Z  unhealthy: fleet web is stale")
         await daemon.end()

@@ -21,7 +21,7 @@ act: {act}
 signal: {{kind: total, source: trace, max_age: 30s, trace: {{file: day.csv, kind: gauge}}}}
 vm: {{capacity: 100/s, start_time: {start_time}, stop_time: 30s}}
 readiness: {{probe: {probe}}}
-bounds: {{minimum: {minimum}, maximum: 20}}
+bounds: {{minimum: {minimum}, maximum: {maximum}}}
 reactive: {{headroom: {headroom}, tolerance: 0%}}
 forecast: {{cover: 95%}}
 guards: {{stabilisation: {stabilisation}, cooldown_in: 20s, minimum_on_time: 60s}}
@@ -50,7 +50,7 @@ class Life:
 
     def write(self, fleet, **changed):
         given = {
-            "fleet": fleet, "act": "true", "start_time": "20s", "minimum": 0, "headroom": "0%",
+            "fleet": fleet, "act": "true", "start_time": "20s", "minimum": 0, "maximum": 20, "headroom": "0%",
             "probe": "status_checks", "stabilisation": "60s",
         }  # fmt: skip
         (self.path / f"{fleet}.yaml").write_text(POLICY.format(**given | changed))
@@ -332,3 +332,21 @@ def test_an_unexpected_error_keeps_the_last_good_set_too(life):
     (said,) = life.said("policies_rejected")
     assert said.endswith("unexpected ZeroDivisionError: a bug; please report")
     assert "task_failed" not in life.bench.log.events()
+
+
+# The crowd comes at 60 and wants more than there is; its starts are in flight until 79.
+@pytest.mark.parametrize("second", [62, 65, 71])
+def test_a_lower_maximum_in_the_middle_of_a_burst_repeats_nothing_and_takes_back_what_is_too_much(
+    life, second
+):
+    life.when(second, life.write, "web", maximum=5).when(second, life.ask).run(300)
+    assert life.said("policies_reloaded") == ["changed web"]
+    assert "vm" not in life.bench.log.events()
+    actions = life.bench.actions()
+    starts = [vm for action in actions if action.intent.verb == "start" for vm in action.intent.vm_ids]
+    assert len(starts) == len(set(starts)), "no VM is started twice within the burst"
+    assert all(action.settled_at_s is not None for action in actions)
+    assert {action.at_s for action in actions if action.intent.verb == "start"} <= {ORIGIN_S, ORIGIN_S + 60}
+    in_service = life.bench.column("in_service")
+    assert max(in_service) == 2 + len(starts) > 5, "what was ordered before arrives"
+    assert in_service[-1] <= 5

@@ -9,6 +9,7 @@ from contextlib import closing
 import aiohttp
 import pytest
 
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
@@ -199,3 +200,18 @@ async def test_what_runs_beside_the_daemon_is_kept_alive():
         bench.log.texts("task_failed")[0]
         == "site: OSError: address already in use; it is started again in 1 s"
     )
+
+
+@virtual
+async def test_calls_of_unknown_outcome_are_in_the_status_until_a_listing_tells():
+    bench = Bench(vms=2, zones="a")
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, end_s=5, code="Unavailable", actions=("StartInstances",))
+    )
+    bench.add(policy(signal={"kind": "total"}), 100)
+    await bench.run(20)
+    assert status(bench.daemon)["fleets"][0]["unsettled_actions"] == [bench.actions()[0].id]
+    settled = Bench(vms=2, zones="a")
+    settled.add(policy(signal={"kind": "total"}), 100)
+    await settled.run(20)
+    assert status(settled.daemon)["fleets"][0]["unsettled_actions"] == []
