@@ -1,8 +1,14 @@
-"""One tick of core for 1,000 fleets with 10,000 VMs: fold, forecast.step, decide."""
+"""One tick of core: fold, forecast.step and decide, for one fleet, for 1,000 and, as sweeps have it, for 8,000 lanes.
+
+Two sets of policies. `every stage` uses all of them, as arrays come live: new ones each tick, every reason read.
+`plain reactive` has demand, headroom, a stabilisation window, bounds and the warm target's memory, as arrays come in a
+sweep: what never changes is read-only, counts are int32, nobody reads reasons.
+"""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -11,27 +17,32 @@ from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import NO_CEILING, Readings, Samples, Snapshot
-from benchmarks.calibration import Result, kernel_s, percentiles_ms
+from autoscaler.core.types import NO_CEILING, Outlook, Readings, Samples, Signal, Snapshot
+from benchmarks.calibration import Result, kernel_s, timed
 
-LANES, VMS, TICK_S = 1000, 10_000, 10.0
+VMS, TICK_S, TICKS, WARM_UP = 10, 10.0, 2000, 200
+"""VMs per fleet, length of a tick, ticks that count, and ticks before them."""
+
+COUNTS = (
+    "in_service",
+    "starting",
+    "draining",
+    "stopping",
+    "stopped",
+    "provisioned",
+    "stoppable",
+    "floor",
+    "ceiling",
+)
 
 
-def _params() -> tuple[FoldParams, SeriesParams, LaneParams]:
+def every_stage(lanes: int) -> LaneParams:
     def full(value: object) -> np.ndarray:
-        return np.full(LANES, value)
+        return np.full(lanes, value)
 
-    fold_params = FoldParams(signal=full(1), max_age_s=full(60.0), saturation=full(0.95))
-    series = SeriesParams(
+    return LaneParams(
         tick_s=TICK_S,
-        lead_ticks=full(4),
-        keep_ticks=full(8),
-        half_life_ticks=full(43_200.0),
-        scale=full(30.0),
-    )
-    lane = LaneParams(
-        tick_s=TICK_S,
-        series=np.arange(LANES),
+        series=np.arange(lanes),
         vm_capacity=full(100.0),
         reactive=full(True),
         headroom=full(0.3),
@@ -43,15 +54,15 @@ def _params() -> tuple[FoldParams, SeriesParams, LaneParams]:
         step_vms=np.stack([full(1), full(-1)]),
         step_share=np.stack([full(0.1), full(0.0)]),
         schedule=full(True),
-        window_start_s=np.zeros((10, LANES)),
-        window_end_s=np.ones((10, LANES)),
-        window_floor=np.full((10, LANES), 3),
+        window_start_s=np.zeros((10, lanes)),
+        window_end_s=np.full((10, lanes), 1e12),
+        window_floor=np.full((10, lanes), 3),
         cover=full(True),
         cover_quantile=full(2),
         uses_signal=full(True),
         min_coverage=full(0.7),
         stabilisation_ticks=full(30),
-        cooldown_out_s=full(0.0),
+        cooldown_out_s=full(30.0),
         cooldown_in_s=full(120.0),
         minimum=full(1),
         maximum=full(50),
@@ -59,63 +70,150 @@ def _params() -> tuple[FoldParams, SeriesParams, LaneParams]:
         rate_out_period_s=full(60.0),
         rate_in_vms=full(5.0),
         rate_in_period_s=full(60.0),
-        provision=full(False),
+        provision=full(True),
         max_provisioned=full(60),
         warm_minimum=full(0),
         warm_maximum=full(60),
         warm_memory_ticks=full(8640),
         warm_spare=full(0.1),
     )
-    return fold_params, series, lane
+
+
+def plain_reactive(lanes: int) -> LaneParams:
+    def full(value: object) -> np.ndarray:
+        return np.full(lanes, value)
+
+    return replace(
+        every_stage(lanes),
+        tolerance=full(0.0),
+        steps=full(False),
+        schedule=full(False),
+        cover=full(False),
+        cooldown_out_s=full(0.0),
+        cooldown_in_s=full(0.0),
+        rate_out_vms=full(np.inf),
+        rate_in_vms=full(np.inf),
+        provision=full(False),
+    )
+
+
+@dataclass(slots=True)
+class Tick:
+    """What one tick hands on."""
+
+    number: int
+    readings: Readings
+    in_service: np.ndarray
+    samples: Samples | None = None
+    outlook: Outlook | None = None
+    snapshot: Snapshot | None = None
+
+
+def snapshot_of(tick: Tick) -> Snapshot:
+    """Arrays as they come live."""
+    samples, lanes = tick.samples, len(tick.in_service)
+    assert samples is not None
+    zeros = np.zeros(lanes, np.int64)
+    return Snapshot(
+        now_s=samples.now_s, tick=tick.number, demand=samples.demand, observed_at_s=samples.observed_at_s,
+        freshness=samples.freshness, coverage=samples.coverage, censored=samples.censored,
+        in_service=tick.in_service, starting=zeros, draining=zeros, stopping=zeros, stopped=tick.in_service,
+        provisioned=tick.in_service * 2, stoppable=tick.in_service.copy(), listed=np.ones(lanes, np.bool_),
+        may_start=np.ones(lanes, np.bool_), may_provision=np.ones(lanes, np.bool_),
+        may_stop=np.ones(lanes, np.bool_), floor=zeros, ceiling=np.full(lanes, NO_CEILING),
+    )  # fmt: skip
+
+
+def live(lanes: int) -> dict[str, np.ndarray]:
+    """Seconds of each part of a live tick with every stage: float64 (TICKS,) by name."""
+    fold_params = FoldParams(
+        np.full(lanes, int(Signal.THROUGHPUT)), np.full(lanes, 60.0), np.full(lanes, 0.95)
+    )
+    series_params = SeriesParams(
+        tick_s=TICK_S,
+        lead_ticks=np.full(lanes, 4),
+        keep_ticks=np.full(lanes, 8),
+        half_life_ticks=np.full(lanes, 43_200.0),
+        scale=np.full(lanes, 30.0),
+    )
+    lane_params = every_stage(lanes)
+    series_state, lane_state = SeriesState.empty(series_params), LaneState.empty(lane_params)
+
+    def do_fold(tick: Tick) -> None:
+        capacity = tick.in_service * 100.0
+        tick.samples = fold(fold_params, tick.readings, tick.in_service, capacity, tick.number * TICK_S)
+
+    def do_step(tick: Tick) -> None:
+        assert tick.samples is not None
+        tick.outlook = step(series_params, series_state, tick.samples)
+
+    def do_decide(tick: Tick) -> None:
+        assert tick.snapshot is not None
+        decision = decide(lane_params, lane_state, tick.snapshot, tick.outlook)
+        _ = (decision.reason, decision.value, decision.warm_target, decision.forecast, decision.forecast_hi)
+
+    def look(tick: Tick) -> None:
+        tick.snapshot = snapshot_of(tick)
+
+    parts: dict[str, Callable[[Tick], None]] = {
+        "fold": do_fold,
+        "forecast.step": do_step,
+        "look": look,
+        "decide": do_decide,
+    }
+    rng = np.random.default_rng(0)
+    lane, in_service = np.repeat(np.arange(lanes), VMS), np.full(lanes, VMS)
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for number in range(1_000_000, 1_000_000 + WARM_UP + TICKS):
+        values = rng.gamma(9.0, 8.0, lanes * VMS)
+        observed_at_s = np.full(lanes * VMS, number * TICK_S)
+        readings = Readings(lane, values, observed_at_s, np.full(lanes * VMS, 100.0))
+        tick = Tick(number, readings, in_service)
+        for name, part in parts.items():
+            times[name].append(timed(lambda part=part, tick=tick: part(tick)))
+    del times["look"]
+    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
+
+
+def swept(params: LaneParams) -> np.ndarray:
+    """Seconds of `decide` as a sweep calls it: float64 (TICKS,)."""
+    lanes = len(params.series)
+    state = LaneState.empty(params)
+    rng = np.random.default_rng(0)
+    demands = [rng.gamma(9.0, 80.0, lanes) for _ in range(64)]
+    in_service = np.full(lanes, VMS)
+    samples = Samples(0.0, demands[0], demands[0], in_service * 0, np.ones(lanes), np.zeros(lanes, np.bool_))
+    still = snapshot_of(Tick(0, Readings(in_service, *[demands[0]] * 3), in_service, samples))
+    kept = {f.name: getattr(still, f.name) for f in fields(still)}
+    kept |= {name: kept[name].astype(np.int32) for name in COUNTS}
+    for value in kept.values():
+        if isinstance(value, np.ndarray) and value.base is None:
+            value.flags.writeable = False
+    kept["stoppable"] = kept["in_service"]
+    times = []
+    for number in range(1_000_000, 1_000_000 + WARM_UP + TICKS):
+        view = Snapshot(**kept | {"now_s": number * TICK_S, "tick": number, "demand": demands[number % 64]})
+        times.append(timed(lambda view=view: decide(params, state, view, None)))
+    return np.array(times[WARM_UP:])
 
 
 def run() -> list[Result]:
-    """Times over 3,000 ticks of random demand, after 200 to warm up."""
-    rng = np.random.default_rng(0)
-    fold_params, series_params, lane_params = _params()
-    series_state, lane_state = SeriesState.empty(series_params), LaneState.empty(lane_params)
-    in_service = np.full(LANES, VMS // LANES)
-    lane = np.repeat(np.arange(LANES), VMS // LANES)
-    capacity = np.full(VMS, 100.0)
-    ticks = itertools.count(1_000_000)
-    zeros = np.zeros(LANES, np.int64)
-    shared: dict[str, object] = {}
-
-    def do_fold() -> None:
-        shared["tick"] = tick = next(ticks)
-        readings = Readings(
-            lane=lane, value=shared["values"], observed_at_s=np.full(VMS, tick * TICK_S), capacity=capacity
+    """Times over 2,000 ticks of random demand, after 200 to warm up."""
+    found: dict[str, np.ndarray] = {}
+    for lanes in (1, 1000):
+        parts = live(lanes)
+        found |= {f"{name}, {lanes:,} fleets live, every stage": times for name, times in parts.items()}
+        found[f"fold + step + decide, {lanes:,} fleets live, every stage"] = sum(
+            parts.values(), np.zeros(TICKS)
         )
-        shared["samples"] = fold(fold_params, readings, in_service, in_service * 100.0, tick * TICK_S)
-
-    def do_step() -> None:
-        shared["outlook"] = step(series_params, series_state, shared["samples"])
-
-    def do_decide() -> None:
-        samples, tick = shared["samples"], shared["tick"]
-        assert isinstance(samples, Samples)
-        view = Snapshot(
-            now_s=samples.now_s, tick=tick, demand=samples.demand, observed_at_s=samples.observed_at_s,
-            freshness=samples.freshness, coverage=samples.coverage, censored=samples.censored,
-            in_service=in_service, starting=zeros, draining=zeros, stopping=zeros, stopped=in_service,
-            provisioned=in_service * 2, stoppable=in_service, listed=np.ones(LANES, np.bool_),
-            may_start=np.ones(LANES, np.bool_), may_provision=np.ones(LANES, np.bool_),
-            may_stop=np.ones(LANES, np.bool_), floor=zeros, ceiling=np.full(LANES, NO_CEILING),
-        )  # fmt: skip
-        decide(lane_params, lane_state, view, shared["outlook"])
-
-    parts = (("fold", do_fold), ("forecast.step", do_step), ("decide (sizing and guards)", do_decide))
-    times: dict[str, list[float]] = {name: [] for name, _ in parts}
-    for index in range(3200):
-        shared["values"] = rng.gamma(9.0, 8.0, VMS)
-        for name, part in parts:
-            once, _ = percentiles_ms(part, 1)
-            if index >= 200:
-                times[name].append(once)
-    unit_ms = kernel_s(LANES) * 1e3
-    results = [Result("calibration: in-place add, 1,000 float64", unit_ms * 1e3, "us")]
-    for name, values in times.items():
-        p50, p99 = np.percentile(values, [50, 99])
-        results.append(Result(f"{name}, p50", p50, "ms", f"{p50 / unit_ms:.0f} adds of 1,000"))
-        results.append(Result(f"{name}, p99", p99, "ms", f"{p99 / unit_ms:.0f} adds of 1,000"))
+    for lanes in (1000, 8000):
+        found[f"decide, {lanes:,} lanes swept, plain reactive"] = swept(plain_reactive(lanes))
+    unit_us = kernel_s(1000) * 1e6
+    results = [Result("calibration: in-place add, 1,000 float64", unit_us, "us")]
+    for name, times in found.items():
+        for label, at in (("p50", 50), ("p99", 99)):
+            value_us = float(np.percentile(times, at)) * 1e6
+            results.append(
+                Result(f"{name}, {label}", value_us, "us", f"{value_us / unit_us:,.0f} adds of 1,000")
+            )
     return results
