@@ -353,7 +353,9 @@ class Daemon:
         denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
         if denied is not None:
             fleet.held_until_s = done.received_s + _DENIED_HOLD_S
-            text = f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"
+            text = (
+                f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"
+            )
             self.telemetry.log.error("acting_held", fleet=fleet.name, text=text)
         await self.recorder.note(notes, done.received_s)
 
