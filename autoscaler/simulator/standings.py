@@ -306,7 +306,8 @@ def _judged(
         Entry(
             "without_pool", "without a warm pool",
             "The same policy where every start is a VM made from nothing.",
-            _own_figures(card.of_lane(_WITHOUT_POOL)),
+            # It pays for no disks of stopped VMs, so the others' optimum is none for it.
+            _own_figures(card.of_lane(_WITHOUT_POOL), "regret", "captured"),
         )
     )  # fmt: skip
     prices = LanePrices.of(policies[:1])
@@ -329,9 +330,9 @@ def _judged(
     return Standings(tuple(entries), optimum, whole)
 
 
-def _own_figures(values: Mapping[str, float]) -> dict[str, float]:
-    """Without what compares the policy with its own pool."""
-    unknown = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+def _own_figures(values: Mapping[str, float], *others: str) -> dict[str, float]:
+    """Without what compares the policy with its own pool, and without other figures that mean nothing here."""
+    unknown = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s", *others)
     return {key: math.nan if key in unknown else value for key, value in values.items()}
 
 
@@ -342,7 +343,8 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
         vms: int64 (T,), VMs in service.
         demand: float64 (T,), work per second; NaN where unknown.
         terms: Prices and VMs.
-        moves: Whether the first tick may start and stop VMs; if not, they are there from before.
+        moves: Whether the fleet is that of the terms, from which the first tick may start and stop VMs; if not, only
+            the schedule's own VMs exist, and are there from before.
     """
     before = terms.initial if moves else int(vms[0])
     steps = np.diff(vms, prepend=before)
@@ -357,7 +359,7 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block.capacity[:, 0] = vms * terms.vm_capacity
     block.shortage[:, 0] = _lacking(demand, block.capacity[:, 0])
     block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
-    storage = terms.stopped_per_h * max(terms.provisioned, 0 if moves else int(vms.max()))
+    storage = terms.stopped_per_h * (terms.provisioned if moves else int(vms.max()))
     block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
     sums = Sums(terms.tick_s, np.array([terms.vm_capacity]))
     sums.add(block)

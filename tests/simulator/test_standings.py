@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autoscaler.simulator.baselines import always_on
 from autoscaler.simulator.clairvoyant import Terms, cheapest
 from autoscaler.simulator.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes import LaneRun, Lanes
-from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.measuring import Ticks, wanted
 from autoscaler.simulator.peers import Kubernetes
 from autoscaler.simulator.score import FIGURES, score
 from autoscaler.simulator.standings import (
@@ -22,9 +25,12 @@ from autoscaler.simulator.standings import (
     terms_of,
     without_pool,
 )
+from autoscaler.simulator.timeline import TimelineRow, totals
+from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 
+TRACES = Path(os.environ.get("AUTOSCALER_TRACES") or Path(__file__).parents[3] / "shared" / "traces")
 TICK_S, DAY_TICKS = 60.0, 1440
 PLANT = PlantSettings(vms=25, in_service=6, start=Duration(50.0), provision=Duration(300.0))
 
@@ -96,7 +102,7 @@ def test_a_rival_has_the_figures_of_its_own_run(table: Standings) -> None:
 
 def test_nobody_beats_the_clairvoyant_at_his_own_service(table: Standings) -> None:
     for entry in table.entries:
-        if entry.key not in ("static_peak", "clairvoyant"):
+        if entry.key not in ("without_pool", "static_peak", "clairvoyant"):
             assert entry.values["regret"] >= -1e-3, entry.key
             assert entry.values["captured"] <= 1 + 1e-3, entry.key
     best, own = by_key(table, "clairvoyant"), by_key(table, "policy")
@@ -144,6 +150,19 @@ def test_a_schedule_costs_the_same_to_the_ledger_and_to_the_optimum(seed: int) -
     assert card["starts_per_day"] * 300 * 60 / 86400 == pytest.approx(found.starts)
 
 
+def test_the_fleet_sized_for_the_peak_costs_what_the_time_line_baseline_costs(table: Standings) -> None:
+    demand = wanted(bursty(), TICKS)[60:]
+    rows = [
+        TimelineRow(
+            **{field.name: None for field in fields(TimelineRow)} | {"demand": float(d), "reason": ""}
+        )
+        for d in demand
+    ]
+    baseline = totals(always_on(rows, a_policy(), TICK_S), TICK_S)
+    assert by_key(table, "static_peak")["cost"] == pytest.approx(baseline.cost, rel=1e-9)
+    assert by_key(table, "static_peak")["vm_hours"] == pytest.approx(baseline.in_service_vm_s / 3600)
+
+
 def test_an_interrupted_run_is_judged_as_far_as_it_went() -> None:
     told: list[float] = []
     table = standings(a_policy(), PLANT, bursty(), TICKS, progress=told.append, enough=lambda: bool(told))
@@ -175,3 +194,25 @@ def test_luck_is_the_same_for_all_and_changes_with_the_seed() -> None:
     other = standings(a_policy(), shaky, bursty(), TICKS, seed=2)
     assert by_key(one, "policy")["failed_starts"] > 0.05
     assert by_key(one, "policy")["cost"] != by_key(other, "policy")["cost"]
+
+
+@pytest.mark.parametrize(
+    ("file", "day"),
+    [("worldcup98_1min", 55), ("prod_service_a_1min", 2), ("genai_image_requests_1min", 3)],
+)
+def test_on_recorded_days_nobody_beats_the_clairvoyant(file: str, day: int) -> None:
+    path = TRACES / f"{file}.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"the recording {path.name} is not in {TRACES} (AUTOSCALER_TRACES names its folder)")
+    trace = read_trace(path, kind=TraceKind.COUNT)
+    begin_s = math.ceil(trace.start_s / 86_400) * 86_400.0 + day * 86_400.0
+    trace = trace.cut(begin_s, begin_s + 86_400).scaled_to_peak(20 * 100.0)
+    ticks = Ticks.over(begin_s, DAY_TICKS * TICK_S, TICK_S)
+    changed = a_policy(signal={"kind": "total", "max_age": "300s"})
+    table = standings(changed, PLANT, trace, ticks, warm_up_ticks=60)
+    for entry in table.entries:
+        if entry.key not in ("without_pool", "static_peak", "clairvoyant"):
+            assert entry.values["regret"] >= -1e-3, entry.key
+            assert entry.values["captured"] <= 1 + 1e-3, entry.key
+    assert by_key(table, "clairvoyant")["cost"] < by_key(table, "policy")["cost"]
+    assert by_key(table, "policy")["cost"] < by_key(table, "static_peak")["cost"]
