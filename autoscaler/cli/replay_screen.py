@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from autoscaler.simulator.report.card import Card
 from autoscaler.simulator.report.conclusion import conclude
@@ -23,20 +25,21 @@ _COLUMNS = (
 
 def print_run(document: dict[str, Any], card: Card) -> None:
     """Print a run for people."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
+    say = partial(console.print, soft_wrap=True)
     conclusion = conclude(card, document["details"])
-    console.print(f"{conclusion.headline}.", style="bold")
+    say(f"{conclusion.headline}.", style="bold")
     for sentence in conclusion.sentences:
-        console.print(sentence)
+        say(sentence)
     for caution in conclusion.cautions:
-        console.print(caution, style="yellow")
+        say(caution, style="yellow")
     console.print()
     console.print(table(card))
     console.print()
     for sentence in document.get("differences", {}).get("sentences", ()):
-        console.print(sentence)
+        say(sentence)
     for note in document["details"]["notes"]:
-        console.print(note, style="dim")
+        say(note, style="dim")
 
 
 def table(card: Card) -> Table:
@@ -49,5 +52,7 @@ def table(card: Card) -> Table:
             made.add_column(title, justify="right", no_wrap=True)
     for entry in card.entries:
         cells = (shown(entry.values.get(key), known[key].unit) for key, _ in _COLUMNS if key in known)
-        made.add_row(entry.name, *(cell or UNKNOWN for cell in cells), style="bold" if entry.judged else None)
+        made.add_row(
+            Text(entry.name), *(cell or UNKNOWN for cell in cells), style="bold" if entry.judged else None
+        )
     return made

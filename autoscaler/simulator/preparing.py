@@ -254,7 +254,7 @@ def _plant(
     plant = PlantSettings(
         vms=vms,
         in_service=serve,
-        start=Duration(start_s, wanted.start_p95_s),
+        start=_start_time(start_s, wanted.start_p95_s),
         provision=Duration(max(PlantSettings().provision.mean_s, start_s + _PROVISION_EXTRA_S)),
         boot_s=boot_s,
         stop_s=policy.vm.stop_time_s,
@@ -262,6 +262,13 @@ def _plant(
         metric_lag_s=wanted.metric_lag_s,
     )
     return plant, f"a start takes {span(start_s)}{late}, {why}"
+
+
+def _start_time(mean_s: float, p95_s: float | None) -> Duration:
+    try:
+        return Duration(mean_s, p95_s)
+    except ConfigError as error:
+        raise ConfigError(f"--start-time, --start-p95: {error}") from None
 
 
 def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[str]:
