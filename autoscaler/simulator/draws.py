@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     PROVISION_STUCK = 5
     DRY_SPELL = 6
     METRIC_LOSS = 7
+    VARIANT = 8
 
 
 class Luck:

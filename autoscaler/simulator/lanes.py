@@ -13,42 +13,33 @@ and an Outlook into a Decision may decide. What lanes cannot express is refused 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
-from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide
 from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import (
-    NO_CEILING,
-    Decision,
-    Float,
-    Freshness,
-    Outlook,
-    Samples,
-    Snapshot,
-)
+from autoscaler.core.types import NO_CEILING, Decision, Outlook, Samples, Snapshot
 from autoscaler.simulator.accounts import Accounts
 from autoscaler.simulator.delays import Vms
-from autoscaler.simulator.draws import Luck
+from autoscaler.simulator.feeds import feed_of
 from autoscaler.simulator.fingerprints import Fingerprints
-from autoscaler.simulator.knobs import PlantSettings
+from autoscaler.simulator.lane_metrics import LaneMetrics, fixed
+from autoscaler.simulator.lane_run import LaneRun
 from autoscaler.simulator.ledger import Block, Sums
-from autoscaler.simulator.measuring import Pipeline, Seen, Ticks, seen, wanted
+from autoscaler.simulator.measuring import Ticks
 from autoscaler.simulator.memory import lane_memory
-from autoscaler.simulator.outlooks import Blind, Feed, Lockstep, OutlookCache, Table
+from autoscaler.simulator.outlooks import OutlookCache
 from autoscaler.simulator.plant import Plant
 from autoscaler.simulator.refusals import refuse
 from autoscaler.simulator.schedules import Schedules
 from autoscaler.simulator.witness import Witness
-from autoscaler.traces.trace import Trace
 
-Array = TypeVar("Array", bound=NDArray[Any])
+__all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
 
 BLOCK_TICKS = 64
 
@@ -81,60 +72,6 @@ class PolicyDecider:
         return decide(self.params, self.state, snapshot, outlook)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneRun:
-    """What to run.
-
-    Attributes:
-        policies: One per lane.
-        plants: One per lane.
-        traces: One per lane.
-        ticks: From when to when; with shifts, counted from where each lane begins.
-        seed: Of everything random; equal for all lanes, so that they face the same luck.
-        shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
-            stretch that any lane may run.
-        forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
-        until: Ticks from `ticks.first` after which forecasts do not matter; 0 for as far as any lane goes.
-    """
-
-    policies: tuple[Policy, ...]
-    plants: tuple[PlantSettings, ...]
-    traces: tuple[Trace, ...]
-    ticks: Ticks
-    seed: int = 0
-    shifts: tuple[int, ...] = ()
-    forecasts: bool = False
-    until: int = 0
-
-    @property
-    def reach(self) -> int:
-        """Ticks from `ticks.first` that some lane may see."""
-        return self.ticks.count + max(self.shifts, default=0)
-
-    def __post_init__(self) -> None:
-        lanes = len(self.policies)
-        if not lanes:
-            raise ValueError("a run needs at least one lane")
-        lengths = {len(self.plants), len(self.traces), len(self.shifts) or lanes}
-        if lengths != {lanes}:
-            raise ValueError("policies, plants, traces and shifts must have one entry per lane")
-
-    @classmethod
-    def of(
-        cls,
-        policy: Policy,
-        plant: PlantSettings,
-        trace: Trace,
-        *,
-        start_s: float,
-        duration_s: float,
-        tick_s: float,
-        seed: int = 0,
-    ) -> LaneRun:
-        """One lane."""
-        return cls((policy,), (plant,), (trace,), Ticks.over(start_s, duration_s, tick_s), seed)
-
-
 class Lanes:
     """A run in progress.
 
@@ -163,9 +100,9 @@ class Lanes:
         compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
         self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
         self.accounts = Accounts(self.plant, run.plants, run.policies, BLOCK_TICKS, self._tick_s)
-        self._metrics = _Metrics(run, shifts)
+        self._metrics = LaneMetrics(run, shifts)
         self._cache = OutlookCache() if cache is None else cache
-        self._feed = _feed(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
+        self._feed = feed_of(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
         schedules = Schedules(run.policies, [shift * self._tick_s for shift in shifts])
         params = replace(schedules_free(compiled.lanes), series=self._feed.series)
         compiled = replace(compiled, lanes=params)
@@ -174,9 +111,9 @@ class Lanes:
         lanes = len(run.policies)
         self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
         self._makes = self.plant.made is not None
-        self._yes = _fixed(np.ones(lanes, np.bool_))
-        self._none: Vms = _fixed(np.zeros(lanes, np.int32))
-        self._endless: Vms = _fixed(np.full(lanes, NO_CEILING, np.int32))
+        self._yes = fixed(np.ones(lanes, np.bool_))
+        self._none: Vms = fixed(np.zeros(lanes, np.int32))
+        self._endless: Vms = fixed(np.full(lanes, NO_CEILING, np.int32))
 
     @property
     def lanes(self) -> int:
@@ -319,141 +256,3 @@ def schedules_free(params: LaneParams) -> LaneParams:
     lanes = len(params.series)
     none = np.zeros((0, lanes))
     return replace(params, window_start_s=none, window_end_s=none, window_floor=none.astype(np.int64))
-
-
-def _fixed(array: Array) -> Array:
-    """Read-only: what core asks of such an array it asks once."""
-    array.flags.writeable = False
-    return array
-
-
-class _Metrics:
-    """What every lane wants and sees, a block of ticks at a time.
-
-    Attributes:
-        wanted: float64 (n, L), or (n, 1) where `shared`: work per second of each tick of the block.
-        shared: All lanes want the same.
-        watches: What is seen depends on the VMs that serve.
-        keys: One per lane, naming trace and pipeline.
-        shifts: int64 (L,), ticks that each lane is ahead.
-    """
-
-    def __init__(self, run: LaneRun, shifts: Sequence[int]) -> None:
-        self._ticks = run.ticks
-        reach = Ticks(run.ticks.first, run.reach, run.ticks.tick_s)
-        traces = {trace.digest: trace for trace in run.traces}
-        truth = {digest: wanted(trace, reach) for digest, trace in traces.items()}
-        self.keys = tuple(
-            (trace.digest, _pipeline(policy, plant), policy.fleet)
-            for policy, plant, trace in zip(run.policies, run.plants, run.traces, strict=True)
-        )
-        known = {
-            key: seen(traces[key[0]], reach, key[1], Luck(run.seed, key[2]))
-            for key in dict.fromkeys(self.keys)
-        }
-        self.seen_by_lane: list[Seen] = [known[key] for key in self.keys]
-        moved = any(shifts)
-        self.shared = len(traces) == 1 and not moved
-        self._alike = len(known) == 1 and not moved
-        self.shifts = np.array(shifts)
-        self._truth = np.stack(list(truth.values()), axis=1)
-        self._truth_of = np.array([list(truth).index(trace.digest) for trace in run.traces])
-        columns = list(known)
-        self._column_of = np.array([columns.index(key) for key in self.keys])
-        self._demand = np.stack([known[key].demand for key in columns], axis=1)
-        self._observed = np.stack([known[key].observed_at_s for key in columns], axis=1)
-        self._freshness = np.stack([known[key].freshness for key in columns], axis=1)
-        lanes = len(run.policies)
-        self._ones = _fixed(np.ones(lanes))
-        self._no = _fixed(np.zeros(lanes, np.bool_))
-        self._fresh = _fixed(np.zeros(lanes, np.int64))
-        self._inside = np.array([policy.signal.kind != "total" for policy in run.policies])
-        self._busy = np.array([policy.signal.kind == "utilisation" for policy in run.policies])
-        self._capacity = np.array([policy.vm.capacity_per_s for policy in run.policies])
-        self._saturation = np.array([policy.signal.saturation for policy in run.policies])
-        self.saturates = bool(self._busy.any())
-        """Whether saturated VMs hide demand."""
-        self._never_empty = np.array([policy.bounds.minimum > 0 for policy in run.policies]) | ~self._inside
-        filled = np.array([plant.in_service > 0 for plant in run.plants])
-        self.may_be_empty = not bool((self._never_empty & (filled | ~self._inside)).all())
-        """Whether some lane may have no VM in service that could tell its demand."""
-        self.watches = self.saturates or self.may_be_empty
-        self.wanted: Float = self._truth[:0]
-
-    def load(self, first: int, count: int) -> None:
-        """Come to the block that begins at this tick of the run."""
-        lanes = len(self.shifts)
-        rows = slice(first, first + count)
-        at = np.arange(first, first + count)[:, np.newaxis] + self.shifts
-        self.wanted = self._truth[rows] if self.shared else self._truth[at, self._truth_of]
-        parts = (self._demand, self._observed, self._freshness)
-        if self._alike:
-            self._rows = tuple(np.broadcast_to(part[rows], (count, lanes)) for part in parts)
-        else:
-            self._rows = tuple(part[at, self._column_of] for part in parts)
-        self._all_fresh = not self._freshness[rows].any() if self._alike else not self._rows[2].any()
-
-    def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
-        """What the lanes know at a tick.
-
-        Args:
-            row: Of the block.
-            tick: Of the run.
-            serving: int32 (L,), the VMs that could be read; None where that does not matter.
-        """
-        demand, observed, freshness = self._rows[0][row], self._rows[1][row], self._fresh
-        if not self._all_fresh:
-            freshness = self._rows[2][row]
-        censored = self._no
-        if serving is not None and self.may_be_empty:
-            empty = self._inside & (serving <= 0)
-            if empty.any():
-                freshness = np.where(empty, int(Freshness.ABSENT), freshness)
-                demand = np.where(empty, np.nan, demand)
-                observed = np.where(empty, np.nan, observed)
-            elif self._never_empty.all():
-                self.may_be_empty = False
-                self.watches = self.saturates
-        if serving is not None and self.saturates:
-            most = serving * self._capacity
-            shown = np.where(self._busy, np.minimum(demand, most), demand)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                censored = self._busy & (shown / most >= self._saturation)
-            demand = shown
-        return Samples(
-            (self._ticks.first + tick) * self._ticks.tick_s, demand, observed, freshness, self._ones, censored
-        )
-
-
-def _pipeline(policy: Policy, plant: PlantSettings) -> Pipeline:
-    given = policy.signal.trace
-    lag_s = plant.metric_lag_s
-    if lag_s is None:
-        lag_s = given.lag_s if given else 0.0
-    return Pipeline(
-        lag_s=lag_s,
-        max_age_s=policy.signal.max_age_s,
-        interval_s=plant.metric_interval_s,
-        loss=plant.metric_loss,
-        gaps=plant.metric_gaps,
-        inside=policy.signal.kind != "total",
-    )
-
-
-def _feed(
-    run: LaneRun, compiled: CompiledPolicies, metrics: _Metrics, cache: OutlookCache, *, forecasts: bool
-) -> Feed:
-    """The cheapest feed that gives every lane the Outlook that the daemon would have."""
-    if not forecasts and not compiled.lanes.cover.any():
-        return Blind(len(run.policies))
-    if metrics.watches:
-        if run.shifts:
-            raise ValueError(
-                "a run cannot be cut into segments where what is measured depends on the VMs in service: forecasts "
-                "must then be made in step with the plant"
-            )
-        return Lockstep(compiled.series)
-    reach = Ticks(run.ticks.first, min(run.reach, run.until or run.reach), run.ticks.tick_s)
-    keys = [(*key, run.seed) for key in metrics.keys]
-    outlooks, series = cache.table(keys, metrics.seen_by_lane, compiled.series, reach)
-    return Table(outlooks, series, np.array(run.shifts) if run.shifts else None)

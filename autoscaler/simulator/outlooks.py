@@ -68,6 +68,36 @@ class Lockstep:
         return step(self._params, self._state, samples)
 
 
+class Streamed:
+    """Distinct series stepped as the run goes on, for so many of them that their Outlooks are not worth keeping.
+
+    Args:
+        seen: What each series' pipeline shows, one per distinct series.
+        params: The distinct series.
+        series: int64 (L,), the series of each lane.
+        ticks: The run.
+    """
+
+    def __init__(self, seen: Sequence[Seen], params: SeriesParams, series: Int, ticks: Ticks) -> None:
+        self.series = series
+        self._ticks = ticks
+        self._lockstep = Lockstep(params)
+        self._seen = seen
+        self._coverage, self._censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
+
+    def at(self, tick: int, samples: Samples) -> Outlook:
+        """One step."""
+        del samples
+        demand, observed_at_s = (
+            np.array([getattr(each, name)[tick] for each in self._seen])
+            for name in ("demand", "observed_at_s")
+        )
+        freshness = np.array([each.freshness[tick] for each in self._seen])
+        now_s = (self._ticks.first + tick) * self._ticks.tick_s
+        mine = Samples(now_s, demand, observed_at_s, freshness, self._coverage, self._censored)
+        return self._lockstep.at(tick, mine)
+
+
 @dataclass(frozen=True, slots=True)
 class Outlooks:
     """Every Outlook of S series over T ticks, as they were issued.
@@ -112,6 +142,31 @@ class Table:
         )
 
 
+MOST_KEPT_BYTES = 200 << 20
+"""Outlooks of more than this are not kept: two years of one-minute ticks of two series, say."""
+
+
+def distinct_series(
+    keys: Sequence[tuple[object, ...]], params: SeriesParams
+) -> dict[tuple[object, ...], list[int]]:
+    """The lanes of each distinct series, by what makes it one.
+
+    Args:
+        keys: One per lane: what names the trace and the pipeline.
+        params: One series per lane.
+    """
+    found: dict[tuple[object, ...], list[int]] = {}
+    settings = zip(*(getattr(params, name).tolist() for name in _SERIES_FIELDS), strict=True)
+    for lane, (key, setting) in enumerate(zip(keys, settings, strict=True)):
+        found.setdefault((key, setting), []).append(lane)
+    return found
+
+
+def kept_bytes(series: int, ticks: int) -> int:
+    """What the Outlooks of so many series over so many ticks take."""
+    return series * ticks * (2 * len(QUANTILE_LEVELS) + 1) * 8
+
+
 class OutlookCache:
     """Outlooks by trace, pipeline and forecast setting, each computed once."""
 
@@ -132,28 +187,29 @@ class OutlookCache:
         Returns:
             The Outlooks of the distinct series, and int64 (L,) which of them a lane has.
         """
-        settings = zip(*(getattr(params, name).tolist() for name in _SERIES_FIELDS), strict=True)
-        wanted = [(ticks, key, setting) for key, setting in zip(keys, settings, strict=True)]
-        distinct = list(dict.fromkeys(wanted))
-        missing = [name for name in distinct if name not in self._known]
+        groups = {(ticks, *name): lanes for name, lanes in distinct_series(keys, params).items()}
+        missing = {name: lanes[0] for name, lanes in groups.items() if name not in self._known}
         if missing:
-            lanes = [wanted.index(name) for name in missing]
-            made = _stepped([seen[lane] for lane in lanes], _taken(params, lanes), ticks)
+            first = list(missing.values())
+            made = _stepped([seen[lane] for lane in first], taken(params, first), ticks)
             for at, name in enumerate(missing):
                 self._known[name] = Outlooks(
                     made.at_lead[:, :, at], made.peak[:, :, at], made.evidence[:, at]
                 )
-        parts = [self._known[name] for name in distinct]
+        parts = [self._known[name] for name in groups]
         both = Outlooks(
             np.stack([part.at_lead for part in parts], axis=2),
             np.stack([part.peak for part in parts], axis=2),
             np.stack([part.evidence for part in parts], axis=1),
         )
-        place = {name: at for at, name in enumerate(distinct)}
-        return both, np.array([place[name] for name in wanted])
+        series = np.empty(len(keys), np.int64)
+        for at, lanes in enumerate(groups.values()):
+            series[lanes] = at
+        return both, series
 
 
-def _taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
+def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
+    """Some of the series."""
     at = np.array(lanes)
     return SeriesParams(params.tick_s, *(getattr(params, name)[at] for name in _SERIES_FIELDS))
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.compiling import compile_params
+from autoscaler.simulator.feeds import why_not_cut
 from autoscaler.simulator.fingerprints import Fingerprints
 from autoscaler.simulator.lanes import LaneRun, Lanes
 from autoscaler.simulator.ledger import Sums, grid_ticks
@@ -34,6 +35,9 @@ from autoscaler.simulator.witness import Page, Witness
 SETTLING_TICKS = 256
 """Ticks in which the number of VMs itself comes right, before what windows remember of it does. Measured on random
 policies: the median is below 50, the highest 197. Too few cost a second run, never a wrong number."""
+
+MOST_LANES = 8192
+"""Segments are so many that no more lanes run at once: beyond that a tick gets no cheaper, and memory grows."""
 
 _TICK_COST = 60.0
 _LANE_COST = 0.045
@@ -73,9 +77,11 @@ class Cut:
         if left <= unit:
             return None
         units = -(-left // unit)
-        wanted = [segments] if segments else range(2, units + 1)
-        cuts = [cls._into(min(each, units), units, unit, warm, left) for each in wanted]
         lanes = len(run.policies)
+        wanted = [segments] if segments else range(2, min(units, MOST_LANES // lanes) + 1)
+        cuts = [cls._into(min(each, units), units, unit, warm, left) for each in wanted]
+        if not cuts:
+            return None
         best = min(
             cuts, key=lambda cut: (warm + cut.stride) * (_TICK_COST + _LANE_COST * lanes * cut.segments)
         )
@@ -127,7 +133,8 @@ def run_segmented(
         ConfigError: Lanes cannot express the run.
         ValueError: It has forecasts that depend on the plant, and segments were asked for.
     """
-    cut = None if segments == 1 else Cut.of(run, segments)
+    wanted = segments != 1 and (segments is not None or not why_not_cut(run))
+    cut = Cut.of(run, segments) if wanted else None
     return _uncut(run, cache, witnessed) if cut is None else _Segments(run, cut, cache, witnessed).result()
 
 

@@ -1,0 +1,165 @@
+"""Where the parts of a sweep are computed: here, or in processes of this machine.
+
+The seam is one method: `run(shared, parts)` yields what became of each part, in any order. A part is a value
+that can be sent to another process, and its result depends on nothing else, so who computes it changes no bit.
+
+A process that dies takes the part it had with it and no other: the part is named in the result, a fresh process
+goes on with the rest. Workers are spawned, never forked, and end when their pipe does, so that a killed parent
+leaves none behind.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+from autoscaler.errors import AutoscalerError, ConfigError
+
+Work = Callable[[Any, Any], Any]
+"""A function at the top level of a module, of what all parts share and of one part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A part without a result.
+
+    Attributes:
+        why: For a person.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What became of a part.
+
+    Attributes:
+        number: Which, from 0.
+        result: Its result, or that it is lost.
+    """
+
+    number: int
+    result: Any
+
+
+class Executor(Protocol):
+    """Computes parts."""
+
+    def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
+        """Yield what became of every part, each as soon as it is known. Closing the iterator ends what runs."""
+        ...
+
+
+class Here:
+    """In this process, one after the other."""
+
+    def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
+        """As in `Executor`; what a part raises is raised."""
+        for number, part in enumerate(parts):
+            yield Finished(number, work(shared, part))
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    part: int | None = None
+
+
+class Processes:
+    """In processes of this machine.
+
+    Args:
+        count: How many at once.
+    """
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ConfigError(f"a sweep needs at least one process, not {count}")
+        self._count = count
+        self._context = multiprocessing.get_context("spawn")
+
+    def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
+        """As in `Executor`.
+
+        Raises:
+            AutoscalerError: A part raised it; what other parts found has been yielded before.
+        """
+        waiting = list(range(len(parts)))[::-1]
+        workers = [self._start(work, shared) for _ in range(min(self._count, len(parts)))]
+        try:
+            for worker in workers:
+                self._give(worker, waiting, parts)
+            while any(worker.part is not None for worker in workers):
+                busy = {worker.pipe: worker for worker in workers if worker.part is not None}
+                for pipe in wait(list(busy)):
+                    worker = busy[pipe]  # type: ignore[index]
+                    yield self._heard(worker)
+                    if not worker.process.is_alive() and waiting:
+                        workers.remove(worker)
+                        worker = self._start(work, shared)
+                        workers.append(worker)
+                    self._give(worker, waiting, parts)
+        finally:
+            for worker in workers:
+                worker.pipe.close()
+            for worker in workers:
+                worker.process.terminate()
+                worker.process.join()
+
+    def _start(self, work: Work, shared: Any) -> _Worker:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, work), daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, mine)
+        _send(worker, shared)
+        return worker
+
+    @staticmethod
+    def _give(worker: _Worker, waiting: list[int], parts: Sequence[Any]) -> None:
+        worker.part = waiting.pop() if waiting else None
+        if worker.part is not None:
+            _send(worker, parts[worker.part])
+
+    @staticmethod
+    def _heard(worker: _Worker) -> Finished:
+        assert worker.part is not None
+        try:
+            result = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            code = worker.process.exitcode
+            how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+            return Finished(worker.part, Lost(f"its process ended {how}"))
+        if isinstance(result, BaseException):
+            raise result
+        return Finished(worker.part, result)
+
+
+def _send(worker: _Worker, what: Any) -> None:
+    """Send; that the other end is gone is noticed when its answer is awaited."""
+    try:
+        worker.pipe.send(what)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    """A worker's life: what all parts share, then parts until the pipe ends."""
+    try:
+        shared = pipe.recv()
+        while True:
+            part = pipe.recv()
+            try:
+                result: Any = work(shared, part)
+            except AutoscalerError as error:
+                result = error
+            pipe.send(result)
+    except (EOFError, OSError, KeyboardInterrupt):
+        return
