@@ -34,6 +34,7 @@ def documents() -> dict[str, str]:
         "policies/REFERENCE.md": policy_reference(),
         "deploy/REFERENCE.md": operator_reference(),
         "deploy/autoscaler.toml": settings_toml(COMMAND),
+        "simulations/FIGURES.md": figures_reference(),
     }
 
 
@@ -63,6 +64,33 @@ def policy_reference() -> str:
         parts += [title, section.meaning]
         head = ("field", "how it is written", "range", "default", "meaning")
         parts.append(_table(head, [_policy_cells(row) for row in section.rows]))
+    return _document(parts)
+
+
+def figures_reference() -> str:
+    """Every figure of a score card, and the peers that a policy is put beside."""
+    from autoscaler.simulator.forecast_score import FORECAST_FIGURES
+    from autoscaler.simulator.score import FIGURES
+    from autoscaler.simulator.standings import RIVALS
+
+    figures = (*FIGURES, *FORECAST_FIGURES)
+    parts = [
+        "# Figures of the score card",
+        _WRITTEN,
+        (
+            "What a replay is judged by. A figure that cannot be known is unknown and never 0: because demand or cost are"
+            " unknown, because it is a ratio to nothing, or because there is nothing to compare with."
+        ),
+    ]
+    for group in dict.fromkeys(figure.group for figure in figures):
+        rows = [
+            (figure.label, _code(figure.key), figure.unit, figure.better, figure.what)
+            for figure in figures
+            if figure.group == group
+        ]
+        parts += [f"## {group}", _table(("figure", "name", "unit", "better", "meaning"), rows)]
+    peers = [(rival.name, _code(rival.key), rival.what) for rival in RIVALS]
+    parts += ["## Peers", _table(("peer", "name", "rule"), peers)]
     return _document(parts)
 
 

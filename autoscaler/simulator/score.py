@@ -1,7 +1,7 @@
 """The score card of simulated fleets: what a run is judged by, for all lanes at once, from the ledger's sums.
 
 Rules of this file: figures are declared once, in `FIGURES`, with their unit, direction and meaning; tables, pages,
-sweeps and the reference (`reference`) read the declaration. A figure that cannot be known is NaN, never 0: because
+sweeps and the generated reference read the declaration. A figure that cannot be known is NaN, never 0: because
 something in its sums is unknown, because it is a ratio to nothing, or because what it is compared with was
 not given. Figures are float64 (L,). Shares and means about demand leave out the ticks whose demand is unknown.
 
@@ -465,17 +465,3 @@ _OF: tuple[tuple[Figure, Callable[[Case], Float]], ...] = (
 
 FIGURES: tuple[Figure, ...] = tuple(figure for figure, _ in _OF)
 """Every figure, in the order of a card."""
-
-
-def reference() -> str:
-    """The figures as a table in Markdown, by group: what a reference prints."""
-    lines: list[str] = []
-    for group in dict.fromkeys(figure.group for figure in FIGURES):
-        lines += [f"### {group}", "", "| figure | name | unit | better | meaning |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {figure.label} | `{figure.key}` | {figure.unit} | {figure.better} | {figure.what} |"
-            for figure in FIGURES
-            if figure.group == group
-        ]
-        lines.append("")
-    return "\n".join(lines)
