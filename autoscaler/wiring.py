@@ -90,6 +90,8 @@ class Wiring:
             before = was.policy.vm
             if (before.start_time_s, before.stop_time_s) == (start_time_s, stop_time_s):
                 return was.provider
+            if isinstance(was.provider, ShadowProvider):
+                return was.provider.at_pace(start_time_s=start_time_s, stop_time_s=stop_time_s)
         return ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
 
 

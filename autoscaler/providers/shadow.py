@@ -25,6 +25,9 @@ from autoscaler.ports import (
     VmState,
 )
 
+FORGET_AFTER_S = 3600.0
+"""A VM that no whole listing has shown for so long is forgotten; listings may lag, but not by that."""
+
 RUNNING_SHARE = 0.7
 """Share of the start time after which a simulated VM runs; the rest is its boot."""
 
@@ -69,6 +72,7 @@ class ShadowProvider:
         self._stop_time_s = stop_time_s
         self._simulated: dict[str, _Simulated] = {}
         self._first: dict[str, Vm] = {}
+        self._listed_at_s: dict[str, float] = {}
         self._made: dict[str, Vm] = {}
         self._tokens: dict[str, tuple[str, ...]] = {}
 
@@ -77,8 +81,11 @@ class ShadowProvider:
         listing = await self._reader.list_vms()
         now_s = self._clock.now()
         for vm in listing.vms:
+            self._listed_at_s[vm.id] = now_s
             if vm.state in (VmState.RUNNING, VmState.STOPPED):
                 self._first.setdefault(vm.id, vm)
+        if listing.complete:
+            self._forget(now_s)
         vms = [self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())]
         return replace(listing, vms=tuple(vms), real=listing.vms)
 
@@ -128,6 +135,19 @@ class ShadowProvider:
 
     async def close(self) -> None:
         """Nothing of its own to release."""
+
+    def at_pace(self, *, start_time_s: float, stop_time_s: float) -> ShadowProvider:
+        """This shadow with other start and stop times; this one is not used any more afterwards."""
+        other = ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
+        other._simulated, other._first, other._listed_at_s = self._simulated, self._first, self._listed_at_s
+        other._made, other._tokens = self._made, self._tokens
+        return other
+
+    def _forget(self, now_s: float) -> None:
+        gone = [i for i, at_s in self._listed_at_s.items() if now_s - at_s > FORGET_AFTER_S]
+        for vm_id in gone:
+            for known in (self._listed_at_s, self._first, self._simulated):
+                known.pop(vm_id, None)
 
     def _pretend(self, vm_ids: Sequence[str], *, started: bool) -> tuple[Outcome, ...]:
         now_s = self._clock.now()

@@ -3,11 +3,14 @@
 import asyncio
 import math
 
+from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.ports import RealVms, VmState
+from autoscaler.ports import ProvisionSpec, RealVms, VmState
 from autoscaler.providers.coalescing import SharedReader
-from autoscaler.providers.shadow import ShadowProvider
-from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
+from autoscaler.providers.shadow import FORGET_AFTER_S, ShadowProvider
+from autoscaler.wiring import Wiring
+from tests.daemon.builders import ORIGIN_S, Bench, Demand, policy, steady, virtual, vm
+from tests.shadow.test_shadow_fleet import Reader
 
 START_S, STOP_S = 20.0, 30.0
 
@@ -101,3 +104,48 @@ async def test_a_vm_under_way_is_followed_until_it_rests():
     assert seen == [VmState.STOPPING, VmState.STOPPED, VmState.STOPPED]
     assert {v.id: v.state for v in listed.vms}[ids[0]] is VmState.STOPPED
     assert {v.id: v.state for v in listed.real}[ids[0]] is VmState.RUNNING
+
+
+@virtual
+async def test_other_start_times_go_on_with_what_was_simulated():
+    bench, _ = quiet_bench(0)
+    wiring = Wiring(bench.provider, bench.clock, lambda _policy: Demand(bench.clock, 0))
+    before = wiring.wire([policy(act=False)])
+    own = before.setups[0].provider
+    first = (await own.list_vms()).vms[0].id
+    await own.stop([first])
+    made = await own.provision(ProvisionSpec("web", "lt-1"), 1, "token")
+    slower = policy(act=False, vm={"start_time": "40s"})
+    other = wiring.wire([slower], before.setups).setups[0].provider
+    assert other is not own
+    await bench.clock.sleep_until(31.0)
+    seen = {v.id: v.state for v in (await other.list_vms()).vms}
+    assert seen[first] is VmState.STOPPED
+    assert seen[made[0].vm_id] is VmState.RUNNING
+    assert await other.checked([made[0].vm_id]) == frozenset(), "it is ready after 40 s now"
+    await bench.clock.sleep_until(41.0)
+    assert await other.checked([made[0].vm_id]) == {made[0].vm_id}
+
+
+@virtual
+async def test_vms_that_are_gone_for_good_are_forgotten_and_others_are_not():
+    clock = VirtualClock(1000.0)
+    reader = Reader(vm("i-1", VmState.RUNNING), vm("i-2", VmState.RUNNING))
+    own = ShadowProvider(reader, clock, start_time_s=START_S, stop_time_s=STOP_S)
+    await own.list_vms()
+    await own.stop(["i-1", "i-2"])
+    (_, stays) = reader.vms
+    reader.vms = (stays,)
+    for at_s in (60.0, FORGET_AFTER_S - 1):
+        await clock.sleep_until(at_s)
+        await own.list_vms()
+    reader.vms = (vm("i-1", VmState.RUNNING), stays)
+    assert {v.state for v in (await own.list_vms()).vms} == {VmState.STOPPED}
+    reader.vms = (stays,)
+    await clock.sleep_until(3 * FORGET_AFTER_S)
+    await own.list_vms()
+    reader.vms = (vm("i-1", VmState.RUNNING), stays)
+    assert {v.id: v.state for v in (await own.list_vms()).vms} == {
+        "i-1": VmState.RUNNING,
+        "i-2": VmState.STOPPED,
+    }
