@@ -1,0 +1,234 @@
+"""Sweeps: variants are validated, results are labelled, and who computes them changes no bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoscaler.errors import ConfigError
+from autoscaler.simulator import sweep
+from autoscaler.simulator.executors import Finished, Here, Lost, Processes
+from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.ledger import Amount, Count
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.sweep import Course, run_sweep
+from autoscaler.simulator.synth import synth_day
+from autoscaler.simulator.variants import Axis, Base, Between, grid, sampled
+from tests.simulator.builders import policy
+
+TRACE = synth_day(2, days=1.0, interval_s=60.0)
+BASE = Base(
+    policy(vm={"capacity": "120/s"}, bounds={"minimum": 2, "maximum": 60}, forecast="off"),
+    PlantSettings(vms=60, in_service=4, start=Duration(40.0, 70.0)),
+    60.0,
+)
+COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3)
+AXES = [
+    Axis("reactive.headroom", ("5%", "20%", "60%")),
+    Axis("guards.stabilisation", ("0s", "10m")),
+    Axis("plant.start.p95_s", (60.0, 100.0)),
+]
+
+
+def figures(result):
+    sums = result.sums
+    return (
+        [sums.amount(w).tolist() for w in Amount] + [sums.count(w).tolist() for w in Count] + [result.digests]
+    )
+
+
+@pytest.fixture(name="variants", scope="module")
+def _variants():
+    return list(grid(BASE, AXES))
+
+
+@pytest.fixture(name="result", scope="module")
+def _result(variants):
+    return run_sweep(variants, COURSE)
+
+
+# ── variants ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_grid_is_the_product_and_keeps_its_labels(result):
+    columns = result.columns()
+    assert columns["reactive.headroom"] == ("5%",) * 4 + ("20%",) * 4 + ("60%",) * 4
+    assert columns["plant.start.p95_s"] == (60.0, 100.0) * 6
+    assert result.numbers.tolist() == list(range(12))
+    for variant in result.variants:
+        assert f"{variant.policy.reactive.headroom:.0%}" == variant.values["reactive.headroom"]
+        assert variant.plant.start.p95_s == variant.values["plant.start.p95_s"]
+    cost = result.sums.amount(Amount.COST)
+    assert cost[8] > cost[4] > cost[0]
+
+
+def test_a_variant_of_nothing_is_the_base():
+    assert BASE.variant({}).policy == BASE.policy
+    again = BASE.variant({"reactive.headroom": "20%"})
+    assert again.policy == BASE.policy
+    assert BASE.variant({"forecast.cover": "99%"}).policy.forecast.cover == 0.99
+
+
+def test_random_variants_are_in_range_and_an_axis_more_shifts_no_other():
+    ranges = [
+        Between("reactive.headroom", "5%", "80%"),
+        Between("guards.stabilisation", "1m", "1h", logarithmic=True),
+        Between("bounds.minimum", 1, 6),
+    ]
+    some = list(sampled(BASE, ranges[:2], 300, seed=1))
+    more = list(sampled(BASE, [*ranges, Between("plant.stop_s", 10.0, 90.0)], 300, seed=1))
+    headroom = np.array([each.policy.reactive.headroom for each in some])
+    assert 0.05 <= headroom.min() < 0.1
+    assert 0.75 < headroom.max() <= 0.8
+    stabilisation = np.array([each.policy.guards.stabilisation_s for each in some])
+    assert np.median(stabilisation) == pytest.approx(np.sqrt(60 * 3600), rel=0.25)
+    assert [each.values["reactive.headroom"] for each in more] == [
+        each.values["reactive.headroom"] for each in some
+    ]
+    assert {each.policy.bounds.minimum for each in more} == {1, 2, 3, 4, 5, 6}
+    assert some[7].values != list(sampled(BASE, ranges[:2], 300, seed=2))[7].values
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"reactive.headrom": "5%"},
+            r"`reactive\.headrom` is no field of a policy; did you mean `headroom`\?",
+        ),
+        ({"headroom": "5%"}, r"no field of a policy; it belongs at `reactive\.headroom`"),
+        ({"plnt.vms": 5}, r"did you mean `plant`\?"),
+        ({"reactive.headroom": "2000%"}, r"headroom = 2000%.*out of range; it must be 0% to 1000%"),
+        ({"reactive.headroom": 0.2}, r"not a percentage"),
+        ({"bounds.minimum": 90}, r"a variant is wrong \(bounds\.minimum = 90\)"),
+        ({"steps.0.change": 3}, r"`steps\.0`: the policy has 0 entries"),
+        (
+            {"plant.strat.mean_s": 4},
+            r"`plant\.strat\.mean_s` is no field of the plant; did you mean `start`\?",
+        ),
+        ({"plant.start.mean": 4}, r"did you mean `mean_s`\?"),
+        ({"plant": 4}, r"is no field of the plant"),
+        ({"plant.vms": -4}, r"`plant\.vms`: vms must be within 0"),
+        ({"plant.vms": "many"}, r"`plant\.vms`: 'many' is no number"),
+        ({"plant.vms": 2.5}, r"a number of VMs, not 2\.5"),
+        ({"plant.start_budget.vms": 5.0}, r"`start_budget` is None and has no fields"),
+        ({"plant.shortage": "gone"}, r"shortage is one of lost, queued, slows"),
+    ],
+)
+def test_a_wrong_variant_is_told_before_anything_runs(values, words):
+    with pytest.raises(ConfigError, match=words):
+        BASE.variant(values)
+
+
+def test_wrong_axes_and_ranges_are_told():
+    for make, words in (
+        (lambda: list(grid(BASE, [Axis("plant.vms", ())])), "has no values"),
+        (lambda: list(grid(BASE, [AXES[0], AXES[0]])), "given twice"),
+        (lambda: list(grid(BASE, [Axis("plant.vms", tuple(range(1200)))] * 1 + [Axis("plant.stop_s", tuple(range(900)))])), "1,080,000 variants"),
+        (lambda: list(sampled(BASE, [Between("plant.vms", 9, 3)], 5, 0)), "ends at 3 before it begins at 9"),
+        (lambda: list(sampled(BASE, [Between("plant.stop_s", 0, 3, logarithmic=True)], 5, 0)), "begins above 0"),
+        (lambda: list(sampled(BASE, [Between("reactive.headroom", 1, 3)], 5, 0)), "a range needs numbers, not 1"),
+        (lambda: list(sampled(BASE, [Between("reactive.head", "1%", "3%")], 5, 0)), "did you mean `headroom`"),
+        (lambda: list(sampled(BASE, [Between("plant.vms", 1, 3)], 0, 0)), "not 0"),
+        (lambda: run_sweep([], COURSE), "at least one variant"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            make()
+
+
+def test_a_plants_sections_can_be_given_whole():
+    changed = BASE.variant(
+        {"plant.start": 25, "plant.start_budget": Budget(5.0, 1.0), "plant.shortage": "queued"}
+    )
+    assert changed.plant.start == Duration(25.0)
+    assert changed.plant.start_budget.vms == 5.0
+    assert changed.plant.shortage == "queued"
+
+
+# ── who computes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("width", [1, 5, 12])
+def test_how_wide_the_parts_are_changes_nothing(variants, result, width):
+    told = []
+    again = run_sweep(variants, COURSE, part_variants=width, on_part=lambda done, of: told.append((done, of)))
+    assert figures(again) == figures(result)
+    assert told[-1] == (12, 12)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_how_many_processes_compute_changes_nothing(variants, result, count):
+    again = run_sweep(variants, COURSE, executor=Processes(count), part_variants=4)
+    assert figures(again) == figures(result)
+    assert again.unfinished == ()
+
+
+def _dies(shared, part):
+    """A part's work in a process that is killed at one part, as by the kernel when memory is short."""
+    if any(
+        each.values["plant.start.p95_s"] == 100.0 and each.values["reactive.headroom"] == "20%"
+        for each in part
+    ):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sweep._run_part(shared, part)
+
+
+class Dying:
+    """Processes whose work dies."""
+
+    def run(self, work, shared, parts):
+        return Processes(2).run(_dies, shared, parts)
+
+
+def test_a_killed_process_loses_its_part_and_no_other(variants, result):
+    again = run_sweep(variants, COURSE, executor=Dying(), part_variants=1)
+    assert again.numbers.tolist() == [0, 1, 2, 3, 4, 6, 8, 9, 10, 11]
+    assert [str(each) for each in again.unfinished] == [
+        "variants 5 to 5 have no result: its process ended by signal 9",
+        "variants 7 to 7 have no result: its process ended by signal 9",
+    ]
+    kept = result.sums.taken(again.numbers)
+    assert again.sums.amount(Amount.COST).tolist() == kept.amount(Amount.COST).tolist()
+    assert again.digests == tuple(result.digests[number] for number in again.numbers)
+    assert len(again.columns()["reactive.headroom"]) == 10
+    with pytest.raises(ConfigError, match=r"variants 5 to 5 have no result.*Run these again"):
+        again.require_all()
+
+
+class Interrupted:
+    """As if Ctrl-C came after some parts."""
+
+    def run(self, work, shared, parts):
+        yield from list(Here().run(work, shared, parts[:2]))
+        raise KeyboardInterrupt
+
+
+def test_after_ctrl_c_what_is_finished_is_kept(variants, result):
+    again = run_sweep(variants, COURSE, executor=Interrupted(), part_variants=3)
+    assert again.interrupted
+    assert again.numbers.tolist() == list(range(6))
+    assert again.digests == result.digests[:6]
+    assert [(each.first, each.end) for each in again.unfinished] == [(6, 9), (9, 12)]
+
+
+def _wrong(shared, part):
+    raise ConfigError(f"part {part} of {shared} is wrong")
+
+
+def test_an_error_in_a_part_is_raised_here():
+    with pytest.raises(ConfigError, match="part b of all is wrong"):
+        list(Processes(1).run(_wrong, "all", ["b"]))
+    with pytest.raises(ConfigError, match="at least one process"):
+        Processes(0)
+    assert list(Processes(2).run(_wrong, "all", [])) == []
+    assert Finished(0, Lost("x")).result.why == "x"
+
+
+def test_a_variant_that_lanes_cannot_express_stops_the_sweep_before_it_runs():
+    looping = replace(BASE, policy=policy(signal={"trace": {"loop": True}}))
+    with pytest.raises(ConfigError, match="the loop engine"):
+        run_sweep([looping.variant({})], COURSE)
