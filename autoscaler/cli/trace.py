@@ -88,7 +88,8 @@ def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, A
     shape = told_shape(path, Layout())
     said = (manifest_entry(path) or {}).get("kind")
     unsaid = shape is Shape.SERIES and kind is None and said not in set(TraceKind)
-    options = ImportOptions(shape=shape, kind=TraceKind.GAUGE if unsaid else kind)
+    meant = TraceKind.GAUGE if unsaid else kind if shape is Shape.SERIES else None
+    options = ImportOptions(shape=shape, kind=meant)
     return _facts(path, import_files([path], options, progress), unsaid=unsaid)
 
 

@@ -307,6 +307,11 @@ def _notes(found: _Found, asked: RangeQuery, describes: Describes) -> list[str]:
             "Prometheus repeats the last value of a metric for up to 5 minutes, so shorter outages are not seen as gaps; "
             "a query over a range, such as avg_over_time(…), shows them"
         )
+    longest_s = max((_prometheus_seconds(text) or 0.0 for text in _RANGE.findall(asked.query)), default=0.0)
+    if longest_s > asked.step_s:
+        told.append(
+            f"each value is over {longest_s:g} s, which flattens what is shorter; a range of one step does not"
+        )
     if found.unknown:
         told.append(f"{found.unknown} values were no numbers and stay unknown")
     told += [f"Prometheus warns: {text}" for text in sorted(found.warnings)]

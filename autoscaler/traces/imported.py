@@ -87,6 +87,18 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     if len(options.separator) != 1 or options.separator in '"\r\n':
         raise TraceError(f"the separator must be one character, not {options.separator!r}")
     shape = options.shape or told_shape(paths[0], _layout(options, repeats=False))
+    if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
+        raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
+    found = _read(paths, shape, options, progress)
+    if options.kind not in {None, found.trace.kind}:
+        raise TraceError(
+            f"{paths[0]}: what is made of it is a {found.trace.kind}, and --kind says {options.kind}; leave it out, or "
+            "say with --shape what the file holds"
+        )
+    return found
+
+
+def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress: Progress | None) -> Imported:
     if shape is Shape.ACCESS_LOG:
         return _logs(paths, options, progress)
     if len(paths) > 1:
@@ -129,7 +141,15 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
 
 
 def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
-    table = read_per_vm(path, options.per_vm, _layout(options, repeats=True), progress)
+    table = read_per_vm(
+        path,
+        options.per_vm,
+        _layout(options, repeats=True),
+        progress,
+        interval_s=options.interval_s,
+        sort=options.sort,
+        floor=options.floor,
+    )
     found = counterfactual(
         table, options.capacity_per_s, saturation=options.saturation, coverage=options.coverage
     )

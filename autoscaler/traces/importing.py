@@ -18,6 +18,7 @@ import numpy as np
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
 from autoscaler.traces.events import Measure, trace_of_events
+from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
 from autoscaler.traces.reading import manifest_entry, trace_name
 from autoscaler.traces.tables import (
     Choose,
@@ -137,7 +138,7 @@ def read_series(
         TraceError: The file cannot be used; the message says where and what to do.
     """
     if floor and interval_s is None:
-        raise TraceError("to move stamps to the start of their interval, say how long one is (`--interval`)")
+        raise TraceError(FLOOR_NEEDS_INTERVAL)
     table = read_table(path, _series_choice(columns or SeriesColumns()), layout or Layout(), progress)
     time, value = list(table.numbers)[:2]
     stamps, values = table.numbers[time], table.numbers[value]

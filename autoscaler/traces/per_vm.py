@@ -24,6 +24,7 @@ from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_val
 
 Index: TypeAlias = NDArray[np.int64]
 
+FLOOR_NEEDS_INTERVAL = "to move stamps to the start of their interval, say how long one is (`--interval`)"
 MAX_CELLS = 100_000_000
 """Times × VMs; more does not fit into memory comfortably."""
 
@@ -92,8 +93,21 @@ def read_per_vm(
     columns: PerVmColumns | None = None,
     layout: Layout = PLAIN,
     progress: Progress | None = None,
+    *,
+    interval_s: float | None = None,
+    sort: bool = False,
+    floor: bool = False,
 ) -> PerVmTrace:
-    """Read a table of single VMs, sorted by time.
+    """Read a table of single VMs.
+
+    Args:
+        path: Text, gzip or Parquet.
+        columns: Which columns to take.
+        layout: How the text is written.
+        progress: Told which share has been read.
+        interval_s: Length of an interval; where None, the smallest step.
+        sort: Allow rows that are not in order of time.
+        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
 
     Raises:
         TraceError: The file cannot be used; the message says file, line and what to do.
@@ -101,9 +115,13 @@ def read_per_vm(
     names = columns or PerVmColumns()
     table = read_table(path, _choice(names), layout, progress)
     stamps, used = table.numbers[names.time], table.numbers[names.utilisation]
-    _check_order(table, stamps, names.time)
+    _check_order(table, stamps, names.time, sort=sort)
+    if floor:
+        if interval_s is None:
+            raise TraceError(FLOOR_NEEDS_INTERVAL)
+        stamps = np.floor(stamps / interval_s) * interval_s
     times, first_row, at_time = np.unique(stamps, return_index=True, return_inverse=True)
-    interval_s = _interval(table, times, first_row, names.time)
+    step_s = _interval(table, times, first_row, names.time, interval_s)
     for column in filter(None, (names.utilisation, names.capacity)):
         try:
             check_values(table.numbers[column], column)
@@ -123,10 +141,10 @@ def read_per_vm(
     grid = _grid(cell, used * (100.0 / names.full_at), len(times), len(vms))
     capacity = _grid(cell, table.numbers[names.capacity], *grid.shape) if names.capacity else None
     times.setflags(write=False)
-    digest = hashlib.sha256(f"per-vm 1 {interval_s!r} {'|'.join(vms)}\n".encode())
+    digest = hashlib.sha256(f"per-vm 1 {step_s!r} {'|'.join(vms)}\n".encode())
     digest.update(times.astype("<f8").tobytes())
     digest.update(grid.astype("<f8").tobytes())
-    return PerVmTrace(trace_name(path), interval_s, times, vms, grid, capacity, digest.hexdigest())
+    return PerVmTrace(trace_name(path), step_s, times, vms, grid, capacity, digest.hexdigest())
 
 
 def counterfactual(
@@ -195,18 +213,20 @@ def _choice(columns: PerVmColumns) -> Choose:
     return choose
 
 
-def _check_order(table: Table, stamps: Float, column: str) -> None:
+def _check_order(table: Table, stamps: Float, column: str, *, sort: bool) -> None:
     if not np.isfinite(stamps).all():
         raise table.error(int(np.argmin(np.isfinite(stamps))), "timestamp is not a time", column)
     back = np.diff(stamps) < 0
-    if back.any():
+    if back.any() and not sort:
         row = int(np.argmax(back)) + 1
-        raise table.error(row, "timestamp is before the row above it; sort the rows by time", column)
+        raise table.error(
+            row, "timestamp is before the row above it; sort the rows by time (`trace import --sort`)", column
+        )
 
 
-def _interval(table: Table, times: Float, first_row: Index, column: str) -> float:
+def _interval(table: Table, times: Float, first_row: Index, column: str, interval_s: float | None) -> float:
     try:
-        return grid_interval(times, None)
+        return grid_interval(times, interval_s)
     except RowError as error:
         raise table.error(int(first_row[error.row]), str(error), column) from None
     except TraceError as error:

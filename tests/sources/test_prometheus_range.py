@@ -106,8 +106,9 @@ async def test_counts_are_stamped_at_the_beginning_of_what_they_count(serve, tex
 )
 async def test_which_step_a_value_describes(serve, text, describes, first):
     url = await serve(Endpoint(lambda at: f"{(at - START_S) / 60:.0f}"))
-    trace, _ = await read_range(query(url, text, describes=describes), Access(), SystemClock())
+    trace, notes = await read_range(query(url, text, describes=describes), Access(), SystemClock())
     assert (trace.start_s, trace.values[0]) == (START_S, first)
+    assert any("over 300 s, which flattens" in told for told in notes) == ("[5m]" in text)
 
 
 async def test_a_long_range_is_asked_for_in_parts_without_seams(serve):

@@ -107,6 +107,35 @@ def test_events_with_and_without_durations(tmp_path):
         import_files([put(tmp_path, "time,duration_s\n0,1\n0,-30\n")], ImportOptions())
 
 
+VMS = "timestamp,vm,cpu_percent\n61,a,100\n3,a,50\n2,b,50\n65,b,0\n"
+
+
+def test_a_table_of_vms_out_of_order_and_off_the_grid(tmp_path):
+    path = put(tmp_path, VMS)
+    with pytest.raises(TraceError, match=r"t\.csv:3:1: .*--sort"):
+        import_files([path], ImportOptions())
+    with pytest.raises(TraceError, match="not on the grid"):
+        import_files([path], ImportOptions(sort=True, interval_s=60.0))
+    with pytest.raises(TraceError, match="say how long one is"):
+        import_files([path], ImportOptions(sort=True, floor=True))
+    found = import_files([path], ImportOptions(sort=True, floor=True, interval_s=60.0))
+    assert rows(found) == [(0.0, 1.0), (60.0, 1.0)]
+    with pytest.raises(TraceError, match=r"t\.csv:6:4: VM b appears twice"):
+        import_files([put(tmp_path, VMS + "66,b,1\n")], ImportOptions(sort=True, floor=True, interval_s=60.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ImportOptions(kind=TraceKind.COUNT), "is a gauge, and --kind says count"),
+        (ImportOptions(shape=Shape.EVENTS, sort=True), "needs neither"),
+    ],
+)
+def test_options_that_make_no_sense_are_not_ignored(tmp_path, options, message):
+    with pytest.raises(TraceError, match=message):
+        import_files([put(tmp_path, "timestamp,vm,cpu_percent\n0,a,1\n60,a,1\n")], options)
+
+
 def test_parquet_of_any_shape(tmp_path):
     columns = {"ms": [0, 60_000], "load": [1.0, 2.0], "vm": ["a", "b"]}
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
