@@ -111,7 +111,7 @@ class Chain:
         out = start = np.maximum(wish - seen.ordered, self._none)
         provision = self._none
         if self._provisions:
-            start = guards.startable(snapshot, desired)
+            start = guards.startable(seen, np.maximum(desired - seen.ordered, self._none))
             provision = out - start
         stop = np.minimum(np.maximum(snapshot.in_service - desired, self._none), snapshot.stoppable)
         if self._note is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, where_any
+from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, pair, where_any
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, Bool, CountType, Freshness, Int, Reason, Snapshot
 
@@ -31,7 +31,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
         return None
     needs_none = None if params.uses_signal.all() else ~params.uses_signal
 
-    told = (Reason.STABILISATION, Reason.NONE)
+    told = pair(Reason.STABILISATION, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         known = seen.fresh
@@ -83,7 +83,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
     if not after_out and not after_in:
         return None
 
-    told = (Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
+    told = pair(Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
@@ -107,7 +107,7 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
     minimum, maximum = params.minimum.astype(counts), params.maximum.astype(counts)
-    told = (Reason.MINIMUM, Reason.MAXIMUM)
+    told = pair(Reason.MINIMUM, Reason.MAXIMUM)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
@@ -140,7 +140,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
     full_out, full_in = full_buckets(params)
     elapsed_s, refill_out, refill_in = -1.0, full_out, full_in
 
-    told = (Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
+    told = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal elapsed_s, refill_out, refill_in
@@ -167,7 +167,7 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
     """VMs in service that have not been on for their minimum time stay (also: protected ones)."""
     del params, counts
 
-    told = (Reason.MINIMUM_ON_TIME, Reason.NONE)
+    told = pair(Reason.MINIMUM_ON_TIME, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
@@ -184,7 +184,7 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
     Where only one of starting and provisioning is paused the wish stays: the other may still serve it.
     """
     del params, counts
-    told = (Reason.PAUSED_STOP, Reason.PAUSED_START)
+    told = pair(Reason.PAUSED_STOP, Reason.PAUSED_START)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
@@ -199,38 +199,41 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
 def supply(params: LaneParams, counts: CountType) -> Rule:
     """What the warm pool and, where allowed, new VMs can give."""
     makes = bool(params.provision.any())
-    most = params.max_provisioned.astype(counts)
-    told = (Reason.NONE, Reason.WARM_POOL_EMPTY)
+    most = np.where(params.provision, params.max_provisioned, 0).astype(counts)
+    none = np.zeros_like(most)
+    told = pair(Reason.NONE, Reason.WARM_POOL_EMPTY)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        view, now = seen.snapshot, seen.ordered
+        view = seen.snapshot
         if not makes and not seen.operated:
-            return np.minimum(wish, now + view.stopped), told
-        need = np.maximum(wish - now, 0)
-        start = startable(view, wish)
-        room = np.maximum(most - view.provisioned, 0)
-        provision = np.minimum(need - start, room) * (params.provision & view.may_provision)
-        given = start + provision
-        short = given < need
+            return np.minimum(wish, seen.ordered + view.stopped), told
+        need = np.maximum(wish - seen.ordered, none)
+        lacking = need - startable(seen, need)
+        room = np.maximum(most - view.provisioned, none)
+        provision = np.minimum(lacking, room)
+        if seen.operated:
+            provision *= view.may_provision
+        lacking = lacking - provision
 
         def why() -> Int:
-            why = np.where(provision > 0, int(Reason.PROVISION), 0)
-            why = np.where(short, int(Reason.WARM_POOL_EMPTY), why)
-            unmade = short & params.provision & (room > 0) & ~view.may_provision
-            why = np.where(unmade, int(Reason.PAUSED_PROVISION), why)
-            unstarted = ~view.may_start & (need > 0) & (view.stopped > 0)
-            return np.where(unstarted, int(Reason.PAUSED_START), why)
+            short = lacking > 0
+            why = np.where(short, int(Reason.WARM_POOL_EMPTY), (provision > 0) * int(Reason.PROVISION))
+            if seen.operated:
+                unmade = short & (room > 0) & ~view.may_provision
+                why = np.where(unmade, int(Reason.PAUSED_PROVISION), why)
+                unstarted = ~view.may_start & (need > 0) & (view.stopped > 0)
+                why = np.where(unstarted, int(Reason.PAUSED_START), why)
+            return why
 
-        return np.where(need > 0, now + given, wish), why
+        return wish - lacking, why
 
     return rule
 
 
-def startable(snapshot: Snapshot, wish: Int) -> Int:
-    """Stopped VMs to start for this wish: int (L,)."""
-    need = np.maximum(wish - (snapshot.in_service + snapshot.starting), 0)
-    start: Int = np.minimum(need, snapshot.stopped) * snapshot.may_start
-    return start
+def startable(seen: Seen, need: Int) -> Int:
+    """Stopped VMs to start, int (L,), where so many VMs are wanted beyond what is ordered."""
+    start = np.minimum(need, seen.snapshot.stopped)
+    return start * seen.snapshot.may_start if seen.operated else start
 
 
 def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None] | None:

@@ -61,14 +61,19 @@ class Seen:
     operated: bool
 
 
-Why: TypeAlias = "tuple[Reason, Reason] | Callable[[], Int]"
-"""The reasons of a stage: where it raised the wish and where it lowered it; or, where that is not all, a function
-that gives the reasons, int64 (L,), from arrays that nothing changes before the next tick."""
+Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"
+"""The reasons of a stage: where it raised the wish and where it lowered it, as `pair` makes them; or, where that is
+not all, a function that gives the reasons, int64 (L,), from arrays that nothing changes before the next tick."""
 Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
 StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
 
 FRESH = int(Freshness.FRESH)
-UNCHANGED: tuple[Reason, Reason] = (Reason.NONE, Reason.NONE)
+UNCHANGED: tuple[int, int] = (0, 0)
+
+
+def pair(raised: Reason, lowered: Reason) -> tuple[int, int]:
+    """Reasons as plain numbers, since numpy takes a while to see numbers in those of an enum."""
+    return int(raised), int(lowered)
 
 
 def reasons(whys: Sequence[Why], values: Int) -> Int:

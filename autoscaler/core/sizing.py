@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import ROUNDING, UNCHANGED, Rule, Seen, Why, whole_vms
+from autoscaler.core.rules import ROUNDING, UNCHANGED, Rule, Seen, Why, pair, whole_vms
 from autoscaler.core.types import Bool, CountType, Float, Int, Reason, Snapshot
 
 _NO_RULE = -(2**30)
@@ -42,7 +42,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
     within_tolerance = _tolerance(params) if (params.tolerance > 0.0).any() else None
     vms = whole_vms(params.vm_capacity, counts)
 
-    told = (Reason.DEMAND, Reason.NONE)
+    told = pair(Reason.DEMAND, Reason.NONE)
     demand_everywhere = np.full(len(params.series), int(Reason.DEMAND))
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
@@ -95,23 +95,30 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
     """
     if not len(params.step_vms) or not params.steps.any():
         return None
+    by_share = params.step_share.any()
     shrinks = params.step_share < 0.0
+    nowhere = np.full(len(params.series), np.nan)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        now, demand = seen.ordered, seen.snapshot.demand
-        known = params.steps & ~np.isnan(demand) & (now > 0)
-        utilisation = np.where(known, demand / np.maximum(now * params.vm_capacity, 1e-300), np.nan)
+        now = seen.ordered
+        utilisation = nowhere.copy()
+        np.divide(
+            seen.snapshot.demand, now * params.vm_capacity, out=utilisation, where=params.steps & (now > 0)
+        )
+        change = params.step_vms
+        if by_share:
+            share = np.ceil(params.step_share * now - ROUNDING)
+            share = np.where(shrinks, np.minimum(share, -1.0), share)
+            change = change + share.astype(np.int64)
         matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
-        rounded = np.ceil(params.step_share * now - ROUNDING)
-        by_share = np.where(shrinks & (now > 0), np.minimum(rounded, -1.0), rounded)
         # The strongest matching rule in the safe direction: the highest change among those that match.
-        changes = np.where(matches, params.step_vms + by_share.astype(np.int64), _NO_RULE)
-        best = np.maximum.reduce(changes, axis=0).astype(counts)
+        best = np.maximum.reduce(np.where(matches, change, _NO_RULE), axis=0).astype(counts)
         moved = best > _NO_RULE
-        value = np.maximum(wish, np.where(moved, now + best, now * known))
+        value = np.maximum(wish, np.where(moved, now + best, now * ~np.isnan(utilisation)))
 
         def why() -> Int:
-            return np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)) * (value > wish)
+            why: Int = np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE))
+            return why * (value > wish)
 
         return value, why
 
@@ -127,7 +134,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
     # Between two edges nothing changes, so the floor is worked out once for each such span.
     span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
 
-    told = (Reason.SCHEDULE, Reason.NONE)
+    told = pair(Reason.SCHEDULE, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal span, floor, anywhere
