@@ -117,8 +117,8 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
         value = np.maximum(wish, np.where(moved, now + best, now * ~np.isnan(utilisation)))
 
         def why() -> Int:
-            why: Int = np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE))
-            return why * (value > wish)
+            why: Int = np.where(moved, int(Reason.STEP_RULE), int(Reason.TOLERANCE)) * (value > wish)
+            return why
 
         return value, why
 
