@@ -337,7 +337,7 @@ def _span(length_s: float) -> str:
 def _short(value: float) -> str:
     """At most three figures, and a letter for the thousands."""
     for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
+        if size <= abs(value) < 1e12:
             return f"{value / size:.3g}{letter}"
     return "-" if math.isnan(value) else f"{value:.2f}" if abs(value) < 10 and value % 1 else f"{value:.3g}"
 
@@ -345,4 +345,4 @@ def _short(value: float) -> str:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"

@@ -13,6 +13,8 @@ import numpy as np
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe_time
 
 DAY_S = 86_400.0
+_ENOUGH_ROWS = 100
+"""From so many rows on, a value that recurs tells something."""
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -70,20 +72,21 @@ class Statistics:
 
 def statistics_of(trace: Trace) -> Statistics:
     """Figures of a trace."""
-    values = trace.values
-    mean, spread = float(values.mean()), float(values.std())
+    values, peak = trace.values, float(trace.values.max())
+    relative = values / peak if peak > 0 else values  # sums of the largest numbers would overflow
+    mean, spread = float(relative.mean()) * peak, float(relative.std()) * peak
     some = mean > 0
     return Statistics(
         rows=len(values),
         gaps=gaps_of(trace),
         missing=trace.missing,
         mean=mean,
-        peak=float(values.max()),
-        peak_to_mean=float(values.max()) / mean if some else np.nan,
+        peak=peak,
+        peak_to_mean=peak / mean if some else np.nan,
         quantiles=tuple(np.quantile(values, QUANTILES).tolist()),
         zeros=float((values == 0).mean()),
         variation=spread / mean if some else np.nan,
-        dispersion=spread**2 / mean if some and trace.kind is TraceKind.COUNT else np.nan,
+        dispersion=spread / mean * spread if some and trace.kind is TraceKind.COUNT else np.nan,
         daily=_correlation_after(trace, DAY_S),
         censored=int(trace.censored.sum()),
     )
@@ -105,7 +108,8 @@ def _correlation_after(trace: Trace, lag_s: float) -> float:
     paired = np.abs(trace.timestamps[there] - trace.timestamps - lag_s) <= GRID_TOLERANCE_S
     if paired.sum() * trace.interval_s < lag_s:
         return float(np.nan)
-    one, two = trace.values[paired], trace.values[there[paired]]
+    relative = trace.values / max(float(trace.values.max()), 1e-300)
+    one, two = relative[paired], relative[there[paired]]
     one, two = one - one.mean(), two - two.mean()
     scale = float(np.sqrt((one**2).sum() * (two**2).sum()))
     return float((one * two).sum()) / scale if scale > 0 else float(np.nan)
@@ -128,7 +132,7 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
             "demand was at least this much and may have been more."
         )
     at_top = float((trace.values == found.peak).mean())
-    if found.peak > 0 and at_top > 0.01 and found.variation > 0 and found.peak > 2:
+    if at_top > 0.01 and found.variation > 0 and found.peak > 2 and found.rows >= _ENOUGH_ROWS:
         told.append(
             f"{at_top:.1%} of the values are exactly the highest, {found.peak:g}; the metric may have a ceiling that "
             "hides demand."

@@ -297,10 +297,9 @@ def _numbers(texts: Sequence[str], name: str) -> Float:
         return np.array(list(map(float, texts)), np.float64)
     except ValueError:
         row = next(row for row, text in enumerate(texts) if not _is_number(text))
-        raise RowError(
-            row,
-            f"{name} `{texts[row][:40]}` is not a number; leave the row out where nothing was recorded",
-        ) from None
+        comma = _is_number(texts[row].replace(",", ".", 1)) and "," in texts[row]
+        advice = "write decimals with a point" if comma else "leave the row out where nothing was recorded"
+        raise RowError(row, f"{name} `{texts[row][:40]}` is not a number; {advice}") from None
 
 
 def _is_number(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from autoscaler.errors import TraceError
 from autoscaler.simulator.recipe import read_recipe
 from autoscaler.simulator.synth import DAY_S, DEFAULT_START_S, Crowd
 from autoscaler.simulator.traffic import (
+    PARTS,
     Crowds,
     Daily,
     Level,
@@ -247,3 +249,11 @@ def test_all_problems_of_a_recipe_are_told_at_once(tmp_path):
 def test_what_is_no_recipe(tmp_path, text):
     with pytest.raises(TraceError, match=r"recipe\.yaml"):
         read_recipe(put(tmp_path, text))
+
+
+def test_the_shipped_recipe_has_every_part_and_can_be_generated():
+    recipe = read_recipe(Path(__file__).parents[2] / "simulations" / "recipes" / "two-weeks.yaml")
+    assert {type(part) for part in recipe.parts} == set(PARTS.values())
+    trace = generate(recipe)
+    assert trace.end_s - trace.start_s == 14 * DAY_S
+    assert 0 < trace.missing < 14 * 60

@@ -111,6 +111,13 @@ def test_figures_of_a_small_trace_by_hand():
     assert math.isnan(found.daily)
 
 
+def test_the_largest_numbers_have_figures_too():
+    found = statistics_of(trace_of({number: 1e308 * ((1 + number % 2) / 2) for number in range(2000)}))
+    assert (found.mean, found.peak) == (pytest.approx(0.75e308), 1e308)
+    assert found.variation == pytest.approx(1 / 3)
+    assert found.dispersion == pytest.approx(0.75e308 / 9)
+
+
 def test_a_gauge_has_no_index_of_dispersion():
     assert math.isnan(statistics_of(trace_of({0: 1, 1: 2}, TraceKind.GAUGE)).dispersion)
 

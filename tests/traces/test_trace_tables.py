@@ -147,6 +147,7 @@ def test_many_empty_lines_at_the_end_across_blocks(tmp_path, packed):
         ('t,v,name\n0,1,"a\nb"\n', "2", "quoted field is not closed"),
         ('t,v,name\n0,1,"a"b\n', "2", "not CSV"),
         ('t,v,name\n0,1,a\n0,1,"open\n', "3", "quoted field is not closed"),
+        ('t,v,name\n0,"1,5",a\n', "2:3", "write decimals with a point"),
         ("t,v,name\n0,,a\n", "2:3", "v `` is not a number"),
         ("t,v,name\n0,1,a\n\n1,1,a\n", "3", "empty line"),
         ("t,v,name\n0,1,a,b\n", "2", "4 columns where the header has 3"),
