@@ -17,8 +17,10 @@ from autoscaler.ports import ALL_FLEETS, ChangeKind, Note, OperatorChange, Verb
 from autoscaler.store import JournalReader, SqliteJournal, open_journal
 from autoscaler.store.changes import FILE_NAME, StandingFile
 from autoscaler.store.rows import _HEAD, decode, row_dtype
-from tests.store.test_journal_on_disk import VERSION_1
+from tests.store.test_journal_on_disk import START, VERSION_1, fleet_tick
 from tests.store.test_journal_recovery import CHECKPOINTED, LOGGED, Told, delete_log, fill
+
+VERSION_2 = VERSION_1.with_name("journal-v2.sqlite.gz")
 
 PAUSE = OperatorChange(ChangeKind.PAUSED, ALL_FLEETS, Verb.STOP, "älice", "migration “B”", expires_at_s=9.5)
 OVERRIDE = OperatorChange(ChangeKind.OVERRIDDEN, "web", None, "bob", "crowd", floor=4, ceiling=9)
@@ -193,3 +195,25 @@ def test_a_row_of_format_1_is_read_as_todays_chain_would_have_recorded_it() -> N
     assert tick.reasons == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 11)
     assert (tick.may_start, tick.may_provision, tick.may_stop, tick.floor) == (True, True, True, 0)
     assert tick.ceiling == 2**31 - 1
+
+
+async def test_a_version_2_file_opens_with_todays_program(tmp_path) -> None:
+    """Written by the first program that knew operators' changes: ticks of format 2, a pause ended, an override."""
+    (tmp_path / "journal.sqlite").write_bytes(gzip.decompress(VERSION_2.read_bytes()))
+    journal = SqliteJournal(tmp_path)
+    (override,) = await journal.changes_in_force()
+    assert (override.id, override.at_s, override.change) == (2, 5.0, OVERRIDE)
+    (opened,) = await journal.open_actions()
+    assert (opened.tick, opened.intent) == (1, START)
+    stages = {"stages": (4,) * 9 + (6, 5, 5), "reasons": (1,) + (0,) * 8 + (19, 25, 0)}
+    later = replace(fleet_tick(desired=6), may_stop=False, floor=4, ceiling=9, **stages)
+    with journal.reader() as reader:
+        assert [row.recorded for row in reader.ticks("web", 0.0, 99.0)] == [
+            replace(fleet_tick(), **stages),
+            later,
+        ]
+        texts = [event.text for event in reader.events(0.0, 99.0)]
+    assert texts == ["daemon started", "said", "so"]
+    await journal.record_changes(20.0, (PAUSE,), ())
+    assert [record.id for record in await journal.changes_in_force()] == [2, 4]
+    await journal.close()
