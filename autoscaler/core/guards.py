@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, pair, where_any
+from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, pair, where_any, within
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, Bool, CountType, Freshness, Int, Reason, Snapshot
 
@@ -106,7 +106,7 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
 
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
-    minimum, maximum = params.minimum.astype(counts), params.maximum.astype(counts)
+    minimum, maximum = within(params.minimum, counts), within(params.maximum, counts)
     told = pair(Reason.MINIMUM, Reason.MAXIMUM)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
@@ -199,7 +199,7 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
 def supply(params: LaneParams, counts: CountType) -> Rule:
     """What the warm pool and, where allowed, new VMs can give."""
     makes = bool(params.provision.any())
-    most = np.where(params.provision, params.max_provisioned, 0).astype(counts)
+    most = within(np.where(params.provision, params.max_provisioned, 0), counts)
     none = np.zeros_like(most)
     told = pair(Reason.NONE, Reason.WARM_POOL_EMPTY)
 

@@ -76,7 +76,7 @@ class LaneParams:
             ordered VM has come into service.
         minimum, maximum: int64 (L,), bounds on VMs ordered.
         rate_out_vms, rate_in_vms: float64 (L,), VMs that may be started / stopped within the period (a token
-            bucket of this size).
+            bucket of this size); infinite for no limit.
         rate_out_period_s, rate_in_period_s: float64 (L,), time in which an empty bucket is full again.
         provision: bool (L,), VMs may be made from nothing when the warm pool is empty.
         max_provisioned: int64 (L,), the most VMs that may exist.

@@ -174,6 +174,11 @@ class Look:
         )
 
 
+def within(vms: Int, counts: CountType) -> Int:
+    """Bounds of a policy as the type of counts can hold them: int (L,)."""
+    return np.minimum(vms, MOST_VMS).astype(counts)
+
+
 def whole_vms(capacity: Float, counts: CountType) -> Callable[[Float], Int]:
     """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown."""
     nothing, most = np.zeros_like(capacity), np.full_like(capacity, float(MOST_VMS))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import ROUNDING, within
 from autoscaler.core.types import CountType, Int, SmallInt
 
 
@@ -21,10 +22,14 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
     It gives the stopped VMs wanted: int (L,) of the type `counts`, within the policy's bounds on them.
     """
     with_spare = 1.0 + params.warm_spare
-    minimum, maximum = params.warm_minimum.astype(counts), params.warm_maximum.astype(counts)
+    rounding = np.array(ROUNDING)
+    minimum, maximum = within(params.warm_minimum, counts), within(params.warm_maximum, counts)
 
     def target(peak: SmallInt, desired: Int) -> Int:
-        wanted = np.ceil(peak * with_spare - 1e-9).astype(counts)
+        kept = peak.astype(np.float64)
+        kept *= with_spare
+        kept -= rounding
+        wanted = np.ceil(kept, out=kept).astype(counts)
         clipped: Int = np.minimum(np.maximum(wanted - desired, minimum), maximum)
         return clipped
 
