@@ -1,1 +1,1 @@
-"""Trace files: reading, validation, digests."""
+"""Trace files: reading, importing, checking, shaping, describing, writing, digests."""

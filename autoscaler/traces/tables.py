@@ -34,6 +34,8 @@ MAX_BYTES = 4 << 30
 BLOCK_BYTES = 8 << 20
 _QUOTE = ord('"')
 _OPEN_QUOTE = "a quoted field is not closed in its line; is a quote missing?"
+MAX_LINE = 64 << 20
+"""More bytes without a line that holds something are taken for a hostile file."""
 MAX_FIELD = 64
 """Fields wider than this are left to the csv module."""
 
@@ -200,6 +202,10 @@ def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> I
             lines += block.count(b"\n")
             tell()
             yield block
+        elif len(rest) > MAX_LINE:
+            raise TraceError(
+                f"{path}:{lines + 1}: {MAX_LINE >> 20} MiB without a line end or of empty lines only; this is no table"
+            )
     if rest := rest.rstrip(b"\r\n "):
         yield _clean(path, rest + b"\n", lines)
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from autoscaler.errors import TraceError
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.stamps import TimeForm
-from autoscaler.traces.tables import BLOCK_BYTES, Form, Layout, Wanted, read_blocks, read_table
+from autoscaler.traces.tables import BLOCK_BYTES, MAX_LINE, Form, Layout, Wanted, read_blocks, read_table
 from autoscaler.traces.trace import TraceKind
 
 COLUMNS = (Wanted("t", Form.TIME), Wanted("v", Form.NUMBER), Wanted("name", Form.TEXT))
@@ -134,6 +134,13 @@ def test_many_empty_lines_at_the_end_across_blocks(tmp_path, packed):
     text = b"t,v,name\n0,1,a\n" + b"\r\n" * BLOCK_BYTES
     path = put(tmp_path, gzip.compress(text) if packed else text, "t.csv.gz" if packed else "t.csv")
     assert read(path).rows == 1
+
+
+@pytest.mark.parametrize("byte", [b"1", b"\n"])
+def test_a_packed_file_that_unpacks_to_one_endless_line_is_given_up(tmp_path, byte):
+    path = put(tmp_path, gzip.compress(b"t,v,name\n" + byte * (MAX_LINE + 2 * BLOCK_BYTES), 1), "t.csv.gz")
+    with pytest.raises(TraceError, match=r"t\.csv\.gz:\d: 64 MiB without a line end"):
+        read(path)
 
 
 @pytest.mark.parametrize(
