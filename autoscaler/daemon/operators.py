@@ -222,7 +222,7 @@ class Operators:
             ]
             changes += pauses
             effect = words.effect(verbs, pauses[0])
-            left = words.goes_on(verbs)
+            left = words.goes_on([*verbs, *self._paused(fleet)])
             replaced = self._replaced([pause.subject for pause in pauses])
             said.append(_sentence(effect + (f"; {left}" if left else "") + replaced + self._shadow(fleet)))
             notes.append(
@@ -245,9 +245,7 @@ class Operators:
                 notes.append(Note("resumed", name, f"{asked.who} resumed {what} ({asked.reason})"))
             everywhere = [r for r in self._pauses(ALL_FLEETS, own=True) if r.change.verb in verbs]
             if fleet != ALL_FLEETS and everywhere:
-                standing = words.standing(
-                    everywhere[0].change, [r.change.verb or Verb.STOP for r in everywhere]
-                )
+                standing = "; ".join(words.in_force(everywhere, self._fleets.keys()))
                 text = f"{standing}, {fleet} among them; end that with --all-fleets"
                 if not records:
                     raise ChangeRefusedError(text)
@@ -373,6 +371,11 @@ class Operators:
             if record.change.verb is not None
             and (record.change.fleet == fleet or (fleet == ALL_FLEETS and not own))
         ]
+
+    def _paused(self, fleet: str) -> list[Verb]:
+        """What is paused in a fleet by now, for itself or with all."""
+        records = (*self._pauses(fleet, own=True), *self._pauses(ALL_FLEETS, own=True))
+        return [record.change.verb for record in records if record.change.verb is not None]
 
     # ── words ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,21 +44,23 @@ _DAEMON = web.AppKey("daemon", Daemon)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+FleetName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class _Change(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     reason: str
 
 
 class _Fleets(_Change):
-    fleets: Annotated[list[str], Field(max_length=2000)] = []
+    fleets: Annotated[list[FleetName], Field(max_length=2000)] = []
     all_fleets: bool = False
     verbs: Annotated[list[Verb], Field(min_length=1, max_length=len(Verb))]
 
     def names(self) -> tuple[str, ...]:
         if bool(self.fleets) == self.all_fleets:
             raise ChangeRefusedError("name fleets, or all of them with all_fleets, and not both")
-        # The name that stands for all fleets is no name of one.
-        return (ALL_FLEETS,) if self.all_fleets else tuple(dict.fromkeys(name or "?" for name in self.fleets))
+        return (ALL_FLEETS,) if self.all_fleets else tuple(dict.fromkeys(self.fleets))
 
 
 class _Term(_Change):
@@ -82,13 +84,13 @@ class _Resume(_Fleets):
 
 
 class _Override(_Term):
-    fleet: Annotated[str, Field(min_length=1)]
+    fleet: FleetName
     floor: int | None = None
     ceiling: int | None = None
 
 
 class _Clear(_Change):
-    fleet: Annotated[str, Field(min_length=1)]
+    fleet: FleetName
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -132,9 +134,13 @@ class Control:
             DaemonError: The socket cannot be made, or another daemon listens there.
         """
         self._bound = bind(self.path.absolute(), self._group)
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_unix_server(self._connected, sock=self._bound.socket)
+        try:
+            await self._runner.setup()
+            loop = asyncio.get_running_loop()
+            self._listening = await loop.create_unix_server(self._connected, sock=self._bound.socket)
+        except BaseException:
+            self._bound.remove()
+            raise
         return self
 
     async def __aexit__(

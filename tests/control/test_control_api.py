@@ -121,7 +121,7 @@ BAD = {
     "neither": ({**PAUSE, "fleets": []}, 409, "name fleets, or all of them"),
     "no end": ({k: v for k, v in PAUSE.items() if k != "for_s"}, 409, "say until when it holds"),
     "two ends": ({**PAUSE, "no_expiry": True}, 409, "say until when it holds"),
-    "a fleet without a name": ({**PAUSE, "fleets": [""]}, 409, "no policy in use is for a fleet"),
+    "a fleet without a name": ({**PAUSE, "fleets": [""]}, 400, "fleets.0: String should have at least 1"),
     "the past": ({**PAUSE, "for_s": -1}, 409, "it would end at"),
     "too large": (b" " * (LARGEST_BODY + 1), 413, "Too Large"),
 }

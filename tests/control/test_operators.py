@@ -151,6 +151,24 @@ async def test_clearing_an_override():
     assert metric(bench, "override_floor_vms", fleet="web") is None
 
 
+@virtual
+async def test_an_answer_says_of_the_rest_that_it_goes_on_only_where_it_does():
+    bench = bench_of(100)
+    commands = (
+        Commands(bench)
+        .at(1, "pause", asked(EVERYWHERE, reason="incident"), PROVISION)
+        .at(2, "pause", asked("web"), STOP)
+        .at(3, "pause", asked("web", who="bob"), START)
+    )
+    await bench.run(10)
+    first, second, third = commands.words()
+    assert first.startswith(
+        "Nothing is provisioned in any fleet until an operator ends it; starts and stops go on."
+    )
+    assert second.startswith("Nothing is stopped in web until an operator ends it; starts go on.")
+    assert third.startswith("Nothing is started in web until an operator ends it. It holds")
+
+
 # ── what is recorded ────────────────────────────────────────────────────────────────────────────────────
 
 
