@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli import (
+    check,
     cloud,
     demo,
     events,
@@ -64,6 +65,7 @@ app.add_typer(shadows, name="shadow")
 app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(plan.plan)
+app.command()(check.check)
 app.command()(replay.report)
 traces.command("info")(trace.info)
 traces.command("import")(trace_import.import_trace)
