@@ -14,6 +14,7 @@ in number, so that nobody on the socket can hurt the daemon. Errors are `{"error
 from __future__ import annotations
 
 import asyncio
+import logging
 import pwd
 import threading
 from collections.abc import Awaitable, Callable
@@ -123,7 +124,10 @@ class Control:
                 web.post("/v1/clear", _clear),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        # The library would write a traceback for every line of garbage that a guest sends.
+        quiet = logging.Logger("control")  # noqa: LOG001  of its own, without handlers and above no other
+        quiet.addHandler(logging.NullHandler())
+        self._runner = web.AppRunner(app, access_log=None, logger=quiet, shutdown_timeout=2.0)
         self._bound: BoundSocket | None = None
         self._listening: asyncio.Server | None = None
 
