@@ -249,9 +249,9 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None]
         now_s = snapshot.now_s
         any_out, any_in = np.count_nonzero(out), np.count_nonzero(stop)
         if any_out and limits_out:
-            state.tokens_out -= out
+            state.tokens_out -= out.astype(np.float64)
         if any_in and limits_in:
-            state.tokens_in -= stop
+            state.tokens_in -= stop.astype(np.float64)
         if any_out and after_out:
             state.last_out_s = np.where(out > 0, now_s, state.last_out_s)
         if any_in and after_in:

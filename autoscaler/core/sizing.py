@@ -76,11 +76,13 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
 def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
     """A function of VMs ordered, VMs needed and demand, each (L,): where what is ordered may stay."""
     with_half_headroom = 1.0 + 0.5 * params.headroom
+    rounding = np.array(ROUNDING)
 
     def within(ordered: Int, need: Int, demand: Float) -> Bool:
         now = ordered.astype(np.float64)
-        near: Bool = np.abs(need - ordered) <= params.tolerance * now
-        now += ROUNDING
+        # Counts become floats in one go: comparing or adding the two kinds costs three times as much.
+        near: Bool = np.abs(need - ordered).astype(np.float64) <= params.tolerance * now
+        now += rounding
         now *= params.vm_capacity
         near &= demand * with_half_headroom <= now
         return near
