@@ -5,15 +5,12 @@ Not here: options (`demo`), what is shown (`demo_screen`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +23,6 @@ from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, read_faults
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy
-from autoscaler.config.rendering import effective_yaml
 from autoscaler.daemon.lifecycle import close, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
@@ -35,6 +31,7 @@ from autoscaler.ports import TickRecord
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.simulator.baselines import always_on, describe, plain_reactive
+from autoscaler.simulator.identity import identity_of
 from autoscaler.simulator.loopback import LoopRun, run_loop
 from autoscaler.simulator.recording import demand_of, timeline
 from autoscaler.simulator.recovery import recoveries
@@ -43,7 +40,6 @@ from autoscaler.simulator.timeline import (
     REPORT_NAME,
     REPORT_VERSION,
     TIMELINE_NAME,
-    RunIdentity,
     TimelineRow,
     Totals,
     totals,
@@ -334,15 +330,7 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
             ("same, on virtual time", prepared.policy),
         ):
             baselines[name] = totals(_scored(_replayed(finished, policy)), options.tick_s)
-    identity = RunIdentity(
-        trace=prepared.trace.digest,
-        policy=hashlib.sha256(effective_yaml(prepared.policy).encode()).hexdigest(),
-        plant=hashlib.sha256(
-            json.dumps(asdict(prepared.cloud), sort_keys=True, default=str).encode()
-        ).hexdigest(),
-        code=version("vm-autoscaler"),
-        seed=options.seed,
-    )
+    identity = identity_of(prepared.policy, prepared.trace, asdict(prepared.cloud), options.seed)
     details = _details(finished, scored)
     if options.out is not None:
         write_timeline(options.out / TIMELINE_NAME, finished.rows)

@@ -6,7 +6,7 @@ sentences are those that the daemon would have logged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +24,10 @@ _SAMPLE = ("demand", "observed_at_s", "freshness", "coverage", "censored")
 _DECISION = ("forecast", "forecast_hi", "wish", "desired", "start", "provision", "stop", "warm_target")
 _PLANT = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable")
 _BLOCK = tuple(each.name for each in fields(Block) if each.name not in ("tick_s", "first_tick"))
+_TOLD = (
+    "demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity",
+    "shortage", "starts", "stops", "provisions", "cost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,43 +146,31 @@ class Witness:
 
     def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
         """The same ticks as the daemon's journal would have them."""
-        pages = self.of(lane)
-        return [_tick(page, row, fleet) for page in pages for row in range(len(page.stages))]
+        return [tick for page in self.of(lane) for tick in _ticks(page, fleet)]
 
 
 def timeline(pages: Sequence[Page], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
     """The rows of a lane's pages, in their order."""
-    return tuple(
-        _row(page, row, fleet, (page.first_tick + row) * tick_s)
-        for page in pages
-        for row in range(len(page.stages))
-    )
+    return tuple(row for page in pages for row in _rows(page, fleet, tick_s))
 
 
-def _tick(page: Page, row: int, fleet: str) -> FleetTick:
-    facts = {name: rows[row, 0].item() for name, rows in page.ticks.items()}
-    kept = {name: rows[row, 0].item() for name, rows in page.block.items()}
-    return FleetTick(
-        fleet=fleet,
-        **facts,
-        capacity=kept["capacity"],
-        shortage=kept["shortage"],
-        cost=kept["cost"],
-        stages=tuple(page.stages[row, :, 0].tolist()),
-        reasons=tuple(page.reasons[row, :, 0].tolist()),
-        sentence="",
-    )
+def _ticks(page: Page, fleet: str) -> Iterator[FleetTick]:
+    facts = {name: rows[:, 0].tolist() for name, rows in page.ticks.items()}
+    facts |= {name: page.block[name][:, 0].tolist() for name in ("capacity", "shortage", "cost")}
+    stages, reasons = page.stages[:, :, 0].tolist(), page.reasons[:, :, 0].tolist()
+    for values, wishes, why in zip(zip(*facts.values(), strict=True), stages, reasons, strict=True):
+        told = dict(zip(facts, values, strict=True))
+        yield FleetTick(fleet=fleet, **told, stages=tuple(wishes), reasons=tuple(why), sentence="")
 
 
-def _row(page: Page, row: int, fleet: str, at_s: float) -> TimelineRow:
-    kept = {name: rows[row, 0].item() for name, rows in page.block.items()}
-    tick = _tick(page, row, fleet)
-    names = ("demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity")
-    more = ("shortage", "starts", "stops", "provisions", "cost")
-    return TimelineRow(
-        timestamp_s=at_s,
-        forecast=tick.forecast,
-        forecast_hi=tick.forecast_hi,
-        reason=sentence(tick),
-        **{name: kept[name] for name in (*names, *more)},
-    )
+def _rows(page: Page, fleet: str, tick_s: float) -> Iterator[TimelineRow]:
+    kept = {name: page.block[name][:, 0].tolist() for name in _TOLD}
+    rows = zip(_ticks(page, fleet), zip(*kept.values(), strict=True), strict=True)
+    for number, (tick, values) in enumerate(rows, page.first_tick):
+        yield TimelineRow(
+            timestamp_s=number * tick_s,
+            forecast=tick.forecast,
+            forecast_hi=tick.forecast_hi,
+            reason=sentence(tick),
+            **dict(zip(kept, values, strict=True)),
+        )

@@ -41,6 +41,13 @@ def test_the_headline_says_money_and_shortage():
     assert words(policy(cost=200.2), PEAK).headline.startswith("This policy costs as much as")
 
 
+def test_the_money_itself_is_said_over_the_time_that_is_scored():
+    said = words(policy(), PEAK, span_s=8 * 86_400.0, not_scored_s=86_400.0)
+    assert said.sentences[0] == "That is 100.00 instead of 200.00 in 7 days."
+    unknown = words(policy(cost=math.nan), PEAK, span_s=8 * 86_400.0)
+    assert not any("instead of" in sentence for sentence in unknown.sentences)
+
+
 def test_a_comparison_is_about_the_candidate():
     said = words(
         entry("a", "web", judged=True, cost=100.0, unserved_share=0.01, shortage_s=600.0, episodes=2.0),

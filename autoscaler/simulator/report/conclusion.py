@@ -51,7 +51,17 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
         sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0])))
+    sentences.insert(0, _amounts(*card.headline, details))
     return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
+
+
+def _amounts(entry: Entry, other: Entry | None, details: Mapping[str, Any]) -> str:
+    """The money itself, over the time that is scored."""
+    cost = entry.values["cost"]
+    scored_s = details.get("span_s", 0.0) - (details.get("not_scored_s") or 0.0)
+    if other is None or not cost > 0 or not other.values["cost"] > 0 or scored_s <= 0:
+        return ""
+    return f"That is {money(cost)} instead of {money(other.values['cost'])} in {span(scored_s)}."
 
 
 def _alone(subject: Entry) -> str:
