@@ -8,12 +8,15 @@ full. An unknown minute breaks a row of points, as missing data lets no alarm go
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Int, Snapshot
 from autoscaler.simulator.peers import (
+    CLOCK_S,
     USUAL_UTILISATION,
     Sized,
     measured_utilisation,
@@ -23,7 +26,7 @@ from autoscaler.simulator.peers import (
     window_ticks,
 )
 
-POINT_S = 60.0
+POINT_S = CLOCK_S
 _ROUNDING = 1e-9
 _LONG_AGO_S = -1e18
 
@@ -53,6 +56,10 @@ class Points:
         point = np.where(self._known > 0, self._sum / np.maximum(self._known, 1), np.nan)
         self._sum, self._known = np.zeros_like(self._sum), np.zeros_like(self._known)
         return point
+
+    def memory(self) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        return [self._sum[np.newaxis], self._known[np.newaxis]]
 
     def in_row(self, minutes: float) -> int:
         """Points that make up so many minutes."""
@@ -96,6 +103,13 @@ class TargetTracking(Sized):
             size = self._tracked(snapshot, point, size)
         self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
         return self._size
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`; more points in a row than an alarm takes are as good as that many."""
+        del now_s
+        above = np.minimum(self._above, self._points.in_row(self._OUT_MINUTES))
+        below = np.minimum(self._below, self._points.in_row(self._IN_MINUTES))
+        return [*self._points.memory(), np.stack([above, below, _known(self._size, above)])]
 
     def _tracked(self, snapshot: Snapshot, point: Float, size: Int) -> Int:
         scaled = np.ceil(snapshot.in_service * np.nan_to_num(point) / self._target - _ROUNDING)
@@ -154,6 +168,14 @@ class StepScaling(Sized):
         self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
         return self._size
 
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`; what was warm matters only while other VMs warm up."""
+        enough = self._points.in_row(self._MINUTES)
+        above, below = np.minimum(self._above, enough), np.minimum(self._below, enough)
+        left_s = np.maximum(np.stack([self._warm_at_s, self._in_again_s]) - now_s, 0.0)
+        warm = np.where(left_s[0] > 0, self._warm, 0)
+        return [*self._points.memory(), np.stack([above, below, warm, _known(self._size, above)]), left_s]
+
     def _stepped(self, snapshot: Snapshot, ratio: Float, size: Int) -> Int:
         now_s = snapshot.now_s
         warming = now_s < self._warm_at_s
@@ -173,6 +195,10 @@ class StepScaling(Sized):
         self._warm_at_s = np.where(out, now_s + self._pause_s, self._warm_at_s)
         self._in_again_s = np.where(low, now_s + self._pause_s, self._in_again_s)
         return np.where(out | low, wanted, size)
+
+
+def _known(size: Int | None, like: Int) -> Int:
+    return np.full_like(like, -1) if size is None else size
 
 
 def _in_row(before: Int, holds: Bool) -> Int:

@@ -18,15 +18,21 @@ Not here: the AWS rules (`alarms`), the peak of a trace and everything else that
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import NO_CEILING, Bool, Decision, Float, Int, Outlook, Snapshot, Stage
 
 USUAL_UTILISATION = 1.0 / 1.3
 """What peers aim at unless told otherwise: 30 % headroom, as the plain reactive policy has it."""
+
+CLOCK_S = 60.0
+"""Peers that act at times of the clock act at every whole one of these, or at parts of it."""
+
+DAY_S = 86_400.0
 
 _ROUNDING = 1e-9
 _UNKNOWN = -1
@@ -42,6 +48,14 @@ class Peer(Protocol):
 
     def sized(self, snapshot: Snapshot) -> Int:
         """Only the number of VMs wanted in service, before bounds: int64 (L,). Instead of `decide`, once a tick."""
+        ...
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """All that its future depends on, before the tick at `now_s`: arrays (n, L), equal where the futures are.
+
+        Moments are told as what is left of them, and windows from the oldest on, so that lanes that began at
+        different times can be compared.
+        """
         ...
 
 
@@ -124,6 +138,10 @@ class RollingMaximum:
         highest: Int = np.maximum.reduce(self._ring, axis=0)
         return highest
 
+    def memory(self) -> Int:
+        """The pushes, the oldest first: int64 (length, L)."""
+        return np.roll(self._ring, -self._next, axis=0)
+
 
 class Sized:
     """A peer whose whole rule is a number of VMs: `sized` says it, `decide` makes a Decision of it.
@@ -138,6 +156,11 @@ class Sized:
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
         raise NotImplementedError
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`; a rule that remembers something says so itself."""
+        del now_s
+        return []
 
     def decide(self, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As in `Peer`."""
@@ -184,6 +207,11 @@ class RecentPeak(Sized):
         """As in `Peer`."""
         highest = self._recent.push(vms_for(snapshot.demand, self._usable), ~np.isnan(snapshot.demand))
         return np.where(highest == _UNKNOWN, ordered(snapshot), highest)
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [self._recent.memory()]
 
 
 class Google(RecentPeak):
@@ -268,6 +296,11 @@ class Kubernetes(Sized):
             self._turn(snapshot)
         return self._replicas
 
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [self._recent.memory(), self._replicas[np.newaxis]]
+
     def _turn(self, snapshot: Snapshot) -> None:
         current = self._replicas
         ratio = measured_utilisation(self._params, snapshot) / self._wanted
@@ -314,7 +347,7 @@ class SameTimeBefore(Sized):
         params: LaneParams,
         *,
         utilisation: float | Float = USUAL_UTILISATION,
-        period_s: float = 86_400.0,
+        period_s: float = DAY_S,
         ahead_s: float,
     ) -> None:
         super().__init__(params)
@@ -336,6 +369,11 @@ class SameTimeBefore(Sized):
         known = ~np.isnan(wanted)
         return np.where(known, vms_for(wanted, self._usable), ordered(snapshot))
 
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [np.roll(self._past, -self._next, axis=0)]
+
 
 def break_even_s(*, per_start: float, in_service_per_h: float) -> float:
     """How long a VM may idle for what a start costs: the window of `DelayedOff`.
@@ -344,7 +382,7 @@ def break_even_s(*, per_start: float, in_service_per_h: float) -> float:
         per_start: Money per start, what is billed before the VM serves included.
         in_service_per_h: Money per VM-hour in service; where it is free, everything may be kept for a day.
     """
-    return per_start / in_service_per_h * 3600.0 if in_service_per_h > 0 else 86_400.0
+    return per_start / in_service_per_h * 3600.0 if in_service_per_h > 0 else DAY_S
 
 
 def passes(every_s: float, now_s: float, tick_s: float) -> bool:

@@ -1,6 +1,6 @@
 """Where a policy stands: the same demand on the same plant, served by peers, without a pool, by hand, in hindsight.
 
-One run of lanes side by side, so that all face the same luck and the same information; then the clairvoyant
+All run side by side (`contest`), so that they face the same luck and the same information; then the clairvoyant
 optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score
 card, the policy first.
 
@@ -12,36 +12,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from autoscaler.config.compiling import CompiledPolicies
 from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import Bool, Decision, Float, Int, Outlook, Snapshot
+from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.alarms import StepScaling, TargetTracking
+from autoscaler.simulator.baselines import plain_reactive
 from autoscaler.simulator.clairvoyant import Front, Optimum, Terms, peak_vms
+from autoscaler.simulator.contest import Contestant, Course, contest
 from autoscaler.simulator.knobs import PlantSettings
-from autoscaler.simulator.lanes import Decider, LaneRun, Lanes, PolicyDecider
 from autoscaler.simulator.ledger import Block, Sums
 from autoscaler.simulator.measuring import Ticks, wanted
+from autoscaler.simulator.outlooks import OutlookCache
 from autoscaler.simulator.peers import (
     DelayedOff,
     Google,
     Kubernetes,
     Peer,
     SameTimeBefore,
-    answered,
     break_even_s,
 )
 from autoscaler.simulator.report.card import Entry
-from autoscaler.simulator.schedules import Schedules
 from autoscaler.simulator.score import Beside, LanePrices, score
 from autoscaler.traces.trace import Trace
 
-_PART_TICKS = 1024
 _COST_PRECISION = 1e-4
 _ROUNDING = 1e-9
 
@@ -126,6 +124,7 @@ def standings(
     warm_up_ticks: int = 0,
     seed: int = 0,
     rivals: Sequence[Rival] = RIVALS,
+    cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> Standings:
@@ -139,28 +138,31 @@ def standings(
         warm_up_ticks: Ticks at the beginning that are not judged.
         seed: Of everything random.
         rivals: The peers in the table.
+        cache: Forecasts of earlier runs of the same trace, to be used and added to.
         progress: Told the share that is done.
-        enough: Asked now and then whether to stop; what was run till then is judged.
+        enough: Asked now and then whether to stop; nothing is judged then.
 
     Raises:
         ConfigError: Lanes cannot express it.
     """
-    at_once = terms_of(policy, plant, ticks.tick_s)
-    pool_less, without = without_pool(policy, plant)
-    policies = (policy, pool_less, *(policy for _ in rivals))
-    plants = (plant, without, *(plant for _ in rivals))
-    run = LaneRun(policies, plants, (trace,) * len(policies), ticks, seed)
-    lanes = Lanes(run, lambda compiled: _decider(compiled, policies, at_once, rivals))
-    lanes.run(min(warm_up_ticks, ticks.count))
-    first, sums = lanes.tick, lanes.sums()
-    begins = int(lanes.plant.in_service[_POLICY] + lanes.plant.starting[_POLICY])
-    while lanes.tick < ticks.count and not (enough and enough()):
-        lanes.run(min(_PART_TICKS, ticks.count - lanes.tick), sums)
-        if progress:
-            progress(lanes.tick / ticks.count)
-    demand = wanted(trace, ticks)[first : lanes.tick]
-    whole = lanes.tick == ticks.count
-    return _judged(sums, policies, rivals, demand, replace(at_once, initial=begins), whole=whole)
+    terms = terms_of(policy, plant, ticks.tick_s)
+    bare = plain_reactive(policy)
+    contestants = (
+        Contestant(policy, plant),
+        Contestant(*without_pool(policy, plant)),
+        *(Contestant(bare, plant, partial(_made, rival, terms)) for rival in rivals),
+    )
+    course = Course(trace, ticks, warm_up_ticks, seed, cache)
+    found = contest(contestants, course, progress=progress, enough=enough)
+    if found.sums is None or warm_up_ticks >= ticks.count:
+        return Standings((), None, found.sums is not None)
+    demand = wanted(trace, ticks)[warm_up_ticks:]
+    policies = [each.policy for each in contestants]
+    return _judged(found.sums, policies, rivals, demand, replace(terms, initial=found.begins))
+
+
+def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:
+    return rival.make(params, terms)
 
 
 def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
@@ -204,83 +206,13 @@ def without_pool(policy: Policy, plant: PlantSettings) -> tuple[Policy, PlantSet
     )
 
 
-class _SideBySide:
-    """The policies on the first lanes, a rival on each lane after them.
-
-    Every rival sizes all rivals' lanes and only its own is taken: on so few lanes that costs less than
-    parting the snapshot.
-
-    Args:
-        params: Of all lanes.
-        policies: Who decides for the first lanes.
-        terms: Of the fleet.
-        rivals: One per lane after those.
-    """
-
-    def __init__(
-        self, params: LaneParams, policies: PolicyDecider, terms: Terms, rivals: Sequence[Rival]
-    ) -> None:
-        self._ours = slice(0, _WITHOUT_POOL + 1)
-        self._theirs = slice(_WITHOUT_POOL + 1, len(params.series))
-        self._policies = policies
-        self._params = _params_of(params, self._theirs)
-        self._rivals = [rival.make(self._params, terms) for rival in rivals]
-
-    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """As in `Decider`."""
-        ours = self._policies.decide(_lanes_of(snapshot, self._ours), outlook)
-        view = _lanes_of(snapshot, self._theirs)
-        wish = np.array([rival.sized(view)[at] for at, rival in enumerate(self._rivals)], np.int64)
-        theirs = answered(self._params, view, wish)
-        return Decision(
-            wish=np.concatenate((ours.wish, theirs.wish)),
-            desired=np.concatenate((ours.desired, theirs.desired)),
-            start=np.concatenate((ours.start, theirs.start)),
-            provision=np.concatenate((ours.provision, theirs.provision)),
-            stop=np.concatenate((ours.stop, theirs.stop)),
-            warm_target=np.concatenate((ours.warm_target, theirs.warm_target)),
-            # Nobody reads the reasons of these runs.
-            forecast=theirs.forecast,
-            forecast_hi=theirs.forecast_hi,
-            reason=theirs.reason,
-            value=theirs.value,
-        )
-
-
-def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
-    return replace(snapshot, **_columns(snapshot, lanes))
-
-
-def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
-    return replace(params, **_columns(params, lanes))
-
-
-def _columns(arrays: Snapshot | LaneParams, lanes: slice) -> dict[str, Any]:
-    values = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
-    return {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
-
-
-def _decider(
-    compiled: CompiledPolicies, policies: Sequence[Policy], terms: Terms, rivals: Sequence[Rival]
-) -> Decider:
-    own = slice(0, _WITHOUT_POOL + 1)
-    schedules = Schedules(policies[own], [0.0] * len(policies[own]))
-    return _SideBySide(
-        compiled.lanes, PolicyDecider(_params_of(compiled.lanes, own), schedules), terms, rivals
-    )
-
-
 def _judged(
     sums: Sums,
     policies: Sequence[Policy],
     rivals: Sequence[Rival],
     demand: Float,
     terms: Terms,
-    *,
-    whole: bool,
 ) -> Standings:
-    if not len(demand):
-        return Standings((), None, whole)
     lanes = sums.lanes
     peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
     front = Front(demand, terms, precision=_COST_PRECISION)
@@ -327,7 +259,7 @@ def _judged(
                 _own_figures(score(told, prices).of_lane(0)),
             )
         )  # fmt: skip
-    return Standings(tuple(entries), optimum, whole)
+    return Standings(tuple(entries), optimum, whole=True)
 
 
 def _own_figures(values: Mapping[str, float], *others: str) -> dict[str, float]:
