@@ -130,7 +130,7 @@ async def _run(
         await stack.enter_async_context(control)
         telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
-        beside = {"site": site.watch}
+        beside = {"site": site.watch, "control": control.watch}
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 

@@ -37,7 +37,7 @@ EVENTS = {
     "listening": "Where metrics, health and status are served.",
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
-    "site_silent": "Nothing answered any more where metrics and status are served; it listens anew.",
+    "site_silent": "Nothing answered any more where metrics, status or operators' commands are served; it listens anew.",
     "close_failed": "An adapter did not close in order at the end.",
     "policies_reloaded": "The policies were read again and are in use; what has changed.",
     "policies_rejected": "The policies were changed and cannot be used; the last good ones stay in use.",

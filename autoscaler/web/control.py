@@ -39,6 +39,7 @@ LARGEST_BODY = 64 * 1024
 CONNECTION_S = 20.0
 """A connection is ended after this long, whatever it is about; a command takes one for itself."""
 MOST_CONNECTIONS = 32
+LOOK_EVERY_S = 30.0
 _NAME_WITHIN_S = 2.0
 
 _DAEMON = web.AppKey("daemon", Daemon)
@@ -111,6 +112,7 @@ class Control:
         self, daemon: Daemon, path: Path, group: str = "", *, connection_s: float = CONNECTION_S
     ) -> None:
         self.path = path
+        self._daemon = daemon
         self._group = group
         self._connection_s = connection_s
         app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_in_words])
@@ -137,15 +139,24 @@ class Control:
         Raises:
             DaemonError: The socket cannot be made, or another daemon listens there.
         """
-        self._bound = bind(self.path.absolute(), self._group)
+        await self._runner.setup()
         try:
-            await self._runner.setup()
-            loop = asyncio.get_running_loop()
-            self._listening = await loop.create_unix_server(self._connected, sock=self._bound.socket)
+            await self._listen()
         except BaseException:
-            self._bound.remove()
+            await self._runner.cleanup()
             raise
         return self
+
+    async def watch(self) -> None:
+        """Look for ever whether the socket is in its place; where somebody has removed it, make it anew."""
+        clock, log = self._daemon.clock, self._daemon.telemetry.log
+        while True:
+            await clock.sleep_until(clock.monotonic() + LOOK_EVERY_S)
+            if self._bound is None or not self._bound.is_in_place:
+                text = f"the control socket {self.path} was removed or replaced; it is made anew"
+                log.error("site_silent", text=text)
+                self._stop_listening()
+                await self._listen()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,8 +165,25 @@ class Control:
         if self._listening is not None:
             self._listening.close()
         await self._runner.cleanup()
+        self._stop_listening()
+
+    async def _listen(self) -> None:
+        bound = bind(self.path.absolute(), self._group)
+        try:
+            loop = asyncio.get_running_loop()
+            self._listening = await loop.create_unix_server(self._connected, sock=bound.socket)
+        except BaseException:
+            bound.remove()
+            raise
+        self._bound = bound
+
+    def _stop_listening(self) -> None:
+        """What was asked already is still answered."""
+        if self._listening is not None:
+            self._listening.close()
         if self._bound is not None:
             self._bound.remove()
+        self._listening = self._bound = None
 
     def _connected(self) -> asyncio.Protocol:
         serving = self._runner.server

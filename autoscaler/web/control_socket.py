@@ -40,11 +40,19 @@ class BoundSocket:
     path: Path
     inode: int
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still ours."""
+        try:
+            return self.path.lstat().st_ino == self.inode
+        except OSError:
+            return False
+
     def remove(self) -> None:
         """Close it, and remove the file if it is still ours."""
         self.socket.close()
-        with suppress(OSError):
-            if self.path.lstat().st_ino == self.inode:
+        if self.is_in_place:
+            with suppress(OSError):
                 self.path.unlink()
 
 

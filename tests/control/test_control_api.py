@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import pwd
+import select
+import socket
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -279,6 +281,55 @@ async def test_a_second_daemon_on_the_socket_is_told(serving):
         async with Control(serving.daemon, serving.path):
             pass
     assert (await serving.get("v1/operations"))[0] == 200
+
+
+@pytest.mark.parametrize("left", ["nothing", "a dead one"])
+async def test_a_socket_that_somebody_removes_is_made_anew(tmp_path, left):
+    made = Serving(tmp_path / "c.sock")
+    looked = asyncio.Event()
+
+    class Looking(SetClock):
+        async def sleep_until(self, monotonic_s):
+            if looked.is_set():
+                await asyncio.Event().wait()
+            looked.set()
+
+    async with Control(made.daemon, made.path) as control:
+        made.path.unlink()
+        if left == "a dead one":
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(made.path))
+        made.daemon.clock = Looking()
+        watching = asyncio.ensure_future(control.watch())
+        await until_true(lambda: made.path.exists() and control._bound.is_in_place)
+        assert (await made.post("pause", PAUSE))[0] == 200
+        assert "was removed or replaced; it is made anew" in made.bench.log.texts("site_silent")[0]
+        watching.cancel()
+    assert not made.path.exists()
+    await made.bench.journal.close()
+
+
+async def until_true(found):
+    async with asyncio.timeout(30):
+        while not found():
+            await asyncio.to_thread(select.select, [], [], [], 0.01)
+
+
+async def test_the_socket_of_another_daemon_in_its_place_is_not_taken(tmp_path):
+    made = Serving(tmp_path / "c.sock")
+    made.daemon.clock = made.bench.clock = Hasty()
+    async with Control(made.daemon, made.path) as control:
+        made.path.unlink()
+        async with Control(made.daemon, made.path):
+            with pytest.raises(DaemonError, match="another daemon listens on the control socket"):
+                await control.watch()
+            assert (await made.get("v1/operations"))[0] == 200
+    await made.bench.journal.close()
+
+
+class Hasty(SetClock):
+    async def sleep_until(self, monotonic_s):
+        pass
 
 
 async def test_at_the_end_the_socket_is_gone(tmp_path):
