@@ -295,10 +295,12 @@ def write(
     Raises:
         TraceError: It cannot be written.
     """
+    from autoscaler.cli.progress import Bar
     from autoscaler.traces.manifest import note_in_manifest
     from autoscaler.traces.writing import kind_note, write_trace
 
-    write_trace(out, trace, overwrite=force)
+    with Bar(f"writing {out.name}") as bar:
+        write_trace(out, trace, overwrite=force, progress=bar)
     if manifest:
         note_in_manifest(out, trace)
     if as_json:

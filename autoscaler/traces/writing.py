@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.reading import MANIFEST
+from autoscaler.traces.tables import Progress
 from autoscaler.traces.trace import Float, Trace, describe_time, grid_interval
 
 ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet")
@@ -28,9 +30,12 @@ ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet")
 _CALENDAR_END_S = 253_402_300_800.0
 """First moment of the year 10000, which ISO 8601 as we read it does not reach."""
 _GZIP_LEVEL = 6
+_ROWS_AT_ONCE = 100_000
 
 
-def write_trace(path: Path, trace: Trace, *, overwrite: bool = False) -> None:
+def write_trace(
+    path: Path, trace: Trace, *, overwrite: bool = False, progress: Progress | None = None
+) -> None:
     """Write a trace with the columns `timestamp,value`, and `censored` where any value is; a gap is a missing row.
 
     Stamps are ISO 8601 where all of them are whole seconds, else epoch seconds to the last bit.
@@ -39,6 +44,7 @@ def write_trace(path: Path, trace: Trace, *, overwrite: bool = False) -> None:
         path: Where to, ending in one of `ENDINGS`; its folder is made if need be.
         trace: What to write, of at least two rows.
         overwrite: Replace a file that is there.
+        progress: Told which share has been written.
 
     Raises:
         TraceError: The ending is unknown, there is a file already, the trace is of one row, or the file
@@ -53,9 +59,10 @@ def write_trace(path: Path, trace: Trace, *, overwrite: bool = False) -> None:
     if ending == ".parquet":
         write_whole(path, lambda unfinished: _write_parquet(unfinished, trace), overwrite=overwrite)
     else:
-        data = _csv_text(trace).encode()
-        packed = gzip.compress(data, _GZIP_LEVEL, mtime=0) if ending == ".csv.gz" else data
-        write_whole(path, lambda unfinished: _write_bytes(unfinished, packed), overwrite=overwrite)
+        packed = ending == ".csv.gz"
+        write_whole(
+            path, lambda unfinished: _write_text(unfinished, trace, packed, progress), overwrite=overwrite
+        )
 
 
 def ending_of(path: Path) -> str:
@@ -121,22 +128,44 @@ def _interval_shows(trace: Trace) -> bool:
         return False
 
 
-def _csv_text(trace: Trace) -> str:
-    stamps = _stamp_texts(trace.timestamps)
-    values = map(_number, trace.values.tolist())
-    if trace.censored.any():
-        marks = trace.censored.astype(np.int64).tolist()
-        return "timestamp,value,censored\n" + "".join(
-            f"{stamp},{value},{mark}\n" for stamp, value, mark in zip(stamps, values, marks, strict=True)
-        )
-    return "timestamp,value\n" + "".join(
-        f"{stamp},{value}\n" for stamp, value in zip(stamps, values, strict=True)
-    )
+def _write_text(path: Path, trace: Trace, packed: bool, progress: Progress | None) -> None:
+    with ExitStack() as stack:
+        stream: IO[bytes] = stack.enter_context(path.open("wb"))
+        if packed:
+            # Neither name nor time in the header, so that equal traces give equal bytes.
+            zipped = gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0)
+            stream = stack.enter_context(zipped)  # type: ignore[arg-type]
+        for block, share in _csv_blocks(trace):
+            stream.write(block.encode())
+            if progress:
+                progress(share)
 
 
-def _stamp_texts(stamps: Float) -> list[str]:
+def _csv_blocks(trace: Trace) -> Iterator[tuple[str, float]]:
+    """Text of some rows at a time, and the share that is written with them."""
+    marked = bool(trace.censored.any())
+    yield f"timestamp,value{',censored' if marked else ''}\n", 0.0
+    iso = _fits_calendar(trace.timestamps)
+    rows = len(trace.values)
+    for begin in range(0, rows, _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        stamps = _stamp_texts(trace.timestamps[part], iso=iso)
+        values = map(_number, trace.values[part].tolist())
+        if marked:
+            marks = trace.censored[part].astype(np.int64).tolist()
+            lines = [f"{at},{value},{mark}\n" for at, value, mark in zip(stamps, values, marks, strict=True)]
+        else:
+            lines = [f"{at},{value}\n" for at, value in zip(stamps, values, strict=True)]
+        yield "".join(lines), min(1.0, (begin + _ROWS_AT_ONCE) / rows)
+
+
+def _fits_calendar(stamps: Float) -> bool:
     whole = bool((stamps == np.floor(stamps)).all())
-    if whole and stamps[0] >= 0 and stamps[-1] < _CALENDAR_END_S:
+    return whole and float(stamps[0]) >= 0 and float(stamps[-1]) < _CALENDAR_END_S
+
+
+def _stamp_texts(stamps: Float, *, iso: bool) -> list[str]:
+    if iso:
         texts = np.datetime_as_string(stamps.astype("datetime64[s]"))
         return [f"{text}Z" for text in texts.tolist()]
     return [repr(stamp) for stamp in stamps.tolist()]
@@ -144,10 +173,6 @@ def _stamp_texts(stamps: Float) -> list[str]:
 
 def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() and value < 2**53 else repr(value)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _write_parquet(path: Path, trace: Trace) -> None:

@@ -147,3 +147,13 @@ def test_the_note_tells_what_the_file_does_not_say(tmp_path):
     line = note.split("`")[3]
     (tmp_path / "manifest.csv").write_text(f"file,kind,interval_s\n{line}\n")
     assert read_trace(path).digest == sparse.digest
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_many_rows_are_written_in_parts_without_seams(tmp_path, ending):
+    trace = trace_of(np.arange(250_001.0) % 977, gaps=(100_000, 199_999), interval_s=1.0)
+    told = []
+    write_trace(tmp_path / f"t{ending}", trace, progress=told.append)
+    assert told == sorted(told)
+    assert (told[0], told[-1], len(told)) == (0.0, 1.0, 4)
+    assert read_trace(tmp_path / f"t{ending}", kind=trace.kind).digest == trace.digest
