@@ -8,6 +8,11 @@ Buckets lie on the absolute grid of ticks, so all lanes with buckets of one leng
 Such lanes are one `Group`, whose columns lie side by side. Between two beginnings a tick costs two maxima:
 the highest of the bucket under way, and that with the highest of the buckets before, which is worked out once
 when a bucket begins.
+
+Where the windows of a group have equally many buckets, that is two maxima more, whatever the window: time is cut into
+blocks of as many buckets as a window has, so a window is the end of one block and the beginning of the next. When a
+block is full, its rows become the maxima from each to its end, in one pass over the rows (van Herk 1992; Gil and
+Werman 1993). Where windows differ, the rows of all are gone through, masked.
 """
 
 from __future__ import annotations
@@ -33,7 +38,8 @@ class Group:
         first, end: Its columns in the ring, half open.
         slots: Buckets of its longest window, with the one under way.
         kept: int32 (2 * slots, lanes), for lanes whose windows have different numbers of buckets: rows
-            slots - s to 2 * slots - s say, where slot s is under way, which slots count. None where all do.
+            slots - s to 2 * slots - s say, where slot s is under way, which slots count. None where all windows
+            have equally many.
     """
 
     per_bucket: int
@@ -41,6 +47,38 @@ class Group:
     end: int
     slots: int
     kept: SmallInt | None
+
+    def begin(
+        self, bucket: int, ring: SmallInt, under_way: SmallInt, block: SmallInt, before: SmallInt
+    ) -> None:
+        """Begin the next bucket: the arrays are those of `RollingMax`, of these lanes, and updated in place."""
+        slots = self.slots
+        slot = bucket % slots
+        ring[slot - 1] = under_way
+        if self.kept is not None:
+            # This slot held the bucket that leaves the window.
+            ring[slot] = 0
+            counted = np.minimum(ring, self.kept[slots - slot : 2 * slots - slot])
+            np.maximum.reduce(counted, axis=0, out=before)
+        else:
+            np.maximum(block, under_way, out=block)
+            if slot == 0:
+                backwards = ring[::-1]
+                np.maximum.accumulate(backwards, axis=0, out=backwards)
+                block.fill(0)
+            if slot + 1 < slots:
+                np.maximum(ring[slot + 1], block, out=before)
+            else:
+                before[:] = block
+        under_way.fill(0)
+
+    def taken_over(self, bucket: int, ring: SmallInt, block: SmallInt) -> None:
+        """Bring a ring whose rows hold single buckets into the form that `begin` keeps, within `bucket`."""
+        slot = bucket % self.slots
+        if self.kept is None:
+            later = ring[:slot:-1]
+            np.maximum.accumulate(later, axis=0, out=later)
+            np.maximum.reduce(ring[:slot], axis=0, initial=0, out=block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +141,10 @@ class RollingMax(Remembered):
     Attributes:
         window_ticks: int64 (L,), the windows, by lane.
         ring: int32 (slots, L), the highest of each bucket before the one under way, by bucket modulo the
-            group's slots. The largest thing that a decision reads, so as narrow as a count of VMs allows.
+            group's slots; of a full block, the highest from each bucket to the block's end. The largest thing
+            that a decision reads, so as narrow as a count of VMs allows.
         under_way: int32 (L,), the highest of the bucket under way; 0 where nothing was noted.
+        block: int32 (L,), the highest of the buckets that are over of the block under way.
         before: int32 (L,), the highest of the window's other buckets.
         tick: The last tick; -1 before the first.
         cut: How the windows are cut.
@@ -114,6 +154,7 @@ class RollingMax(Remembered):
     window_ticks: Int
     ring: SmallInt
     under_way: SmallInt
+    block: SmallInt
     before: SmallInt
     tick: int
     cut: Cut = field(init=False, compare=False, repr=False)
@@ -127,7 +168,8 @@ class RollingMax(Remembered):
         lanes = len(window_ticks)
         slots = max((group.slots for group in Cut.of(window_ticks).groups), default=0)
         none = np.zeros(lanes, np.int32)
-        return cls(window_ticks.copy(), np.zeros((slots, lanes), np.int32), none, none.copy(), -1)
+        ring = np.zeros((slots, lanes), np.int32)
+        return cls(window_ticks.copy(), ring, none, none.copy(), none.copy(), -1)
 
     def push_and_max(self, tick: int, value: Int, known: Bool | None = None) -> SmallInt:
         """Note `value` where `known`, and return the highest value noted within the window up to now.
@@ -164,20 +206,19 @@ class RollingMax(Remembered):
             bucket, was = tick // group.per_bucket, last // group.per_bucket
             if bucket == was:
                 continue
-            slots, columns = group.slots, slice(group.first, group.end)
+            columns = slice(group.first, group.end)
             under_way = self.under_way[columns]
-            if slots > 1:
-                ring = self.ring[:slots, columns]
-                ring[was % slots] = under_way
-                for passed in range(was + 1, min(bucket, was + slots + 1)):
-                    ring[passed % slots] = 0
-                # This slot held the bucket that leaves the window.
-                slot = bucket % slots
-                ring[slot] = 0
-                if group.kept is not None:
-                    ring = np.minimum(ring, group.kept[slots - slot : 2 * slots - slot])
-                np.maximum.reduce(ring, axis=0, out=self.before[columns])
-            under_way.fill(0)
+            if group.slots == 1:
+                under_way.fill(0)
+                continue
+            ring, block, before = self.ring[: group.slots, columns], self.block[columns], self.before[columns]
+            if bucket - was >= group.slots:
+                # The past is out of the window.
+                for part in (ring, under_way, block, before):
+                    part.fill(0)
+                continue
+            for number in range(was + 1, bucket + 1):
+                group.begin(number, ring, under_way, block, before)
 
     def carried_over(self, window_ticks: Int, lanes: Int) -> RollingMax:
         """The same for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -202,4 +243,9 @@ class RollingMax(Remembered):
                     new.ring[earlier % new_group.slots, to] = self.ring[earlier % group.slots, at]
             else:
                 new.under_way[to] = max(self.under_way[at], self.before[at])
+        for group in new.cut.groups:
+            columns = slice(group.first, group.end)
+            group.taken_over(
+                self.tick // group.per_bucket, new.ring[: group.slots, columns], new.block[columns]
+            )
         return new

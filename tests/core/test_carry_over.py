@@ -103,7 +103,7 @@ def test_a_lane_that_is_new_starts_as_if_it_were_the_first():
     carried, cold = lane_state.carried_over(new_params, columns), LaneState.empty(new_params)
     for name, array in arrays_of(carried).items():
         lane = 0
-        if name.partition(".")[2] in {"ring", "under_way", "before"}:
+        if name.partition(".")[2] in {"ring", "under_way", "block", "before"}:
             lane, _ = getattr(cold, name.partition(".")[0]).cut.column_of(0)
         np.testing.assert_array_equal(array[..., lane], arrays_of(cold)[name][..., lane], err_msg=name)
     carried, cold = series_state.carried_over(new_series, columns), SeriesState.empty(new_series)
