@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 Float: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.int64]
 
+_OVERVIEW = 0.7
+"""Share of the room that extremes may take; the rest is for what is kept whole."""
+
 
 def extremes(series: Sequence[Float], buckets: int) -> Rows:
     """Rows at which a series is lowest or highest within its bucket, and the first and the last row.
@@ -61,8 +64,11 @@ def chosen_rows(series: Sequence[Float], windows: Sequence[tuple[int, int]], mos
     n = len(series[0])
     if n <= most:
         return np.arange(n, dtype=np.int64)
+    buckets = max(most // 2, 1)
+    while len(rows := extremes(series, buckets)) > _OVERVIEW * most and buckets > 1:
+        buckets //= 2
     kept = np.zeros(n, bool)
-    kept[extremes(series, max(1, most // (6 * len(series))))] = True
+    kept[rows] = True
     room = most - int(kept.sum())
     for begin, end in windows:
         more = int((~kept[begin:end]).sum())
