@@ -228,6 +228,7 @@ def cut(
     kind: Annotated[str | None, KIND_OPTION] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
     manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Write a part of a trace, or the trace in longer intervals."""
     with errors_in_words("trace cut"):
@@ -238,7 +239,7 @@ def cut(
             from autoscaler.traces.shaping import resample
 
             trace = resample(trace, every_s)
-        write(out, trace, force=force, manifest=manifest)
+        write(out, trace, force=force, manifest=manifest, as_json=as_json)
 
 
 def merge(
@@ -249,6 +250,7 @@ def merge(
     kind: Annotated[str | None, KIND_OPTION] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
     manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Join recordings of the same thing; where they overlap they must agree, and gaps stay gaps."""
     *sources, out = files
@@ -260,7 +262,7 @@ def merge(
         from autoscaler.traces import shaping
 
         joined = shaping.merge([_read(path, kind) for path in sources], name=out.name)
-        write(out, joined, force=force, manifest=manifest)
+        write(out, joined, force=force, manifest=manifest, as_json=as_json)
 
 
 def _read(path: Path, kind: str | None) -> Trace:

@@ -107,7 +107,10 @@ def test_merge_gives_back_what_cut_took_apart(trace, here):
     trace("synth", here / "day.csv", "--manifest", "--outages-per-day", "3")
     for name, times in (("one", ("--to", "2026-03-02T15:00Z")), ("two", ("--from", "2026-03-02T12:00Z"))):
         trace("cut", here / "day.csv", here / f"{name}.parquet", *times, "--manifest")
-    trace("merge", here / "two.parquet", here / "one.parquet", here / "whole.csv.gz", "--manifest")
+    joined = trace(
+        "merge", here / "two.parquet", here / "one.parquet", here / "whole.csv.gz", "--manifest", "--json"
+    )
+    assert strict_json(joined.stdout)["digest"] == read_trace(here / "day.csv").digest
     assert read_trace(here / "whole.csv.gz").digest == read_trace(here / "day.csv").digest
 
 
