@@ -1,9 +1,10 @@
 """Digests of decisions: two runs that decided alike in every tick have the same, however they were computed.
 
-A lane's digest covers the integers of each tick (desired, starts, stops, provisions) in time order. It is a polynomial
-in those words modulo 2^64 (Karp and Rabin 1987), kept as one number per lane, so it streams, costs a few
-operations per block, and adjoining segments join to the bits of the uncut run. It tells runs apart that differ
-by accident; it does not withstand somebody who constructs a collision.
+A lane's digest covers the integers of each tick (desired, starts, stops, provisions) in time order. Those of a tick are
+mixed into a word of 32 bits, and the words are the coefficients of a polynomial modulo 2^64 (Karp and Rabin
+1987), kept as one number per lane: so it streams, costs a few operations per block, and adjoining segments
+join to the bits of the uncut run. It tells runs apart that differ by accident; it does not withstand somebody
+who constructs a collision.
 
 Rules of this file: wrapping unsigned integers only, which are exact in any order of addition.
 """
@@ -20,10 +21,8 @@ from numpy.typing import NDArray
 from autoscaler.core.types import SmallInt
 
 _BASE = 0x9E37_79B9_7F4A_7C15
-_WEIGHTS = tuple(
-    np.uint64(w)
-    for w in (0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB, 0xD6E8_FEB8_6659_FD93, 0xA076_1D64_78BD_642F)
-)
+_WEIGHTS = tuple(np.uint32(w) for w in (0x9E37_79B1, 0x85EB_CA77, 0xC2B2_AE3D, 0x27D4_EB2F))
+"""Odd, so that no count is lost in the product."""
 _WORD = 2**64
 
 
@@ -35,12 +34,13 @@ class Fingerprints:
         ticks: How many those are.
     """
 
-    __slots__ = ("_scratch", "ticks", "words")
+    __slots__ = ("_terms", "_words", "ticks", "words")
 
     def __init__(self, lanes: int) -> None:
         self.words: NDArray[np.uint64] = np.zeros(lanes, np.uint64)
         self.ticks = 0
-        self._scratch: NDArray[np.uint64] = np.empty((2, 0, lanes), np.uint64)
+        self._words: NDArray[np.uint32] = np.empty((2, 0, lanes), np.uint32)
+        self._terms: NDArray[np.uint64] = np.empty((0, lanes), np.uint64)
 
     def add(
         self, desired: SmallInt, starts: SmallInt, stops: SmallInt, provisions: SmallInt | None = None
@@ -54,24 +54,25 @@ class Fingerprints:
             provisions: int32 (n, L); None for none in any lane.
         """
         count = len(desired)
-        if self._scratch.shape[1] < count:
-            self._scratch = np.empty((2, count, len(self.words)), np.uint64)
-        total, part = self._scratch[:, :count]
+        if len(self._terms) < count:
+            self._words = np.empty((2, count, len(self.words)), np.uint32)
+            self._terms = np.empty((count, len(self.words)), np.uint64)
+        total, part = self._words[:, :count]
         np.multiply(desired.view(np.uint32), _WEIGHTS[0], out=total)
         rest = (starts, stops) if provisions is None else (starts, stops, provisions)
         for rows, weight in zip(rest, _WEIGHTS[1:], strict=False):
             np.multiply(rows.view(np.uint32), weight, out=part)
             total += part
-        total *= _powers(count)[:, np.newaxis]
+        terms = np.multiply(total, _powers(count)[:, np.newaxis], out=self._terms[:count])
         self.words *= np.uint64(pow(_BASE, count, _WORD))
-        self.words += np.add.reduce(total, axis=0)
+        self.words += np.add.reduce(terms, axis=0)
         self.ticks += count
 
     def taken(self, lanes: Iterable[int]) -> Fingerprints:
         """Those of some of the lanes; shares nothing with these."""
-        new = Fingerprints(0)
-        new.words, new.ticks = self.words[list(lanes)], self.ticks
-        new._scratch = np.empty((2, 0, len(new.words)), np.uint64)
+        words = self.words[list(lanes)]
+        new = Fingerprints(len(words))
+        new.words, new.ticks = words, self.ticks
         return new
 
     def followed_by(self, second: Fingerprints) -> Fingerprints:

@@ -120,9 +120,9 @@ class Lanes:
         """Number of lanes."""
         return len(self.run_of.policies)
 
-    def sums(self) -> Sums:
-        """Empty sums for these lanes."""
-        return Sums(self._tick_s, self.accounts.capacity)
+    def sums(self, *, elasticity: bool = True) -> Sums:
+        """Empty sums for these lanes, with or without the figures that hold supply against need tick by tick."""
+        return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity)
 
     def run(self, ticks: int, sums: Sums | None = None, fingerprints: Fingerprints | None = None) -> None:
         """Go on for so many ticks.

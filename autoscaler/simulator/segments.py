@@ -120,6 +120,7 @@ def run_segmented(
     segments: int | None = None,
     cache: OutlookCache | None = None,
     witnessed: Sequence[int] = (),
+    elasticity: bool = True,
 ) -> Segmented:
     """Run lanes over their whole run, cut into segments where that is faster.
 
@@ -128,6 +129,7 @@ def run_segmented(
         segments: How many; None for as many as make it fastest, 1 for none.
         cache: Outlooks of earlier runs.
         witnessed: Lanes of which every tick is kept.
+        elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work.
 
     Raises:
         ConfigError: Lanes cannot express the run.
@@ -135,13 +137,17 @@ def run_segmented(
     """
     wanted = segments != 1 and (segments is not None or not why_not_cut(run))
     cut = Cut.of(run, segments) if wanted else None
-    return _uncut(run, cache, witnessed) if cut is None else _Segments(run, cut, cache, witnessed).result()
+    if cut is None:
+        return _uncut(run, cache, witnessed, elasticity=elasticity)
+    return _Segments(run, cut, cache, witnessed, elasticity=elasticity).result()
 
 
-def _uncut(run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int]) -> Segmented:
+def _uncut(
+    run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int], *, elasticity: bool
+) -> Segmented:
     witness = Witness(witnessed) if witnessed else None
     lanes = Lanes(run, cache=cache, witness=witness)
-    sums, fingerprints = lanes.sums(), Fingerprints(lanes.lanes)
+    sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
     lanes.run(run.ticks.count, sums, fingerprints)
     pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
     return Segmented(sums, fingerprints, pages, None, 0)
@@ -185,10 +191,19 @@ class _Segment:
 class _Segments:
     """A cut run: V lanes times S segments, lane s * V + v being segment s of lane v."""
 
-    def __init__(self, run: LaneRun, cut: Cut, cache: OutlookCache | None, witnessed: Sequence[int]) -> None:
+    def __init__(
+        self,
+        run: LaneRun,
+        cut: Cut,
+        cache: OutlookCache | None,
+        witnessed: Sequence[int],
+        *,
+        elasticity: bool,
+    ) -> None:
         self._cut = cut
         self._lanes = len(run.policies)
         self._witnessed = witnessed
+        self._elasticity = elasticity
         self._reruns = 0
         whole = LaneRun(
             run.policies * cut.segments,
@@ -203,7 +218,7 @@ class _Segments:
         everywhere = [s * self._lanes + v for s in range(cut.segments) for v in witnessed]
         witness = Witness(everywhere) if witnessed else None
         lanes = Lanes(whole, cache=cache, witness=witness)
-        first, first_prints = lanes.sums(), Fingerprints(lanes.lanes)
+        first, first_prints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
         lanes.run(cut.warm, first, first_prints)
         here = range(self._lanes)
         self._first = first.taken(np.arange(self._lanes)), first_prints.taken(here)
@@ -236,7 +251,7 @@ class _Segments:
             last: Index into the groups of the run's last segment, which is shorter; -1 for none.
         """
         cut, begun = self._cut, lanes.tick
-        sums, fingerprints = lanes.sums(), Fingerprints(lanes.lanes)
+        sums, fingerprints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
         entry = lanes.state()
         lanes.run(cut.rest, sums, fingerprints)
         tail = None

@@ -106,6 +106,7 @@ def run_sweep(
     *,
     executor: Executor | None = None,
     part_variants: int = PART_VARIANTS,
+    elasticity: bool = False,
     on_part: Callable[[int, int], None] | None = None,
 ) -> SweepResult:
     """Run variants over a course.
@@ -115,6 +116,8 @@ def run_sweep(
         course: The trace and the ticks.
         executor: Who computes; None for this process.
         part_variants: Variants per part.
+        elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work; the figures
+            that rest on it are unknown without.
         on_part: Called with the number of variants done and of all, whenever a part is.
 
     Returns:
@@ -132,7 +135,7 @@ def run_sweep(
     found: dict[int, tuple[Sums, Fingerprints]] = {}
     lost: dict[int, str] = {}
     interrupted = False
-    results = (executor or Here()).run(_run_part, _Shared(course, OutlookCache()), parts)
+    results = (executor or Here()).run(_run_part, _Shared(course, OutlookCache(), elasticity), parts)
     try:
         for finished in results:
             _take(finished, found, lost)
@@ -182,10 +185,12 @@ class _Shared:
     Attributes:
         course: What they run over.
         cache: Outlooks of the parts that the process has had.
+        elasticity: As of `run_sweep`.
     """
 
     course: Course
     cache: OutlookCache
+    elasticity: bool
 
 
 def _run_part(shared: _Shared, part: tuple[Variant, ...]) -> tuple[Sums, Fingerprints]:
@@ -198,5 +203,5 @@ def _run_part(shared: _Shared, part: tuple[Variant, ...]) -> tuple[Sums, Fingerp
         ticks=course.ticks,
         seed=course.seed,
     )
-    result = run_segmented(run, cache=shared.cache)
+    result = run_segmented(run, cache=shared.cache, elasticity=shared.elasticity)
     return result.sums, result.fingerprints

@@ -1,0 +1,110 @@
+"""The lane engine: a year of one-minute ticks under a thousand variants of a reactive policy, and under one.
+
+The sweep runs in a process of its own, so that its peak memory is its own too. Seconds are those of one core
+(CPU time), which other programs on the machine lengthen, if less than the clock on the wall. A tick-evaluation
+is one variant advanced by one tick: plant, decision by the daemon's own function, ledger and digest. The peer
+is vectorbt, where it is installed: moving-average crossovers from price to total return, bar by bar; it decides
+less per bar and keeps no ledger of episodes. The sums are those of a sweep: all but the elasticity figures.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+
+import numpy as np
+
+from autoscaler.config.policy import policy_from
+from autoscaler.simulator.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes import LaneRun
+from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.segments import run_segmented
+from autoscaler.simulator.synth import synth_day
+from benchmarks.calibration import Result, kernel_s
+
+VARIANTS = 1000
+DAYS = 365
+TICK_S = 60.0
+BARS = 20_000
+WINDOWS = 46
+"""1,035 pairs of windows."""
+
+
+def reactive(number: int):
+    """One of many sizing variants."""
+    return policy_from(
+        {
+            "fleet": "web",
+            "signal": {"kind": "throughput", "source": "trace", "max_age": "150s", "trace": {}},
+            "vm": {"capacity": "120/s", "start_time": "40s", "stop_time": "40s"},
+            "bounds": {"minimum": 1, "maximum": 60},
+            "reactive": {"headroom": f"{5 + number % 50}%", "tolerance": f"{number // 50 % 10}%"},
+            "guards": {"stabilisation": f"{5 + number // 500 * 5}m"},
+            "prices": {"in_service": "0.1/h", "stopped": "0.01/h"},
+        }
+    )
+
+
+def year_of(variants: int) -> tuple[float, float, float]:
+    """A year under so many variants: seconds of one core, seconds on the wall, peak MB of this process."""
+    trace = synth_day(1, days=float(DAYS), interval_s=TICK_S)
+    plant = PlantSettings(vms=60, in_service=10, start=Duration(40.0), stop_s=40.0)
+    ticks = Ticks.over(trace.start_s, DAYS * 86_400.0, TICK_S)
+    policies = tuple(reactive(number) for number in range(variants))
+    run = LaneRun(policies, (plant,) * variants, (trace,) * variants, ticks)
+    cpu, wall = time.process_time(), time.perf_counter()
+    run_segmented(run, elasticity=False)
+    spent = time.process_time() - cpu, time.perf_counter() - wall
+    return *spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def apart(variants: int) -> tuple[float, float, float]:
+    """The same in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(year_of, (variants,))
+
+
+def run() -> list[Result]:
+    unit_s = kernel_s(VARIANTS)
+    ticks = DAYS * 1440
+    one_cpu, one_wall, _ = apart(1)
+    cpu_s, wall_s, peak_mb = apart(VARIANTS)
+    rate = VARIANTS * ticks / cpu_s
+    ratio = f"{cpu_s / ticks / unit_s:.0f} adds of 1,000 per tick of 1,000 variants"
+    results = [
+        Result("calibration: in-place add, 1,000 float64", unit_s * 1e6, "us"),
+        Result("one policy, a year of one-minute ticks", one_cpu, "s", f"{one_wall:.2f} s on the wall"),
+        Result("1,000 variants, the same year", cpu_s, "s", f"{wall_s:.1f} s on the wall; {ratio}"),
+        Result("tick-evaluations per second and core", rate / 1e6, "M/s"),
+        Result("peak memory of that sweep", peak_mb, "MB"),
+    ]
+    return results + peer(rate)
+
+
+def peer(rate: float) -> list[Result]:
+    """The same figure for vectorbt, where it is installed."""
+    try:
+        import pandas as pd
+        import vectorbt as vbt
+    except ImportError:
+        return [Result("vectorbt", float("nan"), "M/s", "not installed, so not compared")]
+    rng = np.random.default_rng(0)
+    price = pd.Series(100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.001, BARS))))
+
+    def sweep() -> None:
+        fast, slow = vbt.MA.run_combs(price, window=np.arange(2, 2 + WINDOWS), r=2)
+        entries, exits = fast.ma_crossed_above(slow), fast.ma_crossed_below(slow)
+        vbt.Portfolio.from_signals(price, entries, exits, freq="1min").total_return()
+
+    sweep()  # compiles
+    times = []
+    for _ in range(3):
+        before = time.process_time()
+        sweep()
+        times.append(time.process_time() - before)
+    theirs = WINDOWS * (WINDOWS - 1) / 2 * BARS / min(times)
+    return [
+        Result("vectorbt, bar-evaluations per second and core", theirs / 1e6, "M/s", "best of 3"),
+        Result("ours / vectorbt", rate / theirs, "x", "more is better"),
+    ]
