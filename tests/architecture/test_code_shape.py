@@ -133,22 +133,24 @@ def test_core_uses_no_sums_whose_result_depends_on_the_number_of_lanes():
 
 def test_the_daemon_and_the_virtual_runs_call_the_same_function_objects():
     from autoscaler.daemon import fleets, loop
-    from autoscaler.simulator import loopback
+    from autoscaler.simulator import lanes, loopback, outlooks
 
-    assert fleets.decide is core_decide.decide
-    assert fleets.step is core_forecast.step
+    assert fleets.decide is lanes.decide is core_decide.decide
+    assert fleets.step is outlooks.step is core_forecast.step
     assert loop.Fleets is fleets.Fleets
     assert loopback.Daemon is loop.Daemon
 
 
-def test_decide_and_step_are_called_in_one_place():
+def test_decide_and_step_are_called_by_the_daemon_and_the_lanes_only():
+    """And by the checks, which compute again what these have decided."""
     callers = {
         str(path.relative_to(PACKAGE))
         for path in modules(PACKAGE)
         for _, name in imported(parsed(path))
         if name in {"autoscaler.core.decide", "autoscaler.core.forecast"} and "core" not in path.parts
     }
-    assert callers == {"daemon/fleets.py"}
+    engines = {name for name in callers if not name.startswith("simulator/checks/")}
+    assert engines == {"daemon/fleets.py", "simulator/lanes.py", "simulator/outlooks.py"}
 
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────
