@@ -48,51 +48,61 @@ def plainly(notes, tick, length):
     return max((v for t, v in notes if t // per_bucket > tick // per_bucket - buckets), default=0)
 
 
-# Windows that make groups of every kind: alike, of different lengths, and with buckets of several lengths.
-lengths = st.one_of(
-    st.integers(0, 400).map(lambda length: [length] * 5),
-    st.lists(st.sampled_from([1, 2, 5, 31, 32]), min_size=5, max_size=5),
-    st.lists(st.integers(0, 400), min_size=5, max_size=5),
-)
-ticks = st.lists(
-    st.tuples(st.sampled_from([0, 1, 1, 1, 1, 1, 1, 1, 2, 5, 33, 500]), st.integers(0, 50)),
-    min_size=1,
-    max_size=150,
-)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def some_windows(rng):
+    """Five windows that make groups of every kind: alike, of different lengths, with buckets of several lengths."""
+    kinds = (
+        np.full(5, rng.integers(0, 400)),
+        rng.choice([1, 2, 5, 31, 32], 5),
+        rng.choice([3, 40, 200], 5),
+        rng.integers(0, 400, 5),
+    )
+    return kinds[rng.integers(len(kinds))]
+
+
+def pushes(rng, tick):
+    """(tick, value), mostly tick by tick, now and then twice in one or after a gap."""
+    steps = rng.choice([1, 0, 2, 5, 33, 500], rng.integers(1, 150), p=[0.9, 0.04, 0.02, 0.02, 0.01, 0.01])
+    ticks = tick + np.cumsum(steps)
+    return [(int(at), int(value)) for at, value in zip(ticks, rng.integers(0, 1000, len(ticks)), strict=True)]
 
 
 @settings(max_examples=150, deadline=None)
-@given(lengths, ticks)
-def test_it_is_the_maximum_of_the_windows_buckets(window, pushes):
-    rolling = windows.RollingMax.empty(np.array(window))
-    tick, notes = 1_000, []
-    for step, value in pushes:
-        tick += step
+@given(seeds)
+def test_it_is_the_maximum_of_the_windows_buckets(seed):
+    rng = np.random.default_rng(seed)
+    window = some_windows(rng)
+    rolling = windows.RollingMax.empty(window)
+    notes = []
+    for tick, value in pushes(rng, 1_000):
         notes.append((tick, value))
         got = rolling.push_and_max(tick, np.full(5, value))
-        assert got.tolist() == [plainly(notes, tick, length) for length in window]
+        assert got.tolist() == [plainly(notes, tick, length) for length in window.tolist()]
 
 
-@settings(max_examples=150, deadline=None)
-@given(lengths, lengths, st.lists(st.integers(-1, 4), min_size=5, max_size=5), ticks, ticks)
-def test_lanes_go_on_among_others_as_if_nothing_had_happened(window, other_window, was, before, after):
+@settings(max_examples=200, deadline=None)
+@given(seeds)
+def test_lanes_go_on_among_others_as_if_nothing_had_happened(seed):
     """Whatever groups they were in, and come into."""
-    rolling = windows.RollingMax.empty(np.array(window))
-    tick, notes = 1_000, []
-    for step, value in before:
-        tick += step
-        notes.append((tick, value))
+    rng = np.random.default_rng(seed)
+    window = some_windows(rng)
+    rolling = windows.RollingMax.empty(window)
+    before = pushes(rng, 1_000)
+    for tick, value in before:
         rolling.push_and_max(tick, np.full(5, value))
+    was = rng.integers(-1, 5, rng.integers(1, 6))
+    new_window = np.where(was >= 0, window[was], some_windows(rng)[: len(was)])
     kept = rolling.dump()
-    new_window = [window[lane] if lane >= 0 else other_window[at] for at, lane in enumerate(was)]
-    carried = rolling.carried_over(np.array(new_window), np.array(was))
-    begun = len(notes)
-    for step, value in after:
-        tick += step
-        notes.append((tick, value))
-        got = carried.push_and_max(tick, np.full(5, value))
-        for at, lane in enumerate(was):
-            known = notes if lane >= 0 else notes[begun:]
-            assert got[at] == plainly(known, tick, new_window[at])
+    carried = rolling.carried_over(new_window, was)
+    after = pushes(rng, before[-1][0])
+    for so_far, (tick, value) in enumerate(after, 1):
+        got = carried.push_and_max(tick, np.full(len(was), value))
+        told = [
+            plainly((before if lane >= 0 else []) + after[:so_far], tick, length)
+            for lane, length in zip(was.tolist(), new_window.tolist(), strict=True)
+        ]
+        assert got.tolist() == told
     for name, array in kept.items():
         np.testing.assert_array_equal(rolling.dump()[name], array, err_msg=name)
