@@ -190,7 +190,13 @@ def signal_of(policy: Policy) -> Signal:
 
 
 def trace_source(
-    policy: Policy, clock: Clock, trace: Trace, *, seed: int, offset_s: float | None = None
+    policy: Policy,
+    clock: Clock,
+    trace: Trace,
+    *,
+    seed: int,
+    offset_s: float | None = None,
+    imbalance: float = 0.05,
 ) -> TraceSource:
     """A trace played as if live.
 
@@ -201,6 +207,7 @@ def trace_source(
         seed: Of the uneven spread over VMs.
         offset_s: Added to the clock to find the moment of the recording; None begins at the policy's
             `start_at`, else at the recording's beginning, now.
+        imbalance: How unevenly VMs are loaded.
     """
     given = policy.signal.trace
     if offset_s is None:
@@ -212,6 +219,7 @@ def trace_source(
         signal_of(policy),
         policy.vm.capacity_per_s,
         seed=seed,
+        imbalance=imbalance,
         lag_s=given.lag_s if given else 0.0,
         offset_s=offset_s,
         loop=bool(given and given.loop),

@@ -39,6 +39,7 @@ class LoopRun:
         duration_s: How long.
         tick_s: Length of a tick.
         seed: Of the uneven spread of work over VMs.
+        imbalance: How uneven it is, as of `sources.trace`; at 0 all VMs do the same, as in lanes.
         journal_dir: Where the journal is kept, so that `explain` can be asked; None forgets it.
     """
 
@@ -49,6 +50,7 @@ class LoopRun:
     duration_s: float
     tick_s: float = 10.0
     seed: int = 0
+    imbalance: float = 0.05
     journal_dir: Path | None = None
 
 
@@ -97,7 +99,7 @@ async def _run(
     world = run.cloud.world(run.start_s)
     journal = SqliteJournal(":memory:", inline=True)
     policy = simulated(run.policy)
-    source = trace_source(policy, clock, run.trace, seed=run.seed, offset_s=0.0)
+    source = trace_source(policy, clock, run.trace, seed=run.seed, offset_s=0.0, imbalance=run.imbalance)
     wired = wire([policy], MemoryProvider(world, clock), clock, lambda _: source)
     failures: list[str] = []
     telemetry = Telemetry(log=Silent(failures))

@@ -25,7 +25,7 @@ from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, levels, policy
 
 SAME = (
-    "freshness", "in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable", "wish",
+    "freshness", "censored", "in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable", "wish",
     "desired", "start", "provision", "stop", "warm_target", "stages", "reasons",
 )  # fmt: skip
 CLOSE = {"demand": 1e-12, "observed_at_s": 1e-12, "forecast": 0.04, "forecast_hi": 0.04}
@@ -100,6 +100,12 @@ SCENARIOS = {
         policy(bounds={"minimum": 0}, guards={"stabilisation": "0s", "minimum_on_time": "0s"}),
         replace(PLANT, in_service=2), levels(120, 0, 300, each_s=300), 10.0,
     ),
+    "saturated VMs hide demand": (
+        policy(**NO_FORECAST, signal={"kind": "utilisation", "saturation": "90%"}), replace(PLANT, in_service=2), DAY, 10.0
+    ),
+    "a forecast of what saturated VMs show": (
+        policy(signal={"kind": "utilisation"}), replace(PLANT, in_service=2), BURST, 10.0
+    ),
     "one-minute ticks": (policy(), PLANT, BURST, 60.0),
     "starts of several ticks": (policy(), replace(PLANT, start=Duration(95.0), boot_s=40.0), DAY, 30.0),
     "starts slower than anybody waits": (
@@ -140,7 +146,8 @@ def both(fleet, plant, trace, tick_s, duration_s=None, seed=0):
     sums, digest = lanes.sums(), Fingerprints(1)
     lanes.run(run.ticks.count, sums, digest)
     seen = []
-    loop = LoopRun(as_probed(fleet), trace, cloud_of(fleet, plant, seed), trace.start_s, length_s, tick_s)
+    cloud = cloud_of(fleet, plant, seed)
+    loop = LoopRun(as_probed(fleet), trace, cloud, trace.start_s, length_s, tick_s, imbalance=0.0)
     result = run_loop(loop, lambda record: seen.append(record.fleets[0]))
     return witness.fleet_ticks(0, fleet.fleet), sums, digest.digests()[0], seen, result
 
