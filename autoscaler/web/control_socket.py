@@ -76,6 +76,11 @@ def bind(path: Path, group: str = "") -> BoundSocket:
         with _alone_in(path.parent):
             _make_room(path)
             return _bound(path, group, group_id)
+    except FileNotFoundError:
+        raise DaemonError(
+            f"the control socket {path} cannot be made, since its folder does not exist; make the folder (systemd "
+            f"does by RuntimeDirectory= of the unit), or give another path {_SETTING}"
+        ) from None
     except OSError as error:
         raise DaemonError(
             f"the control socket {path} cannot be made: {_reason(error)}; check owner and mode of its folder, or "

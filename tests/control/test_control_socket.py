@@ -149,7 +149,7 @@ def test_a_path_that_linux_does_not_allow_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(DaemonError, match="cannot be made: no such file or directory; check owner and mode"):
+    with pytest.raises(DaemonError, match="cannot be made, since its folder does not exist; make the folder"):
         bind(tmp_path / "nowhere" / "c.sock")
 
 
