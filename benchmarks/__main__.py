@@ -10,13 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 _NOT_BENCHMARKS = {"__main__", "__init__", "calibration"}
+_WHEN_NAMED = {"soak"}
+"""Take minutes, and check more than they measure."""
 
 
 def main() -> int:
     here = Path(__file__).parent
     names = sorted(p.stem for p in here.glob("*.py") if p.stem not in _NOT_BENCHMARKS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=names, help=f"which to run, of: {', '.join(names)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=[n for n in names if n not in _WHEN_NAMED],
+        help=f"which to run, of: {', '.join(names)}",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(names))

@@ -234,7 +234,8 @@ class Daemon:
             own = self._observer.rows_by_fleet(key, listing).get(fleet.name, ())
             notes += fleet.inventory.reconcile(listing, own, now_s)
             if fleet.real is not None:
-                fleet.real.take_in(listing, now_s)
+                real = self._observer.real_by_fleet(listing)
+                fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:

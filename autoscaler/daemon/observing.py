@@ -38,6 +38,7 @@ class Observer:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rows: dict[int, _Rows] = {}
+        self._real: _Rows | None = None
 
     async def observe(
         self,
@@ -74,6 +75,13 @@ class Observer:
         if last is None or last.vms is not listing.vms:
             last = self._rows[provider] = _Rows.of(listing.vms, last)
         return last.by_fleet
+
+    def real_by_fleet(self, listing: Listing) -> Mapping[str, tuple[Vm, ...]]:
+        """The same for what is real in a listing of a shadow; shadows share one listing of it."""
+        real = listing.real or ()
+        if self._real is None or self._real.vms is not real:
+            self._real = _Rows.of(real, self._real)
+        return self._real.by_fleet
 
     def _checked(self, provider: int, listing: Listing) -> Listing:
         if not isinstance(listing, Listing):

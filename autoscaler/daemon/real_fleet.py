@@ -9,12 +9,13 @@ as it is listed as running, since nobody probes VMs that the daemon does not ord
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 from autoscaler.daemon.inventory import FleetInventory, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.tracked import Patience
-from autoscaler.ports import Listing, RealVms, Vm, VmState
+from autoscaler.ports import Listing, RealVms, Vm
 
 
 class RealFleet:
@@ -27,14 +28,18 @@ class RealFleet:
     """
 
     def __init__(self, fleet: str, patience: Patience, prices: Prices) -> None:
-        self._fleet = fleet
         self._inventory = FleetInventory(fleet, patience)
         self._meter = Meter(prices)
 
-    def take_in(self, listing: Listing, now_s: float) -> None:
-        """Follow a listing of a provider in shadow; one that shows nothing real is left out."""
+    def take_in(self, listing: Listing, mine: Sequence[Vm], now_s: float) -> None:
+        """Follow a listing of a provider in shadow; one that shows nothing real is left out.
+
+        Args:
+            listing: The whole view.
+            mine: The fleet's rows of what is real in it.
+            now_s: The clock.
+        """
         if listing.real is not None:
-            mine = [vm for vm in listing.real if vm.fleet == self._fleet]
             # What happened to real VMs is no event of the shadow, which has its own story of them.
             self._inventory.reconcile(listing, mine, now_s)
 
@@ -44,9 +49,9 @@ class RealFleet:
         self._meter.prices = prices
 
     @property
-    def running(self) -> list[Vm]:
+    def running(self) -> Sequence[Vm]:
         """The VMs that really run, in the order of their ids."""
-        return [t.vm for t in self._inventory.in_phase(Phase.RUNNING)]
+        return self._inventory.vms_in(Phase.RUNNING)
 
     def expected(self, reported: Iterable[str], now_s: float, grace_s: float) -> int:
         """How many VMs should have reported: those that did, and those that have run for longer than the grace."""
@@ -57,7 +62,7 @@ class RealFleet:
         """Charge up to now and count; None before the first whole listing."""
         if not self._inventory.listed:
             return None
-        vms = self._inventory.vms.values()
-        provisioned = sum(t.vm.state is not VmState.TERMINATED for t in vms)
-        charge = self._meter.charge(vms, provisioned, 0, now_s)
+        counts = self._inventory.counts(now_s, math.inf)
+        provisioned = counts.provisioned
+        charge = self._meter.charge(self._inventory.metered(), provisioned, 0, now_s)
         return RealVms(len(self.running), provisioned, charge.money)

@@ -27,7 +27,8 @@ from autoscaler.ports import (
 
 FORGET_AFTER_S = 3600.0
 """A VM that no whole listing has shown for so long is forgotten; listings may lag, but not by that."""
-
+TOKENS_KEPT = 1000
+"""A client token is answered the same for as long as it is among so many."""
 RUNNING_SHARE = 0.7
 """Share of the start time after which a simulated VM runs; the rest is its boot."""
 
@@ -54,6 +55,15 @@ class _Simulated:
     """When we last pretended to start it; None where it only ever was stopped."""
 
 
+@dataclass(slots=True)
+class _Shown:
+    """Rows as listed, all of them as they were shown, and when that was last so."""
+
+    listed: tuple[Vm, ...]
+    vms: tuple[Vm, ...]
+    at_s: float = 0.0
+
+
 class ShadowProvider:
     """Simulates the outcome of its own decisions; implements the Provider port.
 
@@ -75,19 +85,35 @@ class ShadowProvider:
         self._listed_at_s: dict[str, float] = {}
         self._made: dict[str, Vm] = {}
         self._tokens: dict[str, tuple[str, ...]] = {}
+        self._views: dict[str, tuple[Vm, Vm]] = {}
+        """By id: a VM as listed, and as it is shown instead."""
+        self._last: _Shown | None = None
+        self._moving_until_s = float("-inf")
+        """From then on no simulated VM changes by itself."""
+        self._moves = True
 
     async def list_vms(self) -> Listing:
         """The real listing with the simulated states in place of the real ones, which go along as they are."""
         listing = await self._reader.list_vms()
         now_s = self._clock.now()
+        last = self._last
+        if last is None or last.listed is not listing.vms or self._moves:
+            last = self._last = _Shown(listing.vms, self._view(listing, now_s))
+            self._moves = now_s < self._moving_until_s
+        last.at_s = now_s
+        return replace(listing, vms=last.vms, real=listing.vms)
+
+    def _view(self, listing: Listing, now_s: float) -> tuple[Vm, ...]:
+        last = self._last
+        for vm in last.listed if last is not None else ():
+            self._listed_at_s[vm.id] = last.at_s if last is not None else now_s
         for vm in listing.vms:
             self._listed_at_s[vm.id] = now_s
             if vm.state in (VmState.RUNNING, VmState.STOPPED):
                 self._first.setdefault(vm.id, vm)
         if listing.complete:
             self._forget(now_s)
-        vms = [self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())]
-        return replace(listing, vms=tuple(vms), real=listing.vms)
+        return tuple([self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())])
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Pretend to start."""
@@ -109,10 +135,13 @@ class ShadowProvider:
                 )
             self._pretend(ids, started=True)
             self._tokens[token] = ids
+            if len(self._tokens) > TOKENS_KEPT:
+                del self._tokens[next(iter(self._tokens))]
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in self._tokens[token])
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Forget VMs of this shadow; real ones cannot be touched."""
+        self._last = None
         return tuple(
             Outcome(vm_id, OutcomeKind.ACCEPTED)
             if self._made.pop(vm_id, None)
@@ -141,16 +170,23 @@ class ShadowProvider:
         other = ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
         other._simulated, other._first, other._listed_at_s = self._simulated, self._first, self._listed_at_s
         other._made, other._tokens = self._made, self._tokens
+        other._hold_still_later()
         return other
 
     def _forget(self, now_s: float) -> None:
         gone = [i for i, at_s in self._listed_at_s.items() if now_s - at_s > FORGET_AFTER_S]
         for vm_id in gone:
-            for known in (self._listed_at_s, self._first, self._simulated):
+            for known in (self._listed_at_s, self._first, self._simulated, self._views):
                 known.pop(vm_id, None)
+
+    def _hold_still_later(self) -> None:
+        """Something is on its way from now on; rows are shown anew until it has arrived."""
+        self._moves = True
+        self._moving_until_s = self._clock.now() + max(self._start_time_s, self._stop_time_s) + 1.0
 
     def _pretend(self, vm_ids: Sequence[str], *, started: bool) -> tuple[Outcome, ...]:
         now_s = self._clock.now()
+        self._hold_still_later()
         for vm_id in vm_ids:
             before = self._simulated.get(vm_id)
             launched_at_s = now_s if started else None if before is None else before.launched_at_s
@@ -160,18 +196,27 @@ class ShadowProvider:
     def _seen(self, vm: Vm, now_s: float) -> Vm:
         if vm.state is VmState.TERMINATED:
             return vm
+        state, launched_at_s, reason = self._looks(vm, now_s)
+        if (state, launched_at_s, reason) == (vm.state, vm.launched_at_s, vm.state_reason):
+            return vm
+        listed, view = self._views.get(vm.id, (None, vm))
+        looks = view.state, view.launched_at_s, view.state_reason
+        if listed is not vm or looks != (state, launched_at_s, reason):
+            view = replace(vm, state=state, launched_at_s=launched_at_s, state_reason=reason)
+            self._views[vm.id] = vm, view
+        return view
+
+    def _looks(self, vm: Vm, now_s: float) -> tuple[VmState, float, str]:
+        """State, launch and reason as they would be, had only this shadow acted since it began."""
         first = self._first.get(vm.id, vm)
-        vm = replace(
-            vm, state=first.state, launched_at_s=first.launched_at_s, state_reason=first.state_reason
-        )
         simulated = self._simulated.get(vm.id)
         if simulated is None:
-            return vm
+            return first.state, first.launched_at_s, first.state_reason
         elapsed_s = now_s - simulated.since_s
         if simulated.started:
             running = elapsed_s >= RUNNING_SHARE * self._start_time_s
             state = VmState.RUNNING if running else VmState.PENDING
         else:
             state = VmState.STOPPED if elapsed_s >= self._stop_time_s else VmState.STOPPING
-        launched_at_s = vm.launched_at_s if simulated.launched_at_s is None else simulated.launched_at_s
-        return replace(vm, state=state, launched_at_s=launched_at_s, state_reason="")
+        launched_at_s = simulated.launched_at_s
+        return state, first.launched_at_s if launched_at_s is None else launched_at_s, ""

@@ -1,0 +1,500 @@
+"""Days of the whole daemon with twenty fleets and random troubles, on virtual time, and what must hold all along.
+
+Real: the loop, its background tasks, wiring, reloads between ticks, operators' pauses, the journal on a disk with its
+retention, shadow fleets, traces as sources, the world with faults. In between stand only a provider and
+sources that have bad days of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.cloud.calls import CALLS_KEPT, CallRecord
+from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.cloud.vms import State
+from autoscaler.cloud.world import World
+from autoscaler.config.policy import Policy, policy_from
+from autoscaler.daemon.lifecycle import Retention, run_to_the_end
+from autoscaler.daemon.loop import Daemon, LoopSettings
+from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.tracked import Phase
+from autoscaler.errors import ProviderError
+from autoscaler.ports import FleetReadings, OutcomeKind, TickRecord, Verb, VmState
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.store import SqliteJournal
+from autoscaler.traces.trace import Trace, TraceKind
+from autoscaler.wiring import Wiring, trace_source
+from tests.soak.sizes import Sizes, measured
+from tests.soak.troubles import DAY_S, BadDays, Kind, Trouble, bad_days
+
+ORIGIN_S = 1_795_478_400.0  # a midnight
+PER_VM = 100.0
+VMS = 10
+TRACE_STEP_S = 60.0
+ZONES = "abc"
+FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed", "task_failed", "journal_recovered"})
+"""Events that no trouble of this soak may lead to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """What to run.
+
+    Attributes:
+        days: How long.
+        seed: Of troubles, traffic and cloud.
+        fleets: How many; every fifth is in shadow, every fourth may make new VMs.
+        tick_s: Length of a tick.
+        retention_s: How long the journal keeps ticks.
+        sample_s: Between two measurements.
+        flat_from_s: From then on nothing may grow.
+    """
+
+    days: float
+    seed: int = 1
+    fleets: int = 20
+    tick_s: float = 10.0
+    retention_s: float = 6 * 3600.0
+    sample_s: float = 3600.0
+    flat_from_s: float = DAY_S
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the fleets."""
+        return tuple(f"fleet-{number:02d}" for number in range(self.fleets))
+
+
+@dataclass
+class Soaked:
+    """What came of it."""
+
+    ticks: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    samples: list[Sizes] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Decisions that no trouble excuses, and differences between ledger and cloud in the end."""
+    doubles: list[str] = field(default_factory=list)
+    """Starts of VMs that were starting or running already."""
+    met: Counter[str] = field(default_factory=Counter)
+    """How often each trouble was met."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    wanted: Counter[str] = field(default_factory=Counter)
+    served: Counter[str] = field(default_factory=Counter)
+
+
+class JumpingClock(VirtualClock):
+    """A clock that somebody sets now and then."""
+
+    def __init__(self, jumps: tuple[Trouble, ...]) -> None:
+        super().__init__(ORIGIN_S)
+        self._jumps = jumps
+
+    def now(self) -> float:
+        at_s = self.monotonic()
+        ahead_s = 0.0
+        for jump in self._jumps:
+            if at_s >= jump.start_s:
+                ahead_s += jump.draw if jump.kind is Kind.CLOCK_AHEAD else -jump.draw
+        return ORIGIN_S + at_s + ahead_s
+
+
+class Windows:
+    """The troubles of one place, asked in order of time."""
+
+    def __init__(self, troubles: tuple[Trouble, ...], met: Counter[str]) -> None:
+        self._waiting = troubles
+        self._next = 0
+        self._open: list[Trouble] = []
+        self._met = met
+
+    def at(self, second: float) -> Trouble | None:
+        """The trouble that is on, if any."""
+        while self._next < len(self._waiting) and self._waiting[self._next].start_s <= second:
+            self._open.append(self._waiting[self._next])
+            self._next += 1
+        if self._open:
+            self._open = [trouble for trouble in self._open if trouble.end_s > second]
+        if not self._open:
+            return None
+        self._met[self._open[0].kind.value] += 1
+        return self._open[0]
+
+
+class MoodySource:
+    """A trace as a source, with bad times."""
+
+    answers_at_once = True
+
+    def __init__(self, source, clock, windows: Windows) -> None:
+        self._source, self._clock, self._windows = source, clock, windows
+
+    async def read(self, vms):
+        trouble = self._windows.at(self._clock.monotonic())
+        if trouble is None:
+            return await self._source.read(vms)
+        match trouble.kind:
+            case Kind.SOURCE_HANGS:
+                await asyncio.Event().wait()
+            case Kind.SOURCE_DEAF:
+                await _deaf(self._clock, 20.0)
+            case Kind.SOURCE_RAISES:
+                raise ZeroDivisionError("a source with a bug")
+            case Kind.SOURCE_NONSENSE:
+                ids = tuple(vm.id for vm in vms)
+                number = (np.nan, np.inf, -1.0)[int(trouble.draw * 3)]
+                return FleetReadings(ids, np.full(len(ids), number), np.full(len(ids), self._clock.now()))
+        return FleetReadings((), np.empty(0), np.empty(0), "the exporter is down")
+
+    async def close(self) -> None:
+        await self._source.close()
+
+
+async def _deaf(clock, seconds: float) -> None:
+    """Go on for so long, whatever the caller says."""
+    until_s = clock.monotonic() + seconds
+    while clock.monotonic() < until_s:
+        with suppress(asyncio.CancelledError):
+            await clock.sleep_until(until_s)
+
+
+class MoodyProvider(MemoryProvider):
+    """The memory provider with bad times, which notes starts of VMs that were on already."""
+
+    def __init__(self, world: World, clock, days: BadDays, soaked: Soaked) -> None:
+        super().__init__(world, clock)
+        self._listings = Windows(days.of(Kind.LISTING_HANGS, Kind.LISTING_RAISES), soaked.met)
+        self._calls = Windows(days.of(Kind.CALLS_HANG), soaked.met)
+        self._soaked = soaked
+
+    async def list_vms(self):
+        trouble = self._listings.at(self._clock.monotonic())
+        if trouble is not None and trouble.kind is Kind.LISTING_HANGS:
+            await asyncio.Event().wait()
+        if trouble is not None:
+            raise ConnectionResetError("a provider with a bug")
+        return await super().list_vms()
+
+    async def start(self, vm_ids):
+        outcomes = await super().start(vm_ids)
+        self._soaked.doubles += [
+            f"{o.vm_id} at {self._clock.monotonic():.0f}"
+            for o in outcomes
+            if o.kind is OutcomeKind.ACCEPTED and o.previous_state in (VmState.PENDING, VmState.RUNNING)
+        ]
+        return await self._noted(outcomes)
+
+    async def stop(self, vm_ids):
+        return await self._noted(await super().stop(vm_ids))
+
+    async def provision(self, spec, count, token):
+        return await self._noted(await super().provision(spec, count, token))
+
+    async def _noted(self, outcomes):
+        self._soaked.outcomes.update(str(outcome.kind) for outcome in outcomes)
+        if self._calls.at(self._clock.monotonic()) is not None:
+            # Done, and the answer is lost on its way.
+            await asyncio.Event().wait()
+        return outcomes
+
+
+class Log:
+    """Counts events, and keeps the failures of the program itself."""
+
+    def __init__(self, soaked: Soaked) -> None:
+        self._soaked = soaked
+
+    def info(self, event: str, **facts: object) -> None:
+        self._soaked.events[event] += 1
+        if event in FAILURES:
+            self._soaked.failures.append(f"{event}: {facts.get('text', '')}")
+
+    debug = warning = error = exception = info
+
+
+def policy_of(name: str, number: int, *, changed: float = 0.0) -> Policy:
+    """The policy of a fleet, as an operator may have changed it."""
+    data: dict[str, object] = {
+        "fleet": name,
+        "act": number % 5 != 4,
+        "signal": {
+            "kind": "throughput" if number % 2 else "total",
+            "source": "trace",
+            "max_age": "150s",
+            "trace": {},
+        },
+        "vm": {"capacity": f"{PER_VM:.0f}/s", "start_time": "30s", "stop_time": "60s"},
+        "readiness": {"probe": "status_checks"},
+        "bounds": {"minimum": 1, "maximum": VMS - round(3.0 * changed)},
+        "reactive": {"headroom": f"{10 + round(40 * changed)}%"},
+        "forecast": {},
+    }
+    if number % 4 == 1:
+        data["provision"] = {"launch_template": name, "maximum": VMS}
+    return policy_from(data)
+
+
+def traffic(soak: Soak, number: int) -> Trace:
+    """Two humps a day with crowds on top, in work per second."""
+    rng = np.random.default_rng((soak.seed, number))
+    # As long again as all jumps of the clock may add.
+    steps = round((soak.days * DAY_S + 2 * 3600.0) / TRACE_STEP_S)
+    at_s = TRACE_STEP_S * np.arange(steps)
+    level = 2.0 + 1.2 * np.sin(2 * np.pi * (at_s / DAY_S + number / soak.fleets))
+    for start in rng.integers(0, steps, max(1, round(8 * soak.days))):
+        length = int(rng.integers(3, 40))
+        level[start : start + length] += rng.uniform(0.5, 4.0)
+    work = np.clip(PER_VM * level * rng.uniform(0.95, 1.05, steps), 0.0, PER_VM * (VMS - 2))
+    return Trace.build(
+        ORIGIN_S - 3600.0 + at_s, work, kind=TraceKind.GAUGE, name=f"{number}", interval_s=TRACE_STEP_S
+    )
+
+
+class Watch:
+    """Looks at every tick: whatever goes wrong elsewhere, these hold for each fleet."""
+
+    def __init__(self, soak: Soak, soaked: Soaked) -> None:
+        self._soak, self._soaked = soak, soaked
+        self._last_tick: int | None = None
+
+    def __call__(self, record: TickRecord) -> None:
+        soaked = self._soaked
+        soaked.ticks += 1
+        for row in record.fleets:
+            sane = (
+                (not row.start or row.start <= row.stopped)
+                and row.stop <= row.stoppable <= row.in_service
+                and row.desired >= 0
+                and row.in_service + row.starting + row.stopping + row.stopped <= row.provisioned
+                and (row.stop == 0 or row.freshness == 0)
+                and not (row.stop and row.start)
+            )
+            if not sane:
+                soaked.wrong.append(f"tick {record.tick}: {row}")
+            if row.freshness == 0:
+                soaked.wanted[row.fleet] += row.demand
+                soaked.served[row.fleet] += min(row.demand, row.capacity)
+
+
+async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
+    soaked = Soaked()
+    days = bad_days(soak.seed, soak.days, soak.names, ZONES)
+    clock = JumpingClock(days.of(Kind.CLOCK_AHEAD, Kind.CLOCK_BACK))
+    cloud = CloudSetup(
+        seed=soak.seed,
+        fleets=tuple(FleetSetup(name, VMS) for name in soak.names),
+        faults=days.faults,
+        zones=ZONES,
+    )
+    world = cloud.world(ORIGIN_S)
+    # The cloud keeps its latest calls: as many as it ever will from the beginning on.
+    for _ in range(CALLS_KEPT):
+        world.api.calls.append(CallRecord(ORIGIN_S, "DescribeInstances", 0))
+    provider = MoodyProvider(world, clock, days, soaked)
+    number_of = {name: number for number, name in enumerate(soak.names)}
+
+    def source_of(policy: Policy) -> MoodySource:
+        trace = traffic(soak, number_of[policy.fleet])
+        played = trace_source(policy, clock, trace, seed=soak.seed, offset_s=0.0)
+        windows = Windows(
+            days.of(*(k for k in Kind if k.name.startswith("SOURCE_")), fleet=policy.fleet), soaked.met
+        )
+        return MoodySource(played, clock, windows)
+
+    policies = {name: policy_of(name, number) for name, number in number_of.items()}
+    wiring = Wiring(provider, clock, source_of)
+    wired = wiring.wire(tuple(policies.values()))
+    journal = SqliteJournal(state_dir, inline=True)
+    telemetry = Telemetry(log=Log(soaked))
+    settings = LoopSettings(tick_s=soak.tick_s)
+    daemon = Daemon(clock, wired.setups, journal, telemetry, settings, Watch(soak, soaked))
+    beside = [
+        asyncio.create_task(part)
+        for part in (
+            _reloaded(daemon, wiring, policies, number_of, days, clock, soaked),
+            _paused(daemon, days, clock, soaked),
+            _by_hand(world, days, clock, soaked),
+            _sampled(soak, daemon, journal, clock, soaked),
+        )
+    ]
+    began_s = time.perf_counter()
+    retention = Retention(soak.retention_s, 2**40)
+    await run_to_the_end(daemon, retention=retention, for_s=soak.days * DAY_S + 0.5 * soak.tick_s)
+    soaked.seconds = time.perf_counter() - began_s
+    soaked.skipped = daemon.ticks_skipped
+    await asyncio.gather(*beside)
+    _compare(daemon, world, clock.now(), soaked)
+    soaked.wrong += [f"action {action.id} was left open" for action in await journal.open_actions()]
+    await journal.close()
+    return soaked
+
+
+def run(soak: Soak) -> Soaked:
+    """Run it, on virtual time, with the journal on a disk in memory where there is one.
+
+    Every tick waits for the disk, which would be most of the time and tells nothing here.
+    """
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        return run_virtual(partial(_soaking, soak, Path(folder)))
+
+
+async def _until(clock, trouble: Trouble, soaked: Soaked) -> None:
+    await clock.sleep_until(trouble.start_s)
+    soaked.met[trouble.kind.value] += 1
+
+
+async def _reloaded(daemon, wiring, policies, number_of, days, clock, soaked) -> None:
+    """Change a policy; at times a fleet goes from shadow to acting or back, or is away until the next reload."""
+    for reload in days.of(Kind.RELOAD) or _all(days, Kind.RELOAD):
+        await _until(clock, reload, soaked)
+        name = reload.fleet
+        changed = policy_of(name, number_of[name], changed=reload.draw)
+        if reload.draw < 0.2:
+            changed = changed.model_copy(update={"act": not policies[name].act})
+        policies[name] = changed
+        away = name if 0.2 <= reload.draw < 0.3 else None
+        wired = wiring.wire(
+            tuple(p for fleet, p in policies.items() if fleet != away), [f.setup for f in daemon.fleets.all]
+        )
+        await daemon.take_over(wired.setups)
+        for adapter in wired.retired:
+            await adapter.close()
+    await clock.sleep_until(_quiet_from_s(days))
+    final = {name: policy_of(name, number) for name, number in number_of.items()}
+    wired = wiring.wire(tuple(final.values()), [f.setup for f in daemon.fleets.all])
+    await daemon.take_over(wired.setups)
+
+
+def _quiet_from_s(days: BadDays) -> float:
+    ends = [trouble.end_s for trouble in days.troubles] + [fault.end_s for fault in days.faults]
+    return max(ends) + 60.0
+
+
+def _all(days: BadDays, kind: Kind) -> tuple[Trouble, ...]:
+    return tuple(sorted((t for t in days.troubles if t.kind is kind), key=lambda t: t.start_s))
+
+
+async def _paused(daemon, days, clock, soaked) -> None:
+    for pause in _all(days, Kind.PAUSE):
+        await _until(clock, pause, soaked)
+        if pause.fleet not in daemon.fleets.by_name:
+            continue
+        verb = list(Verb)[int(pause.draw * len(Verb))]
+        ends_s = clock.now() + 300.0 + 1500.0 * pause.draw
+        await daemon.operators.pause(Asked((pause.fleet,), "soak", "an exercise", ends_s), [verb])
+
+
+async def _by_hand(world, days, clock, soaked) -> None:
+    """Somebody changes VMs in the console."""
+    hands = sorted(
+        (*_all(days, Kind.TERMINATED), *_all(days, Kind.STOPPED)), key=lambda trouble: trouble.start_s
+    )
+    for hand in hands:
+        await _until(clock, hand, soaked)
+        stopping = hand.kind is Kind.STOPPED
+        number = int(hand.fleet.rpartition("-")[2])
+        # Only fleets that may make new VMs lose some for good.
+        fleet = hand.fleet if stopping else f"fleet-{number - number % 4 + 1:02d}"
+        state = State.RUNNING if stopping else State.STOPPED
+        found = [view.id for view in world.views(clock.now(), fleet) if view.state is state]
+        if found:
+            with suppress(ProviderError):
+                call = world.stop if stopping else world.terminate
+                call(clock.now(), [found[int(hand.draw * len(found))]])
+
+
+async def _sampled(soak: Soak, daemon, journal, clock, soaked: Soaked) -> None:
+    for number in range(1, round(soak.days * DAY_S / soak.sample_s)):
+        # In the middle of a tick, when nothing is under way.
+        at_s = number * soak.sample_s + 0.5 * soak.tick_s
+        await clock.sleep_until(at_s)
+        sample = measured(at_s, daemon, await journal.size_bytes(), (Soaked, World))
+        # What is noted of earlier hours must not look like growth itself.
+        if len(soaked.samples) > HOURS and not _near(soak, soaked.samples[-HOURS].at_s):
+            soaked.samples[-HOURS].containers.clear()
+        soaked.samples.append(sample)
+
+
+def _near(soak: Soak, at_s: float) -> bool:
+    return soak.flat_from_s - HOURS * soak.sample_s <= at_s <= soak.flat_from_s + soak.sample_s
+
+
+def _compare(daemon: Daemon, world: World, now_s: float, soaked: Soaked) -> None:
+    """Ledger and cloud are the same in the end, where the daemon acts."""
+    for fleet in daemon.fleets.all:
+        if not fleet.policy.act:
+            continue
+        truth: Mapping[str, State] = {v.id: v.state for v in world.views(now_s, fleet.name)}
+        truth = {vm_id: state for vm_id, state in truth.items() if state is not State.TERMINATED}
+        known = {
+            vm_id: _STATES[t.phase] for vm_id, t in fleet.inventory.vms.items() if t.phase is not Phase.LOST
+        }
+        soaked.wrong += [
+            f"{fleet.name}: {vm_id} is {known.get(vm_id)} in the ledger and {truth.get(vm_id)} in the cloud"
+            for vm_id in sorted(known.keys() | truth.keys())
+            if truth.get(vm_id) not in (known.get(vm_id) or ())
+        ]
+        if fleet.inventory.unsettled_actions():
+            soaked.wrong.append(f"{fleet.name} has unsettled actions")
+
+
+_STATES = {
+    Phase.PROVISIONING: (State.PENDING, State.RUNNING),
+    Phase.STARTING: (State.PENDING, State.RUNNING),
+    Phase.RUNNING: (State.RUNNING,),
+    Phase.IN_SERVICE: (State.RUNNING,),
+    Phase.DRAINING: (State.RUNNING,),
+    Phase.STOPPING: (State.RUNNING, State.STOPPING, State.STOPPED),
+    Phase.STOPPED: (State.STOPPED,),
+}
+
+
+def growth(soak: Soak, soaked: Soaked) -> Iterator[str]:
+    """What was held more at the end than when it should be flat; nothing for what stayed within its tolerance."""
+    from_s = soak.flat_from_s
+    before = [sample for sample in soaked.samples if sample.at_s <= from_s]
+    after = [sample for sample in soaked.samples if sample.at_s > from_s]
+    if not before or not after:
+        yield f"there are no samples on both sides of {from_s:.0f} s"
+        return
+    # The hours around are taken together, since load goes up and down with the day.
+    first, last = before[-HOURS:], after[-HOURS:]
+    for name, share, more in LIMITS:
+        # What leaks raises the least of some hours as well, and what comes and goes does not.
+        was, now = (min(getattr(sample, name) for sample in part) for part in (first, last))
+        if now > was * (1.0 + share) + more:
+            yield f"{name} grew from {was:,} to {now:,}"
+    names = sorted({name for sample in last for name in sample.containers})
+    for name in names:
+        was, now = (max(sample.containers.get(name, 0) for sample in part) for part in (first, last))
+        if now > was * 1.2 + MORE_ITEMS:
+            yield f"{name} grew from {was:,} to {now:,} items"
+
+
+HOURS = 6
+MORE_ITEMS = 100
+"""A container may grow by a fifth and so many items: VMs are met for the first time for days."""
+LIMITS = (
+    ("blocks", 0.02, 2000),
+    ("resident", 0.05, 4 * 2**20),
+    ("tasks", 0.0, 2),
+    ("descriptors", 0.0, 1),  # SQLite keeps the one of a second look at its file, and uses it again
+    ("journal", 0.25, 100_000),
+)
+"""What may differ between two stretches: a share, and so much more."""
