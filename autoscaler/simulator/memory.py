@@ -40,7 +40,11 @@ def longest_memory(params: LaneParams) -> int:
 
 
 def _history(window: RollingMax) -> SmallInt:
-    """int32 (slots, L), the highest of each bucket of a lane's window, the one under way first; 0 beyond it."""
+    """int32 (slots, L), the highest of the bucket under way and so many before it, within a lane's window.
+
+    Nothing else of the buckets is ever asked for; single buckets of a full block are not kept, and where blocks begin
+    depends on the tick.
+    """
     cut, lanes = window.cut, len(window.window_ticks)
     column = np.arange(lanes) if cut.column is None else cut.column
     slots = np.empty(lanes, np.int64)
@@ -52,4 +56,4 @@ def _history(window: RollingMax) -> SmallInt:
     found = np.where((age > 0) & (age < cut.buckets), window.ring[row, column], 0)
     if len(found):
         found[0] = window.under_way[column]
-    return found.astype(np.int32)
+    return np.maximum.accumulate(found, axis=0).astype(np.int32)
