@@ -200,14 +200,14 @@ def _episodes(columns: Columns, episodes: Sequence[Episode]) -> str:
         left_out = f" ({left} smaller ones are only in the time line)" if left else ""
         more = (
             f'<details class="more"><summary>{told}{left_out}</summary><div class="scroll" tabindex="0" '
-            f'role="region" aria-label="Further episodes"><table>{head}<tbody>{"".join(rest)}</tbody></table>'
+            f'role="region" aria-label="Further episodes"><table class="ticks worst">{head}<tbody>{"".join(rest)}</tbody></table>'
             "</div></details>"
         )
     return (
         '<h2 id="episodes">Shortage episodes, worst first</h2>'
         '<p class="note">Choose one to see it in the chart and tick by tick.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="episodes">'
-        f"<table>{head}<tbody>{''.join(first)}</tbody></table></div>{more}"
+        f'<table class="ticks worst">{head}<tbody>{"".join(first)}</tbody></table></div>{more}'
     )
 
 
@@ -216,8 +216,10 @@ def _episode_row(columns: Columns, number: int, episode: Episode) -> str:
     worst = int(np.flatnonzero(rows)[np.argmax(columns["shortage"][rows])])
     return (
         f'<tr><td><button type="button" class="link" data-episode="{number}">'
-        f"{escape(moment(episode.start_s))}</button></td><td>{span(episode.end_s - episode.start_s)}</td>"
-        f"<td>{count(episode.unserved_work)}</td><td>{count(episode.worst_per_s)}</td>"
+        f"{escape(moment(episode.start_s))}</button></td>"
+        f'<td data-name="Lasted">{span(episode.end_s - episode.start_s)}</td>'
+        f'<td data-name="Work unserved">{count(episode.unserved_work)}</td>'
+        f'<td data-name="Highest, work/s">{count(episode.worst_per_s)}</td>'
         f'<td class="words">{escape(columns.reasons[worst])}</td></tr>'
     )
 
