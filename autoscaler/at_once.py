@@ -11,7 +11,6 @@ aiohttp do. A call that waits after all goes on in a task of its own, like any o
 from __future__ import annotations
 
 import asyncio
-import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from inspect import iscoroutine
 from typing import Any, TypeVar
@@ -47,28 +46,34 @@ def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> asyncio.Future[
     except Exception as error:  # noqa: BLE001  it is the caller's, who fetches it from the future
         answer.set_exception(error)
     else:
-        return asyncio.ensure_future(_go_on(coroutine, waits_for))
+        return asyncio.ensure_future(_Begun(coroutine, waits_for))
     return answer
 
 
-async def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> T:
-    return await _rest(coroutine, waits_for)
+class _Begun(Coroutine[Any, Any, T]):
+    """A coroutine that was begun elsewhere, for a task to go on with; it waits for something already."""
 
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+        self._told = False
 
-@types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """The rest of a coroutine that was begun elsewhere and waits for this."""
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except GeneratorExit:
-                coroutine.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  a cancellation above all
-                waits_for = coroutine.throw(error)
-            else:
-                waits_for = coroutine.send(sent)
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
+    def send(self, value: Any) -> Any:
+        """The first time tell the task what is waited for; then go on."""
+        if not self._told:
+            self._told = True
+            return self._waits_for
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """A cancellation, which may come before the task has taken its first step."""
+        self._told = True
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End it where it waits."""
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Not awaited: tasks step it."""
+        raise NotImplementedError

@@ -17,6 +17,7 @@ def run() -> list[Result]:
     """The run of `tests/soak`, longer; raises where anything has grown or gone wrong."""
     soak = Soak(days=DAYS)
     found = run_soak(soak)
+    print(f"  {found.ticks} ticks, {found.ticks / found.seconds:.0f} a second; met {dict(found.met)}")
     wrong = [*found.failures, *found.wrong, *found.doubles, *growth(soak, found)]
     if wrong:
         raise AssertionError("\n".join(wrong))

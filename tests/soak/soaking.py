@@ -365,9 +365,13 @@ async def _reloaded(daemon, wiring, policies, number_of, days, clock, soaked) ->
         await _until(clock, reload, soaked)
         name = reload.fleet
         changed = policy_of(name, number_of[name], changed=reload.draw)
-        if reload.draw < 0.2:
-            changed = changed.model_copy(update={"act": not policies[name].act})
-        policies[name] = changed
+        for fleet, policy in policies.items():
+            # One at a time is what it is not, so that the load stays the same from day to day.
+            act = policy_of(fleet, number_of[fleet]).act
+            if policy.act != act:
+                policies[fleet] = policy.model_copy(update={"act": act})
+        flips = reload.draw < 0.2
+        policies[name] = changed.model_copy(update={"act": changed.act != flips})
         away = name if 0.2 <= reload.draw < 0.3 else None
         wired = wiring.wire(
             tuple(p for fleet, p in policies.items() if fleet != away), [f.setup for f in daemon.fleets.all]
