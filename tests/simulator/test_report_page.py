@@ -133,6 +133,13 @@ def test_episodes_are_listed_worst_first_and_not_from_the_time_that_is_not_score
     assert 5 not in begins
 
 
+def test_a_run_without_forecasts_has_none_in_its_legend():
+    rows = crowd(50)
+    assert "demand ahead" in Parsed(made(rows)).words
+    blind = [row.__class__(**{**fields(row), "forecast": None, "forecast_hi": None}) for row in rows]
+    assert "demand ahead" not in Parsed(made(blind)).words
+
+
 def test_a_run_without_shortage_says_so():
     rows = [row for row in crowd(50, crowds=()) if row.shortage == 0]
     assert "There were none" in Parsed(made(rows)).words

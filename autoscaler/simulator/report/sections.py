@@ -153,6 +153,11 @@ def timeline_section(
         f'<li><i class="dashes" style="border-color:var(--starting)"></i>capacity, {escape(name)}</li>'
         for name in others
     )
+    ahead = (
+        ""
+        if np.isnan(columns["forecast_hi"]).all()
+        else '<li><i style="border-color:var(--ahead)"></i>demand ahead, 95%</li>'
+    )
     whose = f": policy {details['shown']}" if "shown" in details else ""
     unscored = float(details.get("not_scored_s") or 0.0)
     said = [f"Times are UTC; one tick is {span(columns.interval_s)}."]
@@ -164,7 +169,7 @@ def timeline_section(
         '<ul class="legend"><li><i style="border-color:var(--demand)"></i>demand</li>'
         '<li><i style="border-color:var(--capacity)"></i>capacity in service</li>'
         '<li><i class="dots" style="border-color:var(--wanted)"></i>capacity wanted</li>'
-        '<li><i style="border-color:var(--ahead)"></i>demand ahead, 95%</li>'
+        f"{ahead}"
         '<li><i class="area"></i>shortage</li>'
         f"{beside}"
         '<li><i style="border-color:var(--starting)"></i>VMs starting</li>'
