@@ -116,7 +116,9 @@ def over_lanes(value: float | Float, params: LaneParams) -> Float:
 def measured_utilisation(params: LaneParams, snapshot: Snapshot) -> Float:
     """Demand over capacity in service: float64 (L,); NaN where either is unknown or nothing is in service."""
     capacity = snapshot.in_service * params.vm_capacity
-    return np.divide(snapshot.demand, capacity, out=np.full(len(capacity), np.nan), where=capacity > 0)
+    shares: Float = np.full(len(capacity), np.nan)
+    np.divide(snapshot.demand, capacity, out=shares, where=capacity > 0)
+    return shares
 
 
 class RollingMaximum:
