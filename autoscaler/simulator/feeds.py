@@ -53,15 +53,17 @@ def feed_of(
             raise ValueError(f"a run cannot be cut into segments: {why_not_cut(run)}")
         return Lockstep(compiled.series)
     reach = Ticks(run.ticks.first, min(run.reach, run.until or run.reach), run.ticks.tick_s)
-    keys = [(*key, run.seed) for key in metrics.keys]
-    groups = distinct_series(keys, compiled.series)
+    groups = distinct_series(metrics.keys, compiled.series)
     if not run.shifts and kept_bytes(len(groups), reach.count) > MOST_KEPT_BYTES:
         first = [lanes[0] for lanes in groups.values()]
-        series = np.empty(len(keys), np.int64)
+        series = np.empty(len(run.policies), np.int64)
         for at, lanes in enumerate(groups.values()):
             series[lanes] = at
         return Streamed(
-            [metrics.seen_by_lane[lane] for lane in first], taken(compiled.series, first), series, reach
+            [metrics.seen(metrics.keys[lane], reach) for lane in first],
+            taken(compiled.series, first),
+            series,
+            reach,
         )
-    outlooks, series = cache.table(keys, metrics.seen_by_lane, compiled.series, reach)
+    outlooks, series = cache.table(metrics.keys, metrics.seen, compiled.series, reach)
     return Table(outlooks, series, np.array(run.shifts) if run.shifts else None)

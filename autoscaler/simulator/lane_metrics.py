@@ -6,14 +6,14 @@ array, which core then looks at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.types import Float, Freshness, Samples
+from autoscaler.core.types import Float, Freshness, Int, Samples
 from autoscaler.simulator.delays import Vms
 from autoscaler.simulator.draws import Luck
 from autoscaler.simulator.knobs import PlantSettings
@@ -21,6 +21,12 @@ from autoscaler.simulator.lane_run import LaneRun
 from autoscaler.simulator.measuring import Pipeline, Seen, Ticks, seen, wanted
 
 Array = TypeVar("Array", bound=NDArray[Any])
+Name = TypeVar("Name", bound=Hashable)
+Key = tuple[str, Pipeline, str, int]
+"""Digest of a trace, what becomes of it, and fleet and seed, whose luck decides what is lost."""
+
+_PAGE_CELLS = 1 << 19
+"""Numbers of one kind that are measured at once, over ticks and distinct lanes."""
 
 
 def fixed(array: Array) -> Array:
@@ -40,35 +46,26 @@ class LaneMetrics:
         wanted: float64 (n, L), or (n, 1) where `shared`: work per second of each tick of the block.
         shared: All lanes want the same.
         watches: What is seen depends on the VMs that serve.
+        may_be_empty: Some lane may have no VM in service that could tell its demand.
         keys: One per lane, naming trace and pipeline.
         shifts: int64 (L,), ticks that each lane is ahead.
     """
 
     def __init__(self, run: LaneRun, shifts: Sequence[int]) -> None:
-        self._ticks = run.ticks
-        reach = Ticks(run.ticks.first, run.reach, run.ticks.tick_s)
-        traces = {trace.digest: trace for trace in run.traces}
-        truth = {digest: wanted(trace, reach) for digest, trace in traces.items()}
+        self._run = run
+        self._traces = {trace.digest: trace for trace in run.traces}
         self.keys = tuple(
-            (trace.digest, pipeline_of(policy, plant), policy.fleet)
+            (trace.digest, pipeline_of(policy, plant), policy.fleet, run.seed)
             for policy, plant, trace in zip(run.policies, run.plants, run.traces, strict=True)
         )
-        known = {
-            key: seen(traces[key[0]], reach, key[1], Luck(run.seed, key[2]))
-            for key in dict.fromkeys(self.keys)
-        }
-        self.seen_by_lane: list[Seen] = [known[key] for key in self.keys]
-        moved = any(shifts)
-        self.shared = len(traces) == 1 and not moved
-        self._alike = len(known) == 1 and not moved
         self.shifts = np.array(shifts)
-        self._truth = np.stack(list(truth.values()), axis=1)
-        self._truth_of = np.array([list(truth).index(trace.digest) for trace in run.traces])
-        columns = list(known)
-        self._column_of = np.array([columns.index(key) for key in self.keys])
-        self._demand = np.stack([known[key].demand for key in columns], axis=1)
-        self._observed = np.stack([known[key].observed_at_s for key in columns], axis=1)
-        self._freshness = np.stack([known[key].freshness for key in columns], axis=1)
+        self._truths, self._truth_of = _distinct(
+            [(trace.digest, shift) for trace, shift in zip(run.traces, shifts, strict=True)]
+        )
+        self._columns, self._column_of = _distinct([*zip(self.keys, shifts, strict=True)])
+        self.shared = len(self._truths) == 1
+        self._page_ticks = max(_PAGE_CELLS // max(len(self._columns), len(self._truths)), 64)
+        self._page: range = range(0)
         lanes = len(run.policies)
         self._ones = fixed(np.ones(lanes))
         self._no = fixed(np.zeros(lanes, np.bool_))
@@ -77,27 +74,48 @@ class LaneMetrics:
         self._busy = np.array([policy.signal.kind == "utilisation" for policy in run.policies])
         self._capacity = np.array([policy.vm.capacity_per_s for policy in run.policies])
         self._saturation = np.array([policy.signal.saturation for policy in run.policies])
-        self.saturates = bool(self._busy.any())
-        """Whether saturated VMs hide demand."""
+        self._saturates = bool(self._busy.any())
         self._never_empty = np.array([policy.bounds.minimum > 0 for policy in run.policies]) | ~self._inside
         pairs = zip(run.policies, run.plants, strict=True)
         self.may_be_empty = any(_may_be_empty(policy, plant) for policy, plant in pairs)
-        """Whether some lane may have no VM in service that could tell its demand."""
-        self.watches = self.saturates or self.may_be_empty
-        self.wanted: Float = self._truth[:0]
+        self.watches = self._saturates or self.may_be_empty
+        self.wanted: Float = np.empty((0, lanes))
+
+    def seen(self, key: Key, ticks: Ticks) -> Seen:
+        """What one of the pipelines shows over some ticks of a lane without a shift."""
+        digest, pipeline, fleet, seed = key
+        begins_s = self._run.ticks.start_s
+        return seen(self._traces[digest], ticks, pipeline, Luck(seed, fleet), begins_s)
 
     def load(self, first: int, count: int) -> None:
-        """Come to the block that begins at this tick of the run."""
+        """Come to the block that begins at this tick of the run; blocks come in order."""
+        if first not in self._page or first + count > self._page.stop:
+            self._turn_page(first)
+        rows = slice(first - self._page.start, first - self._page.start + count)
         lanes = len(self.shifts)
-        rows = slice(first, first + count)
-        at = np.arange(first, first + count)[:, np.newaxis] + self.shifts
-        self.wanted = self._truth[rows] if self.shared else self._truth[at, self._truth_of]
-        parts = (self._demand, self._observed, self._freshness)
-        if self._alike:
-            self._rows = tuple(np.broadcast_to(part[rows], (count, lanes)) for part in parts)
+        self.wanted = self._truth[rows] if self.shared else self._truth[rows].take(self._truth_of, axis=1)
+        if len(self._columns) == 1:
+            self._rows = tuple(np.broadcast_to(part[rows], (count, lanes)) for part in self._parts)
         else:
-            self._rows = tuple(part[at, self._column_of] for part in parts)
-        self._all_fresh = not self._freshness[rows].any() if self._alike else not self._rows[2].any()
+            self._rows = tuple(part[rows].take(self._column_of, axis=1) for part in self._parts)
+        self._all_fresh = not self._parts[2][rows].any()
+
+    def _turn_page(self, first: int) -> None:
+        """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
+        ticks = self._run.ticks
+        self._page = range(first, first + self._page_ticks)
+
+        def page(shift: int) -> Ticks:
+            return Ticks(ticks.first + first + shift, self._page_ticks, ticks.tick_s)
+
+        self._truth = np.stack(
+            [wanted(self._traces[digest], page(shift)) for digest, shift in self._truths], axis=1
+        )
+        found = [self.seen(key, page(shift)) for key, shift in self._columns]
+        self._parts = tuple(
+            np.stack([getattr(each, name) for each in found], axis=1)
+            for name in ("demand", "observed_at_s", "freshness")
+        )
 
     def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
         """What the lanes know at a tick.
@@ -119,16 +137,27 @@ class LaneMetrics:
                 observed = np.where(empty, np.nan, observed)
             elif self._never_empty.all():
                 self.may_be_empty = False
-                self.watches = self.saturates
-        if serving is not None and self.saturates:
+                self.watches = self._saturates
+        if serving is not None and self._saturates:
             most = serving * self._capacity
             shown = np.where(self._busy, np.minimum(demand, most), demand)
             with np.errstate(divide="ignore", invalid="ignore"):
                 censored = self._busy & (shown / most >= self._saturation)
             demand = shown
         return Samples(
-            (self._ticks.first + tick) * self._ticks.tick_s, demand, observed, freshness, self._ones, censored
+            (self._run.ticks.first + tick) * self._run.ticks.tick_s,
+            demand,
+            observed,
+            freshness,
+            self._ones,
+            censored,
         )
+
+
+def _distinct(names: Sequence[Name]) -> tuple[list[Name], Int]:
+    """The distinct names, and which of them each is."""
+    place = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    return list(place), np.array([place[name] for name in names])
 
 
 def depends_on_vms(policy: Policy, plant: PlantSettings) -> bool:

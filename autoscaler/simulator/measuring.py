@@ -101,17 +101,29 @@ def wanted(trace: Trace, ticks: Ticks) -> Float:
     return _means(trace, ticks.times_s, ticks.tick_s)
 
 
-def seen(trace: Trace, ticks: Ticks, pipeline: Pipeline, luck: Luck) -> Seen:
-    """What is known of a trace at every tick."""
+def seen(
+    trace: Trace, ticks: Ticks, pipeline: Pipeline, luck: Luck, run_starts_s: float | None = None
+) -> Seen:
+    """What is known of a trace at every tick.
+
+    Args:
+        trace: The recording.
+        ticks: Of a run, or of a part of one: a tick shows the same either way.
+        pipeline: How demand becomes a metric.
+        luck: Of windows that are lost.
+        run_starts_s: Time of the run's first tick; None for that of `ticks`.
+    """
+    begin_s = ticks.start_s if run_starts_s is None else run_starts_s
     now_s = ticks.times_s
     if pipeline.interval_s is None and not pipeline.loss:
         demand, observed_at_s = _last_row(trace, now_s - pipeline.lag_s)
     else:
         demand, observed_at_s = _last_window(trace, now_s - pipeline.lag_s, pipeline, luck)
     absent = np.isnan(demand)
-    absent[0] |= pipeline.inside
+    if pipeline.inside:
+        absent |= now_s == begin_s
     for start_s, end_s in pipeline.gaps:
-        absent |= (now_s >= ticks.start_s + start_s) & (now_s < ticks.start_s + end_s)
+        absent |= (now_s >= begin_s + start_s) & (now_s < begin_s + end_s)
     stale = now_s - observed_at_s > pipeline.max_age_s
     freshness = np.where(absent, Freshness.ABSENT, np.where(stale, Freshness.STALE, Freshness.FRESH))
     fresh = freshness == Freshness.FRESH
@@ -131,16 +143,22 @@ def _last_row(trace: Trace, known_at_s: Float) -> tuple[Float, Float]:
 
 
 def _last_window(trace: Trace, known_at_s: Float, pipeline: Pipeline, luck: Luck) -> tuple[Float, Float]:
-    """The latest published window of the absolute grid: what was lost leaves the one before."""
+    """The latest published window of the absolute grid: what was lost leaves the one before.
+
+    Windows are looked for as far back as a sample may be old. Where all of these are lost, that was long ago,
+    which the time of it says.
+    """
     length_s = pipeline.interval_s or trace.interval_s
     last = np.floor(known_at_s / length_s + _GRID).astype(np.int64) - 1
-    first = min(int(last[0]), round(trace.start_s / length_s))
+    first = int(last[0]) - math.ceil(pipeline.max_age_s / length_s) - 1
     windows = np.arange(first, int(last[-1]) + 1).astype(np.float64)
     means = _means(trace, windows * length_s, length_s)
     lost = _lost(luck, first, len(windows), pipeline.loss)
     published = np.maximum.accumulate(np.where(lost, -1, np.arange(len(windows))))[last - first]
-    demand = np.where(published >= 0, means[published], np.nan)
-    return demand, np.asarray((windows[published] + 1) * length_s, np.float64)
+    begun = windows[last - first] * length_s >= trace.start_s - _GRID
+    demand = np.where(published >= 0, means[published], np.where(begun, 0.0, np.nan))
+    ended_s = np.where(published >= 0, (windows[published] + 1) * length_s, -np.inf)
+    return demand, np.asarray(ended_s, np.float64)
 
 
 _LOSS_PAGE = 1024

@@ -11,9 +11,9 @@ known then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Float, Int, Outlook, Samples
 from autoscaler.simulator.measuring import Seen, Ticks
+
+Name = TypeVar("Name", bound=Hashable)
 
 _SERIES_FIELDS = ("lead_ticks", "keep_ticks", "half_life_ticks", "scale")
 
@@ -147,15 +149,15 @@ MOST_KEPT_BYTES = 200 << 20
 
 
 def distinct_series(
-    keys: Sequence[tuple[object, ...]], params: SeriesParams
-) -> dict[tuple[object, ...], list[int]]:
+    keys: Sequence[Name], params: SeriesParams
+) -> dict[tuple[Name, tuple[float, ...]], list[int]]:
     """The lanes of each distinct series, by what makes it one.
 
     Args:
         keys: One per lane: what names the trace and the pipeline.
         params: One series per lane.
     """
-    found: dict[tuple[object, ...], list[int]] = {}
+    found: dict[tuple[Name, tuple[float, ...]], list[int]] = {}
     settings = zip(*(getattr(params, name).tolist() for name in _SERIES_FIELDS), strict=True)
     for lane, (key, setting) in enumerate(zip(keys, settings, strict=True)):
         found.setdefault((key, setting), []).append(lane)
@@ -174,13 +176,13 @@ class OutlookCache:
         self._known: dict[tuple[object, ...], Outlooks] = {}
 
     def table(
-        self, keys: Sequence[tuple[object, ...]], seen: Sequence[Seen], params: SeriesParams, ticks: Ticks
+        self, keys: Sequence[Name], seen: Callable[[Name, Ticks], Seen], params: SeriesParams, ticks: Ticks
     ) -> tuple[Outlooks, Int]:
         """The Outlooks of every lane's series.
 
         Args:
             keys: One per lane: what names the trace and the pipeline.
-            seen: What each lane's pipeline shows.
+            seen: What the pipeline of a key shows over some ticks.
             params: One series per lane.
             ticks: The run; part of what is cached by.
 
@@ -191,7 +193,7 @@ class OutlookCache:
         missing = {name: lanes[0] for name, lanes in groups.items() if name not in self._known}
         if missing:
             first = list(missing.values())
-            made = _stepped([seen[lane] for lane in first], taken(params, first), ticks)
+            made = _stepped([seen(keys[lane], ticks) for lane in first], taken(params, first), ticks)
             for at, name in enumerate(missing):
                 self._known[name] = Outlooks(
                     made.at_lead[:, :, at], made.peak[:, :, at], made.evidence[:, at]

@@ -259,6 +259,26 @@ def test_lost_windows_leave_the_one_before_until_it_is_stale():
     assert np.flatnonzero(gap.freshness == Freshness.ABSENT).tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        Pipeline(lag_s=15.0, max_age_s=40.0),
+        Pipeline(lag_s=0.0, max_age_s=35.0, loss=0.5, gaps=((310.0, 420.0),)),
+        Pipeline(lag_s=20.0, max_age_s=90.0, interval_s=40.0, loss=0.5),
+    ],
+)
+def test_a_part_of_a_run_shows_what_the_whole_shows_there(pipeline):
+    trace, luck = levels(70, 400, 20, each_s=1000.0), Luck(6, "web")
+    whole_ticks = Ticks.over(BEGIN_S, 3000.0, 10.0)
+    whole = seen(trace, whole_ticks, pipeline, luck)
+    for first in range(0, 300, 37):
+        count = min(37, 300 - first)
+        part = seen(trace, Ticks(whole_ticks.first + first, count, 10.0), pipeline, luck, BEGIN_S)
+        for name in ("demand", "observed_at_s", "freshness"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[first : first + count])
+    assert len(set(whole.freshness.tolist())) >= 2
+
+
 def test_what_is_wanted_is_the_mean_of_the_interval_and_unknown_in_gaps():
     minutes = Trace.build(
         BEGIN_S + 60.0 * np.array([0, 1, 3]), [600, 1200, 60], kind=TraceKind.COUNT, interval_s=60.0

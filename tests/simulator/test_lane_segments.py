@@ -49,6 +49,9 @@ RUNS = {
         replace(PLANT, start=Duration(70.0, 150.0), start_failure=0.1, dry_per_day=5.0, stuck=0.05, stuck_s=900.0),
         60.0,
     ),
+    "windows that are lost": (
+        QUICK, replace(PLANT, metric_loss=0.3, metric_interval_s=120.0, metric_lag_s=30.0), 60.0
+    ),
     "a provider's budget": (QUICK, replace(PLANT, start_budget=Budget(8.0, 0.01)), 60.0),
 }  # fmt: skip
 
