@@ -134,10 +134,15 @@ def test_a_dump_of_another_version_is_refused():
 
 def test_series_are_independent_to_the_bit():
     rng = np.random.default_rng(4)
-    values = rng.gamma(5.0, 40.0, (80, 5))
-    _, crowd = run(series_params(5), values)
+    values = rng.gamma(5.0, 40.0, (300, 40))
+    values[rng.random(values.shape) < 0.1] *= 20.0
+    _, crowd = run(series_params(40), values)
+    _, few = run(series_params(5), values[:, :5])
     _, alone = run(series_params(1), values[:, 2:3])
-    np.testing.assert_array_equal(crowd[-1].at_lead[:, 2], alone[-1].at_lead[:, 0])
+    for many, some, one in zip(crowd, few, alone, strict=True):
+        for name in ("at_lead", "peak"):
+            np.testing.assert_array_equal(getattr(many, name)[:, :5], getattr(some, name))
+            np.testing.assert_array_equal(getattr(many, name)[:, 2:3], getattr(one, name))
 
 
 def test_the_future_does_not_reach_back():

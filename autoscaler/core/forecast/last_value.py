@@ -31,6 +31,7 @@ PRIOR_SCALE = 0.08
 _WIDTH = 2.0 * LOG_SPAN / BINS
 _EDGES: Float = (-LOG_SPAN + _WIDTH * np.arange(BINS + 1)).astype(np.float64)
 _LEVELS: Float = np.array(QUANTILE_LEVELS)[:, np.newaxis, np.newaxis]
+_FEW = 16
 _LEAD, _PEAK = 0, 1
 """The two things forecast, in this order where an array has both: demand at the lead time, and the highest demand
 within the keep window."""
@@ -232,7 +233,7 @@ def _quantiles(errors: Float, columns: Int) -> Float:
     """Log-error quantiles (Q, 2, S) of histograms (BINS, 2, S), linear within a bin."""
     cumulative = np.add.accumulate(errors, axis=0)
     wanted = _LEVELS * cumulative[-1]
-    index = _first_reaching(cumulative.reshape(-1), columns, wanted)
+    index = _first_reaching(cumulative, columns, wanted)
     cell = index * columns.size
     cell += columns
     inside = errors.take(cell)
@@ -247,8 +248,16 @@ def _quantiles(errors: Float, columns: Int) -> Float:
 
 
 def _first_reaching(cumulative: Float, columns: Int, wanted: Float) -> Int:
-    """First bin (Q, 2, S) whose cumulative count reaches `wanted`, by bisection: BINS is a power of two."""
+    """First bin (Q, 2, S) whose cumulative count reaches `wanted`.
+
+    That is as many bins as stay below it, which counting finds in the fewest operations, and for many series
+    bisection in the least work; BINS is a power of two.
+    """
     stride = columns.size
+    if stride <= _FEW:
+        below: Int = np.add.reduce(cumulative[:, np.newaxis] < wanted, axis=0)
+        return np.minimum(below, BINS - 1)
+    cumulative = cumulative.reshape(-1)
     at = np.empty(wanted.shape, np.int64)
     at[:] = columns - stride
     half = BINS // 2 * stride
