@@ -26,7 +26,8 @@ _Bytes: TypeAlias = NDArray[np.uint8]
 
 def counted(flags: Bool) -> Int:
     """How many rows are True: int64 (L,) of at most 255 rows (n, L)."""
-    return np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
+    total: Int = np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
+    return total
 
 
 def summed(count: SmallInt) -> Int:

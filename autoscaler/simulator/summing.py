@@ -30,7 +30,8 @@ def added_rows(rows: Float, before: Float | None = None) -> Float:
         rows = np.concatenate((before[np.newaxis], np.broadcast_to(rows, (len(rows), len(before)))))
     if rows.shape[1] == 1:
         # numpy adds a single column in pairs, and many columns row by row; this is row by row for one.
-        return np.add.accumulate(rows, axis=0)[-1]
+        one_by_one: Float = np.add.accumulate(rows, axis=0)[-1]
+        return one_by_one
     # Where columns are not side by side in memory, numpy would add along them in pairs, too.
     added: Float = np.add.reduce(np.ascontiguousarray(rows), axis=0)
     return added
