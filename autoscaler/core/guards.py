@@ -208,6 +208,8 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
         if not makes and not seen.operated:
             return np.minimum(wish, seen.ordered + view.stopped), told
         need = np.maximum(wish - seen.ordered, none)
+        if not np.count_nonzero(need):
+            return wish, UNCHANGED
         lacking = need - startable(seen, need)
         room = np.maximum(most - view.provisioned, none)
         provision = np.minimum(lacking, room)
