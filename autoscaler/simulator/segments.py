@@ -50,8 +50,8 @@ class Cut:
 
     Attributes:
         segments: How many.
-        warm: Ticks of warm-up; a multiple of the ledger's grid. The first segment, which needs none, is longer by
-            as many.
+        warm: Ticks of warm-up; a multiple of the ledger's grid beyond what is not counted at all. The first segment,
+            which needs none, is longer by as many.
         stride: Ticks from one segment's beginning to the next; a multiple of that grid and of every bucket.
         rest: Ticks of the last segment, at most `stride`.
     """
@@ -67,12 +67,15 @@ class Cut:
         return tuple(segment * self.stride for segment in range(self.segments))
 
     @classmethod
-    def of(cls, run: LaneRun, segments: int | None = None) -> Cut | None:
-        """The cut of a run, into so many segments, or as many as make it fastest; None for not at all."""
+    def of(cls, run: LaneRun, segments: int | None = None, skipped: int = 0) -> Cut | None:
+        """The cut of a run, into so many segments, or as many as make it fastest; None for not at all.
+
+        The first `skipped` ticks are run and not counted.
+        """
         params = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s).lanes
         grid = grid_ticks(run.ticks.tick_s)
         unit = math.lcm(grid, *window_buckets(params))
-        warm = -(-(SETTLING_TICKS + longest_memory(params)) // grid) * grid
+        warm = -(-(SETTLING_TICKS + longest_memory(params)) // grid) * grid + skipped
         left = run.ticks.count - warm
         if left <= unit:
             return None
@@ -121,6 +124,7 @@ def run_segmented(
     cache: OutlookCache | None = None,
     witnessed: Sequence[int] = (),
     elasticity: bool = True,
+    skipped: int = 0,
 ) -> Segmented:
     """Run lanes over their whole run, cut into segments where that is faster.
 
@@ -130,25 +134,27 @@ def run_segmented(
         cache: Outlooks of earlier runs.
         witnessed: Lanes of which every tick is kept.
         elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work.
+        skipped: Ticks at the beginning that are in the digests and in what is witnessed, and not in the sums.
 
     Raises:
         ConfigError: Lanes cannot express the run.
         ValueError: It has forecasts that depend on the plant, and segments were asked for.
     """
     wanted = segments != 1 and (segments is not None or not why_not_cut(run))
-    cut = Cut.of(run, segments) if wanted else None
+    cut = Cut.of(run, segments, skipped) if wanted else None
     if cut is None:
-        return _uncut(run, cache, witnessed, elasticity=elasticity)
-    return _Segments(run, cut, cache, witnessed, elasticity=elasticity).result()
+        return _uncut(run, cache, witnessed, elasticity=elasticity, skipped=skipped)
+    return _Segments(run, cut, cache, witnessed, elasticity=elasticity, skipped=skipped).result()
 
 
 def _uncut(
-    run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int], *, elasticity: bool
+    run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int], *, elasticity: bool, skipped: int
 ) -> Segmented:
     witness = Witness(witnessed) if witnessed else None
     lanes = Lanes(run, cache=cache, witness=witness)
     sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
-    lanes.run(run.ticks.count, sums, fingerprints)
+    lanes.run(min(skipped, run.ticks.count), None, fingerprints)
+    lanes.run(run.ticks.count - lanes.tick, sums, fingerprints)
     pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
     return Segmented(sums, fingerprints, pages, None, 0)
 
@@ -199,6 +205,7 @@ class _Segments:
         witnessed: Sequence[int],
         *,
         elasticity: bool,
+        skipped: int,
     ) -> None:
         self._cut = cut
         self._lanes = len(run.policies)
@@ -219,7 +226,8 @@ class _Segments:
         witness = Witness(everywhere) if witnessed else None
         lanes = Lanes(whole, cache=cache, witness=witness)
         first, first_prints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
-        lanes.run(cut.warm, first, first_prints)
+        lanes.run(skipped, None, first_prints)
+        lanes.run(cut.warm - skipped, first, first_prints)
         here = range(self._lanes)
         self._first = first.taken(np.arange(self._lanes)), first_prints.taken(here)
         self._first_pages = {v: witness.of(v) for v in witnessed} if witness else {}

@@ -40,11 +40,13 @@ class Course:
         trace: Demand.
         ticks: From when to when.
         seed: Of everything random; the same for all, so that they face the same luck.
+        warm_up_ticks: Ticks at the beginning that are run and not counted; fewer than there are.
     """
 
     trace: Trace
     ticks: Ticks
     seed: int = 0
+    warm_up_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +205,7 @@ def _run_part(shared: _Shared, part: tuple[Variant, ...]) -> tuple[Sums, Fingerp
         ticks=course.ticks,
         seed=course.seed,
     )
-    result = run_segmented(run, cache=shared.cache, elasticity=shared.elasticity)
+    result = run_segmented(
+        run, cache=shared.cache, elasticity=shared.elasticity, skipped=course.warm_up_ticks
+    )
     return result.sums, result.fingerprints

@@ -12,9 +12,12 @@ import pytest
 from autoscaler.errors import ConfigError
 from autoscaler.simulator import sweep
 from autoscaler.simulator.executors import Finished, Here, Lost, Processes
+from autoscaler.simulator.fingerprints import Fingerprints
 from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.lanes import LaneRun, Lanes
 from autoscaler.simulator.ledger import Amount, Count
 from autoscaler.simulator.measuring import Ticks
+from autoscaler.simulator.segments import run_segmented
 from autoscaler.simulator.sweep import Course, run_sweep
 from autoscaler.simulator.synth import synth_day
 from autoscaler.simulator.variants import Axis, Base, Between, grid, sampled
@@ -232,3 +235,36 @@ def test_a_variant_that_lanes_cannot_express_stops_the_sweep_before_it_runs():
     looping = replace(BASE, policy=policy(signal={"trace": {"loop": True}}))
     with pytest.raises(ConfigError, match="the loop engine"):
         run_sweep([looping.variant({})], COURSE)
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_a_warm_up_is_run_and_not_counted(variants, segments):
+    """As if the ledger had been opened after it, whether the run is cut or not."""
+    # What is remembered for a day leaves nothing to cut in this half of one.
+    some = [BASE.variant({**each.values, "warm_pool.memory": "5m"}) for each in variants[:4]]
+    run = LaneRun(
+        tuple(each.policy for each in some),
+        tuple(each.plant for each in some),
+        (TRACE,) * 4,
+        COURSE.ticks,
+        COURSE.seed,
+    )
+    lanes = Lanes(run)
+    sums, prints = lanes.sums(), Fingerprints(4)
+    lanes.run(37, None, prints)
+    lanes.run(COURSE.ticks.count - 37, sums, prints)
+    found = run_segmented(run, segments=segments, skipped=37)
+    assert (found.cut is None) == (segments == 1)
+    for which in Amount:
+        assert found.sums.amount(which).tolist() == sums.amount(which).tolist()
+    for which in Count:
+        assert found.sums.count(which).tolist() == sums.count(which).tolist()
+    assert found.sums.ticks == COURSE.ticks.count - 37
+    assert found.fingerprints.digests() == prints.digests()
+
+
+def test_a_sweep_does_not_count_the_warm_up(variants, result):
+    again = run_sweep(variants, replace(COURSE, warm_up_ticks=60))
+    assert again.sums.ticks == COURSE.ticks.count - 60
+    assert again.digests == result.digests
+    assert (again.sums.amount(Amount.COST) < result.sums.amount(Amount.COST)).all()
