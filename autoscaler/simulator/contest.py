@@ -338,14 +338,15 @@ class _SideBySide:
         return found
 
 
+_ARRAYS = tuple(field.name for field in fields(Snapshot) if field.name not in ("now_s", "tick"))
+
+
 def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
-    return replace(snapshot, **_parted(snapshot, lanes))
+    parts: dict[str, Any] = {name: getattr(snapshot, name)[lanes] for name in _ARRAYS}
+    return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
 
 
 def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
-    return replace(params, **_parted(params, lanes))
-
-
-def _parted(arrays: Snapshot | LaneParams, lanes: slice) -> dict[str, Any]:
-    values = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
-    return {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
+    values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
+    parts = {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
+    return replace(params, **parts)

@@ -323,7 +323,7 @@ def decisions(peer: Peer, params: LaneParams, demand: np.ndarray, begin: int = 2
 
 @every_peer
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_bounds_supply_and_types_hold(make: Callable[[LaneParams], Peer], seed: int) -> None:
     params, demand = random_run(seed, 4, 60)
     fleet, peer = Fleet(params, np.full(4, 2), lead=2), make(params)
@@ -344,7 +344,7 @@ def test_bounds_supply_and_types_hold(make: Callable[[LaneParams], Peer], seed: 
 
 @every_peer
 @given(seed=st.integers(0, 10**6), lane=st.integers(0, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_lane_alone_decides_as_among_others(
     make: Callable[[LaneParams], Peer], seed: int, lane: int
 ) -> None:
@@ -358,7 +358,7 @@ def test_a_lane_alone_decides_as_among_others(
 
 @every_peer
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 59))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_copy_and_a_pickle_go_on_as_the_peer_would(
     make: Callable[[LaneParams], Peer], seed: int, cut: int
 ) -> None:
@@ -378,7 +378,7 @@ def test_a_copy_and_a_pickle_go_on_as_the_peer_would(
 
 @every_peer
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 59), poison=st.sampled_from([np.nan, 0.0, 1e9]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_future_changes_nothing(
     make: Callable[[LaneParams], Peer], seed: int, cut: int, poison: float
 ) -> None:
