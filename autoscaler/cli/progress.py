@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,7 +21,7 @@ SILENT_S = 2.0
 
 
 class Bar:
-    """A bar that appears once something has taken two seconds.
+    """A bar that appears once something has taken two seconds, whether it tells how far it is or not.
 
     Args:
         text: What is being done.
@@ -28,47 +29,58 @@ class Bar:
     """
 
     def __init__(self, text: str, *, quiet: bool = False) -> None:
-        from autoscaler.clock import SystemClock
-
         self._text = text
-        self._clock = SystemClock()
-        self._began_s = self._clock.monotonic()
         self._silent = quiet or not sys.stderr.isatty()
+        self._share: float | None = None
         self._shown: Progress | None = None
+        self._turn = threading.Lock()
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
+        if not self._silent:
+            self._timer = threading.Timer(SILENT_S, self._show)
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-            self._shown = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._turn:
+            self._silent = True
+            if self._shown is not None:
+                self._shown.stop()
+                self._shown = None
 
     def __call__(self, share: float) -> None:
         """Tell the share that is done, from 0 to 1."""
         if self._silent:
             return
-        if self._shown is None:
-            if self._clock.monotonic() - self._began_s < SILENT_S:
-                return
-            self._show()
-        if self._shown is not None:
-            self._shown.update(self._shown.task_ids[0], completed=share)
+        with self._turn:
+            self._share = share
+            if self._shown is not None:
+                self._shown.update(self._shown.task_ids[0], completed=share, total=1.0)
 
     def _show(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        self._shown = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._shown.add_task(self._text, total=1.0)
-        self._shown.start()
+        with self._turn:
+            if self._silent:
+                return
+            self._shown = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            # Without a total the bar moves to and fro: something is done, and nobody knows how far it is.
+            total = None if self._share is None else 1.0
+            task = self._shown.add_task(self._text, total=total)
+            self._shown.update(task, completed=self._share or 0.0)
+            self._shown.start()
 
 
 class Interruption:

@@ -190,7 +190,15 @@ def _by_loop(
     length_s = replay.ticks * replay.tick_s + 0.5 * replay.tick_s
     result = run_loop(
         LoopRun(
-            policy, replay.trace, cloud, replay.begin_s, length_s, replay.tick_s, replay.seed, journal_dir
+            policy=policy,
+            trace=replay.trace,
+            cloud=cloud,
+            start_s=replay.begin_s,
+            duration_s=length_s,
+            tick_s=replay.tick_s,
+            seed=replay.seed,
+            journal_dir=journal_dir,
+            imbalance=0.0,
         ),
         on_tick,
         enough,

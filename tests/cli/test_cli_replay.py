@@ -3,14 +3,17 @@
 import csv
 import json
 import math
+import os
 import re
+import select
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoscaler.store import JournalReader
-from tests.cli.conftest import INTERRUPT, Program, call, strict_json
+from tests.cli.conftest import COMMAND, INTERRUPT, PATIENCE_S, Program, call, environment, strict_json, until
 
 POLICY = """\
 fleet: web
@@ -323,7 +326,7 @@ def test_ctrl_c_keeps_what_was_run(here):
     )  # fmt: skip
     with program:
         # Nothing is said while it runs outside of a terminal; its own interpreter tells when it computes.
-        ticks_of(program.process.pid, 300)
+        until(lambda: computed(program.process.pid, 300), program.said, alive=program.process)
         assert program.end(INTERRUPT) == 130
     assert "interrupted: the figures are of the part that was run" in program.said()
     assert "The run was interrupted: it covers" in program.out.read_text()
@@ -335,12 +338,30 @@ def test_ctrl_c_keeps_what_was_run(here):
     assert {file.name for file in (here / "out").iterdir()} == FILES | {"journal.sqlite"}
 
 
-def ticks_of(pid, least):
-    """Wait until a process has used so many hundredths of a second of the processor: it computes then."""
-    from tests.cli.conftest import until
+def computed(pid, least):
+    """Whether a process has used so many hundredths of a second of the processor."""
+    told = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(told[11]) + int(told[12]) >= least
 
-    def used():
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12]) >= least
 
-    until(used)
+@pytest.mark.parametrize("engine", ["loop", "lanes"])
+def test_what_takes_over_two_seconds_shows_a_bar_in_a_terminal_and_nowhere_else(here, engine):
+    write_day(here / "long.csv", hours=24 * 120)
+    arguments = ("replay", "web.yaml", "long.csv", "--kind", "gauge", "--engine", engine)
+    master, slave = os.openpty()
+    command = [COMMAND, *arguments]
+    with subprocess.Popen(
+        command, cwd=here, env={**environment(), "TERM": "xterm"}, stdout=subprocess.DEVNULL, stderr=slave
+    ) as process:
+        os.close(slave)
+        try:
+            shown = b""
+            while b"replaying" not in shown:
+                ready, _, _ = select.select([master], [], [], PATIENCE_S)
+                assert ready, shown
+                shown += os.read(master, 65536)
+        finally:
+            process.kill()
+            os.close(master)
+    quiet = replay(here)
+    assert quiet.stderr == ""
