@@ -348,5 +348,5 @@ def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
 
 def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
     values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
-    parts = {name: value[..., lanes] for name, value in values.items() if isinstance(value, np.ndarray)}
+    parts: dict[str, Any] = {k: v[..., lanes] for k, v in values.items() if isinstance(v, np.ndarray)}
     return replace(params, **parts)
