@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from autoscaler.clock import VirtualClock
+from autoscaler.errors import ProviderError
 from autoscaler.ports import Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
@@ -147,3 +148,59 @@ async def test_readiness_by_status_checks_asks_for_all_vms_in_one_call():
     vms: list[Vm] = [vm("a"), vm("b")]
     assert await StatusCheckProbe(provider).ready(vms) == {"a", "b"}
     assert provider.calls == [("checked", ("a", "b"))]
+
+
+class AtOnce(Provider):
+    """Answers without waiting, and says so."""
+
+    answers_at_once = True
+
+    async def list_vms(self):
+        self.listings += 1
+        return Listing((), True, 0.0, 0.0, f"number {self.listings}")
+
+
+@virtual
+async def test_an_answer_at_once_is_shared_by_those_who_ask_at_the_same_moment():
+    clock = VirtualClock()
+    provider = AtOnce(clock)
+    reader = SharedReader(provider)
+    assert reader.answers_at_once
+    assert [(await reader.list_vms()).error for _ in range(3)] == ["number 1"] * 3
+    await clock.sleep_until(1.0)
+    assert (await reader.list_vms()).error == "number 2"
+
+
+@virtual
+async def test_after_a_change_the_same_moment_has_a_new_listing():
+    provider = AtOnce(VirtualClock())
+    reader = SharedReader(provider)
+    shared = SharedProvider(provider, reader)
+    assert (await shared.list_vms()).error == "number 1"
+    for number, change in enumerate(
+        (
+            lambda: shared.start(["i-1"]),
+            lambda: shared.stop(["i-1"]),
+            lambda: shared.provision(ProvisionSpec("web", "lt-1"), 1, "token"),
+            lambda: shared.terminate(["i-1"]),
+            lambda: shared.tag(["i-1"], {"a": "b"}),
+        ),
+        start=2,
+    ):
+        await change()
+        assert (await shared.list_vms()).error == f"number {number}"
+
+
+@virtual
+async def test_a_failure_at_once_is_everybodys():
+    class Failing(AtOnce):
+        async def list_vms(self):
+            self.listings += 1
+            raise ProviderError("no route", code="")
+
+    provider = Failing(VirtualClock())
+    reader = SharedReader(provider)
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await reader.list_vms()
+    assert provider.listings == 1
