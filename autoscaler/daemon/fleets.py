@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -17,12 +17,12 @@ from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Samples, Snapshot
+from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
-from autoscaler.daemon.sentences import sentence, told_of
+from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.tracked import TrackedVm
 from autoscaler.ports import (
     FleetReadings,
@@ -68,7 +68,7 @@ _COLUMNS_OF = attrgetter(*_COUNTED.values())
 class Said:
     """The last sentence of a fleet, and the numbers that it tells of."""
 
-    of: tuple[Any, ...] = ()
+    of: Told | None = None
     words: str = ""
 
 
@@ -349,8 +349,25 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
         wish, desired, start, provision, stop, warm_target, stages, reasons,
     ) = values  # fmt: skip
+    # A number that is missing is not equal to itself, but one and the same object is.
+    told = Told(
+        stages=tuple(stages),
+        reasons=tuple(reasons),
+        in_service=counts.in_service,
+        starting=counts.starting,
+        start=start,
+        provision=provision,
+        stop=stop,
+        desired=desired,
+        freshness=freshness,
+        coverage=coverage,
+        demand=math.nan if math.isnan(demand) else demand,
+        forecast_hi=forecast_hi if Reason.FORECAST_COVER in reasons else 0.0,
+    )
+    if told != fleet.said.of:
+        fleet.said = Said(told, sentence(told))
     capacity = counts.in_service * fleet.policy.vm.capacity_per_s
-    row = FleetTick(
+    return FleetTick(
         fleet=fleet.name,
         demand=demand,
         observed_at_s=observed_at_s,
@@ -375,13 +392,8 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         capacity=capacity,
         shortage=max(demand - capacity, 0.0) if freshness == Freshness.FRESH else float("nan"),
         cost=cost,
-        stages=tuple(stages),
-        reasons=tuple(reasons),
+        stages=told.stages,
+        reasons=told.reasons,
         sentence=fleet.said.words,
         source_error=fleet.source_error,
     )
-    told = told_of(row)
-    if told == fleet.said.of:
-        return row
-    fleet.said = Said(told, sentence(row))
-    return replace(row, sentence=fleet.said.words)

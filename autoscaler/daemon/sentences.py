@@ -6,20 +6,36 @@ order in which they did. A reason without words here fails a test.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from operator import attrgetter
+from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage
 from autoscaler.ports import FleetTick
 
 
-def sentence(tick: FleetTick) -> str:
+class Told(NamedTuple):
+    """Every number that a sentence reads, as in `FleetTick`: equal ones have the same sentence."""
+
+    stages: tuple[int, ...]
+    reasons: tuple[int, ...]
+    in_service: int
+    starting: int
+    start: int
+    provision: int
+    stop: int
+    desired: int
+    freshness: int
+    coverage: float
+    demand: float
+    forecast_hi: float
+
+
+def sentence(tick: Told | FleetTick) -> str:
     """What this tick does for the fleet and why, without the fleet's name."""
     return f"{_action(tick)}: {'; '.join(phrases(tick)) or _steady(tick)}"
 
 
-def phrases(tick: FleetTick) -> Iterator[str]:
+def phrases(tick: Told | FleetTick) -> Iterator[str]:
     """One phrase per stage that shaped the number; overruled proposals are left out."""
     shaped = [
         (stage, Reason(tick.reasons[stage]), tick.stages[stage])
@@ -32,7 +48,7 @@ def phrases(tick: FleetTick) -> Iterator[str]:
             yield phrase(reason, value, tick)
 
 
-def phrase(reason: Reason, value: int, tick: FleetTick) -> str:
+def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
     """One reason in words, with the numbers that it rests on."""
     return _WORDS[reason].format(
         value=value,
@@ -45,20 +61,7 @@ def phrase(reason: Reason, value: int, tick: FleetTick) -> str:
     )
 
 
-def told_of(tick: FleetTick) -> tuple[object, ...]:
-    """Every number that `sentence` reads: two ticks that agree in these have the same sentence."""
-    high = tick.forecast_hi if Reason.FORECAST_COVER in tick.reasons else 0.0
-    missing = math.isnan(tick.demand), math.isnan(high)
-    # A number that is missing is not equal to itself.
-    return (
-        *_TOLD_OF(tick),
-        missing,
-        0.0 if missing[0] else tick.demand,
-        0.0 if missing[1] else high,
-    )
-
-
-def _action(tick: FleetTick) -> str:
+def _action(tick: Told | FleetTick) -> str:
     ordered = tick.in_service + tick.starting
     if tick.start or tick.provision:
         new = tick.start + tick.provision
@@ -68,7 +71,7 @@ def _action(tick: FleetTick) -> str:
     return f"holding {ordered}"
 
 
-def _steady(tick: FleetTick) -> str:
+def _steady(tick: Told | FleetTick) -> str:
     if tick.freshness == Freshness.FRESH:
         return f"demand {_work(tick.demand)} is served"
     return "no fresh metrics, and nothing to hold"
@@ -112,16 +115,3 @@ _WORDS: dict[Reason, str] = {
     Reason.PROVISION: "the warm pool is empty: {provision} are provisioned from nothing",
 }
 """Each reason in words; the names in braces are those of `phrase`."""
-
-_TOLD_OF = attrgetter(
-    "stages",
-    "reasons",
-    "in_service",
-    "starting",
-    "start",
-    "provision",
-    "stop",
-    "desired",
-    "freshness",
-    "coverage",
-)
