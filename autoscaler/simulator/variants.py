@@ -131,8 +131,8 @@ def grid(base: Base, axes: Sequence[Axis]) -> Iterator[Variant]:
         yield base.variant({axis.path: value for axis, value in zip(axes, values, strict=True)})
 
 
-def sampled(base: Base, ranges: Sequence[Between], count: int, seed: int) -> Iterator[Variant]:
-    """So many variants with every field drawn from its range, each on a stream of its own.
+def sampled(base: Base, ranges: Sequence[Between | Axis], count: int, seed: int) -> Iterator[Variant]:
+    """So many variants with every field drawn from its range or its values, each on a stream of its own.
 
     Raises:
         ConfigError: A range is of no numeric field or empty, or a variant is wrong.
@@ -261,8 +261,12 @@ def _whole(name: str, old: object, value: object) -> object:
 # ── drawing ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _drawn(between: Between, uniforms: Float) -> list[object]:
+def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
     """Values as written, one per draw."""
+    if isinstance(between, Axis):
+        if not between.values:
+            raise ConfigError(f"`{between.path}` has no values to take; give at least one")
+        return [between.values[int(uniform * len(between.values))] for uniform in uniforms.tolist()]
     keys = _keys(between.path)
     info = None if keys[0] == PLANT else field_at(keys)
     if keys[0] != PLANT and info is None:
