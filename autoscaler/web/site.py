@@ -73,12 +73,13 @@ class Site:
 
     async def watch(self) -> None:
         """Ask the site for ever whether it answers; where it does not, say so and listen anew."""
-        clock, log = self._daemon.clock, self._daemon.telemetry.log
+        clock, telemetry = self._daemon.clock, self._daemon.telemetry
         while True:
             await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
             if await self._answers():
                 continue
-            log.error("site_silent", text=f"nothing answers at {self.url} any more; it listens anew")
+            text = f"nothing answers at {self.url} any more; it listens anew"
+            telemetry.log.error("site_silent", text=text)
             for site in tuple(self._runner.sites):
                 with suppress(RuntimeError):  # it was stopped already
                     await site.stop()

@@ -101,7 +101,7 @@ async def until(found):
 async def test_a_disk_that_hangs_costs_its_bound_and_one_thread_and_is_heard_of_once(tmp_path):
     (tmp_path / "web.yaml").write_text(
         POLICY.format(
-            fleet="web", act="true", start_time="20s", minimum=0, headroom="0%", probe="running",
+            fleet="web", act="true", start_time="20s", minimum=0, maximum=20, headroom="0%", probe="running",
             stabilisation="60s",
         )
     )  # fmt: skip
