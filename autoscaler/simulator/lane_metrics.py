@@ -41,6 +41,8 @@ class LaneMetrics:
     Args:
         run: The lanes.
         shifts: Ticks that each is ahead.
+        times: Whether samples say when they were observed, in each lane's own time. Nothing decides on that (what is
+            too old is stale by then), so a sweep goes without.
 
     Attributes:
         wanted: float64 (n, L), or (n, 1) where `shared`: work per second of each tick of the block.
@@ -51,8 +53,9 @@ class LaneMetrics:
         shifts: int64 (L,), ticks that each lane is ahead.
     """
 
-    def __init__(self, run: LaneRun, shifts: Sequence[int]) -> None:
+    def __init__(self, run: LaneRun, shifts: Sequence[int], *, times: bool) -> None:
         self._run = run
+        self._times = times or not any(shifts)
         self._traces = {trace.digest: trace for trace in run.traces}
         self.keys = tuple(
             (trace.digest, pipeline_of(policy, plant), policy.fleet, run.seed)
@@ -70,6 +73,7 @@ class LaneMetrics:
         self._ones = fixed(np.ones(lanes))
         self._no = fixed(np.zeros(lanes, np.bool_))
         self._fresh = fixed(np.zeros(lanes, np.int64))
+        self._untimed = fixed(np.full(lanes, np.nan))
         self._inside = np.array([policy.signal.kind != "total" for policy in run.policies])
         self._busy = np.array([policy.signal.kind == "utilisation" for policy in run.policies])
         self._capacity = np.array([policy.vm.capacity_per_s for policy in run.policies])
@@ -92,13 +96,16 @@ class LaneMetrics:
         if first not in self._page or first + count > self._page.stop:
             self._turn_page(first)
         rows = slice(first - self._page.start, first - self._page.start + count)
-        lanes = len(self.shifts)
         self.wanted = self._truth[rows] if self.shared else self._truth[rows].take(self._truth_of, axis=1)
+        demand, observed, freshness = (part[rows] for part in self._parts)
+        self._demand = self._over_lanes(demand)
+        self._observed = self._over_lanes(observed) if self._times else None
+        self._freshness = self._over_lanes(freshness) if freshness.any() else None
+
+    def _over_lanes(self, rows: NDArray[Any]) -> NDArray[Any]:
         if len(self._columns) == 1:
-            self._rows = tuple(np.broadcast_to(part[rows], (count, lanes)) for part in self._parts)
-        else:
-            self._rows = tuple(part[rows].take(self._column_of, axis=1) for part in self._parts)
-        self._all_fresh = not self._parts[2][rows].any()
+            return np.broadcast_to(rows, (len(rows), len(self.shifts)))
+        return rows.take(self._column_of, axis=1)
 
     def _turn_page(self, first: int) -> None:
         """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
@@ -125,9 +132,9 @@ class LaneMetrics:
             tick: Of the run.
             serving: int32 (L,), the VMs that could be read; None where that does not matter.
         """
-        demand, observed, freshness = self._rows[0][row], self._rows[1][row], self._fresh
-        if not self._all_fresh:
-            freshness = self._rows[2][row]
+        demand = self._demand[row]
+        observed = self._untimed if self._observed is None else self._observed[row]
+        freshness = self._fresh if self._freshness is None else self._freshness[row]
         censored = self._no
         if serving is not None and self.may_be_empty:
             empty = self._inside & (serving <= 0)

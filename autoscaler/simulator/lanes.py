@@ -100,7 +100,7 @@ class Lanes:
         compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
         self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
         self.accounts = Accounts(self.plant, run.plants, run.policies, BLOCK_TICKS, self._tick_s)
-        self._metrics = LaneMetrics(run, shifts)
+        self._metrics = LaneMetrics(run, shifts, times=witness is not None)
         self._cache = OutlookCache() if cache is None else cache
         self._feed = feed_of(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
         schedules = Schedules(run.policies, [shift * self._tick_s for shift in shifts])

@@ -36,6 +36,11 @@ SETTLING_TICKS = 256
 """Ticks in which the number of VMs itself comes right, before what windows remember of it does. Measured on random
 policies: the median is below 50, the highest 197. Too few cost a second run, never a wrong number."""
 
+SETTLING_S = 86_400.0
+SETTLING_SHARE = 1 / 32
+"""Where segments are long, a day is taken for it, up to this share of one: tolerance keeps two numbers of VMs apart
+until demand has been through its swing, and running a long segment again is dear."""
+
 MOST_LANES = 8192
 """Segments are so many that no more lanes run at once: beyond that a tick gets no cheaper, and memory grows."""
 
@@ -73,30 +78,34 @@ class Cut:
         The first `skipped` ticks are run and not counted.
         """
         params = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s).lanes
-        grid = grid_ticks(run.ticks.tick_s)
+        grid, lanes, total = grid_ticks(run.ticks.tick_s), len(run.policies), run.ticks.count
         unit = math.lcm(grid, *window_buckets(params))
-        warm = -(-(SETTLING_TICKS + longest_memory(params)) // grid) * grid + skipped
-        left = run.ticks.count - warm
-        if left <= unit:
+        day = round(SETTLING_S / run.ticks.tick_s)
+
+        def warm(segments: int) -> int:
+            settling = max(SETTLING_TICKS, min(day, round(SETTLING_SHARE * total / segments)))
+            return -(-(settling + longest_memory(params)) // grid) * grid + skipped
+
+        most = min(-(-total // unit), MOST_LANES // lanes)
+        wanted = [segments] if segments else range(2, most + 1)
+        cuts = [cls._into(each, unit, warm(each), total) for each in wanted if warm(each) + unit < total]
+        best = min(cuts, key=lambda cut: cut.cost(lanes), default=None)
+        if best is None or best.segments == 1:
             return None
-        units = -(-left // unit)
-        lanes = len(run.policies)
-        wanted = [segments] if segments else range(2, min(units, MOST_LANES // lanes) + 1)
-        cuts = [cls._into(min(each, units), units, unit, warm, left) for each in wanted]
-        if not cuts:
-            return None
-        best = min(
-            cuts, key=lambda cut: (warm + cut.stride) * (_TICK_COST + _LANE_COST * lanes * cut.segments)
-        )
-        uncut = run.ticks.count * (_TICK_COST + _LANE_COST * lanes)
-        cost = (warm + best.stride) * (_TICK_COST + _LANE_COST * lanes * best.segments)
-        return best if best.segments > 1 and (segments or cost < uncut) else None
+        worth = segments or best.cost(lanes) < cls(1, 0, total, total).cost(lanes)
+        return best if worth else None
 
     @classmethod
-    def _into(cls, segments: int, units: int, unit: int, warm: int, left: int) -> Cut:
-        stride = -(-units // segments) * unit
+    def _into(cls, segments: int, unit: int, warm: int, total: int) -> Cut:
+        left = total - warm
+        units = -(-left // unit)
+        stride = -(-units // min(segments, units)) * unit
         count = -(-left // stride)
         return cls(count, warm, stride, left - (count - 1) * stride)
+
+    def cost(self, lanes: int) -> float:
+        """About how long it takes with so many lanes, in microseconds."""
+        return (self.warm + self.stride) * (_TICK_COST + _LANE_COST * lanes * self.segments)
 
 
 @dataclass(slots=True)
