@@ -38,9 +38,9 @@ def sentence(tick: Told | FleetTick) -> str:
 def phrases(tick: Told | FleetTick) -> Iterator[str]:
     """One phrase per stage that shaped the number; overruled proposals are left out."""
     shaped = [
-        (stage, Reason(tick.reasons[stage]), tick.stages[stage])
-        for stage in Stage
-        if tick.reasons[stage] != Reason.NONE
+        (stage, _REASONS[tick.reasons[stage]], tick.stages[stage])
+        for stage in _STAGES
+        if tick.reasons[stage]
     ]
     for stage, reason, value in shaped:
         overruled = stage <= Stage.COVER and any(s <= Stage.COVER and s > stage for s, _, _ in shaped)
@@ -85,6 +85,8 @@ def _vms(count: int) -> str:
     return "1 VM" if count == 1 else f"{count} VMs"
 
 
+_STAGES = tuple(Stage)
+_REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {
     Reason.DEMAND: "demand {demand} with headroom needs {vms}",
     Reason.TOLERANCE: "demand {demand} is within tolerance of {vms}",
