@@ -2,8 +2,8 @@
 
 A long run is cut as in `segments`: every contestant runs all segments at once, each begun early enough to have
 forgotten how it began, and at every seam the state in which a segment begins must be that in which the one before
-it ended: the plant's, the policy's, the peer's. A contestant with a seam that does not hold runs again uncut, so
-the result has the bits of the uncut run either way.
+it ended: the plant's, the policy's, the peer's. Where one does not hold, all go on through the next segment, and
+who still has such a seam after some rounds runs again uncut. So the result has the bits of the uncut run.
 
 Rules of this file: nothing is judged here, and no rule of a peer is known here. Lanes are ordered contestant by
 contestant, segments in order within each, and all tick on the clock of the first segment.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,14 @@ _TICK_COST, _LANE_COST = 350.0, 0.3
 """About how many microseconds a tick costs, and each lane adds to it: what cuts are chosen by."""
 
 _MOST_SEGMENTS = 64
+_ROUNDS = 4
+"""How often lanes go on through the next segment before what still does not join runs again uncut."""
+
 _PART_TICKS = 256
+
+
+_Memory: TypeAlias = list[tuple[int, int, NDArray[Any]]]
+"""First contestant, number of contestants, and a part (n, their lanes) of what their future depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,14 @@ class Result:
         sums: Of the scored ticks, one lane per contestant; None where the run was ended before its end.
         begins: VMs that the first contestant had ordered when scoring began.
         segments: How many segments there were; 1 where the run was not cut.
-        again: Contestants that ran again uncut.
+        rounds: How many segments every lane went through; 1 where all seams held at once.
+        again: Contestants that ran again uncut, since going on did not mend their seams.
     """
 
     sums: Sums | None
     begins: int
     segments: int = 1
+    rounds: int = 1
     again: tuple[int, ...] = ()
 
 
@@ -118,13 +127,11 @@ def contest(
     """
     cut = None if segments == 1 else _cut_for(contestants, course, segments)
     if cut is None:
-        return _Run(contestants, course, None).result(progress, enough)
-    run = _Run(contestants, course, cut)
-    found = run.result(progress, enough)
-    torn = run.torn() if found.sums is not None else ()
+        return _Run(contestants, course, None).uncut(progress, enough)
+    found, torn = _Run(contestants, course, cut).cut(progress, enough)
     if found.sums is None or not torn:
         return found
-    second = _Run([contestants[at] for at in torn], course, None).result(None, enough)
+    second = _Run([contestants[at] for at in torn], course, None).uncut(None, enough)
     if second.sums is None:
         return replace(found, sums=None)
     kept = [at for at in range(len(contestants)) if at not in torn]
@@ -175,13 +182,18 @@ def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | 
 
 
 class _Run:
-    """Some contestants, on one or several segments each."""
+    """Some contestants, on one or several segments each.
+
+    Segments are mended by going on: where seams do not hold, every lane runs on through the segment after its own,
+    which it begins in the state in which it ended its own. Round r of that knows segment k from lane k - r + 1, and
+    the first r segments for sure.
+    """
 
     def __init__(self, contestants: Sequence[Contestant], course: Course, cut: _Cut | None) -> None:
         self._contestants, self._course, self._cut = tuple(contestants), course, cut
         self._segments = cut.segments if cut else 1
         ticks = course.ticks
-        length = cut.warm + cut.stride if cut else ticks.count
+        length = cut.warm + _ROUNDS * cut.stride if cut else ticks.count
         shifts = tuple(at * cut.stride for at in range(cut.segments)) if cut else (0,)
         each = [one for one in self._contestants for _ in shifts]
         run = LaneRun(
@@ -194,8 +206,6 @@ class _Run:
             until=ticks.count,
         )
         self._lanes = Lanes(run, lambda compiled: self._decider(compiled, run), course.cache)
-        self._entry: list[NDArray[Any]] = []
-        self._exit: list[NDArray[Any]] = []
 
     def _decider(self, compiled: CompiledPolicies, run: LaneRun) -> _SideBySide:
         shifts = run.shifts or (0,) * len(run.policies)
@@ -204,73 +214,106 @@ class _Run:
             self._contestants,
             self._segments,
             run.policies,
-            [s * run.ticks.tick_s for s in shifts],
+            [shift * run.ticks.tick_s for shift in shifts],
         )
         return self._side_by_side
 
-    def result(self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None) -> Result:
+    def uncut(self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None) -> Result:
         """Run to the end."""
-        lanes, cut, warm_up = self._lanes, self._cut, self._course.warm_up_ticks
-        total = lanes.run_of.ticks.count
+        lanes, total = self._lanes, self._course.ticks.count
+        told = _Watch(lanes, total, progress, enough)
+        whole = told.go(min(self._course.warm_up_ticks, total), None)
+        begins, sums = self._ordered(), lanes.sums()
+        whole = whole and told.go(total, sums)
+        return Result(sums if whole else None, begins)
 
-        def go(until: int, sums: Sums | None) -> bool:
-            while lanes.tick < until:
-                if enough and enough():
-                    return False
-                lanes.run(min(_PART_TICKS, until - lanes.tick), sums)
-                if progress:
-                    progress(lanes.tick / total)
-            return True
-
-        whole = go(min(warm_up, total), None)
-        begins = int(lanes.plant.in_service[0] + lanes.plant.starting[0])
-        head, sums = lanes.sums(), lanes.sums()
-        if cut is None:
-            whole = whole and go(total, head)
-            return Result(head if whole else None, begins)
-        whole = whole and go(cut.warm, head)
-        self._entry = self._state() if whole else []
-        whole = whole and go(cut.warm + cut.rest, sums)
-        last = sums.taken(self._columns(cut.segments - 1))
-        whole = whole and go(total, sums)
+    def cut(
+        self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None
+    ) -> tuple[Result, tuple[int, ...]]:
+        """Run all segments, and the contestants whose seams still do not hold; their sums mean nothing."""
+        lanes, cut = self._lanes, self._cut
+        assert cut is not None
+        told = _Watch(lanes, cut.warm + cut.stride, progress, enough)
+        whole = told.go(self._course.warm_up_ticks, None)
+        begins, head = self._ordered(), lanes.sums()
+        whole = whole and told.go(cut.warm, head)
+        state, rounds = self._memories(), list[tuple[Sums, Sums]]()
+        accepted: dict[int, Sums] = {}
+        everybody = range(len(self._contestants))
+        while whole and len(accepted) < len(everybody) and len(rounds) < _ROUNDS:
+            sums, begun = lanes.sums(), lanes.tick
+            whole = told.go(begun + cut.rest, sums)
+            last = sums.taken(slice(None))
+            whole = whole and told.go(begun + cut.stride, sums)
+            rounds.append((sums, last))
+            before, state = state, self._memories()
+            torn = self._torn(before, state, len(rounds))
+            for at in everybody:
+                if whole and at not in accepted and not torn[at]:
+                    accepted[at] = self._joined(at, head, rounds)
         if not whole:
-            return Result(None, begins, cut.segments)
-        self._exit = self._state()
-        joined = head.taken(self._columns(0))
-        for at in range(cut.segments):
-            joined = joined.followed_by(last if at == cut.segments - 1 else sums.taken(self._columns(at)))
-        return Result(joined, begins, cut.segments)
+            return Result(None, begins, cut.segments), ()
+        left = tuple(at for at in everybody if at not in accepted)
+        filler = {at: self._joined(at, head, rounds) for at in left}
+        lined_up = [accepted[at] if at in accepted else filler[at] for at in everybody]
+        return Result(Sums.side_by_side(lined_up), begins, cut.segments, len(rounds)), left
 
-    def torn(self) -> tuple[int, ...]:
-        """Contestants with a seam that does not hold."""
-        shape = (len(self._contestants), self._segments)
-        torn = np.zeros(shape[0], np.bool_)
-        for first, lanes, entry, ended in zip(*self._places(), self._entry, self._exit, strict=True):
-            begins = entry.reshape(len(entry), lanes, shape[1])[:, :, 1:]
-            ends = ended.reshape(len(ended), lanes, shape[1])[:, :, :-1]
+    def _joined(self, contestant: int, head: Sums, rounds: Sequence[tuple[Sums, Sums]]) -> Sums:
+        """The segments of a contestant as the rounds so far know them."""
+        first = contestant * self._segments
+        joined = head.taken(slice(first, first + 1))
+        for segment in range(self._segments):
+            number = min(segment, len(rounds) - 1)
+            whole, shorter = rounds[number]
+            lane = first + segment - number
+            part = shorter if segment == self._segments - 1 else whole
+            joined = joined.followed_by(part.taken(slice(lane, lane + 1)))
+        return joined
+
+    def _torn(self, before: _Memory, after: _Memory, rounds: int) -> NDArray[np.bool_]:
+        """Contestants with a seam that does not hold: a segment begun otherwise than the one before it ended."""
+        torn = np.zeros(len(self._contestants), np.bool_)
+        for (first, count, begun), (_, _, ended) in zip(before, after, strict=True):
+            begins = begun.reshape(len(begun), count, self._segments)[:, :, 1 : self._segments - rounds + 1]
+            ends = ended.reshape(len(ended), count, self._segments)[:, :, : self._segments - rounds]
             differs = begins != ends
             if begins.dtype.kind == "f":
                 differs &= ~(np.isnan(begins) & np.isnan(ends))
-            torn[first : first + lanes] |= differs.any(axis=(0, 2))
-        return tuple(np.flatnonzero(torn).tolist())
+            torn[first : first + count] |= differs.any(axis=(0, 2))
+        return torn
 
-    def _columns(self, segment: int) -> NDArray[np.int64]:
-        return np.arange(len(self._contestants)) * self._segments + segment
+    def _ordered(self) -> int:
+        return int(self._lanes.plant.in_service[0] + self._lanes.plant.starting[0])
 
-    def _state(self) -> list[NDArray[Any]]:
-        return [array for _, _, array in self._memories()]
-
-    def _places(self) -> tuple[list[int], list[int]]:
-        found = [(first, count) for first, count, _ in self._memories()]
-        return [first for first, _ in found], [count for _, count in found]
-
-    def _memories(self) -> list[tuple[int, int, NDArray[Any]]]:
-        """First contestant, number of contestants, and a part (n, their lanes) of what their future depends on."""
+    def _memories(self) -> _Memory:
         lanes, everybody = self._lanes, len(self._contestants)
         now_s = (lanes.run_of.ticks.first + lanes.tick) * lanes.run_of.ticks.tick_s
-        found = [(0, everybody, part) for part in lanes.plant.state(lanes.tick)]
+        found: _Memory = [(0, everybody, part.copy()) for part in lanes.plant.state(lanes.tick)]
         found.append((0, everybody, lanes.accounts.backlog[np.newaxis].copy()))
         return found + self._side_by_side.memories(now_s)
+
+
+class _Watch:
+    """Runs lanes a part at a time, tells how far they are and asks whether to go on."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        total: int,
+        progress: Callable[[float], None] | None,
+        enough: Callable[[], bool] | None,
+    ) -> None:
+        self._lanes, self._total, self._progress, self._enough = lanes, total, progress, enough
+
+    def go(self, until: int, sums: Sums | None) -> bool:
+        """Run up to a tick; False where that was ended."""
+        while self._lanes.tick < until:
+            if self._enough and self._enough():
+                return False
+            self._lanes.run(min(_PART_TICKS, until - self._lanes.tick), sums)
+            if self._progress:
+                self._progress(min(self._lanes.tick / self._total, 1.0))
+        return True
 
 
 class _SideBySide:
@@ -325,13 +368,13 @@ class _SideBySide:
         sizes = [peer.sized(view)[at * width : (at + 1) * width] for at, peer in enumerate(self._peers)]
         return answered(self._params, view, np.concatenate(sizes))
 
-    def memories(self, now_s: float) -> list[tuple[int, int, NDArray[Any]]]:
-        """As in `_Run._memories`, of the deciders."""
-        found: list[tuple[int, int, NDArray[Any]]] = []
+    def memories(self, now_s: float) -> _Memory:
+        """What the deciders remember."""
+        found: _Memory = []
         ours = self._ours.stop // self._segments
         if self._policies is not None:
             parts = lane_memory(self._policies.params, self._policies.state, now_s)
-            found += [(0, ours, part) for part in parts]
+            found += [(0, ours, part.copy()) for part in parts]
         for at, peer in enumerate(self._peers):
             own = slice(at * self._segments, (at + 1) * self._segments)
             found += [(ours + at, 1, part[:, own].copy()) for part in peer.memory(now_s)]

@@ -119,17 +119,23 @@ class Creeping(Sized):
         return [self._ticks[np.newaxis]]
 
 
-def test_a_contestant_that_does_not_forget_runs_again_uncut() -> None:
+def creeping() -> list[Contestant]:
     bare = a_policy(forecast="off")
-    contestants = [
+    return [
         Contestant(bare, PLANT, Google),
         Contestant(bare, PLANT, Creeping),
         Contestant(bare, PLANT, lambda params: DelayedOff(params, break_even_s=900.0)),
     ]
-    cut = contest(contestants, course(2500), segments=4)
-    assert cut.again == (1,)
+
+
+@pytest.mark.parametrize(("segments", "rounds", "again"), [(3, 3, ()), (4, 4, ()), (8, 4, (1,))])
+def test_a_contestant_that_does_not_forget_is_mended_or_runs_again_uncut(
+    segments: int, rounds: int, again: tuple[int, ...]
+) -> None:
+    cut = contest(creeping(), course(2500), segments=segments)
+    assert (cut.segments, cut.rounds, cut.again) == (segments, rounds, again)
     assert cut.sums is not None
-    whole = contest(contestants, course(2500), segments=1).sums
+    whole = contest(creeping(), course(2500), segments=1).sums
     assert whole is not None
     assert_same(cut.sums, whole)
 
@@ -143,7 +149,7 @@ def test_a_memory_of_a_week_is_not_cut_at_a_day() -> None:
         )
     ]
     cut = contest(contestants, course(4000), segments=3)
-    assert cut.again == (0,)
+    assert cut.rounds > 1
     assert cut.sums is not None
     whole = contest(contestants, course(4000), segments=1).sums
     assert whole is not None
@@ -153,7 +159,7 @@ def test_a_memory_of_a_week_is_not_cut_at_a_day() -> None:
 def test_what_is_the_same_in_every_segment_is_not_run_again() -> None:
     contestants = [Contestant(a_policy(forecast="off"), PLANT, Stubborn)]
     cut = contest(contestants, course(2500), segments=3)
-    assert cut.again == ()
+    assert (cut.rounds, cut.again) == (1, ())
 
 
 @pytest.mark.parametrize("segments", [1, 3])
