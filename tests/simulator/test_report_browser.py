@@ -246,6 +246,9 @@ def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
         assert page.evaluate("document.getElementById('heat').data[0].z") == [[60, 70], [50, None], [40, 80]]
         page.locator("#pareto .points path").last.hover(force=True)
         looked.until("document.getElementById('variant').textContent.includes('reactive.headroom 0.2')")
+        assert page.locator("#variant").inner_text() == (
+            "reactive.headroom 0.2, forecast.cover 50%: cost 11.00, time with shortage 50 s"
+        )
         assert looked.said == []
 
 

@@ -422,7 +422,7 @@
     if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack them");
     await loadPlotly();
     if (byId("ticks").textContent) timeline(await unpack("ticks"));
-    if (meta.sweep) variants(meta.sweep, { byId, looks, config, element, number, plain, dark });
+    if (meta.sweep) variants(meta.sweep, { byId, looks, config, element, number, span, plain, dark });
   }
 
   begin().catch((error) => {

@@ -2,11 +2,30 @@
 /* The charts of a sweep: cost against shortage with the variants that no other beats, and two parameters as a
  * heat map. The rules are those of page.js, which calls this with its tools.
  */
-function variants(sweep, { byId, looks, config, element, number, plain, dark }) {
+function variants(sweep, { byId, looks, config, element, number, span, plain, dark }) {
   const { parameters, figures, rows, cost, shortage } = sweep;
   const of = (key) => rows.map((row) => row.values[key]);
   const known = new Set(figures.map((figure) => figure.key));
   const labels = Object.fromEntries(figures.map((figure) => [figure.key, figure.label]));
+  const units = Object.fromEntries(figures.map((figure) => [figure.key, figure.unit]));
+  const SAID = new Set([cost, shortage, "unserved_share", "shortage_s", "episodes", "longest_episode_s", "starts_per_day"]);
+
+  /** A figure in words, with its unit where the number alone does not say it. */
+  function shown(key, value) {
+    if (value === null || !Number.isFinite(value)) return "?";
+    if (units[key] === "share") return `${Number((100 * value).toPrecision(3))}%`;
+    if (units[key] === "span") return span(value);
+    if (units[key] === "money") return value.toFixed(Math.abs(value) < 10000 ? 2 : 0);
+    return number(value);
+  }
+
+  /** What an axis of a figure is drawn in: times in hours or minutes, shares in per cent. */
+  function scaled(key, values) {
+    const most = Math.max(...values.filter((value) => value !== null), 0);
+    const [part, name] = units[key] === "share" ? [0.01, "%"] : units[key] !== "span" ? [1, ""] : most >= 7200 ? [3600, "h"] : most >= 120 ? [60, "min"] : [1, "s"];
+    return { drawn: (value) => (value === null ? null : value / part), title: plain(labels[key]) + (name ? `, ${name}` : "") };
+  }
+
   const told = (row) => parameters.map((name) => `${name} ${row.parameters[name]}`).join(", ");
 
   function undominated() {
@@ -23,21 +42,22 @@ function variants(sweep, { byId, looks, config, element, number, plain, dark }) 
   function pareto() {
     const { c, axis, layout } = looks();
     const front = undominated();
+    const [x, y] = [scaled(cost, of(cost)), scaled(shortage, of(shortage))];
     const current = rows.findIndex((row) => row.current);
     const svg = { type: "scatter", hoverinfo: "none" };
     const all = rows.map((_, index) => index);
     const data = [
-      { ...svg, mode: "markers", x: of(cost), y: of(shortage), customdata: all, marker: { color: c.ahead, size: 6, opacity: 0.65 } },
-      { ...svg, mode: "lines+markers", x: front.map((i) => rows[i].values[cost]), y: front.map((i) => rows[i].values[shortage]), customdata: front, line: { color: c.capacity, width: 2, shape: "hv" }, marker: { color: c.capacity, size: 8 } },
+      { ...svg, mode: "markers", x: of(cost).map(x.drawn), y: of(shortage).map(y.drawn), customdata: all, marker: { color: c.ahead, size: 6, opacity: 0.65 } },
+      { ...svg, mode: "lines+markers", x: front.map((i) => x.drawn(rows[i].values[cost])), y: front.map((i) => y.drawn(rows[i].values[shortage])), customdata: front, line: { color: c.capacity, width: 2, shape: "hv" }, marker: { color: c.capacity, size: 8 } },
     ];
     if (current >= 0) {
       const { values } = rows[current];
-      data.push({ ...svg, mode: "markers+text", x: [values[cost]], y: [values[shortage]], customdata: [current], text: ["in force"], textposition: "top right", marker: { symbol: "diamond", color: c.short, size: 11 } });
+      data.push({ ...svg, mode: "markers+text", x: [x.drawn(values[cost])], y: [y.drawn(values[shortage])], customdata: [current], text: ["in force"], textposition: "top right", marker: { symbol: "diamond", color: c.short, size: 11 } });
     }
     return Plotly.react(byId("pareto"), data, {
       ...layout, height: 380, margin: { l: 60, r: 12, t: 12, b: 44 }, hovermode: "closest", dragmode: false,
-      xaxis: { ...axis, title: { ...axis.title, text: plain(labels[cost]) } },
-      yaxis: { ...axis, title: { ...axis.title, text: plain(labels[shortage]) }, rangemode: "tozero" },
+      xaxis: { ...axis, title: { ...axis.title, text: x.title } },
+      yaxis: { ...axis, title: { ...axis.title, text: y.title }, rangemode: "tozero" },
     }, config);
   }
 
@@ -48,7 +68,7 @@ function variants(sweep, { byId, looks, config, element, number, plain, dark }) 
     const figure = byId("shows").value;
     const levels = (name) => {
       const found = [...new Set(rows.map((row) => row.parameters[name]))];
-      return found.sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))));
+      return found.sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true })));
     };
     const xs = levels(across);
     const ys = levels(up);
@@ -64,8 +84,8 @@ function variants(sweep, { byId, looks, config, element, number, plain, dark }) 
     const few = xs.length * ys.length <= 100;
     return Plotly.react(byId("heat"), [{
       type: "heatmap", x: xs.map((x) => plain(x)), y: ys.map((y) => plain(y)), z: cells, xgap: 1, ygap: 1,
-      colorscale: [[0, c.page], [1, c.capacity]], showscale: !few, hovertemplate: `${plain(across)} %{x}<br>${plain(up)} %{y}<br>%{z:.4~g}<extra></extra>`,
-      ...(few ? { texttemplate: "%{z:.3~s}" } : {}),
+      colorscale: [[0, c.page], [1, c.capacity]], showscale: !few, text: cells.map((line) => line.map((value) => shown(figure, value))),
+      hovertemplate: "%{x}, %{y}: %{text}<extra></extra>", ...(few ? { texttemplate: "%{text}" } : {}),
     }], {
       ...layout, height: 380, margin: { l: 70, r: 12, t: 12, b: 44 }, dragmode: false,
       xaxis: { ...axis, type: "category", title: { ...axis.title, text: plain(across) } },
@@ -76,7 +96,7 @@ function variants(sweep, { byId, looks, config, element, number, plain, dark }) 
   pareto().then((chart) => {
     const say = (event) => {
       const row = rows[event.points[0].customdata];
-      byId("variant").textContent = `${told(row)}: ${figures.filter((f) => row.values[f.key] !== null).map((f) => `${f.label.toLowerCase()} ${number(row.values[f.key])}`).join(", ")}`;
+      byId("variant").textContent = `${told(row)}: ${figures.filter((f) => SAID.has(f.key)).map((f) => `${f.label.toLowerCase()} ${shown(f.key, row.values[f.key])}`).join(", ")}`;
     };
     chart.on("plotly_hover", say);
     chart.on("plotly_click", say);

@@ -3,7 +3,7 @@
 This is the form in which a sweep hands its results over (`report.json`, key `sweep`):
 
     parameters   names, as dotted paths
-    figures      [{key, label}], what the heat map can show
+    figures      [{key, label, unit}], what the heat map can show
     cost         key of the figure across the chart of cost against shortage
     shortage     key of the figure up it
     rows         [{parameters: {name: value}, values: {key: number or null}, current: bool}]
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import InvariantError
-from autoscaler.simulator.report.card import FIGURES
+from autoscaler.simulator.report.wording import Unit
+from autoscaler.simulator.score import FIGURES
 
 
 def variants_json(
@@ -48,10 +49,17 @@ def variants_json(
             f"a sweep needs columns of one length and the figures {cost} and {shortage}, not lengths "
             f"{sorted(lengths)} and figures {sorted(values)}"
         )
-    labels = {figure.key: figure.label for figure in FIGURES}
+    known = {figure.key: figure for figure in FIGURES}
     return {
         "parameters": list(parameters),
-        "figures": [{"key": key, "label": labels.get(key, key)} for key in values],
+        "figures": [
+            {
+                "key": key,
+                "label": known[key].label if key in known else key,
+                "unit": str(known[key].unit if key in known else Unit.NUMBER),
+            }
+            for key in values
+        ],
         "cost": cost,
         "shortage": shortage,
         "rows": [
