@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.simulator.fingerprints import Fingerprints
 from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
-from autoscaler.simulator.lanes import LaneRun
+from autoscaler.simulator.lanes import LaneRun, Lanes
 from autoscaler.simulator.ledger import Amount, Count
 from autoscaler.simulator.measuring import Ticks
 from autoscaler.simulator.outlooks import OutlookCache
@@ -124,6 +125,31 @@ def test_any_policy_joins(headroom, stabilisation, memory, on, seed, start_s, se
     )
     run = replace(run_of([fleet], [replace(PLANT, start=Duration(start_s))], days=2.0), seed=seed)
     assert figures(run_segmented(run, segments=segments)) == figures(run_segmented(run, segments=1))
+
+
+def test_a_shifted_lane_is_the_run_that_begins_later():
+    """With the same luck, also where what is measured fills several pages."""
+    fleet = policy(
+        **{**BASE, "signal": {"kind": "total", "max_age": "150s"}},
+        forecast="off",
+        guards={"stabilisation": "5m", "minimum_on_time": "5m"},
+    )
+    plant = replace(PLANT, start=Duration(70.0, 150.0), start_failure=0.1, stuck=0.05, metric_loss=0.2)
+    # Multiples of every bucket on the absolute grid.
+    shifts = tuple(2 * number for number in range(700))
+    ticks = Ticks.over(TRACE.start_s, 1600 * 60.0, 60.0)
+    many = (fleet,) * 700, (plant,) * 700, (TRACE,) * 700
+    lanes = Lanes(LaneRun(*many, ticks, seed=2, shifts=shifts))
+    assert lanes._metrics._page_ticks < ticks.count
+    prints = Fingerprints(700)
+    lanes.run(ticks.count, None, prints)
+    for number in (0, 1, 333, 699):
+        later = Ticks(ticks.first + shifts[number], ticks.count, 60.0)
+        alone = Lanes(LaneRun((fleet,), (plant,), (TRACE,), later, seed=2))
+        one = Fingerprints(1)
+        alone.run(ticks.count, None, one)
+        assert one.digests()[0] == prints.digests()[number]
+    assert len(set(prints.digests())) > 600
 
 
 def test_cuts_lie_on_every_grid():
