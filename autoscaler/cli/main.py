@@ -27,6 +27,7 @@ from autoscaler.cli import (
     scenario,
     shadow,
     status,
+    sweep,
     trace,
     trace_import,
     trace_record,
@@ -64,6 +65,7 @@ shadows.command("report")(shadow.shadow_report)
 app.add_typer(shadows, name="shadow")
 app.command()(replay.replay)
 app.command()(replay.compare)
+app.command()(sweep.sweep)
 app.command()(plan.plan)
 app.command()(check.check)
 app.command()(replay.report)

@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     DRY_SPELL = 6
     METRIC_LOSS = 7
     VARIANT = 8
+    BOOTSTRAP = 9
+    WORLD = 10
 
 
 class Luck:

@@ -1,0 +1,304 @@
+"""`sweep` and `recommend`: many variants of a policy on one trace, and what of it is worth changing.
+
+Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown and
+written, marked as a part).
+
+Rules of this file: options, order and printing. What is run is `simulator.sweep`, what it comes to
+`simulator.landscape` and `simulator.recommending`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from autoscaler.cli.output import INTERRUPTED, errors_in_words
+from autoscaler.cli.replay import (
+    AS_JSON,
+    FORCE,
+    FROM,
+    KIND,
+    METRIC_LAG,
+    NO_PAGE,
+    OUT,
+    SCALE,
+    SEED,
+    START_FAILURE,
+    START_P95,
+    START_TIME,
+    TICK,
+    TO,
+    VMS,
+    WARM_UP,
+)
+
+if TYPE_CHECKING:
+    from autoscaler.simulator.executors import Executor
+    from autoscaler.simulator.landscape import Form, Landscape
+    from autoscaler.simulator.preparing import Replay, Wanted
+    from autoscaler.simulator.sweep import SweepResult
+    from autoscaler.simulator.variants import Axis, Base, Between, Variant
+
+POLICY = Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")]
+TRACE = Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")]
+VARY = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vary",
+        help="A field and its values: reactive.headroom=10%..60%/6, guards.stabilisation=1m,5m, plant.start=20s; "
+        "may be given again.",
+        metavar="FIELD=VALUES",
+    ),
+]
+RANDOM = Annotated[
+    int | None,
+    typer.Option("--random", min=1, max=1_000_000, help="Draw so many variants instead of the product."),
+]
+PROCESSES = Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that compute.")]
+SCHEDULER = Annotated[
+    str | None,
+    typer.Option(help="Dask scheduler whose machines compute (extra dask).", metavar="ADDRESS"),
+]
+RESULTS = Annotated[Literal["csv", "parquet"], typer.Option("--results", help="Form of the results.")]
+
+_WIDEST_PART, _NARROWEST_PART, _PARTS = 1000, 64, 16
+"""Variants per part: wide is quick, narrow shows progress and loses less; the numbers are the same."""
+
+
+def sweep(
+    policy: POLICY,
+    trace: TRACE,
+    vary: VARY = None,
+    random: RANDOM = None,
+    kind: KIND = None,
+    scale_to_vms: SCALE = None,
+    vms: VMS = None,
+    tick_s: TICK = None,
+    from_s: FROM = None,
+    to_s: TO = None,
+    warm_up_s: WARM_UP = None,
+    start_time_s: START_TIME = None,
+    start_p95_s: START_P95 = None,
+    start_failure: START_FAILURE = 0.0,
+    metric_lag_s: METRIC_LAG = None,
+    seed: SEED = 1,
+    processes: PROCESSES = 1,
+    scheduler: SCHEDULER = None,
+    out: OUT = None,
+    force: FORCE = False,
+    form: RESULTS = "csv",
+    no_page: NO_PAGE = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Run every combination of values of some fields, and show which no other beats in cost and unserved work."""
+    with errors_in_words("sweep"):
+        from autoscaler.simulator.preparing import Wanted
+
+        if not vary:
+            raise typer.BadParameter(
+                "say what is varied, for example --vary reactive.headroom=10%..60%/6", param_hint="--vary"
+            )
+        executor = executor_for(processes, scheduler)
+        if out is not None:
+            make_place(out, force=force, with_page=not no_page)
+        wanted = Wanted(
+            vms=vms,
+            tick_s=tick_s,
+            begin_s=from_s,
+            end_s=to_s,
+            scale_to_vms=scale_to_vms,
+            warm_up_s=warm_up_s,
+            start_time_s=start_time_s,
+            start_p95_s=start_p95_s,
+            start_failure=start_failure,
+            metric_lag_s=metric_lag_s,
+            seed=seed,
+        )
+        tried = tried_on(policy, trace, kind, wanted, vary, random)
+        found = _run(tried, executor, max(processes, 1), quiet=as_json)
+        _tell(tried, found, out, form, with_page=not no_page, as_json=as_json)
+        if found.interrupted:
+            typer.echo(
+                f"interrupted: {len(found.variants)} of {len(tried.variants)} variants had finished", err=True
+            )
+            raise typer.Exit(INTERRUPTED)
+        if found.unfinished:
+            for lost in found.unfinished:
+                typer.echo(f"sweep: {lost}", err=True)
+            raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is tried, on what.
+
+    Attributes:
+        replay: The policy as it is, and what it is run on.
+        base: What the variants are variants of.
+        variants: The policy as it is first.
+        current: What it has at the paths that are varied.
+    """
+
+    replay: Replay
+    base: Base
+    variants: tuple[Variant, ...]
+    current: dict[str, object]
+
+
+def tried_on(
+    policy: Path, trace: Path, kind: str | None, wanted: Wanted, vary: Sequence[str], random: int | None
+) -> Tried:
+    """Read what is varied, and validate every variant."""
+    from autoscaler.simulator.axes import current_values, read_axis
+    from autoscaler.simulator.variants import Axis, grid, sampled
+
+    replay, base = prepared(policy, trace, kind, wanted)
+    axes: list[Axis | Between] = [read_axis(each, base, at_random=random is not None) for each in vary]
+    if random is not None:
+        made = tuple(sampled(base, axes, random, wanted.seed))
+    else:
+        made = tuple(grid(base, [axis for axis in axes if isinstance(axis, Axis)]))
+    base, replay = _with_room(base, replay, made, wanted)
+    if any("bounds.maximum" in each.values for each in made):
+        made = tuple(base.variant(each.values) for each in made)
+    current = current_values(base, [axis.path for axis in axes])
+    return Tried(replay, base, (base.variant({}), *made), current)
+
+
+def prepared(policy: Path, trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, Base]:
+    """The policy as it is on the trace, and as what variants are made of."""
+    from autoscaler.config.loading import require_policy
+    from autoscaler.simulator.matching import as_probed
+    from autoscaler.simulator.preparing import prepare, tick_for
+    from autoscaler.simulator.variants import Base
+    from autoscaler.traces.reading import read_trace
+    from autoscaler.traces.trace import TraceKind
+
+    played = read_trace(trace, kind=TraceKind(kind) if kind else None)
+    tick_s = wanted.tick_s or tick_for(played)
+    replay = prepare(require_policy(policy, tick_s=tick_s), policy, played, wanted)
+    return replay, Base(as_probed(replay.fitted), replay.plant, replay.tick_s)
+
+
+def _with_room(base: Base, replay: Replay, made: Sequence[Variant], wanted: Wanted) -> tuple[Base, Replay]:
+    """The same with as many VMs as the widest bounds may use, where nobody said how many there are."""
+    import math
+
+    widest = max((each.policy.bounds.maximum for each in made), default=0)
+    if wanted.vms is not None or widest <= replay.policy.bounds.maximum:
+        return base, replay
+    needed = math.ceil(1.2 * replay.trace.peak_per_s / replay.policy.vm.capacity_per_s)
+    vms = max(replay.plant.vms, min(widest, needed))
+    plant = replace(replay.plant, vms=vms)
+    note = f"{vms} VMs exist, so that the widest bounds.maximum can be used (--vms)"
+    return replace(base, plant=plant), replace(replay, plant=plant, notes=(*replay.notes, note))
+
+
+def executor_for(processes: int, scheduler: str | None) -> Executor | None:
+    """Who computes; None for this process."""
+    if scheduler is not None:
+        from autoscaler.simulator.dask_executor import Dask
+
+        return Dask(scheduler)
+    if processes > 1:
+        from autoscaler.simulator.executors import Processes
+
+        return Processes(processes)
+    return None
+
+
+def part_width(variants: int, processes: int) -> int:
+    """Variants per part."""
+    return max(_NARROWEST_PART, min(_WIDEST_PART, -(-variants // max(_PARTS, processes))))
+
+
+def make_place(out: Path, *, force: bool, with_page: bool) -> None:
+    """See that the results may be written there, before anything takes its time."""
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.landscape import RESULTS_CSV, RESULTS_PARQUET
+    from autoscaler.simulator.report.folder import make_room
+    from autoscaler.simulator.report.page import require_plotly
+
+    if with_page:
+        require_plotly()
+    make_room(out, force=force)
+    if not force and any((out / name).exists() for name in (RESULTS_CSV, RESULTS_PARQUET)):
+        raise ConfigError(f"{out} holds an earlier sweep; name another --out, or replace it with --force")
+
+
+def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:
+    from autoscaler.cli.progress import Bar
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.measuring import Ticks
+    from autoscaler.simulator.sweep import Course, run_sweep
+
+    replay = tried.replay
+    ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
+    course = Course(replay.trace, ticks, replay.seed, replay.warm_up_ticks)
+    if course.warm_up_ticks >= ticks.count:
+        raise ConfigError("nothing is left to score after the warm-up; sweep over a longer part")
+    with Bar(f"{len(tried.variants)} variants on {replay.trace.name}", quiet=quiet) as bar:
+        found = run_sweep(
+            tried.variants,
+            course,
+            executor=executor,
+            part_variants=part_width(len(tried.variants), processes),
+            elasticity=True,
+            on_part=lambda done, of: bar(done / of),
+        )
+    if not found.variants:
+        if found.interrupted:
+            raise KeyboardInterrupt
+        found.require_all()
+    return found
+
+
+def _tell(
+    tried: Tried, found: SweepResult, out: Path | None, form: Form, *, with_page: bool, as_json: bool
+) -> None:
+    from autoscaler.simulator.landscape import landscape, write_results
+
+    judged = landscape(found, tried.current)
+    if judged.current is None:
+        # Without the policy as it is there is nothing to put beside; the figures themselves are kept.
+        if out is not None:
+            typer.echo(f"Read {write_results(out, judged, form)}")
+        return
+    document = _document(tried, found, judged)
+    if out is not None:
+        from autoscaler.simulator.report.folder import write_run
+
+        write_results(out, judged, form)
+        write_run(out, document, None, {}, with_page=with_page)
+    if as_json:
+        from autoscaler.simulator.timeline import jsonable
+
+        typer.echo(json.dumps(jsonable(document), indent=2))
+        return
+    from autoscaler.cli.sweep_screen import print_sweep
+
+    print_sweep(document, judged)
+    if out is not None:
+        typer.echo(f"Read {out / ('report.html' if with_page else 'report.json')}")
+
+
+def _document(tried: Tried, found: SweepResult, judged: Landscape) -> dict[str, Any]:
+    from autoscaler.simulator.landscape import document_of, no_worse
+    from autoscaler.simulator.report.card import card_from
+    from autoscaler.simulator.report.conclusion import conclude
+
+    missing = [str(each) for each in found.unfinished]
+    document = document_of(
+        tried.replay, judged, beside=no_worse(judged), cautions=missing, partial=bool(missing)
+    )
+    conclusion = conclude(card_from(document, "the sweep"), document["details"])
+    document["conclusion"] = {
+        "headline": f"{conclusion.headline}.",
+        "sentences": list(conclusion.sentences),
+    }
+    return document
