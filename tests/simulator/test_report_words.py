@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.report.card import FIGURES, Card, Entry, card_from, card_json, values_of
-from autoscaler.simulator.report.conclusion import conclude
+from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
+from autoscaler.simulator.report.variants import variants_json
 from autoscaler.simulator.report.wording import Unit, money, rounded_share, share, shown, span
 from autoscaler.simulator.timeline import jsonable, totals
 from tests.simulator.reports import crowd
@@ -118,6 +119,42 @@ def test_the_report_of_a_demo_has_a_card_too():
     assert [one.key for one in card.entries] == ["policy", "static_peak"]
     assert card.subject.values["vm_hours"] == pytest.approx(3.0)
     assert math.isnan(card.entries[1].values["cost"])
+
+
+def swept(*rows, current=0):
+    """A sweep of one parameter; rows are (cost, share left unserved)."""
+    import numpy as np
+
+    costs, lost = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+    return variants_json(
+        {"reactive.headroom": [f"{10 * n}%" for n in range(len(rows))]},
+        {"cost": costs, "unserved_share": lost},
+        shortage="unserved_share",
+        current=current,
+    )
+
+
+def test_a_sweep_names_the_cheapest_variant_that_serves_as_much():
+    own = words(policy(), PEAK)
+    said = conclude_sweep(swept((100, 0.01), (80, 0.02), (90, 0.01), (95, 0.0), (math.nan, 0.0)), own)
+    assert (
+        said.headline
+        == "One variant costs 10% less than the policy in force and leaves no more work unserved"
+    )
+    assert said.sentences[:2] == (
+        "It is reactive.headroom 20%: 90.00 instead of 100.00.",
+        "Of 4, 2 do better in this sense.",
+    )
+    assert "another period" in said.sentences[2]
+    assert said.sentences[3:] == own.sentences
+
+
+def test_a_sweep_that_finds_nothing_says_so():
+    own = words(policy(), PEAK)
+    said = conclude_sweep(swept((100, 0.01), (80, 0.02), (100, 0.01), (120, 0.0)), own)
+    assert said.headline.startswith("No variant costs less than the policy in force")
+    assert said.sentences[0] == f"{own.headline}."
+    assert conclude_sweep(swept((100, 0.01), (80, 0.0), current=None), own) == own
 
 
 @pytest.mark.parametrize(

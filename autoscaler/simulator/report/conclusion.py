@@ -18,6 +18,7 @@ from autoscaler.simulator.report.wording import money, plural, rounded_share, sh
 REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
 """Baselines that the headline compares with, the first that is there."""
 CLAIRVOYANT = "clairvoyant"
+_IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,38 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
         sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0])))
     sentences.insert(0, _amounts(*card.headline, details))
     return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
+
+
+def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusion:
+    """The conclusion of a sweep: whether a variant beats the policy in force, and which.
+
+    Args:
+        sweep: As in `report.json` (see `variants`).
+        conclusion: Of the policy in force.
+    """
+    cost, lost = sweep["cost"], sweep["shortage"]
+    known = [row for row in sweep["rows"] if None not in (row["values"][cost], row["values"][lost])]
+    current = next((row for row in known if row["current"]), None)
+    if current is None:
+        return conclusion
+    in_force = current["values"]
+    better = [
+        row for row in known if row["values"][cost] < in_force[cost] and row["values"][lost] <= in_force[lost]
+    ]
+    told: list[str] = []
+    headline = "No variant costs less than the policy in force without leaving more work unserved"
+    if better:
+        best = min(better, key=lambda row: (row["values"][cost], row["values"][lost]))
+        change = rounded_share(_change(best["values"][cost], in_force[cost]))
+        headline = (
+            f"One variant costs {change} less than the policy in force and leaves no more work unserved"
+        )
+        named = ", ".join(f"{name} {value}" for name, value in best["parameters"].items())
+        told.append(f"It is {named}: {money(best['values'][cost])} instead of {money(in_force[cost])}.")
+        told.append(f"Of {len(known):,}, {plural(len(better), 'does', 'do')} better in this sense.")
+        told.append(_IN_SAMPLE)
+    own = conclusion.sentences if better else (f"{conclusion.headline}.", *conclusion.sentences)
+    return Conclusion(headline, (*told, *own), conclusion.cautions)
 
 
 def _amounts(entry: Entry, other: Entry | None, details: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.report.card import card_from
 from autoscaler.simulator.report.columns import SIM_EXTRA, Columns
-from autoscaler.simulator.report.conclusion import conclude
+from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
 from autoscaler.simulator.report.packing import packed, zipped
 from autoscaler.simulator.report.sections import (
     MOST_EPISODES,
@@ -95,10 +95,13 @@ def page(
     card = card_from(document, where)
     details = document.get("details", {})
     sweep = document.get("sweep")
+    conclusion = conclude(card, details)
+    if sweep is not None:
+        conclusion = conclude_sweep(sweep, conclusion)
     episodes = () if columns is None else worst_episodes(columns, details)
     body = "".join(
         (
-            top_section(card, conclude(card, details), details),
+            top_section(card, conclusion, details),
             "<main>",
             card_section(card),
             "" if columns is None else timeline_section(columns, episodes, details, others),

@@ -84,7 +84,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, da
     const few = xs.length * ys.length <= 100;
     return Plotly.react(byId("heat"), [{
       type: "heatmap", x: xs.map((x) => plain(x)), y: ys.map((y) => plain(y)), z: cells, xgap: 1, ygap: 1,
-      colorscale: [[0, c.page], [1, c.capacity]], showscale: !few, text: cells.map((line) => line.map((value) => shown(figure, value))),
+      colorscale: [[0, c.page], [1, c.capacity]], showscale: !few, text: cells.map((line) => line.map((value) => (value === null ? "" : shown(figure, value)))),
       hovertemplate: "%{x}, %{y}: %{text}<extra></extra>", ...(few ? { texttemplate: "%{text}" } : {}),
     }], {
       ...layout, height: 380, margin: { l: 70, r: 12, t: 12, b: 44 }, dragmode: false,
