@@ -42,8 +42,9 @@ _TICK_COST, _LANE_COST = 350.0, 0.3
 """About how many microseconds a tick costs, and each lane adds to it: what cuts are chosen by."""
 
 _MOST_SEGMENTS = 64
-_ROUNDS = 4
-"""How often lanes go on through the next segment before what still does not join runs again uncut."""
+_ROUNDS = 2
+"""Segments that lanes go through before what does not join runs again uncut: who did not forget its beginning over a
+day and one more segment, such as a rule with a wide dead zone on a calm trace, will not over a third."""
 
 _PART_TICKS = 256
 
