@@ -8,15 +8,15 @@ from typing import Any
 
 import typer
 
-from autoscaler.simulator.report.columns import NUMERIC, Columns, read_timeline
+from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, Columns, read_timeline
 from autoscaler.simulator.report.folder import read_report
 from autoscaler.simulator.report.wording import UNKNOWN, moment
-from autoscaler.simulator.timeline import REPORT_NAME
+from autoscaler.simulator.timeline import REPORT_NAME, TIMELINE_NAME
 
 
 def has_time_line(directory: Path) -> bool:
-    """Whether a replay has left its report here."""
-    return (directory / REPORT_NAME).is_file()
+    """Whether a replay has left its time line here."""
+    return any((directory / name).is_file() for name in (TIMELINE_NAME, PARQUET_NAME))
 
 
 def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, Any]:
@@ -27,7 +27,9 @@ def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, 
     """
     from autoscaler.errors import ConfigError
 
-    own = read_report(directory)["details"].get("fleet")
+    # A comparison keeps the time line of each policy in a folder beside the one report.
+    report = directory if (directory / REPORT_NAME).is_file() else directory.parent
+    own = read_report(report).get("details", {}).get("fleet")
     if own != fleet:
         raise ConfigError(f"the replay in {directory} is of fleet {own}, not {fleet}")
     columns = read_timeline(directory)

@@ -368,7 +368,8 @@ def _tell(
     if out is not None:
         page = "report.html" if with_page else "report.json"
         fleet = document["details"]["fleet"]
-        typer.echo(f"Read {out / page}, or ask `autoscaler explain {fleet} --state-dir {out} --at TIME`.")
+        ticks = out / document["details"].get("shown", "")
+        typer.echo(f"Read {out / page}, or ask `autoscaler explain {fleet} --state-dir {ticks} --at TIME`.")
 
 
 def _end(interrupted: Interruption) -> None:

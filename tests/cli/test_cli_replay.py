@@ -198,6 +198,10 @@ def test_policies_are_compared_on_the_same_luck(here):
     )
     assert document["differences"]["rows"][0]["at"] == first
     assert [entry["key"] for entry in document["card"]["entries"][:3]] == ["web", "lean", "static_peak"]
+    hint = re.search(r"`autoscaler (explain web --state-dir out/lean) --at TIME`", result.stdout)[1]
+    explained = call(*hint.split(), "--at", first, cwd=here)
+    assert explained.returncode == 0, explained.stderr
+    assert document["differences"]["rows"][0]["reasons"][1] in explained.stdout
     page = (here / "out" / "report.html").read_text()
     assert call("report", "out", cwd=here).returncode == 0
     assert (here / "out" / "report.html").read_text() == page

@@ -133,6 +133,23 @@ def test_episodes_are_listed_worst_first_and_not_from_the_time_that_is_not_score
     assert 5 not in begins
 
 
+def test_a_sweep_comes_before_the_card_and_a_recommendation_before_its_own_conclusion():
+    doc = document(crowd(60))
+    doc["sweep"] = variants_json(
+        {"a": [1, 2]}, {"cost": np.array([2.0, 1.0]), "shortage_s": np.zeros(2)}, current=0
+    )
+    words = Parsed(page(doc, None, {}, "report.json")).words
+    assert (
+        words.index("One variant costs 50% less")
+        < words.index("Cost against shortage")
+        < words.index("Score card")
+    )
+    doc["recommendation"] = {"headline": "Not distinguishable.", "sentences": ["Keep what is in force."]}
+    words = Parsed(page(doc, None, {}, "report.json")).words
+    assert "Not distinguishable. Keep what is in force." in words
+    assert "One variant costs" not in words
+
+
 def test_a_run_without_forecasts_has_none_in_its_legend():
     rows = crowd(50)
     assert "demand ahead" in Parsed(made(rows)).words

@@ -29,7 +29,7 @@ import numpy as np
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.report.card import card_from
 from autoscaler.simulator.report.columns import SIM_EXTRA, Columns
-from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
+from autoscaler.simulator.report.conclusion import Conclusion, conclude, conclude_sweep
 from autoscaler.simulator.report.packing import packed, zipped
 from autoscaler.simulator.report.sections import (
     MOST_EPISODES,
@@ -66,7 +66,8 @@ def write_page(
 
     Args:
         path: Where to.
-        document: What `report.json` holds.
+        document: What `report.json` holds. A `recommendation` in it, `headline` and `sentences`, is said instead of
+            a conclusion drawn here.
         columns: The time line; None for a sweep, which has none.
         others: Time lines of further runs over the same ticks, by name, drawn beside.
 
@@ -95,17 +96,15 @@ def page(
     card = card_from(document, where)
     details = document.get("details", {})
     sweep = document.get("sweep")
-    conclusion = conclude(card, details)
-    if sweep is not None:
-        conclusion = conclude_sweep(sweep, conclusion)
+    conclusion = _conclusion(document, conclude(card, details))
     episodes = () if columns is None else worst_episodes(columns, details)
     body = "".join(
         (
             top_section(card, conclusion, details),
             "<main>",
+            "" if sweep is None else sweep_section(sweep),
             card_section(card),
             "" if columns is None else timeline_section(columns, episodes, details, others),
-            "" if sweep is None else sweep_section(sweep),
             decisions_section(document.get("differences")),
             identity_section(document, details),
             "</main>",
@@ -130,6 +129,14 @@ def page(
             "</body>\n</html>\n",
         )
     )
+
+
+def _conclusion(document: Mapping[str, Any], own: Conclusion) -> Conclusion:
+    """What is said first: a recommendation where one was made (`recommendation`), else of sweep or run."""
+    told = document.get("recommendation")
+    if told is not None:
+        return Conclusion(str(told["headline"]).rstrip("."), tuple(map(str, told["sentences"])), own.cautions)
+    return conclude_sweep(document["sweep"], own) if document.get("sweep") else own
 
 
 def worst_episodes(columns: Columns, details: Mapping[str, Any]) -> tuple[Episode, ...]:
