@@ -22,6 +22,7 @@ from autoscaler.cli import (
     operate,
     plan,
     policy,
+    recommend,
     replay,
     run,
     scenario,
@@ -66,6 +67,7 @@ app.add_typer(shadows, name="shadow")
 app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(sweep.sweep)
+app.command()(recommend.recommend)
 app.command()(plan.plan)
 app.command()(check.check)
 app.command()(replay.report)

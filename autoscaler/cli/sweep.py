@@ -1,10 +1,10 @@
-"""`sweep` and `recommend`: many variants of a policy on one trace, and what of it is worth changing.
+"""`sweep`: many variants of a policy on one trace, and which of them no other beats.
 
 Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown and
 written, marked as a part).
 
 Rules of this file: options, order and printing. What is run is `simulator.sweep`, what it comes to
-`simulator.landscape` and `simulator.recommending`.
+`simulator.landscape`. `recommend` takes its variants from here.
 """
 
 from __future__ import annotations
@@ -151,14 +151,24 @@ class Tried:
 
 
 def tried_on(
-    policy: Path, trace: Path, kind: str | None, wanted: Wanted, vary: Sequence[str], random: int | None
+    policy: Path,
+    trace: Path,
+    kind: str | None,
+    wanted: Wanted,
+    vary: Sequence[str] | None,
+    random: int | None,
 ) -> Tried:
-    """Read what is varied, and validate every variant."""
+    """Read what is varied, or choose it around the policy, and validate every variant."""
     from autoscaler.simulator.axes import current_values, read_axis
+    from autoscaler.simulator.nearby import nearby
     from autoscaler.simulator.variants import Axis, grid, sampled
 
     replay, base = prepared(policy, trace, kind, wanted)
-    axes: list[Axis | Between] = [read_axis(each, base, at_random=random is not None) for each in vary]
+    axes: list[Axis | Between] = (
+        [read_axis(each, base, at_random=random is not None) for each in vary]
+        if vary
+        else list(nearby(base.policy))
+    )
     if random is not None:
         made = tuple(sampled(base, axes, random, wanted.seed))
     else:
@@ -288,15 +298,14 @@ def _tell(
 
 
 def _document(tried: Tried, found: SweepResult, judged: Landscape) -> dict[str, Any]:
-    from autoscaler.simulator.landscape import document_of, no_worse
+    from autoscaler.simulator.landscape import document_of
     from autoscaler.simulator.report.card import card_from
-    from autoscaler.simulator.report.conclusion import conclude
+    from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
 
     missing = [str(each) for each in found.unfinished]
-    document = document_of(
-        tried.replay, judged, beside=no_worse(judged), cautions=missing, partial=bool(missing)
-    )
-    conclusion = conclude(card_from(document, "the sweep"), document["details"])
+    document = document_of(tried.replay, judged, beside=None, cautions=missing, partial=bool(missing))
+    own = conclude(card_from(document, "the sweep"), document["details"])
+    conclusion = conclude_sweep(document["sweep"], own)
     document["conclusion"] = {
         "headline": f"{conclusion.headline}.",
         "sentences": list(conclusion.sentences),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.simulator.landscape import COST, UNSERVED, Landscape
-from autoscaler.simulator.report.wording import Unit, shown
+from autoscaler.simulator.recommending import Advice
+from autoscaler.simulator.report.wording import Unit, money, share, shown
+from autoscaler.simulator.worlds import Weathered
 
 MOST_ROWS = 15
+_MOST_CANDIDATES = 6
 _FIGURES = (
     (COST, "cost", Unit.MONEY),
     (UNSERVED, "unserved", Unit.SHARE),
@@ -43,6 +47,79 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
     console.print()
     for note in document["details"]["notes"]:
         say(note, style="dim")
+
+
+def print_advice(
+    document: dict[str, Any], found: Landscape, advice: Advice, weathered: Sequence[Weathered]
+) -> None:
+    """Print a recommendation for people: the verdict, what changes, what else was there, other worlds."""
+    console = Console(highlight=False, markup=False)
+    say = partial(console.print, soft_wrap=True)
+    say(advice.headline, style="bold")
+    changes = document["recommendation"]["changes"]
+    if changes:
+        console.print()
+        console.print(_changes(changes))
+        console.print()
+    for sentence in document["conclusion"]["sentences"]:
+        say(sentence)
+    for caution in document["details"]["cautions"]:
+        say(str(caution), style="yellow")
+    console.print()
+    console.print(_candidates(found, advice))
+    if weathered:
+        console.print()
+        console.print(_worlds(weathered, changed=advice.row != advice.current))
+    console.print()
+    for note in document["details"]["notes"]:
+        say(note, style="dim")
+
+
+def _changes(changes: dict[str, Any]) -> Table:
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for path, change in changes.items():
+        made.add_row(path, _value(change["now"]), "->", Text(_value(change["then"]), style="bold"))
+    return made
+
+
+def _candidates(found: Landscape, advice: Advice) -> Table:
+    """The cheapest, and why each is not taken."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column("", no_wrap=True)
+    for _, title, _ in _FIGURES[:2]:
+        made.add_column(title, justify="right", no_wrap=True)
+    made.add_column("")
+    order = np.argsort(found.figures[COST], kind="stable").tolist()
+    rows = [row for row in order if row not in (advice.row, advice.current)]
+    # Those that are taken or kept, then the cheapest: what one would ask after.
+    for row in [*dict.fromkeys((advice.row, advice.current)), *rows[:_MOST_CANDIDATES]]:
+        made.add_row(
+            "now" if row == advice.current else "best" if row == advice.row else str(int(found.numbers[row])),
+            *(shown(float(found.figures[key][row]), unit) for key, _, unit in _FIGURES[:2]),
+            _because(found, advice, row),
+            style="bold" if row == advice.row else None,
+        )
+    return made
+
+
+def _because(found: Landscape, advice: Advice, row: int) -> str:
+    why = advice.reasons[row]
+    return why if row == advice.current else f"{found.named(row)}{f': {why}' if why else ''}"
+
+
+def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
+    """Cost, unserved work and regret of now and of what is recommended, world by world."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column("world", no_wrap=True)
+    for name in ("cost", "unserved", "regret"):
+        made.add_column(f"{name}, now -> best" if changed else name, justify="right", no_wrap=True)
+    for world in weathered:
+        cells = [
+            " -> ".join(show(float(values[at])) for at in range(2 if changed else 1))
+            for values, show in ((world.cost, money), (world.unserved, share), (world.regret, money))
+        ]
+        made.add_row(world.world, *cells)
+    return made
 
 
 def table(found: Landscape, rows: list[int]) -> Table:

@@ -62,8 +62,8 @@ class Interval:
 
 def block_length(count: int, step_s: float) -> float:
     """Mean length of the blocks for so many values, each over `step_s`."""
-    wanted = max(_DAY_S / step_s, count ** (1 / 3))
-    return max(min(wanted, count / _SHARE_OF_SERIES), 1.0)
+    wanted = max(_DAY_S / step_s, float(count) ** (1 / 3))
+    return float(max(min(wanted, count / _SHARE_OF_SERIES), 1.0))
 
 
 def interval_of(

@@ -29,10 +29,10 @@ from autoscaler.simulator.preparing import Replay
 from autoscaler.simulator.report.card import Card, Entry, card_json
 from autoscaler.simulator.report.columns import SIM_EXTRA
 from autoscaler.simulator.report.variants import variants_json
-from autoscaler.simulator.score import FIGURES, LanePrices, score
+from autoscaler.simulator.score import FIGURES, LanePrices, Score, score
 from autoscaler.simulator.sweep import SweepResult
 from autoscaler.simulator.timeline import REPORT_VERSION
-from autoscaler.simulator.variants import PLANT
+from autoscaler.simulator.variants import PLANT, Variant
 from autoscaler.traces.trace import describe_time
 
 RESULTS_CSV, RESULTS_PARQUET = "results.csv", "results.parquet"
@@ -88,8 +88,14 @@ class Landscape:
         return [repr([self.parameters[path][row] for path in paths]) for row in range(len(self.numbers))]
 
     def named(self, row: int) -> str:
-        """A variant in words."""
-        return ", ".join(f"{path} {column[row]}" for path, column in self.parameters.items())
+        """A variant in words: what it has otherwise than the policy as it is."""
+        now = self.current
+        parts = [
+            f"{path} {column[row]}"
+            for path, column in self.parameters.items()
+            if now is None or column[row] != column[now]
+        ]
+        return ", ".join(parts) or "as it is"
 
     def of_row(self, row: int) -> dict[str, float]:
         """The figures of one variant."""
@@ -105,14 +111,25 @@ def landscape(found: SweepResult, current: Mapping[str, object]) -> Landscape:
     """
     assert found.sums is not None
     prices = LanePrices.of([each.policy for each in found.variants])
-    figures = score(found.sums, prices).values
+    figures = score(found.sums, prices)
+    return landscape_of(found.variants, found.numbers.tolist(), figures, found.digests, current)
+
+
+def landscape_of(
+    variants: Sequence[Variant],
+    numbers: Sequence[int],
+    figures: Score,
+    digests: Sequence[str],
+    current: Mapping[str, object],
+) -> Landscape:
+    """The same from figures that are there already: V variants, their numbers, figures and digests."""
     known = {figure.key: figures[figure.key] for figure in FIGURES}
-    paths = dict.fromkeys([*current, *(path for each in found.variants for path in each.values)])
+    paths = dict.fromkeys([*current, *(path for each in variants for path in each.values)])
     parameters = {
-        path: tuple(each.values.get(path, current.get(path)) for each in found.variants) for path in paths
+        path: tuple(each.values.get(path, current.get(path)) for each in variants) for path in paths
     }
-    whole = hashlib.sha256("\n".join(found.digests).encode()).hexdigest()
-    return Landscape(found.numbers, parameters, known, whole)
+    whole = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return Landscape(np.array(numbers, np.int64), parameters, known, whole)
 
 
 def front(cost: Float, shortage: Float) -> Bool:
@@ -130,17 +147,6 @@ def front(cost: Float, shortage: Float) -> Bool:
             on[row] = True
             least, at_cost = shortage[row], cost[row]
     return on
-
-
-def no_worse(found: Landscape) -> int | None:
-    """Row of the cheapest variant that leaves no more unserved than the policy as it is, on its plant; None for none."""
-    if found.current is None:
-        return None
-    cost, unserved = found.figures[COST], found.figures[UNSERVED]
-    fit = np.flatnonzero(
-        found.same_plant & (unserved <= unserved[found.current]) & (cost < cost[found.current])
-    )
-    return int(fit[np.lexsort((unserved[fit], cost[fit]))[0]]) if len(fit) else None
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +256,15 @@ def document_of(
     scored_s = (replay.ticks - replay.warm_up_ticks) * replay.tick_s
     card = Card(FIGURES, tuple(entries))
     known = {key: column for key, column in found.figures.items() if np.isfinite(column).any()}
+    sweep = variants_json(
+        found.parameters,
+        known,
+        cost=COST,
+        shortage=UNSERVED if UNSERVED in known else COST,
+        current=found.current,
+    )
+    for row, same in zip(sweep["rows"], found.same_plant.tolist(), strict=True):
+        row["same_plant"] = same
     return {
         "version": REPORT_VERSION,
         "identity": asdict(replay.identity),
@@ -274,11 +289,5 @@ def document_of(
             "notes": list(replay.notes),
             "cautions": [*replay.cautions, *cautions],
         },
-        "sweep": variants_json(
-            found.parameters,
-            known,
-            cost=COST,
-            shortage=UNSERVED if UNSERVED in known else COST,
-            current=found.current,
-        ),
+        "sweep": sweep,
     }

@@ -1,0 +1,340 @@
+"""`recommend`: what to change in a policy, if anything, judged on traffic that the choice has not seen.
+
+Exit codes: 0 done, whatever the verdict; 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is
+judged and shown, and said to be a part).
+
+Rules of this file: options, order and printing. What is run is `simulator.walkforward` and `simulator.worlds`; what it
+comes to `simulator.recommending`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoscaler.cli.output import INTERRUPTED, errors_in_words
+from autoscaler.cli.replay import (
+    AS_JSON,
+    FORCE,
+    FROM,
+    KIND,
+    METRIC_LAG,
+    NO_PAGE,
+    OUT,
+    SCALE,
+    SEED,
+    START_FAILURE,
+    START_P95,
+    START_TIME,
+    TICK,
+    TO,
+    VMS,
+    WARM_UP,
+)
+from autoscaler.cli.sweep import (
+    POLICY,
+    PROCESSES,
+    RANDOM,
+    RESULTS,
+    SCHEDULER,
+    TRACE,
+    VARY,
+    executor_for,
+    make_place,
+    tried_on,
+)
+
+if TYPE_CHECKING:
+    from autoscaler.cli.sweep import Tried
+    from autoscaler.simulator.executors import Executor
+    from autoscaler.simulator.landscape import Landscape
+    from autoscaler.simulator.limits import Limit
+    from autoscaler.simulator.recommending import Advice
+    from autoscaler.simulator.sweep import Course
+    from autoscaler.simulator.walkforward import Plan, Walked
+    from autoscaler.simulator.worlds import Weathered
+
+FINALISTS = 20
+"""Candidates that meet the other worlds, besides the policy as it is: the cheapest that keep the limits."""
+
+
+def recommend(
+    policy: POLICY,
+    trace: TRACE,
+    vary: VARY = None,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at-most",
+            help="What a candidate must keep: unserved=0.1%, longest_episode=5m; may be given again "
+            "(default: no more unserved than now).",
+            metavar="FIGURE=VALUE",
+        ),
+    ] = None,
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option("--at-least", help="The same from below: warm_hits=99%.", metavar="FIGURE=VALUE"),
+    ] = None,
+    random: RANDOM = None,
+    folds: Annotated[
+        int, typer.Option(min=2, max=52, help="Choices that are judged, where the trace is long enough.")
+    ] = 4,
+    unserved_price: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Money per unit of unserved work, for the regret over worlds (default: 10 times what serving costs).",
+            metavar="MONEY",
+        ),
+    ] = None,
+    no_worlds: Annotated[bool, typer.Option("--no-worlds", help="Leave the other worlds out.")] = False,
+    kind: KIND = None,
+    scale_to_vms: SCALE = None,
+    vms: VMS = None,
+    tick_s: TICK = None,
+    from_s: FROM = None,
+    to_s: TO = None,
+    warm_up_s: WARM_UP = None,
+    start_time_s: START_TIME = None,
+    start_p95_s: START_P95 = None,
+    start_failure: START_FAILURE = 0.0,
+    metric_lag_s: METRIC_LAG = None,
+    seed: SEED = 1,
+    processes: PROCESSES = 1,
+    scheduler: SCHEDULER = None,
+    out: OUT = None,
+    force: FORCE = False,
+    form: RESULTS = "csv",
+    no_page: NO_PAGE = False,
+    as_json: AS_JSON = False,
+) -> None:
+    """Say what to change in a policy, or that nothing tried is better, or that it may be luck."""
+    with errors_in_words("recommend"):
+        from autoscaler.simulator.limits import NO_WORSE, read_limit
+        from autoscaler.simulator.preparing import Wanted
+
+        limits = (
+            *(read_limit(each) for each in at_most or ()),
+            *(read_limit(each, at_least=True) for each in at_least or ()),
+        ) or (NO_WORSE,)
+        executor = executor_for(processes, scheduler)
+        if out is not None:
+            make_place(out, force=force, with_page=not no_page)
+        wanted = Wanted(
+            vms=vms,
+            tick_s=tick_s,
+            begin_s=from_s,
+            end_s=to_s,
+            scale_to_vms=scale_to_vms,
+            warm_up_s=warm_up_s,
+            start_time_s=start_time_s,
+            start_p95_s=start_p95_s,
+            start_failure=start_failure,
+            metric_lag_s=metric_lag_s,
+            seed=seed,
+        )
+        tried = tried_on(policy, trace, kind, wanted, vary, random)
+        _refuse_plants(tried)
+        found = _found(tried, limits, folds, executor, processes, quiet=as_json)
+        weathered = (
+            ()
+            if no_worlds or found.walked.interrupted
+            else _weather(found, limits, executor, unserved_price, quiet=as_json)
+        )
+        document = _document(found, limits, weathered)
+        if out is not None:
+            from autoscaler.simulator.landscape import write_results
+            from autoscaler.simulator.report.folder import write_run
+
+            write_results(out, found.judged, form, {"why_not": found.advice.reasons})
+            write_run(out, document, None, {}, with_page=not no_page)
+        _tell(found, document, weathered, out, as_json=as_json, with_page=not no_page)
+        if found.walked.interrupted:
+            typer.echo("interrupted: the advice is of the variants that had finished", err=True)
+            raise typer.Exit(INTERRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Everything up to the advice."""
+
+    tried: Tried
+    course: Course
+    plan: Plan
+    walked: Walked
+    advice: Advice
+    judged: Landscape
+
+
+def _refuse_plants(tried: Tried) -> None:
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.variants import PLANT
+
+    wrong = [path for path in tried.current if path.split(".", 1)[0] == PLANT]
+    if wrong:
+        raise ConfigError(
+            f"`{wrong[0]}` is what the fleet is like and not yours to choose, so it cannot be recommended; "
+            "see what it costs with `autoscaler sweep`"
+        )
+
+
+def _found(
+    tried: Tried,
+    limits: Sequence[Limit],
+    folds: int,
+    executor: Executor | None,
+    processes: int,
+    *,
+    quiet: bool,
+) -> _Found:
+    from autoscaler.cli.progress import Bar
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.landscape import landscape_of
+    from autoscaler.simulator.measuring import Ticks
+    from autoscaler.simulator.recommending import advise
+    from autoscaler.simulator.sweep import Course
+    from autoscaler.simulator.walkforward import embargo_ticks, plan_folds, walk
+
+    replay = tried.replay
+    ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
+    course = Course(replay.trace, ticks, replay.seed, replay.warm_up_ticks)
+    if course.warm_up_ticks >= ticks.count:
+        raise ConfigError("nothing is left to score after the warm-up; take a longer part")
+    embargo = embargo_ticks(tried.variants, replay.trace.interval_s, replay.tick_s)
+    plan = plan_folds(course, embargo, folds)
+    with Bar(f"{len(tried.variants)} variants on {replay.trace.name}", quiet=quiet) as bar:
+        walked = walk(
+            tried.variants,
+            course,
+            plan,
+            executor=executor,
+            part_variants=max(1, -(-len(tried.variants) // processes)) if processes > 1 else 1000,
+            progress=bar,
+        )
+    if 0 not in walked.numbers:
+        raise ConfigError("; ".join(map(str, walked.unfinished)) + ". The policy as it is was among them.")
+    advice = advise(walked, plan, limits, tick_s=replay.tick_s, seed=replay.seed)
+    judged = landscape_of(walked.variants, walked.numbers, walked.whole, walked.digests, tried.current)
+    return _Found(tried, course, plan, walked, advice, judged)
+
+
+def _weather(
+    found: _Found,
+    limits: Sequence[Limit],
+    executor: Executor | None,
+    price: float | None,
+    *,
+    quiet: bool,
+) -> tuple[Weathered, ...]:
+    """The policy as it is, what is recommended, and the next best, in every world; in this order."""
+    from autoscaler.cli.progress import Bar
+    from autoscaler.simulator.worlds import price_of_unserved, weather
+
+    paid = price_of_unserved(found.tried.base.policy) if price is None else price
+    candidates = [found.walked.variants[row] for row in _finalists(found, limits)]
+    with Bar(f"{len(candidates)} variants in other worlds", quiet=quiet) as bar:
+        return weather(candidates, found.course, paid, executor=executor, progress=bar)
+
+
+def _finalists(found: _Found, limits: Sequence[Limit]) -> list[int]:
+    import numpy as np
+
+    from autoscaler.simulator.limits import kept
+
+    whole, advice = found.walked.whole, found.advice
+    fit = np.flatnonzero(kept(limits, whole, advice.current))
+    cheapest = fit[np.argsort(whole["cost"][fit], kind="stable")].tolist()
+    return list(dict.fromkeys([advice.current, advice.row, *cheapest]))[: FINALISTS + 1]
+
+
+def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> dict[str, Any]:
+    from autoscaler.simulator.landscape import document_of
+
+    advice, tried = found.advice, found.tried
+    missing = [str(each) for each in found.walked.unfinished]
+    document = document_of(
+        tried.replay,
+        found.judged,
+        beside=None if advice.row == advice.current else advice.row,
+        cautions=missing,
+        partial=bool(missing),
+    )
+    columns = found.judged.parameters
+    sentences = [*advice.sentences, *_of_worlds(found, weathered)]
+    document["conclusion"] = {"headline": advice.headline, "sentences": sentences}
+    document["recommendation"] = {
+        "verdict": str(advice.verdict),
+        "headline": advice.headline,
+        "sentences": sentences,
+        "limits": [str(limit) for limit in limits],
+        "variant": int(found.judged.numbers[advice.row]),
+        "changes": {
+            path: {"now": column[advice.current], "then": column[advice.row]}
+            for path, column in columns.items()
+            if column[advice.current] != column[advice.row]
+        },
+        "tried": advice.tried,
+        "decay": advice.decay,
+        "rank_stability": advice.rank_stability,
+        "cost_per_day": None if advice.cost_per_day is None else asdict(advice.cost_per_day),
+        "unserved_share": None if advice.unserved is None else asdict(advice.unserved),
+        "folds": [{**asdict(fold), "variant": int(found.judged.numbers[fold.row])} for fold in advice.folds],
+        "folded": found.plan.why,
+        "embargo_s": found.plan.embargo * tried.replay.tick_s,
+        "not_taken": [
+            {"variant": int(number), "why": why}
+            for number, why in zip(found.judged.numbers, advice.reasons, strict=True)
+            if why
+        ],
+        "worlds": [
+            {
+                "world": each.world,
+                "cost": each.cost.tolist(),
+                "unserved_share": each.unserved.tolist(),
+                "regret": each.regret.tolist(),
+            }
+            for each in weathered
+        ],
+        "finalists": [int(found.judged.numbers[row]) for row in _finalists(found, limits)]
+        if weathered
+        else [],
+    }
+    return document
+
+
+def _of_worlds(found: _Found, weathered: Sequence[Weathered]) -> list[str]:
+    """Where what is recommended does worse than the policy as it is."""
+    from autoscaler.simulator.report.wording import money
+
+    if not weathered or found.advice.row == found.advice.current:
+        return []
+    now, then = (max(float(each.regret[at]) for each in weathered) for at in (0, 1))
+    worse = [each.world for each in weathered if each.regret[1] > each.regret[0] and each.regret[1] > 0]
+    told = f"Over {len(weathered)} worlds its worst regret is {money(then)}, that of the policy as it is {money(now)}"
+    return [f"{told}; it regrets more in: {', '.join(worse)}." if worse else f"{told}."]
+
+
+def _tell(
+    found: _Found,
+    document: dict[str, Any],
+    weathered: Sequence[Weathered],
+    out: Path | None,
+    *,
+    as_json: bool,
+    with_page: bool,
+) -> None:
+    if as_json:
+        from autoscaler.simulator.timeline import jsonable
+
+        typer.echo(json.dumps(jsonable(document), indent=2))
+        return
+    from autoscaler.cli.sweep_screen import print_advice
+
+    print_advice(document, found.judged, found.advice, weathered)
+    if out is not None:
+        typer.echo(f"Read {out / ('report.html' if with_page else 'report.json')}")
