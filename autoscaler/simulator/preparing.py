@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from autoscaler.cloud.faults import Fault
@@ -20,6 +20,7 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.baselines import describe
 from autoscaler.simulator.identity import identity_of
 from autoscaler.simulator.knobs import Duration, PlantSettings
+from autoscaler.simulator.outlooks import OutlookCache
 from autoscaler.simulator.report.wording import count, plural, span
 from autoscaler.simulator.timeline import RunIdentity
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
@@ -84,6 +85,7 @@ class Replay:
         seed: Of everything random.
         notes: What was chosen or changed, for the person.
         cautions: What makes the figures doubtful.
+        outlooks: Forecasts that a run has made, for the runs that it is put beside.
     """
 
     policy: Policy
@@ -99,6 +101,7 @@ class Replay:
     seed: int
     notes: tuple[str, ...]
     cautions: tuple[str, ...]
+    outlooks: OutlookCache = field(default_factory=OutlookCache, compare=False, repr=False)
 
     @property
     def span_s(self) -> float:

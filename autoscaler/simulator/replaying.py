@@ -149,7 +149,7 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
 
 
 def _cut_in_segments(replay: Replay) -> Ran:
-    found = run_segmented(_lane_run(replay), witnessed=[0])
+    found = run_segmented(_lane_run(replay), cache=replay.outlooks, witnessed=[0])
     return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0], whole=True)
 
 
@@ -267,6 +267,7 @@ def rivals_of(
         _ticks_of(replay),
         warm_up_ticks=replay.warm_up_ticks,
         seed=replay.seed,
+        cache=replay.outlooks,
         progress=progress,
         enough=enough,
     )

@@ -21,7 +21,6 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.alarms import StepScaling, TargetTracking
-from autoscaler.simulator.baselines import plain_reactive
 from autoscaler.simulator.clairvoyant import Front, Optimum, Terms, peak_vms
 from autoscaler.simulator.contest import Contestant, Course, contest
 from autoscaler.simulator.knobs import PlantSettings
@@ -146,11 +145,11 @@ def standings(
         ConfigError: Lanes cannot express it.
     """
     terms = terms_of(policy, plant, ticks.tick_s)
-    bare = plain_reactive(policy)
     contestants = (
         Contestant(policy, plant),
         Contestant(*without_pool(policy, plant)),
-        *(Contestant(bare, plant, partial(_made, rival, terms)) for rival in rivals),
+        # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
+        *(Contestant(policy, plant, partial(_made, rival, terms)) for rival in rivals),
     )
     course = Course(trace, ticks, warm_up_ticks, seed, cache)
     found = contest(contestants, course, progress=progress, enough=enough)
