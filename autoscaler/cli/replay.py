@@ -127,6 +127,7 @@ def replay(
 
     with errors_in_words("replay"):
         from autoscaler.simulator import replaying
+        from autoscaler.simulator.apart import RivalsApart
 
         wanted = replaying.Wanted(
             vms=vms,
@@ -146,12 +147,12 @@ def replay(
             _ready(out, force=force, with_page=not no_page)
         (prepared,) = _prepare((policy,), trace, kind, wanted)
         chosen, said = replaying.engine_for(prepared, engine)
-        with interruptible() as interrupted:
+        with interruptible() as interrupted, RivalsApart(prepared) as others:
             with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
                 ran = replaying.run(prepared, bar, interrupted, out, chosen)
             _refuse_empty(ran, prepared)
             with Bar("replaying what else could have served", quiet=as_json) as bar:
-                rivals = () if interrupted() else replaying.rivals_of(prepared, bar, interrupted)
+                rivals = others.result(bar, interrupted)
         own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
         card = replaying.card_of((own,), rivals)
         document = _document(prepared, ran, card, said)
@@ -195,6 +196,7 @@ def compare(
         )
     with errors_in_words("compare"):
         from autoscaler.simulator import replaying
+        from autoscaler.simulator.apart import RivalsApart
         from autoscaler.simulator.differing import differences
 
         *policies, trace = files
@@ -221,7 +223,7 @@ def compare(
         if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
             chosen = "loop"
         runs: dict[str, tuple[Replay, Ran]] = {}
-        with interruptible() as interrupted:
+        with interruptible() as interrupted, RivalsApart(replays[0]) as others:
             for name, one in zip(names, replays, strict=True):
                 if interrupted():
                     break
@@ -231,7 +233,7 @@ def compare(
                 _refuse_empty(runs[name][1], one)
             runs = replaying.same_span(runs)
             with Bar("replaying what else could have served", quiet=as_json) as bar:
-                rivals = () if interrupted() else replaying.rivals_of(replays[0], bar, interrupted)
+                rivals = others.result(bar, interrupted)
         judged = [replaying.entry_of(one, ran, name, name, rivals) for name, (one, ran) in runs.items()]
         card = replaying.card_of(judged, rivals)
         shown = names[1] if len(runs) > 1 else names[0]

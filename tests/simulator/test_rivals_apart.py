@@ -1,0 +1,77 @@
+"""The rivals in a process of their own: the same to the bit, ended when nobody wants them, missed when killed."""
+
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoscaler.errors import InvariantError
+from autoscaler.simulator.apart import RivalsApart
+from autoscaler.simulator.preparing import Wanted, prepare
+from autoscaler.simulator.replaying import rivals_of
+from tests.simulator.builders import levels, policy
+
+# From Python 3.12 on, forking with threads around is warned of; the child computes and uses none of them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def replay(*per_s):
+    return prepare(
+        policy(), Path("web.yaml"), levels(*(per_s or (150, 900, 400, 1200, 300)), each_s=600), Wanted()
+    )
+
+
+def figures(entries):
+    return [
+        (entry.key, {name: "?" if math.isnan(value) else value for name, value in entry.values.items()})
+        for entry in entries
+    ]
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_they_are_the_same_to_the_bit(processors):
+    shares = []
+    with RivalsApart(replay(), processors) as apart:
+        found = apart.result(shares.append)
+    assert figures(found) == figures(rivals_of(replay()))
+    assert len(found) > 6
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_nobody_waits_for_what_is_not_wanted():
+    with RivalsApart(replay(), 2) as apart:
+        assert apart.result(None, lambda: True) == ()
+        pid = apart._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_ctrl_c_is_not_for_them():
+    with RivalsApart(replay(), 2) as apart:
+        told = []
+
+        def interrupt(share):
+            if not told:
+                os.kill(apart._process.pid, signal.SIGINT)
+            told.append(share)
+
+        assert len(apart.result(interrupt)) > 6
+        assert told
+
+
+def test_a_killed_one_is_missed():
+    with RivalsApart(replay(), 2) as apart:
+        os.kill(apart._process.pid, signal.SIGKILL)
+        with pytest.raises(InvariantError, match="ended with -9 and no result"):
+            apart.result()
+
+
+def test_a_failure_of_theirs_is_not_swallowed():
+    wrong = replay()
+    wrong = replace(wrong, end_s=wrong.begin_s - 60.0)
+    with RivalsApart(wrong, 2) as apart, pytest.raises(InvariantError, match="ended with 1 and no result"):
+        apart.result()
