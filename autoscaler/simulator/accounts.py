@@ -1,4 +1,4 @@
-"""From counts to work and money: what the intervals of a block could serve, left unserved, and cost.
+"""From counts to work and money: what each interval could serve, left unserved, and cost.
 
 One money model everywhere: a VM is billed from running until stopping begins, per second and at least the minimum
 per start; storage is due for every VM that exists; a start that comes into service and a provisioning may
@@ -6,7 +6,7 @@ carry a price. Seconds that a VM runs before it serves are charged in the interv
 service, and what a young VM lacks to its minimum in that in which its stop is accepted; so a run's sum is
 exact, and what is under way at its end has not been charged yet.
 
-Rules of this file: a block at a time, in place, element-wise over lanes; unknown demand stays unknown.
+Rules of this file: in place, element-wise over lanes; unknown demand stays unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.types import Float, SmallInt
+from autoscaler.core.types import Float
+from autoscaler.simulator.delays import Vms
 from autoscaler.simulator.knobs import PlantSettings, Shortage
 from autoscaler.simulator.ledger import Block
 from autoscaler.simulator.plant import Plant
@@ -31,7 +32,6 @@ class Accounts:
         plant: Whose counts are accounted for.
         plants: What its lanes are like.
         policies: For capacity and prices.
-        rows: Most rows of a block.
         tick_s: Length of a tick.
     """
 
@@ -40,90 +40,76 @@ class Accounts:
         plant: Plant,
         plants: Sequence[PlantSettings],
         policies: Sequence[Policy],
-        rows: int,
         tick_s: float,
     ) -> None:
         lanes = len(policies)
         self._plant = plant
         self._tick_s = tick_s
         self.capacity = np.array([policy.vm.capacity_per_s for policy in policies])
-        self._each = _alike(self.capacity)
-        self._running = _alike(np.array([p.prices.in_service_per_h for p in policies]) / _HOUR_S)
-        self._stored = _alike(np.array([p.prices.stopped_per_h for p in policies]) / _HOUR_S * tick_s)
+        self._each = self.capacity if (self.capacity != self.capacity[0]).any() else self.capacity[:1]
+        self._running = np.array([p.prices.in_service_per_h for p in policies]) / _HOUR_S
+        stored = np.array([p.prices.stopped_per_h for p in policies]) / _HOUR_S * tick_s
+        self._stored = _alike(stored)
+        self._storage = _alike(stored * plant.provisioned)
+        """Of a tick, where no VM is ever made."""
         self._start = _alike(np.array([policy.prices.start for policy in policies]))
         self._make = _alike(np.array([policy.prices.provision for policy in policies]))
         self._lead_in = _alike(plant.lead_in_s)
         self._made_lead_in = _alike(plant.made_lead_in_s)
         self._kinds = np.array([list(Shortage).index(each.shortage) for each in plants])
         self._slowdown = np.array([each.slowdown for each in plants])
+        self._slows = bool((self._kinds == _SLOWS).any())
         self.queues = bool((self._kinds == _QUEUED).any())
         self.backlog: Float = np.zeros(lanes)
-        self._arrived: SmallInt = np.zeros((rows, lanes), np.int32)
-        self._made: SmallInt | None = None if plant.made is None else np.zeros((rows, lanes), np.int32)
-        self._extra: Float | None = np.zeros((rows, lanes)) if plant.has_extras else None
-        self._provisioned: SmallInt | None = (
-            np.zeros((rows, lanes), np.int32) if self._made is not None else None
-        )
-        self._serving: SmallInt = np.zeros((rows, lanes), np.int32)
-        self._scratch: Float = np.zeros((rows, lanes))
-        # A row of zeros: with a scalar, numpy's maximum is several times as slow.
-        self._nothing: Float = np.zeros((1, lanes))
+        self._scratch: Float = np.zeros(lanes)
+        # An array of zeros: with a scalar, numpy's maximum is several times as slow.
+        self._nothing: Float = np.zeros(lanes)
 
-    def note(self, row: int) -> None:
-        """Keep what the plant says of the tick under way; called after it has acted."""
+    def enter(self, block: Block, row: int, demand: Float) -> None:
+        """Fill in capacity, shortage, billed time and cost of a row, once the plant has acted.
+
+        Row by row, though that takes more calls than a block at once: a row of thousands of lanes is still in the
+        processor's cache from one operation to the next, and a block is not.
+
+        Args:
+            block: Where to.
+            row: Of the block.
+            demand: float64 (L,) or (1,), work per second wanted in the interval.
+        """
         plant = self._plant
-        self._arrived[row] = plant.arrived
-        if self._made is not None and self._provisioned is not None and plant.made is not None:
-            self._made[row] = plant.made
-            self._provisioned[row] = plant.provisioned
-        if self._extra is not None and plant.extra_s is not None:
-            self._extra[row] = plant.extra_s
-
-    def close(self, block: Block, rows: int) -> None:
-        """Fill in capacity, shortage, billed time and cost of the first `rows` rows of a block."""
-        serving = np.subtract(block.in_service[:rows], block.stops[:rows], out=self._serving[:rows])
+        billed, cost = block.billed_vm_s[row], block.cost[row]
         # Turned into floats once: numpy multiplies counts with floats in a third of the speed.
-        billed = block.billed_vm_s[:rows]
-        np.copyto(billed, serving)
-        capacity = np.multiply(billed, self._each, out=block.capacity[:rows])
-        self._lack(block.demand[:rows], capacity, block.shortage[:rows])
-        self._bill(block, billed, rows)
-        cost = np.multiply(billed, self._running, out=block.cost[:rows])
-        self._store(cost, rows)
-        self._charge(cost, self._start, self._arrived[:rows])
-        if self._made is not None:
-            self._charge(cost, self._start, self._made[:rows])
-            self._charge(cost, self._make, block.provisions[:rows])
-
-    def _bill(self, block: Block, billed: Float, rows: int) -> None:
-        """From VMs that serve to VM-seconds that are billed."""
-        if self._plant.any_drains:
-            billed += block.draining[:rows]
-            billed += block.stops[:rows] * self._plant.drains
+        np.copyto(billed, plant.in_service)
+        capacity = np.multiply(billed, self._each, out=block.capacity[row])
+        self._lack(demand, capacity, block.shortage[row])
+        if plant.any_drains:
+            # Those ordered to drain just now are among the draining ones already.
+            billed += plant.draining
         billed *= self._tick_s
-        if not self._plant.lucky:
-            self._charge(billed, self._lead_in, self._arrived[:rows])
-            if self._made is not None:
-                self._charge(billed, self._made_lead_in, self._made[:rows])
-        if self._extra is not None:
-            billed += self._extra[:rows]
+        if not plant.lucky:
+            self._charge(billed, self._lead_in, plant.arrived)
+            if plant.made is not None:
+                self._charge(billed, self._made_lead_in, plant.made)
+        if plant.extra_s is not None:
+            billed += plant.extra_s
+        np.multiply(billed, self._running, out=cost)
+        if plant.made is not None:
+            self._charge(cost, self._stored, plant.provisioned)
+        elif self._storage is not None:
+            cost += self._storage
+        self._charge(cost, self._start, plant.arrived)
+        if plant.made is not None:
+            self._charge(cost, self._start, plant.made)
+            self._charge(cost, self._make, plant.provisions)
 
-    def _store(self, cost: Float, rows: int) -> None:
-        if not self._stored.any():
-            return
-        if self._provisioned is None:
-            cost += _alike(self._stored * self._plant.provisioned)
-        else:
-            self._charge(cost, self._stored, self._provisioned[:rows])
-
-    def _charge(self, total: Float, each: Float, counts: SmallInt) -> None:
-        if each.any():
-            total += np.multiply(counts, each, out=self._scratch[: len(counts)])
+    def _charge(self, total: Float, each: Float | None, counts: Vms) -> None:
+        if each is not None:
+            total += np.multiply(counts, each, out=self._scratch)
 
     def _lack(self, demand: Float, capacity: Float, shortage: Float) -> None:
         np.subtract(demand, capacity, out=shortage)
         np.maximum(shortage, self._nothing, out=shortage)
-        if (self._kinds == _SLOWS).any():
+        if self._slows:
             slowed = _slowed(demand, capacity, self._slowdown)
             np.copyto(shortage, slowed, where=self._kinds == _SLOWS)
         if self.queues:
@@ -132,16 +118,16 @@ class Accounts:
     def _queue(self, demand: Float, capacity: Float, shortage: Float) -> None:
         """What waits is wanted again. An interval of unknown demand leaves the queue as it was."""
         queued = self._kinds == _QUEUED
-        for row in range(len(capacity)):
-            waiting = np.maximum(demand[row] + self.backlog - capacity[row], 0.0)
-            np.copyto(shortage[row], waiting, where=queued)
-            known = queued & ~np.isnan(waiting)
-            self.backlog = np.where(known, waiting, self.backlog)
+        waiting = np.maximum(demand + self.backlog - capacity, 0.0)
+        np.copyto(shortage, waiting, where=queued)
+        self.backlog = np.where(queued & ~np.isnan(waiting), waiting, self.backlog)
 
 
-def _alike(values: Float) -> Float:
-    """The values, or one for all where they are equal: numpy is twice as fast with one."""
-    return values[0] if (values == values[0]).all() else values
+def _alike(values: Float) -> Float | None:
+    """The values, one for all where they are equal, since numpy is twice as fast with one; None for zeros."""
+    if not values.any():
+        return None
+    return values[:1] if (values == values[0]).all() else values
 
 
 _SLOWS = list(Shortage).index(Shortage.SLOWS)

@@ -99,7 +99,7 @@ class Lanes:
         shifts = run.shifts or (0,) * len(run.policies)
         compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
         self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
-        self.accounts = Accounts(self.plant, run.plants, run.policies, BLOCK_TICKS, self._tick_s)
+        self.accounts = Accounts(self.plant, run.plants, run.policies, self._tick_s)
         self._metrics = LaneMetrics(run, shifts, times=witness is not None)
         self._cache = OutlookCache() if cache is None else cache
         self._feed = feed_of(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
@@ -108,12 +108,24 @@ class Lanes:
         compiled = replace(compiled, lanes=params)
         self.decider = PolicyDecider(params, schedules) if decider is None else decider(compiled)
         self._witness = witness
+        self._accounted = True
         lanes = len(run.policies)
         self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
         self._makes = self.plant.made is not None
+        self._leave_out_what_never_is(lanes)
         self._yes = fixed(np.ones(lanes, np.bool_))
         self._none: Vms = fixed(np.zeros(lanes, np.int32))
         self._endless: Vms = fixed(np.full(lanes, NO_CEILING, np.int32))
+
+    def _leave_out_what_never_is(self, lanes: int) -> None:
+        """Counts that no lane can have are one row of zeros, which costs no memory to read."""
+        nothing = np.broadcast_to(np.zeros((1, lanes), np.int32), (BLOCK_TICKS, lanes))
+        if not self.plant.any_drains:
+            self._block.draining = nothing
+        if self.plant.quarantined is None:
+            self._block.failed_starts = nothing
+        if not self._makes:
+            self._block.provisions = nothing
 
     @property
     def lanes(self) -> int:
@@ -138,10 +150,12 @@ class Lanes:
         end = self.tick + ticks
         if end > self.run_of.ticks.count:
             raise ValueError(f"the run has {self.run_of.ticks.count - self.tick} ticks left, not {ticks}")
+        self._accounted = sums is not None or self._witness is not None or self.accounts.queues
         while self.tick < end:
             first = self.tick
             count = min(BLOCK_TICKS, end - first)
             self._metrics.load(first, count)
+            self._block.demand[:count] = self._metrics.wanted
             for row in range(count):
                 self._tick(row)
             self._close(first, count, sums, fingerprints)
@@ -208,7 +222,8 @@ class Lanes:
         block.stops[row] = plant.stops
         if self._makes:
             block.provisions[row] = plant.provisions
-        self.accounts.note(row)
+        if self._accounted:
+            self.accounts.enter(block, row, self._metrics.wanted[row])
         self.tick = tick + 1
 
     def _snapshot(self, samples: Samples, tick: int) -> Snapshot:
@@ -239,9 +254,6 @@ class Lanes:
     def _close(self, first: int, count: int, sums: Sums | None, fingerprints: Fingerprints | None) -> None:
         block = self._block
         block.first_tick = self.run_of.ticks.first + first
-        if sums is not None or self._witness is not None or self.accounts.queues:
-            block.demand[:count] = self._metrics.wanted
-            self.accounts.close(block, count)
         if sums is not None:
             sums.add(block, slice(0, count))
         if fingerprints is not None:
