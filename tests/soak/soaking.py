@@ -26,6 +26,7 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
+from autoscaler.daemon.fleets import START_TIMES_KEPT
 from autoscaler.daemon.lifecycle import Retention, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.operators import Asked
@@ -303,8 +304,8 @@ async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
     )
     world = cloud.world(ORIGIN_S)
     # The cloud keeps its latest calls: as many as it ever will from the beginning on.
-    for _ in range(CALLS_KEPT):
-        world.api.calls.append(CallRecord(ORIGIN_S, "DescribeInstances", 0))
+    for number in range(CALLS_KEPT):
+        world.api.calls.append(CallRecord(ORIGIN_S - number, "DescribeInstances", 0))
     provider = MoodyProvider(world, clock, days, soaked)
     number_of = {name: number for number, name in enumerate(soak.names)}
 
@@ -323,6 +324,9 @@ async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
     telemetry = Telemetry(log=Log(soaked))
     settings = LoopSettings(tick_s=soak.tick_s)
     daemon = Daemon(clock, wired.setups, journal, telemetry, settings, Watch(soak, soaked))
+    for fleet in daemon.fleets.all:
+        # And so does a fleet with its start times, which would take weeks to fill up.
+        fleet.start_times_s.extend(30.0 + 0.001 * number for number in range(START_TIMES_KEPT))
     beside = [
         asyncio.create_task(part)
         for part in (

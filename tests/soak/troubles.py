@@ -132,7 +132,8 @@ def bad_days(seed: int, days: float, fleets: tuple[str, ...], zones: str) -> Bad
                 Trouble(kind, *window(600.0), fleet, float(rng.random())) for _ in range(max(1, round(days)))
             ]
     for kind in OF_THE_PROVIDER:
-        troubles += [Trouble(kind, *window(300.0)) for _ in range(max(1, round(3 * days)))]
+        longest_s, a_day = (900.0, 8) if kind is Kind.CALLS_HANG else (300.0, 3)
+        troubles += [Trouble(kind, *window(longest_s)) for _ in range(max(1, round(a_day * days)))]
     for kind in ONCE:
         for _ in range(max(1, round(PER_DAY[kind] * days))):
             at_s = moment()
