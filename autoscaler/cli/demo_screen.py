@@ -160,8 +160,9 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
         )
     if finished.state_dir is not None:
         where = finished.state_dir
-        say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why:")
+        say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why, or make a page of it:")
         say(f"  autoscaler explain {prepared.policy.fleet} --state-dir {where}")
+        say(f"  autoscaler report {where}")
 
 
 def _recovered(details: dict[str, Any]) -> str:

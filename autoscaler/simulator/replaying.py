@@ -57,6 +57,7 @@ Engine = Literal["auto", "lanes", "loop"]
 Progress = Callable[[float], None]
 """Told the share that is done, from 0 to 1."""
 
+_NO_FAULTS = "what the policy is compared with ran without the faults"
 _PART_TICKS = 512
 _LONG_TICKS = 4096
 """A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
@@ -323,7 +324,7 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
         "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
         "engine": ran.engine,
         "decisions": ran.decisions,
-        "notes": [*replay.notes, *([said] if said else [])],
+        "notes": [*replay.notes, *([said] if said else []), *([_NO_FAULTS] if replay.faults else [])],
         "cautions": list(replay.cautions),
     }
 

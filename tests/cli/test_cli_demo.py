@@ -127,6 +127,16 @@ def test_the_journal_it_leaves_says_why(run, rows):
     assert re.search(r"^  start \d+: \d+ accepted$", then.stdout, re.MULTILINE)
 
 
+def test_a_page_can_be_made_of_it(run, tmp_path):
+    for name in ("timeline.csv", "report.json"):
+        (tmp_path / name).write_bytes((run.folder / name).read_bytes())
+    made = call("report", tmp_path, cwd=tmp_path)
+    assert (made.returncode, made.stdout) == (0, f"{tmp_path}/report.html\n"), made.stderr
+    page = (tmp_path / "report.html").read_text()
+    for name in ("always on at peak", "plain reactive", "same, on virtual time"):
+        assert name in page
+
+
 def test_a_used_output_folder_is_refused(run):
     result = call("demo", "--out", run.folder, "--for", "1s", cwd=run.folder)
     assert result.returncode == 1

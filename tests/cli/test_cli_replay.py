@@ -257,6 +257,7 @@ def test_bad_days_take_the_loop_engine_and_lanes_are_refused(here):
     document = strict_json(replay(here, "--faults", "faults.yaml", "--json").stdout)
     assert document["details"]["engine"] == "loop"
     assert any("only the loop engine has" in note for note in document["details"]["notes"])
+    assert "what the policy is compared with ran without the faults" in document["details"]["notes"]
     fair = strict_json(replay(here, "--json").stdout)
     key = ("card", "entries", 0, "values", "shortage_s")
     assert get(document, key) > get(fair, key)
