@@ -200,6 +200,23 @@ def test_a_phone_shows_a_tick_without_scrolling_sideways(browser, month):
         assert looked.said == []
 
 
+def test_a_tap_on_a_phone_reads_the_decision_and_the_page_still_scrolls(browser, month):
+    with Looked(browser, month, PHONE, has_touch=True, is_mobile=True) as looked:
+        page = looked.page
+        box = looked.chart()
+        page.touchscreen.tap(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+        looked.until("/\\(tick \\d+\\)/.test(document.getElementById('readout').textContent)")
+        before = page.evaluate("window.scrollY")
+        finger = looked.context.new_cdp_session(page)
+        x, y = box["x"] + 100, box["y"] + 100
+        for kind, moved in (("touchStart", 0), *(("touchMove", 20 * step) for step in range(1, 11))):
+            points = [{"x": x, "y": y - moved}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        looked.until(f"window.scrollY > {before + 100}")
+        assert looked.said == []
+
+
 def test_text_that_looks_like_markup_is_shown_as_it_is(browser, tmp_path):
     rows = [
         row.__class__(**{**{n: getattr(row, n) for n in row.__dataclass_fields__}, "reason": EVIL})
