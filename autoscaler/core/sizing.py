@@ -93,7 +93,8 @@ def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
 def steps(params: LaneParams, counts: CountType) -> Rule | None:
     """Step rules on utilisation of what is ordered; where none matches, what is ordered stays.
 
-    Shares round away from zero (at least one VM), as AWS step scaling documents it.
+    Shares round up, the safe side, and a matching rule always moves by at least one VM. (AWS step scaling rounds
+    towards zero, also by at least one.)
     """
     if not len(params.step_vms) or not params.steps.any():
         return None
