@@ -22,7 +22,7 @@ import numpy as np
 
 from autoscaler.core.types import Bool, Float
 from autoscaler.simulator.intervals import LEVEL, Interval, interval_of
-from autoscaler.simulator.limits import Limit, first_broken, kept
+from autoscaler.simulator.limits import NO_WORSE, Limit, first_broken, kept
 from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
 from autoscaler.simulator.score import Score
 from autoscaler.simulator.walkforward import Plan, Walked
@@ -50,7 +50,8 @@ class Judged:
         gain_in, gain_out: Share of the cost that it saves against the policy as it is, on what it was chosen on and on
             what it is judged on.
         rank_stability: Spearman's correlation of the candidates' costs on both; NaN for fewer than three.
-        broken: Limits that it broke on what it is judged on and the policy as it is did not.
+        broken: Limits with a value that it broke on what it is judged on, in words.
+        broke_anew: The same, without those that the policy as it is broke there too.
     """
 
     row: int
@@ -58,6 +59,7 @@ class Judged:
     gain_out: float
     rank_stability: float
     broken: tuple[str, ...]
+    broke_anew: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,13 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
     level = LEVEL if folds else 1.0 - (1.0 - LEVEL) / max(tried, 1)
     cost, unserved = _differences(walked, plan, picks, current, tick_s=tick_s, seed=seed, level=level)
     must_change = not kept(limits, whole, current)[current]
-    # Who gives a limit of unserved work allows as much; else the service of today is the measure.
-    may_serve_less = any(not limit.relative for limit in limits)
-    verdict, why = _verdict(cost, unserved, folds, must_change=must_change, may_serve_less=may_serve_less)
+    if must_change:
+        lacking = [limit for limit in limits if not limit.kept(whole, current)[current]]
+        verdict, why = _verdict_of_change(unserved, folds, lacking)
+    else:
+        # Who gives a limit allows as much; else the service of today is the measure.
+        may_serve_less = any(not limit.relative for limit in limits)
+        verdict, why = _verdict(cost, unserved, folds, may_serve_less=may_serve_less)
     advice = Advice(verdict, best, current, "", (), folds, cost, unserved, reasons, tried)
     return _with_words(advice, _told(advice, walked, plan, limits, why, must_change=must_change))
 
@@ -151,18 +157,19 @@ def _judged(walked: Walked, limits: Sequence[Limit], current: int) -> tuple[Judg
     for before, after in zip(walked.chosen_on, walked.judged_on, strict=True):
         pick = chosen(before, limits, current)
         row = current if pick is None else pick
-        broken = tuple(
-            limit.broken_by(float(after[limit.figure.key][row]))
+        broken = {
+            limit.broken_by(float(after[limit.figure.key][row])): bool(held[current])
             for limit in limits
-            if not limit.relative and not (held := limit.kept(after, current))[row] and held[current]
-        )
+            if not limit.relative and not (held := limit.kept(after, current))[row]
+        }
         made.append(
             Judged(
                 row,
                 _gain(before["cost"], row, current),
                 _gain(after["cost"], row, current),
                 _stability(before, after, kept(limits, before, current)),
-                broken,
+                tuple(broken),
+                tuple(words for words, anew in broken.items() if anew),
             )
         )
     return tuple(made)
@@ -225,26 +232,45 @@ def _differences(
 
 
 def _verdict(
-    cost: Interval, unserved: Interval, folds: Sequence[Judged], *, must_change: bool, may_serve_less: bool
+    cost: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
-    """The verdict, and why it is no better one."""
+    """Whether to change a policy that keeps the limits, and why not."""
     if math.isnan(cost.low):
-        return Verdict.UNSURE, f"{cost.count} cells of about an hour are too few to tell an interval"
-    broken = [fold for fold in folds if fold.broken]
-    if broken:
-        return Verdict.UNSURE, (
-            f"in {len(broken)} of {len(folds)} folds what was chosen broke a limit on the time it was judged on "
-            f"({broken[0].broken[0]})"
-        )
-    if must_change:
-        if unserved.below_zero:
-            return Verdict.CHANGE, ""
-        return Verdict.UNSURE, "it leaves no less unserved on time not chosen on than luck explains"
+        return Verdict.UNSURE, _too_few(cost)
+    if broken := [fold.broke_anew for fold in folds if fold.broke_anew]:
+        return Verdict.UNSURE, _broken_in(broken, folds)
     if unserved.above_zero and not may_serve_less:
         return Verdict.UNSURE, "it leaves more unserved on time not chosen on"
     if not cost.below_zero:
         return Verdict.UNSURE, "the difference in cost may be luck"
     return Verdict.CHANGE, ""
+
+
+def _verdict_of_change(
+    unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit]
+) -> tuple[Verdict, str]:
+    """Whether to change a policy that breaks these limits: what keeps them must do so where it was not chosen, too."""
+    if broken := [fold.broken for fold in folds if fold.broken]:
+        return Verdict.UNSURE, _broken_in(broken, folds)
+    if any(limit.figure.group == NO_WORSE.figure.group for limit in lacking):
+        if math.isnan(unserved.low):
+            return Verdict.UNSURE, _too_few(unserved)
+        if not unserved.below_zero:
+            return Verdict.UNSURE, "it leaves no less unserved on time not chosen on than luck explains"
+    elif not folds:
+        return Verdict.UNSURE, "the trace is too short to see whether it keeps them on time not chosen on"
+    return Verdict.CHANGE, ""
+
+
+def _too_few(interval: Interval) -> str:
+    return f"{interval.count} hours or so are too few to tell an interval"
+
+
+def _broken_in(broken: Sequence[tuple[str, ...]], folds: Sequence[Judged]) -> str:
+    return (
+        f"in {len(broken)} of {len(folds)} folds what was chosen broke a limit on the time it was judged on "
+        f"({broken[0][0]}); a stricter limit leaves room for luck"
+    )
 
 
 def _reasons(whole: Score, limits: Sequence[Limit], current: int, best: int | None) -> tuple[str, ...]:
