@@ -234,7 +234,10 @@ def compare(
             runs = replaying.same_span(runs)
             with Bar("replaying what else could have served", quiet=as_json) as bar:
                 rivals = others.result(bar, interrupted)
-        judged = [replaying.entry_of(one, ran, name, name, rivals) for name, (one, ran) in runs.items()]
+        judged = [
+            replaying.entry_of(one, ran, name, name, rivals if one is replays[0] else ())
+            for name, (one, ran) in runs.items()
+        ]
         card = replaying.card_of(judged, rivals)
         shown = names[1] if len(runs) > 1 else names[0]
         document = _document(*runs[shown], card, said)

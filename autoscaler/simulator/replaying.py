@@ -283,7 +283,8 @@ def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: S
         ran: What came of it.
         name: Of the policy, for people.
         key: For programs.
-        rivals: What it is compared with, as of `rivals_of`.
+        rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
+            theirs.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
     beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
@@ -291,12 +292,13 @@ def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: S
     if ran.from_rows:
         values |= dict.fromkeys(_UNTOLD, math.nan)
     own = next((entry for entry in rivals if entry.key == "policy"), None)
-    if own is not None and ran.engine == "lanes" and ran.whole and key == "policy":
-        values |= {figure: own.values[figure] for figure in _OF_POOL}
+    if own is not None and ran.engine == "lanes" and ran.whole:
+        values |= {figure: own.values[figure] for figure in _BESIDE}
     return Entry(key, name, replay.in_words, values, judged=True)
 
 
-_OF_POOL = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+_BESIDE = ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+"""Figures that rest on runs beside the policy's own."""
 
 
 def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:

@@ -1,0 +1,159 @@
+"""Replays prepared and run: both engines alike, short and long runs alike, parts alike."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.differing import differences
+from autoscaler.simulator.preparing import Wanted, prepare, shared_luck
+from autoscaler.simulator.replaying import card_of, engine_for, entry_of, rivals_of, run, same_span
+from autoscaler.traces.trace import Trace, TraceKind
+from tests.simulator.builders import BEGIN_S, policy
+
+STEPS = ({"above": "80%", "change": "+50%"}, {"below": "30%", "change": -1})
+
+
+def minutes(count, *, seed=0, kind=TraceKind.GAUGE, missing=()):
+    """A daily cycle of 100/s to 900/s with noise and two sudden crowds a day, one value a minute."""
+    at = np.arange(count)
+    level = 500 - 400 * np.cos(2 * np.pi * at / 1440) + np.random.default_rng(seed).normal(0, 15, count)
+    level[(at % 720 >= 300) & (at % 720 < 310)] += 400
+    keep = np.setdiff1d(at, np.array(missing, np.int64))
+    values = np.maximum(level, 0) * (60 if kind is TraceKind.COUNT else 1)
+    return Trace.build(BEGIN_S + 60.0 * keep, values[keep], kind=kind, name="minutes", interval_s=60.0)
+
+
+def prepared(trace, wanted=None, **changes):
+    usual = {"signal": {"max_age": "150s"}}
+    return prepare(policy(**{**usual, **changes}), Path("web.yaml"), trace, wanted or Wanted())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"forecast": "off"},
+        {"reactive": "off", "forecast": "off", "steps": STEPS},
+        {"signal": {"kind": "utilisation", "max_age": "150s"}, "forecast": "off"},
+        {"signal": {"kind": "total", "max_age": "150s"}, "guards": {"stabilisation": "15m"}},
+        {"warm_pool": {"minimum": 3}, "guards": {"rate_out": {"vms": 2, "per": "1m"}}},
+    ],
+    ids=["forecast", "reactive", "steps", "utilisation", "total", "limits"],
+)
+@pytest.mark.parametrize("kind", list(TraceKind))
+def test_the_engines_decide_alike(changes, kind):
+    replay = prepared(minutes(600, kind=kind, missing=range(450, 460)), **changes)
+    lanes, loop = run(replay, engine="lanes"), run(replay, engine="loop")
+    assert [(row.timestamp_s, row.desired, row.in_service, row.starts, row.stops) for row in lanes.rows] == [
+        (row.timestamp_s, row.desired, row.in_service, row.starts, row.stops) for row in loop.rows
+    ]
+    assert lanes.decisions == loop.decisions
+    assert len(lanes.rows) == replay.ticks
+    assert len(lanes.scored) == replay.ticks - replay.warm_up_ticks
+    mine, theirs = (entry_of(replay, ran, "this").values for ran in (lanes, loop))
+    for figure in ("unserved_share", "shortage_s", "unknown_s", "episodes", "vm_hours", "starts_per_day"):
+        assert mine[figure] == pytest.approx(theirs[figure], rel=1e-9, nan_ok=True), figure
+
+
+def test_a_run_long_enough_to_be_cut_is_judged_as_the_uncut_one():
+    replay = prepared(minutes(4 * 1440, seed=2), forecast="off")
+    ran = run(replay)
+    assert [row.timestamp_s for row in ran.rows] == [BEGIN_S + 60.0 * at for at in range(replay.ticks)]
+    rivals = rivals_of(replay)
+    own = entry_of(replay, ran, "this policy", rivals=rivals)
+    theirs = next(entry for entry in rivals if entry.key == "policy")
+    for figure, value in theirs.values.items():
+        assert own.values[figure] == pytest.approx(value, rel=1e-6, nan_ok=True), figure
+    card = card_of((own,), rivals)
+    assert [entry.key for entry in card.entries[:2]] == ["policy", "static_peak"]
+    assert card.entry("clairvoyant").values["cost"] <= own.values["cost"]
+    assert sum(entry.judged for entry in card.entries) == 1
+
+
+def test_a_run_that_was_ended_is_the_beginning_of_the_whole_one():
+    replay = prepared(minutes(900))
+    whole = run(replay)
+    asked = []
+
+    def enough():
+        asked.append(True)
+        return len(asked) > 1
+
+    part = run(replay, enough=enough)
+    assert 0 < len(part.rows) < len(whole.rows)
+    assert list(map(repr, part.rows)) == list(map(repr, whole.rows[: len(part.rows)]))
+    assert not part.whole
+    cut = same_span({"a": (replay, whole), "b": (replay, part)})
+    (_, a), (_, b) = cut.values()
+    assert list(map(repr, a.rows)) == list(map(repr, b.rows))
+    assert a.decisions == b.decisions
+    assert not a.whole
+    mine, theirs = entry_of(replay, a, "a").values, entry_of(replay, b, "b").values
+    assert mine["cost"] == pytest.approx(theirs["cost"])
+    # A time line does not tell which starts failed, nor what was billed.
+    assert math.isnan(mine["failed_starts"])
+    assert math.isnan(mine["running_cost"])
+
+
+def test_runs_of_one_length_are_left_as_they_are():
+    replay = prepared(minutes(300))
+    runs = {"a": (replay, run(replay)), "b": (replay, run(replay))}
+    assert same_span(runs) == runs
+    found = differences(("a", runs["a"][1].rows), ("b", runs["b"][1].rows))
+    assert found["first_at"] is None
+    assert found["rows"] == []
+
+
+def test_compared_policies_meet_one_plant_whatever_their_fleets_are_called():
+    trace = minutes(300)
+    small = prepare(policy(fleet="small", bounds={"maximum": 4}), Path("a"), trace, Wanted())
+    large = prepare(policy(fleet="large", bounds={"maximum": 20}), Path("b"), trace, Wanted())
+    assert small.plant.vms < large.plant.vms
+    first, second = shared_luck((small, large))
+    assert first.plant == second.plant
+    assert first.plant.vms == large.plant.vms
+    assert first.fitted.fleet == second.fitted.fleet == "small"
+    assert second.policy.fleet == "large"
+
+
+def test_the_engine_that_cannot_is_refused_and_the_one_that_can_is_taken():
+    plain = prepared(minutes(300))
+    assert engine_for(plain) == ("lanes", "")
+    assert engine_for(plain, "loop") == ("loop", "")
+    faulty = prepared(minutes(300), Wanted(faults=(Fault(FaultKind.NO_CAPACITY, 0.0, 600.0),)))
+    engine, said = engine_for(faulty)
+    assert engine == "loop"
+    assert "only the loop engine has" in said
+    with pytest.raises(ConfigError, match="--engine lanes cannot run this"):
+        engine_for(faulty, "lanes")
+    spread = prepared(minutes(300), Wanted(start_p95_s=90.0))
+    assert "drawn by another stream" in engine_for(spread, "loop")[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted(tick_s=0.5), "must be from 1 s to 1 h"),
+        (Wanted(begin_s=BEGIN_S - 3600), "must lie within it, in this order"),
+        (Wanted(begin_s=BEGIN_S + 600, end_s=BEGIN_S + 300), "must lie within it, in this order"),
+        (Wanted(end_s=BEGIN_S + 100), "fewer than 3 ticks"),
+        (Wanted(warm_up_s=1e6), "leaves nothing of"),
+        (Wanted(start_p95_s=1.0), "--start-time, --start-p95"),
+        (Wanted(start_failure=2.0), "start_failure must be within 0 and 1"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(wanted, words):
+    with pytest.raises(ConfigError, match=words):
+        prepared(minutes(300), wanted)
+
+
+def test_ticks_lie_on_the_clock_and_begin_once_a_count_is_known():
+    counts = prepared(minutes(300, kind=TraceKind.COUNT))
+    assert counts.begin_s == BEGIN_S + 60.0
+    odd = prepared(minutes(300), Wanted(begin_s=BEGIN_S + 61.0, tick_s=60.0))
+    assert odd.begin_s == BEGIN_S + 120.0
+    assert odd.ticks == 298
