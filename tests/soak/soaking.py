@@ -26,6 +26,7 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
+from autoscaler.core.types import Reason
 from autoscaler.daemon.fleets import START_TIMES_KEPT
 from autoscaler.daemon.lifecycle import Retention, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
@@ -282,7 +283,8 @@ class Watch:
                 and row.stop <= row.stoppable <= row.in_service
                 and row.desired >= 0
                 and row.in_service + row.starting + row.stopping + row.stopped <= row.provisioned
-                and (row.stop == 0 or row.freshness == 0)
+                # Without metrics nothing is stopped, but for a maximum that somebody has lowered.
+                and (row.stop == 0 or row.freshness == 0 or Reason.MAXIMUM in row.reasons)
                 and not (row.stop and row.start)
             )
             if not sane:
