@@ -10,7 +10,7 @@ silence: `columns` are those of the finished variants only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,6 +145,9 @@ def run_sweep(
                 on_part(sum(len(parts[number]) for number in found), len(every))
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        if isinstance(results, Generator):
+            results.close()
     unfinished = [
         Unfinished(firsts[number], firsts[number] + len(part), lost.get(number, "the sweep was interrupted"))
         for number, part in enumerate(parts)

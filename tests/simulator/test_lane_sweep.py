@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -216,6 +217,18 @@ def test_after_ctrl_c_what_is_finished_is_kept(variants, result):
     assert again.numbers.tolist() == list(range(6))
     assert again.digests == result.digests[:6]
     assert [(each.first, each.end) for each in again.unfinished] == [(6, 9), (9, 12)]
+
+
+def test_ctrl_c_between_two_parts_ends_the_processes(variants):
+    before = {process.pid for process in multiprocessing.active_children()}
+
+    def impatient(done, of):
+        raise KeyboardInterrupt
+
+    again = run_sweep(variants, COURSE, executor=Processes(2), part_variants=2, on_part=impatient)
+    assert again.interrupted
+    assert len(again.variants) == 2
+    assert {process.pid for process in multiprocessing.active_children()} <= before
 
 
 def _wrong(shared, part):
