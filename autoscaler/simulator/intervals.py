@@ -6,6 +6,10 @@ as the mean needs it, and a wrong length does less harm, since lengths vary arou
 day, so the mean length is a day where the series is long enough, and never less than the cube root of its length,
 which is the order that suits a mean (Politis and White, 2004).
 
+A series that holds few blocks says little about its own spread: resampling then makes intervals too narrow. They are
+widened as Student's t is against the normal distribution, at one degree of freedom less than there are blocks, and
+for the share of the spread that blocks of that length cannot show (1 - block / series).
+
 Differences are paired: two policies on the same demand and the same luck, hour by hour, so what they share
 cancels.
 
@@ -14,7 +18,9 @@ Rules of this file: values in, values out; randomness is a seed. No verdict here
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -87,7 +93,18 @@ def interval_of(
     means = np.sort(_resampled_means(values, mean_block, seed, resamples))
     # Counted from outside, so that a tail thinner than one resample is the furthest one.
     outside = int((1.0 - level) / 2 * resamples)
-    return Interval(mean, float(means[outside]), float(means[-1 - outside]), level, mean_block, count)
+    wider = _widening(count / mean_block, level)
+    low, high = (mean + wider * (float(means[at]) - mean) for at in (outside, -1 - outside))
+    return Interval(mean, low, high, level, mean_block, count)
+
+
+def _widening(blocks: float, level: float) -> float:
+    """By how much an interval from so many blocks is widened."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    # Student's t by its expansion around the normal quantile (Abramowitz and Stegun 1964, 26.7.5).
+    freedom = max(blocks - 1.0, 1.0)
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return t / z / math.sqrt(1.0 - 1.0 / blocks)
 
 
 def _resampled_means(values: Float, mean_block: float, seed: int, resamples: int) -> Float:
