@@ -49,10 +49,11 @@ class Limit:
 
     def __str__(self) -> str:
         """In words."""
+        name = _within_a_sentence(self.figure.label)
         if self.value is None:
-            return f"{self.figure.label.lower()} no worse than now"
+            return f"{name} no worse than now"
         sign = "at least" if self.at_least else "at most"
-        return f"{self.figure.label.lower()} {sign} {shown(self.value, self.figure.unit)}"
+        return f"{name} {sign} {shown(self.value, self.figure.unit)}"
 
     def kept(self, figures: Score, current: int) -> Bool:
         """Bool (V,), which candidates keep it."""
@@ -98,10 +99,15 @@ def _read(figure: Figure, raw: str, where: str) -> float:
             value = float(raw)
     except ValueError as error:
         hint = str(error) if figure.unit in {Unit.SHARE, Unit.SPAN} else "write a plain number"
-        raise ConfigError(f"{where}: {raw!r} is no value of {figure.label.lower()}; {hint}") from None
+        name = _within_a_sentence(figure.label)
+        raise ConfigError(f"{where}: {raw!r} is no value of {name}; {hint}") from None
     if not np.isfinite(value):
         raise ConfigError(f"{where}: {raw!r} limits nothing")
     return float(value)
+
+
+def _within_a_sentence(label: str) -> str:
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
 def kept(limits: Sequence[Limit], figures: Score, current: int) -> Bool:
