@@ -54,7 +54,9 @@ def test_a_comparison_is_about_the_candidate():
         entry("a", "web", judged=True, cost=100.0, unserved_share=0.01, shortage_s=600.0, episodes=2.0),
         entry("b", "lean", judged=True, cost=80.0, unserved_share=0.02, shortage_s=1800.0, episodes=1.0),
         PEAK,
+        entry("clairvoyant", "clairvoyant optimum", cost=50.0),
     )
+    assert said.sentences[-1].endswith("67% of what could be saved is saved by web.")
     assert (
         said.headline
         == "Policy lean costs 20% less than web and leaves 2.00% of the work unserved, against 1.00%"

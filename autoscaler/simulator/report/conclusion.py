@@ -51,7 +51,8 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
         sentences += [_against(subject, reference) for reference in references[1:]]
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
-        sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0])))
+        whose = subject.name if rivals else ""
+        sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0]), whose))
     sentences.insert(0, _amounts(*card.headline, details))
     return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
 
@@ -156,7 +157,7 @@ def _against(subject: Entry, reference: Entry) -> str:
     return f"Against {reference.name} it {costs} and {shorts}."
 
 
-def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None) -> str:
+def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None, whose: str) -> str:
     cost, least = subject.values["cost"], clairvoyant.values["cost"]
     if math.isnan(cost) or math.isnan(least):
         return ""
@@ -164,10 +165,11 @@ def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None) -> str:
     most = math.nan if peak is None else peak.values["cost"]
     if math.isnan(most) or most <= least:
         return f"{known}, {money(cost - least)} less."
+    by = f" by {whose}" if whose else ""
     captured = (most - cost) / (most - least)
     if captured < 0:
-        return f"{known}; of what could be saved, nothing is."
-    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved."
+        return f"{known}; of what could be saved, nothing is{by}."
+    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved{by}."
 
 
 def _change(value: float, reference: float) -> float:
