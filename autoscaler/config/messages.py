@@ -77,7 +77,10 @@ def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[
         case "literal_error":
             close = difflib.get_close_matches(str(found["input"]), _choices(path, root), 1)
             near = f"did you mean `{close[0]}`? " if close else ""
-            return f"{name}: {raw} is not one of the choices", f"{near}write {' or '.join(_choices(path, root))}"
+            return (
+                f"{name}: {raw} is not one of the choices",
+                f"{near}write {' or '.join(_choices(path, root))}",
+            )
     fault, advice = _TEMPLATES.get(found["type"], ("{name}: {msg}", ""))
     values = {**found.get("ctx", {}), "name": name, "raw": raw, "msg": found["msg"]}
     return fault.format(**values), advice.format(**values)
