@@ -131,7 +131,8 @@ def _cell(figure: Figure, entry: Entry, subject: Entry) -> str:
     change = ""
     comparable = figure.unit in {Unit.MONEY, Unit.VM_HOURS} and entry is not subject
     if comparable and reference > 0 and not math.isnan(value):
-        change = f"<small>{value / reference - 1.0:+.0%}</small>"
+        more = value / reference - 1.0
+        change = f"<small>{more:+.0%}</small>" if abs(more) >= 0.005 else "<small>same</small>"
     return f"<td{_judged(entry)}>{escape(shown(value, figure.unit))}{change}</td>"
 
 
