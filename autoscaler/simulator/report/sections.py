@@ -132,7 +132,7 @@ def _cell(figure: Figure, entry: Entry, subject: Entry) -> str:
     comparable = figure.unit in {Unit.MONEY, Unit.VM_HOURS} and entry is not subject
     if comparable and reference > 0 and not math.isnan(value):
         more = value / reference - 1.0
-        change = f"<small>{more:+.0%}</small>" if abs(more) >= 0.005 else "<small>same</small>"
+        change = f"<small>{more:+.0%}</small>" if abs(more) >= 0.005 else "<small>±0%</small>"
     return f"<td{_judged(entry)}>{escape(shown(value, figure.unit))}{change}</td>"
 
 
