@@ -6,7 +6,8 @@ Takes minutes, so it is run when it is named: python -m benchmarks soak
 from __future__ import annotations
 
 from benchmarks.calibration import Result
-from tests.soak.soaking import HOURS, Soak, growth
+from tests.soak.sizes import HOURS, growth
+from tests.soak.soaking import Soak
 from tests.soak.soaking import run as run_soak
 from tests.soak.troubles import DAY_S
 
@@ -18,7 +19,7 @@ def run() -> list[Result]:
     soak = Soak(days=DAYS)
     found = run_soak(soak)
     print(f"  {found.ticks} ticks, {found.ticks / found.seconds:.0f} a second; met {dict(found.met)}")
-    wrong = [*found.failures, *found.wrong, *found.doubles, *growth(soak, found)]
+    wrong = [*found.failures, *found.wrong, *found.doubles, *growth(found.samples, soak.flat_from_s)]
     if wrong:
         raise AssertionError("\n".join(wrong))
     results = [

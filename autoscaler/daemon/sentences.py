@@ -38,9 +38,7 @@ def sentence(tick: Told | FleetTick) -> str:
 def phrases(tick: Told | FleetTick) -> Iterator[str]:
     """One phrase per stage that shaped the number; overruled proposals are left out."""
     shaped = [
-        (stage, _REASONS[tick.reasons[stage]], tick.stages[stage])
-        for stage in _STAGES
-        if tick.reasons[stage]
+        (stage, _REASONS[tick.reasons[stage]], tick.stages[stage]) for stage in _STAGES if tick.reasons[stage]
     ]
     for stage, reason, value in shaped:
         overruled = stage <= Stage.COVER and any(s <= Stage.COVER and s > stage for s, _, _ in shaped)

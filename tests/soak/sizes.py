@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +89,37 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
         for name in getattr(owner, "__slots__", ()):
             if hasattr(value, name):
                 yield name, getattr(value, name)
+
+
+def growth(samples: Sequence[Sizes], from_s: float) -> Iterator[str]:
+    """What was held more at the end than at `from_s`; nothing for what stayed within its tolerance."""
+    before = [sample for sample in samples if sample.at_s <= from_s]
+    after = [sample for sample in samples if sample.at_s > from_s]
+    if not before or not after:
+        yield f"there are no samples on both sides of {from_s:.0f} s"
+        return
+    # The hours around are taken together, since load goes up and down with the day.
+    first, last = before[-HOURS:], after[-HOURS:]
+    for name, share, more in LIMITS:
+        # What leaks raises the least of some hours as well, and what comes and goes does not.
+        was, now = (min(getattr(sample, name) for sample in part) for part in (first, last))
+        if now > was * (1.0 + share) + more:
+            yield f"{name} grew from {was:,} to {now:,}"
+    names = sorted({name for sample in last for name in sample.containers})
+    for name in names:
+        was, now = (max(sample.containers.get(name, 0) for sample in part) for part in (first, last))
+        if now > was * 1.2 + MORE_ITEMS:
+            yield f"{name} grew from {was:,} to {now:,} items"
+
+
+HOURS = 6
+MORE_ITEMS = 100
+"""A container may grow by a fifth and so many items: VMs are met for the first time for days."""
+LIMITS = (
+    ("blocks", 0.02, 2000),
+    ("resident", 0.05, 4 * 2**20),
+    ("tasks", 0.0, 2),
+    ("descriptors", 0.0, 1),  # SQLite keeps the one of a second look at its file, and uses it again
+    ("journal", 0.25, 100_000),
+)
+"""What may differ between two stretches: a share, and so much more."""

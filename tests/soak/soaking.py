@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +39,7 @@ from autoscaler.providers.memory import MemoryProvider
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind
 from autoscaler.wiring import Wiring, trace_source
-from tests.soak.sizes import Sizes, measured
+from tests.soak.sizes import HOURS, Sizes, measured
 from tests.soak.troubles import DAY_S, BadDays, Kind, Trouble, bad_days
 
 ORIGIN_S = 1_795_478_400.0  # a midnight
@@ -473,38 +473,3 @@ _STATES = {
     Phase.STOPPING: (State.RUNNING, State.STOPPING, State.STOPPED),
     Phase.STOPPED: (State.STOPPED,),
 }
-
-
-def growth(soak: Soak, soaked: Soaked) -> Iterator[str]:
-    """What was held more at the end than when it should be flat; nothing for what stayed within its tolerance."""
-    from_s = soak.flat_from_s
-    before = [sample for sample in soaked.samples if sample.at_s <= from_s]
-    after = [sample for sample in soaked.samples if sample.at_s > from_s]
-    if not before or not after:
-        yield f"there are no samples on both sides of {from_s:.0f} s"
-        return
-    # The hours around are taken together, since load goes up and down with the day.
-    first, last = before[-HOURS:], after[-HOURS:]
-    for name, share, more in LIMITS:
-        # What leaks raises the least of some hours as well, and what comes and goes does not.
-        was, now = (min(getattr(sample, name) for sample in part) for part in (first, last))
-        if now > was * (1.0 + share) + more:
-            yield f"{name} grew from {was:,} to {now:,}"
-    names = sorted({name for sample in last for name in sample.containers})
-    for name in names:
-        was, now = (max(sample.containers.get(name, 0) for sample in part) for part in (first, last))
-        if now > was * 1.2 + MORE_ITEMS:
-            yield f"{name} grew from {was:,} to {now:,} items"
-
-
-HOURS = 6
-MORE_ITEMS = 100
-"""A container may grow by a fifth and so many items: VMs are met for the first time for days."""
-LIMITS = (
-    ("blocks", 0.02, 2000),
-    ("resident", 0.05, 4 * 2**20),
-    ("tasks", 0.0, 2),
-    ("descriptors", 0.0, 1),  # SQLite keeps the one of a second look at its file, and uses it again
-    ("journal", 0.25, 100_000),
-)
-"""What may differ between two stretches: a share, and so much more."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.soak.sizes import containers
-from tests.soak.soaking import Soak, Soaked, growth, run
+from tests.soak.sizes import containers, growth
+from tests.soak.soaking import Soak, Soaked, run
 from tests.soak.troubles import DAY_S, Kind, bad_days
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("soak")]
@@ -50,7 +50,7 @@ def test_every_decision_was_sane_and_the_ledger_is_the_cloud_in_the_end(soaked) 
 
 
 def test_nothing_grows(soaked) -> None:
-    assert list(growth(SOAK, soaked)) == []
+    assert list(growth(soaked.samples, SOAK.flat_from_s)) == []
 
 
 def test_growth_is_seen(soaked) -> None:
@@ -61,7 +61,7 @@ def test_growth_is_seen(soaked) -> None:
             replace(s, **{name: change(s, number) for name, change in changes.items()})
             for number, s in enumerate(soaked.samples)
         ]
-        return list(growth(SOAK, replace(soaked, samples=last)))
+        return list(growth(last, SOAK.flat_from_s))
 
     hour = round(SOAK.sample_s / SOAK.tick_s)
     found = leaking(
