@@ -21,6 +21,8 @@ from autoscaler.simulator.executors import Finished, Lost, Work
 
 CONNECT_S = 10.0
 """A scheduler that has not answered by then is not there."""
+PATIENCE_S = 60.0
+_LOOK_S = 1.0
 DASK_EXTRA = "install the extra: pip install 'vm-autoscaler[dask]'"
 
 
@@ -30,14 +32,16 @@ class Dask:
     Args:
         address: Of the scheduler, for example tcp://10.0.0.5:8786.
         connect_s: How long it may take to answer.
+        patience_s: How long nobody may be there who computes until what is left counts as lost.
 
     Raises:
         ConfigError: The extra is missing.
     """
 
-    def __init__(self, address: str, *, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, address: str, *, connect_s: float = CONNECT_S, patience_s: float = PATIENCE_S) -> None:
         self._address = address
         self._connect_s = connect_s
+        self._patience_s = patience_s
         _distributed()
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
@@ -51,15 +55,43 @@ class Dask:
         client = self._connected(distributed)
         try:
             common = pickle.dumps(shared)
-            numbers = {
-                client.submit(_compute, work, common, part, pure=False): number
-                for number, part in enumerate(parts)
-            }
-            for future in distributed.as_completed(list(numbers), loop=client.loop):
-                yield self._finished(numbers[future], future)
-                future.release()
+
+            def given(numbers: Sequence[int]) -> dict[Any, int]:
+                return {
+                    client.submit(_compute, work, common, parts[number], pure=False): number
+                    for number in numbers
+                }
+
+            again = []
+            for finished in self._each(distributed, client, given(range(len(parts)))):
+                if isinstance(finished.result, Lost):
+                    again.append(finished.number)
+                else:
+                    yield finished
+            # Dask blames every part that a process had when it ended, so those are tried alone.
+            for number in again:
+                yield from self._each(distributed, client, given([number]))
         finally:
             client.close()
+
+    def _each(self, distributed: Any, client: Any, pending: dict[Any, int]) -> Iterator[Finished]:
+        """What becomes of parts that were given out, each as soon as it is known."""
+        deserted = 0
+        while pending:
+            try:
+                with client.as_current():
+                    done = distributed.wait(list(pending), _LOOK_S, "FIRST_COMPLETED").done
+            except TimeoutError:
+                deserted = 0 if client.nthreads() else deserted + 1
+                if deserted * _LOOK_S < self._patience_s:
+                    continue
+                why = f"nobody has been there for {self._patience_s:g} s who computes for {self._address}"
+                yield from (Finished(number, Lost(why)) for number in pending.values())
+                return
+            deserted = 0
+            for future in done:
+                yield self._finished(pending.pop(future), future)
+                future.release()
 
     def _connected(self, distributed: Any) -> Any:
         try:

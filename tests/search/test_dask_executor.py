@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from autoscaler.simulator.dask_executor import Dask
 from autoscaler.simulator.executors import Lost
 from autoscaler.simulator.sweep import run_sweep
 from autoscaler.simulator.variants import Axis, grid
+from autoscaler.simulator.walkforward import Fold, Plan, walk
 from tests.real import require_real
 from tests.search.builders import BASE, COURSE, figures
 
@@ -57,6 +61,19 @@ def test_who_computes_and_how_wide_the_parts_are_changes_no_bit(local, here, wid
     again = run_sweep(VARIANTS, COURSE, executor=Dask(local), part_variants=width)
     assert again.unfinished == ()
     assert figures(again) == figures(here)
+
+
+@pytest.mark.real
+def test_a_walk_is_the_same_wherever_it_is_computed(local):
+    plan = Plan((Fold(300, 305, 500), Fold(500, 505, 720)), 5, 60, "two folds")
+    alone, spread = (
+        walk(VARIANTS, COURSE, plan, executor=executor, part_variants=width)
+        for executor, width in ((None, 6), (Dask(local), 2))
+    )
+    assert spread.digests == alone.digests
+    assert spread.cells.cost.tolist() == alone.cells.cost.tolist()
+    for one, other in zip(alone.judged_on, spread.judged_on, strict=True):
+        assert one["cost"].tolist() == other["cost"].tolist()
 
 
 @pytest.mark.real
@@ -107,6 +124,37 @@ def test_a_part_that_kills_its_process_is_named_and_the_others_are_kept():
     assert isinstance(found[1], Lost)
     assert "ended" in found[1].why
     assert [found[number] for number in (0, 2, 3)] == [10, 12, 13]
+
+
+@pytest.mark.real
+def test_where_nobody_is_left_the_rest_is_lost_and_not_waited_for_without_end():
+    """Without a nanny, nobody comes back for a process that ended."""
+    require_real("the package distributed (extra dask)", _installed())
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", threads_per_worker=1
+    ) as local:
+        alone = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "distributed.cli.dask_worker", local.scheduler_address, "--no-nanny"),
+                *("--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", "--memory-limit", "0"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        try:
+            with distributed.Client(local.scheduler_address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+            executor = Dask(local.scheduler_address, patience_s=2.0)
+            found = {each.number: each.result for each in executor.run(_dies, 10, [1, 1])}
+        finally:
+            alone.kill()
+            alone.wait()
+    assert all(isinstance(result, Lost) for result in found.values())
+    assert sorted(found) == [0, 1]
+    assert "nobody has been there for 2 s" in found[1].why
 
 
 def _wrong(shared, part):
