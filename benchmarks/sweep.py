@@ -32,14 +32,14 @@ WINDOWS = 46
 
 
 def reactive(number: int):
-    """One of a thousand variants in sizing: fifty of headroom times twenty of tolerance."""
+    """One of a thousand variants in sizing: of headroom, tolerance and minimum."""
     return policy_from(
         {
             "fleet": "web",
             "signal": {"kind": "throughput", "source": "trace", "max_age": "150s", "trace": {}},
             "vm": {"capacity": "120/s", "start_time": "40s", "stop_time": "40s"},
-            "bounds": {"minimum": 1, "maximum": 60},
-            "reactive": {"headroom": f"{5 + number % 50}%", "tolerance": f"{number // 50}%"},
+            "bounds": {"minimum": 1 + number // 500, "maximum": 60},
+            "reactive": {"headroom": f"{5 + number % 50}%", "tolerance": f"{number // 50 % 10}%"},
             "prices": {"in_service": "0.1/h", "stopped": "0.01/h"},
         }
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from autoscaler.config.policy import Policy
 from autoscaler.simulator.knobs import PlantSettings
@@ -47,6 +48,17 @@ class LaneRun:
         lengths = {len(self.plants), len(self.traces), len(self.shifts) or lanes}
         if lengths != {lanes}:
             raise ValueError("policies, plants, traces and shifts must have one entry per lane")
+
+    def of_lanes(self, lanes: Sequence[int]) -> LaneRun:
+        """The same run of some of the lanes."""
+        shifts = tuple(self.shifts[lane] for lane in lanes) if self.shifts else ()
+        return replace(
+            self,
+            policies=tuple(self.policies[lane] for lane in lanes),
+            plants=tuple(self.plants[lane] for lane in lanes),
+            traces=tuple(self.traces[lane] for lane in lanes),
+            shifts=shifts,
+        )
 
     @classmethod
     def of(

@@ -475,3 +475,23 @@ def _ints(values: Sequence[int]) -> Int:
 
 def _whole(seconds: Float, tick_s: float) -> Int:
     return _ints([whole_ticks(float(each), tick_s) for each in seconds])
+
+
+def shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[object, ...]:
+    """What decides which arrays a plant keeps for a lane, and how long they are."""
+    lucky = plant.lucky or _slow(plant, policy)
+    budgets = (plant.start_budget, plant.provision_budget, plant.stop_budget)
+    return (
+        whole_ticks(plant.start.longest_s, tick_s),
+        whole_ticks(plant.provision.longest_s, tick_s),
+        whole_ticks(plant.stop_s, tick_s),
+        math.ceil(plant.drain_s / tick_s - 1e-9),
+        math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9),
+        plant.minimum_billed_s,
+        policy.provision is not None,
+        plant.can_run_dry,
+        tuple(budget is not None for budget in budgets),
+        (plant.failure_s, plant.quarantine_s, plant.stuck_s, bool(plant.stuck)) if lucky else None,
+        bool(plant.start_failure),
+        patience_s(policy) if lucky else None,
+    )

@@ -30,6 +30,7 @@ from autoscaler.simulator.ledger import Sums, grid_ticks
 from autoscaler.simulator.measuring import Ticks
 from autoscaler.simulator.memory import longest_memory, window_buckets
 from autoscaler.simulator.outlooks import OutlookCache
+from autoscaler.simulator.plant import shape_of
 from autoscaler.simulator.witness import Page, Witness
 
 SETTLING_TICKS = 256
@@ -43,6 +44,9 @@ until demand has been through its swing, and running a long segment again is dea
 
 MOST_LANES = 8192
 """Segments are so many that no more lanes run at once: beyond that a tick gets no cheaper, and memory grows."""
+
+MOST_KINDS = 16
+"""Lanes of so many kinds are cut kind by kind; of more, there are too few of each, and the run is not cut."""
 
 _TICK_COST = 60.0
 _LANE_COST = 0.045
@@ -115,7 +119,7 @@ class Segmented:
     Attributes:
         sums, fingerprints: Of the whole run, one lane per lane of the run.
         pages: What the witness kept, per lane it was asked for, in time order, stamped with the true ticks.
-        cut: How it was cut; None for not.
+        cut: How it was cut, or the first kind of its lanes was; None for not.
         reruns: Segments that were run again, in all rounds.
     """
 
@@ -150,10 +154,51 @@ def run_segmented(
         ValueError: It has forecasts that depend on the plant, and segments were asked for.
     """
     wanted = segments != 1 and (segments is not None or not why_not_cut(run))
-    cut = Cut.of(run, segments, skipped) if wanted else None
+    kinds = alike(run) if wanted else []
+    if wanted and 1 < len(kinds) <= MOST_KINDS:
+        parts = [
+            run_segmented(
+                run.of_lanes(lanes),
+                segments=segments,
+                cache=cache,
+                witnessed=[at for at, lane in enumerate(lanes) if lane in witnessed],
+                elasticity=elasticity,
+                skipped=skipped,
+            )
+            for lanes in kinds
+        ]
+        return _side_by_side(parts, kinds)
+    cut = Cut.of(run, segments, skipped) if len(kinds) == 1 else None
     if cut is None:
         return _uncut(run, cache, witnessed, elasticity=elasticity, skipped=skipped)
     return _Segments(run, cut, cache, witnessed, elasticity=elasticity, skipped=skipped).result()
+
+
+def alike(run: LaneRun) -> list[list[int]]:
+    """Lanes whose plants keep the same things for the same number of ticks, so that some of them can go on alone."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for lane, (plant, policy) in enumerate(zip(run.plants, run.policies, strict=True)):
+        found.setdefault(shape_of(plant, policy, run.ticks.tick_s), []).append(lane)
+    return list(found.values())
+
+
+def _side_by_side(parts: Sequence[Segmented], kinds: Sequence[Sequence[int]]) -> Segmented:
+    """The parts' lanes in the order of the run."""
+    order = np.argsort([lane for lanes in kinds for lane in lanes])
+    prints = Fingerprints(len(order))
+    prints.words = np.concatenate([part.fingerprints.words for part in parts])[order]
+    prints.ticks = parts[0].fingerprints.ticks
+    return Segmented(
+        Sums.side_by_side([part.sums for part in parts]).taken(order),
+        prints,
+        {
+            lanes[at]: kept
+            for part, lanes in zip(parts, kinds, strict=True)
+            for at, kept in part.pages.items()
+        },
+        parts[0].cut,
+        sum(part.reruns for part in parts),
+    )
 
 
 def _uncut(
@@ -193,10 +238,8 @@ class _Segment:
         places = np.argsort(np.array([*kept, *lanes]))
         self.sums = Sums.side_by_side(parts).taken(places)
         self.fingerprints.words[list(lanes)] = by.fingerprints.words[list(at)]
-        for mine, theirs in zip(self.entry, by.entry, strict=True):
-            mine[:, list(lanes)] = theirs[:, list(at)]
-        for mine, theirs in zip(self.exit, by.exit, strict=True):
-            mine[:, list(lanes)] = theirs[:, list(at)]
+        for mine, theirs in (*zip(self.entry, by.entry, strict=True), *zip(self.exit, by.exit, strict=True)):
+            mine[:, list(lanes)] = _as_long(theirs, len(mine))[:, list(at)]
         for lane, place in zip(lanes, at, strict=True):
             self.ended[lane] = by.ended[place]
             if lane in self.pages:
@@ -340,6 +383,14 @@ def _differing(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> li
     """Lanes in which two states differ."""
     differs = np.zeros(one[0].shape[1], np.bool_)
     for mine, theirs in zip(one, other, strict=True):
-        differs |= (mine != theirs).any(axis=0)
+        rows = max(len(mine), len(theirs))
+        differs |= (_as_long(mine, rows) != _as_long(theirs, rows)).any(axis=0)
     lanes: list[int] = np.flatnonzero(differs).tolist()
     return lanes
+
+
+def _as_long(state: NDArray[Any], rows: int) -> NDArray[Any]:
+    """A state over as many rows: the memory of windows goes on as it ends, where others look back further."""
+    if len(state) == rows:
+        return state
+    return np.concatenate([state, np.repeat(state[-1:], rows - len(state), axis=0)])

@@ -14,7 +14,7 @@ from autoscaler.simulator.lanes import LaneRun, Lanes
 from autoscaler.simulator.ledger import Amount, Count
 from autoscaler.simulator.measuring import Ticks
 from autoscaler.simulator.outlooks import OutlookCache
-from autoscaler.simulator.segments import Cut, run_segmented
+from autoscaler.simulator.segments import Cut, alike, run_segmented
 from autoscaler.simulator.synth import synth_day
 from autoscaler.simulator.witness import timeline
 from tests.simulator.builders import policy
@@ -93,6 +93,32 @@ def test_seams_that_do_not_hold_are_mended():
     whole, cut = run_segmented(run, segments=1), run_segmented(run, segments=4)
     assert cut.reruns >= 3
     assert figures(cut) == figures(whole)
+
+
+def test_lanes_of_every_kind_are_cut_side_by_side():
+    """Whatever their plants keep, for however many ticks, and where single lanes of a kind must be mended."""
+    slow = policy(
+        **BASE, forecast="off", guards={"rate_in": {"vms": 1, "per": "30m"}, "stabilisation": "40m"}
+    )
+    grown, small, _ = RUNS["a pool that only ever grows"]
+    fleets = [QUICK, grown, slow, QUICK, slow, grown, QUICK, slow]
+    plants = [
+        PLANT,
+        small,
+        PLANT,
+        replace(PLANT, stop_s=200.0),
+        RUNS["drawn start times, failures, dry spells"][1],
+        replace(small, start=Duration(130.0)),
+        replace(PLANT, drain_s=90.0, stop_budget=Budget(3.0, 0.01)),
+        replace(PLANT, stop_s=200.0),
+    ]
+    run = run_of(fleets, plants, days=4.0)
+    assert len(alike(run)) == 6
+    whole, cut = (run_segmented(run, segments=count, witnessed=[1, 3]) for count in (1, 4))
+    assert cut.reruns >= 3
+    assert figures(cut) == figures(whole)
+    for lane in (1, 3):
+        assert str(timeline(cut.pages[lane], "web", 60.0)) == str(timeline(whole.pages[lane], "web", 60.0))
 
 
 def test_the_time_line_of_a_cut_run_is_that_of_the_uncut_one():
