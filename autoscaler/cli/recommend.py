@@ -282,6 +282,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         "decay": advice.decay,
         "rank_stability": advice.rank_stability,
         "cost_per_day": None if advice.cost_per_day is None else asdict(advice.cost_per_day),
+        "own_cost_per_day": None if advice.own_cost_per_day is None else asdict(advice.own_cost_per_day),
         "unserved_share": None if advice.unserved is None else asdict(advice.unserved),
         "folds": [{**asdict(fold), "variant": int(found.judged.numbers[fold.row])} for fold in advice.folds],
         "folded": found.plan.why,

@@ -3,8 +3,8 @@
 The figures come from `walkforward`. A fold chooses, on what lies before, the cheapest candidate that keeps the
 limits, and is judged by the difference to the policy as it is on what lies behind the embargo. The advice is what
 the same rule chooses on everything; it is given only if choosing so has paid on the time that the choices had not
-seen: if the interval of those paired differences leaves zero on the right side. Otherwise the verdict is that
-the candidates are not distinguishable from the policy as it is, which is a result.
+seen: if the interval of those paired differences leaves zero on the right side, and so does that of the advice itself.
+Otherwise the verdict is that the candidates are not distinguishable from the policy as it is, which is a result.
 
 Rules of this file: nothing is recommended that is not better than the policy's own run; every candidate that is
 not taken has a reason. Where a trace is too short for folds, choosing and judging share their time, and the
@@ -28,6 +28,8 @@ from autoscaler.simulator.score import Score
 from autoscaler.simulator.walkforward import Plan, Walked
 
 _DAY_S = 86_400.0
+WORTH = 0.005
+"""A candidate that saves less of the cost is not worth a change, however sure."""
 
 
 class Verdict(StrEnum):
@@ -72,8 +74,9 @@ class Advice:
         current: Row of the policy as it is.
         headline, sentences: For a person.
         folds: How choosing did; empty where the trace is too short.
-        cost_per_day, unserved: Intervals of the paired differences, candidate less policy as it is: money per day, and
-            share of the work.
+        cost_per_day, unserved: Intervals of the paired differences, what the folds chose less policy as it is: money per
+            day, and share of the work.
+        own_cost_per_day: The first of the candidate itself, over the same time.
         reasons: Per candidate why it is not taken; empty for the one that is.
         tried: Candidates besides the policy as it is.
     """
@@ -86,6 +89,7 @@ class Advice:
     folds: tuple[Judged, ...]
     cost_per_day: Interval | None
     unserved: Interval | None
+    own_cost_per_day: Interval | None
     reasons: tuple[str, ...]
     tried: int
 
@@ -128,7 +132,7 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
     best = chosen(whole, limits, current)
     tried = len(walked.variants) - 1
     reasons = _reasons(whole, limits, current, best)
-    nothing = Advice(Verdict.KEEP, current, current, "", (), (), None, None, reasons, tried)
+    nothing = Advice(Verdict.KEEP, current, current, "", (), (), None, None, None, reasons, tried)
     if best is None:
         return _with_words(nothing, _none_fits(whole, limits, current))
     if best == current:
@@ -136,19 +140,23 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
             f"Keep the policy as it is: of {plural(tried, 'variant', 'variants')}, none is cheaper and keeps "
         )
         return _with_words(nothing, (words + _listed(limits), _kept_count(whole, limits, current)))
+    must_change = not kept(limits, whole, current)[current]
+    if not must_change and _gain(whole["cost"], best, current) < WORTH:
+        return _with_words(nothing, _not_worth_it(whole, limits, best, current))
     folds = _judged(walked, limits, current)
     picks = [fold.row for fold in folds] or [best]
     level = LEVEL if folds else 1.0 - (1.0 - LEVEL) / max(tried, 1)
     cost, unserved = _differences(walked, plan, picks, current, tick_s=tick_s, seed=seed, level=level)
-    must_change = not kept(limits, whole, current)[current]
+    itself = [best] * len(picks)
+    own, _ = _differences(walked, plan, itself, current, tick_s=tick_s, seed=seed, level=level)
     if must_change:
         lacking = [limit for limit in limits if not limit.kept(whole, current)[current]]
         verdict, why = _verdict_of_change(unserved, folds, lacking)
     else:
         # Who gives a limit allows as much; else the service of today is the measure.
         may_serve_less = any(not limit.relative for limit in limits)
-        verdict, why = _verdict(cost, unserved, folds, may_serve_less=may_serve_less)
-    advice = Advice(verdict, best, current, "", (), folds, cost, unserved, reasons, tried)
+        verdict, why = _verdict(cost, own, unserved, folds, may_serve_less=may_serve_less)
+    advice = Advice(verdict, best, current, "", (), folds, cost, unserved, own, reasons, tried)
     return _with_words(advice, _told(advice, walked, plan, limits, why, must_change=must_change))
 
 
@@ -232,7 +240,7 @@ def _differences(
 
 
 def _verdict(
-    cost: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
+    cost: Interval, own: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
     """Whether to change a policy that keeps the limits, and why not."""
     if math.isnan(cost.low):
@@ -241,7 +249,7 @@ def _verdict(
         return Verdict.UNSURE, _broken_in(broken, folds)
     if unserved.above_zero and not may_serve_less:
         return Verdict.UNSURE, "it leaves more unserved on time not chosen on"
-    if not cost.below_zero:
+    if not (cost.below_zero and own.below_zero):
         return Verdict.UNSURE, "the difference in cost may be luck"
     return Verdict.CHANGE, ""
 
@@ -308,6 +316,15 @@ def _kept_count(whole: Score, limits: Sequence[Limit], current: int) -> str:
     return f"{fit} of {len(whole['cost'])} keep the limits."
 
 
+def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int) -> tuple[str, ...]:
+    cost = whole["cost"]
+    return (
+        f"Keep the policy as it is: the cheapest that keeps {_listed(limits)[:-1]} saves less than {WORTH:.1%}.",
+        f"It costs {money(float(cost[best]))} instead of {money(float(cost[current]))}, which is not worth a change.",
+        _kept_count(whole, limits, current),
+    )
+
+
 def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str, ...]:
     nearest = (
         int(np.nanargmin(whole["unserved_share"])) if np.isfinite(whole["unserved_share"]).any() else current
@@ -361,10 +378,16 @@ def _how_sure(advice: Advice) -> str:
     if cost is None or unserved is None or math.isnan(cost.low):
         return ""
     where = "On time not chosen on" if advice.folds else "On the same time"
+    own = advice.own_cost_per_day
+    itself = (
+        f" This one itself there: {_signed(own.mean)} a day ({_signed(own.low)} to {_signed(own.high)})."
+        if own is not None and own != cost
+        else ""
+    )
     return (
         f"{where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), unserved "
         f"{_signed_share(unserved.mean)} of the work ({_signed_share(unserved.low)} to {_signed_share(unserved.high)}); "
-        f"interval {cost.level * 100:.4g}%, stationary block bootstrap."
+        f"interval {cost.level * 100:.4g}%, stationary block bootstrap.{itself}"
     )
 
 
