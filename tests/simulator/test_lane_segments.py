@@ -121,6 +121,22 @@ def test_lanes_of_every_kind_are_cut_side_by_side():
         assert str(timeline(cut.pages[lane], "web", 60.0)) == str(timeline(whole.pages[lane], "web", 60.0))
 
 
+def test_policies_that_do_not_forget_are_mended():
+    """A wide tolerance keeps two numbers of VMs apart for days: warm-up does not help, going on does."""
+    lazy = policy(**BASE, forecast="off", reactive={"headroom": "60%", "tolerance": "25%"})
+    grown, small, _ = RUNS["a pool that only ever grows"]
+    kinds = [(lazy, PLANT)] * 2 + [
+        (policy(**BASE, forecast="off", reactive={"headroom": "60%", "tolerance": f"{n}%"}), PLANT)
+        for n in range(18, 30)
+    ]
+    run = run_of([fleet for fleet, _ in kinds] + [grown], [plant for _, plant in kinds] + [small], 20.0)
+    whole, cut = (run_segmented(run, segments=count, witnessed=[1, 14]) for count in (1, 3))
+    assert cut.reruns > 0
+    assert figures(cut) == figures(whole)
+    for lane in (1, 14):
+        assert str(timeline(cut.pages[lane], "web", 20.0)) == str(timeline(whole.pages[lane], "web", 20.0))
+
+
 def test_the_time_line_of_a_cut_run_is_that_of_the_uncut_one():
     fleet, plant, tick_s = RUNS["a pool that only ever grows"]
     run = replace(run_of([QUICK, fleet], [PLANT, plant], tick_s, days=2.5), forecasts=False)
