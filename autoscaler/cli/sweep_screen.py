@@ -41,7 +41,7 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
     plant = "" if bool(found.same_plant.all()) else " on the same plant"
     say(
         f"{len(rows)} of {len(found.numbers)} variants are beaten by no other{plant} in cost and unserved work together"
-        + (f"; every {-(-len(rows) // MOST_ROWS)}th of them:" if len(rows) > MOST_ROWS else ":")
+        + ("; some of them:" if len(rows) > MOST_ROWS else ":")
     )
     console.print(table(found, rows[:: -(-len(rows) // MOST_ROWS) or 1]))
     console.print()

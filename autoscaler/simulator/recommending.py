@@ -139,7 +139,8 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
         words = (
             f"Keep the policy as it is: of {plural(tried, 'variant', 'variants')}, none is cheaper and keeps "
         )
-        return _with_words(nothing, (words + _listed(limits), _kept_count(whole, limits, current)))
+        told = (words + _listed(limits), _kept_count(whole, limits, current), _allowing_more(limits))
+        return _with_words(nothing, told)
     must_change = not kept(limits, whole, current)[current]
     if not must_change and _gain(whole["cost"], best, current) < WORTH:
         return _with_words(nothing, _not_worth_it(whole, limits, best, current))
@@ -271,7 +272,7 @@ def _verdict_of_change(
 
 
 def _too_few(interval: Interval) -> str:
-    return f"{interval.count} hours or so are too few to tell an interval"
+    return f"{plural(interval.count, 'cell', 'cells')} of about an hour are too few to tell an interval"
 
 
 def _broken_in(broken: Sequence[tuple[str, ...]], folds: Sequence[Judged]) -> str:
@@ -322,7 +323,14 @@ def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int
         f"Keep the policy as it is: the cheapest that keeps {_listed(limits)[:-1]} saves less than {WORTH:.1%}.",
         f"It costs {money(float(cost[best]))} instead of {money(float(cost[current]))}, which is not worth a change.",
         _kept_count(whole, limits, current),
+        _allowing_more(limits),
     )
+
+
+def _allowing_more(limits: Sequence[Limit]) -> str:
+    if any(not limit.relative for limit in limits):
+        return ""
+    return "A limit of your own, such as --at-most unserved=0.1%, may allow more."
 
 
 def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str, ...]:
