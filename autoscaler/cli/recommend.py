@@ -264,8 +264,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         cautions=missing,
         partial=bool(missing),
     )
-    columns = found.judged.parameters
-    sentences = [*advice.sentences, *_of_worlds(found, weathered)]
+    sentences = [*_in_words(_changes(found)), *advice.sentences, *_of_worlds(found, weathered)]
     document["conclusion"] = {"headline": advice.headline, "sentences": sentences}
     document["recommendation"] = {
         "verdict": str(advice.verdict),
@@ -273,11 +272,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         "sentences": sentences,
         "limits": [str(limit) for limit in limits],
         "variant": int(found.judged.numbers[advice.row]),
-        "changes": {
-            path: {"now": column[advice.current], "then": column[advice.row]}
-            for path, column in columns.items()
-            if column[advice.current] != column[advice.row]
-        },
+        "changes": _changes(found),
         "tried": advice.tried,
         "decay": advice.decay,
         "rank_stability": advice.rank_stability,
@@ -306,6 +301,32 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         else [],
     }
     return document
+
+
+def _changes(found: _Found) -> dict[str, Any]:
+    """By field its value now and then, and what this change alone does to cost and unserved work, where it was tried."""
+    from autoscaler.simulator.landscape import COST, UNSERVED
+
+    judged, now, then = found.judged, found.advice.current, found.advice.row
+    changes = {}
+    for path, column in judged.parameters.items():
+        if column[now] == column[then]:
+            continue
+        alone = judged.alone(path, then)
+        cost, unserved = judged.figures[COST], judged.figures[UNSERVED]
+        known = alone is not None and cost[now] > 0
+        changes[path] = {
+            "now": column[now],
+            "then": column[then],
+            "cost_alone": float(cost[alone] / cost[now] - 1.0) if known else None,
+            "unserved_alone": None if alone is None else float(unserved[alone] - unserved[now]),
+        }
+    return changes
+
+
+def _in_words(changes: dict[str, Any]) -> list[str]:
+    told = [f"{path} from {change['now']} to {change['then']}" for path, change in changes.items()]
+    return [f"That is {', '.join(told)}."] if told else []
 
 
 def _of_worlds(found: _Found, weathered: Sequence[Weathered]) -> list[str]:

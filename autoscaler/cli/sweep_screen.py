@@ -61,7 +61,7 @@ def print_advice(
         console.print()
         console.print(_changes(changes))
         console.print()
-    for sentence in document["conclusion"]["sentences"]:
+    for sentence in document["conclusion"]["sentences"][1 if changes else 0 :]:
         say(sentence)
     for caution in document["details"]["cautions"]:
         say(str(caution), style="yellow")
@@ -78,7 +78,9 @@ def print_advice(
 def _changes(changes: dict[str, Any]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for path, change in changes.items():
-        made.add_row(path, _value(change["now"]), "->", Text(_value(change["then"]), style="bold"))
+        cost, unserved = change["cost_alone"], change["unserved_alone"]
+        alone = "" if cost is None else f"alone: cost {cost:+.1%}, unserved {unserved * 100:+.3f} points"
+        made.add_row(path, _value(change["now"]), "->", Text(_value(change["then"]), style="bold"), alone)
     return made
 
 

@@ -97,6 +97,19 @@ class Landscape:
         ]
         return ", ".join(parts) or "as it is"
 
+    def alone(self, path: str, row: int) -> int | None:
+        """The variant that differs from the policy as it is in this field only, and has it as `row` does."""
+        now = self.current
+        if now is None:
+            return None
+        wanted = {each: column[row if each == path else now] for each, column in self.parameters.items()}
+        rows = (
+            at
+            for at in range(len(self.numbers))
+            if all(self.parameters[each][at] == value for each, value in wanted.items())
+        )
+        return next(rows, None)
+
     def of_row(self, row: int) -> dict[str, float]:
         """The figures of one variant."""
         return {key: float(column[row]) for key, column in self.figures.items()}

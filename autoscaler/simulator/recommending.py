@@ -370,12 +370,12 @@ def _told(
 
 def _on_everything(whole: Score, row: int, current: int) -> str:
     parts = [
-        f"{name} {show(float(whole[key][current]))} -> {show(float(whole[key][row]))}"
+        f"{name} from {show(float(whole[key][current]))} to {show(float(whole[key][row]))}"
         for name, key, show in (
             ("cost", "cost", money),
             ("unserved", "unserved_share", share),
-            ("short for", "shortage_s", span),
-            ("longest", "longest_episode_s", span),
+            ("time with shortage", "shortage_s", span),
+            ("longest episode", "longest_episode_s", span),
         )
     ]
     return f"On the whole trace: {', '.join(parts)}."

@@ -58,6 +58,21 @@ def test_a_cheaper_plant_beats_nothing(found):
     assert found.named(0) == "as it is"
 
 
+def test_what_a_single_change_does_is_found_among_the_variants(found):
+    """A policy on a plant of its own has none that changes the headroom alone; of two fields both are found."""
+    assert found.alone("reactive.headroom", 1) is None
+    axes = [Axis("reactive.headroom", ("0%", "20%")), Axis("guards.stabilisation", ("5m", "20m"))]
+    swept = run_sweep([BASE.variant({}), *grid(BASE, axes)], COURSE)
+    judged = landscape(swept, current_values(BASE, [axis.path for axis in axes]))
+    both = 2
+    assert [column[both] for column in judged.parameters.values()] == ["0%", "20m"]
+    alone = [judged.alone(path, both) for path in judged.parameters]
+    assert [[column[row] for column in judged.parameters.values()] for row in alone] == [
+        ["0%", "5m"],
+        ["20%", "20m"],
+    ]
+
+
 def test_results_are_labelled_and_unknown_is_empty(found, tmp_path):
     path = write_results(tmp_path, found, "csv", {"why_not": [""] * 7})
     assert path == tmp_path / RESULTS_CSV
