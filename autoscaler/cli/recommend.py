@@ -264,7 +264,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         cautions=missing,
         partial=bool(missing),
     )
-    sentences = [*_in_words(_changes(found)), *advice.sentences, *_of_worlds(found, weathered)]
+    sentences = [*_in_words(_changes(found)), *advice.sentences, *_of_worlds(found, limits, weathered)]
     document["conclusion"] = {"headline": advice.headline, "sentences": sentences}
     document["recommendation"] = {
         "verdict": str(advice.verdict),
@@ -329,16 +329,29 @@ def _in_words(changes: dict[str, Any]) -> list[str]:
     return [f"That is {', '.join(told)}."] if told else []
 
 
-def _of_worlds(found: _Found, weathered: Sequence[Weathered]) -> list[str]:
-    """Where what is recommended does worse than the policy as it is."""
+def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> list[str]:
+    """Where what is recommended does worse than the policy as it is, and who regrets least."""
+    import numpy as np
+
     from autoscaler.simulator.report.wording import money
 
-    if not weathered or found.advice.row == found.advice.current:
+    if not weathered:
         return []
-    now, then = (max(float(each.regret[at]) for each in weathered) for at in (0, 1))
-    worse = [each.world for each in weathered if each.regret[1] > each.regret[0] and each.regret[1] > 0]
-    told = f"Over {len(weathered)} worlds its worst regret is {money(then)}, that of the policy as it is {money(now)}"
-    return [f"{told}; it regrets more in: {', '.join(worse)}." if worse else f"{told}."]
+    worst = np.max([each.regret for each in weathered], axis=0)
+    told = [
+        f"Over {len(weathered)} worlds the worst regret of the policy as it is is {money(float(worst[0]))}"
+    ]
+    if found.advice.row != found.advice.current:
+        told[0] += f", that of what looks best {money(float(worst[1]))}"
+        worse = [each.world for each in weathered if each.regret[1] > each.regret[0]]
+        if worse:
+            told[0] += f", which regrets more in: {', '.join(worse)}"
+    least = int(np.argmin(worst))
+    row = _finalists(found, limits)[least]
+    if row not in {found.advice.row, found.advice.current}:
+        number, named = int(found.judged.numbers[row]), found.judged.named(row)
+        told.append(f"Variant {number} regrets least at worst, {money(float(worst[least]))}: {named}")
+    return [f"{each}." for each in told]
 
 
 def _tell(
