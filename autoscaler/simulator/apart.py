@@ -40,7 +40,7 @@ class RivalsApart:
         self._context = multiprocessing.get_context("fork")
         self._here, self._there = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
-            target=_work, args=(self._replay, self._there), name="rivals", daemon=True
+            target=_work, args=(self._replay, self._here, self._there), name="rivals", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -93,7 +93,9 @@ class RivalsApart:
         return ()
 
 
-def _work(replay: Replay, there: Connection) -> None:
+def _work(replay: Replay, here: Connection, there: Connection) -> None:
+    # With the reader's end open here too, a write would not fail when the one who waits has been killed.
+    here.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     told = -1.0

@@ -2,7 +2,10 @@
 
 import math
 import os
+import select
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,3 +78,28 @@ def test_a_failure_of_theirs_is_not_swallowed():
     wrong = replace(wrong, end_s=wrong.begin_s - 60.0)
     with RivalsApart(wrong, 2) as apart, pytest.raises(InvariantError, match="ended with 1 and no result"):
         apart.result()
+
+
+def test_they_do_not_outlive_a_killed_one():
+    """The pipe is open in both processes: its end is the end of the last of them."""
+    watched, held = os.pipe()
+    script = (
+        "from tests.simulator.test_rivals_apart import RivalsApart, replay\n"
+        "with RivalsApart(replay(*(150, 900, 400) * 60), 2) as apart:\n"
+        "    print(apart._process.pid, flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=(held,),
+    ) as process:
+        os.close(held)
+        assert process.stdout.readline()
+        process.kill()
+        ready, _, _ = select.select([watched], [], [], 60.0)
+        assert ready
+        assert os.read(watched, 1) == b""
+    os.close(watched)

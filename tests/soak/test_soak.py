@@ -54,7 +54,7 @@ def test_nothing_grows(soaked) -> None:
 
 
 def test_growth_is_seen(soaked) -> None:
-    """The measure itself: a leak of one item a tick, a task or a descriptor an hour shows."""
+    """The measure itself: a leak of thirty blocks or one item a tick, a task or a descriptor an hour shows."""
 
     def leaking(**changes):
         last = [
@@ -65,7 +65,7 @@ def test_growth_is_seen(soaked) -> None:
 
     hour = round(SOAK.sample_s / SOAK.tick_s)
     found = leaking(
-        blocks=lambda s, n: s.blocks + 3 * n * hour,
+        blocks=lambda s, n: s.blocks + 30 * n * hour,
         tasks=lambda s, n: s.tasks + n,
         descriptors=lambda s, n: s.descriptors + n,
         containers=lambda s, n: {**s.containers, "Daemon.forgotten": n * hour},
