@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from autoscaler.errors import AutoscalerError, InvariantError
@@ -94,6 +94,7 @@ class RivalsApart:
 
 
 def _work(replay: Replay, here: Connection, there: Connection) -> None:
+    _end_with(os.getppid())
     # With the reader's end open here too, a write would not fail when the one who waits has been killed.
     here.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,3 +115,14 @@ def _work(replay: Replay, here: Connection, there: Connection) -> None:
     except BrokenPipeError:
         # Nobody waits any more.
         return
+
+
+def _end_with(parent: int) -> None:
+    """End within a second of the one that waits, however that one ends: it may be killed."""
+
+    def look(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)

@@ -85,7 +85,7 @@ def test_they_do_not_outlive_a_killed_one():
     watched, held = os.pipe()
     script = (
         "from tests.simulator.test_rivals_apart import RivalsApart, replay\n"
-        "with RivalsApart(replay(*(150, 900, 400) * 60), 2) as apart:\n"
+        "with RivalsApart(replay(*(150, 900, 400) * 3000), 2) as apart:\n"
         "    print(apart._process.pid, flush=True)\n"
         "    input()\n"
     )
@@ -99,7 +99,7 @@ def test_they_do_not_outlive_a_killed_one():
         os.close(held)
         assert process.stdout.readline()
         process.kill()
-        ready, _, _ = select.select([watched], [], [], 60.0)
+        ready, _, _ = select.select([watched], [], [], 25.0)
         assert ready
         assert os.read(watched, 1) == b""
     os.close(watched)
