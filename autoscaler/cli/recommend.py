@@ -117,6 +117,7 @@ def recommend(
     with errors_in_words("recommend"):
         from autoscaler.simulator.limits import NO_WORSE, read_limit
         from autoscaler.simulator.preparing import Wanted
+        from autoscaler.simulator.worlds import worlds_of
 
         limits = (
             *(read_limit(each) for each in at_most or ()),
@@ -156,6 +157,9 @@ def recommend(
         _tell(found, document, weathered, out, as_json=as_json, with_page=not no_page)
         if found.walked.interrupted:
             typer.echo("interrupted: the advice is of the variants that had finished", err=True)
+            raise typer.Exit(INTERRUPTED)
+        if not no_worlds and len(weathered) < len(worlds_of(found.course)):
+            typer.echo("interrupted: the advice is whole, and some of the other worlds are missing", err=True)
             raise typer.Exit(INTERRUPTED)
 
 

@@ -137,7 +137,10 @@ def weather(
     worlds = worlds_of(course)
     for number, world in enumerate(worlds):
         there = [replace(each, plant=world.plant(each.plant)) for each in candidates]
-        ran = run_sweep(there, replace(course, trace=world.trace), executor=executor)
+        try:
+            ran = run_sweep(there, replace(course, trace=world.trace), executor=executor)
+        except KeyboardInterrupt:
+            break
         if ran.interrupted:
             break
         ran.require_all()

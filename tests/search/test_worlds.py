@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.executors import Processes
+from autoscaler.simulator.executors import Here, Processes
 from autoscaler.simulator.knobs import Duration
 from autoscaler.simulator.measuring import Ticks
 from autoscaler.simulator.variants import Axis, grid
@@ -91,6 +91,25 @@ def test_who_computes_changes_no_bit(weathered):
     for each in weather(VARIANTS, COURSE, 0.001, executor=Processes(2)):
         assert each.regret.tolist() == weathered[each.world].regret.tolist()
         assert each.unserved.tolist() == weathered[each.world].unserved.tolist()
+
+
+class Interrupted:
+    """As if Ctrl-C came in the third world."""
+
+    def __init__(self):
+        self.worlds = 0
+
+    def run(self, work, shared, parts):
+        self.worlds += 1
+        if self.worlds == 3:
+            raise KeyboardInterrupt
+        yield from Here().run(work, shared, parts)
+
+
+def test_worlds_that_had_finished_before_ctrl_c_are_kept(weathered):
+    kept = weather(VARIANTS, COURSE, 0.001, executor=Interrupted())
+    assert [each.world for each in kept] == ["as recorded", "demand x 1.5"]
+    assert kept[1].cost.tolist() == weathered["demand x 1.5"].cost.tolist()
 
 
 def test_unserved_work_costs_ten_times_what_serving_does():
