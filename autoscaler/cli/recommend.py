@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import INTERRUPTED, errors_in_words
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words
 from autoscaler.cli.replay import (
     AS_JSON,
     FORCE,
@@ -158,6 +158,10 @@ def recommend(
         if found.walked.interrupted:
             typer.echo("interrupted: the advice is of the variants that had finished", err=True)
             raise typer.Exit(INTERRUPTED)
+        if found.walked.unfinished:
+            for lost in found.walked.unfinished:
+                typer.echo(f"recommend: {lost}", err=True)
+            raise typer.Exit(FAILED)
         if not no_worlds and len(weathered) < len(worlds_of(found.course)):
             typer.echo("interrupted: the advice is whole, and some of the other worlds are missing", err=True)
             raise typer.Exit(INTERRUPTED)

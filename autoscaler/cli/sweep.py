@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import INTERRUPTED, errors_in_words
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words
 from autoscaler.cli.replay import (
     AS_JSON,
     FORCE,
@@ -131,7 +131,7 @@ def sweep(
         if found.unfinished:
             for lost in found.unfinished:
                 typer.echo(f"sweep: {lost}", err=True)
-            raise typer.Exit(1)
+            raise typer.Exit(FAILED)
 
 
 @dataclass(frozen=True, slots=True)
