@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from autoscaler.simulator.clairvoyant import Terms, cheapest, cheapest_serving
+from autoscaler.simulator.judging.clairvoyant import Terms, cheapest, cheapest_serving
 from benchmarks.calibration import Result, kernel_s, timed
 
 DAYS, LEVELS, VM = 30, 60, 100.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.simulator.ledger import Block, Sums
+from autoscaler.simulator.judging.ledger import Block, Sums
 from benchmarks.calibration import Result, kernel_s, timed
 
 LANES, TICKS, TICK_S, VM = 1000, 64, 60.0, 100.0

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from autoscaler.simulator.synth import synth_day
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.writing import write_trace
 from benchmarks.calibration import Result, kernel_s
 

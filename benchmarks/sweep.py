@@ -16,11 +16,11 @@ import time
 import numpy as np
 
 from autoscaler.config.policy import policy_from
-from autoscaler.simulator.knobs import Duration, PlantSettings
-from autoscaler.simulator.lanes import LaneRun
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.segments import run_segmented
-from autoscaler.simulator.synth import synth_day
+from autoscaler.simulator.lanes.engine import LaneRun
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.segments import run_segmented
+from autoscaler.simulator.traffic.synth import synth_day
 from benchmarks.calibration import Result, kernel_s
 
 VARIANTS = 1000

@@ -79,8 +79,8 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
 
 
 def _traffic(policy: Policy, trace: Path | None, kind: str | None) -> Trace:
-    from autoscaler.simulator.synth import Crowd
-    from autoscaler.simulator.traffic import Daily, Level, Recipe, generate
+    from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
+    from autoscaler.simulator.traffic.synth import Crowd
     from autoscaler.traces.reading import read_trace
     from autoscaler.traces.trace import TraceKind
 
@@ -99,9 +99,9 @@ def _subject(
     given: tuple[int | None, float | None, float | None, float | None, int | None, int],
 ) -> Subject:
     from autoscaler.simulator.checks.subject import Subject
-    from autoscaler.simulator.matching import as_probed
-    from autoscaler.simulator.measuring import Ticks
-    from autoscaler.simulator.preparing import Wanted, prepare
+    from autoscaler.simulator.lanes.matching import as_probed
+    from autoscaler.simulator.lanes.measuring import Ticks
+    from autoscaler.simulator.replay.preparing import Wanted, prepare
 
     vms, tick_s, from_s, to_s, scale_to_vms, seed = given
     wanted = Wanted(vms=vms, tick_s=tick_s, begin_s=from_s, end_s=to_s, scale_to_vms=scale_to_vms, seed=seed)

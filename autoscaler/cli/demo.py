@@ -75,7 +75,7 @@ def demo(
     from autoscaler.cli.demo_run import DemoOptions, prepare, summarise
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary
-    from autoscaler.simulator.timeline import jsonable
+    from autoscaler.simulator.replay.timeline import jsonable
 
     set_up_logging("console", "error")
     with errors_in_words("demo"):

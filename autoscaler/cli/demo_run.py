@@ -30,13 +30,12 @@ from autoscaler.errors import ConfigError, DaemonError
 from autoscaler.ports import TickRecord
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
-from autoscaler.simulator.baselines import always_on, describe, plain_reactive
-from autoscaler.simulator.identity import identity_of
-from autoscaler.simulator.loopback import LoopRun, run_loop
-from autoscaler.simulator.recording import demand_of, timeline
-from autoscaler.simulator.recovery import recoveries
-from autoscaler.simulator.synth import DEFAULT_START_S, synth_day
-from autoscaler.simulator.timeline import (
+from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
+from autoscaler.simulator.judging.recovery import recoveries
+from autoscaler.simulator.replay.identity import identity_of
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.recording import demand_of, timeline
+from autoscaler.simulator.replay.timeline import (
     REPORT_NAME,
     REPORT_VERSION,
     TIMELINE_NAME,
@@ -46,6 +45,7 @@ from autoscaler.simulator.timeline import (
     write_report,
     write_timeline,
 )
+from autoscaler.simulator.traffic.synth import DEFAULT_START_S, synth_day
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind

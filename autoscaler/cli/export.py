@@ -102,7 +102,7 @@ def _demand(
     interval_s: float | None,
     force: bool,
 ) -> tuple[dict[str, object], list[str]]:
-    from autoscaler.simulator.exporting import demand_trace
+    from autoscaler.simulator.replay.exporting import demand_trace
     from autoscaler.traces.writing import kind_note, write_trace
 
     found = demand_trace(fleet, reader.each_tick(fleet, *span), interval_s)
@@ -131,8 +131,8 @@ def _timeline(
     interval_s: float | None,
     force: bool,
 ) -> tuple[dict[str, object], list[str]]:
-    from autoscaler.simulator.exporting import export_timeline
-    from autoscaler.simulator.recording import each_row
+    from autoscaler.simulator.replay.exporting import export_timeline
+    from autoscaler.simulator.replay.recording import each_row
 
     del interval_s
     covered = reader.span(fleet) or span

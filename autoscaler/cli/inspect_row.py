@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
+from autoscaler.simulator.replay.timeline import REPORT_NAME, TIMELINE_NAME
 from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, Columns, read_timeline
 from autoscaler.simulator.report.folder import read_report
 from autoscaler.simulator.report.wording import UNKNOWN, moment
-from autoscaler.simulator.timeline import REPORT_NAME, TIMELINE_NAME
 
 
 def has_time_line(directory: Path) -> bool:

@@ -24,7 +24,7 @@ from autoscaler.cli.replay import KIND, SCALE, SEED, VMS
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
-    from autoscaler.simulator.replaying import Replay, Wanted
+    from autoscaler.simulator.replay.replaying import Replay, Wanted
     from autoscaler.traces.trace import Trace
 
 _WEEK_S = 7 * 86_400.0
@@ -78,9 +78,9 @@ def plan(
             "these belong to --trace; a journal knows its unit", param_hint="--kind, --scale-to-vms"
         )
     with errors_in_words("plan"):
-        from autoscaler.simulator import replaying
-        from autoscaler.simulator.policy_plan import Plan, plan_json, plan_markdown
-        from autoscaler.simulator.timeline import jsonable
+        from autoscaler.simulator.replay import replaying
+        from autoscaler.simulator.replay.policy_plan import Plan, plan_json, plan_markdown
+        from autoscaler.simulator.replay.timeline import jsonable
 
         policy, in_force, in_force_file = _policies(changed, against)
         traffic, played, notes = _traffic(policy.fleet, trace, kind, since_s, state_dir)
@@ -144,7 +144,7 @@ def _traffic(
     from autoscaler.clock import SystemClock
     from autoscaler.errors import JournalError
     from autoscaler.settings import load_settings
-    from autoscaler.simulator.exporting import demand_trace
+    from autoscaler.simulator.replay.exporting import demand_trace
     from autoscaler.simulator.report.wording import span
     from autoscaler.store import JournalReader
     from autoscaler.traces.reading import read_trace
@@ -168,7 +168,7 @@ def _traffic(
 def _prepared(
     in_force: tuple[Policy, Path], changed: tuple[Policy, Path], trace: Trace, wanted: Wanted
 ) -> tuple[Replay, ...]:
-    from autoscaler.simulator.replaying import prepare
+    from autoscaler.simulator.replay.replaying import prepare
 
     return tuple(prepare(policy, file, trace, wanted) for policy, file in (in_force, changed))
 

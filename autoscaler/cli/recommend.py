@@ -51,13 +51,13 @@ from autoscaler.cli.sweep import (
 
 if TYPE_CHECKING:
     from autoscaler.cli.sweep import Tried
-    from autoscaler.simulator.executors import Executor
-    from autoscaler.simulator.landscape import Landscape
-    from autoscaler.simulator.limits import Limit
-    from autoscaler.simulator.recommending import Advice
-    from autoscaler.simulator.sweep import Course
-    from autoscaler.simulator.walkforward import Plan, Walked
-    from autoscaler.simulator.worlds import Weathered
+    from autoscaler.simulator.search.executors import Executor
+    from autoscaler.simulator.search.landscape import Landscape
+    from autoscaler.simulator.search.limits import Limit
+    from autoscaler.simulator.search.recommending import Advice
+    from autoscaler.simulator.search.sweep import Course
+    from autoscaler.simulator.search.walkforward import Plan, Walked
+    from autoscaler.simulator.search.worlds import Weathered
 
 FINALISTS = 20
 """Candidates that meet the other worlds, besides the policy as it is: the cheapest that keep the limits."""
@@ -115,9 +115,9 @@ def recommend(
 ) -> None:
     """Say what to change in a policy, or that nothing tried is better, or that it may be luck."""
     with errors_in_words("recommend"):
-        from autoscaler.simulator.limits import NO_WORSE, read_limit
-        from autoscaler.simulator.preparing import Wanted
-        from autoscaler.simulator.worlds import worlds_of
+        from autoscaler.simulator.replay.preparing import Wanted
+        from autoscaler.simulator.search.limits import NO_WORSE, read_limit
+        from autoscaler.simulator.search.worlds import worlds_of
 
         limits = (
             *(read_limit(each) for each in at_most or ()),
@@ -149,8 +149,8 @@ def recommend(
         )
         document = _document(found, limits, weathered)
         if out is not None:
-            from autoscaler.simulator.landscape import write_results
             from autoscaler.simulator.report.folder import write_run
+            from autoscaler.simulator.search.landscape import write_results
 
             write_results(out, found.judged, form, {"why_not": found.advice.reasons})
             write_run(out, document, None, {}, with_page=not no_page)
@@ -181,7 +181,7 @@ class _Found:
 
 def _refuse_plants(tried: Tried) -> None:
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.variants import PLANT
+    from autoscaler.simulator.search.variants import PLANT
 
     wrong = [path for path in tried.current if path.split(".", 1)[0] == PLANT]
     if wrong:
@@ -202,11 +202,11 @@ def _found(
 ) -> _Found:
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.landscape import landscape_of
-    from autoscaler.simulator.measuring import Ticks
-    from autoscaler.simulator.recommending import advise
-    from autoscaler.simulator.sweep import Course
-    from autoscaler.simulator.walkforward import embargo_ticks, plan_folds, walk
+    from autoscaler.simulator.lanes.measuring import Ticks
+    from autoscaler.simulator.search.landscape import landscape_of
+    from autoscaler.simulator.search.recommending import advise
+    from autoscaler.simulator.search.sweep import Course
+    from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 
     replay = tried.replay
     ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
@@ -241,7 +241,7 @@ def _weather(
 ) -> tuple[Weathered, ...]:
     """The policy as it is, what is recommended, and the next best, in every world; in this order."""
     from autoscaler.cli.progress import Bar
-    from autoscaler.simulator.worlds import price_of_unserved, weather
+    from autoscaler.simulator.search.worlds import price_of_unserved, weather
 
     paid = price_of_unserved(found.tried.base.policy) if price is None else price
     candidates = [found.walked.variants[row] for row in _finalists(found, limits)]
@@ -252,7 +252,7 @@ def _weather(
 def _finalists(found: _Found, limits: Sequence[Limit]) -> list[int]:
     import numpy as np
 
-    from autoscaler.simulator.limits import kept
+    from autoscaler.simulator.search.limits import kept
 
     whole, advice = found.walked.whole, found.advice
     fit = np.flatnonzero(kept(limits, whole, advice.current))
@@ -261,7 +261,7 @@ def _finalists(found: _Found, limits: Sequence[Limit]) -> list[int]:
 
 
 def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> dict[str, Any]:
-    from autoscaler.simulator.landscape import document_of
+    from autoscaler.simulator.search.landscape import document_of
 
     advice, tried = found.advice, found.tried
     missing = [str(each) for each in found.walked.unfinished]
@@ -313,7 +313,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
 
 def _changes(found: _Found) -> dict[str, Any]:
     """By field its value now and then, and what this change alone does to cost and unserved work, where it was tried."""
-    from autoscaler.simulator.landscape import COST, UNSERVED
+    from autoscaler.simulator.search.landscape import COST, UNSERVED
 
     judged, now, then = found.judged, found.advice.current, found.advice.row
     changes = {}
@@ -372,7 +372,7 @@ def _tell(
     with_page: bool,
 ) -> None:
     if as_json:
-        from autoscaler.simulator.timeline import jsonable
+        from autoscaler.simulator.replay.timeline import jsonable
 
         typer.echo(json.dumps(jsonable(document), indent=2))
         return

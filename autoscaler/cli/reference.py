@@ -69,9 +69,9 @@ def policy_reference() -> str:
 
 def figures_reference() -> str:
     """Every figure of a score card, and the peers that a policy is put beside."""
-    from autoscaler.simulator.forecast_score import FORECAST_FIGURES
-    from autoscaler.simulator.score import FIGURES
-    from autoscaler.simulator.standings import RIVALS
+    from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
+    from autoscaler.simulator.judging.score import FIGURES
+    from autoscaler.simulator.judging.standings import RIVALS
 
     figures = (*FIGURES, *FORECAST_FIGURES)
     parts = [

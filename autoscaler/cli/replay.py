@@ -20,7 +20,7 @@ from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
     from autoscaler.cloud.faults import Fault
-    from autoscaler.simulator.replaying import Ran, Replay, Wanted
+    from autoscaler.simulator.replay.replaying import Ran, Replay, Wanted
     from autoscaler.simulator.report.card import Card
     from autoscaler.simulator.report.columns import Columns
     from autoscaler.traces.trace import Trace
@@ -126,8 +126,8 @@ def replay(
     from autoscaler.cli.progress import Bar, interruptible
 
     with errors_in_words("replay"):
-        from autoscaler.simulator import replaying
-        from autoscaler.simulator.apart import RivalsApart
+        from autoscaler.simulator.replay import replaying
+        from autoscaler.simulator.search.apart import RivalsApart
 
         wanted = replaying.Wanted(
             vms=vms,
@@ -195,9 +195,9 @@ def compare(
             "give at least two policy files and then the trace", param_hint="POLICY... TRACE"
         )
     with errors_in_words("compare"):
-        from autoscaler.simulator import replaying
-        from autoscaler.simulator.apart import RivalsApart
-        from autoscaler.simulator.differing import differences
+        from autoscaler.simulator.replay import replaying
+        from autoscaler.simulator.replay.differing import differences
+        from autoscaler.simulator.search.apart import RivalsApart
 
         *policies, trace = files
         names = _names(policies)
@@ -283,7 +283,7 @@ def _ready(out: Path, *, force: bool, with_page: bool) -> None:
 
 def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, ...]:
     from autoscaler.config.loading import require_policy
-    from autoscaler.simulator.replaying import prepare, tick_for
+    from autoscaler.simulator.replay.replaying import prepare, tick_for
     from autoscaler.traces.reading import read_trace
     from autoscaler.traces.trace import TraceKind
 
@@ -320,10 +320,10 @@ def _refuse_empty(ran: Ran, prepared: Replay) -> None:
 def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from autoscaler.simulator.replaying import details_of
+    from autoscaler.simulator.replay.replaying import details_of
+    from autoscaler.simulator.replay.timeline import REPORT_VERSION, totals
     from autoscaler.simulator.report.card import card_json
     from autoscaler.simulator.report.conclusion import conclude
-    from autoscaler.simulator.timeline import REPORT_VERSION, totals
 
     details = details_of(prepared, ran, said)
     conclusion = conclude(card, details)
@@ -364,7 +364,7 @@ def _tell(
     with_page: bool,
 ) -> None:
     from autoscaler.cli.replay_screen import print_run
-    from autoscaler.simulator.timeline import jsonable
+    from autoscaler.simulator.replay.timeline import jsonable
 
     if as_json:
         typer.echo(json.dumps(jsonable(document), indent=2))

@@ -45,7 +45,7 @@ def scenario_run(
             if not as_json:
                 _tell(played, verdicts)
             if out is not None:
-                from autoscaler.simulator.timeline import write_timeline
+                from autoscaler.simulator.replay.timeline import write_timeline
 
                 write_timeline(out / f"{path.stem}.csv", played.rows)
         if as_json:
@@ -116,7 +116,7 @@ def _tell(played: Played, verdicts: tuple[Verdict, ...]) -> None:
 
 
 def _document(played: Played, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
-    from autoscaler.simulator.timeline import jsonable
+    from autoscaler.simulator.replay.timeline import jsonable
 
     answer = jsonable(
         {

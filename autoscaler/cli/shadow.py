@@ -17,7 +17,7 @@ import typer
 from autoscaler.cli.output import errors_in_words, moment_or_ago, since_epoch, unknown_word, utc
 
 if TYPE_CHECKING:
-    from autoscaler.simulator.shadow_report import Compared, Missed, ShadowReport, Side
+    from autoscaler.simulator.replay.shadow_report import Compared, Missed, ShadowReport, Side
     from autoscaler.store import JournalReader
 
 _WEEK_S = 7 * 86_400.0
@@ -46,7 +46,7 @@ def shadow_report(
     """Say what fleets in shadow would have cost and missed under their policies, beside what really ran."""
     from autoscaler.clock import SystemClock
     from autoscaler.settings import load_settings
-    from autoscaler.simulator.timeline import jsonable
+    from autoscaler.simulator.replay.timeline import jsonable
     from autoscaler.store import JournalReader
 
     with errors_in_words("shadow report"):
@@ -68,7 +68,7 @@ def _reports(
     reader: JournalReader, fleet: str | None, span: tuple[float, float], directory: Path
 ) -> list[ShadowReport]:
     from autoscaler.errors import JournalError
-    from autoscaler.simulator import shadow_report as comparing
+    from autoscaler.simulator.replay import shadow_report as comparing
 
     known = reader.fleets_ever()
     if fleet is not None and fleet not in known:

@@ -38,11 +38,11 @@ from autoscaler.cli.replay import (
 )
 
 if TYPE_CHECKING:
-    from autoscaler.simulator.executors import Executor
-    from autoscaler.simulator.landscape import Form, Landscape
-    from autoscaler.simulator.preparing import Replay, Wanted
-    from autoscaler.simulator.sweep import SweepResult
-    from autoscaler.simulator.variants import Axis, Base, Between, Variant
+    from autoscaler.simulator.replay.preparing import Replay, Wanted
+    from autoscaler.simulator.search.executors import Executor
+    from autoscaler.simulator.search.landscape import Form, Landscape
+    from autoscaler.simulator.search.sweep import SweepResult
+    from autoscaler.simulator.search.variants import Axis, Base, Between, Variant
 
 POLICY = Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")]
 TRACE = Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")]
@@ -98,7 +98,7 @@ def sweep(
 ) -> None:
     """Run every combination of values of some fields, and show which no other beats in cost and unserved work."""
     with errors_in_words("sweep"):
-        from autoscaler.simulator.preparing import Wanted
+        from autoscaler.simulator.replay.preparing import Wanted
 
         if not vary:
             raise typer.BadParameter(
@@ -160,9 +160,9 @@ def tried_on(
     random: int | None,
 ) -> Tried:
     """Read what is varied, or choose it around the policy, and validate every variant."""
-    from autoscaler.simulator.axes import current_values, read_axis
-    from autoscaler.simulator.nearby import nearby
-    from autoscaler.simulator.variants import Axis, grid, sampled
+    from autoscaler.simulator.search.axes import current_values, read_axis
+    from autoscaler.simulator.search.nearby import nearby
+    from autoscaler.simulator.search.variants import Axis, grid, sampled
 
     replay, base = prepared(policy, trace, kind, wanted)
     axes: list[Axis | Between] = (
@@ -184,9 +184,9 @@ def tried_on(
 def prepared(policy: Path, trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, Base]:
     """The policy as it is on the trace, and as what variants are made of."""
     from autoscaler.config.loading import require_policy
-    from autoscaler.simulator.matching import as_probed
-    from autoscaler.simulator.preparing import prepare, tick_for
-    from autoscaler.simulator.variants import Base
+    from autoscaler.simulator.lanes.matching import as_probed
+    from autoscaler.simulator.replay.preparing import prepare, tick_for
+    from autoscaler.simulator.search.variants import Base
     from autoscaler.traces.reading import read_trace
     from autoscaler.traces.trace import TraceKind
 
@@ -213,11 +213,11 @@ def _with_room(base: Base, replay: Replay, made: Sequence[Variant], wanted: Want
 def executor_for(processes: int, scheduler: str | None) -> Executor | None:
     """Who computes; None for this process."""
     if scheduler is not None:
-        from autoscaler.simulator.dask_executor import Dask
+        from autoscaler.simulator.search.dask_executor import Dask
 
         return Dask(scheduler)
     if processes > 1:
-        from autoscaler.simulator.executors import Processes
+        from autoscaler.simulator.search.executors import Processes
 
         return Processes(processes)
     return None
@@ -231,9 +231,9 @@ def part_width(variants: int, processes: int) -> int:
 def make_place(out: Path, *, force: bool, with_page: bool) -> None:
     """See that the results may be written there, before anything takes its time."""
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.landscape import RESULTS_CSV, RESULTS_PARQUET
     from autoscaler.simulator.report.folder import make_room
     from autoscaler.simulator.report.page import require_plotly
+    from autoscaler.simulator.search.landscape import RESULTS_CSV, RESULTS_PARQUET
 
     if with_page:
         require_plotly()
@@ -245,8 +245,8 @@ def make_place(out: Path, *, force: bool, with_page: bool) -> None:
 def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.measuring import Ticks
-    from autoscaler.simulator.sweep import Course, run_sweep
+    from autoscaler.simulator.lanes.measuring import Ticks
+    from autoscaler.simulator.search.sweep import Course, run_sweep
 
     replay = tried.replay
     ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
@@ -272,7 +272,7 @@ def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool
 def _tell(
     tried: Tried, found: SweepResult, out: Path | None, form: Form, *, with_page: bool, as_json: bool
 ) -> None:
-    from autoscaler.simulator.landscape import landscape, write_results
+    from autoscaler.simulator.search.landscape import landscape, write_results
 
     judged = landscape(found, tried.current)
     if judged.current is None:
@@ -287,7 +287,7 @@ def _tell(
         write_results(out, judged, form)
         write_run(out, document, None, {}, with_page=with_page)
     if as_json:
-        from autoscaler.simulator.timeline import jsonable
+        from autoscaler.simulator.replay.timeline import jsonable
 
         typer.echo(json.dumps(jsonable(document), indent=2))
         return
@@ -299,9 +299,9 @@ def _tell(
 
 
 def _document(tried: Tried, found: SweepResult, judged: Landscape) -> dict[str, Any]:
-    from autoscaler.simulator.landscape import document_of
     from autoscaler.simulator.report.card import card_from
     from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
+    from autoscaler.simulator.search.landscape import document_of
 
     missing = [str(each) for each in found.unfinished]
     document = document_of(tried.replay, judged, beside=None, cautions=missing, partial=bool(missing))

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoscaler.simulator.landscape import COST, UNSERVED, Landscape
-from autoscaler.simulator.recommending import Advice
 from autoscaler.simulator.report.wording import Unit, money, share, shown
-from autoscaler.simulator.worlds import Weathered
+from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
+from autoscaler.simulator.search.recommending import Advice
+from autoscaler.simulator.search.worlds import Weathered
 
 MOST_ROWS = 15
 _MOST_CANDIDATES = 6

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
     from autoscaler.ports import Clock, Provider, Vm
     from autoscaler.settings import Settings
-    from autoscaler.simulator.sampling import Sampled
+    from autoscaler.simulator.traffic.sampling import Sampled
 
 
 def record(
@@ -103,7 +103,7 @@ async def _sample(
 ) -> tuple[Sampled, bool]:
     """What was sampled, and whether it was stopped by hand."""
     from autoscaler.clock import SystemClock
-    from autoscaler.simulator.sampling import Sampling
+    from autoscaler.simulator.traffic.sampling import Sampling
     from autoscaler.wiring import source_for
 
     clock, stop = SystemClock(), asyncio.Event()

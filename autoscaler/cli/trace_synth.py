@@ -15,7 +15,7 @@ from autoscaler.cli.output import errors_in_words, moment, seconds
 from autoscaler.cli.trace import FORCE_OPTION, JSON_OPTION, MANIFEST_OPTION, kind_of, share, write
 
 if TYPE_CHECKING:
-    from autoscaler.simulator.traffic import Part, Recipe
+    from autoscaler.simulator.traffic.parts import Part, Recipe
 
 _PARTS = "Without a recipe"
 
@@ -102,8 +102,7 @@ def synth(
 ) -> None:
     """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; the same for a seed."""
     with errors_in_words("trace synth"):
-        from autoscaler.simulator.recipe import read_recipe
-        from autoscaler.simulator.traffic import (
+        from autoscaler.simulator.traffic.parts import (
             Crowds,
             Daily,
             Level,
@@ -113,6 +112,7 @@ def synth(
             Weekly,
             generate,
         )
+        from autoscaler.simulator.traffic.recipe import read_recipe
 
         if recipe is not None:
             chosen = read_recipe(recipe)
@@ -136,7 +136,7 @@ def _changed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def _notes(recipe: Recipe) -> list[str]:
-    from autoscaler.simulator.traffic import PARTS
+    from autoscaler.simulator.traffic.parts import PARTS
 
     names = {of: name for name, of in PARTS.items()}
     parts = ", ".join(names[type(part)] for part in recipe.parts)

@@ -133,7 +133,9 @@ def test_core_uses_no_sums_whose_result_depends_on_the_number_of_lanes():
 
 def test_the_daemon_and_the_virtual_runs_call_the_same_function_objects():
     from autoscaler.daemon import fleets, loop
-    from autoscaler.simulator import lanes, loopback, outlooks
+    from autoscaler.simulator.lanes import engine as lanes
+    from autoscaler.simulator.lanes import outlooks
+    from autoscaler.simulator.replay import loopback
 
     assert fleets.decide is lanes.decide is core_decide.decide
     assert fleets.step is outlooks.step is core_forecast.step
@@ -150,7 +152,7 @@ def test_decide_and_step_are_called_by_the_daemon_and_the_lanes_only():
         if name in {"autoscaler.core.decide", "autoscaler.core.forecast"} and "core" not in path.parts
     }
     engines = {name for name in callers if not name.startswith("simulator/checks/")}
-    assert engines == {"daemon/fleets.py", "simulator/lanes.py", "simulator/outlooks.py"}
+    assert engines == {"daemon/fleets.py", "simulator/lanes/engine.py", "simulator/lanes/outlooks.py"}
 
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,11 +9,11 @@ from autoscaler.config.loading import require_policy
 from autoscaler.simulator.checks.guards import GUARDS, State
 from autoscaler.simulator.checks.parities import decided_again, engine_parity, journal_parity
 from autoscaler.simulator.checks.subject import Subject
-from autoscaler.simulator.knobs import Duration, PlantSettings
-from autoscaler.simulator.loopback import LoopRun, run_loop
-from autoscaler.simulator.matching import as_probed, cloud_of
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.traffic import Crowd, Daily, Level, Recipe, generate
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.matching import as_probed, cloud_of
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.traffic.parts import Crowd, Daily, Level, Recipe, generate
 from autoscaler.store import JournalReader
 from tests.checks.cheats import CAUGHT_BY, Counts, Honest, StopsTwice, with_cheat
 from tests.simulator.builders import policy

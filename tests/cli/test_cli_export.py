@@ -11,8 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from autoscaler.ports import TickRecord
-from autoscaler.simulator.recording import timeline
-from autoscaler.simulator.timeline import TIMELINE_COLUMNS
+from autoscaler.simulator.replay.recording import timeline
+from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind

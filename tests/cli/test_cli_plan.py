@@ -10,8 +10,8 @@ from autoscaler.cli.main import app
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.config.loading import require_policy
-from autoscaler.simulator.loopback import LoopRun, run_loop
-from autoscaler.simulator.synth import Crowd, synth_day
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.traffic.synth import Crowd, synth_day
 from autoscaler.traces.writing import write_trace
 
 IN_FORCE = Path(__file__).parents[2] / "policies" / "web.yaml"

@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from autoscaler.cli.sweep import _run, _tell, tried_on
-from autoscaler.simulator.executors import Here
-from autoscaler.simulator.preparing import Wanted
+from autoscaler.simulator.replay.preparing import Wanted
+from autoscaler.simulator.search.executors import Here
 from tests.cli.conftest import call, strict_json
 from tests.cli.test_cli_replay import write_day, write_policy
 

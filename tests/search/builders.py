@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.simulator.knobs import Duration, PlantSettings
-from autoscaler.simulator.ledger import Amount, Count
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.sweep import Course
-from autoscaler.simulator.synth import synth_day
-from autoscaler.simulator.variants import Base
+from autoscaler.simulator.judging.ledger import Amount, Count
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.search.sweep import Course
+from autoscaler.simulator.search.variants import Base
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.axes import current_values, read_axis
-from autoscaler.simulator.limits import NO_WORSE, first_broken, kept, read_limit
-from autoscaler.simulator.nearby import nearby
-from autoscaler.simulator.score import FIGURES, Score
-from autoscaler.simulator.variants import Axis, Between, grid, sampled
+from autoscaler.simulator.judging.score import FIGURES, Score
+from autoscaler.simulator.search.axes import current_values, read_axis
+from autoscaler.simulator.search.limits import NO_WORSE, first_broken, kept, read_limit
+from autoscaler.simulator.search.nearby import nearby
+from autoscaler.simulator.search.variants import Axis, Between, grid, sampled
 from tests.search.builders import BASE
 from tests.simulator.builders import policy
 

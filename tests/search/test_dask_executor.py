@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.dask_executor import Dask
-from autoscaler.simulator.executors import Lost
-from autoscaler.simulator.sweep import run_sweep
-from autoscaler.simulator.variants import Axis, grid
-from autoscaler.simulator.walkforward import Fold, Plan, walk
+from autoscaler.simulator.search.dask_executor import Dask
+from autoscaler.simulator.search.executors import Lost
+from autoscaler.simulator.search.sweep import run_sweep
+from autoscaler.simulator.search.variants import Axis, grid
+from autoscaler.simulator.search.walkforward import Fold, Plan, walk
 from tests.real import require_real
 from tests.search.builders import BASE, COURSE, figures
 

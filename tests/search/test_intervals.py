@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator.intervals import FEWEST, block_length, interval_of
+from autoscaler.simulator.search.intervals import FEWEST, block_length, interval_of
 
 
 def autoregressive(seed, count, memory):

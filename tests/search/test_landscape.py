@@ -11,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.axes import current_values
-from autoscaler.simulator.landscape import RESULTS_CSV, RESULTS_PARQUET, front, landscape, write_results
-from autoscaler.simulator.score import FIGURES
-from autoscaler.simulator.sweep import run_sweep
-from autoscaler.simulator.variants import Axis, grid
+from autoscaler.simulator.judging.score import FIGURES
+from autoscaler.simulator.search.axes import current_values
+from autoscaler.simulator.search.landscape import (
+    RESULTS_CSV,
+    RESULTS_PARQUET,
+    front,
+    landscape,
+    write_results,
+)
+from autoscaler.simulator.search.sweep import run_sweep
+from autoscaler.simulator.search.variants import Axis, grid
 from tests.real import require_real
 from tests.search.builders import BASE, COURSE
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.simulator.limits import NO_WORSE, kept, read_limit
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.recommending import Verdict, advise, chosen, spearman
-from autoscaler.simulator.score import FIGURES, Score
-from autoscaler.simulator.sweep import Course
-from autoscaler.simulator.traffic import Daily, Level, Recipe, generate
-from autoscaler.simulator.variants import Axis, grid
-from autoscaler.simulator.walkforward import Cells, Fold, Plan, Walked, embargo_ticks, plan_folds, walk
+from autoscaler.simulator.judging.score import FIGURES, Score
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.search.limits import NO_WORSE, kept, read_limit
+from autoscaler.simulator.search.recommending import Verdict, advise, chosen, spearman
+from autoscaler.simulator.search.sweep import Course
+from autoscaler.simulator.search.variants import Axis, grid
+from autoscaler.simulator.search.walkforward import Cells, Fold, Plan, Walked, embargo_ticks, plan_folds, walk
+from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
 from tests.search.builders import BASE
 
 CELLS, CELL, EMBARGO = 500, 12, 6

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator import walkforward
-from autoscaler.simulator.executors import Here, Processes
-from autoscaler.simulator.knobs import Duration
-from autoscaler.simulator.limits import NO_WORSE
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.recommending import chosen
-from autoscaler.simulator.sweep import Course, run_sweep
-from autoscaler.simulator.synth import synth_day
-from autoscaler.simulator.traffic import Daily, Level, Recipe, generate
-from autoscaler.simulator.variants import Axis, grid
-from autoscaler.simulator.walkforward import embargo_ticks, plan_folds, walk
+from autoscaler.simulator.lanes.knobs import Duration
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.search import walkforward
+from autoscaler.simulator.search.executors import Here, Processes
+from autoscaler.simulator.search.limits import NO_WORSE
+from autoscaler.simulator.search.recommending import chosen
+from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.variants import Axis, grid
+from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
+from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.trace import Trace
 from tests.search.builders import BASE
 from tests.simulator.builders import policy
@@ -113,7 +113,7 @@ def test_the_whole_is_what_a_sweep_finds(walked):
     assert walked.digests == swept.digests
     cost = walked.cells.cost
     assert np.add.reduce(cost, axis=0) == pytest.approx(walked.whole["cost"], rel=1e-12)
-    from autoscaler.simulator.ledger import Amount
+    from autoscaler.simulator.judging.ledger import Amount
 
     assert walked.whole["cost"].tolist() == swept.sums.amount(Amount.COST).tolist()
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.executors import Here, Processes
-from autoscaler.simulator.knobs import Duration
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.variants import Axis, grid
-from autoscaler.simulator.worlds import price_of_unserved, weather, worlds_of
+from autoscaler.simulator.lanes.knobs import Duration
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.search.executors import Here, Processes
+from autoscaler.simulator.search.variants import Axis, grid
+from autoscaler.simulator.search.worlds import price_of_unserved, weather, worlds_of
 from autoscaler.traces.trace import Trace
 from tests.search.builders import BASE, COURSE, TRACE
 from tests.simulator.builders import policy

@@ -17,7 +17,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.shadow import ShadowProvider
-from autoscaler.simulator.shadow_report import Missed, shadow_report
+from autoscaler.simulator.replay.shadow_report import Missed, shadow_report
 from autoscaler.store import TickRow
 from tests.contracts.test_journal_contract import fleet_tick
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual

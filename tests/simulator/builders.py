@@ -5,8 +5,8 @@ import numpy as np
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.config.policy import policy_from
-from autoscaler.simulator.loopback import LoopRun
-from autoscaler.simulator.timeline import TimelineRow
+from autoscaler.simulator.replay.loopback import LoopRun
+from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.traces.trace import Trace, TraceKind
 
 BEGIN_S = 1_772_409_600.0  # 2026-03-02T00:00:00Z, a point of every grid used here

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator.clairvoyant import (
+from autoscaler.simulator.judging.clairvoyant import (
     Front,
     Optimum,
     Terms,
@@ -20,7 +20,7 @@ from autoscaler.simulator.clairvoyant import (
     peak_vms,
     warm_pool,
 )
-from autoscaler.simulator.program import least_cost_program
+from autoscaler.simulator.judging.program import least_cost_program
 
 TERMS = Terms(tick_s=60.0, vm_capacity=100.0, in_service_per_h=60.0)
 """One unit of money per VM and tick."""

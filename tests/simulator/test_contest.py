@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autoscaler.core.types import Int, Snapshot
-from autoscaler.simulator.contest import Contestant, Course, contest
-from autoscaler.simulator.knobs import Duration, PlantSettings
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.peers import DelayedOff, Google, SameTimeBefore, Sized
-from autoscaler.simulator.standings import RIVALS, terms_of, without_pool
+from autoscaler.simulator.judging.contest import Contestant, Course, contest
+from autoscaler.simulator.judging.peers import DelayedOff, Google, SameTimeBefore, Sized
+from autoscaler.simulator.judging.standings import RIVALS, terms_of, without_pool
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 from tests.simulator.test_ledger import assert_same

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from autoscaler.core.types import Decision, Freshness
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.draws import Luck, Purpose
-from autoscaler.simulator.fingerprints import Fingerprints
-from autoscaler.simulator.knobs import Budget, Duration, PlantSettings, Shortage
-from autoscaler.simulator.lanes import LaneRun, Lanes
-from autoscaler.simulator.ledger import Amount, Count
-from autoscaler.simulator.measuring import Pipeline, Ticks, seen, wanted
-from autoscaler.simulator.refusals import refusals
-from autoscaler.simulator.witness import Witness
+from autoscaler.simulator.judging.ledger import Amount, Count
+from autoscaler.simulator.lanes.draws import Luck, Purpose
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings, Shortage
+from autoscaler.simulator.lanes.measuring import Pipeline, Ticks, seen, wanted
+from autoscaler.simulator.lanes.refusals import refusals
+from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, levels, policy
 

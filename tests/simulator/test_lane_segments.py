@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator.fingerprints import Fingerprints
-from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
-from autoscaler.simulator.lanes import LaneRun, Lanes
-from autoscaler.simulator.ledger import Amount, Count
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.outlooks import OutlookCache
-from autoscaler.simulator.segments import Cut, alike, run_segmented
-from autoscaler.simulator.synth import synth_day
-from autoscaler.simulator.witness import timeline
+from autoscaler.simulator.judging.ledger import Amount, Count
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.segments import Cut, alike, run_segmented
+from autoscaler.simulator.lanes.witness import timeline
+from autoscaler.simulator.traffic.synth import synth_day
 from tests.simulator.builders import policy
 
 TRACE = synth_day(4, days=5.0, interval_s=60.0)

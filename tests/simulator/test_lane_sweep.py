@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator import sweep
-from autoscaler.simulator.executors import Finished, Here, Lost, Processes
-from autoscaler.simulator.fingerprints import Fingerprints
-from autoscaler.simulator.knobs import Budget, Duration, PlantSettings
-from autoscaler.simulator.lanes import LaneRun, Lanes
-from autoscaler.simulator.ledger import Amount, Count
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.segments import run_segmented
-from autoscaler.simulator.sweep import Course, run_sweep
-from autoscaler.simulator.synth import synth_day
-from autoscaler.simulator.variants import Axis, Base, Between, grid, sampled
+from autoscaler.simulator.judging.ledger import Amount, Count
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.segments import run_segmented
+from autoscaler.simulator.search import sweep
+from autoscaler.simulator.search.executors import Finished, Here, Lost, Processes
+from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.variants import Axis, Base, Between, grid, sampled
+from autoscaler.simulator.traffic.synth import synth_day
 from tests.simulator.builders import policy
 
 TRACE = synth_day(2, days=1.0, interval_s=60.0)

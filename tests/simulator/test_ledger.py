@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator.ledger import Amount, Block, Count, Sums, grid_ticks
-from autoscaler.simulator.streaks import Movement, Streaks
-from autoscaler.simulator.timeline import reversals, shortage_episodes
+from autoscaler.simulator.judging.ledger import Amount, Block, Count, Sums, grid_ticks
+from autoscaler.simulator.judging.streaks import Movement, Streaks
+from autoscaler.simulator.replay.timeline import reversals, shortage_episodes
 
 TICK_S = 60.0
 VM = 100.0

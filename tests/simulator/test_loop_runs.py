@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import InvariantError
-from autoscaler.simulator.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from tests.simulator.builders import cloud_of, levels, policy, run_of
 
 DAY = levels(150, 900, 400, 1200, 300, 100)

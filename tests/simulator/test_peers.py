@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import NO_CEILING, Decision, Freshness, Snapshot
-from autoscaler.simulator.alarms import Points, StepScaling, TargetTracking
-from autoscaler.simulator.peers import (
+from autoscaler.simulator.judging.alarms import Points, StepScaling, TargetTracking
+from autoscaler.simulator.judging.peers import (
     DelayedOff,
     Google,
     Kubernetes,

@@ -8,9 +8,9 @@ import pytest
 
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import ReactiveSection
-from autoscaler.simulator.loopback import LoopRun, run_loop
-from autoscaler.simulator.recovery import recoveries
-from autoscaler.simulator.timeline import totals
+from autoscaler.simulator.judging.recovery import recoveries
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.timeline import totals
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind
 from tests.simulator.builders import cloud_of

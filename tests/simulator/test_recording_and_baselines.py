@@ -8,10 +8,10 @@ import pytest
 
 from autoscaler.core.types import Stage
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
-from autoscaler.simulator.baselines import always_on, describe, plain_reactive
-from autoscaler.simulator.recording import demand_of, timeline
-from autoscaler.simulator.recovery import recoveries
-from autoscaler.simulator.timeline import totals
+from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
+from autoscaler.simulator.judging.recovery import recoveries
+from autoscaler.simulator.replay.recording import demand_of, timeline
+from autoscaler.simulator.replay.timeline import totals
 from autoscaler.store import SqliteJournal
 from tests.simulator.builders import BEGIN_S, policy, row
 

@@ -8,9 +8,9 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.differing import differences
-from autoscaler.simulator.preparing import Wanted, prepare, shared_luck
-from autoscaler.simulator.replaying import card_of, engine_for, entry_of, rivals_of, run, same_span
+from autoscaler.simulator.replay.differing import differences
+from autoscaler.simulator.replay.preparing import Wanted, prepare, shared_luck
+from autoscaler.simulator.replay.replaying import card_of, engine_for, entry_of, rivals_of, run, same_span
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 

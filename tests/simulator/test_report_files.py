@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.replay.timeline import write_document, write_timeline
 from autoscaler.simulator.report.columns import NUMERIC, read_timeline, write_parquet
 from autoscaler.simulator.report.folder import make_room, read_report, rebuild, write_rows, write_run
 from autoscaler.simulator.report.thinning import chosen_rows, extremes
-from autoscaler.simulator.timeline import write_document, write_timeline
 from tests.simulator.reports import columns, crowd, document
 
 

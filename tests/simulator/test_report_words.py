@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.replay.timeline import jsonable, totals
 from autoscaler.simulator.report.card import FIGURES, Card, Entry, card_from, card_json, values_of
 from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
 from autoscaler.simulator.report.variants import variants_json
 from autoscaler.simulator.report.wording import Unit, money, rounded_share, share, shown, span
-from autoscaler.simulator.timeline import jsonable, totals
 from tests.simulator.reports import crowd
 
 

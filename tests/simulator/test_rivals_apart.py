@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from autoscaler.errors import InvariantError
-from autoscaler.simulator.apart import RivalsApart
-from autoscaler.simulator.preparing import Wanted, prepare
-from autoscaler.simulator.replaying import rivals_of
+from autoscaler.simulator.replay.preparing import Wanted, prepare
+from autoscaler.simulator.replay.replaying import rivals_of
+from autoscaler.simulator.search.apart import RivalsApart
 from tests.simulator.builders import levels, policy
 
 # From Python 3.12 on, forking with threads around is warned of; the child computes and uses none of them.

@@ -11,7 +11,7 @@ from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError, TraceError
 from autoscaler.ports import FleetReadings, Listing, Vm, VmState
-from autoscaler.simulator.sampling import Sampling
+from autoscaler.simulator.traffic.sampling import Sampling
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.daemon.builders import policy

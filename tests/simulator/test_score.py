@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.types import QUANTILE_LEVELS
-from autoscaler.simulator.forecast_score import FORECAST_FIGURES, ForecastSums
-from autoscaler.simulator.ledger import Block, Sums
-from autoscaler.simulator.score import FIGURES, Beside, LanePrices, Score, score
-from autoscaler.simulator.timeline import TimelineRow, totals
+from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, ForecastSums
+from autoscaler.simulator.judging.ledger import Block, Sums
+from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, Score, score
+from autoscaler.simulator.replay.timeline import TimelineRow, totals
 from tests.simulator.test_ledger import random_block, sums_of
 
 TICK_S = 60.0

@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscaler.simulator.baselines import always_on
-from autoscaler.simulator.clairvoyant import Terms, cheapest
-from autoscaler.simulator.knobs import Duration, PlantSettings
-from autoscaler.simulator.lanes import LaneRun, Lanes
-from autoscaler.simulator.measuring import Ticks, wanted
-from autoscaler.simulator.peers import Kubernetes
-from autoscaler.simulator.score import FIGURES, score
-from autoscaler.simulator.standings import (
+from autoscaler.simulator.judging.baselines import always_on
+from autoscaler.simulator.judging.clairvoyant import Terms, cheapest
+from autoscaler.simulator.judging.peers import Kubernetes
+from autoscaler.simulator.judging.score import FIGURES, score
+from autoscaler.simulator.judging.standings import (
     RIVALS,
     Standings,
     schedule_sums,
@@ -25,7 +22,10 @@ from autoscaler.simulator.standings import (
     terms_of,
     without_pool,
 )
-from autoscaler.simulator.timeline import TimelineRow, totals
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks, wanted
+from autoscaler.simulator.replay.timeline import TimelineRow, totals
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy

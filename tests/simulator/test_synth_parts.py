@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import TraceError
-from autoscaler.simulator.recipe import read_recipe
-from autoscaler.simulator.synth import DAY_S, DEFAULT_START_S, Crowd
-from autoscaler.simulator.traffic import (
+from autoscaler.simulator.traffic.parts import (
     PARTS,
     Crowds,
     Daily,
@@ -26,6 +24,8 @@ from autoscaler.simulator.traffic import (
     expected_rate,
     generate,
 )
+from autoscaler.simulator.traffic.recipe import read_recipe
+from autoscaler.simulator.traffic.synth import DAY_S, DEFAULT_START_S, Crowd
 from autoscaler.traces.statistics import gaps_of
 from autoscaler.traces.trace import TraceKind
 

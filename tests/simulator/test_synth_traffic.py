@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import TraceError
-from autoscaler.simulator.synth import DEFAULT_START_S, VM_CAPACITY_PER_S, Crowd, synth_day
+from autoscaler.simulator.traffic.synth import DEFAULT_START_S, VM_CAPACITY_PER_S, Crowd, synth_day
 from autoscaler.traces.trace import TraceKind, describe_time
 
 HOUR_S = 3600.0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.timeline import (
+from autoscaler.simulator.replay.timeline import (
     TIMELINE_COLUMNS,
     Episode,
     RunIdentity,

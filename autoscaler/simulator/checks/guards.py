@@ -27,11 +27,11 @@ from autoscaler.simulator.checks.subject import (
     trail,
     trail_of,
 )
-from autoscaler.simulator.draws import Luck
-from autoscaler.simulator.measuring import Pipeline, seen
+from autoscaler.simulator.judging.score import score
+from autoscaler.simulator.lanes.draws import Luck
+from autoscaler.simulator.lanes.measuring import Pipeline, seen
+from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.report.wording import share, span
-from autoscaler.simulator.score import score
-from autoscaler.simulator.witness import Witness
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 CUTS = 12

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from autoscaler.config.compiling import CompiledPolicies
 from autoscaler.config.policy import Policy
-from autoscaler.simulator.knobs import PlantSettings
-from autoscaler.simulator.lanes import Decider, LaneRun, Lanes
-from autoscaler.simulator.measuring import Ticks
-from autoscaler.simulator.witness import Witness
+from autoscaler.simulator.lanes.engine import Decider, LaneRun, Lanes
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.traces.trace import Trace
 
 Ints: TypeAlias = NDArray[np.int64]

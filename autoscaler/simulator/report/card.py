@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.replay.timeline import Totals
 from autoscaler.simulator.report.wording import Unit
-from autoscaler.simulator.timeline import Totals
 
 _DAY_S = 86_400.0
 Better = Literal["lower", "higher", "neither"]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.timeline import TIMELINE_COLUMNS, TIMELINE_NAME, TimelineRow, column
+from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS, TIMELINE_NAME, TimelineRow, column
 
 Float: TypeAlias = NDArray[np.float64]
 

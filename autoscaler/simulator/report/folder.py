@@ -17,6 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.replay.timeline import (
+    REPORT_NAME,
+    TIMELINE_NAME,
+    TimelineRow,
+    write_document,
+    write_timeline,
+)
 from autoscaler.simulator.report.columns import (
     PARQUET_NAME,
     Columns,
@@ -25,13 +32,6 @@ from autoscaler.simulator.report.columns import (
     write_parquet,
 )
 from autoscaler.simulator.report.page import PAGE_NAME, write_page
-from autoscaler.simulator.timeline import (
-    REPORT_NAME,
-    TIMELINE_NAME,
-    TimelineRow,
-    write_document,
-    write_timeline,
-)
 
 JOURNAL_NAME = "journal.sqlite"
 TimelineForm = Literal["csv", "parquet"]

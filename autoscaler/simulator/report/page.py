@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.replay.timeline import Episode, jsonable, shortage_episodes
 from autoscaler.simulator.report.card import card_from
 from autoscaler.simulator.report.columns import SIM_EXTRA, Columns
 from autoscaler.simulator.report.conclusion import Conclusion, conclude, conclude_sweep
@@ -41,7 +42,6 @@ from autoscaler.simulator.report.sections import (
     top_section,
 )
 from autoscaler.simulator.report.thinning import chosen_rows
-from autoscaler.simulator.timeline import Episode, jsonable, shortage_episodes
 
 PAGE_NAME = "report.html"
 _SCRIPTS = ("variants.js", "page.js")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.simulator.report.card import Card, Entry, Figure
 from autoscaler.simulator.report.columns import Columns
 from autoscaler.simulator.report.conclusion import Conclusion
 from autoscaler.simulator.report.wording import Unit, count, moment, plural, shown, span
-from autoscaler.simulator.timeline import Episode
 
 MOST_EPISODES = 400
 _SHOWN_EPISODES = 10

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import InvariantError
+from autoscaler.simulator.judging.score import FIGURES
 from autoscaler.simulator.report.wording import Unit
-from autoscaler.simulator.score import FIGURES
 
 
 def variants_json(

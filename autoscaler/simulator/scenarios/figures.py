@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.simulator.replay.timeline import reversals, shortage_episodes
 from autoscaler.simulator.report.wording import Unit, shown
-from autoscaler.simulator.timeline import reversals, shortage_episodes
 
 Float = NDArray[np.float64]
 

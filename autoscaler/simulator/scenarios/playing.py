@@ -27,12 +27,12 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import InvariantError
 from autoscaler.ports import ActionRecord, MetricSource, OutcomeKind, Verb, VmState
 from autoscaler.providers.memory import MemoryProvider
-from autoscaler.simulator.loopback import Silent
-from autoscaler.simulator.recording import demand_of, timeline
+from autoscaler.simulator.replay.loopback import Silent
+from autoscaler.simulator.replay.recording import demand_of, timeline
+from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.scenarios.figures import Seen
 from autoscaler.simulator.scenarios.meanwhile import LossySource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
-from autoscaler.simulator.timeline import TimelineRow
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wired, Wiring, simulated, trace_source
 

@@ -23,10 +23,10 @@ from autoscaler.config.messages import validation_problems
 from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import DURATION
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.recipe import recipe_of
 from autoscaler.simulator.scenarios.figures import FIGURES
 from autoscaler.simulator.scenarios.model import ExpectationSection, ScenarioFile
-from autoscaler.simulator.traffic import generate
+from autoscaler.simulator.traffic.parts import generate
+from autoscaler.simulator.traffic.recipe import recipe_of
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 

@@ -1,0 +1,212 @@
+"""The two rules of AWS Auto Scaling that act on alarms, as peers (see `peers` for the rules of such a file).
+
+Both read one-minute points: means of the utilisation over each minute of the clock. A tick longer than a minute is
+one point that stands for all minutes it covers; shorter ticks are averaged, and the rules act when a minute is
+full. An unknown minute breaks a row of points, as missing data lets no alarm go off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Bool, Float, Int, Snapshot
+from autoscaler.simulator.judging.peers import (
+    CLOCK_S,
+    USUAL_UTILISATION,
+    Sized,
+    measured_utilisation,
+    ordered,
+    over_lanes,
+    passes,
+    window_ticks,
+)
+
+POINT_S = CLOCK_S
+_ROUNDING = 1e-9
+_LONG_AGO_S = -1e18
+
+
+class Points:
+    """Means over minutes of the clock.
+
+    Args:
+        params: The lanes.
+    """
+
+    def __init__(self, params: LaneParams) -> None:
+        lanes = len(params.vm_capacity)
+        self._tick_s = params.tick_s
+        self.length_s = max(POINT_S, params.tick_s)
+        """Time that one point stands for."""
+        self._sum: Float = np.zeros(lanes)
+        self._known: Int = np.zeros(lanes, np.int64)
+
+    def add(self, now_s: float, value: Float) -> Float | None:
+        """Take in the value of the tick that ends now; float64 (L,) when a minute is full, NaN where unknown."""
+        known = ~np.isnan(value)
+        self._sum = self._sum + np.where(known, value, 0.0)
+        self._known = self._known + known
+        if not passes(POINT_S, now_s, self._tick_s):
+            return None
+        point = np.where(self._known > 0, self._sum / np.maximum(self._known, 1), np.nan)
+        self._sum, self._known = np.zeros_like(self._sum), np.zeros_like(self._known)
+        return point
+
+    def memory(self) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        return [self._sum[np.newaxis], self._known[np.newaxis]]
+
+    def in_row(self, minutes: float) -> int:
+        """Points that make up so many minutes."""
+        return window_ticks(minutes * POINT_S, self.length_s)
+
+
+class TargetTracking(Sized):
+    """Target tracking of AWS Auto Scaling (2017; as documented in 2024).
+
+    AWS makes two alarms itself: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more
+    than 10 % below it. While one holds, every minute the group is set to what brings the metric to the target: VMs
+    in service times point over target, rounded up. Scale-out never takes back what was ordered. Scale-in waits
+    until all ordered VMs are in service. AWS says that scale-in is gradual and not how; here it goes in one
+    step, which favours its cost. The group keeps its size, so what fails to start is started again; without a
+    VM in service there is no metric, and it stays.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at: the target.
+    """
+
+    _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
+    _BAND = 0.9
+
+    def __init__(self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION) -> None:
+        lanes = len(params.vm_capacity)
+        super().__init__(params)
+        self._target = over_lanes(utilisation, params)
+        self._points = Points(params)
+        self._above: Int = np.zeros(lanes, np.int64)
+        self._below: Int = np.zeros(lanes, np.int64)
+        self._size: Int | None = None
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        size = ordered(snapshot) if self._size is None else self._size
+        point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
+        if point is not None:
+            self._above = _in_row(self._above, point > self._target)
+            self._below = _in_row(self._below, point < self._BAND * self._target)
+            size = self._tracked(snapshot, point, size)
+        self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
+        return self._size
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`; more points in a row than an alarm takes are as good as that many."""
+        del now_s
+        above = np.minimum(self._above, self._points.in_row(self._OUT_MINUTES))
+        below = np.minimum(self._below, self._points.in_row(self._IN_MINUTES))
+        return [*self._points.memory(), np.stack([above, below, _known(self._size, above)])]
+
+    def _tracked(self, snapshot: Snapshot, point: Float, size: Int) -> Int:
+        scaled = np.ceil(snapshot.in_service * np.nan_to_num(point) / self._target - _ROUNDING)
+        wanted = scaled.astype(np.int64)
+        out = self._above >= self._points.in_row(self._OUT_MINUTES)
+        low = (self._below >= self._points.in_row(self._IN_MINUTES)) & (snapshot.starting == 0)
+        return np.where(out, np.maximum(size, wanted), np.where(low, np.minimum(size, wanted), size))
+
+
+class StepScaling(Sized):
+    """Step scaling of AWS Auto Scaling (2015; as documented in 2024), with the steps of the user guide's example.
+
+    The guide keeps a metric near 50 %: at 60 % 10 % more and at 70 % 30 % more, at 40 % 10 % fewer and at 30 % 30 %
+    fewer; the same multiples of the wanted utilisation are taken here. An alarm goes off after two one-minute points in a row,
+    and the step is that of the last one. Percentages are of the VMs that have warmed up (300 s after a scale-out), so a
+    higher step in that time adds the difference and the same step nothing; they round towards zero, and to one
+    VM where that would be none. Scale-in waits for the warm-up and 300 s after another scale-in.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at: the target.
+        out_steps, in_steps: Multiples of the target, the nearer one first, and the change as a share from there on.
+        pause_s: Warm-up after scale-out, pause after scale-in.
+    """
+
+    _MINUTES = 2.0
+
+    def __init__(
+        self,
+        params: LaneParams,
+        *,
+        utilisation: float | Float = USUAL_UTILISATION,
+        out_steps: Sequence[tuple[float, float]] = ((1.2, 0.1), (1.4, 0.3)),
+        in_steps: Sequence[tuple[float, float]] = ((0.8, -0.1), (0.6, -0.3)),
+        pause_s: float = 300.0,
+    ) -> None:
+        lanes = len(params.vm_capacity)
+        super().__init__(params)
+        self._target = over_lanes(utilisation, params)
+        self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
+        self._pause_s = pause_s
+        self._points = Points(params)
+        self._above: Int = np.zeros(lanes, np.int64)
+        self._below: Int = np.zeros(lanes, np.int64)
+        self._warm: Int = np.zeros(lanes, np.int64)
+        self._warm_at_s: Float = np.full(lanes, _LONG_AGO_S)
+        self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
+        self._size: Int | None = None
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        size = ordered(snapshot) if self._size is None else self._size
+        point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
+        if point is not None:
+            size = self._stepped(snapshot, point / self._target, size)
+        self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
+        return self._size
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`; what was warm matters only while other VMs warm up."""
+        enough = self._points.in_row(self._MINUTES)
+        above, below = np.minimum(self._above, enough), np.minimum(self._below, enough)
+        left_s = np.maximum(np.stack([self._warm_at_s, self._in_again_s]) - now_s, 0.0)
+        warm = np.where(left_s[0] > 0, self._warm, 0)
+        return [*self._points.memory(), np.stack([above, below, warm, _known(self._size, above)]), left_s]
+
+    def _stepped(self, snapshot: Snapshot, ratio: Float, size: Int) -> Int:
+        now_s = snapshot.now_s
+        warming = now_s < self._warm_at_s
+        self._warm = np.where(warming, self._warm, snapshot.in_service)
+        self._above = _in_row(self._above, ratio >= self._out_steps[0][0] - _ROUNDING)
+        self._below = _in_row(self._below, ratio <= self._in_steps[0][0] + _ROUNDING)
+        enough = self._points.in_row(self._MINUTES)
+
+        share = np.zeros_like(ratio)
+        for at, change in self._out_steps:
+            share = np.where(ratio >= at - _ROUNDING, change, share)
+        for at, change in self._in_steps:
+            share = np.where(ratio <= at + _ROUNDING, change, share)
+        wanted = self._warm + _part_of(self._warm, share)
+        out = (self._above >= enough) & (wanted > size)
+        low = (self._below >= enough) & ~warming & (now_s >= self._in_again_s) & (wanted < size)
+        self._warm_at_s = np.where(out, now_s + self._pause_s, self._warm_at_s)
+        self._in_again_s = np.where(low, now_s + self._pause_s, self._in_again_s)
+        return np.where(out | low, wanted, size)
+
+
+def _known(size: Int | None, like: Int) -> Int:
+    return np.full_like(like, -1) if size is None else size
+
+
+def _in_row(before: Int, holds: Bool) -> Int:
+    return np.where(holds, before + 1, 0)
+
+
+def _part_of(vms: Int, share: Float) -> Int:
+    """A share of VMs as AWS rounds it: towards zero, but at least one VM where it is not none."""
+    part = vms * share
+    size = np.maximum(np.floor(np.abs(part) + _ROUNDING), 1.0)
+    return np.where(part == 0.0, 0.0, np.copysign(size, part)).astype(np.int64)

@@ -1,0 +1,438 @@
+"""What a fleet would cost at least, if the future were known: the yardstick of every policy.
+
+THIS IS THE ONLY MODULE THAT MAY LOOK AHEAD. Nothing here decides anything for a fleet, live or simulated;
+it is given a whole demand series and answers which schedule would have been the cheapest.
+
+The problem: choose whole numbers of VMs in service x_t, so that
+
+    running price * sum x_t  +  start price * sum max(x_t - x_(t-1), 0)  +  shortage price * sum max(d_t - x_t, 0)
+
+is least, where d_t is demand in VMs. It separates by level: level k is on where x_t >= k, and loses
+clip(d_t - (k - 1), 0, 1) where it is off (Lin, Wierman, Andrew, Thereska 2011 for the problem; per level it is
+the ski rental of Lu, Chen, Andrew 2013). A level is a shortest path between two states. Only the difference
+of being on and being off matters, so the forward pass is one clipped sum per tick for all levels, and the backward
+pass one choice: O(ticks * levels).
+
+The future being known, the lead time of a start only moves its order earlier. It shows at the beginning, when
+nothing could have been ordered before, in what a start is billed, and in the VMs that are busy starting
+while others still serve: `Optimum.vms_needed` counts them.
+
+A minimum billing that binds couples the levels; then a linear program on HiGHS gives the optimum, and without it
+the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Optimum.remark` say which it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Float, Int
+from autoscaler.simulator.judging.program import least_cost_program
+
+_ROUNDING = 1e-9
+_CHUNK_TICKS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Prices, times and bounds of a fleet, as the policy under judgement had them.
+
+    Attributes:
+        tick_s: Length of a tick.
+        vm_capacity: Work per second of one VM at the objective.
+        in_service_per_h: Money per VM-hour billed as running.
+        stopped_per_h: Money per VM-hour of storage, due for every provisioned VM.
+        start: Money per start.
+        start_billed_s: How long a start is billed before the VM serves: from running to in service.
+        minimum_billing_s: The least time for which a start is billed as running.
+        lead_ticks: The first tick that a start ordered at the first tick serves.
+        initial: VMs in service before the first tick.
+        minimum: The fewest VMs in service that are allowed.
+        ceiling: The most VMs in service that are allowed.
+        provisioned: VMs that exist, for their storage; the schedule is not held to them.
+    """
+
+    tick_s: float
+    vm_capacity: float
+    in_service_per_h: float
+    stopped_per_h: float = 0.0
+    start: float = 0.0
+    start_billed_s: float = 0.0
+    minimum_billing_s: float = 0.0
+    lead_ticks: int = 0
+    initial: int = 0
+    minimum: int = 0
+    ceiling: int = 10**6
+    provisioned: int = 0
+
+    @property
+    def vm_tick(self) -> float:
+        """Money per VM and tick in service."""
+        return self.in_service_per_h * self.tick_s / 3600.0
+
+    @property
+    def per_start(self) -> float:
+        """Money per start: its price, and what is billed before the VM serves."""
+        return self.start + self.in_service_per_h * self.start_billed_s / 3600.0
+
+    @property
+    def least_ticks(self) -> int:
+        """Ticks that a VM stays in service at least because they are billed anyway."""
+        return max(0, math.ceil((self.minimum_billing_s - self.start_billed_s) / self.tick_s - _ROUNDING))
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The cheapest schedule, and what it costs.
+
+    Attributes:
+        vms: int64 (T,), VMs in service.
+        running_cost: Money for VMs in service.
+        start_cost: Money for starts, their billed part included.
+        storage_cost: Money for the disks of the provisioned VMs.
+        starts: Number of starts.
+        unserved_work: Work that the schedule leaves, in units of work.
+        unserved_share: Its share of all work wanted; NaN where none is.
+        shortage_price: Money per unit of unserved work at which this schedule is the cheapest.
+        vms_needed: The most VMs that are in service or starting at one time; a fleet of fewer could not do it.
+        exact: Whether this is the optimum; if not, cost and price of shortage together are a lower bound.
+        remark: What `exact` rests on, in a sentence.
+    """
+
+    vms: Int
+    running_cost: float
+    start_cost: float
+    storage_cost: float
+    starts: int
+    unserved_work: float
+    unserved_share: float
+    shortage_price: float
+    vms_needed: int
+    exact: bool
+    remark: str
+
+    @property
+    def cost(self) -> float:
+        """All the money that is paid."""
+        return self.running_cost + self.start_cost + self.storage_cost
+
+    @property
+    def objective(self) -> float:
+        """What is least: the money, and the unserved work at its price."""
+        lost = self.shortage_price * self.unserved_work if self.unserved_work > 0 else 0.0
+        return self.cost + lost
+
+
+def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: bool = True) -> Optimum:
+    """The cheapest schedule at a price of shortage.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown: nothing is lost there.
+        terms: Prices, times and bounds.
+        shortage_price: Money per unit of unserved work; infinite where everything must be served that can be.
+        program: Whether a binding minimum billing is solved by the linear program; if not, it is ignored and
+            the result is a lower bound.
+
+    Raises:
+        ValueError: No ticks, or a price that is negative or NaN.
+        ConfigError: The linear program is needed and SciPy is not installed.
+    """
+    if not len(demand):
+        raise ValueError("a schedule needs at least one tick")
+    if not shortage_price >= 0 or min(terms.vm_tick, terms.per_start) < 0:
+        raise ValueError("prices must be at least 0")
+    wanted = np.where(np.isnan(demand), 0.0, demand) / terms.vm_capacity
+    vms = _by_levels(wanted, terms, shortage_price)
+    found = _priced(vms, demand, terms, shortage_price)
+    if terms.least_ticks <= 1 or _stays_long_enough(vms, terms):
+        return found
+    if program:
+        return _by_program(wanted, demand, terms, shortage_price)
+    return replace(
+        found,
+        exact=False,
+        remark=f"a lower bound: it ignores that a start is billed for at least {terms.minimum_billing_s:g} s",
+    )
+
+
+class Front:
+    """Least cost against unserved work: the lower convex hull of all schedules, found as far as it is asked for.
+
+    Its corners are the schedules that some price of shortage makes the cheapest. Between two known corners the price
+    at which both cost the same finds another corner, or none, which proves the edge (Aneja and Nair 1979).
+    A binding minimum billing is ignored, so the front is then a lower bound.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Prices, times and bounds.
+        precision: Share of the cost by which an edge may lie above the hull; the coarser, the fewer schedules
+            are worked out.
+
+    Raises:
+        ValueError: No ticks.
+    """
+
+    def __init__(self, demand: Float, terms: Terms, *, precision: float = 1e-9) -> None:
+        self._demand, self._terms, self._precision = demand, terms, precision
+        nothing = cheapest(demand, terms, 0.0, program=False)
+        everything = cheapest(demand, terms, math.inf, program=False)
+        self._corners = [nothing, everything]
+        self.work = float(np.nansum(demand)) * terms.tick_s
+        """Work wanted."""
+
+    def serving(self, served_share: float) -> Optimum:
+        """The cheapest corner that serves at least this share; the last one where none does.
+
+        Raises:
+            ValueError: A share out of 0..1.
+        """
+        return self._edge(served_share)[1]
+
+    def cost_serving(self, served_share: float) -> float:
+        """The least cost of serving this share, on the edge between two corners: money.
+
+        Raises:
+            ValueError: A share out of 0..1.
+        """
+        less, more = self._edge(served_share)
+        unserved = (1.0 - served_share) * self.work
+        width = less.unserved_work - more.unserved_work
+        part = min(max((less.unserved_work - unserved) / width, 0.0), 1.0) if width > 0 else 1.0
+        return less.cost + part * (more.cost - less.cost)
+
+    def _edge(self, served_share: float) -> tuple[Optimum, Optimum]:
+        if not 0.0 <= served_share <= 1.0:
+            raise ValueError("the share of work to be served lies between 0 and 1")
+        allowed = (1.0 - served_share + _ROUNDING) * self.work
+        while True:
+            at = next((i for i, c in enumerate(self._corners) if c.unserved_work <= allowed), -1)
+            if at == 0:
+                return self._corners[0], self._corners[0]
+            less, more = self._corners[at - 1], self._corners[at]
+            if at == -1:
+                return self._corners[-1], self._corners[-1]
+            gained, paid = less.unserved_work - more.unserved_work, more.cost - less.cost
+            # Without a gain in service or a price for it there is no corner in between.
+            if gained <= _ROUNDING * self.work or paid <= 0:
+                return less, more
+            price = paid / gained
+            found = cheapest(self._demand, self._terms, price, program=False)
+            edge = less.cost + price * less.unserved_work
+            if found.objective >= edge * (1.0 - self._precision):
+                return less, more
+            self._corners.insert(at, found)
+
+
+def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, program: bool = False) -> Optimum:
+    """The cheapest schedule that serves at least a share of the work, among those that some price makes optimal.
+
+    Where even serving all that can be served does not reach the share, that schedule is the answer, and its
+    `unserved_share` tells.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Prices, times and bounds.
+        served_share: Share of the work to be served, 0..1.
+        program: As in `cheapest`; the linear program is solved once, for the price that was found.
+
+    Raises:
+        ValueError: No ticks, or a share out of 0..1.
+        ConfigError: The linear program is needed and SciPy is not installed.
+    """
+    best = Front(demand, terms).serving(served_share)
+    return cheapest(demand, terms, best.shortage_price) if program else best
+
+
+def peak_vms(demand: Float, terms: Terms) -> int:
+    """VMs that the highest demand needs, within the bounds: sizing by hand by someone who knows the peak.
+
+    Args:
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Bounds and the VMs' capacity.
+    """
+    highest = float(np.fmax.reduce(demand, initial=0.0))
+    return max(min(math.ceil(highest / terms.vm_capacity - _ROUNDING), terms.ceiling), terms.minimum)
+
+
+def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, provisioned: int = 0) -> Int:
+    """The cheapest number of provisioned VMs for a schedule, if it were known beforehand: int64 (T,).
+
+    The same recursion with the prices of the pool: holding a VM costs `per_vm_tick` whether it runs or not,
+    making one costs `per_provision`; a VM that is kept between two uses is the warm pool.
+
+    Args:
+        in_service: int64 (T,), VMs that must exist because they serve.
+        per_vm_tick: Money per provisioned VM and tick.
+        per_provision: Money per VM made from nothing. Its lead time moves only the order.
+        provisioned: VMs that exist before the first tick.
+    """
+    return _schedule(
+        np.asarray(in_service, np.float64),
+        levels=max(int(in_service.max(initial=0)), provisioned),
+        running=per_vm_tick,
+        start=per_provision,
+        lost=math.inf,
+        initial=provisioned,
+        lead_ticks=0,
+    )
+
+
+def _by_levels(wanted: Float, terms: Terms, shortage_price: float) -> Int:
+    top = math.ceil(float(wanted.max()) - _ROUNDING)
+    lost = shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0
+    return _schedule(
+        wanted,
+        levels=max(min(top, terms.ceiling), terms.minimum, terms.initial),
+        running=terms.vm_tick,
+        start=terms.per_start,
+        lost=lost,
+        initial=terms.initial,
+        minimum=terms.minimum,
+        ceiling=terms.ceiling,
+        lead_ticks=terms.lead_ticks,
+    )
+
+
+def _schedule(
+    wanted: Float,
+    *,
+    levels: int,
+    running: float,
+    start: float,
+    lost: float,
+    initial: int,
+    minimum: int = 0,
+    ceiling: int | None = None,
+    lead_ticks: int,
+) -> Int:
+    """The two-state recursion for all levels.
+
+    Let g be what being on costs more than being off up to and including a tick, given the last state. Then
+    g' = clip(g, 0, start) + running - loss when off: who is off may go on for `start`, who is on may go off for
+    nothing. Backwards, a level that is on was on before unless g > start, and one that is off was off unless g < 0.
+    """
+    ticks = len(wanted)
+    if not levels:
+        return np.zeros(ticks, np.int64)
+    below = np.arange(levels, dtype=np.float64)
+    going_on = np.full(levels, start)
+    never_early = np.full(levels, math.inf)
+    zeros = np.zeros(levels)
+    # What the levels carry into the first tick: those in service are free to stay, the others cannot be had yet.
+    carried = np.where(below < initial, 0.0, math.inf if lead_ticks else start)
+    must_stay: list[NDArray[np.uint8]] = []
+    may_stay: list[NDArray[np.uint8]] = []
+    gained = np.empty((min(ticks, _CHUNK_TICKS), levels))
+    for first in range(0, ticks, _CHUNK_TICKS):
+        rows = _gains(wanted[first : first + _CHUNK_TICKS], below, running, lost, gained)
+        _bound(rows, first, minimum=minimum, ceiling=ceiling, initial=initial, lead_ticks=lead_ticks)
+        for offset, row in enumerate(rows):
+            np.add(carried, row, out=row)
+            # The clip for the next tick: before the lead time is over nothing can be turned on.
+            early = first + offset + 1 < lead_ticks
+            carried = np.minimum(np.maximum(row, zeros), never_early if early else going_on)
+        # Off before if more than this was to be gained, on before if less than nothing.
+        limit = np.where(np.arange(first + 1, first + 1 + len(rows)) < lead_ticks, math.inf, start)
+        must_stay.append(np.packbits(rows < 0.0, axis=1))
+        may_stay.append(np.packbits(rows <= limit[:, np.newaxis], axis=1))
+    return _walked_back(must_stay, may_stay, levels)
+
+
+def _gains(wanted: Float, below: Float, running: float, lost: float, out: Float) -> Float:
+    """Running cost less avoided loss, (n, K)."""
+    rows = np.subtract(wanted[:, np.newaxis], below, out=out[: len(wanted)])
+    np.clip(rows, 0.0, 1.0, out=rows)
+    if math.isinf(lost):
+        # Levels that are needed at all are then on: nothing outweighs their loss.
+        np.copyto(rows, np.where(rows > _ROUNDING, -math.inf, running))
+        return rows
+    rows *= -lost
+    rows += running
+    return rows
+
+
+def _bound(
+    rows: Float, first: int, *, minimum: int, ceiling: int | None, initial: int, lead_ticks: int
+) -> None:
+    rows[:, :minimum] = -math.inf
+    if ceiling is not None:
+        rows[:, max(ceiling, minimum) :] = math.inf
+    # Not to be had before the first start serves, whatever it were worth.
+    rows[: max(lead_ticks - first, 0), initial:] = math.inf
+
+
+def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.uint8]], levels: int) -> Int:
+    vms: list[Int] = []
+    on: NDArray[np.uint8] | None = None
+    for must, may in zip(reversed(must_stay), reversed(may_stay), strict=True):
+        states = np.empty_like(must)
+        for tick in range(len(must) - 1, -1, -1):
+            # After the last tick nothing follows, so a level is on there only if that paid.
+            on = must[tick] if on is None else must[tick] | (may[tick] & on)
+            states[tick] = on
+        vms.append(np.unpackbits(states, axis=1, count=levels).sum(axis=1, dtype=np.int64))
+    return np.concatenate(vms[::-1])
+
+
+def _started(vms: Int, initial: int) -> Int:
+    return np.maximum(np.diff(vms, prepend=initial), 0)
+
+
+def _stays_long_enough(vms: Int, terms: Terms) -> bool:
+    """Whether every VM that starts stays for its minimum billing, the first started stopping first."""
+    started = np.cumsum(_started(vms, terms.initial))
+    recent = started.copy()
+    recent[terms.least_ticks :] -= started[: -terms.least_ticks]
+    return bool((vms >= recent).all())
+
+
+def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
+    started = _started(vms, terms.initial)
+    known = np.where(np.isnan(demand), 0.0, demand)
+    work = float(known.sum()) * terms.tick_s
+    unserved = float(np.maximum(known - vms * terms.vm_capacity, 0.0).sum()) * terms.tick_s
+    # Less than a rounding error of the demand itself is nothing.
+    unserved = unserved if unserved > _ROUNDING * work else 0.0
+    storage_h = terms.provisioned * len(vms) * terms.tick_s / 3600.0
+    return Optimum(
+        vms=vms,
+        running_cost=terms.vm_tick * int(vms.sum()),
+        start_cost=terms.per_start * int(started.sum()),
+        storage_cost=terms.stopped_per_h * storage_h,
+        starts=int(started.sum()),
+        unserved_work=unserved,
+        unserved_share=unserved / work if work > 0 else math.nan,
+        shortage_price=shortage_price,
+        vms_needed=_busy(vms, started, terms.lead_ticks),
+        exact=True,
+        remark="the exact optimum of running, starts and shortage",
+    )
+
+
+def _busy(vms: Int, started: Int, lead_ticks: int) -> int:
+    """The most VMs in service or starting at one time."""
+    before = np.concatenate(([0], np.cumsum(started)))
+    ticks = np.arange(len(vms))
+    to_come = before[np.minimum(ticks + lead_ticks, len(vms) - 1) + 1] - before[ticks + 1]
+    return int((vms + to_come).max())
+
+
+def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
+    vms, whole = least_cost_program(
+        wanted,
+        running=terms.vm_tick,
+        start=terms.per_start,
+        lost=shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0,
+        least_ticks=terms.least_ticks,
+        lead_ticks=terms.lead_ticks,
+        initial=terms.initial,
+        minimum=terms.minimum,
+        ceiling=max(terms.ceiling, terms.minimum),
+    )
+    remark = f"the exact optimum with a minimum billing of {terms.minimum_billing_s:g} s, by linear program"
+    if not whole:
+        remark = "near the optimum: the linear program left fractions of VMs, which were rounded"
+    return replace(_priced(vms, demand, terms, shortage_price), exact=whole, remark=remark)

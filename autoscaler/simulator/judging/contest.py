@@ -1,0 +1,396 @@
+"""Policies and peers on one plant, side by side and in segments, for the sums of what is scored.
+
+A long run is cut as in `segments`: every contestant runs all segments at once, each begun early enough to have
+forgotten how it began, and at every seam the state in which a segment begins must be that in which the one before
+it ended: the plant's, the policy's, the peer's. Where one does not hold, all go on through the next segment, and
+who still has such a seam after some rounds runs again uncut. So the result has the bits of the uncut run.
+
+Rules of this file: nothing is judged here, and no rule of a peer is known here. Lanes are ordered contestant by
+contestant, segments in order within each, and all tick on the clock of the first segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import CompiledPolicies, compile_params
+from autoscaler.config.policy import Policy
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Decision, Outlook, Snapshot
+from autoscaler.simulator.judging.ledger import Sums, grid_ticks
+from autoscaler.simulator.judging.peers import CLOCK_S, DAY_S, Peer, answered
+from autoscaler.simulator.lanes.engine import Lanes, PolicyDecider
+from autoscaler.simulator.lanes.feeds import why_not_cut
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.memory import lane_memory, longest_memory, window_buckets
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.run import LaneRun
+from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.traces.trace import Trace
+
+_SETTLING_TICKS = 256
+"""Ticks in which the number of VMs itself comes right (measured for `segments`); too few cost time only."""
+
+_TICK_COST, _LANE_COST = 350.0, 0.3
+"""About how many microseconds a tick costs, and each lane adds to it: what cuts are chosen by."""
+
+_MOST_SEGMENTS = 64
+_ROUNDS = 2
+"""Segments that lanes go through before what does not join runs again uncut: who did not forget its beginning over a
+day and one more segment, such as a rule with a wide dead zone on a calm trace, will not over a third."""
+
+_PART_TICKS = 256
+
+
+_Memory: TypeAlias = list[tuple[int, int, NDArray[Any]]]
+"""First contestant, number of contestants, and a part (n, their lanes) of what their future depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One line of the table.
+
+    Attributes:
+        policy: What it keeps to: bounds, prices, and all the rest unless a peer decides.
+        plant: The fleet.
+        make: The peer that decides, from the parameters of its lanes; None for the policy itself.
+    """
+
+    policy: Policy
+    plant: PlantSettings
+    make: Callable[[LaneParams], Peer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What all of them run.
+
+    Attributes:
+        trace: What is wanted.
+        ticks: The run.
+        warm_up_ticks: Ticks at the beginning that are not scored.
+        seed: Of everything random.
+        cache: Forecasts of earlier runs of the same trace, to be used and added to; None for none.
+    """
+
+    trace: Trace
+    ticks: Ticks
+    warm_up_ticks: int
+    seed: int
+    cache: OutlookCache | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        sums: Of the scored ticks, one lane per contestant; None where the run was ended before its end.
+        begins: VMs that the first contestant had ordered when scoring began.
+        segments: How many segments there were; 1 where the run was not cut.
+        rounds: How many segments every lane went through; 1 where all seams held at once.
+        again: Contestants that ran again uncut, since going on did not mend their seams.
+    """
+
+    sums: Sums | None
+    begins: int
+    segments: int = 1
+    rounds: int = 1
+    again: tuple[int, ...] = ()
+
+
+def contest(
+    contestants: Sequence[Contestant],
+    course: Course,
+    *,
+    progress: Callable[[float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+    segments: int | None = None,
+) -> Result:
+    """Run them all.
+
+    Args:
+        contestants: Policies first, then peers; at least one.
+        course: What they run.
+        progress: Told the share that is done.
+        enough: Asked now and then whether to stop.
+        segments: How many segments; None for as many as make it fastest.
+
+    Raises:
+        ConfigError: Lanes cannot express it.
+    """
+    cut = None if segments == 1 else _cut_for(contestants, course, segments)
+    if cut is None:
+        return _Run(contestants, course, None).uncut(progress, enough)
+    found, torn = _Run(contestants, course, cut).cut(progress, enough)
+    if found.sums is None or not torn:
+        return found
+    second = _Run([contestants[at] for at in torn], course, None).uncut(None, enough)
+    if second.sums is None:
+        return replace(found, sums=None)
+    kept = [at for at in range(len(contestants)) if at not in torn]
+    places = np.argsort(np.array([*kept, *torn]))
+    both = Sums.side_by_side([found.sums.taken(np.array(kept, np.int64)), second.sums])
+    return replace(found, sums=both.taken(places), again=torn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Segments of `stride` ticks, each begun `warm` ticks early; the first is longer by as many, the last `rest`."""
+
+    segments: int
+    warm: int
+    stride: int
+    rest: int
+
+
+def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | None) -> _Cut | None:
+    ticks, policies = course.ticks, tuple(each.policy for each in contestants)
+    run = LaneRun(policies, tuple(e.plant for e in contestants), (course.trace,) * len(policies), ticks)
+    if ticks.tick_s != round(ticks.tick_s) or why_not_cut(run):
+        return None
+    params = compile_params(policies, ticks.tick_s, ticks.start_s).lanes
+    grid = grid_ticks(ticks.tick_s)
+    # Shifted lanes must find the clock's minutes and the windows' buckets where they are.
+    clock = math.lcm(round(CLOCK_S), round(ticks.tick_s)) // round(ticks.tick_s)
+    unit = math.lcm(grid, clock, *window_buckets(params))
+    needed = _SETTLING_TICKS + max(longest_memory(params), round(DAY_S / ticks.tick_s)) - course.warm_up_ticks
+    warm = course.warm_up_ticks + max(-(-needed // grid), 1) * grid
+    left = ticks.count - warm
+    cuts = []
+    for wanted in [segments] if segments else range(2, _MOST_SEGMENTS + 1):
+        stride = -(-left // (unit * wanted)) * unit
+        count = -(-left // stride) if stride > 0 else 0
+        if count > 1:
+            cuts.append(_Cut(count, warm, stride, left - (count - 1) * stride))
+
+    def cost(length: int, count: int) -> float:
+        return length * (_TICK_COST + _LANE_COST * len(policies) * count)
+
+    best = min(cuts, key=lambda cut: cost(cut.warm + cut.stride, cut.segments), default=None)
+    if best is None or (
+        segments is None and cost(best.warm + best.stride, best.segments) > cost(ticks.count, 1)
+    ):
+        return None
+    return best
+
+
+class _Run:
+    """Some contestants, on one or several segments each.
+
+    Segments are mended by going on: where seams do not hold, every lane runs on through the segment after its own,
+    which it begins in the state in which it ended its own. Round r of that knows segment k from lane k - r + 1, and
+    the first r segments for sure.
+    """
+
+    def __init__(self, contestants: Sequence[Contestant], course: Course, cut: _Cut | None) -> None:
+        self._contestants, self._course, self._cut = tuple(contestants), course, cut
+        self._segments = cut.segments if cut else 1
+        ticks = course.ticks
+        length = cut.warm + _ROUNDS * cut.stride if cut else ticks.count
+        shifts = tuple(at * cut.stride for at in range(cut.segments)) if cut else (0,)
+        each = [one for one in self._contestants for _ in shifts]
+        run = LaneRun(
+            tuple(one.policy for one in each),
+            tuple(one.plant for one in each),
+            (course.trace,) * len(each),
+            Ticks(ticks.first, length, ticks.tick_s),
+            course.seed,
+            shifts * len(self._contestants) if cut else (),
+            until=ticks.count,
+        )
+        self._lanes = Lanes(run, lambda compiled: self._decider(compiled, run), course.cache)
+
+    def _decider(self, compiled: CompiledPolicies, run: LaneRun) -> _SideBySide:
+        shifts = run.shifts or (0,) * len(run.policies)
+        self._side_by_side = _SideBySide(
+            compiled.lanes,
+            self._contestants,
+            self._segments,
+            run.policies,
+            [shift * run.ticks.tick_s for shift in shifts],
+        )
+        return self._side_by_side
+
+    def uncut(self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None) -> Result:
+        """Run to the end."""
+        lanes, total = self._lanes, self._course.ticks.count
+        told = _Watch(lanes, total, progress, enough)
+        whole = told.go(min(self._course.warm_up_ticks, total), None)
+        begins, sums = self._ordered(), lanes.sums()
+        whole = whole and told.go(total, sums)
+        return Result(sums if whole else None, begins)
+
+    def cut(
+        self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None
+    ) -> tuple[Result, tuple[int, ...]]:
+        """Run all segments, and the contestants whose seams still do not hold; their sums mean nothing."""
+        lanes, cut = self._lanes, self._cut
+        assert cut is not None
+        told = _Watch(lanes, cut.warm + cut.stride, progress, enough)
+        whole = told.go(self._course.warm_up_ticks, None)
+        begins, head = self._ordered(), lanes.sums()
+        whole = whole and told.go(cut.warm, head)
+        state, rounds = self._memories(), list[tuple[Sums, Sums]]()
+        accepted: dict[int, Sums] = {}
+        everybody = range(len(self._contestants))
+        while whole and len(accepted) < len(everybody) and len(rounds) < _ROUNDS:
+            sums, begun = lanes.sums(), lanes.tick
+            whole = told.go(begun + cut.rest, sums)
+            last = sums.taken(slice(None))
+            whole = whole and told.go(begun + cut.stride, sums)
+            rounds.append((sums, last))
+            before, state = state, self._memories()
+            torn = self._torn(before, state, len(rounds))
+            for at in everybody:
+                if whole and at not in accepted and not torn[at]:
+                    accepted[at] = self._joined(at, head, rounds)
+        if not whole:
+            return Result(None, begins, cut.segments), ()
+        left = tuple(at for at in everybody if at not in accepted)
+        filler = {at: self._joined(at, head, rounds) for at in left}
+        lined_up = [accepted[at] if at in accepted else filler[at] for at in everybody]
+        return Result(Sums.side_by_side(lined_up), begins, cut.segments, len(rounds)), left
+
+    def _joined(self, contestant: int, head: Sums, rounds: Sequence[tuple[Sums, Sums]]) -> Sums:
+        """The segments of a contestant as the rounds so far know them."""
+        first = contestant * self._segments
+        joined = head.taken(slice(first, first + 1))
+        for segment in range(self._segments):
+            number = min(segment, len(rounds) - 1)
+            whole, shorter = rounds[number]
+            lane = first + segment - number
+            part = shorter if segment == self._segments - 1 else whole
+            joined = joined.followed_by(part.taken(slice(lane, lane + 1)))
+        return joined
+
+    def _torn(self, before: _Memory, after: _Memory, rounds: int) -> NDArray[np.bool_]:
+        """Contestants with a seam that does not hold: a segment begun otherwise than the one before it ended."""
+        torn = np.zeros(len(self._contestants), np.bool_)
+        for (first, count, begun), (_, _, ended) in zip(before, after, strict=True):
+            begins = begun.reshape(len(begun), count, self._segments)[:, :, 1 : self._segments - rounds + 1]
+            ends = ended.reshape(len(ended), count, self._segments)[:, :, : self._segments - rounds]
+            differs = begins != ends
+            if begins.dtype.kind == "f":
+                differs &= ~(np.isnan(begins) & np.isnan(ends))
+            torn[first : first + count] |= differs.any(axis=(0, 2))
+        return torn
+
+    def _ordered(self) -> int:
+        return int(self._lanes.plant.in_service[0] + self._lanes.plant.starting[0])
+
+    def _memories(self) -> _Memory:
+        lanes, everybody = self._lanes, len(self._contestants)
+        now_s = (lanes.run_of.ticks.first + lanes.tick) * lanes.run_of.ticks.tick_s
+        found: _Memory = [(0, everybody, part.copy()) for part in lanes.plant.state(lanes.tick)]
+        found.append((0, everybody, lanes.accounts.backlog[np.newaxis].copy()))
+        return found + self._side_by_side.memories(now_s)
+
+
+class _Watch:
+    """Runs lanes a part at a time, tells how far they are and asks whether to go on."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        total: int,
+        progress: Callable[[float], None] | None,
+        enough: Callable[[], bool] | None,
+    ) -> None:
+        self._lanes, self._total, self._progress, self._enough = lanes, total, progress, enough
+
+    def go(self, until: int, sums: Sums | None) -> bool:
+        """Run up to a tick; False where that was ended."""
+        while self._lanes.tick < until:
+            if self._enough and self._enough():
+                return False
+            self._lanes.run(min(_PART_TICKS, until - self._lanes.tick), sums)
+            if self._progress:
+                self._progress(min(self._lanes.tick / self._total, 1.0))
+        return True
+
+
+class _SideBySide:
+    """The policies on the first lanes, and each peer on its own.
+
+    Every peer sizes all peers' lanes and only its own are taken: on few lanes that costs less than parting the
+    snapshot for each.
+    """
+
+    def __init__(
+        self,
+        params: LaneParams,
+        contestants: Sequence[Contestant],
+        segments: int,
+        policies: Sequence[Policy],
+        shifts_s: Sequence[float],
+    ) -> None:
+        ours = sum(one.make is None for one in contestants)
+        self._segments, self._ours = segments, slice(0, ours * segments)
+        self._theirs = slice(ours * segments, len(params.series))
+        self._policies: PolicyDecider | None = None
+        if ours:
+            schedules = Schedules(policies[self._ours], shifts_s[self._ours])
+            self._policies = PolicyDecider(_params_of(params, self._ours), schedules)
+        self._params = _params_of(params, self._theirs)
+        self._peers = [one.make(self._params) for one in contestants if one.make is not None]
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+        """As in `Decider`."""
+        if self._policies is None:
+            return self._by_peers(snapshot)
+        ours = self._policies.decide(_lanes_of(snapshot, self._ours), outlook)
+        if not self._peers:
+            return ours
+        theirs = self._by_peers(_lanes_of(snapshot, self._theirs))
+        return Decision(
+            wish=np.concatenate((ours.wish, theirs.wish)),
+            desired=np.concatenate((ours.desired, theirs.desired)),
+            start=np.concatenate((ours.start, theirs.start)),
+            provision=np.concatenate((ours.provision, theirs.provision)),
+            stop=np.concatenate((ours.stop, theirs.stop)),
+            warm_target=np.concatenate((ours.warm_target, theirs.warm_target)),
+            # Nobody reads the reasons of these runs.
+            forecast=theirs.forecast,
+            forecast_hi=theirs.forecast_hi,
+            reason=theirs.reason,
+            value=theirs.value,
+        )
+
+    def _by_peers(self, view: Snapshot) -> Decision:
+        width = self._segments
+        sizes = [peer.sized(view)[at * width : (at + 1) * width] for at, peer in enumerate(self._peers)]
+        return answered(self._params, view, np.concatenate(sizes))
+
+    def memories(self, now_s: float) -> _Memory:
+        """What the deciders remember."""
+        found: _Memory = []
+        ours = self._ours.stop // self._segments
+        if self._policies is not None:
+            parts = lane_memory(self._policies.params, self._policies.state, now_s)
+            found += [(0, ours, part.copy()) for part in parts]
+        for at, peer in enumerate(self._peers):
+            own = slice(at * self._segments, (at + 1) * self._segments)
+            found += [(ours + at, 1, part[:, own].copy()) for part in peer.memory(now_s)]
+        return found
+
+
+_ARRAYS = tuple(field.name for field in fields(Snapshot) if field.name not in ("now_s", "tick"))
+
+
+def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
+    parts: dict[str, Any] = {name: getattr(snapshot, name)[lanes] for name in _ARRAYS}
+    return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
+
+
+def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
+    values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
+    parts: dict[str, Any] = {k: v[..., lanes] for k, v in values.items() if isinstance(v, np.ndarray)}
+    return replace(params, **parts)

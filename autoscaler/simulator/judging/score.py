@@ -1,0 +1,467 @@
+"""The score card of simulated fleets: what a run is judged by, for all lanes at once, from the ledger's sums.
+
+Rules of this file: figures are declared once, in `FIGURES`, with their unit, direction and meaning; tables, pages,
+sweeps and the generated reference read the declaration. A figure that cannot be known is NaN, never 0: because
+something in its sums is unknown, because it is a ratio to nothing, or because what it is compared with was
+not given. Figures are float64 (L,). Shares and means about demand leave out the ticks whose demand is unknown.
+
+What each figure comes from, and who defined it, stands at the function that works it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Float, Int
+from autoscaler.simulator.judging.ledger import Amount, Count, Sums
+from autoscaler.simulator.report.card import FIGURES as TOTALS_FIGURES
+from autoscaler.simulator.report.card import Better, Figure
+from autoscaler.simulator.report.wording import Unit
+
+_HOUR_S, _DAY_S = 3600.0, 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class LanePrices:
+    """What the parts of the cost are worked out with. All float64 (L,).
+
+    Attributes:
+        in_service_per_h: Money per VM-hour billed as running.
+        start: Money per start that comes into service.
+        provision: Money per VM made from nothing.
+    """
+
+    in_service_per_h: Float
+    start: Float
+    provision: Float
+
+    @classmethod
+    def of(cls, policies: Sequence[Policy]) -> LanePrices:
+        """Those of the lanes' policies."""
+        prices = [policy.prices for policy in policies]
+        return cls(
+            in_service_per_h=np.array([each.in_service_per_h for each in prices]),
+            start=np.array([each.start for each in prices]),
+            provision=np.array([each.provision for each in prices]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a run is compared with: the same demand, VMs and prices. None is not known.
+
+    Attributes:
+        peak_cost: float64 (L,), cost of a fleet sized for the highest demand and always on.
+        optimum_cost: float64 (L,), least cost of leaving as large a share unserved as the run
+            (`clairvoyant.Front.cost_serving`), with the storage of the same VMs.
+        without_pool: Sums of the same policy with no stopped VMs to start, L lanes.
+    """
+
+    peak_cost: Float | None = None
+    optimum_cost: Float | None = None
+    without_pool: Sums | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run to be judged, as the functions of the figures see it."""
+
+    sums: Sums
+    prices: LanePrices | None
+    beside: Beside
+
+    @property
+    def unknown(self) -> Float:
+        """A figure that is not known: float64 (L,)."""
+        return np.full(self.sums.lanes, np.nan)
+
+    @property
+    def days(self) -> Float:
+        """Length of the run, days: float64 (L,)."""
+        return np.full(self.sums.lanes, self.sums.ticks * self.sums.tick_s / _DAY_S)
+
+    @property
+    def known_ticks(self) -> Float:
+        """Ticks whose demand is known: float64 (L,)."""
+        return (self.sums.ticks - self.sums.count(Count.UNKNOWN_TICKS)).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The figures of a run: float64 (L,) by the keys of `FIGURES`."""
+
+    values: Mapping[str, Float]
+
+    def __getitem__(self, key: str) -> Float:
+        return self.values[key]
+
+    def of_lane(self, lane: int) -> dict[str, float]:
+        """The figures of one lane, as an entry of a report's card has them."""
+        return {key: float(value[lane]) for key, value in self.values.items()}
+
+
+def score(sums: Sums, prices: LanePrices | None = None, beside: Beside | None = None) -> Score:
+    """Judge a run.
+
+    Args:
+        sums: Of the ticks that count, the warm-up left out, L lanes.
+        prices: For the parts of the cost; without them only its total is known.
+        beside: What it is compared with; without it the comparisons are unknown.
+    """
+    case = Case(sums, prices, beside or Beside())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Score({figure.key: work_out(case) for figure, work_out in _OF})
+
+
+# ── money ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _cost(case: Case) -> Float:
+    return case.sums.amount(Amount.COST)
+
+
+def _running_cost(case: Case) -> Float:
+    if case.prices is None:
+        return case.unknown
+    return case.sums.amount(Amount.BILLED_VM_S) / _HOUR_S * case.prices.in_service_per_h
+
+
+def _start_cost(case: Case) -> Float:
+    """Starts and provisions less those that failed; of those under way at the end all are counted."""
+    if case.prices is None:
+        return case.unknown
+    ordered = case.sums.count(Count.STARTS) + case.sums.count(Count.PROVISIONS)
+    made = case.sums.count(Count.PROVISIONS) * case.prices.provision
+    return (ordered - case.sums.count(Count.FAILED_STARTS)) * case.prices.start + made
+
+
+def _storage_cost(case: Case) -> Float:
+    """What is left of the total: the disks of the provisioned VMs."""
+    rest = _cost(case) - _running_cost(case) - _start_cost(case)
+    # Less than the rounding of a sum of money is nothing.
+    return np.where(np.abs(rest) < 1e-9 * np.abs(_cost(case)), 0.0, rest)
+
+
+def _vm_hours(case: Case) -> Float:
+    return _seconds(case.sums, case.sums.count(Count.IN_SERVICE)) / _HOUR_S
+
+
+def _billed_vm_hours(case: Case) -> Float:
+    return case.sums.amount(Amount.BILLED_VM_S) / _HOUR_S
+
+
+def _pool_vm_hours(case: Case) -> Float:
+    return _seconds(case.sums, case.sums.count(Count.STOPPED)) / _HOUR_S
+
+
+def _utilisation(case: Case) -> Float:
+    served = case.sums.amount(Amount.DEMAND) - case.sums.amount(Amount.SHORTAGE)
+    return served / _or_unknown(case.sums.amount(Amount.CAPACITY))
+
+
+# ── service ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unserved_share(case: Case) -> Float:
+    return case.sums.amount(Amount.SHORTAGE) / _or_unknown(case.sums.amount(Amount.DEMAND))
+
+
+def _unserved_work(case: Case) -> Float:
+    return case.sums.amount(Amount.SHORTAGE) * case.sums.tick_s
+
+
+def _shortage_s(case: Case) -> Float:
+    return _seconds(case.sums, case.sums.short.ticks)
+
+
+def _unknown_s(case: Case) -> Float:
+    return _seconds(case.sums, case.sums.count(Count.UNKNOWN_TICKS))
+
+
+def _mean_episode_s(case: Case) -> Float:
+    return _shortage_s(case) / _or_unknown(case.sums.short.runs)
+
+
+def _mean_wait_s(case: Case) -> Float:
+    """From the tick in which more VMs are wanted than serve until as many serve as are wanted."""
+    return _seconds(case.sums, case.sums.waiting.ticks) / _or_unknown(case.sums.waiting.runs)
+
+
+def _warm_hits(case: Case) -> Float:
+    """As the hit ratio of a cache: VMs ordered that the pool could give, over all that were ordered."""
+    starts, made = case.sums.count(Count.STARTS), case.sums.count(Count.PROVISIONS)
+    return starts / _or_unknown(starts + made)
+
+
+def _failed_share(case: Case) -> Float:
+    ordered = case.sums.count(Count.STARTS) + case.sums.count(Count.PROVISIONS)
+    return case.sums.count(Count.FAILED_STARTS) / _or_unknown(ordered)
+
+
+# ── stability ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _churn(case: Case) -> Float:
+    sums = case.sums
+    moved = sums.count(Count.STARTS) + sums.count(Count.PROVISIONS) + sums.count(Count.STOPS)
+    return moved / _or_unknown(case.days)
+
+
+def _thrash(case: Case) -> Float:
+    """`streaks.Movement`, over the range that the wanted number of VMs had at all, per day."""
+    desired = case.sums.desired
+    span = desired.highest - desired.lowest
+    ranges: Float = desired.against_trend() / np.maximum(span, 1)
+    return ranges / _or_unknown(case.days)
+
+
+# ── elasticity: SPEC Research Group; Herbst, Kounev, Reussner 2013; the normalised form of Herbst et al. 2018 ────
+
+
+def _over_known(case: Case, summed: Float | Int) -> Float:
+    if not case.sums.elasticity:
+        return case.unknown
+    return summed / _or_unknown(case.known_ticks)
+
+
+def _under_accuracy(case: Case) -> Float:
+    """Mean over time of the VMs missing against the need, as a share of the need."""
+    return _over_known(case, case.sums.amount(Amount.UNDER))
+
+
+def _over_accuracy(case: Case) -> Float:
+    """Likewise of the VMs too many; where nothing is needed, as a share of one VM."""
+    return _over_known(case, case.sums.amount(Amount.OVER))
+
+
+def _under_time(case: Case) -> Float:
+    return _over_known(case, case.sums.count(Count.UNDER_TICKS))
+
+
+def _over_time(case: Case) -> Float:
+    return _over_known(case, case.sums.count(Count.OVER_TICKS))
+
+
+def _instability(case: Case) -> Float:
+    """Share of ticks in which supply and need did not move in the same direction, standing still being one."""
+    return case.sums.count(Count.UNSTABLE_TICKS) / _or_unknown(case.sums.count(Count.COMPARED_TICKS))
+
+
+# ── beside others ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _regret(case: Case) -> Float:
+    """Cost over the clairvoyant's, less 1 (the regret of online optimisation as a ratio)."""
+    best = case.beside.optimum_cost
+    return case.unknown if best is None else _cost(case) / _or_unknown(best) - 1.0
+
+
+def _captured(case: Case) -> Float:
+    """How far the run came on the way from the fleet sized by hand to the least possible cost."""
+    peak, best = case.beside.peak_cost, case.beside.optimum_cost
+    if peak is None or best is None:
+        return case.unknown
+    return np.where(peak > best, (peak - _cost(case)) / _or_unknown(peak - best), np.nan)
+
+
+def _avoided_s(case: Case) -> Float:
+    without = case.beside.without_pool
+    if without is None:
+        return case.unknown
+    return _seconds(without, without.short.ticks) - _shortage_s(case)
+
+
+def _pool_cost(case: Case) -> Float:
+    without = case.beside.without_pool
+    return case.unknown if without is None else _cost(case) - without.amount(Amount.COST)
+
+
+def _per_avoided_s(case: Case) -> Float:
+    avoided_s = _avoided_s(case)
+    return np.where(avoided_s > 0, _pool_cost(case) / _or_unknown(avoided_s), np.nan)
+
+
+def _or_unknown(below: Float | Int) -> Float:
+    """A divisor that makes ratios to nothing unknown."""
+    divisor: Float = np.where(below == 0, np.nan, below)
+    return divisor
+
+
+def _seconds(sums: Sums, ticks: Int) -> Float:
+    spans: Float = ticks.astype(np.float64) * sums.tick_s
+    return spans
+
+
+# ── the declaration ─────────────────────────────────────────────────────────────────────────────────────
+
+_TOLD = {figure.key: figure for figure in TOTALS_FIGURES}
+
+
+def _per_day(work_out: Callable[[Case], Float]) -> Callable[[Case], Float]:
+    return lambda case: work_out(case) / _or_unknown(case.days)
+
+
+def _count(which: Count) -> Callable[[Case], Float]:
+    return lambda case: case.sums.count(which).astype(np.float64)
+
+
+def _figure(key: str, label: str, unit: Unit, better: Better, group: str, what: str) -> Figure:
+    return Figure(key, label, unit, better, what, group)
+
+
+_OF: tuple[tuple[Figure, Callable[[Case], Float]], ...] = (
+    (_TOLD["cost"], _cost),
+    (_TOLD["cost_per_day"], _per_day(_cost)),
+    (
+        _figure("running_cost", "Cost of running VMs", Unit.MONEY, "lower", "Money",
+                "VM-hours billed as running, at least 60 s per start, at their price."),
+        _running_cost,
+    ),
+    (
+        _figure("start_cost", "Cost of starts and new VMs", Unit.MONEY, "lower", "Money",
+                "Prices of starts that come into service and of VMs made from nothing, if the policy has any."),
+        _start_cost,
+    ),
+    (
+        _figure("storage_cost", "Cost of storage", Unit.MONEY, "lower", "Money",
+                "Disks of all VMs that exist, whether they run or not."),
+        _storage_cost,
+    ),
+    (_TOLD["vm_hours"], _vm_hours),
+    (
+        _figure("billed_vm_hours", "VM-hours billed", Unit.VM_HOURS, "lower", "Money",
+                "Hours for which VMs are billed as running: in service, coming into it, leaving it, and what a short "
+                "run lacks to its minimum."),
+        _billed_vm_hours,
+    ),
+    (
+        _figure("pool_vm_hours", "VM-hours in the warm pool", Unit.VM_HOURS, "neither", "Money",
+                "Hours for which VMs were stopped and could have been started."),
+        _pool_vm_hours,
+    ),
+    (
+        _figure("capacity_used", "Capacity used", Unit.SHARE, "neither", "Money",
+                "Work served, as a share of what the VMs in service could have done at the objective."),
+        _utilisation,
+    ),
+    (_TOLD["unserved_share"], _unserved_share),
+    (
+        _figure("unserved_work", "Unserved work", Unit.WORK, "lower", "Service",
+                "Work wanted that found no capacity, in units of work."),
+        _unserved_work,
+    ),
+    (_TOLD["shortage_s"], _shortage_s),
+    (
+        _figure("unknown_s", "Time unknown", Unit.SPAN, "lower", "Service",
+                "Time for which the trace has no demand: left out of everything that is about demand."),
+        _unknown_s,
+    ),
+    (_TOLD["episodes"], lambda case: case.sums.short.runs.astype(np.float64)),
+    (_TOLD["longest_episode_s"], lambda case: _seconds(case.sums, case.sums.short.longest)),
+    (
+        _figure("mean_episode_s", "Mean episode", Unit.SPAN, "lower", "Service",
+                "How long a shortage lasted on average."),
+        _mean_episode_s,
+    ),
+    (
+        _figure("worst_shortage", "Worst shortage", Unit.NUMBER, "lower", "Service",
+                "The highest shortage of a tick, work per second."),
+        lambda case: case.sums.worst_shortage,
+    ),
+    (
+        _figure("mean_wait_s", "Mean time to capacity", Unit.SPAN, "lower", "Service",
+                "How long it took on average until as many VMs served as were wanted, once they were fewer."),
+        _mean_wait_s,
+    ),
+    (
+        _figure("longest_wait_s", "Longest time to capacity", Unit.SPAN, "lower", "Service",
+                "The longest time in which fewer VMs served than were wanted."),
+        lambda case: _seconds(case.sums, case.sums.waiting.longest),
+    ),
+    (
+        _figure("warm_hits", "Warm hits", Unit.SHARE, "higher", "Service",
+                "Share of the ordered VMs that were started from the warm pool and not made from nothing."),
+        _warm_hits,
+    ),
+    (
+        _figure("failed_starts", "Starts that failed", Unit.SHARE, "lower", "Service",
+                "Share of the ordered VMs that never came into service."),
+        _failed_share,
+    ),
+    (_TOLD["starts_per_day"], _per_day(_count(Count.STARTS))),
+    (
+        _figure("churn_per_day", "Starts and stops per day", Unit.PER_DAY, "lower", "Stability",
+                "VMs started, made and stopped on an average day."),
+        _churn,
+    ),
+    (
+        _TOLD["reversals_per_day"],
+        _per_day(lambda case: case.sums.desired.turns.astype(np.float64)),
+    ),
+    (
+        _figure("thrash_per_day", "Thrash per day", Unit.PER_DAY, "lower", "Stability",
+                "Movement of the wanted number of VMs against its trend of about an hour, on an average day, in units "
+                "of the whole range it moved in: a daily cycle has none, flapping has much."),
+        _thrash,
+    ),
+    (
+        _figure("under_accuracy", "Under-provisioning accuracy", Unit.SHARE, "lower", "Elasticity",
+                "VMs missing against what demand needs, as a share of the need, averaged over time."),
+        _under_accuracy,
+    ),
+    (
+        _figure("over_accuracy", "Over-provisioning accuracy", Unit.SHARE, "lower", "Elasticity",
+                "VMs beyond what demand needs, as a share of the need, averaged over time."),
+        _over_accuracy,
+    ),
+    (
+        _figure("under_time", "Under-provisioning time share", Unit.SHARE, "lower", "Elasticity",
+                "Share of time with fewer VMs than demand needs."),
+        _under_time,
+    ),
+    (
+        _figure("over_time", "Over-provisioning time share", Unit.SHARE, "lower", "Elasticity",
+                "Share of time with more VMs than demand needs."),
+        _over_time,
+    ),
+    (
+        _figure("instability", "Instability", Unit.SHARE, "lower", "Elasticity",
+                "Share of time in which the VMs in service did not move as the need did. It describes and should not "
+                "rank: headroom alone makes it high."),
+        _instability,
+    ),
+    (
+        _figure("regret", "Regret", Unit.SHARE, "lower", "Beside others",
+                "How much more the run cost than the cheapest schedule that knows the future and leaves as large a share "
+                "of the work unserved."),
+        _regret,
+    ),
+    (
+        _figure("captured", "Captured savings", Unit.SHARE, "higher", "Beside others",
+                "How much of what could have been saved against a fleet sized for the peak was saved: 0 is the cost of "
+                "that fleet, 1 the least possible. Read it beside the unserved work."),
+        _captured,
+    ),
+    (
+        _figure("pool_cost", "Cost of the warm pool", Unit.MONEY, "lower", "Beside others",
+                "Cost with the warm pool less the cost without; below 0 the pool pays for itself."),
+        _pool_cost,
+    ),
+    (
+        _figure("shortage_avoided_s", "Shortage avoided by the warm pool", Unit.SPAN, "higher", "Beside others",
+                "Time with shortage without the warm pool less the time with it."),
+        _avoided_s,
+    ),
+    (
+        _figure("cost_per_avoided_s", "Cost per second of shortage avoided", Unit.MONEY, "lower", "Beside others",
+                "What the warm pool costs for each second of shortage that it avoids; unknown where it avoids none."),
+        _per_avoided_s,
+    ),
+)  # fmt: skip
+
+FIGURES: tuple[Figure, ...] = tuple(figure for figure, _ in _OF)
+"""Every figure, in the order of a card."""

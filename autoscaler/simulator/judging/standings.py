@@ -1,0 +1,303 @@
+"""Where a policy stands: the same demand on the same plant, served by peers, without a pool, by hand, in hindsight.
+
+All run side by side (`contest`), so that they face the same luck and the same information; then the clairvoyant
+optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score
+card, the policy first.
+
+Rules of this file: no rule of its own and no figure of its own: who decides is `peers` and `alarms`, what hindsight
+can tell is `clairvoyant`, what is judged is `score`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Bool, Float, Int
+from autoscaler.simulator.judging.alarms import StepScaling, TargetTracking
+from autoscaler.simulator.judging.clairvoyant import Front, Optimum, Terms, peak_vms
+from autoscaler.simulator.judging.contest import Contestant, Course, contest
+from autoscaler.simulator.judging.ledger import Block, Sums
+from autoscaler.simulator.judging.peers import (
+    DelayedOff,
+    Google,
+    Kubernetes,
+    Peer,
+    SameTimeBefore,
+    break_even_s,
+)
+from autoscaler.simulator.judging.score import Beside, LanePrices, score
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks, wanted
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.report.card import Entry
+from autoscaler.traces.trace import Trace
+
+_COST_PRECISION = 1e-4
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A peer in the table.
+
+    Attributes:
+        key: Name for programs.
+        name: Name for people.
+        what: Whose rule it is, in a sentence.
+        make: From the parameters of its lane, and the terms of the fleet.
+    """
+
+    key: str
+    name: str
+    what: str
+    make: Callable[[LaneParams, Terms], Peer]
+
+
+RIVALS: tuple[Rival, ...] = (
+    Rival(
+        "target_tracking", "AWS target tracking",
+        "Out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10% below it.",
+        lambda params, _: TargetTracking(params),
+    ),
+    Rival(
+        "step_scaling", "AWS step scaling",
+        "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
+        lambda params, _: StepScaling(params),
+    ),
+    Rival(
+        "kubernetes", "Kubernetes autoscaler",
+        "In proportion to utilisation, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        lambda params, _: Kubernetes(params),
+    ),
+    Rival(
+        "google", "Google autoscaler",
+        "What the peak of the last 10 minutes needs.",
+        lambda params, _: Google(params),
+    ),
+    Rival(
+        "yesterday", "same time yesterday",
+        "What the same time of yesterday needed; on the first day, what is needed now.",
+        lambda params, terms: SameTimeBefore(params, ahead_s=terms.lead_ticks * terms.tick_s),
+    ),
+    Rival(
+        "delayed_off", "delayed off",
+        "Out at once; in when a VM's idling has cost what a start costs (ski rental).",
+        lambda params, terms: DelayedOff(
+            params, break_even_s=break_even_s(per_start=terms.per_start, in_service_per_h=terms.in_service_per_h)
+        ),
+    ),
+)  # fmt: skip
+"""The peers of every table; all aim at 30 % headroom."""
+
+_POLICY, _WITHOUT_POOL = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """What came out.
+
+    Attributes:
+        entries: The policy, its peers, and what hindsight says: columns of a score card over `score.FIGURES`.
+        optimum: The clairvoyant schedule; None where the run was interrupted or nothing was wanted.
+        whole: Whether it ran to its end.
+    """
+
+    entries: tuple[Entry, ...]
+    optimum: Optimum | None
+    whole: bool
+
+
+def standings(
+    policy: Policy,
+    plant: PlantSettings,
+    trace: Trace,
+    ticks: Ticks,
+    *,
+    warm_up_ticks: int = 0,
+    seed: int = 0,
+    rivals: Sequence[Rival] = RIVALS,
+    cache: OutlookCache | None = None,
+    progress: Callable[[float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Standings:
+    """Run a policy and everything it is compared with.
+
+    Args:
+        policy: The policy.
+        plant: The fleet, which all of them run.
+        trace: What is wanted.
+        ticks: The run.
+        warm_up_ticks: Ticks at the beginning that are not judged.
+        seed: Of everything random.
+        rivals: The peers in the table.
+        cache: Forecasts of earlier runs of the same trace, to be used and added to.
+        progress: Told the share that is done.
+        enough: Asked now and then whether to stop; nothing is judged then.
+
+    Raises:
+        ConfigError: Lanes cannot express it.
+    """
+    terms = terms_of(policy, plant, ticks.tick_s)
+    contestants = (
+        Contestant(policy, plant),
+        Contestant(*without_pool(policy, plant)),
+        # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
+        *(Contestant(policy, plant, partial(_made, rival, terms)) for rival in rivals),
+    )
+    course = Course(trace, ticks, warm_up_ticks, seed, cache)
+    found = contest(contestants, course, progress=progress, enough=enough)
+    if found.sums is None or warm_up_ticks >= ticks.count:
+        return Standings((), None, found.sums is not None)
+    demand = wanted(trace, ticks)[warm_up_ticks:]
+    policies = [each.policy for each in contestants]
+    return _judged(found.sums, policies, rivals, demand, replace(terms, initial=found.begins))
+
+
+def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:
+    return rival.make(params, terms)
+
+
+def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
+    """What the clairvoyant must keep to: the policy's prices and bounds, the plant's times and VMs."""
+    start_s = plant.start.mean_s
+    lead_ticks = max(math.ceil(start_s / tick_s - _ROUNDING), 1)
+    return Terms(
+        tick_s=tick_s,
+        vm_capacity=policy.vm.capacity_per_s,
+        in_service_per_h=policy.prices.in_service_per_h,
+        stopped_per_h=policy.prices.stopped_per_h,
+        start=policy.prices.start,
+        # A VM counts from the tick that finds it in service, and runs from its boot on.
+        start_billed_s=lead_ticks * tick_s - start_s + min(plant.boot_s, start_s),
+        minimum_billing_s=plant.minimum_billed_s,
+        lead_ticks=lead_ticks,
+        initial=plant.in_service,
+        minimum=policy.bounds.minimum,
+        ceiling=min(policy.bounds.maximum, plant.vms),
+        provisioned=plant.vms,
+    )
+
+
+def without_pool(policy: Policy, plant: PlantSettings) -> tuple[Policy, PlantSettings]:
+    """The same fleet if no stopped VM were kept: every start is a VM made from nothing.
+
+    It takes as long as that and costs the provisioning, disks are paid while VMs run only, and the policy knows its
+    longer lead time.
+    """
+    prices = policy.prices.model_copy(
+        update={
+            "in_service_per_h": policy.prices.in_service_per_h + policy.prices.stopped_per_h,
+            "stopped_per_h": 0.0,
+            "start": policy.prices.start + policy.prices.provision,
+        }
+    )
+    vm = policy.vm.model_copy(update={"start_time_s": max(plant.provision.mean_s, policy.vm.start_time_s)})
+    return (
+        policy.model_copy(update={"prices": prices, "vm": vm}),
+        replace(plant, start=plant.provision, start_budget=plant.provision_budget),
+    )
+
+
+def _judged(
+    sums: Sums,
+    policies: Sequence[Policy],
+    rivals: Sequence[Rival],
+    demand: Float,
+    terms: Terms,
+) -> Standings:
+    lanes = sums.lanes
+    peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
+    front = Front(demand, terms, precision=_COST_PRECISION)
+    shares = score(sums)["unserved_share"]
+    best, optimum = np.full(lanes, np.nan), None
+    if front.work > 0:
+        # Each is judged against the least cost of leaving as much unserved as it did itself.
+        best = np.array([front.cost_serving(1.0 - share) for share in shares])
+        optimum = front.serving(1.0 - shares[_POLICY])
+    costs = Beside(
+        peak_cost=np.full(lanes, score(peak)["cost"][0]),
+        optimum_cost=best,
+        without_pool=sums.taken(np.full(lanes, _WITHOUT_POOL)),
+    )
+    card = score(sums, LanePrices.of(policies), costs)
+    own = card.of_lane(_POLICY)
+    entries = [Entry("policy", "this policy", "The policy under judgement.", own, judged=True)]
+    entries += [
+        Entry(rival.key, rival.name, rival.what, _own_figures(card.of_lane(at)))
+        for at, rival in enumerate(rivals, _WITHOUT_POOL + 1)
+    ]
+    entries.append(
+        Entry(
+            "without_pool", "without a warm pool",
+            "The same policy where every start is a VM made from nothing.",
+            # It pays for no disks of stopped VMs, so the others' optimum is none for it.
+            _own_figures(card.of_lane(_WITHOUT_POOL), "regret", "captured"),
+        )
+    )  # fmt: skip
+    prices = LanePrices.of(policies[:1])
+    entries.append(
+        Entry(
+            "static_peak", "always on at peak",
+            "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
+            _own_figures(score(peak, prices).of_lane(0)),
+        )
+    )  # fmt: skip
+    if optimum is not None:
+        told = schedule_sums(optimum.vms, demand, terms)
+        entries.append(
+            Entry(
+                "clairvoyant", "clairvoyant optimum",
+                f"The cheapest schedule that knows the future and leaves no more unserved: {optimum.remark}.",
+                _own_figures(score(told, prices).of_lane(0)),
+            )
+        )  # fmt: skip
+    return Standings(tuple(entries), optimum, whole=True)
+
+
+def _own_figures(values: Mapping[str, float], *others: str) -> dict[str, float]:
+    """Without what compares the policy with its own pool, and without other figures that mean nothing here."""
+    unknown = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s", *others)
+    return {key: math.nan if key in unknown else value for key, value in values.items()}
+
+
+def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) -> Sums:
+    """The sums of a schedule that was not simulated, one lane.
+
+    Args:
+        vms: int64 (T,), VMs in service.
+        demand: float64 (T,), work per second; NaN where unknown.
+        terms: Prices and VMs.
+        moves: Whether the fleet is that of the terms, from which the first tick may start and stop VMs; if not, only
+            the schedule's own VMs exist, and are there from before.
+    """
+    before = terms.initial if moves else int(vms[0])
+    steps = np.diff(vms, prepend=before)
+    starts, stops = np.maximum(steps, 0), np.maximum(-steps, 0)
+    block = Block.empty(len(vms), 1, terms.tick_s)
+    block.demand[:, 0] = demand
+    block.desired[:, 0] = vms
+    # Present at the beginning of a tick are those that it stops, too.
+    block.in_service[:, 0] = vms + stops
+    block.stopped[:, 0] = np.maximum(terms.provisioned - vms - stops, 0)
+    block.starts[:, 0], block.stops[:, 0] = starts, stops
+    block.capacity[:, 0] = vms * terms.vm_capacity
+    block.shortage[:, 0] = _lacking(demand, block.capacity[:, 0])
+    block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
+    storage = terms.stopped_per_h * (terms.provisioned if moves else int(vms.max()))
+    block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
+    sums = Sums(terms.tick_s, np.array([terms.vm_capacity]))
+    sums.add(block)
+    return sums
+
+
+def _lacking(demand: Float, capacity: Float) -> Float:
+    lacking = np.maximum(demand - capacity, 0.0)
+    nothing: Bool = lacking <= _ROUNDING * capacity
+    return np.where(nothing, 0.0, lacking)

@@ -1,0 +1,1 @@
+"""The lane engine: thousands of simulated fleets of counts at once."""

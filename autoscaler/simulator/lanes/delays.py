@@ -1,0 +1,255 @@
+"""VMs on their way, as counts: how many that were ordered at one tick arrive at another, for L lanes.
+
+Two forms of one thing. `Delay` is for ways that take as long for every VM: a ring of what was ordered, read so many
+ticks later. `Lottery` is for ways on which each VM has its own luck: the VMs ordered in a tick are numbered
+from 0, number i has draw i of that tick whatever the lane, and so a lane that orders more than another has the
+other's luck first.
+
+Rules of this file: counts only; ticks are relative to the start of the run; element-wise over lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Bool, Float, Int
+from autoscaler.simulator.lanes.draws import Luck, Purpose
+from autoscaler.simulator.lanes.knobs import PlantSettings
+
+Vms: TypeAlias = NDArray[np.signedinteger[Any]]
+"""Counts of VMs, int32 in all that is kept here: thousands of lanes are read faster the narrower they are."""
+
+
+def whole_ticks(seconds: float, tick_s: float) -> int:
+    """Ticks until something that takes so long is seen done: at least the next one."""
+    return max(1, math.ceil(seconds / tick_s - 1e-9))
+
+
+class Delay:
+    """A ring of counts that come out so many ticks after they went in.
+
+    Args:
+        ticks: int64 (L,), at least 1.
+    """
+
+    __slots__ = ("_cells", "_flat", "_rows", "ring", "ticks")
+
+    def __init__(self, ticks: Int) -> None:
+        self.ticks = ticks
+        self._rows = int(ticks.max()) + 1
+        self.ring: Vms = np.zeros((self._rows, len(ticks)), np.int32)
+        uniform = (ticks == ticks[0]).all()
+        self._flat = None if uniform else self.ring.reshape(-1)
+        self._cells = np.arange(len(ticks))
+
+    def out(self, tick: int) -> Vms:
+        """int32 (L,), what comes out at this tick; valid until the next `put`."""
+        if self._flat is None:
+            row: Vms = self.ring[(tick - int(self.ticks[0])) % self._rows]
+            return row
+        at = (tick - self.ticks) % self._rows
+        at *= len(self.ticks)
+        at += self._cells
+        return self._flat.take(at)
+
+    def put(self, tick: int, counts: Vms) -> None:
+        """Put in what is ordered at this tick; called once a tick, also with zeros."""
+        self.ring[tick % self._rows] = counts
+
+    def ahead(self, tick: int) -> Vms:
+        """int32 (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
+        rows = np.arange(self._rows)[:, np.newaxis]
+        due = self.ring[(tick + rows - self.ticks) % self._rows, self._cells]
+        return np.where(rows < self.ticks, due, 0)
+
+    def go_on_from(self, other: Delay, lanes: Int, tick: int) -> None:
+        """Take over what is on the way in some lanes of another, just before `tick`."""
+        for back in range(1, min(self._rows, other._rows) + 1):
+            self.ring[(tick - back) % self._rows] = other.ring[(tick - back) % other._rows][lanes]
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What of the orders comes to something at a tick, per lane.
+
+    Attributes:
+        ready: int32 (L,), VMs that come into service.
+        late: int32 (L,), of these, VMs that nobody counted on any more.
+        given_up: int32 (L,), VMs that are not counted on from now.
+        failed: int32 (L,), VMs that fall back to where they were.
+        billed_s: float64 (L,), what the ready ones have been billed before now, VM-seconds.
+    """
+
+    ready: Vms
+    late: Vms
+    given_up: Vms
+    failed: Vms
+    billed_s: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """What may become of one order.
+
+    Attributes:
+        purpose: Of the draws of its duration.
+        stuck_purpose: Of the draws of whether it hangs.
+        failure: Chance that it fails.
+        patience_s: After how long nobody counts on it.
+        shift: Ticks that the lanes are ahead of the run's.
+    """
+
+    purpose: Purpose
+    stuck_purpose: Purpose
+    failure: float
+    patience_s: float
+    shift: int = 0
+
+
+class Lottery:
+    """Ways on which each VM has its own luck.
+
+    Args:
+        lanes: Number of lanes.
+        tick_s: Length of a tick.
+    """
+
+    def __init__(self, lanes: int, tick_s: float) -> None:
+        self._lanes = lanes
+        self._tick_s = tick_s
+        self._groups: list[tuple[Int, PlantSettings, Odds, Luck]] = []
+        self._rows = 1
+
+    def enter(self, lanes: Sequence[int], plant: PlantSettings, odds: Odds, luck: Luck) -> None:
+        """Lanes of one plant; all lanes must have been entered before the first order."""
+        self._groups.append((np.array(lanes), plant, odds, luck))
+        duration = plant.start if odds.purpose is Purpose.START else plant.provision
+        longest_s = max(
+            duration.longest_s + (plant.stuck_s if plant.stuck and math.isfinite(plant.stuck_s) else 0.0),
+            plant.failure_s if odds.failure else 0.0,
+        )
+        # One row for what is due now, and one for the tick after patience has run out.
+        patience = math.floor(odds.patience_s / self._tick_s) + 1
+        self._rows = max(self._rows, whole_ticks(longest_s, self._tick_s) + 1, patience + 1)
+        shape = (self._rows, self._lanes)
+        self._ready, self._late, self._given_up, self._failed = (np.zeros(shape, np.int32) for _ in range(4))
+        self._billed: Float = np.zeros(shape)
+
+    @property
+    def rings(self) -> tuple[Vms, Vms, Vms, Vms, Float]:
+        """The rings, for `ahead`: ready, late, given up, failed, billed."""
+        return self._ready, self._late, self._given_up, self._failed, self._billed
+
+    def out(self, tick: int) -> Arrivals:
+        """What is due at this tick; called once a tick, before `order`."""
+        row = tick % self._rows
+        due = [ring[row].copy() for ring in self.rings]
+        for ring in self.rings:
+            ring[row] = 0
+        ready, late, given_up, failed, billed_s = due
+        return Arrivals(ready, late, given_up, failed, billed_s)
+
+    def ahead(self, tick: int) -> list[Vms | Float]:
+        """Each ring in the order in which it falls due, from `tick` on."""
+        order = (tick + np.arange(self._rows)) % self._rows
+        return [ring[order] for ring in self.rings]
+
+    def go_on_from(self, other: Lottery, lanes: Int, tick: int) -> None:
+        """Take over what is on the way in some lanes of another, just before `tick`."""
+        for mine, theirs in zip(self.rings, other.rings, strict=True):
+            for on in range(min(self._rows, other._rows)):
+                mine[(tick + on) % self._rows] = theirs[(tick + on) % other._rows][lanes]
+
+    def order(self, tick: int, counts: Vms, number: int) -> None:
+        """Order VMs.
+
+        Args:
+            tick: Now.
+            counts: int32 (L,).
+            number: Of the tick on the absolute grid, which addresses the draws.
+        """
+        if not counts.any():
+            return
+        for lanes, plant, odds, luck in self._groups:
+            here = counts[lanes]
+            most = int(here.max())
+            if most:
+                self._order(
+                    tick,
+                    lanes,
+                    here,
+                    _Fates.drawn(plant, odds, luck, number + odds.shift, most, self._tick_s),
+                )
+
+    def _order(self, tick: int, lanes: Int, counts: Vms, fates: _Fates) -> None:
+        for due in np.unique(fates.due[fates.due > 0]):
+            at = (tick + int(due)) % self._rows
+            arrives = (fates.due == due) & ~fates.fails
+            self._ready[at, lanes] += _first(arrives, counts)
+            self._billed[at, lanes] += _first_sum(np.where(arrives, fates.billed_s, 0.0), counts)
+            self._failed[at, lanes] += _first((fates.due == due) & fates.fails, counts)
+            self._late[at, lanes] += _first(arrives & fates.given_up, counts)
+        if fates.given_up.any():
+            at = (tick + fates.patience) % self._rows
+            self._given_up[at, lanes] += _first(fates.given_up, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fates:
+    """What becomes of the VMs of one tick, by number.
+
+    Attributes:
+        due: int64 (n,), ticks until they arrive or fail; 0 for never.
+        fails: bool (n,).
+        given_up: bool (n,), nobody counts on them before they arrive.
+        billed_s: float64 (n,), billed before they are in service.
+        patience: Ticks until that.
+    """
+
+    due: Int
+    fails: Bool
+    given_up: Bool
+    billed_s: Float
+    patience: int
+
+    @classmethod
+    def drawn(
+        cls, plant: PlantSettings, odds: Odds, luck: Luck, number: int, count: int, tick_s: float
+    ) -> _Fates:
+        """The fates of the first `count` VMs ordered at tick `number`."""
+        duration = plant.start if odds.purpose is Purpose.START else plant.provision
+        takes_s = duration.draw(luck, odds.purpose, number, count)
+        boot_s = np.minimum(plant.boot_s, takes_s)
+        if plant.stuck:
+            stuck = luck.uniforms(odds.stuck_purpose, number, count) < plant.stuck
+            takes_s = np.where(stuck, plant.stuck_s + takes_s, takes_s)
+        fails = np.zeros(count, np.bool_)
+        if odds.failure:
+            fails = luck.uniforms(Purpose.START_FAILS, number, count) < odds.failure
+            takes_s = np.where(fails, plant.failure_s, takes_s)
+        never = ~np.isfinite(takes_s)
+        finite_s = np.where(never, 0.0, takes_s)
+        due = np.where(never, 0, np.maximum(1, np.ceil(finite_s / tick_s - 1e-9))).astype(np.int64)
+        patience = math.floor(odds.patience_s / tick_s) + 1
+        return cls(
+            due=due,
+            fails=fails,
+            given_up=~fails & (never | (due > patience)),
+            billed_s=np.asarray(due * tick_s - finite_s + boot_s, np.float64),
+            patience=patience,
+        )
+
+
+def _first(mask: Bool, counts: Vms) -> Vms:
+    """How many of the first `counts` are in the mask."""
+    return np.concatenate(([0], np.cumsum(mask))).astype(np.int32)[counts]
+
+
+def _first_sum(values: Float, counts: Vms) -> Float:
+    return np.asarray(np.concatenate(([0.0], np.cumsum(values)))[counts], np.float64)

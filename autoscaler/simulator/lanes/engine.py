@@ -1,0 +1,270 @@
+"""The lane engine: thousands of simulated fleets at once, decided on by the very function that the daemon calls.
+
+A lane is one fleet under one policy on one plant: a variant, a segment of a long trace, or both. All lanes of a run
+tick together; per tick the plant advances, what is known becomes a Snapshot, the decider decides, the plant
+acts (the order is told and fixed in `plant`). Sums stream into the ledger a block of ticks at a time, so memory
+does not grow with the trace.
+
+Rules of this file: a lane's numbers do not depend on the other lanes, their order or their number, nor on how a
+run is cut into calls of `Lanes.run`. Nothing here knows a policy's rules: any object that turns a Snapshot
+and an Outlook into a Decision may decide. What lanes cannot express is refused (`refusals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import CompiledPolicies, compile_params
+from autoscaler.core.decide import decide
+from autoscaler.core.params import LaneParams
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import NO_CEILING, Decision, Outlook, Samples, Snapshot
+from autoscaler.simulator.judging.ledger import Block, Sums
+from autoscaler.simulator.lanes.accounts import Accounts
+from autoscaler.simulator.lanes.delays import Vms
+from autoscaler.simulator.lanes.feeds import feed_of
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.memory import lane_memory
+from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant import Plant
+from autoscaler.simulator.lanes.refusals import refuse
+from autoscaler.simulator.lanes.run import LaneRun
+from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.simulator.lanes.witness import Witness
+
+__all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
+
+BLOCK_TICKS = 64
+
+
+class Decider(Protocol):
+    """Decides for all lanes of a run, tick by tick; the Decision is valid until the next call."""
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+        """One decision per lane."""
+        ...
+
+
+class PolicyDecider:
+    """The policies themselves: `core.decide`, the function that the daemon calls.
+
+    Args:
+        params: Compiled policies.
+        schedules: Lays their windows out as time goes on.
+    """
+
+    def __init__(self, params: LaneParams, schedules: Schedules) -> None:
+        self.params = params
+        self.state = LaneState.empty(params)
+        self._schedules = schedules
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+        """As in `Decider`."""
+        if self._schedules.due(snapshot.now_s):
+            self.params = self._schedules.laid_out(self.params, snapshot.now_s)
+        return decide(self.params, self.state, snapshot, outlook)
+
+
+class Lanes:
+    """A run in progress.
+
+    Args:
+        run: What to run.
+        decider: Who decides, made from the compiled policies; None for the policies themselves.
+        cache: Outlooks of earlier runs, to be used and added to.
+        witness: Keeps every tick of some lanes; None keeps none.
+
+    Raises:
+        ConfigError: Lanes cannot express it.
+    """
+
+    def __init__(
+        self,
+        run: LaneRun,
+        decider: Callable[[CompiledPolicies], Decider] | None = None,
+        cache: OutlookCache | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        refuse(run.policies, run.plants, run.ticks.tick_s)
+        self.run_of = run
+        self.tick = 0
+        self._tick_s = run.ticks.tick_s
+        shifts = run.shifts or (0,) * len(run.policies)
+        compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
+        self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
+        self.accounts = Accounts(self.plant, run.plants, run.policies, self._tick_s)
+        self._metrics = LaneMetrics(run, shifts, times=witness is not None)
+        self._cache = OutlookCache() if cache is None else cache
+        self._feed = feed_of(run, compiled, self._metrics, self._cache, forecasts=run.forecasts)
+        schedules = Schedules(run.policies, [shift * self._tick_s for shift in shifts])
+        params = replace(schedules_free(compiled.lanes), series=self._feed.series)
+        compiled = replace(compiled, lanes=params)
+        self.decider = PolicyDecider(params, schedules) if decider is None else decider(compiled)
+        self._witness = witness
+        self._accounted = True
+        lanes = len(run.policies)
+        self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
+        self._makes = self.plant.made is not None
+        self._leave_out_what_never_is(lanes)
+        self._yes = fixed(np.ones(lanes, np.bool_))
+        self._none: Vms = fixed(np.zeros(lanes, np.int32))
+        self._endless: Vms = fixed(np.full(lanes, NO_CEILING, np.int32))
+
+    def _leave_out_what_never_is(self, lanes: int) -> None:
+        """Counts that no lane can have are one row of zeros, which costs no memory to read."""
+        nothing = np.broadcast_to(np.zeros((1, lanes), np.int32), (BLOCK_TICKS, lanes))
+        if not self.plant.any_drains:
+            self._block.draining = nothing
+        if self.plant.quarantined is None:
+            self._block.failed_starts = nothing
+        if not self._makes:
+            self._block.provisions = nothing
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes."""
+        return len(self.run_of.policies)
+
+    def sums(self, *, elasticity: bool = True) -> Sums:
+        """Empty sums for these lanes, with or without the figures that hold supply against need tick by tick."""
+        return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity)
+
+    def run(self, ticks: int, sums: Sums | None = None, fingerprints: Fingerprints | None = None) -> None:
+        """Go on for so many ticks.
+
+        Args:
+            ticks: At most what is left of the run.
+            sums: Take in every tick.
+            fingerprints: Likewise.
+
+        Raises:
+            ValueError: The run is not as long.
+        """
+        end = self.tick + ticks
+        if end > self.run_of.ticks.count:
+            raise ValueError(f"the run has {self.run_of.ticks.count - self.tick} ticks left, not {ticks}")
+        self._accounted = sums is not None or self._witness is not None or self.accounts.queues
+        while self.tick < end:
+            first = self.tick
+            count = min(BLOCK_TICKS, end - first)
+            self._metrics.load(first, count)
+            self._block.demand[:count] = self._metrics.wanted
+            for row in range(count):
+                self._tick(row)
+            self._close(first, count, sums, fingerprints)
+
+    def continued(self, lanes: Sequence[int], ticks: int, witness: Witness | None = None) -> Lanes:
+        """Some of these lanes, going on from here for so many ticks; these are not changed.
+
+        Only for lanes on which the policies themselves decide, by forecasts that do not depend on the plant.
+        """
+        assert isinstance(self.decider, PolicyDecider)
+        run, which = self.run_of, np.array(lanes)
+        ticks_left = Ticks(run.ticks.first, self.tick + ticks, self._tick_s)
+        new = Lanes(
+            LaneRun(
+                tuple(run.policies[lane] for lane in lanes),
+                tuple(run.plants[lane] for lane in lanes),
+                tuple(run.traces[lane] for lane in lanes),
+                ticks_left,
+                run.seed,
+                tuple(run.shifts[lane] for lane in lanes) if run.shifts else (),
+                forecasts=run.forecasts,
+                until=run.until,
+            ),
+            cache=self._cache,
+            witness=witness,
+        )
+        assert isinstance(new.decider, PolicyDecider)
+        new.tick = self.tick
+        new.plant.go_on_from(self.plant, which, self.tick)
+        new.accounts.backlog = self.accounts.backlog[which]
+        new.decider.state = self.decider.state.carried_over(new.decider.params, which)
+        return new
+
+    def state(self) -> list[NDArray[Any]]:
+        """All that the future of each lane depends on: arrays (n, L), equal where the futures are."""
+        assert isinstance(self.decider, PolicyDecider)
+        now_s = (self.run_of.ticks.first + self.tick) * self._tick_s
+        return [
+            *self.plant.state(self.tick),
+            *lane_memory(self.decider.params, self.decider.state, now_s),
+            self.accounts.backlog[np.newaxis],
+        ]
+
+    def _tick(self, row: int) -> None:
+        tick, plant, block = self.tick, self.plant, self._block
+        serving = plant.in_service.copy() if self._metrics.watches else None
+        plant.advance(tick)
+        samples = self._metrics.samples(row, tick, serving)
+        outlook = self._feed.at(tick, samples)
+        decision = self.decider.decide(self._snapshot(samples, tick), outlook)
+        block.desired[row] = decision.desired
+        block.warm_target[row] = decision.warm_target
+        block.in_service[row] = plant.in_service
+        block.starting[row] = plant.starting
+        block.stopped[row] = plant.stopped
+        if plant.any_drains:
+            block.draining[row] = plant.draining
+        if plant.failed is not None:
+            block.failed_starts[row] = plant.failed
+        if self._witness is not None:
+            self._witness.see(samples, decision, plant)
+        plant.act(tick, decision.start, decision.provision, decision.stop)
+        block.starts[row] = plant.starts
+        block.stops[row] = plant.stops
+        if self._makes:
+            block.provisions[row] = plant.provisions
+        if self._accounted:
+            self.accounts.enter(block, row, self._metrics.wanted[row])
+        self.tick = tick + 1
+
+    def _snapshot(self, samples: Samples, tick: int) -> Snapshot:
+        plant = self.plant
+        return Snapshot(
+            now_s=samples.now_s,
+            tick=self.run_of.ticks.first + tick,
+            demand=samples.demand,
+            observed_at_s=samples.observed_at_s,
+            freshness=samples.freshness,
+            coverage=samples.coverage,
+            censored=samples.censored,
+            in_service=plant.in_service,
+            starting=plant.starting,
+            draining=plant.draining,
+            stopping=plant.stopping,
+            stopped=plant.startable,
+            provisioned=plant.provisioned,
+            stoppable=plant.stoppable,
+            listed=self._yes,
+            may_start=self._yes,
+            may_provision=self._yes,
+            may_stop=self._yes,
+            floor=self._none,
+            ceiling=self._endless,
+        )
+
+    def _close(self, first: int, count: int, sums: Sums | None, fingerprints: Fingerprints | None) -> None:
+        block = self._block
+        block.first_tick = self.run_of.ticks.first + first
+        if sums is not None:
+            sums.add(block, slice(0, count))
+        if fingerprints is not None:
+            provisions = block.provisions[:count] if self._makes else None
+            fingerprints.add(block.desired[:count], block.starts[:count], block.stops[:count], provisions)
+        if self._witness is not None:
+            self._witness.close(block, count, first, self._metrics.shifts)
+
+
+def schedules_free(params: LaneParams) -> LaneParams:
+    """The parameters without windows, which `Schedules` lays out as the run goes on."""
+    lanes = len(params.series)
+    none = np.zeros((0, lanes))
+    return replace(params, window_start_s=none, window_end_s=none, window_floor=none.astype(np.int64))

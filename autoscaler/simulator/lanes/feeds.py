@@ -1,0 +1,69 @@
+"""Which feed of forecasts a run of lanes needs (`outlooks`), and whether it can be cut into segments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.config.compiling import CompiledPolicies, compile_params
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.metrics import LaneMetrics, depends_on_vms, pipeline_of
+from autoscaler.simulator.lanes.outlooks import (
+    MOST_KEPT_BYTES,
+    Blind,
+    Feed,
+    Lockstep,
+    OutlookCache,
+    Streamed,
+    Table,
+    distinct_series,
+    kept_bytes,
+    taken,
+)
+from autoscaler.simulator.lanes.run import LaneRun
+
+
+def why_not_cut(run: LaneRun) -> str:
+    """Why a run cannot be cut into segments, in words; empty where it can."""
+    if not run.forecasts and not any(policy.forecast for policy in run.policies):
+        return ""
+    if any(depends_on_vms(policy, plant) for policy, plant in zip(run.policies, run.plants, strict=True)):
+        return (
+            "what is measured depends on the VMs in service (saturated VMs hide demand, and a fleet without a VM is "
+            "measured by nobody), so its forecasts are made in step with the plant"
+        )
+    compiled = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s)
+    pipelines = map(pipeline_of, run.policies, run.plants)
+    keys = [(trace.digest, pipeline) for trace, pipeline in zip(run.traces, pipelines, strict=True)]
+    series = len(distinct_series(keys, compiled.series))
+    if kept_bytes(series, run.ticks.count) > MOST_KEPT_BYTES:
+        return (
+            f"it has {series} different forecasts, too many to keep all of them for {run.ticks.count:,} ticks"
+        )
+    return ""
+
+
+def feed_of(
+    run: LaneRun, compiled: CompiledPolicies, metrics: LaneMetrics, cache: OutlookCache, *, forecasts: bool
+) -> Feed:
+    """The cheapest feed that gives every lane the Outlook that the daemon would have."""
+    if not forecasts and not compiled.lanes.cover.any():
+        return Blind(len(run.policies))
+    if metrics.watches:
+        if run.shifts:
+            raise ValueError(f"a run cannot be cut into segments: {why_not_cut(run)}")
+        return Lockstep(compiled.series)
+    reach = Ticks(run.ticks.first, min(run.reach, run.until or run.reach), run.ticks.tick_s)
+    groups = distinct_series(metrics.keys, compiled.series)
+    if not run.shifts and kept_bytes(len(groups), reach.count) > MOST_KEPT_BYTES:
+        first = [lanes[0] for lanes in groups.values()]
+        series = np.empty(len(run.policies), np.int64)
+        for at, lanes in enumerate(groups.values()):
+            series[lanes] = at
+        return Streamed(
+            [metrics.seen(metrics.keys[lane], reach) for lane in first],
+            taken(compiled.series, first),
+            series,
+            reach,
+        )
+    outlooks, series = cache.table(metrics.keys, metrics.seen, compiled.series, reach)
+    return Table(outlooks, series, np.array(run.shifts) if run.shifts else None)

@@ -1,0 +1,98 @@
+"""One plant for two engines: the embedded cloud in which the daemon meets the same fleet as a lane.
+
+With a cloud made here, readiness by status checks and one zone, the two engines agree tick by tick on whatever
+both can express. Where a knob has no counterpart in the cloud (or the cloud draws its luck otherwise) that is
+said by `unmatched`, and a comparison of the engines is then one of distributions, not of ticks.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autoscaler.cloud.billing import Prices
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.physics import Physics, Spread
+from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.cloud.vms import State
+from autoscaler.config.policy import Policy
+from autoscaler.simulator.lanes.knobs import EC2_STARTS, EC2_STOPS, Duration, PlantSettings, Shortage
+
+
+def as_probed(policy: Policy) -> Policy:
+    """The policy with readiness by status checks: a VM serves when it has booted, as the plant has it."""
+    readiness = policy.readiness.model_copy(update={"probe": "status_checks", "url": None})
+    return policy.model_copy(update={"readiness": readiness})
+
+
+def cloud_of(policy: Policy, plant: PlantSettings, seed: int = 0) -> CloudSetup:
+    """The cloud with that fleet, in one zone. What `unmatched` names is left out."""
+    prices = Prices(policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)
+    fleets = [FleetSetup(policy.fleet, plant.vms - plant.in_service, State.STOPPED)]
+    if plant.in_service:
+        fleets.insert(0, FleetSetup(policy.fleet, plant.in_service, State.RUNNING))
+    start, boot = _parts(plant.start, plant.boot_s)
+    launch, first_boot = _parts(plant.provision, plant.boot_s)
+    physics = Physics(start=start, boot=boot, launch=launch, first_boot=first_boot, stop=Spread(plant.stop_s))
+    return CloudSetup(
+        seed=seed,
+        fleets=tuple(fleets),
+        physics=physics,
+        faults=tuple(_faults(plant)),
+        prices=prices,
+        api_limits=_budgeted(plant),
+        zones="a",
+    )
+
+
+def unmatched(plant: PlantSettings) -> list[str]:
+    """The knobs that the embedded cloud turns otherwise or not at all, in words; empty where it matches."""
+    unbudgeted = plant.start_budget is None and plant.provision_budget is None and plant.stop_budget is None
+    found = {
+        "start times are drawn by another stream": not plant.start.constant or not plant.provision.constant,
+        "the cloud draws which starts fail or hang by VM": bool(
+            0 < plant.start_failure < 1 or 0 < plant.stuck < 1
+        ),
+        "the daemon does not drain VMs": plant.drain_s > 0,
+        "dry spells at random moments are not in the cloud's schedule": plant.dry_per_day > 0,
+        "the cloud has EC2's API budget or none": not unbudgeted and not _budgeted(plant),
+        "the daemon's trace source has no windows, losses or gaps of its own": bool(
+            plant.metric_interval_s is not None or plant.metric_loss or plant.metric_gaps
+        ),
+        "how late metrics are is the policy's affair there": plant.metric_lag_s is not None,
+        "shortage is always lost there": plant.shortage is not Shortage.LOST,
+        "a start is always billed for at least 60 s there": plant.minimum_billed_s != 60,
+        "the daemon tries a VM again after 600 s": bool(plant.start_failure and plant.quarantine_s != 600),
+        "the daemon tries a dry zone again after 180 s": plant.can_run_dry and plant.dry_hold_s != 180,
+    }
+    return [words for words, holds in found.items() if holds]
+
+
+def _parts(duration: Duration, boot_s: float) -> tuple[Spread, Spread]:
+    """Pending and booting: the whole takes as long as the duration's mean or median."""
+    whole_s = duration.longest_s if duration.constant else duration.mean_s
+    booting_s = min(boot_s, whole_s)
+    return Spread(whole_s - booting_s, duration.sigma), Spread(booting_s)
+
+
+def _budgeted(plant: PlantSettings) -> bool:
+    return (plant.start_budget, plant.provision_budget, plant.stop_budget) == (
+        EC2_STARTS,
+        EC2_STARTS,
+        EC2_STOPS,
+    )
+
+
+def _faults(plant: PlantSettings) -> list[Fault]:
+    faults = [Fault(FaultKind.NO_CAPACITY, start_s, end_s) for start_s, end_s in plant.dry]
+    if plant.start_failure:
+        faults.append(
+            Fault(FaultKind.FALL_BACK, probability=plant.start_failure, delay_s=plant.failure_s, code=_CODE)
+        )
+    if plant.stuck:
+        held_s = plant.stuck_s if math.isfinite(plant.stuck_s) else None
+        faults.append(Fault(FaultKind.STUCK_PENDING, probability=plant.stuck, delay_s=held_s))
+    return faults
+
+
+_CODE = "Server.InternalError"
+"""A fall-back that says nothing of capacity, so that no zone is held for dry."""

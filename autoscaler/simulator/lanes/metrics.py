@@ -1,0 +1,213 @@
+"""What every lane of a run wants and can know, tick by tick: `measuring`, laid out over lanes.
+
+Rules of this file: element-wise over lanes, no look-ahead. What is the same for all lanes and ticks is one read-only
+array, which core then looks at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Float, Freshness, Int, Samples
+from autoscaler.simulator.lanes.delays import Vms
+from autoscaler.simulator.lanes.draws import Luck
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import Pipeline, Seen, Ticks, seen, wanted
+from autoscaler.simulator.lanes.run import LaneRun
+
+Array = TypeVar("Array", bound=NDArray[Any])
+Name = TypeVar("Name", bound=Hashable)
+Key = tuple[str, Pipeline, str, int]
+"""Digest of a trace, what becomes of it, and fleet and seed, whose luck decides what is lost."""
+
+_PAGE_CELLS = 1 << 19
+"""Numbers of one kind that are measured at once, over ticks and distinct lanes."""
+
+
+def fixed(array: Array) -> Array:
+    """Read-only: what core asks of such an array it asks once."""
+    array.flags.writeable = False
+    return array
+
+
+class LaneMetrics:
+    """What every lane wants and sees, a block of ticks at a time.
+
+    Args:
+        run: The lanes.
+        shifts: Ticks that each is ahead.
+        times: Whether samples say when they were observed, in each lane's own time. Nothing decides on that (what is
+            too old is stale by then), so a sweep goes without.
+
+    Attributes:
+        wanted: float64 (n, L), or (n, 1) where `shared`: work per second of each tick of the block.
+        shared: All lanes want the same.
+        watches: What is seen depends on the VMs that serve.
+        may_be_empty: Some lane may have no VM in service that could tell its demand.
+        keys: One per lane, naming trace and pipeline.
+        shifts: int64 (L,), ticks that each lane is ahead.
+    """
+
+    def __init__(self, run: LaneRun, shifts: Sequence[int], *, times: bool) -> None:
+        self._run = run
+        self._times = times or not any(shifts)
+        self._traces = {trace.digest: trace for trace in run.traces}
+        self.keys = tuple(
+            (trace.digest, pipeline_of(policy, plant), policy.fleet, run.seed)
+            for policy, plant, trace in zip(run.policies, run.plants, run.traces, strict=True)
+        )
+        self.shifts = np.array(shifts)
+        self._truths, truth_of = _distinct(
+            [(trace.digest, shift) for trace, shift in zip(run.traces, shifts, strict=True)]
+        )
+        self._spread_truth = _spreader(truth_of)
+        self._columns, column_of = _distinct([*zip(self.keys, shifts, strict=True)])
+        self._spread_demand, self._spread_times, self._spread_freshness = (
+            _spreader(column_of) for _ in range(3)
+        )
+        self.shared = len(self._truths) == 1
+        self._page_ticks = max(_PAGE_CELLS // max(len(self._columns), len(self._truths)), 64)
+        self._page: range = range(0)
+        lanes = len(run.policies)
+        self._ones = fixed(np.ones(lanes))
+        self._no = fixed(np.zeros(lanes, np.bool_))
+        self._fresh = fixed(np.zeros(lanes, np.int64))
+        self._untimed = fixed(np.full(lanes, np.nan))
+        self._inside = np.array([policy.signal.kind != "total" for policy in run.policies])
+        self._busy = np.array([policy.signal.kind == "utilisation" for policy in run.policies])
+        self._capacity = np.array([policy.vm.capacity_per_s for policy in run.policies])
+        self._saturation = np.array([policy.signal.saturation for policy in run.policies])
+        self._saturates = bool(self._busy.any())
+        self._never_empty = np.array([policy.bounds.minimum > 0 for policy in run.policies]) | ~self._inside
+        pairs = zip(run.policies, run.plants, strict=True)
+        self.may_be_empty = any(_may_be_empty(policy, plant) for policy, plant in pairs)
+        self.watches = self._saturates or self.may_be_empty
+        self.wanted: Float = np.empty((0, lanes))
+
+    def seen(self, key: Key, ticks: Ticks) -> Seen:
+        """What one of the pipelines shows over some ticks of a lane without a shift."""
+        digest, pipeline, fleet, seed = key
+        begins_s = self._run.ticks.start_s
+        return seen(self._traces[digest], ticks, pipeline, Luck(seed, fleet), begins_s)
+
+    def load(self, first: int, count: int) -> None:
+        """Come to the block that begins at this tick of the run; blocks come in order."""
+        if first not in self._page or first + count > self._page.stop:
+            self._turn_page(first)
+        rows = slice(first - self._page.start, first - self._page.start + count)
+        self.wanted = self._truth[rows] if self.shared else self._spread_truth(self._truth[rows])
+        demand, observed, freshness = (part[rows] for part in self._parts)
+        self._demand = self._spread_demand(demand)
+        self._observed = self._spread_times(observed) if self._times else None
+        self._freshness = self._spread_freshness(freshness) if freshness.any() else None
+
+    def _turn_page(self, first: int) -> None:
+        """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
+        ticks = self._run.ticks
+        self._page = range(first, first + self._page_ticks)
+
+        def page(shift: int) -> Ticks:
+            return Ticks(ticks.first + first + shift, self._page_ticks, ticks.tick_s)
+
+        self._truth = np.stack(
+            [wanted(self._traces[digest], page(shift)) for digest, shift in self._truths], axis=1
+        )
+        found = [self.seen(key, page(shift)) for key, shift in self._columns]
+        self._parts = tuple(
+            np.stack([getattr(each, name) for each in found], axis=1)
+            for name in ("demand", "observed_at_s", "freshness")
+        )
+
+    def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
+        """What the lanes know at a tick.
+
+        Args:
+            row: Of the block.
+            tick: Of the run.
+            serving: int32 (L,), the VMs that could be read; None where that does not matter.
+        """
+        demand = self._demand[row]
+        observed = self._untimed if self._observed is None else self._observed[row]
+        freshness = self._fresh if self._freshness is None else self._freshness[row]
+        censored = self._no
+        if serving is not None and self.may_be_empty:
+            empty = self._inside & (serving <= 0)
+            if empty.any():
+                freshness = np.where(empty, int(Freshness.ABSENT), freshness)
+                demand = np.where(empty, np.nan, demand)
+                observed = np.where(empty, np.nan, observed)
+            elif self._never_empty.all():
+                self.may_be_empty = False
+                self.watches = self._saturates
+        if serving is not None and self._saturates:
+            most = serving * self._capacity
+            shown = np.where(self._busy, np.minimum(demand, most), demand)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                censored = self._busy & (shown / most >= self._saturation)
+            demand = shown
+        return Samples(
+            (self._run.ticks.first + tick) * self._run.ticks.tick_s,
+            demand,
+            observed,
+            freshness,
+            self._ones,
+            censored,
+        )
+
+
+def _distinct(names: Sequence[Name]) -> tuple[list[Name], Int]:
+    """The distinct names, and which of them each is."""
+    place = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    return list(place), np.array([place[name] for name in names])
+
+
+def _spreader(column_of: Int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """A function that lays columns (n, C) out over lanes (n, L), into the same room every time."""
+    columns, lanes = int(column_of.max()) + 1, len(column_of)
+    if columns == 1:
+        return lambda rows: np.broadcast_to(rows, (len(rows), lanes))
+    each = lanes // columns
+    if lanes != columns * each or (column_of != np.repeat(np.arange(columns), each)).any():
+        return lambda rows: rows.take(column_of, axis=1)
+    room: list[NDArray[Any]] = []
+
+    def side_by_side(rows: NDArray[Any]) -> NDArray[Any]:
+        # Lanes of one column lie side by side, as segments do, and filling is several times as fast as taking.
+        if not room or room[0].dtype != rows.dtype or len(room[0]) < len(rows):
+            room[:] = [np.empty((len(rows), columns, each), rows.dtype)]
+        filled = room[0][: len(rows)]
+        filled[...] = rows[:, :, np.newaxis]
+        return filled.reshape(len(rows), lanes)
+
+    return side_by_side
+
+
+def depends_on_vms(policy: Policy, plant: PlantSettings) -> bool:
+    """Whether what is measured depends on the VMs that serve."""
+    return policy.signal.kind == "utilisation" or _may_be_empty(policy, plant)
+
+
+def _may_be_empty(policy: Policy, plant: PlantSettings) -> bool:
+    """Whether a fleet whose VMs are read may be without one."""
+    return policy.signal.kind != "total" and not (policy.bounds.minimum and plant.in_service)
+
+
+def pipeline_of(policy: Policy, plant: PlantSettings) -> Pipeline:
+    """How a lane's demand becomes its metric."""
+    given = policy.signal.trace
+    lag_s = plant.metric_lag_s
+    if lag_s is None:
+        lag_s = given.lag_s if given else 0.0
+    return Pipeline(
+        lag_s=lag_s,
+        max_age_s=policy.signal.max_age_s,
+        interval_s=plant.metric_interval_s,
+        loss=plant.metric_loss,
+        gaps=plant.metric_gaps,
+        inside=policy.signal.kind != "total",
+    )

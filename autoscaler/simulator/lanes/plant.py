@@ -1,0 +1,497 @@
+"""The plant: simulated fleets of counts, L lanes side by side, which carry out what a policy decides.
+
+The order within tick k, at its time t_k, has no exceptions:
+
+1. `advance`: the plant comes from t_(k-1) to t_k. Starts and provisionings that are due come into service, failed ones
+   fall back, drained VMs stop, stopping VMs are stopped;
+2. the ledger takes the interval that ended (`accounts`, a block of ticks at a time);
+3. what of the demand is known by t_k becomes the snapshot (`measuring`);
+4. the policy decides;
+5. `act`: what the provider accepts is under way from t_k; nothing of it is in service before t_(k+1).
+
+The counts of tick k are those after step 1; the VMs that serve during [t_k, t_(k+1)) are those in service at t_k less
+those whose stop was accepted at t_k. VMs leave service in the order in which they came (as the daemon chooses
+where zones are even), which is all that ages need: how many came by when.
+
+Rules of this file: integers, element-wise over lanes, in place, nothing reduced over lanes into a result. What
+no lane's settings ask for costs nothing: its branch is absent from the start. Luck is addressed (`draws`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import ticks as at_least_one_tick
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Bool, Float, Int
+from autoscaler.simulator.lanes.delays import Arrivals, Delay, Lottery, Odds, Vms, whole_ticks
+from autoscaler.simulator.lanes.draws import Luck, Purpose
+from autoscaler.simulator.lanes.knobs import Budget, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.spells import DrySpells
+
+
+def patience_s(policy: Policy) -> float:
+    """After how long a VM that was ordered is not counted on: the daemon's own patience."""
+    return max(120.0, 5.0 * policy.vm.start_time_s)
+
+
+class Plant:
+    """L simulated fleets.
+
+    Args:
+        plants: One per lane.
+        policies: One per lane; for what a policy says of its VMs.
+        ticks: The run.
+        seed: Of everything random.
+        shifts: Ticks that each lane is ahead of `ticks`, for luck that belongs to a moment; none where missing.
+
+    Attributes:
+        in_service, starting, draining, stopping, stopped, provisioned: int32 (L,), VMs in that state; starting
+            includes provisioning, stopped includes quarantined VMs. Changed in place.
+        startable: int32 (L,), stopped VMs that could be started now.
+        stoppable: int32 (L,), VMs in service past their minimum on-time.
+        quarantined: int32 (L,), of the stopped ones, VMs that are not tried; None where none can be.
+        given_up: int32 (L,), VMs that hang and are not counted on; None where none can be.
+        arrived, made: int32 (L,), VMs that came into service at this tick from stopped, and from nothing (None where
+            no lane may make any).
+        failed: int32 (L,), starts that fell back at this tick; None where none can.
+        extra_s: float64 (L,), VM-seconds billed at this tick beside those of VMs in service or draining: for the rest of a
+            minimum, and, where start times are drawn (`lead_in_s` is None), before they came. None for none.
+        starts, provisions, stops: int32 (L,), accepted at this tick.
+        lead_in_s, made_lead_in_s: float64 (L,), what one VM that came from stopped, or from nothing, has been billed
+            for before it is in service, where that is the same for all.
+        drains: bool (L,), stops go through draining; any_drains: some do.
+        lucky: Start times are drawn, or starts can fail or be given up.
+        has_extras: `extra_s` is in use.
+    """
+
+    def __init__(
+        self,
+        plants: Sequence[PlantSettings],
+        policies: Sequence[Policy],
+        ticks: Ticks,
+        seed: int,
+        shifts: Sequence[int] | None = None,
+    ) -> None:
+        lanes = len(plants)
+        self._tick_s = ticks.tick_s
+        self._first = ticks.first
+        self._now_s = 0.0
+        shifts = shifts or [0] * lanes
+        self.in_service = _vms([plant.in_service for plant in plants])
+        self.provisioned = _vms([plant.vms for plant in plants])
+        self.stopped = self.provisioned - self.in_service
+        self.starting, self.draining, self.stopping = (_vms([0] * lanes) for _ in range(3))
+        none = np.zeros(lanes, np.int32)
+        self.starts = self.provisions = self.stops = self.arrived = none
+        self.made: Vms | None = None
+        self.failed: Vms | None = None
+        self.extra_s: Float | None = None
+        self._wire_ways(plants, policies, seed, shifts)
+        self._wire_stops(plants, ticks.tick_s)
+        self._wire_ages(plants, policies, ticks.tick_s)
+        self._wire_refusals(plants)
+        self._spells: DrySpells | None = None
+        if any(plant.can_run_dry for plant in plants):
+            fleets = [policy.fleet for policy in policies]
+            self._spells = DrySpells(
+                plants, fleets, shifts, ticks=ticks.count, tick_s=ticks.tick_s, seed=seed
+            )
+        self.startable = self._startable()
+
+    # ── setting up ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _wire_ways(
+        self, plants: Sequence[PlantSettings], policies: Sequence[Policy], seed: int, shifts: Sequence[int]
+    ) -> None:
+        tick_s, lanes = self._tick_s, len(plants)
+        lucky = any(
+            plant.lucky or _slow(plant, policy) for plant, policy in zip(plants, policies, strict=True)
+        )
+        makes = any(policy.provision is not None for policy in policies)
+        self.lucky = lucky
+        if makes:
+            self.made = np.zeros(lanes, np.int32)
+        self._start_lottery = Lottery(lanes, tick_s) if lucky else None
+        self._make_lottery = Lottery(lanes, tick_s) if lucky and makes else None
+        start_s = np.array([plant.start.longest_s for plant in plants])
+        make_s = np.array([plant.provision.longest_s for plant in plants])
+        boot_s = np.array([plant.boot_s for plant in plants])
+        start_ticks, make_ticks = _whole(start_s, tick_s), _whole(make_s, tick_s)
+        self._start_way = None if lucky else Delay(start_ticks)
+        self._make_way = Delay(make_ticks) if makes and not lucky else None
+        self.lead_in_s = start_ticks * tick_s - start_s + np.minimum(boot_s, start_s)
+        self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
+        self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
+        if self._start_lottery is not None:
+            for (plant, fleet, patience, shift), group in _groups(plants, policies, shifts):
+                luck = Luck(seed, fleet)
+                odds = Odds(Purpose.START, Purpose.START_STUCK, plant.start_failure, patience, shift)
+                self._start_lottery.enter(group, plant, odds, luck)
+                if self._make_lottery is not None:
+                    odds = Odds(Purpose.PROVISION, Purpose.PROVISION_STUCK, 0.0, patience, shift)
+                    self._make_lottery.enter(group, plant, odds, luck)
+        fails = any(plant.start_failure for plant in plants)
+        quarantine = _ints([at_least_one_tick(plant.quarantine_s, tick_s) for plant in plants])
+        self._quarantine = Delay(quarantine) if fails else None
+        self.quarantined: Vms | None = np.zeros(lanes, np.int32) if fails else None
+
+    def _wire_stops(self, plants: Sequence[PlantSettings], tick_s: float) -> None:
+        drain = _ints([math.ceil(plant.drain_s / tick_s - 1e-9) for plant in plants])
+        self.drains: Bool = drain > 0
+        self.any_drains = bool(self.drains.any())
+        self._drain_way = Delay(np.maximum(drain, 1)) if self.any_drains else None
+        self._stop_way = Delay(_whole(np.array([plant.stop_s for plant in plants]), tick_s))
+        self._drain_s = drain * tick_s
+
+    def _wire_ages(self, plants: Sequence[PlantSettings], policies: Sequence[Policy], tick_s: float) -> None:
+        on_s = np.array([policy.guards.minimum_on_time_s for policy in policies])
+        self._on_ticks = _ints([math.ceil(each / tick_s - 1e-9) for each in on_s])
+        self._all_alike = bool((self._on_ticks == self._on_ticks[0]).all())
+        minimum_s = np.array([plant.minimum_billed_s for plant in plants])
+        # A VM that is stopped after its minimum has cost what it ran; only younger ones cost more.
+        young_s = np.where(on_s + self._drain_s < minimum_s, minimum_s, 0.0)
+        self._young_ticks = math.ceil(float(young_s.max()) / tick_s - 1e-9)
+        self._minimum_s = minimum_s
+        self.has_extras = self.lucky or self._young_ticks > 0
+        self._came_rows = max(int(self._on_ticks.max()), self._young_ticks) + 2
+        self._came: Vms = np.zeros((self._came_rows, len(plants)), np.int32)
+        self._came_flat = self._came.reshape(-1)
+        self._cells = np.arange(len(plants))
+        self._left: Vms = np.zeros(len(plants), np.int32)
+        self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
+        # An array of zeros: with a scalar, numpy's maximum is several times as slow.
+        self._nothing: Vms = _vms([0] * len(plants))
+        self.stoppable: Vms = np.zeros(len(plants), np.int32)
+
+    def _wire_refusals(self, plants: Sequence[PlantSettings]) -> None:
+        def buckets(budgets: list[Budget | None]) -> Bucket | None:
+            return Bucket(budgets, self._tick_s) if any(budgets) else None
+
+        self._start_bucket = buckets([plant.start_budget for plant in plants])
+        self._make_bucket = buckets([plant.provision_budget for plant in plants])
+        self._stop_bucket = buckets([plant.stop_budget for plant in plants])
+        self._hold_s = np.array([plant.dry_hold_s for plant in plants])
+        self._start_from_s = np.full(len(plants), -np.inf)
+        self._make_from_s = np.full(len(plants), -np.inf)
+
+    # ── a tick ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def advance(self, tick: int) -> None:
+        """Come to a tick.
+
+        Args:
+            tick: From the start of the run, 0 first, each once.
+        """
+        self._now_s = tick * self._tick_s
+        if self._start_way is None:
+            self._advance_with_luck(tick)
+        else:
+            self.arrived = self._start_way.out(tick)
+            self.in_service += self.arrived
+            self.starting -= self.arrived
+            if self._make_way is not None:
+                self.made = self._make_way.out(tick)
+                self.in_service += self.made
+                self.starting -= self.made
+        if self._drain_way is not None:
+            drained = self._drain_way.out(tick)
+            self.draining -= drained
+            self.stopping += drained
+            self._leaving = drained
+        back = self._stop_way.out(tick)
+        self.stopping -= back
+        self.stopped += back
+        self._age(tick)
+        if self._spells is not None or self._quarantine is not None:
+            self.startable = self._startable()
+
+    def _advance_with_luck(self, tick: int) -> None:
+        assert self._start_lottery is not None
+        assert self.given_up is not None
+        due = self._start_lottery.out(tick)
+        self.arrived = due.ready
+        self.extra_s = due.billed_s
+        self._arrive(due)
+        if self._quarantine is not None and self.quarantined is not None:
+            self.failed = due.failed
+            self.starting -= due.failed
+            self.stopped += due.failed
+            self.quarantined += due.failed
+            self.quarantined -= self._quarantine.out(tick)
+            self._quarantine.put(tick, due.failed)
+        if self._make_lottery is not None:
+            due = self._make_lottery.out(tick)
+            self.made = due.ready
+            self.extra_s = self.extra_s + due.billed_s
+            self._arrive(due)
+
+    def _arrive(self, due: Arrivals) -> None:
+        assert self.given_up is not None
+        self.in_service += due.ready
+        self.starting += due.late - due.ready - due.given_up
+        self.given_up += due.given_up - due.late
+
+    def _age(self, tick: int) -> None:
+        """How many have come so far, and how many of those in service have been there long enough."""
+        rows = self._came_rows
+        came = self._came[tick % rows]
+        np.add(self._came[(tick - 1) % rows], self.arrived, out=came)
+        if self.made is not None:
+            came += self.made
+        if tick == 0:
+            came += self.in_service
+        if self._young_ticks:
+            self._note_lead_in(tick)
+        if self._all_alike:
+            ripe = self._came[(tick - int(self._on_ticks[0])) % rows]
+        else:
+            at = (tick - self._on_ticks) % rows
+            at *= len(self._cells)
+            at += self._cells
+            ripe = self._came_flat.take(at)
+        np.subtract(ripe, self._left, out=self.stoppable)
+        np.maximum(self.stoppable, self._nothing, out=self.stoppable)
+
+    def act(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
+        """Carry out a decision as far as the provider accepts it.
+
+        Args:
+            tick: As in `advance`.
+            start: int32 (L,), at most `startable`.
+            provision: int32 (L,).
+            stop: int32 (L,), at most `stoppable`.
+        """
+        if self._spells is not None:
+            start, provision = self._not_dry(tick, start, provision)
+        if self._start_bucket is not None:
+            start = self._start_bucket.accepted(start)
+        if self._make_bucket is not None:
+            provision = self._make_bucket.accepted(provision)
+        if self._stop_bucket is not None:
+            stop = self._stop_bucket.accepted(stop)
+        self.starts, self.provisions, self.stops = start, provision, stop
+        self._send_out(tick, start, provision)
+        self._send_home(tick, stop)
+
+    def _send_out(self, tick: int, start: Vms, provision: Vms) -> None:
+        number = self._first + tick
+        if self._start_way is not None:
+            self._start_way.put(tick, start)
+        elif self._start_lottery is not None:
+            self._start_lottery.order(tick, start, number)
+        self.starting += start
+        self.stopped -= start
+        if self._make_way is not None:
+            self._make_way.put(tick, provision)
+        elif self._make_lottery is not None:
+            self._make_lottery.order(tick, provision, number)
+        else:
+            return
+        self.starting += provision
+        self.provisioned += provision
+
+    def _send_home(self, tick: int, stop: Vms) -> None:
+        if self._young_ticks:
+            self._charge_young(tick, stop)
+        self._left += stop
+        self.in_service -= stop
+        if self._drain_way is None:
+            self._stop_way.put(tick, stop)
+            self.stopping += stop
+            return
+        draining = stop * self.drains
+        self._drain_way.put(tick, draining)
+        self.draining += draining
+        at_once = stop - draining
+        self.stopping += at_once
+        self._stop_way.put(tick, at_once + self._leaving)
+
+    # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _not_dry(self, tick: int, start: Vms, provision: Vms) -> tuple[Vms, Vms]:
+        """What is left where there is no capacity, and for how long nothing is tried after a refusal."""
+        assert self._spells is not None
+        now_s = self._now_s
+        provision = provision * (now_s >= self._make_from_s)
+        dry = self._spells.at(tick)
+        if dry is None:
+            return start, provision
+        self._start_from_s = np.where(dry & (start > 0), now_s + self._hold_s, self._start_from_s)
+        self._make_from_s = np.where(dry & (provision > 0), now_s + self._hold_s, self._make_from_s)
+        return start * ~dry, provision * ~dry
+
+    def _startable(self) -> Vms:
+        if self._spells is None and self._quarantine is None:
+            # The very array, so that it is always right.
+            return self.stopped
+        free = self.stopped if self.quarantined is None else self.stopped - self.quarantined
+        return free * (self._now_s >= self._start_from_s)
+
+    # ── the minimum of a start ─────────────────────────────────────────────────────────────────────────
+
+    def _note_lead_in(self, tick: int) -> None:
+        """Mean seconds that the VMs which come at this tick have been billed for."""
+        row = self._lead_ins[tick % self._came_rows]
+        if self._start_way is None:
+            assert self.extra_s is not None
+            billed_s = self.extra_s
+        else:
+            self.extra_s = np.zeros(len(row))
+            billed_s = self.arrived * self.lead_in_s
+            if self.made is not None:
+                billed_s += self.made * self.made_lead_in_s
+        came = self.arrived if self.made is None else self.arrived + self.made
+        np.divide(billed_s, np.maximum(came, 1), out=row)
+
+    def _charge_young(self, tick: int, stop: Vms) -> None:
+        """Bill what VMs that are stopped now lack to their minimum; exact where all start times are equal.
+
+        Where they are drawn, the VMs that came at one tick are taken to have begun at their mean moment.
+        """
+        if not stop.any():
+            return
+        assert self.extra_s is not None
+        for age in range(min(self._young_ticks, tick + 1)):
+            at = (tick - age) % self._came_rows
+            # Differences of running counts stay right when those wrap around.
+            up_to_here, before = self._came[at] - self._left, self._came[at - 1] - self._left
+            of_these = np.minimum(up_to_here, stop) - np.maximum(before, 0)
+            ran_s = age * self._tick_s + self._drain_s + self._lead_ins[at]
+            self.extra_s += np.maximum(of_these, 0) * np.maximum(self._minimum_s - ran_s, 0.0)
+
+    # ── states ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def state(self, tick: int) -> list[NDArray[Any]]:
+        """All that the future depends on, just before `tick`: arrays (n, L), equal where the futures are.
+
+        Counts since the start of the run and moments are given relative to now, so that lanes that began at
+        different times can be compared.
+        """
+        now_s = tick * self._tick_s
+        rows, oldest = self._came_rows, int(self._on_ticks.max())
+        ages = [np.maximum(self._came[(tick - 1 - age) % rows] - self._left, 0) for age in range(oldest)]
+        found: list[NDArray[Any]] = [np.stack([*self._counts(), *ages])]
+        found += [way.ahead(tick) for way in self._delays()]
+        for lottery in self._lotteries():
+            found += lottery.ahead(tick)
+        found += [bucket.tokens[np.newaxis] for bucket in self._buckets()]
+        held_s = np.stack([self._start_from_s, self._make_from_s])
+        found += [np.maximum(held_s - now_s, 0.0), self._recent_lead_ins(tick)]
+        return found
+
+    def go_on_from(self, other: Plant, lanes: Int, tick: int) -> None:
+        """Be some lanes of another plant, just before `tick`; the settings of those lanes must be the same."""
+        for mine, theirs in zip(self._counts(), other._counts(), strict=True):
+            mine[:] = theirs[lanes]
+        for way, others in zip(self._delays(), other._delays(), strict=True):
+            way.go_on_from(others, lanes, tick)
+        for lottery, its in zip(self._lotteries(), other._lotteries(), strict=True):
+            lottery.go_on_from(its, lanes, tick)
+        for bucket, full in zip(self._buckets(), other._buckets(), strict=True):
+            bucket.tokens = full.tokens[lanes]
+        self._start_from_s, self._make_from_s = other._start_from_s[lanes], other._make_from_s[lanes]
+        self._left = other._left[lanes]
+        for back in range(1, min(self._came_rows, other._came_rows) + 1):
+            mine_at, theirs_at = (tick - back) % self._came_rows, (tick - back) % other._came_rows
+            self._came[mine_at] = other._came[theirs_at][lanes]
+            if self._young_ticks:
+                self._lead_ins[mine_at] = other._lead_ins[theirs_at][lanes]
+
+    def _counts(self) -> list[Vms]:
+        found = [self.in_service, self.starting, self.draining, self.stopping, self.stopped, self.provisioned]
+        return found + [each for each in (self.given_up, self.quarantined) if each is not None]
+
+    def _delays(self) -> list[Delay]:
+        ways = (self._start_way, self._make_way, self._drain_way, self._stop_way, self._quarantine)
+        return [way for way in ways if way is not None]
+
+    def _lotteries(self) -> list[Lottery]:
+        return [each for each in (self._start_lottery, self._make_lottery) if each is not None]
+
+    def _buckets(self) -> list[Bucket]:
+        buckets = (self._start_bucket, self._make_bucket, self._stop_bucket)
+        return [bucket for bucket in buckets if bucket is not None]
+
+    def _recent_lead_ins(self, tick: int) -> Float:
+        """What recent arrivals had been billed for, where any came."""
+        if not self._young_ticks:
+            return self._lead_ins
+        back = (tick - 1 - np.arange(self._young_ticks)) % self._came_rows
+        came = self._came[back] - self._came[back - 1]
+        return np.where(came > 0, self._lead_ins[back], 0.0)
+
+
+class Bucket:
+    """A token bucket per lane; calls that do not fit are refused as a whole.
+
+    Args:
+        budgets: One per lane; None is no limit.
+        tick_s: Length of a tick.
+    """
+
+    def __init__(self, budgets: Sequence[Budget | None], tick_s: float) -> None:
+        self._size = np.array([np.inf if each is None else each.vms for each in budgets])
+        self._flow = np.array([0.0 if each is None else each.vms_per_s * tick_s for each in budgets])
+        self.tokens = self._size.copy()
+
+    def accepted(self, counts: Vms) -> Vms:
+        """What is accepted of the calls of this tick; called once a tick."""
+        # A thousand additions of a fraction must still make the whole tokens that a person computes.
+        fits = counts <= self.tokens + 1e-9
+        taken: Vms = counts * fits
+        self.tokens = np.minimum(np.maximum(self.tokens - taken, 0.0) + self._flow, self._size)
+        return taken
+
+
+def _slow(plant: PlantSettings, policy: Policy) -> bool:
+    """Whether starts take longer than they are counted on."""
+    return max(plant.start.longest_s, plant.provision.longest_s) > patience_s(policy)
+
+
+def _groups(
+    plants: Sequence[PlantSettings], policies: Sequence[Policy], shifts: Sequence[int]
+) -> list[tuple[tuple[PlantSettings, str, float, int], list[int]]]:
+    """Lanes that share their luck, by what decides it."""
+    found: dict[tuple[PlantSettings, str, float, int], list[int]] = {}
+    for lane, (plant, policy, shift) in enumerate(zip(plants, policies, shifts, strict=True)):
+        found.setdefault((plant, policy.fleet, patience_s(policy), shift), []).append(lane)
+    return list(found.items())
+
+
+def _vms(values: Sequence[int]) -> Vms:
+    return np.array(values, np.int32)
+
+
+def _ints(values: Sequence[int]) -> Int:
+    return np.array(values, np.int64)
+
+
+def _whole(seconds: Float, tick_s: float) -> Int:
+    return _ints([whole_ticks(float(each), tick_s) for each in seconds])
+
+
+def shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[object, ...]:
+    """What decides which arrays a plant keeps for a lane, and how long they are."""
+    lucky = plant.lucky or _slow(plant, policy)
+    budgets = (plant.start_budget, plant.provision_budget, plant.stop_budget)
+    return (
+        whole_ticks(plant.start.longest_s, tick_s),
+        whole_ticks(plant.provision.longest_s, tick_s),
+        whole_ticks(plant.stop_s, tick_s),
+        math.ceil(plant.drain_s / tick_s - 1e-9),
+        math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9),
+        plant.minimum_billed_s,
+        policy.provision is not None,
+        plant.can_run_dry,
+        tuple(budget is not None for budget in budgets),
+        (plant.failure_s, plant.quarantine_s, plant.stuck_s, bool(plant.stuck)) if lucky else None,
+        bool(plant.start_failure),
+        patience_s(policy) if lucky else None,
+    )

@@ -1,0 +1,56 @@
+"""What the lane engine cannot express, in sentences that name the engine that can.
+
+Rules of this file: a setting that lanes would have to leave out is refused, never ignored. What is expressed in
+another form than by the daemon is not refused and is listed here: the readiness probe (the plant's start time
+reaches from the order until a VM serves, whatever the probe), the uneven load of VMs (counts share load evenly)
+and zones (one place; a dry spell is everywhere).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from autoscaler.config.policy import Policy
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.lanes.knobs import PlantSettings, Shortage
+
+LONGEST_ON_TICKS = 8640
+"""The longest minimum on-time, in ticks: a day at the default tick."""
+
+_LOOP = "the loop engine (the real daemon on virtual time) can"
+
+
+def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
+    """Why lanes cannot run this policy on this plant; empty where they can."""
+    found = []
+    on_ticks = math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9)
+    if on_ticks > LONGEST_ON_TICKS:
+        found.append(
+            f"guards.minimum_on_time is {on_ticks} ticks of {tick_s:g} s, and lanes keep at most {LONGEST_ON_TICKS}; "
+            f"{_LOOP}"
+        )
+    given = policy.signal.trace
+    if given is not None and given.loop:
+        found.append(
+            f"signal.trace.loop plays the recording again from its beginning, and lanes play it once; {_LOOP}"
+        )
+    if plant.shortage is Shortage.QUEUED and policy.signal.kind == "utilisation":
+        found.append(
+            "shortage queued with signal.kind utilisation: how busy VMs look depends on the queue, which neither engine "
+            "measures; use signal.kind throughput or total, or shortage lost"
+        )
+    return found
+
+
+def refuse(policies: Iterable[Policy], plants: Iterable[PlantSettings], tick_s: float) -> None:
+    """Raise if lanes cannot run one of these.
+
+    Raises:
+        ConfigError: With all reasons.
+    """
+    reasons: dict[str, None] = {}
+    for policy, plant in zip(policies, plants, strict=True):
+        reasons.update(dict.fromkeys(f"{policy.fleet}: {why}" for why in refusals(policy, plant, tick_s)))
+    if reasons:
+        raise ConfigError("the lane engine cannot run this. " + ". ".join(reasons) + ".")

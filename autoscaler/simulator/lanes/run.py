@@ -1,0 +1,76 @@
+"""What lanes run: policies, plants and traces side by side, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.config.policy import Policy
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.traces.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRun:
+    """What to run.
+
+    Attributes:
+        policies: One per lane.
+        plants: One per lane.
+        traces: One per lane.
+        ticks: From when to when; with shifts, counted from where each lane begins.
+        seed: Of everything random; equal for all lanes, so that they face the same luck.
+        shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
+            stretch that any lane may run.
+        forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
+        until: Ticks from `ticks.first` after which forecasts do not matter; 0 for as far as any lane goes.
+    """
+
+    policies: tuple[Policy, ...]
+    plants: tuple[PlantSettings, ...]
+    traces: tuple[Trace, ...]
+    ticks: Ticks
+    seed: int = 0
+    shifts: tuple[int, ...] = ()
+    forecasts: bool = False
+    until: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Ticks from `ticks.first` that some lane may see."""
+        return self.ticks.count + max(self.shifts, default=0)
+
+    def __post_init__(self) -> None:
+        lanes = len(self.policies)
+        if not lanes:
+            raise ValueError("a run needs at least one lane")
+        lengths = {len(self.plants), len(self.traces), len(self.shifts) or lanes}
+        if lengths != {lanes}:
+            raise ValueError("policies, plants, traces and shifts must have one entry per lane")
+
+    def of_lanes(self, lanes: Sequence[int]) -> LaneRun:
+        """The same run of some of the lanes."""
+        shifts = tuple(self.shifts[lane] for lane in lanes) if self.shifts else ()
+        return replace(
+            self,
+            policies=tuple(self.policies[lane] for lane in lanes),
+            plants=tuple(self.plants[lane] for lane in lanes),
+            traces=tuple(self.traces[lane] for lane in lanes),
+            shifts=shifts,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        policy: Policy,
+        plant: PlantSettings,
+        trace: Trace,
+        *,
+        start_s: float,
+        duration_s: float,
+        tick_s: float,
+        seed: int = 0,
+    ) -> LaneRun:
+        """One lane."""
+        return cls((policy,), (plant,), (trace,), Ticks.over(start_s, duration_s, tick_s), seed)

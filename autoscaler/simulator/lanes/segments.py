@@ -1,0 +1,396 @@
+"""Segmented replay: a long trace cut into stretches that run side by side as lanes, exact by construction.
+
+A policy's control state forgets: from a cold start it is soon the very state of the uncut run. So every segment begins
+early, warms up on the ticks before it, and is then compared: its state at the seam must equal the state in
+which the segment before it ended, in everything that later ticks depend on. Where it does not, the segment
+is run again from the true state, until every seam holds; the first segment begins where the run does, so
+by induction every segment is that of the uncut run, to the bit.
+
+Rules of this file: all lanes tick on the clock of the first segment, each `shift` ticks ahead of it, which
+nothing in core can tell: what it remembers is relative, schedules are laid out per lane, and shifts are whole
+numbers of every bucket that lies on the absolute grid. Sums and digests join segment by segment, in order.
+Forecasts come from a table; where they would depend on the plant, cutting is refused (`lanes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.compiling import compile_params
+from autoscaler.simulator.judging.ledger import Sums, grid_ticks
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.feeds import why_not_cut
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant import shape_of
+from autoscaler.simulator.lanes.witness import Page, Witness
+
+SETTLING_TICKS = 256
+"""Ticks in which the number of VMs itself comes right, before what windows remember of it does. Measured on random
+policies: the median is below 50, the highest 197. Too few cost a second run, never a wrong number."""
+
+SETTLING_S = 86_400.0
+SETTLING_SHARE = 1 / 32
+"""Where segments are long, a day is taken for it, up to this share of one: tolerance keeps two numbers of VMs apart
+until demand has been through its swing, and running a long segment again is dear."""
+
+MOST_LANES = 8192
+"""Segments are so many that no more lanes run at once: beyond that a tick gets no cheaper, and memory grows."""
+
+MOST_KINDS = 16
+"""Lanes of so many kinds are cut kind by kind; of more, there are too few of each, and the run is not cut."""
+
+_TICK_COST = 60.0
+_LANE_COST = 0.045
+"""Microseconds that a tick costs, and that each lane adds to it: what cuts are chosen by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a run is cut.
+
+    Attributes:
+        segments: How many.
+        warm: Ticks of warm-up; a multiple of the ledger's grid beyond what is not counted at all. The first segment,
+            which needs none, is longer by as many.
+        stride: Ticks from one segment's beginning to the next; a multiple of that grid and of every bucket.
+        rest: Ticks of the last segment, at most `stride`.
+    """
+
+    segments: int
+    warm: int
+    stride: int
+    rest: int
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """Ticks that each segment begins after the run, warm-up included."""
+        return tuple(segment * self.stride for segment in range(self.segments))
+
+    @classmethod
+    def of(cls, run: LaneRun, segments: int | None = None, skipped: int = 0) -> Cut | None:
+        """The cut of a run, into so many segments, or as many as make it fastest; None for not at all.
+
+        The first `skipped` ticks are run and not counted.
+        """
+        params = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s).lanes
+        grid, lanes, total = grid_ticks(run.ticks.tick_s), len(run.policies), run.ticks.count
+        unit = math.lcm(grid, *window_buckets(params))
+        day = round(SETTLING_S / run.ticks.tick_s)
+
+        def warm(segments: int) -> int:
+            settling = max(SETTLING_TICKS, min(day, round(SETTLING_SHARE * total / segments)))
+            return -(-(settling + longest_memory(params)) // grid) * grid + skipped
+
+        most = min(-(-total // unit), MOST_LANES // lanes)
+        wanted = [segments] if segments else range(2, most + 1)
+        cuts = [cls._into(each, unit, warm(each), total) for each in wanted if warm(each) + unit < total]
+        best = min(cuts, key=lambda cut: cut.cost(lanes), default=None)
+        if best is None or best.segments == 1:
+            return None
+        worth = segments or best.cost(lanes) < cls(1, 0, total, total).cost(lanes)
+        return best if worth else None
+
+    @classmethod
+    def _into(cls, segments: int, unit: int, warm: int, total: int) -> Cut:
+        left = total - warm
+        units = -(-left // unit)
+        stride = -(-units // min(segments, units)) * unit
+        count = -(-left // stride)
+        return cls(count, warm, stride, left - (count - 1) * stride)
+
+    def cost(self, lanes: int) -> float:
+        """About how long it takes with so many lanes, in microseconds."""
+        return (self.warm + self.stride) * (_TICK_COST + _LANE_COST * lanes * self.segments)
+
+
+@dataclass(slots=True)
+class Segmented:
+    """What came of it.
+
+    Attributes:
+        sums, fingerprints: Of the whole run, one lane per lane of the run.
+        pages: What the witness kept, per lane it was asked for, in time order, stamped with the true ticks.
+        cut: How it was cut, or the first kind of its lanes was; None for not.
+        reruns: Segments that were run again, in all rounds.
+    """
+
+    sums: Sums
+    fingerprints: Fingerprints
+    pages: dict[int, list[Page]]
+    cut: Cut | None
+    reruns: int
+
+
+def run_segmented(
+    run: LaneRun,
+    *,
+    segments: int | None = None,
+    cache: OutlookCache | None = None,
+    witnessed: Sequence[int] = (),
+    elasticity: bool = True,
+    skipped: int = 0,
+) -> Segmented:
+    """Run lanes over their whole run, cut into segments where that is faster.
+
+    Args:
+        run: Without shifts; its policies decide.
+        segments: How many; None for as many as make it fastest, 1 for none.
+        cache: Outlooks of earlier runs.
+        witnessed: Lanes of which every tick is kept.
+        elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work.
+        skipped: Ticks at the beginning that are in the digests and in what is witnessed, and not in the sums.
+
+    Raises:
+        ConfigError: Lanes cannot express the run.
+        ValueError: It has forecasts that depend on the plant, and segments were asked for.
+    """
+    wanted = segments != 1 and (segments is not None or not why_not_cut(run))
+    kinds = alike(run) if wanted else []
+    if wanted and 1 < len(kinds) <= MOST_KINDS:
+        parts = [
+            run_segmented(
+                run.of_lanes(lanes),
+                segments=segments,
+                cache=cache,
+                witnessed=[at for at, lane in enumerate(lanes) if lane in witnessed],
+                elasticity=elasticity,
+                skipped=skipped,
+            )
+            for lanes in kinds
+        ]
+        return _side_by_side(parts, kinds)
+    cut = Cut.of(run, segments, skipped) if len(kinds) == 1 else None
+    if cut is None:
+        return _uncut(run, cache, witnessed, elasticity=elasticity, skipped=skipped)
+    return _Segments(run, cut, cache, witnessed, elasticity=elasticity, skipped=skipped).result()
+
+
+def alike(run: LaneRun) -> list[list[int]]:
+    """Lanes whose plants keep the same things for the same number of ticks, so that some of them can go on alone."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for lane, (plant, policy) in enumerate(zip(run.plants, run.policies, strict=True)):
+        found.setdefault(shape_of(plant, policy, run.ticks.tick_s), []).append(lane)
+    return list(found.values())
+
+
+def _side_by_side(parts: Sequence[Segmented], kinds: Sequence[Sequence[int]]) -> Segmented:
+    """The parts' lanes in the order of the run."""
+    order = np.argsort([lane for lanes in kinds for lane in lanes])
+    prints = Fingerprints(len(order))
+    prints.words = np.concatenate([part.fingerprints.words for part in parts])[order]
+    prints.ticks = parts[0].fingerprints.ticks
+    return Segmented(
+        Sums.side_by_side([part.sums for part in parts]).taken(order),
+        prints,
+        {
+            lanes[at]: kept
+            for part, lanes in zip(parts, kinds, strict=True)
+            for at, kept in part.pages.items()
+        },
+        parts[0].cut,
+        sum(part.reruns for part in parts),
+    )
+
+
+def _uncut(
+    run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int], *, elasticity: bool, skipped: int
+) -> Segmented:
+    witness = Witness(witnessed) if witnessed else None
+    lanes = Lanes(run, cache=cache, witness=witness)
+    sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
+    lanes.run(min(skipped, run.ticks.count), None, fingerprints)
+    lanes.run(run.ticks.count - lanes.tick, sums, fingerprints)
+    pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
+    return Segmented(sums, fingerprints, pages, None, 0)
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One segment of all V lanes of the run, as far as it is known.
+
+    Attributes:
+        sums, fingerprints: Of V lanes.
+        pages: By witnessed lane.
+        entry, exit: States at its seams: arrays (n, V).
+        ended: By lane, the run that came to its end, and the lane's place in it.
+    """
+
+    sums: Sums
+    fingerprints: Fingerprints
+    pages: dict[int, list[Page]]
+    entry: list[NDArray[Any]]
+    exit: list[NDArray[Any]]
+    ended: list[tuple[Lanes, int]]
+
+    def replace(self, lanes: Sequence[int], by: _Segment, at: Sequence[int]) -> None:
+        """Put the lanes `at` of another version of this segment in the place of some of these."""
+        kept = [lane for lane in range(self.sums.lanes) if lane not in set(lanes)]
+        parts = [self.sums.taken(np.array(kept, np.int64)), by.sums.taken(np.array(at))]
+        places = np.argsort(np.array([*kept, *lanes]))
+        self.sums = Sums.side_by_side(parts).taken(places)
+        self.fingerprints.words[list(lanes)] = by.fingerprints.words[list(at)]
+        for mine, theirs in (*zip(self.entry, by.entry, strict=True), *zip(self.exit, by.exit, strict=True)):
+            mine[:, list(lanes)] = _as_long(theirs, len(mine))[:, list(at)]
+        for lane, place in zip(lanes, at, strict=True):
+            self.ended[lane] = by.ended[place]
+            if lane in self.pages:
+                self.pages[lane] = by.pages[place]
+
+
+class _Segments:
+    """A cut run: V lanes times S segments, lane s * V + v being segment s of lane v."""
+
+    def __init__(
+        self,
+        run: LaneRun,
+        cut: Cut,
+        cache: OutlookCache | None,
+        witnessed: Sequence[int],
+        *,
+        elasticity: bool,
+        skipped: int,
+    ) -> None:
+        self._cut = cut
+        self._lanes = len(run.policies)
+        self._witnessed = witnessed
+        self._elasticity = elasticity
+        self._reruns = 0
+        whole = LaneRun(
+            run.policies * cut.segments,
+            run.plants * cut.segments,
+            run.traces * cut.segments,
+            Ticks(run.ticks.first, cut.warm + cut.stride, run.ticks.tick_s),
+            run.seed,
+            tuple(shift for shift in cut.shifts for _ in range(self._lanes)),
+            forecasts=run.forecasts,
+            until=run.ticks.count,
+        )
+        everywhere = [s * self._lanes + v for s in range(cut.segments) for v in witnessed]
+        witness = Witness(everywhere) if witnessed else None
+        lanes = Lanes(whole, cache=cache, witness=witness)
+        first, first_prints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
+        lanes.run(skipped, None, first_prints)
+        lanes.run(cut.warm - skipped, first, first_prints)
+        here = range(self._lanes)
+        self._first = first.taken(np.arange(self._lanes)), first_prints.taken(here)
+        self._first_pages = {v: witness.of(v) for v in witnessed} if witness else {}
+        groups = [[s * self._lanes + v for v in here] for s in range(cut.segments)]
+        self._segments = self._stretch(lanes, groups, witness, last=cut.segments - 1)
+
+    def result(self) -> Segmented:
+        """Run again what does not join, and join all."""
+        while self._mend():
+            pass
+        sums, fingerprints = self._first
+        pages = {lane: list(kept) for lane, kept in self._first_pages.items()}
+        for segment in self._segments:
+            sums = sums.followed_by(segment.sums)
+            fingerprints = fingerprints.followed_by(segment.fingerprints)
+            for lane, kept in segment.pages.items():
+                pages[lane] += kept
+        return Segmented(sums, fingerprints, pages, self._cut, self._reruns)
+
+    def _stretch(
+        self, lanes: Lanes, groups: list[list[int]], witness: Witness | None, *, last: int
+    ) -> list[_Segment]:
+        """Run a segment's length.
+
+        Args:
+            lanes: At the beginning of it.
+            groups: Their places, segment by segment.
+            witness: Theirs.
+            last: Index into the groups of the run's last segment, which is shorter; -1 for none.
+        """
+        cut, begun = self._cut, lanes.tick
+        sums, fingerprints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
+        entry = lanes.state()
+        lanes.run(cut.rest, sums, fingerprints)
+        tail = None
+        if last >= 0:
+            at = np.array(groups[last], np.int64)
+            tail = sums.taken(at), fingerprints.taken(groups[last])
+        if last < 0 or len(groups) > 1:
+            lanes.run(cut.stride - cut.rest, sums, fingerprints)
+        ended = lanes.state()
+        made = []
+        for number, places in enumerate(groups):
+            at = np.array(places, np.int64)
+            length = cut.rest if number == last else cut.stride
+            counted = tail if number == last and tail else (sums.taken(at), fingerprints.taken(places))
+            made.append(
+                _Segment(
+                    *counted,
+                    pages={} if witness is None else self._kept(witness, places, begun, length),
+                    entry=[part[:, at] for part in entry],
+                    exit=[part[:, at] for part in ended],
+                    ended=[(lanes, place) for place in places],
+                )
+            )
+        return made
+
+    def _kept(self, witness: Witness, places: list[int], begun: int, length: int) -> dict[int, list[Page]]:
+        """What was kept of a stretch, by place within the group."""
+        watched = set(witness.lanes.tolist())
+        return {at: witness.of(place, begun, length) for at, place in enumerate(places) if place in watched}
+
+    def _mend(self) -> bool:
+        """Run again, each from the end of the one before, the segments that do not begin there."""
+        torn = {
+            number: _differing(self._segments[number].entry, self._segments[number - 1].exit)
+            for number in range(1, len(self._segments))
+        }
+        torn = {number: lanes for number, lanes in torn.items() if lanes}
+        jobs: dict[int, list[tuple[int, int]]] = {}
+        runs: dict[int, Lanes] = {}
+        for number, lanes in torn.items():
+            for lane in lanes:
+                run, _ = self._segments[number - 1].ended[lane]
+                jobs.setdefault(id(run), []).append((number, lane))
+                runs[id(run)] = run
+        mended = [self._again(runs[key], pieces) for key, pieces in jobs.items()]
+        for pieces, segments in mended:
+            for number, segment in segments.items():
+                lanes = [lane for which, lane in pieces if which == number]
+                self._segments[number].replace(lanes, segment, range(len(lanes)))
+        return bool(torn)
+
+    def _again(
+        self, run: Lanes, pieces: list[tuple[int, int]]
+    ) -> tuple[list[tuple[int, int]], dict[int, _Segment]]:
+        """Segments of some lanes, (segment, lane) each, gone on with where a run stands."""
+        self._reruns += len(pieces)
+        pieces = sorted(pieces)
+        places = [self._segments[number - 1].ended[lane][1] for number, lane in pieces]
+        watched = [at for at, (_, lane) in enumerate(pieces) if lane in self._witnessed]
+        witness = Witness(watched) if watched else None
+        lanes = run.continued(places, self._cut.stride, witness)
+        numbers = sorted({number for number, _ in pieces})
+        groups = [[at for at, (number, _) in enumerate(pieces) if number == each] for each in numbers]
+        last = len(numbers) - 1 if numbers[-1] == self._cut.segments - 1 else -1
+        return pieces, dict(zip(numbers, self._stretch(lanes, groups, witness, last=last), strict=True))
+
+
+def _differing(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> list[int]:
+    """Lanes in which two states differ."""
+    differs = np.zeros(one[0].shape[1], np.bool_)
+    for mine, theirs in zip(one, other, strict=True):
+        rows = max(len(mine), len(theirs))
+        differs |= (_as_long(mine, rows) != _as_long(theirs, rows)).any(axis=0)
+    lanes: list[int] = np.flatnonzero(differs).tolist()
+    return lanes
+
+
+def _as_long(state: NDArray[Any], rows: int) -> NDArray[Any]:
+    """A state over as many rows: the memory of windows goes on as it ends, where others look back further."""
+    if len(state) == rows:
+        return state
+    return np.concatenate([state, np.repeat(state[-1:], rows - len(state), axis=0)])

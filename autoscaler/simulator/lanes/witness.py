@@ -1,0 +1,176 @@
+"""A witness: keeps every tick of a few lanes, and tells them as the rows of a time line, with reasons.
+
+Sums forget; a person who asks why needs the tick. What is kept is what `daemon.sentences` reads, so a lane's
+sentences are those that the daemon would have logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.types import Decision, Int, Samples
+from autoscaler.daemon.sentences import sentence
+from autoscaler.ports import FleetTick
+from autoscaler.simulator.judging.ledger import Block
+from autoscaler.simulator.lanes.plant import Plant
+from autoscaler.simulator.replay.timeline import TimelineRow
+
+_SAMPLE = ("demand", "observed_at_s", "freshness", "coverage", "censored")
+_DECISION = ("forecast", "forecast_hi", "wish", "desired", "start", "provision", "stop", "warm_target")
+_PLANT = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable")
+_BLOCK = tuple(each.name for each in fields(Block) if each.name not in ("tick_s", "first_tick"))
+_TOLD = (
+    "demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity",
+    "shortage", "starts", "stops", "provisions", "cost",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Kept ticks of W lanes.
+
+    Attributes:
+        first_tick: On the absolute grid; where lanes are shifted, of a lane without a shift.
+        run_tick: The same from the start of the run.
+        shifts: int64 (W,), ticks that each lane is ahead.
+        ticks: By name, (n, W).
+        stages, reasons: int64 (n, K, W).
+        block: By name, (n, W).
+    """
+
+    first_tick: int
+    run_tick: int
+    shifts: Int
+    ticks: dict[str, NDArray[Any]]
+    stages: Int
+    reasons: Int
+    block: dict[str, NDArray[Any]]
+
+    def of(self, at: int) -> Page:
+        """One of the lanes, stamped with its own ticks."""
+        own = int(self.shifts[at])
+        column = slice(at, at + 1)
+        return Page(
+            self.first_tick + own,
+            self.run_tick + own,
+            self.shifts[column] * 0,
+            {name: rows[:, column] for name, rows in self.ticks.items()},
+            self.stages[:, :, column],
+            self.reasons[:, :, column],
+            {name: rows[:, column] for name, rows in self.block.items()},
+        )
+
+
+class Witness:
+    """Keeps ticks.
+
+    Args:
+        lanes: Which lanes.
+    """
+
+    def __init__(self, lanes: Sequence[int]) -> None:
+        self.lanes = np.array(lanes)
+        self.pages: list[Page] = []
+        self._ticks: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_SAMPLE, *_DECISION, *_PLANT)}
+        self._stages: list[Int] = []
+        self._reasons: list[Int] = []
+
+    def see(self, samples: Samples, decision: Decision, plant: Plant) -> None:
+        """Keep a tick, once it is decided and before anybody acts."""
+        for source, names in ((samples, _SAMPLE), (decision, _DECISION), (plant, _PLANT)):
+            for name in names:
+                self._ticks[name].append(getattr(source, name)[self.lanes])
+        self._stages.append(decision.value[:, self.lanes])
+        self._reasons.append(decision.reason[:, self.lanes])
+
+    def close(self, block: Block, count: int, run_tick: int, shifts: Int) -> None:
+        """Keep the block that these ticks belong to.
+
+        Args:
+            block: It.
+            count: Its rows.
+            run_tick: Its first tick, from the start of the run.
+            shifts: int64 (L,), ticks that each lane is ahead.
+        """
+        kept: dict[str, NDArray[Any]] = {}
+        for name in _BLOCK:
+            rows = getattr(block, name)[:count]
+            kept[name] = (
+                rows[:, self.lanes] if rows.shape[1] > 1 else np.repeat(rows, len(self.lanes), axis=1)
+            )
+        ticks = {name: np.stack(rows) for name, rows in self._ticks.items()}
+        self.pages.append(
+            Page(
+                block.first_tick,
+                run_tick,
+                shifts[self.lanes],
+                ticks,
+                np.stack(self._stages),
+                np.stack(self._reasons),
+                kept,
+            )
+        )
+        for rows in self._ticks.values():
+            rows.clear()
+        self._stages.clear()
+        self._reasons.clear()
+
+    def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
+        """The pages of one kept lane, stamped with its own ticks.
+
+        Args:
+            lane: Its number in the run.
+            begun: Ticks of the run to leave out.
+            length: How many to take after those, whole pages; None for all.
+        """
+        at = int(np.flatnonzero(self.lanes == lane)[0])
+        pages = [page for page in self.pages if page.run_tick >= begun]
+        if length is not None:
+            pages = [page for page in pages if page.run_tick < begun + length]
+        return [page.of(at) for page in pages]
+
+    def timeline(self, lane: int, fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
+        """The rows of one kept lane.
+
+        Args:
+            lane: Its number in the run.
+            fleet: Its name.
+            tick_s: Length of a tick.
+        """
+        return timeline(self.of(lane), fleet, tick_s)
+
+    def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
+        """The same ticks as the daemon's journal would have them."""
+        return [tick for page in self.of(lane) for tick in _ticks(page, fleet)]
+
+
+def timeline(pages: Sequence[Page], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
+    """The rows of a lane's pages, in their order."""
+    return tuple(row for page in pages for row in _rows(page, fleet, tick_s))
+
+
+def _ticks(page: Page, fleet: str) -> Iterator[FleetTick]:
+    facts = {name: rows[:, 0].tolist() for name, rows in page.ticks.items()}
+    facts |= {name: page.block[name][:, 0].tolist() for name in ("capacity", "shortage", "cost")}
+    stages, reasons = page.stages[:, :, 0].tolist(), page.reasons[:, :, 0].tolist()
+    for values, wishes, why in zip(zip(*facts.values(), strict=True), stages, reasons, strict=True):
+        told = dict(zip(facts, values, strict=True))
+        yield FleetTick(fleet=fleet, **told, stages=tuple(wishes), reasons=tuple(why), sentence="")
+
+
+def _rows(page: Page, fleet: str, tick_s: float) -> Iterator[TimelineRow]:
+    kept = {name: page.block[name][:, 0].tolist() for name in _TOLD}
+    rows = zip(_ticks(page, fleet), zip(*kept.values(), strict=True), strict=True)
+    for number, (tick, values) in enumerate(rows, page.first_tick):
+        yield TimelineRow(
+            timestamp_s=number * tick_s,
+            forecast=tick.forecast,
+            forecast_hi=tick.forecast_hi,
+            reason=sentence(tick),
+            **dict(zip(kept, values, strict=True)),
+        )

@@ -1,0 +1,146 @@
+"""The loop engine: the real daemon on the virtual clock, against the world of the embedded cloud in memory.
+
+The same loop, core, journal and provider mapping as live; only time and HTTP are missing. A day of ticks runs
+in seconds. It is what baselines are replayed with, and what tests assert exact times on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.cloud.billing import Bill
+from autoscaler.cloud.setup import CloudSetup
+from autoscaler.config.policy import Policy
+from autoscaler.daemon.loop import Daemon, LoopSettings
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.errors import InvariantError
+from autoscaler.ports import TickRecord
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.simulator.replay.recording import demand_of, timeline
+from autoscaler.simulator.replay.timeline import TimelineRow
+from autoscaler.store import SqliteJournal
+from autoscaler.traces.trace import Trace
+from autoscaler.wiring import simulated, trace_source, wire
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRun:
+    """What to run.
+
+    Attributes:
+        policy: One fleet's; it acts on the simulated cloud, whatever its `act` says.
+        trace: Demand.
+        cloud: The world; must hold the fleet's VMs.
+        start_s: Moment of the recording at which the run begins.
+        duration_s: How long.
+        tick_s: Length of a tick.
+        seed: Of the uneven spread of work over VMs.
+        imbalance: How uneven it is, as of `sources.trace`; at 0 all VMs do the same, as in lanes.
+        journal_dir: Where the journal is kept, so that `explain` can be asked; None forgets it.
+    """
+
+    policy: Policy
+    trace: Trace
+    cloud: CloudSetup
+    start_s: float
+    duration_s: float
+    tick_s: float = 10.0
+    seed: int = 0
+    imbalance: float = 0.05
+    journal_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """What came of it.
+
+    Attributes:
+        rows: The time line.
+        bill: The cloud's own bill.
+        calls: API calls that the cloud accepted, by action.
+        start_times_s: Measured seconds from the order to start a VM until it serves.
+        whole: Whether it ran to its end, and was not ended before.
+    """
+
+    rows: tuple[TimelineRow, ...]
+    bill: Bill
+    calls: dict[str, int]
+    start_times_s: tuple[float, ...]
+    whole: bool = True
+
+
+def run_loop(
+    run: LoopRun,
+    on_tick: Callable[[TickRecord], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> LoopResult:
+    """Run the daemon over the trace on virtual time.
+
+    Args:
+        run: What to run.
+        on_tick: Called after each tick.
+        enough: Asked after each tick; true ends the run there, and what was run is returned.
+
+    Raises:
+        InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
+        JournalError: The journal cannot be kept where the run says.
+    """
+    return run_virtual(lambda: _run(run, on_tick, enough))
+
+
+async def _run(
+    run: LoopRun, on_tick: Callable[[TickRecord], None] | None, enough: Callable[[], bool] | None
+) -> LoopResult:
+    clock = VirtualClock(run.start_s)
+    world = run.cloud.world(run.start_s)
+    journal = SqliteJournal(":memory:", inline=True)
+    policy = simulated(run.policy)
+    source = trace_source(policy, clock, run.trace, seed=run.seed, offset_s=0.0, imbalance=run.imbalance)
+    wired = wire([policy], MemoryProvider(world, clock), clock, lambda _: source)
+    failures: list[str] = []
+    telemetry = Telemetry(log=Silent(failures))
+    ended_early = False
+
+    def after_tick(record: TickRecord) -> None:
+        nonlocal ended_early
+        if on_tick is not None:
+            on_tick(record)
+        if enough is not None and enough():
+            ended_early = True
+            daemon.stop()
+
+    daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(tick_s=run.tick_s), after_tick)
+    asyncio.get_running_loop().call_later(run.duration_s, daemon.stop)
+    await daemon.run()
+    if failures:
+        msg = f"{len(failures)} failures in a virtual run; the first: {failures[0]}"
+        raise InvariantError(msg)
+    end_s = clock.now()
+    between = demand_of(run.trace.rate_at, 0.0, run.trace.interval_s)
+    rows = timeline(journal.reader(), policy.fleet, run.start_s, end_s + 1.0, between)
+    bill = world.bill(end_s, policy.fleet)
+    if run.journal_dir is not None:
+        journal.reader().copy_to(run.journal_dir)
+    await journal.close()
+    calls = {action: count for (action, code), count in sorted(world.api.call_counts.items()) if not code}
+    return LoopResult(rows, bill, calls, tuple(daemon.fleets.all[0].start_times_s), not ended_early)
+
+
+class Silent:
+    """A logger that keeps failures of the program itself and drops the rest: a virtual run has no operator."""
+
+    _FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed"})
+
+    def __init__(self, failures: list[str]) -> None:
+        self._failures = failures
+
+    def debug(self, event: str, **facts: object) -> None:
+        """Keep it if it is a failure."""
+        if event in self._FAILURES:
+            self._failures.append(f"{event}: {facts.get('text', '')}")
+
+    info = warning = error = exception = debug

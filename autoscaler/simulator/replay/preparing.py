@@ -1,0 +1,311 @@
+"""A replay: a policy against a recorded trace, prepared.
+
+Why: `replay` and `compare` ask the same thing of one or several policies. What a person did not say is chosen
+here, and every choice that changes numbers is said (`Replay.notes`); what makes the result doubtful is a caution.
+
+Rules of this file: no printing, nothing is run (`replaying`). A trace is never changed in silence; a policy only where a simulated
+VM could not carry it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from autoscaler.cloud.faults import Fault
+from autoscaler.config.policy import Policy
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.baselines import describe
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.replay.identity import identity_of
+from autoscaler.simulator.replay.timeline import RunIdentity
+from autoscaler.simulator.report.wording import count, plural, span
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
+
+MAX_TICK_S = 3600.0
+_SHORTEST_WARM_UP_S = 300.0
+_WARM_UP_TICKS = 10
+_SPARE = 1.2
+"""VMs of the plant over what the peak needs, where nobody says how many there are."""
+_PROVISION_EXTRA_S = 6.0
+"""A VM made from nothing takes so much longer than one that is started, as measured on EC2."""
+_SATURATED = 0.8
+"""Utilisation that the fleet begins at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asks for; None is chosen.
+
+    Attributes:
+        vms: VMs that exist when the run begins.
+        tick_s: Length of a tick.
+        begin_s, end_s: Part of the trace.
+        scale_to_vms: Scale the trace so that its peak needs so many VMs.
+        warm_up_s: Time at the beginning that is shown and not scored.
+        start_time_s: Mean time from the order to start a VM until it serves.
+        start_p95_s: Its 95 % quantile, for start times that differ.
+        start_failure: Chance that a start falls back to stopped.
+        metric_lag_s: How late metrics are known.
+        faults: Bad days of the cloud.
+        seed: Of everything random.
+    """
+
+    vms: int | None = None
+    tick_s: float | None = None
+    begin_s: float | None = None
+    end_s: float | None = None
+    scale_to_vms: int | None = None
+    warm_up_s: float | None = None
+    start_time_s: float | None = None
+    start_p95_s: float | None = None
+    start_failure: float = 0.0
+    metric_lag_s: float | None = None
+    faults: tuple[Fault, ...] = ()
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A policy and everything it is run on.
+
+    Attributes:
+        policy: As given.
+        fitted: The same as far as a simulation can carry it out.
+        policy_file: Where it comes from.
+        trace: As played.
+        plant: What VMs and metrics are like.
+        faults: Bad days of the cloud.
+        begin_s, end_s: Moments of the trace.
+        tick_s: Length of a tick.
+        warm_up_s: Time at the beginning that is not scored.
+        seed: Of everything random.
+        notes: What was chosen or changed, for the person.
+        cautions: What makes the figures doubtful.
+        outlooks: Forecasts that a run has made, for the runs that it is put beside.
+    """
+
+    policy: Policy
+    fitted: Policy
+    policy_file: Path
+    trace: Trace
+    plant: PlantSettings
+    faults: tuple[Fault, ...]
+    begin_s: float
+    end_s: float
+    tick_s: float
+    warm_up_s: float
+    seed: int
+    notes: tuple[str, ...]
+    cautions: tuple[str, ...]
+    outlooks: OutlookCache = field(default_factory=OutlookCache, compare=False, repr=False)
+
+    @property
+    def span_s(self) -> float:
+        """Length of the run."""
+        return self.end_s - self.begin_s
+
+    @property
+    def ticks(self) -> int:
+        """Number of ticks."""
+        return math.floor(self.span_s / self.tick_s + 1e-9)
+
+    @property
+    def warm_up_ticks(self) -> int:
+        """Ticks that are not scored."""
+        return min(math.ceil(self.warm_up_s / self.tick_s - 1e-9), self.ticks)
+
+    @property
+    def in_words(self) -> str:
+        """How the policy asks for VMs."""
+        return describe(self.policy)
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What makes it this run."""
+        plant = {**asdict(self.plant), "faults": [asdict(fault) for fault in self.faults]}
+        return identity_of(self.policy, self.trace, plant, self.seed)
+
+
+# ── preparing ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tick_for(trace: Trace) -> float:
+    """The tick where nobody says one: the trace's interval, within what a replay can do."""
+    return min(max(trace.interval_s, 1.0), MAX_TICK_S)
+
+
+def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> Replay:
+    """Choose what was not said, and check the rest.
+
+    Raises:
+        ConfigError: The span or the tick is impossible, or there are no VMs to run.
+        TraceError: The part asked for has no rows.
+    """
+    tick_s = wanted.tick_s or tick_for(trace)
+    if not 1.0 <= tick_s <= MAX_TICK_S:
+        raise ConfigError(f"--tick {tick_s:g}s must be from 1 s to {MAX_TICK_S / 3600:g} h")
+    begin_s, end_s = _span(trace, wanted, tick_s)
+    trace = trace.cut(max(begin_s - 2 * trace.interval_s, trace.start_s), end_s)
+    if wanted.scale_to_vms is not None:
+        trace = trace.scaled_to_peak(wanted.scale_to_vms * policy.vm.capacity_per_s)
+    fitted, changes = _fitted(policy, trace, tick_s)
+    needed = math.ceil(trace.peak_per_s / policy.vm.capacity_per_s - 1e-9)
+    vms, said = _plant_size(policy, needed, wanted.vms)
+    plant, how = _plant(policy, trace, vms, begin_s, wanted)
+    warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
+    notes = (said, how, _tick_note(trace, tick_s, wanted.tick_s), *changes)
+    return Replay(
+        policy=policy,
+        fitted=fitted,
+        policy_file=policy_file,
+        trace=trace,
+        plant=plant,
+        faults=wanted.faults,
+        begin_s=begin_s,
+        end_s=end_s,
+        tick_s=tick_s,
+        warm_up_s=warm_up_s,
+        seed=wanted.seed,
+        notes=tuple(note for note in notes if note),
+        cautions=tuple(_cautions(policy, trace, needed, vms)),
+    )
+
+
+def _span(trace: Trace, wanted: Wanted, tick_s: float) -> tuple[float, float]:
+    # A count is known once its interval is over, so the first one passes before anything can be read.
+    first_s = trace.start_s + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
+    begin_s = first_s if wanted.begin_s is None else wanted.begin_s
+    # Ticks lie on the grid of the clock, as the daemon's do.
+    begin_s = math.ceil(begin_s / tick_s - 1e-9) * tick_s
+    end_s = trace.end_s if wanted.end_s is None else wanted.end_s
+    if not trace.start_s <= begin_s < end_s <= trace.end_s:
+        raise ConfigError(
+            f"trace {trace.name} covers {describe_time(trace.start_s)} to {describe_time(trace.end_s)}; "
+            f"--from {describe_time(begin_s)} and --to {describe_time(end_s)} must lie within it, in this order"
+        )
+    if end_s - begin_s < 3 * tick_s:
+        raise ConfigError(
+            f"{span(end_s - begin_s)} of trace {trace.name} are fewer than 3 ticks of {span(tick_s)}; "
+            "replay a longer part (--from, --to), or use a shorter --tick"
+        )
+    return begin_s, end_s
+
+
+def _fitted(policy: Policy, trace: Trace, tick_s: float) -> tuple[Policy, list[str]]:
+    """The policy as this trace can drive it, and what was changed."""
+    notes = []
+    signal = policy.signal
+    # A count is known one interval after its start, and is then the newest reading for another one.
+    oldest_s = 2.0 * trace.interval_s + tick_s
+    if policy.uses_signal and signal.max_age_s < oldest_s and signal.max_age_s < 2.5 * trace.interval_s:
+        fresh_s = 2.5 * max(trace.interval_s, tick_s)
+        notes.append(
+            f"readings of this trace are up to {span(oldest_s)} old, so signal.max_age of "
+            f"{span(signal.max_age_s)} is taken as {span(fresh_s)}: otherwise the policy would always hold"
+        )
+        signal = signal.model_copy(update={"max_age_s": fresh_s})
+    if signal.source != "trace":
+        notes.append(f"signal.source {signal.source} is replaced by the trace")
+    if policy.readiness.probe == "http":
+        notes.append("readiness is asked of the provider's status checks, since no simulated VM answers http")
+    return policy.model_copy(update={"signal": signal}), notes
+
+
+def _plant_size(policy: Policy, needed: int, asked: int | None) -> tuple[int, str]:
+    if asked is not None:
+        return asked, f"a plant of {plural(asked, 'VM', 'VMs')}: peak demand needs {needed:,}"
+    most = max(policy.bounds.maximum, policy.bounds.minimum, 1)
+    vms = min(max(math.ceil(_SPARE * needed), policy.bounds.minimum, 1), most)
+    why = f", and bounds.maximum is {most:,}" if vms == most and most < _SPARE * needed else ""
+    return vms, f"a plant of {plural(vms, 'VM', 'VMs')}: peak demand needs {needed:,}{why} (--vms)"
+
+
+def _tick_note(trace: Trace, tick_s: float, asked_s: float | None) -> str:
+    if tick_s == trace.interval_s:
+        return f"ticks of {span(tick_s)}, the trace's interval" + ("" if asked_s else " (--tick)")
+    relation = (
+        "demand holds over several ticks" if tick_s < trace.interval_s else "a tick sees the last one only"
+    )
+    return f"ticks of {span(tick_s)} on a trace with one value per {span(trace.interval_s)}: {relation}"
+
+
+def _warm_up(asked_s: float | None, tick_s: float, span_s: float) -> float:
+    if asked_s is None:
+        return min(
+            max(_SHORTEST_WARM_UP_S, _WARM_UP_TICKS * tick_s), tick_s * math.floor(0.2 * span_s / tick_s)
+        )
+    if asked_s >= span_s:
+        raise ConfigError(f"--warm-up {span(asked_s)} leaves nothing of {span(span_s)} to score")
+    return asked_s
+
+
+def _plant(
+    policy: Policy, trace: Trace, vms: int, begin_s: float, wanted: Wanted
+) -> tuple[PlantSettings, str]:
+    """The plant, and what was chosen for it; it begins with as many VMs in service as its first demand needs."""
+    first = trace.rate_at(begin_s)
+    usual = 0.0 if math.isnan(first) else math.ceil(first / _SATURATED / policy.vm.capacity_per_s)
+    serve = int(min(max(usual, policy.bounds.minimum), policy.bounds.maximum, vms))
+    start_s = policy.vm.start_time_s if wanted.start_time_s is None else wanted.start_time_s
+    why = "as vm.start_time says (--start-time)" if wanted.start_time_s is None else "(--start-time)"
+    late = "" if wanted.start_p95_s is None else f", {span(wanted.start_p95_s)} in the slowest 5%"
+    boot_s = min(PlantSettings().boot_s, start_s)
+    plant = PlantSettings(
+        vms=vms,
+        in_service=serve,
+        start=_start_time(start_s, wanted.start_p95_s),
+        provision=Duration(max(PlantSettings().provision.mean_s, start_s + _PROVISION_EXTRA_S)),
+        boot_s=boot_s,
+        stop_s=policy.vm.stop_time_s,
+        start_failure=wanted.start_failure,
+        metric_lag_s=wanted.metric_lag_s,
+    )
+    return plant, f"a start takes {span(start_s)}{late}, {why}"
+
+
+def _start_time(mean_s: float, p95_s: float | None) -> Duration:
+    try:
+        return Duration(mean_s, p95_s)
+    except ConfigError as error:
+        raise ConfigError(f"--start-time, --start-p95: {error}") from None
+
+
+def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[str]:
+    most = policy.bounds.maximum
+    if needed > most:
+        yield (
+            f"Peak demand needs {needed:,} VMs and bounds.maximum is {most:,}: part of the shortage is the bound's. "
+            "If the trace is in another unit than vm.capacity, scale it with --scale-to-vms."
+        )
+    elif needed > vms and policy.provision is None:
+        yield f"Peak demand needs {needed:,} VMs and only {vms:,} exist: part of the shortage is theirs."
+    if trace.peak_per_s < policy.vm.capacity_per_s:
+        yield (
+            f"One VM of {count(policy.vm.capacity_per_s)}/s serves the whole trace, whose peak is "
+            f"{trace.peak_per_s:.3g}/s: if it is in another unit than vm.capacity, scale it with --scale-to-vms."
+        )
+    if not any((policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)):
+        yield "The policy has no prices, so nothing costs anything: fill in `prices` to compare money."
+    if trace.missing:
+        yield (
+            f"The trace has no values for {span(trace.missing * trace.interval_s)}; demand is unknown there, and "
+            "those ticks count neither as served nor as short."
+        )
+
+
+def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
+    """The same replays on one plant and under one name, so that they meet the same VMs and the same luck.
+
+    The plant is the first one's, with as many VMs as the largest has.
+    """
+    first = replays[0]
+    vms = max(one.plant.vms for one in replays)
+    plant = replace(first.plant, vms=vms)
+    return tuple(
+        replace(one, plant=plant, fitted=one.fitted.model_copy(update={"fleet": first.fitted.fleet}))
+        for one in replays
+    )

@@ -1,0 +1,349 @@
+"""A replay that is run: by lanes where they can express it, else by the real daemon on virtual time.
+
+Rules of this file: both engines run the same plant on the same ticks. What only one of them can express is said
+or refused, never left out. The score card puts the policy beside what else could have served the demand
+(`standings`), which always runs as lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from autoscaler.errors import ConfigError
+from autoscaler.ports import TickRecord
+from autoscaler.simulator.judging.ledger import Block, Sums
+from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
+from autoscaler.simulator.judging.standings import standings
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints, fingerprint
+from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.refusals import refusals
+from autoscaler.simulator.lanes.segments import run_segmented
+from autoscaler.simulator.lanes.witness import Page, Witness, timeline
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
+from autoscaler.simulator.replay.timeline import TimelineRow
+from autoscaler.simulator.report.card import Card, Entry
+from autoscaler.simulator.report.columns import columns_of
+from autoscaler.traces.trace import describe_time
+
+__all__ = [
+    "Engine",
+    "Progress",
+    "Ran",
+    "Replay",
+    "Wanted",
+    "card_of",
+    "details_of",
+    "engine_for",
+    "entry_of",
+    "prepare",
+    "rivals_of",
+    "run",
+    "same_span",
+    "shared_luck",
+    "tick_for",
+]
+
+Engine = Literal["auto", "lanes", "loop"]
+Progress = Callable[[float], None]
+"""Told the share that is done, from 0 to 1."""
+
+_NO_FAULTS = "what the policy is compared with ran without the faults"
+_PART_TICKS = 512
+_LONG_TICKS = 4096
+"""A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
+_UNTOLD = ("failed_starts", "running_cost", "start_cost", "storage_cost", "billed_vm_hours")
+"""Figures that a time line alone does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a replay.
+
+    Attributes:
+        rows: The whole time line.
+        scored: The rows after the warm-up.
+        sums: Of the scored ticks, one lane.
+        decisions: Digest of the decisions of all ticks; equal for both engines.
+        whole: Whether it ran to its end.
+        engine: Which engine ran it.
+        from_rows: Whether the sums are those of the time line alone, which does not tell everything.
+    """
+
+    rows: tuple[TimelineRow, ...]
+    scored: tuple[TimelineRow, ...]
+    sums: Sums
+    decisions: str
+    whole: bool
+    engine: str
+    from_rows: bool = False
+
+
+def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes", "loop"], str]:
+    """Which engine runs a replay, and what is to be said of it; empty where that is nothing.
+
+    Raises:
+        ConfigError: The one asked for cannot express it.
+    """
+    if asked == "loop":
+        missing = unmatched(replay.plant)
+        return "loop", f"the loop engine differs from the plant: {'; '.join(missing)}" if missing else ""
+    reasons = refusals(replay.fitted, replay.plant, replay.tick_s)
+    if replay.faults:
+        reasons = [*reasons, "--faults are bad days of single VMs and calls, which only the loop engine has"]
+    if not reasons:
+        return "lanes", ""
+    if asked == "lanes":
+        raise ConfigError(f"--engine lanes cannot run this: {'; '.join(reasons)}")
+    return "loop", f"run by the loop engine: {'; '.join(reasons)}"
+
+
+def run(
+    replay: Replay,
+    progress: Progress | None = None,
+    enough: Callable[[], bool] | None = None,
+    journal_dir: Path | None = None,
+    engine: Literal["lanes", "loop"] | None = None,
+) -> Ran:
+    """Run a replay.
+
+    Args:
+        replay: What to run.
+        progress: Told now and then.
+        enough: Asked now and then; true ends it there, and what was run is returned.
+        journal_dir: Where the loop engine's journal is kept.
+        engine: Which engine; None for the one that suits.
+
+    Raises:
+        ConfigError: The engine cannot express it.
+        InvariantError: The program contradicts itself.
+        JournalError: The journal cannot be kept.
+    """
+    if (engine or engine_for(replay)[0]) == "loop":
+        return _by_loop(replay, progress, enough, journal_dir)
+    return _by_lanes(replay, progress, enough)
+
+
+def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bool] | None) -> Ran:
+    if replay.ticks > _LONG_TICKS:
+        with suppress(ValueError):
+            # Where what is measured depends on the plant a run cannot be cut, and is run tick by tick.
+            return _cut_in_segments(replay)
+    witness = Witness([0])
+    lanes = Lanes(_lane_run(replay), witness=witness)
+    decisions = Fingerprints(1)
+    while lanes.tick < replay.ticks and not (enough is not None and enough()):
+        lanes.run(min(_PART_TICKS, replay.ticks - lanes.tick), None, decisions)
+        if progress is not None:
+            progress(lanes.tick / replay.ticks)
+    whole = lanes.tick == replay.ticks
+    return _ran_by_lanes(replay, witness.of(0), decisions.digests()[0], whole=whole)
+
+
+def _cut_in_segments(replay: Replay) -> Ran:
+    found = run_segmented(_lane_run(replay), cache=replay.outlooks, witnessed=[0])
+    return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0], whole=True)
+
+
+def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str, *, whole: bool) -> Ran:
+    rows = timeline(pages, replay.policy.fleet, replay.tick_s)
+    sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
+    for page in pages:
+        count = len(page.stages)
+        first = max(replay.warm_up_ticks - page.run_tick, 0)
+        if first < count:
+            sums.add(Block(replay.tick_s, page.first_tick, **page.block), slice(first, count))
+    return Ran(rows, rows[replay.warm_up_ticks :], sums, decisions, whole, "lanes")
+
+
+def _lane_run(replay: Replay) -> LaneRun:
+    return LaneRun(
+        (as_probed(replay.fitted),), (replay.plant,), (replay.trace,), _ticks_of(replay), replay.seed
+    )
+
+
+def _ticks_of(replay: Replay) -> Ticks:
+    return Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
+
+
+def _by_loop(
+    replay: Replay,
+    progress: Progress | None,
+    enough: Callable[[], bool] | None,
+    journal_dir: Path | None,
+) -> Ran:
+    def on_tick(record: TickRecord) -> None:
+        if progress is not None:
+            progress(min((record.at_s - replay.begin_s) / replay.span_s, 1.0))
+
+    policy = as_probed(replay.fitted)
+    cloud = replace(cloud_of(policy, replay.plant, replay.seed), faults=replay.faults)
+    # A row is closed by the tick after it, so one tick more is run than is told.
+    length_s = replay.ticks * replay.tick_s + 0.5 * replay.tick_s
+    result = run_loop(
+        LoopRun(
+            policy=policy,
+            trace=replay.trace,
+            cloud=cloud,
+            start_s=replay.begin_s,
+            duration_s=length_s,
+            tick_s=replay.tick_s,
+            seed=replay.seed,
+            journal_dir=journal_dir,
+            imbalance=0.0,
+        ),
+        on_tick,
+        enough,
+    )
+    rows = result.rows[: replay.ticks]
+    scored = rows[replay.warm_up_ticks :]
+    decisions = fingerprint(
+        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
+    )
+    return Ran(rows, scored, _sums_of(scored, replay), decisions, result.whole, "loop", from_rows=True)
+
+
+def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
+    """The sums of a time line; what its rows do not tell (`_UNTOLD`) means nothing in them."""
+    sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
+    if not rows:
+        return sums
+    columns = columns_of(rows, replay.tick_s)
+
+    def work(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return columns[name][:, np.newaxis]
+
+    def vms(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+        return np.nan_to_num(columns[name]).astype(np.int32)[:, np.newaxis]
+
+    sums.add(
+        Block(
+            tick_s=replay.tick_s,
+            first_tick=round(float(columns.stamps_s[0]) / replay.tick_s),
+            demand=work("demand"),
+            capacity=work("capacity"),
+            shortage=work("shortage"),
+            desired=vms("desired"),
+            in_service=vms("in_service"),
+            starting=vms("starting"),
+            draining=vms("draining"),
+            stopped=vms("stopped"),
+            warm_target=vms("warm_target"),
+            starts=vms("starts"),
+            stops=vms("stops"),
+            provisions=vms("provisions"),
+            failed_starts=np.zeros((len(rows), 1), np.int32),
+            billed_vm_s=np.full((len(rows), 1), math.nan),
+            cost=work("cost"),
+        )
+    )
+    return sums
+
+
+# ── what is told of it ──────────────────────────────────────────────────────────────────────────────────
+
+
+def rivals_of(
+    replay: Replay, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+) -> tuple[Entry, ...]:
+    """The policy as lanes and what else could have served the demand: columns of a score card, the policy first.
+
+    Empty where lanes cannot express the policy, or the run was ended before its end.
+    """
+    if refusals(replay.fitted, replay.plant, replay.tick_s):
+        return ()
+    found = standings(
+        as_probed(replay.fitted),
+        replay.plant,
+        replay.trace,
+        _ticks_of(replay),
+        warm_up_ticks=replay.warm_up_ticks,
+        seed=replay.seed,
+        cache=replay.outlooks,
+        progress=progress,
+        enough=enough,
+    )
+    return found.entries if found.whole else ()
+
+
+def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: Sequence[Entry] = ()) -> Entry:
+    """The column of a policy in the score card.
+
+    Args:
+        replay: What was run.
+        ran: What came of it.
+        name: Of the policy, for people.
+        key: For programs.
+        rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
+            theirs.
+    """
+    cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
+    beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
+    values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
+    if ran.from_rows:
+        values |= dict.fromkeys(_UNTOLD, math.nan)
+    own = next((entry for entry in rivals if entry.key == "policy"), None)
+    if own is not None and ran.engine == "lanes" and ran.whole:
+        values |= {figure: own.values[figure] for figure in _BESIDE}
+    return Entry(key, name, replay.in_words, values, judged=True)
+
+
+_BESIDE = ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+"""Figures that rest on runs beside the policy's own."""
+
+
+def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
+    """The score card of policies beside everything else that could have served; always on at the peak first."""
+    others = [entry for entry in rivals if not entry.judged]
+    others.sort(key=lambda entry: entry.key != "static_peak")
+    return Card(FIGURES, (*judged, *others))
+
+
+def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
+    """Facts beside the figures, for `report.json`; `said` is what there is to say of the engine."""
+    return {
+        "fleet": replay.policy.fleet,
+        "policy_file": str(replay.policy_file),
+        "policy_in_words": replay.in_words,
+        "trace": replay.trace.name,
+        "begin": describe_time(replay.begin_s),
+        "end": describe_time(replay.begin_s + len(ran.rows) * replay.tick_s),
+        "asked_s": replay.ticks * replay.tick_s,
+        "span_s": len(ran.rows) * replay.tick_s,
+        "not_scored_s": replay.warm_up_ticks * replay.tick_s,
+        "partial": not ran.whole,
+        "tick_s": replay.tick_s,
+        "vms": replay.plant.vms,
+        "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
+        "engine": ran.engine,
+        "decisions": ran.decisions,
+        "notes": [*replay.notes, *([said] if said else []), *([_NO_FAULTS] if replay.faults else [])],
+        "cautions": list(replay.cautions),
+    }
+
+
+def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
+    """The runs cut to the ticks that all of them have, where one was interrupted."""
+    shortest = min(len(ran.rows) for _, ran in runs.values())
+    if all(len(ran.rows) == shortest for _, ran in runs.values()):
+        return dict(runs)
+    return {name: (one, _cut(one, ran, shortest)) for name, (one, ran) in runs.items()}
+
+
+def _cut(replay: Replay, ran: Ran, ticks: int) -> Ran:
+    rows = ran.rows[:ticks]
+    scored = rows[replay.warm_up_ticks :]
+    decisions = fingerprint(
+        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
+    )
+    sums = _sums_of(scored, replay)
+    return Ran(rows, scored, sums, decisions, whole=False, engine=ran.engine, from_rows=True)

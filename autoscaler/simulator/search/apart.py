@@ -1,0 +1,128 @@
+"""What a policy is compared with, worked out in a process of its own while the policy runs.
+
+Why: on a month of ticks the rivals take three times as long as the policy, and neither needs the other.
+
+Rules of this file: the result is that of `rivals_of`, to the bit. The other process ignores Ctrl-C, which is for
+the one that a person sees, and does not outlive it. Where there is one processor, nothing is parted.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import FrameType, TracebackType
+from typing import Self
+
+from autoscaler.errors import AutoscalerError, InvariantError
+from autoscaler.simulator.replay.replaying import Progress, Replay, rivals_of
+from autoscaler.simulator.report.card import Entry
+
+_LOOK_S = 0.1
+"""How often it is looked whether to end."""
+_STEP = 0.01
+
+
+class RivalsApart:
+    """Runs `rivals_of` from entering the context on.
+
+    Args:
+        replay: Of the policy.
+        processors: How many there are; None asks the machine.
+    """
+
+    def __init__(self, replay: Replay, processors: int | None = None) -> None:
+        self._replay = replay
+        self._apart = (processors or os.cpu_count() or 1) > 1
+        # Forking costs nothing here, where spawning would import everything once more.
+        self._context = multiprocessing.get_context("fork")
+        self._here, self._there = self._context.Pipe(duplex=False)
+        self._process = self._context.Process(
+            target=_work, args=(self._replay, self._here, self._there), name="rivals", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        if self._apart:
+            self._process.start()
+        self._there.close()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._apart:
+            self._process.terminate()
+            self._process.join()
+            self._process.close()
+        self._here.close()
+
+    def result(
+        self, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+    ) -> tuple[Entry, ...]:
+        """Wait for them; empty where it was ended before.
+
+        Args:
+            progress: Told the share that is done.
+            enough: Asked now and then whether to end.
+
+        Raises:
+            ConfigError: Lanes cannot express it.
+            InvariantError: The process ended without a result.
+        """
+        if not self._apart:
+            return rivals_of(self._replay, progress, enough)
+        while not (enough is not None and enough()):
+            if not self._here.poll(_LOOK_S):
+                continue
+            try:
+                told = self._here.recv()
+            except EOFError:
+                self._process.join()
+                raise InvariantError(
+                    f"the process that works out the baselines ended with {self._process.exitcode} and no result; "
+                    "was it killed, for want of memory?"
+                ) from None
+            if isinstance(told, AutoscalerError):
+                raise told
+            if isinstance(told, tuple):
+                return told
+            if progress is not None:
+                progress(told)
+        return ()
+
+
+def _work(replay: Replay, here: Connection, there: Connection) -> None:
+    _end_with(os.getppid())
+    # With the reader's end open here too, a write would not fail when the one who waits has been killed.
+    here.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    told = -1.0
+
+    def progress(share: float) -> None:
+        # So few that the pipe never fills up, and nobody waits for who does not read yet.
+        nonlocal told
+        if share >= told + _STEP or share == 1.0:
+            told = share
+            there.send(share)
+
+    try:
+        there.send(rivals_of(replay, progress))
+    except AutoscalerError as error:
+        there.send(error)
+    except BrokenPipeError:
+        # Nobody waits any more.
+        return
+
+
+def _end_with(parent: int) -> None:
+    """End within a second of the one that waits, however that one ends: it may be killed."""
+
+    def look(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)

@@ -1,0 +1,144 @@
+"""Parts of a sweep on many machines: Dask's scheduler behind the executor seam.
+
+Why: the parts are values and their results depend on nothing else, so where they are computed changes no bit.
+`distributed` is imported when a sweep asks for it and not before; it is an extra (`dask`).
+
+Rules of this file: no part is lost in silence. A process that dies is tried by others as often as the scheduler
+allows; a part that ends them too is named in the result, and the rest goes on. What was asked for is
+withdrawn when the iterator is closed, and the connection with it. Nothing here starts or stops a scheduler.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from autoscaler.errors import AutoscalerError, ConfigError
+from autoscaler.simulator.search.executors import Finished, Lost, Work
+
+CONNECT_S = 10.0
+"""A scheduler that has not answered by then is not there."""
+PATIENCE_S = 60.0
+_LOOK_S = 1.0
+DASK_EXTRA = "install the extra: pip install 'vm-autoscaler[dask]'"
+
+
+class Dask:
+    """On the machines of a Dask scheduler, which must have the same version of this program.
+
+    Args:
+        address: Of the scheduler, for example tcp://10.0.0.5:8786.
+        connect_s: How long it may take to answer.
+        patience_s: How long nobody may be there who computes until what is left counts as lost.
+
+    Raises:
+        ConfigError: The extra is missing.
+    """
+
+    def __init__(self, address: str, *, connect_s: float = CONNECT_S, patience_s: float = PATIENCE_S) -> None:
+        self._address = address
+        self._connect_s = connect_s
+        self._patience_s = patience_s
+        _distributed()
+
+    def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
+        """As in `Executor`.
+
+        Raises:
+            AutoscalerError: A part raised it; what other parts found has been yielded before.
+            ConfigError: The scheduler does not answer, or has nobody who computes.
+        """
+        distributed = _distributed()
+        client = self._connected(distributed)
+        try:
+            common = pickle.dumps(shared)
+
+            def given(numbers: Sequence[int]) -> dict[Any, int]:
+                return {
+                    client.submit(_compute, work, common, parts[number], pure=False): number
+                    for number in numbers
+                }
+
+            again = []
+            for finished in self._each(distributed, client, given(range(len(parts)))):
+                if isinstance(finished.result, Lost):
+                    again.append(finished.number)
+                else:
+                    yield finished
+            # Dask blames every part that a process had when it ended, so those are tried alone.
+            for number in again:
+                yield from self._each(distributed, client, given([number]))
+        finally:
+            client.close()
+
+    def _each(self, distributed: Any, client: Any, pending: dict[Any, int]) -> Iterator[Finished]:
+        """What becomes of parts that were given out, each as soon as it is known."""
+        deserted = 0
+        while pending:
+            try:
+                with client.as_current():
+                    done = distributed.wait(list(pending), _LOOK_S, "FIRST_COMPLETED").done
+            except TimeoutError:
+                deserted = 0 if client.nthreads() else deserted + 1
+                if deserted * _LOOK_S < self._patience_s:
+                    continue
+                why = f"nobody has been there for {self._patience_s:g} s who computes for {self._address}"
+                yield from (Finished(number, Lost(why)) for number in pending.values())
+                return
+            deserted = 0
+            for future in done:
+                yield self._finished(pending.pop(future), future)
+                future.release()
+
+    def _connected(self, distributed: Any) -> Any:
+        try:
+            client = distributed.Client(self._address, timeout=self._connect_s, set_as_default=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"the Dask scheduler at {self._address} does not answer ({_one_line(error)}); start one with "
+                "`dask scheduler`, or compute here with --processes"
+            ) from None
+        if not client.scheduler_info().get("workers"):
+            client.close()
+            raise ConfigError(
+                f"the Dask scheduler at {self._address} has nobody who computes; start `dask worker {self._address}`"
+            )
+        return client
+
+    def _finished(self, number: int, future: Any) -> Finished:
+        error = future.exception() if future.status == "error" else None
+        if error is None and future.status == "finished":
+            return Finished(number, future.result())
+        if isinstance(error, AutoscalerError):
+            raise error
+        if error is None or type(error).__name__ in {"KilledWorker", "FutureCancelledError"}:
+            return Finished(number, Lost(f"the processes of {self._address} that had it ended"))
+        raise error
+
+
+def _compute(work: Work, common: bytes, part: Any) -> Any:
+    """One part, wherever it is; what all parts share is read once per thread."""
+    return work(_shared(common, threading.get_ident()), part)
+
+
+@lru_cache(maxsize=64)
+def _shared(common: bytes, _thread: int) -> Any:
+    # Forecasts that a part computes are kept in it for the next part; threads must not meet there.
+    return pickle.loads(common)  # noqa: S301 - sent by the sweep that asked for the part
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise ConfigError(
+            f"a sweep on a Dask scheduler needs the package distributed; {DASK_EXTRA}"
+        ) from None
+    return distributed
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,128 @@
+"""Constraints of a recommendation, as people write them: `unserved=0.1%`, `longest_episode=5m`, `starts_per_day=200`.
+
+Rules of this file: a limit names a figure of the score card and is read in its unit. An unknown figure keeps no
+limit. Without any limit, a candidate must leave no more unserved than the policy as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.core.types import Bool, Float
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.score import FIGURES, Score
+from autoscaler.simulator.report.card import Figure
+from autoscaler.simulator.report.wording import Unit, shown
+
+_UNITS = ("_share", "_s")
+_BESIDE = {"regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s"}
+"""Figures against something that is not run here."""
+_NAMES = {f.key: f for f in FIGURES if f.key not in _BESIDE}
+_SHORT = {
+    key.removesuffix(unit): figure for key, figure in _NAMES.items() for unit in _UNITS if key.endswith(unit)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a candidate must keep.
+
+    Attributes:
+        figure: Of the score card.
+        value: In its unit; None for the value of the policy as it is, on the same time.
+        at_least: Whether it is the lowest value and not the highest.
+    """
+
+    figure: Figure
+    value: float | None
+    at_least: bool = False
+
+    @property
+    def relative(self) -> bool:
+        """Whether it is held against the policy as it is."""
+        return self.value is None
+
+    def __str__(self) -> str:
+        """In words."""
+        name = _within_a_sentence(self.figure.label)
+        if self.value is None:
+            return f"{name} no worse than now"
+        sign = "at least" if self.at_least else "at most"
+        return f"{name} {sign} {shown(self.value, self.figure.unit)}"
+
+    def kept(self, figures: Score, current: int) -> Bool:
+        """Bool (V,), which candidates keep it."""
+        values = figures[self.figure.key]
+        bound = values[current] if self.value is None else self.value
+        with np.errstate(invalid="ignore"):
+            return np.asarray(values >= bound if self.at_least else values <= bound, np.bool_)
+
+    def broken_by(self, value: float) -> str:
+        """That it is broken, in words."""
+        return f"{self}: {shown(value, self.figure.unit)}"
+
+
+NO_WORSE = Limit(_NAMES["unserved_share"], None)
+"""What holds where nobody says anything."""
+
+
+def read_limit(text: str, *, at_least: bool = False) -> Limit:
+    """One limit as written.
+
+    Raises:
+        ConfigError: There is no such figure, or the value is not in its unit.
+    """
+    name, equals, raw = (part.strip() for part in text.partition("="))
+    option = "--at-least" if at_least else "--at-most"
+    if not equals or not name or not raw:
+        raise ConfigError(f"{option} {text!r}: write FIGURE=VALUE, for example unserved=0.1%")
+    figure = _NAMES.get(name) or _SHORT.get(name)
+    if figure is None:
+        close = difflib.get_close_matches(name, [*_NAMES, *_SHORT], 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(_NAMES)}"
+        raise ConfigError(f"{option} {text!r}: there is no figure {name}; {hint}")
+    return Limit(figure, _read(figure, raw, f"{option} {text!r}"), at_least)
+
+
+def _read(figure: Figure, raw: str, where: str) -> float:
+    try:
+        if figure.unit is Unit.SHARE:
+            value = PERCENT.read(0 if raw == "0" else raw)
+        elif figure.unit is Unit.SPAN:
+            value = DURATION.read(0 if raw == "0" else raw)
+        else:
+            value = float(raw)
+    except ValueError as error:
+        hint = str(error) if figure.unit in {Unit.SHARE, Unit.SPAN} else "write a plain number"
+        name = _within_a_sentence(figure.label)
+        raise ConfigError(f"{where}: {raw!r} is no value of {name}; {hint}") from None
+    if not np.isfinite(value):
+        raise ConfigError(f"{where}: {raw!r} limits nothing")
+    return float(value)
+
+
+def _within_a_sentence(label: str) -> str:
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
+
+
+def kept(limits: Sequence[Limit], figures: Score, current: int) -> Bool:
+    """Bool (V,), which candidates keep all of them."""
+    every: Bool = np.ones(len(figures["cost"]), np.bool_)
+    for limit in limits:
+        every &= limit.kept(figures, current)
+    return every
+
+
+def first_broken(limits: Sequence[Limit], figures: Score, current: int) -> list[str]:
+    """Per candidate the first limit that it breaks, in words; empty where it keeps all."""
+    told = [""] * len(figures["cost"])
+    for limit in limits:
+        values: Float = figures[limit.figure.key]
+        for row in np.flatnonzero(~limit.kept(figures, current)).tolist():
+            told[row] = told[row] or limit.broken_by(float(values[row]))
+    return told

@@ -1,0 +1,49 @@
+"""Candidates where nobody says what to vary: the fields that move cost most, at values around the policy's own.
+
+Rules of this file: only fields of sections that the policy has, plus the forecast, which is what it could have; each
+value is one that the policy's models allow. A policy's own values are always among them.
+"""
+
+from __future__ import annotations
+
+from autoscaler.config.policy import Policy
+from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.search.variants import Axis
+
+_HEADROOMS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+_TIMES = (1 / 3, 1.0, 3.0)
+_LEAST_HEADROOM = 0.1
+_LEAST_TIME_S = 60.0
+_LONGEST_S = 86_400.0
+_COVERS = (0.5, 0.9, 0.95, 0.99)
+
+
+def nearby(policy: Policy) -> tuple[Axis, ...]:
+    """Axes around a policy.
+
+    Raises:
+        ConfigError: It has nothing that these know how to vary.
+    """
+    axes = []
+    if policy.reactive:
+        own = policy.reactive.headroom
+        around = sorted({own, *(round(max(own, _LEAST_HEADROOM) * factor, 3) for factor in _HEADROOMS)})
+        axes.append(Axis("reactive.headroom", tuple(PERCENT.write(min(each, 10.0)) for each in around)))
+    if policy.forecast:
+        covers = sorted({policy.forecast.cover, *_COVERS})
+        axes.append(Axis("forecast.cover", tuple(PERCENT.write(each) for each in covers)))
+    if not axes:
+        raise ConfigError(
+            f"policy {policy.fleet} neither follows demand nor forecasts it, so say what to vary, for example "
+            "--vary steps.0.change=+1,+2"
+        )
+    for path, own_s in (
+        ("guards.stabilisation", policy.guards.stabilisation_s),
+        ("guards.cooldown_in", policy.guards.cooldown_in_s),
+    ):
+        around = sorted(
+            {own_s, *(min(round(max(own_s, _LEAST_TIME_S) * factor), _LONGEST_S) for factor in _TIMES)}
+        )
+        axes.append(Axis(path, tuple(DURATION.write(float(each)) for each in around)))
+    return tuple(axes)

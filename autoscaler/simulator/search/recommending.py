@@ -1,0 +1,423 @@
+"""What to change in a policy, if anything: constraints first, then cost, and only what holds on time not chosen on.
+
+The figures come from `walkforward`. A fold chooses, on what lies before, the cheapest candidate that keeps the
+limits, and is judged by the difference to the policy as it is on what lies behind the embargo. The advice is what
+the same rule chooses on everything; it is given only if choosing so has paid on the time that the choices had not
+seen: if the interval of those paired differences leaves zero on the right side, and so does that of the advice itself.
+Otherwise the verdict is that the candidates are not distinguishable from the policy as it is, which is a result.
+
+Rules of this file: nothing is recommended that is not better than the policy's own run; every candidate that is
+not taken has a reason. Where a trace is too short for folds, choosing and judging share their time, and the
+interval is widened by the number of candidates tried (Bonferroni), since the luckiest of many looks good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float
+from autoscaler.simulator.judging.score import Score
+from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
+from autoscaler.simulator.search.intervals import LEVEL, Interval, interval_of
+from autoscaler.simulator.search.limits import NO_WORSE, Limit, first_broken, kept
+from autoscaler.simulator.search.walkforward import Plan, Walked
+
+_DAY_S = 86_400.0
+WORTH = 0.005
+"""A candidate that saves less of the cost is not worth a change, however sure."""
+
+
+class Verdict(StrEnum):
+    """What it comes to."""
+
+    CHANGE = "change"
+    """A candidate is better, and choosing so was better on time not chosen on."""
+    UNSURE = "not distinguishable"
+    """A candidate looks better, and may be so by luck."""
+    KEEP = "keep"
+    """Nothing that was tried is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One fold.
+
+    Attributes:
+        row: The candidate chosen.
+        gain_in, gain_out: Share of the cost that it saves against the policy as it is, on what it was chosen on and on
+            what it is judged on.
+        rank_stability: Spearman's correlation of the candidates' costs on both; NaN for fewer than three.
+        broken: Limits with a value that it broke on what it is judged on, in words.
+        broke_anew: The same, without those that the policy as it is broke there too.
+    """
+
+    row: int
+    gain_in: float
+    gain_out: float
+    rank_stability: float
+    broken: tuple[str, ...]
+    broke_anew: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A verdict and everything it rests on.
+
+    Attributes:
+        verdict: What it comes to.
+        row: The candidate that is spoken of; the policy as it is where none is.
+        current: Row of the policy as it is.
+        headline, sentences: For a person.
+        folds: How choosing did; empty where the trace is too short.
+        cost_per_day, unserved: Intervals of the paired differences, what the folds chose less policy as it is: money per
+            day, and share of the work.
+        own_cost_per_day: The first of the candidate itself, over the same time.
+        reasons: Per candidate why it is not taken; empty for the one that is.
+        tried: Candidates besides the policy as it is.
+    """
+
+    verdict: Verdict
+    row: int
+    current: int
+    headline: str
+    sentences: tuple[str, ...]
+    folds: tuple[Judged, ...]
+    cost_per_day: Interval | None
+    unserved: Interval | None
+    own_cost_per_day: Interval | None
+    reasons: tuple[str, ...]
+    tried: int
+
+    @property
+    def decay(self) -> float:
+        """How much less choosing saved on time not chosen on: share of the cost; NaN without folds."""
+        if not self.folds:
+            return math.nan
+        return float(np.mean([fold.gain_in - fold.gain_out for fold in self.folds]))
+
+    @property
+    def rank_stability(self) -> float:
+        """Mean over the folds that have one."""
+        known = [fold.rank_stability for fold in self.folds if not math.isnan(fold.rank_stability)]
+        return float(np.mean(known)) if known else math.nan
+
+
+def chosen(figures: Score, limits: Sequence[Limit], current: int) -> int | None:
+    """The cheapest candidate that keeps the limits, the policy as it is where none is cheaper; None for none."""
+    fit = kept(limits, figures, current) & np.isfinite(figures["cost"])
+    if not fit.any():
+        return None
+    cost = np.where(fit, figures["cost"], np.inf)
+    best = int(np.argmin(cost))
+    return current if fit[current] and not cost[best] < cost[current] else best
+
+
+def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float, seed: int) -> Advice:
+    """Choose, judge and put in words.
+
+    Args:
+        walked: The candidates; number 0 is the policy as it is and has finished.
+        plan: The folds they were run with.
+        limits: What a candidate must keep.
+        tick_s: Length of a tick.
+        seed: Of the intervals.
+    """
+    current = walked.numbers.index(0)
+    whole = walked.whole
+    best = chosen(whole, limits, current)
+    tried = len(walked.variants) - 1
+    reasons = _reasons(whole, limits, current, best)
+    nothing = Advice(Verdict.KEEP, current, current, "", (), (), None, None, None, reasons, tried)
+    if best is None:
+        return _with_words(nothing, _none_fits(whole, limits, current))
+    if best == current:
+        words = (
+            f"Keep the policy as it is: of {plural(tried, 'variant', 'variants')}, none is cheaper and keeps "
+        )
+        told = (words + _listed(limits), _kept_count(whole, limits, current), _allowing_more(limits))
+        return _with_words(nothing, told)
+    must_change = not kept(limits, whole, current)[current]
+    if not must_change and _gain(whole["cost"], best, current) < WORTH:
+        return _with_words(nothing, _not_worth_it(whole, limits, best, current))
+    folds = _judged(walked, limits, current)
+    picks = [fold.row for fold in folds] or [best]
+    level = LEVEL if folds else 1.0 - (1.0 - LEVEL) / max(tried, 1)
+    cost, unserved = _differences(walked, plan, picks, current, tick_s=tick_s, seed=seed, level=level)
+    itself = [best] * len(picks)
+    own, _ = _differences(walked, plan, itself, current, tick_s=tick_s, seed=seed, level=level)
+    if must_change:
+        lacking = [limit for limit in limits if not limit.kept(whole, current)[current]]
+        verdict, why = _verdict_of_change(unserved, folds, lacking)
+    else:
+        # Who gives a limit allows as much; else the service of today is the measure.
+        may_serve_less = any(not limit.relative for limit in limits)
+        verdict, why = _verdict(cost, own, unserved, folds, may_serve_less=may_serve_less)
+    advice = Advice(verdict, best, current, "", (), folds, cost, unserved, own, reasons, tried)
+    return _with_words(advice, _told(advice, walked, plan, limits, why, must_change=must_change))
+
+
+def _judged(walked: Walked, limits: Sequence[Limit], current: int) -> tuple[Judged, ...]:
+    made = []
+    for before, after in zip(walked.chosen_on, walked.judged_on, strict=True):
+        pick = chosen(before, limits, current)
+        row = current if pick is None else pick
+        broken = {
+            limit.broken_by(float(after[limit.figure.key][row])): bool(held[current])
+            for limit in limits
+            if not limit.relative and not (held := limit.kept(after, current))[row]
+        }
+        made.append(
+            Judged(
+                row,
+                _gain(before["cost"], row, current),
+                _gain(after["cost"], row, current),
+                _stability(before, after, kept(limits, before, current)),
+                tuple(broken),
+                tuple(words for words, anew in broken.items() if anew),
+            )
+        )
+    return tuple(made)
+
+
+def _gain(cost: Float, row: int, current: int) -> float:
+    return float(1.0 - cost[row] / cost[current]) if cost[current] > 0 else math.nan
+
+
+def _stability(before: Score, after: Score, fit: Bool) -> float:
+    """Of the candidates that kept the limits, which are those one would choose from; of all where these are few."""
+    rows = fit if fit.sum() > 2 else np.ones(len(fit), np.bool_)
+    if rows.sum() < 3:
+        return math.nan
+    return spearman(before["cost"][rows], after["cost"][rows])
+
+
+def spearman(one: Float, other: Float) -> float:
+    """Rank correlation (Spearman 1904), ties sharing their mean rank; NaN where one does not vary."""
+    a, b = (_ranks(values) - (len(values) - 1) / 2 for values in (one, other))
+    size = math.sqrt(float(np.add.reduce(a * a)) * float(np.add.reduce(b * b)))
+    return float(np.add.reduce(a * b)) / size if size else math.nan
+
+
+def _ranks(values: Float) -> Float:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[inverse], np.float64)
+
+
+def _differences(
+    walked: Walked,
+    plan: Plan,
+    picks: Sequence[int],
+    current: int,
+    *,
+    tick_s: float,
+    seed: int,
+    level: float,
+) -> tuple[Interval, Interval]:
+    """Paired differences, cell by cell of what is judged: money per day, and share of the work."""
+    ends = np.array(walked.cells.ends)
+    spans = [(fold.judged_from, fold.judged_to) for fold in plan.folds] or [(0, int(ends[-1]))]
+    cost: list[Float] = []
+    short: list[Float] = []
+    demand: list[Float] = []
+    for pick, (first, end) in zip(picks, spans, strict=True):
+        rows = (ends > first) & (ends <= end)
+        cost.append(walked.cells.cost[rows, pick] - walked.cells.cost[rows, current])
+        short.append(walked.cells.shortage[rows, pick] - walked.cells.shortage[rows, current])
+        demand.append(walked.cells.demand[rows, current])
+    judged_s = sum(end - max(first, walked.begin) for first, end in spans) * tick_s
+    step_s = judged_s / sum(len(each) for each in cost)
+    mean_demand = float(np.mean(np.concatenate(demand)))
+    shares = np.concatenate(short) / mean_demand if mean_demand > 0 else np.concatenate(short)
+    return (
+        interval_of(np.concatenate(cost) * (_DAY_S / step_s), step_s, seed, level=level),
+        interval_of(shares, step_s, seed, level=level),
+    )
+
+
+def _verdict(
+    cost: Interval, own: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
+) -> tuple[Verdict, str]:
+    """Whether to change a policy that keeps the limits, and why not."""
+    if math.isnan(cost.low):
+        return Verdict.UNSURE, _too_few(cost)
+    if broken := [fold.broke_anew for fold in folds if fold.broke_anew]:
+        return Verdict.UNSURE, _broken_in(broken, folds)
+    if unserved.above_zero and not may_serve_less:
+        return Verdict.UNSURE, "it leaves more unserved on time not chosen on"
+    if not (cost.below_zero and own.below_zero):
+        return Verdict.UNSURE, "the difference in cost may be luck"
+    return Verdict.CHANGE, ""
+
+
+def _verdict_of_change(
+    unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit]
+) -> tuple[Verdict, str]:
+    """Whether to change a policy that breaks these limits: what keeps them must do so where it was not chosen, too."""
+    if broken := [fold.broken for fold in folds if fold.broken]:
+        return Verdict.UNSURE, _broken_in(broken, folds)
+    if any(limit.figure.group == NO_WORSE.figure.group for limit in lacking):
+        if math.isnan(unserved.low):
+            return Verdict.UNSURE, _too_few(unserved)
+        if not unserved.below_zero:
+            return Verdict.UNSURE, "it leaves no less unserved on time not chosen on than luck explains"
+    elif not folds:
+        return Verdict.UNSURE, "the trace is too short to see whether it keeps them on time not chosen on"
+    return Verdict.CHANGE, ""
+
+
+def _too_few(interval: Interval) -> str:
+    return f"{plural(interval.count, 'cell', 'cells')} of about an hour are too few to tell an interval"
+
+
+def _broken_in(broken: Sequence[tuple[str, ...]], folds: Sequence[Judged]) -> str:
+    return (
+        f"in {len(broken)} of {len(folds)} folds what was chosen broke a limit on the time it was judged on "
+        f"({broken[0][0]}); a stricter limit leaves room for luck"
+    )
+
+
+def _reasons(whole: Score, limits: Sequence[Limit], current: int, best: int | None) -> tuple[str, ...]:
+    broken, cost = first_broken(limits, whole, current), whole["cost"]
+    told = []
+    for row, why in enumerate(broken):
+        if row == current:
+            told.append("the policy as it is" + (f"; breaks {why}" if why else ""))
+        elif why:
+            told.append(f"breaks {why}")
+        elif row == best:
+            told.append("")
+        else:
+            more = cost[row] / cost[best] - 1.0 if best is not None and cost[best] > 0 else math.nan
+            told.append(
+                "costs as much" if not abs(more) >= 0.0005 else f"costs {share(more)} more than what is taken"
+            )
+    return tuple(told)
+
+
+# ── words ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _with_words(advice: Advice, words: tuple[str, ...]) -> Advice:
+    headline, *sentences = (each for each in words if each)
+    return replace(advice, headline=headline, sentences=tuple(sentences))
+
+
+def _listed(limits: Sequence[Limit]) -> str:
+    return " and ".join(str(limit) for limit in limits) + "."
+
+
+def _kept_count(whole: Score, limits: Sequence[Limit], current: int) -> str:
+    fit = int(kept(limits, whole, current).sum())
+    return f"{fit} of {len(whole['cost'])} keep the limits."
+
+
+def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int) -> tuple[str, ...]:
+    cost = whole["cost"]
+    return (
+        f"Keep the policy as it is: the cheapest that keeps {_listed(limits)[:-1]} saves less than {WORTH:.1%}.",
+        f"It costs {money(float(cost[best]))} instead of {money(float(cost[current]))}, which is not worth a change.",
+        _kept_count(whole, limits, current),
+        _allowing_more(limits),
+    )
+
+
+def _allowing_more(limits: Sequence[Limit]) -> str:
+    if any(not limit.relative for limit in limits):
+        return ""
+    return "A limit of your own, such as --at-most unserved=0.1%, may allow more."
+
+
+def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str, ...]:
+    nearest = (
+        int(np.nanargmin(whole["unserved_share"])) if np.isfinite(whole["unserved_share"]).any() else current
+    )
+    return (
+        f"Keep the policy as it is: no variant keeps {_listed(limits)}",
+        f"The least that any leaves unserved is {share(float(whole['unserved_share'][nearest]))}: vary more, or ask less.",
+    )
+
+
+def _told(
+    advice: Advice, walked: Walked, plan: Plan, limits: Sequence[Limit], why: str, *, must_change: bool
+) -> tuple[str, ...]:
+    whole, row, current = walked.whole, advice.row, advice.current
+    cost = whole["cost"]
+    change = cost[row] / cost[current] - 1.0 if cost[current] > 0 else math.nan
+    costs = (
+        "for the same cost"
+        if math.isnan(change) or abs(change) < 0.005
+        else f"for {rounded_share(change)} {'less' if change < 0 else 'more'}"
+    )
+    keeps = f"keeps {_listed(limits)[:-1]}{', which it does not now,' if must_change else ''} {costs}"
+    headline = f"Change the policy: so it {keeps}."
+    if advice.verdict is Verdict.UNSURE:
+        headline = f"Not distinguishable from the policy as it is: what looks best {keeps}, but {why}."
+    return (
+        headline,
+        _on_everything(whole, row, current),
+        _how_sure(advice),
+        _walked_forward(advice),
+        f"{plural(advice.tried, 'variant was', 'variants were')} tried; {_kept_count(whole, limits, current)}",
+        plan.why[:1].upper() + plan.why[1:] + ".",
+    )
+
+
+def _on_everything(whole: Score, row: int, current: int) -> str:
+    parts = [
+        f"{name} from {show(float(whole[key][current]))} to {show(float(whole[key][row]))}"
+        for name, key, show in (
+            ("cost", "cost", money),
+            ("unserved", "unserved_share", share),
+            ("time with shortage", "shortage_s", span),
+            ("longest episode", "longest_episode_s", span),
+        )
+    ]
+    return f"On the whole trace: {', '.join(parts)}."
+
+
+def _how_sure(advice: Advice) -> str:
+    cost, unserved = advice.cost_per_day, advice.unserved
+    if cost is None or unserved is None or math.isnan(cost.low):
+        return ""
+    where = "On time not chosen on" if advice.folds else "On the same time"
+    own = advice.own_cost_per_day
+    itself = (
+        f" This one itself there: {_signed(own.mean)} a day ({_signed(own.low)} to {_signed(own.high)})."
+        if own is not None and own != cost
+        else ""
+    )
+    return (
+        f"{where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), unserved "
+        f"{_signed_share(unserved.mean)} of the work ({_signed_share(unserved.low)} to {_signed_share(unserved.high)}); "
+        f"interval {cost.level * 100:.4g}%, stationary block bootstrap.{itself}"
+    )
+
+
+def _walked_forward(advice: Advice) -> str:
+    if not advice.folds:
+        return ""
+    same = sum(fold.row == advice.row for fold in advice.folds)
+    ranks = "" if math.isnan(advice.rank_stability) else f"; rank stability {advice.rank_stability:.2f}"
+    return (
+        f"Walk-forward: {same} of {len(advice.folds)} folds chose the same; they saved "
+        f"{_mean_gain(advice, 'gain_in')} where they were chosen and {_mean_gain(advice, 'gain_out')} where they were "
+        f"judged{ranks}."
+    )
+
+
+def _mean_gain(advice: Advice, which: str) -> str:
+    return f"{float(np.mean([getattr(fold, which) for fold in advice.folds])):.1%}"
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else '-' if value < 0 else ''}{money(abs(value))}"
+
+
+def _signed_share(value: float) -> str:
+    return f"{value * 100:+.3g}%"

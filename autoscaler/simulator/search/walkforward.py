@@ -1,0 +1,368 @@
+"""Walk-forward: every candidate over one course, judged on what lies before and after each of several moments.
+
+    |-- warm-up --|------- fold 1 is chosen on -------|embargo|--- and judged on ---|
+                  |------------- fold 2 is chosen on ---------------|embargo|--- and judged on ---|
+
+Candidates run once, from the beginning to the end: a policy knows no fold, and decides at each tick from what it
+knew then. What a choice can see ends where its fold's embargo begins, because everything before is settled
+before; the embargo is at least horizon, lead time and metric lag together, so nothing that was ordered or
+measured within the first part is judged in the second (Lopez de Prado 2018, chapter 7).
+
+Rules of this file: figures only, no choice (`recommending`). What is kept per candidate does not grow with the
+trace beyond one value per cell of about an hour, which the intervals resample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from autoscaler.core.types import Float
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.ledger import Amount, Block, Sums
+from autoscaler.simulator.judging.score import LanePrices, Score, score
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.search.executors import Executor, Here, Lost
+from autoscaler.simulator.search.sweep import Course, Unfinished
+from autoscaler.simulator.search.variants import Variant
+
+FOLDS = 4
+"""Choices that are judged, where the trace is long enough."""
+FEWEST_FOLDS = 2
+_CELL_S = 3600.0
+_SHORTEST_JUDGED_CELLS = 8
+_EMBARGOES = 4
+"""What a fold is judged on is at least so many embargoes long, so that it is more than its own edge."""
+_PARTS = ((7 * 86_400.0, "weeks"), (86_400.0, "days"), (3600.0, "hours"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One choice and its judgement, in ticks from the beginning of the run.
+
+    Attributes:
+        chosen_to: End of what it is chosen on; that begins after the warm-up.
+        judged_from, judged_to: What it is judged on.
+    """
+
+    chosen_to: int
+    judged_from: int
+    judged_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a course is folded.
+
+    Attributes:
+        folds: In time order; empty where it is too short.
+        embargo: Ticks between choosing and judging.
+        cell: Ticks of a cell.
+        why: What was decided, for a person.
+    """
+
+    folds: tuple[Fold, ...]
+    embargo: int
+    cell: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Sums per cell of K cells, V candidates; they cover the course from the warm-up on.
+
+    Attributes:
+        ends: Ticks at which each cell ends.
+        cost: float64 (K, V), money.
+        shortage: float64 (K, V), work per second not served, summed over the cell's known ticks.
+        demand: float64 (K, V), work per second wanted, likewise.
+    """
+
+    ends: tuple[int, ...]
+    cost: Float
+    shortage: Float
+    demand: Float
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What came of it.
+
+    Attributes:
+        variants: The candidates that finished, in the order given.
+        numbers: Their numbers.
+        begin: Tick at which the figures begin.
+        chosen_on, judged_on: Per fold the figures of both parts, V candidates.
+        whole: Figures of everything after the warm-up.
+        cells: What the intervals are made of.
+        digests: Of the decisions.
+        unfinished: What did not finish.
+        interrupted: Ctrl-C ended it.
+    """
+
+    variants: tuple[Variant, ...]
+    numbers: tuple[int, ...]
+    begin: int
+    chosen_on: tuple[Score, ...]
+    judged_on: tuple[Score, ...]
+    whole: Score
+    cells: Cells
+    digests: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...]
+    interrupted: bool
+
+
+def embargo_ticks(variants: Sequence[Variant], interval_s: float, tick_s: float) -> int:
+    """Ticks that lie between choosing and judging: horizon, lead time and metric lag of the slowest candidate.
+
+    Args:
+        variants: The candidates.
+        interval_s: Of the trace: a value is known once its interval is over.
+        tick_s: Length of a tick.
+    """
+    longest_s = 0.0
+    for policy, plant in {
+        (id(each.policy), id(each.plant)): (each.policy, each.plant) for each in variants
+    }.values():
+        vm = policy.vm
+        # How far a forecast looks: until a VM stopped now could serve again.
+        horizon_s = vm.start_time_s + vm.stop_time_s if policy.forecast else 0.0
+        lead_s = max(
+            vm.start_time_s, plant.start.longest_s, plant.provision.longest_s if policy.provision else 0.0
+        )
+        longest_s = max(longest_s, horizon_s + lead_s + _lag_s(plant, policy.signal.trace) + interval_s)
+    return math.ceil(longest_s / tick_s - 1e-9)
+
+
+def _lag_s(plant: PlantSettings, given: object) -> float:
+    lag_s = plant.metric_lag_s
+    return float(getattr(given, "lag_s", 0.0) if lag_s is None else lag_s) + (plant.metric_interval_s or 0.0)
+
+
+def plan_folds(course: Course, embargo: int, folds: int = FOLDS) -> Plan:
+    """Fold a course: the first part only to choose on, then equally long parts that are judged one after the other.
+
+    Parts are whole weeks, days or hours where the course is long enough, so that each has the same hours of the day.
+    """
+    tick_s = course.ticks.tick_s
+    first, end = course.warm_up_ticks, course.ticks.count
+    cell = max(round(_CELL_S / tick_s), 1)
+    shortest = max(_EMBARGOES * embargo, _SHORTEST_JUDGED_CELLS * cell)
+    for count in range(folds, FEWEST_FOLDS - 1, -1):
+        length = (end - first) // (count + 1)
+        if length < shortest:
+            continue
+        name = "ticks"
+        for part_s, word in _PARTS:
+            part = round(part_s / tick_s)
+            if part >= 1 and length // part >= 1 and length // part * part >= shortest:
+                length, name = length // part * part, word
+                break
+        begins = [end - (count - number) * length for number in range(count)]
+        made = tuple(Fold(begin, begin + embargo, begin + length) for begin in begins)
+        return Plan(
+            made,
+            embargo,
+            cell,
+            f"{count} folds of whole {name}: chosen on what lies before, judged on {length} ticks after an embargo "
+            f"of {embargo}",
+        )
+    need = (FEWEST_FOLDS + 1) * shortest
+    return Plan(
+        (),
+        embargo,
+        cell,
+        f"{end - first} scored ticks are too few for {FEWEST_FOLDS} folds, which need {need}: candidates are chosen and "
+        "judged on the same time, and the interval is widened for each one that was tried",
+    )
+
+
+def walk(
+    variants: Sequence[Variant],
+    course: Course,
+    plan: Plan,
+    *,
+    executor: Executor | None = None,
+    part_variants: int = 1000,
+    progress: Callable[[float], None] | None = None,
+) -> Walked:
+    """Run candidates over a course and keep what choosing and judging needs.
+
+    Args:
+        variants: The candidates.
+        course: What they run over.
+        plan: How it is folded.
+        executor: Who computes; None for this process.
+        part_variants: Candidates per part; no number depends on it.
+        progress: Told the share that is done.
+
+    Raises:
+        ConfigError: Lanes cannot express one, or none finished.
+    """
+    firsts = range(0, len(variants), part_variants)
+    parts = [tuple(variants[first : first + part_variants]) for first in firsts]
+    found: dict[int, _Part] = {}
+    lost: dict[int, str] = {}
+    interrupted = False
+    told = progress or (lambda _: None)
+    work: Callable[[_Shared, tuple[Variant, ...]], _Part] = _walk_part
+    if executor is None:
+        work = partial(_walk_part, on_share=lambda share: told((len(found) + share) / len(parts)))
+    try:
+        for each in (executor or Here()).run(work, _Shared(course, plan, OutlookCache()), parts):
+            if isinstance(each.result, Lost):
+                lost[each.number] = each.result.why
+            else:
+                found[each.number] = each.result
+            told(len(found) / len(parts))
+    except KeyboardInterrupt:
+        interrupted = True
+    unfinished = tuple(
+        Unfinished(firsts[number], firsts[number] + len(part), lost.get(number, "it was interrupted"))
+        for number, part in enumerate(parts)
+        if number not in found
+    )
+    if not found:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise ConfigError("; ".join(map(str, unfinished)) + ". Run these again.")
+    done = sorted(found)
+    return _laid_out(
+        parts,
+        firsts,
+        [found[number] for number in done],
+        done,
+        unfinished,
+        begin=course.warm_up_ticks,
+        interrupted=interrupted,
+    )
+
+
+def _laid_out(
+    parts: Sequence[tuple[Variant, ...]],
+    firsts: Sequence[int],
+    found: Sequence[_Part],
+    done: Sequence[int],
+    unfinished: tuple[Unfinished, ...],
+    *,
+    begin: int,
+    interrupted: bool,
+) -> Walked:
+    variants = tuple(variant for number in done for variant in parts[number])
+    prices = LanePrices.of([each.policy for each in variants])
+
+    def beside(sums: Sequence[Sums]) -> Score:
+        return score(Sums.side_by_side(list(sums)), prices)
+
+    folds = range(len(found[0].chosen_on))
+    return Walked(
+        variants=variants,
+        numbers=tuple(firsts[number] + at for number in done for at in range(len(parts[number]))),
+        begin=begin,
+        chosen_on=tuple(beside([part.chosen_on[fold] for part in found]) for fold in folds),
+        judged_on=tuple(beside([part.judged_on[fold] for part in found]) for fold in folds),
+        whole=beside([part.whole for part in found]),
+        cells=Cells(
+            found[0].ends,
+            *(np.concatenate([part.cells[which] for part in found], axis=1) for which in range(len(_KEPT))),
+        ),
+        digests=tuple(digest for part in found for digest in part.digests),
+        unfinished=unfinished,
+        interrupted=interrupted,
+    )
+
+
+_KEPT = (Amount.COST, Amount.SHORTAGE, Amount.DEMAND)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    course: Course
+    plan: Plan
+    cache: OutlookCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Of some candidates: sums by fold, sums of everything, and K cells of what is `_KEPT`: float64 (3, K, V)."""
+
+    chosen_on: tuple[Sums, ...]
+    judged_on: tuple[Sums, ...]
+    whole: Sums
+    ends: tuple[int, ...]
+    cells: Float
+    digests: tuple[str, ...]
+
+
+class _Both(Sums):
+    """Sums of everything that pass on what they are given to those of the part under way."""
+
+    __slots__ = ("part",)
+
+    part: Sums | None
+
+    def add(self, block: Block, rows: slice = slice(None)) -> None:
+        """As of `Sums`, twice."""
+        super().add(block, rows)
+        if self.part is not None:
+            self.part.add(block, rows)
+
+
+def _walk_part(
+    shared: _Shared, part: tuple[Variant, ...], on_share: Callable[[float], None] | None = None
+) -> _Part:
+    course, plan = shared.course, shared.plan
+    run = LaneRun(
+        policies=tuple(each.policy for each in part),
+        plants=tuple(each.plant for each in part),
+        traces=(course.trace,) * len(part),
+        ticks=course.ticks,
+        seed=course.seed,
+    )
+    lanes, prints = Lanes(run, cache=shared.cache), Fingerprints(len(part))
+    empty = lanes.sums(elasticity=True)
+    whole = _Both(empty.tick_s, empty.vm_capacity, elasticity=True)
+    whole.part = None
+    chosen: list[Sums] = []
+    judged: list[Sums] = []
+    cells: list[Float] = [np.zeros((len(_KEPT), len(part)))]
+    ends: list[int] = []
+    lanes.run(course.warm_up_ticks, None, prints)
+    for end in _stops(course, plan):
+        lanes.run(end - lanes.tick, whole, prints)
+        for fold in plan.folds:
+            if end == fold.chosen_to:
+                # A copy: what has been summed until here, and nothing of what comes.
+                chosen.append(whole.taken(slice(None)))
+                whole.part = None
+            if end == fold.judged_from:
+                whole.part = lanes.sums(elasticity=True)
+                judged.append(whole.part)
+        cells.append(np.stack([whole.amount(which) for which in _KEPT]))
+        ends.append(end)
+        if on_share is not None:
+            on_share(end / course.ticks.count)
+    return _Part(
+        tuple(chosen),
+        tuple(judged),
+        whole.taken(slice(None)),
+        tuple(ends),
+        np.diff(np.stack(cells, axis=1), axis=1),
+        tuple(prints.digests()),
+    )
+
+
+def _stops(course: Course, plan: Plan) -> list[int]:
+    """Ticks at which something ends: cells on the grid of the last fold's end, folds, embargoes, the run."""
+    first, end = course.warm_up_ticks, course.ticks.count
+    stops = set(range(end, first, -plan.cell))
+    for fold in plan.folds:
+        stops |= {fold.chosen_to, fold.judged_from, fold.judged_to}
+    return sorted(stops)

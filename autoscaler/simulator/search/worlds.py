@@ -1,0 +1,204 @@
+"""Stress: the same candidates in worlds that the recording does not show, and how much each regrets there.
+
+    as recorded          the trace and the plant as they are
+    demand x 1.5         half as much again, all the time
+    bursts               a flash crowd of half the highest demand once a day, at a random time
+    metric gap           no metric for half an hour around each day's busiest moment
+    provider dry         the provider refuses starts for an hour around it
+    lead time x 2        every start takes twice as long, and the policy does not know
+
+The regret of a candidate in a world is its loss less the least loss of all of them there (minimax regret: Savage
+1951), the loss being cost plus a price of unserved work. The least worst regret is the choice of who does not know
+which world comes.
+
+Rules of this file: a world changes demand or plant, never a policy. Everything random is addressed by the seed, so
+all candidates meet the same. The VMs that exist are the same in every world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Float
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.score import LanePrices, score
+from autoscaler.simulator.lanes.draws import Luck, Purpose
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings, Span
+from autoscaler.simulator.search.executors import Executor
+from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.variants import Variant
+from autoscaler.simulator.traffic.synth import Crowd, crowd_shape
+from autoscaler.traces.trace import Trace, TraceKind
+
+MORE_DEMAND = 1.5
+BURST_SHARE = 0.5
+"""Height of an injected crowd, as a share of the highest demand."""
+GAP_S, DRY_S = 1800.0, 3600.0
+SLOWER = 2.0
+UNSERVED_PRICE = 10.0
+"""Price of unserved work where nobody gives one, in prices of serving it: being short costs more than serving."""
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What candidates meet.
+
+    Attributes:
+        name: For people.
+        trace: Demand.
+        gaps, dry: Spans without metrics and without capacity, in seconds from the start of the run.
+        slower: Factor of every start time.
+    """
+
+    name: str
+    trace: Trace
+    gaps: tuple[Span, ...] = ()
+    dry: tuple[Span, ...] = ()
+    slower: float = 1.0
+
+    def plant(self, plant: PlantSettings) -> PlantSettings:
+        """A plant in this world.
+
+        Raises:
+            ConfigError: It cannot be so slow.
+        """
+        return replace(
+            plant,
+            metric_gaps=(*plant.metric_gaps, *self.gaps),
+            dry=(*plant.dry, *self.dry),
+            start=_slower(plant.start, self.slower),
+            provision=_slower(plant.provision, self.slower),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Weathered:
+    """What became of F candidates in a world: float64 (F,) each.
+
+    Attributes:
+        world: Its name.
+        cost: Money.
+        unserved: Share of the work.
+        regret: Money that the loss is above the least one.
+    """
+
+    world: str
+    cost: Float
+    unserved: Float
+    regret: Float
+
+
+def worlds_of(course: Course) -> tuple[World, ...]:
+    """The worlds around a course."""
+    trace = course.trace
+    busiest = list(_busiest_s(course))
+    return (
+        World("as recorded", trace),
+        World(f"demand x {MORE_DEMAND:g}", trace.scaled(MORE_DEMAND)),
+        World("bursts", _with_crowds(trace, course.seed)),
+        World("metric gap", trace, gaps=_around(busiest, GAP_S)),
+        World("provider dry", trace, dry=_around(busiest, DRY_S)),
+        World(f"lead time x {SLOWER:g}", trace, slower=SLOWER),
+    )
+
+
+def price_of_unserved(policy: Policy) -> float:
+    """Money per unit of unserved work where nobody gives one; 1 where a policy has no prices."""
+    serving = policy.prices.in_service_per_h / 3600.0 / policy.vm.capacity_per_s
+    return UNSERVED_PRICE * serving if serving > 0 else 1.0
+
+
+def weather(
+    candidates: Sequence[Variant],
+    course: Course,
+    price: float,
+    *,
+    executor: Executor | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Weathered, ...]:
+    """Run candidates in every world; fewer than all worlds after Ctrl-C.
+
+    Args:
+        candidates: F of them.
+        course: What they ran over.
+        price: Of a unit of unserved work.
+        executor: Who computes; None for this process.
+        progress: Told the share that is done.
+
+    Raises:
+        ConfigError: Lanes cannot express one, or a process that computed died.
+    """
+    found = []
+    worlds = worlds_of(course)
+    for number, world in enumerate(worlds):
+        there = [replace(each, plant=world.plant(each.plant)) for each in candidates]
+        try:
+            ran = run_sweep(there, replace(course, trace=world.trace), executor=executor)
+        except KeyboardInterrupt:
+            break
+        if ran.interrupted:
+            break
+        ran.require_all()
+        assert ran.sums is not None
+        figures = score(ran.sums, LanePrices.of([each.policy for each in there]))
+        loss = figures["cost"] + price * figures["unserved_work"]
+        found.append(
+            Weathered(world.name, figures["cost"], figures["unserved_share"], loss - np.fmin.reduce(loss))
+        )
+        if progress is not None:
+            progress((number + 1) / len(worlds))
+    return tuple(found)
+
+
+def _slower(duration: Duration, factor: float) -> Duration:
+    if factor == 1.0:
+        return duration
+    try:
+        return Duration(
+            duration.mean_s * factor,
+            None if duration.p95_s is None else duration.p95_s * factor,
+            tuple(each * factor for each in duration.recorded_s),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"a start cannot take {factor:g} times as long: {error}") from None
+
+
+def _busiest_s(course: Course) -> Iterator[float]:
+    """The middle of the busiest interval of each day, in seconds from the start of the run."""
+    trace, start_s = course.trace, course.ticks.start_s
+    end_s = start_s + course.ticks.count * course.ticks.tick_s
+    days = np.floor(trace.timestamps / _DAY_S)
+    inside = (trace.timestamps >= start_s) & (trace.timestamps < end_s)
+    for day in np.unique(days[inside]):
+        rows = np.flatnonzero(inside & (days == day))
+        row = rows[int(np.argmax(trace.rates[rows]))]
+        yield float(trace.timestamps[row]) + trace.interval_s / 2 - start_s
+
+
+def _around(moments_s: Sequence[float], length_s: float) -> tuple[Span, ...]:
+    return tuple((at_s - length_s / 2, at_s + length_s / 2) for at_s in moments_s)
+
+
+def _with_crowds(trace: Trace, seed: int) -> Trace:
+    """The trace with one crowd a day; what is missing stays missing."""
+    luck = Luck(seed, "worlds")
+    rates = trace.rates.copy()
+    height = BURST_SHARE * trace.peak_per_s
+    for day in np.unique(np.floor(trace.timestamps / _DAY_S)).astype(np.int64).tolist():
+        at_s = float(luck.uniforms(Purpose.WORLD, day, 1)[0]) * _DAY_S
+        crowd = Crowd(at_s=at_s, height=height)
+        rates += height * crowd_shape(trace.timestamps - (day * _DAY_S + at_s), crowd)
+    values = rates * trace.interval_s if trace.kind is TraceKind.COUNT else rates
+    return Trace.build(
+        trace.timestamps,
+        values,
+        kind=trace.kind,
+        name=trace.name,
+        interval_s=trace.interval_s,
+        censored=trace.censored,
+    )

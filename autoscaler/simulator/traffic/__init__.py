@@ -1,0 +1,1 @@
+"""Demand that is generated, or sampled from a running fleet."""

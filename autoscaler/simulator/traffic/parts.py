@@ -1,0 +1,418 @@
+"""Generated traffic made of parts: levels, cycles, trends, crowds, ramps, batches, outages, and noise.
+
+The expected rate is the sum of the parts that add (level, daily, crowds, ramps, batches) times the factors of those
+that multiply (weekly, trend). Counts are drawn around it with a stated dispersion, a gauge with a stated variation.
+
+Rules of this file: a trace is a pure function of its recipe. Every draw comes from a counter-based stream (Philox:
+Salmon, Moraes, Dror and Shaw, 2011) keyed by seed, purpose, and the day or hour since the epoch. So a part that is
+added shifts no other part's draws, traffic of a longer time begins with that of a shorter one, and where the
+expected rate of an hour is the same, so are its values.
+
+Not here: how recipes are written (`recipe`), the demonstration's day (`synth`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.errors import TraceError
+from autoscaler.simulator.traffic.synth import DAY_S, DEFAULT_START_S, Crowd, crowd_shape
+from autoscaler.traces.trace import Trace, TraceKind
+
+Float: TypeAlias = NDArray[np.float64]
+
+HOUR_S = 3600.0
+MAX_INTERVALS = 50_000_000
+_MONDAY_S = 4 * DAY_S  # 1970-01-05
+_FADED = 3
+"""Decay times after which nothing is left of a crowd worth adding (20 ** -3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The same all the time.
+
+    Attributes:
+        work: Work per second.
+    """
+
+    work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Daily:
+    """A cosine from 0 to its amplitude once a day.
+
+    Attributes:
+        amplitude: Work per second at the peak.
+        peak_at_s: Time of the peak, seconds after midnight UTC.
+    """
+
+    amplitude: float
+    peak_at_s: float = 13 * HOUR_S
+
+
+@dataclass(frozen=True, slots=True)
+class Weekly:
+    """A factor on Saturdays and Sundays (UTC).
+
+    Attributes:
+        weekend: What is left of everything that adds.
+    """
+
+    weekend: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A factor that grows in a straight line from 1 at the start, and never goes below 0.
+
+    Attributes:
+        per_day: What it gains a day; negative where traffic falls.
+    """
+
+    per_day: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crowds:
+    """Flash crowds at random: so many a day on average, at any time, of exponentially distributed height.
+
+    Attributes:
+        per_day: Expected number a day (Poisson).
+        height: Mean of the work per second that one adds at its peak.
+        rise_s, decay_s: As of a single crowd.
+        name: Of the stream of draws; crowds with the same name come at the same times.
+    """
+
+    per_day: float
+    height: float
+    rise_s: float = 240.0
+    decay_s: float = 2400.0
+    name: str = "crowds"
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """From 0 to its height in a straight line, and there it stays.
+
+    Attributes:
+        begin_s, end_s: Seconds after the midnight (UTC) at or before the start.
+        height: Work per second at the end; may be negative where other parts carry it.
+    """
+
+    begin_s: float
+    end_s: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class OnOff:
+    """A batch that comes again and again.
+
+    Attributes:
+        period_s: From one beginning to the next.
+        on_s: How long it lasts.
+        height: Work per second while it lasts.
+        first_s: When the first begins, seconds after the midnight (UTC) at or before the start.
+    """
+
+    period_s: float
+    on_s: float
+    height: float
+    first_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which nothing was recorded, or nothing arrived.
+
+    Attributes:
+        at_s: Seconds after the midnight (UTC) at or before the start.
+        lasts_s: How long.
+        shows: `gap` leaves the rows out, `zero` records zeros.
+    """
+
+    at_s: float
+    lasts_s: float
+    shows: Literal["gap", "zero"] = "gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """Outages at random.
+
+    Attributes:
+        per_day: Expected number a day (Poisson).
+        lasts_s: Mean of how long one lasts (exponential).
+        shows: As of a single outage.
+        name: Of the stream of draws.
+    """
+
+    per_day: float
+    lasts_s: float
+    shows: Literal["gap", "zero"] = "gap"
+    name: str = "outages"
+
+
+Part: TypeAlias = Level | Daily | Weekly | Trend | Crowd | Crowds | Ramp | OnOff | Outage | Outages
+
+PARTS: dict[str, type[Part]] = {
+    "level": Level,
+    "daily": Daily,
+    "weekly": Weekly,
+    "trend": Trend,
+    "crowd": Crowd,
+    "crowds": Crowds,
+    "ramp": Ramp,
+    "on_off": OnOff,
+    "outage": Outage,
+    "outages": Outages,
+}
+"""Parts by the name that they have in a recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to generate.
+
+    Attributes:
+        seed: Of all draws.
+        start_s: Epoch seconds of the first interval.
+        length_s: How long; the last interval may reach beyond it.
+        interval_s: Length of an interval.
+        kind: Counts, or a gauge of work per second.
+        dispersion: Variance over mean of a count around its expectation: 1 is Poisson, more is a negative binomial
+            (a Poisson count whose mean is itself gamma distributed).
+        variation: Standard deviation over mean of a gauge around its expectation (gamma); 0 is none.
+        parts: In any order.
+        name: For people.
+    """
+
+    seed: int = 1
+    start_s: float = DEFAULT_START_S
+    length_s: float = DAY_S
+    interval_s: float = 60.0
+    kind: TraceKind = TraceKind.COUNT
+    dispersion: float = 1.0
+    variation: float = 0.0
+    parts: tuple[Part, ...] = field(default_factory=tuple)
+    name: str = ""
+
+
+def generate(recipe: Recipe) -> Trace:
+    """The traffic of a recipe.
+
+    Raises:
+        TraceError: The recipe is impossible, or nothing is left of it.
+    """
+    _check(recipe)
+    rows = math.ceil(recipe.length_s / recipe.interval_s - 1e-9)
+    stamps = recipe.start_s + recipe.interval_s * np.arange(rows, dtype=np.float64)
+    rate = expected_rate(recipe, stamps + recipe.interval_s / 2)
+    if recipe.kind is TraceKind.COUNT:
+        values = _by_hour(recipe, stamps, rate * recipe.interval_s, _counts)
+    else:
+        values = _by_hour(recipe, stamps, rate, _levels)
+    gap, zero = _outages(recipe, stamps)
+    values[zero] = 0.0
+    if gap.all():
+        raise TraceError("No traffic can be generated: outages leave nothing of it.")
+    return Trace.build(
+        stamps[~gap],
+        values[~gap],
+        kind=recipe.kind,
+        name=recipe.name or f"generated-{recipe.seed}",
+        interval_s=recipe.interval_s,
+    )
+
+
+def expected_rate(recipe: Recipe, times_s: Float) -> Float:
+    """Work per second without noise and outages at these epoch seconds, never below 0."""
+    since_s = times_s - _midnight(recipe)
+    rate = np.zeros(len(times_s))
+    for part in recipe.parts:
+        match part:
+            case Level():
+                rate += part.work
+            case Daily():
+                phase = 2 * np.pi * (since_s - part.peak_at_s) / DAY_S
+                rate += part.amplitude * (1 + np.cos(phase)) / 2
+            case Crowd():
+                rate += part.height * crowd_shape(since_s - part.at_s, part)
+            case Crowds():
+                for crowd in _drawn_crowds(recipe, part):
+                    _add_crowd(rate, since_s, crowd)
+            case Ramp():
+                rate += part.height * np.clip((since_s - part.begin_s) / (part.end_s - part.begin_s), 0, 1)
+            case OnOff():
+                at = since_s - part.first_s
+                rate += np.where((at >= 0) & (at % part.period_s < part.on_s), part.height, 0.0)
+            case Weekly() | Trend() | Outage() | Outages():
+                pass
+    expected: Float = np.maximum(rate * _factor(recipe, times_s), 0.0)
+    return expected
+
+
+def _factor(recipe: Recipe, times_s: Float) -> Float:
+    """What everything that adds is multiplied with."""
+    factor = np.ones(len(times_s))
+    for part in recipe.parts:
+        if isinstance(part, Weekly):
+            day = np.floor((times_s - _MONDAY_S) / DAY_S) % 7
+            factor *= np.where(day >= 5, part.weekend, 1.0)
+        elif isinstance(part, Trend):
+            factor *= np.maximum(1 + part.per_day * (times_s - recipe.start_s) / DAY_S, 0.0)
+    return factor
+
+
+def _add_crowd(rate: Float, since_s: Float, crowd: Crowd) -> None:
+    begin, end = np.searchsorted(
+        since_s, (crowd.at_s, crowd.at_s + crowd.rise_s + _FADED * crowd.decay_s)
+    ).tolist()
+    rate[begin:end] += crowd.height * crowd_shape(since_s[begin:end] - crowd.at_s, crowd)
+
+
+def _midnight(recipe: Recipe) -> float:
+    return math.floor(recipe.start_s / DAY_S) * DAY_S
+
+
+# ── Draws ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stream(seed: int, purpose: str, number: int) -> np.random.Generator:
+    """Draws for one purpose in one day or hour, the same whatever else is drawn."""
+    digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=16).digest()
+    key = np.frombuffer(digest, np.uint64)
+    counter = np.array([0, 0, 0, number % 2**64], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _by_hour(
+    recipe: Recipe,
+    stamps: Float,
+    mean: Float,
+    draw: Callable[[np.random.Generator, Float, Recipe], Float],
+) -> Float:
+    """Noise around the mean, hour by hour, each from its own stream."""
+    hours = np.floor(stamps / HOUR_S)
+    begins = np.flatnonzero(np.concatenate(([True], np.diff(hours) > 0)))
+    values = np.empty(len(mean))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(mean)], strict=True):
+        generator = stream(recipe.seed, "noise", int(hours[begin]))
+        values[begin:end] = draw(generator, mean[begin:end], recipe)
+    return values
+
+
+def _counts(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
+    if recipe.dispersion > 1:
+        # Var = E[G] + Var[G] = m + m (d - 1) = m d for G ~ gamma with mean m and scale d - 1.
+        mean = generator.gamma(mean / (recipe.dispersion - 1), recipe.dispersion - 1)
+    return generator.poisson(mean).astype(np.float64)
+
+
+def _levels(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
+    if recipe.variation == 0:
+        return mean
+    shape = recipe.variation**-2
+    return mean * generator.gamma(shape, 1 / shape, len(mean))
+
+
+def _days(recipe: Recipe) -> Iterator[int]:
+    """Days since the epoch from which something may reach into the trace."""
+    first = math.floor(recipe.start_s / DAY_S)
+    return iter(range(first - 7, math.ceil((recipe.start_s + recipe.length_s) / DAY_S)))
+
+
+def _drawn_crowds(recipe: Recipe, part: Crowds) -> Iterator[Crowd]:
+    midnight_s = _midnight(recipe)
+    for day in _days(recipe):
+        draws = stream(recipe.seed, f"crowds {part.name}", day)
+        for _ in range(int(draws.poisson(part.per_day))):
+            at_s = day * DAY_S + draws.uniform(0, DAY_S) - midnight_s
+            yield Crowd(at_s, part.rise_s, part.height * draws.exponential(), part.decay_s)
+
+
+def _outages(recipe: Recipe, stamps: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which intervals are gaps, and which are zero; an interval that an outage touches is out."""
+    out = {"gap": np.zeros(len(stamps), np.bool_), "zero": np.zeros(len(stamps), np.bool_)}
+    since_s = stamps - _midnight(recipe)
+    for part in recipe.parts:
+        if isinstance(part, Outage | Outages):
+            for outage in [part] if isinstance(part, Outage) else _drawn_outages(recipe, part):
+                touched = (since_s + recipe.interval_s > outage.at_s) & (
+                    since_s < outage.at_s + outage.lasts_s
+                )
+                out[outage.shows] |= touched
+    return out["gap"], out["zero"]
+
+
+def _drawn_outages(recipe: Recipe, part: Outages) -> Iterator[Outage]:
+    midnight_s = _midnight(recipe)
+    for day in _days(recipe):
+        draws = stream(recipe.seed, f"outages {part.name}", day)
+        for _ in range(int(draws.poisson(part.per_day))):
+            at_s = day * DAY_S + draws.uniform(0, DAY_S) - midnight_s
+            yield Outage(at_s, part.lasts_s * draws.exponential(), part.shows)
+
+
+# ── Checks ──────────────────────────────────────────────────────────────────────────────────────────────
+
+_ABOVE_ZERO = {"rise_s", "decay_s", "period_s", "on_s", "lasts_s"}
+_ANY_SIGN = {"trend.per_day", "ramp.height"}
+
+
+def _check(recipe: Recipe) -> None:
+    rules: list[tuple[bool, str]] = [
+        (0 <= recipe.seed < 2**63, f"the seed must be 0 or more, not {recipe.seed}"),
+        (math.isfinite(recipe.start_s), f"the start must be a time, not {recipe.start_s}"),
+        (0 < recipe.length_s < math.inf, f"the length must be more than 0 s, not {recipe.length_s}"),
+        (0 < recipe.interval_s < math.inf, f"the interval must be more than 0 s, not {recipe.interval_s}"),
+        (
+            1 <= recipe.dispersion < math.inf,
+            f"the dispersion must be 1 (Poisson) or more, not {recipe.dispersion}",
+        ),
+        (0 <= recipe.variation < 10, f"the variation must be within 0 and 10, not {recipe.variation}"),
+        (bool(recipe.parts), "there are no parts; give at least a level"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise TraceError(f"No traffic can be generated: {message}.")
+    if not 2 <= recipe.length_s / recipe.interval_s <= MAX_INTERVALS:
+        raise TraceError(
+            f"No traffic can be generated: {recipe.length_s:g} s in intervals of {recipe.interval_s:g} s are not 2 to "
+            f"{MAX_INTERVALS:,}."
+        )
+    for part in recipe.parts:
+        if wrong := wrong_value(part):
+            raise TraceError(f"No traffic can be generated: {wrong[1]}.")
+
+
+def wrong_value(part: Part) -> tuple[str, str] | None:
+    """The field of a part that is impossible, and why; None where all are possible."""
+    kind = next(name for name, of in PARTS.items() if type(part) is of)
+    for one in fields(part):
+        value = getattr(part, one.name)
+        if isinstance(value, str):
+            continue
+        lowest = -math.inf if f"{kind}.{one.name}" in _ANY_SIGN else 0.0
+        if not lowest <= value < math.inf:
+            return one.name, f"{one.name} of {kind} must be 0 or more, not {value:g}"
+        if one.name in _ABOVE_ZERO and value == 0:
+            return one.name, f"{one.name} of {kind} must be more than 0"
+    if isinstance(part, Ramp) and part.end_s <= part.begin_s:
+        return "end_s", "a ramp must end after it begins"
+    if isinstance(part, OnOff) and part.on_s > part.period_s:
+        return "on_s", "a batch must not last longer than its period"
+    if isinstance(part, Outage | Outages) and part.shows not in {"gap", "zero"}:
+        return "shows", f"an outage shows `gap` or `zero`, not `{part.shows}`"
+    if isinstance(part, Crowds | Outages) and part.per_day > 1000:
+        return "per_day", f"more than 1000 a day are not drawn, and {part.per_day:g} are asked for"
+    return None
