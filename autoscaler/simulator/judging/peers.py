@@ -18,6 +18,7 @@ Not here: the AWS rules (`alarms`), the peak of a trace and everything else that
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -145,7 +146,7 @@ class RollingMaximum:
         return np.roll(self._ring, -self._next, axis=0)
 
 
-class Sized:
+class Sized(ABC):
     """A peer whose whole rule is a number of VMs: `sized` says it, `decide` makes a Decision of it.
 
     Args:
@@ -155,9 +156,9 @@ class Sized:
     def __init__(self, params: LaneParams) -> None:
         self._params = params
 
+    @abstractmethod
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
-        raise NotImplementedError
+        """VMs wanted per lane: int64 (L,)."""
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
         """As in `Peer`; a rule that remembers something says so itself."""
