@@ -18,8 +18,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from autoscaler.config.policy import Off, Policy, Section, yaml_key
+from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import Quantity, Text
+from autoscaler.config.section import Off, Section, yaml_key
 from autoscaler.settings import Settings
 
 REQUIRED = "*required*"

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from autoscaler.config.policy import DAY_S, ScheduleWindow
+from autoscaler.config.section import DAY_S
+from autoscaler.config.wishes import ScheduleWindow
 
 BEHIND_S = 1 * DAY_S
 AHEAD_S = 8 * DAY_S

@@ -18,8 +18,10 @@ import numpy as np
 
 from autoscaler.config.compiling import quantile_index
 from autoscaler.config.documents import Severity, YamlPath
-from autoscaler.config.policy import DAY_S, Policy, StepRule
+from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.config.section import DAY_S
+from autoscaler.config.wishes import StepRule
 from autoscaler.core.types import QUANTILE_LEVELS
 
 BILLING_FLOOR_S = 60.0

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscaler.config.calendar import spans
-from autoscaler.config.policy import ForecastSection, Policy, ReactiveSection
+from autoscaler.config.policy import Policy
+from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
 

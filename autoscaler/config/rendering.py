@@ -13,7 +13,8 @@ from pydantic_core import core_schema
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
-from autoscaler.config.policy import Off, Policy, Section
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import Off, Section
 
 
 def effective_data(policy: Policy) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import typer
 
 import autoscaler
 from autoscaler.cli.main import app
-from autoscaler.config.policy import Policy, Section, yaml_key
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import Section, yaml_key
 from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.sentences import phrase
 from autoscaler.daemon.telemetry import EVENTS

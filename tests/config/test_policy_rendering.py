@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from autoscaler.config.loading import require_policy
 from autoscaler.config.messages import field_at
-from autoscaler.config.policy import Policy, Section, policy_from
+from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.quantities import (
     CHANGE,
     CLOCK_TIME,
@@ -23,6 +23,7 @@ from autoscaler.config.quantities import (
     MetricSelector,
 )
 from autoscaler.config.rendering import effective_data, effective_yaml, policy_json_schema
+from autoscaler.config.section import Section
 
 FULL = {
     "fleet": "web",

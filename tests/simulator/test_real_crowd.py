@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.config.loading import require_policy
-from autoscaler.config.policy import ReactiveSection
+from autoscaler.config.wishes import ReactiveSection
 from autoscaler.simulator.judging.recovery import recoveries
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.simulator.replay.timeline import totals

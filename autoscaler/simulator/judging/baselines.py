@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from autoscaler.config.policy import ForecastSection, Policy, ReactiveSection
+from autoscaler.config.policy import Policy
+from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.simulator.replay.timeline import TimelineRow, column
 
 

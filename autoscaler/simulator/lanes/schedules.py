@@ -13,7 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from autoscaler.config.calendar import spans
-from autoscaler.config.policy import DAY_S, Policy, ScheduleWindow
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import DAY_S
+from autoscaler.config.wishes import ScheduleWindow
 from autoscaler.core.params import LaneParams
 
 Windows = list[tuple[float, float, int]]

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from autoscaler.config.policy import DAY_S, HOUR_S, Filled, Section
 from autoscaler.config.quantities import DURATION, MOMENT, PERCENT, Quantity
+from autoscaler.config.section import DAY_S, HOUR_S, Filled, Section
 
 MOST_S = 31 * DAY_S
 

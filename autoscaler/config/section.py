@@ -1,0 +1,55 @@
+"""What all sections of a policy have in common.
+
+Rules of this folder: declarations only. A YAML key is the attribute's name without its unit suffix (`_s`,
+`_per_s`, `_per_h`); how quantities are written is `quantities`. A section that may be `off` is None in the model.
+Checks that need two fields at once are in `checks`, so that they can point at a line and carry advice.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from autoscaler.config.quantities import refuse, shown
+
+HOUR_S = 3600.0
+DAY_S = 86400.0
+
+
+def yaml_key(attribute: str) -> str:
+    """The YAML key of an attribute: its name without the unit."""
+    for suffix in ("_per_s", "_per_h", "_s"):
+        if attribute.endswith(suffix):
+            return attribute.removesuffix(suffix)
+    return attribute
+
+
+def _off(raw: object) -> object:
+    if raw is None:
+        raise refuse("the section is empty", "write `{}` to take all of its defaults, or `off`")
+    return None if raw == "off" or raw is False else raw
+
+
+def _filled(raw: object) -> object:
+    if isinstance(raw, str) and not raw.strip():
+        raise refuse("the text is empty", "fill it in, or remove the key")
+    return raw
+
+
+def _http(raw: object) -> object:
+    if isinstance(raw, str) and not re.match(r"https?://[^/\s]", raw):
+        raise refuse(f"{shown(raw)} is not a web address", "write for example http://{address}:9100/metrics")
+    return raw
+
+
+Off = BeforeValidator(_off)
+Filled: TypeAlias = Annotated[str, BeforeValidator(_filled)]
+Url: TypeAlias = Annotated[str, BeforeValidator(_http)]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict, closed, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=yaml_key)

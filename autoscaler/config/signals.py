@@ -1,0 +1,76 @@
+"""What is measured, and how it is read: one model per kind of source."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from autoscaler.config.quantities import DURATION, METRIC, MOMENT, PERCENT, MetricSelector, Quantity
+from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
+
+SignalKind: TypeAlias = Literal["utilisation", "throughput", "total"]
+
+
+class Scrape(Section):
+    """How the VMs are scraped."""
+
+    url: Url = Field(
+        "http://{address}:9100/metrics",
+        description="Where a VM shows its metrics; {address} is its private address (kind total: one address without it).",
+    )
+    metric: Annotated[MetricSelector, METRIC] | None = Field(
+        None,
+        description='Metric to read, by name and optionally exact labels, for example requests_total{code="200"}; series that match are summed (type cpu: node_cpu_seconds_total where missing).',
+    )
+    type: Literal["gauge", "counter", "cpu"] = Field(
+        "gauge",
+        description="gauge: the value counts as it is; counter: its rate between two scrapes; cpu: the share of time not idle.",
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
+        3.0, description="How long one VM may take to answer."
+    )
+
+
+class TraceInput(Section):
+    """Which recording is played."""
+
+    file: Filled | None = Field(
+        None,
+        description="Trace file, relative to this policy's folder; where missing, the command supplies it.",
+    )
+    kind: Literal["count", "gauge"] | None = Field(
+        None, description="What its values mean; where missing, the manifest.csv beside it says it."
+    )
+    loop: bool = Field(False, description="Whether it begins again at its end.")
+    scale_to_vms: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Scale it so that its peak needs this many VMs at their capacity."
+    )
+    start_at: Annotated[datetime, MOMENT] | None = Field(
+        None, description="Moment of the recording that plays first; where missing, its beginning."
+    )
+    lag_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        0.0, description="How late a reading is known, as with a monitoring system that lags."
+    )
+
+
+class SignalSection(Section):
+    """What is measured, and how it is read."""
+
+    kind: SignalKind = Field(
+        description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet."
+    )
+    source: Literal["scrape", "trace"] = Field(
+        description="Where readings come from; the section of the same name says how."
+    )
+    max_age_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
+        60.0, description="Readings older than this are stale: nothing is scaled in on them."
+    )
+    saturation: Annotated[float, Quantity(PERCENT, 0.5, 1)] = Field(
+        0.9, description="Mean utilisation from which demand counts as hidden (kind utilisation only)."
+    )
+    scrape: Annotated[Scrape | None, Off] = Field(None, description="How VMs are scraped (source scrape).")
+    trace: Annotated[TraceInput | None, Off] = Field(
+        None, description="Which recording is played (source trace)."
+    )

@@ -1,0 +1,76 @@
+"""What VMs can do, when they serve, how many there may be, and where new ones come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from autoscaler.config.quantities import DURATION, PERCENT, WORK, Quantity
+from autoscaler.config.section import DAY_S, HOUR_S, Filled, Section, Url
+
+
+class VmSection(Section):
+    """What one VM can do, and how long it takes to come and go."""
+
+    capacity_per_s: Annotated[float, Quantity(WORK, 1e-6, 1e9)] = Field(
+        description="Work per second that one VM does while it meets its service objective."
+    )
+    start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
+        40.0, description="Expected time from the order to start a stopped VM until it serves."
+    )
+    stop_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
+        40.0, description="Expected time from the order to stop a VM until it could be started again."
+    )
+
+
+class ReadinessSection(Section):
+    """When a running VM counts as in service."""
+
+    probe: Literal["running", "status_checks", "http"] = Field(
+        "running",
+        description="running: some time after it runs; status_checks: the provider's checks passed; http: it answers 2xx.",
+    )
+    after_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        10.0, description="Time after a VM was first seen running (probe running)."
+    )
+    url: Url | None = Field(
+        None, description="What is asked, for example http://{address}/health (probe http)."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
+        2.0, description="How long one answer may take (probe http)."
+    )
+
+
+class BoundsSection(Section):
+    """Between how many VMs the fleet moves."""
+
+    minimum: int = Field(1, ge=0, le=100_000, description="Fewest VMs in service, in VMs.")
+    maximum: int = Field(ge=1, le=100_000, description="Most VMs in service, in VMs.")
+
+
+class WarmPoolSection(Section):
+    """How many VMs wait stopped."""
+
+    minimum: int = Field(0, ge=0, le=100_000, description="Fewest VMs wanted stopped, in VMs.")
+    maximum: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+        None, description="Most VMs wanted stopped, in VMs; where missing, as many as the fleet may have."
+    )
+    memory_s: Annotated[float, Quantity(DURATION, 60, 30 * DAY_S)] = Field(
+        DAY_S, description="How long a peak keeps its VMs in the warm pool."
+    )
+    spare: Annotated[float, Quantity(PERCENT, 0, 10)] = Field(0.1, description="Share added to that peak.")
+
+
+class ProvisionSection(Section):
+    """How VMs are made from nothing when the warm pool is empty."""
+
+    launch_template: Filled = Field(description="Launch template, by id (lt-...) or name.")
+    version: Filled = Field("$Default", description="Its version: $Default, $Latest or a number in quotes.")
+    vm_type: Filled | None = Field(
+        None, description="Machine type instead of the template's, for example m7i.large."
+    )
+    subnet: Filled | None = Field(
+        None, description="Subnet instead of the template's; it also decides the zone."
+    )
+    maximum: int = Field(ge=1, le=100_000, description="Most VMs of the fleet that may exist, in VMs.")

@@ -1,0 +1,61 @@
+"""The seams between the daemon and the world: small protocols and the values they exchange.
+
+Rules: no adapter here, no I/O. An expected failure is a value (`Listing.error`, `OutcomeKind`), so that one
+fleet's trouble never becomes another fleet's exception. Times are epoch seconds of the Clock in use.
+"""
+
+from autoscaler.ports.journal import (
+    ALL_FLEETS,
+    ActionIntent,
+    ActionRecord,
+    ChangeKind,
+    ChangeRecord,
+    FleetTick,
+    Journal,
+    Note,
+    OperatorChange,
+    RealVms,
+    TickRecord,
+    Verb,
+)
+from autoscaler.ports.provider import (
+    BATCH_REFUSED,
+    FLEET_TAG,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    Provider,
+    ProvisionSpec,
+    Vm,
+    VmState,
+)
+from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
+from autoscaler.ports.time import Clock
+
+__all__ = [
+    "ALL_FLEETS",
+    "BATCH_REFUSED",
+    "FLEET_TAG",
+    "ActionIntent",
+    "ActionRecord",
+    "ChangeKind",
+    "ChangeRecord",
+    "Clock",
+    "FleetReadings",
+    "FleetTick",
+    "Journal",
+    "Listing",
+    "MetricSource",
+    "Note",
+    "OperatorChange",
+    "Outcome",
+    "OutcomeKind",
+    "Provider",
+    "ProvisionSpec",
+    "ReadinessProbe",
+    "RealVms",
+    "TickRecord",
+    "Verb",
+    "Vm",
+    "VmState",
+]

@@ -1,0 +1,251 @@
+"""The journal: what each tick saw, decided and did, and what operators changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from autoscaler.core.types import NO_CEILING
+from autoscaler.ports.provider import Outcome
+
+
+class Verb(StrEnum):
+    """What an action does; words of providers."""
+
+    START = "start"
+    STOP = "stop"
+    PROVISION = "provision"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionIntent:
+    """One provider call about to be made for one fleet, written before it is made.
+
+    Attributes:
+        fleet: Owner of the VMs.
+        verb: What will be asked for.
+        vm_ids: The VMs chosen; empty for provision.
+        count: Number of VMs (len(vm_ids), or the number to provision).
+        token: Client token of a provision; empty otherwise.
+        reason: One sentence for a person.
+    """
+
+    fleet: str
+    verb: Verb
+    vm_ids: tuple[str, ...]
+    count: int
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RealVms:
+    """What a fleet in shadow really has and costs, beside what its policy would have.
+
+    Attributes:
+        running: VMs that really run; they serve the demand that is measured.
+        provisioned: VMs that really exist.
+        cost: Money over the interval that this tick closes, at the policy's prices.
+    """
+
+    running: int
+    provisioned: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetTick:
+    """One fleet's snapshot, outlook and decision of one tick, as recorded. Field units as in core.types.
+
+    `stages` and `reasons` hold one entry per core Stage: the wish after it and the core Reason code.
+    `capacity`, `shortage` are work per second; `cost` is money in the settings' currency over the interval
+    that this tick closes; `source_error` is empty when the source was well. `may_start` to
+    `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
+    the cost are those of the simulated VMs.
+    """
+
+    fleet: str
+    demand: float
+    observed_at_s: float
+    freshness: int
+    coverage: float
+    censored: bool
+    in_service: int
+    starting: int
+    draining: int
+    stopping: int
+    stopped: int
+    provisioned: int
+    stoppable: int
+    forecast: float
+    forecast_hi: float
+    wish: int
+    desired: int
+    start: int
+    provision: int
+    stop: int
+    warm_target: int
+    capacity: float
+    shortage: float
+    cost: float
+    stages: tuple[int, ...]
+    reasons: tuple[int, ...]
+    sentence: str
+    source_error: str = ""
+    may_start: bool = True
+    may_provision: bool = True
+    may_stop: bool = True
+    floor: int = 0
+    ceiling: int = NO_CEILING
+    real: RealVms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TickRecord:
+    """One turn of the loop for all fleets."""
+
+    tick: int
+    at_s: float
+    fleets: tuple[FleetTick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """An intent as stored, with its outcomes once known.
+
+    Attributes:
+        id: Journal id of the action.
+        at_s: When the intent was written.
+        tick: The tick that decided it.
+        intent: What was about to be done.
+        settled_at_s: When the outcomes were written; None while open.
+        outcomes: One per VM; empty while open.
+    """
+
+    id: int
+    at_s: float
+    tick: int
+    intent: ActionIntent
+    settled_at_s: float | None = None
+    outcomes: tuple[Outcome, ...] = ()
+
+
+ALL_FLEETS = ""
+"""As the fleet of an operator's change: every fleet, those that are added later too."""
+
+
+class ChangeKind(StrEnum):
+    """What an operator, or the end of the time that one gave, has changed."""
+
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    OVERRIDDEN = "overridden"
+    OVERRIDE_CLEARED = "override_cleared"
+    PAUSE_EXPIRED = "pause_expired"
+    OVERRIDE_EXPIRED = "override_expired"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is in force from then on, until another change of the same fleet and verb."""
+        return self in (ChangeKind.PAUSED, ChangeKind.OVERRIDDEN)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorChange:
+    """One change to what the daemon may do. The latest one of a fleet and verb is what counts.
+
+    Attributes:
+        kind: What.
+        fleet: Which fleet, or `ALL_FLEETS`.
+        verb: What is paused or resumed; None for overrides.
+        who: The user, as the machine knows them, for a person.
+        reason: In their words.
+        floor: VMs in place of the policy's minimum; None where it holds.
+        ceiling: VMs in place of the policy's maximum; None where it holds.
+        expires_at_s: When it ends by itself; None where it does not.
+    """
+
+    kind: ChangeKind
+    fleet: str
+    verb: Verb | None
+    who: str
+    reason: str
+    floor: int | None = None
+    ceiling: int | None = None
+    expires_at_s: float | None = None
+
+    @property
+    def subject(self) -> tuple[str, Verb | None]:
+        """What it is about; a later change about the same takes its place."""
+        return self.fleet, self.verb
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """A change as stored.
+
+    Attributes:
+        id: Journal id of the change.
+        at_s: When it was made.
+        change: What was changed.
+    """
+
+    id: int
+    at_s: float
+    change: OperatorChange
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that happened; becomes an event. `fleet` is empty where it concerns no single one."""
+
+    kind: str
+    fleet: str
+    text: str
+
+
+class Journal(Protocol):
+    """Audit trail, replay input and the source of `explain`. What returns has been made durable."""
+
+    async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
+        """Write a tick and the intents it leads to in one transaction; ids of the actions, in order."""
+        ...
+
+    async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
+        """Settle an action."""
+        ...
+
+    async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
+        """Write one event: an error, a recovery, a daemon start."""
+        ...
+
+    async def open_actions(self) -> tuple[ActionRecord, ...]:
+        """Actions whose outcomes were never written: what a crash left behind."""
+        ...
+
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """Those, and the actions whose outcomes were written since then, oldest first."""
+        ...
+
+    async def record_changes(
+        self, at_s: float, changes: Sequence[OperatorChange], events: Sequence[Note]
+    ) -> tuple[ChangeRecord, ...]:
+        """Write operators' changes and the events that tell of them in one transaction; as stored."""
+        ...
+
+    async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
+        """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
+        ...
+
+    async def prune(self, *, before_s: float, max_bytes: int) -> int:
+        """Forget what is older than `before_s`, and the oldest beyond `max_bytes`; ticks forgotten.
+
+        What operators have in force is kept whatever its age.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Flush and release."""
+        ...

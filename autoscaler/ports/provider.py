@@ -1,0 +1,179 @@
+"""The cloud: VMs as listed, calls that change them, and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class VmState(StrEnum):
+    """What a provider says of a VM."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    TERMINATED = "terminated"
+    """Terminated or on the way there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One VM as listed.
+
+    Attributes:
+        id: The provider's id.
+        fleet: Value of the ownership tag (`autoscaler:fleet`); empty where there is none.
+        state: As listed; may lag behind the truth.
+        vm_type: Machine type, for example m7i.large.
+        zone: Availability zone.
+        address: Private address, or None where none is assigned.
+        launched_at_s: Time of the last launch or start request as the provider records it.
+        image: Image id.
+        tags: All tags.
+        state_reason: The provider's code for why it is in this state (`Server.InsufficientInstanceCapacity`,
+            `Client.UserInitiatedShutdown`), or empty.
+    """
+
+    id: str
+    fleet: str
+    state: VmState
+    vm_type: str
+    zone: str
+    address: str | None
+    launched_at_s: float
+    image: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    state_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One view of all VMs that carry the ownership tag.
+
+    Attributes:
+        vms: The VMs found, in the provider's order; terminated ones may still appear.
+        complete: Every page arrived. Only a complete listing may prove that a VM is absent.
+        requested_at_s: Clock when the call began: changes after this may be missing.
+        received_at_s: Clock when the last page arrived.
+        error: For a person, why it is not complete; empty when it is.
+        real: Where `vms` is a simulated view (shadow), the VMs as they really are; None where `vms` is that.
+    """
+
+    vms: tuple[Vm, ...]
+    complete: bool
+    requested_at_s: float
+    received_at_s: float
+    error: str = ""
+    real: tuple[Vm, ...] | None = None
+
+
+class OutcomeKind(StrEnum):
+    """What came back from one provider call, for one VM."""
+
+    ACCEPTED = "accepted"
+    NO_CAPACITY = "no_capacity"
+    """No room for this type in this zone now (or quota): a matter of routing, not of retries."""
+    THROTTLED = "throttled"
+    """The API budget is spent; nothing was done."""
+    REFUSED = "refused"
+    """This VM or this request is wrong, and repeating it will not help."""
+    DENIED = "denied"
+    """Credentials, permission or account: stop acting in scope and call a person."""
+    UNKNOWN = "unknown"
+    """It may or may not have been done: hold until a listing settles it."""
+
+
+BATCH_REFUSED = "BatchRefused"
+"""Code of ours on a REFUSED outcome: nothing was done for this VM because others in the same call were
+refused. The call may be made again at once without those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came back for one VM.
+
+    Attributes:
+        vm_id: The VM; for a failed provision, empty.
+        kind: The class of the outcome.
+        code: The provider's own code (`InsufficientInstanceCapacity`), empty when accepted.
+        message: The provider's own words, for a person.
+        previous_state: State before the call where the provider tells it, so that starting a running VM
+            is seen for what it is.
+    """
+
+    vm_id: str
+    kind: OutcomeKind
+    code: str = ""
+    message: str = ""
+    previous_state: VmState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionSpec:
+    """Where new VMs come from.
+
+    Attributes:
+        fleet: Owner, written to the ownership tag at creation.
+        launch_template: Id (`lt-…`) or name.
+        version: Template version (`$Default`, `$Latest` or a number).
+        vm_type: Overrides the template's type where given.
+        subnet: Overrides the template's subnet, and with it the zone, where given.
+        tags: Further tags.
+    """
+
+    fleet: str
+    launch_template: str
+    version: str = "$Default"
+    vm_type: str | None = None
+    subnet: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+FLEET_TAG = "autoscaler:fleet"
+"""Only VMs that carry this tag are seen; its value names the fleet."""
+
+
+class Provider(Protocol):
+    """Lists VMs and changes their state. Calls are bounded in time by the adapter and do not retry changes.
+
+    Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM (provision: per VM
+    accepted, or one with an empty id and the reason), in request order, and raises ProviderError only where
+    nothing was sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad
+    id changes none and says REFUSED for the bad one and BATCH_REFUSED for the others where the provider names
+    it, and REFUSED for all where it does not.
+    """
+
+    async def list_vms(self) -> Listing:
+        """All VMs with the ownership tag. Failures are in the Listing, never raised."""
+        ...
+
+    async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Start stopped VMs in one call."""
+        ...
+
+    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned."""
+        ...
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Create `count` VMs, all or none; the same token never creates twice."""
+        ...
+
+    async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Delete VMs for good."""
+        ...
+
+    async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
+        """Write tags."""
+        ...
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the running VMs whose status checks have passed. Empty on failure."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and helper processes."""
+        ...
