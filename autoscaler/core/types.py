@@ -35,6 +35,25 @@ QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
 
 
+class Horizon(IntEnum):
+    """What of the demand to come a predictive law describes."""
+
+    LEAD = 0
+    """Demand at the lead time, the first moment that a start ordered now can serve."""
+    KEEP = 1
+    """The highest demand until a VM stopped now could serve again (stop time plus lead time)."""
+    HOLD = 2
+    """The highest demand within the hold window, some times the keep window: what scaling in weighs."""
+    REFILL = 3
+    """The highest demand within the refill horizon of the warm pool."""
+
+
+LAW_BINS = 64
+"""Bins of a predictive law."""
+LAW_LOW, LAW_HIGH = -3.0, 4.5
+"""Span of a law's bins in the logarithm of (outcome + scale) / (level + scale)."""
+
+
 class Signal(IntEnum):
     """What a reading measures."""
 
@@ -175,6 +194,28 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class Laws:
+    """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
+
+    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(LAW_LOW + b * width) - scale`, width being
+    (LAW_HIGH - LAW_LOW) / LAW_BINS: even in the logarithm, so that the place of a demand between the edges is
+    closed-form. Beyond the last edge nothing is expected; below the first one the law is what it is there.
+
+    Attributes:
+        level: float64 (H, S), the point that each law is relative to, work per second; NaN before the first
+            fresh sample.
+        scale: float64 (S,), as `SeriesParams.scale`.
+        excess: float64 (H, LAW_BINS + 1, S), E[max(outcome - edge, 0)], work per second: convex in the edge,
+            never rising. The expected work that the k-th VM of capacity c serves is
+            excess((k - 1) * c) - excess(k * c).
+    """
+
+    level: Float
+    scale: Float
+    excess: Float
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """Predictive distribution per series, issued now.
 
@@ -184,11 +225,13 @@ class Outlook:
         peak: float64 (Q, S), quantiles of the highest demand from now to the end of the keep window, the
             time until a VM stopped now could serve again.
         evidence: float64 (S,), effective number of outcomes behind the spread (0 at a cold start).
+        laws: The whole distributions; None where no series is asked for them.
     """
 
     at_lead: Float
     peak: Float
     evidence: Float
+    laws: Laws | None = None
 
 
 @dataclass(frozen=True, slots=True)
