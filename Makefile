@@ -4,15 +4,18 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+FORECAST := .venv-forecast
+FORECAST_PIP := $(FORECAST)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers bench lock clean
+.PHONY: help run test check lint types layers bench bench-forecast lock clean
 
 help:
 	@echo "make run     set up and play the demo: a real daemon against an embedded EC2 (ARGS='--for 40s --out out')"
 	@echo "make test    set up and pass the tests"
 	@echo "make check   what CI runs: lint, types, layers, then make test"
 	@echo "make bench   benchmarks, as ratios to a calibration kernel or a peer in the same run"
+	@echo "make bench-forecast  the forecaster against statistical libraries"
 	@echo "make lock    compile the hashed locks again from pyproject.toml"
 
 $(BIN)/python:
@@ -55,11 +58,22 @@ check: lint types layers
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# The libraries that the forecaster is judged against need another pandas, so they have an environment of their own.
+$(FORECAST)/ready.stamp: requirements-forecast.lock pyproject.toml
+	$(PYTHON) -m venv $(FORECAST)
+	$(FORECAST_PIP) install --require-hashes -r requirements-forecast.lock
+	$(FORECAST_PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+bench-forecast: $(FORECAST)/ready.stamp
+	$(FORECAST)/bin/python -m benchmarks forecast $(ARGS)
+
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml
 lock: $(VENV)/dev.stamp
 	$(UV_COMPILE) --group build -o requirements.lock
 	$(UV_COMPILE) --group build --group dev --all-extras -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group bench --all-extras -c requirements-dev.lock -o requirements-bench.lock
+	$(UV_COMPILE) --group build --group bench-forecast -c requirements.lock -o requirements-forecast.lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) $(FORECAST) .pytest_cache .mypy_cache .ruff_cache build dist
