@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from autoscaler.daemon.acting import new_vm
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import FleetInventory, Note
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.tracked import Order, Phase, TrackedVm
-from autoscaler.ports import ActionRecord, Listing, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.ports import ActionRecord, Listing, Outcome, OutcomeKind, Verb
 
 
 class Recording(Protocol):
@@ -113,7 +114,7 @@ class LeftOpen:
         inventory, token = fleet.inventory, action.intent.token
         for vm_id in sorted(_of(action, OutcomeKind.ACCEPTED)):
             if vm_id and self._first(action, vm_id) and vm_id not in inventory.vms:
-                new = TrackedVm(_new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s)
+                new = TrackedVm(new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s)
                 new.order = Order(Verb.PROVISION, action.at_s, action.id, answered_at_s=until_s)
                 inventory.await_vm(new)
         # Which VMs are there already can be told from a whole listing only.
@@ -148,8 +149,3 @@ def _found(fleet: Fleet | None, action: ActionRecord) -> str:
     else:
         ids = [vm_id for vm_id in action.intent.vm_ids if vm_id in vms]
     return ", ".join(f"{vm_id} is {vms[vm_id].vm.state}" for vm_id in ids) or "none of its VMs is listed"
-
-
-def _new_vm(fleet: Fleet, vm_id: str, now_s: float) -> Vm:
-    p = fleet.policy.provision
-    return Vm(vm_id, fleet.name, VmState.PENDING, (p.vm_type if p else None) or "", "", None, now_s, "")

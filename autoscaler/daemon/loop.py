@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.daemon.actuator import Done, carry_out
+from autoscaler.daemon.acting import Acting, ActWaits
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
@@ -35,17 +35,9 @@ from autoscaler.ports import (
     FleetTick,
     Journal,
     Listing,
-    OutcomeKind,
     TickRecord,
-    Verb,
-    Vm,
-    VmState,
 )
 
-_DENIED_HOLD_S = 60.0
-"""After the provider denied us, the fleet's actions wait this long: repeating does not help, a person does."""
-_PROVISION_HOLD_S = 180.0
-"""After a provisioning failed for want of room or for its template, the next one waits this long."""
 _GRID_TOLERANCE_S = 1e-6
 _READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
 """Of a tick: what listing and reading, and all of observing, may take at most."""
@@ -134,7 +126,9 @@ class Daemon:
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
-        self._acting: set[asyncio.Task[None]] = set()
+        waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
+        self.acting = Acting(clock, self.recorder, telemetry, waits)
+        self.acting.govern(self.fleets.by_name)
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
@@ -156,7 +150,7 @@ class Daemon:
                     await self._guarded_tick(tick)
                 done_tick = tick
             await self._sleep_to(self.clock.monotonic() + self._to_next(done_tick))
-        await self._finish_acting()
+        await self.acting.finish()
 
     def stop(self) -> None:
         """End the loop after the tick under way; VMs stay as they are."""
@@ -177,6 +171,7 @@ class Daemon:
         async with self._turn:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
             self.operators.govern(self.fleets.by_name)
+            self.acting.govern(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -201,7 +196,7 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record)
         action_ids = await self.recorder.tick(record, intents)
-        await self._act(intents, action_ids)
+        await self.acting.act(intents, action_ids)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)))
@@ -287,78 +282,6 @@ class Daemon:
                     minimum_on_time_s=fleet.minimum_on_time_s,
                 )
         return intents
-
-    async def _act(self, intents: Sequence[ActionIntent], action_ids: Sequence[int]) -> None:
-        if not intents:
-            return
-        numbered = list(zip(action_ids, intents, strict=True))
-        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
-            now_s = self.clock.now()
-            calls = set()
-            for number, intent in numbered:
-                if intent.verb not in verbs:
-                    continue
-                inventory = self.fleets.by_name[intent.fleet].inventory
-                inventory.sent(intent.verb, intent.vm_ids, intent.count, number, now_s, intent.token)
-                call = asyncio.create_task(self._carry_out(number, intent))
-                call.add_done_callback(self._acted)
-                calls.add(call)
-            self._acting |= calls
-            if calls:
-                await asyncio.wait(calls, timeout=self.settings.act_wait_s)
-
-    async def _carry_out(self, action_id: int, intent: ActionIntent) -> None:
-        fleet = self.fleets.by_name[intent.fleet]
-        done = await carry_out(
-            fleet.provider,
-            self.clock,
-            action_id,
-            intent,
-            spec=fleet.spec,
-            timeout_s=self.settings.act_timeout_s,
-        )
-        await self._settle(done)
-
-    def _acted(self, call: asyncio.Task[None]) -> None:
-        self._acting.discard(call)
-        if not call.cancelled() and (error := call.exception()) is not None:
-            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
-            self.telemetry.log.error("act_failed", text=text)
-
-    async def _finish_acting(self) -> None:
-        """Wait for the calls under way; what is open after that is settled by the next run."""
-        if self._acting:
-            await asyncio.wait(self._acting, timeout=self.settings.act_timeout_s)
-        for call in self._acting:
-            call.cancel()
-
-    async def _settle(self, done: Done) -> None:
-        self.telemetry.acted(done)
-        fleet = self.fleets.by_name.get(done.intent.fleet)
-        if fleet is not None:
-            await self._tell_fleet(fleet, done)
-        await self.recorder.outcomes(done.action_id, done.received_s, done.outcomes)
-
-    async def _tell_fleet(self, fleet: Fleet, done: Done) -> None:
-        if done.intent.verb is Verb.PROVISION:
-            accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
-            fleet.new_vms += len(accepted)
-            new = {o.vm_id: _new_vm(fleet, o.vm_id, done.received_s) for o in accepted}
-            fleet.inventory.provisioned(done.outcomes, new, done.action_id, done.received_s)
-            failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
-            if any(o.kind in (OutcomeKind.NO_CAPACITY, OutcomeKind.REFUSED) for o in failed):
-                fleet.provision_held_until_s = done.received_s + _PROVISION_HOLD_S
-            notes = [Note("provision_failed", fleet.name, f"{o.kind} {o.code}: {o.message}") for o in failed]
-        else:
-            notes = fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
-        denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
-        if denied is not None:
-            fleet.held_until_s = done.received_s + _DENIED_HOLD_S
-            text = (
-                f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"
-            )
-            self.telemetry.log.error("acting_held", fleet=fleet.name, text=text)
-        await self.recorder.note(notes, done.received_s)
 
     def _account(self, record: TickRecord, counts: dict[str, Counts]) -> None:
         for fleet in self.fleets.all:
@@ -480,9 +403,3 @@ def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 
 def _provision(fleet: Fleet, row: FleetTick, now_s: float) -> int:
     return row.provision if now_s >= fleet.provision_held_until_s else 0
-
-
-def _new_vm(fleet: Fleet, vm_id: str, now_s: float) -> Vm:
-    p = fleet.policy.provision
-    vm_type = (p.vm_type if p else None) or ""
-    return Vm(vm_id, fleet.name, VmState.PENDING, vm_type, "", None, now_s, "")
