@@ -1,4 +1,4 @@
-"""From policies and settings to adapters: which source, probe and provider a fleet gets.
+"""From policies and settings to adapters: which probe and provider a fleet gets, and which source (`wiring_sources`).
 
 Why it is one place: the daemon knows ports only, and the live daemon, the demo and virtual runs must wire the
 same policy to the same things. A fleet without `act` gets a provider that cannot change anything.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.types import Signal
 from autoscaler.daemon.closing import Closable
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.errors import ConfigError
@@ -19,8 +17,6 @@ from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
-from autoscaler.sources.trace import TraceSource
-from autoscaler.traces.trace import Trace, TraceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class Wiring:
     Args:
         provider: The account's; shared by all fleets, one listing per tick.
         clock: Time.
-        source_of: Makes a fleet's source; see `source_for`.
+        source_of: Makes a fleet's source; see `wiring_sources.source_for`.
     """
 
     def __init__(self, provider: Provider, clock: Clock, source_of: Callable[[Policy], MetricSource]) -> None:
@@ -149,94 +145,3 @@ def probe_for(policy: Policy, provider: Provider, clock: Clock) -> ReadinessProb
             readiness.url, Limits(timeout_s=readiness.timeout_s, deadline_s=2.0 * readiness.timeout_s)
         )
     return RunningProbe(readiness.after_s, clock)
-
-
-def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
-    """The source that a policy names.
-
-    Args:
-        policy: The fleet's.
-        clock: Stamps readings, and plays traces.
-        folder: Of the policy's file; trace files are relative to it.
-
-    Raises:
-        ConfigError: The policy names a trace without a file.
-        TraceError: The file cannot be used.
-    """
-    if policy.signal.source == "trace":
-        return trace_source(policy, clock, _trace_of(policy, folder), seed=0)
-    from autoscaler.sources.exposition import Metric
-    from autoscaler.sources.fan_out import Limits
-    from autoscaler.sources.scrape import MetricType, ScrapeSource
-
-    scrape = policy.signal.scrape
-    if scrape is None:
-        msg = f"fleet {policy.fleet}: signal.source is scrape, and the section signal.scrape is missing"
-        raise ConfigError(msg)
-    selected = scrape.metric
-    return ScrapeSource(
-        scrape.url,
-        None if selected is None else Metric(selected.name, dict(selected.labels)),
-        MetricType(scrape.type),
-        signal_of(policy),
-        clock,
-        Limits(timeout_s=scrape.timeout_s, deadline_s=max(4.0, 1.5 * scrape.timeout_s)),
-    )
-
-
-def signal_of(policy: Policy) -> Signal:
-    """What the fleet's readings measure."""
-    return Signal[policy.signal.kind.upper()]
-
-
-def trace_source(
-    policy: Policy,
-    clock: Clock,
-    trace: Trace,
-    *,
-    seed: int,
-    offset_s: float | None = None,
-    imbalance: float = 0.05,
-) -> TraceSource:
-    """A trace played as if live.
-
-    Args:
-        policy: Of the fleet that it drives.
-        clock: Plays it.
-        trace: The recording.
-        seed: Of the uneven spread over VMs.
-        offset_s: Added to the clock to find the moment of the recording; None begins at the policy's
-            `start_at`, else at the recording's beginning, now.
-        imbalance: How unevenly VMs are loaded.
-    """
-    given = policy.signal.trace
-    if offset_s is None:
-        begin_s = given.start_at.timestamp() if given and given.start_at else trace.start_s
-        offset_s = begin_s - clock.now()
-    return TraceSource(
-        trace,
-        clock,
-        signal_of(policy),
-        policy.vm.capacity_per_s,
-        seed=seed,
-        imbalance=imbalance,
-        lag_s=given.lag_s if given else 0.0,
-        offset_s=offset_s,
-        loop=bool(given and given.loop),
-    )
-
-
-def _trace_of(policy: Policy, folder: Path) -> Trace:
-    from autoscaler.traces.reading import read_trace
-
-    given = policy.signal.trace
-    if given is None or given.file is None:
-        msg = (
-            f"fleet {policy.fleet}: signal.source is trace, and signal.trace.file is missing; name the file, "
-            "or play one with `autoscaler demo --trace FILE`"
-        )
-        raise ConfigError(msg)
-    trace = read_trace(folder / given.file, kind=TraceKind(given.kind) if given.kind else None)
-    if given.scale_to_vms is not None:
-        trace = trace.scaled_to_peak(given.scale_to_vms * policy.vm.capacity_per_s)
-    return trace

@@ -50,7 +50,8 @@ from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind
 from autoscaler.web.site import Site
-from autoscaler.wiring import simulated, trace_source, wire
+from autoscaler.wiring import simulated, wire
+from autoscaler.wiring_sources import trace_source
 
 WARM_UP_S = 300.0
 """The fleet comes up from nothing at the start; this much is shown and not scored, for baselines likewise."""

@@ -97,7 +97,8 @@ async def _run(
     from autoscaler.store import open_journal
     from autoscaler.web.control import Control
     from autoscaler.web.site import Site
-    from autoscaler.wiring import Wiring, source_for
+    from autoscaler.wiring import Wiring
+    from autoscaler.wiring_sources import source_for
 
     ec2 = ec2_settings(settings)
     clock, telemetry = SystemClock(), Telemetry()

@@ -104,7 +104,7 @@ async def _sample(
     """What was sampled, and whether it was stopped by hand."""
     from autoscaler.clock import SystemClock
     from autoscaler.simulator.traffic.sampling import Sampling
-    from autoscaler.wiring import source_for
+    from autoscaler.wiring_sources import source_for
 
     clock, stop = SystemClock(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)

@@ -24,7 +24,8 @@ from autoscaler.providers.shadow import ShadowProvider
 from autoscaler.sources.probes import HttpProbe, RunningProbe
 from autoscaler.sources.scrape import ScrapeSource
 from autoscaler.sources.trace import TraceSource
-from autoscaler.wiring import simulated, source_for, wire
+from autoscaler.wiring import simulated, wire
+from autoscaler.wiring_sources import source_for
 from tests.daemon.builders import ORIGIN_S, Bench, Log, policy, virtual
 
 

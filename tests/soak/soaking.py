@@ -38,7 +38,8 @@ from autoscaler.ports import FleetReadings, OutcomeKind, TickRecord, Verb, VmSta
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind
-from autoscaler.wiring import Wiring, trace_source
+from autoscaler.wiring import Wiring
+from autoscaler.wiring_sources import trace_source
 from tests.soak.sizes import HOURS, Sizes, measured
 from tests.soak.troubles import DAY_S, BadDays, Kind, Trouble, bad_days
 

@@ -24,7 +24,8 @@ from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace
-from autoscaler.wiring import simulated, trace_source, wire
+from autoscaler.wiring import simulated, wire
+from autoscaler.wiring_sources import trace_source
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from autoscaler.simulator.scenarios.figures import Seen
 from autoscaler.simulator.scenarios.meanwhile import LossySource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
 from autoscaler.store import SqliteJournal
-from autoscaler.wiring import Wired, Wiring, simulated, trace_source
+from autoscaler.wiring import Wired, Wiring, simulated
+from autoscaler.wiring_sources import trace_source
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,129 @@
+"""Which source a policy names, made ready to be read.
+
+Why beside `wiring`: each kind of source has settings of its own to turn into an adapter's, and the modules of
+those that nobody uses are not imported. To add one: its section in `config/signals`, a function here, and a
+line in `_MAKERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Signal
+from autoscaler.errors import ConfigError
+from autoscaler.ports import Clock, MetricSource
+from autoscaler.sources.trace import TraceSource
+from autoscaler.traces.trace import Trace, TraceKind
+
+
+def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
+    """The source that a policy names.
+
+    Args:
+        policy: The fleet's.
+        clock: Stamps readings, and plays traces.
+        folder: Of the policy's file; files that it names are relative to it.
+
+    Raises:
+        ConfigError: The policy names a trace without a file.
+        TraceError: The file cannot be used.
+    """
+    return _MAKERS[policy.signal.source](policy, clock, folder)
+
+
+def _missing(policy: Policy) -> ConfigError:
+    """The section that belongs to the source is not there."""
+    source = policy.signal.source
+    return ConfigError(
+        f"fleet {policy.fleet}: signal.source is {source}, and the section signal.{source} is missing"
+    )
+
+
+def _scrape_source(policy: Policy, clock: Clock, _: Path) -> MetricSource:
+    from autoscaler.sources.exposition import Metric
+    from autoscaler.sources.fan_out import Limits
+    from autoscaler.sources.scrape import MetricType, ScrapeSource
+
+    scrape = policy.signal.scrape
+    if scrape is None:
+        raise _missing(policy)
+    selected = scrape.metric
+    return ScrapeSource(
+        scrape.url,
+        None if selected is None else Metric(selected.name, dict(selected.labels)),
+        MetricType(scrape.type),
+        signal_of(policy),
+        clock,
+        Limits(timeout_s=scrape.timeout_s, deadline_s=max(4.0, 1.5 * scrape.timeout_s)),
+    )
+
+
+def _played_source(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
+    return trace_source(policy, clock, _trace_of(policy, folder), seed=0)
+
+
+_MAKERS: Mapping[str, Callable[[Policy, Clock, Path], MetricSource]] = {
+    "scrape": _scrape_source,
+    "trace": _played_source,
+}
+"""By `signal.source`."""
+
+
+def signal_of(policy: Policy) -> Signal:
+    """What the fleet's readings measure."""
+    return Signal[policy.signal.kind.upper()]
+
+
+def trace_source(
+    policy: Policy,
+    clock: Clock,
+    trace: Trace,
+    *,
+    seed: int,
+    offset_s: float | None = None,
+    imbalance: float = 0.05,
+) -> TraceSource:
+    """A trace played as if live.
+
+    Args:
+        policy: Of the fleet that it drives.
+        clock: Plays it.
+        trace: The recording.
+        seed: Of the uneven spread over VMs.
+        offset_s: Added to the clock to find the moment of the recording; None begins at the policy's
+            `start_at`, else at the recording's beginning, now.
+        imbalance: How unevenly VMs are loaded.
+    """
+    given = policy.signal.trace
+    if offset_s is None:
+        begin_s = given.start_at.timestamp() if given and given.start_at else trace.start_s
+        offset_s = begin_s - clock.now()
+    return TraceSource(
+        trace,
+        clock,
+        signal_of(policy),
+        policy.vm.capacity_per_s,
+        seed=seed,
+        imbalance=imbalance,
+        lag_s=given.lag_s if given else 0.0,
+        offset_s=offset_s,
+        loop=bool(given and given.loop),
+    )
+
+
+def _trace_of(policy: Policy, folder: Path) -> Trace:
+    from autoscaler.traces.reading import read_trace
+
+    given = policy.signal.trace
+    if given is None or given.file is None:
+        msg = (
+            f"fleet {policy.fleet}: signal.source is trace, and signal.trace.file is missing; name the file, "
+            "or play one with `autoscaler demo --trace FILE`"
+        )
+        raise ConfigError(msg)
+    trace = read_trace(folder / given.file, kind=TraceKind(given.kind) if given.kind else None)
+    if given.scale_to_vms is not None:
+        trace = trace.scaled_to_peak(given.scale_to_vms * policy.vm.capacity_per_s)
+    return trace
