@@ -52,6 +52,8 @@ LAW_BINS = 64
 """Bins of a predictive law."""
 LAW_LOW, LAW_HIGH = -3.0, 4.5
 """Span of a law's bins in the logarithm of (outcome + scale) / (level + scale)."""
+LAW_CORE = 0.05
+"""Where a law's bins begin to widen in that logarithm: about 0.8 % wide around the level, 12 % at a factor of two."""
 
 
 class Signal(IntEnum):
@@ -197,9 +199,10 @@ class Samples:
 class Laws:
     """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
 
-    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(LAW_LOW + b * width) - scale`, width being
-    (LAW_HIGH - LAW_LOW) / LAW_BINS: even in the logarithm, so that the place of a demand between the edges is
-    closed-form. Beyond the last edge nothing is expected; below the first one the law is what it is there.
+    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(LAW_EDGES[b]) - scale`; the edges (`core.laws`) are
+    `LAW_CORE * sinh(.)` of even steps from LAW_LOW to LAW_HIGH: fine around the level, where a steady fleet has all its
+    outcomes, and wide far from it, so that the place of a demand between the edges is closed-form. Beyond the last
+    edge nothing is expected; below the first one the law is what it is there.
 
     Attributes:
         level: float64 (H, S), the point that each law is relative to, work per second; NaN before the first
