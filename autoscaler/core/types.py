@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float: TypeAlias = NDArray[np.float64]
+SmallFloat: TypeAlias = NDArray[np.float32]
 Int: TypeAlias = NDArray[np.int64]
 SmallInt: TypeAlias = NDArray[np.int32]
+Code: TypeAlias = NDArray[np.uint16]
 Bool: TypeAlias = NDArray[np.bool_]
-Array: TypeAlias = Float | Int | SmallInt | Bool
+Array: TypeAlias = Float | SmallFloat | Int | SmallInt | Code | Bool
 CountType: TypeAlias = np.dtype[np.int64]
 """Type of counts of VMs: int64, or int32 where a simulation asks for it."""
 
@@ -50,10 +52,9 @@ class Horizon(IntEnum):
 
 LAW_BINS = 64
 """Bins of a predictive law."""
-LAW_LOW, LAW_HIGH = -3.0, 4.5
-"""Span of a law's bins in the logarithm of (outcome + scale) / (level + scale)."""
-LAW_CORE = 0.05
-"""Where a law's bins begin to widen in that logarithm: about 0.8 % wide around the level, 12 % at a factor of two."""
+LAW_LOW, LAW_STEP = -5.5, 12.5 / LAW_BINS
+"""Where the bins of a law begin and how wide they are, in the place `arsinh(log ratio / spread)`: even and narrow
+where outcomes are likely, ever wider in the tails (spread * sinh(7) is 548 times the spread)."""
 
 
 class Signal(IntEnum):
@@ -199,23 +200,24 @@ class Samples:
 class Laws:
     """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
 
-    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(LAW_EDGES[b]) - scale`; the edges (`core.laws`) are
-    `LAW_CORE * sinh(.)` of even steps from LAW_LOW to LAW_HIGH: fine around the level, where a steady fleet has all its
-    outcomes, and wide far from it, so that the place of a demand between the edges is closed-form. Beyond the last
-    edge nothing is expected; below the first one the law is what it is there.
+    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(spread * sinh(LAW_LOW + b * LAW_STEP)) - scale`, so that
+    the place of a demand between the edges is closed-form; `forecast.grid` reads them. Beyond the last edge nothing
+    is expected; below the first one an outcome is certain.
 
     Attributes:
-        level: float64 (H, S), the point that each law is relative to, work per second; NaN before the first
+        level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first
             fresh sample.
+        spread: float64 (S, H), the unit of the log ratio, above 0.
         scale: float64 (S,), as `SeriesParams.scale`.
-        excess: float64 (H, LAW_BINS + 1, S), E[max(outcome - edge, 0)], work per second: convex in the edge,
-            never rising. The expected work that the k-th VM of capacity c serves is
+        excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, edges below 0 counted as
+            0: convex in the edge, never rising. The expected work that the k-th VM of capacity c serves is
             excess((k - 1) * c) - excess(k * c).
     """
 
     level: Float
+    spread: Float
     scale: Float
-    excess: Float
+    excess: SmallFloat
 
 
 @dataclass(frozen=True, slots=True)
