@@ -9,10 +9,12 @@ import pytest
 
 from autoscaler.core.types import Int, Snapshot
 from autoscaler.simulator.judging.contest import Contestant, Course, contest
-from autoscaler.simulator.judging.peers import DelayedOff, Google, SameTimeBefore, Sized
 from autoscaler.simulator.judging.standings import RIVALS, terms_of, without_pool
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.peers.holding import DelayedOff, Google
+from autoscaler.simulator.peers.peer import Sized
+from autoscaler.simulator.peers.periodic import SameTimeBefore
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 from tests.simulator.test_ledger import assert_same

@@ -15,17 +15,11 @@ from hypothesis import strategies as st
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import NO_CEILING, Decision, Freshness, Snapshot
-from autoscaler.simulator.judging.alarms import Points, StepScaling, TargetTracking
-from autoscaler.simulator.judging.peers import (
-    DelayedOff,
-    Google,
-    Kubernetes,
-    Peer,
-    SameTimeBefore,
-    StaticPeak,
-    break_even_s,
-    window_ticks,
-)
+from autoscaler.simulator.peers.alarms import Points, StepScaling, TargetTracking
+from autoscaler.simulator.peers.holding import DelayedOff, Google, StaticPeak, break_even_s
+from autoscaler.simulator.peers.kubernetes import Kubernetes
+from autoscaler.simulator.peers.peer import Peer, window_ticks
+from autoscaler.simulator.peers.periodic import SameTimeBefore
 from tests.core.builders import lane_params, outlook
 
 VM = 100.0

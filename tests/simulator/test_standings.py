@@ -12,7 +12,6 @@ import pytest
 
 from autoscaler.simulator.judging.baselines import always_on
 from autoscaler.simulator.judging.clairvoyant import Terms, cheapest
-from autoscaler.simulator.judging.peers import Kubernetes
 from autoscaler.simulator.judging.score import FIGURES, score
 from autoscaler.simulator.judging.standings import (
     RIVALS,
@@ -25,6 +24,7 @@ from autoscaler.simulator.judging.standings import (
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
+from autoscaler.simulator.peers.kubernetes import Kubernetes
 from autoscaler.simulator.replay.timeline import TimelineRow, totals
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind

@@ -24,7 +24,6 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Decision, Outlook, Snapshot
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
-from autoscaler.simulator.judging.peers import CLOCK_S, DAY_S, Peer, answered
 from autoscaler.simulator.lanes.engine import Lanes, PolicyDecider
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.knobs import PlantSettings
@@ -33,6 +32,7 @@ from autoscaler.simulator.lanes.memory import lane_memory, longest_memory, windo
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.simulator.peers.peer import CLOCK_S, DAY_S, Peer, answered
 from autoscaler.traces.trace import Trace
 
 _SETTLING_TICKS = 256

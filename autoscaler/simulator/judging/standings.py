@@ -20,22 +20,18 @@ import numpy as np
 from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Int
-from autoscaler.simulator.judging.alarms import StepScaling, TargetTracking
 from autoscaler.simulator.judging.clairvoyant import Front, Optimum, Terms, peak_vms
 from autoscaler.simulator.judging.contest import Contestant, Course, contest
 from autoscaler.simulator.judging.ledger import Block, Sums
-from autoscaler.simulator.judging.peers import (
-    DelayedOff,
-    Google,
-    Kubernetes,
-    Peer,
-    SameTimeBefore,
-    break_even_s,
-)
 from autoscaler.simulator.judging.score import Beside, LanePrices, score
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.peers.alarms import StepScaling, TargetTracking
+from autoscaler.simulator.peers.holding import DelayedOff, Google, break_even_s
+from autoscaler.simulator.peers.kubernetes import Kubernetes
+from autoscaler.simulator.peers.peer import Peer
+from autoscaler.simulator.peers.periodic import SameTimeBefore
 from autoscaler.simulator.report.card import Entry
 from autoscaler.traces.trace import Trace
 

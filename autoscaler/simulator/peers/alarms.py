@@ -1,4 +1,4 @@
-"""The two rules of AWS Auto Scaling that act on alarms, as peers (see `peers` for the rules of such a file).
+"""The two rules of AWS Auto Scaling that act on alarms, as peers (see `peer` for the rules of such a file).
 
 Both read one-minute points: means of the utilisation over each minute of the clock. A tick longer than a minute is
 one point that stands for all minutes it covers; shorter ticks are averaged, and the rules act when a minute is
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Int, Snapshot
-from autoscaler.simulator.judging.peers import (
+from autoscaler.simulator.peers.peer import (
     CLOCK_S,
     USUAL_UTILISATION,
     Sized,

@@ -1,0 +1,111 @@
+"""Peers that hold a number of VMs: by hand, or as long as a demand is recent (see `peer` for the rules of such a file)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Float, Int, Snapshot
+from autoscaler.simulator.peers.peer import (
+    DAY_S,
+    UNKNOWN,
+    USUAL_UTILISATION,
+    RollingMaximum,
+    Sized,
+    ordered,
+    over_lanes,
+    vms_for,
+    window_ticks,
+)
+
+
+class StaticPeak(Sized):
+    """A fixed number of VMs in service, as a fleet sized by hand has it: no rule at all.
+
+    Args:
+        params: The lanes.
+        vms: int64 (L,) or one number. Whoever takes it from the trace that is then played gives the peer hindsight:
+            the most favourable sizing by hand, to be called that.
+    """
+
+    def __init__(self, params: LaneParams, vms: int | Int) -> None:
+        super().__init__(params)
+        self._vms: Int = np.broadcast_to(np.asarray(vms, np.int64), params.vm_capacity.shape).copy()
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        del snapshot
+        return self._vms
+
+
+class RecentPeak(Sized):
+    """As many VMs as the highest demand of a window needs.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at.
+        window_s: How long a demand counts after it was seen; longer ticks than that leave the last one.
+    """
+
+    def __init__(
+        self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, window_s: float
+    ) -> None:
+        super().__init__(params)
+        self._usable = over_lanes(utilisation, params) * params.vm_capacity
+        self._recent = RollingMaximum(window_ticks(window_s, params.tick_s), len(params.vm_capacity))
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        highest = self._recent.push(vms_for(snapshot.demand, self._usable), ~np.isnan(snapshot.demand))
+        return np.where(highest == UNKNOWN, ordered(snapshot), highest)
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [self._recent.memory()]
+
+
+class Google(RecentPeak):
+    """The autoscaler of Google Compute Engine's instance groups (documented since 2014; as of 2024).
+
+    The recommended size is what the peak of the last 10 minutes needs at the wanted utilisation; scale-out
+    happens at once, scale-in once the peak is 10 minutes old. Scale-in controls and the predictive mode are off, as
+    they are by default. Any tick up to 10 minutes gives the same rule.
+    """
+
+    def __init__(self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION) -> None:
+        super().__init__(params, utilisation=utilisation, window_s=600.0)
+
+
+class DelayedOff(RecentPeak):
+    """Ski rental: keep a VM until its idling has cost what a start costs.
+
+    Per level of the fleet the deterministic break-even rule, at most twice the cost of knowing the future where all
+    demand must be served (Karlin, Manasse, Rudolph, Sleator 1988), called DELAYEDOFF for servers (Gandhi, Gupta,
+    Harchol-Balter, Kozuch 2010). All levels keep equally long, so the fleet is the peak of that window. Scale-out
+    is at once. A break-even time shorter than a tick keeps nothing.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at.
+        break_even_s: Cost of a start over the price of a second in service: `break_even_s`.
+    """
+
+    def __init__(
+        self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, break_even_s: float
+    ) -> None:
+        # The tick in which the demand was seen is no idling yet.
+        super().__init__(params, utilisation=utilisation, window_s=params.tick_s + break_even_s)
+
+
+def break_even_s(*, per_start: float, in_service_per_h: float) -> float:
+    """How long a VM may idle for what a start costs: the window of `DelayedOff`.
+
+    Args:
+        per_start: Money per start, what is billed before the VM serves included.
+        in_service_per_h: Money per VM-hour in service; where it is free, everything may be kept for a day.
+    """
+    return per_start / in_service_per_h * 3600.0 if in_service_per_h > 0 else DAY_S

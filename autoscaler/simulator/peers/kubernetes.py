@@ -1,0 +1,103 @@
+"""The autoscalers of Kubernetes, as peers (see `peer` for the rules of such a file)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import Float, Int, Snapshot
+from autoscaler.simulator.peers.peer import (
+    ROUNDING,
+    UNKNOWN,
+    USUAL_UTILISATION,
+    RollingMaximum,
+    Sized,
+    measured_utilisation,
+    ordered,
+    over_lanes,
+    passes,
+    window_ticks,
+)
+
+
+class Kubernetes(Sized):
+    """The horizontal pod autoscaler, version 2 (Kubernetes 1.18 to 1.33), with its default behaviour.
+
+    Every 15 s the ratio of measured to wanted utilisation is taken over what is in service. Within 10 % of 1
+    nothing moves; else the wish is what is in service times the ratio, rounded up. For a rise, what is still
+    starting counts as idle, and nothing moves if that brings the ratio back. Scale-out is limited to the larger of
+    doubling and 4 more in 15 s; scale-in goes to the highest wish of the last 300 s. It holds on to the number it
+    has set, as a Deployment does, so what fails to start is started again. Nothing in service, no metric:
+    it does not come from zero by itself.
+
+    Ticks shorter than 15 s decide at every 15 s of the clock that has passed. Longer ticks see one measurement, and
+    the growth that as many turns of 15 s allow.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at.
+        tolerance: Relative difference that moves nothing.
+        stabilisation_s: How long a wish holds back scale-in.
+    """
+
+    _SYNC_S = 15.0
+    _MORE = 4
+
+    def __init__(
+        self,
+        params: LaneParams,
+        *,
+        utilisation: float | Float = USUAL_UTILISATION,
+        tolerance: float | Float = 0.1,
+        stabilisation_s: float = 300.0,
+    ) -> None:
+        lanes = len(params.vm_capacity)
+        super().__init__(params)
+        self._wanted = over_lanes(utilisation, params)
+        self._tolerance = over_lanes(tolerance, params)
+        self._syncs = max(1, int(params.tick_s / self._SYNC_S + ROUNDING))
+        turns = window_ticks(stabilisation_s, max(params.tick_s, self._SYNC_S))
+        self._recent = RollingMaximum(turns, lanes)
+        self._replicas: Int = np.full(lanes, UNKNOWN, np.int64)
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        if (self._replicas == UNKNOWN).any():
+            self._replicas = ordered(snapshot)
+            self._recent.push(self._replicas, self._replicas >= 0)
+        if passes(self._SYNC_S, snapshot.now_s, self._params.tick_s):
+            self._turn(snapshot)
+        return self._replicas
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [self._recent.memory(), self._replicas[np.newaxis]]
+
+    def _turn(self, snapshot: Snapshot) -> None:
+        current = self._replicas
+        ratio = measured_utilisation(self._params, snapshot) / self._wanted
+        known = ~np.isnan(ratio)
+        ratio = np.where(known, ratio, 1.0)
+        wish = np.where(known, self._wish(snapshot, ratio), current)
+        highest = self._recent.push(wish, known)
+        steady = np.minimum(np.maximum(current, wish), np.maximum(highest, wish))
+        most = current
+        for _ in range(self._syncs):
+            most = np.maximum(2 * most, most + self._MORE)
+        allowed = np.minimum(np.where(known, steady, current), most)
+        self._replicas = np.minimum(np.maximum(allowed, self._params.minimum), self._params.maximum)
+
+    def _wish(self, snapshot: Snapshot, ratio: Float) -> Int:
+        current, ready = self._replicas, snapshot.in_service
+        pending = np.maximum(current - ready, 0)
+        rising = (ratio > 1.0) & (pending > 0)
+        diluted = np.where(rising, ratio * ready / np.maximum(ready + pending, 1), ratio)
+        counted = np.where(rising, ready + pending, ready)
+        wish = np.ceil(diluted * counted - ROUNDING).astype(np.int64)
+        held = np.abs(diluted - 1.0) <= self._tolerance + ROUNDING
+        held |= rising & ((diluted < 1.0) | (wish < current))
+        return np.where(held, current, wish)
