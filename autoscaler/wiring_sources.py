@@ -18,19 +18,31 @@ from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
 
 
-def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
-    """The source that a policy names.
+class Sources:
+    """Makes the sources of one daemon, which share what can be shared.
 
     Args:
-        policy: The fleet's.
         clock: Stamps readings, and plays traces.
-        folder: Of the policy's file; files that it names are relative to it.
-
-    Raises:
-        ConfigError: The policy names a trace without a file.
-        TraceError: The file cannot be used.
+        folder: Of the policies' files; files that they name are relative to it.
     """
-    return _MAKERS[policy.signal.source](policy, clock, folder)
+
+    def __init__(self, clock: Clock, folder: Path) -> None:
+        self.clock = clock
+        self.folder = folder
+
+    def source_for(self, policy: Policy) -> MetricSource:
+        """The source that a policy names.
+
+        Raises:
+            ConfigError: The policy names a trace without a file, or a section is missing.
+            TraceError: The file cannot be used.
+        """
+        return _MAKERS[policy.signal.source](policy, self)
+
+
+def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
+    """One source, which shares nothing; see `Sources`."""
+    return Sources(clock, folder).source_for(policy)
 
 
 def _missing(policy: Policy) -> ConfigError:
@@ -41,7 +53,7 @@ def _missing(policy: Policy) -> ConfigError:
     )
 
 
-def _scrape_source(policy: Policy, clock: Clock, _: Path) -> MetricSource:
+def _scrape_source(policy: Policy, sources: Sources) -> MetricSource:
     from autoscaler.sources.exposition import Metric
     from autoscaler.sources.fan_out import Limits
     from autoscaler.sources.scrape import MetricType, ScrapeSource
@@ -55,16 +67,16 @@ def _scrape_source(policy: Policy, clock: Clock, _: Path) -> MetricSource:
         None if selected is None else Metric(selected.name, dict(selected.labels)),
         MetricType(scrape.type),
         signal_of(policy),
-        clock,
+        sources.clock,
         Limits(timeout_s=scrape.timeout_s, deadline_s=max(4.0, 1.5 * scrape.timeout_s)),
     )
 
 
-def _played_source(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
-    return trace_source(policy, clock, _trace_of(policy, folder), seed=0)
+def _played_source(policy: Policy, sources: Sources) -> MetricSource:
+    return trace_source(policy, sources.clock, _trace_of(policy, sources.folder), seed=0)
 
 
-_MAKERS: Mapping[str, Callable[[Policy, Clock, Path], MetricSource]] = {
+_MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "scrape": _scrape_source,
     "trace": _played_source,
 }

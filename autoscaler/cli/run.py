@@ -98,13 +98,14 @@ async def _run(
     from autoscaler.web.control import Control
     from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring
-    from autoscaler.wiring_sources import source_for
+    from autoscaler.wiring_sources import Sources
 
     ec2 = ec2_settings(settings)
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
-    made, left_out = _sources(policies, lambda policy: source_for(policy, clock, folder.path))
+    sources = Sources(clock, folder.path)
+    made, left_out = _sources(policies, sources.source_for)
     async with AsyncExitStack() as stack:
         journal = open_journal(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
@@ -114,7 +115,7 @@ async def _run(
         stack.push_async_callback(close, provider, telemetry)
 
         def source_of(policy: Policy) -> MetricSource:
-            return made.pop(policy.fleet, None) or source_for(policy, clock, folder.path)
+            return made.pop(policy.fleet, None) or sources.source_for(policy)
 
         wiring = Wiring(provider, clock, source_of)
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
