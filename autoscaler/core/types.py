@@ -156,6 +156,10 @@ class Reason(IntEnum):
     """An operator has paused starts from the warm pool; what may be provisioned still is."""
     PAUSED_PROVISION = 27
     """An operator has paused provisioning, and the warm pool has fewer than wanted."""
+    DEMAND_VANISHED = 28
+    """All demand vanished at once, which is taken for an outage for a while, so nothing is stopped."""
+    DATA_FALLBACK = 29
+    """Data has been missing for long: the largest of the last good wish, the schedule and the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,7 @@ class Laws:
     """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
 
     Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(spread * sinh(LAW_LOW + b * LAW_STEP)) - scale`, so that
-    the place of a demand between the edges is closed-form; `forecast.grid` reads them. Beyond the last edge nothing
+    the place of a demand between the edges is closed-form; `laws.LawReader` reads them. Beyond the last edge nothing
     is expected; below the first one an outcome is certain.
 
     Attributes:
