@@ -61,6 +61,8 @@ def every_stage(lanes: int) -> LaneParams:
         cover_quantile=full(2),
         uses_signal=full(True),
         min_coverage=full(0.7),
+        loss_hold_s=full(300.0),
+        zero_hold_s=full(0.0),
         stabilisation_ticks=full(30),
         cooldown_out_s=full(30.0),
         cooldown_in_s=full(120.0),

@@ -113,6 +113,8 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float) -> LaneParam
         ),
         uses_signal=_bools(policies, lambda policy: policy.uses_signal),
         min_coverage=_floats(policies, lambda policy: policy.guards.minimum_coverage),
+        loss_hold_s=_floats(policies, lambda policy: policy.signal.loss_hold_s),
+        zero_hold_s=_floats(policies, _zero_hold_s),
         stabilisation_ticks=_ints(policies, lambda policy: ticks(policy.guards.stabilisation_s, tick_s)),
         cooldown_out_s=_floats(policies, lambda policy: policy.guards.cooldown_out_s),
         cooldown_in_s=_floats(policies, lambda policy: policy.guards.cooldown_in_s),
@@ -159,6 +161,11 @@ def _windows(policies: Sequence[Policy], now_s: float) -> tuple[Float, Float, In
         for at, (start, end, floor) in enumerate(windows):
             starts[at, lane], ends[at, lane], floors[at, lane] = start, end, floor
     return starts, ends, floors
+
+
+def _zero_hold_s(policy: Policy) -> float:
+    # One reading for the whole fleet says nothing about all VMs at once.
+    return 0.0 if policy.signal.kind == "total" else policy.signal.zero_hold_s
 
 
 def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Float:

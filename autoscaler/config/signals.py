@@ -70,6 +70,14 @@ class SignalSection(Section):
     saturation: Annotated[float, Quantity(PERCENT, 0.5, 1)] = Field(
         0.9, description="Mean utilisation from which demand counts as hidden (kind utilisation only)."
     )
+    loss_hold_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
+        300.0,
+        description="How long a fleet without data keeps what it has; then the largest of the last good wish, the schedule and the forecast.",
+    )
+    zero_hold_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
+        300.0,
+        description="How long demand that vanishes at all VMs at once is taken for an outage (kinds measured per VM); 0s not at all.",
+    )
     scrape: Annotated[Scrape | None, Off] = Field(None, description="How VMs are scraped (source scrape).")
     trace: Annotated[TraceInput | None, Off] = Field(
         None, description="Which recording is played (source trace)."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core import guards, sizing
+from autoscaler.core import guards, sizing, trust
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
 from autoscaler.core.state import LaneState
@@ -31,7 +31,7 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.SCHEDULE: sizing.schedule,
     Stage.COVER: sizing.cover,
     Stage.STABILISATION: guards.stabilisation,
-    Stage.DATA: guards.data,
+    Stage.DATA: trust.data,
     Stage.COOLDOWN: guards.cooldown,
     Stage.BOUNDS: guards.bounds,
     Stage.RATE: guards.rate,

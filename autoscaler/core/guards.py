@@ -12,14 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, pair, where_any, within
+from autoscaler.core.rules import UNCHANGED, Rule, Seen, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
-from autoscaler.core.types import NO_CEILING, Bool, CountType, Freshness, Int, Reason, Snapshot
-
-_REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
-_REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
-_REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
-_REASON_OF_FRESHNESS[Freshness.ABSENT] = Reason.DATA_ABSENT
+from autoscaler.core.types import NO_CEILING, CountType, Int, Reason, Snapshot
 
 
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
@@ -39,39 +34,6 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
             known = known | needs_none
         highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts)
         return np.maximum(wish, np.minimum(highest, seen.ordered)), told
-
-    return rule
-
-
-def data(params: LaneParams, counts: CountType) -> Rule:
-    """No scale-in on data that is absent, stale, invalid, or from too few VMs, nor on a partial listing."""
-    del counts
-
-    def doubt(view: Snapshot) -> Bool:
-        sparse: Bool = view.coverage < params.min_coverage
-        sparse &= params.uses_signal
-        sparse |= ~view.listed
-        return sparse
-
-    where_sparse = WhileSame(lambda view: (view.coverage, view.listed), lambda view: where_any(doubt(view)))
-
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        view = seen.snapshot
-        doubtful = where_sparse(view)
-        if seen.fresh is not None:
-            blind = params.uses_signal & ~seen.fresh
-            doubtful = blind if doubtful is None else doubtful | blind
-        if doubtful is None:
-            return wish, UNCHANGED
-        held = doubtful & (wish < seen.ordered)
-
-        def why() -> Int:
-            fresh = view.freshness == FRESH
-            why = np.where(fresh, int(Reason.LOW_COVERAGE), _REASON_OF_FRESHNESS[view.freshness])
-            told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
-            return told
-
-        return np.where(held, seen.ordered, wish), why
 
     return rule
 

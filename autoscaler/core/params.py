@@ -70,6 +70,8 @@ class LaneParams:
         cover_quantile: int64 (L,), index into QUANTILE_LEVELS.
         uses_signal: bool (L,), scale-in needs demand data (all but schedule-only policies).
         min_coverage: float64 (L,), share of VMs in service that must report fresh before a scale-in.
+        loss_hold_s: float64 (L,), how long a blind lane keeps what it has before it falls back; infinite for ever.
+        zero_hold_s: float64 (L,), how long demand that vanished at once is doubted; 0 not at all.
         stabilisation_ticks: int64 (L,), scale-in goes at most to the highest wish of so many ticks.
         cooldown_out_s: float64 (L,), pause after a scale-out order before the next one.
         cooldown_in_s: float64 (L,), pause before a scale-in after the last scale-in, and after the last
@@ -83,6 +85,21 @@ class LaneParams:
         warm_minimum, warm_maximum: int64 (L,), bounds on the warm target.
         warm_memory_ticks: int64 (L,), how long a peak of desired keeps its VMs in the warm target.
         warm_spare: float64 (L,), share added to that peak.
+        economic: bool (L,), the economic stage proposes. All that follows matters there only, and is counted in
+            VM-ticks: the price of one VM in service for one tick.
+        shortage_price: float64 (L,), price of one VM-tick of unserved work; where there is a target, the first
+            guess at it.
+        unserved_target: float64 (L,), share of work that may stay unserved, for which the price is found; 0 where the
+            price is given.
+        start_cost: float64 (L,), price of one start: its billed part and what else is paid for it.
+        lead_ticks: int64 (L,), ticks from an order to the first tick it serves.
+        hold_ticks: int64 (L,), ticks over which a VM that is started is expected to be of use.
+        billed_ticks: int64 (L,), ticks in service that every start is billed for anyway.
+        start_success: float64 (L,), share of the starts that come to serve, above 0.
+        stopped_cost: float64 (L,), price of one stopped VM for one tick.
+        provision_cost: float64 (L,), price of one VM made from nothing.
+        cold_ticks: int64 (L,), ticks that a VM made from nothing serves later than a stopped one.
+        refill_ticks: int64 (L,), ticks for which the warm pool is sized.
     """
 
     tick_s: float
@@ -105,6 +122,8 @@ class LaneParams:
     cover_quantile: Int
     uses_signal: Bool
     min_coverage: Float
+    loss_hold_s: Float
+    zero_hold_s: Float
     stabilisation_ticks: Int
     cooldown_out_s: Float
     cooldown_in_s: Float
@@ -120,3 +139,15 @@ class LaneParams:
     warm_maximum: Int
     warm_memory_ticks: Int
     warm_spare: Float
+    economic: Bool
+    shortage_price: Float
+    unserved_target: Float
+    start_cost: Float
+    lead_ticks: Int
+    hold_ticks: Int
+    billed_ticks: Int
+    start_success: Float
+    stopped_cost: Float
+    provision_cost: Float
+    cold_ticks: Int
+    refill_ticks: Int

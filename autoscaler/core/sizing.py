@@ -1,7 +1,7 @@
 """The policy stages: each proposes a number of VMs, and the safest (highest) proposal is the wish.
 
 Rules of this file: stages as `rules` describes them. A stage without usable data proposes nothing, which is 0;
-what then keeps the VMs is a guard (`guards.data`).
+what then keeps the VMs is a guard (`trust.data`).
 """
 
 from __future__ import annotations

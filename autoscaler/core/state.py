@@ -9,6 +9,7 @@ import numpy as np
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
+from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
 from autoscaler.core.windows import RollingMax
 
@@ -25,6 +26,7 @@ class LaneState(Remembered):
     Attributes:
         wishes: Rolling maximum of wishes (stabilisation).
         peaks: Rolling maximum of desired (warm pool).
+        trusted: What is remembered of good data.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
@@ -33,9 +35,10 @@ class LaneState(Remembered):
         chain: The policies as `decide` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     wishes: RollingMax
     peaks: RollingMax
+    trusted: TrustState
     last_out_s: Float
     last_in_s: Float
     last_starting_s: Float
@@ -52,6 +55,7 @@ class LaneState(Remembered):
         return cls(
             wishes=RollingMax.empty(params.stabilisation_ticks),
             peaks=RollingMax.empty(params.warm_memory_ticks),
+            trusted=TrustState.empty(lanes),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
             last_starting_s=np.full(lanes, _LONG_AGO_S),
@@ -63,7 +67,7 @@ class LaneState(Remembered):
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
-        return {"wishes": RollingMax, "peaks": RollingMax}
+        return {"wishes": RollingMax, "peaks": RollingMax, "trusted": TrustState}
 
     def carried_over(self, after: LaneParams, lanes: Int) -> LaneState:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -77,6 +81,7 @@ class LaneState(Remembered):
         was = lanes[known]
         new.wishes = self.wishes.carried_over(after.stabilisation_ticks, lanes)
         new.peaks = self.peaks.carried_over(after.warm_memory_ticks, lanes)
+        new.trusted = self.trusted.carried_over(lanes)
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]
         new.refilled_s = self.refilled_s

@@ -81,20 +81,21 @@ class Freshness(IntEnum):
 
 
 class Stage(IntEnum):
-    """The fixed chain of `decide`, in order. The first four propose, the rest guard."""
+    """The fixed chain of `decide`, in order. The first five propose, the rest guard."""
 
     REACTIVE = 0
     STEPS = 1
     SCHEDULE = 2
     COVER = 3
-    STABILISATION = 4
-    DATA = 5
-    COOLDOWN = 6
-    BOUNDS = 7
-    RATE = 8
-    ON_TIME = 9
-    PAUSE = 10
-    SUPPLY = 11
+    ECONOMIC = 4
+    STABILISATION = 5
+    DATA = 6
+    COOLDOWN = 7
+    BOUNDS = 8
+    RATE = 9
+    ON_TIME = 10
+    PAUSE = 11
+    SUPPLY = 12
 
 
 class Reason(IntEnum):
@@ -156,6 +157,16 @@ class Reason(IntEnum):
     """An operator has paused starts from the warm pool; what may be provisioned still is."""
     PAUSED_PROVISION = 27
     """An operator has paused provisioning, and the warm pool has fewer than wanted."""
+    WORTH_START = 28
+    """By the prices and the forecast at the lead time, so many VMs earn more than they cost."""
+    WORTH_KEEP = 29
+    """By the prices and the forecast of the highest demand to come, so many VMs earn more than they cost."""
+    MODEL_DEMAND = 30
+    """Demand plus headroom drives: of all models it would lately have cost the fleet least."""
+    MODEL_PEAK = 31
+    """The highest demand of the last minutes plus headroom drives: of all models it would lately have cost least."""
+    WORTH_UNKNOWN = 32
+    """There is no forecast yet, so demand plus headroom is planned for."""
     DEMAND_VANISHED = 28
     """All demand vanished at once, which is taken for an outage for a while, so nothing is stopped."""
     DATA_FALLBACK = 29

@@ -98,6 +98,8 @@ _WORDS: dict[Reason, str] = {
     Reason.DATA_STALE: "metrics are too old, so {vms} stay",
     Reason.DATA_INVALID: "metrics are not possible values, so {vms} stay",
     Reason.LOW_COVERAGE: "only {coverage:.0%} of VMs report, so {vms} stay",
+    Reason.DEMAND_VANISHED: "demand vanished at all VMs at once, which may be an outage, so {vms} stay",
+    Reason.DATA_FALLBACK: "no metrics for long: {value} is the largest of the last good wish, schedule and forecast",
     Reason.LISTING_INCOMPLETE: "the list of VMs is incomplete, so {vms} stay",
     Reason.COOLDOWN_OUT: "cooldown after the last scale-out holds {value}",
     Reason.COOLDOWN_IN: "cooldown before scale-in holds {value}",

@@ -36,6 +36,8 @@ _LANE_DEFAULTS = {
     "cover_quantile": QUANTILE_LEVELS.index(0.95),
     "uses_signal": True,
     "min_coverage": 0.0,
+    "loss_hold_s": float("inf"),
+    "zero_hold_s": 0.0,
     "stabilisation_ticks": 0,
     "cooldown_out_s": 0.0,
     "cooldown_in_s": 0.0,

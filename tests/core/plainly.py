@@ -29,6 +29,10 @@ class Memory:
     refilled_s: float = LONG_AGO_S
     tokens_out: float = math.inf
     tokens_in: float = math.inf
+    good: int = -1
+    lost_s: float | None = None
+    work: float = 0.0
+    gone_s: float | None = None
 
 
 def lane_of(values, lane):
@@ -89,8 +93,7 @@ def decide_plainly(p, memory, s, at_lead, peak):
     highest = highest_of(memory.wishes, s["tick"], window) if window > 1 else 0
     propose(min(highest, now), Reason.STABILISATION)
 
-    why = doubt(p, s)
-    stage(*((now, why) if why and wish < now else (wish, Reason.NONE)))
+    stage(*trusted(p, s, memory, wish, now, at_lead))
 
     if wish > now and s["now_s"] < memory.last_out_s + p["cooldown_out_s"]:
         stage(now, Reason.COOLDOWN_OUT)
@@ -177,11 +180,33 @@ def cover(p, s, now, at_lead, peak):
     return min(max(now, low), high), Reason.FORECAST_COVER if low >= now else Reason.FORECAST_KEEP
 
 
-def doubt(p, s):
+def trusted(p, s, memory, wish, now, at_lead):
+    if s["demand"] > 0:
+        memory.work, memory.gone_s = s["demand"], None
+    elif s["demand"] == 0 and memory.gone_s is None and p["zero_hold_s"] >= 0:
+        memory.gone_s = s["now_s"] if memory.work > 0.5 * p["vm_capacity"] else -math.inf
+    vanished = (
+        s["demand"] == 0 and memory.gone_s is not None and memory.gone_s + p["zero_hold_s"] > s["now_s"]
+    )
+    blind = p["uses_signal"] and s["freshness"] != Freshness.FRESH
+    memory.lost_s = (s["now_s"] if memory.lost_s is None else memory.lost_s) if blind else None
+    why = doubt(p, s, vanished)
+    if not why:
+        memory.good = wish
+    elif blind and s["listed"] and memory.lost_s + p["loss_hold_s"] <= s["now_s"] and memory.good >= 0:
+        expected = vms(at_lead[p["cover_quantile"]], p["vm_capacity"]) if p["cover"] else 0
+        safe = max(memory.good, expected, wish)
+        return safe, Reason.DATA_FALLBACK if safe != wish else Reason.NONE
+    return (now, why) if why and wish < now else (wish, Reason.NONE)
+
+
+def doubt(p, s, vanished):
     if not s["listed"]:
         return Reason.LISTING_INCOMPLETE
     if not p["uses_signal"]:
         return Reason.NONE
+    if vanished:
+        return Reason.DEMAND_VANISHED
     if s["freshness"] == Freshness.FRESH:
         return Reason.LOW_COVERAGE if s["coverage"] < p["min_coverage"] else Reason.NONE
     return {

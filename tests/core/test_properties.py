@@ -44,6 +44,8 @@ def random_params(rng: np.random.Generator, lanes: int):
         cover=coin(),
         uses_signal=np.ones(lanes, np.bool_),
         min_coverage=pick(0.0, 1.0),
+        loss_hold_s=pick(0.0, 60.0),
+        zero_hold_s=np.where(coin(), pick(0.0, 60.0), 0.0),
         stabilisation_ticks=rng.integers(0, 50, lanes),
         cooldown_out_s=pick(0.0, 60.0),
         cooldown_in_s=pick(0.0, 60.0),
@@ -70,7 +72,7 @@ def random_snapshot(
     return Snapshot(
         now_s=now_s,
         tick=int(now_s // 10.0),
-        demand=np.where(fresh, rng.gamma(2.0, 500.0, lanes), np.nan),
+        demand=np.where(fresh, rng.gamma(2.0, 500.0, lanes) * (rng.random(lanes) < 0.9), np.nan),
         observed_at_s=np.where(fresh, now_s - 5.0, np.nan),
         freshness=freshness,
         coverage=np.where(fresh, rng.random(lanes), 0.0),
@@ -201,7 +203,7 @@ def test_a_pause_of_one_way_to_start_leaves_the_other_free(seed: int):
 @given(seeds)
 def test_silence_never_stops_a_vm_that_the_operators_bounds_allow(seed: int):
     params, steps = history(seed, 8, 12, silent_from=4, operated=0.0)
-    params = replace(params, maximum=np.full(8, 1000))
+    params = replace(params, maximum=np.full(8, 1000), loss_hold_s=np.full(8, np.inf))
     state = LaneState.empty(params)
     for tick, (view, seen) in enumerate(steps):
         d = decide(params, state, view, seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core import guards, sizing
+from autoscaler.core import guards, sizing, trust
 from autoscaler.core.decide import CHAIN, decide
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Reason, Stage
@@ -185,12 +185,12 @@ def test_a_long_window_is_covered_at_least_and_forgotten_soon_after():
 def test_scale_in_needs_fresh_and_sufficient_data(fields: dict, wish: int, expected: tuple[int, Reason]):
     params = lane_params(min_coverage=0.7)
     view = snapshot(in_service=4, starting=2, **fields)
-    assert run(guards.data, wish, params=params, view=view) == expected
+    assert run(trust.data, wish, params=params, view=view) == expected
 
 
 def test_a_schedule_only_lane_needs_no_data():
     view = snapshot(in_service=4, freshness=int(Freshness.ABSENT))
-    assert run(guards.data, 1, params=lane_params(uses_signal=False), view=view) == (1, Reason.NONE)
+    assert run(trust.data, 1, params=lane_params(uses_signal=False), view=view) == (1, Reason.NONE)
 
 
 def test_cooldowns_per_direction():

@@ -34,7 +34,7 @@ def policy(fleet="web", **changes):
     data = {
         "fleet": fleet,
         "act": True,
-        "signal": {"kind": "throughput", "source": "trace", "max_age": "30s", "trace": {}},
+        "signal": {"kind": "throughput", "source": "trace", "max_age": "30s", "zero_hold": "0s", "trace": {}},
         "vm": {"capacity": "100/s", "start_time": "20s", "stop_time": "30s"},
         "bounds": {"minimum": 0, "maximum": 20},
         "reactive": {"headroom": "0%", "tolerance": "0%"},

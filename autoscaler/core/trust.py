@@ -1,0 +1,136 @@
+"""The guard on data: what may be done while demand cannot be trusted.
+
+Data is doubted where it is absent, stale or impossible, comes from too few VMs, rests on a partial listing, or says
+that all VMs ran out of work at once: an outage of measuring, or of what stands before the VMs, looks like that until
+time proves otherwise. Nothing is stopped on doubted data. Scaling out may act on part of it.
+
+Where a fleet stays blind for longer than its policy says, what it had when it went blind is given up for the largest
+of three numbers: the last wish that rested on good data, what the schedule asks for, and what the forecast expects.
+A fleet that has never seen good data keeps what it has.
+
+Rules of this file: one stage as `rules` describes it; what it remembers is `trusted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, where_any, whole_vms
+from autoscaler.core.sizing import quantiles
+from autoscaler.core.trusted import NEVER
+from autoscaler.core.types import Bool, CountType, Freshness, Int, Reason, Snapshot
+
+VANISHED_VMS = 0.5
+"""Demand that falls to nothing at once is doubted where it was the work of more than so many VMs before."""
+
+_REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
+_REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
+_REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
+_REASON_OF_FRESHNESS[Freshness.ABSENT] = Reason.DATA_ABSENT
+
+
+def data(params: LaneParams, counts: CountType) -> Rule:
+    """No scale-in on data that cannot be trusted, and the largest safe number where it stays away."""
+    vanishing = _vanished(params)
+    fall_back = _fall_back(params, counts)
+
+    def sparse(view: Snapshot) -> Bool:
+        few: Bool = view.coverage < params.min_coverage
+        few &= params.uses_signal
+        few |= ~view.listed
+        return few
+
+    where_sparse = WhileSame(lambda view: (view.coverage, view.listed), lambda view: where_any(sparse(view)))
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        view, trusted = seen.snapshot, seen.state.trusted
+        doubtful = where_sparse(view)
+        gone = vanishing(seen) if vanishing is not None else None
+        if gone is not None:
+            doubtful = gone if doubtful is None else doubtful | gone
+        blind = None if seen.fresh is None else where_any(params.uses_signal & ~seen.fresh)
+        if blind is not None:
+            doubtful = blind if doubtful is None else doubtful | blind
+        instead = fall_back(seen, blind, wish)
+        if doubtful is None:
+            trusted.good = wish
+            return wish, UNCHANGED
+        trusted.good = np.where(doubtful, trusted.good, wish)
+        held = doubtful & (wish < seen.ordered)
+        value = np.where(held, seen.ordered, wish)
+        fallen = None
+        if instead is not None:
+            fallen = instead > NEVER
+            value = np.where(fallen, np.maximum(instead, wish), value)
+
+        def why() -> Int:
+            fresh = view.freshness == FRESH
+            few = int(Reason.LOW_COVERAGE)
+            on_fresh = few if gone is None else np.where(gone, int(Reason.DEMAND_VANISHED), few)
+            why = np.where(fresh, on_fresh, _REASON_OF_FRESHNESS[view.freshness])
+            told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
+            if fallen is not None:
+                told = np.where(fallen, (value != wish) * int(Reason.DATA_FALLBACK), told)
+            return told
+
+        return value, why
+
+    return rule
+
+
+def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | None, Int], Int | None]:
+    """A function that notes which lanes went blind, and says what those may fall back to that were so for long.
+
+    It answers int (L,), `NEVER` where a lane does not fall back; None where none does.
+    """
+    forecast = quantiles(params, params.cover_quantile) if params.cover.any() else None
+    vms = whole_vms(params.vm_capacity, counts)
+
+    def instead(seen: Seen, blind: Bool | None, wish: Int) -> Int | None:
+        view, trusted = seen.snapshot, seen.state.trusted
+        if blind is None:
+            if trusted.lost:
+                trusted.lost, trusted.lost_s = 0, np.full(len(wish), np.nan)
+            return None
+        trusted.lost = 1
+        since_s = np.where(np.isnan(trusted.lost_s), view.now_s, trusted.lost_s)
+        trusted.lost_s = np.where(blind, since_s, np.nan)
+        # What a partial listing counts is no base for stopping anything.
+        over = where_any(
+            blind & view.listed & (since_s + params.loss_hold_s <= view.now_s) & (trusted.good > NEVER)
+        )
+        if over is None:
+            return None
+        safe = trusted.good
+        if forecast is not None and seen.outlook is not None:
+            expected = vms(forecast(seen.outlook.at_lead))
+            safe = np.maximum(safe, np.where(params.cover, expected, 0))
+        return np.where(over, safe, NEVER).astype(counts)
+
+    return instead
+
+
+def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
+    """A function that says where demand has just vanished at once, bool (L,); None where it did nowhere.
+
+    None instead of the function where no lane doubts that.
+    """
+    if not (params.zero_hold_s > 0.0).any():
+        return None
+    notable = params.vm_capacity * VANISHED_VMS
+
+    def vanished(seen: Seen) -> Bool | None:
+        view, trusted = seen.snapshot, seen.state.trusted
+        nothing, some = view.demand == 0.0, view.demand > 0.0
+        begun = nothing & np.isnan(trusted.gone_s)
+        since_s = np.where(begun & (trusted.work > notable), view.now_s, trusted.gone_s)
+        # Zero that was not notable is believed at once, and not doubted later on.
+        since_s = np.where(begun & (trusted.work <= notable), -np.inf, since_s)
+        trusted.gone_s = np.where(some, np.nan, since_s)
+        trusted.work = np.where(some, view.demand, trusted.work)
+        return where_any(nothing & params.uses_signal & (trusted.gone_s + params.zero_hold_s > view.now_s))
+
+    return vanished
