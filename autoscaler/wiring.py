@@ -122,7 +122,7 @@ def simulated(policy: Policy) -> Policy:
     if policy.readiness.probe == "http":
         changes["readiness"] = policy.readiness.model_copy(update={"probe": "status_checks", "url": None})
     if policy.provision is not None:
-        template = {"launch_template": policy.fleet, "version": "$Default", "subnet": None}
+        template = {"launch_template": policy.fleet, "version": "$Default", "subnet": None, "subnets": ()}
         changes["provision"] = policy.provision.model_copy(update=template)
     return policy.model_copy(update=changes)
 

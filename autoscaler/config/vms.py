@@ -22,6 +22,10 @@ class VmSection(Section):
     stop_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
         40.0, description="Expected time from the order to stop a VM until it could be started again."
     )
+    types: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
+        (),
+        description="Machine types that a VM may be started as, best first, each able to do the capacity; empty: only as it is.",
+    )
 
 
 class ReadinessSection(Section):
@@ -72,5 +76,11 @@ class ProvisionSection(Section):
     )
     subnet: Filled | None = Field(
         None, description="Subnet instead of the template's; it also decides the zone."
+    )
+    types: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="Machine types to take where there is no room for vm_type, best first."
+    )
+    subnets: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="Subnets to take where there is no room in subnet, best first."
     )
     maximum: int = Field(ge=1, le=100_000, description="Most VMs of the fleet that may exist, in VMs.")
