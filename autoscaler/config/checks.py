@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
+from autoscaler.config.checks_signal import ADDRESS, check_signal
 from autoscaler.config.compiling import quantile_index
 from autoscaler.config.documents import Severity, YamlPath
+from autoscaler.config.finding import Finding
+from autoscaler.config.finding import seconds_text as _s
 from autoscaler.config.policy import Policy
-from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.config.quantities import PERCENT
 from autoscaler.config.section import DAY_S
 from autoscaler.config.wishes import StepRule
 from autoscaler.core.types import QUANTILE_LEVELS
@@ -27,31 +29,11 @@ from autoscaler.core.types import QUANTILE_LEVELS
 BILLING_FLOOR_S = 60.0
 """Every start is billed for at least this long."""
 
-ADDRESS = "{address}"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-        paths: The fields concerned; the place shown is the first of them that the fleet's own file wrote.
-        message: What is wrong.
-        advice: What to do.
-        severity: Error or warning.
-    """
-
-    paths: tuple[YamlPath, ...]
-    message: str
-    advice: str
-    severity: Severity = Severity.ERROR
-
 
 def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
     """All findings of one policy, in the order of its sections."""
     return (
-        *_check_signal(policy, tick_s),
-        *_check_scrape(policy),
+        *check_signal(policy, tick_s),
         *_check_readiness(policy),
         *_check_bounds(policy),
         *_check_proposals(policy),
@@ -61,60 +43,6 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_guards(policy, tick_s),
         *_check_supply(policy),
     )
-
-
-def _check_signal(policy: Policy, tick_s: float) -> Iterator[Finding]:
-    signal = policy.signal
-    if signal.source == "scrape" and signal.scrape is None:
-        yield Finding(
-            (("signal", "source"),),
-            "`signal.source` is scrape, but there is no section `signal.scrape`",
-            "add it with at least `metric`",
-        )
-    if signal.max_age_s < tick_s:
-        yield Finding(
-            (("signal", "max_age"),),
-            f"`signal.max_age` of {_s(signal.max_age_s)} is shorter than a tick ({_s(tick_s)}), so most readings will count as stale",
-            f"write at least {_s(2 * tick_s)}",
-            Severity.WARNING,
-        )
-    if signal.trace and signal.trace.lag_s >= signal.max_age_s:
-        yield Finding(
-            (("signal", "trace", "lag"), ("signal", "max_age")),
-            f"readings come {_s(signal.trace.lag_s)} late and are stale after {_s(signal.max_age_s)}: none would ever count",
-            "raise `signal.max_age` above the lag",
-        )
-
-
-def _check_scrape(policy: Policy) -> Iterator[Finding]:
-    signal, scrape = policy.signal, policy.signal.scrape
-    if scrape is None or signal.source != "scrape":
-        return
-    at: tuple[YamlPath, ...] = (("signal", "scrape", "url"), ("signal", "kind"))
-    if signal.kind == "total" and ADDRESS in scrape.url:
-        yield Finding(
-            at,
-            "kind total is one reading for the fleet, but `signal.scrape.url` asks every VM",
-            "give the address of the load balancer's metrics, without {address}",
-        )
-    if signal.kind != "total" and ADDRESS not in scrape.url:
-        yield Finding(
-            at,
-            f"kind {signal.kind} is read from every VM, but `signal.scrape.url` has no {{address}}",
-            "write for example http://{address}:9100/metrics",
-        )
-    if scrape.metric is None and scrape.type != "cpu":
-        yield Finding(
-            (("signal", "scrape", "metric"), ("signal", "scrape")),
-            f"scraping a {scrape.type} needs `signal.scrape.metric`",
-            "write the metric's name as the VMs show it",
-        )
-    if scrape.type == "cpu" and signal.kind != "utilisation":
-        yield Finding(
-            (("signal", "scrape", "type"), ("signal", "kind")),
-            f"type cpu measures utilisation, but `signal.kind` is {signal.kind}",
-            "write `kind: utilisation`, or a metric that counts work",
-        )
 
 
 def _check_readiness(policy: Policy) -> Iterator[Finding]:
@@ -343,7 +271,3 @@ def _check_supply(policy: Policy) -> Iterator[Finding]:
             "raise the one or lower the other",
             Severity.WARNING,
         )
-
-
-def _s(seconds: float) -> object:
-    return DURATION.write(seconds)

@@ -1,0 +1,30 @@
+"""What a cross-field check of a policy finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoscaler.config.documents import Severity, YamlPath
+from autoscaler.config.quantities import DURATION
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        paths: The fields concerned; the place shown is the first of them that the fleet's own file wrote.
+        message: What is wrong.
+        advice: What to do.
+        severity: Error or warning.
+    """
+
+    paths: tuple[YamlPath, ...]
+    message: str
+    advice: str
+    severity: Severity = Severity.ERROR
+
+
+def seconds_text(seconds: float) -> object:
+    """A duration as it is written in a policy."""
+    return DURATION.write(seconds)
