@@ -1,0 +1,419 @@
+"""Prometheus as a live source: an instant query per tick, its series joined to VMs, or one for the fleet.
+
+    fleets of one tick ─ the same query? ─ one question ─ series ─ select ─ join label = VM ─ readings
+                                                              └ a total: exactly one
+
+Why sharing: a hundred fleets under one recording rule are one question. It is asked when the first fleet reads,
+and all who read meanwhile get its answer.
+
+When a value was true: Prometheus repeats a value for up to 5 minutes after its last scrape and stamps the
+answer with the moment of the question. So a plain selector is asked for its own stamps too; of other queries the
+moment of the question counts, less the policy's `lag`.
+
+Rules of this file: no series is no reading, never zero. Several series for one VM are an error, never a sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.sources.fan_out import summary
+from autoscaler.sources.prometheus_access import Address, Answer, PrometheusAccess
+
+SHARED_S = 0.5
+"""An answer serves all who ask within this time of the question, in seconds of the event loop."""
+SKEW_S = 5.0
+FAR_ABOVE_ONE = 10.0
+MANY = "several series as well"
+_PLAIN = re.compile(r"\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{[^{}]*\})?\s*")
+_PORT = re.compile(r"^(?:\[([^\]]+)\]|([^:]*))(?::\d+)?$")
+
+Labels: TypeAlias = Mapping[str, str]
+
+
+class JoinBy(StrEnum):
+    """What of a VM a label names."""
+
+    ADDRESS = "address"
+    ID = "id"
+    NAME = "name"
+    """Its tag Name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """How series are told apart by VM.
+
+    Attributes:
+        label: The label that names the VM.
+        by: What of the VM it is; of an address the port is left out.
+    """
+
+    label: str = "instance"
+    by: JoinBy = JoinBy.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of an answer; `at_s` is when its value was true, as far as Prometheus tells."""
+
+    labels: Labels
+    value: float
+    at_s: float
+
+
+@dataclass(slots=True)
+class Vector:
+    """All series of one answer, and how they are found by labels; one for all fleets that share it."""
+
+    samples: tuple[Sample, ...]
+    asked_at_s: float
+    warnings: tuple[str, ...] = ()
+    _found: dict[Hashable, dict[Hashable, list[Sample]]] = field(default_factory=dict)
+
+    def selected(self, select: tuple[tuple[str, str], ...]) -> Sequence[Sample]:
+        """The series that carry these labels."""
+        if not select:
+            return self.samples
+        names, wanted = zip(*select, strict=True)
+        groups = self._groups(names, lambda labels: tuple(labels.get(name) for name in names))
+        return groups.get(wanted, ())
+
+    def joined(self, select: tuple[tuple[str, str], ...], join: Join) -> Mapping[Hashable, list[Sample]]:
+        """Those of them by what the join's label says of a VM."""
+
+        def key(labels: Labels) -> str | None:
+            value = labels.get(join.label)
+            return _without_port(value) if value and join.by is JoinBy.ADDRESS else value
+
+        return self._groups((select, join), key, self.selected(select))
+
+    def _groups(
+        self, name: Hashable, key: Callable[[Labels], Hashable], samples: Sequence[Sample] | None = None
+    ) -> dict[Hashable, list[Sample]]:
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = {}
+            for sample in self.samples if samples is None else samples:
+                found.setdefault(key(sample.labels), []).append(sample)
+        return found
+
+
+@dataclass(slots=True)
+class _Asked:
+    began_s: float
+    answer: asyncio.Task[Vector]
+
+
+class PrometheusQueries:
+    """Instant queries to one address, shared by the fleets that ask the same.
+
+    Args:
+        address: Where and how.
+        clock: Time.
+        closed: Called when the last user has closed it.
+    """
+
+    def __init__(self, address: Address, clock: Clock, closed: Callable[[], None] | None = None) -> None:
+        self.access = PrometheusAccess(address, clock)
+        self.users: dict[str, int] = {}
+        """How many fleets ask each query."""
+        self._asked: dict[str, _Asked] = {}
+        self._closed = closed
+
+    def use(self, query: str) -> None:
+        """Count a fleet that asks this query."""
+        self.users[query] = self.users.get(query, 0) + 1
+
+    async def leave(self, query: str) -> None:
+        """A fleet asks no more; with the last one connections are released."""
+        left = self.users.pop(query) - 1
+        if left:
+            self.users[query] = left
+        if self.users:
+            return
+        for asked in self._asked.values():
+            asked.answer.cancel()
+        self._asked.clear()
+        await self.access.close()
+        if self._closed is not None:
+            self._closed()
+
+    async def instant(self, query: str) -> Vector:
+        """What the query gives now.
+
+        Raises:
+            SourceError: There is no useful answer.
+        """
+        now_s = asyncio.get_running_loop().time()
+        asked = self._asked.get(query)
+        if asked is None or (asked.answer.done() and now_s - asked.began_s > SHARED_S):
+            answer = asyncio.ensure_future(self._instant(query))
+            answer.add_done_callback(_heard)
+            asked = self._asked[query] = _Asked(now_s, answer)
+        try:
+            return await asyncio.shield(asked.answer)
+        except asyncio.CancelledError:
+            if asked.answer.cancelled() and not _is_being_cancelled():
+                raise SourceError("the query was given up, since its source was closed") from None
+            raise
+
+    async def _instant(self, query: str) -> Vector:
+        # Thanos and VictoriaMetrics answer partially otherwise, which looks like less demand; others do not mind.
+        form = {"query": query, "partial_response": "false", "deny_partial_response": "1"}
+        if not _PLAIN.fullmatch(query):
+            return _vector(await self.access.ask("query", form))
+        stamps = {**form, "query": f"timestamp({query.strip()})"}
+        values, times = await asyncio.gather(self.access.ask("query", form), self.access.ask("query", stamps))
+        return _stamped(_vector(values), _vector(times))
+
+
+class PrometheusPool:
+    """The addresses that the sources of one daemon ask, each once.
+
+    Args:
+        clock: Time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open: dict[Address, PrometheusQueries] = {}
+
+    def at(self, address: Address) -> PrometheusQueries:
+        """What asks this address; it leaves the pool when its last user closes."""
+        if address not in self._open:
+
+            def closed() -> None:
+                self._open.pop(address, None)
+
+            self._open[address] = PrometheusQueries(address, self._clock, closed)
+        return self._open[address]
+
+
+class PrometheusSource:
+    """A `MetricSource` of one fleet.
+
+    Args:
+        queries: Asks, possibly for others too.
+        query: PromQL.
+        signal: What the values are.
+        clock: Time, to tell how far Prometheus' clock is from ours.
+        join: How series are joined to VMs; not used for a total.
+        select: Labels that a series must carry to be this fleet's.
+        lag_s: How much older a value is than Prometheus says.
+    """
+
+    def __init__(
+        self,
+        queries: PrometheusQueries,
+        query: str,
+        signal: Signal,
+        clock: Clock,
+        *,
+        join: Join | None = None,
+        select: tuple[tuple[str, str], ...] = (),
+        lag_s: float = 0.0,
+    ) -> None:
+        self._queries = queries
+        self._query = query
+        self._signal = signal
+        self._clock = clock
+        self._join = join or Join()
+        self._select = select
+        self._lag_s = lag_s
+        self._closed = False
+        queries.use(query)
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """Ask, and join what comes to these VMs.
+
+        Raises:
+            SourceError: No value at all; the message says what came and what was wanted.
+        """
+        if not vms and self._signal is not Signal.TOTAL:
+            return FleetReadings((), np.empty(0), np.empty(0))
+        vector = await self._queries.instant(self._query)
+        if not vector.samples:
+            raise SourceError(
+                f"the query gives no series now: {shortened(self._query)}; does the metric exist under this name, and "
+                "was it scraped lately?"
+            )
+        found = self._total(vector) if self._signal is Signal.TOTAL else self._per_vm(vector, vms)
+        now_s = self._clock.now()
+        values = np.array([sample.value for sample in found.samples.values()], np.float64)
+        stamps = np.array([sample.at_s for sample in found.samples.values()], np.float64) - self._lag_s
+        told = (found.error, *self._doubts(vector, values, now_s))
+        return FleetReadings(
+            tuple(found.samples), values, np.minimum(stamps, now_s), "; ".join(filter(None, told))
+        )
+
+    async def close(self) -> None:
+        """Release connections, unless other fleets use them."""
+        if not self._closed:
+            self._closed = True
+            await self._queries.leave(self._query)
+
+    def _total(self, vector: Vector) -> _Found:
+        samples = vector.selected(self._select)
+        if not samples:
+            raise SourceError(
+                f"none of the {len(vector.samples)} series carries {_written(dict(self._select))} "
+                f"(`select`); there is {_some([_written(sample.labels) for sample in vector.samples])}"
+            )
+        if len(samples) > 1:
+            raise SourceError(
+                f"the query gives {len(samples)} series ({_some([_written(sample.labels) for sample in samples])}), and "
+                f"kind total is one; aggregate them, for example sum({shortened(self._query)})"
+            )
+        return _Found({"": samples[0]})
+
+    def _per_vm(self, vector: Vector, vms: Sequence[Vm]) -> _Found:
+        by_key = vector.joined(self._select, self._join)
+        found: dict[str, Sample] = {}
+        errors: dict[str, str] = {}
+        many = False
+        for vm in vms:
+            key = self._key(vm)
+            samples = by_key.get(key, ()) if key else ()
+            if len(samples) == 1:
+                found[vm.id] = samples[0]
+            elif samples:
+                errors[key or vm.id] = MANY if many else self._many(samples)
+                many = True
+            else:
+                errors[key or vm.id] = "no series" if key else f"no {self._join.by}"
+        if errors and not found:
+            raise SourceError(self._nothing_joined(by_key, vms, errors))
+        return _Found(found, summary(errors, len(vms)))
+
+    def _many(self, samples: Sequence[Sample]) -> str:
+        some = _some([_written(sample.labels) for sample in samples], 2)
+        return (
+            f"{len(samples)} series of one VM ({some}), where one is needed: aggregate them, for example with "
+            f"sum by ({self._join.label}) (…),"
+        )
+
+    def _key(self, vm: Vm) -> str | None:
+        match self._join.by:
+            case JoinBy.ADDRESS:
+                return vm.address
+            case JoinBy.ID:
+                return vm.id
+            case JoinBy.NAME:
+                return vm.tags.get("Name")
+
+    def _nothing_joined(
+        self, by_key: Mapping[Hashable, list[Sample]], vms: Sequence[Vm], errors: Mapping[str, str]
+    ) -> str:
+        if not set(errors.values()) <= {"no series", f"no {self._join.by}"}:
+            return summary(errors, len(vms))
+        label, by = self._join.label, self._join.by
+        wanted = [key for vm in vms if (key := self._key(vm))]
+        if not wanted:
+            return f"none of the {len(vms)} VMs has {'an' if by == 'address' else 'a'} {by} to join series by"
+        labels = sorted(str(key) for key in by_key if key not in {None, ""})
+        if not labels:
+            some = _some([_written(sample.labels) for sample in next(iter(by_key.values()), [])])
+            return f"no series carries the label {label}, which joins it to a VM; there is {some or 'none'}"
+        return (
+            f"no VM matches by label {label} = {by}: the series name {_some(labels)}, the VMs are "
+            f"{_some(sorted(wanted))}; see `signal.prometheus.join`"
+        )
+
+    def _doubts(self, vector: Vector, values: np.ndarray, now_s: float) -> list[str]:
+        """What a person should know of values that count all the same. In steps, so that they are not told anew."""
+        told = [f"Prometheus warns: {text}" for text in vector.warnings[:3]]
+        ahead_s = vector.asked_at_s - now_s
+        if abs(ahead_s) > SKEW_S:
+            way = "ahead of" if ahead_s > 0 else "behind"
+            told.append(f"its clock is more than {SKEW_S:g} s {way} ours; set both by one time service")
+        if self._signal is Signal.UTILISATION and np.count_nonzero(values > FAR_ABOVE_ONE):
+            told.append(
+                f"values above {FAR_ABOVE_ONE:g}, where 1 is all of a VM; if the query is in percent, divide by 100"
+            )
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Series by VM, and what is missing."""
+
+    samples: Mapping[str, Sample]
+    error: str = ""
+
+
+def _vector(answer: Answer) -> Vector:
+    """The series of an answer.
+
+    Raises:
+        SourceError: It holds something else.
+    """
+    if answer.kind == "matrix":
+        raise SourceError("the query gives a range of time; put it into a function, for example rate(…[1m])")
+    try:
+        pairs = [({}, answer.result)] if answer.kind == "scalar" else [
+            (dict(one["metric"]), one["value"]) for one in answer.result
+        ]  # fmt: skip
+        samples = tuple(Sample(labels, float(value), float(at_s)) for labels, (at_s, value) in pairs)
+    except (KeyError, TypeError, ValueError):
+        raise SourceError(
+            "the answer holds no plain numbers (strings and histograms cannot be used; histogram_quantile(…) or "
+            "histogram_count(…) make numbers of the latter)"
+        ) from None
+    return Vector(samples, samples[0].at_s if samples else 0.0, answer.warnings)
+
+
+def _stamped(values: Vector, times: Vector) -> Vector:
+    """The values at their own times, where these are known."""
+    at_s = {_identity(sample.labels): sample.value for sample in times.samples}
+    samples = tuple(
+        Sample(one.labels, one.value, min(at_s.get(_identity(one.labels), one.at_s), one.at_s))
+        for one in values.samples
+    )
+    return Vector(samples, values.asked_at_s, tuple(dict.fromkeys((*values.warnings, *times.warnings))))
+
+
+def _identity(labels: Labels) -> frozenset[tuple[str, str]]:
+    return frozenset(pair for pair in labels.items() if pair[0] != "__name__")
+
+
+def _without_port(value: str) -> str:
+    found = _PORT.match(value)
+    return (found[1] or found[2]) if found else value
+
+
+def _written(labels: Labels) -> str:
+    inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
+    return shortened(f"{labels.get('__name__', '')}{{{inner}}}", 120)
+
+
+def _some(texts: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
+    return ", ".join(texts[:shown]) + more
+
+
+def shortened(text: str, length: int = 160) -> str:
+    """On one line and bounded, for messages."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _heard(answer: asyncio.Task[Vector]) -> None:
+    """Where all askers have given up, nobody else fetches an exception, and the event loop would complain."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,340 @@
+"""One bounded question to a Prometheus (Mimir, Thanos, VictoriaMetrics), and what went wrong in a sentence.
+
+Why its own module: live queries and history ask the same address with the same credentials, and each way in
+which an answer fails needs its own advice. Whatever comes back (nothing, a web page, garbage, an endless body),
+the answer is a value or a SourceError within `timeout_s` and `MAX_BYTES`.
+
+Rules of this file: read only; no meaning of queries. Files of credentials are read again when they change. What
+is in them, and headers, goes into no message. Redirects are not followed and proxies not used: credentials are
+for the address that the policy names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiohttp
+
+from autoscaler.errors import SourceError
+from autoscaler.ports import Clock
+
+MAX_BYTES = 8 << 20
+"""Of one answer, unpacked: some 30,000 series."""
+AT_ONCE = 8
+"""Questions under way to one address; with `MAX_BYTES` this bounds memory."""
+HOLD_S = 15.0
+LONGEST_HOLD_S = 60.0
+"""How long an address that asks for fewer questions is left alone, by its wish and at most."""
+
+Stat: TypeAlias = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How an https address is trusted.
+
+    Attributes:
+        ca_file: Certificates to trust instead of the system's.
+        cert_file, key_file: What we show where it asks who we are; the key may be in the same file.
+        verify: Whether the certificate and its name are checked.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Prometheus is and how it lets us in; equal ones share connections.
+
+    Attributes:
+        url: Without /api and without credentials.
+        timeout_s: Longest wait for one answer, from the question to its last byte.
+        tls: For https.
+        bearer_token_file: File whose content is sent as bearer token.
+        username, password_file: Sent as basic authentication where there is a name.
+        headers: Sent with each question, for example X-Scope-OrgID.
+        section: Where in a policy this stands, for advice.
+    """
+
+    url: str
+    timeout_s: float = 5.0
+    tls: Tls = field(default_factory=Tls)
+    bearer_token_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    section: str = "signal.prometheus"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a Prometheus said.
+
+    Attributes:
+        kind: Its `resultType`.
+        result: Its `result`, of any shape.
+        warnings: What it warns of, in its words.
+    """
+
+    kind: str
+    result: Any
+    warnings: tuple[str, ...] = ()
+
+
+class PrometheusAccess:
+    """Asks one address. Made anywhere, used within one event loop.
+
+    Args:
+        address: Where and how.
+        clock: Time.
+        max_bytes: Of one answer, unpacked.
+    """
+
+    def __init__(self, address: Address, clock: Clock, max_bytes: int = MAX_BYTES) -> None:
+        self.address = address
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._session: aiohttp.ClientSession | None = None
+        self._before: aiohttp.ClientSession | None = None
+        self._trusted: dict[Path, Stat] = {}
+        self._secrets: dict[Path, tuple[Stat, str]] = {}
+        self._held_until_s = float("-inf")
+
+    async def ask(self, path: str, form: Mapping[str, str]) -> Answer:
+        """POST the form to `/api/v1/` and the path.
+
+        Raises:
+            SourceError: There is no useful answer; the message says why and what to do.
+        """
+        where, section = self.address.url, self.address.section
+        if self._clock.monotonic() < self._held_until_s:
+            raise SourceError(self._busy())
+        try:
+            async with asyncio.timeout(self.address.timeout_s):
+                return await self._ask(path, form)
+        except TimeoutError:
+            raise SourceError(
+                f"{where}: no answer within {self.address.timeout_s:g} s; is it overloaded, or the query slow? "
+                f"A recording rule makes it fast, `{section}.timeout` allows more"
+            ) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise SourceError(
+                f"{where}: its certificate is not trusted ({_certificate_reason(error)}); name the authority with "
+                f"`{section}.tls.ca_file`, and check that `url` has the name that is in the certificate"
+            ) from None
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise SourceError(
+                f"{where}: no TLS connection ({_brief(error)}); check `{section}.tls` and whether the port speaks https"
+            ) from None
+        except aiohttp.ClientConnectorError as error:
+            raise SourceError(
+                f"{where}: {_brief(error.os_error)}; does it run, and is `{section}.url` right?"
+            ) from None
+        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError):
+            raise SourceError(f"{where}: the connection was closed before the answer was complete") from None
+        except aiohttp.InvalidURL:
+            raise SourceError(f"{where} is not an address (`{section}.url`)", retryable=False) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise SourceError(f"{where}: the answer cannot be read ({type(error).__name__})") from None
+
+    async def close(self) -> None:
+        """Release connections."""
+        sessions = (self._session, self._before)
+        self._session = self._before = None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+    # ── one question ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _ask(self, path: str, form: Mapping[str, str]) -> Answer:
+        session = await self._open()
+        url = f"{self.address.url.rstrip('/')}/api/v1/{path}"
+        headers = self._authorization()
+        try:
+            return await self._post(session, url, form, headers)
+        except aiohttp.ServerDisconnectedError:
+            # A kept connection that the other side had given up meanwhile; asking twice changes nothing there.
+            return await self._post(session, url, form, headers)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, url: str, form: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Answer:
+        async with session.post(
+            url, data=dict(form), headers=dict(headers), allow_redirects=False
+        ) as response:
+            if 300 <= response.status < 400:
+                raise self._error(
+                    f"it redirects elsewhere ({response.status}); write the address that it redirects to"
+                )
+            body = await self._body(response)
+            return self._read(response.status, body, response.headers.get("Retry-After", ""))
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for part in response.content.iter_any():
+            body += part
+            if len(body) > self._max_bytes:
+                response.close()
+                raise self._error(
+                    f"the answer is larger than {self._max_bytes >> 20} MiB; let the query give fewer series, for "
+                    "example by a label of the fleet or with sum by (…)"
+                )
+        return bytes(body)
+
+    def _read(self, status: int, body: bytes, retry_after: str) -> Answer:
+        section = self.address.section
+        if status in {401, 403}:
+            self._secrets.clear()  # whoever renews a token quickly may leave its time and size as they were
+            raise self._error(
+                f"it does not let us in ({status}): the credentials are missing, wrong or expired; see "
+                f"`{section}.bearer_token_file` or `{section}.basic_auth`"
+            )
+        if status == 429:
+            wished = float(retry_after) if retry_after.isdecimal() else HOLD_S
+            self._held_until_s = self._clock.monotonic() + min(max(wished, 1.0), LONGEST_HOLD_S)
+            raise SourceError(self._busy())
+        try:
+            found = json.loads(body)
+            good, data = found["status"] == "success", found.get("data")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self._strange(status, body) from None
+        if not good:
+            raise self._failed(status, found)
+        if found.get("isPartial"):
+            raise self._error(
+                "the answer is partial, which would look like less demand; some of its stores are away"
+            )
+        if not isinstance(data, dict) or "result" not in data:
+            raise self._strange(status, body)
+        return Answer(str(data.get("resultType", "")), data["result"], _texts(found.get("warnings")))
+
+    def _failed(self, status: int, found: Mapping[str, Any]) -> SourceError:
+        why = f"{found.get('errorType', status)}: {_brief(found.get('error', 'no reason given'), 300)}"
+        if status >= 500:
+            return self._error(f"the query failed ({why})")
+        return self._error(f"it refuses the query ({why}); try the query on its own page")
+
+    def _strange(self, status: int, body: bytes) -> SourceError:
+        section = self.address.section
+        head = body[:2048].lstrip().lower()
+        if status == 404:
+            return self._error(
+                f"nothing is there (404); does `{section}.url` need a path, such as /prometheus?"
+            )
+        if status >= 500:
+            return self._error(f"it is in trouble (status {status})")
+        if head.startswith((b"<html", b"<!doctype")) or b"<html" in head:
+            return self._error(
+                f"a web page came instead of an answer (status {status}); is that the address of Prometheus itself, or "
+                "is there a login before it?"
+            )
+        return self._error(
+            f"the answer (status {status}) is not that of a Prometheus; is `{section}.url` right?"
+        )
+
+    def _error(self, what: str) -> SourceError:
+        return SourceError(f"{self.address.url}: {what}")
+
+    def _busy(self) -> str:
+        return (
+            f"{self.address.url}: it asks for fewer queries (429) and is left alone for up to {LONGEST_HOLD_S:g} s; "
+            "raise its limit, or let fleets share one query"
+        )
+
+    # ── credentials ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> aiohttp.ClientSession:
+        """The session; another one once a file of the TLS settings has changed."""
+        files = [
+            f for f in (self.address.tls.ca_file, self.address.tls.cert_file, self.address.tls.key_file) if f
+        ]
+        trusted = {file: _stat(file) for file in files}
+        if self._session is not None and trusted == self._trusted:
+            return self._session
+        connector = aiohttp.TCPConnector(ssl=self._context(), limit=AT_ONCE, ttl_dns_cache=60)
+        session = aiohttp.ClientSession(
+            connector=connector,
+            headers=dict(self.address.headers),
+            timeout=aiohttp.ClientTimeout(total=self.address.timeout_s),
+            trust_env=False,
+        )
+        # Questions may be under way in the one before: it is closed with the next change only.
+        given_up, self._before = self._before, self._session
+        self._session, self._trusted = session, trusted
+        if given_up is not None:
+            await given_up.close()
+        return session
+
+    def _context(self) -> ssl.SSLContext | bool:
+        tls, section = self.address.tls, self.address.section
+        if not self.address.url.startswith("https:"):
+            return True
+        try:
+            context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+            if tls.cert_file:
+                context.load_cert_chain(tls.cert_file, tls.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise self._error(f"the files of `{section}.tls` cannot be used ({_brief(error)})") from None
+        if not tls.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+    def _authorization(self) -> dict[str, str]:
+        address = self.address
+        if address.bearer_token_file:
+            return {"Authorization": f"Bearer {self._secret(address.bearer_token_file)}"}
+        if address.username:
+            password = self._secret(address.password_file) if address.password_file else ""
+            return {"Authorization": aiohttp.BasicAuth(address.username, password, "utf-8").encode()}
+        return {}
+
+    def _secret(self, file: Path) -> str:
+        stat = _stat(file)
+        known = self._secrets.get(file)
+        if known is not None and known[0] == stat:
+            return known[1]
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._error(f"the file {file} cannot be read ({_brief(error)})") from None
+        if not text or any(ord(letter) < 32 for letter in text):
+            raise self._error(f"the file {file} must hold the secret on one line, and nothing else")
+        self._secrets[file] = stat, text
+        return text
+
+
+def _stat(file: Path) -> Stat:
+    """What changes with the content; a file that is not there has zeros, and whoever reads it says so."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (0, 0, 0)
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _brief(error: object, length: int = 120) -> str:
+    """One line of an error's words, bounded; an OSError without its file and number."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join((words or type(error).__name__).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _certificate_reason(error: aiohttp.ClientConnectorCertificateError) -> str:
+    inner = error.certificate_error
+    return getattr(inner, "verify_message", "") or _brief(inner)
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    if not isinstance(found, Iterable) or isinstance(found, str):
+        return ()
+    return tuple(_brief(text, 200) for text in found)
