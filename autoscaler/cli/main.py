@@ -16,6 +16,7 @@ from autoscaler.cli import (
     check,
     cloud,
     demo,
+    doctor,
     events,
     export,
     inspect,
@@ -51,6 +52,7 @@ app.command()(run.run)
 app.command()(demo.demo)
 app.command()(cloud.cloud)
 app.command()(policy.validate)
+app.command()(doctor.doctor)
 policies.command("show")(policy.policy_show)
 policies.command("schema")(policy.policy_schema)
 app.add_typer(policies, name="policy")

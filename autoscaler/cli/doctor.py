@@ -1,0 +1,242 @@
+"""`doctor`: is this machine, this account and every policy ready for a bad day? Asks, changes nothing.
+
+Exit codes: 0 nothing is wrong (warnings included), 1 something is, 2 wrong usage.
+
+Rules of this file: which questions are asked and how answers are shown; what EC2's answers mean is
+`providers.ec2.diagnosis`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoscaler.cli.output import FAILED, errors_in_words
+
+if TYPE_CHECKING:
+    from autoscaler.config.policy import Policy
+    from autoscaler.ports import Clock, MetricSource, Vm
+    from autoscaler.ports.findings import Finding
+    from autoscaler.providers.ec2.settings import Ec2Settings
+    from autoscaler.settings import Settings
+
+_READ_TIMEOUT_S = 10.0
+_BETWEEN_READS_S = 2.0
+_LITTLE_SPACE = 1 << 30
+
+
+def doctor(
+    policies: Annotated[
+        Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+    ] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Show what is well too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Examine settings, policies, metrics, permissions, quotas and VMs, and say how to mend what is wrong.
+
+    Run it as the user of the daemon, on its machine: both decide what can be reached. Nothing is changed:
+    permissions for changes are asked with DryRun.
+    """
+    from autoscaler.settings import load_settings
+
+    with errors_in_words("doctor"):
+        settings = load_settings(
+            policies=policies, state_dir=state_dir, aws_endpoint_url=endpoint_url, aws_region=region
+        )
+        findings = asyncio.run(_examine(settings))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
+    else:
+        _show(findings, everything=all_)
+    if any(each.level == "problem" for each in findings):
+        raise typer.Exit(FAILED)
+
+
+async def _examine(settings: Settings) -> list[Finding]:
+    from autoscaler.cli.run import ec2_settings
+    from autoscaler.clock import SystemClock
+    from autoscaler.daemon.policies import PolicyFolder
+    from autoscaler.errors import ConfigError
+    from autoscaler.ports.findings import Finding, Level
+    from autoscaler.settings import unknown_variables
+
+    clock = SystemClock()
+    found = [
+        Finding("settings", Level.WARNING, text, "correct the name") for text in unknown_variables(os.environ)
+    ]
+    found += _state_dir(settings.state_dir)
+    loaded = PolicyFolder(settings.policies, settings.tick_s).load()
+    found += [Finding("policy", Level.PROBLEM, str(each), "correct the file") for each in loaded.errors]
+    found += [Finding("policy", Level.WARNING, str(each), "look at the file") for each in loaded.warnings]
+    if not loaded.policies:
+        text = f"no usable policy in {settings.policies}"
+        return [*found, Finding("policy", Level.PROBLEM, text, "see `autoscaler validate`")]
+    acting = sum(policy.act for policy in loaded.policies)
+    text = f"{_fleets(len(loaded.policies))}, {acting} of them acting"
+    found.append(Finding("policy", Level.OK, text))
+    try:
+        ec2 = ec2_settings(settings)
+    except ConfigError as error:
+        return [*found, Finding("settings", Level.PROBLEM, str(error), "set it")]
+    try:
+        found += await _asked_ec2(ec2, loaded.policies, clock)
+        if any(each.check == "reach" and each.level is Level.PROBLEM for each in found):
+            return found
+        vms = await _listed(ec2, clock)
+    except ConfigError as error:
+        return [*found, Finding("credentials", Level.PROBLEM, str(error), "give the machine a role")]
+    folder = PolicyFolder(settings.policies, settings.tick_s).path
+    return found + [
+        await _metrics(policy, [vm for vm in vms if vm.fleet == policy.fleet], clock, folder)
+        for policy in loaded.policies
+    ]
+
+
+def _state_dir(directory: Path) -> list[Finding]:
+    """Whether the journal can be written, with room for a while."""
+    from autoscaler.ports.findings import Finding, Level
+
+    there = next((each for each in (directory, *directory.absolute().parents) if each.exists()), Path("/"))
+    if not os.access(there, os.W_OK):
+        text = f"the state directory {directory} cannot be written by this user"
+        fix = "run as the daemon's user, or correct the owner of the directory"
+        return [Finding("state_dir", Level.PROBLEM, text, fix)]
+    free = shutil.disk_usage(there).free
+    text = f"{free / 1e9:.1f} GB are free for the journal in {directory}"
+    if free < _LITTLE_SPACE:
+        fix = "make room: what cannot be recorded is not done"
+        return [Finding("state_dir", Level.WARNING, text, fix)]
+    return [Finding("state_dir", Level.OK, text)]
+
+
+async def _listed(ec2: Ec2Settings, clock: Clock) -> Sequence[Vm]:
+    from autoscaler.providers.ec2.provider import Ec2Provider
+
+    provider = await Ec2Provider.open(ec2, clock)
+    try:
+        return (await provider.list_vms()).vms
+    finally:
+        await provider.close()
+
+
+async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock) -> list[Finding]:
+    from autoscaler.ports import ProvisionSpec
+    from autoscaler.providers.ec2.examining import Examined, examine
+
+    def spec_of(policy: Policy) -> ProvisionSpec | None:
+        made = policy.provision
+        if made is None:
+            return None
+        return ProvisionSpec(policy.fleet, made.launch_template, made.version, made.vm_type, made.subnet)
+
+    fleets = [
+        Examined(
+            fleet=policy.fleet,
+            spec=spec_of(policy),
+            may_provision=policy.max_provisioned if policy.provision else 0,
+            reads_cloudwatch=str(policy.signal.source) == "cloudwatch",
+        )
+        for policy in policies
+    ]
+    return await examine(ec2, fleets, clock)
+
+
+async def _metrics(policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path) -> Finding:
+    """Whether the fleet's metrics can be read from here, by reading them."""
+    from autoscaler.errors import AutoscalerError
+    from autoscaler.ports import VmState
+    from autoscaler.ports.findings import Finding, Level
+    from autoscaler.wiring_sources import source_for
+
+    running = [vm for vm in vms if vm.state is VmState.RUNNING]
+    name = f"{policy.signal.kind} from {policy.signal.source}"
+    if not running and policy.signal.kind != "total":
+        text = f"{name} could not be tried, since none of its VMs runs"
+        return Finding("metrics", Level.UNKNOWN, text, "try again while some run", policy.fleet)
+    fix = "correct the policy's signal, or what answers there"
+    try:
+        source = source_for(policy, clock, folder)
+    except AutoscalerError as error:
+        return Finding("metrics", Level.PROBLEM, str(error), fix, policy.fleet)
+    try:
+        seen, why = await _read_twice(source, running, clock)
+    finally:
+        await source.close()
+    wanted = 1 if policy.signal.kind == "total" else len(running)
+    text = f"{name}: {seen} of {wanted} readings came" + (f"; {why}" if why else "")
+    if seen >= wanted:
+        return Finding("metrics", Level.OK, text, "", policy.fleet)
+    level = Level.PROBLEM if seen == 0 else Level.WARNING
+    return Finding("metrics", level, text, fix, policy.fleet)
+
+
+async def _read_twice(source: MetricSource, vms: Sequence[Vm], clock: Clock) -> tuple[int, str]:
+    """Readings that came and what was wrong; a rate needs to be read twice."""
+    from autoscaler.errors import SourceError
+
+    count, why = 0, ""
+    for again in (False, True):
+        if again:
+            await clock.sleep_until(clock.monotonic() + _BETWEEN_READS_S)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                read = await source.read(vms)
+        except TimeoutError:
+            count, why = 0, f"no answer within {_READ_TIMEOUT_S:g} s"
+        except SourceError as failed:
+            count, why = 0, str(failed)
+        else:
+            count, why = len(read.values), read.error
+        if count and not why:
+            break
+    return count, why
+
+
+def _show(findings: Sequence[Finding], *, everything: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = Counter(str(each.level) for each in findings)
+    console = Console()
+    shown = [each for each in findings if everything or each.level != "ok"]
+    if shown:
+        table = Table(box=None, pad_edge=False)
+        for name in ("", "fleet", "what", "what to do"):
+            table.add_column(name, overflow="fold")
+        for each in sorted(shown, key=lambda each: _ORDER.index(str(each.level))):
+            table.add_row(_MARKS[str(each.level)], each.fleet or "-", each.text, each.fix or "-")
+        console.print(table)
+    told = ", ".join(f"{counts[level]} {word}" for level, word in _WORDS.items() if counts[level])
+    console.print(f"{len(findings)} questions: {told}", highlight=False)
+    if not everything and counts["ok"]:
+        console.print("`--all` shows what is well too.", highlight=False)
+
+
+def _fleets(count: int) -> str:
+    return "1 fleet" if count == 1 else f"{count} fleets"
+
+
+_ORDER = ["problem", "warning", "unknown", "ok"]
+_MARKS = {
+    "problem": "[bold red]problem[/]",
+    "warning": "[yellow]warning[/]",
+    "unknown": "[cyan]not seen[/]",
+    "ok": "[green]well[/]",
+}
+_WORDS = {"ok": "well", "warning": "to look at", "problem": "wrong", "unknown": "could not be seen"}

@@ -1,0 +1,298 @@
+"""Asks EC2 what the daemon will need on a bad day, before that day: permissions, quotas, keys, VMs that do not fit.
+
+Nothing is changed: permissions for changes are asked with DryRun, which EC2 answers without doing anything. What a
+DryRun shows is the permission alone, neither room in a zone nor the state of a VM.
+
+Rules: every call is bounded; a call that fails becomes a finding and never ends the examination. Judgements are
+`diagnosis`; here is only how the facts are come by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeAlias
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore import exceptions as aws
+
+from autoscaler.ports import FLEET_TAG, Clock, ProvisionSpec
+from autoscaler.ports.findings import Finding, Level
+from autoscaler.providers.ec2 import diagnosis
+from autoscaler.providers.ec2.classify import shorten
+from autoscaler.providers.ec2.client import open_session
+from autoscaler.providers.ec2.diagnosis import Described
+from autoscaler.providers.ec2.settings import Ec2Settings
+
+PERMISSIONS: Final = frozenset({"ec2:DescribeVolumes", "servicequotas:GetServiceQuota", "kms:DescribeKey"})
+"""What an examination asks beyond what the daemon calls; without them it says so and goes on."""
+
+_PAGE, _MOST_PAGES = 1000, 100
+_MOST_KEYS = 20
+
+
+Call: TypeAlias = Callable[..., Awaitable[Mapping[str, Any]]]
+"""An operation of an aiobotocore client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What of a policy an examination needs.
+
+    Attributes:
+        fleet: Its name.
+        spec: Where its new VMs come from; None where it makes none.
+        may_provision: VMs that may exist in all; 0 where it makes none.
+        reads_cloudwatch: Its metrics come from CloudWatch.
+    """
+
+    fleet: str
+    spec: ProvisionSpec | None
+    may_provision: int
+    reads_cloudwatch: bool
+
+
+async def examine(settings: Ec2Settings, fleets: Sequence[Examined], clock: Clock) -> list[Finding]:
+    """Ask everything.
+
+    Args:
+        settings: Which EC2, and how long to wait for each answer.
+        fleets: The fleets of all policies.
+        clock: Ours, to be compared with EC2's.
+
+    Raises:
+        ConfigError: There are no credentials, or the settings are wrong.
+    """
+    session = await open_session(settings)
+    async with AsyncExitStack() as stack:
+        ec2 = await stack.enter_async_context(_client(session, settings, "ec2"))
+        return await Examination(ec2, session, settings, clock).all(fleets)
+
+
+class Examination:
+    """One examination.
+
+    Args:
+        ec2: An EC2 client of aiobotocore.
+        session: Opens the clients of other services, as far as they are needed.
+        settings: As of `examine`.
+        clock: As of `examine`.
+    """
+
+    def __init__(self, ec2: Any, session: AioSession, settings: Ec2Settings, clock: Clock) -> None:
+        self._ec2 = ec2
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+
+    async def all(self, fleets: Sequence[Examined]) -> list[Finding]:
+        """Every question, in the order in which a person would want the answers."""
+        found, vms = await self._listing()
+        if vms is None:
+            return found
+        by_fleet: dict[str, list[Described]] = defaultdict(list)
+        for vm in vms:
+            by_fleet[vm.fleet].append(vm)
+        found += await self._permissions(fleets, [vm for vm in vms if vm.fleet and vm.exists])
+        for each in fleets:
+            mine = by_fleet[each.fleet]
+            found += diagnosis.of_fleet(each.fleet, mine)
+            if each.reads_cloudwatch and mine:
+                found += diagnosis.monitoring(each.fleet, mine)
+            found += await self._keys(each.fleet, [vm for vm in mine if vm.exists])
+        found += diagnosis.without_policy(vms, (each.fleet for each in fleets))
+        found += await self._quotas(fleets, vms)
+        return found
+
+    # ── the listing, and what it shows of clock and network ─────────────────────────────────────────────
+
+    async def _listing(self) -> tuple[list[Finding], list[Described] | None]:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        first = await self._ask(self._ec2.describe_instances, MaxResults=5)
+        seconds = loop.time() - began_s
+        if isinstance(first, Finding):
+            return [first], None
+        found = [diagnosis.latency(seconds)]
+        stamp = first["ResponseMetadata"]["HTTPHeaders"].get("date")
+        if stamp:
+            off_s = self._clock.now() - seconds / 2.0 - (parsedate_to_datetime(stamp).timestamp() + 0.5)
+            found.append(diagnosis.clock(off_s))
+        vms: list[Described] = []
+        token: str | None = None
+        for _ in range(_MOST_PAGES):
+            more = {} if token is None else {"NextToken": token}
+            page = await self._ask(self._ec2.describe_instances, MaxResults=_PAGE, **more)
+            if isinstance(page, Finding):
+                return [*found, page], None
+            rows = (row for reservation in page["Reservations"] for row in reservation["Instances"])
+            vms += [diagnosis.described(row, FLEET_TAG) for row in rows]
+            token = page.get("NextToken")
+            if not token:
+                break
+        return found, vms
+
+    # ── permissions ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _permissions(self, fleets: Sequence[Examined], owned: Sequence[Described]) -> list[Finding]:
+        found = []
+        if owned:
+            ids = [owned[0].id]
+            tags = [{"Key": FLEET_TAG, "Value": owned[0].fleet}]
+            asked: dict[str, tuple[Call, dict[str, Any]]] = {
+                "ec2:DescribeInstanceStatus": (self._ec2.describe_instance_status, {"InstanceIds": ids}),
+                "ec2:StartInstances": (self._ec2.start_instances, {"InstanceIds": ids}),
+                "ec2:StopInstances": (self._ec2.stop_instances, {"InstanceIds": ids}),
+                "ec2:TerminateInstances": (self._ec2.terminate_instances, {"InstanceIds": ids}),
+                "ec2:CreateTags": (self._ec2.create_tags, {"Resources": ids, "Tags": tags}),
+            }
+            for action, (call, parameters) in asked.items():
+                found.append(await self._permitted(action, call, parameters))
+        else:
+            text = "permissions to start, stop, delete and tag could not be tried: no VM carries the tag"
+            found.append(Finding("permission", Level.UNKNOWN, text, f"tag a VM with {FLEET_TAG}"))
+        makers = [(each.fleet, each.spec) for each in fleets if each.spec is not None]
+        return found + [await self._may_launch(fleet, spec) for fleet, spec in makers]
+
+    async def _permitted(
+        self, action: str, call: Call, parameters: Mapping[str, Any], fleet: str = ""
+    ) -> Finding:
+        code, message = await self._dry(call, parameters)
+        if code == "DryRunOperation":
+            return Finding("permission", Level.OK, f"{action} is allowed", "", fleet)
+        if code in {"UnauthorizedOperation", "AccessDenied", "AuthFailure", "OptInRequired", "Blocked"}:
+            text = f"{action} is not allowed: {code} {message}"
+            fix = f"allow {action} to the role that the daemon runs under (deploy/iam-policy.json has all it needs)"
+            return Finding("permission", Level.PROBLEM, text, fix, fleet)
+        if code == "":
+            return Finding(
+                "permission", Level.UNKNOWN, f"{action}: this endpoint does not know DryRun", "", fleet
+            )
+        return Finding(
+            "permission", Level.UNKNOWN, f"{action} could not be tried: {code} {message}", "", fleet
+        )
+
+    async def _may_launch(self, fleet: str, spec: ProvisionSpec) -> Finding:
+        by = "LaunchTemplateId" if spec.launch_template.startswith("lt-") else "LaunchTemplateName"
+        parameters: dict[str, Any] = {
+            "LaunchTemplate": {by: spec.launch_template, "Version": spec.version},
+            "MinCount": 1,
+            "MaxCount": 1,
+            "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": FLEET_TAG, "Value": fleet}]}],
+        }
+        if spec.vm_type is not None:
+            parameters["InstanceType"] = spec.vm_type
+        if spec.subnet is not None:
+            parameters["SubnetId"] = spec.subnet
+        finding = await self._permitted("ec2:RunInstances", self._ec2.run_instances, parameters, fleet)
+        if finding.level is Level.UNKNOWN and ("Invalid" in finding.text or "NotFound" in finding.text):
+            fix = f"correct launch template {spec.launch_template} (version {spec.version}), or what the policy overrides"
+            return Finding("launch_template", Level.PROBLEM, finding.text, fix, fleet)
+        return finding
+
+    async def _dry(self, call: Call, parameters: Mapping[str, Any]) -> tuple[str, str]:
+        """Code and message of the error that every DryRun ends with; both empty where it ended with none."""
+        try:
+            async with asyncio.timeout(self._settings.call_deadline_s):
+                await call(**parameters, DryRun=True)
+        except aws.ClientError as error:
+            said = error.response.get("Error", {})
+            return str(said.get("Code", "")), shorten(str(said.get("Message", "")))
+        except (aws.BotoCoreError, TimeoutError) as error:
+            return type(error).__name__, shorten(str(error))
+        return "", ""
+
+    # ── keys and quotas ─────────────────────────────────────────────────────────────────────────────────
+
+    async def _keys(self, fleet: str, vms: Sequence[Described]) -> list[Finding]:
+        volumes = [volume for vm in vms for volume in vm.volumes][:_PAGE]
+        if not volumes:
+            return []
+        answer = await self._ask(self._ec2.describe_volumes, VolumeIds=volumes)
+        if isinstance(answer, Finding):
+            text = f"whether volumes are encrypted could not be seen: {answer.text}"
+            return [Finding("key", Level.UNKNOWN, text, answer.fix and "allow ec2:DescribeVolumes", fleet)]
+        ids = sorted({each["KmsKeyId"] for each in answer["Volumes"] if each.get("KmsKeyId")})
+        if not ids:
+            return []
+        states: dict[str, str] = {}
+        async with _client(self._session, self._settings, "kms") as kms:
+            for key in ids[:_MOST_KEYS]:
+                told = await self._ask(kms.describe_key, KeyId=key)
+                if isinstance(told, Finding):
+                    states[key] = told.text
+                elif told["KeyMetadata"].get("KeyManager") == "CUSTOMER":
+                    states[key] = told["KeyMetadata"].get("KeyState", "unknown state")
+        return diagnosis.keys(fleet, states)
+
+    async def _quotas(self, fleets: Sequence[Examined], vms: Sequence[Described]) -> list[Finding]:
+        owned: dict[tuple[str, str], int] = defaultdict(int)
+        others: dict[tuple[str, str], int] = defaultdict(int)
+        counts: dict[str, int] = defaultdict(int)
+        for vm in vms:
+            if vm.fleet and vm.exists:
+                owned[diagnosis.family_of(vm.vm_type)] += vm.vcpus
+                counts[vm.fleet] += 1
+            elif vm.state in {"running", "pending"} and not vm.spot:
+                others[diagnosis.family_of(vm.vm_type)] += vm.vcpus
+        extra: dict[tuple[str, str], int] = defaultdict(int)
+        for each in fleets:
+            mine = [vm for vm in vms if vm.fleet == each.fleet and vm.exists]
+            if mine:
+                room = max(each.may_provision - counts[each.fleet], 0)
+                extra[diagnosis.family_of(mine[0].vm_type)] += room * max(vm.vcpus for vm in mine)
+        families = sorted(family for family in owned if family[1] and owned[family])
+        if not families:
+            return []
+        async with _client(self._session, self._settings, "service-quotas") as quotas:
+            found = []
+            for name, code in families:
+                told = await self._ask(quotas.get_service_quota, ServiceCode="ec2", QuotaCode=code)
+                quota = None if isinstance(told, Finding) else float(told["Quota"]["Value"])
+                key = name, code
+                found.append(diagnosis.headroom(name, owned[key], others[key], quota, extra[key]))
+        return found
+
+    # ── one bounded call ────────────────────────────────────────────────────────────────────────────────
+
+    async def _ask(self, call: Call, **parameters: Any) -> Mapping[str, Any] | Finding:
+        """The answer, or a finding that says why there is none."""
+        try:
+            async with asyncio.timeout(self._settings.call_deadline_s):
+                return await call(**parameters)
+        except aws.ClientError as error:
+            said = error.response.get("Error", {})
+            if said.get("Code") == "InvalidAction":
+                text = f"this endpoint does not know {error.operation_name}"
+                return Finding("reach", Level.UNKNOWN, text)
+            text = shorten(f"{error.operation_name}: {said.get('Code', '')} {said.get('Message', '')}")
+            fix = "check the credentials and the permissions of the role (deploy/iam-policy.json has all it needs)"
+            return Finding("reach", Level.PROBLEM, text, fix)
+        except TimeoutError:
+            text = f"no answer within {self._settings.call_deadline_s:g} s"
+            return Finding("reach", Level.PROBLEM, text, "check the network and the Region")
+        except aws.BotoCoreError as error:
+            fix = "check the network, the Region and the endpoint"
+            return Finding("reach", Level.PROBLEM, shorten(str(error)), fix)
+
+
+def _client(session: AioSession, settings: Ec2Settings, service: str) -> Any:
+    # The stubs type each service by its literal name; which one it is is an argument here.
+    create: Any = session.create_client
+    return create(
+        service,
+        region_name=settings.region,
+        endpoint_url=settings.endpoint_url,
+        aws_access_key_id=settings.access_key_id,
+        aws_secret_access_key=settings.secret_access_key,
+        config=AioConfig(
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=settings.read_timeout_s,
+            retries={"mode": "standard", "total_max_attempts": 2},
+        ),
+    )

@@ -1,0 +1,65 @@
+"""`doctor` as a person runs it: against the embedded EC2, with sound and with broken surroundings."""
+
+import asyncio
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from autoscaler.cli.main import app
+from autoscaler.cloud.endpoint_process import EndpointProcess
+from autoscaler.cloud.setup import CloudSetup, FleetSetup
+
+POLICY = """
+fleet: {fleet}
+signal: {{kind: total, source: scrape, scrape: {{url: "http://127.0.0.1:9/metrics", metric: requests}}}}
+vm: {{capacity: 10/s}}
+bounds: {{maximum: 4}}
+reactive: {{}}
+"""
+
+
+@pytest.fixture(name="examined")
+def _examined(tmp_path, monkeypatch):
+    """Runs the command; returns its exit code, its findings by check, and the text that people see."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "web.yaml").write_text(POLICY.format(fleet="web"), encoding="utf-8")
+
+    def run(*more, url):
+        base = ["doctor", "--policies", str(folder), "--state-dir", str(tmp_path / "state")]
+        base += ["--region", "eu-central-1", "--endpoint-url", url, *more]
+        told = CliRunner().invoke(app, [*base, "--json"])
+        shown = CliRunner().invoke(app, base, env={"COLUMNS": "200"})
+        assert shown.exit_code == told.exit_code
+        return told.exit_code, json.loads(told.stdout), shown.stdout
+
+    return run
+
+
+@pytest.fixture(name="cloud", scope="module")
+def _cloud():
+    setup = CloudSetup(fleets=(FleetSetup("web", vms=3),))
+    with asyncio.Runner() as runner:
+        process = EndpointProcess(setup)
+        runner.run(process.__aenter__())
+        yield process.url
+        runner.run(process.__aexit__(None, None, None))
+
+
+def test_a_metric_that_cannot_be_read_is_the_problem_that_is_named(examined, cloud):
+    code, findings, shown = examined(url=cloud)
+    problems = [each for each in findings if each["level"] == "problem"]
+    assert code == 1
+    assert [(each["check"], each["fleet"]) for each in problems] == [("metrics", "web")]
+    assert "127.0.0.1:9" in problems[0]["text"]
+    assert "problem" in shown
+    assert "questions" in shown
+
+
+def test_an_account_that_cannot_be_reached_is_told_without_a_traceback(examined):
+    code, findings, _ = examined(url="http://127.0.0.1:9")
+    assert code == 1
+    assert "reach" in {each["check"] for each in findings if each["level"] == "problem"}
