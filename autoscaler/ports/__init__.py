@@ -4,6 +4,7 @@ Rules: no adapter here, no I/O. An expected failure is a value (`Listing.error`,
 fleet's trouble never becomes another fleet's exception. Times are epoch seconds of the Clock in use.
 """
 
+from autoscaler.ports.balancer import Balancer, Member, Rotation, RotationView
 from autoscaler.ports.journal import (
     ALL_FLEETS,
     ActionIntent,
@@ -38,6 +39,7 @@ __all__ = [
     "FLEET_TAG",
     "ActionIntent",
     "ActionRecord",
+    "Balancer",
     "ChangeKind",
     "ChangeRecord",
     "Clock",
@@ -45,6 +47,7 @@ __all__ = [
     "FleetTick",
     "Journal",
     "Listing",
+    "Member",
     "MetricSource",
     "Note",
     "OperatorChange",
@@ -54,6 +57,8 @@ __all__ = [
     "ProvisionSpec",
     "ReadinessProbe",
     "RealVms",
+    "Rotation",
+    "RotationView",
     "TickRecord",
     "Verb",
     "Vm",

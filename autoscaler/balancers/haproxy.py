@@ -1,0 +1,154 @@
+"""HAProxy as a Balancer, over its runtime socket, which needs `level admin`.
+
+A fleet may stand behind several HAProxy processes: a VM is out of rotation when all of them say so, and its sessions
+are the sum over all. Where one of them cannot be asked nothing is known of its VMs, since it may still send them work.
+
+VMs are found by their private address, or by a name that the entry in the backend has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Row
+from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
+
+JoinBy = Literal["address", "id", "name"]
+
+_NAME_TAG = "Name"
+_SHOWN = 3
+
+
+def key_of(vm: Vm, by: JoinBy) -> str:
+    """What the VM is found by in a backend; empty where it has none."""
+    if by == "address":
+        return vm.address or ""
+    return vm.id if by == "id" else vm.tags.get(_NAME_TAG, "")
+
+
+def rows_by_key(rows: Sequence[Row], by: JoinBy) -> dict[str, list[Row]]:
+    """The entries of a backend by what VMs are found by; one address may have several entries."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.name != "BACKEND":
+            found.setdefault(row.address if by == "address" else row.name, []).append(row)
+    return found
+
+
+class HaproxyBalancer:
+    """A Balancer over one or several HAProxy processes.
+
+    Args:
+        places: Their runtime sockets: paths, or host:port.
+        backend: The fleet's.
+        by: What joins an entry of the backend to a VM.
+        clock: Dates what is read.
+        timeout_s: Longest time of one question to one of them, in seconds of the event loop.
+    """
+
+    def __init__(
+        self, places: Sequence[str], backend: str, by: JoinBy, clock: Clock, *, timeout_s: float = 2.0
+    ) -> None:
+        self._sockets = [HaproxySocket(place, timeout_s) for place in places]
+        self._backend = backend
+        self._by = by
+        self._clock = clock
+
+    async def look(self, vms: Sequence[Vm]) -> RotationView:
+        """How these VMs stand."""
+        return await self._on_all(vms, "")
+
+    async def admit(self, vms: Sequence[Vm]) -> RotationView:
+        """Set their entries ready; those with health checks are in once these pass."""
+        return await self._on_all(vms, "ready")
+
+    async def cordon(self, vms: Sequence[Vm]) -> RotationView:
+        """Set their entries to drain."""
+        return await self._on_all(vms, "drain")
+
+    async def close(self) -> None:
+        """Nothing is held between calls."""
+
+    async def _on_all(self, vms: Sequence[Vm], state: str) -> RotationView:
+        read_at_s = self._clock.now()
+        views = await asyncio.gather(*(self._on_one(each, vms, state) for each in self._sockets))
+        errors = [error for _, error in views if error]
+        members = {}
+        for vm in vms:
+            seen = [found[vm.id] for found, _ in views if vm.id in found]
+            if len(seen) == len(self._sockets):
+                members[vm.id] = _joined(seen)
+        return RotationView(members, read_at_s, "; ".join(dict.fromkeys(errors)))
+
+    async def _on_one(
+        self, socket: HaproxySocket, vms: Sequence[Vm], state: str
+    ) -> tuple[dict[str, Member], str]:
+        """The VMs as one process sees them after the change, and what went wrong."""
+        try:
+            rows = rows_by_key(await socket.table(self._backend), self._by)
+            if not state:
+                return self._members(vms, rows, socket.place)
+            names = [row.name for vm in vms for row in rows.get(key_of(vm, self._by), ())]
+            refused = await self._set(socket, names, state)
+            rows = rows_by_key(await socket.table(self._backend), self._by)
+        except HaproxyError as error:
+            return {}, str(error)
+        members, error_text = self._members(vms, rows, socket.place)
+        return members, "; ".join(filter(None, (refused, error_text)))
+
+    async def _set(self, socket: HaproxySocket, names: Sequence[str], state: str) -> str:
+        if not names:
+            return ""
+        answers = await socket.ask([f"set server {self._backend}/{name} state {state}" for name in names])
+        refused = [(name, said) for name, said in zip(names, answers, strict=True) if said]
+        if not refused:
+            return ""
+        name, said = refused[0]
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        return f"HAProxy at {socket.place} refuses state {state} for {name}: {said}{more}"
+
+    def _members(
+        self, vms: Sequence[Vm], rows: Mapping[str, list[Row]], place: str
+    ) -> tuple[dict[str, Member], str]:
+        found, unknown = {}, []
+        for vm in vms:
+            entries = rows.get(key_of(vm, self._by))
+            if entries:
+                found[vm.id] = _joined([_member(row) for row in entries])
+            else:
+                unknown.append(f"{vm.id} ({key_of(vm, self._by) or f'without {self._by}'})")
+                found[vm.id] = Member(Rotation.OUT, 0, "not in the backend")
+        if not unknown:
+            return found, ""
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        there = ", ".join(sorted(rows)[:_SHOWN]) or "none"
+        return found, (
+            f"backend {self._backend} of HAProxy at {place} has no entry for {', '.join(unknown[:_SHOWN])}{more} by "
+            f"{self._by}; it has {there}{' ...' if len(rows) > _SHOWN else ''}"
+        )
+
+
+def _member(row: Row) -> Member:
+    status = row.status
+    if status.startswith("UP") or status == "no check":
+        rotation = Rotation.IN
+    elif status.startswith(("DRAIN", "NOLB")):
+        rotation = Rotation.CORDONED
+    else:
+        # MAINT, DOWN, and DOWN 1/2 on its way up.
+        rotation = Rotation.OUT
+    return Member(rotation, row.sessions + row.queued, status)
+
+
+def _joined(members: Sequence[Member]) -> Member:
+    """One VM behind several entries or processes."""
+    if len(members) == 1:
+        return members[0]
+    rotations = {member.rotation for member in members}
+    # Any that still sends work keeps it in; all must for it to be out altogether.
+    rotation = next(r for r in (Rotation.IN, Rotation.CORDONED, Rotation.OUT) if r in rotations)
+    sessions = [member.sessions for member in members if member.sessions is not None]
+    total = sum(sessions) if len(sessions) == len(members) else None
+    return Member(rotation, total, ", ".join(dict.fromkeys(member.detail for member in members)))

@@ -1,0 +1,183 @@
+"""HAProxy's runtime socket: commands out, text back, and the `show stat` table as values.
+
+Rules of this file: one connection per question, bounded in time and in bytes. An answer that is not what was asked
+for is named and never read as an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+LARGEST_ANSWER = 16 << 20
+"""A table of ten thousand rows has some four megabytes."""
+COMMANDS_AT_ONCE = 100
+"""HAProxy reads a line of commands into one buffer of 16 kB."""
+_READ = 1 << 16
+_SHOWN = 80
+
+
+class HaproxyError(Exception):
+    """The socket did not answer usefully; the message says how, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `show stat`: a backend as a whole, or one of its entries.
+
+    Attributes:
+        name: The entry's name; BACKEND for the whole.
+        status: In HAProxy's words (UP, DRAIN, MAINT, no check, ...).
+        sessions: Being served now.
+        queued: Waiting for a free place.
+        arrived: Requests (mode tcp: connections) since HAProxy began, from the moment they arrived. Its own count of
+            requests, `req_tot`, counts them when they have been answered, so it does not see what waits.
+        limit: Most sessions at a time; None where there is no limit.
+        address: Host, without the port; empty where the socket's level does not show it.
+    """
+
+    name: str
+    status: str
+    sessions: int
+    queued: int
+    arrived: int
+    limit: int | None
+    address: str
+
+
+class HaproxySocket:
+    """One HAProxy process.
+
+    Args:
+        place: Path of its Unix socket, or host:port.
+        timeout_s: Longest time of one question, in seconds of the event loop.
+    """
+
+    def __init__(self, place: str, timeout_s: float) -> None:
+        self.place = place
+        self._timeout_s = timeout_s
+
+    async def table(self, backend: str) -> list[Row]:
+        """The backend's own row and those of its entries.
+
+        Raises:
+            HaproxyError: It does not answer, or not with that.
+        """
+        (text,) = await self.ask([f"show stat {backend} 6 -1"])
+        return read_table(text, backend, self.place)
+
+    async def ask(self, commands: Sequence[str]) -> list[str]:
+        """The answers to these commands, in order, each without its last line feeds.
+
+        Raises:
+            HaproxyError: It does not answer.
+        """
+        answers: list[str] = []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                for at in range(0, len(commands), COMMANDS_AT_ONCE):
+                    answers += await self._ask(commands[at : at + COMMANDS_AT_ONCE])
+        except TimeoutError:
+            raise HaproxyError(
+                f"HAProxy at {self.place} did not answer within {self._timeout_s:g} s"
+            ) from None
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise HaproxyError(
+                f"HAProxy at {self.place} cannot be reached ({why}); check `stats socket` in its configuration"
+            ) from None
+        return answers
+
+    async def _ask(self, commands: Sequence[str]) -> list[str]:
+        reader, writer = await self._connected()
+        try:
+            writer.write("; ".join(commands).encode() + b"\n")
+            await writer.drain()
+            body = bytearray()
+            while chunk := await reader.read(_READ):
+                body += chunk
+                if len(body) > LARGEST_ANSWER:
+                    raise HaproxyError(f"the answer of HAProxy at {self.place} is longer than 16 MiB")
+        finally:
+            writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            raise HaproxyError(
+                f"what answers at {self.place} is not HAProxy: the answer is no text"
+            ) from None
+        if not text:
+            raise HaproxyError(f"HAProxy at {self.place} closed the connection without an answer")
+        return _split(text, len(commands))
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, colon, port = self.place.rpartition(":")
+        if colon and port.isdecimal() and "/" not in self.place:
+            return await asyncio.open_connection(host.strip("[]"), int(port))
+        return await asyncio.open_unix_connection(self.place.removeprefix("unix:"))
+
+
+def _split(text: str, commands: int) -> list[str]:
+    """One answer per command: HAProxy ends each with an empty line, and an empty answer is one alone."""
+    if commands == 1:
+        return [text.strip("\n")]
+    answers, rest = [], text
+    for _ in range(commands):
+        if rest.startswith("\n"):
+            answer, rest = "", rest[1:]
+        else:
+            answer, _, rest = rest.partition("\n\n")
+        answers.append(answer.strip("\n"))
+    return answers
+
+
+def read_table(text: str, backend: str, place: str) -> list[Row]:
+    """The rows of a `show stat` answer.
+
+    Raises:
+        HaproxyError: It is none, or the backend is not in it.
+    """
+    if not text.startswith("# pxname,svname,"):
+        shown = text.strip().splitlines()[0][:_SHOWN] if text.strip() else "nothing"
+        raise HaproxyError(
+            f"HAProxy at {place} answered {shown!r} instead of its table; is there a backend {backend}, and may "
+            "this socket be asked for it (level operator or admin)?"
+        )
+    try:
+        lines = csv.DictReader(text[2:].splitlines(), strict=True)
+        found = [_row(line) for line in lines if line["pxname"] == backend]
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        raise HaproxyError(
+            f"the table of HAProxy at {place} cannot be read: {type(error).__name__} {error}"
+        ) from None
+    if not found:
+        raise HaproxyError(f"HAProxy at {place} has no backend {backend}; check `backend`")
+    return found
+
+
+def _row(line: dict[str, str]) -> Row:
+    return Row(
+        name=line["svname"],
+        status=line["status"],
+        sessions=int(line["scur"] or 0),
+        queued=int(line["qcur"] or 0),
+        arrived=int(line["stot"] or 0),
+        limit=int(line["slim"]) if line["slim"] else None,
+        address=host_of(line.get("addr") or ""),
+    )
+
+
+def host_of(address: str) -> str:
+    """The host of host:port, of [v6]:port or of a bare host."""
+    bracketed = re.fullmatch(r"\[(.+)\](?::\d+)?", address)
+    if bracketed:
+        return bracketed[1]
+    host, colon, port = address.rpartition(":")
+    # HAProxy writes IPv6 without brackets: what follows the last colon is the port there, too.
+    return host if colon and port.isdecimal() else address

@@ -1,0 +1,205 @@
+"""HAProxy's runtime socket as a source: what arrives at a fleet, and what waits, before any VM notices.
+
+Read are, by the fleet's kind of signal:
+
+- total: requests that arrive at the backend per second (in mode tcp, connections), and what waits in its queue as
+  work to be done within a given time;
+- throughput: the same per VM, without the queue;
+- utilisation: sessions of a VM as a share of its `maxconn`.
+
+Rules of this file: rates take two readings, and counters that fall have begun anew. Where one of several HAProxy
+processes does not answer, nothing is known of the sum: no reading is made from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.balancers.haproxy import JoinBy, key_of, rows_by_key
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Row
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.ports import Clock, FleetReadings, Vm
+
+FIRST = "first reading (a rate takes two)"
+MAX_WINDOW_S = 300.0
+"""A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
+_BACKEND = "BACKEND"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counters at the last reading: by process and entry."""
+
+    at_s: float
+    done: dict[tuple[str, str], int]
+
+
+class HaproxySource:
+    """A `MetricSource` over HAProxy's runtime socket.
+
+    Args:
+        places: Runtime sockets of the HAProxy processes before the fleet: paths, or host:port.
+        backend: The fleet's.
+        by: What joins an entry of the backend to a VM.
+        signal: What the reading is.
+        clock: Stamps the readings.
+        queue_within_s: What waits is to be done within this time, and counts as so much work per second (total
+            only); infinite where it does not count.
+        timeout_s: Longest time of one question, in seconds of the event loop.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        backend: str,
+        by: JoinBy,
+        signal: Signal,
+        clock: Clock,
+        *,
+        queue_within_s: float = math.inf,
+        timeout_s: float = 2.0,
+    ) -> None:
+        if signal not in (Signal.TOTAL, Signal.THROUGHPUT, Signal.UTILISATION):
+            raise SourceError(
+                f"HAProxy does not tell a fleet's {signal.name.lower()}; use kind total", retryable=False
+            )
+        self._sockets = [HaproxySocket(place, timeout_s) for place in places]
+        self._backend = backend
+        self._by = by
+        self._signal = signal
+        self._clock = clock
+        self._queue_within_s = queue_within_s
+        self._counted: _Counted | None = None
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """Ask all processes at once.
+
+        Raises:
+            SourceError: One of them did not answer, or nothing can be told yet.
+        """
+        now_s = self._clock.now()
+        tables = await self._tables()
+        if self._signal is Signal.UTILISATION:
+            return self._utilisation(tables, vms, now_s)
+        rates = self._rates(tables, now_s)
+        if self._signal is Signal.TOTAL:
+            return self._total(tables, rates, now_s)
+        return self._throughput(tables, rates, vms, now_s)
+
+    async def _tables(self) -> list[list[Row]]:
+        asked = [asyncio.ensure_future(socket.table(self._backend)) for socket in self._sockets]
+        try:
+            # All of them are waited for, since each is bounded and none may be left behind.
+            await asyncio.wait(asked)
+            return [each.result() for each in asked]
+        except HaproxyError as error:
+            raise SourceError(str(error)) from None
+        finally:
+            for each in asked:
+                each.cancel()
+
+    async def close(self) -> None:
+        """Nothing is held between readings."""
+
+    def _rates(self, tables: Sequence[Sequence[Row]], now_s: float) -> dict[tuple[str, str], float] | None:
+        """Work per second by process and entry; None where there is no earlier reading to compare with."""
+        done = {
+            (socket.place, row.name): row.arrived
+            for socket, table in zip(self._sockets, tables, strict=True)
+            for row in table
+        }
+        before, self._counted = self._counted, _Counted(now_s, done)
+        passed_s = math.inf if before is None else now_s - before.at_s
+        if before is None or not 0 < passed_s <= MAX_WINDOW_S:
+            return None
+        return {
+            key: (count - before.done[key] if count >= before.done[key] else count) / passed_s
+            for key, count in done.items()
+            if key in before.done
+        }
+
+    def _total(
+        self,
+        tables: Sequence[Sequence[Row]],
+        rates: dict[tuple[str, str], float] | None,
+        now_s: float,
+    ) -> FleetReadings:
+        keys = [(socket.place, _BACKEND) for socket in self._sockets]
+        if rates is None or not all(key in rates for key in keys):
+            return _nothing(FIRST)
+        waiting = sum(row.queued for table in tables for row in table if row.name == _BACKEND)
+        value = math.fsum(rates[key] for key in keys) + waiting / self._queue_within_s
+        return FleetReadings(("",), np.array([value]), np.array([now_s]))
+
+    def _throughput(
+        self,
+        tables: Sequence[Sequence[Row]],
+        rates: dict[tuple[str, str], float] | None,
+        vms: Sequence[Vm],
+        now_s: float,
+    ) -> FleetReadings:
+        if rates is None:
+            return _nothing(FIRST)
+        found = {}
+        for vm_id, entries in self._entries(tables, vms).items():
+            keys = [(place, row.name) for place, row in entries]
+            if all(key in rates for key in keys):
+                found[vm_id] = math.fsum(rates[key] for key in keys)
+        return self._readings(found, vms, now_s, tables)
+
+    def _utilisation(self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm], now_s: float) -> FleetReadings:
+        found = {}
+        for vm_id, entries in self._entries(tables, vms).items():
+            limits = [row.limit for _, row in entries if row.limit]
+            if len(limits) == len(entries):
+                found[vm_id] = sum(row.sessions + row.queued for _, row in entries) / sum(limits)
+        return self._readings(found, vms, now_s, tables)
+
+    def _entries(
+        self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm]
+    ) -> dict[str, list[tuple[str, Row]]]:
+        """By VM, its entries with their process; VMs that a process does not know are left out."""
+        by_place = [
+            (socket.place, rows_by_key(table, self._by))
+            for socket, table in zip(self._sockets, tables, strict=True)
+        ]
+        found = {}
+        for vm in vms:
+            key = key_of(vm, self._by)
+            if key and all(key in rows for _, rows in by_place):
+                found[vm.id] = [(place, row) for place, rows in by_place for row in rows[key]]
+        return found
+
+    def _readings(
+        self,
+        found: dict[str, float],
+        vms: Sequence[Vm],
+        now_s: float,
+        tables: Sequence[Sequence[Row]],
+    ) -> FleetReadings:
+        ids = tuple(vm.id for vm in vms if vm.id in found)
+        values = np.array([found[vm_id] for vm_id in ids], np.float64)
+        return FleetReadings(ids, values, np.full(len(ids), now_s), self._missing(found, vms, tables))
+
+    def _missing(self, found: dict[str, float], vms: Sequence[Vm], tables: Sequence[Sequence[Row]]) -> str:
+        absent = [vm for vm in vms if vm.id not in found]
+        if not absent:
+            return ""
+        shown = ", ".join(f"{vm.id} ({key_of(vm, self._by) or 'none'})" for vm in absent[:_SHOWN])
+        there = sorted({key for table in tables for key in rows_by_key(table, self._by)})
+        lacks = "entry with a `maxconn`" if self._signal is Signal.UTILISATION else "entry seen twice"
+        return (
+            f"{len(absent)} of {len(vms)} VMs have no {lacks} in backend {self._backend}, by {self._by}: {shown}"
+            f"; the backend has {', '.join(there[:_SHOWN]) or 'no entries'}"
+        )
+
+
+def _nothing(error: str) -> FleetReadings:
+    return FleetReadings((), np.empty(0), np.empty(0), error)

@@ -1,0 +1,106 @@
+"""HAProxy as a source: real traffic through the real program, counted by hand."""
+
+import asyncio
+
+import pytest
+
+from autoscaler.balancers.haproxy_socket import HaproxySocket
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.sources.haproxy import FIRST, HaproxySource
+from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, until
+from tests.sources.doubles import ManualClock, vm
+
+
+def source(clock, signal, *places, **more):
+    return HaproxySource(places, BACKEND, "address", signal, clock, timeout_s=5.0, **more)
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+async def test_requests_per_second_take_two_readings(tmp_path, mode):
+    clock = ManualClock(1000.0)
+    async with Vms(2) as vms, Haproxy(tmp_path, vms, mode=mode) as haproxy:
+        total = source(clock, Signal.TOTAL, haproxy.place)
+        found = await total.read([])
+        assert (found.vm_ids, found.error) == ((), FIRST)
+        for _ in range(6):
+            await haproxy.request()
+        clock.at_s += 3.0
+        found = await total.read([])
+        assert (found.vm_ids, found.values.tolist(), found.observed_at_s.tolist()) == (("",), [2.0], [1003.0])
+
+
+async def test_what_waits_is_work_to_be_done_in_time(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Vms(1) as vms, Haproxy(tmp_path, vms, maxconn=1) as haproxy:
+        total = source(clock, Signal.TOTAL, haproxy.place, queue_within_s=2.0)
+        await total.read([])
+        vms.free.clear()
+        under_way = [asyncio.create_task(haproxy.request()) for _ in range(5)]
+
+        await until(lambda: all_there(haproxy.place))
+        clock.at_s += 10.0
+        # One is being served; all five have arrived.
+        assert (await total.read([])).values.tolist() == [5 / 10 + 4 / 2]
+        vms.free.set()
+        await asyncio.gather(*under_way)
+
+
+async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Vms(2) as vms, Haproxy(tmp_path, vms, maxconn=4) as haproxy:
+        known = [vm(f"i-{number}", address) for number, address in enumerate(vms.addresses)]
+        rates = source(clock, Signal.THROUGHPUT, haproxy.place)
+        await rates.read(known)
+        for _ in range(4):
+            await haproxy.request()
+        clock.at_s += 2.0
+        stranger = vm("i-9", "127.0.9.9")
+        found = await rates.read([*known, stranger])
+        assert (found.vm_ids, found.values.tolist()) == (("i-0", "i-1"), [1.0, 1.0])
+        assert "1 of 3 VMs have no entry" in found.error
+        assert "i-9 (127.0.9.9)" in found.error
+
+        vms.free.clear()
+        vms.seen.clear()
+        under_way = [asyncio.create_task(haproxy.request()) for _ in range(2)]
+        await until(lambda: len(vms.seen) == 2)
+        found = await source(clock, Signal.UTILISATION, haproxy.place).read(known)
+        assert found.values.tolist() == [0.25, 0.25]
+        vms.free.set()
+        await asyncio.gather(*under_way)
+
+
+async def test_without_a_limit_use_is_unknown_and_not_zero(tmp_path):
+    async with Vms(1) as vms, Haproxy(tmp_path, vms) as haproxy:
+        found = await source(ManualClock(), Signal.UTILISATION, haproxy.place).read([vm("i-0", "127.0.1.1")])
+    assert found.vm_ids == ()
+    assert "no entry with a `maxconn`" in found.error
+
+
+async def all_there(place):
+    rows = await HaproxySocket(place, 5.0).table(BACKEND)
+    return next(row.queued for row in rows if row.name == "BACKEND") == 4
+
+
+TABLE = "# pxname,svname,qcur,scur,slim,stot,status,addr,\nweb,BACKEND,0,0,,{},UP,,\n"
+
+
+async def test_a_counter_that_begins_anew_is_not_a_negative_rate(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", TABLE.format(900).encode()) as script:
+        total = source(clock, Signal.TOTAL, str(script.path))
+        await total.read([])
+        script.answer = TABLE.format(50).encode()
+        clock.at_s += 10.0
+        assert (await total.read([])).values.tolist() == [5.0]
+        # Over a long pause it would dilute to nothing.
+        clock.at_s += 1000.0
+        assert (await total.read([])).error == FIRST
+
+
+async def test_the_sum_over_two_processes_is_not_made_of_one(tmp_path):
+    async with Script(tmp_path / "a", TABLE.format(900).encode()) as script:
+        total = source(ManualClock(), Signal.TOTAL, str(script.path), str(tmp_path / "nobody"))
+        with pytest.raises(SourceError, match="nobody cannot be reached"):
+            await total.read([])
