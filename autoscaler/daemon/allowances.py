@@ -32,6 +32,16 @@ class Allowances:
     ceiling: Int
     limited: frozenset[int]
 
+    def only(self, lanes: Sequence[bool]) -> Allowances:
+        """The same for an early turn, in which nothing is done in the other lanes."""
+        asks = np.array(lanes, np.bool_)
+        return replace(
+            self,
+            may_start=self.may_start & asks,
+            may_provision=self.may_provision & asks,
+            may_stop=self.may_stop & asks,
+        )
+
     def noted(self, row: FleetTick, lane: int) -> FleetTick:
         """The row of a lane with what was in force; as it is where nothing was."""
         if lane not in self.limited:

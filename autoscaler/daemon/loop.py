@@ -3,6 +3,9 @@
     wake ─ observe ─ reconcile ─ fold, forecast, decide ─ select ─ record ─ act ─ account ─┐
       └──────────────────────────── the next point of the grid ◄───────────────────────────┘
 
+Within a tick there may be early turns (`waking`), for the fleets that ask: they read, decide, record and act like a
+tick, and forecasts take their samples for those of the tick that it is.
+
 Rules of this file: the order of a tick is the order of the lines in `tick`. Nothing is done that the journal
 has not recorded. A failure is a value of one fleet; what still raises fails the tick, holds everything, and
 the loop goes on.
@@ -22,12 +25,13 @@ from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
-from autoscaler.daemon.observing import Observer, probe_all
+from autoscaler.daemon.observing import Observer, no_readings, probe_all
 from autoscaler.daemon.operators import Operators
 from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.waking import Early, Waking
 from autoscaler.ports import (
     ActionIntent,
     Clock,
@@ -119,12 +123,10 @@ class Daemon:
         self.ticks_skipped = 0
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
-        self._stopping = asyncio.Event()
-        self._asleep: asyncio.Task[object] | None = None
-        """The task of `run` while it waits for the next tick."""
-        self._woken = False
+        self.waking = Waking(clock, self.settings.tick_s)
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
+        self._readings: dict[str, FleetReadings] = {}
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
@@ -139,28 +141,29 @@ class Daemon:
         await self.operators.load()
         await self._announce()
         done_tick = -1
-        while not self._stopping.is_set():
+        while not self.waking.stopping:
             tick = self._tick_number()
             if tick < done_tick:
                 self._clock_set_back(done_tick, tick)
                 done_tick = tick - 1
             if tick > done_tick:
                 self._count_skipped(done_tick, tick)
+                self.waking.served()
                 async with self._turn:
                     await self._guarded_tick(tick)
                 done_tick = tick
-            await self._sleep_to(self.clock.monotonic() + self._to_next(done_tick))
+            elif early := self.waking.take():
+                async with self._turn:
+                    await self._guarded_tick(tick, early)
+            await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self.acting.finish()
 
     def stop(self) -> None:
         """End the loop after the tick under way; VMs stay as they are."""
-        if not self._stopping.is_set():
+        if not self.waking.stopping:
             self.telemetry.log.info("daemon_stopping", text="VMs in service stay as they are")
             self.notifier.stopping()
-        self._stopping.set()
-        if self._asleep is not None and not self._woken:
-            self._woken = True
-            self._asleep.cancel()
+        self.waking.stop()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
         """Go on with these fleets after the tick under way; what is known of those that stay is kept.
@@ -186,20 +189,23 @@ class Daemon:
             tick_s=self.settings.tick_s,
         )
 
-    async def tick(self, tick: int) -> TickRecord:
-        """One turn of the loop, for all fleets."""
-        seen = await self._observe()
-        await self._reconcile(seen)
+    async def tick(self, tick: int, early: Early | None = None) -> TickRecord:
+        """One turn of the loop: for all fleets, or within a tick that was decided already for those that ask."""
+        if early is None or early.lists:
+            seen = await self._observe()
+            await self._reconcile(seen)
+        else:
+            seen = await self._read(early)
         now_s = self.clock.now()
         counts = [f.inventory.counts(now_s, f.minimum_on_time_s) for f in self.fleets.all]
-        rows = self._decide(seen, counts, tick, now_s)
+        rows = self._decide(seen, counts, tick, now_s, early)
         record = TickRecord(tick, now_s, tuple(rows))
-        intents = self._select(record)
+        intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
         await self.acting.act(intents, action_ids)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
-        self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)))
+        self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
         return record
 
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────
@@ -214,6 +220,19 @@ class Daemon:
             self.settings.reading_s,
         )
         return Observed(readings, listings, until_s)
+
+    async def _read(self, early: Early) -> Observed:
+        """New readings of the fleets of an early turn that lists nothing, and the last ones of the others."""
+        asked = [f for f in self.fleets.all if early.has(f.name)]
+        _, readings = await self._observer.observe(
+            (),
+            {f.name: f.source for f in asked},
+            {f.name: f.measured() for f in asked},
+            self.settings.reading_s,
+        )
+        unread = no_readings("")
+        last = {f.name: self._readings.get(f.name, unread) for f in self.fleets.all}
+        return Observed(last | readings, {}, 0.0)
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
@@ -245,15 +264,26 @@ class Daemon:
         if notes:
             await self.recorder.note(notes, now_s)
 
-    def _decide(self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float) -> list[FleetTick]:
-        listed = {f.name: seen.listings[id(f.provider)].complete for f in self.fleets.all}
-        allowed = self.operators.allowed(now_s)
+    def _decide(
+        self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float, early: Early | None
+    ) -> list[FleetTick]:
+        # Where nothing is listed, nothing is scaled in.
+        listed = {
+            f.name: id(f.provider) in seen.listings and seen.listings[id(f.provider)].complete
+            for f in self.fleets.all
+        }
+        allowed = decided = self.operators.allowed(now_s)
+        if early is not None:
+            decided = allowed.only([early.has(f.name) for f in self.fleets.all])
         samples, decision = self.fleets.decide(
-            seen.readings, counts, tick, now_s, listed=listed, allowed=allowed
+            seen.readings, counts, tick, now_s, listed=listed, allowed=decided
         )
+        self._readings = seen.readings
         rows = []
         values = lane_values(samples, decision)
         for lane, fleet in enumerate(self.fleets.all):
+            if early is not None and not early.has(fleet.name):
+                continue
             self._hear_source(fleet, seen.readings[fleet.name].error)
             inventory = fleet.inventory
             charge = fleet.meter.charge(inventory.metered(), counts[lane].provisioned, fleet.new_vms, now_s)
@@ -267,7 +297,7 @@ class Daemon:
             rows.append(allowed.noted(row, lane))
         return rows
 
-    def _select(self, record: TickRecord) -> list[ActionIntent]:
+    def _select(self, record: TickRecord, early: Early | None) -> list[ActionIntent]:
         intents: list[ActionIntent] = []
         for row in record.fleets:
             fleet = self.fleets.by_name[row.fleet]
@@ -280,10 +310,11 @@ class Daemon:
                     tick=record.tick,
                     now_s=record.at_s,
                     minimum_on_time_s=fleet.minimum_on_time_s,
+                    early=0 if early is None else early.number,
                 )
         return intents
 
-    def _account(self, record: TickRecord, counts: dict[str, Counts]) -> None:
+    def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:
         for fleet in self.fleets.all:
             if not fleet.inventory.start_times_s:
                 continue
@@ -291,17 +322,19 @@ class Daemon:
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
         self.telemetry.ticked(record, counts)
-        self.last_record = record
+        if early is not None:
+            self.telemetry.early_turns.labels(str(early.cause)).inc()
+        self.last_record = record if early is None else _renewed(self.last_record, record)
         if self._on_tick is not None:
             self._on_tick(record)
 
     # ── around the tick ────────────────────────────────────────────────────────────────────────────────
 
-    async def _guarded_tick(self, tick: int) -> None:
+    async def _guarded_tick(self, tick: int, early: Early | None = None) -> None:
         loop = asyncio.get_running_loop()
         before = loop.time()
         try:
-            await self.tick(tick)
+            await self.tick(tick, early)
         except Exception as error:  # noqa: BLE001  one bug must not end the daemon; it is told in full below
             self.telemetry.ticks_failed.inc()
             self._tell_failure(tick, error)
@@ -340,22 +373,6 @@ class Daemon:
         wait_s = (done_tick + 1) * self.settings.tick_s - self.clock.now()
         return min(max(wait_s, 0.0), self.settings.tick_s)
 
-    async def _sleep_to(self, monotonic_s: float) -> None:
-        """Return at that time, or as soon as the daemon is to stop."""
-        task = asyncio.current_task()
-        if self._stopping.is_set() or task is None:
-            return
-        cancelled_before = task.cancelling()
-        self._asleep, self._woken = task, False
-        try:
-            await self.clock.sleep_until(monotonic_s)
-        except asyncio.CancelledError:
-            # Unless somebody else has cancelled the daemon as well.
-            if not (self._woken and task.uncancel() <= cancelled_before):
-                raise
-        finally:
-            self._asleep = None
-
     def _count_skipped(self, done_tick: int, tick: int) -> None:
         skipped = tick - done_tick - 1
         if done_tick >= 0 and skipped > 0:
@@ -388,6 +405,12 @@ class Daemon:
 
     def _longest_lag_s(self) -> float:
         return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)
+
+
+def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
+    """The last record with the rows of an early turn in place of its own."""
+    rows = {row.fleet: row for record in (last, early) if record is not None for row in record.fleets}
+    return replace(early, fleets=tuple(rows.values()))
 
 
 def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:

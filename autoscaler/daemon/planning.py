@@ -31,7 +31,13 @@ class Wanted:
 
 
 def plan(
-    inventory: FleetInventory, wanted: Wanted, *, tick: int, now_s: float, minimum_on_time_s: float
+    inventory: FleetInventory,
+    wanted: Wanted,
+    *,
+    tick: int,
+    now_s: float,
+    minimum_on_time_s: float,
+    early: int = 0,
 ) -> list[ActionIntent]:
     """Choose the VMs and group them into calls.
 
@@ -41,6 +47,7 @@ def plan(
         tick: Goes into the client token of a provisioning, which makes a repeated call harmless.
         now_s: The clock.
         minimum_on_time_s: VMs younger than this are not stopped.
+        early: Number of the early turn, which goes into the token too; 0 in a regular one.
 
     Returns:
         One intent per call: starts per (type, zone), at most one provision, one stop.
@@ -50,7 +57,8 @@ def plan(
         ids = tuple(t.vm.id for t in group)
         intents.append(ActionIntent(inventory.fleet, Verb.START, ids, len(ids), "", wanted.sentence))
     if wanted.provision:
-        token = _token(inventory.fleet, tick, wanted.provision)
+        turn = f"{tick}e{early}" if early else f"{tick}"
+        token = _token(inventory.fleet, turn, wanted.provision)
         intents.append(
             ActionIntent(inventory.fleet, Verb.PROVISION, (), wanted.provision, token, wanted.sentence)
         )
@@ -61,10 +69,10 @@ def plan(
     return intents
 
 
-def _token(fleet: str, tick: int, count: int) -> str:
-    """A client token of at most 64 characters (EC2's limit) that no other fleet or tick has."""
+def _token(fleet: str, turn: str, count: int) -> str:
+    """A client token of at most 64 characters (EC2's limit) that no other fleet or turn has."""
     digest = hashlib.blake2b(fleet.encode(), digest_size=6).hexdigest()
-    return f"{fleet[:24]}-{digest}-{tick}-{count}"
+    return f"{fleet[:24]}-{digest}-{turn}-{count}"
 
 
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:

@@ -104,6 +104,9 @@ class Telemetry:
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
+        self.early_turns = counter(
+            "early_turns", "Decisions within a tick, by what could not wait for the next one.", ("cause",)
+        )
         self.policy_reloads = counter("policy_reloads", "Reloads of policies, by result.", ("result",))
         self.policy_reload_success = gauge(
             "policy_reload_success_timestamp_seconds", "When the policies in use were loaded.", ()

@@ -1,0 +1,154 @@
+"""Waking: the loop sleeps to the next point of the grid, or until something cannot wait for it.
+
+What cannot wait (pushed samples beyond what is ordered, an operator's change) asks for an early turn: a decision
+within a tick that was decided already. It is for the fleets that ask and no others, so that nothing of the others
+happens twice in a tick.
+
+Rules of this file: time and counting only; what an early turn does is `loop`'s. Early turns cost calls of the
+provider, so they come from a bucket: two at once, one more every half tick. What asks while the bucket is empty
+waits for it, and a regular tick that begins meanwhile serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autoscaler.ports import Clock
+
+EARLY_AT_ONCE = 2.0
+EARLY_PER_TICK = 2.0
+
+
+class Cause(StrEnum):
+    """Why the loop is woken."""
+
+    PUSH = "push"
+    """Pushed samples need more VMs than are ordered."""
+    OPERATOR = "operator"
+    """An operator changed something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """An early turn.
+
+    Attributes:
+        number: Of the early turns of this process, from 1; goes into client tokens.
+        fleets: Those that are decided on; empty for all.
+        cause: What asked; the one that needs more where several did.
+        since_s: When it was first asked for, `Clock.monotonic`.
+    """
+
+    number: int
+    fleets: frozenset[str]
+    cause: Cause
+    since_s: float
+
+    @property
+    def lists(self) -> bool:
+        """Whether the VMs are listed anew. Pushed samples only scale out, which rests on the last listing and on
+        the orders since: asking the provider first would cost the time that was to be saved.
+        """
+        return self.cause is Cause.OPERATOR
+
+    def has(self, fleet: str) -> bool:
+        """Whether it decides on this fleet."""
+        return not self.fleets or fleet in self.fleets
+
+
+class Waking:
+    """The sleep of one loop.
+
+    Args:
+        clock: Time.
+        tick_s: Length of a tick.
+    """
+
+    def __init__(self, clock: Clock, tick_s: float) -> None:
+        self._clock = clock
+        self._refill_s = tick_s / EARLY_PER_TICK
+        self._allowed = EARLY_AT_ONCE
+        self._counted_s: float | None = None
+        self._asked: dict[Cause, set[str] | None] = {}
+        """By cause, the fleets; None for all."""
+        self._since_s = 0.0
+        self._taken = 0
+        self._asleep: asyncio.Task[object] | None = None
+        self._woken = False
+        self.stopping = False
+
+    def ask(self, fleets: Iterable[str] | None, cause: Cause) -> None:
+        """Decide on these fleets (None: on all) as soon as may be."""
+        if not self._asked:
+            self._since_s = self._clock.monotonic()
+        before = self._asked.get(cause, set())
+        self._asked[cause] = None if fleets is None or before is None else before.union(fleets)
+        self._wake()
+
+    def take(self) -> Early | None:
+        """The early turn that is due, which is then taken from the bucket; None where none is."""
+        if not self._asked or self._wait_s() > 0.0:
+            return None
+        named = list(self._asked.values())
+        fleets = [one for one in named if one is not None]
+        everybody = len(fleets) < len(named)
+        cause = Cause.OPERATOR if Cause.OPERATOR in self._asked else Cause.PUSH
+        self._allowed -= 1.0
+        self._taken += 1
+        self._asked = {}
+        return Early(
+            self._taken, frozenset() if everybody else frozenset().union(*fleets), cause, self._since_s
+        )
+
+    def served(self) -> None:
+        """A regular tick begins, which serves everybody who has asked so far."""
+        self._asked = {}
+
+    def stop(self) -> None:
+        """End the sleep; there is none any more."""
+        self.stopping = True
+        self._wake()
+
+    async def sleep_to(self, monotonic_s: float) -> None:
+        """Return at that time, or as soon as an early turn is due or the loop is to stop."""
+        task = asyncio.current_task()
+        while not self.stopping and task is not None:
+            until_s = monotonic_s
+            if self._asked:
+                until_s = min(until_s, self._clock.monotonic() + self._wait_s())
+            if not await self._slept(task, until_s):
+                return
+            if self._asked and self._wait_s() <= 0.0:
+                return
+
+    async def _slept(self, task: asyncio.Task[object], until_s: float) -> bool:
+        """Sleep; whether somebody ended it early."""
+        cancelled_before = task.cancelling()
+        self._asleep, self._woken = task, False
+        try:
+            await self._clock.sleep_until(until_s)
+        except asyncio.CancelledError:
+            # Unless somebody else has cancelled the daemon as well.
+            if not (self._woken and task.uncancel() <= cancelled_before):
+                raise
+            return True
+        finally:
+            self._asleep = None
+        return False
+
+    def _wake(self) -> None:
+        if self._asleep is not None and not self._woken:
+            self._woken = True
+            self._asleep.cancel()
+
+    def _wait_s(self) -> float:
+        """Seconds until the bucket allows an early turn; 0 where it does."""
+        now_s = self._clock.monotonic()
+        passed_s = 0.0 if self._counted_s is None else max(now_s - self._counted_s, 0.0)
+        self._counted_s = now_s
+        self._allowed = min(self._allowed + passed_s / self._refill_s, EARLY_AT_ONCE)
+        # A hair below a whole one must not make the loop sleep for no time at all.
+        return 0.0 if self._allowed >= 1.0 - 1e-9 else (1.0 - self._allowed) * self._refill_s
