@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.ports import FLEET_TAG
-from autoscaler.providers.ec2.examining import PERMISSIONS
+from autoscaler.providers.ec2 import examining, hints
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 
 POLICY = Path(__file__).parents[2] / "deploy" / "iam-policy.json"
@@ -29,7 +29,7 @@ def actions(statement):
 def test_the_policy_allows_exactly_what_the_client_can_call(statements):
     assert {each["Effect"] for each in statements} == {"Allow"}
     allowed = {action for each in statements for action in listed(each["Action"])}
-    assert allowed == {f"ec2:{each.value}" for each in Operation} | PERMISSIONS
+    assert allowed == {f"ec2:{each.value}" for each in Operation} | examining.PERMISSIONS | hints.PERMISSIONS
 
 
 def test_no_wildcard_in_an_action(statements):
@@ -39,7 +39,7 @@ def test_no_wildcard_in_an_action(statements):
 def test_only_reads_reach_every_resource(statements):
     for statement in statements:
         if "*" in listed(statement["Resource"]):
-            reads = {f"ec2:{each.value}" for each in READS} | PERMISSIONS
+            reads = {f"ec2:{each.value}" for each in READS} | examining.PERMISSIONS
             assert set(listed(statement["Action"])) <= reads
 
 
