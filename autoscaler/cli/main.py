@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from autoscaler.cli import (
+    benchmark,
     check,
     cloud,
     demo,
@@ -70,6 +71,7 @@ app.command()(replay.replay)
 app.command()(replay.compare)
 app.command()(sweep.sweep)
 app.command()(recommend.recommend)
+app.command()(benchmark.benchmark)
 app.command()(plan.plan)
 app.command()(check.check)
 app.command()(replay.report)

@@ -1,0 +1,128 @@
+"""Bouts as JSON and back: `results.json`, which a later run can take the peers from.
+
+Rules of this file: nothing is worked out that is not in the bouts; what is infinite or unknown is null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.benchmark.bout import Bout, FleetResult, Yardstick
+from autoscaler.simulator.benchmark.curves import LEVELS, Curve
+from autoscaler.simulator.replay.timeline import jsonable
+
+VERSION = 1
+RESULTS_JSON = "results.json"
+
+
+def document_of(bouts: Iterable[Bout]) -> dict[str, Any]:
+    """The bouts as JSON values."""
+    return {"version": VERSION, "levels": list(LEVELS), "traces": [_bout(bout) for bout in bouts]}
+
+
+def _bout(bout: Bout) -> dict[str, Any]:
+    return {
+        "trace": bout.trace,
+        "digest": bout.digest,
+        "tick_s": bout.tick_s,
+        "scored_days": bout.scored_days,
+        "long": bout.long,
+        "fleets": [_fleet(fleet) for fleet in bout.fleets],
+    }
+
+
+def _fleet(fleet: FleetResult) -> dict[str, Any]:
+    return {
+        "vms": fleet.size,
+        "clairvoyant": {
+            "cost": list(fleet.clairvoyant.cost),
+            "starts": list(fleet.clairvoyant.starts),
+            "front": list(fleet.clairvoyant.front),
+        },
+        "rules": {
+            key: {
+                "knob": curve.knob,
+                "values": list(curve.values),
+                "unserved": curve.unserved.tolist(),
+                "cost": curve.cost.tolist(),
+                "starts": curve.starts.tolist(),
+                "turns": curve.turns.tolist(),
+                "late_unserved": curve.late_unserved.tolist(),
+                "regret": list(fleet.regrets[key]),
+                "volume": fleet.volumes[key],
+            }
+            for key, curve in fleet.curves.items()
+        },
+    }
+
+
+def read_bouts(path: Path) -> tuple[Bout, ...]:
+    """The bouts of an earlier run.
+
+    Args:
+        path: Its `results.json`, or the folder that holds it.
+
+    Raises:
+        ConfigError: It cannot be read, or another version wrote it.
+    """
+    file = path / RESULTS_JSON if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read as results of a benchmark: {error}") from None
+    if not isinstance(found, dict) or (found.get("version"), found.get("levels")) != (VERSION, list(LEVELS)):
+        raise ConfigError(f"{file} was not written by this version; run the benchmark without it once")
+    return tuple(_bout_from(each) for each in found["traces"])
+
+
+def _bout_from(told: Mapping[str, Any]) -> Bout:
+    return Bout(
+        told["trace"],
+        told["digest"],
+        told["tick_s"],
+        told["scored_days"],
+        told["long"],
+        tuple(_fleet_from(each) for each in told["fleets"]),
+    )
+
+
+def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
+    rules = told["rules"]
+    return FleetResult(
+        told["vms"],
+        Yardstick(*(tuple(told["clairvoyant"][name]) for name in ("cost", "starts", "front"))),
+        {key: _curve_from(key, rule) for key, rule in rules.items()},
+        {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
+        {key: rule["volume"] for key, rule in rules.items()},
+    )
+
+
+def _curve_from(key: str, told: Mapping[str, Any]) -> Curve:
+    return Curve(
+        key,
+        told["knob"],
+        tuple(told["values"]),
+        np.array(_numbers(told["unserved"], math.nan)),
+        np.array(_numbers(told["cost"], math.nan)),
+        np.array(told["starts"], np.int64),
+        np.array(told["turns"], np.int64),
+        np.array(_numbers(told["late_unserved"], math.nan)),
+    )
+
+
+def _numbers(values: Sequence[float | None], missing: float) -> list[float]:
+    return [missing if value is None else value for value in values]
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write it, whole or not at all."""
+    place = path.with_suffix(".part")
+    place.write_text(json.dumps(jsonable(document), indent=1) + "\n")
+    place.replace(path)

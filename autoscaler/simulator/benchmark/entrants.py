@@ -1,0 +1,68 @@
+"""Policies that take part: a policy in YAML's words of which one field is varied, and what else is judged of it.
+
+The benchmark lays its own signal, VMs, bounds and prices over every policy, so that all run the same fleet; what an
+entrant brings is how VMs are asked for.
+
+Rules of this file: values in, policies out; every policy is validated as a file would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoscaler.config.policy import Policy, policy_from
+from autoscaler.simulator.benchmark.course import Fleet
+from autoscaler.simulator.search.variants import Base
+
+TERMS = ("fleet", "signal", "vm", "bounds", "prices", "provision")
+"""Sections that the benchmark decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A policy with one knob.
+
+    Attributes:
+        key: For programs.
+        name: For people.
+        what: How it asks for VMs, in a sentence.
+        data: The policy as in YAML, without the sections that the benchmark decides.
+        settings: What is varied: by setting, fields by their dotted path and their values as written.
+        knob: The varied field in words.
+    """
+
+    key: str
+    name: str
+    what: str
+    data: Mapping[str, Any]
+    settings: tuple[Mapping[str, object], ...]
+    knob: str
+    promises: tuple[Mapping[str, object], ...] = field(default=())
+    """Settings that promise a served share, judged by what was served after a week."""
+
+    def policies(self, fleet: Fleet, settings: Sequence[Mapping[str, object]]) -> list[Policy]:
+        """One policy per setting on a fleet.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
+        own = {key: value for key, value in self.data.items() if key not in TERMS}
+        base = Base(policy_from({**own, **fleet.data()}), fleet.plant, fleet.tick_s)
+        return [base.variant(values).policy for values in settings]
+
+    def labels(self) -> list[str]:
+        """The settings for people."""
+        return [", ".join(str(value) for value in values.values()) for values in self.settings]
+
+
+def ours() -> Entrant:
+    """The policy of this program as it comes, with one knob."""
+    quantiles, headrooms = ("50%", "90%", "95%", "99%"), ("0%", "10%", "25%", "50%", "100%")
+    return Entrant(
+        "ours", "this program", "Demand plus headroom, or a forecast quantile where that is more.",
+        {"reactive": {}, "forecast": {}},
+        tuple({"forecast.cover": q, "reactive.headroom": h} for q in quantiles for h in headrooms),
+        "forecast quantile and headroom",
+    )  # fmt: skip

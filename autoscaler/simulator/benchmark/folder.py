@@ -1,0 +1,170 @@
+"""Many traces, one after the other or side by side: which ones, and what became of each.
+
+Rules of this file: a trace that cannot be used, or whose process died, is told and stops no other. Who computes
+changes no figure.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscaler.errors import AutoscalerError, ConfigError
+from autoscaler.simulator.benchmark.bout import Bout, fought
+from autoscaler.simulator.benchmark.entrants import Entrant
+from autoscaler.simulator.benchmark.rivals import RIVALS, Rival
+from autoscaler.simulator.search.executors import Executor, Here, Lost
+from autoscaler.traces.reading import MANIFEST, read_trace, trace_name
+from autoscaler.traces.trace import Trace, TraceKind
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all traces are run with.
+
+    Attributes:
+        sizes: VMs that the 99.9 % quantile of demand needs, fleet by fleet.
+        rivals: Keys of the peers to run.
+        entrants: Policies to run.
+    """
+
+    sizes: tuple[int, ...]
+    rivals: tuple[str, ...]
+    entrants: tuple[Entrant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One trace to be run.
+
+    Attributes:
+        source: A file, or the trace itself.
+        known: An earlier bout, whose rules are kept if it was on the same recording.
+    """
+
+    source: Path | Trace
+    known: Bout | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the trace."""
+        return trace_name(self.source) if isinstance(self.source, Path) else self.source.name
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        bouts: In the order of the parts.
+        failed: Sentences about parts without a result.
+        whole: Whether all parts were run.
+    """
+
+    bouts: tuple[Bout, ...]
+    failed: tuple[str, ...]
+    whole: bool
+
+
+def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The demand series of a folder, as its manifest tells them.
+
+    Args:
+        folder: With a `manifest.csv` of the columns file and kind.
+        only: Beginnings of names; all where empty.
+
+    Raises:
+        ConfigError: There is no manifest, no series, or none with such a name.
+    """
+    manifest = folder / MANIFEST
+    try:
+        with manifest.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{manifest} cannot be read ({error}); it names the files of the folder in the columns "
+            "file,kind,interval_s"
+        ) from None
+    kinds = set(TraceKind)
+    files = [folder / str(row.get("file")) for row in rows if row.get("kind") in kinds]
+    if not files:
+        raise ConfigError(f"{manifest} names no series of kind count or gauge")
+    unknown = [name for name in only if not any(trace_name(file).startswith(name) for file in files)]
+    if unknown:
+        known = ", ".join(trace_name(file) for file in files)
+        raise ConfigError(f"{folder} has no series called {', '.join(unknown)}; it has {known}")
+    return [file for file in files if not only or any(trace_name(file).startswith(name) for name in only)]
+
+
+def run_parts(
+    parts: Sequence[Part],
+    shared: Shared,
+    *,
+    executor: Executor | None = None,
+    on_part: Callable[[float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Run all parts, the largest files first, so that none is alone at the end.
+
+    Args:
+        parts: The traces.
+        shared: What they are run with.
+        executor: Who computes; None for this process.
+        on_part: Told the share that is done.
+        enough: Asked after each part whether to stop.
+    """
+    order = sorted(range(len(parts)), key=lambda at: -_weight(parts[at]))
+    bouts: dict[int, Bout] = {}
+    failed: dict[int, str] = {}
+    weights = [_weight(part) for part in parts]
+    done, whole = 0, True
+    running = (executor or Here()).run(_work, shared, [parts[at] for at in order])
+    try:
+        for found in running:
+            at = order[found.number]
+            if isinstance(found.result, Bout):
+                bouts[at] = found.result
+            else:
+                why = found.result.why if isinstance(found.result, Lost) else str(found.result)
+                failed[at] = f"{parts[at].name}: {why}"
+            done += weights[at]
+            if on_part is not None:
+                on_part(done / sum(weights))
+            if enough is not None and enough() and len(bouts) + len(failed) < len(parts):
+                whole = False
+                break
+    except KeyboardInterrupt:
+        whole = False
+    finally:
+        close = getattr(running, "close", None)
+        if close is not None:
+            close()
+    return Outcome(
+        tuple(bouts[at] for at in sorted(bouts)), tuple(failed[at] for at in sorted(failed)), whole
+    )
+
+
+def _work(shared: Shared, part: Part) -> Bout | str:
+    """One trace: a part for an executor. What is wrong with it is told, not raised, so that others go on."""
+    try:
+        trace = read_trace(part.source) if isinstance(part.source, Path) else part.source
+        known = part.known if part.known is not None and part.known.digest == trace.digest else None
+        rivals = [rival for rival in RIVALS if _must_run(rival, known, shared)]
+        return fought(trace, shared.sizes, rivals, shared.entrants, known)
+    except AutoscalerError as error:
+        return str(error)
+
+
+def _must_run(rival: Rival, known: Bout | None, shared: Shared) -> bool:
+    if rival.key not in shared.rivals:
+        return False
+    fleets = {fleet.size: fleet for fleet in known.fleets} if known else {}
+    return any(size not in fleets or rival.key not in fleets[size].curves for size in shared.sizes)
+
+
+def _weight(part: Part) -> int:
+    if isinstance(part.source, Path):
+        return part.source.stat().st_size if part.source.exists() else 1
+    return len(part.source.values)
