@@ -1,0 +1,101 @@
+"""When a VM that has not come yet is overtaken by another: timers learned from the fleet's own starts, and a budget.
+
+Why: half of all bad starts are not refused, they are late. Waiting for the longest time that a start may take
+costs minutes of shortage; ordering another VM at the slightest delay costs money. So a start is late when all but
+the slowest few would have come, and what overtaking costs is bounded by a share of what the fleet serves.
+
+Rules of this file: pure; time is an argument. A timer knows nothing below `ENOUGH` measured times and then says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+ENOUGH = 20
+"""Measured times before a timer says anything."""
+_KEPT = 200
+_QUANTILE = 0.98
+_MARGIN = 1.25
+_MARGIN_S = 5.0
+
+IDLE_SHARE = 0.01
+"""Of the VM-seconds that a fleet serves, what VMs may run that were overtaken and came after all."""
+PER_HEDGE_S = 60.0
+"""What a VM that comes too late costs at least: the shortest billed run."""
+_MOST_SAVED_S = 20 * PER_HEDGE_S
+"""A quiet month does not pay for a wild morning."""
+
+
+@dataclass(slots=True)
+class Timer:
+    """The measured times of one transient, the latest ones."""
+
+    times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.times_s.append(max(seconds, 0.0))
+
+    def late_after_s(self, at_least_s: float, at_most_s: float) -> float:
+        """From when on it is late, within the bounds; the upper bound while too little is known.
+
+        A time that was cut off, because it was overtaken and came after all, is among those measured, so that
+        a day on which everything is slow moves the limit.
+        """
+        if len(self.times_s) < ENOUGH:
+            return at_most_s
+        ordered = sorted(self.times_s)
+        slow_s = ordered[min(int(_QUANTILE * len(ordered)), len(ordered) - 1)]
+        return min(max(_MARGIN * slow_s + _MARGIN_S, at_least_s), at_most_s)
+
+
+@dataclass(slots=True)
+class Timers:
+    """The transients of one fleet: from the order to running, from running to ready, from the order to stopped."""
+
+    pending: Timer = field(default_factory=Timer)
+    unready: Timer = field(default_factory=Timer)
+    stopping: Timer = field(default_factory=Timer)
+
+
+@dataclass(slots=True)
+class HedgeBudget:
+    """What overtaking may cost, in VM-seconds that are run for nothing.
+
+    Attributes:
+        share: Of the VM-seconds served.
+        idle_s: Run for nothing so far.
+        served_s: Served so far.
+        saved_s: What may be spent now.
+    """
+
+    share: float = IDLE_SHARE
+    idle_s: float = 0.0
+    served_s: float = 0.0
+    saved_s: float = 0.0
+    _at_s: float | None = None
+
+    def serve(self, in_service: int, now_s: float) -> None:
+        """So many VMs have served since the last call."""
+        if self._at_s is not None:
+            served_s = in_service * max(now_s - self._at_s, 0.0)
+            self.served_s += served_s
+            self.saved_s = min(self.saved_s + self.share * served_s, _MOST_SAVED_S)
+        self._at_s = now_s
+
+    def take(self) -> bool:
+        """Pay for overtaking one VM in advance; whether that could be paid."""
+        if self.saved_s < PER_HEDGE_S:
+            return False
+        self.saved_s -= PER_HEDGE_S
+        return True
+
+    def give_back(self) -> None:
+        """A VM that was overtaken never ran: it cost nothing."""
+        self.saved_s = min(self.saved_s + PER_HEDGE_S, _MOST_SAVED_S)
+
+    def ran_idle(self, seconds: float) -> None:
+        """A VM that was overtaken has run for so long for nothing; what exceeds the advance is charged too."""
+        self.idle_s += seconds
+        self.saved_s -= max(seconds - PER_HEDGE_S, 0.0)

@@ -1,0 +1,169 @@
+"""What is known of places, a place being a machine type in a zone: where there was no room lately, and the odds.
+
+Why it is one per account: what one fleet found out about a place holds for all, and a place without room is
+asked once when its time is over, not once by each fleet.
+
+Rules of this file: pure values; time is an argument. A place that had no room is dry for a while, twice as long
+each time it is found so again. When the time is over one VM may be tried there, by one fleet: the place is dry
+again until that is known to have worked.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+ANYWHERE = ""
+"""As the zone of a place: every zone of the region."""
+
+DRY_S, LONGEST_DRY_S = 180.0, 600.0
+"""How long a place is dry the first time, and at most, in seconds: lacks last for minutes."""
+_FORGET_S = 3600.0
+"""A place that was not found dry for so long is as good as any."""
+_HALF_LIFE_S = 7 * 86400.0
+_PRIOR = 10.0
+"""Starts that say as much as what is believed without any."""
+_BELIEF = 0.99
+_HOUR_S = 3600.0
+_HOURS = 24
+
+
+@dataclass(slots=True)
+class _Dry:
+    """A place that had no room."""
+
+    until_s: float
+    times: int
+    since_s: float
+    probing: bool = False
+    """A VM is being tried there."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Starts of one place, in all and by hour of the day (UTC); old ones count less."""
+
+    at_s: float
+    tried: float = 0.0
+    failed: float = 0.0
+    tried_in: list[float] = field(default_factory=lambda: [0.0] * _HOURS)
+    failed_in: list[float] = field(default_factory=lambda: [0.0] * _HOURS)
+
+    def add(self, tried: int, failed: int, now_s: float) -> None:
+        """Count starts."""
+        kept = 0.5 ** (max(now_s - self.at_s, 0.0) / _HALF_LIFE_S)
+        self.at_s = max(self.at_s, now_s)
+        self.tried, self.failed = self.tried * kept + tried, self.failed * kept + failed
+        self.tried_in = [each * kept for each in self.tried_in]
+        self.failed_in = [each * kept for each in self.failed_in]
+        hour = _hour(now_s)
+        self.tried_in[hour] += tried
+        self.failed_in[hour] += failed
+
+    def success(self, now_s: float) -> float:
+        """Odds that a start works now: those of the hour, as far as they are known, else those of all hours."""
+        overall = (self.tried - self.failed + _PRIOR * _BELIEF) / (self.tried + _PRIOR)
+        hour = _hour(now_s)
+        tried, failed = self.tried_in[hour], self.failed_in[hour]
+        return (tried - failed + _PRIOR * overall) / (tried + _PRIOR)
+
+
+class Places:
+    """The memory of one account and region.
+
+    Args:
+        dry_s: How long a place is dry the first time.
+    """
+
+    def __init__(self, dry_s: float = DRY_S) -> None:
+        self.dry_s = dry_s
+        self.version = 0
+        """Changes whenever something else may be started than before."""
+        self._dry: dict[tuple[str, str], _Dry] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+
+    # ── room ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def found_dry(self, vm_type: str, zone: str, now_s: float, *, quota: bool = False) -> None:
+        """There was no room for this type in this zone; with `quota`, for its whole family in any zone.
+
+        Several failures of one moment are one finding.
+        """
+        key = (family(vm_type), ANYWHERE) if quota else (vm_type, zone)
+        known = self._dry.get(key)
+        if known is None or now_s - known.until_s > _FORGET_S:
+            known = self._dry[key] = _Dry(-math.inf, 0, now_s)
+        if known.probing or known.until_s <= now_s:
+            known.times += 1
+            known.since_s = now_s
+        known.probing = False
+        known.until_s = now_s + min(self.dry_s * 2.0 ** min(known.times - 1, 10), LONGEST_DRY_S)
+        self.version += 1
+
+    def found_room(self, vm_type: str, zone: str) -> None:
+        """A VM of this type was accepted in this zone: there is room, and quota."""
+        for key in ((vm_type, zone), (family(vm_type), ANYWHERE)):
+            if self._dry.pop(key, None) is not None:
+                self.version += 1
+
+    def claim(self, vm_type: str, zone: str, now_s: float) -> None:
+        """A VM is about to be tried in this place: where it was dry, nobody else tries before this is known."""
+        for known in self._known(vm_type, zone):
+            if known.until_s <= now_s:
+                known.probing = True
+                known.until_s = now_s + self.dry_s
+                self.version += 1
+
+    def free_from_s(self, vm_type: str, zone: str) -> float:
+        """From when on something may be tried in this place; minus infinity where it is not dry."""
+        if not self._dry:
+            return -math.inf
+        return max((known.until_s for known in self._known(vm_type, zone)), default=-math.inf)
+
+    def at_most(self, vm_type: str, zone: str, now_s: float) -> float:
+        """VMs that may be tried in this place now: any number, one to see whether there is room, or none."""
+        if not self._dry:
+            return math.inf
+        free_s = self.free_from_s(vm_type, zone)
+        if free_s == -math.inf:
+            return math.inf
+        return 1.0 if free_s <= now_s else 0.0
+
+    def dry(self, now_s: float) -> list[tuple[str, str]]:
+        """The places that are dry now; a family of types stands for its quota, with `ANYWHERE` as its zone."""
+        return sorted(key for key, known in self._dry.items() if known.until_s > now_s)
+
+    def _known(self, vm_type: str, zone: str) -> list[_Dry]:
+        keys = ((vm_type, zone), (family(vm_type), ANYWHERE))
+        return [known for key in keys if (known := self._dry.get(key)) is not None]
+
+    # ── odds ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def tell(self, vm_type: str, zone: str, now_s: float, *, tried: int, failed: int) -> None:
+        """Count starts of this place, and how many of them came to nothing for whatever reason of its own."""
+        tally = self._tallies.get((vm_type, zone))
+        if tally is None:
+            tally = self._tallies[vm_type, zone] = _Tally(now_s)
+        tally.add(tried, failed, now_s)
+
+    def success(self, vm_type: str, zone: str, now_s: float) -> float:
+        """Odds, above 0 and below 1, that a start in this place works in this hour of the day."""
+        tally = self._tallies.get((vm_type, zone))
+        return _BELIEF if tally is None else tally.success(now_s)
+
+
+_STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})
+
+
+def family(vm_type: str) -> str:
+    """The family of types that shares one quota of EC2's: the standard ones together, others by their letters."""
+    letters = ""
+    for letter in vm_type:
+        if not letter.isalpha():
+            break
+        letters += letter
+    return "standard" if letters in _STANDARD else letters or vm_type
+
+
+def _hour(now_s: float) -> int:
+    return int(now_s // _HOUR_S) % _HOURS
