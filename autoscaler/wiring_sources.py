@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoscaler.config.policy import Policy
+from autoscaler.config.prometheus import FLEET, PrometheusInput
 from autoscaler.core.types import Signal
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, MetricSource
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
+
+if TYPE_CHECKING:
+    from autoscaler.sources.prometheus import PrometheusPool
+    from autoscaler.sources.prometheus_access import Address
 
 
 class Sources:
@@ -29,6 +35,16 @@ class Sources:
     def __init__(self, clock: Clock, folder: Path) -> None:
         self.clock = clock
         self.folder = folder
+        self._prometheus: PrometheusPool | None = None
+
+    @property
+    def prometheus(self) -> PrometheusPool:
+        """What asks each Prometheus, for all fleets."""
+        if self._prometheus is None:
+            from autoscaler.sources.prometheus import PrometheusPool
+
+            self._prometheus = PrometheusPool(self.clock)
+        return self._prometheus
 
     def source_for(self, policy: Policy) -> MetricSource:
         """The source that a policy names.
@@ -72,12 +88,50 @@ def _scrape_source(policy: Policy, sources: Sources) -> MetricSource:
     )
 
 
+def _prometheus_source(policy: Policy, sources: Sources) -> MetricSource:
+    from autoscaler.sources.prometheus import Join, JoinBy, PrometheusSource
+
+    asked = policy.signal.prometheus
+    if asked is None:
+        raise _missing(policy)
+    join, select = asked.join, asked.select.labels if asked.select else ()
+    return PrometheusSource(
+        sources.prometheus.at(_prometheus_address(asked, policy.fleet, sources.folder)),
+        asked.query.replace(FLEET, policy.fleet),
+        signal_of(policy),
+        sources.clock,
+        join=Join(join.label, JoinBy(join.by)) if join else None,
+        select=tuple((name, value.replace(FLEET, policy.fleet)) for name, value in select),
+        lag_s=asked.lag_s,
+    )
+
+
+def _prometheus_address(asked: PrometheusInput, fleet: str, folder: Path) -> Address:
+    from autoscaler.sources.prometheus_access import Address, Tls
+
+    def file(name: str | None) -> Path | None:
+        return None if name is None else folder / name
+
+    tls, basic = asked.tls, asked.basic_auth
+    headers = (header.replace(FLEET, fleet).partition(": ") for header in asked.headers)
+    return Address(
+        url=asked.url.rstrip("/"),
+        timeout_s=asked.timeout_s,
+        tls=Tls(file(tls.ca_file), file(tls.cert_file), file(tls.key_file), tls.verify),
+        bearer_token_file=file(asked.bearer_token_file),
+        username=basic.username if basic else "",
+        password_file=file(basic.password_file) if basic else None,
+        headers=tuple((name, value) for name, _, value in headers),
+    )
+
+
 def _played_source(policy: Policy, sources: Sources) -> MetricSource:
     return trace_source(policy, sources.clock, _trace_of(policy, sources.folder), seed=0)
 
 
 _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "scrape": _scrape_source,
+    "prometheus": _prometheus_source,
     "trace": _played_source,
 }
 """By `signal.source`."""

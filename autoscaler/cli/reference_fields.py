@@ -197,8 +197,10 @@ def _default(field: FieldInfo, marks: list[Any], default: Any, section: Any) -> 
         return REQUIRED
     if default is None:
         return "off" if Off in marks else NOT_SET
+    if default == ():
+        return "[]"
     if section is not None:
-        return "[]" if default == () else "{}" if field.default is not PydanticUndefined else REQUIRED
+        return "{}" if field.default is not PydanticUndefined else REQUIRED
     text = _text(marks)
     written = text.write(default) if text is not None else default
     if isinstance(written, bool):

@@ -235,6 +235,24 @@ def _write_metric(metric: MetricSelector) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Matchers:
+    """Labels that must match exactly."""
+
+    labels: tuple[tuple[str, str], ...]
+
+
+def _read_matchers(raw: object) -> Matchers:
+    found = re.fullmatch(rf"\{{{_LABEL}(?:,{_LABEL})*,?\}}", raw.strip()) if isinstance(raw, str) else None
+    if found is None:
+        raise ValueError("write labels in quotes and braces, for example `'{service=\"web\"}'`")
+    return Matchers(tuple(re.findall(_LABEL, found[0][1:-1])))
+
+
+def _write_matchers(matchers: Matchers) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in matchers.labels) + "}"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a step rule does: VMs to add (negative: to remove) and the share of the ordered VMs likewise."""
 
@@ -296,3 +314,4 @@ CHANGE = Text("a change", "+2", rf"^[+-]?{NUMBER}%?$", _read_change, _write_chan
 METRIC = Text(
     "a metric", 'requests_total{code="200"}', rf"^{_METRIC_NAME}(\{{.*\}})?$", _read_metric, _write_metric
 )
+MATCHERS = Text("labels", '{service="web"}', r"^\{.*\}$", _read_matchers, _write_matchers)

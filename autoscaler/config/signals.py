@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from autoscaler.config.prometheus import BackfillSection, PrometheusInput
 from autoscaler.config.quantities import DURATION, METRIC, MOMENT, PERCENT, MetricSelector, Quantity
 from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
 
@@ -61,7 +62,7 @@ class SignalSection(Section):
     kind: SignalKind = Field(
         description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet."
     )
-    source: Literal["scrape", "trace"] = Field(
+    source: Literal["scrape", "prometheus", "trace"] = Field(
         description="Where readings come from; the section of the same name says how."
     )
     max_age_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
@@ -78,7 +79,13 @@ class SignalSection(Section):
         300.0,
         description="How long demand that vanishes at all VMs at once is taken for an outage (kinds measured per VM); 0s not at all.",
     )
+    backfill: Annotated[BackfillSection | None, Off] = Field(
+        BackfillSection(), description="What is learned at the start from before it, or off."
+    )
     scrape: Annotated[Scrape | None, Off] = Field(None, description="How VMs are scraped (source scrape).")
+    prometheus: Annotated[PrometheusInput | None, Off] = Field(
+        None, description="How a Prometheus is asked (source prometheus)."
+    )
     trace: Annotated[TraceInput | None, Off] = Field(
         None, description="Which recording is played (source trace)."
     )
