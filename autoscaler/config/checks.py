@@ -21,7 +21,7 @@ from autoscaler.config.documents import Severity, YamlPath
 from autoscaler.config.finding import Finding
 from autoscaler.config.finding import seconds_text as _s
 from autoscaler.config.policy import Policy
-from autoscaler.config.quantities import PERCENT
+from autoscaler.config.quantities import PERCENT, PRICE
 from autoscaler.config.section import DAY_S
 from autoscaler.config.wishes import StepRule
 from autoscaler.core.types import QUANTILE_LEVELS
@@ -37,6 +37,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_readiness(policy),
         *_check_bounds(policy),
         *_check_proposals(policy),
+        *_check_objective(policy),
         *_check_forecast(policy),
         *_check_steps(policy),
         *_check_schedule(policy),
@@ -95,6 +96,37 @@ def _check_proposals(policy: Policy) -> Iterator[Finding]:
             (("fleet",),),
             "nothing in this policy asks for VMs",
             "switch on at least one of reactive, forecast, steps and schedule (`reactive: {}` takes the defaults)",
+        )
+
+
+def _check_objective(policy: Policy) -> Iterator[Finding]:
+    objective = policy.objective
+    if objective is None:
+        return
+    at: tuple[YamlPath, ...] = (("objective",),)
+    if (objective.served is None) == (objective.shortage_price_per_h is None):
+        both = objective.served is not None
+        yield Finding(
+            at,
+            "`objective` says both what must be served and what shortage costs" if both else "`objective` is empty",
+            "write either `served: 99.9%` or `shortage_price: 9.6/h`",
+        )
+    if objective.shortage_price_per_h is None:
+        return
+    price_per_h = policy.prices.in_service_per_h
+    paths: tuple[YamlPath, ...] = (("objective", "shortage_price"), ("prices", "in_service"))
+    if price_per_h <= 0:
+        yield Finding(
+            paths,
+            "`objective.shortage_price` can only be weighed against `prices.in_service`, which is 0",
+            "write what a VM-hour costs, or an objective of the kind `served: 99.9%`",
+        )
+    elif objective.shortage_price_per_h <= price_per_h:
+        yield Finding(
+            paths,
+            f"an hour of unserved work of one VM ({PRICE.write(objective.shortage_price_per_h)}) is worth no more than that "
+            f"VM costs ({PRICE.write(price_per_h)}): nothing would ever be started",
+            "write what is lost when that work is not done, usually some hundred times the price of a VM",
         )
 
 
@@ -241,13 +273,13 @@ def _check_guards(policy: Policy, tick_s: float) -> Iterator[Finding]:
             f"`guards.cooldown_out` of {_s(guards.cooldown_out_s)} ends before the VMs it waits for serve (`vm.start_time` {_s(start_s)})",
             f"write 0s for none, or at least {_s(start_s)}",
         )
-    if guards.cooldown_in_s < start_s:
+    if policy.objective is None and guards.cooldown_in_s < start_s:
         yield Finding(
             (("guards", "cooldown_in"), ("vm", "start_time")),
             f"`guards.cooldown_in` of {_s(guards.cooldown_in_s)} is shorter than `vm.start_time` ({_s(start_s)}): VMs would be stopped on what was measured before others served",
             f"write at least {_s(start_s)}",
         )
-    if guards.stabilisation_s < tick_s:
+    if policy.objective is None and guards.stabilisation_s < tick_s:
         yield Finding(
             (("guards", "stabilisation"),),
             f"`guards.stabilisation` of {_s(guards.stabilisation_s)} is shorter than a tick ({_s(tick_s)}) and has no effect",

@@ -8,14 +8,15 @@ Not here: what the daemon needs beside core (readiness, prices, who acts); that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autoscaler.config.calendar import spans
+from autoscaler.config.compiling_objective import economic_params
 from autoscaler.config.policy import Policy
+from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
@@ -37,11 +38,6 @@ class CompiledPolicies:
     fold: FoldParams
     series: SeriesParams
     lanes: LaneParams
-
-
-def ticks(seconds: float, tick_s: float) -> int:
-    """Whole ticks that hold this time, at least 1; a hair above a whole number does not cost a tick."""
-    return max(1, math.ceil(seconds / tick_s - 1e-9))
 
 
 def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> CompiledPolicies:
@@ -130,6 +126,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float) -> LaneParam
         warm_maximum=_ints(policies, warm_maximum),
         warm_memory_ticks=_ints(policies, lambda policy: ticks(policy.warm_pool.memory_s, tick_s)),
         warm_spare=_floats(policies, lambda policy: policy.warm_pool.spare),
+        **economic_params(policies, tick_s),
     )
 
 

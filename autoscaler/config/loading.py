@@ -14,9 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from autoscaler.config.checks import Finding, check_policy
+from autoscaler.config.checks import check_policy
 from autoscaler.config.documents import Document, Mark, Problem, Severity, ancestors, read_document
+from autoscaler.config.finding import Finding
 from autoscaler.config.messages import is_missing, validation_problems
+from autoscaler.config.objective import RELAXED_GUARDS, has_objective
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 
@@ -113,7 +115,8 @@ def policy_with(changes: Document, file: Path, tick_s: float = DEFAULT_TICK_S) -
     problems = [*defaults.problems, *own.problems]
     loaded = _Loaded(file, own, own.data.get("fleet"), problems=problems)
     if not problems:
-        _judge(loaded, changes.over(own), changes.over(own.over(defaults)), tick_s)
+        written = changes.over(own)
+        _judge(loaded, written, _over(written, defaults), tick_s)
     return _policy_set([loaded] if loaded.policy else [], loaded.problems)
 
 
@@ -180,7 +183,7 @@ def _load(file: Path, defaults: Document, tick_s: float) -> _Loaded:
     if defaults.problems:
         loaded.problems += _findings_but_missing(own)
         return loaded
-    _judge(loaded, own, own.over(defaults), tick_s)
+    _judge(loaded, own, _over(own, defaults), tick_s)
     return loaded
 
 
@@ -195,6 +198,22 @@ def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> N
     loaded.problems += [_placed(finding, own, merged) for finding in findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
         loaded.policy = _with_resolved_trace(policy, loaded.file)
+
+
+def _over(own: Document, defaults: Document) -> Document:
+    """A fleet's file over the defaults.
+
+    Guards that an objective takes the place of hold only where the fleet itself writes them.
+    """
+    merged = own.over(defaults)
+    if has_objective(merged.data):
+        guards, written = merged.data.get("guards"), own.data.get("guards")
+        if isinstance(guards, dict):
+            kept = written if isinstance(written, dict) else {}
+            merged.data["guards"] = {
+                key: value for key, value in guards.items() if key in kept or key not in RELAXED_GUARDS
+            }
+    return merged
 
 
 def _placed(finding: Finding, own: Document, merged: Document) -> Problem:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from autoscaler.config.balancing import BalancerSection, DrainSection
 from autoscaler.config.guarding import GuardsSection
+from autoscaler.config.objective import ObjectiveSection, guards_of_an_objective
 from autoscaler.config.section import Off, Section
 from autoscaler.config.signals import SignalSection
 from autoscaler.config.vms import (
@@ -34,6 +36,10 @@ class Policy(Section):
         ReadinessSection(), description="When a running VM counts as in service."
     )
     bounds: BoundsSection = Field(description="Between how many VMs the fleet moves.")
+    objective: Annotated[ObjectiveSection | None, Off] = Field(
+        None,
+        description="What shortage costs, or how much work must be served; the number of VMs then follows from prices and forecast; or off.",
+    )
     reactive: Annotated[ReactiveSection | None, Off] = Field(
         None, description="Follow the demand that is measured now, or off."
     )
@@ -49,16 +55,28 @@ class Policy(Section):
     guards: GuardsSection = Field(
         GuardsSection(), description="Rules that may change what the policy wishes."
     )
+    balancer: Annotated[BalancerSection | None, Off] = Field(
+        None, description="The load balancer that VMs are put into and taken out of, or off."
+    )
+    drain: DrainSection = Field(
+        DrainSection(), description="How VMs leave the balancer before they are stopped."
+    )
     warm_pool: WarmPoolSection = Field(WarmPoolSection(), description="How many VMs wait stopped.")
     provision: Annotated[ProvisionSection | None, Off] = Field(
         None, description="How VMs are made from nothing, or off."
     )
     prices: PricesSection = Field(PricesSection(), description="What the fleet costs.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _relaxed(cls, data: Any) -> Any:
+        """Guards that an objective takes the place of are off unless they are written."""
+        return guards_of_an_objective(data)
+
     @property
     def uses_signal(self) -> bool:
         """Whether demand data decides anything (all but schedule-only policies)."""
-        return bool(self.reactive or self.forecast or self.steps)
+        return bool(self.reactive or self.forecast or self.steps or self.objective)
 
     @property
     def max_provisioned(self) -> int:

@@ -7,6 +7,7 @@ Checks that need two fields at once are in `checks`, so that they can point at a
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, TypeAlias
 
@@ -24,6 +25,11 @@ def yaml_key(attribute: str) -> str:
         if attribute.endswith(suffix):
             return attribute.removesuffix(suffix)
     return attribute
+
+
+def ticks(seconds: float, tick_s: float) -> int:
+    """Whole ticks that hold this time, at least 1; a hair above a whole number does not cost a tick."""
+    return max(1, math.ceil(seconds / tick_s - 1e-9))
 
 
 def _off(raw: object) -> object:

@@ -86,7 +86,13 @@ class PricesSection(Section):
     stopped_per_h: Annotated[float, Quantity(PRICE, 0, 1e6)] = Field(
         0.0, description="Money per VM-hour of storage, due for every provisioned VM whether it runs or not."
     )
-    start: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(0.0, description="Money per start.")
+    start: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(
+        0.0, description="Money per start, beside what is billed until it serves."
+    )
+    start_billed_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] | None = Field(
+        None,
+        description="How long a start is billed before the VM serves; where missing, `vm.start_time`.",
+    )
     provision: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(
         0.0, description="Money per VM made from nothing."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core import guards, sizing, trust
+from autoscaler.core.economic import economic
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
 from autoscaler.core.state import LaneState
@@ -30,6 +31,7 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.STEPS: sizing.steps,
     Stage.SCHEDULE: sizing.schedule,
     Stage.COVER: sizing.cover,
+    Stage.ECONOMIC: economic,
     Stage.STABILISATION: guards.stabilisation,
     Stage.DATA: trust.data,
     Stage.COOLDOWN: guards.cooldown,
@@ -41,7 +43,7 @@ CHAIN: dict[Stage, StageFunction] = {
 }
 """Every stage in order, the same objects live and simulated."""
 
-_AFTER_COVER, _AFTER_PAUSE = int(Stage.COVER) + 1, int(Stage.PAUSE) + 1
+_AFTER_WISH, _AFTER_PAUSE = int(Stage.ECONOMIC) + 1, int(Stage.PAUSE) + 1
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -63,7 +65,7 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
         VMs in service below `desired`. What an operator has paused is zero.
 
     Raises:
-        ValueError: A lane orders by forecast and there is no Outlook.
+        ValueError: A lane orders by forecast and there is no Outlook, or has an objective and there are no laws.
     """
     chain, counts = state.chain, snapshot.in_service.dtype
     if chain is None or chain.params is not params or chain.counts != counts:
@@ -195,7 +197,7 @@ class StagedDecision(Decision):
     @property
     def wish(self) -> Int:
         """As in `Decision`, like all below."""
-        return self._story.values[_AFTER_COVER]
+        return self._story.values[_AFTER_WISH]
 
     @property
     def desired(self) -> Int:

@@ -18,6 +18,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
@@ -50,6 +51,7 @@ class Seen:
         fresh: bool (L,), where demand is fresh; None where it is everywhere.
         censored: bool (L,), where saturation hides demand; None where it does nowhere.
         operated: Whether an operator has paused or overridden anything in any lane.
+        economics: What the economic stage tells of its numbers; None where no lane has an objective.
     """
 
     state: LaneState
@@ -59,6 +61,7 @@ class Seen:
     fresh: Bool | None
     censored: Bool | None
     operated: bool
+    economics: Economics | None = None
 
 
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from autoscaler.core.experts import Trial
+from autoscaler.core.objective import Budget
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.trusted import TrustState
@@ -27,6 +29,8 @@ class LaneState(Remembered):
         wishes: Rolling maximum of wishes (stabilisation).
         peaks: Rolling maximum of desired (warm pool).
         trusted: What is remembered of good data.
+        trial: Models that compete, in lanes that have an objective.
+        budget: The price of shortage, in lanes that have an objective.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
@@ -39,6 +43,8 @@ class LaneState(Remembered):
     wishes: RollingMax
     peaks: RollingMax
     trusted: TrustState
+    trial: Trial
+    budget: Budget
     last_out_s: Float
     last_in_s: Float
     last_starting_s: Float
@@ -56,6 +62,8 @@ class LaneState(Remembered):
             wishes=RollingMax.empty(params.stabilisation_ticks),
             peaks=RollingMax.empty(params.warm_memory_ticks),
             trusted=TrustState.empty(lanes),
+            trial=Trial.empty(params),
+            budget=Budget.empty(params),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
             last_starting_s=np.full(lanes, _LONG_AGO_S),
@@ -67,7 +75,13 @@ class LaneState(Remembered):
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
-        return {"wishes": RollingMax, "peaks": RollingMax, "trusted": TrustState}
+        return {
+            "wishes": RollingMax,
+            "peaks": RollingMax,
+            "trusted": TrustState,
+            "trial": Trial,
+            "budget": Budget,
+        }
 
     def carried_over(self, after: LaneParams, lanes: Int) -> LaneState:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -82,6 +96,8 @@ class LaneState(Remembered):
         new.wishes = self.wishes.carried_over(after.stabilisation_ticks, lanes)
         new.peaks = self.peaks.carried_over(after.warm_memory_ticks, lanes)
         new.trusted = self.trusted.carried_over(lanes)
+        new.trial = self.trial.carried_over(after, lanes)
+        new.budget = self.budget.carried_over(after, lanes)
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]
         new.refilled_s = self.refilled_s

@@ -157,20 +157,20 @@ class Reason(IntEnum):
     """An operator has paused starts from the warm pool; what may be provisioned still is."""
     PAUSED_PROVISION = 27
     """An operator has paused provisioning, and the warm pool has fewer than wanted."""
-    WORTH_START = 28
-    """By the prices and the forecast at the lead time, so many VMs earn more than they cost."""
-    WORTH_KEEP = 29
-    """By the prices and the forecast of the highest demand to come, so many VMs earn more than they cost."""
-    MODEL_DEMAND = 30
-    """Demand plus headroom drives: of all models it would lately have cost the fleet least."""
-    MODEL_PEAK = 31
-    """The highest demand of the last minutes plus headroom drives: of all models it would lately have cost least."""
-    WORTH_UNKNOWN = 32
-    """There is no forecast yet, so demand plus headroom is planned for."""
     DEMAND_VANISHED = 28
     """All demand vanished at once, which is taken for an outage for a while, so nothing is stopped."""
     DATA_FALLBACK = 29
     """Data has been missing for long: the largest of the last good wish, the schedule and the forecast."""
+    WORTH_START = 30
+    """By the prices and the forecast at the lead time, so many VMs earn more than they cost."""
+    WORTH_KEEP = 31
+    """By the prices and the forecast of the highest demand to come, so many VMs earn more than they cost."""
+    MODEL_DEMAND = 32
+    """Demand plus headroom drives: of all models it would lately have cost the fleet least."""
+    MODEL_PEAK = 33
+    """The highest demand of the last minutes plus headroom drives: of all models it would lately have cost least."""
+    WORTH_UNKNOWN = 34
+    """There is no forecast yet, so demand plus headroom is planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +182,14 @@ class Readings:
         value: float64 (N,), in the unit of the lane's signal.
         observed_at_s: float64 (N,), end of the window that the value describes.
         capacity: float64 (N,), work per second of that VM at the objective (unused for TOTAL).
+        received_at_s: float64 (N,), when the reading came in, by the clock of `fold`; None where that is now.
     """
 
     lane: Int
     value: Float
     observed_at_s: Float
     capacity: Float
+    received_at_s: Float | None = None
 
 
 @dataclass(frozen=True, slots=True)

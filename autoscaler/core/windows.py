@@ -111,7 +111,7 @@ class Cut:
         firsts = np.flatnonzero(np.diff(per_bucket[order], prepend=-1))
         groups = tuple(
             _group(int(per_bucket[order[first]]), int(first), int(end), buckets[order[first:end]])
-            for first, end in zip(firsts, [*firsts[1:], len(length)], strict=True)
+            for first, end in zip(firsts, [*firsts[1:], len(length)][: len(firsts)], strict=True)
         )
         remembers = None if (length > 1).all() else (length > 1).astype(np.int32)
         if (order == np.arange(len(order))).all():

@@ -41,7 +41,7 @@ def phrases(tick: Told | FleetTick) -> Iterator[str]:
         (stage, _REASONS[tick.reasons[stage]], tick.stages[stage]) for stage in _STAGES if tick.reasons[stage]
     ]
     for stage, reason, value in shaped:
-        overruled = stage <= Stage.COVER and any(s <= Stage.COVER and s > stage for s, _, _ in shaped)
+        overruled = stage <= Stage.ECONOMIC and any(s <= Stage.ECONOMIC and s > stage for s, _, _ in shaped)
         if not overruled:
             yield phrase(reason, value, tick)
 
@@ -93,6 +93,11 @@ _WORDS: dict[Reason, str] = {
     Reason.SCHEDULE: "the schedule asks for at least {vms}",
     Reason.FORECAST_COVER: "by the time a start serves, demand may reach {high}, which needs {vms}",
     Reason.FORECAST_KEEP: "{vms} stay, since demand may rise before a stopped VM could be had back",
+    Reason.WORTH_START: "by prices and the forecast {vms} earn more than they cost",
+    Reason.WORTH_KEEP: "{vms} stay, since by prices and the forecast they earn more than they cost",
+    Reason.WORTH_UNKNOWN: "no forecast yet: demand {demand} with headroom needs {vms}",
+    Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}, which lately cost less than the forecast",
+    Reason.MODEL_PEAK: "the highest demand of the last minutes needs {vms}, which lately cost less than the forecast",
     Reason.STABILISATION: "{vms} stay, since lately as many were needed",
     Reason.DATA_ABSENT: "no metrics arrive, so {vms} stay",
     Reason.DATA_STALE: "metrics are too old, so {vms} stay",

@@ -3,9 +3,10 @@
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once
 released is decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the
 texts, the number of stages, and what fleets in shadow really have) followed by one structured numpy row per
-fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages, and is
-read as the chain of today would have recorded it. Byte planes instead of rows were measured and do not
-pay: the floats of live demand do not compress.
+fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause,
+with a chain of eleven stages. Chains of eleven and of twelve stages (from before there was an objective) are read as the
+chain of today would have recorded them. Byte planes instead of rows were measured and do not pay: the floats
+of live demand do not compress.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
             )
             for i in wanted
         )
-        return tuple(map(_with_pauses, ticks)) if number == 1 else ticks
+        return tuple(map(_as_today, ticks))
     except (zlib.error, struct.error, ValueError, KeyError, TypeError) as error:
         raise JournalError(
             f"A tick in the journal is damaged ({error}). Restore a backup, or move the journal aside and let the "
@@ -177,11 +178,16 @@ def _fleet_tick(name: str, row: np.void, sentence: str, source_error: str) -> Fl
     return FleetTick(fleet=name, sentence=sentence, source_error=source_error, **values)
 
 
-def _with_pauses(tick: FleetTick) -> FleetTick:
-    """A tick from before operators could pause: their stage left the wish as it was."""
-    at = int(Stage.PAUSE)
-    if len(tick.stages) != _STAGES_OF_1:
-        return tick
+def _as_today(tick: FleetTick) -> FleetTick:
+    """A tick of an older chain: stages that were not there yet left the wish as it was."""
+    if len(tick.stages) == _STAGES_OF_1:
+        tick = _with_stage(tick, int(Stage.PAUSE) - 1)
+    if len(tick.stages) == _STAGES_OF_1 + 1:
+        tick = _with_stage(tick, int(Stage.ECONOMIC))
+    return tick
+
+
+def _with_stage(tick: FleetTick, at: int) -> FleetTick:
     return replace(
         tick,
         stages=(*tick.stages[:at], tick.stages[at - 1], *tick.stages[at:]),

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.config.calendar import spans
-from autoscaler.config.compiling import compile_params, ticks
+from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import policy_from
+from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ScheduleWindow
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import Signal

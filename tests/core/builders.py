@@ -53,6 +53,18 @@ _LANE_DEFAULTS = {
     "warm_maximum": 1_000_000,
     "warm_memory_ticks": 0,
     "warm_spare": 0.0,
+    "economic": False,
+    "shortage_price": 100.0,
+    "unserved_target": 0.0,
+    "start_cost": 1.0,
+    "lead_ticks": 3,
+    "hold_ticks": 30,
+    "billed_ticks": 0,
+    "start_success": 1.0,
+    "stopped_cost": 0.0,
+    "provision_cost": 0.0,
+    "cold_ticks": 30,
+    "refill_ticks": 360,
 }
 
 

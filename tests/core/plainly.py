@@ -85,6 +85,8 @@ def decide_plainly(p, memory, s, at_lead, peak):
     propose(*steps(p, s, now))
     propose(max([0, *open_floors(p, s)]), Reason.SCHEDULE)
     propose(*cover(p, s, now, at_lead, peak))
+    assert not p["economic"], "objectives have a twin of their own"
+    stage(wish, Reason.NONE)
     asked = wish
 
     if not p["uses_signal"] or s["freshness"] == Freshness.FRESH:
@@ -266,4 +268,4 @@ def remember(p, s, memory, out, stop):
         memory.last_starting_s = s["now_s"]
 
 
-assert len(Stage) == 12, "a new stage needs its place here"
+assert len(Stage) == 13, "a new stage needs its place here"

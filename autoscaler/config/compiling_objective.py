@@ -1,0 +1,125 @@
+"""From objectives and prices to what core weighs: everything in VM-ticks, the price of one VM in service for one tick.
+
+Rules of this file: only ratios of prices leave it, so that a currency, or a price list times two, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from autoscaler.config.objective import FIRST_GUESS
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import DAY_S, HOUR_S, ticks
+from autoscaler.core.types import Bool, Float, Int
+
+BILLING_FLOOR_S = 60.0
+"""Every start is billed for at least this long."""
+SHORTEST_REFILL_S, LONGEST_REFILL_S = HOUR_S, DAY_S
+"""Between these the warm pool looks ahead."""
+_HOLD_S = 300.0
+_FREE = 1e-12
+
+
+class EconomicParams(TypedDict):
+    """The fields of `LaneParams` of the economic stage."""
+
+    economic: Bool
+    shortage_price: Float
+    unserved_target: Float
+    start_cost: Float
+    lead_ticks: Int
+    hold_ticks: Int
+    billed_ticks: Int
+    start_success: Float
+    stopped_cost: Float
+    provision_cost: Float
+    cold_ticks: Int
+    refill_ticks: Int
+
+
+def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams:
+    """The economic part of lanes, one per policy; plain numbers where there is no objective."""
+
+    def floats(read: Callable[[Policy], float]) -> Float:
+        return np.array([read(policy) for policy in policies], np.float64)
+
+    def ints(read: Callable[[Policy], int]) -> Int:
+        return np.array([read(policy) for policy in policies], np.int64)
+
+    return EconomicParams(
+        economic=np.array([policy.objective is not None for policy in policies], np.bool_),
+        shortage_price=floats(shortage_price),
+        unserved_target=floats(unserved_target),
+        start_cost=floats(lambda policy: start_price_s(policy) / tick_s),
+        lead_ticks=ints(lambda policy: ticks(policy.vm.start_time_s, tick_s)),
+        hold_ticks=ints(lambda policy: ticks(hold_s(policy), tick_s)),
+        billed_ticks=ints(
+            lambda policy: ticks(max(policy.guards.minimum_on_time_s, BILLING_FLOOR_S), tick_s)
+        ),
+        start_success=floats(lambda policy: 1.0),
+        stopped_cost=floats(stopped_share),
+        provision_cost=floats(lambda policy: provision_price_s(policy) / tick_s),
+        cold_ticks=ints(lambda policy: ticks(cold_s(policy), tick_s) if cold_s(policy) > 0 else 0),
+        refill_ticks=ints(lambda policy: ticks(refill_s(policy), tick_s)),
+    )
+
+
+def shortage_price(policy: Policy) -> float:
+    """Price of shortage in prices of a VM in service; the first guess at it where a served share is asked for."""
+    objective = policy.objective
+    if objective is None:
+        return 1.0
+    if objective.shortage_price_per_h is not None:
+        return objective.shortage_price_per_h / max(policy.prices.in_service_per_h, _FREE)
+    return FIRST_GUESS / (1.0 - (objective.served or 0.0))
+
+
+def unserved_target(policy: Policy) -> float:
+    """Share of work that may stay unserved; 0 where the price is given."""
+    objective = policy.objective
+    return 0.0 if objective is None or objective.served is None else 1.0 - objective.served
+
+
+def start_price_s(policy: Policy) -> float:
+    """What a start costs, in seconds of a VM in service: what is billed until it serves, and its price."""
+    prices = policy.prices
+    billed_s = policy.vm.start_time_s if prices.start_billed_s is None else prices.start_billed_s
+    return billed_s + _seconds_for(policy, prices.start)
+
+
+def provision_price_s(policy: Policy) -> float:
+    """What making a VM from nothing costs beside its start, in seconds of a VM in service."""
+    return _seconds_for(policy, policy.prices.provision)
+
+
+def stopped_share(policy: Policy) -> float:
+    """Price of a stopped VM, as a share of the price of one in service."""
+    prices = policy.prices
+    return prices.stopped_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
+
+
+def hold_s(policy: Policy) -> float:
+    """Time over which a VM that is started is expected to be of use."""
+    return max(_HOLD_S, 2.0 * (policy.vm.start_time_s + policy.vm.stop_time_s))
+
+
+def cold_s(policy: Policy) -> float:
+    """How much later a VM made from nothing serves than a stopped one."""
+    if policy.objective is None:
+        return 0.0
+    return max(policy.objective.provision_time_s - policy.vm.start_time_s, 0.0)
+
+
+def refill_s(policy: Policy) -> float:
+    """How far the warm pool looks ahead: until a stopped VM has cost as much as making it anew, within bounds."""
+    stopped, made = stopped_share(policy), provision_price_s(policy)
+    break_even_s = made / stopped if stopped > 0 else LONGEST_REFILL_S
+    return min(max(break_even_s, SHORTEST_REFILL_S), LONGEST_REFILL_S)
+
+
+def _seconds_for(policy: Policy, money: float) -> float:
+    price = policy.prices.in_service_per_h
+    return money / price * HOUR_S if price > 0 else 0.0

@@ -1,0 +1,143 @@
+"""The economic stage: so many VMs as earn more than they cost, by the forecast and the prices.
+
+Order up to `low` VMs, those worth starting by demand at the lead time, a start's price spread over the time it will be
+of use; go down to `high`, those worth keeping by the highest demand until a stopped VM could be had back; in between
+stay. This takes the place of target utilisation, cooldowns and stabilisation windows. Which forecast window keeps a VM,
+and whether a plain rule would do better, is not known beforehand: models compete (`experts`).
+
+Rules of this file: a stage as `rules` describes them. A lane without fresh data proposes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.economics import Economics
+from autoscaler.core.experts import (
+    HEADROOMS,
+    MODELS,
+    PRICE_FACTORS,
+    Contest,
+    Kind,
+    Model,
+    Prices,
+    Window,
+)
+from autoscaler.core.objective import Dearness
+from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import FRESH, Rule, Seen, Why
+from autoscaler.core.types import MOST_VMS, Bool, CountType, Float, Horizon, Int, Laws, Reason, SmallInt
+from autoscaler.core.worth import Worth
+
+_FALLBACK = MODELS.index(Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE))
+"""Drives where there is no forecast yet."""
+_FACTORS = len(PRICE_FACTORS)
+_REASONS = np.array(
+    [
+        {Kind.WORTH: Reason.WORTH_START, Kind.DEMAND: Reason.MODEL_DEMAND, Kind.PEAK: Reason.MODEL_PEAK}[
+            model.kind
+        ]
+        for model in MODELS
+    ],
+    np.int64,
+)
+
+
+def economic(params: LaneParams, counts: CountType) -> Rule | None:
+    """So many VMs as earn more than they cost, with a dead zone; None where no lane has an objective."""
+    lanes = np.flatnonzero(params.economic)
+    return Economy(params, counts, lanes).rule if len(lanes) else None
+
+
+class Economy:
+    """The stage compiled for the lanes that have an objective.
+
+    Args:
+        params: The policies, L lanes.
+        counts: The type of the snapshots' counts.
+        lanes: int64 (n,), which have one.
+    """
+
+    def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
+        self._lanes, self._counts = lanes, counts
+        self._everywhere = len(lanes) == len(params.series)
+        self._columns = np.arange(len(lanes))
+        self._contest, self._dearness = Contest(params, lanes), Dearness(params, lanes)
+        self._series = params.series[lanes]
+        capacity = params.vm_capacity[lanes]
+        asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
+        self._worth = Worth(self._series, capacity, asked)
+        self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.HOLD))
+        self._start_cost, self._success = params.start_cost[lanes], params.start_success[lanes]
+        # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
+        cost = np.ones((len(asked), len(lanes)))
+        cost[:_FACTORS] += self._start_cost / params.hold_ticks[lanes]
+        cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
+        self._cost: Float = cost
+        self._least, self._most = params.minimum[lanes], params.maximum[lanes]
+
+    def rule(self, seen: Seen, wish: Int) -> tuple[Int, Why]:
+        """The stage's rule."""
+        laws = None if seen.outlook is None else seen.outlook.laws
+        if laws is None:
+            raise ValueError("A lane has an objective, so `decide` needs an Outlook with whole laws.")
+        lanes = self._lanes
+        fresh: Bool = seen.snapshot.freshness[lanes] == FRESH
+        up_to, down_to, told = self._wanted(seen, laws, fresh)
+        now = seen.ordered[lanes].astype(np.int64)
+        proposal = np.minimum(now, np.maximum(down_to, up_to))
+        # Of those on their way some will not come; more are ordered in their place.
+        coming = seen.snapshot.starting[lanes] * self._success
+        lacking = (up_to - seen.snapshot.in_service[lanes] - coming) / self._success
+        proposal = np.maximum(proposal, now + np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64))
+        spread = np.where(fresh, proposal, 0).astype(self._counts)
+        if not self._everywhere:
+            mine, spread = spread, np.zeros_like(wish)
+            spread[lanes] = mine
+        value = np.maximum(wish, spread)
+
+        def why() -> Int:
+            kept = (told == int(Reason.WORTH_START)) & (up_to < now)
+            everyone = np.zeros(len(wish), np.int64)
+            everyone[lanes] = np.where(kept, int(Reason.WORTH_KEEP), told)
+            return everyone * (value > wish)
+
+        return value, why
+
+    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Int]:
+        """Up to and down to how many VMs, and the reason: int64 (n,) each. Moves the models on by a tick."""
+        view, state = seen.snapshot, seen.state
+        demand = np.where(fresh, view.demand[self._lanes], np.nan)
+        known = fresh & ~view.censored[self._lanes]
+        serving = view.in_service[self._lanes].astype(np.float64)
+        price = self._dearness.step(state.budget, view.tick, demand, known, serving)
+        worth_low, worth_high = self._by_worth(laws, price)
+        plain_low, plain_high = self._contest.plain(state.trial, view.tick, demand)
+        low, high = np.concatenate([worth_low, plain_low]), np.concatenate([worth_high, plain_high])
+        if not fresh.all():
+            low, high = low * fresh, np.where(fresh, high, MOST_VMS).astype(np.int32)
+        self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
+        unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
+        model = np.where(unknown, _FALLBACK, state.trial.driver)
+        up_to, down_to = (
+            np.minimum(np.maximum(of[model, self._columns].astype(np.int64), self._least), self._most)
+            for of in (low, high)
+        )
+        seen.economics = Economics(
+            lanes=self._lanes,
+            model=model,
+            price=price,
+            low=up_to,
+            high=down_to,
+            worth=lambda vms: self._shown.share(laws, np.stack([np.maximum(vms, 1), vms + 1])) * price,
+        )
+        return up_to, down_to, np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+
+    def _by_worth(self, laws: Laws, price: Float) -> tuple[SmallInt, SmallInt]:
+        """What the economic models want, low and high, in the order of `MODELS`."""
+        vms = np.minimum(self._worth.vms(laws, self._cost / price), MOST_VMS).astype(np.int32)
+        low = vms[:_FACTORS]
+        keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
+        hold = np.maximum(vms[2 * _FACTORS :], low)
+        high = np.stack([low, keep, (keep + hold + 1) // 2, hold], axis=1)
+        return np.repeat(low, len(Window), axis=0), high.reshape(-1, vms.shape[1])

@@ -1,0 +1,127 @@
+"""The price of shortage: given, or found so that no more work stays unserved than the objective allows.
+
+An objective such as 99.9 % says nothing about money, and everything else here is decided by prices. So the price is
+found by feedback (dual ascent on the share of work that found no VM): an hour in which the last days missed more than
+allowed raises it, one in which they missed less lowers it, both within bounds.
+
+Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.remembered import Remembered
+from autoscaler.core.types import Bool, Float, Int
+
+HALF_LIFE_S = 86400.0
+"""Work counts half after this time."""
+STEP_S = 3600.0
+"""How often the price moves."""
+STEP = 0.05
+"""How far it moves, in its logarithm, where the share missed is off by as much as is allowed."""
+MOST_OFF = 3.0
+"""A share that is further off counts as this far off."""
+LOWEST, HIGHEST = 2.0, 20_000.0
+"""Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
+
+
+@dataclass(slots=True)
+class Budget(Remembered):
+    """What is remembered of n lanes that have an objective.
+
+    Attributes:
+        lanes: int64 (n,), the lane of each column.
+        given: float64 (n,), the price as the policy gives it, or its first guess.
+        price: float64 (n,), the price in force.
+        missed: float64 (n,), VM-ticks of work that found no VM, forgotten exponentially.
+        wanted: float64 (n,), VM-ticks of work, likewise.
+        in_service: float64 (n,), VMs that served when this was last asked.
+        last_tick: When that was; -1 before the first time.
+    """
+
+    version: ClassVar[int] = 1
+    lanes: Int
+    given: Float
+    price: Float
+    missed: Float
+    wanted: Float
+    in_service: Float
+    last_tick: int
+
+    @classmethod
+    def empty(cls, params: LaneParams) -> Budget:
+        """A state without history."""
+        lanes = np.flatnonzero(params.economic)
+        given = params.shortage_price[lanes]
+        none = np.zeros(len(lanes))
+        return cls(lanes, given, given.copy(), none, none.copy(), none.copy(), -1)
+
+    def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
+        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        A price that was found goes on only where the policy would begin at the same one.
+
+        Args:
+            after: The parameters of the other lanes, N of them.
+            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+        """
+        new = Budget.empty(after)
+        column = {int(lane): at for at, lane in enumerate(self.lanes)}
+        was = np.array([column.get(int(lanes[lane]), -1) for lane in new.lanes], np.int64)
+        known = was >= 0
+        known[known] = new.given[known] == self.given[was[known]]
+        for name in ("price", "missed", "wanted", "in_service"):
+            getattr(new, name)[known] = getattr(self, name)[was[known]]
+        new.last_tick = self.last_tick
+        return new
+
+
+class Dearness:
+    """The feedback on the price, compiled for the lanes that have an objective.
+
+    Args:
+        params: The policies, L lanes.
+        lanes: int64 (n,), which have one.
+    """
+
+    def __init__(self, params: LaneParams, lanes: Int) -> None:
+        self._tick_s = params.tick_s
+        self._capacity = params.vm_capacity[lanes]
+        self._target = params.unserved_target[lanes]
+        self._found = self._target > 0.0
+        self._any = bool(self._found.any())
+        self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
+
+    def step(self, state: Budget, tick: int, demand: Float, counts: Bool, in_service: Float) -> Float:
+        """Take in a tick and give the price in force: float64 (n,), not to be changed.
+
+        Args:
+            state: Updated in place; within a tick only the first call counts.
+            tick: Now.
+            demand: float64 (n,), work per second of the tick that is over.
+            counts: bool (n,), where it is known.
+            in_service: float64 (n,), VMs that serve now.
+        """
+        if not self._any or tick <= state.last_tick:
+            return state.price
+        last, state.last_tick = state.last_tick, tick
+        if last >= 0 and tick == last + 1:
+            work = np.where(counts, demand, 0.0) / self._capacity
+            decay = np.where(counts, self._decay, 1.0)
+            state.missed *= decay
+            state.missed += np.maximum(work - state.in_service, 0.0)
+            state.wanted *= decay
+            state.wanted += work
+        state.in_service = in_service
+        if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
+            allowed = self._target * state.wanted
+            off = (state.missed - allowed) / np.maximum(allowed, 1e-9)
+            moved = state.price * np.exp(STEP * np.minimum(off, MOST_OFF))
+            moved = np.minimum(np.maximum(moved, LOWEST), HIGHEST)
+            state.price = np.where(self._found & (state.wanted > 0.0), moved, state.price)
+        return state.price
