@@ -12,6 +12,7 @@ elsewhere is not answering for itself.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class FanOut:
             except TimeoutError:
                 return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
             except aiohttp.ClientConnectorError as error:
-                return Answer(error=_plain_reason(error.os_error))
+                return Answer(error=plain_reason(error.os_error))
             except aiohttp.InvalidURL:
                 return Answer(error="not a URL")
             except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -165,10 +166,10 @@ async def _next_turn() -> None:
     await turn
 
 
-def _plain_reason(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    return (error.strerror or str(error) or type(error).__name__).lower()
+def plain_reason(error: OSError) -> str:
+    """Why no connection came about, in a few words without the address."""
+    known = error.errno is not None and error.errno > 0
+    return (os.strerror(error.errno) if known else error.strerror or type(error).__name__).lower()
 
 
 def url_host(address: str) -> str:

@@ -31,7 +31,7 @@ from autoscaler.sources.fan_out import summary
 from autoscaler.sources.prometheus_access import Address, Answer, PrometheusAccess
 
 SHARED_S = 0.5
-"""An answer serves all who ask within this time of the question, in seconds of the event loop."""
+"""An answer serves all who ask within this time of the question."""
 SKEW_S = 5.0
 FAR_ABOVE_ONE = 10.0
 MANY = "several series as well"
@@ -128,6 +128,7 @@ class PrometheusQueries:
         self.access = PrometheusAccess(address, clock)
         self.users: dict[str, int] = {}
         """How many fleets ask each query."""
+        self._clock = clock
         self._asked: dict[str, _Asked] = {}
         self._closed = closed
 
@@ -155,9 +156,9 @@ class PrometheusQueries:
         Raises:
             SourceError: There is no useful answer.
         """
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock.monotonic()
         asked = self._asked.get(query)
-        if asked is None or (asked.answer.done() and now_s - asked.began_s > SHARED_S):
+        if asked is None or (asked.answer.done() and now_s - asked.began_s >= SHARED_S):
             answer = asyncio.ensure_future(self._instant(query))
             answer.add_done_callback(_heard)
             asked = self._asked[query] = _Asked(now_s, answer)

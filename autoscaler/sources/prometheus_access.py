@@ -23,6 +23,7 @@ import aiohttp
 
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock
+from autoscaler.sources.fan_out import plain_reason
 
 MAX_BYTES = 8 << 20
 """Of one answer, unpacked: some 30,000 series."""
@@ -137,7 +138,7 @@ class PrometheusAccess:
             ) from None
         except aiohttp.ClientConnectorError as error:
             raise SourceError(
-                f"{where}: {_brief(error.os_error)}; does it run, and is `{section}.url` right?"
+                f"{where}: {plain_reason(error.os_error)}; does it run, and is `{section}.url` right?"
             ) from None
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError):
             raise SourceError(f"{where}: the connection was closed before the answer was complete") from None

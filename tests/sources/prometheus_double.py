@@ -1,0 +1,115 @@
+"""A loopback process' side of Prometheus' HTTP API: vectors by query, and every way in which an answer goes wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from autoscaler.clock import SystemClock
+
+HTML = "<!DOCTYPE html>\n<html><body>Sign in</body></html>"
+BOMB = gzip.compress(bytes(64 << 20), 1)
+
+
+@dataclass
+class PrometheusOverHttp:
+    """Answers instant queries from `vectors`; `mood` names a way to fail.
+
+    Attributes:
+        clock: Whose time stamps answers, unless `at_s` says another.
+        vectors: By query: (labels, value) each.
+        asked: (path, form, headers) of each question.
+    """
+
+    clock: object
+    vectors: dict = field(default_factory=dict)
+    at_s: float | None = None
+    mood: str = ""
+    warnings: tuple = ()
+    headers: dict = field(default_factory=dict)
+    asked: list = field(default_factory=list)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    async def __aenter__(self):
+        app = web.Application()
+        app.router.add_post("/api/v1/{path}", self._answer)
+        self._server = TestServer(app, host="127.0.0.1")
+        await self._server.start_server()
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        return self
+
+    async def __aexit__(self, *_):
+        await self._server.close()
+
+    @property
+    def queries(self):
+        return [form["query"] for _, form, _ in self.asked]
+
+    async def _answer(self, request):
+        form = dict(await request.post())
+        self.asked.append((request.match_info["path"], form, dict(request.headers)))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            return await self._respond(request, form)
+        finally:
+            self.under_way -= 1
+
+    async def _respond(self, request, form):
+        match self.mood:
+            case "hang":
+                clock = SystemClock()
+                await clock.sleep_until(clock.monotonic() + 30.0)
+            case "html":
+                return web.Response(text=HTML, content_type="text/html")
+            case "garbage":
+                return web.Response(body=bytes(range(256)) * 1000)
+            case "deep":
+                return web.Response(body=b"[" * 1_000_000)
+            case "huge":
+                return web.Response(body=b'{"status":"success","data":"' + b"x" * (10 << 20))
+            case "bomb":
+                return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
+            case "cut":
+                response = web.StreamResponse(headers={"Content-Length": "1000"})
+                await response.prepare(request)
+                await response.write(b'{"status":"success"')
+                request.transport.close()
+                return response
+            case "moved":
+                return web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})
+            case "partial":
+                return _json(
+                    {"status": "success", "isPartial": True, "data": {"resultType": "vector", "result": []}}
+                )
+            case "shape":
+                return _json(
+                    {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}}
+                )
+            case "matrix":
+                return _json({"status": "success", "data": {"resultType": "matrix", "result": []}})
+            case "bad query":
+                return _json(
+                    {"status": "error", "errorType": "bad_data", "error": "parse error: unexpected )"}, 400
+                )
+            case mood if mood.isdecimal():
+                return web.Response(status=int(mood), text="no", headers=self.headers)
+        return self._vector(form["query"])
+
+    def _vector(self, query):
+        at_s = self.clock.now() if self.at_s is None else self.at_s
+        result = [
+            {"metric": labels, "value": [at_s, value if isinstance(value, str) else repr(float(value))]}
+            for labels, value in self.vectors.get(query, [])
+        ]
+        told = {"warnings": list(self.warnings)} if self.warnings else {}
+        return _json({"status": "success", "data": {"resultType": "vector", "result": result}, **told})
+
+
+def _json(data, status=200):
+    return web.Response(status=status, text=json.dumps(data), content_type="application/json")
