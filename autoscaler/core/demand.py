@@ -13,7 +13,7 @@ from autoscaler.core.params import FoldParams
 from autoscaler.core.types import Bool, Float, Freshness, Int, Readings, Samples, Signal
 
 CLOCK_SKEW_S = 5.0
-"""Readings stamped at most this far ahead of our clock are fresh; further ahead they are invalid."""
+"""A reading may be stamped at most this far ahead of when it came in; further ahead its clock is wrong."""
 
 
 def fold(
@@ -40,7 +40,10 @@ def fold(
         readings.capacity,
     )
     age = now_s - observed_at_s
-    possible = (value >= 0.0) & (value < np.inf) & (age >= -CLOCK_SKEW_S)
+    ahead = -age
+    if readings.received_at_s is not None:
+        ahead = observed_at_s - np.minimum(readings.received_at_s, now_s)
+    possible = (value >= 0.0) & (value < np.inf) & (ahead <= CLOCK_SKEW_S)
     fresh = possible & (age <= params.max_age_s.take(lane))
     if np.count_nonzero(fresh) < len(fresh):
         lane, value = lane[fresh], value[fresh]

@@ -286,6 +286,7 @@ class Fleets:
             value=_joined([p.values for p in parts]),
             observed_at_s=_joined([p.observed_at_s for p in parts]),
             capacity=self._capacity_of_reading,
+            received_at_s=_received(parts, now_s),
         )
         return gathered, expected, expected * self._capacity
 
@@ -300,6 +301,15 @@ class Fleets:
 
 def _joined(parts: Sequence[Float]) -> Float:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _received(parts: Sequence[FleetReadings], now_s: float) -> Float | None:
+    """When each reading came in; None where all did just now."""
+    if all(p.received_at_s is None for p in parts):
+        return None
+    return _joined(
+        [np.full(len(p.values), now_s) if p.received_at_s is None else p.received_at_s for p in parts]
+    )
 
 
 def _since_s(t: TrackedVm, unknown_s: float) -> float:

@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import is_
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.bounded import ended
@@ -184,9 +186,48 @@ def _checked_readings(readings: FleetReadings) -> FleetReadings:
     """The readings as arrays of numbers; raises where they are none."""
     values = np.asarray(readings.values, np.float64)
     observed_at_s = np.asarray(readings.observed_at_s, np.float64)
-    if not (len(readings.vm_ids),) == values.shape == observed_at_s.shape:
+    received_at_s, utilisation = _numbers(readings.received_at_s), _numbers(readings.utilisation)
+    arrays = (values, observed_at_s, received_at_s, utilisation)
+    if any(array is not None and array.shape != (len(readings.vm_ids),) for array in arrays):
         return no_readings("the source returned arrays of different lengths; please report")
-    as_they_are = values is readings.values and observed_at_s is readings.observed_at_s
-    if as_they_are and type(readings.vm_ids) is tuple and type(readings.error) is str:
+    given = (readings.values, readings.observed_at_s, readings.received_at_s, readings.utilisation)
+    as_they_are = all(map(is_, arrays, given))
+    if not (as_they_are and type(readings.vm_ids) is tuple and type(readings.error) is str):
+        readings = FleetReadings(
+            tuple(readings.vm_ids), values, observed_at_s, str(readings.error), received_at_s, utilisation
+        )
+    return newest_of_each(readings)
+
+
+def _numbers(given: Any) -> Any:
+    """An array of numbers, the same one where it is one; None where nothing is given."""
+    return None if given is None else np.asarray(given, np.float64)
+
+
+def newest_of_each(readings: FleetReadings) -> FleetReadings:
+    """One reading per VM: of several that are numbers the one observed last, of equals the first.
+
+    A VM that is delivered twice must not count twice.
+    """
+    ids = readings.vm_ids
+    if len(set(ids)) == len(ids):
         return readings
-    return FleetReadings(tuple(readings.vm_ids), values, observed_at_s, str(readings.error))
+    merits = list(zip(np.isfinite(readings.values).tolist(), readings.observed_at_s.tolist(), strict=True))
+    newest: dict[str, int] = {}
+    for at, vm_id in enumerate(ids):
+        kept = newest.setdefault(vm_id, at)
+        if merits[at] > merits[kept]:
+            newest[vm_id] = at
+    chosen = np.array(sorted(newest.values()), np.int64)
+
+    def of(array: NDArray[np.float64]) -> NDArray[np.float64]:
+        return array[chosen]
+
+    return FleetReadings(
+        tuple(ids[at] for at in chosen),
+        of(readings.values),
+        of(readings.observed_at_s),
+        readings.error,
+        None if readings.received_at_s is None else of(readings.received_at_s),
+        None if readings.utilisation is None else of(readings.utilisation),
+    )

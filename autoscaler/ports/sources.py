@@ -21,12 +21,18 @@ class FleetReadings:
         values: float64 (n,), in the unit of the fleet's signal; NaN allowed, it counts as invalid.
         observed_at_s: float64 (n,), end of the window that the value describes.
         error: For a person, what went wrong or is missing; empty when all is well.
+        received_at_s: float64 (n,), when the reading came in, by our clock; None where that is now. A reading that
+            was observed after it came in has a clock of its own and counts as invalid.
+        utilisation: float64 (n,), the share of the VM's capacity that was in use meanwhile, 0..1, NaN where it is
+            not known; None where the source does not measure it beside the signal. What capacities are learned from.
     """
 
     vm_ids: tuple[str, ...]
     values: NDArray[np.float64]
     observed_at_s: NDArray[np.float64]
     error: str = ""
+    received_at_s: NDArray[np.float64] | None = None
+    utilisation: NDArray[np.float64] | None = None
 
 
 class MetricSource(Protocol):

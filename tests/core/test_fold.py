@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,21 @@ def test_freshness_says_why_there_is_no_demand(got: Readings, freshness: Freshne
     assert folded.freshness[0] == freshness
     assert np.isnan(folded.demand[0]) == (freshness != Freshness.FRESH)
     assert np.isnan(folded.observed_at_s[0]) == (freshness != Freshness.FRESH)
+
+
+@pytest.mark.parametrize(
+    ("came_s_ago", "observed_s_ago", "freshness"),
+    [
+        (20.0, 40.0, Freshness.FRESH),
+        (20.0, 16.0, Freshness.FRESH),
+        (20.0, 14.0, Freshness.INVALID),
+        (0.0, -4.0, Freshness.FRESH),
+        (-50.0, -40.0, Freshness.INVALID),
+    ],
+)
+def test_a_reading_cannot_be_observed_after_it_came_in(came_s_ago, observed_s_ago, freshness):
+    got = replace(readings([5.0], age_s=observed_s_ago), received_at_s=np.array([NOW_S - came_s_ago]))
+    assert fold_one(got).freshness[0] == freshness
 
 
 def test_the_age_of_a_sample_is_that_of_its_oldest_fresh_reading():
