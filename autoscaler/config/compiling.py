@@ -15,14 +15,12 @@ import numpy as np
 
 from autoscaler.config.calendar import spans
 from autoscaler.config.compiling_objective import economic_params
+from autoscaler.config.compiling_series import compile_series
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
-
-SCALE_IN_VMS = 0.3
-"""Work added to both sides of a forecast's error ratio, as a share of one VM's capacity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +54,8 @@ def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> C
             max_age_s=_floats(policies, lambda policy: policy.signal.max_age_s),
             saturation=_floats(policies, lambda policy: policy.signal.saturation),
         ),
-        series=_series(policies, tick_s),
+        series=compile_series(policies, tick_s, now_s),
         lanes=_lanes(policies, tick_s, now_s),
-    )
-
-
-def _series(policies: Sequence[Policy], tick_s: float) -> SeriesParams:
-    def half_life(policy: Policy) -> float:
-        return (policy.forecast or ForecastSection()).half_life_s / tick_s
-
-    return SeriesParams(
-        tick_s=tick_s,
-        lead_ticks=_ints(policies, lambda policy: ticks(policy.vm.start_time_s, tick_s)),
-        keep_ticks=_ints(
-            policies, lambda policy: ticks(policy.vm.start_time_s + policy.vm.stop_time_s, tick_s)
-        ),
-        half_life_ticks=_floats(policies, half_life),
-        scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
     )
 
 

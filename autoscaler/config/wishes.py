@@ -42,7 +42,7 @@ class ForecastSection(Section):
         0.95, description="Share of outcomes that is covered: 50%, 90%, 95% or 99%."
     )
     half_life_s: Annotated[float, Quantity(DURATION, 60, 365 * DAY_S)] = Field(
-        6 * HOUR_S, description="Age at which evidence about forecast errors weighs half."
+        5 * DAY_S, description="Age at which what was learned weighs half."
     )
 
 

@@ -35,16 +35,34 @@ class SeriesParams:
         tick_s: Length of a tick.
         lead_ticks: int64 (S,), ticks from an order to the first tick it serves, at least 1.
         keep_ticks: int64 (S,), ticks until a VM stopped now could serve again (stop time plus lead time).
-        half_life_ticks: float64 (S,), after so many outcomes old evidence weighs half.
+        hold_ticks: int64 (S,), the window of the longer peak that scaling in weighs.
+        refill_ticks: int64 (S,), the window of the peak that the warm pool must meet.
+        half_life_ticks: float64 (S,), age in ticks at which an outcome weighs half.
         scale: float64 (S,), work per second added to both sides of an error ratio, so that zero demand is
-            an ordinary value (about 0.3 of a VM's capacity).
+            an ordinary value: `SCALE_IN_VMS` of a VM's capacity.
+        laws: bool (S,), whole laws are wanted; where no series asks for them they are not kept.
+        event_start_s, event_end_s: float64 (E, S), epoch seconds of known events, half open; padding has
+            end <= start.
+        event_factor: float64 (E, S), how many times the usual demand is expected during it, more than 0.
+        event_odds: float64 (E, S), probability that it is so, 0..1.
     """
 
     tick_s: float
     lead_ticks: Int
     keep_ticks: Int
+    hold_ticks: Int
+    refill_ticks: Int
     half_life_ticks: Float
     scale: Float
+    laws: Bool
+    event_start_s: Float
+    event_end_s: Float
+    event_factor: Float
+    event_odds: Float
+
+
+SCALE_IN_VMS = 0.3
+"""`SeriesParams.scale` as a share of one VM's capacity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def test_dtypes_and_shapes_are_those_of_the_seam():
                 field.name
             )
             assert array.shape[-1] == 2
-            assert array.ndim == (2 if field.name.startswith(("step_", "window_")) else 1), field.name
+            assert array.ndim == (2 if field.name.startswith(("step_", "window_", "event_")) else 1), field.name
 
 
 @pytest.mark.parametrize(

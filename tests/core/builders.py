@@ -141,14 +141,29 @@ def fold_params(lanes: int = 1, signal: object = Signal.THROUGHPUT, max_age_s: f
 
 
 def series_params(
-    series: int = 1, *, lead: int = 3, keep: int = 6, half_life: float = 1e6, tick_s: float = 10.0
+    series: int = 1,
+    *,
+    lead: int = 3,
+    keep: int = 6,
+    hold: int = 30,
+    refill: int = 360,
+    half_life: float = 1e6,
+    tick_s: float = 10.0,
+    laws: bool = False,
 ) -> SeriesParams:
     return SeriesParams(
         tick_s=tick_s,
         lead_ticks=np.full(series, lead),
         keep_ticks=np.full(series, keep),
+        hold_ticks=np.full(series, hold),
+        refill_ticks=np.full(series, refill),
         half_life_ticks=np.full(series, half_life),
         scale=np.full(series, 30.0),
+        laws=np.full(series, laws),
+        event_start_s=np.zeros((0, series)),
+        event_end_s=np.zeros((0, series)),
+        event_factor=np.ones((0, series)),
+        event_odds=np.zeros((0, series)),
     )
 
 

@@ -1,8 +1,6 @@
-"""Forecasting, vectorised over series: `step` turns new samples into an Outlook.
+"""Forecasting, vectorised over series: `step` turns new samples into an Outlook with whole predictive laws."""
 
-One forecaster so far: the last value with the measured distribution of its error.
-"""
-
-from autoscaler.core.forecast.last_value import SeriesState, step
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.forecast.stepping import step
 
 __all__ = ["SeriesState", "step"]

@@ -35,7 +35,7 @@ def why_not_cut(run: LaneRun) -> str:
     pipelines = map(pipeline_of, run.policies, run.plants)
     keys = [(trace.digest, pipeline) for trace, pipeline in zip(run.traces, pipelines, strict=True)]
     series = len(distinct_series(keys, compiled.series))
-    if kept_bytes(series, run.ticks.count) > MOST_KEPT_BYTES:
+    if kept_bytes(series, run.ticks.count, laws=bool(compiled.series.laws.any())) > MOST_KEPT_BYTES:
         return (
             f"it has {series} different forecasts, too many to keep all of them for {run.ticks.count:,} ticks"
         )
@@ -46,7 +46,7 @@ def feed_of(
     run: LaneRun, compiled: CompiledPolicies, metrics: LaneMetrics, cache: OutlookCache, *, forecasts: bool
 ) -> Feed:
     """The cheapest feed that gives every lane the Outlook that the daemon would have."""
-    if not forecasts and not compiled.lanes.cover.any():
+    if not forecasts and not compiled.lanes.cover.any() and not compiled.series.laws.any():
         return Blind(len(run.policies))
     if metrics.watches:
         if run.shifts:
@@ -54,7 +54,8 @@ def feed_of(
         return Lockstep(compiled.series)
     reach = Ticks(run.ticks.first, min(run.reach, run.until or run.reach), run.ticks.tick_s)
     groups = distinct_series(metrics.keys, compiled.series)
-    if not run.shifts and kept_bytes(len(groups), reach.count) > MOST_KEPT_BYTES:
+    laws = bool(compiled.series.laws.any())
+    if not run.shifts and kept_bytes(len(groups), reach.count, laws=laws) > MOST_KEPT_BYTES:
         first = [lanes[0] for lanes in groups.values()]
         series = np.empty(len(run.policies), np.int64)
         for at, lanes in enumerate(groups.values()):

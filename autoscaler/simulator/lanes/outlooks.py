@@ -12,19 +12,29 @@ known then.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.types import QUANTILE_LEVELS, Float, Int, Outlook, Samples
+from autoscaler.core.types import (
+    LAW_BINS,
+    QUANTILE_LEVELS,
+    Float,
+    Horizon,
+    Int,
+    Laws,
+    Outlook,
+    Samples,
+    SmallFloat,
+)
 from autoscaler.simulator.lanes.measuring import Seen, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
-_SERIES_FIELDS = ("lead_ticks", "keep_ticks", "half_life_ticks", "scale")
+_SERIES_FIELDS = tuple(f.name for f in fields(SeriesParams) if f.name != "tick_s")
 
 
 class Feed(Protocol):
@@ -107,11 +117,101 @@ class Outlooks:
     Attributes:
         at_lead, peak: float64 (T, Q, S).
         evidence: float64 (T, S).
+        level, spread: float64 (T, S, H), of the laws; None where there are none.
+        excess: float32 (T, S, H, LAW_BINS + 1), likewise.
+        scale: float64 (S,), likewise.
     """
 
     at_lead: Float
     peak: Float
     evidence: Float
+    scale: Float
+    level: Float | None = None
+    spread: Float | None = None
+    excess: SmallFloat | None = None
+
+    @classmethod
+    def empty(cls, ticks: int, params: SeriesParams) -> Outlooks:
+        """Room for those of so many ticks."""
+        series, laws = len(params.scale), bool(params.laws.any())
+        shape = (ticks, series, len(Horizon))
+        return cls(
+            at_lead=np.empty((ticks, len(QUANTILE_LEVELS), series)),
+            peak=np.empty((ticks, len(QUANTILE_LEVELS), series)),
+            evidence=np.empty((ticks, series)),
+            scale=params.scale,
+            level=np.empty(shape) if laws else None,
+            spread=np.empty(shape) if laws else None,
+            excess=np.empty((*shape, LAW_BINS + 1), np.float32) if laws else None,
+        )
+
+    def keep(self, tick: int, outlook: Outlook) -> None:
+        """The Outlook of a tick."""
+        self.at_lead[tick], self.peak[tick] = outlook.at_lead, outlook.peak
+        self.evidence[tick] = outlook.evidence
+        if outlook.laws is not None and self.level is not None:
+            assert self.spread is not None
+            assert self.excess is not None
+            self.level[tick], self.spread[tick] = outlook.laws.level, outlook.laws.spread
+            self.excess[tick] = outlook.laws.excess
+
+    def at(self, tick: int) -> Outlook:
+        """The same again."""
+        return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], self._laws(tick, None))
+
+    def at_each(self, ticks: Int, series: Int) -> Outlook:
+        """For lanes that are at different ticks: int64 (L,) both."""
+        return Outlook(
+            self.at_lead[ticks, :, series].T,
+            self.peak[ticks, :, series].T,
+            self.evidence[ticks, series],
+            self._laws(ticks, series),
+        )
+
+    def _laws(self, tick: int | Int, series: Int | None) -> Laws | None:
+        if self.level is None or self.spread is None or self.excess is None:
+            return None
+        if series is None:
+            return Laws(self.level[tick], self.spread[tick], self.scale, self.excess[tick])
+        return Laws(
+            self.level[tick, series], self.spread[tick, series], self.scale[series], self.excess[tick, series]
+        )
+
+    @classmethod
+    def beside(cls, parts: Sequence[Outlooks]) -> Outlooks:
+        """Those of several series as one."""
+
+        def joined(name: str, axis: int) -> Float | None:
+            arrays = [getattr(part, name) for part in parts]
+            return None if arrays[0] is None else np.concatenate(arrays, axis=axis)
+
+        at_lead, peak, evidence = joined("at_lead", 2), joined("peak", 2), joined("evidence", 1)
+        assert at_lead is not None
+        assert peak is not None
+        assert evidence is not None
+        excess = None if parts[0].excess is None else np.concatenate([part.excess for part in parts], axis=1)
+        return cls(
+            at_lead=at_lead,
+            peak=peak,
+            evidence=evidence,
+            scale=np.concatenate([part.scale for part in parts]),
+            level=joined("level", 1),
+            spread=joined("spread", 1),
+            excess=excess,
+        )
+
+    def one(self, series: int) -> Outlooks:
+        """Those of one of the series."""
+        only = slice(series, series + 1)
+        return Outlooks(
+            at_lead=self.at_lead[:, :, only],
+            peak=self.peak[:, :, only],
+            evidence=self.evidence[:, only],
+            scale=self.scale[only],
+            level=None if self.level is None else self.level[:, only],
+            spread=None if self.spread is None else self.spread[:, only],
+            excess=None if self.excess is None else self.excess[:, only],
+        )
 
 
 class Table:
@@ -134,39 +234,42 @@ class Table:
         del samples
         kept = self._outlooks
         if self._shifts is None:
-            return Outlook(kept.at_lead[tick], kept.peak[tick], kept.evidence[tick])
+            return kept.at(tick)
         # A lane that runs on beyond the end of the table is one whose ticks do not count there.
         rows = np.minimum(tick + self._shifts, len(kept.evidence) - 1)
-        return Outlook(
-            kept.at_lead[rows, :, self._columns].T,
-            kept.peak[rows, :, self._columns].T,
-            kept.evidence[rows, self._columns],
-        )
+        return kept.at_each(rows, self._columns)
 
 
 MOST_KEPT_BYTES = 200 << 20
 """Outlooks of more than this are not kept: two years of one-minute ticks of two series, say."""
 
 
-def distinct_series(
-    keys: Sequence[Name], params: SeriesParams
-) -> dict[tuple[Name, tuple[float, ...]], list[int]]:
+def distinct_series(keys: Sequence[Name], params: SeriesParams) -> dict[tuple[Name, bytes], list[int]]:
     """The lanes of each distinct series, by what makes it one.
 
     Args:
         keys: One per lane: what names the trace and the pipeline.
         params: One series per lane.
     """
-    found: dict[tuple[Name, tuple[float, ...]], list[int]] = {}
-    settings = zip(*(getattr(params, name).tolist() for name in _SERIES_FIELDS), strict=True)
-    for lane, (key, setting) in enumerate(zip(keys, settings, strict=True)):
+    found: dict[tuple[Name, bytes], list[int]] = {}
+    laws = bool(params.laws.any())
+    for lane, key in enumerate(keys):
+        # Whether a series is asked for its laws does not make another series of it.
+        setting = b"".join(
+            np.ascontiguousarray(getattr(params, name)[..., lane]).tobytes()
+            for name in _SERIES_FIELDS
+            if name != "laws" or not laws
+        )
         found.setdefault((key, setting), []).append(lane)
     return found
 
 
-def kept_bytes(series: int, ticks: int) -> int:
+def kept_bytes(series: int, ticks: int, *, laws: bool = False) -> int:
     """What the Outlooks of so many series over so many ticks take."""
-    return series * ticks * (2 * len(QUANTILE_LEVELS) + 1) * 8
+    one = (2 * len(QUANTILE_LEVELS) + 1) * 8
+    if laws:
+        one += len(Horizon) * (2 * 8 + (LAW_BINS + 1) * 4)
+    return series * ticks * one
 
 
 class OutlookCache:
@@ -189,21 +292,16 @@ class OutlookCache:
         Returns:
             The Outlooks of the distinct series, and int64 (L,) which of them a lane has.
         """
-        groups = {(ticks, *name): lanes for name, lanes in distinct_series(keys, params).items()}
+        laws = bool(params.laws.any())
+        groups = {(ticks, laws, *name): lanes for name, lanes in distinct_series(keys, params).items()}
         missing = {name: lanes[0] for name, lanes in groups.items() if name not in self._known}
         if missing:
             first = list(missing.values())
             made = _stepped([seen(keys[lane], ticks) for lane in first], taken(params, first), ticks)
             for at, name in enumerate(missing):
-                self._known[name] = Outlooks(
-                    made.at_lead[:, :, at], made.peak[:, :, at], made.evidence[:, at]
-                )
+                self._known[name] = made.one(at)
         parts = [self._known[name] for name in groups]
-        both = Outlooks(
-            np.stack([part.at_lead for part in parts], axis=2),
-            np.stack([part.peak for part in parts], axis=2),
-            np.stack([part.evidence for part in parts], axis=1),
-        )
+        both = parts[0] if len(parts) == 1 else Outlooks.beside(parts)
         series = np.empty(len(keys), np.int64)
         for at, lanes in enumerate(groups.values()):
             series[lanes] = at
@@ -213,17 +311,13 @@ class OutlookCache:
 def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
     """Some of the series."""
     at = np.array(lanes)
-    return SeriesParams(params.tick_s, *(getattr(params, name)[at] for name in _SERIES_FIELDS))
+    return SeriesParams(params.tick_s, *(getattr(params, name)[..., at] for name in _SERIES_FIELDS))
 
 
 def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outlooks:
     """Step all series over the run, side by side."""
     series = len(seen)
-    made = Outlooks(
-        np.empty((ticks.count, len(QUANTILE_LEVELS), series)),
-        np.empty((ticks.count, len(QUANTILE_LEVELS), series)),
-        np.empty((ticks.count, series)),
-    )
+    made = Outlooks.empty(ticks.count, params)
     state = SeriesState.empty(params)
     demand, observed_at_s, freshness = (
         np.stack([getattr(each, name)[: ticks.count] for each in seen], axis=1)
@@ -232,10 +326,5 @@ def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outloo
     coverage, censored = np.ones(series), np.zeros(series, np.bool_)
     for tick, now_s in enumerate(ticks.times_s.tolist()):
         samples = Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
-        outlook = step(params, state, samples)
-        made.at_lead[tick], made.peak[tick], made.evidence[tick] = (
-            outlook.at_lead,
-            outlook.peak,
-            outlook.evidence,
-        )
+        made.keep(tick, step(params, state, samples))
     return made

@@ -1,0 +1,53 @@
+"""From policies to what `forecast.step` needs: one series per policy.
+
+Rules of this file: seconds become ticks and are rounded up. Padding of events never matches: its end is its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from autoscaler.config.compiling_objective import hold_s, refill_s
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import ticks
+from autoscaler.config.wishes import ForecastSection
+from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
+from autoscaler.core.types import Float, Int
+
+
+def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> SeriesParams:
+    """The series of policies that `load_policies` has accepted, in their order.
+
+    Args:
+        policies: One per fleet.
+        tick_s: Length of a tick.
+        now_s: Epoch seconds; events are laid out from one day before to eight days after.
+    """
+    del now_s
+    none = np.zeros((0, len(policies)))
+    return SeriesParams(
+        tick_s=tick_s,
+        lead_ticks=_ticks(policies, tick_s, lambda policy: policy.vm.start_time_s),
+        keep_ticks=_ticks(policies, tick_s, lambda policy: policy.vm.start_time_s + policy.vm.stop_time_s),
+        hold_ticks=_ticks(policies, tick_s, hold_s),
+        refill_ticks=_ticks(policies, tick_s, refill_s),
+        half_life_ticks=_floats(
+            policies, lambda policy: (policy.forecast or ForecastSection()).half_life_s / tick_s
+        ),
+        scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
+        laws=np.array([policy.objective is not None for policy in policies], np.bool_),
+        event_start_s=none,
+        event_end_s=none,
+        event_factor=none,
+        event_odds=none,
+    )
+
+
+def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Float:
+    return np.array([read(policy) for policy in policies], np.float64)
+
+
+def _ticks(policies: Sequence[Policy], tick_s: float, read: Callable[[Policy], float]) -> Int:
+    return np.array([ticks(read(policy), tick_s) for policy in policies], np.int64)

@@ -1,0 +1,187 @@
+"""What is to be expected: levels, cells, laws and their quantiles, issued for now and kept to be judged."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.forecast import bursts, level, tables
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.state import LAST, MEANS, TOP, USUAL, SeriesState
+from autoscaler.core.laws import EDGES, MOST_LOG
+from autoscaler.core.types import (
+    LAW_BINS,
+    LAW_LOW,
+    LAW_STEP,
+    QUANTILE_LEVELS,
+    Float,
+    Horizon,
+    Int,
+    Laws,
+    Outlook,
+    SmallFloat,
+)
+
+LEAST_SPREAD, MOST_SPREAD = 0.002, 1.0
+GROWTH_BOUND = 8.0
+"""Nothing is expected beyond this many times the highest demand of late (and as many scales)."""
+_LOG_BOUND = float(np.log(GROWTH_BOUND))
+_LEVELS: Float = np.array([-0.7, 0.0, 0.5])
+_GROWTHS: Float = np.array([-0.14, 0.14])
+_BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
+_EDGES = EDGES.astype(np.float32)
+_FEW = 16
+
+
+def issue(settings: Settings, state: SeriesState, now_s: float) -> Outlook:
+    """The Outlook of what is known, and its trace in the state for when its outcomes come."""
+    del now_s
+    scale = settings.params.scale
+    logs = np.log(state.track + scale[:, np.newaxis])
+    features = _features(state, logs)
+    regime = bursts.regime(settings, state)
+    fit = state.fits.reshape(-1, level.FEATURES).take(level.rows_of(settings.series, regime), axis=0)
+    ahead = level.combined(fit, features)
+    top = logs[:, TOP] + _LOG_BOUND
+    log_level = np.empty((len(scale), settings.horizons))
+    log_level[:] = np.minimum(logs[:, LAST] + ahead, top)[:, np.newaxis]
+    if settings.horizons > Horizon.REFILL:
+        high = np.fmax(state.high, state.open[:, Horizon.REFILL])
+        np.fmax(log_level[:, -1], np.log(np.where(high < np.inf, high, 0.0) + scale), out=log_level[:, -1])
+    cell = _cell(regime, logs, log_level[:, 0], features)
+    spread = _spread(settings, state, cell)
+    rows = tables.ROWS_OF.take(cell, axis=0)
+    rows += (settings.series * tables.ROWS)[:, np.newaxis]
+    beyond = tables.survival(
+        state.tables.reshape(-1, settings.horizons, LAW_BINS),
+        state.totals.reshape(-1, settings.horizons),
+        rows,
+        state.weight,
+    )
+    _remember(settings, state, log_level, spread, cell, features, ahead)
+    room = top[:, np.newaxis] - log_level
+    quantiles = _quantiles(beyond, spread, room, log_level)
+    quantiles -= scale[:, np.newaxis, np.newaxis]
+    np.maximum(quantiles, 0.0, out=quantiles)
+    at_lead, peak = quantiles[:, 0].T, quantiles[:, 1].T
+    laws = _laws(settings, beyond, spread, room, log_level) if settings.horizons > 2 else None
+    return Outlook(
+        at_lead=np.ascontiguousarray(at_lead),
+        peak=np.maximum(peak, at_lead),
+        evidence=state.evidence,
+        laws=laws,
+    )
+
+
+def _features(state: SeriesState, logs: Float) -> Float:
+    """(S, FEATURES), log ratios to the last value."""
+    last = logs[:, LAST, np.newaxis]
+    found = np.empty((len(logs), level.FEATURES))
+    np.subtract(logs[:, MEANS], last, out=found[:, :5])
+    season = state.season
+    if state.unseasoned:
+        season = np.where(np.isnan(season), logs[:, 4:5], season)
+    np.subtract(season, last, out=found[:, 5:7])
+    found[:, 7] = 1.0
+    np.minimum(found, level.MOST_LOG, out=found)
+    np.maximum(found, -level.MOST_LOG, out=found)
+    return found
+
+
+def _cell(regime: Int, logs: Float, log_level: Float, features: Float) -> Int:
+    height = _LEVELS.searchsorted(log_level - logs[:, USUAL])
+    growth = _GROWTHS.searchsorted(-features[:, 1])
+    within = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
+    within += growth
+    return np.where(regime > 0, within, height)
+
+
+def _spread(settings: Settings, state: SeriesState, cell: Int) -> Float:
+    at = tables.PARENT_OF.take(cell)
+    at += settings.series * tables.PARENTS
+    spread = state.sizes.reshape(-1, settings.horizons).take(at, axis=0)
+    spread *= state.short
+    np.sqrt(spread, out=spread)
+    np.maximum(spread, LEAST_SPREAD, out=spread)
+    np.minimum(spread, MOST_SPREAD, out=spread)
+    return spread
+
+
+def _remember(
+    settings: Settings,
+    state: SeriesState,
+    log_level: Float,
+    spread: Float,
+    cell: Int,
+    features: Float,
+    ahead: Float,
+) -> None:
+    """Keep what was issued until its outcome comes, for the groups whose block ends now."""
+    tick, ring = state.last_tick, state.issued.shape[1]
+    for group in settings.groups:
+        if (tick + 1) % group.stride:
+            continue
+        slot, columns = (tick // group.stride) % ring, group.columns
+        kept = state.issued[:, slot, columns]
+        if group.mine is None:
+            kept[..., 0] = log_level[:, columns]
+            kept[..., 1] = spread[:, columns]
+            kept[..., 2] = cell[:, np.newaxis]
+        else:
+            kept[..., 0] = np.where(group.mine, log_level[:, columns], kept[..., 0])
+            kept[..., 1] = np.where(group.mine, spread[:, columns], kept[..., 1])
+            kept[..., 2] = np.where(group.mine, cell[:, np.newaxis], kept[..., 2])
+        if group.lead:
+            if group.mine is None:
+                state.features[:, slot] = features
+                state.ahead[:, slot] = ahead
+            else:
+                mine = group.mine[:, 0]
+                state.features[mine, slot] = features[mine]
+                state.ahead[mine, slot] = ahead[mine]
+
+
+def _quantiles(beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Float:
+    """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
+    first = beyond[:, :2]
+    index = _last_above(first)
+    flat = index + (np.arange(first.size // LAW_BINS) * (LAW_BINS)).reshape(*first.shape[:2], 1)
+    padded = np.ascontiguousarray(first).reshape(-1)
+    upper = padded.take(flat)
+    lower = np.where(index < LAW_BINS - 1, padded.take(np.minimum(flat + 1, padded.size - 1)), 0.0)
+    place = ((upper - _BEYOND) / np.maximum(upper - lower, 1e-30)).astype(np.float64)
+    place += index
+    place *= LAW_STEP
+    place += LAW_LOW
+    np.sinh(place, out=place)
+    place *= spread[:, :2, np.newaxis]
+    np.minimum(place, room[:, :2, np.newaxis], out=place)
+    place += log_level[:, :2, np.newaxis]
+    return np.exp(place)
+
+
+def _last_above(beyond: SmallFloat) -> Int:
+    """Last edge whose survival exceeds what is wanted, int64 (S, 2, Q): 1 does at the first edge."""
+    found: Int = np.add.reduce(beyond[:, :, np.newaxis] > _BEYOND[:, np.newaxis], axis=-1, dtype=np.int64)
+    found -= 1
+    return found
+
+
+def _laws(settings: Settings, beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Laws:
+    scale = settings.params.scale
+    width = spread.astype(np.float32)[..., np.newaxis] * _EDGES
+    np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32)[..., np.newaxis], out=width)
+    np.exp(width, out=width)
+    level_and_scale = np.exp(log_level)
+    width *= level_and_scale.astype(np.float32)[..., np.newaxis]
+    width -= scale.astype(np.float32)[:, np.newaxis, np.newaxis]
+    np.maximum(width, 0.0, out=width)
+    # Between two edges the probability of more falls evenly.
+    area = width[..., 1:] - width[..., :-1]
+    area *= 0.5
+    mean = beyond.copy()
+    mean[..., :-1] += beyond[..., 1:]
+    area *= mean
+    excess = np.zeros(width.shape, np.float32)
+    np.add.accumulate(area[..., ::-1], axis=-1, out=excess[..., -2::-1])
+    level_and_scale -= scale[:, np.newaxis]
+    return Laws(level=level_and_scale, spread=spread, scale=scale, excess=excess)

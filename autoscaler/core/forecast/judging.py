@@ -1,0 +1,155 @@
+"""What an outcome teaches: where it fell in the law that was issued for it, how far from the level, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.forecast import level, tables
+from autoscaler.core.forecast.settings import Group, Settings
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int
+
+_MOST_SIZE = 2.0
+"""A larger log error counts as this in the mean size."""
+_HUBER = 4.0
+"""The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
+
+
+def learn(
+    settings: Settings, group: Group, state: SeriesState, tick: int, demand: Float, usable: Bool | None
+) -> None:
+    """A block of this group ends with `tick`: close it, and judge the forecasts whose window ends with it.
+
+    Args:
+        settings: Of the series.
+        group: Whose block ended.
+        state: Updated in place.
+        tick: Now.
+        demand: float64 (S,), now.
+        usable: bool (S,), where it may be learned from; None for everywhere.
+    """
+    number, ring = tick // group.stride, state.blocks.shape[1]
+    _close(group, state, number % ring)
+    at = group.at + ((number - group.blocks) % ring) * state.open.shape[1]
+    was = state.issued.reshape(-1, 3).take(at, axis=0)
+    outcome = _outcomes(group, state, number)
+    if group.lead:
+        outcome[:, 0] = demand if usable is None else np.where(usable, demand, np.nan)
+    if group.columns.stop == 4:
+        _remember_high(group, state, outcome)
+    known = np.isfinite(outcome)
+    known &= was[..., 0] == was[..., 0]
+    if group.mine is not None:
+        known &= group.mine
+    count = np.count_nonzero(known)
+    if not count:
+        return
+    error = np.where(known, outcome, 0.0)
+    error += settings.params.scale[:, np.newaxis]
+    np.log(error, out=error)
+    error -= was[..., 0]
+    if count == known.size:
+        rows, columns = _every(settings, group, state)
+        _count(settings, group, state, rows, columns, error.reshape(-1), was.reshape(-1, 3))
+    else:
+        rows, offsets = np.nonzero(known)
+        _count(
+            settings,
+            group,
+            state,
+            rows,
+            offsets + group.columns.start,
+            error[rows, offsets],
+            was[rows, offsets],
+        )
+    if group.lead and known[:, 0].any():
+        _fit(settings, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
+
+
+def _every(settings: Settings, group: Group, state: SeriesState) -> tuple[Int, Int]:
+    width = group.columns.stop - group.columns.start
+    del state
+    rows = np.repeat(settings.series, width)
+    return rows, np.tile(np.arange(group.columns.start, group.columns.stop), len(settings.series))
+
+
+def _close(group: Group, state: SeriesState, slot: int) -> None:
+    open_ = state.open[:, group.columns]
+    closed = state.blocks[:, slot, group.columns]
+    if group.mine is None:
+        closed[:] = open_
+        open_.fill(np.nan)
+    else:
+        closed[:] = np.where(group.mine, open_, closed)
+        open_[group.mine] = np.nan
+
+
+def _outcomes(group: Group, state: SeriesState, number: int) -> Float:
+    """The highest of the latest blocks, (S, C); infinite where one hides something, NaN where all are unknown."""
+    ring = state.blocks.shape[1]
+    recent = state.blocks[:, (number - np.arange(group.most)) % ring, group.columns]
+    found: Float = np.fmax.reduce(np.where(group.within, recent, np.nan), axis=1)
+    return found
+
+
+def _remember_high(group: Group, state: SeriesState, outcome: Float) -> None:
+    if group.mine is None:
+        state.high = outcome[:, -1].copy()
+    else:
+        state.high = np.where(group.mine[:, -1], outcome[:, -1], state.high)
+
+
+def _count(
+    settings: Settings, group: Group, state: SeriesState, series: Int, columns: Int, error: Float, was: Float
+) -> None:
+    """Add outcomes of (series, horizon) pairs, each at most once, to tables and mean sizes."""
+    cell = was[:, 2].astype(np.int64)
+    weight = state.weight.take(series) * group.weight[series, columns - group.columns.start]
+    place = error / was[:, 1]
+    np.arcsinh(place, out=place)
+    place -= LAW_LOW
+    place /= LAW_STEP
+    rows = tables.ROWS_OF.take(cell, axis=0)
+    flat = rows + (series * tables.ROWS)[:, np.newaxis]
+    tables.add(
+        state.tables.reshape(-1, *state.tables.shape[2:]),
+        state.totals.reshape(-1, state.totals.shape[2]),
+        flat,
+        columns,
+        place,
+        weight,
+    )
+
+    size = np.minimum(np.abs(error), _MOST_SIZE)
+    horizons = state.short.shape[1]
+    short = state.short.reshape(-1)
+    at = series * horizons + columns
+    short[at] += settings.short_alpha * (size - short.take(at))
+    total = state.totals.reshape(-1).take(flat[:, 1] * horizons + columns)
+    sizes = state.sizes.reshape(-1)
+    at = (series * tables.PARENTS + tables.PARENT_OF.take(cell)) * horizons + columns
+    # The first sizes weigh as some outcomes.
+    share = weight / (total + _FIRST_WEIGHT * state.weight.take(series))
+    sizes[at] += share * (size - sizes.take(at))
+
+
+_FIRST_WEIGHT = 5.0
+
+
+def _fit(settings: Settings, state: SeriesState, at: Int, error: Float, was: Float, known: Bool) -> None:
+    """Add an outcome at the lead time to the sums of its regime."""
+    ring, horizons = state.blocks.shape[1], state.open.shape[1]
+    place = at // horizons
+    features = state.features.reshape(-1, level.FEATURES).take(place, axis=0)
+    del ring
+    cell = np.where(known, was[:, 2], 0.0).astype(np.int64)
+    spread = np.where(known, was[:, 1], 1.0)
+    limit = _HUBER * spread
+    # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
+    outcome = np.where(known, state.ahead.reshape(-1).take(place), 0.0)
+    outcome += np.where(known, np.minimum(np.maximum(error, -limit), limit), 0.0)
+    rows = settings.series * tables.REGIMES + tables.REGIME_OF.take(cell)
+    ratio = state.sizes[:, 0, 0] / spread
+    weight = np.where(known, state.weight * np.minimum(ratio * ratio, 4.0), 0.0)
+    sums = state.sums.reshape(-1, level.PRODUCTS)
+    sums[rows] += level.products(features, outcome, weight)

@@ -1,0 +1,122 @@
+"""The level: one linear forecaster per regime, in logarithms, that contains last value, averages and seasons.
+
+The log ratio of the outcome to the last value is regressed on the log ratios of the means, of the same time on
+earlier days and of one, by least squares weighted with forgetting. Each regime's weights lean on those of all
+regimes together, these on a prior of the last value, so that the forecaster begins as the last value and becomes
+what this series rewards. Ratios make it free of scale, and a jump of a thousand times is a number like 7.
+
+Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by a
+Cholesky decomposition written out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.forecast.tables import REGIMES
+from autoscaler.core.types import Float, Int
+
+FEATURES = 8
+"""Five means, the season by days, the season by weeks, and one."""
+_FIRST, _SECOND = np.triu_indices(FEATURES)
+PRODUCTS = len(_FIRST) + FEATURES
+"""Sums that are kept per regime: products of features, and of features with the outcome."""
+_PAIR = np.zeros((FEATURES, FEATURES), np.int64)
+_PAIR[_FIRST, _SECOND] = _PAIR[_SECOND, _FIRST] = np.arange(len(_FIRST))
+PRIOR: Float = np.array([0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_PRIOR_WEIGHT, _POOLED_WEIGHT = 20.0, 40.0
+"""Outcomes that the prior and the pooled weights are worth."""
+MOST_LOG = 3.0
+"""Neither an outcome nor a forecast is further from the last value than this, in logarithms."""
+
+
+def products(features: Float, outcome: Float, weight: Float) -> Float:
+    """What one outcome adds to the sums: (N, PRODUCTS) of features (N, FEATURES), outcome and weight (N,)."""
+    both = np.empty((len(features), PRODUCTS))
+    weighted = features * weight[:, np.newaxis]
+    np.multiply(weighted.take(_FIRST, axis=1), features.take(_SECOND, axis=1), out=both[:, : len(_FIRST)])
+    np.multiply(weighted, outcome[:, np.newaxis], out=both[:, len(_FIRST) :])
+    return both
+
+
+def combined(weights: Float, features: Float) -> Float:
+    """The log ratio of the level to the last value: (N,) of weights and features (N, FEATURES)."""
+    terms = weights * features
+    np.add.accumulate(terms, axis=1, out=terms)
+    return np.minimum(np.maximum(terms[:, -1], -MOST_LOG), MOST_LOG)
+
+
+def fitted(sums: Float) -> Float:
+    """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS)."""
+    pooled = sums[:, 0].copy()
+    for regime in range(1, REGIMES):
+        pooled += sums[:, regime]
+    counts, count = sums[:, :, _ONES], pooled[:, _ONES]
+    whole = _solved(_with_prior(pooled, count)).T
+    mean = pooled / np.maximum(count, 1e-300)[:, np.newaxis]
+    # Pseudo-outcomes as they are on the whole, whose best weights are those of the whole.
+    matrix, side = _parts(mean)
+    for column in range(FEATURES):
+        total = matrix[:, _PAIR[column, 0]] * whole[:, 0]
+        for other in range(1, FEATURES):
+            total += matrix[:, _PAIR[column, other]] * whole[:, other]
+        side[:, column] = total
+    lean = _POOLED_WEIGHT * np.concatenate([matrix, side], axis=1)
+    leant = sums + lean[:, np.newaxis]
+    ridge = _RIDGE * (counts + _POOLED_WEIGHT)
+    flat = leant.reshape(-1, PRODUCTS)
+    flat[:, _DIAGONAL] += ridge.reshape(-1, 1)
+    return np.ascontiguousarray(_solved(flat).T).reshape(len(sums), REGIMES, FEATURES)
+
+
+_DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
+_ONES = int(_PAIR[-1, -1])
+"""The square of the last feature is 1, so its sum counts the outcomes."""
+_RIDGE = 1e-7
+
+
+def _parts(sums: Float) -> tuple[Float, Float]:
+    return sums[:, : len(_FIRST)].copy(), sums[:, len(_FIRST) :].copy()
+
+
+def _with_prior(sums: Float, count: Float) -> Float:
+    """Add outcomes that the prior would have forecast exactly, with features as large as those seen."""
+    matrix, side = _parts(sums)
+    size = matrix[:, _DIAGONAL] / np.maximum(count, 1e-300)[:, np.newaxis]
+    lean = _PRIOR_WEIGHT * (size + 1e-5)
+    matrix[:, _DIAGONAL] += lean
+    side += lean * PRIOR
+    return np.concatenate([matrix, side], axis=1)
+
+
+def _solved(systems: Float) -> Float:
+    """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS)."""
+    matrix = systems.T
+    side = matrix[len(_FIRST) :]
+    lower: dict[tuple[int, int], Float] = {}
+    forward: list[Float] = []
+    for row in range(FEATURES):
+        for column in range(row + 1):
+            left = matrix[_PAIR[row, column]].copy()
+            for at in range(column):
+                left -= lower[row, at] * lower[column, at]
+            if row == column:
+                lower[row, row] = np.sqrt(np.maximum(left, 1e-12))
+            else:
+                lower[row, column] = left / lower[column, column]
+        right = side[row].copy()
+        for at in range(row):
+            right -= lower[row, at] * forward[at]
+        forward.append(right / lower[row, row])
+    found: Float = np.empty((FEATURES, systems.shape[0]))
+    for row in reversed(range(FEATURES)):
+        value = forward[row]
+        for at in range(row + 1, FEATURES):
+            value = value - lower[at, row] * found[at]
+        found[row] = value / lower[row, row]
+    return found
+
+
+def rows_of(series: Int, regime: Int) -> Int:
+    """Flat rows of (S, REGIMES, ...)."""
+    return series * REGIMES + regime

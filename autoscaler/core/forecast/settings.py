@@ -1,0 +1,197 @@
+"""What `step` needs of `SeriesParams` every tick, worked out once.
+
+A horizon longer than `MOST_BLOCKS` ticks is cut into blocks of a power of two of ticks on the absolute grid. A forecast
+is kept for judgement at the end of each block, and its outcome is the highest of the blocks after it. So a
+horizon of a day costs as much memory as one of a minute. Horizons and series with equally long blocks are a `Group`;
+a group has work to do only when one of its blocks ends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
+from autoscaler.core.types import Bool, Float, Horizon, Int
+
+MOST_BLOCKS = 64
+"""Blocks that a horizon is cut into at most."""
+RING = MOST_BLOCKS + 1
+"""Blocks, and forecasts to be judged, that are remembered."""
+SLOT_S = 60.0
+"""Slots of the history, or a tick where that is longer."""
+DAY_S = 86_400.0
+DAYS_BACK: tuple[int, ...] = (1, 2, 3, 7)
+"""Days before, of which the same time of day is looked at."""
+MEANS_S: Float = np.array([60.0, 180.0, 600.0, 1800.0, 7200.0])
+MEANS_TICKS: Float = np.array([1.5, 3.0, 8.0, 20.0, 50.0])
+"""Time constants of the means that the level is made of, and the least of them in ticks, so that they differ."""
+MEDIAN_SLOTS = 30
+"""Slots whose median is the level of a burst detector."""
+BASE_S, BASE_TICKS = 600.0, 10.0
+"""Time constant of the mean without bursts, and the least of it in ticks."""
+QUIET_S = 60.0
+"""A burst is over after so long without high demand."""
+AGES_S: Float = np.array([0.0, 20.0, 40.0, 100.0, 300.0])
+AGES_TICKS: Float = np.array([0.0, 1.0, 2.0, 3.0, 6.0])
+"""A burst older than these is in the next regime; the larger of the two counts."""
+REFIT_S, REFIT_TICKS = 900.0, 4
+"""The level is fitted anew so often, and not more often than so many ticks."""
+SHORT_S, SHORT_TICKS = 1800.0, 20.0
+"""Time constant of recent errors, and the least of it in ticks."""
+LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
+"""Time constants of the usual demand that levels are compared with, and of the highest demand remembered."""
+LEAST_WEIGHT = 1.0 / 16.0
+"""Outcomes of overlapping windows say little new: one counts as its block's share of the window, at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Horizons with blocks of one length.
+
+    Attributes:
+        stride: Ticks per block.
+        columns: The horizons that have such blocks for any series.
+        blocks: int64 (S, C), blocks that each looks ahead.
+        most: The most of them.
+        within: bool (1 or S, most, C), which of the latest blocks, the newest first, are in the window.
+        mine: bool (S, C), series and horizons of this group; None where all are.
+        weight: float64 (S, C), of an outcome.
+        at: int64 (S, C), place of each in a flat (S, RING, H), less the slot.
+        lead: Whether the first column is the lead time.
+    """
+
+    stride: int
+    columns: slice
+    blocks: Int
+    most: int
+    within: Bool
+    mine: Bool | None
+    weight: Float
+    at: Int
+    lead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that follows from the parameters.
+
+    Attributes:
+        params: Whose they are.
+        series: int64 (S,), 0, 1, 2 ...
+        horizons: Number of horizons: all with laws, else lead and keep.
+        groups: Horizons by the length of their blocks.
+        slot_s: Length of a slot of the history.
+        slots: Slots of the history.
+        unit: float64 (S,), capacity of a VM.
+        growth: float64 (S,), by which the weight of outcomes grows each tick.
+        alphas: float64 (6,), share of one tick in the means and in the usual demand.
+        base_alpha, short_alpha, top_alpha: The same for demand without bursts, recent errors, and what the highest
+            demand loses.
+        season_alpha: The same of a slot in the mean that earlier days are compared by.
+        ages_s: float64 (5,), ages at which the regimes of a burst begin.
+        refit_ticks: Ticks between two fits of a series.
+        lead_s: float64 (S,), lead time.
+    """
+
+    params: SeriesParams
+    series: Int
+    horizons: int
+    groups: tuple[Group, ...]
+    slot_s: float
+    slots: int
+    unit: Float
+    growth: Float
+    alphas: Float
+    base_alpha: float
+    short_alpha: float
+    top_alpha: float
+    season_alpha: float
+    ages_s: Float
+    refit_ticks: int
+    lead_s: Float
+
+    @classmethod
+    def of(cls, params: SeriesParams) -> Settings:
+        """For these series."""
+        tick_s = params.tick_s
+        slot_s = max(SLOT_S, tick_s)
+        return cls(
+            params=params,
+            series=np.arange(len(params.scale)),
+            horizons=horizon_count(params),
+            groups=_groups(params),
+            slot_s=slot_s,
+            slots=slot_count(params),
+            unit=params.scale / SCALE_IN_VMS,
+            growth=2.0 ** (1.0 / params.half_life_ticks),
+            alphas=1.0 - np.exp(-tick_s / np.append(np.maximum(MEANS_S, MEANS_TICKS * tick_s), LONG_S)),
+            base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
+            short_alpha=_share(tick_s, SHORT_S, SHORT_TICKS),
+            top_alpha=_share(tick_s, TOP_S, 1.0),
+            season_alpha=_share(slot_s, MEANS_S[3], 1.0),
+            ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
+            refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
+            lead_s=params.lead_ticks * tick_s,
+        )
+
+
+def horizon_count(params: SeriesParams) -> int:
+    """Horizons that are kept: all with laws, else lead and keep."""
+    return len(Horizon) if params.laws.any() else 2
+
+
+def slot_count(params: SeriesParams) -> int:
+    """Slots of the history: a week and a little."""
+    return math.ceil(DAYS_BACK[-1] * DAY_S / max(SLOT_S, params.tick_s)) + 4
+
+
+def strides(params: SeriesParams) -> tuple[Int, Int]:
+    """Ticks per block and blocks per window of each series and horizon, int64 (S, H)."""
+    every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
+    ticks = np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
+    stride = np.ones_like(ticks)
+    while (long := -(-ticks // stride) > MOST_BLOCKS).any():
+        stride[long] *= 2
+    return stride, -(-ticks // stride)
+
+
+def _groups(params: SeriesParams) -> tuple[Group, ...]:
+    stride, blocks = strides(params)
+    series, horizons = stride.shape
+    groups = []
+    for length in np.unique(stride).tolist():
+        having = np.flatnonzero((stride == length).any(axis=0))
+        columns = slice(int(having[0]), int(having[-1]) + 1)
+        mine = stride[:, columns] == length
+        ahead = np.where(mine, blocks[:, columns], 1)
+        most = int(ahead.max())
+        alike = ahead[:1] if (ahead == ahead[:1]).all() else ahead
+        place = np.arange(series)[:, np.newaxis] * (RING * horizons) + np.arange(horizons)[columns]
+        groups.append(
+            Group(
+                stride=length,
+                columns=columns,
+                blocks=ahead,
+                most=most,
+                within=np.arange(most)[:, np.newaxis] < alike[:, np.newaxis, :],
+                mine=None if mine.all() else mine,
+                weight=np.maximum(1.0 / ahead, LEAST_WEIGHT) if columns.start else _weight(ahead),
+                at=place,
+                lead=columns.start == 0,
+            )
+        )
+    return tuple(groups)
+
+
+def _weight(blocks: Int) -> Float:
+    weight = np.maximum(1.0 / blocks, LEAST_WEIGHT)
+    # Demand at one moment: outcomes do not overlap.
+    weight[:, 0] = 1.0
+    return weight
+
+
+def _share(tick_s: float, time_s: float, least_ticks: float) -> float:
+    return 1.0 - math.exp(-tick_s / max(time_s, least_ticks * tick_s))

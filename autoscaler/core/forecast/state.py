@@ -1,0 +1,168 @@
+"""What the forecaster remembers of each series, and how it survives when series come, go and change.
+
+Rules of this file: arrays are allocated once, series along the first axis, so that what one series needs lies
+together. At most 80 kB per series.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.forecast.level import FEATURES, PRIOR, PRODUCTS
+from autoscaler.core.forecast.settings import DAYS_BACK, MEANS_S, RING, Settings, horizon_count, slot_count
+from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
+from autoscaler.core.params import SeriesParams
+from autoscaler.core.remembered import Remembered
+from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
+
+LAST, MEANS, USUAL, TOP = 0, slice(1, 6), 6, 7
+"""Columns of `SeriesState.track`."""
+FIRST_SIZE = 0.08
+"""Mean size of the log error before any outcome: with the prior, 95 % of outcomes below 1.2 times the last value."""
+
+
+@dataclass(slots=True)
+class SeriesState(Remembered):
+    """Allocated once, updated in place by `step`.
+
+    Attributes:
+        last_tick: Tick of the last step; -1 before the first.
+        unborn: Series without a sample so far.
+        track: float64 (S, 8), last demand, five means of it, the usual demand, the highest demand lately; NaN before
+            the first sample.
+        weight: float64 (S,), of an outcome now; grows each tick, so that older ones fade.
+        base: float64 (S,), mean demand without bursts.
+        median: float64 (S,), of the latest slots.
+        age_s, quiet_s: float64 (S,), age of the burst that is on, 0 for none; time since demand was last high.
+        codes: uint16 (S, slots), logarithms of the mean demand of each slot (`history`); 0 where unknown.
+        slot: The slot that is open; -1 before the first.
+        slot_sum, slot_count: float64 (S,), of the samples in it.
+        paces: float64 (S, 5), mean logarithm of demand lately, and around the same time on earlier days.
+        season: float64 (S, 2), logarithm of the demand expected from earlier days and weeks; NaN where unknown.
+        unseasoned: Values of it that are unknown.
+        tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
+        totals: float64 (S, ROWS, H), their sums.
+        sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
+        short: float64 (S, H), the same lately, over all.
+        sums: float64 (S, REGIMES, PRODUCTS), what the level is fitted to.
+        fits: float64 (S, REGIMES, FEATURES), the weights that came of it.
+        issued: float64 (S, RING, H, 3), forecasts to be judged: logarithm of the level, spread, cell; NaN for none.
+        features: float64 (S, RING, FEATURES), what their levels were made of.
+        ahead: float64 (S, RING), logarithm of level over last value that came of it.
+        blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
+        open: float64 (S, H), the same of the block under way.
+        high: float64 (S,), highest demand of the last window of the farthest horizon.
+        settings: The settings as `step` last compiled them; not remembered.
+    """
+
+    version: ClassVar[int] = 3
+    last_tick: int
+    unborn: int
+    track: Float
+    weight: Float
+    base: Float
+    median: Float
+    age_s: Float
+    quiet_s: Float
+    codes: Code
+    slot: int
+    slot_sum: Float
+    slot_count: Float
+    paces: Float
+    season: Float
+    unseasoned: int
+    tables: SmallFloat
+    totals: Float
+    sizes: Float
+    short: Float
+    sums: Float
+    fits: Float
+    issued: Float
+    features: Float
+    ahead: Float
+    blocks: Float
+    open: Float
+    high: Float
+    settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
+
+    @classmethod
+    def empty(cls, params: SeriesParams) -> SeriesState:
+        """A state without history for these series."""
+        series, horizons = len(params.scale), horizon_count(params)
+        unknown = np.full((series, RING, horizons), np.nan)
+        return cls(
+            last_tick=-1,
+            unborn=series,
+            track=np.full((series, len(MEANS_S) + 3), np.nan),
+            weight=np.ones(series),
+            base=np.full(series, np.nan),
+            median=np.full(series, np.nan),
+            age_s=np.zeros(series),
+            quiet_s=np.zeros(series),
+            codes=np.zeros((series, slot_count(params)), np.uint16),
+            slot=-1,
+            slot_sum=np.zeros(series),
+            slot_count=np.zeros(series),
+            paces=np.full((series, 1 + len(DAYS_BACK)), np.nan),
+            season=np.full((series, 2), np.nan),
+            unseasoned=2 * series,
+            tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
+            totals=np.zeros((series, ROWS, horizons)),
+            sizes=np.full((series, PARENTS, horizons), FIRST_SIZE),
+            short=np.full((series, horizons), FIRST_SIZE),
+            sums=np.zeros((series, REGIMES, PRODUCTS)),
+            fits=np.tile(PRIOR, (series, REGIMES, 1)),
+            issued=np.full((series, RING, horizons, 3), np.nan),
+            features=np.zeros((series, RING, FEATURES)),
+            ahead=np.zeros((series, RING)),
+            blocks=unknown,
+            open=np.full((series, horizons), np.nan),
+            high=np.full(series, np.nan),
+        )
+
+    @property
+    def evidence(self) -> Float:
+        """float64 (S,), effective number of outcomes at the lead time behind the spread."""
+        found: Float = self.totals[:, -1, 0] / self.weight
+        return found
+
+    def carried_over(self, params: SeriesParams, columns: Int) -> SeriesState:
+        """The state for other series, each of which may have been one of these; this one is not changed.
+
+        What was learned is kept. Forecasts that wait for their outcome are dropped where a horizon changes, and the
+        history, the open slot and what follows from them where the length of a slot does.
+
+        Args:
+            params: Of the other series, N of them.
+            columns: int64 (N,), the series that each was; -1 for one that is new and so starts without history.
+        """
+        new = SeriesState.empty(params)
+        known = np.flatnonzero(columns >= 0)
+        was = columns[known]
+        new.last_tick, new.slot = self.last_tick, self.slot
+        same_slots = self.codes.shape[1] == new.codes.shape[1]
+        horizons = min(self.open.shape[1], new.open.shape[1])
+        for name, mine in _arrays(self).items():
+            theirs = getattr(new, name)
+            if name in _OF_SLOTS:
+                if same_slots:
+                    theirs[known] = mine[was]
+            elif (axis := _HORIZON_AXIS.get(name)) is not None:
+                cut = (slice(None),) * axis + (slice(horizons),)
+                theirs[(known, *cut[1:])] = mine[(was, *cut[1:])]
+            else:
+                theirs[known] = mine[was]
+        new.unborn = int(np.count_nonzero(np.isnan(new.track[:, LAST])))
+        new.unseasoned = int(np.count_nonzero(np.isnan(new.season)))
+        return new
+
+
+_OF_SLOTS = {"codes", "slot_sum", "slot_count"}
+_HORIZON_AXIS = {"tables": 2, "totals": 2, "sizes": 2, "short": 1, "issued": 2, "blocks": 2, "open": 1}
+
+
+def _arrays(state: SeriesState) -> dict[str, Array]:
+    return {f.name: value for f in fields(state) if isinstance(value := getattr(state, f.name), np.ndarray)}

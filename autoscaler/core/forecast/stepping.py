@@ -1,0 +1,175 @@
+"""`step`: learn from the new samples, then say what is to be expected.
+
+Rules of this file: a sample is judged against forecasts made before it, then it may change what is expected. Missing and
+impossible samples teach nothing; nor does what saturation hides, or a window in which it hid something.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.forecast import bursts, history, level
+from autoscaler.core.forecast.issuing import issue
+from autoscaler.core.forecast.judging import learn
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.state import LAST, MEANS, TOP, USUAL, SeriesState
+from autoscaler.core.params import SeriesParams
+from autoscaler.core.types import Bool, Float, Freshness, Outlook, Samples
+
+BACK_S = 300.0
+"""A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
+_MOST_DEMAND = 1e15
+_HEAVY = 2.0**40
+_CLIP = 3.0
+"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
+soon forgotten."""
+
+
+def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
+    """Learn from the new samples and issue the predictive distribution.
+
+    Args:
+        params: Horizons and forgetting, over S series; not to be changed afterwards.
+        state: Updated in place.
+        samples: One per series; called once a tick, ticks may be skipped. A second call within a tick
+            replaces the sample and learns nothing more. Values that are no demand (negative, not a number)
+            count as missing.
+
+    Returns:
+        The Outlook issued at `samples.now_s`.
+    """
+    settings = note(params, state, samples)
+    return issue(settings, state, samples.now_s)
+
+
+def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
+    """Learn from the new samples, without saying anything; the other half of `step`."""
+    settings = state.settings
+    if settings is None or settings.params is not params:
+        settings = state.settings = Settings.of(params)
+    tick = int(samples.now_s // params.tick_s)
+    demand, known, usable = _read(state, samples)
+    since = tick - state.last_tick if state.last_tick >= 0 else 1
+    if since < 0 and -since * params.tick_s > BACK_S:
+        _begin_anew(state)
+        since = 1
+    if state.unborn:
+        _bear(state, demand)
+    if since <= 0:
+        _replace(settings, state, demand)
+        return settings
+    state.weight *= settings.growth if since == 1 else settings.growth**since
+    if since > 1:
+        _skip(settings, state, tick)
+    state.last_tick = tick
+    _note_block(state, demand, known, usable)
+    for group in settings.groups:
+        if (tick + 1) % group.stride == 0:
+            learn(settings, group, state, tick, demand, usable)
+    _follow(settings, state, demand, since)
+    bursts.note(settings, state, demand, since)
+    history.note(settings, state, samples.now_s, demand, usable)
+    _refit(settings, state, tick)
+    if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
+        _lighten(state)
+    return settings
+
+
+def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Bool | None]:
+    """Demand with the last value where it is not known, where it is, and where it may be learned from; None: everywhere."""
+    demand = samples.demand
+    possible = demand >= 0.0
+    possible &= demand < _MOST_DEMAND
+    if np.count_nonzero(samples.freshness):
+        possible &= samples.freshness == int(Freshness.FRESH)
+    known = None if np.count_nonzero(possible) == len(possible) else possible
+    if known is not None:
+        demand = np.where(known, demand, state.track[:, LAST])
+    usable = known
+    if np.count_nonzero(samples.censored):
+        usable = ~samples.censored if known is None else known & ~samples.censored
+    return demand, known, usable
+
+
+def _bear(state: SeriesState, demand: Float) -> None:
+    """First samples are their own means."""
+    new = np.flatnonzero(np.isnan(state.track[:, LAST]) & ~np.isnan(demand))
+    if len(new):
+        state.track[new] = demand[new, np.newaxis]
+        state.base[new] = state.median[new] = demand[new]
+        state.unborn -= len(new)
+
+
+def _replace(settings: Settings, state: SeriesState, demand: Float) -> None:
+    """Another sample of the tick that was noted last."""
+    del settings
+    state.track[:, LAST] = demand
+    np.maximum(state.track[:, TOP], demand, out=state.track[:, TOP])
+
+
+def _note_block(state: SeriesState, demand: Float, known: Bool | None, usable: Bool | None) -> None:
+    value = demand
+    if usable is not None:
+        hidden = np.nan if known is None else np.where(known, np.inf, np.nan)
+        value = np.where(usable, demand, np.inf if known is None else hidden)
+    np.fmax(state.open, value[:, np.newaxis], out=state.open)
+
+
+def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
+    """Ticks that never came: blocks that ended within them are unknown, and nothing was issued in them."""
+    ring = state.blocks.shape[1]
+    for group in settings.groups:
+        first, end = (state.last_tick + 1) // group.stride, tick // group.stride
+        if end == first:
+            continue
+        rows = np.arange(max(first, end - ring), end) % ring
+        mine = np.True_ if group.mine is None else group.mine[:, np.newaxis]
+        blocks = state.blocks[:, :, group.columns]
+        blocks[:, rows] = np.where(mine, np.nan, blocks[:, rows])
+        issued = state.issued[:, :, group.columns]
+        where = mine if group.mine is None else group.mine[:, np.newaxis, :, np.newaxis]
+        issued[:, rows] = np.where(where, np.nan, issued[:, rows])
+        column = state.open[:, group.columns]
+        column[:] = np.where(True if group.mine is None else group.mine, np.nan, column)
+
+
+def _begin_anew(state: SeriesState) -> None:
+    """The clock went back: what waits for its outcome waits in vain."""
+    for array in (state.issued, state.blocks, state.open):
+        array.fill(np.nan)
+    state.last_tick = -1
+
+
+def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -> None:
+    """Move the means towards the sample."""
+    track = state.track
+    track[:, LAST] = demand
+    means = track[:, MEANS.start : USUAL + 1]
+    room = means * _CLIP
+    room += (_CLIP * settings.unit)[:, np.newaxis]
+    np.minimum(room, demand[:, np.newaxis], out=room)
+    room -= means
+    room *= settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
+    means += room
+    top = track[:, TOP]
+    top *= 1.0 - settings.top_alpha if ticks == 1 else (1.0 - settings.top_alpha) ** ticks
+    np.maximum(top, demand, out=top)
+
+
+def _refit(settings: Settings, state: SeriesState, tick: int) -> None:
+    every = settings.refit_ticks
+    first = tick % every
+    count = len(settings.series)
+    if first >= count:
+        return
+    part = slice(first, count, every)
+    state.fits[part] = level.fitted(state.sums[part] / state.weight[part, np.newaxis, np.newaxis])
+
+
+def _lighten(state: SeriesState) -> None:
+    """Weigh all that was learned anew, so that no weight overflows."""
+    weight = np.where(state.weight > _HEAVY, state.weight, 1.0)
+    state.tables /= weight.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+    state.totals /= weight[:, np.newaxis, np.newaxis]
+    state.sums /= weight[:, np.newaxis, np.newaxis]
+    state.weight /= weight

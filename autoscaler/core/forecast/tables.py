@@ -1,0 +1,101 @@
+"""Histograms of what came, relative to what was expected, and how a law is read from them.
+
+Each series has one row of bins per cell, over places of the log ratio of outcome to level in spreads (`core.laws`). A
+cell is what was known when the forecast was issued: the regime, and within it the hazard of a burst and how high
+demand is. A small cell borrows from its parent, that from all outcomes, and these from a prior whose tail is a
+power: the weight of a parent is some pseudo-counts, so that a cell with evidence speaks for itself.
+
+Forgetting is by weight: a new outcome weighs more than all before it by a constant factor per tick, so one number
+is added where otherwise a whole histogram would be multiplied. Weights are brought down before they overflow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.laws import EDGES
+from autoscaler.core.types import LAW_BINS, Float, Int, SmallFloat
+
+REGIMES = 6
+"""No burst, and five ages of one."""
+LEVELS, GROWTHS, HAZARDS = 4, 3, 3
+"""Classes of demand's height without a burst, of its growth within one, and of the hazard of one."""
+CELLS = LEVELS * HAZARDS + (REGIMES - 1) * GROWTHS
+PARENTS = HAZARDS + REGIMES - 1
+ROWS = CELLS + PARENTS + 1
+"""All cells, their parents, and the row of everything."""
+PARENT_WEIGHT, WHOLE_WEIGHT, PRIOR_WEIGHT = 8.0, 4.0, 3.0
+"""Pseudo-counts that a cell borrows from its parent, from all outcomes, and from the prior."""
+
+PARENT_OF: Int = np.array(
+    [*(cell // LEVELS for cell in range(LEVELS * HAZARDS))]
+    + [HAZARDS + regime for regime in range(REGIMES - 1) for _ in range(GROWTHS)]
+)
+"""int64 (CELLS,), the parent of each cell: for no burst its hazard, else its regime."""
+ROWS_OF: Int = np.stack([np.arange(CELLS), CELLS + PARENT_OF, np.full(CELLS, ROWS - 1)], axis=1)
+"""int64 (CELLS, 3), the rows that a cell reads and writes."""
+REGIME_OF: Int = np.maximum(PARENT_OF - (HAZARDS - 1), 0)
+"""int64 (CELLS,), its regime."""
+
+
+def _prior() -> SmallFloat:
+    """A Laplace law with a tail that falls as a power: float32 (LAW_BINS,), of `PRIOR_WEIGHT`."""
+    size = np.abs(EDGES)
+    beyond = 0.5 * (0.9 * np.exp(-size) + 0.1 / (1.0 + size / 2.0) ** 2)
+    below = np.where(EDGES < 0.0, beyond, 1.0 - beyond)
+    below[0], below[-1] = 0.0, 1.0
+    return (PRIOR_WEIGHT * np.diff(below)).astype(np.float32)
+
+
+PRIOR: SmallFloat = _prior()
+
+
+def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> SmallFloat:
+    """Probability of an outcome beyond each lower edge.
+
+    Args:
+        tables: float32 (S * ROWS, H, LAW_BINS).
+        totals: float64 (S * ROWS, H), the sums of the bins.
+        rows: int64 (S, 3), flat rows of each series' cell, its parent and the whole.
+        weight: float64 (S,), of a present outcome.
+
+    Returns:
+        float32 (S, H, LAW_BINS), falling from 1 along the last axis.
+    """
+    series = len(rows)
+    of = totals.take(rows, axis=0)
+    share = np.empty(of.shape, np.float32)
+    share[:, 0] = (1.0 / weight)[:, np.newaxis]
+    np.divide(_BORROWED, np.maximum(of[:, 1:], 1e-30), out=share[:, 1:])
+    found = tables.take(rows, axis=0)
+    found *= share[..., np.newaxis]
+    mass = found[:, 0]
+    mass += found[:, 1]
+    mass += found[:, 2]
+    mass += PRIOR
+    np.add.accumulate(mass[..., ::-1], axis=-1, out=mass[..., ::-1])
+    mass /= mass[..., :1].copy()
+    assert len(mass) == series
+    return mass
+
+
+_BORROWED: Float = np.array([PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
+
+
+def add(tables: SmallFloat, totals: Float, rows: Int, columns: Int, place: Float, weight: Float) -> None:
+    """Count outcomes.
+
+    Args:
+        tables, totals: as in `survival`, updated in place.
+        rows: int64 (N, 3), flat rows.
+        columns: int64 (N,), horizons.
+        place: float64 (N,), bins, clipped into range.
+        weight: float64 (N,).
+    """
+    horizons = totals.shape[1]
+    flat = rows * horizons
+    flat += columns[:, np.newaxis]
+    totals.reshape(-1)[flat] += weight[:, np.newaxis]
+    flat *= LAW_BINS
+    flat += np.minimum(np.maximum(place, 0.0), LAW_BINS - 1.0).astype(np.int64)[:, np.newaxis]
+    tables.reshape(-1)[flat] += weight[:, np.newaxis].astype(np.float32)
