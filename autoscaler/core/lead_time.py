@@ -1,0 +1,146 @@
+"""How long starts really take, learned per fleet, per kind of start, and per part of the way.
+
+A start's way is cut where somebody sees it: the order, the cloud's word that it is under way (pending), that it runs,
+and the moment from which it serves. Each part and the whole have a histogram of their own (`histograms`).
+
+What a policy says of the start time is the first guess. Once there is evidence, a high quantile of what was measured
+takes its place, within bounds around the guess, so that neither a bad day nor a wrong clock can lead far astray.
+
+Rules of this file: lanes do not see each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.histograms import LogHistograms, evidence, quantile
+from autoscaler.core.remembered import Remembered
+from autoscaler.core.types import Float, Int
+
+BINS = 96
+SHORTEST_S, LONGEST_S = 0.5, 7200.0
+HALF_LIFE = 200.0
+"""After so many starts of its kind an older one weighs half."""
+PLANNED_LEVEL = 0.9
+"""Quantile of the measured times that is planned with."""
+ENOUGH = 20.0
+"""Effective number of starts from which their times take the place of the policy's guess."""
+LEAST, MOST = 0.5, 3.0
+"""What is planned with stays within these factors of the policy's guess."""
+
+
+class StartSource(IntEnum):
+    """What a start begins from."""
+
+    STOPPED = 0
+    HIBERNATED = 1
+    FRESH = 2
+    """Made from nothing."""
+
+
+class Span(IntEnum):
+    """A part of the way from the order until the VM serves."""
+
+    PENDING = 0
+    """From the order until the cloud says that it is under way."""
+    RUNNING = 1
+    """From there until it runs."""
+    READY = 2
+    """From there until its readiness probe passes, from which moment it serves."""
+    WHOLE = 3
+    """All of it."""
+
+
+SPANS, SOURCES = len(Span), len(StartSource)
+
+
+@dataclass(slots=True)
+class LeadTimes(Remembered):
+    """What was learned of the starts of L lanes.
+
+    Attributes:
+        times: Cells are spans × sources × lanes, the lanes fastest.
+    """
+
+    version: ClassVar[int] = 1
+    times: LogHistograms
+
+    @classmethod
+    def empty(cls, lanes: int) -> LeadTimes:
+        """No start has been seen."""
+        return cls(
+            LogHistograms.empty(
+                SPANS * SOURCES * lanes, bins=BINS, low=SHORTEST_S, high=LONGEST_S, half_life=HALF_LIFE
+            )
+        )
+
+    @classmethod
+    def parts(cls) -> dict[str, type[Remembered]]:
+        """The fields that are states themselves."""
+        return {"times": LogHistograms}
+
+    @property
+    def lanes(self) -> int:
+        """How many."""
+        return int(self.times.weight.shape[1]) // (SPANS * SOURCES)
+
+    def take(self, lane: Int, source: Int, seconds: Float) -> None:
+        """Learn completed starts.
+
+        Args:
+            lane: int64 (N,).
+            source: int64 (N,) of `StartSource`.
+            seconds: float64 (SPANS, N); NaN for a part that nobody saw.
+        """
+        cell = source * self.lanes + lane
+        for span in Span:
+            self.times.take(span * SOURCES * self.lanes + cell, seconds[span])
+
+    def quantile(self, level: float, span: Span, *sources: StartSource) -> Float:
+        """Seconds that so many of the starts from any of these sources do not exceed: float64 (L,), or NaN."""
+        return quantile(self._of(span, sources), level, SHORTEST_S, LONGEST_S)
+
+    def evidence(self, span: Span, *sources: StartSource) -> Float:
+        """Effective number of starts behind it: float64 (L,)."""
+        return evidence(self._of(span, sources))
+
+    def planned_s(self, guess_s: Float) -> Float:
+        """The time that a start from the warm pool is planned with, float64 (L,), where the policy says `guess_s`."""
+        pool = StartSource.STOPPED, StartSource.HIBERNATED
+        measured = self.quantile(PLANNED_LEVEL, Span.WHOLE, *pool)
+        bounded = np.minimum(np.maximum(measured, LEAST * guess_s), MOST * guess_s)
+        planned: Float = np.where(self.evidence(Span.WHOLE, *pool) >= ENOUGH, bounded, guess_s)
+        return planned
+
+    def carried_over(self, lanes: Int) -> LeadTimes:
+        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        Args:
+            lanes: int64 (N,), the lane that each was; -1 for a new one.
+        """
+        kinds = np.arange(SPANS * SOURCES, dtype=np.int64)[:, np.newaxis]
+        cells = np.where(lanes >= 0, kinds * self.lanes + lanes, -1)
+        return LeadTimes(self.times.carried_over(cells.ravel()))
+
+    def of_lane(self, lane: int) -> Float:
+        """All that was learned of one lane: float64 (BINS, SPANS * SOURCES), its own."""
+        return self.times.weight[:, lane :: self.lanes].copy()
+
+    def put_lane(self, lane: int, learned: Float) -> None:
+        """Go on with what `of_lane` gave."""
+        self.times.weight[:, lane :: self.lanes] = learned
+
+    def _of(self, span: Span, sources: tuple[StartSource, ...]) -> Float:
+        lanes = self.lanes
+        first, *more = (
+            self.times.weight[:, (span * SOURCES + source) * lanes : (span * SOURCES + source + 1) * lanes]
+            for source in sources
+        )
+        total: Float = first
+        for other in more:
+            total = total + other
+        return total
