@@ -19,7 +19,7 @@ ADDRESS = "{address}"
 LONG_RANGE_S = 300.0
 """A value over so long shows a burst minutes late."""
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")
-_SELECTOR = re.compile(r"\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{[^{}]*\})?\s*")
+_SELECTOR = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PERCENT = re.compile(r"\*\s*100\b(?!\.)|\b100\s*[-*]")
 
 

@@ -77,7 +77,7 @@ class TlsSection(Section):
 class BasicAuthSection(Section):
     """A name and a password."""
 
-    username: Filled = Field(description="The name.")
+    username: Annotated[str, Field(pattern=r"^[^:\s]+$")] = Field(description="The name, without a colon.")
     password_file: Filled = Field(
         description="File that holds the password and nothing else; read again when it changes."
     )

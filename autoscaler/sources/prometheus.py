@@ -35,7 +35,7 @@ SHARED_S = 0.5
 SKEW_S = 5.0
 FAR_ABOVE_ONE = 10.0
 MANY = "several series as well"
-_PLAIN = re.compile(r"\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{[^{}]*\})?\s*")
+_PLAIN = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PORT = re.compile(r"^(?:\[([^\]]+)\]|([^:]*))(?::\d+)?$")
 
 Labels: TypeAlias = Mapping[str, str]

@@ -12,6 +12,7 @@ for the address that the policy names.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from collections.abc import Iterable, Mapping
@@ -296,7 +297,8 @@ class PrometheusAccess:
             return {"Authorization": f"Bearer {self._secret(address.bearer_token_file)}"}
         if address.username:
             password = self._secret(address.password_file) if address.password_file else ""
-            return {"Authorization": aiohttp.BasicAuth(address.username, password, "utf-8").encode()}
+            both = base64.b64encode(f"{address.username}:{password}".encode()).decode()
+            return {"Authorization": f"Basic {both}"}
         return {}
 
     def _secret(self, file: Path) -> str:

@@ -14,10 +14,13 @@ from autoscaler.errors import SourceError
 from autoscaler.ports import FleetReadings
 from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import Limits
+from autoscaler.sources.prometheus import PrometheusPool, PrometheusSource
+from autoscaler.sources.prometheus_access import Address
 from autoscaler.sources.scrape import MetricType, ScrapeSource
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.sources.doubles import ManualClock, VmsOverHttp, vm
+from tests.sources.prometheus_double import PrometheusOverHttp
 
 SIGNALS = [Signal.THROUGHPUT, Signal.UTILISATION, Signal.TOTAL]
 
@@ -90,7 +93,44 @@ class ScrapeHarness:
             self.web.texts = dict.fromkeys(addresses, f"work {self.count}\n")
 
 
+class PrometheusHarness:
+    """A Prometheus over HTTP, one series per VM or one for the fleet."""
+
+    QUERY = "rate(work[1m])"
+
+    def __init__(self, signal):
+        self.clock = ManualClock()
+        self.web = PrometheusOverHttp(self.clock)
+        self.signal = signal
+
+    async def __aenter__(self):
+        await self.web.__aenter__()
+        queries = PrometheusPool(self.clock).at(Address(self.web.url, timeout_s=2.0))
+        self.source = PrometheusSource(queries, self.QUERY, self.signal, self.clock)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.source.close()
+        await self.web.__aexit__()
+
+    async def work(self, vms):
+        self._show(vms, 10)
+
+    async def idle(self, vms):
+        self._show(vms, 0)
+
+    async def fail(self):
+        self.clock.at_s += 10.0
+        self.web.vectors = {}
+
+    def _show(self, vms, rate):
+        self.clock.at_s += 10.0
+        by_vm = [({"instance": f"{one.address}:9100"}, rate) for one in vms]
+        self.web.vectors = {self.QUERY: [({}, rate)] if self.signal is Signal.TOTAL else by_vm}
+
+
 HARNESSES = {
+    "prometheus": PrometheusHarness,
     "trace": TraceHarness,
     "scrape-gauge": lambda signal: ScrapeHarness(signal, MetricType.GAUGE),
     "scrape-counter": lambda signal: ScrapeHarness(signal, MetricType.COUNTER),

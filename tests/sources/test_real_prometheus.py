@@ -1,0 +1,191 @@
+"""A real Prometheus: instant queries with joins, a week of history, TLS with client certificates and passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import numpy as np
+import pytest
+
+from autoscaler.clock import SystemClock
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.sources.prometheus import Join, JoinBy, PrometheusPool, PrometheusSource
+from autoscaler.sources.prometheus_access import Address, Tls
+from tests.real import require_real
+from tests.sources.doubles import vm
+from tests.sources.real_prometheus import NOTHING, done, openmetrics, running
+
+pytestmark = pytest.mark.real
+
+PASSWORD_HASH = "$2b$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG"
+"""Of s3cret, at the lowest cost."""
+
+
+@pytest.fixture(name="sources")
+async def _sources():
+    made, clock = [], SystemClock()
+    pool = PrometheusPool(clock)
+
+    def make(address, query, signal, **more):
+        made.append(PrometheusSource(pool.at(address), query, signal, clock, **more))
+        return made[-1]
+
+    yield make
+    for source in made:
+        await source.close()
+
+
+def samples(now_s, value, ago_s=300.0, step_s=15.0):
+    stamps = now_s - np.arange(ago_s, -1.0, -step_s)
+    return stamps, np.full(len(stamps), value)
+
+
+async def test_joins_and_times_of_the_real_thing(tmp_path, unused_tcp_port, sources):
+    now_s = SystemClock().now()
+    history = openmetrics(
+        {
+            ("load", 'instance="10.0.0.1:9100",vm="i-1"'): samples(now_s, 3.0),
+            ("load", 'instance="10.0.0.2:9100",vm="i-2"'): samples(now_s - 120.0, 5.0),
+            ("load", 'instance="10.0.0.9:9100",vm="i-9"'): samples(now_s, 9.0),
+        }
+    )
+    vms = [vm("i-1", "10.0.0.1"), vm("i-2", "10.0.0.2"), vm("i-3", "10.0.0.3")]
+    async with running(tmp_path, unused_tcp_port, history=history) as url:
+        address = Address(url)
+        found = await sources(address, "load", Signal.THROUGHPUT).read(vms)
+        assert (found.vm_ids, found.values.tolist()) == (("i-1", "i-2"), [3.0, 5.0])
+        # Prometheus repeats the value of a silent VM; its own stamp tells.
+        age_s = SystemClock().now() - found.observed_at_s
+        assert 0.0 <= age_s[0] < 15.0
+        assert 115.0 < age_s[1] < 140.0
+        assert found.error == "1 of 3 gave no reading: no series at 10.0.0.3"
+
+        over = await sources(address, "avg_over_time(load[1m])", Signal.THROUGHPUT).read(vms)
+        assert over.vm_ids == ("i-1",)
+        by_id = await sources(
+            address, "avg_over_time(load[1m])", Signal.THROUGHPUT, join=Join("vm", JoinBy.ID)
+        ).read(vms)
+        assert by_id.vm_ids == ("i-1",)
+        total = await sources(address, "sum(avg_over_time(load[1m]))", Signal.TOTAL).read(())
+        assert total.values.tolist() == [12.0]
+        for query, words in (
+            ("sum(", "refuses the query (bad_data: "),
+            ("load[1m]", "a range of time"),
+            ("nothing[1m:]", "a range of time"),
+            ("absent_metric", "no series now: absent_metric"),
+            ("load", "kind total is one"),
+            ('"text"', "no plain numbers"),
+        ):
+            with pytest.raises(SourceError) as caught:
+                await sources(address, query, Signal.TOTAL).read(())
+            assert words in str(caught.value)
+        scalar = await sources(address, "scalar(sum(load)) * 0 + 7", Signal.TOTAL).read(())
+        assert scalar.values.tolist() == [7.0]
+
+
+async def test_node_exporter_through_prometheus(tmp_path, unused_tcp_port_factory, sources):
+    exporter = shutil.which("prometheus-node-exporter")
+    require_real("prometheus-node-exporter", exporter is not None)
+    shown, port = f"127.0.0.1:{unused_tcp_port_factory()}", unused_tcp_port_factory()
+    config = f"scrape_configs: [{{job_name: vms, static_configs: [{{targets: ['{shown}']}}]}}]\n"
+    process = await asyncio.create_subprocess_exec(exporter, f"--web.listen-address={shown}", **NOTHING)
+    try:
+        async with running(tmp_path, port, config=config) as url:
+            query = '1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[10s]))'
+            source = sources(Address(url), query, Signal.UTILISATION)
+            clock, found, error = SystemClock(), None, None
+            for _ in range(100):  # the first targets come 5 s after its start, and a rate takes two scrapes
+                try:
+                    found = await source.read([vm("i-1", "127.0.0.1")])
+                    break
+                except SourceError as caught:
+                    error = caught
+                await clock.sleep_until(clock.monotonic() + 0.6)
+            assert "no series now" in str(error)
+            assert found is not None
+            assert found.vm_ids == ("i-1",)
+            assert 0.0 <= found.values[0] <= 1.01
+            assert clock.now() - found.observed_at_s[0] < 2.0
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)
+
+
+async def _certificate(folder, name, authority):
+    await done(
+        "openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / f"{name}.key",
+        "-out", folder / f"{name}.csr", "-subj", f"/CN={name}",
+    )  # fmt: skip
+    (folder / f"{name}.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    await done(
+        "openssl", "x509", "-req", "-in", folder / f"{name}.csr", "-CA", folder / f"{authority}.crt", "-CAkey",
+        folder / f"{authority}.key", "-CAcreateserial", "-days", "2", "-extfile", folder / f"{name}.ext",
+        "-out", folder / f"{name}.crt",
+    )  # fmt: skip
+
+
+async def _authority(folder, name):
+    await done(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / f"{name}.key",
+        "-out", folder / f"{name}.crt", "-subj", f"/CN={name}",
+    )  # fmt: skip
+
+
+async def test_tls_client_certificate_and_password(tmp_path, unused_tcp_port, sources):
+    require_real("openssl", shutil.which("openssl") is not None)
+    for authority in ("ours", "theirs"):
+        await _authority(tmp_path, authority)
+    for name in ("prometheus", "client"):
+        await _certificate(tmp_path, name, "ours")
+    web = (
+        f"tls_server_config:\n  cert_file: {tmp_path}/prometheus.crt\n  key_file: {tmp_path}/prometheus.key\n"
+        f"  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {tmp_path}/ours.crt\n"
+        f"basic_auth_users: {{scaler: '{PASSWORD_HASH}'}}\n"
+    )
+    ca, password = tmp_path / "trusted.crt", tmp_path / "password"
+    shutil.copy(tmp_path / "theirs.crt", ca)
+    password.write_text("wr0ng")
+    async with running(tmp_path, unused_tcp_port, web=web, ready=False) as url:
+        ours = Tls(ca, tmp_path / "client.crt", tmp_path / "client.key")
+        address = Address(url, tls=ours, username="scaler", password_file=password)
+        source = sources(address, "vector(1)", Signal.TOTAL)
+        nobody = sources(
+            Address(url, tls=Tls(ca), username="scaler", password_file=password), "vector(1)", Signal.TOTAL
+        )
+
+        async def refused(source, words):
+            said = ""
+            for _ in range(100):  # it may not listen yet
+                said = str(await _error(source))
+                if "refused" not in said:
+                    break
+                clock = SystemClock()
+                await clock.sleep_until(clock.monotonic() + 0.1)
+            assert words in said
+            assert "wr0ng" not in said
+
+        await refused(source, "its certificate is not trusted")
+        shutil.copy(tmp_path / "ours.crt", ca)
+        await refused(source, "does not let us in (401)")
+        password.write_text("s3cret\n")
+        assert (await _later(source)).values.tolist() == [1.0]
+        await refused(nobody, f"{url}: ")
+        shutil.copy(tmp_path / "theirs.crt", ca)
+        await refused(source, "its certificate is not trusted")
+
+
+async def _error(source):
+    try:
+        found = await _later(source)
+    except SourceError as error:
+        return error
+    return AssertionError(f"it read {found}")
+
+
+async def _later(source):
+    """Read once an earlier answer does not count any more."""
+    clock = SystemClock()
+    await clock.sleep_until(clock.monotonic() + 0.55)
+    return await source.read(())
