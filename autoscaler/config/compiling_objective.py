@@ -53,7 +53,7 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         economic=np.array([policy.objective is not None for policy in policies], np.bool_),
         shortage_price=floats(shortage_price),
         unserved_target=floats(unserved_target),
-        start_cost=floats(lambda policy: start_price_s(policy) / tick_s),
+        start_cost=floats(lambda policy: start_price_s(policy, tick_s) / tick_s),
         lead_ticks=ints(lambda policy: ticks(policy.vm.start_time_s, tick_s)),
         hold_ticks=ints(lambda policy: ticks(hold_s(policy), tick_s)),
         billed_ticks=ints(
@@ -83,11 +83,15 @@ def unserved_target(policy: Policy) -> float:
     return 0.0 if objective is None or objective.served is None else 1.0 - objective.served
 
 
-def start_price_s(policy: Policy) -> float:
-    """What a start costs, in seconds of a VM in service: what is billed until it serves, and its price."""
-    prices = policy.prices
-    billed_s = policy.vm.start_time_s if prices.start_billed_s is None else prices.start_billed_s
-    return billed_s + _seconds_for(policy, prices.start)
+def start_price_s(policy: Policy, tick_s: float) -> float:
+    """What a start costs, in seconds of a VM in service: what is billed before the tick that it first serves, its price.
+
+    A VM that comes in the middle of a tick is billed for the rest of it too, and demand of that tick is not what it was
+    started for.
+    """
+    prices, start_s = policy.prices, policy.vm.start_time_s
+    billed_s = start_s if prices.start_billed_s is None else min(prices.start_billed_s, start_s)
+    return ticks(start_s, tick_s) * tick_s - (start_s - billed_s) + _seconds_for(policy, prices.start)
 
 
 def provision_price_s(policy: Policy) -> float:

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.config.section import ticks as at_least_one_tick
 from autoscaler.config.policy import Policy
+from autoscaler.config.section import ticks as at_least_one_tick
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.lanes.delays import Arrivals, Delay, Lottery, Odds, Vms, whole_ticks
 from autoscaler.simulator.lanes.draws import Luck, Purpose

@@ -1,0 +1,100 @@
+"""A law read as a number of VMs: against counting outcomes one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.core.types import Horizon
+from autoscaler.core.worth import Worth
+from tests.core.laws import joined, laws_of
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def vms(laws, share, capacity=1.0, horizon=Horizon.LEAD):
+    share = np.atleast_1d(np.asarray(share, np.float64))
+    series = np.zeros(len(share), np.int64)
+    return Worth(series, np.full(len(share), capacity), (horizon,)).vms(laws, share[np.newaxis])[0].tolist()
+
+
+def counted(outcomes, share, capacity=1.0):
+    """VMs that each serve at least the share of their work, counted one by one."""
+    count = 0
+    while np.clip(outcomes - count * capacity, 0, capacity).mean() >= share * capacity:
+        count += 1
+    return count
+
+
+def test_demand_that_is_sure_is_served_by_as_many_vms_as_it_needs():
+    # 20.3 VMs for certain: the 21st serves 0.3 of its work, so it is worth it at a price of shortage above 1/0.3.
+    laws = laws_of(np.full(100, 20.3))
+    assert vms(laws, [0.5, 0.31, 0.25, 0.01]) == [20, 20, 21, 21]
+
+
+def test_a_burst_that_comes_seldom_is_worth_as_many_vms_as_its_odds_pay():
+    # 5 VMs in 99 cases of 100, 12 in the other: VMs 6 to 12 each serve 1 % of their work.
+    laws = laws_of(np.array([5.0] * 99 + [12.0]), level=5.0)
+    few, many = vms(laws, [0.02, 0.008])
+    # So far from the level a bin is two VMs wide.
+    assert 5 <= few <= 6
+    assert 11 <= many <= 12
+
+
+def test_nothing_is_worth_a_vm_that_is_not_known():
+    laws = laws_of(np.ones(5))
+    laws.level[:] = np.nan
+    assert vms(laws, [0.001]) == [0]
+
+
+def test_no_demand_is_worth_no_vm():
+    assert vms(laws_of(np.zeros(50)), [0.001, 0.5]) == [0, 0]
+
+
+@pytest.mark.parametrize("capacity", [0.25, 1.0, 40.0])
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, mean=st.floats(0.2, 60.0), sigma=st.floats(0.01, 0.8))
+def test_as_many_vms_as_counting_would_find(seed, mean, sigma, capacity):
+    outcomes = mean * np.exp(sigma * np.random.default_rng(seed).standard_normal(4000)) * capacity
+    law = laws_of(outcomes, spread=sigma, scale=0.3 * capacity)
+    shares = np.array([0.5, 0.1, 0.03, 0.01])
+    for share, found in zip(shares, vms(law, shares, capacity), strict=True):
+        # A bin's width is the precision of a law: a tenth of a spread at the level, more in the tail.
+        room = 1 + 0.25 * sigma * counted(outcomes, share, capacity)
+        assert abs(found - counted(outcomes, share, capacity)) <= room
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_the_dearer_shortage_and_the_higher_demand_the_more_vms(seed):
+    rng = np.random.default_rng(seed)
+    outcomes = rng.gamma(rng.uniform(0.2, 5.0), rng.uniform(0.5, 8.0), 300)
+    shares = 1.0 / np.geomspace(1.5, 3000.0, 30)
+    spread = rng.uniform(0.02, 0.5)
+    low = np.array(vms(laws_of(outcomes, spread=spread), shares))
+    assert (np.diff(low) >= 0).all()
+    # The same law at a higher level, scale and all.
+    more = laws_of(outcomes * 1.5, spread=spread, scale=0.45)
+    assert (np.array(vms(more, shares)) >= low).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds)
+def test_lanes_do_not_depend_on_their_company(seed):
+    rng = np.random.default_rng(seed)
+    laws = joined([laws_of(rng.gamma(2.0, 3.0, 50), spread=rng.uniform(0.02, 0.5)) for _ in range(5)])
+    series, capacity = rng.integers(0, 5, 7), rng.uniform(0.3, 3.0, 7)
+    share = rng.uniform(0.001, 0.9, (1, 7))
+    together = Worth(series, capacity, (Horizon.HOLD,)).vms(laws, share)
+    for lane in range(7):
+        at = slice(lane, lane + 1)
+        alone = Worth(series[at], capacity[at], (Horizon.HOLD,)).vms(laws, share[:, at])
+        assert alone.tobytes() == together[:, at].tobytes()
+
+
+def test_what_the_last_vm_serves():
+    laws = laws_of(np.full(10, 2.5))
+    worth = Worth(np.zeros(3, np.int64), np.ones(3), (Horizon.LEAD,))
+    np.testing.assert_allclose(worth.share(laws, np.array([[1, 3, 4]])), [[1.0, 0.5, 0.0]], atol=0.02)
