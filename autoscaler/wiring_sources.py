@@ -22,6 +22,7 @@ from autoscaler.traces.trace import Trace, TraceKind
 if TYPE_CHECKING:
     from autoscaler.sources.prometheus import PrometheusPool
     from autoscaler.sources.prometheus_access import Address
+    from autoscaler.sources.push import PushedSamples
 
 
 class Sources:
@@ -30,11 +31,13 @@ class Sources:
     Args:
         clock: Stamps readings, and plays traces.
         folder: Of the policies' files; files that they name are relative to it.
+        pushed: Where samples are pushed to; None where they are not taken.
     """
 
-    def __init__(self, clock: Clock, folder: Path) -> None:
+    def __init__(self, clock: Clock, folder: Path, pushed: PushedSamples | None = None) -> None:
         self.clock = clock
         self.folder = folder
+        self.pushed = pushed
         self._prometheus: PrometheusPool | None = None
 
     @property
@@ -125,6 +128,21 @@ def _prometheus_address(asked: PrometheusInput, fleet: str, folder: Path) -> Add
     )
 
 
+def _push_source(policy: Policy, sources: Sources) -> MetricSource:
+    from autoscaler.config.push import PushInput
+    from autoscaler.sources.push import Intake, SeriesRule, not_taking
+
+    if sources.pushed is None:
+        raise not_taking(policy.fleet)
+    push = policy.signal.push or PushInput()
+    metric = push.metric
+    rule = None if metric is None else SeriesRule(metric.name, metric.labels, push.fleet_label, push.vm_label)
+    by_address = push.vms_by == "address"
+    return sources.pushed.source(
+        Intake(policy.fleet, signal_of(policy), policy.signal.max_age_s, by_address, rule)
+    )
+
+
 def _played_source(policy: Policy, sources: Sources) -> MetricSource:
     return trace_source(policy, sources.clock, _trace_of(policy, sources.folder), seed=0)
 
@@ -132,6 +150,7 @@ def _played_source(policy: Policy, sources: Sources) -> MetricSource:
 _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "scrape": _scrape_source,
     "prometheus": _prometheus_source,
+    "push": _push_source,
     "trace": _played_source,
 }
 """By `signal.source`."""

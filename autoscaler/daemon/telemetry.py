@@ -42,8 +42,10 @@ EVENTS = {
     "policies_reloaded": "The policies were read again and are in use; what has changed.",
     "policies_rejected": "The policies were changed and cannot be used; the last good ones stay in use.",
     "task_failed": "A background task died; it is started again after a pause.",
+    "push_refused": "Pushed samples were not taken, and what to do; at most one line a minute for each reason.",
     "setting_unknown": "An environment variable looks like a setting and is none.",
     "operator": "An operator paused, resumed or overrode something, or what one did ended by the clock.",
+    "hint": "The cloud told of maintenance, an interruption or a lack of room that concerns a VM.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }
 """Every event that is logged, with its meaning."""
@@ -104,8 +106,15 @@ class Telemetry:
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
+        self.push_samples = counter("push_samples", "Pushed samples, by what became of them.", ("result",))
+        self.push_requests_refused = counter(
+            "push_requests_refused", "Requests with pushed samples that were refused as a whole.", ("reason",)
+        )
         self.early_turns = counter(
             "early_turns", "Decisions within a tick, by what could not wait for the next one.", ("cause",)
+        )
+        self.hints = counter(
+            "hints", "News of the cloud, by kind and by what became of them.", ("kind", "result")
         )
         self.policy_reloads = counter("policy_reloads", "Reloads of policies, by result.", ("result",))
         self.policy_reload_success = gauge(

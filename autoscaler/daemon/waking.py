@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from autoscaler.core.types import Signal
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.inventory import Phase
 from autoscaler.ports import Clock
 
 EARLY_AT_ONCE = 2.0
@@ -29,6 +32,8 @@ class Cause(StrEnum):
     """Pushed samples need more VMs than are ordered."""
     OPERATOR = "operator"
     """An operator changed something."""
+    HINT = "hint"
+    """The cloud told news of a VM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,40 @@ class Early:
         """Whether the VMs are listed anew. Pushed samples only scale out, which rests on the last listing and on
         the orders since: asking the provider first would cost the time that was to be saved.
         """
-        return self.cause is Cause.OPERATOR
+        return self.cause is not Cause.PUSH
 
     def has(self, fleet: str) -> bool:
         """Whether it decides on this fleet."""
         return not self.fleets or fleet in self.fleets
+
+
+def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
+    """Whether pushed samples need more VMs than are ordered, and some can be had. A hint, made in a few steps.
+
+    Args:
+        fleet: Whose.
+        pushed: Sum of its latest values.
+        vms: How many VMs pushed them; any number where the value is the fleet's.
+        now_s: The clock.
+    """
+    policy = fleet.policy
+    counts = fleet.inventory.counts(now_s, fleet.minimum_on_time_s)
+    ordered = counts.in_service + counts.starting
+    if now_s < fleet.held_until_s or ordered >= policy.bounds.maximum:
+        return False
+    if not (counts.startable or policy.provision):
+        return False
+    signal = Signal[policy.signal.kind.upper()]
+    demand = pushed
+    if signal is not Signal.TOTAL:
+        # As if all VMs that serve were like those that have pushed.
+        demand *= max(len(fleet.inventory.in_phase(Phase.IN_SERVICE)) / max(vms, 1), 1.0)
+    if signal is Signal.UTILISATION:
+        if vms and pushed / vms >= policy.signal.saturation:
+            return True
+        demand *= policy.vm.capacity_per_s
+    headroom = policy.reactive.headroom if policy.reactive else 0.0
+    return demand * (1.0 + headroom) > ordered * policy.vm.capacity_per_s * (1.0 + 1e-9)
 
 
 class Waking:
@@ -95,7 +129,7 @@ class Waking:
         named = list(self._asked.values())
         fleets = [one for one in named if one is not None]
         everybody = len(fleets) < len(named)
-        cause = Cause.OPERATOR if Cause.OPERATOR in self._asked else Cause.PUSH
+        cause = next(one for one in (Cause.OPERATOR, Cause.HINT, Cause.PUSH) if one in self._asked)
         self._allowed -= 1.0
         self._taken += 1
         self._asked = {}

@@ -1,4 +1,4 @@
-"""Everything served over HTTP: /metrics, /healthz, /api/v1/status.
+"""Everything served over HTTP: /metrics, /healthz, /api/v1/status, and /v1/samples where samples may be pushed.
 
 Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
 own site now and then, and where nothing answers it says so and listens anew.
@@ -17,9 +17,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
+from autoscaler.web.ingest import Ingest
 from autoscaler.web.status import status, unhealthy
 
 _DAEMON = web.AppKey("daemon", Daemon)
+_INGEST: web.AppKey[Ingest | None] = web.AppKey("ingest")
 
 ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
@@ -33,9 +35,10 @@ class Site:
         daemon: Whose.
         host: Address to listen on.
         port: Port; 0 takes any free one.
+        ingest: Takes pushed samples; None takes none.
     """
 
-    def __init__(self, daemon: Daemon, host: str, port: int) -> None:
+    def __init__(self, daemon: Daemon, host: str, port: int, ingest: Ingest | None = None) -> None:
         self._host, self._port = host, port
         self._daemon = daemon
         app = web.Application()
@@ -48,6 +51,9 @@ class Site:
                 web.get("/api/v1/status", _status),
             ]
         )
+        app[_INGEST] = ingest
+        if ingest is not None:
+            app.add_routes(ingest.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         self.url = ""
         """Where it listens, while the context lasts."""
@@ -127,4 +133,6 @@ async def _healthz(request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    return web.json_response(status(request.app[_DAEMON]))
+    ingest = request.app[_INGEST]
+    push = {"push": ingest.status()} if ingest is not None else {}
+    return web.json_response(status(request.app[_DAEMON]) | push)

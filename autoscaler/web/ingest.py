@@ -1,0 +1,337 @@
+"""Samples that others push: POST /v1/samples on the daemon's HTTP site, and the early turn that they may cause.
+
+    Authorization: Bearer TOKEN
+    Content-Type: application/json               [{"fleet", "vm"?, "value", "timestamp", "id"?}, …]
+    Content-Type: application/x-protobuf         Prometheus remote write 1.0 (Content-Encoding: snappy)
+
+    200, 204   all of it is known now           401, 403   no, expired or other fleets' token
+    400        malformed (nothing was taken), or some samples were refused (the others were taken)
+    408, 413, 415   too slow, too large, of another type            429, 503   not now: Retry-After
+
+Rules of this file: whoever pushes is told what is wrong, where and what to do, and so is the operator: by status,
+metric and log. A request is bounded in size, packed and unpacked, in time, and in samples per second, and requests
+in number, so that nobody who may push can hurt the ticks. No token and no body is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+
+from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.waking import Cause, needs_more
+from autoscaler.errors import SourceError
+from autoscaler.sources import remote_write
+from autoscaler.sources.push import LONGEST_NAME, PushedSample, PushedSamples, Result, Taken
+from autoscaler.web.ingest_token import Holder, PushTokens
+
+PATH = "/v1/samples"
+READ_WITHIN_S = 10.0
+"""Of the event loop: longest time that a body may take to arrive."""
+MOST_AT_ONCE = 32
+"""Requests under way; their bodies are the memory that pushing may take."""
+UNPACKED = 4
+"""How many times its size a body may unpack to, of the largest body."""
+TELL_EVERY_S = 60.0
+_BEARER = "bearer "
+
+
+class Refused(StrEnum):
+    """Why a request was refused as a whole."""
+
+    UNAUTHORISED = "unauthorised"
+    """It carries no token, or none that holds."""
+    EXPIRED = "expired"
+    """Its token has expired."""
+    TOKEN_FILE = "token_file"  # noqa: S105  the reason, not a token
+    """The file of tokens cannot be used."""
+    BUSY = "busy"
+    """Too many requests are under way."""
+    TOO_FAST = "too_fast"
+    """Too many samples a second."""
+    TOO_SLOW = "too_slow"
+    """Its body did not arrive in time."""
+    OVERSIZED = "oversized"
+    """Its body is too large, as it is or unpacked."""
+    MALFORMED = "malformed"
+    """Its body is not what its type says."""
+    UNSUPPORTED = "unsupported"
+    """Its type is none that is read here."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLimits:
+    """Bounds of what is pushed.
+
+    Attributes:
+        body_bytes: Of one request.
+        samples_per_s: Of all requests together, on average; five seconds' worth at once.
+    """
+
+    body_bytes: int = 1 << 20
+    samples_per_s: float = 20_000.0
+
+
+class _Sample(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    fleet: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+    vm: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)] | None = None
+    value: float
+    timestamp: float | AwareDatetime
+    id: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
+
+    def pushed(self) -> PushedSample:
+        stamp = self.timestamp
+        at_s = stamp if isinstance(stamp, float) else stamp.timestamp()
+        return PushedSample(self.fleet, self.vm or "", self.value, at_s, self.id)
+
+
+_SAMPLES = TypeAdapter(Annotated[list[_Sample], FailFast()])
+
+
+class _RefusedError(Exception):
+    """A request that is refused as a whole."""
+
+    def __init__(self, status: int, reason: Refused, text: str, retry_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.status, self.reason, self.text, self.retry_s = status, reason, text, retry_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """The last of its reason."""
+
+    count: int
+    at_s: float
+    text: str
+
+
+class Ingest:
+    """Takes samples for a daemon.
+
+    Args:
+        daemon: Whose fleets.
+        pushed: Where samples go; the fleets' sources read there.
+        tokens: Who may push.
+        limits: Bounds.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        pushed: PushedSamples,
+        tokens: PushTokens,
+        limits: IngestLimits | None = None,
+    ) -> None:
+        self.limits = limits or IngestLimits()
+        self._daemon = daemon
+        self._pushed = pushed
+        self._tokens = tokens
+        self._under_way = 0
+        self._allowed = self._most_at_once = 5.0 * self.limits.samples_per_s
+        self._counted_s = daemon.clock.monotonic()
+        self._results: Counter[Result] = Counter()
+        self._troubles: dict[str, _Trouble] = {}
+        self._last_at_s: float | None = None
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """What the site serves."""
+        return [web.post(PATH, self.post)]
+
+    def status(self) -> dict[str, Any]:
+        """What was pushed and what was refused, for the status."""
+        troubles = sorted(self._troubles.items(), key=lambda item: -item[1].at_s)
+        return {
+            "fleets": sorted(intake.fleet for intake in self._pushed.intakes),
+            "last_at_s": self._last_at_s,
+            "samples": {str(result): self._results[result] for result in Result if self._results[result]},
+            "refused": [
+                {"reason": reason, "count": each.count, "last_at_s": each.at_s, "text": each.text}
+                for reason, each in troubles
+            ],
+            "token_file_problem": self._tokens.problem or None,
+        }
+
+    async def post(self, request: web.Request) -> web.Response:
+        """One request."""
+        self._under_way += 1
+        try:
+            return await self._take(request)
+        except _RefusedError as refused:
+            self._daemon.telemetry.push_requests_refused.labels(str(refused.reason)).inc()
+            self._trouble(str(refused.reason), 1, refused.text)
+            headers = {"Retry-After": str(math.ceil(refused.retry_s))} if refused.retry_s else {}
+            if refused.status == 401:
+                headers["WWW-Authenticate"] = "Bearer"
+            return web.json_response({"error": refused.text}, status=refused.status, headers=headers)
+        finally:
+            self._under_way -= 1
+
+    # ── one request ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _take(self, request: web.Request) -> web.Response:
+        if self._under_way > MOST_AT_ONCE:
+            text = f"{MOST_AT_ONCE} requests are under way; send fewer and larger ones"
+            raise _RefusedError(429, Refused.BUSY, text, 1.0)
+        holder = self._holder(request)
+        is_json = request.content_type == "application/json"
+        if not is_json and request.content_type != remote_write.CONTENT_TYPE:
+            text = f"the type {request.content_type} is not read here; send application/json or {remote_write.CONTENT_TYPE}"
+            raise _RefusedError(415, Refused.UNSUPPORTED, text)
+        body = await self._body(request)
+        samples, unasked = self._from_json(body) if is_json else self._from_remote_write(request, body)
+        self._slow_down(len(samples) + unasked)
+        taken = self._pushed.take(samples, self._daemon.fleets.by_name, holder.fleets)
+        self._note(taken, unasked)
+        self._wake(taken)
+        return _answer(taken, unasked, empty=not is_json)
+
+    def _holder(self, request: web.Request) -> Holder:
+        given = request.headers.get("Authorization", "")
+        token = given[len(_BEARER) :].strip() if given.lower().startswith(_BEARER) else ""
+        holder = self._tokens.holder(token)
+        if self._tokens.problem:
+            raise _RefusedError(503, Refused.TOKEN_FILE, self._tokens.problem, 30.0)
+        if not token:
+            text = "no token came with the request; send the header `Authorization: Bearer TOKEN`"
+            raise _RefusedError(401, Refused.UNAUTHORISED, text)
+        if holder is None:
+            text = "this token is not one of the file push_token_file; was it replaced there?"
+            raise _RefusedError(401, Refused.UNAUTHORISED, text)
+        if holder.expires_s is not None and self._daemon.clock.now() >= holder.expires_s:
+            text = "this token has expired; write a new one into push_token_file and give it to the sender"
+            raise _RefusedError(401, Refused.EXPIRED, text)
+        return holder
+
+    async def _body(self, request: web.Request) -> bytes:
+        most = self.limits.body_bytes
+        text = (
+            f"the body is larger than {most:,} bytes; send fewer samples at once, or raise push_max_body_kb"
+        )
+        if (request.content_length or 0) > most:
+            raise _RefusedError(413, Refused.OVERSIZED, text)
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(READ_WITHIN_S):
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > most:
+                        raise _RefusedError(413, Refused.OVERSIZED, text)
+                    parts.append(part)
+        except TimeoutError:
+            text = f"the body did not arrive within {READ_WITHIN_S:g} s"
+            raise _RefusedError(408, Refused.TOO_SLOW, text) from None
+        except (web.PayloadAccessError, ConnectionError, ValueError, OSError) as error:
+            raise _RefusedError(400, Refused.MALFORMED, f"the body cannot be read: {error}") from None
+        return b"".join(parts)
+
+    def _from_json(self, body: bytes) -> tuple[list[PushedSample], int]:
+        try:
+            return [sample.pushed() for sample in _SAMPLES.validate_json(body)], 0
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+            text = f"{place.lstrip('.') or 'body'}: {first['msg']}; nothing of the request was taken"
+            raise _RefusedError(400, Refused.MALFORMED, text) from None
+
+    def _from_remote_write(self, request: web.Request, body: bytes) -> tuple[list[PushedSample], int]:
+        encoding = request.headers.get("Content-Encoding", "")
+        if encoding != remote_write.CONTENT_ENCODING or "proto=io." in request.headers.get(
+            "Content-Type", ""
+        ):
+            text = "only remote write 1.0 is read here (snappy around prometheus.WriteRequest); set protobuf_message so"
+            raise _RefusedError(415, Refused.UNSUPPORTED, text)
+        try:
+            found = remote_write.unpacked(body, UNPACKED * self.limits.body_bytes)
+            return remote_write.samples_of(found, self._pushed.intakes)
+        except ImportError as error:
+            text = (
+                f"remote write needs the extra remote-write, which is not installed ({error.name}); send JSON"
+            )
+            raise _RefusedError(415, Refused.UNSUPPORTED, text) from None
+        except remote_write.OversizedError as error:
+            raise _RefusedError(413, Refused.OVERSIZED, str(error)) from None
+        except SourceError as error:
+            raise _RefusedError(400, Refused.MALFORMED, str(error)) from None
+
+    def _slow_down(self, samples: int) -> None:
+        """Take so many samples from what is allowed, or refuse them with a time after which they will be."""
+        now_s, per_s = self._daemon.clock.monotonic(), self.limits.samples_per_s
+        passed_s = max(now_s - self._counted_s, 0.0)
+        self._counted_s = now_s
+        self._allowed = min(self._allowed + passed_s * per_s, self._most_at_once)
+        # More than ever fits is taken from a full bucket, which then is empty for longer.
+        lacking = min(samples, self._most_at_once) - self._allowed
+        if lacking > 0.0:
+            text = f"more than {per_s:,.0f} samples a second are pushed; push less often, or raise push_samples_per_s"
+            raise _RefusedError(429, Refused.TOO_FAST, text, max(lacking / per_s, 1.0))
+        self._allowed -= samples
+
+    # ── what follows from it ───────────────────────────────────────────────────────────────────────────
+
+    def _note(self, taken: Taken, unasked: int) -> None:
+        counted = Counter(taken.results)
+        if unasked:
+            counted[Result.UNASKED] += unasked
+        self._results += counted
+        for result, count in counted.items():
+            self._daemon.telemetry.push_samples.labels(str(result)).inc(count)
+        if taken.fleets:
+            self._last_at_s = self._daemon.clock.now()
+        texts = {refusal.result: refusal.text for refusal in taken.refusals}
+        for result, count in counted.items():
+            if result.refused:
+                self._trouble(str(result), count, texts.get(result, ""))
+
+    def _trouble(self, reason: str, count: int, text: str) -> None:
+        now_s = self._daemon.clock.now()
+        before = self._troubles.get(reason)
+        text = text or (before.text if before else "")
+        self._troubles[reason] = _Trouble(count + (before.count if before else 0), now_s, text)
+        if before is None or not 0.0 <= now_s - before.at_s < TELL_EVERY_S:
+            self._daemon.telemetry.log.warning("push_refused", text=f"{reason}: {text}")
+
+    def _wake(self, taken: Taken) -> None:
+        """Ask for an early turn for the fleets whose burst cannot wait."""
+        now_s = self._daemon.clock.now()
+        waking = []
+        for name in taken.fleets:
+            fleet = self._daemon.fleets.by_name.get(name)
+            if fleet is None:
+                continue
+            section = fleet.policy.signal.push
+            wake = "shortage" if section is None else section.wake
+            if wake == "any" or (wake == "shortage" and needs_more(fleet, *self._pushed.sum_of(name), now_s)):
+                waking.append(name)
+        if waking:
+            self._daemon.waking.ask(waking, Cause.PUSH)
+
+
+def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
+    """What the sender is told. Where all that was refused has one reason, its code is the more precise one."""
+    refused = {result for result in taken.results if result.refused}
+    if not refused and empty:
+        return web.Response(status=204)
+    said: dict[str, Any] = {str(result): count for result, count in taken.results.items() if count}
+    if unasked:
+        said[str(Result.UNASKED)] = unasked
+    if not refused:
+        return web.json_response(said)
+    said["error"] = f"{taken.refused} samples were refused; those that were not are known now"
+    said["refused"] = [
+        {"at": each.at, "reason": str(each.result), "text": each.text} for each in taken.refusals
+    ]
+    alone = len(refused) == len([count for count in taken.results.values() if count])
+    if alone and refused == {Result.NOT_ALLOWED}:
+        return web.json_response(said, status=403)
+    if refused == {Result.FULL}:
+        return web.json_response(said, status=429, headers={"Retry-After": "60"})
+    return web.json_response(said, status=400)
