@@ -22,10 +22,11 @@ class What(StrEnum):
     START = "start"
     STOP = "stop"
     PROVISION = "provision"
+    REFILL = "refill"
     ALL = "all"
 
 
-_ALL = ("start", "stop", "provision")
+_ALL = ("start", "stop", "provision", "refill")
 
 ReasonOption = Annotated[
     str, typer.Option("--reason", "-m", help="Why, for those who come after you.", metavar="TEXT")
@@ -63,7 +64,7 @@ def pause(
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a daemon from starting, stopping or provisioning VMs for a while; deciding and recording go on.
+    """Keep a daemon from starting, stopping, provisioning or refilling for a while; deciding and recording go on.
 
     With stops paused it still starts VMs when demand asks for them. VMs stay as they are.
     """

@@ -16,7 +16,7 @@ KINDS = {
     "override_expired": "An operator's override has ended by the clock.",
     "overridden": "An operator put other bounds in the place of a policy's.",
     "pause_expired": "An operator's pause has ended by the clock.",
-    "paused": "An operator paused starts, stops or provisioning.",
+    "paused": "An operator paused starts, stops, provisioning or refills.",
     "provision_failed": "A VM could not be made from the launch template.",
     "provision_not_accepted": "An order to make VMs was not taken; the text has the provider's words.",
     "resumed": "An operator ended a pause.",

@@ -39,3 +39,7 @@ class GuardsSection(Section):
     )
     rate_out: RateLimit = Field(RateLimit(vms=50), description="How many VMs may be started.")
     rate_in: RateLimit = Field(RateLimit(vms=5), description="How many VMs may be stopped.")
+    stop_share: Annotated[float, Quantity(PERCENT, 0.001, 1)] = Field(
+        1.0,
+        description="Largest share of the VMs in service that may be leaving it at a time (one always may).",
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoscaler.core.types import NO_CEILING, Bool, Int
-from autoscaler.ports import ALL_FLEETS, FleetTick, OperatorChange, Verb
+from autoscaler.ports import ALL_FLEETS, PAUSABLE, FleetTick, OperatorChange, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Allowances:
         floor: int64 (L,), VMs in place of the policy's minimum; 0 where it holds.
         ceiling: int64 (L,), VMs in place of the policy's maximum; `NO_CEILING` where it holds.
         limited: Lanes in which anything is paused or overridden.
+        may_refill: bool (L,), False where making VMs for the warm pool is paused, or making any.
     """
 
     may_start: Bool
@@ -31,6 +32,7 @@ class Allowances:
     floor: Int
     ceiling: Int
     limited: frozenset[int]
+    may_refill: Bool
 
     def only(self, lanes: Sequence[bool]) -> Allowances:
         """The same for an early turn, in which nothing is done in the other lanes."""
@@ -64,7 +66,7 @@ def allowances(changes: Iterable[OperatorChange], names: Sequence[str]) -> Allow
         names: The fleets in lane order.
     """
     lanes = len(names)
-    may = {verb: np.ones(lanes, np.bool_) for verb in Verb}
+    may = {verb: np.ones(lanes, np.bool_) for verb in PAUSABLE}
     floor, ceiling = np.zeros(lanes, np.int64), np.full(lanes, NO_CEILING, np.int64)
     lane_of = {name: lane for lane, name in enumerate(names)}
     limited: set[int] = set()
@@ -80,9 +82,16 @@ def allowances(changes: Iterable[OperatorChange], names: Sequence[str]) -> Allow
                 floor[lane] = change.floor
             if change.ceiling is not None:
                 ceiling[lane] = change.ceiling
+    may[Verb.REFILL] &= may[Verb.PROVISION]
     for array in (*may.values(), floor, ceiling):
         # Core looks at read-only arrays once, and not every tick.
         array.flags.writeable = False
     return Allowances(
-        may[Verb.START], may[Verb.PROVISION], may[Verb.STOP], floor, ceiling, frozenset(limited)
+        may[Verb.START],
+        may[Verb.PROVISION],
+        may[Verb.STOP],
+        floor,
+        ceiling,
+        frozenset(limited),
+        may[Verb.REFILL],
     )

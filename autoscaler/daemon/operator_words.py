@@ -10,10 +10,20 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
-from autoscaler.ports import ALL_FLEETS, ChangeRecord, OperatorChange, Verb
+from autoscaler.ports import ALL_FLEETS, PAUSABLE, ChangeRecord, OperatorChange, Verb
 
-_DONE = {Verb.START: "started", Verb.PROVISION: "provisioned", Verb.STOP: "stopped"}
-_NOUNS = {Verb.START: "starts", Verb.PROVISION: "provisioning", Verb.STOP: "stops"}
+_DONE = {
+    Verb.START: "started",
+    Verb.PROVISION: "provisioned",
+    Verb.STOP: "stopped",
+    Verb.REFILL: "made for the warm pool",
+}
+_NOUNS = {
+    Verb.START: "starts",
+    Verb.PROVISION: "provisioning",
+    Verb.STOP: "stops",
+    Verb.REFILL: "refills",
+}
 
 
 def where(fleet: str) -> str:
@@ -34,20 +44,23 @@ def time(at_s: float) -> str:
 def nouns(verbs: Iterable[Verb]) -> str:
     """What may be paused: `starts, provisioning and stops`."""
     named = set(verbs)
-    return _listed([_NOUNS[verb] for verb in Verb if verb in named], "and")
+    return _listed([_NOUNS[verb] for verb in PAUSABLE if verb in named], "and")
 
 
 def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
     """What a pause means: `nothing is stopped in web until …`."""
     named = set(verbs)
-    done = _listed([_DONE[verb] for verb in Verb if verb in named], "or")
+    done = _listed([_DONE[verb] for verb in PAUSABLE if verb in named], "or")
     return f"nothing is {done} in {where(change.fleet)} {until(change.expires_at_s)}"
 
 
 def goes_on(verbs: Iterable[Verb]) -> str:
     """What a pause leaves alone; empty where it leaves nothing."""
     named = set(verbs)
-    left = nouns(verb for verb in Verb if verb not in named)
+    if Verb.PROVISION in named:
+        # A refill is a provisioning, too.
+        named.add(Verb.REFILL)
+    left = nouns(verb for verb in PAUSABLE if verb not in named)
     return f"{left} {'goes' if left == _NOUNS[Verb.PROVISION] else 'go'} on" if left else ""
 
 

@@ -7,6 +7,7 @@ fleet's trouble never becomes another fleet's exception. Times are epoch seconds
 from autoscaler.ports.balancer import Balancer, Member, Rotation, RotationView
 from autoscaler.ports.journal import (
     ALL_FLEETS,
+    PAUSABLE,
     ActionIntent,
     ActionRecord,
     ChangeKind,
@@ -37,6 +38,7 @@ __all__ = [
     "ALL_FLEETS",
     "BATCH_REFUSED",
     "FLEET_TAG",
+    "PAUSABLE",
     "ActionIntent",
     "ActionRecord",
     "Balancer",

@@ -17,6 +17,20 @@ class Verb(StrEnum):
     START = "start"
     STOP = "stop"
     PROVISION = "provision"
+    REFILL = "refill"
+    """Make VMs for the warm pool, when nobody waits for them."""
+    EXERCISE = "exercise"
+    """Start a stopped VM to see that it would serve, and stop it again."""
+    TERMINATE = "terminate"
+    """Delete stopped VMs for good."""
+    DRAIN = "drain"
+    """Take VMs out of the balancer; they finish what they have."""
+    RETURN = "return"
+    """Put draining VMs back into the balancer."""
+
+
+PAUSABLE = (Verb.START, Verb.STOP, Verb.PROVISION, Verb.REFILL)
+"""What operators may pause, in the order in which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ from types import TracebackType
 from typing import Annotated, Self, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operators import Answer, Asked
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
-from autoscaler.ports import ALL_FLEETS, Verb
+from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
 from autoscaler.web.operations import change_json, operations
 
@@ -49,6 +49,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FleetName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+def _may_be_paused(verb: Verb) -> Verb:
+    if verb not in PAUSABLE:
+        raise ValueError(f"{verb} cannot be paused; {', '.join(PAUSABLE)} can")
+    return verb
+
+
+_PausableVerb = Annotated[Verb, AfterValidator(_may_be_paused)]
+
+
 class _Change(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     reason: str
@@ -57,7 +66,7 @@ class _Change(BaseModel):
 class _Fleets(_Change):
     fleets: Annotated[list[FleetName], Field(max_length=2000)] = []
     all_fleets: bool = False
-    verbs: Annotated[list[Verb], Field(min_length=1, max_length=len(Verb))]
+    verbs: Annotated[list[_PausableVerb], Field(min_length=1, max_length=len(PAUSABLE))]
 
     def names(self) -> tuple[str, ...]:
         if bool(self.fleets) == self.all_fleets:
@@ -231,7 +240,7 @@ async def _clear(request: web.Request) -> web.Response:
 
 
 def _in_order(verbs: list[Verb]) -> list[Verb]:
-    return [verb for verb in Verb if verb in verbs]
+    return [verb for verb in PAUSABLE if verb in verbs]
 
 
 async def _read(request: web.Request, model: type[_Body]) -> _Body:

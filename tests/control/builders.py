@@ -6,11 +6,11 @@ import asyncio
 
 from autoscaler.daemon.operators import Asked
 from autoscaler.errors import AutoscalerError
-from autoscaler.ports import ALL_FLEETS, Verb
+from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from tests.daemon.builders import ORIGIN_S
 
 STOP, START, PROVISION = (Verb.STOP,), (Verb.START,), (Verb.PROVISION,)
-EVERYTHING = tuple(Verb)
+EVERYTHING = PAUSABLE
 EVERYWHERE = (ALL_FLEETS,)
 
 

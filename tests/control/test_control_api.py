@@ -65,7 +65,7 @@ async def test_a_pause_its_answer_and_its_end(serving):
     assert code == 200
     assert (
         answer["sentences"][0]
-        == "Nothing is stopped in web until 2026-11-24T10:01:00Z; starts and provisioning go on."
+        == "Nothing is stopped in web until 2026-11-24T10:01:00Z; starts, provisioning and refills go on."
     )
     (change,) = answer["changes"]
     assert change == {
@@ -115,7 +115,11 @@ BAD = {
     "not text": (b"\xff\xfe\x00", 400, "Invalid JSON"),
     "an unknown field": ({**PAUSE, "who": "root"}, 400, "who: Extra inputs are not permitted"),
     "no reason": ({k: v for k, v in PAUSE.items() if k != "reason"}, 400, "reason: Field required"),
-    "an unknown verb": ({**PAUSE, "verbs": ["terminate"]}, 400, "verbs.0: Input should be"),
+    "an unknown verb": (
+        {**PAUSE, "verbs": ["terminate"]},
+        400,
+        "verbs.0: Value error, terminate cannot be paused",
+    ),
     "no verb": ({**PAUSE, "verbs": []}, 400, "verbs: List should have at least 1 item"),
     "text for a number": ({**PAUSE, "for_s": "60"}, 400, "for_s: Input should be a valid number"),
     "no number": (json.dumps(PAUSE).replace("60", "NaN").encode(), 400, "for_s"),

@@ -44,7 +44,7 @@ async def test_pausing_looking_and_resuming(serving, run):
     code, out, err = await run("pause", "stop", "--fleet", "web", "--for", "2h", "--reason", "migration")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "Nothing is stopped in web until 2026-11-24T12:00:00Z; starts and provisioning go on.",
+        "Nothing is stopped in web until 2026-11-24T12:00:00Z; starts, provisioning and refills go on.",
         "It holds from the next decision on, within 10 s; calls under way are not taken back.",
     ]
     told = f"nothing is stopped in web until 2026-11-24T12:00:00Z ({ME}: migration)\n"
@@ -54,7 +54,10 @@ async def test_pausing_looking_and_resuming(serving, run):
     assert out.startswith("No longer paused: stops in web.\n")
     assert await run("operations") == (0, "nothing is paused or overridden\n", "")
     code, out, _ = await run("resume", "-f", "web", "-m", "over")
-    assert (code, out) == (0, "Nothing to resume: starts, stops and provisioning in web are not paused.\n")
+    assert (code, out) == (
+        0,
+        "Nothing to resume: starts, stops, provisioning and refills in web are not paused.\n",
+    )
 
 
 async def test_programs_read_json(serving, run):
@@ -121,7 +124,7 @@ async def test_what_the_daemon_refuses_is_one_sentence_and_1(serving, run, argum
         (("pause", "-f", "web", "--for", "1h", "--no-expiry", "-m", "x"), "say until when"),
         (("pause", "--for", "1h", "-m", "x"), "--all-fleets"),
         (("pause", "-f", "web", "--all-fleets", "--for", "1h", "-m", "x"), "--all-fleets"),
-        (("pause", "refill", "-f", "web", "--for", "1h", "-m", "x"), "refill"),
+        (("pause", "drain", "-f", "web", "--for", "1h", "-m", "x"), "drain"),
         (("pause", "-f", "web", "--for", "soon", "-m", "x"), "duration"),
         (("resume", "-m", "x"), "--all-fleets"),
         (("override", "web", "--for", "1h", "-m", "x"), "--ceiling"),

@@ -70,7 +70,7 @@ def test_paused_stops_stop_nothing_and_leave_every_start_as_it_was():
     assert "an operator has paused stops, so 4 VMs stay" in row.sentence
     (text,) = said
     assert text == (
-        "Nothing is stopped in web until 2026-11-24T10:02:30Z; starts and provisioning go on. "
+        "Nothing is stopped in web until 2026-11-24T10:02:30Z; starts, provisioning and refills go on. "
         "It holds from the next decision on, within 10 s; calls under way are not taken back."
     )
 
@@ -106,7 +106,9 @@ async def test_a_pause_of_all_fleets_holds_for_those_that_are_added_later():
         (80, "StartInstances", 3),
     ]
     assert metric(bench, "paused", fleet="new", verb="start") == 0
-    assert commands.words()[-1].startswith("No longer paused: starts, stops and provisioning in any fleet.")
+    assert commands.words()[-1].startswith(
+        "No longer paused: starts, stops, provisioning and refills in any fleet."
+    )
 
 
 @virtual

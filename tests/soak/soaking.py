@@ -34,7 +34,7 @@ from autoscaler.daemon.operators import Asked
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.tracked import Phase
 from autoscaler.errors import ProviderError
-from autoscaler.ports import FleetReadings, OutcomeKind, TickRecord, Verb, VmState
+from autoscaler.ports import PAUSABLE, FleetReadings, OutcomeKind, TickRecord, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind
@@ -406,7 +406,7 @@ async def _paused(daemon, days, clock, soaked) -> None:
         await _until(clock, pause, soaked)
         if pause.fleet not in daemon.fleets.by_name:
             continue
-        verb = list(Verb)[int(pause.draw * len(Verb))]
+        verb = PAUSABLE[int(pause.draw * len(PAUSABLE))]
         ends_s = clock.now() + 300.0 + 1500.0 * pause.draw
         await daemon.operators.pause(Asked((pause.fleet,), "soak", "an exercise", ends_s), [verb])
 

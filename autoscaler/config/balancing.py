@@ -1,0 +1,78 @@
+"""The load balancer in front of a fleet, and how VMs leave it before they are stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from autoscaler.config.quantities import DURATION, Quantity
+from autoscaler.config.section import HOUR_S, Filled, Off, Section
+
+
+class HaproxySection(Section):
+    """HAProxy, over its runtime socket."""
+
+    sockets: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=16)] = Field(
+        description="Runtime sockets (`stats socket ... level admin`) of the HAProxy processes before the fleet: paths, or host:port."
+    )
+    backend: Filled = Field(description="The fleet's backend.")
+    join: Literal["address", "id", "name"] = Field(
+        "address",
+        description="What an entry of the backend has of its VM: address, its private address; id or name, the VM's id or its tag Name as the entry's name.",
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
+        2.0, description="How long one HAProxy may take to answer."
+    )
+
+
+class TargetGroupSection(Section):
+    """An Application or Network Load Balancer of AWS, by its target group."""
+
+    arn: Filled = Field(description="The target group (arn:aws:elasticloadbalancing:...), of type instance.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Port of the VMs; where missing, the target group's."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
+        5.0, description="How long one call may take."
+    )
+
+
+class CommandSection(Section):
+    """A program of yours, run without a shell for every VM with one of admit, cordon, look as its last argument."""
+
+    run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
+        description="The program and its first arguments; the VM is in AUTOSCALER_VM_ID and AUTOSCALER_VM_ADDRESS."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
+        3.0, description="How long one run may take before it is ended with its children."
+    )
+
+
+class BalancerSection(Section):
+    """Who gives the fleet's VMs their work: exactly one of the three."""
+
+    haproxy: Annotated[HaproxySection | None, Off] = Field(None, description="HAProxy.")
+    target_group: Annotated[TargetGroupSection | None, Off] = Field(
+        None, description="A load balancer of AWS."
+    )
+    command: Annotated[CommandSection | None, Off] = Field(None, description="A program of yours.")
+
+    @property
+    def named(self) -> list[str]:
+        """The kinds that are there."""
+        return [name for name in ("haproxy", "target_group", "command") if getattr(self, name) is not None]
+
+
+class DrainSection(Section):
+    """How a VM leaves: no new work, then idle at two readings, then stopped."""
+
+    timeout_s: Annotated[float, Quantity(DURATION, 1, 24 * HOUR_S)] = Field(
+        120.0, description="Longest time that a VM may take to become idle."
+    )
+    on_timeout: Literal["stop", "return"] = Field(
+        "stop", description="What becomes of a VM that is still busy then: it is stopped, or serves again."
+    )
+    idle_sessions: int = Field(
+        0, ge=0, le=100_000, description="A VM with at most this many sessions is idle, in sessions."
+    )
