@@ -12,13 +12,11 @@ from rich.table import Table
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.entrants import Entrant
-from autoscaler.simulator.benchmark.rivals import RIVALS
+from autoscaler.simulator.benchmark.rivals import PEERS
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 
 _NARROWEST = 116
 """Columns that the table takes; a narrower terminal wraps its lines, which is better than numbers cut short."""
-
-_PEERS = tuple(rival.key for rival in RIVALS if not rival.hindsight)
 
 
 def print_bouts(bouts: Sequence[Bout], entrants: Sequence[Entrant]) -> None:
@@ -27,7 +25,7 @@ def print_bouts(bouts: Sequence[Bout], entrants: Sequence[Entrant]) -> None:
     console.width = max(console.width, _NARROWEST)
     say = partial(console.print, soft_wrap=True)
     for entrant in entrants:
-        found = matches(bouts, entrant.key, _PEERS)
+        found = matches(bouts, entrant.key, PEERS)
         if not found:
             continue
         say(

@@ -24,6 +24,7 @@ from autoscaler.simulator.benchmark.rivals import Rival, Settings
 from autoscaler.simulator.judging.ledger import Amount, Count, Sums
 from autoscaler.simulator.lanes.engine import Decider, Lanes
 from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import wanted
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.peers.peer import Peer, answered
 
@@ -78,9 +79,9 @@ def raced(
     lanes.run(course.week_ticks - course.learn_ticks, early)
     lanes.run(course.ticks.count - course.week_ticks, late)
     parts = (early, late)
-    wanted, left = (_total(parts, which) for which in (Amount.DEMAND, Amount.SHORTAGE))
+    asked, left = (_total(parts, which) for which in (Amount.DEMAND, Amount.SHORTAGE))
     return Tally(
-        unserved=_share(left, wanted),
+        unserved=_share(left, asked),
         cost=_total(parts, Amount.BILLED_VM_S) / _SECONDS_PER_H,
         starts=sum((part.count(Count.STARTS) for part in parts), np.zeros(lanes.lanes, np.int64)),
         turns=sum((part.desired.turns for part in parts), np.zeros(lanes.lanes, np.int64)),
@@ -106,7 +107,7 @@ def race_peers(course: Course, fleets: Sequence[Fleet], rivals: Sequence[Rival])
         course,
         [policies[at] for at in pattern],
         [plants[at] for at in pattern],
-        lambda compiled: SideBySide(compiled.lanes, rivals, len(fleets)),
+        lambda compiled: SideBySide(compiled.lanes, rivals, len(fleets), course),
     )
     found: dict[int, list[Curve]] = {fleet.size: [] for fleet in fleets}
     first = 0
@@ -126,16 +127,20 @@ class SideBySide:
         params: All lanes: peer by peer, fleet by fleet, setting by setting.
         rivals: The peers.
         fleets: How many fleets each runs.
+        course: What is run, for who has hindsight.
     """
 
-    def __init__(self, params: LaneParams, rivals: Sequence[Rival], fleets: int) -> None:
+    def __init__(self, params: LaneParams, rivals: Sequence[Rival], fleets: int, course: Course) -> None:
         self._params = params
+        nothing, everything = np.empty(0), wanted(course.trace, course.ticks)
         self._peers: list[tuple[slice, Peer]] = []
         first = 0
         for rival in rivals:
             lanes = slice(first, first + len(rival.values) * fleets)
+            told = everything if rival.hindsight else nothing
             knob = np.tile(np.array(rival.values), fleets)
-            self._peers.append((lanes, rival.make(params_of(params, lanes), Settings(knob, WORK_PER_S))))
+            settings = Settings(knob, WORK_PER_S, told, course.ticks.first)
+            self._peers.append((lanes, rival.make(params_of(params, lanes), settings)))
             first = lanes.stop
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:

@@ -7,23 +7,43 @@ at its best setting.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Float
 from autoscaler.simulator.benchmark.course import START_S
+from autoscaler.simulator.benchmark.oracle import ShortOracle
 from autoscaler.simulator.peers.alarms import StepScaling, TargetTracking
+from autoscaler.simulator.peers.classic import Adapt, Hist, React
 from autoscaler.simulator.peers.holding import DelayedOff, Google, StaticPeak
+from autoscaler.simulator.peers.knative import Knative
 from autoscaler.simulator.peers.kubernetes import Kubernetes
+from autoscaler.simulator.peers.lazy import LazyCapacity
 from autoscaler.simulator.peers.peer import Peer, vms_for
-from autoscaler.simulator.peers.periodic import SameTimeBefore
+from autoscaler.simulator.peers.periodic import PeriodicQuantile, PredictiveScaling
+from autoscaler.simulator.peers.regression import ConPaaS, Reg
 
 UTILISATIONS = (0.05, 0.1, 0.16, 0.24, 0.33, 0.42, 0.5, 0.58, 0.66, 0.74, 0.8, 0.86, 0.92, 0.97, 1.03, 1.1)
 """Share of a VM's capacity to aim at; above 1 where the 1 % of work that may be left is left all the time."""
 
 PEAK_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8)
 """VMs of a fleet sized by hand, as a share of what the 99.9 % quantile of demand needs."""
+
+
+SHORTAGE_PRICES = (
+    1.1, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 17.0, 27.0, 45.0, 75.0, 130.0, 250.0, 600.0, 2000.0, 10000.0,
+)  # fmt: skip
+"""Price of the unserved work of one VM, over the price of that VM."""
+
+QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
+"""Quantiles of what was seen at the time of the day."""
+
+SURE_UTILISATIONS = (0.7, 0.8, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0, 1.01, 1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5)
+"""As `UTILISATIONS`, for who is sure of demand."""
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +53,14 @@ class Settings:
     Attributes:
         knob: float64 (L,).
         peak_per_s: Work per second that the fleet's size is named after.
+        told: All demand to come, for who has hindsight; empty for peers.
+        first_tick: Number of the tick that it begins with.
     """
 
     knob: Float
     peak_per_s: float
+    told: Float
+    first_tick: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +90,27 @@ def _static(params: LaneParams, settings: Settings) -> Peer:
     return StaticPeak(params, vms_for(settings.knob * settings.peak_per_s, params.vm_capacity))
 
 
+def _start_s(params: LaneParams) -> float:
+    """What a start costs here, in time of a VM: VMs come at ticks, so at least one."""
+    return math.ceil(START_S / params.tick_s - _ROUNDING) * params.tick_s
+
+
+def _lazy(params: LaneParams, settings: Settings) -> Peer:
+    return LazyCapacity(params, shortage_price=settings.knob, start_ticks=_start_s(params) / params.tick_s)
+
+
+def _oracle(params: LaneParams, settings: Settings) -> Peer:
+    start_s = _start_s(params)
+    return ShortOracle(
+        params,
+        settings.told,
+        settings.first_tick,
+        utilisation=settings.knob,
+        lead_ticks=round(start_s / params.tick_s),
+        break_even_s=start_s,
+    )
+
+
 RIVALS: tuple[Rival, ...] = (
     Rival(
         "static", "fixed number", "A fleet sized by hand, the best number in hindsight.",
@@ -74,17 +119,27 @@ RIVALS: tuple[Rival, ...] = (
     Rival(
         "target_tracking", "AWS target tracking",
         "Out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10% below it.",
-        "target utilisation", UTILISATIONS, lambda p, s: TargetTracking(p, utilisation=s.knob),
+        "target utilisation", UTILISATIONS, lambda p, s: TargetTracking(p, utilisation=s.knob, least=1),
     ),
     Rival(
         "step_scaling", "AWS step scaling",
         "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
-        "target utilisation", UTILISATIONS, lambda p, s: StepScaling(p, utilisation=s.knob),
+        "target utilisation", UTILISATIONS, lambda p, s: StepScaling(p, utilisation=s.knob, least=1),
+    ),
+    Rival(
+        "predictive_scaling", "AWS predictive scaling",
+        "Target tracking above an hourly forecast (a proxy: the mean of the same hour of up to 14 days).",
+        "target utilisation", UTILISATIONS, lambda p, s: PredictiveScaling(p, utilisation=s.knob, least=1),
     ),
     Rival(
         "kubernetes", "Kubernetes HPA",
-        "In proportion to utilisation, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
-        "target utilisation", UTILISATIONS, lambda p, s: Kubernetes(p, utilisation=s.knob),
+        "In proportion to work, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        "target utilisation", UTILISATIONS, lambda p, s: Kubernetes(p, utilisation=s.knob, external=True),
+    ),
+    Rival(
+        "knative", "Knative KPA",
+        "The mean of a minute, and that of 6 s in a panic; the same thing where ticks are a minute or longer.",
+        "target utilisation", UTILISATIONS, lambda p, s: Knative(p, utilisation=s.knob),
     ),
     Rival(
         "google", "Google autoscaler", "What the peak of the last 10 minutes needs.",
@@ -94,11 +149,45 @@ RIVALS: tuple[Rival, ...] = (
         "delayed_off", "delayed off",
         "Out at once; in when a VM's idling has cost what a start costs (ski rental).",
         "target utilisation", UTILISATIONS,
-        lambda p, s: DelayedOff(p, utilisation=s.knob, break_even_s=max(START_S, p.tick_s)),
+        lambda p, s: DelayedOff(p, utilisation=s.knob, break_even_s=_start_s(p)),
     ),
     Rival(
-        "yesterday", "same time yesterday", "What the same time of yesterday needed.",
-        "target utilisation", UTILISATIONS, lambda p, s: SameTimeBefore(p, utilisation=s.knob, ahead_s=START_S),
+        "lazy_capacity", "lazy capacity (LCP)",
+        "Each VM between two optima in hindsight, moved only when it must be.",
+        "price of shortage", SHORTAGE_PRICES, _lazy,
+    ),
+    Rival(
+        "react", "React", "Thresholds with margins of 10% and 20%.",
+        "utilisation counted on", UTILISATIONS, lambda p, s: React(p, utilisation=s.knob),
+    ),
+    Rival(
+        "adapt", "Adapt", "An integrating controller, four times slower on the way in.",
+        "utilisation counted on", UTILISATIONS, lambda p, s: Adapt(p, utilisation=s.knob),
+    ),
+    Rival(
+        "hist", "Hist", "A quantile of need for each hour of the day, corrected by recent errors.",
+        "utilisation counted on", UTILISATIONS, lambda p, s: Hist(p, utilisation=s.knob),
+    ),
+    Rival(
+        "reg", "Reg", "Out by need, in by a parabola through the last 60 needs.",
+        "utilisation counted on", UTILISATIONS, lambda p, s: Reg(p, utilisation=s.knob),
+    ),
+    Rival(
+        "conpaas", "ConPaaS", "An autoregression on the last 20 loads, 20 steps ahead.",
+        "utilisation counted on", UTILISATIONS, lambda p, s: ConPaaS(p, utilisation=s.knob),
+    ),
+    Rival(
+        "periodic_quantile", "periodic quantile",
+        "A quantile of demand at this time of the day, after RobustScaler.",
+        "quantile", QUANTILES, lambda p, s: PeriodicQuantile(p, level=s.knob, ahead_s=START_S),
+    ),
+    Rival(
+        "short_oracle", "oracle of the lead time",
+        "Knows demand until a start ordered now serves, and holds until idling has cost a start.",
+        "utilisation counted on", SURE_UTILISATIONS, _oracle, hindsight=True,
     ),
 )  # fmt: skip
 """All of them."""
+
+PEERS: tuple[str, ...] = tuple(rival.key for rival in RIVALS if not rival.hindsight)
+"""Keys of those that know no more than a policy does."""

@@ -79,14 +79,18 @@ class TargetTracking(Sized):
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at: the target.
+        least: The group's minimum size, where the lane's own is lower: without a VM there is no metric to grow by.
     """
 
     _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
     _BAND = 0.9
 
-    def __init__(self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION) -> None:
+    def __init__(
+        self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, least: int = 0
+    ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
+        self._least = np.maximum(params.minimum, least)
         self._target = over_lanes(utilisation, params)
         self._points = Points(params)
         self._above: Int = np.zeros(lanes, np.int64)
@@ -101,7 +105,7 @@ class TargetTracking(Sized):
             self._above = _in_row(self._above, point > self._target)
             self._below = _in_row(self._below, point < self._BAND * self._target)
             size = self._tracked(snapshot, point, size)
-        self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
+        self._size = np.minimum(np.maximum(size, self._least), self._params.maximum)
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
@@ -133,6 +137,7 @@ class StepScaling(Sized):
         utilisation: Share of a VM's capacity to aim at: the target.
         out_steps, in_steps: Multiples of the target, the nearer one first, and the change as a share from there on.
         pause_s: Warm-up after scale-out, pause after scale-in.
+        least: As in `TargetTracking`.
     """
 
     _MINUTES = 2.0
@@ -145,9 +150,11 @@ class StepScaling(Sized):
         out_steps: Sequence[tuple[float, float]] = ((1.2, 0.1), (1.4, 0.3)),
         in_steps: Sequence[tuple[float, float]] = ((0.8, -0.1), (0.6, -0.3)),
         pause_s: float = 300.0,
+        least: int = 0,
     ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
+        self._least = np.maximum(params.minimum, least)
         self._target = over_lanes(utilisation, params)
         self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
         self._pause_s = pause_s
@@ -165,7 +172,7 @@ class StepScaling(Sized):
         point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
         if point is not None:
             size = self._stepped(snapshot, point / self._target, size)
-        self._size = np.minimum(np.maximum(size, self._params.minimum), self._params.maximum)
+        self._size = np.minimum(np.maximum(size, self._least), self._params.maximum)
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:

@@ -19,6 +19,7 @@ from autoscaler.simulator.peers.peer import (
     ordered,
     over_lanes,
     passes,
+    vms_for,
     window_ticks,
 )
 
@@ -31,7 +32,8 @@ class Kubernetes(Sized):
     starting counts as idle, and nothing moves if that brings the ratio back. Scale-out is limited to the larger of
     doubling and 4 more in 15 s; scale-in goes to the highest wish of the last 300 s. It holds on to the number it
     has set, as a Deployment does, so what fails to start is started again. Nothing in service, no metric:
-    it does not come from zero by itself.
+    it does not come from zero by itself. With an external metric it does: total work over the wanted work of a VM and over
+    the number that it has set, without regard to what is still starting (`GetExternalPerPodMetricReplicas`).
 
     Ticks shorter than 15 s decide at every 15 s of the clock that has passed. Longer ticks see one measurement, and
     the growth that as many turns of 15 s allow.
@@ -41,6 +43,7 @@ class Kubernetes(Sized):
         utilisation: Share of a VM's capacity to aim at.
         tolerance: Relative difference that moves nothing.
         stabilisation_s: How long a wish holds back scale-in.
+        external: The metric is the work wanted from the whole fleet, measured outside of it.
     """
 
     _SYNC_S = 15.0
@@ -53,6 +56,7 @@ class Kubernetes(Sized):
         utilisation: float | Float = USUAL_UTILISATION,
         tolerance: float | Float = 0.1,
         stabilisation_s: float = 300.0,
+        external: bool = False,
     ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
@@ -62,6 +66,7 @@ class Kubernetes(Sized):
         turns = window_ticks(stabilisation_s, max(params.tick_s, self._SYNC_S))
         self._recent = RollingMaximum(turns, lanes)
         self._replicas: Int = np.full(lanes, UNKNOWN, np.int64)
+        self._external = external
 
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
@@ -79,10 +84,12 @@ class Kubernetes(Sized):
 
     def _turn(self, snapshot: Snapshot) -> None:
         current = self._replicas
-        ratio = measured_utilisation(self._params, snapshot) / self._wanted
-        known = ~np.isnan(ratio)
-        ratio = np.where(known, ratio, 1.0)
-        wish = np.where(known, self._wish(snapshot, ratio), current)
+        if self._external:
+            known, wish = ~np.isnan(snapshot.demand), self._outside(snapshot)
+        else:
+            ratio = measured_utilisation(self._params, snapshot) / self._wanted
+            known = ~np.isnan(ratio)
+            wish = np.where(known, self._wish(snapshot, np.where(known, ratio, 1.0)), current)
         highest = self._recent.push(wish, known)
         steady = np.minimum(np.maximum(current, wish), np.maximum(highest, wish))
         most = current
@@ -90,6 +97,14 @@ class Kubernetes(Sized):
             most = np.maximum(2 * most, most + self._MORE)
         allowed = np.minimum(np.where(known, steady, current), most)
         self._replicas = np.minimum(np.maximum(allowed, self._params.minimum), self._params.maximum)
+
+    def _outside(self, snapshot: Snapshot) -> Int:
+        current = self._replicas
+        usable = self._wanted * self._params.vm_capacity
+        need = vms_for(snapshot.demand, usable)
+        ratio = np.where(current > 0, snapshot.demand / (usable * np.maximum(current, 1)), np.inf)
+        held = (np.abs(ratio - 1.0) <= self._tolerance + ROUNDING) | np.isnan(snapshot.demand)
+        return np.where(held, current, need)
 
     def _wish(self, snapshot: Snapshot, ratio: Float) -> Int:
         current, ready = self._replicas, snapshot.in_service

@@ -110,6 +110,12 @@ def answered(params: LaneParams, snapshot: Snapshot, wish: Int) -> Decision:
     )
 
 
+def summed(rows: Float | Int | Bool) -> Float:
+    """Sum over rows, the oldest first whatever the number of lanes: float64 (L,)."""
+    total: Float = np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
+    return total
+
+
 def over_lanes(value: float | Float, params: LaneParams) -> Float:
     """A knob as float64 (L,)."""
     return np.broadcast_to(np.asarray(value, np.float64), params.vm_capacity.shape).copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ from numpy.typing import NDArray
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Float, Int, Snapshot
+from autoscaler.simulator.peers.alarms import TargetTracking
+from autoscaler.simulator.peers.classic import quantile_of
 from autoscaler.simulator.peers.peer import (
     DAY_S,
+    ROUNDING,
     USUAL_UTILISATION,
     Sized,
     ordered,
     over_lanes,
+    summed,
     vms_for,
     window_ticks,
 )
@@ -66,3 +71,144 @@ class SameTimeBefore(Sized):
         """As in `Peer`."""
         del now_s
         return [np.roll(self._past, -self._next, axis=0)]
+
+
+class PredictiveScaling(TargetTracking):
+    """Predictive scaling of AWS Auto Scaling (2021; as documented in 2024), in scale-out mode beside target tracking.
+
+    Each hour is forecast from up to 14 days, and the group's minimum becomes what the forecast load of the hour needs at
+    the target, from 5 minutes before the hour on; target tracking goes on above it. AWS does not say how it
+    forecasts: **a proxy stands here**, the mean of the same hour of the days before, from the second day on. It
+    is blind to what happens within an hour, as the product is.
+
+    Args:
+        params: The lanes.
+        utilisation: Share of a VM's capacity to aim at: the target of both.
+        least: As in `TargetTracking`.
+    """
+
+    _DAYS, _BUFFER_S = 14, 300.0
+
+    def __init__(
+        self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, least: int = 0
+    ) -> None:
+        super().__init__(params, utilisation=utilisation, least=least)
+        self._usable = over_lanes(utilisation, params) * params.vm_capacity
+        self._hours = Slots(params, slot_s=3600.0, days=self._DAYS)
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        self._hours.add(snapshot)
+        reactive = super().sized(snapshot)
+        now_s = snapshot.now_s
+        ahead = self._hours.mean_at(now_s + self._BUFFER_S)
+        load = np.fmax(self._hours.mean_at(now_s), ahead)
+        self._size = np.minimum(np.maximum(reactive, vms_for(load, self._usable)), self._params.maximum)
+        return self._size
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        return [*super().memory(now_s), *self._hours.memory()]
+
+
+class PeriodicQuantile(Sized):
+    """As many VMs as a quantile of demand at this time of the day needs, from the last 14 days.
+
+    After RobustScaler (Qian, Wen, Sun and others 2022), which starts VMs by a quantile of a periodic intensity. There the
+    intensity of arrivals is fitted and arrivals are Poisson; recorded demand is more spread than that, so **the
+    quantile is taken of what was seen**: means over 5 minutes of the day, those beside it included, one lead time ahead. On
+    the first day it follows the demand of now.
+
+    Args:
+        params: The lanes.
+        level: The quantile.
+        ahead_s: From an order to service.
+    """
+
+    _DAYS, _SLOT_S = 14, 300.0
+
+    def __init__(self, params: LaneParams, *, level: float | Float, ahead_s: float) -> None:
+        super().__init__(params)
+        self._level = over_lanes(level, params)
+        self._ahead_s = max(ahead_s, params.tick_s)
+        self._slots = Slots(params, slot_s=self._SLOT_S, days=self._DAYS)
+        self._at = -1
+        self._expected: Float = np.full(len(self._level), np.nan)
+
+    def sized(self, snapshot: Snapshot) -> Int:
+        """As in `Peer`."""
+        self._slots.add(snapshot)
+        slot = self._slots.number(snapshot.now_s + self._ahead_s)
+        if slot != self._at:
+            self._at = slot
+            near = [self._slots.past(slot + beside) for beside in (-1, 0, 1)]
+            self._expected = quantile_of(np.concatenate(near), self._level)
+        wanted = np.where(np.isnan(self._expected), snapshot.demand, self._expected)
+        need = vms_for(wanted, self._params.vm_capacity)
+        return np.where(np.isnan(wanted), ordered(snapshot), need)
+
+    def memory(self, now_s: float) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        del now_s
+        return [*self._slots.memory(), self._expected[np.newaxis]]
+
+
+class Slots:
+    """Mean demand over each slot of the day, for some days.
+
+    Args:
+        params: The lanes.
+        slot_s: Length of a slot, a whole part of a day; at least a tick.
+        days: How many days are kept.
+    """
+
+    def __init__(self, params: LaneParams, *, slot_s: float, days: int) -> None:
+        self._tick_s = params.tick_s
+        self._slot_s = max(slot_s, params.tick_s)
+        self._per_day = max(round(DAY_S / self._slot_s), 1)
+        lanes = len(params.vm_capacity)
+        self._means: Float = np.full((self._per_day, days, lanes), np.nan)
+        self._open: int | None = None
+        self._sum: Float = np.zeros(lanes)
+        self._known: Int = np.zeros(lanes, np.int64)
+
+    def number(self, at_s: float) -> int:
+        """The slot that holds a time, counted from 1970."""
+        return math.floor(at_s / self._slot_s + ROUNDING)
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take in the tick that ended, which belongs to the slot in which it began."""
+        slot = self.number(snapshot.now_s - self._tick_s)
+        if self._open is not None and slot != self._open:
+            self._close(self._open)
+        self._open = slot
+        seen = ~np.isnan(snapshot.demand)
+        self._sum = self._sum + np.where(seen, snapshot.demand, 0.0)
+        self._known = self._known + seen
+        # A slot whose last tick this is, is over.
+        if self.number(snapshot.now_s) != slot:
+            self._close(slot)
+            self._open = None
+
+    def _close(self, slot: int) -> None:
+        mean = np.where(self._known > 0, self._sum / np.maximum(self._known, 1), np.nan)
+        day = slot // self._per_day % self._means.shape[1]
+        self._means[slot % self._per_day, day] = mean
+        self._sum, self._known = np.zeros_like(self._sum), np.zeros_like(self._known)
+
+    def past(self, slot: int) -> Float:
+        """The means of this slot of the day on the days that are kept: (days, L), NaN where unknown."""
+        means: Float = self._means[slot % self._per_day]
+        return means
+
+    def mean_at(self, at_s: float) -> Float:
+        """Their mean: (L,), NaN where none is known."""
+        past = self.past(self.number(at_s))
+        seen = ~np.isnan(past)
+        count = summed(seen)
+        total = summed(np.where(seen, past, 0.0))
+        return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
+
+    def memory(self) -> list[NDArray[Any]]:
+        """As in `Peer`."""
+        return [*self._means.copy(), np.stack([self._sum, self._known])]
