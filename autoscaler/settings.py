@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         None, description="Static key; on AWS leave it to the instance role."
     )
     aws_secret_access_key: SecretStr | None = Field(None, description="Belongs to aws_access_key_id.")
+    aws_hint_queue_url: str | None = Field(
+        None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
+    )
     retention_days: float = Field(
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )

@@ -133,6 +133,13 @@ async def _run(
         telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         beside = {"site": site.watch, "control": control.watch}
+        if settings.aws_hint_queue_url:
+            from autoscaler.daemon.hinting import Hinting
+            from autoscaler.providers.ec2.hints import HintQueue
+
+            queue = await HintQueue.open(ec2, settings.aws_hint_queue_url)
+            stack.push_async_callback(close, queue, telemetry)
+            beside["hints"] = Hinting(daemon, queue).watch
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 

@@ -1,0 +1,71 @@
+"""Heeding hints: news of the cloud makes the next look at it come sooner, and is never believed itself.
+
+Rules of this file: a hint of a VM that is not ours, or that is old, is counted and left. What only a person can act
+on (maintenance, interruptions) becomes an event, once.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.waking import Cause
+from autoscaler.ports.hints import Hint, HintKind, HintSource
+
+OLD_S = 600.0
+"""News older than this was overtaken by many listings."""
+SHORTEST_ROUND_S = 1.0
+"""A source that answers at once with nothing is asked no more often than this."""
+_MOST_TOLD = 10_000
+
+
+class Hinting:
+    """Reads the hints of one daemon.
+
+    Args:
+        daemon: Whose VMs they may concern.
+        source: Where they come from.
+    """
+
+    def __init__(self, daemon: Daemon, source: HintSource) -> None:
+        self._daemon = daemon
+        self._source = source
+        self._told: set[tuple[HintKind, str, str]] = set()
+
+    async def watch(self) -> NoReturn:
+        """Read for ever.
+
+        Raises:
+            ProviderError: They cannot be read.
+        """
+        clock = self._daemon.clock
+        while True:
+            began_s = clock.monotonic()
+            hints = await self._source.next()
+            for hint in hints:
+                await self.heed(hint)
+            if not hints:
+                await clock.sleep_until(began_s + SHORTEST_ROUND_S)
+
+    async def heed(self, hint: Hint) -> None:
+        """Wake the loop for the fleet that this is about, and tell people what they should know."""
+        daemon = self._daemon
+        fleet = next((f.name for f in daemon.fleets.all if hint.vm_id in f.inventory.vms), None)
+        result = "heeded"
+        if fleet is None:
+            result = "foreign"
+        elif daemon.clock.now() - hint.at_s > OLD_S:
+            result = "old"
+        daemon.telemetry.hints.labels(str(hint.kind), result).inc()
+        if fleet is None or result == "old":
+            return
+        daemon.waking.ask((fleet,), Cause.HINT)
+        key = hint.kind, hint.vm_id, hint.text
+        if hint.kind is HintKind.STATE or key in self._told:
+            return
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        self._told.add(key)
+        text = f"{hint.vm_id}: {hint.text}"
+        daemon.telemetry.log.warning("hint", fleet=fleet, text=text)
+        await daemon.recorder.event("hint", text, daemon.clock.now(), fleet)
