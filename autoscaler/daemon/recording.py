@@ -22,6 +22,7 @@ from autoscaler.ports import (
     ActionRecord,
     ChangeRecord,
     Journal,
+    Learned,
     Note,
     OperatorChange,
     Outcome,
@@ -59,19 +60,30 @@ class Recorder:
         Where that fails, `intents` is emptied: nothing unrecorded is done.
         """
         given = tuple(intents)
-        try:
-            ids = await self._write(
-                lambda: self._journal.record_tick(record, given),
-                self._wait_s,
-                lambda late_ids: self._too_late.append((late_ids, given)),
-            )
-        except JournalError as error:
-            self._failed(f"{error}; {len(intents)} actions are held")
+        ids = await self._intents(lambda: self._journal.record_tick(record, given), given)
+        if ids is None:
             intents.clear()
             return ()
         await self._settle_too_late(record.at_s)
         await self._settle_unsettled()
         return ids
+
+    async def more(self, tick: int, at_s: float, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
+        """Make further intents of a recorded tick durable; ids of the actions, none where that fails."""
+        given = tuple(intents)
+        return await self._intents(lambda: self._journal.record_intents(tick, at_s, given), given) or ()
+
+    async def _intents(
+        self, write: Callable[[], Awaitable[tuple[int, ...]]], given: tuple[ActionIntent, ...]
+    ) -> tuple[int, ...] | None:
+        """Ids of the actions; None where they could not be written, which has been told."""
+        try:
+            return await self._write(
+                write, self._wait_s, lambda late_ids: self._too_late.append((late_ids, given))
+            )
+        except JournalError as error:
+            self._failed(f"{error}; {len(given)} actions are held")
+            return None
 
     async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
         """Settle an action; where that fails, it is settled after a later tick that can be written."""
@@ -135,6 +147,23 @@ class Recorder:
             JournalError: It cannot be read, or not in time.
         """
         return await self._write(self._journal.changes_in_force, OPEN_WITHIN_S)
+
+    async def learned(self) -> tuple[Learned, ...]:
+        """What earlier runs learned.
+
+        Raises:
+            JournalError: It cannot be read, or not in time.
+        """
+        return await self._write(self._journal.learned, OPEN_WITHIN_S)
+
+    async def keep_learned(self, at_s: float, learned: Sequence[Learned]) -> bool:
+        """Keep what was learned over restarts; False where that failed, which is told and tried again later."""
+        try:
+            await self._write(lambda: self._journal.record_learned(at_s, learned), self._wait_s)
+        except JournalError as error:
+            self._failed(f"{error}; what was learned is kept later")
+            return False
+        return True
 
     async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
         """Forget what is old, in the background; a failure is told, not counted as one of writing."""

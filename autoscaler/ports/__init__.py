@@ -14,6 +14,7 @@ from autoscaler.ports.journal import (
     ChangeRecord,
     FleetTick,
     Journal,
+    Learned,
     Note,
     OperatorChange,
     RealVms,
@@ -22,6 +23,7 @@ from autoscaler.ports.journal import (
 )
 from autoscaler.ports.provider import (
     BATCH_REFUSED,
+    BUDGET_SPENT,
     FLEET_TAG,
     Listing,
     Outcome,
@@ -37,6 +39,7 @@ from autoscaler.ports.time import Clock
 __all__ = [
     "ALL_FLEETS",
     "BATCH_REFUSED",
+    "BUDGET_SPENT",
     "FLEET_TAG",
     "PAUSABLE",
     "ActionIntent",
@@ -48,6 +51,7 @@ __all__ = [
     "FleetReadings",
     "FleetTick",
     "Journal",
+    "Learned",
     "Listing",
     "Member",
     "MetricSource",

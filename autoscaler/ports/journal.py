@@ -220,11 +220,34 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What was learned of one fleet in one respect, as it is kept over restarts.
+
+    Attributes:
+        fleet: Which.
+        name: In which respect, for example `start_times`.
+        version: Of the body's layout; who does not know it leaves it.
+        body: Opaque here.
+    """
+
+    fleet: str
+    name: str
+    version: int
+    body: bytes
+
+
 class Journal(Protocol):
     """Audit trail, replay input and the source of `explain`. What returns has been made durable."""
 
     async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
         """Write a tick and the intents it leads to in one transaction; ids of the actions, in order."""
+        ...
+
+    async def record_intents(
+        self, tick: int, at_s: float, intents: Sequence[ActionIntent]
+    ) -> tuple[int, ...]:
+        """Write further intents of a tick that is recorded, in one transaction; ids of the actions, in order."""
         ...
 
     async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
@@ -251,6 +274,14 @@ class Journal(Protocol):
 
     async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
         """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
+        ...
+
+    async def record_learned(self, at_s: float, learned: Sequence[Learned]) -> None:
+        """Write what was learned, in one transaction; each takes the place of what was kept of its fleet and name."""
+        ...
+
+    async def learned(self) -> tuple[Learned, ...]:
+        """All that is kept, by fleet and name."""
         ...
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:

@@ -22,6 +22,7 @@ from autoscaler.ports import (
     ActionIntent,
     ActionRecord,
     ChangeRecord,
+    Learned,
     Note,
     OperatorChange,
     Outcome,
@@ -31,6 +32,7 @@ from autoscaler.store import recovery, schema
 from autoscaler.store.actions import insert_action, storable
 from autoscaler.store.changes import StandingFile, insert_change, read_in_force
 from autoscaler.store.files import Files
+from autoscaler.store.learned import forget_learned, insert_learned, read_learned
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
 from autoscaler.store.rows import FORMAT, encode
@@ -105,6 +107,16 @@ class SqliteJournal:
         """
         return await self._run(partial(self._write, partial(self._write_tick, record, tuple(intents))))
 
+    async def record_intents(
+        self, tick: int, at_s: float, intents: Sequence[ActionIntent]
+    ) -> tuple[int, ...]:
+        """Write further intents of a tick that is recorded, in one transaction; ids of the actions, in order.
+
+        Raises:
+            JournalError: It cannot be written; nothing of it is stored.
+        """
+        return await self._run(partial(self._write, partial(self._write_intents, tick, at_s, tuple(intents))))
+
     async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
         """Settle an action.
 
@@ -133,6 +145,18 @@ class SqliteJournal:
     async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
         """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
         return await self._run(lambda: read_in_force(self._connection))
+
+    async def record_learned(self, at_s: float, learned: Sequence[Learned]) -> None:
+        """Write what was learned, in one transaction; each takes the place of what was kept of its fleet and name.
+
+        Raises:
+            JournalError: It cannot be written; what was kept stays.
+        """
+        await self._run(partial(self._write, partial(self._write_learned, at_s, tuple(learned))))
+
+    async def learned(self) -> tuple[Learned, ...]:
+        """All that was learned and is kept, by fleet and name."""
+        return await self._run(lambda: read_learned(self._connection))
 
     async def open_actions(self) -> tuple[ActionRecord, ...]:
         """Actions whose outcomes were never written, oldest first: what a crash left behind."""
@@ -254,6 +278,10 @@ class SqliteJournal:
         self._keep(in_force)
         return records
 
+    def _write_learned(self, at_s: float, learned: tuple[Learned, ...]) -> None:
+        with schema.transaction(self._connection):
+            insert_learned(self._connection, at_s, learned)
+
     def _keep(self, in_force: tuple[ChangeRecord, ...]) -> None:
         """The file beside the journal follows it."""
         self._in_force = in_force
@@ -283,6 +311,10 @@ class SqliteJournal:
         # Only now: a roster of a transaction that failed does not exist.
         self._rosters = {roster: roster_id}
         return ids
+
+    def _write_intents(self, tick: int, at_s: float, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
+        with schema.transaction(self._connection):
+            return tuple(insert_action(self._connection, at_s, tick, intent) for intent in intents)
 
     def _roster_id(self, roster: str) -> int:
         known = self._rosters.get(roster)
@@ -339,6 +371,7 @@ class SqliteJournal:
             self._connection.execute(
                 "DELETE FROM operator_changes WHERE at_s < ? AND in_force = 0", (horizon_s,)
             )
+            forget_learned(self._connection, before_s)
             self._connection.execute(
                 "DELETE FROM rosters WHERE NOT EXISTS (SELECT 1 FROM ticks WHERE roster_id = rosters.id)"
             )

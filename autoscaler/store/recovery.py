@@ -37,7 +37,7 @@ CHECK_WITHIN_S = 10.0
 
 _SUFFIXES = ("", "-wal", "-shm")
 # The small tables first: what a restart needs is checked even where the ticks take longer than the limit.
-_TABLES = ("actions", "outcomes", "operator_changes", "events", "meta", "rosters", "ticks")
+_TABLES = ("actions", "outcomes", "operator_changes", "learned", "events", "meta", "rosters", "ticks")
 _HEADER_BYTES = 16
 
 

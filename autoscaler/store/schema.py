@@ -111,6 +111,17 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE UNIQUE INDEX operator_changes_in_force ON operator_changes (fleet, verb) WHERE in_force = 1;
     CREATE INDEX operator_changes_by_time ON operator_changes (at_s);
     """,
+    """
+    -- What was learned of fleets over hours and days; the latest of each fleet and name.
+    CREATE TABLE learned (
+        fleet TEXT NOT NULL,
+        name TEXT NOT NULL,
+        at_s REAL NOT NULL,
+        version INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (fleet, name)
+    ) WITHOUT ROWID;
+    """,
 )
 """Entry i takes a database from version i to version i + 1."""
 

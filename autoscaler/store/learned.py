@@ -1,0 +1,32 @@
+"""What was learned of fleets, as rows: one per fleet and name, the latest.
+
+Rules of this file: bodies are opaque bytes with the version of their layout; who reads them knows it or leaves them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from autoscaler.ports import Learned
+
+_INSERT = (
+    "INSERT INTO learned (fleet, name, at_s, version, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT (fleet, name) "
+    "DO UPDATE SET at_s = excluded.at_s, version = excluded.version, body = excluded.body"
+)
+
+
+def insert_learned(connection: sqlite3.Connection, at_s: float, learned: Iterable[Learned]) -> None:
+    """Keep these in the place of what was kept of the same fleets and names."""
+    connection.executemany(_INSERT, ((row.fleet, row.name, at_s, row.version, row.body) for row in learned))
+
+
+def read_learned(connection: sqlite3.Connection) -> tuple[Learned, ...]:
+    """All that is kept, by fleet and name."""
+    rows = connection.execute("SELECT fleet, name, version, body FROM learned ORDER BY fleet, name")
+    return tuple(Learned(*row) for row in rows)
+
+
+def forget_learned(connection: sqlite3.Connection, before_s: float) -> None:
+    """Forget what was last kept before a time: of fleets that are gone."""
+    connection.execute("DELETE FROM learned WHERE at_s < ?", (before_s,))
