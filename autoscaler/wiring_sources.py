@@ -93,6 +93,7 @@ def _scrape_source(policy: Policy, sources: Sources) -> MetricSource:
 
 def _prometheus_source(policy: Policy, sources: Sources) -> MetricSource:
     from autoscaler.sources.prometheus import Join, JoinBy, PrometheusSource
+    from autoscaler.sources.prometheus_history import Past
 
     asked = policy.signal.prometheus
     if asked is None:
@@ -100,12 +101,17 @@ def _prometheus_source(policy: Policy, sources: Sources) -> MetricSource:
     join, select = asked.join, asked.select.labels if asked.select else ()
     return PrometheusSource(
         sources.prometheus.at(_prometheus_address(asked, policy.fleet, sources.folder)),
-        asked.query.replace(FLEET, policy.fleet),
-        signal_of(policy),
+        Past(
+            query=asked.query.replace(FLEET, policy.fleet),
+            signal=signal_of(policy),
+            select=tuple((name, value.replace(FLEET, policy.fleet)) for name, value in select),
+            lag_s=asked.lag_s,
+            own_query=asked.history_query and asked.history_query.replace(FLEET, policy.fleet),
+            capacity_per_s=policy.vm.capacity_per_s,
+            saturation=policy.signal.saturation,
+        ),
         sources.clock,
         join=Join(join.label, JoinBy(join.by)) if join else None,
-        select=tuple((name, value.replace(FLEET, policy.fleet)) for name, value in select),
-        lag_s=asked.lag_s,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,4 +56,45 @@ class ReadinessProbe(Protocol):
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
         """Ids of those of the given running VMs that are ready."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What demand a fleet had before now.
+
+    Attributes:
+        times_s: float64 (n,), ascending; end of the window that each value describes.
+        demand: float64 (n,), work per second; NaN where it is unknown or was hidden by saturation.
+        warnings: For a person, what to know of it.
+    """
+
+    times_s: NDArray[np.float64]
+    demand: NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class HistorySource(Protocol):
+    """A metric source that can tell of the past as well, for learning from it at the start.
+
+    Contract: bounded in time and memory; raises SourceError where it has nothing; a gap stays a gap.
+    """
+
+    async def history(self, start_s: float, end_s: float, step_s: float) -> History:
+        """Demand of the fleet in work per second, a value each step where it is known, `start_s <= time < end_s`."""
+        ...
+
+
+class RecordedDemand(Protocol):
+    """The demand that earlier ticks have recorded; the journal has it."""
+
+    async def demand(
+        self, fleets: Sequence[str], start_s: float, end_s: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Times of the ticks within the range, float64 (n,), and demand, float32 (n, fleets).
+
+        NaN where a fleet was not there, or its demand was not fresh or was hidden by saturation. Raises
+        JournalError where it cannot be read.
+        """
         ...

@@ -168,8 +168,9 @@ async def _next_turn() -> None:
 
 def plain_reason(error: OSError) -> str:
     """Why no connection came about, in a few words without the address."""
-    known = error.errno is not None and error.errno > 0
-    return (os.strerror(error.errno) if known else error.strerror or type(error).__name__).lower()
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror or type(error).__name__).lower()
 
 
 def url_host(address: str) -> str:

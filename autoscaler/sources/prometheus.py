@@ -27,8 +27,10 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.ports.sources import History
 from autoscaler.sources.fan_out import summary
 from autoscaler.sources.prometheus_access import Address, Answer, PrometheusAccess
+from autoscaler.sources.prometheus_history import Past, read_history
 
 SHARED_S = 0.5
 """An answer serves all who ask within this time of the question."""
@@ -206,34 +208,24 @@ class PrometheusSource:
 
     Args:
         queries: Asks, possibly for others too.
-        query: PromQL.
-        signal: What the values are.
+        past: What is asked: query, signal, selection, lag; and how to ask for the past.
         clock: Time, to tell how far Prometheus' clock is from ours.
         join: How series are joined to VMs; not used for a total.
-        select: Labels that a series must carry to be this fleet's.
-        lag_s: How much older a value is than Prometheus says.
     """
 
     def __init__(
-        self,
-        queries: PrometheusQueries,
-        query: str,
-        signal: Signal,
-        clock: Clock,
-        *,
-        join: Join | None = None,
-        select: tuple[tuple[str, str], ...] = (),
-        lag_s: float = 0.0,
+        self, queries: PrometheusQueries, past: Past, clock: Clock, *, join: Join | None = None
     ) -> None:
         self._queries = queries
-        self._query = query
-        self._signal = signal
+        self._past = past
+        self._query = past.query
+        self._signal = past.signal
         self._clock = clock
         self._join = join or Join()
-        self._select = select
-        self._lag_s = lag_s
+        self._select = past.select
+        self._lag_s = past.lag_s
         self._closed = False
-        queries.use(query)
+        queries.use(past.query)
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Ask, and join what comes to these VMs.
@@ -257,6 +249,18 @@ class PrometheusSource:
         return FleetReadings(
             tuple(found.samples), values, np.minimum(stamps, now_s), "; ".join(filter(None, told))
         )
+
+    async def history(self, start_s: float, end_s: float, step_s: float) -> History:
+        """As in the port HistorySource."""
+        past = self._past
+        alone = past.own_query or past.select or past.signal is Signal.TOTAL
+        if not alone and self._queries.users.get(past.query, 0) > 1:
+            raise SourceError(
+                "its query serves several fleets, and VMs of the past cannot be joined: say which series are its own "
+                "with `select`, or give `history_query`",
+                retryable=False,
+            )
+        return await read_history(self._queries.access.address, self._clock, past, start_s, end_s, step_s)
 
     async def close(self) -> None:
         """Release connections, unless other fleets use them."""

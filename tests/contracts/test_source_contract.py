@@ -16,6 +16,7 @@ from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import Limits
 from autoscaler.sources.prometheus import PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address
+from autoscaler.sources.prometheus_history import Past
 from autoscaler.sources.scrape import MetricType, ScrapeSource
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
@@ -106,7 +107,7 @@ class PrometheusHarness:
     async def __aenter__(self):
         await self.web.__aenter__()
         queries = PrometheusPool(self.clock).at(Address(self.web.url, timeout_s=2.0))
-        self.source = PrometheusSource(queries, self.QUERY, self.signal, self.clock)
+        self.source = PrometheusSource(queries, Past(self.QUERY, self.signal), self.clock)
         return self
 
     async def __aexit__(self, *_):

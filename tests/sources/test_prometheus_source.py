@@ -14,6 +14,7 @@ from autoscaler.errors import SourceError
 from autoscaler.ports import Vm, VmState
 from autoscaler.sources.prometheus import Join, JoinBy, PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address
+from autoscaler.sources.prometheus_history import Past
 from tests.sources.doubles import ManualClock, vm
 from tests.sources.prometheus_double import PrometheusOverHttp
 
@@ -36,9 +37,9 @@ async def _web(clock):
 async def _make(web, clock):
     made, pool = [], PrometheusPool(clock)
 
-    def make(query=RATE, signal=Signal.THROUGHPUT, timeout_s=2.0, url=None, **more):
+    def make(query=RATE, signal=Signal.THROUGHPUT, timeout_s=2.0, url=None, join=None, **more):
         address = Address(url or web.url, timeout_s=timeout_s)
-        made.append(PrometheusSource(pool.at(address), query, signal, clock, **more))
+        made.append(PrometheusSource(pool.at(address), Past(query, signal, **more), clock, join=join))
         return made[-1]
 
     yield make

@@ -13,6 +13,7 @@ from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.sources.prometheus import Join, JoinBy, PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address, Tls
+from autoscaler.sources.prometheus_history import Past
 from tests.real import require_real
 from tests.sources.doubles import vm
 from tests.sources.real_prometheus import NOTHING, done, openmetrics, running
@@ -28,8 +29,8 @@ async def _sources():
     made, clock = [], SystemClock()
     pool = PrometheusPool(clock)
 
-    def make(address, query, signal, **more):
-        made.append(PrometheusSource(pool.at(address), query, signal, clock, **more))
+    def make(address, query, signal, join=None, **more):
+        made.append(PrometheusSource(pool.at(address), Past(query, signal, **more), clock, join=join))
         return made[-1]
 
     yield make
