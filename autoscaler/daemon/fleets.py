@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, is_not
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
+from autoscaler.daemon.learning import Learning
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
 from autoscaler.daemon.sentences import Told, sentence
@@ -180,6 +181,9 @@ class Fleets:
         self.all = [Fleet(setup) for setup in setups]
         self.by_name = {fleet.name: fleet for fleet in self.all}
         self._tick_s = tick_s
+        self.learning = Learning([fleet.name for fleet in self.all])
+        self.planned = [fleet.policy for fleet in self.all]
+        """The policies with what was learned in the place of their guesses: what core decides with."""
         self._compiled = self._compile(now_s)
         self._compiled_at_s = now_s
         self._series_state = SeriesState.empty(self._compiled.series)
@@ -204,6 +208,12 @@ class Fleets:
             lane if lane >= 0 and _same_measure(self.all[lane].policy, fleet.policy) else -1
             for lane, fleet in zip(lanes, new.all, strict=True)
         ]
+        new.learning = self.learning.carried_over([fleet.name for fleet in new.all])
+        planned = new.learning.planned(new.planned)
+        if any(map(is_not, planned, new.planned)):
+            new.planned = planned
+            new._compiled = new._compile(now_s)
+            new._capacity = new._compiled.lanes.vm_capacity
         new._lane_state = self._lane_state.carried_over(new._compiled.lanes, np.array(lanes))
         new._series_state = self._series_state.carried_over(new._compiled.series, np.array(series))
         for lane, fleet in zip(lanes, new.all, strict=True):
@@ -220,7 +230,23 @@ class Fleets:
         self._series_state.last_tick = -1
 
     def _compile(self, now_s: float) -> CompiledPolicies:
-        return compile_params([fleet.policy for fleet in self.all], self._tick_s, now_s)
+        return compile_params(self.planned, self._tick_s, now_s)
+
+    def plan_with_what_was_learned(self, now_s: float) -> None:
+        """Put what was learned in the place of the policies' guesses, as if these were others from here on.
+
+        What forecasts and guards remember stays, as when policies are read anew.
+        """
+        planned = self.learning.planned([fleet.policy for fleet in self.all])
+        if [policy.vm for policy in planned] == [policy.vm for policy in self.planned]:
+            return
+        self.planned = planned
+        self._compiled, self._compiled_at_s = self._compile(now_s), now_s
+        same = np.arange(len(planned))
+        self._lane_state = self._lane_state.carried_over(self._compiled.lanes, same)
+        self._series_state = self._series_state.carried_over(self._compiled.series, same)
+        self._capacity = self._compiled.lanes.vm_capacity
+        self._sizes = []
 
     def decide(
         self,
@@ -242,6 +268,8 @@ class Fleets:
             listed: By fleet, whether the counts rest on a complete listing of this tick.
             allowed: What operators leave to do, over lanes.
         """
+        if self.learning.is_due(now_s):
+            self.plan_with_what_was_learned(now_s)
         if abs(now_s - self._compiled_at_s) > _RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         compiled = self._compiled
