@@ -78,7 +78,8 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
     ordered = counts.in_service + counts.starting
     if now_s < fleet.held_until_s or ordered >= policy.bounds.maximum:
         return False
-    if not (counts.startable or policy.provision):
+    makes = policy.provision is not None and now_s >= fleet.provision_held_until_s
+    if not (counts.startable or makes):
         return False
     signal = Signal[policy.signal.kind.upper()]
     demand = pushed
