@@ -16,6 +16,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.params import SeriesParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
@@ -188,6 +189,8 @@ class Fleets:
         self._compiled_at_s = now_s
         self._series_state = SeriesState.empty(self._compiled.series)
         self._lane_state = LaneState.empty(self._compiled.lanes)
+        self.overheard: list[Samples] | None = None
+        """What has been forecast from, while somebody learns from the past beside; see `backfill`."""
         self._capacity = self._compiled.lanes.vm_capacity
         self._sizes: list[int] = []
         self._lane = np.empty(0, np.int64)
@@ -248,6 +251,25 @@ class Fleets:
         self._capacity = self._compiled.lanes.vm_capacity
         self._sizes = []
 
+    @property
+    def series(self) -> SeriesParams:
+        """The forecast settings in use; series i is that of fleet i."""
+        return self._compiled.series
+
+    def take_in(self, lanes: Int, learned: SeriesState) -> None:
+        """Go on with what was learned of these fleets beside.
+
+        Args:
+            lanes: int64 (N,), of the fleets.
+            learned: Of N series with their settings, stepped through the last tick of these fleets.
+
+        Raises:
+            ValueError: It is at another tick.
+        """
+        columns = np.full(len(self.all), -1)
+        columns[lanes] = np.arange(len(lanes))
+        self._series_state.take_in(lanes, learned.carried_over(self._compiled.series, columns))
+
     def decide(
         self,
         readings: Mapping[str, FleetReadings],
@@ -275,6 +297,8 @@ class Fleets:
         compiled = self._compiled
         gathered, expected, capacity = self._gather(readings, now_s)
         samples = fold(compiled.fold, gathered, expected, capacity, now_s)
+        if self.overheard is not None:
+            self.overheard.append(samples)
         outlook = step(compiled.series, self._series_state, samples)
         snapshot = Snapshot(
             now_s=now_s,

@@ -39,6 +39,8 @@ EVENTS = {
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
     "site_silent": "Nothing answered any more where metrics, status or operators' commands are served; it listens anew.",
     "close_failed": "An adapter did not close in order at the end.",
+    "history_learned": "Forecasts have learned from the demand of before the start: how much, and from where.",
+    "history_failed": "The demand of before the start could not be learned from; forecasts learn from now on only.",
     "policies_reloaded": "The policies were read again and are in use; what has changed.",
     "policies_rejected": "The policies were changed and cannot be used; the last good ones stay in use.",
     "task_failed": "A background task died; it is started again after a pause.",

@@ -155,9 +155,31 @@ class SeriesState(Remembered):
                 theirs[(known, *cut[1:])] = mine[(was, *cut[1:])]
             else:
                 theirs[known] = mine[was]
-        new.unborn = int(np.count_nonzero(np.isnan(new.track[:, LAST])))
-        new.unseasoned = int(np.count_nonzero(np.isnan(new.season)))
+        new._count_unknown()
         return new
+
+    def take_in(self, series: Int, other: SeriesState) -> None:
+        """Know some series as another state does, which has been stepped as far with the same parameters.
+
+        Args:
+            series: int64 (N,), these series of both states.
+            other: Is not changed.
+
+        Raises:
+            ValueError: It is of other parameters, or at another tick.
+        """
+        mine, theirs = _arrays(self), _arrays(other)
+        if (other.last_tick, other.slot) != (self.last_tick, self.slot) or any(
+            array.shape != theirs[name].shape for name, array in mine.items()
+        ):
+            raise ValueError(f"a state at tick {other.last_tick} does not fit one at tick {self.last_tick}")
+        for name, array in mine.items():
+            array[series] = theirs[name][series]
+        self._count_unknown()
+
+    def _count_unknown(self) -> None:
+        self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
+        self.unseasoned = int(np.count_nonzero(np.isnan(self.season)))
 
 
 _OF_SLOTS = {"codes", "slot_sum", "slot_count"}
