@@ -229,8 +229,9 @@ class Ingest:
         except TimeoutError:
             text = f"the body did not arrive within {READ_WITHIN_S:g} s"
             raise _RefusedError(408, Refused.TOO_SLOW, text) from None
-        except (web.PayloadAccessError, ConnectionError, ValueError, OSError) as error:
-            raise _RefusedError(400, Refused.MALFORMED, f"the body cannot be read: {error}") from None
+        except (web.RequestPayloadError, OSError):
+            text = "the body was cut off, or is not packed as its Content-Encoding says; send it again"
+            raise _RefusedError(400, Refused.MALFORMED, text) from None
         return b"".join(parts)
 
     def _from_json(self, body: bytes) -> tuple[list[PushedSample], int]:
