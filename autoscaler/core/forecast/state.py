@@ -155,7 +155,7 @@ class SeriesState(Remembered):
                 theirs[(known, *cut[1:])] = mine[(was, *cut[1:])]
             else:
                 theirs[known] = mine[was]
-        new._count_unknown()
+        new.count_unknown()
         return new
 
     def take_in(self, series: Int, other: SeriesState) -> None:
@@ -175,9 +175,10 @@ class SeriesState(Remembered):
             raise ValueError(f"a state at tick {other.last_tick} does not fit one at tick {self.last_tick}")
         for name, array in mine.items():
             array[series] = theirs[name][series]
-        self._count_unknown()
+        self.count_unknown()
 
-    def _count_unknown(self) -> None:
+    def count_unknown(self) -> None:
+        """Note how many series have no sample, and how many no earlier days, after some were replaced."""
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
         self.unseasoned = int(np.count_nonzero(np.isnan(self.season)))
 
