@@ -171,7 +171,11 @@ class Ingest:
             headers = {"Retry-After": str(math.ceil(refused.retry_s))} if refused.retry_s else {}
             if refused.status == 401:
                 headers["WWW-Authenticate"] = "Bearer"
-            return web.json_response({"error": refused.text}, status=refused.status, headers=headers)
+            answer = web.json_response({"error": refused.text}, status=refused.status, headers=headers)
+            if not request.content.at_eof():
+                # What of the body was not read would be taken for the next request.
+                answer.force_close()
+            return answer
         finally:
             self._under_way -= 1
 
