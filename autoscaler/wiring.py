@@ -17,6 +17,7 @@ from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
+from autoscaler.wiring_balancers import BalancerMaker, simulated_balancer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,21 @@ class Wiring:
         provider: The account's; shared by all fleets, one listing per tick.
         clock: Time.
         source_of: Makes a fleet's source; see `wiring_sources.source_for`.
+        balancer_of: Makes a fleet's balancer; see `wiring_balancers`. None for simulated ones.
     """
 
-    def __init__(self, provider: Provider, clock: Clock, source_of: Callable[[Policy], MetricSource]) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        clock: Clock,
+        source_of: Callable[[Policy], MetricSource],
+        balancer_of: BalancerMaker | None = None,
+    ) -> None:
         self._reader = SharedReader(provider)
         self._acting = SharedProvider(provider, self._reader)
         self._clock = clock
         self._source_of = source_of
+        self._balancer_of = balancer_of or simulated_balancer(clock)
 
     def wire(self, policies: Sequence[Policy], before: Sequence[FleetSetup] = ()) -> Wired:
         """Give every fleet its adapters.
@@ -76,7 +85,12 @@ class Wiring:
         source = was.source if was and _same_source(was.policy, policy) else self._source_of(policy)
         same_probe = was is not None and was.provider is provider and was.policy.readiness == policy.readiness
         probe = was.probe if was and same_probe else probe_for(policy, provider, self._clock)
-        return FleetSetup(policy, provider, source, probe)
+        same_balancer = was is not None and (was.policy.act, was.policy.balancer) == (
+            policy.act,
+            policy.balancer,
+        )
+        balancer = was.balancer if was and same_balancer else self._balancer_of(policy)
+        return FleetSetup(policy, provider, source, probe, balancer)
 
     def _provider_for(self, policy: Policy, was: FleetSetup | None) -> Provider:
         if policy.act:
@@ -102,7 +116,7 @@ def wire(
 
 
 def _closables(setups: Sequence[FleetSetup]) -> tuple[Closable, ...]:
-    adapters = (adapter for setup in setups for adapter in (setup.source, setup.probe))
+    adapters = (adapter for setup in setups for adapter in (setup.source, setup.probe, setup.balancer))
     return tuple(adapter for adapter in adapters if isinstance(adapter, Closable))
 
 

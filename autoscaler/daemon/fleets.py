@@ -20,6 +20,7 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
+from autoscaler.daemon.drain import Drains
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.learning import Learning
 from autoscaler.daemon.metering import Meter, Prices
@@ -27,6 +28,7 @@ from autoscaler.daemon.real_fleet import RealFleet
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.tracked import TrackedVm
 from autoscaler.ports import (
+    Balancer,
     FleetReadings,
     FleetTick,
     MetricSource,
@@ -50,6 +52,7 @@ class FleetSetup:
     provider: Provider
     source: MetricSource
     probe: ReadinessProbe
+    balancer: Balancer | None = None
 
 
 _COUNTED = {
@@ -83,7 +86,11 @@ class Fleet:
         self.policy = policy
         self.provider = setup.provider
         self.source = setup.source
-        self.probe = setup.probe
+        self.balancer = setup.balancer
+        self.drains = None if setup.balancer is None else Drains(setup.balancer, policy.drain)
+        self.own_probe = setup.probe
+        self.probe = setup.probe if self.drains is None else self.drains.admitting(setup.probe)
+        self.balancer_error = ""
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
         self.begin_anew()
@@ -109,7 +116,7 @@ class Fleet:
     @property
     def setup(self) -> FleetSetup:
         """The policy and the adapters."""
-        return FleetSetup(self.policy, self.provider, self.source, self.probe)
+        return FleetSetup(self.policy, self.provider, self.source, self.own_probe, self.balancer)
 
     def carry_on(self, before: Fleet) -> None:
         """Go on with what another setup of the same fleet knows; that one is not used any more.
@@ -129,6 +136,8 @@ class Fleet:
             patience = self.inventory.patience
             self.inventory = before.inventory
             self.inventory.patience = patience
+            if self.drains is not None and before.drains is not None:
+                self.drains.carry_on(before.drains)
             self.real = before.real
             if self.real is not None:
                 self.real.change(patience, prices)

@@ -53,6 +53,13 @@ class Holdings:
         """Stopped VMs that are neither quarantined nor in a dry (type, zone)."""
         return [t for t in self.vms.values() if t.phase is Phase.STOPPED and self._free_from_s(t) <= now_s]
 
+    def returnable(self, now_s: float) -> list[TrackedVm]:
+        """Draining VMs that may serve again, those that left last first: they have most of their work left."""
+        if not any(t.phase is Phase.DRAINING for t in self.vms.values()):
+            return []
+        found = [t for t in self.in_phase(Phase.DRAINING) if t.quarantined_until_s <= now_s]
+        return sorted(found, key=lambda t: (-t.phase_since_s, t.vm.id))
+
     def _free_from_s(self, t: TrackedVm) -> float:
         """When quarantine and dryness are over."""
         if not self._dry_until_s:
@@ -94,7 +101,7 @@ class Holdings:
             draining=by_phase[Phase.DRAINING],
             stopping=by_phase[Phase.STOPPING],
             stopped=by_phase[Phase.STOPPED],
-            startable=len(self.startable(now_s)),
+            startable=len(self.startable(now_s)) + len(self.returnable(now_s)),
             provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
             stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
         )
@@ -105,6 +112,8 @@ class Holdings:
         for t in self.vms.values():
             if t.phase is Phase.STOPPED:
                 edge_s = self._free_from_s(t)
+            elif t.phase is Phase.DRAINING:
+                edge_s = t.quarantined_until_s
             elif t.phase is Phase.IN_SERVICE:
                 edge_s = _on_since_s(t) + minimum_on_time_s
             else:

@@ -18,11 +18,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from autoscaler.daemon.acting import Acting, ActWaits
+from autoscaler.daemon.chores import FIRST, LAST, Chores, ChoreWaits
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
+from autoscaler.daemon.leaving import choose, follow, recall
 from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import Observer, no_readings, probe_all
@@ -131,6 +134,7 @@ class Daemon:
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
+        self.chores = Chores(clock, self.recorder, telemetry, ChoreWaits(waits.call_s, waits.tick_s))
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +142,7 @@ class Daemon:
     async def run(self) -> None:
         """Tick until `stop` is called; the tick and the calls under way are finished."""
         await self._left_open.load(self._longest_lag_s())
+        await recall(self.fleets.all, self.recorder, self.began_at_s)
         await self.operators.load()
         await self._announce()
         done_tick = -1
@@ -157,6 +162,7 @@ class Daemon:
                     await self._guarded_tick(tick, early)
             await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self.acting.finish()
+        await self.chores.finish()
 
     def stop(self) -> None:
         """End the loop after the tick under way; VMs stay as they are."""
@@ -202,7 +208,9 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
+        await self.chores.act(self.fleets.by_name, intents, action_ids, FIRST)
         await self.acting.act(intents, action_ids)
+        await self.chores.act(self.fleets.by_name, intents, action_ids, LAST)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
@@ -251,6 +259,7 @@ class Daemon:
                 real = self._observer.real_by_fleet(listing)
                 fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
+        notes += await follow(self.fleets.all, self.clock, self.settings.reading_s, self.telemetry)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
             left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
@@ -302,16 +311,19 @@ class Daemon:
         for row in record.fleets:
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
-            asked = row.start or row.stop or row.provision
+            leaving = fleet.drains is not None and fleet.drains.leaving
+            asked = row.start or row.stop or row.provision or leaving
             if asked and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
-                intents += plan(
+                planned = partial(
+                    plan,
                     fleet.inventory,
-                    Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence),
                     tick=record.tick,
                     now_s=record.at_s,
                     minimum_on_time_s=fleet.minimum_on_time_s,
                     early=0 if early is None else early.number,
                 )
+                wanted = Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence)
+                intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
         return intents
 
     def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:

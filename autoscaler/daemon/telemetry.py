@@ -19,7 +19,7 @@ from autoscaler.core.types import NO_CEILING, Reason
 from autoscaler.daemon.actuator import Done
 from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.inventory import Counts
-from autoscaler.ports import FleetTick, TickRecord, Verb
+from autoscaler.ports import ActionIntent, FleetTick, Outcome, TickRecord, Verb
 
 EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
@@ -33,6 +33,8 @@ EVENTS = {
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
     "journal_recovered": "The journal was damaged: it was set aside and a new one was begun.",
     "acting_held": "The provider denies us; the fleet's actions are held for a while.",
+    "balancer_failed": "A fleet's load balancer did not do or say what it was asked; its VMs serve on.",
+    "balancer_recovered": "A fleet's load balancer does what it is asked again.",
     "vm": "Something happened to a VM outside of a decision.",
     "listening": "Where metrics, health and status are served.",
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
@@ -186,8 +188,12 @@ class Telemetry:
 
     def acted(self, done: Done) -> None:
         """Count the outcomes of one action."""
-        for outcome in done.outcomes:
-            self.actions.labels(done.intent.fleet, str(done.intent.verb), str(outcome.kind)).inc()
+        self.count_outcomes(done.intent, done.outcomes)
+
+    def count_outcomes(self, intent: ActionIntent, outcomes: Sequence[Outcome]) -> None:
+        """Count what came back of one intent."""
+        for outcome in outcomes:
+            self.actions.labels(intent.fleet, str(intent.verb), str(outcome.kind)).inc()
 
 
 _PHASES = ("in_service", "starting", "draining", "stopping", "stopped")

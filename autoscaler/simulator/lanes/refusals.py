@@ -35,6 +35,8 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
         found.append(
             f"signal.trace.loop plays the recording again from its beginning, and lanes play it once; {_LOOP}"
         )
+    if policy.balancer is not None:
+        found.append(f"balancer: VMs that leave are watched until they are idle, one by one; {_LOOP}")
     if plant.shortage is Shortage.QUEUED and policy.signal.kind == "utilisation":
         found.append(
             "shortage queued with signal.kind utilisation: how busy VMs look depends on the queue, which neither engine "

@@ -1,0 +1,150 @@
+"""A target group of Elastic Load Balancing as a Balancer: VMs are registered to be admitted, deregistered to be cordoned.
+
+The load balancer itself waits: a target that was deregistered is `draining` until its deregistration delay is over
+or it has nothing left to do, and then is `unused`. Neither says how many requests a target still has, so a draining
+target counts as busy and an unused one as idle.
+
+Rules of this file: registering several targets is not all or nothing (one that is stopped fails the call, and others
+may have been taken), so what is so is always read back. No botocore type leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession, get_session
+from botocore.exceptions import BotoCoreError, ClientError
+
+from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
+from autoscaler.providers.ec2.settings import Ec2Settings
+
+_ATTEMPTS = 2
+_AT_ONCE = 100
+"""Most targets of one call."""
+
+
+class TargetGroupBalancer:
+    """A Balancer on a target group of type instance.
+
+    Args:
+        settings: How AWS is reached.
+        arn: The target group.
+        clock: Dates what is read.
+        port: Of the VMs; None for the target group's.
+        timeout_s: Longest time of one call, in seconds of the event loop.
+    """
+
+    def __init__(
+        self, settings: Ec2Settings, arn: str, clock: Clock, *, port: int | None, timeout_s: float
+    ) -> None:
+        self._settings = settings
+        self._arn = arn
+        self._clock = clock
+        self._port = port
+        self._timeout_s = timeout_s
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def look(self, vms: Sequence[Vm]) -> RotationView:
+        """How these VMs stand."""
+        return await self._after("", vms)
+
+    async def admit(self, vms: Sequence[Vm]) -> RotationView:
+        """Register them; they are in once their health checks pass."""
+        return await self._after("register_targets", vms)
+
+    async def cordon(self, vms: Sequence[Vm]) -> RotationView:
+        """Deregister them; what they have they finish within the deregistration delay."""
+        return await self._after("deregister_targets", vms)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._stack.aclose()
+        self._client = None
+
+    async def _after(self, change: str, vms: Sequence[Vm]) -> RotationView:
+        read_at_s = self._clock.now()
+        errors: list[str] = []
+        members: dict[str, Member] = {}
+        for at in range(0, len(vms), _AT_ONCE):
+            part = vms[at : at + _AT_ONCE]
+            if change:
+                found = await self._call(change, part)
+                if isinstance(found, str):
+                    errors.append(found)
+            found = await self._call("describe_target_health", part)
+            if isinstance(found, str):
+                errors.append(found)
+            else:
+                members |= _members(found, part)
+        return RotationView(members, read_at_s, "; ".join(dict.fromkeys(errors)))
+
+    async def _call(self, operation: str, vms: Sequence[Vm]) -> dict[str, Any] | str:
+        """The reply, or why there is none."""
+        targets = [{"Id": vm.id} | ({} if self._port is None else {"Port": self._port}) for vm in vms]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                client = await self._opened()
+                reply: dict[str, Any] = await getattr(client, operation)(
+                    TargetGroupArn=self._arn, Targets=targets
+                )
+                return reply
+        except TimeoutError:
+            return f"{operation} did not end within {self._timeout_s:g} s"
+        except ClientError as error:
+            said = error.response.get("Error", {})
+            return f"{operation} was refused: {said.get('Code', '')} {said.get('Message', '')}".rstrip()
+        except (BotoCoreError, OSError) as error:
+            return f"{operation} failed: {error}"
+
+    async def _opened(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                session: AioSession = get_session()
+                if self._settings.profile:
+                    session = AioSession(profile=self._settings.profile)
+                self._client = await self._stack.enter_async_context(
+                    session.create_client(
+                        "elbv2",
+                        region_name=self._settings.region,
+                        endpoint_url=self._settings.endpoint_url,
+                        aws_access_key_id=self._settings.access_key_id,
+                        aws_secret_access_key=self._settings.secret_access_key,
+                        config=AioConfig(
+                            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                            connect_timeout=self._timeout_s,
+                            read_timeout=self._timeout_s,
+                        ),
+                    )
+                )
+            return self._client
+
+
+def _members(reply: dict[str, Any], vms: Sequence[Vm]) -> dict[str, Member]:
+    """The VMs that were asked for, by the health that the target group tells of them."""
+    found = {}
+    wanted = {vm.id for vm in vms}
+    for each in reply.get("TargetHealthDescriptions", ()):
+        vm_id, health = each["Target"]["Id"], each["TargetHealth"]
+        if vm_id in wanted:
+            found[vm_id] = _member(health["State"], health.get("Reason", ""))
+    return found
+
+
+def _member(state: str, reason: str) -> Member:
+    detail = f"{state} {reason}".rstrip()
+    if state == "healthy":
+        return Member(Rotation.IN, None, detail)
+    if state == "draining":
+        return Member(Rotation.CORDONED, None, detail)
+    if state == "unhealthy":
+        # It may still get work: where all targets are unhealthy, all of them do.
+        return Member(Rotation.OUT, None, detail)
+    if state == "unused":
+        return Member(Rotation.OUT, 0, detail)
+    return Member(Rotation.OUT, None, detail)

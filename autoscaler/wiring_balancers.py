@@ -1,0 +1,61 @@
+"""Which balancer a policy names, made ready to be asked; and the simulated one of runs that touch nothing real.
+
+Why beside `wiring`: each kind has settings of its own to turn into an adapter's, and what nobody uses is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from autoscaler.balancers.simulated import SimulatedBalancer
+from autoscaler.config.policy import Policy
+from autoscaler.errors import ConfigError
+from autoscaler.ports import Balancer, Clock
+from autoscaler.providers.ec2.settings import Ec2Settings
+
+BalancerMaker: TypeAlias = Callable[[Policy], Balancer | None]
+
+
+def simulated_balancer(clock: Clock) -> BalancerMaker:
+    """A maker for the embedded cloud and for shadows: fleets with a balancer get one that does at once what it is told."""
+
+    def made(policy: Policy) -> Balancer | None:
+        return None if policy.balancer is None else SimulatedBalancer(clock)
+
+    return made
+
+
+def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
+    """A maker for what really stands in front of fleets.
+
+    Args:
+        clock: Dates what is read.
+        ec2: How AWS is reached; None where it is not.
+    """
+
+    def made(policy: Policy) -> Balancer | None:
+        section = policy.balancer
+        if section is None:
+            return None
+        if not policy.act:
+            return SimulatedBalancer(clock)
+        if section.haproxy is not None:
+            from autoscaler.balancers.haproxy import HaproxyBalancer
+
+            found = section.haproxy
+            return HaproxyBalancer(found.sockets, found.backend, found.join, clock, timeout_s=found.timeout_s)
+        if section.command is not None:
+            from autoscaler.balancers.command import CommandBalancer
+
+            return CommandBalancer(section.command.run, clock, timeout_s=section.command.timeout_s)
+        if section.target_group is not None and ec2 is not None:
+            from autoscaler.providers.ec2.elb import TargetGroupBalancer
+
+            group = section.target_group
+            return TargetGroupBalancer(ec2, group.arn, clock, port=group.port, timeout_s=group.timeout_s)
+        raise ConfigError(
+            f"fleet {policy.fleet}: `balancer` names no load balancer; write one of haproxy, target_group and command"
+        )
+
+    return made

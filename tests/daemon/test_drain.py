@@ -1,0 +1,200 @@
+"""Leaving in two steps: cordoned, idle at two looks, stopped; taken back before anything is started; after a crash."""
+
+import pytest
+
+from autoscaler.balancers.simulated import SimulatedBalancer
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.ports import Verb
+from autoscaler.providers.readiness import StatusCheckProbe
+from tests.control.builders import STOP, Commands, asked
+from tests.daemon.builders import ORIGIN_S, Bench, Demand, policy, steady, virtual
+
+TOTAL = {"kind": "total"}
+BALANCER = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}
+
+
+def bench_of(demand, *, busy_s=0.0, running=4, vms=0, **changes):
+    bench = Bench(running=running, vms=vms, zones="a")
+    bench.balancer = SimulatedBalancer(bench.clock, busy_s=busy_s)
+    put(bench, demand, **changes)
+    return bench
+
+
+def put(bench, demand, **changes):
+    own = policy(signal=TOTAL, balancer=BALANCER, **changes)
+    source = Demand(bench.clock, demand, total=True)
+    bench.setups = [FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider), bench.balancer)]
+
+
+def verbs(bench):
+    return [(round(a.at_s - ORIGIN_S), a.intent.verb, a.intent.count) for a in bench.actions()]
+
+
+@virtual
+async def test_a_vm_is_cordoned_then_seen_idle_twice_and_only_then_stopped():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    await bench.run(70)
+    assert verbs(bench) == [(20, Verb.DRAIN, 2), (40, Verb.STOP, 2)]
+    assert bench.column("in_service")[:5] == [4, 4, 4, 2, 2]
+    assert bench.column("draining")[:6] == [0, 0, 0, 2, 2, 0]
+    assert bench.changes() == [(40, "StopInstances", 2, "")]
+    stop = bench.actions()[1]
+    assert stop.intent.reason == "idle at 2 looks after the cordon"
+
+
+@virtual
+async def test_work_that_arrived_before_the_cordon_is_finished():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=35)
+    await bench.run(100)
+    # Cordoned at 20, busy until 55, so idle at 60 and 70.
+    assert verbs(bench) == [(20, Verb.DRAIN, 2), (70, Verb.STOP, 2)]
+
+
+@virtual
+async def test_one_idle_look_between_busy_ones_stops_nothing():
+    bench = bench_of(steady((0, 200), (20, 100)), running=2, drain={"timeout": "60s"})
+
+    def sessions(second):
+        bench.balancer.sessions = dict.fromkeys(bench.ids, 0 if second % 20 == 0 else 3)
+        return 100 if second >= 20 else 200
+
+    put(bench, sessions, drain={"timeout": "60s"})
+    await bench.run(100)
+    assert verbs(bench) == [(20, Verb.DRAIN, 1), (80, Verb.STOP, 1)]
+    assert "still busy 60 s after the cordon" in bench.actions()[1].intent.reason
+
+
+@virtual
+async def test_a_busy_vm_serves_again_where_the_policy_says_so():
+    bench = bench_of(
+        steady((0, 200), (20, 100), (65, 200)),
+        running=2,
+        busy_s=1000,
+        drain={"timeout": "40s", "on_timeout": "return"},
+    )
+    await bench.run(70)
+    assert verbs(bench)[:2] == [(20, Verb.DRAIN, 1), (60, Verb.RETURN, 1)]
+    assert bench.changes() == []
+
+
+@virtual
+async def test_draining_vms_come_back_before_any_is_started():
+    bench = bench_of(steady((0, 400), (20, 200), (30, 500)), busy_s=1000, vms=3)
+    await bench.run(60)
+    assert verbs(bench)[:3] == [(20, Verb.DRAIN, 2), (30, Verb.RETURN, 2), (30, Verb.START, 1)]
+    # They serve at once: no lead time.
+    assert bench.column("in_service")[:5] == [4, 4, 4, 2, 4]
+    assert bench.balancer.cordoned == {}
+
+
+@virtual
+async def test_draining_vms_count_as_supply_where_the_warm_pool_is_empty():
+    bench = bench_of(steady((0, 400), (20, 200), (30, 400)), busy_s=1000)
+    await bench.run(40)
+    assert bench.rows()[3].start == 2
+    assert "empty" not in bench.rows()[3].sentence
+
+
+@virtual
+async def test_a_vm_that_cannot_be_cordoned_serves_on_and_it_is_said():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    bench.balancer.failures["cordon"] = "the socket is gone"
+    await bench.run(40)
+    assert bench.column("in_service") == [4, 4, 4, 4, 4]
+    assert bench.changes() == []
+    (told,) = {text for _, kind, text in bench.events() if kind == "drain_failed"}
+    assert told.endswith(": the socket is gone")
+    assert bench.log.texts("balancer_failed") == ["the socket is gone"]
+
+
+@virtual
+async def test_a_balancer_that_does_not_say_is_not_idle():
+    bench = bench_of(steady((0, 400), (20, 200)), drain={"timeout": "10m"})
+    bench.balancer.failures["look"] = "the socket is gone"
+    await bench.run(90)
+    assert verbs(bench) == [(20, Verb.DRAIN, 2)]
+
+
+@virtual
+async def test_a_vm_is_in_service_once_the_balancer_has_admitted_it():
+    bench = bench_of(100, running=0, vms=1)
+    bench.balancer.failures["admit"] = "no entry for it"
+    told = []
+    bench.balancer.admit, admit = None, bench.balancer.admit
+
+    async def late(vms):
+        told.append([vm.id for vm in vms])
+        if len(told) == 2:
+            bench.balancer.failures.clear()
+        return await admit(vms)
+
+    bench.balancer.admit = late
+    await bench.run(60)
+    # Ready at 19, refused at 20, admitted at 30.
+    assert bench.column("in_service") == [0, 0, 0, 1, 1, 1, 1]
+    assert told == [list(bench.ids)] * 2
+
+
+@virtual
+async def test_a_share_of_those_that_serve_leaves_at_a_time_and_one_always():
+    bench = bench_of(steady((0, 800), (20, 0)), running=8, guards={"stop_share": "25%"})
+    await bench.run(300)
+    drains = [(at, count) for at, verb, count in verbs(bench) if verb is Verb.DRAIN]
+    # Two of eight; the next ones once these have stopped: 20 s until idle twice, 25 s to stop.
+    assert drains == [(20, 2), (70, 1), (120, 1), (170, 1), (220, 1), (270, 1)]
+
+
+@virtual
+async def test_paused_stops_hold_those_that_are_idle_too():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    Commands(bench).at(25, "pause", asked("web", reason="x"), STOP)
+    await bench.run(100)
+    assert verbs(bench) == [(20, Verb.DRAIN, 2)]
+    assert bench.column("draining")[-1] == 2
+
+
+@pytest.mark.parametrize("busy_s", [0, 300])
+def test_after_a_crash_draining_goes_on_and_nothing_is_put_back(busy_s):
+    @virtual
+    async def lives():
+        bench = bench_of(steady((0, 400), (20, 200)), busy_s=busy_s)
+        await bench.run(25)
+        assert verbs(bench) == [(20, Verb.DRAIN, 2)]
+        put(bench, 200)
+        bench.records.clear()
+        await bench.run(400)
+        assert [kind for _, kind, _ in bench.events()].count("drain_resumed") == 2
+        assert bench.column("draining")[0] == 2
+        stops = [(at, count) for at, verb, count in verbs(bench) if verb is Verb.STOP]
+        assert stops == ([(40, 2)] if busy_s == 0 else [(140, 2)])
+        assert Verb.RETURN not in {verb for _, verb, _ in verbs(bench)}
+
+    lives()
+
+
+@virtual
+async def test_a_stop_that_is_refused_brings_the_vm_back_through_the_balancer():
+    bench = bench_of(steady((0, 400), (20, 200), (41, 400)))
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, end_s=45, code="OperationNotPermitted", actions=("StopInstances",))
+    )
+    await bench.run(80)
+    assert bench.column("in_service")[-1] == 4
+    assert bench.balancer.cordoned == {}
+
+
+@virtual
+async def test_somebody_who_puts_a_draining_vm_back_is_noticed_and_it_is_not_stopped_with_work():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=1000, drain={"timeout": "10m"})
+
+    def undone(second):
+        if second == 40:
+            bench.balancer._cordoned_at_s.clear()
+        return 200 if second >= 20 else 400
+
+    put(bench, undone, drain={"timeout": "10m"})
+    await bench.run(80)
+    assert [at for at, kind, _ in bench.events() if kind == "drain_undone"] == [40, 40]
+    assert len(bench.balancer.cordoned) == 2
+    assert bench.changes() == []
