@@ -219,6 +219,8 @@ def _picture(found: dict[str, Any]) -> Group:
     for fleet in found["fleets"]:
         if fleet["decision"]:
             said.append(Text(f"{fleet['fleet']}: {fleet['decision']['sentence']}"))
+        if worth := _worth(fleet):
+            said.append(Text(f"{fleet['fleet']}: {worth}"))
         said += [
             Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
         ]
@@ -231,6 +233,12 @@ def _operations(found: dict[str, Any]) -> list[str]:
     """What operators have in force."""
     told: list[str] = found.get("operations", {}).get("sentences", [])
     return told
+
+
+def _worth(fleet: dict[str, Any]) -> str:
+    """What the warm pool is worth, once that was measured."""
+    pool = fleet.get("learned", {}).get("warm_pool", {})
+    return f"warm pool: {pool['sentence']}" if pool.get("saved_s") is not None else ""
 
 
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:

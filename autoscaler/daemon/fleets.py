@@ -233,6 +233,10 @@ class Fleets:
                 fleet.carry_on(self.all[lane])
         return new
 
+    def lane_of(self, fleet: str) -> int:
+        """The position of a fleet."""
+        return self.all.index(self.by_name[fleet])
+
     def begin_anew(self, now_s: float) -> None:
         """Forget everything that is noted by the clock; what forecasts have learned stays."""
         for fleet in self.all:

@@ -36,6 +36,7 @@ class Keeping:
             return
         for text in learning.take_up(learned):
             self._telemetry.log.warning("journal_failed", text=text)
+        self._publish(learning)
 
     async def keep(self, learning: Learning, now_s: float, *, at_once: bool = False) -> None:
         """Write what has changed, if it is time."""
@@ -44,6 +45,11 @@ class Keeping:
         if not at_once and abs(now_s - self._kept_at_s) < KEEP_EVERY_S:
             return
         self._kept_at_s = now_s
+        self._publish(learning)
         changed = learning.to_keep()
         if changed and await self._recorder.keep_learned(now_s, changed):
             learning.kept()
+
+    def _publish(self, learning: Learning) -> None:
+        for fleet, source, seconds in learning.start_times():
+            self._telemetry.learned_start.labels(fleet, source.name.lower()).set(seconds)

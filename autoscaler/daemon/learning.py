@@ -8,13 +8,24 @@ Rules of this file: what is kept has a version; what cannot be read is learned a
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.lead_time import BINS, SOURCES, SPANS, LeadTimes
+from autoscaler.config.section import DAY_S
+from autoscaler.core.lead_time import (
+    BINS,
+    PLANNED_LEVEL,
+    SOURCES,
+    SPANS,
+    LeadTimes,
+    Span,
+    StartSource,
+)
 from autoscaler.core.types import Float
 from autoscaler.daemon.start_times import MeasuredStart
 from autoscaler.ports import Learned
@@ -23,6 +34,8 @@ START_TIMES = "start_times"
 """Name under which start times are kept."""
 APPLY_EVERY_S = 3600.0
 """What was learned changes what is planned with at most so often."""
+STARTS_COUNTED = 1000
+"""Times of starts kept per fleet, for their rate."""
 
 
 class Learning:
@@ -37,6 +50,9 @@ class Learning:
         self.lead_times = LeadTimes.empty(len(fleets))
         self._changed: set[str] = set()
         self._applied_at_s = float("-inf")
+        self._pool_starts_s: dict[str, deque[float]] = {
+            fleet: deque(maxlen=STARTS_COUNTED) for fleet in fleets
+        }
 
     def carried_over(self, fleets: Sequence[str]) -> Learning:
         """The same for other fleets, which go on with what is known of those of the same names."""
@@ -44,12 +60,15 @@ class Learning:
         lanes = np.array([self._lane_of.get(fleet, -1) for fleet in fleets], np.int64)
         new.lead_times = self.lead_times.carried_over(lanes)
         new._changed = self._changed & set(fleets)
+        new._pool_starts_s |= {f: kept for f, kept in self._pool_starts_s.items() if f in new._lane_of}
         new._applied_at_s = self._applied_at_s
         return new
 
-    def started(self, fleet: str, starts: Iterable[MeasuredStart]) -> None:
+    def started(self, fleet: str, starts: Iterable[MeasuredStart], now_s: float) -> None:
         """Learn starts that came into service."""
         starts = list(starts)
+        from_pool = sum(start.source is not StartSource.FRESH for start in starts)
+        self._pool_starts_s[fleet].extend([now_s] * from_pool)
         if not starts:
             return
         lane = np.full(len(starts), self._lane_of[fleet])
@@ -57,6 +76,26 @@ class Learning:
         seconds = np.array([start.parts for start in starts], np.float64).T
         self.lead_times.take(lane, source, seconds)
         self._changed.add(fleet)
+
+    def pool_starts_per_h(self, fleet: str, began_s: float, now_s: float) -> float | None:
+        """Starts from the warm pool per hour over the last day, or since the daemon began; None in its first hour.
+
+        Of a fleet with very many the last thousand count.
+        """
+        counted = self._pool_starts_s[fleet]
+        from_s = max(began_s, now_s - DAY_S)
+        if len(counted) == STARTS_COUNTED:
+            from_s = max(from_s, counted[0])
+        hours = (now_s - from_s) / 3600.0
+        return sum(at_s >= from_s for at_s in counted) / hours if hours >= 1.0 else None
+
+    def start_times(self) -> Iterator[tuple[str, StartSource, float]]:
+        """The high quantile that is planned with, of each fleet and each source from which starts were seen."""
+        for source in StartSource:
+            seconds = self.lead_times.quantile(PLANNED_LEVEL, Span.WHOLE, source).tolist()
+            for fleet, lane in self._lane_of.items():
+                if not math.isnan(seconds[lane]):
+                    yield fleet, source, seconds[lane]
 
     # ── what is planned with ────────────────────────────────────────────────────────────────────────────
 

@@ -85,6 +85,11 @@ class Telemetry:
         self.coverage = gauge("metrics_coverage_ratio", "Share of the VMs in service that reported freshly.")
         self.signal_age = gauge("signal_age_seconds", "Age of the oldest reading used; NaN without one.")
         self.desired = gauge("desired_vms", "VMs wanted in service, after guards.")
+        self.learned_start = gauge(
+            "learned_start_seconds",
+            "Learned 90 % quantile of start times, by what starts begin from; absent before the first.",
+            ("fleet", "source"),
+        )
         self.warm_target = gauge("warm_target_vms", "Stopped VMs wanted in the warm pool.")
         self.vms = gauge("vms", "VMs by phase.", ("fleet", "phase"))
         self.evaluated = gauge("last_evaluation_timestamp_seconds", "When the fleet was last decided on.")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from autoscaler.core.lead_time import Span, StartSource
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
+from autoscaler.daemon.benefit import pool_benefit
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon
@@ -58,6 +63,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "dry": [list(pair) for pair in fleet.inventory.dry(now_s)],
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),
+        "learned": _learned(daemon, fleet),
         "source_error": fleet.source_error,
         "listing_error": fleet.listing_error,
         "decision": row_json(row) if row else None,
@@ -74,6 +80,29 @@ def _start_time(fleet: Fleet) -> dict[str, float | int | None]:
         "count": len(times),
         "p50_s": times[(len(times) - 1) // 2],
         "p95_s": times[math.ceil(0.95 * len(times)) - 1],
+    }
+
+
+def _learned(daemon: Daemon, fleet: Fleet) -> dict[str, Any]:
+    """What was learned of its starts over all runs, and what the warm pool is worth by it."""
+    lane, learning = daemon.fleets.lane_of(fleet.name), daemon.fleets.learning
+    times, now_s = learning.lead_times.carried_over(np.array([lane])), daemon.clock.now()
+    stopped = fleet.inventory.counts(now_s, fleet.minimum_on_time_s).stopped
+    per_h = learning.pool_starts_per_h(fleet.name, daemon.began_at_s, now_s)
+    benefit = pool_benefit(times, 0, fleet.meter.prices, stopped, per_h)
+
+    def of(source: StartSource) -> dict[str, float | None]:
+        parts = {
+            f"{span.name.lower()}_p50_s": _number(float(times.quantile(0.5, span, source)[0]))
+            for span in Span
+        }
+        slow = _number(float(times.quantile(0.9, Span.WHOLE, source)[0]))
+        return {"evidence": float(times.evidence(Span.WHOLE, source)[0]), **parts, "whole_p90_s": slow}
+
+    return {
+        "planned_start_s": daemon.fleets.planned[lane].vm.start_time_s,
+        "starts": {source.name.lower(): of(source) for source in StartSource},
+        "warm_pool": {**asdict(benefit), "sentence": benefit.sentence()},
     }
 
 

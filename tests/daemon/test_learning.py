@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from autoscaler.core.lead_time import ENOUGH, LeadTimes, Span, StartSource
+from autoscaler.daemon.benefit import pool_benefit
 from autoscaler.daemon.keeping import KEEP_EVERY_S
 from autoscaler.daemon.learning import START_TIMES, Learning
+from autoscaler.daemon.metering import Prices
 from autoscaler.daemon.start_times import MeasuredStart
 from autoscaler.ports import Learned
 from tests.daemon.builders import Bench, policy, virtual
@@ -21,7 +23,7 @@ def start(whole_s, source=StartSource.STOPPED, ready_s=5.0):
 
 def taught(count=30, whole_s=70.0, fleets=WEB_API):
     learning = Learning(fleets)
-    learning.started("web", [start(whole_s)] * count)
+    learning.started("web", [start(whole_s)] * count, 0.0)
     return learning
 
 
@@ -103,6 +105,9 @@ async def test_a_daemon_plans_with_what_it_learned_and_a_restarted_one_at_once()
     assert fleets.planned[0].vm.start_time_s == 45.0
     assert fleets.all[0].policy.vm.start_time_s == 90.0
     assert fleets._compiled.series.lead_ticks.tolist() == [5]
+    labels = {"fleet": "web", "source": "stopped"}
+    shown = bench.telemetry.registry.get_sample_value("autoscaler_learned_start_seconds", labels)
+    assert shown == pytest.approx(20.0, rel=0.11)
     before = fleets.learning.lead_times.of_lane(0)
     await bench.run(20)
     assert bench.daemon.fleets is not fleets
@@ -126,3 +131,32 @@ async def test_what_was_learned_is_kept_every_ten_minutes_and_changes_nothing_un
     await bench.run(1500)
     assert writes == [(KEEP_EVERY_S, 1), (2 * KEEP_EVERY_S, 1), (1500.5, 1)]
     assert bench.daemon.fleets.planned == [bench.daemon.fleets.all[0].policy]
+
+
+def test_the_rate_of_starts_from_the_pool_needs_an_hour_and_looks_back_a_day():
+    learning = Learning(WEB_API)
+    fresh = start(90.0, StartSource.FRESH)
+    for hour in range(48):
+        learning.started("web", [start(20.0), start(20.0), fresh], 3600.0 * hour + 60.0)
+    assert learning.pool_starts_per_h("web", 0.0, 3599.0) is None
+    assert learning.pool_starts_per_h("web", 0.0, 48 * 3600.0) == 2.0
+    assert learning.pool_starts_per_h("api", 0.0, 48 * 3600.0) == 0.0
+    assert learning.carried_over(("web",)).pool_starts_per_h("web", 0.0, 48 * 3600.0) == 2.0
+
+
+def test_the_worth_of_the_pool_is_what_was_measured():
+    learning = Learning(("web",))
+    prices = Prices(in_service_per_h=3.6, stopped_per_h=0.01, start=0.0, provision=0.02)
+    none = pool_benefit(learning.lead_times, 0, prices, 12, None)
+    assert none.sentence() == "its worth is not known: no start from the warm pool has been measured"
+    learning.started("web", [start(25.0, ready_s=5.0)] * 50, 0.0)
+    half = pool_benefit(learning.lead_times, 0, prices, 12, None)
+    assert (half.saved_s, half.saved_money) == (None, None)
+    assert half.sentence() == "its worth is not known: no VM made from nothing has been measured"
+    learning.started("web", [start(120.0, StartSource.FRESH, ready_s=80.0)] * 50, 0.0)
+    known = pool_benefit(learning.lead_times, 0, prices, 12, 2.0)
+    assert known.saved_s == pytest.approx(95.0, rel=0.15)
+    # 75 s of a VM at 0.001 a second, and the price of making one.
+    assert known.saved_money == pytest.approx(0.095, rel=0.15)
+    assert known.pool_per_h == pytest.approx(0.12)
+    assert known.sentence().endswith("cheaper; it costs 0.12/h and gives 2 starts/h")
