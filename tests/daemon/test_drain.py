@@ -138,7 +138,7 @@ async def test_a_vm_is_in_service_once_the_balancer_has_admitted_it():
 
 @virtual
 async def test_a_share_of_those_that_serve_leaves_at_a_time_and_one_always():
-    bench = bench_of(steady((0, 800), (20, 0)), running=8, guards={"stop_share": "25%"})
+    bench = bench_of(steady((0, 800), (20, 100)), running=8, guards={"stop_share": "25%"})
     await bench.run(300)
     drains = [(at, count) for at, verb, count in verbs(bench) if verb is Verb.DRAIN]
     # Two of eight; the next ones once these have stopped: 20 s until idle twice, 25 s to stop.
