@@ -14,6 +14,7 @@ import numpy as np
 
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import (
+    AHEAD,
     HEADROOMS,
     MODELS,
     PRICE_FACTORS,
@@ -23,24 +24,36 @@ from autoscaler.core.experts import (
     Prices,
     Window,
 )
+from autoscaler.core.habits import Habits, note, revise, yesterday
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, Seen, Why
-from autoscaler.core.types import MOST_VMS, Bool, CountType, Float, Horizon, Int, Laws, Reason, SmallInt
+from autoscaler.core.types import (
+    MOST_VMS,
+    Bool,
+    CountType,
+    Float,
+    Horizon,
+    Int,
+    Laws,
+    Reason,
+    SmallInt,
+    Snapshot,
+)
 from autoscaler.core.worth import Worth
 
 _FALLBACK = MODELS.index(Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE))
 """Drives where there is no forecast yet."""
 _FACTORS = len(PRICE_FACTORS)
-_REASONS = np.array(
-    [
-        {Kind.WORTH: Reason.WORTH_START, Kind.DEMAND: Reason.MODEL_DEMAND, Kind.PEAK: Reason.MODEL_PEAK}[
-            model.kind
-        ]
-        for model in MODELS
-    ],
-    np.int64,
-)
+_REASON_OF = {
+    Kind.WORTH: Reason.WORTH_START,
+    Kind.DEMAND: Reason.MODEL_DEMAND,
+    Kind.USUAL: Reason.MODEL_USUAL,
+    Kind.HOUR: Reason.MODEL_USUAL,
+    Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
+    Kind.LATEST: Reason.MODEL_YESTERDAY,
+}
+_REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 
 
 def economic(params: LaneParams, counts: CountType) -> Rule | None:
@@ -64,7 +77,12 @@ class Economy:
         self._columns = np.arange(len(lanes))
         self._contest, self._dearness = Contest(params, lanes), Dearness(params, lanes)
         self._series = params.series[lanes]
-        capacity = params.vm_capacity[lanes]
+        capacity = self._capacity = params.vm_capacity[lanes]
+        self._tick_s = params.tick_s
+        self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
+        self._ahead_s = params.tick_s * float(params.lead_ticks[lanes].min())
+        self._windows_s = (self._ahead_s + params.tick_s, self._ahead_s + max(300.0, params.tick_s))
+        self._noted = -1
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         self._worth = Worth(self._series, capacity, asked)
         self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.HOLD))
@@ -89,7 +107,8 @@ class Economy:
         # Of those on their way some will not come; more are ordered in their place.
         coming = seen.snapshot.starting[lanes] * self._success
         lacking = (up_to - seen.snapshot.in_service[lanes] - coming) / self._success
-        proposal = np.maximum(proposal, now + np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64))
+        more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
+        proposal = np.where(more > 0, now + more, proposal)
         spread = np.where(fresh, proposal, 0).astype(self._counts)
         if not self._everywhere:
             mine, spread = spread, np.zeros_like(wish)
@@ -112,8 +131,15 @@ class Economy:
         serving = view.in_service[self._lanes].astype(np.float64)
         price = self._dearness.step(state.budget, view.tick, demand, known, serving)
         worth_low, worth_high = self._by_worth(laws, price)
-        plain_low, plain_high = self._contest.plain(state.trial, view.tick, demand)
-        low, high = np.concatenate([worth_low, plain_low]), np.concatenate([worth_high, plain_high])
+        usual = self._by_habit(state.trial.habits, view, demand, known, price)
+        plain_low, plain_high = self._contest.plain(
+            state.trial,
+            view.tick,
+            demand,
+            yesterday(state.trial.habits, view.now_s, self._windows_s, self._tick_s),
+        )
+        low = np.concatenate([worth_low, usual, plain_low])
+        high = np.concatenate([worth_high, usual, plain_high])
         if not fresh.all():
             low, high = low * fresh, np.where(fresh, high, MOST_VMS).astype(np.int32)
         self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
@@ -133,6 +159,14 @@ class Economy:
         )
         return up_to, down_to, np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
 
+    def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> SmallInt:
+        """What is usually needed, in the order of `MODELS`. Takes in a tick."""
+        if view.tick > self._noted:
+            note(habits, view.now_s - self._tick_s, demand / self._capacity, known, self._tick_s)
+            self._noted = view.tick
+        revise(habits, view.now_s, self._ahead_s, self._usual / price)
+        return habits.wanted.reshape(-1, len(price))
+
     def _by_worth(self, laws: Laws, price: Float) -> tuple[SmallInt, SmallInt]:
         """What the economic models want, low and high, in the order of `MODELS`."""
         vms = np.minimum(self._worth.vms(laws, self._cost / price), MOST_VMS).astype(np.int32)
@@ -140,4 +174,4 @@ class Economy:
         keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
         hold = np.maximum(vms[2 * _FACTORS :], low)
         high = np.stack([low, keep, (keep + hold + 1) // 2, hold], axis=1)
-        return np.repeat(low, len(Window), axis=0), high.reshape(-1, vms.shape[1])
+        return np.repeat(low, len(AHEAD), axis=0), high.reshape(-1, vms.shape[1])

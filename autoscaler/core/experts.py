@@ -20,6 +20,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from autoscaler.core.habits import Habits
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
@@ -27,7 +28,7 @@ from autoscaler.core.windows import RollingMax
 
 HALF_LIFE_S = 4 * 86400.0
 """What a model has cost counts half after this time."""
-CHOICE_S = 3600.0
+CHOICE_S = 300.0
 """How often the driver may change."""
 HYSTERESIS = 0.02
 """A driver stays until another would have cost less by this share."""
@@ -42,25 +43,35 @@ class Kind(IntEnum):
     """What earns more than it costs, by the forecast."""
     DEMAND = 1
     """Demand plus headroom; down only to its highest of a window."""
-    PEAK = 2
-    """The highest demand of a window plus headroom."""
+    USUAL = 2
+    """What is usually needed, by all hours."""
+    HOUR = 3
+    """What is usually needed at this hour."""
+    YESTERDAY = 4
+    """What was needed at this time yesterday, plus headroom."""
+    LATEST = 5
+    """The same, and demand without headroom where that is more."""
 
 
 class Window(IntEnum):
-    """What keeps a VM: a window of the forecast for WORTH, of the past for the others."""
+    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND and PEAK."""
 
     NOW = 0
     SHORT = 1
     MIDDLE = 2
     LONG = 3
+    HOURLY = 4
+    DAILY = 5
 
 
-PAST_S: tuple[float, ...] = (0.0, 120.0, 300.0, 600.0)
+PAST_S: tuple[float, ...] = (0.0, 120.0, 300.0, 600.0, 3600.0, 86400.0)
 """Windows of the past in seconds, by `Window`."""
 PRICE_FACTORS: tuple[float, ...] = (0.5, 1.0, 2.0)
-"""Prices of shortage at which WORTH is tried, in prices of shortage."""
+"""Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
 HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Headrooms that are tried."""
+AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
+"""Windows of the forecast."""
 
 
 class Model(NamedTuple):
@@ -68,31 +79,31 @@ class Model(NamedTuple):
 
     kind: Kind
     knob: int
-    window: Window
+    window: Window = Window.NOW
 
     def __str__(self) -> str:
         """In a few words."""
+        if self.kind in (Kind.USUAL, Kind.HOUR):
+            hours = "all hours" if self.kind is Kind.USUAL else "this hour"
+            return f"usual of {hours}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
         if self.kind is Kind.WORTH:
             kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
             return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
-        minutes = PAST_S[self.window] / 60.0
-        what = "demand" if self.kind is Kind.DEMAND else "highest demand"
-        return f"{what} + {HEADROOMS[self.knob]:.0%}, {minutes:g} min"
+        if self.kind in (Kind.YESTERDAY, Kind.LATEST):
+            least = "" if self.kind is Kind.YESTERDAY else ", at least demand"
+            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}"
+        return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
 
 MODELS: tuple[Model, ...] = (
-    *(Model(Kind.WORTH, knob, window) for knob in range(len(PRICE_FACTORS)) for window in Window),
+    *(Model(Kind.WORTH, knob, window) for knob in range(len(PRICE_FACTORS)) for window in AHEAD),
+    *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
     *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
-    *(
-        Model(Kind.PEAK, knob, window)
-        for knob in range(len(HEADROOMS))
-        for window in (Window.SHORT, Window.MIDDLE, Window.LONG)
-    ),
+    *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
 )
 """All of them, M; the number of a model is its place."""
 FIRST = MODELS.index(Model(Kind.WORTH, 1, Window.LONG))
 """The model that drives until there is a reason for another."""
-_OF_KIND = {kind: [at for at, model in enumerate(MODELS) if model.kind is kind] for kind in Kind}
 _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
 
@@ -119,6 +130,7 @@ class Trial(Remembered):
         lanes: int64 (n,), the lane of each column.
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
+        habits: What is usually needed.
         serving: int32 (M, n), VMs in service in each model's shadow.
         coming: int32 (M, n), ordered and not yet in service.
         young: int32 (M, n), in service and billed anyway.
@@ -135,6 +147,7 @@ class Trial(Remembered):
     lead_ticks: Int
     billed_ticks: Int
     peaks: RollingMax
+    habits: Habits
     serving: SmallInt
     coming: SmallInt
     young: SmallInt
@@ -157,6 +170,7 @@ class Trial(Remembered):
             lead_ticks=lead,
             billed_ticks=billed,
             peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
+            habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
             serving=np.zeros(shape, np.int32),
             coming=np.zeros(shape, np.int32),
             young=np.zeros(shape, np.int32),
@@ -171,7 +185,7 @@ class Trial(Remembered):
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
-        return {"peaks": RollingMax}
+        return {"peaks": RollingMax, "habits": Habits}
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Trial:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -189,6 +203,7 @@ class Trial(Remembered):
         new.peaks = self.peaks.carried_over(
             _windows(after.tick_s, len(new.lanes)), _tiled(was, len(self.lanes))
         )
+        new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
         for name in ("serving", "paid", "unserved"):
@@ -207,6 +222,14 @@ class Trial(Remembered):
             for tick in range(first, first + int(span[to]) + 1):
                 new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
         return new
+
+
+def _whole(need: Float) -> SmallInt:
+    """Whole VMs, 0 where unknown."""
+    need = need - 1e-9
+    np.ceil(need, out=need)
+    np.fmax(need, 0.0, out=need)
+    return np.minimum(need, MOST_VMS).astype(np.int32)
 
 
 def _windows(tick_s: float, lanes: int) -> Int:
@@ -238,15 +261,20 @@ class Contest:
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
         self._least = np.minimum(params.minimum[lanes], MOST_VMS).astype(np.int32)
         self._most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS).astype(np.int32), self._least)
-        self._more = (1.0 + np.array(HEADROOMS))[:, np.newaxis, np.newaxis] / self._capacity
+        self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
+        self._more = self._headroom[:, np.newaxis] / self._capacity
 
-    def plain(self, state: Trial, tick: int, demand: Float) -> tuple[SmallInt, SmallInt]:
+    def plain(
+        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]
+    ) -> tuple[SmallInt, SmallInt]:
         """What plain models want, low and high: int32 (m, n) each, in the order of `MODELS`.
 
         Args:
             state: Remembers the demand.
             tick: Now.
             demand: float64 (n,), NaN where unknown.
+            before: float64 (n,) each, the highest demand in VMs from this time of yesterday until a start would serve, and
+                within the hold window; NaN where unknown.
         """
         windows = len(PAST_S)
         known = ~np.isnan(demand)
@@ -259,14 +287,15 @@ class Contest:
         past[0] = np.where(known, demand, 0.0)
         past[1:] = highest.reshape(windows - 1, -1) * (self._capacity / _SCALE)
         np.maximum(past[1:], past[0], out=past[1:])
-        need = past * self._more
-        need -= 1e-9
-        np.ceil(need, out=need)
-        vms = np.minimum(np.maximum(need, 0.0), MOST_VMS).astype(np.int32)
+        vms = _whole(past * self._more)
         lanes = vms.shape[2]
-        now = np.broadcast_to(vms[:, :1], vms.shape).reshape(-1, lanes)
-        peaks = vms[:, 1:].reshape(-1, lanes)
-        return np.concatenate([now, peaks]), np.concatenate([vms.reshape(-1, lanes), peaks])
+        now = vms[:, 0]
+        early, late = (np.where(np.isnan(of), now, _whole(of * self._headroom)) for of in before)
+        late = np.maximum(early, late)
+        least = now[:1]
+        low = [np.repeat(now, windows, axis=0), early, np.maximum(early, least)]
+        high = [vms.reshape(-1, lanes), late, np.maximum(late, least)]
+        return np.concatenate(low), np.concatenate(high)
 
     def step(
         self,

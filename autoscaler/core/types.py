@@ -167,9 +167,11 @@ class Reason(IntEnum):
     """By the prices and the forecast of the highest demand to come, so many VMs earn more than they cost."""
     MODEL_DEMAND = 32
     """Demand plus headroom drives: of all models it would lately have cost the fleet least."""
-    MODEL_PEAK = 33
-    """The highest demand of the last minutes plus headroom drives: of all models it would lately have cost least."""
-    WORTH_UNKNOWN = 34
+    MODEL_USUAL = 33
+    """What is usually needed drives: of all models it would lately have cost the fleet least."""
+    MODEL_YESTERDAY = 34
+    """What this time yesterday needed drives: of all models it would lately have cost the fleet least."""
+    WORTH_UNKNOWN = 35
     """There is no forecast yet, so demand plus headroom is planned for."""
 
 

@@ -81,13 +81,7 @@ def test_the_comparison_sees_every_stage_and_reason():
             seen |= {
                 (Stage(k), Reason(code)) for k, row in enumerate(reason.tolist()) for code in row if code
             }
-    economic = {
-        Reason.WORTH_START,
-        Reason.WORTH_KEEP,
-        Reason.WORTH_UNKNOWN,
-        Reason.MODEL_DEMAND,
-        Reason.MODEL_PEAK,
-    }
+    economic = {reason for reason in Reason if reason.name.startswith(("WORTH", "MODEL"))}
     assert {reason for _, reason in seen} == set(Reason) - {Reason.NONE} - economic
     assert {stage for stage, _ in seen} == set(Stage) - {Stage.ECONOMIC}
 

@@ -1,0 +1,175 @@
+"""What a fleet usually needs, and usually needs at this hour: numbers of VMs that do not look at the last minutes.
+
+Where demand jumps faster than a start takes and nothing announces it, no forecast from the last samples can do better
+than the newsvendor who knows how demand is distributed: hold VM k iff p * P(it is needed) pays for it. Twenty-four
+histograms, one per hour of the day (UTC), and one over all hours, each forgotten exponentially, say how it is.
+
+Rules of this file: element-wise, sums along bins in their order. What is wanted is worked out once an hour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.remembered import Remembered
+from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
+
+HOURS = 24
+BINS, PER_OCTAVE = 96, 8
+"""Bins of demand in VMs, even in the logarithm of (1 + VMs): 9 % wide, up to 4,095 VMs."""
+HALF_LIFE_S = 5 * 86400.0
+"""Demand counts half after this time."""
+BORROWED = 0.25
+"""What all hours count beside an hour's own, as a share of the weight that a day leaves in an hour."""
+HOUR_S, DAY_S = 3600.0, 86400.0
+SLOT_S = 60.0
+
+_EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
+_BELOW, _WIDTH = _EDGES[:-1, np.newaxis], np.diff(_EDGES)[:, np.newaxis]
+
+
+@dataclass(slots=True)
+class Habits(Remembered):
+    """What is remembered of n lanes.
+
+    Attributes:
+        seen: float32 (HOURS + 1, BINS, n), ticks of demand by hour of the day, and over all, forgotten exponentially.
+        wanted: int32 (2, T, n), VMs wanted by all hours, and by this hour, at T prices; as of the last hour.
+        hour: The hour for which `wanted` is, since the epoch; -1 before the first.
+        day: float32 (slots, n), highest demand in VMs of each slot of the last day, by slot modulo their number; NaN where
+            unknown.
+        slot: The slot under way, since the epoch; -1 before the first.
+    """
+
+    version: ClassVar[int] = 1
+    seen: SmallFloat
+    wanted: SmallInt
+    hour: int
+    day: SmallFloat
+    slot: int
+
+    @classmethod
+    def empty(cls, lanes: int, prices: int, tick_s: float) -> Habits:
+        """Nothing seen yet."""
+        seen = np.zeros((HOURS + 1, BINS, lanes), np.float32)
+        slots = int(DAY_S // slot_s(tick_s)) + 1
+        day = np.full((slots, lanes), np.nan, np.float32)
+        return cls(seen, np.zeros((2, prices, lanes), np.int32), -1, day, -1)
+
+    def carried_over(self, columns: Int, tick_s: float) -> Habits:
+        """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
+        new = Habits.empty(len(columns), self.wanted.shape[1], tick_s)
+        known = columns >= 0
+        new.seen[:, :, known] = self.seen[:, :, columns[known]]
+        new.wanted[:, :, known] = self.wanted[:, :, columns[known]]
+        new.hour = self.hour
+        if len(new.day) == len(self.day):
+            new.day[:, known] = self.day[:, columns[known]]
+            new.slot = self.slot
+        return new
+
+
+def slot_s(tick_s: float) -> float:
+    """Length of a slot of the last day: a minute, or a tick where ticks are longer."""
+    return max(SLOT_S, tick_s)
+
+
+def yesterday(
+    habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float
+) -> tuple[Float, Float]:
+    """The highest demand of yesterday in two windows that begin at this time of the day: float64 (n,) each, in VMs.
+
+    Args:
+        habits: Of which `note` has noted the last tick.
+        now_s: Time of the tick.
+        ahead_s: Lengths of the windows, ascending.
+        tick_s: Length of a tick.
+
+    Returns:
+        NaN where yesterday is unknown.
+    """
+    length, slots = slot_s(tick_s), len(habits.day)
+    first = int((now_s - DAY_S) // length)
+    highest = np.full(habits.day.shape[1], np.nan)
+    found = []
+    done = first
+    for window_s in ahead_s:
+        # A window that reaches over a day would come to what is not over yet.
+        end = min(int((now_s - DAY_S + window_s) // length) + 1, first + slots - 1)
+        for slot in range(done, end):
+            highest = np.fmax(highest, habits.day[slot % slots])
+        done = max(done, end)
+        found.append(highest)
+    return found[0], found[1]
+
+
+def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float) -> None:
+    """Count a tick of demand.
+
+    Args:
+        habits: Updated in place.
+        now_s: Time of the tick.
+        need: float64 (n,), demand in VMs.
+        counts: bool (n,), where it is known.
+        tick_s: Length of a tick.
+    """
+    lanes = len(need)
+    bins = np.log2(1.0 + np.where(counts, need, 0.0))
+    bins *= PER_OCTAVE
+    np.minimum(bins, BINS - 1.0, out=bins)
+    cell = bins.astype(np.int64)
+    cell *= lanes
+    cell += np.arange(lanes)
+    hour = int(now_s // HOUR_S) % HOURS
+    for row in (hour, HOURS):
+        habits.seen[row].reshape(-1)[cell] += counts
+    slot, slots = int(now_s // slot_s(tick_s)), len(habits.day)
+    if slot != habits.slot:
+        first = slot - slots + 1 if habits.slot < 0 else max(habits.slot + 1, slot - slots + 1)
+        for skipped in range(first, slot + 1):
+            habits.day[skipped % slots] = np.nan
+        habits.slot = slot
+    row = habits.day[slot % slots]
+    np.fmax(row, np.where(counts, need, np.nan), out=row, casting="same_kind")
+
+
+def revise(habits: Habits, now_s: float, ahead_s: float, share: Float) -> None:
+    """Forget an hour's worth, and work out what is wanted; does nothing within the hour.
+
+    Args:
+        habits: Updated in place.
+        now_s: Time of the tick.
+        ahead_s: How far ahead what is wanted serves.
+        share: float64 (T, n), of how many ticks a VM must be needed to be held.
+    """
+    hour = int((now_s + ahead_s) // HOUR_S)
+    if hour == habits.hour:
+        return
+    passed = hour - habits.hour if habits.hour >= 0 else 0
+    habits.hour = hour
+    habits.seen *= np.float32(0.5 ** (min(passed, 10_000) * HOUR_S / HALF_LIFE_S))
+    everything = habits.seen[HOURS].astype(np.float64)
+    mine = habits.seen[hour % HOURS].astype(np.float64)
+    mine += everything * (BORROWED / HOURS)
+    for row, table in enumerate((everything, mine)):
+        habits.wanted[row] = _wanted(table, share)
+
+
+def _wanted(table: Float, share: Float) -> SmallInt:
+    """VMs that are needed in at least these shares of the ticks: int32 (T, n)."""
+    beyond = np.add.accumulate(table[::-1], axis=0)[::-1]
+    total = np.maximum(beyond[0], 1e-9)
+    # The probability that demand is above a bin's lower edge falls evenly over the bin.
+    above = beyond / total
+    after = np.concatenate([above[1:], np.zeros_like(above[:1])])
+    reached = np.add.reduce(above[np.newaxis] >= share[:, np.newaxis], axis=1)
+    at = np.maximum(reached - 1, 0)
+    lanes = np.arange(table.shape[1])
+    first, last = above[at, lanes], after[at, lanes]
+    into = np.minimum(np.maximum((first - share) / np.maximum(first - last, 1e-12), 0.0), 1.0)
+    vms = _BELOW[at, 0] + into * _WIDTH[at, 0]
+    # A VM is worth it when it is needed at half of its work, on the average over its work.
+    return (np.floor(vms + 0.5) * (reached > 0)).astype(np.int32)
