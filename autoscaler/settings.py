@@ -51,6 +51,19 @@ class Settings(BaseSettings):
         "",
         description="Group that may use the socket; empty means the daemon's own (under systemd: Group= of the unit).",
     )
+    push_token_file: Path | None = Field(
+        None,
+        description="File of the tokens with which samples may be pushed to /v1/samples, one a line; without it none may.",
+    )
+    push_max_body_kb: int = Field(
+        1024, ge=1, le=65_536, description="Largest body of one push, in kilobytes."
+    )
+    push_samples_per_s: float = Field(
+        20_000.0, gt=0.0, description="Most pushed samples a second, of all senders together."
+    )
+    push_max_vms: int = Field(
+        100_000, ge=1, description="Most VMs whose pushed samples are kept; a tenth of it for one fleet."
+    )
     aws_region: str = Field("", description="AWS Region of the VMs.")
     aws_endpoint_url: str | None = Field(
         None, description="Another EC2 endpoint than AWS's, for the embedded cloud."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words, seconds, set_up_logging
+from autoscaler.cli.run_pushing import Pushing
 
 if TYPE_CHECKING:
     from autoscaler.config.loading import PolicySet
     from autoscaler.config.policy import Policy
+    from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
     from autoscaler.ports import MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
@@ -105,7 +107,8 @@ async def _run(
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
-    sources = Sources(clock, folder.path)
+    pushing = Pushing.of(settings, clock)
+    sources = Sources(clock, folder.path, pushing.samples)
     made, left_out = _sources(policies, sources.source_for)
     async with AsyncExitStack() as stack:
         journal = open_journal(
@@ -125,23 +128,37 @@ async def _run(
         daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier)
         stack.push_async_callback(close_all, daemon)
         reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
-        site = await stack.enter_async_context(Site(daemon, settings.http_host, settings.http_port))
-        telemetry.log.info("listening", text=f"{site.url} (/metrics /healthz /api/v1/status)")
+        site = await stack.enter_async_context(
+            Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon))
+        )
+        telemetry.log.info("listening", text=f"{site.url} ({' '.join(site.paths)})")
         # Before anybody can change what is in force, it is known.
         await daemon.operators.load()
         control = Control(daemon, settings.control_path, settings.control_group)
         await stack.enter_async_context(control)
         telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
-        beside = {"site": site.watch, "control": control.watch}
-        if settings.aws_hint_queue_url:
-            from autoscaler.daemon.hinting import Hinting
-            from autoscaler.providers.ec2.hints import HintQueue
-
-            queue = await HintQueue.open(ec2, settings.aws_hint_queue_url)
-            stack.push_async_callback(close, queue, telemetry)
-            beside["hints"] = Hinting(daemon, queue).watch
+        beside: dict[str, Callable[[], Awaitable[object]]] = {"site": site.watch, "control": control.watch}
+        await _hear_hints(settings, ec2, daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
+
+
+async def _hear_hints(
+    settings: Settings,
+    ec2: Ec2Settings,
+    daemon: Daemon,
+    stack: AsyncExitStack,
+    beside: dict[str, Callable[[], Awaitable[object]]],
+) -> None:
+    """Listen to the cloud's own news, where the settings name a queue of them."""
+    from autoscaler.daemon.hinting import Hinting
+    from autoscaler.daemon.lifecycle import close
+    from autoscaler.providers.ec2.hints import HintQueue
+
+    if settings.aws_hint_queue_url:
+        queue = await HintQueue.open(ec2, settings.aws_hint_queue_url)
+        stack.push_async_callback(close, queue, daemon.telemetry)
+        beside["hints"] = Hinting(daemon, queue).watch
 
 
 def _sources(

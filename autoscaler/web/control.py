@@ -29,6 +29,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operators import Answer, Asked
+from autoscaler.daemon.waking import Cause
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
@@ -257,6 +258,10 @@ async def _read(request: web.Request, model: type[_Body]) -> _Body:
 
 
 def _answered(daemon: Daemon, answer: Answer) -> web.Response:
+    fleets = {record.change.fleet for record in answer.changes}
+    if fleets:
+        # It is on the disk and in force, so the loop need not wait for the next tick.
+        daemon.waking.ask(None if ALL_FLEETS in fleets else fleets, Cause.OPERATOR)
     return web.json_response(
         {
             "version": VERSION,

@@ -17,11 +17,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
+from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.status import status, unhealthy
 
 _DAEMON = web.AppKey("daemon", Daemon)
 _INGEST: web.AppKey[Ingest | None] = web.AppKey("ingest")
+
+PATHS = ("/metrics", "/healthz", "/api/v1/status")
 
 ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
@@ -51,6 +54,7 @@ class Site:
                 web.get("/api/v1/status", _status),
             ]
         )
+        self.paths = PATHS if ingest is None else (*PATHS, SAMPLES)
         app[_INGEST] = ingest
         if ingest is not None:
             app.add_routes(ingest.routes())
@@ -119,7 +123,7 @@ class Site:
 
 async def _index(request: web.Request) -> web.Response:
     del request
-    return web.Response(text="autoscaler: /metrics /healthz /api/v1/status\n")
+    return web.Response(text=f"autoscaler: {' '.join(PATHS)}\n")
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -1,0 +1,54 @@
+"""What `run` needs for pushed samples, where the settings name a file of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.loop import Daemon
+    from autoscaler.ports import Clock
+    from autoscaler.settings import Settings
+    from autoscaler.sources.push import PushedSamples
+    from autoscaler.web.ingest import Ingest
+    from autoscaler.web.ingest_token import PushTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Pushing:
+    """Where samples are pushed to, and who may.
+
+    Attributes:
+        settings: Limits.
+        samples: What was pushed; None where nobody may.
+        tokens: Who may.
+    """
+
+    settings: Settings
+    samples: PushedSamples | None = None
+    tokens: PushTokens | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> Pushing:
+        """As the settings say.
+
+        Raises:
+            ConfigError: The file of tokens cannot be used.
+        """
+        from autoscaler.sources.push import PushedSamples, PushLimits
+        from autoscaler.web.ingest_token import PushTokens
+
+        if settings.push_token_file is None:
+            return cls(settings)
+        most = settings.push_max_vms
+        samples = PushedSamples(clock, PushLimits(max(most // 10, 1), most))
+        return cls(settings, samples, PushTokens(settings.push_token_file, clock.now))
+
+    def ingest(self, daemon: Daemon) -> Ingest | None:
+        """What takes them over HTTP; None where nobody may push."""
+        from autoscaler.web.ingest import Ingest, IngestLimits
+
+        if self.samples is None or self.tokens is None:
+            return None
+        limits = IngestLimits(self.settings.push_max_body_kb * 1024, self.settings.push_samples_per_s)
+        return Ingest(daemon, self.samples, self.tokens, limits)
