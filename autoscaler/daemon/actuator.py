@@ -2,19 +2,23 @@
 
 Rules of this file: every call is bounded in time; a call that did not come back is UNKNOWN and is not made
 again. Batches are all or nothing at the provider, so a refused batch is sent again without the refused VMs,
-or in halves where none was named. Nothing here retries in place: what failed is decided anew next tick.
+or in halves where none was named; what can be sent at the same time is, largest batches first. Nothing here
+retries in place: what failed is routed elsewhere by `ladder` or decided anew next tick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.tracked import MADE_BY_TAG
+from autoscaler.daemon.tracked import MADE_BY_TAG, TYPE_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
+    BUDGET_SPENT,
     ActionIntent,
     Clock,
     Outcome,
@@ -30,8 +34,27 @@ NO_ANSWER = "NoAnswer"
 """Code of ours: the provider's answer does not say what became of this VM."""
 TIMED_OUT = "TimedOut"
 """Code of ours: the call did not come back in time."""
+NO_ROOM_AS_TYPE = "TypeNotChanged"
+"""Code of ours: the VM was to be started as another type, and its type could not be changed."""
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What an intent does not say and its calls need.
+
+    Attributes:
+        spec: Where new VMs come from; needed for a provision.
+        start_as: By id, the type of VMs that are to be started as another type than they have, and
+        type_of: the type that they have.
+        force: Whether a stop is forced.
+    """
+
+    spec: ProvisionSpec | None = None
+    start_as: Mapping[str, str] = field(default_factory=dict)
+    type_of: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,7 @@ class Done:
         intent: What was to be done.
         outcomes: One per VM; for a provision, one per VM made or one failure.
         sent_s, received_s: The clock around the calls.
+        how: What the calls were made with.
     """
 
     action_id: int
@@ -50,6 +74,7 @@ class Done:
     outcomes: tuple[Outcome, ...]
     sent_s: float
     received_s: float
+    how: How = field(default_factory=How)
 
 
 async def carry_out(
@@ -58,7 +83,7 @@ async def carry_out(
     action_id: int,
     intent: ActionIntent,
     *,
-    spec: ProvisionSpec | None,
+    how: How,
     timeout_s: float,
 ) -> Done:
     """Make the calls of one intent.
@@ -68,17 +93,57 @@ async def carry_out(
         clock: For the times around the calls.
         action_id: Journal id of the intent, which has been made durable.
         intent: What to do.
-        spec: Where new VMs come from; needed for a provision.
+        how: What its calls are made with.
         timeout_s: Longest time of one call, in seconds of the event loop.
     """
     sent_s = clock.now()
     if intent.verb is Verb.START:
-        outcomes = await _in_batches(provider.start, intent.vm_ids, timeout_s)
+        outcomes = await _start(provider, intent.vm_ids, how, timeout_s)
     elif intent.verb is Verb.STOP:
-        outcomes = await _in_batches(provider.stop, intent.vm_ids, timeout_s)
+        call = partial(provider.stop, force=True) if how.force else provider.stop
+        outcomes = await _in_batches(call, intent.vm_ids, timeout_s)
     else:
-        outcomes = await _provision(provider, intent, spec, timeout_s)
-    return Done(action_id, intent, outcomes, sent_s, clock.now())
+        outcomes = await _provision(provider, intent, how.spec, timeout_s)
+    return Done(action_id, intent, outcomes, sent_s, clock.now(), how)
+
+
+async def _start(
+    provider: Provider, vm_ids: Sequence[str], how: How, timeout_s: float
+) -> tuple[Outcome, ...]:
+    if not how.start_as:
+        return await _in_batches(provider.start, vm_ids, timeout_s)
+    changed = await asyncio.gather(*(_change_type(provider, i, how, timeout_s) for i in vm_ids))
+    found = {o.vm_id: o for o in changed if o.kind is not OutcomeKind.ACCEPTED}
+    ready = [vm_id for vm_id in vm_ids if vm_id not in found]
+    if ready:
+        found |= {o.vm_id: o for o in await _in_batches(provider.start, ready, timeout_s)}
+    return tuple(found[vm_id] for vm_id in vm_ids)
+
+
+async def _change_type(provider: Provider, vm_id: str, how: How, timeout_s: float) -> Outcome:
+    """Give a stopped VM the type it is to be started as; its own is written down first."""
+    target = how.start_as.get(vm_id)
+    if target is None:
+        return Outcome(vm_id, OutcomeKind.ACCEPTED)
+    return await change_type(provider, vm_id, how.type_of[vm_id], target, timeout_s)
+
+
+async def change_type(
+    provider: Provider, vm_id: str, own_type: str, target: str, timeout_s: float
+) -> Outcome:
+    """Write down a stopped VM's own type, then give it another.
+
+    Where the change is not done for certain the outcome says that the type was not changed: a VM may then have
+    the other type, which the tag tells, and nothing was started.
+    """
+    tags = {TYPE_TAG: own_type}
+    for call in (lambda ids: provider.tag(ids, tags), lambda ids: provider.retype(ids, target)):
+        outcome = (await _bounded(call, (vm_id,), timeout_s))[0]
+        if outcome.kind is not OutcomeKind.ACCEPTED:
+            kind = OutcomeKind.REFUSED if outcome.kind is OutcomeKind.REFUSED else OutcomeKind.THROTTLED
+            why = f"{target}: {outcome.code} {outcome.message}".rstrip()
+            return Outcome(vm_id, kind, NO_ROOM_AS_TYPE, why)
+    return Outcome(vm_id, OutcomeKind.ACCEPTED)
 
 
 async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
@@ -86,25 +151,48 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
     found: dict[str, Outcome] = {}
     waiting: list[tuple[Sequence[str], bool]] = [(vm_ids, True)]
     while waiting:
-        ids, may_split = waiting.pop()
-        outcomes = {o.vm_id: o for o in await _bounded(call, ids, timeout_s)}
-        kinds = {o.kind for o in outcomes.values()}
-        spared = [i for i in ids if outcomes[i].code == BATCH_REFUSED]
-        half = len(ids) // 2
-        if spared and len(spared) < len(ids):
-            waiting.append((spared, may_split))
-            found |= {i: o for i, o in outcomes.items() if o.code != BATCH_REFUSED}
-        elif half and kinds == {OutcomeKind.REFUSED}:
-            waiting += [(ids[half:], may_split), (ids[:half], may_split)]
-        elif half and kinds == {OutcomeKind.NO_CAPACITY} and may_split:
-            # Part of a batch may fit where the whole does not; once, since more calls eat the API budget.
-            waiting += [(ids[half:], False), (ids[:half], False)]
+        sent = sorted(waiting, key=lambda batch: -len(batch[0]))
+        if len(sent) == 1:
+            # In the caller's own step, so that starts are sent before what was planned after them.
+            answers = [await _bounded(call, sent[0][0], timeout_s)]
         else:
-            found |= outcomes
-        if kinds & _ENOUGH:
-            found |= _not_sent((i for rest, _ in waiting for i in rest), next(iter(outcomes.values())))
+            answers = await asyncio.gather(*(_bounded(call, ids, timeout_s) for ids, _ in sent))
+        waiting, last = [], None
+        for (ids, may_split), answer in zip(sent, answers, strict=True):
+            outcomes = {o.vm_id: o for o in answer}
+            again, unsent = _taken_apart(ids, outcomes, may_split=may_split)
+            repeated = {i for batch, _ in again for i in batch}
+            found |= {i: o for i, o in outcomes.items() if i not in repeated}
+            waiting += again
+            last = last or next(
+                (o for i, o in outcomes.items() if i not in unsent and o.kind in _ENOUGH), None
+            )
+        if last is not None:
+            found |= _not_sent((i for rest, _ in waiting for i in rest), last)
             break
     return tuple(found[i] for i in vm_ids)
+
+
+def _taken_apart(
+    ids: Sequence[str], outcomes: Mapping[str, Outcome], *, may_split: bool
+) -> tuple[list[tuple[Sequence[str], bool]], frozenset[str]]:
+    """What of a batch is to be sent again, in which batches; and the VMs that the budget left no room for."""
+    unsent = [i for i in ids if outcomes[i].code == BUDGET_SPENT]
+    sent = [i for i in ids if outcomes[i].code != BUDGET_SPENT]
+    if not sent:
+        return [], frozenset()
+    again: list[tuple[Sequence[str], bool]] = [(unsent, may_split)] if unsent else []
+    spared = [i for i in sent if outcomes[i].code == BATCH_REFUSED]
+    kinds = {outcomes[i].kind for i in sent}
+    half = len(sent) // 2
+    if spared and len(spared) < len(sent):
+        again.append((spared, may_split))
+    elif half and kinds == {OutcomeKind.REFUSED}:
+        again += [(sent[:half], may_split), (sent[half:], may_split)]
+    elif half and kinds == {OutcomeKind.NO_CAPACITY} and may_split:
+        # Part of a batch may fit where the whole does not; once, since more calls eat the API budget.
+        again += [(sent[:half], False), (sent[half:], False)]
+    return again, frozenset(unsent)
 
 
 _ENOUGH = frozenset({OutcomeKind.THROTTLED, OutcomeKind.DENIED, OutcomeKind.UNKNOWN})

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autoscaler.daemon.tracked import ON_THE_WAY, PROTECTED_TAG, Counts, Phase, TrackedVm
+from autoscaler.daemon.places import Places
+from autoscaler.daemon.tracked import PROTECTED_TAG, TYPE_TAG, Counts, Phase, TrackedVm
 from autoscaler.ports import Vm
 
 _EDGE_S = 1e-3
@@ -26,6 +27,8 @@ class _Counted:
     minimum_on_time_s: float
     from_s: float
     until_s: float
+    places: int
+    """Version of what was known of places."""
 
 
 class Holdings:
@@ -33,7 +36,10 @@ class Holdings:
 
     def __init__(self) -> None:
         self.vms: dict[str, TrackedVm] = {}
-        self._dry_until_s: dict[tuple[str, str], float] = {}
+        self.places = Places()
+        """What is known of places; fleets of one account share it."""
+        self.types: tuple[str, ...] = ()
+        """Machine types that a VM may be started as where there is no room for its own, best first."""
         self._counted: _Counted | None = None
         self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
         self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
@@ -50,8 +56,55 @@ class Holdings:
         return 0
 
     def startable(self, now_s: float) -> list[TrackedVm]:
-        """Stopped VMs that are neither quarantined nor in a dry (type, zone)."""
-        return [t for t in self.vms.values() if t.phase is Phase.STOPPED and self._free_from_s(t) <= now_s]
+        """Stopped VMs that may be started now, as they are or as another type; best first within a place.
+
+        They are neither quarantined nor in a place without room, unless its time is over: then one of them.
+        """
+        free = [
+            t
+            for t in self.vms.values()
+            if t.phase is Phase.STOPPED and t.quarantined_until_s <= now_s and not t.restoring
+        ]
+        if not self.places.dry_at_all:
+            return free
+        free.sort(key=_turn)
+        left: dict[tuple[str, str], float] = {}
+        found = []
+        for t in free:
+            place = self.type_for(t, now_s), t.vm.zone
+            room = left.get(place)
+            if room is None:
+                room = self.places.at_most(*place, now_s) if place[0] else 0.0
+            if room >= 1.0:
+                found.append(t)
+            left[place] = room - 1.0
+        return found
+
+    def type_for(self, t: TrackedVm, now_s: float) -> str:
+        """The type to start a stopped VM as: its own while there may be room for it, else another, else none."""
+        own, zone = t.vm.vm_type, t.vm.zone
+        if self.places.at_most(own, zone, now_s) >= 1.0:
+            return own
+        return next((each for each in self.types if self.places.at_most(each, zone, now_s) == math.inf), "")
+
+    def start_success(self, now_s: float) -> float:
+        """Odds, above 0 and up to 1, that a start of one of the stopped VMs works in this hour; 1 without any."""
+        counted: dict[tuple[str, str], int] = {}
+        for t in self.in_phase(Phase.STOPPED):
+            place = t.vm.vm_type, t.vm.zone
+            counted[place] = counted.get(place, 0) + 1
+        if not counted:
+            return 1.0
+        odds = sum(self.places.success(*place, now_s) * vms for place, vms in sorted(counted.items()))
+        return odds / sum(counted.values())
+
+    def to_restore(self) -> list[TrackedVm]:
+        """Stopped VMs that were started as another type and have not gone back to their own, by id."""
+        return [
+            t
+            for t in self.in_phase(Phase.STOPPED)
+            if not t.restoring and t.vm.tags.get(TYPE_TAG, t.vm.vm_type) != t.vm.vm_type
+        ]
 
     def returnable(self, now_s: float) -> list[TrackedVm]:
         """Draining VMs that may serve again, those that left last first: they have most of their work left."""
@@ -62,9 +115,7 @@ class Holdings:
 
     def _free_from_s(self, t: TrackedVm) -> float:
         """When quarantine and dryness are over."""
-        if not self._dry_until_s:
-            return t.quarantined_until_s
-        return max(t.quarantined_until_s, self._dry_until_s.get((t.vm.vm_type, t.vm.zone), -math.inf))
+        return max(t.quarantined_until_s, self.places.free_from_s(t.vm.vm_type, t.vm.zone))
 
     def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
         """VMs in service past their minimum on-time and without protection."""
@@ -80,12 +131,12 @@ class Holdings:
         """How many VMs are where; the very value of the last call where nothing has changed."""
         last = self._counted
         if last is not None:
-            same = last.minimum_on_time_s == minimum_on_time_s and last.from_s <= now_s < last.until_s
-            if same:
+            same = last.minimum_on_time_s == minimum_on_time_s and last.places == self.places.version
+            if same and last.from_s <= now_s < last.until_s:
                 return last.counts
         counts = self._count(now_s, minimum_on_time_s)
         until_s = self._holds_until_s(now_s, minimum_on_time_s) - _EDGE_S
-        self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s)
+        self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s, self.places.version)
         return counts
 
     def _count(self, now_s: float, minimum_on_time_s: float) -> Counts:
@@ -94,7 +145,7 @@ class Holdings:
         coming = expected
         for t in self.vms.values():
             by_phase[t.phase] += 1
-            coming += t.phase in ON_THE_WAY and not t.overdue
+            coming += t.coming
         return Counts(
             in_service=by_phase[Phase.IN_SERVICE],
             starting=coming,
@@ -145,12 +196,17 @@ class Holdings:
 
     def dry(self, now_s: float) -> list[tuple[str, str]]:
         """The (type, zone) pairs that had no capacity lately."""
-        return sorted(key for key, until_s in self._dry_until_s.items() if until_s > now_s)
+        return self.places.dry(now_s)
 
     def unsettled_actions(self) -> set[int]:
         """Actions with an order whose outcome only a listing can tell."""
         orders = (t.order for t in self.vms.values() if t.order is not None)
         return {order.action_id for order in orders if order.unknown and not order.confirmed}
+
+
+def _turn(t: TrackedVm) -> tuple[float, str]:
+    """Least recently launched first, so that every VM gets its turn."""
+    return t.vm.launched_at_s, t.vm.id
 
 
 def _on_since_s(t: TrackedVm) -> float:

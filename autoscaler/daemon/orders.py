@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autoscaler.core.lead_time import StartSource
 from autoscaler.daemon.holdings import Holdings
+from autoscaler.daemon.quarantine import Blame, Verdict, quarantine_s, verdict_of
 from autoscaler.daemon.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
-from autoscaler.ports import BATCH_REFUSED, Note, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.ports import Note, Outcome, OutcomeKind, Verb, Vm, VmState
 
 STATES_BEFORE = {
     Verb.START: frozenset({VmState.STOPPED, VmState.STOPPING}),
@@ -70,7 +72,8 @@ class Orders(Holdings):
             t.order = Order(verb, now_s, action_id, t.vm.launched_at_s)
             t.at_rest = None
             if verb is Verb.START:
-                t.ordered_at_s = now_s
+                t.start_ordered(now_s)
+                self.places.claim(t.start_as or t.vm.vm_type, t.vm.zone, now_s)
                 t.move(Phase.STARTING, now_s)
             else:
                 t.move(Phase.STOPPING, now_s)
@@ -133,21 +136,21 @@ class Orders(Holdings):
         return [self._note(f"{verb}_not_accepted", f"{_some(ids)}: {why}") for why, ids in failed.items()]
 
     def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float) -> None:
-        match outcome.kind:
-            case OutcomeKind.ACCEPTED:
-                return
-            case OutcomeKind.NO_CAPACITY:
-                self._dry_until_s[t.vm.vm_type, t.vm.zone] = now_s + self.patience.dry_s
-            case OutcomeKind.REFUSED if outcome.code != BATCH_REFUSED:
-                self._quarantine(t, now_s, f"{outcome.code}: {outcome.message}")
-            case _:
-                pass
+        vm_type, t.start_as = t.start_as or t.vm.vm_type, ""
+        if outcome.kind is OutcomeKind.ACCEPTED:
+            self.places.found_room(vm_type, t.vm.zone)
+            return
+        verdict = verdict_of(outcome)
+        if verdict is not None:
+            self._failed(t, verdict, now_s, f"{outcome.code}: {outcome.message}", vm_type)
         if t.order is not None and not t.order.confirmed:
             t.order, t.ordered_at_s = None, None
             t.move(Phase.STOPPED, now_s)
 
     def _settle_stop(self, t: TrackedVm, outcome: Outcome, sent_s: float, received_s: float) -> None:
         if outcome.kind is OutcomeKind.ACCEPTED:
+            if t.dismissed and t.hedged and t.run is not None:
+                self.hedges.ran_idle(received_s - t.run.from_s)
             t.end_run((sent_s + received_s) / 2.0)
             t.in_service_from_s = None
         elif t.order is not None and not t.order.confirmed:
@@ -173,13 +176,25 @@ class Orders(Holdings):
             if t is None:
                 t = self.vms[outcome.vm_id] = TrackedVm(vm_of[outcome.vm_id], Phase.PROVISIONING, now_s)
                 t.order = Order(Verb.PROVISION, now_s, action_id, answered_at_s=now_s)
-            t.ordered_at_s = now_s
+            t.ordered_at_s, t.source = now_s, StartSource.FRESH
 
     def _note(self, kind: str, text: str) -> Note:
         return Note(kind, self.fleet, text)
 
-    def _quarantine(self, t: TrackedVm, now_s: float, reason: str) -> None:
-        t.quarantined_until_s, t.quarantine_reason = now_s + self.patience.quarantine_s, reason
+    def _failed(self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "") -> None:
+        """A start came to nothing: its place is dry, or the VM is left alone for a while, or nobody is blamed."""
+        place = vm_type or t.vm.vm_type, t.vm.zone
+        if verdict.blame is not Blame.PERSON:
+            self.places.tell(*place, now_s, tried=1, failed=1)
+        if verdict.blame in (Blame.PLACE, Blame.QUOTA):
+            self.places.found_dry(*place, now_s, quota=verdict.blame is Blame.QUOTA)
+        elif verdict.quarantines:
+            self._quarantine(t, now_s, why, verdict.weight)
+
+    def _quarantine(self, t: TrackedVm, now_s: float, reason: str, weight: float = 1.0) -> None:
+        t.failures += 1
+        until_s = now_s + quarantine_s(self.patience.quarantine_s, t.failures, weight)
+        t.quarantined_until_s, t.quarantine_reason = until_s, reason
 
 
 def _some(vm_ids: Sequence[str]) -> str:

@@ -129,6 +129,11 @@ class Places:
             return math.inf
         return 1.0 if free_s <= now_s else 0.0
 
+    @property
+    def dry_at_all(self) -> bool:
+        """Whether any place was found dry and has not been found to have room since."""
+        return bool(self._dry)
+
     def dry(self, now_s: float) -> list[tuple[str, str]]:
         """The places that are dry now; a family of types stands for its quota, with `ANYWHERE` as its zone."""
         return sorted(key for key, known in self._dry.items() if known.until_s > now_s)

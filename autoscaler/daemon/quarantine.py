@@ -65,7 +65,7 @@ _VOLUMES = Verdict(
     Blame.STORAGE, "ask for a higher quota of storage, or delete volumes that nobody uses", 2.0
 )
 _LOST_VOLUME = Verdict(Blame.STORAGE, "its volume or snapshot is gone: replace the VM", 6.0)
-_BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again", 2.0)
+_BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again")
 _NOT_HERE = Verdict(Blame.VM, "its type cannot run there: change its type, or replace it", 6.0)
 
 STATE_REASONS = {
