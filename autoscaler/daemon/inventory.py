@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from autoscaler.daemon.lateness import Lateness
 from autoscaler.daemon.metering import Run
-from autoscaler.daemon.orders import STATES_BEFORE, Orders
+from autoscaler.daemon.orders import STATES_BEFORE
+from autoscaler.daemon.quarantine import verdict_of_state
+from autoscaler.daemon.start_times import MeasuredStart, measured
 from autoscaler.daemon.tracked import (
     ON_THE_WAY,
     PROTECTED_TAG,
@@ -35,7 +38,7 @@ __all__ = [
 ]
 
 
-class FleetInventory(Orders):
+class FleetInventory(Lateness):
     """The VMs of one fleet.
 
     Args:
@@ -45,6 +48,8 @@ class FleetInventory(Orders):
 
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
         super().__init__(fleet, patience)
+        self.started: list[MeasuredStart] = []
+        """Starts that came into service since the last `take_started`, part by part."""
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
@@ -68,6 +73,7 @@ class FleetInventory(Orders):
             self._listed_at_s = _middle(listing)
             return []
         notes: list[Note] = []
+        self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
         seen = set()
         quiet = True
         for vm in vms:
@@ -95,6 +101,7 @@ class FleetInventory(Orders):
             self._listed_at_s = _middle(listing)
             self._forget_expected(listing)
         self._give_up_late(now_s, notes)
+        self._judge_arrivals(notes)
         return notes
 
     def touch(self) -> None:
@@ -177,6 +184,8 @@ class FleetInventory(Orders):
             t.order.confirmed = True
         else:
             t.order = None
+        if t.ordered_at_s is not None and t.pending_at_s is None:
+            t.pending_at_s = self._between(listing, after_s=t.ordered_at_s)
         if t.phase not in ON_THE_WAY:
             notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
             t.in_service_from_s = None
@@ -196,6 +205,8 @@ class FleetInventory(Orders):
         if t.run is None:
             # It was not running when last seen, so this is a start that the provider bills as one.
             t.run = Run(self._between(listing, after_s=t.ordered_at_s), counts_start=True)
+            if t.ordered_at_s is not None:
+                self.timers.pending.add(t.run.from_s - t.ordered_at_s)
         if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING):
             # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
@@ -209,6 +220,10 @@ class FleetInventory(Orders):
             t.order.confirmed = True
             # Still unbilled only where the call's outcome was unknown; it was taken when it was sent.
             stopped_at_s = t.order.sent_at_s
+            if t.vm.state is VmState.STOPPED and t.phase is Phase.STOPPING:
+                self.timers.stopping.add(
+                    self._between(listing, after_s=t.order.sent_at_s) - t.order.sent_at_s
+                )
         elif t.phase in ON_THE_WAY and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
         elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
@@ -230,10 +245,10 @@ class FleetInventory(Orders):
             )
             return
         why = "" if _by_user(vm) else _because(vm)
-        self._quarantine(t, now_s, f"its start fell back to stopped{why}")
-        if "Capacity" in vm.state_reason:
-            self._dry_until_s[vm.vm_type, vm.zone] = now_s + self.patience.dry_s
-        notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}"))
+        verdict = verdict_of_state("" if _by_user(vm) else vm.state_reason)
+        self._failed(t, verdict, now_s, f"its start fell back to stopped{why}")
+        advice = f": {verdict.advice}" if verdict.advice else ""
+        notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
         for vm_id, t in list(self.vms.items()):
@@ -253,24 +268,6 @@ class FleetInventory(Orders):
                     )
                 del self.vms[vm_id]
 
-    def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
-        for t in self.vms.values():
-            waited_s = now_s - t.phase_since_s
-            if t.overdue:
-                continue
-            if t.phase in ON_THE_WAY and waited_s > self.patience.start_s:
-                t.overdue = True
-                self.touch()
-                notes.append(
-                    self._note(
-                        "start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on"
-                    )
-                )
-            elif t.phase is Phase.STOPPING and waited_s > self.patience.stop_s:
-                t.overdue = True
-                self.touch()
-                notes.append(self._note("stop_overdue", f"{t.vm.id} is stopping for {waited_s:.0f} s"))
-
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
         """Best guess of when something happened that this listing shows and the one before did not."""
         upper = _middle(listing)
@@ -284,17 +281,30 @@ class FleetInventory(Orders):
         self.touch()
         for vm_id in ready:
             t = self.vms.get(vm_id)
-            if t is None or t.phase is not Phase.RUNNING:
+            if t is None or t.phase is not Phase.RUNNING or t.dismissed:
                 continue
+            if t.hedged:
+                self.take_back(t)
+            if t.run is not None and t.run.counts_start:
+                self.timers.unready.add(now_s - t.run.from_s)
+            if t.failures or t.ordered_at_s is not None:
+                t.failures = 0
+                self.places.tell(t.vm.vm_type, t.vm.zone, now_s, tried=1, failed=0)
             t.in_service_from_s = now_s
             t.move(Phase.IN_SERVICE, now_s)
             if t.ordered_at_s is not None:
                 self.start_times_s.append(now_s - t.ordered_at_s)
+                self.started.append(measured(t, t.ordered_at_s, now_s))
                 t.ordered_at_s = None
 
     def take_start_times(self) -> list[float]:
         """Seconds from order to in service of the starts completed since the last call."""
         taken, self.start_times_s = self.start_times_s, []
+        return taken
+
+    def take_started(self) -> list[MeasuredStart]:
+        """The same starts part by part, of those completed since the last call of this."""
+        taken, self.started = self.started, []
         return taken
 
 

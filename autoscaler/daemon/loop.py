@@ -25,6 +25,7 @@ from autoscaler.daemon.chores import FIRST, LAST, Chores, ChoreWaits
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
+from autoscaler.daemon.keeping import Keeping
 from autoscaler.daemon.leaving import choose, follow, recall
 from autoscaler.daemon.left_open import LeftOpen
 from autoscaler.daemon.notify import Notifier
@@ -131,6 +132,7 @@ class Daemon:
         self._observer = Observer(clock)
         self._readings: dict[str, FleetReadings] = {}
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
+        self._keeping = Keeping(self.recorder, telemetry)
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
@@ -144,6 +146,7 @@ class Daemon:
         await self._left_open.load(self._longest_lag_s())
         await recall(self.fleets.all, self.recorder, self.began_at_s)
         await self.operators.load()
+        await self._keeping.load(self.fleets.learning)
         await self._announce()
         done_tick = -1
         while not self.waking.stopping:
@@ -162,6 +165,7 @@ class Daemon:
                     await self._guarded_tick(tick, early)
             await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self.acting.finish()
+        await self._keeping.keep(self.fleets.learning, self.clock.now(), at_once=True)
         await self.chores.finish()
 
     def stop(self) -> None:
@@ -203,17 +207,19 @@ class Daemon:
         else:
             seen = await self._read(early)
         now_s = self.clock.now()
+        self.acting.begin_turn(f.name for f in self.fleets.all if early is None or early.has(f.name))
         counts = [f.inventory.counts(now_s, f.minimum_on_time_s) for f in self.fleets.all]
         rows = self._decide(seen, counts, tick, now_s, early)
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
         await self.chores.act(self.fleets.by_name, intents, action_ids, FIRST)
-        await self.acting.act(intents, action_ids)
+        await self.acting.act(record, intents, action_ids)
         await self.chores.act(self.fleets.by_name, intents, action_ids, LAST)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
+        await self._keeping.keep(self.fleets.learning, now_s)
         return record
 
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────
@@ -311,6 +317,9 @@ class Daemon:
         for row in record.fleets:
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
+            fleet.inventory.wanted = row.desired
+            ending = fleet.inventory.dismissed() or fleet.inventory.stuck()
+            asked = row.start or row.stop or row.provision or ending
             leaving = fleet.drains is not None and fleet.drains.leaving
             asked = row.start or row.stop or row.provision or leaving
             if asked and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
@@ -321,6 +330,7 @@ class Daemon:
                     now_s=record.at_s,
                     minimum_on_time_s=fleet.minimum_on_time_s,
                     early=0 if early is None else early.number,
+                    may_stop=row.may_stop,
                 )
                 wanted = Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence)
                 intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
@@ -330,6 +340,9 @@ class Daemon:
         for fleet in self.fleets.all:
             if not fleet.inventory.start_times_s:
                 continue
+            started = fleet.inventory.take_started()
+            if fleet.policy.act:
+                self.fleets.learning.started(fleet.name, started, record.at_s)
             for seconds in fleet.inventory.take_start_times():
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
@@ -398,6 +411,7 @@ class Daemon:
         text = f"the clock was set back by about {seconds:.0f} s; guards and orders in flight begin anew"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.fleets.begin_anew(self.clock.now())
+        self.acting.govern(self.fleets.by_name, anew=True)
 
     def _hear_source(self, fleet: Fleet, error: str) -> None:
         if error and error != fleet.source_error:

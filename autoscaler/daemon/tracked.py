@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from autoscaler.core.lead_time import StartSource
 from autoscaler.daemon.metering import Run
 from autoscaler.ports import Verb, Vm
 
 PROTECTED_TAG = "autoscaler:protected"
 """VMs with this tag, whatever its value, are never stopped by the daemon."""
 
+
+TYPE_TAG = "autoscaler:type"
+"""The machine type that a VM goes back to: written before it is started as another one."""
 
 MADE_BY_TAG = "autoscaler:made-by"
 """Names the provisioning that made a VM, so that a daemon that did not hear the answer knows its own VMs."""
@@ -47,12 +51,11 @@ class Patience:
 
     Attributes:
         start_s: From an order to start until the VM is no longer counted as coming.
-        stop_s: From an order to stop until the VM is given up.
+        stop_s: From an order to stop until the stop is forced.
         consistency_s: How far a listing may lag behind an accepted order.
         absent_listings: Complete listings without a VM that make it gone.
         absent_s: Time over which they must stretch.
-        quarantine_s: How long a VM whose start failed is not tried again.
-        dry_s: How long a (type, zone) without capacity is not tried again.
+        quarantine_s: How long a VM whose start failed is not tried again; twice as long each time in a row.
     """
 
     start_s: float = 180.0
@@ -61,7 +64,21 @@ class Patience:
     absent_listings: int = 3
     absent_s: float = 20.0
     quarantine_s: float = 600.0
-    dry_s: float = 180.0
+
+    @property
+    def written_off_s(self) -> float:
+        """From an order to start until a VM that still does not run is written off."""
+        return max(3.0 * self.start_s, 900.0)
+
+    @property
+    def never_ready_s(self) -> float:
+        """From the moment a VM runs until it is stopped again, since it does not become ready."""
+        return 2.0 * self.start_s
+
+    @property
+    def stuck_s(self) -> float:
+        """From an order to stop until a VM that was forced to stop and did not is written off."""
+        return 2.0 * self.stop_s
 
 
 @dataclass(slots=True)
@@ -96,6 +113,10 @@ class TrackedVm:
     phase_since_s: float
     order: Order | None = None
     ordered_at_s: float | None = None
+    source: StartSource = StartSource.STOPPED
+    """What its last start began from."""
+    pending_at_s: float | None = None
+    """When the cloud took up the start under way."""
     in_service_from_s: float | None = None
     run: Run | None = None
     closed_runs: list[Run] = field(default_factory=list)
@@ -106,6 +127,26 @@ class TrackedVm:
     missing_since_s: float = float("inf")
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
+    failures: int = 0
+    """Failed starts since the last that reached service."""
+    late: bool = False
+    """Overtaken: another VM was ordered in its place before it came."""
+    hedged: bool = False
+    """Overtaking it was paid for."""
+    dismissed: str = ""
+    """Why it is stopped before it ever serves; empty where it is not."""
+    forced: bool = False
+    """A stop was forced."""
+    start_as: str = ""
+    """The type that it is started as, where that is not the one it has."""
+    restoring: bool = False
+    """Its type is being changed back."""
+
+    def start_ordered(self, at_s: float) -> None:
+        """A start is ordered; how long its parts take is measured from here."""
+        self.ordered_at_s, self.pending_at_s = at_s, None
+        hibernated = "Hibernate" in self.vm.state_reason
+        self.source = StartSource.HIBERNATED if hibernated else StartSource.STOPPED
 
     @property
     def rests(self) -> bool:
@@ -114,8 +155,19 @@ class TrackedVm:
 
     def move(self, phase: Phase, at_s: float) -> None:
         """Enter a phase; staying in it changes nothing."""
-        if phase is not self.phase:
-            self.phase, self.phase_since_s, self.overdue = phase, at_s, False
+        if phase is self.phase:
+            return
+        self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
+        if phase not in ON_THE_WAY:
+            self.late = self.hedged = False
+            self.dismissed = ""
+
+    @property
+    def coming(self) -> bool:
+        """Whether it is counted on: on its way, neither given up nor overtaken nor about to be stopped."""
+        if self.phase not in ON_THE_WAY or self.overdue or self.dismissed:
+            return False
+        return self.phase is Phase.RUNNING or not self.late
 
     def end_run(self, at_s: float) -> None:
         """The billed run ends; kept until the meter has charged it."""

@@ -91,6 +91,12 @@ BATCH_REFUSED = "BatchRefused"
 refused. The call may be made again at once without those."""
 
 
+BUDGET_SPENT = "BudgetSpent"
+"""Code of ours on a THROTTLED outcome: this VM was left out of the call, or the call was not made, because the
+budget that we keep ourselves is spent for now. Where other VMs of the call were asked for, it may be made again
+at once without those."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came back for one VM.
@@ -154,8 +160,12 @@ class Provider(Protocol):
         """Start stopped VMs in one call."""
         ...
 
-    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Stop running VMs in one call; they stay provisioned."""
+    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned. `force` ends VMs that do not stop."""
+        ...
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """Give stopped VMs another machine type, one call each."""
         ...
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:

@@ -175,6 +175,13 @@ class Watched:
         self.said.actions |= set(ids)
         return ids
 
+    async def record_intents(self, tick, at_s, intents):
+        before = self.around()
+        ids = await self.journal.record_intents(tick, at_s, intents)
+        self.around(before)
+        self.said.actions |= set(ids)
+        return ids
+
     async def record_outcomes(self, action_id, at_s, outcomes):
         before = self.around()
         await self.journal.record_outcomes(action_id, at_s, outcomes)

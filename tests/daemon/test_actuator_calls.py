@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.clock import VirtualClock, run_virtual
-from autoscaler.daemon.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, carry_out
+from autoscaler.daemon.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, carry_out
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
+    BUDGET_SPENT,
     ActionIntent,
     Outcome,
     OutcomeKind,
@@ -44,7 +45,7 @@ def act(cloud, ids=("a", "b", "c", "d"), verb=Verb.START, spec=None, count=None)
     async def main():
         intent = ActionIntent("web", verb, tuple(ids), count or len(ids), "token", "")
         clock = VirtualClock(1000.0)
-        return await carry_out(cloud, clock, 5, intent, spec=spec, timeout_s=30.0)
+        return await carry_out(cloud, clock, 5, intent, how=How(spec), timeout_s=30.0)
 
     return run_virtual(main)
 
@@ -166,11 +167,11 @@ def test_a_call_that_does_not_come_back_is_unknown_after_its_time_and_not_repeat
 
 def test_after_a_call_that_hangs_the_rest_of_a_split_batch_is_not_sent():
     def answer(ids, number):
-        return all_of(OutcomeKind.REFUSED, "Bad")(ids, 0) if number == 1 else forever()
+        return forever() if number == 2 else all_of(OutcomeKind.REFUSED, "Bad")(ids, 0)
 
     cloud = Cloud(answer)
     done = act(cloud)
-    assert cloud.calls == [("a", "b", "c", "d"), ("a", "b")]
+    assert cloud.calls == [("a", "b", "c", "d"), ("a", "b"), ("c", "d")]
     assert kinds(done) == [
         ("a", OutcomeKind.UNKNOWN, TIMED_OUT),
         ("b", OutcomeKind.UNKNOWN, TIMED_OUT),
@@ -181,6 +182,34 @@ def test_after_a_call_that_hangs_the_rest_of_a_split_batch_is_not_sent():
     assert done.received_s - done.sent_s == 30
 
 
+def test_the_halves_of_a_refused_batch_are_sent_at_the_same_time():
+    async def slow(ids):
+        await asyncio.sleep(1.0)
+        return refusing({"a"}, named=False)(ids, 0)
+
+    done = act(Cloud(lambda ids, _: slow(ids)))
+    assert [k for _, k, _ in kinds(done)] == ["refused", "accepted", "accepted", "accepted"]
+    assert done.received_s - done.sent_s == 3.0
+
+
+def test_vms_that_the_budget_left_out_are_asked_for_again_while_others_are_taken():
+    def answer(ids, _):
+        outcomes = [Outcome(i, OutcomeKind.ACCEPTED) for i in ids[:2]]
+        return (*outcomes, *(Outcome(i, OutcomeKind.THROTTLED, BUDGET_SPENT) for i in ids[2:]))
+
+    cloud = Cloud(answer)
+    done = act(cloud, ("a", "b", "c", "d", "e"))
+    assert cloud.calls == [("a", "b", "c", "d", "e"), ("c", "d", "e"), ("e",)]
+    assert {k for _, k, _ in kinds(done)} == {OutcomeKind.ACCEPTED}
+
+
+def test_a_budget_that_gives_nothing_is_not_asked_again():
+    cloud = Cloud(all_of(OutcomeKind.THROTTLED, BUDGET_SPENT))
+    done = act(cloud)
+    assert len(cloud.calls) == 1
+    assert {(k, c) for _, k, c in kinds(done)} == {(OutcomeKind.THROTTLED, BUDGET_SPENT)}
+
+
 @pytest.mark.parametrize("kind", [OutcomeKind.THROTTLED, OutcomeKind.DENIED])
 def test_a_spent_budget_or_a_denial_ends_the_splitting(kind):
     def answer(ids, number):
@@ -188,7 +217,7 @@ def test_a_spent_budget_or_a_denial_ends_the_splitting(kind):
 
     cloud = Cloud(answer)
     done = act(cloud, [f"v{n}" for n in range(100)])
-    assert len(cloud.calls) == 2
+    assert len(cloud.calls) == 3
     assert len(done.outcomes) == 100
 
 
