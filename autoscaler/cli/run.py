@@ -89,6 +89,7 @@ async def _run(
     settings: Settings, folder: PolicyFolder, policies: PolicySet, loaded: Loaded, for_s: float | None
 ) -> None:
     from autoscaler.clock import SystemClock
+    from autoscaler.daemon.backfill import Backfill
     from autoscaler.daemon.lifecycle import Retention, close, close_all, run_to_the_end
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
@@ -97,6 +98,7 @@ async def _run(
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
+    from autoscaler.store.past import RecordedPast
     from autoscaler.web.control import Control
     from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring
@@ -139,6 +141,7 @@ async def _run(
         telemetry.log.info("listening", text=f"{control.path} (pause, resume, override)")
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         beside: dict[str, Callable[[], Awaitable[object]]] = {"site": site.watch, "control": control.watch}
+        beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
         await _hear_hints(settings, ec2, daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 

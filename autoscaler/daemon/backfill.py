@@ -1,0 +1,332 @@
+"""Learning at the start from the demand of before it, beside the loop, so that no tick waits for it.
+
+    journal ─┐                                  samples of the ticks meanwhile ┐
+    source's ┴─► demand by tick ─► stepped in slices through the forecaster ───┴─► taken in between two ticks
+    history
+
+Why: a forecaster that begins anew knows neither the spread of its errors nor the week's shape, and both are in what
+the journal recorded before a restart and in what a monitoring system keeps.
+
+Rules of this file: the journal goes before the source's history, since it holds what was forecast from. What is not
+known stays unknown. A state comes into use only when it has been stepped through the last tick of the fleets. A
+failure is told for its fleet, and forecasts learn from now on only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.params import SeriesParams
+from autoscaler.core.types import Freshness, Int, Samples
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet, Fleets
+from autoscaler.daemon.loop import Daemon
+from autoscaler.errors import AutoscalerError
+from autoscaler.ports.sources import HistorySource, RecordedDemand
+
+AT_ONCE = 64
+"""Fleets that learn together: 64 times 8 days of 10 s are 18 MB."""
+MOST_TICKS = 100_000
+"""Of one fleet; where ticks are shorter, the past is taken in coarser steps that hold for several."""
+SLICE_S, REST_S = 0.008, 0.016
+"""Work at a time, and the pause after it, so that ticks and answers go on: a third of one core."""
+FETCH_WITHIN_S = 900.0
+TRIES = 3
+
+Measure: TypeAlias = tuple[object, ...]
+Demand: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Past:
+    """The demand of some fleets by tick.
+
+    Attributes:
+        first: Tick of the first row.
+        demand: float32 (ticks, fleets), NaN where unknown.
+        recorded: int64 (fleets,), how many of a fleet's ticks are the journal's.
+        told: Per fleet what went wrong, or is to be known; empty when nothing.
+    """
+
+    first: int
+    demand: Demand
+    recorded: Int
+    told: list[str]
+
+
+class Backfill:
+    """Lets the fleets of a daemon learn from before its start, and new fleets once they come.
+
+    Args:
+        daemon: Whose fleets.
+        recorded: Earlier ticks; None where there is no journal.
+    """
+
+    def __init__(self, daemon: Daemon, recorded: RecordedDemand | None = None) -> None:
+        self._daemon = daemon
+        self._recorded = recorded
+        self._done: dict[str, Measure] = {}
+        self._in_vain = 0
+
+    async def run(self) -> None:
+        """Learn, then look for fleets that are new or measure something else, for ever."""
+        clock = self._daemon.clock
+        while True:
+            await self.learn()
+            await clock.sleep_until(clock.monotonic() + self._daemon.settings.tick_s)
+
+    async def learn(self) -> None:
+        """Learn for all fleets that have not yet; fleets that change meanwhile are looked at again."""
+        while True:
+            fleets = self._daemon.fleets
+            lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)][:AT_ONCE]
+            if not lanes:
+                return
+            try:
+                await self._learn(fleets, np.array(lanes, np.int64))
+            finally:
+                fleets.overheard = None
+
+    def _is_new(self, fleet: Fleet) -> bool:
+        wanted = fleet.policy.signal.backfill is not None and fleet.policy.uses_signal
+        return wanted and self._done.get(fleet.name) != _measure(fleet.policy)
+
+    async def _learn(self, fleets: Fleets, lanes: Int) -> None:
+        daemon, tick_s = self._daemon, self._daemon.settings.tick_s
+        mine = [fleets.all[lane] for lane in lanes]
+        fleets.overheard = []
+        past = await self._past(mine, daemon.clock.now())
+        params = _columns(fleets.series, lanes)
+        state = SeriesState.empty(params)
+        await self._step(params, state, past, fleets)
+        if not await self._catch_up(params, state, fleets, lanes):
+            self._in_vain += daemon.fleets is fleets
+            if self._in_vain < TRIES:
+                return
+            past.demand[:] = np.nan
+            past.told[:] = ["the clock was set while it was being learned from"] * len(mine)
+        for column, fleet in enumerate(mine):
+            self._done[fleet.name] = _measure(fleet.policy)
+            await self._tell(fleet, past, column, tick_s)
+
+    # ── the past ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _past(self, fleets: Sequence[Fleet], now_s: float) -> Past:
+        tick_s = self._daemon.settings.tick_s
+        over_s = [
+            fleet.policy.signal.backfill.over_s if fleet.policy.signal.backfill else 0.0 for fleet in fleets
+        ]
+        ticks = min(int(max(over_s) // tick_s), int(MOST_TICKS * max(1.0, 10.0 / tick_s)))
+        end = int(now_s // tick_s)
+        past = Past(
+            end - ticks,
+            np.full((ticks, len(fleets)), np.nan, np.float32),
+            np.zeros(len(fleets), np.int64),
+            [""] * len(fleets),
+        )
+        await self._from_journal(past, fleets, tick_s)
+        for column, fleet in enumerate(fleets):
+            await self._from_source(past, column, fleet, tick_s)
+        for column, seconds in enumerate(over_s):
+            past.demand[: max(ticks - int(seconds // tick_s), 0), column] = np.nan
+        return past
+
+    async def _from_journal(self, past: Past, fleets: Sequence[Fleet], tick_s: float) -> None:
+        if self._recorded is None:
+            return
+        # Under another measure the journal's demand was something else.
+        names = [fleet.name if fleet.name not in self._done else "" for fleet in fleets]
+        start_s = past.first * tick_s
+        end_s = start_s + len(past.demand) * tick_s
+        recorded = self._recorded
+        try:
+            times, demand = await within(lambda: recorded.demand(names, start_s, end_s), FETCH_WITHIN_S)
+        except (AutoscalerError, TimeoutError) as error:
+            past.told[:] = [f"the journal could not be read ({_words(error)})"] * len(fleets)
+            return
+        rows = np.floor(times / tick_s + 1e-6).astype(np.int64) - past.first
+        inside = (rows >= 0) & (rows < len(past.demand))
+        past.demand[rows[inside]] = demand[inside]
+        past.recorded[:] = np.count_nonzero(~np.isnan(past.demand), axis=0)
+
+    async def _from_source(self, past: Past, column: int, fleet: Fleet, tick_s: float) -> None:
+        backfill, source = fleet.policy.signal.backfill, fleet.source
+        if backfill is None or not backfill.from_source or not isinstance(source, HistorySource):
+            return
+        unknown = np.isnan(past.demand[:, column])
+        if not unknown.any():
+            return
+        ticks = len(past.demand)
+        step_s = tick_s * -(-ticks // MOST_TICKS)
+        start_s, end_s = past.first * tick_s, (past.first + ticks) * tick_s
+        try:
+            found = await within(lambda: source.history(start_s, end_s, step_s), FETCH_WITHIN_S)
+        except (AutoscalerError, TimeoutError) as error:
+            _also(past, column, f"the source's history could not be read ({_words(error)})")
+            return
+        except Exception as error:  # noqa: BLE001  an adapter's bug must not keep other fleets from learning
+            _also(
+                past,
+                column,
+                f"unexpected {type(error).__name__} in the source's history: {error}; please report",
+            )
+            return
+        for text in found.warnings[:3]:
+            _also(past, column, f"the source warns: {text}")
+        held = held_by_tick(found.times_s, found.demand, past.first, ticks, tick_s, step_s)
+        past.demand[unknown, column] = held[unknown]
+
+    # ── stepping ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _step(self, params: SeriesParams, state: SeriesState, past: Past, fleets: Fleets) -> None:
+        """Through what came before the first tick that was overheard."""
+        known = np.flatnonzero(~np.isnan(past.demand).all(axis=1))
+        loop, clock = asyncio.get_running_loop(), self._daemon.clock
+        row = int(known[0]) if len(known) else len(past.demand)
+        while row < len(past.demand) and self._daemon.fleets is fleets:
+            until_s = loop.time() + SLICE_S
+            while row < len(past.demand) and loop.time() < until_s:
+                tick = past.first + row
+                if fleets.overheard and tick >= _tick_of(fleets.overheard[0], params):
+                    return
+                step(
+                    params,
+                    state,
+                    _samples((tick + 1e-3) * params.tick_s, past.demand[row].astype(np.float64)),
+                )
+                row += 1
+            await clock.sleep_until(clock.monotonic() + REST_S)
+
+    async def _catch_up(self, params: SeriesParams, state: SeriesState, fleets: Fleets, lanes: Int) -> bool:
+        """Through the ticks meanwhile, and into use; whether it came into use."""
+        loop, clock = asyncio.get_running_loop(), self._daemon.clock
+        heard, at = fleets.overheard or [], 0
+        while self._daemon.fleets is fleets:
+            until_s = loop.time() + SLICE_S
+            while at < len(heard) and loop.time() < until_s:
+                step(params, state, _of(heard[at], lanes))
+                at += 1
+            if heard and at == len(heard):
+                # Without a wait since the last of them, so that no tick comes in between.
+                try:
+                    fleets.take_in(lanes, state)
+                except ValueError:
+                    return False  # the clock was set meanwhile; it is begun anew
+                return True
+            await clock.sleep_until(clock.monotonic() + REST_S)
+        return False
+
+    async def _tell(self, fleet: Fleet, past: Past, column: int, tick_s: float) -> None:
+        daemon = self._daemon
+        learned = int(np.count_nonzero(~np.isnan(past.demand[:, column])))
+        recorded = int(past.recorded[column])
+        trouble = past.told[column]
+        if learned:
+            parts = [
+                f"{_span(count * tick_s)} from {where}"
+                for count, where in ((recorded, "the journal"), (learned - recorded, "the source's history"))
+                if count
+            ]
+            text = f"forecasts have learned from {' and '.join(parts)}" + (f"; {trouble}" if trouble else "")
+            daemon.telemetry.log.info("history_learned", fleet=fleet.name, text=text)
+            await daemon.recorder.event("history_learned", text, daemon.clock.now(), fleet.name)
+        elif trouble:
+            text = f"{trouble}; forecasts learn from now on only"
+            daemon.telemetry.log.warning("history_failed", fleet=fleet.name, text=text)
+            await daemon.recorder.event("history_failed", text, daemon.clock.now(), fleet.name)
+
+
+def held_by_tick(
+    times_s: NDArray[np.float64],
+    demand: NDArray[np.float64],
+    first: int,
+    ticks: int,
+    tick_s: float,
+    step_s: float,
+) -> Demand:
+    """What was known at each tick: the last value, as long as it is not older than a step.
+
+    Args:
+        times_s: float64 (n,), ascending.
+        demand: float64 (n,), what was known then.
+        first: The first tick asked for.
+        ticks: How many.
+        tick_s: From tick to tick.
+        step_s: From value to value.
+
+    Returns:
+        float32 (ticks,), NaN where nothing was known.
+    """
+    if not len(times_s):
+        return np.full(ticks, np.nan, np.float32)
+    at_s = (first + np.arange(ticks)) * tick_s
+    index = np.searchsorted(times_s, at_s + 1e-6 * tick_s, side="right") - 1
+    last = np.maximum(index, 0)
+    held = (index >= 0) & (at_s - times_s[last] < step_s * (1.0 - 1e-6))
+    return np.where(held, demand[last], np.nan).astype(np.float32)
+
+
+def _measure(policy: Policy) -> Measure:
+    """What demand means under a policy: another one has to be learned anew."""
+    signal = policy.signal
+    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
+    return (signal.kind, signal.source, signal.scrape, signal.prometheus, signal.trace, capacity)
+
+
+def _words(error: Exception) -> str:
+    return str(error) or "no answer in time"
+
+
+def _columns(params: SeriesParams, lanes: Int) -> SeriesParams:
+    """The settings of these series only."""
+    arrays: dict[str, Any] = {
+        f.name: value[..., lanes]
+        for f in fields(params)
+        if isinstance(value := getattr(params, f.name), np.ndarray)
+    }
+    return replace(params, **arrays)
+
+
+def _samples(now_s: float, demand: NDArray[np.float64]) -> Samples:
+    unknown = np.isnan(demand)
+    return Samples(
+        now_s=now_s,
+        demand=demand,
+        observed_at_s=np.where(unknown, np.nan, now_s),
+        freshness=np.where(unknown, int(Freshness.ABSENT), int(Freshness.FRESH)),
+        coverage=np.where(unknown, 0.0, 1.0),
+        censored=np.zeros(len(demand), np.bool_),
+    )
+
+
+def _of(samples: Samples, lanes: Int) -> Samples:
+    arrays: dict[str, Any] = {
+        f.name: value[lanes]
+        for f in fields(samples)
+        if isinstance(value := getattr(samples, f.name), np.ndarray)
+    }
+    return replace(samples, **arrays)
+
+
+def _tick_of(samples: Samples, params: SeriesParams) -> int:
+    return int(samples.now_s // params.tick_s)
+
+
+def _also(past: Past, column: int, text: str) -> None:
+    past.told[column] = f"{past.told[column]}; {text}" if past.told[column] else text
+
+
+def _span(seconds: float) -> str:
+    """A length of time for a person: days, hours or minutes."""
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,198 @@
+"""Learning at the start: as if the daemon had always been there, and beside the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.daemon.backfill import Backfill, held_by_tick
+from autoscaler.daemon.loop import Daemon
+from autoscaler.errors import JournalError, SourceError
+from autoscaler.ports.sources import History
+from autoscaler.store import SqliteJournal
+from autoscaler.store.past import RecordedPast
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, policy
+
+FORECAST = {"signal": {"kind": "total", "source": "trace", "trace": {}, "zero_hold": "0s"}, "forecast": {}}
+
+
+def demand(seconds):
+    """Whole numbers, so that no digit is lost on any way."""
+    tick = seconds // 10
+    return float(300 + 200 * (tick % 37 > 20) + (tick * 7919) % 101)
+
+
+class Recorded:
+    """The journal in the loop's own thread, as virtual time needs it."""
+
+    def __init__(self, directory):
+        self.past = RecordedPast(directory)
+        self.asked = []
+
+    async def demand(self, fleets, start_s, end_s):
+        self.asked.append(tuple(fleets))
+        return self.past._read(tuple(fleets), start_s, end_s)
+
+
+async def lived(bench, ticks, recorded=None, source=None, learn=True, fleets=("web",)):
+    """A daemon's life of so many ticks; what its forecaster knows in the end."""
+    for name in fleets:
+        bench.add(policy(name, **FORECAST), source or Demand(bench.clock, demand, total=True))
+    daemon = Daemon(
+        bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings, bench.records.append
+    )
+    learning = asyncio.ensure_future(Backfill(daemon, recorded).run()) if learn else None
+    asyncio.get_running_loop().call_later(ticks * 10.0 - 9.5, daemon.stop)
+    await daemon.run()
+    if learning:
+        learning.cancel()
+        await asyncio.gather(learning, return_exceptions=True)
+    await bench.journal.close()
+    return daemon.fleets._series_state.dump()
+
+
+def same(left, right):
+    assert left.keys() == right.keys()
+    different = [key for key in left if not np.array_equal(left[key], right[key], equal_nan=True)]
+    assert different == []
+
+
+def on_disk(folder, clock_s):
+    bench = Bench(vms=5, clock=VirtualClock(clock_s))
+    bench.journal = SqliteJournal(folder, inline=True)
+    return bench
+
+
+def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
+    once = run_virtual(lambda: lived(on_disk(tmp_path / "once", ORIGIN_S), 180, learn=False))
+    run_virtual(lambda: lived(on_disk(tmp_path / "twice", ORIGIN_S), 120, learn=False))
+    again = on_disk(tmp_path / "twice", ORIGIN_S + 1200.0)
+    recorded = Recorded(tmp_path / "twice")
+    twice = run_virtual(lambda: lived(again, 60, recorded))
+    same(once, twice)
+    assert twice["last_tick"] == TICK_0 + 179
+    (text,) = again.log.texts("history_learned")
+    assert text == "forecasts have learned from 20.0 minutes from the journal"
+    # And without learning it would have been something else.
+    run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S), 120, learn=False))
+    forgot = run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S + 1200.0), 60, learn=False))
+    assert not np.array_equal(once["totals"], forgot["totals"])
+
+
+class Telling(Demand):
+    """A source that tells of the past, too, after a while."""
+
+    def __init__(self, clock, told, takes_s=25.0):
+        super().__init__(clock, demand, total=True)
+        self.told, self.takes_s = told, takes_s
+        self.history_asked = []
+
+    async def history(self, start_s, end_s, step_s):
+        self.history_asked.append((start_s, end_s, step_s))
+        await self.clock.sleep_until(self.clock.monotonic() + self.takes_s)
+        if isinstance(self.told, Exception):
+            raise self.told
+        return self.told
+
+
+def test_the_sources_history_is_learned_beside_the_loop(tmp_path):
+    times = ORIGIN_S - np.arange(180, 0, -1) * 10.0
+    told = History(times, np.array([demand(at - ORIGIN_S) for at in times]), ("some are late",))
+    bench = on_disk(tmp_path / "beside", ORIGIN_S)
+    source = Telling(bench.clock, told)
+    found = run_virtual(lambda: lived(bench, 60, Recorded(tmp_path / "beside"), source))
+    assert bench.log.texts("history_learned") == [
+        "forecasts have learned from 30.0 minutes from the source's history; the source warns: some are late"
+    ]
+    assert source.history_asked == [(ORIGIN_S - 691_200.0, ORIGIN_S, 10.0)]
+    assert len(bench.records) == 60
+    assert [record.tick for record in bench.records] == list(range(TICK_0, TICK_0 + 60))
+    earlier = on_disk(tmp_path / "before", ORIGIN_S - 1800.0)
+    same(found, run_virtual(lambda: lived(earlier, 240, learn=False)))
+
+
+@pytest.mark.parametrize("error", [SourceError("the past is away"), ValueError("bug")])
+def test_a_history_that_fails_is_told_and_changes_nothing(tmp_path, error):
+    bench = on_disk(tmp_path, ORIGIN_S)
+    found = run_virtual(lambda: lived(bench, 60, None, Telling(bench.clock, error)))
+    (text,) = bench.log.texts("history_failed")
+    assert str(error) in text
+    assert text.endswith("forecasts learn from now on only")
+    same(found, run_virtual(lambda: lived(on_disk(tmp_path / "alone", ORIGIN_S), 60, learn=False)))
+
+
+def test_a_journal_that_cannot_be_read_is_told(tmp_path):
+    class Broken:
+        async def demand(self, fleets, start_s, end_s):
+            raise JournalError("it is damaged")
+
+    bench = on_disk(tmp_path, ORIGIN_S)
+    run_virtual(lambda: lived(bench, 10, Broken()))
+    assert "the journal could not be read (it is damaged)" in bench.log.texts("history_failed")[0]
+
+
+def test_nothing_to_learn_from_is_no_event_and_off_is_off(tmp_path):
+    bench = on_disk(tmp_path, ORIGIN_S)
+    run_virtual(lambda: lived(bench, 10, None))
+    assert not {"history_learned", "history_failed"} & set(bench.log.events())
+
+
+# ── What the journal has recorded ───────────────────────────────────────────────────────────────────────
+
+
+async def test_recorded_demand_of_several_fleets_and_its_gaps(tmp_path):
+    def run():
+        bench = on_disk(tmp_path, ORIGIN_S)
+        values = {3: None, 5: float("nan")}
+        bench.add(
+            policy("web", **FORECAST), Demand(bench.clock, lambda s: values.get(s // 10, s), total=True)
+        )
+        return lived(bench, 8, learn=False, fleets=("other",))
+
+    await asyncio.to_thread(lambda: run_virtual(run))
+    times, found = await RecordedPast(tmp_path).demand(
+        ("other", "missing", "web"), ORIGIN_S + 10, ORIGIN_S + 70
+    )
+    assert times.tolist() == [ORIGIN_S + 10 * tick for tick in range(1, 7)]
+    assert found[:, 0].tolist() == [demand(10 * tick) for tick in range(1, 7)]
+    assert np.isnan(found[:, 1]).all()
+    assert np.isnan(found[:, 2]).tolist() == [False, False, True, False, True, False]
+    assert found[0, 2] == 10.0
+    times, found = await RecordedPast(tmp_path).demand(("web",), 0.0, 1.0)
+    assert (times.shape, found.shape) == ((0,), (0, 1))
+    with pytest.raises(JournalError):
+        await RecordedPast(tmp_path / "nowhere").demand(("web",), 0.0, 1.0)
+
+
+# ── From values to ticks ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_values_hold_for_their_step_and_no_longer():
+    times = np.array([100.0, 160.0, 340.0])
+    found = held_by_tick(times, np.array([1.0, 2.0, 3.0]), 9, 30, 10.0, 60.0)
+    by_tick = dict(zip(range(90, 390, 10), found.tolist(), strict=True))
+    assert np.isnan(by_tick[90])
+    assert [by_tick[at] for at in (100, 150, 160, 210)] == [1.0, 1.0, 2.0, 2.0]
+    assert np.isnan([by_tick[at] for at in range(220, 340, 10)]).all()
+    assert by_tick[340] == by_tick[380] == 3.0
+
+
+@given(
+    gaps=st.lists(st.integers(1, 200), min_size=1, max_size=30),
+    tick_s=st.sampled_from([1.0, 10.0, 0.5, 300.0]),
+    step=st.integers(1, 20),
+)
+def test_no_tick_knows_what_came_later_or_more_than_a_step_before(gaps, tick_s, step):
+    times, step_s = np.cumsum(gaps).astype(float), tick_s * step
+    first, ticks = int(times[0] // tick_s) - 3, int((times[-1] - times[0]) // tick_s) + 30
+    found = held_by_tick(times, times, first, ticks, tick_s, step_s)
+    for tick, value in enumerate(found.tolist()):
+        at_s = (first + tick) * tick_s
+        last = times[times <= at_s]
+        known = len(last) > 0 and at_s - last[-1] < step_s
+        assert (value == last[-1]) if known else np.isnan(value)
