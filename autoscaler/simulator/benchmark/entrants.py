@@ -57,12 +57,20 @@ class Entrant:
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
 
 
+SHORTAGE_PRICES = (1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 200, 400, 900, 2500, 10000)
+"""Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
+
+SERVED = (0.99, 0.997, 0.999)
+"""Shares of the work that policies promise to serve."""
+
+
 def ours() -> Entrant:
-    """The policy of this program as it comes, with one knob."""
-    quantiles, headrooms = ("50%", "90%", "95%", "99%"), ("0%", "10%", "25%", "50%", "100%")
+    """The policy of this program with nothing but an objective, whose price is the knob."""
+    path = "objective.shortage_price"
     return Entrant(
-        "ours", "this program", "Demand plus headroom, or a forecast quantile where that is more.",
-        {"reactive": {}, "forecast": {}},
-        tuple({"forecast.cover": q, "reactive.headroom": h} for q in quantiles for h in headrooms),
-        "forecast quantile and headroom",
+        "ours", "this program", "Fleets sized by the price of shortage and the whole law of demand to come.",
+        {"objective": {"shortage_price": f"{SHORTAGE_PRICES[0]:g}/h"}},
+        tuple({path: f"{price:g}/h"} for price in SHORTAGE_PRICES),
+        "price of shortage",
+        tuple({"objective": {"served": f"{share:.1%}"}} for share in SERVED),
     )  # fmt: skip

@@ -32,6 +32,7 @@ class LazyCapacity(Sized):
         lanes = len(params.vm_capacity)
         self._price = over_lanes(shortage_price, params)
         self._start = start_ticks
+        self._most = int(params.maximum.max())
         # Levels are added as demand reaches them: one that was never needed is off.
         self._behind: Float = np.empty((0, lanes))
         self._on: Bool = np.empty((0, lanes), np.bool_)
@@ -40,7 +41,7 @@ class LazyCapacity(Sized):
         """As in `Peer`."""
         known = ~np.isnan(snapshot.demand)
         wanted = np.where(known, snapshot.demand, 0.0) / self._params.vm_capacity
-        self._grow(math.ceil(float(wanted.max(initial=0.0))))
+        self._grow(min(math.ceil(float(wanted.max(initial=0.0))), self._most))
         if not len(self._on):
             return np.where(known, 0, ordered(snapshot))
         below = np.arange(len(self._on), dtype=np.float64)[:, np.newaxis]
