@@ -50,6 +50,7 @@ class Actions:
             "DescribeInstances": self._describe,
             "DescribeLaunchTemplateVersions": self._describe_template_versions,
             "DescribeLaunchTemplates": self._describe_templates,
+            "ModifyInstanceAttribute": self._modify,
             "RunInstances": self._run,
             "StartInstances": self._start,
             "StopInstances": self._stop,
@@ -88,6 +89,18 @@ class Actions:
         vm_ids, dry_run = form.texts("InstanceId"), form.flag("DryRun") or False
         form.finish(["Force", "SkipOsShutdown"])
         return xml.state_changes(self._world.terminate(now_s, vm_ids, dry_run=dry_run))
+
+    def _modify(self, now_s: float, form: Form) -> str:
+        vm_id, dry_run = form.text("InstanceId"), form.flag("DryRun") or False
+        vm_type = form.branch("InstanceType").text("Value") or form.text("Value")
+        attribute = form.text("Attribute")
+        form.finish()
+        if attribute not in {"", "instanceType"} or not vm_type:
+            raise ProviderError(
+                "Of an instance's attributes only its type can be changed here", code="InvalidParameterValue"
+            )
+        self._world.retype(now_s, vm_id, vm_type, dry_run=dry_run)
+        return "<return>true</return>"
 
     def _create_tags(self, now_s: float, form: Form) -> str:
         ids, tags, dry_run = form.texts("ResourceId"), read_tags(form), form.flag("DryRun") or False

@@ -56,7 +56,7 @@ class Endpoint:
         try:
             _check_signed(request)
             form = Form.parse(body)
-            action, vm_ids = form.text("Action"), form.texts("InstanceId")
+            action, vm_ids = form.text("Action"), form.one_or_more("InstanceId")
             if not action:
                 raise ProviderError("The request must contain Action", code="MissingAction")  # noqa: TRY301
             payload = response_xml(action, request_id, self._actions.perform(now_s, action, form))

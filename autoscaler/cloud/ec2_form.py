@@ -125,6 +125,10 @@ class Form:
         below = Form(tree, f"{self._where}{name}.")
         return [below.text(key) for key in self._ordered(name, tree)]
 
+    def one_or_more(self, name: str) -> list[str]:
+        """The strings of a numbered list, or the one string where there is no list."""
+        return [self.text(name)] if isinstance(self._tree.get(name), str) else self.texts(name)
+
     def _ordered(self, name: str, tree: Tree) -> list[str]:
         for key in tree:
             if not re.fullmatch(r"[0-9]{1,6}", key):

@@ -269,6 +269,10 @@ class Lifecycle:
         duration_s = self._physics.shut_down.at(normal(self._seed, Purpose.SHUT_DOWN, number, 0))
         self._push(self.now_s + duration_s, number, record.generation, _Due.TERMINATED)
 
+    def retype(self, record: Record, vm_type: str) -> None:
+        """Give a VM that holds no capacity another machine type."""
+        self._change(record, vm_type=vm_type)
+
     def tag(self, record: Record, tags: dict[str, str]) -> None:
         """Write tags; a new owner takes the VM's whole account."""
         before = record.view.fleet

@@ -88,6 +88,18 @@ def check_stoppable(views: Iterable[VmView], *, hibernate: bool) -> None:
             )
 
 
+def check_changeable(views: Iterable[VmView], vm_type: str) -> None:
+    """The type of a VM can be changed only while it is stopped."""
+    if not _VM_TYPE.fullmatch(vm_type):
+        raise ProviderError(f"{vm_type!r} is not an instance type", code="InvalidInstanceAttributeValue")
+    for view in views:
+        if view.state is not State.STOPPED:
+            raise ProviderError(
+                f"The instance '{view.id}' is {view.state}; its type can be changed while it is stopped",
+                code="IncorrectInstanceState",
+            )
+
+
 def check_terminable(views: Iterable[VmView]) -> None:
     """Anything that is not protected."""
     for view in views:

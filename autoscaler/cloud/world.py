@@ -21,6 +21,7 @@ from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.places import Places, hex_id
 from autoscaler.cloud.rules import (
     absent,
+    check_changeable,
     check_ids,
     check_launch,
     check_startable,
@@ -167,6 +168,16 @@ class World:
                 self._vms.tag(record, dict(tags))
 
         self._on_vms(now_s, "CreateTags", vm_ids, operation, dry_run=dry_run)
+
+    def retype(self, now_s: float, vm_id: str, vm_type: str, *, dry_run: bool = False) -> None:
+        """Give a stopped VM another machine type."""
+
+        def operation(records: list[Record]) -> None:
+            check_changeable((record.view for record in records), vm_type)
+            for record in records:
+                self._vms.retype(record, vm_type)
+
+        self._on_vms(now_s, "ModifyInstanceAttribute", [vm_id], operation, dry_run=dry_run)
 
     def _on_vms(
         self,

@@ -9,7 +9,7 @@ Rules of this file: notes and marks only; what is ordered follows from the count
 
 from __future__ import annotations
 
-from autoscaler.daemon.hedging import HedgeBudget, Timers
+from autoscaler.daemon.hedging import Timers
 from autoscaler.daemon.orders import Orders
 from autoscaler.daemon.tracked import ON_THE_WAY, Patience, Phase, TrackedVm
 from autoscaler.ports import Note
@@ -31,7 +31,6 @@ class Lateness(Orders):
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
         super().__init__(fleet, patience)
         self.timers = Timers()
-        self.hedges = HedgeBudget()
         self.wanted: int | None = None
         """VMs that the last decision wanted in service; None before the first."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.core.lead_time import StartSource
+from autoscaler.daemon.hedging import HedgeBudget
 from autoscaler.daemon.holdings import Holdings
 from autoscaler.daemon.quarantine import Blame, Verdict, quarantine_s, verdict_of
 from autoscaler.daemon.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
@@ -55,6 +56,8 @@ class Orders(Holdings):
         super().__init__()
         self.fleet = fleet
         self.patience = patience or Patience()
+        self.hedges = HedgeBudget()
+        """What overtaking late VMs may cost."""
         self._expected: dict[int, Expected] = {}
 
     def _expected_vms(self) -> int:

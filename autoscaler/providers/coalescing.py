@@ -83,10 +83,15 @@ class SharedProvider:
         self._reader.changed()
         return await self._provider.start(vm_ids)
 
-    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
         """As in the Provider port."""
         self._reader.changed()
-        return await self._provider.stop(vm_ids)
+        return await (self._provider.stop(vm_ids, force=True) if force else self._provider.stop(vm_ids))
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """As in the Provider port."""
+        self._reader.changed()
+        return await self._provider.retype(vm_ids, vm_type)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
         """As in the Provider port."""

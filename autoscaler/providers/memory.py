@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import is_
 from typing import TypeVar
 
@@ -84,9 +85,21 @@ class MemoryProvider:
         """Start stopped VMs in one call."""
         return await self._switch("StartInstances", vm_ids, self._world.start)
 
-    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
         """Stop running VMs in one call; they stay provisioned."""
-        return await self._switch("StopInstances", vm_ids, self._world.stop)
+        return await self._switch("StopInstances", vm_ids, partial(self._world.stop, force=force))
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """Give stopped VMs another machine type, one call each."""
+        outcomes: list[Outcome] = []
+        for vm_id in vm_ids:
+            change = partial(self._retype, vm_id, vm_type)
+            done = await self._call("ModifyInstanceAttribute", [vm_id], change)
+            if isinstance(done, Failure):
+                outcomes += outcomes_of(done, [vm_id])
+            else:
+                outcomes.append(Outcome(vm_id, OutcomeKind.ACCEPTED))
+        return tuple(outcomes)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Delete VMs for good."""
@@ -144,6 +157,9 @@ class MemoryProvider:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+    def _retype(self, vm_id: str, vm_type: str, now_s: float) -> None:
+        self._world.retype(now_s, vm_id, vm_type)
 
     def _page_after(self, after: int) -> Callable[[float], Page]:
         return lambda now_s: self._world.page(now_s, after=after, limit=PAGE_VMS, matches=_has_owner)

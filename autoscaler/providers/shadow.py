@@ -119,9 +119,15 @@ class ShadowProvider:
         """Pretend to start."""
         return self._pretend(vm_ids, started=True)
 
-    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Pretend to stop."""
+    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+        """Pretend to stop; here nothing gets stuck, so force makes no difference."""
+        del force
         return self._pretend(vm_ids, started=False)
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """Nothing is changed: in a shadow there is room everywhere."""
+        del vm_type
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
         """Pretend to make new VMs; they exist in this shadow only."""

@@ -135,6 +135,7 @@ class Moto(Cloud):
         "terminated": "it starts terminated instances",
         "tags of absent VMs": "it accepts tags for instances that do not exist",
         "templates by id": "it answers 500 for a launch template id that does not exist",
+        "types": "it changes the type of running instances too",
         "checks": "its status checks are ok at once, whatever the instance does",
     }
 

@@ -319,6 +319,29 @@ async def test_tags_are_written_and_overwritten(cloud):
 # ── the rest ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_a_stopped_vm_starts_as_another_type(cloud):
+    cloud.needs("types")
+    first, other = await cloud.seed(cloud.new_fleet(), 2)
+    (running,) = await cloud.seed(cloud.new_fleet(), 1, state="running")
+    outcomes = await cloud.provider.retype([first, running, ABSENT], "m6i.large")
+    assert kinds(outcomes) == [OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.REFUSED]
+    assert [o.code for o in outcomes] == ["", "IncorrectInstanceState", "InvalidInstanceID.NotFound"]
+    assert accepted(await cloud.provider.start([first]))
+    vms = await cloud.vms()
+    assert [vms[i].vm_type for i in (first, other, running)] == ["m6i.large", "m7i.large", "m7i.large"]
+
+
+async def test_a_forced_stop_ends_what_does_not_stop(cloud):
+    cloud.needs("faults")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 1, state="running")
+    await cloud.fault("stuck_stopping", fleet=fleet)
+    assert accepted(await cloud.provider.stop(ids))
+    assert await cloud.states(ids) == [VmState.STOPPING]
+    assert accepted(await cloud.provider.stop(ids, force=True))
+    await cloud.until_all(ids, VmState.STOPPED)
+
+
 async def test_checked_names_running_vms_only(cloud):
     fleet = cloud.new_fleet()
     running, stopped = await cloud.seed(fleet, 2, "running"), await cloud.seed(fleet, 1)

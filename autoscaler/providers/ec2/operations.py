@@ -19,6 +19,7 @@ class Operation(StrEnum):
     RUN_INSTANCES = "RunInstances"
     TERMINATE_INSTANCES = "TerminateInstances"
     CREATE_TAGS = "CreateTags"
+    MODIFY_INSTANCE_ATTRIBUTE = "ModifyInstanceAttribute"
 
 
 READS = frozenset({Operation.DESCRIBE_INSTANCES, Operation.DESCRIBE_INSTANCE_STATUS})

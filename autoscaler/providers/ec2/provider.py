@@ -112,9 +112,23 @@ class Ec2Provider:
         """Start stopped VMs in one call."""
         return await self._switch(Operation.START_INSTANCES, "StartingInstances", vm_ids)
 
-    async def stop(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Stop running VMs in one call; they stay provisioned."""
-        return await self._switch(Operation.STOP_INSTANCES, "StoppingInstances", vm_ids)
+    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned. EC2 may lose what a forced one had not written."""
+        more = {"Force": True} if force else {}
+        return await self._switch(Operation.STOP_INSTANCES, "StoppingInstances", vm_ids, **more)
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """Give stopped VMs another machine type, one call each."""
+        outcomes: list[Outcome] = []
+        for vm_id in vm_ids:
+            reply = await self._changes.call(
+                Operation.MODIFY_INSTANCE_ATTRIBUTE, InstanceId=vm_id, InstanceType={"Value": vm_type}
+            )
+            if isinstance(reply, Failure):
+                outcomes += outcomes_of(reply, [vm_id])
+            else:
+                outcomes.append(Outcome(vm_id, OutcomeKind.ACCEPTED))
+        return tuple(outcomes)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Delete VMs for good."""
@@ -183,10 +197,12 @@ class Ec2Provider:
                 problem = problem or trouble
         return problem
 
-    async def _switch(self, operation: Operation, changed: str, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+    async def _switch(
+        self, operation: Operation, changed: str, vm_ids: Sequence[str], **more: object
+    ) -> tuple[Outcome, ...]:
         if not vm_ids:
             return ()
-        reply = await self._changes.call(operation, InstanceIds=_unique(vm_ids))
+        reply = await self._changes.call(operation, InstanceIds=_unique(vm_ids), **more)
         if isinstance(reply, Failure):
             return outcomes_of(reply, vm_ids)
         before = {each["InstanceId"]: each["PreviousState"]["Name"] for each in reply.get(changed, ())}
