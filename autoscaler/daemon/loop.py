@@ -22,6 +22,7 @@ from functools import partial
 
 from autoscaler.daemon.acting import Acting, ActWaits
 from autoscaler.daemon.chores import FIRST, LAST, Chores, ChoreWaits
+from autoscaler.daemon.condition import Conditions
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
@@ -133,6 +134,7 @@ class Daemon:
         self._readings: dict[str, FleetReadings] = {}
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self._keeping = Keeping(self.recorder, telemetry)
+        self.conditions = Conditions(telemetry)
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
@@ -208,7 +210,12 @@ class Daemon:
             seen = await self._read(early)
         now_s = self.clock.now()
         self.acting.begin_turn(f.name for f in self.fleets.all if early is None or early.has(f.name))
-        counts = [f.inventory.counts(now_s, f.minimum_on_time_s) for f in self.fleets.all]
+        if notes := self.conditions.judge(self.fleets.all, seen.readings, now_s):
+            await self.recorder.note(notes, now_s)
+        counts = [
+            self.conditions.counted(f, f.inventory.counts(now_s, f.minimum_on_time_s), now_s)
+            for f in self.fleets.all
+        ]
         rows = self._decide(seen, counts, tick, now_s, early)
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
@@ -318,10 +325,10 @@ class Daemon:
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
             fleet.inventory.wanted = row.desired
-            ending = fleet.inventory.dismissed() or fleet.inventory.stuck()
-            asked = row.start or row.stop or row.provision or ending
-            leaving = fleet.drains is not None and fleet.drains.leaving
-            asked = row.start or row.stop or row.provision or leaving
+            ending = bool(fleet.inventory.dismissed() or fleet.inventory.stuck())
+            leaving = fleet.drains is not None and bool(fleet.drains.leaving)
+            replaced = self.conditions.replacements(fleet, row.desired, row.in_service)
+            asked = row.start or row.stop or row.provision or ending or leaving or replaced
             if asked and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
                 planned = partial(
                     plan,
@@ -332,7 +339,8 @@ class Daemon:
                     early=0 if early is None else early.number,
                     may_stop=row.may_stop,
                 )
-                wanted = Wanted(row.start, row.stop, _provision(fleet, row, record.at_s), row.sentence)
+                provision = _provision(fleet, row, record.at_s)
+                wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
                 intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
         return intents
 
