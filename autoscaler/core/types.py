@@ -227,7 +227,7 @@ class Laws:
         level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first
             fresh sample.
         spread: float64 (S, H), the unit of the log ratio, above 0.
-        scale: float64 (S,), as `SeriesParams.scale`.
+        scale: float64 (S,), at least `SeriesParams.scale`; more where demand comes in lumps.
         excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, edges below 0 counted as
             0: convex in the edge, never rising. The expected work that the k-th VM of capacity c serves is
             excess((k - 1) * c) - excess(k * c).

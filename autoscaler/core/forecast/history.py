@@ -12,11 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.forecast.settings import DAY_S, DAYS_BACK, MEDIAN_SLOTS, Settings
-from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.forecast.state import SEASONS, SeriesState
 from autoscaler.core.types import Bool, Code, Float
 
 _STEP = 1.0 / 2048.0
 _MOST_CODE = 65_535.0
+_MOST_LOG = 32.0
 _BACK_S: Float = DAY_S * np.array(DAYS_BACK)
 
 
@@ -104,14 +105,16 @@ def _look_back(settings: Settings, state: SeriesState, now_s: float) -> None:
     ahead = _around(settings, codes, place)
     ahead += paces[:, :1]
     ahead -= paces[:, 1:]
-    ahead += np.log(settings.params.scale)[:, np.newaxis]
-    season = state.season
+    season = state.track[:, SEASONS]
     days = ahead[:, :3]
     there = ~np.isnan(days)
     count = np.add.accumulate(there, axis=1, dtype=np.float64)[:, -1]
     days = np.add.accumulate(np.where(there, days, 0.0), axis=1)[:, -1]
     season[:, 0] = np.where(count > 0, days / np.maximum(count, 1.0), np.nan)
     season[:, 1] = ahead[:, 3]
+    np.expm1(np.minimum(season, _MOST_LOG), out=season)
+    season *= settings.params.scale[:, np.newaxis]
+    np.maximum(season, 0.0, out=season)
     state.unseasoned = int(np.count_nonzero(np.isnan(season)))
 
 

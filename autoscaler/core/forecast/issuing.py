@@ -6,7 +6,7 @@ import numpy as np
 
 from autoscaler.core.forecast import bursts, level, tables
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, MEANS, TOP, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.types import (
     LAW_BINS,
@@ -35,7 +35,7 @@ _FEW = 16
 def issue(settings: Settings, state: SeriesState, now_s: float) -> Outlook:
     """The Outlook of what is known, and its trace in the state for when its outcomes come."""
     del now_s
-    scale = settings.params.scale
+    scale = state.offset
     logs = np.log(state.track + scale[:, np.newaxis])
     features = _features(state, logs)
     regime = bursts.regime(settings, state)
@@ -63,7 +63,7 @@ def issue(settings: Settings, state: SeriesState, now_s: float) -> Outlook:
     quantiles -= scale[:, np.newaxis, np.newaxis]
     np.maximum(quantiles, 0.0, out=quantiles)
     at_lead, peak = quantiles[:, 0].T, quantiles[:, 1].T
-    laws = _laws(settings, beyond, spread, room, log_level) if settings.horizons > 2 else None
+    laws = _laws(state, beyond, spread, room, log_level) if settings.horizons > 2 else None
     return Outlook(
         at_lead=np.ascontiguousarray(at_lead),
         peak=np.maximum(peak, at_lead),
@@ -76,11 +76,9 @@ def _features(state: SeriesState, logs: Float) -> Float:
     """(S, FEATURES), log ratios to the last value."""
     last = logs[:, LAST, np.newaxis]
     found = np.empty((len(logs), level.FEATURES))
-    np.subtract(logs[:, MEANS], last, out=found[:, :5])
-    season = state.season
+    np.subtract(logs[:, MEANS.start : SEASONS.stop], last, out=found[:, :7])
     if state.unseasoned:
-        season = np.where(np.isnan(season), logs[:, 4:5], season)
-    np.subtract(season, last, out=found[:, 5:7])
+        np.copyto(found[:, 5:7], 0.0, where=np.isnan(found[:, 5:7]))
     found[:, 7] = 1.0
     np.minimum(found, level.MOST_LOG, out=found)
     np.maximum(found, -level.MOST_LOG, out=found)
@@ -142,13 +140,17 @@ def _remember(
 
 def _quantiles(beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Float:
     """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
-    first = beyond[:, :2]
-    index = _last_above(first)
-    flat = index + (np.arange(first.size // LAW_BINS) * (LAW_BINS)).reshape(*first.shape[:2], 1)
-    padded = np.ascontiguousarray(first).reshape(-1)
-    upper = padded.take(flat)
-    lower = np.where(index < LAW_BINS - 1, padded.take(np.minimum(flat + 1, padded.size - 1)), 0.0)
-    place = ((upper - _BEYOND) / np.maximum(upper - lower, 1e-30)).astype(np.float64)
+    first = np.zeros((len(beyond), 2, LAW_BINS + 1), np.float32)
+    first[..., :-1] = beyond[:, :2]
+    index = np.add.reduce(first[:, :, np.newaxis] > _BEYOND[:, np.newaxis], axis=-1, dtype=np.int64)
+    # No edge is exceeded by that much: none of that demand is there.
+    none = index == 0
+    index -= ~none
+    flat = index + (np.arange(2 * len(beyond)) * (LAW_BINS + 1)).reshape(-1, 2, 1)
+    values = first.reshape(-1)
+    upper = values.take(flat)
+    flat += 1
+    place = ((upper - _BEYOND) / np.maximum(upper - values.take(flat), 1e-30)).astype(np.float64)
     place += index
     place *= LAW_STEP
     place += LAW_LOW
@@ -156,18 +158,13 @@ def _quantiles(beyond: SmallFloat, spread: Float, room: Float, log_level: Float)
     place *= spread[:, :2, np.newaxis]
     np.minimum(place, room[:, :2, np.newaxis], out=place)
     place += log_level[:, :2, np.newaxis]
-    return np.exp(place)
+    np.exp(place, out=place)
+    place *= ~none
+    return place
 
 
-def _last_above(beyond: SmallFloat) -> Int:
-    """Last edge whose survival exceeds what is wanted, int64 (S, 2, Q): 1 does at the first edge."""
-    found: Int = np.add.reduce(beyond[:, :, np.newaxis] > _BEYOND[:, np.newaxis], axis=-1, dtype=np.int64)
-    found -= 1
-    return found
-
-
-def _laws(settings: Settings, beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Laws:
-    scale = settings.params.scale
+def _laws(state: SeriesState, beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Laws:
+    scale = state.offset
     width = spread.astype(np.float32)[..., np.newaxis] * _EDGES
     np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32)[..., np.newaxis], out=width)
     np.exp(width, out=width)
@@ -184,4 +181,4 @@ def _laws(settings: Settings, beyond: SmallFloat, spread: Float, room: Float, lo
     excess = np.zeros(width.shape, np.float32)
     np.add.accumulate(area[..., ::-1], axis=-1, out=excess[..., -2::-1])
     level_and_scale -= scale[:, np.newaxis]
-    return Laws(level=level_and_scale, spread=spread, scale=scale, excess=excess)
+    return Laws(level=level_and_scale, spread=spread, scale=scale.copy(), excess=excess)

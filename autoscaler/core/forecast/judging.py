@@ -44,13 +44,15 @@ def learn(
     count = np.count_nonzero(known)
     if not count:
         return
-    error = np.where(known, outcome, 0.0)
-    error += settings.params.scale[:, np.newaxis]
+    outcome = np.where(known, outcome, 0.0)
+    none = outcome <= 0.0
+    error = outcome
+    error += state.offset[:, np.newaxis]
     np.log(error, out=error)
     error -= was[..., 0]
     if count == known.size:
         rows, columns = _every(settings, group, state)
-        _count(settings, group, state, rows, columns, error.reshape(-1), was.reshape(-1, 3))
+        _count(settings, group, state, rows, columns, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1))
     else:
         rows, offsets = np.nonzero(known)
         _count(
@@ -61,6 +63,7 @@ def learn(
             offsets + group.columns.start,
             error[rows, offsets],
             was[rows, offsets],
+            none[rows, offsets],
         )
     if group.lead and known[:, 0].any():
         _fit(settings, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
@@ -100,7 +103,14 @@ def _remember_high(group: Group, state: SeriesState, outcome: Float) -> None:
 
 
 def _count(
-    settings: Settings, group: Group, state: SeriesState, series: Int, columns: Int, error: Float, was: Float
+    settings: Settings,
+    group: Group,
+    state: SeriesState,
+    series: Int,
+    columns: Int,
+    error: Float,
+    was: Float,
+    none: Bool,
 ) -> None:
     """Add outcomes of (series, horizon) pairs, each at most once, to tables and mean sizes."""
     cell = was[:, 2].astype(np.int64)
@@ -118,6 +128,7 @@ def _count(
         columns,
         place,
         weight,
+        none,
     )
 
     size = np.minimum(np.abs(error), _MOST_SIZE)
@@ -148,8 +159,11 @@ def _fit(settings: Settings, state: SeriesState, at: Int, error: Float, was: Flo
     # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
     outcome = np.where(known, state.ahead.reshape(-1).take(place), 0.0)
     outcome += np.where(known, np.minimum(np.maximum(error, -limit), limit), 0.0)
+    share = np.minimum(state.weight / (state.totals[:, -1, 0] + 1.0), 1.0)
+    far = np.abs(np.exp(np.where(known, was[:, 0], 0.0)) * np.expm1(np.where(known, error, 0.0)))
+    state.miss += np.where(known, share * (far - state.miss), 0.0)
     rows = settings.series * tables.REGIMES + tables.REGIME_OF.take(cell)
     ratio = state.sizes[:, 0, 0] / spread
-    weight = np.where(known, state.weight * np.minimum(ratio * ratio, 4.0), 0.0)
+    weight = np.where(known, state.weight * settings.fit_weight * np.minimum(ratio * ratio, 4.0), 0.0)
     sums = state.sums.reshape(-1, level.PRODUCTS)
     sums[rows] += level.products(features, outcome, weight)

@@ -23,7 +23,6 @@ PRODUCTS = len(_FIRST) + FEATURES
 """Sums that are kept per regime: products of features, and of features with the outcome."""
 _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
 _PAIR[_FIRST, _SECOND] = _PAIR[_SECOND, _FIRST] = np.arange(len(_FIRST))
-PRIOR: Float = np.array([0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _PRIOR_WEIGHT, _POOLED_WEIGHT = 20.0, 40.0
 """Outcomes that the prior and the pooled weights are worth."""
 MOST_LOG = 3.0
@@ -46,13 +45,25 @@ def combined(weights: Float, features: Float) -> Float:
     return np.minimum(np.maximum(terms[:, -1], -MOST_LOG), MOST_LOG)
 
 
-def fitted(sums: Float) -> Float:
-    """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS)."""
+def prior(lead_s: Float, means_s: Float) -> Float:
+    """The weights (S, FEATURES) of a forecaster that has seen nothing, by lead time and time constants of the means.
+
+    Mostly the last value where the lead time is short, else mostly the means over about the lead time.
+    """
+    found = np.zeros((len(lead_s), FEATURES))
+    rows, near = np.arange(len(lead_s)), np.minimum(np.searchsorted(means_s, lead_s), len(means_s) - 2)
+    found[rows, near] = np.where(near > 0, 0.4, 0.2)
+    found[rows, near + 1] = np.where(near > 0, 0.3, 0.1)
+    return found
+
+
+def fitted(sums: Float, prior: Float) -> Float:
+    """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS) and the prior's weights (N, FEATURES)."""
     pooled = sums[:, 0].copy()
     for regime in range(1, REGIMES):
         pooled += sums[:, regime]
     counts, count = sums[:, :, _ONES], pooled[:, _ONES]
-    whole = _solved(_with_prior(pooled, count)).T
+    whole = _solved(_with_prior(pooled, count, prior)).T
     mean = pooled / np.maximum(count, 1e-300)[:, np.newaxis]
     # Pseudo-outcomes as they are on the whole, whose best weights are those of the whole.
     matrix, side = _parts(mean)
@@ -79,13 +90,13 @@ def _parts(sums: Float) -> tuple[Float, Float]:
     return sums[:, : len(_FIRST)].copy(), sums[:, len(_FIRST) :].copy()
 
 
-def _with_prior(sums: Float, count: Float) -> Float:
+def _with_prior(sums: Float, count: Float, prior: Float) -> Float:
     """Add outcomes that the prior would have forecast exactly, with features as large as those seen."""
     matrix, side = _parts(sums)
     size = matrix[:, _DIAGONAL] / np.maximum(count, 1e-300)[:, np.newaxis]
     lean = _PRIOR_WEIGHT * (size + 1e-5)
     matrix[:, _DIAGONAL] += lean
-    side += lean * PRIOR
+    side += lean * prior
     return np.concatenate([matrix, side], axis=1)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.core.forecast import level
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Bool, Float, Horizon, Int
 
@@ -34,6 +35,8 @@ BASE_S, BASE_TICKS = 600.0, 10.0
 """Time constant of the mean without bursts, and the least of it in ticks."""
 QUIET_S = 60.0
 """A burst is over after so long without high demand."""
+SWIFT_S = 20.0
+"""Bursts are seen in demand averaged over about this, so that noise of single seconds is none."""
 AGES_S: Float = np.array([0.0, 20.0, 40.0, 100.0, 300.0])
 AGES_TICKS: Float = np.array([0.0, 1.0, 2.0, 3.0, 6.0])
 """A burst older than these is in the next regime; the larger of the two counts."""
@@ -87,13 +90,16 @@ class Settings:
         slots: Slots of the history.
         unit: float64 (S,), capacity of a VM.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
-        alphas: float64 (6,), share of one tick in the means and in the usual demand.
+        alphas: float64 (6,), share of one tick in the usual demand and in the means.
         base_alpha, short_alpha, top_alpha: The same for demand without bursts, recent errors, and what the highest
             demand loses.
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
         lead_s: float64 (S,), lead time.
+        fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
+        prior: float64 (S, FEATURES), weights of the level before any outcome.
+        swift_alpha: Share of one tick in the demand that bursts are seen in; 1 for ticks of `SWIFT_S` and more.
     """
 
     params: SeriesParams
@@ -112,6 +118,9 @@ class Settings:
     ages_s: Float
     refit_ticks: int
     lead_s: Float
+    fit_weight: Float
+    prior: Float
+    swift_alpha: float
 
     @classmethod
     def of(cls, params: SeriesParams) -> Settings:
@@ -127,7 +136,7 @@ class Settings:
             slots=slot_count(params),
             unit=params.scale / SCALE_IN_VMS,
             growth=2.0 ** (1.0 / params.half_life_ticks),
-            alphas=1.0 - np.exp(-tick_s / np.append(np.maximum(MEANS_S, MEANS_TICKS * tick_s), LONG_S)),
+            alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
             base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
             short_alpha=_share(tick_s, SHORT_S, SHORT_TICKS),
             top_alpha=_share(tick_s, TOP_S, 1.0),
@@ -135,6 +144,9 @@ class Settings:
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             lead_s=params.lead_ticks * tick_s,
+            fit_weight=1.0 / params.lead_ticks,
+            prior=level.prior(params.lead_ticks * tick_s, np.maximum(MEANS_S, MEANS_TICKS * tick_s)),
+            swift_alpha=1.0 if tick_s >= SWIFT_S else _share(tick_s, SWIFT_S, 1.0),
         )
 
 

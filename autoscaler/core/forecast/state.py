@@ -11,14 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.forecast.level import FEATURES, PRIOR, PRODUCTS
+from autoscaler.core.forecast.level import FEATURES, PRODUCTS
 from autoscaler.core.forecast.settings import DAYS_BACK, MEANS_S, RING, Settings, horizon_count, slot_count
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 
-LAST, MEANS, USUAL, TOP = 0, slice(1, 6), 6, 7
+LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 9), 9
 """Columns of `SeriesState.track`."""
 FIRST_SIZE = 0.08
 """Mean size of the log error before any outcome: with the prior, 95 % of outcomes below 1.2 times the last value."""
@@ -31,8 +31,13 @@ class SeriesState(Remembered):
     Attributes:
         last_tick: Tick of the last step; -1 before the first.
         unborn: Series without a sample so far.
-        track: float64 (S, 8), last demand, five means of it, the usual demand, the highest demand lately; NaN before
-            the first sample.
+        track: float64 (S, 10), last demand, the usual demand, five means of it, demand expected from earlier days and
+            from earlier weeks (NaN where unknown), the highest demand lately; NaN before the first sample.
+        offset: float64 (S,), what is added to both sides of a ratio: the scale, or the grain of the noise where that
+            is coarser.
+        miss: float64 (S,), mean distance of the outcome from the level at the lead time, in demand.
+        ticks: int64 (S,), samples that the means are made of.
+        swift: float64 (S,), demand of the latest seconds, in which bursts are seen.
         weight: float64 (S,), of an outcome now; grows each tick, so that older ones fade.
         base: float64 (S,), mean demand without bursts.
         median: float64 (S,), of the latest slots.
@@ -41,13 +46,13 @@ class SeriesState(Remembered):
         slot: The slot that is open; -1 before the first.
         slot_sum, slot_count: float64 (S,), of the samples in it.
         paces: float64 (S, 5), mean logarithm of demand lately, and around the same time on earlier days.
-        season: float64 (S, 2), logarithm of the demand expected from earlier days and weeks; NaN where unknown.
-        unseasoned: Values of it that are unknown.
+        unseasoned: Expectations from earlier days and weeks that are unknown.
         tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
         totals: float64 (S, ROWS, H), their sums.
         sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
         short: float64 (S, H), the same lately, over all.
         sums: float64 (S, REGIMES, PRODUCTS), what the level is fitted to.
+        phase: int64 (S,), when a series is fitted, in ticks modulo the period; -1 before its first sample.
         fits: float64 (S, REGIMES, FEATURES), the weights that came of it.
         issued: float64 (S, RING, H, 3), forecasts to be judged: logarithm of the level, spread, cell; NaN for none.
         features: float64 (S, RING, FEATURES), what their levels were made of.
@@ -62,6 +67,10 @@ class SeriesState(Remembered):
     last_tick: int
     unborn: int
     track: Float
+    offset: Float
+    miss: Float
+    ticks: Int
+    swift: Float
     weight: Float
     base: Float
     median: Float
@@ -72,13 +81,13 @@ class SeriesState(Remembered):
     slot_sum: Float
     slot_count: Float
     paces: Float
-    season: Float
     unseasoned: int
     tables: SmallFloat
     totals: Float
     sizes: Float
     short: Float
     sums: Float
+    phase: Int
     fits: Float
     issued: Float
     features: Float
@@ -96,7 +105,11 @@ class SeriesState(Remembered):
         return cls(
             last_tick=-1,
             unborn=series,
-            track=np.full((series, len(MEANS_S) + 3), np.nan),
+            track=np.full((series, len(MEANS_S) + 5), np.nan),
+            offset=params.scale.copy(),
+            miss=np.zeros(series),
+            ticks=np.zeros(series, np.int64),
+            swift=np.full(series, np.nan),
             weight=np.ones(series),
             base=np.full(series, np.nan),
             median=np.full(series, np.nan),
@@ -107,14 +120,14 @@ class SeriesState(Remembered):
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
             paces=np.full((series, 1 + len(DAYS_BACK)), np.nan),
-            season=np.full((series, 2), np.nan),
             unseasoned=2 * series,
             tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
             totals=np.zeros((series, ROWS, horizons)),
             sizes=np.full((series, PARENTS, horizons), FIRST_SIZE),
             short=np.full((series, horizons), FIRST_SIZE),
             sums=np.zeros((series, REGIMES, PRODUCTS)),
-            fits=np.tile(PRIOR, (series, REGIMES, 1)),
+            phase=np.full(series, -1),
+            fits=np.repeat(Settings.of(params).prior[:, np.newaxis], REGIMES, axis=1),
             issued=np.full((series, RING, horizons, 3), np.nan),
             features=np.zeros((series, RING, FEATURES)),
             ahead=np.zeros((series, RING)),
@@ -180,7 +193,7 @@ class SeriesState(Remembered):
     def count_unknown(self) -> None:
         """Note how many series have no sample, and how many no earlier days, after some were replaced."""
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
-        self.unseasoned = int(np.count_nonzero(np.isnan(self.season)))
+        self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 
 _OF_SLOTS = {"codes", "slot_sum", "slot_count"}

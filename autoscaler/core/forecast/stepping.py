@@ -12,9 +12,9 @@ from autoscaler.core.forecast import bursts, history, level
 from autoscaler.core.forecast.issuing import issue
 from autoscaler.core.forecast.judging import learn
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, MEANS, TOP, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.types import Bool, Float, Freshness, Outlook, Samples
+from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Samples
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
@@ -54,7 +54,7 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
         _begin_anew(state)
         since = 1
     if state.unborn:
-        _bear(state, demand)
+        _bear(settings, state, demand)
     if since <= 0:
         _replace(settings, state, demand)
         return settings
@@ -67,7 +67,11 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
         if (tick + 1) % group.stride == 0:
             learn(settings, group, state, tick, demand, usable)
     _follow(settings, state, demand, since)
-    bursts.note(settings, state, demand, since)
+    if settings.swift_alpha < 1.0:
+        state.swift += settings.swift_alpha * (demand - state.swift)
+    else:
+        state.swift = demand
+    bursts.note(settings, state, state.swift, since)
     history.note(settings, state, samples.now_s, demand, usable)
     _refit(settings, state, tick)
     if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
@@ -91,12 +95,15 @@ def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Boo
     return demand, known, usable
 
 
-def _bear(state: SeriesState, demand: Float) -> None:
-    """First samples are their own means."""
+def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
+    """First samples are their own means, and by their digits decide when a series is fitted, so that not all are at once."""
     new = np.flatnonzero(np.isnan(state.track[:, LAST]) & ~np.isnan(demand))
     if len(new):
+        unseasoned = state.track[new, SEASONS]
         state.track[new] = demand[new, np.newaxis]
-        state.base[new] = state.median[new] = demand[new]
+        state.track[new, SEASONS] = unseasoned
+        state.base[new] = state.median[new] = state.swift[new] = demand[new]
+        state.phase[new] = (demand[new] * 7919.0 % settings.refit_ticks).astype(np.int64)
         state.unborn -= len(new)
 
 
@@ -144,12 +151,17 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -
     """Move the means towards the sample."""
     track = state.track
     track[:, LAST] = demand
-    means = track[:, MEANS.start : USUAL + 1]
+    means = track[:, USUAL : MEANS.stop]
     room = means * _CLIP
     room += (_CLIP * settings.unit)[:, np.newaxis]
     np.minimum(room, demand[:, np.newaxis], out=room)
     room -= means
-    room *= settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
+    state.ticks += 1
+    alphas: Float = settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
+    if np.min(state.ticks) * settings.alphas[0] < 1.0:
+        # The first samples make a plain mean.
+        alphas = np.maximum(alphas, 1.0 / (state.ticks + 1.0)[:, np.newaxis])
+    room *= alphas
     means += room
     top = track[:, TOP]
     top *= 1.0 - settings.top_alpha if ticks == 1 else (1.0 - settings.top_alpha) ** ticks
@@ -157,13 +169,31 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -
 
 
 def _refit(settings: Settings, state: SeriesState, tick: int) -> None:
-    every = settings.refit_ticks
-    first = tick % every
-    count = len(settings.series)
-    if first >= count:
-        return
-    part = slice(first, count, every)
-    state.fits[part] = level.fitted(state.sums[part] / state.weight[part, np.newaxis, np.newaxis])
+    due = np.flatnonzero(state.phase == tick % settings.refit_ticks)
+    if len(due):
+        state.fits[due] = level.fitted(
+            state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
+        )
+        _regrain(settings, state, due)
+
+
+def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:
+    """Set what is added to both sides of a ratio by the grain of the noise.
+
+    Where demand comes in lumps, as requests that each occupy a VM do, its spread grows as the root of demand and not
+    with demand. Ratios of demand plus the grain (mean distance squared over mean demand; for a Poisson law of
+    lumps, about two thirds of a lump) have the same spread at all levels. In steps of two, so that it seldom changes.
+    """
+    scale = settings.params.scale[due]
+    miss = state.miss[due]
+    grain = miss * miss / np.maximum(state.track[due, USUAL], 1e-300)
+    wanted = np.log2(np.maximum(grain / scale, 1.0))
+    steps = np.log2(state.offset[due] / scale)
+    off = np.flatnonzero(np.abs(wanted - steps) > 0.75)
+    if len(off):
+        moved = due[off]
+        state.offset[moved] = scale[off] * 2.0 ** np.floor(wanted[off] + 0.5)
+        state.issued[moved] = np.nan
 
 
 def _lighten(state: SeriesState) -> None:

@@ -3,7 +3,7 @@
 Each series has one row of bins per cell, over places of the log ratio of outcome to level in spreads (`core.laws`). A
 cell is what was known when the forecast was issued: the regime, and within it the hazard of a burst and how high
 demand is. A small cell borrows from its parent, that from all outcomes, and these from a prior whose tail is a
-power: the weight of a parent is some pseudo-counts, so that a cell with evidence speaks for itself.
+power: the weight of a parent is some pseudo-counts, so that a cell with evidence speaks for itself. The first bin is for no demand at all, wherever that is.
 
 Forgetting is by weight: a new outcome weighs more than all before it by a constant factor per tick, so one number
 is added where otherwise a whole histogram would be multiplied. Weights are brought down before they overflow.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.laws import EDGES
-from autoscaler.core.types import LAW_BINS, Float, Int, SmallFloat
+from autoscaler.core.types import LAW_BINS, Bool, Float, Int, SmallFloat
 
 REGIMES = 6
 """No burst, and five ages of one."""
@@ -43,7 +43,7 @@ def _prior() -> SmallFloat:
     size = np.abs(EDGES)
     beyond = 0.5 * (0.9 * np.exp(-size) + 0.1 / (1.0 + size / 2.0) ** 2)
     below = np.where(EDGES < 0.0, beyond, 1.0 - beyond)
-    below[0], below[-1] = 0.0, 1.0
+    below[0], below[1], below[-1] = 0.0, 0.0, 1.0
     return (PRIOR_WEIGHT * np.diff(below)).astype(np.float32)
 
 
@@ -60,9 +60,8 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
         weight: float64 (S,), of a present outcome.
 
     Returns:
-        float32 (S, H, LAW_BINS), falling from 1 along the last axis.
+        float32 (S, H, LAW_BINS), falling along the last axis; the first two are alike, since no demand is beyond no edge.
     """
-    series = len(rows)
     of = totals.take(rows, axis=0)
     share = np.empty(of.shape, np.float32)
     share[:, 0] = (1.0 / weight)[:, np.newaxis]
@@ -73,29 +72,36 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
     mass += found[:, 1]
     mass += found[:, 2]
     mass += PRIOR
-    np.add.accumulate(mass[..., ::-1], axis=-1, out=mass[..., ::-1])
+    backwards = mass[..., ::-1]
+    np.add.accumulate(backwards, axis=-1, out=backwards)
     mass /= mass[..., :1].copy()
-    assert len(mass) == series
+    mass[..., 0] = mass[..., 1]
     return mass
 
 
 _BORROWED: Float = np.array([PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 
 
-def add(tables: SmallFloat, totals: Float, rows: Int, columns: Int, place: Float, weight: Float) -> None:
+def add(
+    tables: SmallFloat, totals: Float, rows: Int, columns: Int, place: Float, weight: Float, none: Bool
+) -> None:
     """Count outcomes.
 
     Args:
-        tables, totals: as in `survival`, updated in place.
+        tables: As in `survival`, updated in place.
+        totals: Likewise.
         rows: int64 (N, 3), flat rows.
         columns: int64 (N,), horizons.
-        place: float64 (N,), bins, clipped into range.
+        place: float64 (N,), in bins; clipped into range.
         weight: float64 (N,).
+        none: bool (N,), where there was no demand.
     """
     horizons = totals.shape[1]
     flat = rows * horizons
     flat += columns[:, np.newaxis]
     totals.reshape(-1)[flat] += weight[:, np.newaxis]
     flat *= LAW_BINS
-    flat += np.minimum(np.maximum(place, 0.0), LAW_BINS - 1.0).astype(np.int64)[:, np.newaxis]
+    bins = np.minimum(np.maximum(place, 1.0), LAW_BINS - 1.0).astype(np.int64)
+    bins *= ~none
+    flat += bins[:, np.newaxis]
     tables.reshape(-1)[flat] += weight[:, np.newaxis].astype(np.float32)
