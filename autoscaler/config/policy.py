@@ -13,6 +13,7 @@ from autoscaler.config.section import Off, Section
 from autoscaler.config.signals import SignalSection
 from autoscaler.config.vms import (
     BoundsSection,
+    ConditionSection,
     ProvisionSection,
     ReadinessSection,
     VmSection,
@@ -34,6 +35,9 @@ class Policy(Section):
     vm: VmSection = Field(description="What one VM can do, and how long it takes to come and go.")
     readiness: ReadinessSection = Field(
         ReadinessSection(), description="When a running VM counts as in service."
+    )
+    condition: ConditionSection = Field(
+        ConditionSection(), description="When a VM counts as slow, and what is done about it."
     )
     bounds: BoundsSection = Field(description="Between how many VMs the fleet moves.")
     objective: Annotated[ObjectiveSection | None, Off] = Field(

@@ -50,6 +50,19 @@ class ReadinessSection(Section):
     )
 
 
+class ConditionSection(Section):
+    """When a VM counts as slow, and what is done about it."""
+
+    slow_below: Annotated[float, Quantity(PERCENT, 0.1, 0.95)] = Field(
+        0.5,
+        description="A VM is slow whose speed is below this share of the others', or of its own past where that can be compared.",
+    )
+    replace: Annotated[float, Quantity(PERCENT, 0, 0.5)] = Field(
+        0.0,
+        description="Share of the VMs in service that may be replaced at once for being slow or silent, at least one; 0% only watches.",
+    )
+
+
 class BoundsSection(Section):
     """Between how many VMs the fleet moves."""
 

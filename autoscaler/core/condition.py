@@ -95,7 +95,7 @@ class Judged:
     Attributes:
         condition: int64 (L,) of `Condition`.
         slow: int64 (L,), VMs that are slow or silent.
-        judged: int64 (L,), VMs that were judged.
+        judged: int64 (L,), VMs that were looked at.
     """
 
     condition: Int
@@ -103,13 +103,16 @@ class Judged:
     judged: Int
 
 
-def judge(pasts: VmPasts, lane: Int, speed: Float, slow_below: Float, comparable: Bool) -> Judged:
+def judge(
+    pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
+) -> Judged:
     """Judge every VM by one reading, and its fleet by its VMs.
 
     Args:
         pasts: Of the V VMs; updated in place.
         lane: int64 (V,), the fleet of each.
-        speed: float64 (V,), NaN where a VM reported nothing.
+        speed: float64 (V,), NaN where nothing can be said of it now.
+        silent: bool (V,), the VM should have reported and did not.
         slow_below: float64 (L,), share of the others' speed, or of its own past, below which a VM is slow.
         comparable: bool (L,), speeds of a VM at different times can be compared.
     """
@@ -118,15 +121,16 @@ def judge(pasts: VmPasts, lane: Int, speed: Float, slow_below: Float, comparable
     value = np.zeros(len(speed))
     np.log(speed, out=value, where=reported)
     vms = np.bincount(lane, minlength=lanes)
-    heard = np.bincount(lane[reported], minlength=lanes)
+    heard = np.bincount(lane[~silent], minlength=lanes)
+    counted = np.bincount(lane[reported], minlength=lanes)
     low = np.log(slow_below).take(lane)
 
-    among = _slow_among(lane, value, reported, low, lanes) & (heard >= FEWEST).take(lane)
+    among = _slow_among(lane, value, reported, low, lanes) & (counted >= FEWEST).take(lane)
     past = comparable.take(lane) & (pasts.seen >= KNOWN_AFTER) & (value < pasts.level + low)
     # Silence of most is an outage of measuring, and says nothing of the VMs.
-    silent = ~reported & (2 * heard > vms).take(lane)
-    bad = (reported & (among | past)) | silent
-    known = reported | silent
+    out = silent & (2 * heard > vms).take(lane)
+    bad = (reported & (among | past)) | out
+    known = reported | out
 
     strikes = np.where(bad, np.minimum(pasts.strikes + 1, MOST_STRIKES), np.maximum(pasts.strikes - 1, 0))
     pasts.strikes = np.where(known, strikes, pasts.strikes)
@@ -141,8 +145,8 @@ def judge(pasts: VmPasts, lane: Int, speed: Float, slow_below: Float, comparable
     few_or_more = np.where(share >= ALL, int(Condition.DEGRADED_ALL), int(Condition.DEGRADED_FEW))
     few_or_more = np.where((share >= HALF) & (share < ALL), int(Condition.DEGRADED_HALF), few_or_more)
     condition = np.where(slow > 0, few_or_more, int(Condition.HEALTHY))
-    unknown = (heard == 0) | (2 * heard <= vms)
-    return Judged(np.where(unknown, int(Condition.UNKNOWN), condition), slow, heard)
+    unknown = (2 * heard <= vms) | ((counted == 0) & (slow == 0))
+    return Judged(np.where(unknown, int(Condition.UNKNOWN), condition), slow, vms)
 
 
 def _slow_among(lane: Int, value: Float, reported: Bool, low: Float, lanes: int) -> Bool:

@@ -24,6 +24,8 @@ STATES_BEFORE = {
 }
 """States in which a listing shows a VM that it has seen before our order was done."""
 _SHOWN_IDS = 5
+_BAD_SERVICE = 6.0
+"""Weight of having served badly, beside a start that failed."""
 
 
 @dataclass(slots=True)
@@ -193,6 +195,12 @@ class Orders(Holdings):
             self.places.found_dry(*place, now_s, quota=verdict.blame is Blame.QUOTA)
         elif verdict.quarantines:
             self._quarantine(t, now_s, why, verdict.weight)
+
+    def set_aside(self, vms: Iterable[TrackedVm], now_s: float, reason: str) -> None:
+        """VMs that did badly in service are left alone for long once they are stopped."""
+        self.touch()
+        for t in vms:
+            self._quarantine(t, now_s, reason, weight=_BAD_SERVICE)
 
     def _quarantine(self, t: TrackedVm, now_s: float, reason: str, weight: float = 1.0) -> None:
         t.failures += 1

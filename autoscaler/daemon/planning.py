@@ -29,6 +29,8 @@ class Wanted:
     stop: int
     provision: int
     sentence: str
+    replaced: tuple[str, ...] = ()
+    """VMs to be stopped beside these, since others serve in their place."""
 
 
 def plan(
@@ -66,10 +68,16 @@ def plan(
         intents.append(
             ActionIntent(inventory.fleet, Verb.PROVISION, (), wanted.provision, token, wanted.sentence)
         )
-    stops = _stops(inventory, wanted.stop, now_s, minimum_on_time_s)
+    stops = _stops(inventory, wanted, now_s, minimum_on_time_s)
     if stops:
         ids = tuple(t.vm.id for t in stops)
         intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", wanted.sentence))
+    gone = [t for t in inventory.stoppable(now_s, minimum_on_time_s) if t.vm.id in wanted.replaced]
+    if gone and may_stop:
+        ids = tuple(sorted(t.vm.id for t in gone))
+        why = "slow or silent, and others serve in their place"
+        inventory.set_aside(gone, now_s, why)
+        intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", why))
     if may_stop:
         for vms, why in ((inventory.dismissed(), ""), (inventory.stuck(), "forced, since they do not stop")):
             if vms:
@@ -124,17 +132,19 @@ def _spread(
     return [found[i] for i in start_order(zone_of, np.arange(len(found)), levels)[:count]]
 
 
-def _stops(inventory: FleetInventory, count: int, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
-    if not count:
+def _stops(
+    inventory: FleetInventory, wanted: Wanted, now_s: float, minimum_on_time_s: float
+) -> list[TrackedVm]:
+    if not wanted.stop:
         return []
     candidates = sorted(
-        inventory.stoppable(now_s, minimum_on_time_s),
+        (t for t in inventory.stoppable(now_s, minimum_on_time_s) if t.vm.id not in wanted.replaced),
         key=lambda t: (t.in_service_from_s or 0.0, t.vm.id),
     )
     if not candidates:
         return []
     zone_of, levels = _zones(inventory, candidates)
-    return [candidates[i] for i in stop_order(zone_of, np.arange(len(candidates)), levels)[:count]]
+    return [candidates[i] for i in stop_order(zone_of, np.arange(len(candidates)), levels)[: wanted.stop]]
 
 
 def _zones(

@@ -85,6 +85,11 @@ class Telemetry:
         self.coverage = gauge("metrics_coverage_ratio", "Share of the VMs in service that reported freshly.")
         self.signal_age = gauge("signal_age_seconds", "Age of the oldest reading used; NaN without one.")
         self.desired = gauge("desired_vms", "VMs wanted in service, after guards.")
+        self.condition = gauge(
+            "condition",
+            "How the VMs do: 0 unknown, 1 well, 2 a few are slow or silent, 3 about half, 4 nearly all.",
+        )
+        self.slow_vms = gauge("slow_vms", "VMs in service that are slow or silent.")
         self.learned_start = gauge(
             "learned_start_seconds",
             "Learned 90 % quantile of start times, by what starts begin from; absent before the first.",

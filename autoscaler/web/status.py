@@ -11,6 +11,7 @@ import numpy as np
 from autoscaler.core.lead_time import Span, StartSource
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
 from autoscaler.daemon.benefit import pool_benefit
+from autoscaler.daemon.condition import FleetCondition
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon
@@ -64,11 +65,23 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),
         "learned": _learned(daemon, fleet),
+        "condition": _condition(daemon.conditions.of(fleet.name)),
         "source_error": fleet.source_error,
         "listing_error": fleet.listing_error,
         "decision": row_json(row) if row else None,
     }
     return shown
+
+
+def _condition(found: FleetCondition) -> dict[str, Any]:
+    """How its VMs do."""
+    return {
+        "condition": found.condition.name.lower(),
+        "judged": found.judged,
+        "slow": list(found.slow),
+        "replacing": list(found.replacing),
+        "sentence": found.sentence(),
+    }
 
 
 def _start_time(fleet: Fleet) -> dict[str, float | int | None]:

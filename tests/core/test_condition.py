@@ -28,6 +28,7 @@ class Fleet:
                 self.pasts,
                 np.zeros(self.vms, np.int64),
                 noisy,
+                np.isnan(noisy),
                 np.array([0.5]),
                 np.array([self.comparable]),
             )
@@ -88,6 +89,16 @@ def test_a_silent_vm_among_reporting_ones_is_out_and_silence_of_most_says_nothin
     assert fleet.reads((6, np.nan), times=5) == (Condition.UNKNOWN, 0)
 
 
+def test_a_vm_of_which_nothing_can_be_said_now_keeps_its_standing():
+    fleet = Fleet(6)
+    fleet.reads((1, 10.0), (5, 100.0))
+    idle = np.full(6, np.nan)
+    got = judge(
+        fleet.pasts, np.zeros(6, np.int64), idle, np.zeros(6, bool), np.array([0.5]), np.array([False])
+    )
+    assert (got.condition[0], got.slow[0]) == (Condition.DEGRADED_FEW, 1)
+
+
 def test_two_vms_cannot_be_compared():
     assert Fleet(2).reads((1, 1.0), (1, 100.0), times=5) == (Condition.HEALTHY, 0)
 
@@ -105,15 +116,20 @@ def test_fleets_do_not_see_each_other_nor_the_order_of_vms(seed):
     for _ in range(15):
         speed = rng.gamma(2.0, 50.0, len(lane))
         speed[rng.random(len(lane)) < 0.1] = np.nan
-        got = judge(pasts, lane, speed, below, comparable)
-        other = judge(mixed, lane[order], speed[order], below, comparable)
+        got = judge(pasts, lane, speed, np.isnan(speed), below, comparable)
+        other = judge(mixed, lane[order], speed[order], np.isnan(speed[order]), below, comparable)
         for name in ("condition", "slow", "judged"):
             np.testing.assert_array_equal(getattr(got, name), getattr(other, name))
         np.testing.assert_array_equal(pasts.slow[order], mixed.slow)
         for own in range(4):
             mine = lane == own
             one = judge(
-                alone[own], lane[mine] * 0, speed[mine], below[own : own + 1], comparable[own : own + 1]
+                alone[own],
+                lane[mine] * 0,
+                speed[mine],
+                np.isnan(speed[mine]),
+                below[own : own + 1],
+                comparable[own : own + 1],
             )
             assert (one.condition[0], one.slow[0]) == (got.condition[own], got.slow[own])
     moved = pasts.carried_over(np.array([len(lane) - 1, -1]) if len(lane) else np.array([-1, -1]))
