@@ -52,7 +52,11 @@ _REASON_OF = {
     Kind.HOUR: Reason.MODEL_USUAL,
     Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
     Kind.LATEST: Reason.MODEL_YESTERDAY,
+    Kind.BOTH: Reason.MODEL_YESTERDAY,
 }
+_PLAIN = MODELS.index(Model(Kind.DEMAND, 0))
+_YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) - _PLAIN for knob in range(3)]
+_FORECASTS = [MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG)]
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 
 
@@ -138,8 +142,12 @@ class Economy:
             demand,
             yesterday(state.trial.habits, view.now_s, self._windows_s, self._tick_s),
         )
-        low = np.concatenate([worth_low, usual, plain_low])
-        high = np.concatenate([worth_high, usual, plain_high])
+        both_low, both_high = (
+            np.maximum(of[_YESTERDAY, np.newaxis], worth[_FORECASTS]).reshape(-1, len(price))
+            for of, worth in ((plain_low, worth_low), (plain_high, worth_high))
+        )
+        low = np.concatenate([worth_low, usual, plain_low, both_low])
+        high = np.concatenate([worth_high, usual, plain_high, both_high])
         if not fresh.all():
             low, high = low * fresh, np.where(fresh, high, MOST_VMS).astype(np.int32)
         self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))

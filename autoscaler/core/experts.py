@@ -32,6 +32,10 @@ CHOICE_S = 300.0
 """How often the driver may change."""
 HYSTERESIS = 0.02
 """A driver stays until another would have cost less by this share."""
+MORE = 2.0
+"""What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
+MOST_DOUBT = 0.05
+"""At most this much counts what would have happened, beside what has."""
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
@@ -51,6 +55,8 @@ class Kind(IntEnum):
     """What was needed at this time yesterday, plus headroom."""
     LATEST = 5
     """The same, and demand without headroom where that is more."""
+    BOTH = 6
+    """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
 
 
 class Window(IntEnum):
@@ -60,18 +66,20 @@ class Window(IntEnum):
     SHORT = 1
     MIDDLE = 2
     LONG = 3
-    HOURLY = 4
-    DAILY = 5
+    DAILY = 4
 
 
-PAST_S: tuple[float, ...] = (0.0, 120.0, 300.0, 600.0, 3600.0, 86400.0)
+PAST_S: tuple[float, ...] = (0.0, 120.0, 600.0, 3600.0, 86400.0)
 """Windows of the past in seconds, by `Window`."""
-PRICE_FACTORS: tuple[float, ...] = (0.5, 1.0, 2.0)
+PRICE_FACTORS: tuple[float, ...] = (1.0, 2.0)
 """Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
 HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Headrooms that are tried."""
 AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
 """Windows of the forecast."""
+
+
+_LEAST = {Kind.YESTERDAY: "", Kind.LATEST: ", at least demand", Kind.BOTH: ", at least by the forecast"}
 
 
 class Model(NamedTuple):
@@ -89,8 +97,8 @@ class Model(NamedTuple):
         if self.kind is Kind.WORTH:
             kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
             return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
-        if self.kind in (Kind.YESTERDAY, Kind.LATEST):
-            least = "" if self.kind is Kind.YESTERDAY else ", at least demand"
+        if self.kind in _LEAST:
+            least = _LEAST[self.kind]
             return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}"
         return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
@@ -100,9 +108,10 @@ MODELS: tuple[Model, ...] = (
     *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
     *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
     *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
+    *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
 """All of them, M; the number of a model is its place."""
-FIRST = MODELS.index(Model(Kind.WORTH, 1, Window.LONG))
+FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
 """The model that drives until there is a reason for another."""
 _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
@@ -137,6 +146,8 @@ class Trial(Remembered):
         ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
         paid: float64 (M, n), VM-ticks and starts, forgotten exponentially.
         unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
+        nearly: float64 (M, n), the same, had demand been `MORE` times as high.
+        ticks: float64 (n,), ticks that were charged, likewise.
         wanted: float64 (n,), VM-ticks of work, likewise.
         driver: int64 (n,), the model that drives.
         last_tick: The tick of the last step; -1 before the first.
@@ -154,6 +165,8 @@ class Trial(Remembered):
     ordered: SmallInt
     paid: Float
     unserved: Float
+    nearly: Float
+    ticks: Float
     wanted: Float
     driver: Int
     last_tick: int
@@ -177,6 +190,8 @@ class Trial(Remembered):
             ordered=np.zeros((rows, *shape), np.int32),
             paid=np.zeros(shape),
             unserved=np.zeros(shape),
+            nearly=np.zeros(shape),
+            ticks=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
             driver=np.full(len(lanes), FIRST),
             last_tick=-1,
@@ -206,9 +221,10 @@ class Trial(Remembered):
         new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
-        for name in ("serving", "paid", "unserved"):
+        for name in ("serving", "paid", "unserved", "nearly"):
             getattr(new, name)[:, known] = getattr(self, name)[:, old]
-        new.wanted[known], new.driver[known] = self.wanted[old], self.driver[old]
+        for name in ("ticks", "wanted", "driver"):
+            getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)
         same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
             new.billed_ticks[known] == self.billed_ticks[old]
@@ -357,7 +373,10 @@ class Contest:
         state.paid += state.serving * counts
         state.unserved *= decay
         state.unserved += np.maximum(work - state.serving, 0.0)
+        state.nearly *= decay
+        state.nearly += np.maximum(MORE * work - state.serving, 0.0)
         state.wanted = state.wanted * decay + work
+        state.ticks = state.ticks * decay + counts
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -382,7 +401,11 @@ class Contest:
             state.ordered[(tick + self._lead) % rows, :, self._columns] = 0 if out is None else out.T
 
     def _choose(self, state: Trial, shortage: Float) -> None:
-        cost = state.unserved * shortage
+        # The worst has seldom been seen: of the time that was, an hour may yet be like the rest but higher.
+        hours = state.ticks * (self._tick_s / 3600.0)
+        cost = state.nearly * np.minimum(1.0 / np.maximum(hours, 1.0), MOST_DOUBT)
+        cost += state.unserved
+        cost *= shortage
         cost += state.paid
         best = cost.argmin(axis=0)
         least = cost[best, self._columns]
