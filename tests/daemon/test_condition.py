@@ -11,6 +11,9 @@ from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy, virtual
 
 
+VERBS = "StartInstances", "StopInstances"
+
+
 class Uneven:
     """VMs that share the demand by their speed; `slow` and `silent` say which from which second on."""
 
@@ -99,15 +102,15 @@ async def test_a_region_that_is_slow_is_not_answered_by_replacing_everything():
 def test_a_bad_vm_is_replaced_by_one_of_the_warm_pool_before_it_is_stopped(kind):
     @virtual
     async def scenario():
-        # Silent VMs are judged once they should have been heard for a while.
         bench = bench_of(5, 10, 1000.0, condition={"replace": "10%"}, **{kind: 1})
         bad = bench.ids[0]
         await bench.run(900)
         assert [kind for _, kind in kinds(bench)][:2] == ["vms_slow", "vm_replaced"]
-        calls = [(action, vms) for _, action, vms, _ in bench.changes()]
-        assert calls == [("StartInstances", 1), ("StopInstances", 1)]
-        (started, _, _, _), (stopped, _, _, _) = bench.changes()
-        assert stopped >= started + 19.0
+        # A silent VM's work is taken to be that of the others until it is replaced, so more are started for it.
+        starts, stops = ([vms for _, action, vms, _ in bench.changes() if action == verb] for verb in VERBS)
+        assert sum(starts) == sum(stops) == (1 if kind == "slow" else 2)
+        first_stop = next(at_s for at_s, action, _, _ in bench.changes() if action == VERBS[1])
+        assert first_stop >= bench.changes()[0][0] + 19.0
         assert bench.daemon.fleets.all[0].inventory.vms[bad].phase == "stopped"
         row = bench.rows()[-1]
         assert (row.in_service, row.desired, row.draining) == (10, 10, 0)
