@@ -10,7 +10,6 @@ from autoscaler.ports import FleetReadings
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy, virtual
 
-
 VERBS = "StartInstances", "StopInstances"
 
 
