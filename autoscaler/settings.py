@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     aws_endpoint_url: str | None = Field(
         None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
     )
+    aws_cloudwatch_endpoint_url: str | None = Field(
+        None, description="Another CloudWatch endpoint than AWS's, for tests."
+    )
     aws_profile: str | None = Field(None, description="Profile of the AWS configuration files.")
     aws_access_key_id: str | None = Field(
         None, description="Static key; on AWS leave it to the instance role."

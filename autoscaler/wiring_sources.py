@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoscaler.config.cloudwatch import CloudWatchInput
 from autoscaler.config.policy import Policy
 from autoscaler.config.prometheus import FLEET, PrometheusInput
 from autoscaler.core.types import Signal
@@ -20,6 +21,9 @@ from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
 
 if TYPE_CHECKING:
+    from autoscaler.sources.cloudwatch import Metric
+    from autoscaler.sources.cloudwatch_client import Called, CloudWatchSettings
+    from autoscaler.sources.cloudwatch_reader import CloudWatchReader
     from autoscaler.sources.prometheus import PrometheusPool
     from autoscaler.sources.prometheus_access import Address
     from autoscaler.sources.push import PushedSamples
@@ -32,12 +36,24 @@ class Sources:
         clock: Stamps readings, and plays traces.
         folder: Of the policies' files; files that they name are relative to it.
         pushed: Where samples are pushed to; None where they are not taken.
+        aws: Which CloudWatch; None where none can be asked.
+        called: Told of every request to CloudWatch, which costs money.
     """
 
-    def __init__(self, clock: Clock, folder: Path, pushed: PushedSamples | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        folder: Path,
+        pushed: PushedSamples | None = None,
+        aws: CloudWatchSettings | None = None,
+        called: Called | None = None,
+    ) -> None:
         self.clock = clock
         self.folder = folder
         self.pushed = pushed
+        self._aws = aws
+        self._called = called
+        self._cloudwatch: CloudWatchReader | None = None
         self._prometheus: PrometheusPool | None = None
 
     @property
@@ -48,6 +64,22 @@ class Sources:
 
             self._prometheus = PrometheusPool(self.clock)
         return self._prometheus
+
+    @property
+    def cloudwatch(self) -> CloudWatchReader:
+        """What asks CloudWatch, for all fleets.
+
+        Raises:
+            ConfigError: Nobody said which one.
+        """
+        if self._aws is None or not self._aws.region:
+            raise ConfigError("signal.source is cloudwatch, and no AWS Region is set; set aws_region")
+        if self._cloudwatch is None:
+            from autoscaler.sources.cloudwatch_client import CloudWatchClient
+            from autoscaler.sources.cloudwatch_reader import CloudWatchReader
+
+            self._cloudwatch = CloudWatchReader(CloudWatchClient(self._aws, self._called), self.clock)
+        return self._cloudwatch
 
     def source_for(self, policy: Policy) -> MetricSource:
         """The source that a policy names.
@@ -134,6 +166,56 @@ def _prometheus_address(asked: PrometheusInput, fleet: str, folder: Path) -> Add
     )
 
 
+def _cloudwatch_source(policy: Policy, sources: Sources) -> MetricSource:
+    from autoscaler.sources.cloudwatch import CloudWatchSource
+
+    given = policy.signal.cloudwatch
+    if given is None:
+        raise _missing(policy)
+    return CloudWatchSource(metric_of(given), signal_of(policy), sources.cloudwatch, sources.clock)
+
+
+def metric_of(given: CloudWatchInput) -> Metric:
+    """What a policy asks CloudWatch for: namespaces, names and dimensions as AWS documents them."""
+    from autoscaler.sources.cloudwatch import VM_ID, Metric, Unit
+    from autoscaler.sources.cloudwatch_reader import MetricQuery
+
+    balanced = tuple(
+        (name, value)
+        for name, value in (("LoadBalancer", given.load_balancer), ("TargetGroup", given.target_group))
+        if value
+    )
+    queue = (("QueueName", given.queue or ""),)
+    presets: dict[str, tuple[str, str, tuple[tuple[str, str], ...], str, Unit]] = {
+        "cpu": ("AWS/EC2", "CPUUtilization", (("InstanceId", VM_ID),), "Average", Unit.PERCENT),
+        "alb_requests": ("AWS/ApplicationELB", "RequestCount", balanced, "Sum", Unit.COUNT),
+        "alb_requests_per_target": (
+            "AWS/ApplicationELB",
+            "RequestCountPerTarget",
+            balanced,
+            "Sum",
+            Unit.COUNT,
+        ),
+        "sqs_visible": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", queue, "Average", Unit.GAUGE),
+        "sqs_oldest_age": ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum", Unit.GAUGE),
+    }
+    unit = Unit(given.value or "gauge")
+    custom = tuple((name, value) for name, _, value in (each.partition("=") for each in given.dimensions))
+    usual = "Sum" if unit is Unit.COUNT else "Average"
+    namespace, name, dimensions, statistic, unit = presets.get(
+        given.metric, (given.namespace or "", given.name or "", custom, usual, unit)
+    )
+    query = MetricQuery(
+        namespace,
+        name,
+        dimensions,
+        given.statistic or statistic,
+        round(given.period_s),
+        given.expression or "",
+    )
+    return Metric(query, unit, given.delay_s, given.clear_within_s or 1.0)
+
+
 def _push_source(policy: Policy, sources: Sources) -> MetricSource:
     from autoscaler.config.push import PushInput
     from autoscaler.sources.push import Intake, SeriesRule, not_taking
@@ -157,6 +239,7 @@ _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "scrape": _scrape_source,
     "prometheus": _prometheus_source,
     "push": _push_source,
+    "cloudwatch": _cloudwatch_source,
     "trace": _played_source,
 }
 """By `signal.source`."""

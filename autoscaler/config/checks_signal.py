@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from autoscaler.config.checks_cloudwatch import check_cloudwatch, check_push
 from autoscaler.config.documents import Severity, YamlPath
 from autoscaler.config.finding import Finding, seconds_text
 from autoscaler.config.policy import Policy
@@ -29,6 +30,10 @@ def check_signal(policy: Policy, tick_s: float) -> Iterator[Finding]:
     yield from _check_scrape(policy)
     if policy.signal.source == "prometheus":
         yield from _check_prometheus(policy)
+    elif policy.signal.source == "cloudwatch":
+        yield from check_cloudwatch(policy)
+    elif policy.signal.source == "push":
+        yield from check_push(policy)
 
 
 def _check_age(policy: Policy, tick_s: float) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from autoscaler.config.cloudwatch import CloudWatchInput
 from autoscaler.config.prometheus import BackfillSection, PrometheusInput
 from autoscaler.config.push import PushInput
 from autoscaler.config.quantities import DURATION, METRIC, MOMENT, PERCENT, MetricSelector, Quantity
@@ -63,7 +64,7 @@ class SignalSection(Section):
     kind: SignalKind = Field(
         description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet."
     )
-    source: Literal["scrape", "prometheus", "push", "trace"] = Field(
+    source: Literal["scrape", "prometheus", "push", "cloudwatch", "trace"] = Field(
         description="Where readings come from; the section of the same name says how."
     )
     max_age_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
@@ -86,6 +87,9 @@ class SignalSection(Section):
     scrape: Annotated[Scrape | None, Off] = Field(None, description="How VMs are scraped (source scrape).")
     prometheus: Annotated[PrometheusInput | None, Off] = Field(
         None, description="How a Prometheus is asked (source prometheus)."
+    )
+    cloudwatch: Annotated[CloudWatchInput | None, Off] = Field(
+        None, description="What is asked of CloudWatch (source cloudwatch)."
     )
     push: Annotated[PushInput | None, Off] = Field(
         None, description="How samples are pushed (source push; may be left out)."

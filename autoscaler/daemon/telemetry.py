@@ -124,6 +124,14 @@ class Telemetry:
         self.push_requests_refused = counter(
             "push_requests_refused", "Requests with pushed samples that were refused as a whole.", ("reason",)
         )
+        self.cloudwatch_metrics_requested = counter(
+            "cloudwatch_metrics_requested", "Metrics asked of CloudWatch, by what came back.", ("outcome",)
+        )
+        self.cloudwatch_cost = counter(
+            "cloudwatch_cost_dollars",
+            "What the answers of CloudWatch cost, estimated from its list price.",
+            (),
+        )
         self.early_turns = counter(
             "early_turns", "Decisions within a tick, by what could not wait for the next one.", ("cause",)
         )

@@ -1,0 +1,241 @@
+"""One reader of CloudWatch for all fleets of an account and Region: what they ask for in a tick goes into one batch.
+
+    ask ─┐                              ┌─ up to 500 queries a call, a few calls at once
+    ask ─┼─ the same windows ─ no twins ┼─ a query that is refused is found by halving, and let rest
+    ask ─┘                              └─ throttled or failed: everybody waits, longer each time
+
+Rules of this file: a metric that several fleets ask for is paid for once. What was not answered has no value. Whoever
+asks waits as long as they like; the batch goes on without them, within its own deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from autoscaler.errors import AutoscalerError, SourceError
+from autoscaler.ports import Clock
+from autoscaler.sources.cloudwatch_client import Found, RefusedQueryError
+
+MOST_QUERIES = 500
+"""MetricDataQueries of one call."""
+CALLS_AT_ONCE = 4
+REST_S = 600.0
+"""A query that was refused is not asked again for so long."""
+HOLD_FIRST_S, HOLD_MOST_S = 5.0, 120.0
+"""After a failure nothing is asked for so long, and twice as long after each further one."""
+METRIC = "{m}"
+"""Stands for the metric in an expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricQuery:
+    """One metric, and what is computed of it.
+
+    Attributes:
+        namespace, name: Of the metric.
+        dimensions: Names and values.
+        statistic: For example Average or p99.
+        period_s: The metric's native period.
+        expression: Metric maths with {m} for the metric; empty for the metric as it is.
+    """
+
+    namespace: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+    statistic: str
+    period_s: int
+    expression: str = ""
+
+    @property
+    def size(self) -> int:
+        """MetricDataQueries that it takes."""
+        return 2 if self.expression else 1
+
+    def wire(self, number: int) -> list[dict[str, Any]]:
+        """As the API has it; the result's Id is `r` and the number."""
+        stat = {
+            "Metric": {
+                "Namespace": self.namespace,
+                "MetricName": self.name,
+                "Dimensions": [{"Name": name, "Value": value} for name, value in self.dimensions],
+            },
+            "Period": self.period_s,
+            "Stat": self.statistic,
+        }
+        if not self.expression:
+            return [{"Id": f"r{number}", "MetricStat": stat, "ReturnData": True}]
+        return [
+            {"Id": f"m{number}", "MetricStat": stat, "ReturnData": False},
+            {
+                "Id": f"r{number}",
+                "Expression": self.expression.replace(METRIC, f"m{number}"),
+                "ReturnData": True,
+            },
+        ]
+
+
+class MetricData(Protocol):
+    """What is needed of CloudWatch; see `CloudWatchClient`."""
+
+    async def get(
+        self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float
+    ) -> dict[str, Found]:
+        """What there is for these queries by Id."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+Answers = Mapping[MetricQuery, Found | str]
+"""What was found, or why nothing was."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is asked for between two times."""
+
+    answer: asyncio.Future[Answers]
+    queries: dict[MetricQuery, None] = field(default_factory=dict)
+
+
+class CloudWatchReader:
+    """Asks CloudWatch for all.
+
+    Args:
+        client: CloudWatch.
+        clock: Time.
+    """
+
+    def __init__(self, client: MetricData, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._waiting: dict[tuple[float, float], _Batch] = {}
+        self._resting: dict[MetricQuery, tuple[float, str]] = {}
+        self._held_until_s = 0.0
+        self._hold_s = HOLD_FIRST_S
+        self._held_why = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._users = 0
+
+    def attach(self) -> None:
+        """One more uses it."""
+        self._users += 1
+
+    async def detach(self) -> None:
+        """One less; without any it closes its connections."""
+        self._users -= 1
+        if self._users <= 0:
+            for task in self._tasks:
+                task.cancel()
+            await self._client.close()
+
+    @property
+    def held(self) -> str:
+        """Why nothing is asked for now; empty where it is."""
+        return self._held_why if self._clock.monotonic() < self._held_until_s else ""
+
+    def ask(self, queries: Iterable[MetricQuery], start_s: float, end_s: float) -> asyncio.Future[Answers]:
+        """Ask for these windows, together with whoever asks for the same in this turn of the event loop.
+
+        Args:
+            queries: What.
+            start_s: Of the first window.
+            end_s: End of the last one, not included.
+        """
+        span = start_s, end_s
+        batch = self._waiting.get(span)
+        if batch is None:
+            loop = asyncio.get_running_loop()
+            batch = self._waiting[span] = _Batch(loop.create_future())
+            loop.call_soon(self._begin, span)
+        batch.queries.update(dict.fromkeys(queries))
+        return batch.answer
+
+    def _begin(self, span: tuple[float, float]) -> None:
+        batch = self._waiting.pop(span)
+        task = asyncio.create_task(self._fetch(batch, *span))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fetch(self, batch: _Batch, start_s: float, end_s: float) -> None:
+        found: dict[MetricQuery, Found | str] = {}
+        try:
+            now_s = self._clock.monotonic()
+            self._resting = {query: each for query, each in self._resting.items() if each[0] > now_s}
+            found |= {query: self._resting[query][1] for query in batch.queries if query in self._resting}
+            asked = [query for query in batch.queries if query not in self._resting]
+            many, failures = asyncio.Semaphore(CALLS_AT_ONCE), list[str]()
+            parts = await asyncio.gather(
+                *(self._call(part, start_s, end_s, many, failures) for part in _parts(asked))
+            )
+            for part in parts:
+                found |= part
+            if failures:
+                self._hold(failures[0])
+            elif asked:
+                self._hold_s, self._held_until_s = HOLD_FIRST_S, 0.0
+        except asyncio.CancelledError:
+            found |= {query: "the source was closed" for query in batch.queries if query not in found}
+            raise
+        finally:
+            if not batch.answer.done():
+                batch.answer.set_result(found)
+
+    async def _call(
+        self,
+        queries: Sequence[MetricQuery],
+        start_s: float,
+        end_s: float,
+        many: asyncio.Semaphore,
+        failures: list[str],
+    ) -> dict[MetricQuery, Found | str]:
+        wire = [each for number, query in enumerate(queries) for each in query.wire(number)]
+        try:
+            async with many:
+                found = await self._client.get(wire, start_s, end_s)
+        except RefusedQueryError as error:
+            if len(queries) == 1:
+                self._resting[queries[0]] = self._clock.monotonic() + REST_S, str(error)
+                return {queries[0]: str(error)}
+            half = len(queries) // 2
+            halves = [
+                await self._call(part, start_s, end_s, many, failures)
+                for part in (queries[:half], queries[half:])
+            ]
+            return halves[0] | halves[1]
+        except AutoscalerError as error:
+            failures.append(str(error))
+            return dict.fromkeys(queries, str(error))
+        except Exception as error:  # noqa: BLE001  a bug must not leave anybody waiting
+            return dict.fromkeys(queries, f"unexpected {type(error).__name__}: {error}; please report")
+        return {query: found.get(f"r{number}", Found(())) for number, query in enumerate(queries)}
+
+    def _hold(self, why: str) -> None:
+        now_s = self._clock.monotonic()
+        if now_s >= self._held_until_s:
+            self._held_until_s = now_s + self._hold_s
+            self._hold_s = min(2.0 * self._hold_s, HOLD_MOST_S)
+        self._held_why = why
+
+
+def _parts(queries: Sequence[MetricQuery]) -> list[list[MetricQuery]]:
+    """As many queries as fit into each call; a metric and its expression stay together."""
+    parts: list[list[MetricQuery]] = []
+    room = 0
+    for query in queries:
+        if query.size > room:
+            parts.append([])
+            room = MOST_QUERIES
+        parts[-1].append(query)
+        room -= query.size
+    return parts
+
+
+def no_answer(seconds: float) -> SourceError:
+    """A batch that is under way for too long."""
+    return SourceError(f"CloudWatch has not answered within {seconds:g} s; its answer counts when it comes")
