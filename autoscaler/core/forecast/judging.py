@@ -135,7 +135,11 @@ def _count(
     horizons = state.short.shape[1]
     short = state.short.reshape(-1)
     at = series * horizons + columns
-    short[at] += settings.short_alpha * (size - short.take(at))
+    # The first outcomes make a plain mean.
+    count = state.ticks.take(series) / settings.stride.reshape(-1).take(at)
+    count += _FIRST_WEIGHT
+    alpha = np.maximum(settings.short_alpha.reshape(-1).take(at), 1.0 / count)
+    short[at] += alpha * (size - short.take(at))
     total = state.totals.reshape(-1).take(flat[:, 1] * horizons + columns)
     sizes = state.sizes.reshape(-1)
     at = (series * tables.PARENTS + tables.PARENT_OF.take(cell)) * horizons + columns

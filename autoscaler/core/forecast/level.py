@@ -67,6 +67,9 @@ def fitted(sums: Float, prior: Float) -> Float:
     mean = pooled / np.maximum(count, 1e-300)[:, np.newaxis]
     # Pseudo-outcomes as they are on the whole, whose best weights are those of the whole.
     matrix, side = _parts(mean)
+    own = matrix[:, _DIAGONAL] * _OWN
+    own += 1e-6
+    matrix[:, _DIAGONAL] += own
     for column in range(FEATURES):
         total = matrix[:, _PAIR[column, 0]] * whole[:, 0]
         for other in range(1, FEATURES):
@@ -84,6 +87,8 @@ _DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
 _ONES = int(_PAIR[-1, -1])
 """The square of the last feature is 1, so its sum counts the outcomes."""
 _RIDGE = 1e-7
+_OWN = 0.5
+"""How far the weights of a regime are held to those of the whole one by one, beside as they work together."""
 
 
 def _parts(sums: Float) -> tuple[Float, Float]:

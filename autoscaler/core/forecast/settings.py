@@ -90,9 +90,11 @@ class Settings:
         slots: Slots of the history.
         unit: float64 (S,), capacity of a VM.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
+        grown_ticks: After so many samples forgetting is no longer faster than its half-life.
         alphas: float64 (6,), share of one tick in the usual demand and in the means.
-        base_alpha, short_alpha, top_alpha: The same for demand without bursts, recent errors, and what the highest
-            demand loses.
+        base_alpha, top_alpha: The same for demand without bursts, and what the highest demand loses.
+        stride: float64 (S, H), ticks between two outcomes.
+        short_alpha: float64 (S, H), share of one outcome in the size of recent errors.
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
@@ -110,9 +112,11 @@ class Settings:
     slots: int
     unit: Float
     growth: Float
+    grown_ticks: int
     alphas: Float
     base_alpha: float
-    short_alpha: float
+    stride: Float
+    short_alpha: Float
     top_alpha: float
     season_alpha: float
     ages_s: Float
@@ -127,6 +131,7 @@ class Settings:
         """For these series."""
         tick_s = params.tick_s
         slot_s = max(SLOT_S, tick_s)
+        stride, _ = strides(params)
         return cls(
             params=params,
             series=np.arange(len(params.scale)),
@@ -136,9 +141,11 @@ class Settings:
             slots=slot_count(params),
             unit=params.scale / SCALE_IN_VMS,
             growth=2.0 ** (1.0 / params.half_life_ticks),
+            grown_ticks=math.ceil(params.half_life_ticks.max(initial=1.0) / math.log(2.0)),
             alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
             base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
-            short_alpha=_share(tick_s, SHORT_S, SHORT_TICKS),
+            stride=stride.astype(np.float64),
+            short_alpha=1.0 - np.exp(-stride * tick_s / np.maximum(SHORT_S, SHORT_TICKS * tick_s * stride)),
             top_alpha=_share(tick_s, TOP_S, 1.0),
             season_alpha=_share(slot_s, MEANS_S[3], 1.0),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),

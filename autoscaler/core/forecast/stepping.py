@@ -20,6 +20,7 @@ BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
 _MOST_DEMAND = 1e15
 _HEAVY = 2.0**40
+_CHILDHOOD = 20.0
 _CLIP = 3.0
 """A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
 soon forgotten."""
@@ -58,7 +59,8 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     if since <= 0:
         _replace(settings, state, demand)
         return settings
-    state.weight *= settings.growth if since == 1 else settings.growth**since
+    youngest = int(np.min(state.ticks))
+    _grow(settings, state, since, youngest)
     if since > 1:
         _skip(settings, state, tick)
     state.last_tick = tick
@@ -66,7 +68,7 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     for group in settings.groups:
         if (tick + 1) % group.stride == 0:
             learn(settings, group, state, tick, demand, usable)
-    _follow(settings, state, demand, since)
+    _follow(settings, state, demand, since, youngest)
     if settings.swift_alpha < 1.0:
         state.swift += settings.swift_alpha * (demand - state.swift)
     else:
@@ -77,6 +79,14 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
         _lighten(state)
     return settings
+
+
+def _grow(settings: Settings, state: SeriesState, ticks: int, youngest: int) -> None:
+    """Let older outcomes weigh less. What was learned in a short life is forgotten over about half of that life."""
+    growth: Float = settings.growth
+    if youngest < settings.grown_ticks:
+        growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + _CHILDHOOD))
+    state.weight *= growth if ticks == 1 else growth**ticks
 
 
 def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Bool | None]:
@@ -147,7 +157,7 @@ def _begin_anew(state: SeriesState) -> None:
     state.last_tick = -1
 
 
-def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -> None:
+def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int, youngest: int) -> None:
     """Move the means towards the sample."""
     track = state.track
     track[:, LAST] = demand
@@ -158,7 +168,7 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -
     room -= means
     state.ticks += 1
     alphas: Float = settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
-    if np.min(state.ticks) * settings.alphas[0] < 1.0:
+    if youngest * settings.alphas[0] < 1.0:
         # The first samples make a plain mean.
         alphas = np.maximum(alphas, 1.0 / (state.ticks + 1.0)[:, np.newaxis])
     room *= alphas
