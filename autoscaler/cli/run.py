@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from autoscaler.ports import MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
+    from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
 
 def run(
@@ -110,7 +111,8 @@ async def _run(
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
     pushing = Pushing.of(settings, clock)
-    sources = Sources(clock, folder.path, pushing.samples)
+    aws = cloudwatch_settings(settings)
+    sources = Sources(clock, folder.path, pushing.samples, aws, telemetry.cloudwatch_called)
     made, left_out = _sources(policies, sources.source_for)
     async with AsyncExitStack() as stack:
         journal = open_journal(
@@ -181,6 +183,20 @@ def _sources(
     if not made:
         raise ConfigError("no fleet is left to run")
     return made, "; ".join(left_out)
+
+
+def cloudwatch_settings(settings: Settings) -> CloudWatchSettings:
+    """How CloudWatch is reached: as EC2 is."""
+    from autoscaler.sources.cloudwatch_client import CloudWatchSettings
+
+    secret = settings.aws_secret_access_key
+    return CloudWatchSettings(
+        region=settings.aws_region,
+        endpoint_url=settings.aws_cloudwatch_endpoint_url,
+        profile=settings.aws_profile,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+    )
 
 
 def ec2_settings(settings: Settings) -> Ec2Settings:

@@ -57,6 +57,9 @@ EVENTS = {
 _START_BUCKETS_S = (5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 120, 180, 300, 600)
 _TICK_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
+_CLOUDWATCH_PRICE = 0.01 / 1000
+"""US dollars per metric requested, the list price of most Regions."""
+
 
 class Telemetry:
     """The daemon's metrics in a registry of their own, and its logger."""
@@ -203,6 +206,12 @@ class Telemetry:
         self._published.pop(fleet, None)
         for metric in self._fleet_gauges:
             metric.remove_by_labels({"fleet": fleet})
+
+    def cloudwatch_called(self, metrics: int, outcome: str) -> None:
+        """Count one request to CloudWatch; what was not answered is not charged."""
+        self.cloudwatch_metrics_requested.labels(outcome).inc(metrics)
+        if outcome == "answered":
+            self.cloudwatch_cost.inc(metrics * _CLOUDWATCH_PRICE)
 
     def acted(self, done: Done) -> None:
         """Count the outcomes of one action."""

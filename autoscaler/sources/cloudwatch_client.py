@@ -26,8 +26,6 @@ ATTEMPTS = 4
 MOST_PAGES = 50
 CLOSE_WITHIN_S = 5.0
 MESSAGE_LIMIT = 300
-PRICE_PER_METRIC = 0.01 / 1000
-"""US dollars per metric requested, as published for most Regions."""
 
 
 class Operation(StrEnum):
