@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.ports import Listing, Outcome, Provider, ProvisionSpec
+from autoscaler.ports.budget import budget_of
 
 
 class SharedReader:
@@ -68,6 +69,8 @@ class SharedProvider:
     def __init__(self, provider: Provider, reader: SharedReader) -> None:
         self._provider = provider
         self._reader = reader
+        self.budget = budget_of(provider)
+        """The account's, where the provider keeps one."""
         self.answers_at_once = answers_at_once(provider)
 
     async def list_vms(self) -> Listing:

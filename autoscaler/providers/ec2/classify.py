@@ -139,3 +139,8 @@ def outcomes_of(failed: Failure, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
 
 def _named(message: str, vm_ids: Iterable[str]) -> frozenset[str]:
     return frozenset(_VM_ID.findall(message)) & frozenset(vm_ids)
+
+
+def says_throttled(problem: str) -> bool:
+    """Whether the words of a problem name one of EC2's codes for a spent budget."""
+    return any(kind is OutcomeKind.THROTTLED and code in problem for code, kind in CODES.items())

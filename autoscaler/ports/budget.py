@@ -1,0 +1,45 @@
+"""The API budget as others may look at it: what is left, and how long a burst would take to order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@dataclass(frozen=True, slots=True)
+class BucketState:
+    """What is believed of one token bucket of the provider.
+
+    Attributes:
+        name: What it is for, for example `StartInstances VMs`.
+        left: Tokens left.
+        size: Tokens of a full bucket.
+        refill_per_s: Tokens that come back per second.
+    """
+
+    name: str
+    left: float
+    size: float
+    refill_per_s: float
+
+
+@runtime_checkable
+class Budget(Protocol):
+    """The budget of one account and region."""
+
+    refusals: int
+    """Calls that the provider refused for the budget all the same."""
+
+    def state(self) -> tuple[BucketState, ...]:
+        """What is left in every bucket that has been used, by name."""
+        ...
+
+    def burst_s(self, vms: int, calls: int = 1) -> float:
+        """Seconds until the last of so many starts could be ordered, begun now and in so many calls."""
+        ...
+
+
+def budget_of(provider: object) -> Budget | None:
+    """The budget that a provider keeps; None where it keeps none."""
+    found = getattr(provider, "budget", None)
+    return found if isinstance(found, Budget) else None
