@@ -96,6 +96,8 @@ async def _run(
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
     from autoscaler.daemon.telemetry import Telemetry
+    from autoscaler.providers.budget import CallBudget
+    from autoscaler.providers.budgeted import BudgetedProvider
     from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
@@ -119,7 +121,7 @@ async def _run(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
         )
         stack.push_async_callback(close, journal, telemetry)
-        provider = await Ec2Provider.open(ec2, clock)
+        provider = BudgetedProvider(await Ec2Provider.open(ec2, clock), CallBudget(clock), clock)
         stack.push_async_callback(close, provider, telemetry)
 
         def source_of(policy: Policy) -> MetricSource:

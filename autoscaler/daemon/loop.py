@@ -46,6 +46,7 @@ from autoscaler.ports import (
     Listing,
     TickRecord,
 )
+from autoscaler.ports.budget import budget_of
 
 _GRID_TOLERANCE_S = 1e-6
 _READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
@@ -355,6 +356,9 @@ class Daemon:
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
         self.telemetry.ticked(record, counts)
+        budget = next((b for f in self.fleets.all if (b := budget_of(f.provider)) is not None), None)
+        if budget is not None:
+            self.telemetry.budget(budget)
         if early is not None:
             self.telemetry.early_turns.labels(str(early.cause)).inc()
         self.last_record = record if early is None else _renewed(self.last_record, record)
