@@ -58,8 +58,6 @@ EVENTS = {
 _START_BUCKETS_S = (5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 120, 180, 300, 600)
 _BURSTS, _BURST_CALLS = (10, 100, 1000), 3
 """VMs of the bursts whose time is published, ordered in one call for each of three zones."""
-_BURSTS, _BURST_CALLS = (10, 100, 1000), 3
-"""VMs of the bursts whose time is published, ordered in one call for each of three zones."""
 _TICK_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 _CLOUDWATCH_PRICE = 0.01 / 1000
@@ -156,18 +154,6 @@ class Telemetry:
         self.task_restarts = counter(
             "task_restarts", "Background tasks that died and were restarted.", ("task",)
         )
-        self.api_tokens = gauge(
-            "api_budget_tokens", "What is left of the provider's API budget.", ("bucket",)
-        )
-        self.api_refill = gauge(
-            "api_budget_refill_per_second", "What comes back of it, as believed now.", ("bucket",)
-        )
-        self.api_burst = gauge(
-            "api_burst_seconds", "Until the last of so many starts could be ordered now.", ("vms",)
-        )
-        self.api_refusals = gauge(
-            "api_budget_refusals", "Calls that the provider refused for the budget since the start.", ()
-        )
         self.api = _ApiBudget(gauge)
         self.start_s = Histogram(
             "autoscaler_start_seconds",
@@ -200,15 +186,6 @@ class Telemetry:
         """A set of policies came into use; complete where it is all that the folder holds."""
         self.policy_reload_success.set(at_s)
         self.policy_reload_failed.set(not complete)
-
-    def budget(self, budget: Budget) -> None:
-        """Publish what is left of the provider's API budget, and what a burst would take."""
-        for bucket in budget.state():
-            self.api_tokens.labels(bucket.name).set(bucket.left)
-            self.api_refill.labels(bucket.name).set(bucket.refill_per_s)
-        for vms in _BURSTS:
-            self.api_burst.labels(str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
-        self.api_refusals.set(budget.refusals)
 
     def budget(self, budget: Budget) -> None:
         """Publish what is left of the provider's API budget, and what a burst would take."""
