@@ -151,6 +151,8 @@ class CloudWatchClient:
                 ScanBy="TimestampDescending",
                 **token,
             )
+            if "RequestId" not in reply.get("ResponseMetadata", {}):
+                raise ResponseParserError("the reply has no request id")
             self._called(metrics, "answered")
             general = "; ".join(str(each.get("Value", "")) for each in reply.get("Messages", ()))
             for result in reply.get("MetricDataResults", ()):
