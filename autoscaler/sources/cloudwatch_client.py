@@ -21,8 +21,6 @@ from botocore.parsers import ResponseParserError
 
 from autoscaler.errors import SourceError
 
-ATTEMPTS = 4
-"""Requests of one call, the first included."""
 MOST_PAGES = 50
 CLOSE_WITHIN_S = 5.0
 MESSAGE_LIMIT = 300
@@ -44,6 +42,7 @@ class CloudWatchSettings:
         profile: Profile of the AWS configuration files, or None for the default chain.
         access_key_id, secret_access_key: Static key; None for the default chain.
         call_deadline_s: Longest time of one call, pages and retries included.
+        attempts: Requests for one page, the first included; with back-off, 3 take up to 3 s.
     """
 
     region: str
@@ -52,6 +51,7 @@ class CloudWatchSettings:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     call_deadline_s: float = 20.0
+    attempts: int = 3
 
 
 class RefusedQueryError(SourceError):
@@ -175,7 +175,7 @@ class CloudWatchClient:
                 config = AioConfig(
                     connect_timeout=3.0,
                     read_timeout=10.0,
-                    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                    retries={"mode": "standard", "total_max_attempts": s.attempts},
                     proxies={} if host in {"localhost", "::1"} or host.startswith("127.") else None,
                 )
                 self._client = await (

@@ -45,10 +45,8 @@ class CloudWatchStub:
     async def __aexit__(self, *_):
         await self._server.close()
 
-    def client(self, called=None, deadline_s=10.0):
-        return CloudWatchClient(
-            CloudWatchSettings("eu-central-1", self.url, call_deadline_s=deadline_s, **KEYS), called
-        )
+    def client(self, called=None, **limits):
+        return CloudWatchClient(CloudWatchSettings("eu-central-1", self.url, **KEYS, **limits), called)
 
     def put(self, metric, values, *dimensions, stat="Average"):
         self.points[(*metric, stat, *dimensions)].update(values)

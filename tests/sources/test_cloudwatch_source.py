@@ -25,15 +25,15 @@ REQUESTS = ("AWS/ApplicationELB", "RequestCount")
 class Asking:
     """A stub, a reader on it, and the clock of both."""
 
-    def __init__(self, deadline_s=10.0):
+    def __init__(self, **limits):
         self.clock = ManualClock(NOW_S)
-        self.deadline_s = deadline_s
+        self.limits = {"attempts": 1} | limits
         self.called = []
 
     async def __aenter__(self):
         self.stub = CloudWatchStub()
         await self.stub.__aenter__()
-        client = self.stub.client(lambda *told: self.called.append(told), self.deadline_s)
+        client = self.stub.client(lambda *told: self.called.append(told), **self.limits)
         self.reader = CloudWatchReader(client, self.clock)
         self.sources = []
         return self
@@ -204,10 +204,10 @@ async def test_a_metric_without_datapoints_is_absent_and_never_zero(asking):
 
 THROTTLED = (400, "Throttling", "Rate exceeded")
 FAILURES = {
-    "throttled": ([THROTTLED] * 4, "throttles us (Throttling)"),
+    "throttled": ([THROTTLED], "throttles us (Throttling)"),
     "denied": ([(400, "AccessDenied", "User is not authorized")], "allow cloudwatch:GetMetricData"),
     "expired": ([(400, "ExpiredToken", "The token has expired")], "check the credentials"),
-    "broken": ([(500, "InternalFailure", "oops")] * 4, "failed: InternalFailure oops; it is asked again"),
+    "broken": ([(500, "InternalFailure", "oops")], "failed: InternalFailure oops; it is asked again"),
     "garbage": (["html"], "cannot be read; does something else answer in its place"),
 }
 
@@ -229,11 +229,12 @@ async def test_a_failure_is_told_held_and_heals_within_the_period(asking, failur
     assert (await read(source))[0] == {"i-0": 0.5}
 
 
-async def test_a_throttled_call_is_repeated_within_its_deadline(asking):
-    asking.stub.script = [THROTTLED]
-    asking.cpu(LAST_S, v0=50.0)
-    assert (await read(asking.source()))[0] == {"i-0": 0.5}
-    assert len(asking.stub.requests) == 2
+async def test_a_throttled_call_is_repeated_within_its_deadline():
+    async with Asking(attempts=2) as asking:
+        asking.stub.script = [THROTTLED]
+        asking.cpu(LAST_S, v0=50.0)
+        assert (await read(asking.source()))[0] == {"i-0": 0.5}
+        assert len(asking.stub.requests) == 2
 
 
 async def test_one_fleets_broken_expression_costs_no_other_fleet_its_values(asking):
@@ -253,7 +254,7 @@ async def test_one_fleets_broken_expression_costs_no_other_fleet_its_values(aski
 
 
 async def test_an_answer_that_takes_too_long_is_bounded_and_told():
-    async with Asking(deadline_s=0.3) as asking:
+    async with Asking(call_deadline_s=0.3) as asking:
         asking.stub.script = ["hang"]
         with pytest.raises(SourceError, match=r"did not answer within 0\.3 s"):
             await asking.source().read(VMS)
