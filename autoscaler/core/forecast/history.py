@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.forecast.settings import DAY_S, DAYS_BACK, MEDIAN_SLOTS, Settings
+from autoscaler.core.forecast.settings import DAYS_BACK, MEDIAN_SLOTS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState
 from autoscaler.core.types import Bool, Code, Float
 
 _STEP = 1.0 / 2048.0
 _MOST_CODE = 65_535.0
 _MOST_LOG = 32.0
-_BACK_S: Float = DAY_S * np.array(DAYS_BACK)
 
 
 def encoded(ratio_log: Float) -> Code:
@@ -50,7 +49,7 @@ def note(settings: Settings, state: SeriesState, now_s: float, demand: Float, us
     if settings.slot_s <= settings.params.tick_s:
         _write(settings, state)
     if fresh:
-        _look_back(settings, state, now_s)
+        _look_back(settings, state)
 
 
 def _open(state: SeriesState, slot: int) -> None:
@@ -79,54 +78,67 @@ def _write(settings: Settings, state: SeriesState) -> None:
     state.codes[:, state.slot % state.codes.shape[1]] = code
 
 
-def _look_back(settings: Settings, state: SeriesState, now_s: float) -> None:
+def _look_back(settings: Settings, state: SeriesState) -> None:
     codes, length = state.codes, state.codes.shape[1]
-    # The newest slot that is complete.
-    newest = state.slot - (settings.slot_s > settings.params.tick_s)
-    recent = np.sort(codes[:, (newest - np.arange(MEDIAN_SLOTS)) % length], axis=1)
-    unknown = np.add.reduce(recent == 0, axis=1)
-    middle = np.minimum((unknown + MEDIAN_SLOTS) // 2, MEDIAN_SLOTS - 1)
-    found = recent.reshape(-1).take(settings.series * MEDIAN_SLOTS + middle)
-    state.median = np.where(found > 0, settings.params.scale * np.expm1((found - 1.0) * _STEP), state.median)
+    places = (settings.looks + state.slot) % length
+    places += (settings.series * length)[:, np.newaxis]
+    found = codes.reshape(-1).take(places)
+    recent = found[:, :MEDIAN_SLOTS].copy()
+    recent.sort(axis=1)
+    middle = MEDIAN_SLOTS // 2
+    median = recent[:, middle]
+    if not recent[:, 0].all():
+        unknown = np.add.reduce(recent == 0, axis=1)
+        middles = np.minimum((unknown + MEDIAN_SLOTS) // 2, MEDIAN_SLOTS - 1)
+        median = recent.reshape(-1).take(settings.series * MEDIAN_SLOTS + middles)
+        median = np.where(median > 0, median, encoded(np.log1p(state.median / settings.params.scale)))
+    state.median = settings.params.scale * np.expm1((median - 1.0) * _STEP)
 
-    back_s = now_s - _BACK_S
-    then = np.empty((1 + len(DAYS_BACK),), np.int64)
-    then[0] = newest
-    then[1:] = back_s // settings.slot_s
-    pace = codes[:, then % length].astype(np.float64)
-    known = pace > 0.0
-    pace -= 1.0
-    pace *= _STEP
+    logs = found[:, MEDIAN_SLOTS:].astype(np.float64)
+    known = logs > 0.0
+    logs -= 1.0
+    logs *= _STEP
+    paces, pace = state.paces, logs[:, : 1 + len(DAYS_BACK)]
+    moved = pace - paces
+    moved *= settings.season_alpha
+    moved += paces
+    seen = known[:, : 1 + len(DAYS_BACK)]
+    if state.unseasoned or np.count_nonzero(seen) < seen.size:
+        moved = np.where(seen, np.where(np.isnan(paces), pace, moved), paces)
+    state.paces = moved
+    _expect(settings, state, logs[:, 1 + len(DAYS_BACK) :], known[:, 1 + len(DAYS_BACK) :])
+
+
+def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) -> None:
+    """What earlier days and weeks say about the lead time: the logarithms (S, 4 * 3) then, moved by today's pace."""
+    if not state.unseasoned and np.count_nonzero(known) == known.size:
+        ahead = logs[:, 0::3] + logs[:, 1::3]
+        ahead += logs[:, 2::3]
+        ahead *= 1.0 / 3.0
+    else:
+        logs = np.where(known, logs, 0.0)
+        count = np.where(known, 1.0, 0.0)
+        total = logs[:, 0::3] + logs[:, 1::3] + logs[:, 2::3]
+        count = count[:, 0::3] + count[:, 1::3] + count[:, 2::3]
+        ahead = np.where(count > 0.0, total / np.maximum(count, 1.0), np.nan)
     paces = state.paces
-    moved = paces + settings.season_alpha * (pace - paces)
-    state.paces = paces = np.where(known, np.where(np.isnan(paces), pace, moved), paces)
-
-    place = ((back_s + settings.lead_s[:, np.newaxis]) // settings.slot_s).astype(np.int64)
-    ahead = _around(settings, codes, place)
     ahead += paces[:, :1]
     ahead -= paces[:, 1:]
     season = state.track[:, SEASONS]
-    days = ahead[:, :3]
-    there = ~np.isnan(days)
-    count = np.add.accumulate(there, axis=1, dtype=np.float64)[:, -1]
-    days = np.add.accumulate(np.where(there, days, 0.0), axis=1)[:, -1]
-    season[:, 0] = np.where(count > 0, days / np.maximum(count, 1.0), np.nan)
+    if not state.unseasoned and np.count_nonzero(known) == known.size:
+        days = ahead[:, 0] + ahead[:, 1]
+        days += ahead[:, 2]
+        season[:, 0] = days * (1.0 / 3.0)
+    else:
+        there = ~np.isnan(ahead[:, :3])
+        days = np.where(there, ahead[:, :3], 0.0)
+        count = there[:, 0].astype(np.float64) + there[:, 1] + there[:, 2]
+        season[:, 0] = np.where(
+            count > 0.0, (days[:, 0] + days[:, 1] + days[:, 2]) / np.maximum(count, 1.0), np.nan
+        )
     season[:, 1] = ahead[:, 3]
-    np.expm1(np.minimum(season, _MOST_LOG), out=season)
+    np.minimum(season, _MOST_LOG, out=season)
+    np.expm1(season, out=season)
     season *= settings.params.scale[:, np.newaxis]
     np.maximum(season, 0.0, out=season)
     state.unseasoned = int(np.count_nonzero(np.isnan(season)))
-
-
-def _around(settings: Settings, codes: Code, place: Float) -> Float:
-    """Logarithms at these slots (S, D), over the neighbours too where slots are short; NaN where unknown."""
-    length = codes.shape[1]
-    rows = (settings.series * length)[:, np.newaxis]
-    flat = codes.reshape(-1)
-    total, count = np.zeros(place.shape), np.zeros(place.shape)
-    for beside in (-1, 0, 1) if settings.slot_s <= 120.0 else (0,):
-        code = flat.take((place + beside) % length + rows).astype(np.float64)
-        total += code
-        count += code > 0.0
-    found: Float = np.where(count > 0.0, (total / np.maximum(count, 1.0) - 1.0) * _STEP, np.nan)
-    return found

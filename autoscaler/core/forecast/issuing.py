@@ -178,7 +178,8 @@ def _laws(state: SeriesState, beyond: SmallFloat, spread: Float, room: Float, lo
     mean = beyond.copy()
     mean[..., :-1] += beyond[..., 1:]
     area *= mean
+    tables.sum_up(area)
     excess = np.zeros(width.shape, np.float32)
-    np.add.accumulate(area[..., ::-1], axis=-1, out=excess[..., -2::-1])
+    excess[..., :-1] = area
     level_and_scale -= scale[:, np.newaxis]
     return Laws(level=level_and_scale, spread=spread, scale=scale.copy(), excess=excess)

@@ -153,21 +153,35 @@ _FIRST_WEIGHT = 5.0
 
 def _fit(settings: Settings, state: SeriesState, at: Int, error: Float, was: Float, known: Bool) -> None:
     """Add an outcome at the lead time to the sums of its regime."""
-    ring, horizons = state.blocks.shape[1], state.open.shape[1]
-    place = at // horizons
+    place = at // state.open.shape[1]
     features = state.features.reshape(-1, level.FEATURES).take(place, axis=0)
-    del ring
-    cell = np.where(known, was[:, 2], 0.0).astype(np.int64)
-    spread = np.where(known, was[:, 1], 1.0)
-    limit = _HUBER * spread
+    outcome = state.ahead.reshape(-1).take(place)
+    everywhere = np.count_nonzero(known) == len(known)
+    if not everywhere:
+        was = np.where(known[:, np.newaxis], was, _HARMLESS)
+        error = np.where(known, error, 0.0)
+        outcome = np.where(known, outcome, 0.0)
+    spread = was[:, 1]
     # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
-    outcome = np.where(known, state.ahead.reshape(-1).take(place), 0.0)
-    outcome += np.where(known, np.minimum(np.maximum(error, -limit), limit), 0.0)
+    limit = _HUBER * spread
+    outcome += np.minimum(np.maximum(error, -limit), limit)
     share = np.minimum(state.weight / (state.totals[:, -1, 0] + 1.0), 1.0)
-    far = np.abs(np.exp(np.where(known, was[:, 0], 0.0)) * np.expm1(np.where(known, error, 0.0)))
-    state.miss += np.where(known, share * (far - state.miss), 0.0)
-    rows = settings.series * tables.REGIMES + tables.REGIME_OF.take(cell)
-    ratio = state.sizes[:, 0, 0] / spread
-    weight = np.where(known, state.weight * settings.fit_weight * np.minimum(ratio * ratio, 4.0), 0.0)
-    sums = state.sums.reshape(-1, level.PRODUCTS)
-    sums[rows] += level.products(features, outcome, weight)
+    far = np.abs(np.exp(was[:, 0]) * np.expm1(error))
+    far -= state.miss
+    far *= share
+    weight = state.sizes[:, 0, 0] / spread
+    weight *= weight
+    np.minimum(weight, 4.0, out=weight)
+    weight *= settings.fit_weight
+    weight *= state.weight
+    if not everywhere:
+        far *= known
+        weight *= known
+    state.miss += far
+    rows = tables.REGIME_OF.take(was[:, 2].astype(np.int64))
+    rows += settings.series * tables.REGIMES
+    state.sums.reshape(-1, level.PRODUCTS)[rows] += level.products(features, outcome, weight)
+
+
+_HARMLESS: Float = np.array([0.0, 1.0, 0.0])
+"""A forecast of which nothing is learned."""

@@ -5,8 +5,8 @@ earlier days and of one, by least squares weighted with forgetting. Each regime'
 regimes together, these on a prior of the last value, so that the forecaster begins as the last value and becomes
 what this series rewards. Ratios make it free of scale, and a jump of a thousand times is a number like 7.
 
-Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by a
-Cholesky decomposition written out.
+Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by an
+elimination written out.
 """
 
 from __future__ import annotations
@@ -70,11 +70,9 @@ def fitted(sums: Float, prior: Float) -> Float:
     own = matrix[:, _DIAGONAL] * _OWN
     own += 1e-6
     matrix[:, _DIAGONAL] += own
-    for column in range(FEATURES):
-        total = matrix[:, _PAIR[column, 0]] * whole[:, 0]
-        for other in range(1, FEATURES):
-            total += matrix[:, _PAIR[column, other]] * whole[:, other]
-        side[:, column] = total
+    terms = matrix.take(_PAIR, axis=1)
+    terms *= whole[:, np.newaxis]
+    side[:] = np.add.accumulate(terms, axis=-1)[..., -1]
     lean = _POOLED_WEIGHT * np.concatenate([matrix, side], axis=1)
     leant = sums + lean[:, np.newaxis]
     ridge = _RIDGE * (counts + _POOLED_WEIGHT)
@@ -106,30 +104,15 @@ def _with_prior(sums: Float, count: Float, prior: Float) -> Float:
 
 
 def _solved(systems: Float) -> Float:
-    """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS)."""
-    matrix = systems.T
-    side = matrix[len(_FIRST) :]
-    lower: dict[tuple[int, int], Float] = {}
-    forward: list[Float] = []
-    for row in range(FEATURES):
-        for column in range(row + 1):
-            left = matrix[_PAIR[row, column]].copy()
-            for at in range(column):
-                left -= lower[row, at] * lower[column, at]
-            if row == column:
-                lower[row, row] = np.sqrt(np.maximum(left, 1e-12))
-            else:
-                lower[row, column] = left / lower[column, column]
-        right = side[row].copy()
-        for at in range(row):
-            right -= lower[row, at] * forward[at]
-        forward.append(right / lower[row, row])
-    found: Float = np.empty((FEATURES, systems.shape[0]))
-    for row in reversed(range(FEATURES)):
-        value = forward[row]
-        for at in range(row + 1, FEATURES):
-            value = value - lower[at, row] * found[at]
-        found[row] = value / lower[row, row]
+    """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS), by elimination without pivots."""
+    full = np.empty((FEATURES, FEATURES + 1, len(systems)))
+    full[:, :FEATURES] = systems.T.take(_PAIR, axis=0)
+    full[:, FEATURES] = systems.T[len(_FIRST) :]
+    for at in range(FEATURES):
+        pivot = full[at] / np.maximum(full[at, at], 1e-12)
+        full -= full[:, at : at + 1].copy() * pivot
+        full[at] = pivot
+    found: Float = full[:, FEATURES].copy()
     return found
 
 

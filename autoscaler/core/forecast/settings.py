@@ -1,6 +1,6 @@
 """What `step` needs of `SeriesParams` every tick, worked out once.
 
-A horizon longer than `MOST_BLOCKS` ticks is cut into blocks of a power of two of ticks on the absolute grid. A forecast
+A longer horizon than some ticks is cut into blocks of a power of two of ticks on the absolute grid. A forecast
 is kept for judgement at the end of each block, and its outcome is the highest of the blocks after it. So a
 horizon of a day costs as much memory as one of a minute. Horizons and series with equally long blocks are a `Group`;
 a group has work to do only when one of its blocks ends.
@@ -17,8 +17,8 @@ from autoscaler.core.forecast import level
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Bool, Float, Horizon, Int
 
-MOST_BLOCKS = 64
-"""Blocks that a horizon is cut into at most."""
+MOST_BLOCKS, MOST_PEAK_BLOCKS = 64, 16
+"""Blocks that the lead time is cut into at most, and the window of a peak."""
 RING = MOST_BLOCKS + 1
 """Blocks, and forecasts to be judged, that are remembered."""
 SLOT_S = 60.0
@@ -98,7 +98,8 @@ class Settings:
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
-        lead_s: float64 (S,), lead time.
+        looks: int64 (S, MEDIAN_SLOTS + 1 + 4 + 12), slots of the history that are looked at, relative to the present
+            one: the latest, the newest, this time on earlier days, and around the lead time from then on.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
         swift_alpha: Share of one tick in the demand that bursts are seen in; 1 for ticks of `SWIFT_S` and more.
@@ -121,7 +122,7 @@ class Settings:
     season_alpha: float
     ages_s: Float
     refit_ticks: int
-    lead_s: Float
+    looks: Int
     fit_weight: Float
     prior: Float
     swift_alpha: float
@@ -150,7 +151,7 @@ class Settings:
             season_alpha=_share(slot_s, MEANS_S[3], 1.0),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
-            lead_s=params.lead_ticks * tick_s,
+            looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
             prior=level.prior(params.lead_ticks * tick_s, np.maximum(MEANS_S, MEANS_TICKS * tick_s)),
             swift_alpha=1.0 if tick_s >= SWIFT_S else _share(tick_s, SWIFT_S, 1.0),
@@ -172,9 +173,20 @@ def strides(params: SeriesParams) -> tuple[Int, Int]:
     every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
     ticks = np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
     stride = np.ones_like(ticks)
-    while (long := -(-ticks // stride) > MOST_BLOCKS).any():
+    most = np.array([MOST_BLOCKS] + [MOST_PEAK_BLOCKS] * (ticks.shape[1] - 1))
+    while (long := -(-ticks // stride) > most).any():
         stride[long] *= 2
     return stride, -(-ticks // stride)
+
+
+def _looks(params: SeriesParams, slot_s: float) -> Int:
+    newest = 0 if slot_s <= params.tick_s else -1
+    days = -np.round(np.array(DAYS_BACK) * DAY_S / slot_s).astype(np.int64)
+    beside = np.array([-1, 0, 1] if slot_s <= 120.0 else [0, 0, 0])
+    lead = np.floor(params.lead_ticks * params.tick_s / slot_s + 1e-9).astype(np.int64)
+    ahead = lead[:, np.newaxis] + (days[:, np.newaxis] + beside).reshape(-1)
+    same = np.concatenate([newest - np.arange(MEDIAN_SLOTS), [newest], days])
+    return np.concatenate([np.repeat(same[np.newaxis], len(lead), axis=0), ahead], axis=1)
 
 
 def _groups(params: SeriesParams) -> tuple[Group, ...]:

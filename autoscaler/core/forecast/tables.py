@@ -72,14 +72,29 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
     mass += found[:, 1]
     mass += found[:, 2]
     mass += PRIOR
-    backwards = mass[..., ::-1]
-    np.add.accumulate(backwards, axis=-1, out=backwards)
+    sum_up(mass)
     mass /= mass[..., :1].copy()
     mass[..., 0] = mass[..., 1]
     return mass
 
 
 _BORROWED: Float = np.array([PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
+
+
+def sum_up(values: SmallFloat) -> None:
+    """Let each value along the last axis be the sum of itself and all after it, from the last to the first."""
+    if values.size <= _FEW * values.shape[-1]:
+        backwards = values[..., ::-1]
+        np.add.accumulate(backwards, axis=-1, out=backwards)
+        return
+    # The same sums, for all rows at once: a row's own is bound by the latency of one addition after the other.
+    columns = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    for at in range(len(columns) - 1, 0, -1):
+        columns[at - 1] += columns[at]
+    values[...] = np.moveaxis(columns, 0, -1)
+
+
+_FEW = 64
 
 
 def add(
