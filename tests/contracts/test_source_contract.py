@@ -12,14 +12,19 @@ import pytest
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import FleetReadings
+from autoscaler.sources.cloudwatch import CloudWatchSource, Unit
+from autoscaler.sources.cloudwatch import Metric as CloudWatchMetric
+from autoscaler.sources.cloudwatch_reader import CloudWatchReader, MetricQuery
 from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import Limits
 from autoscaler.sources.prometheus import PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address
 from autoscaler.sources.prometheus_history import Past
+from autoscaler.sources.push import Intake, PushedSample, PushedSamples
 from autoscaler.sources.scrape import MetricType, ScrapeSource
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
+from tests.sources.cloudwatch_stub import CloudWatchStub
 from tests.sources.doubles import ManualClock, VmsOverHttp, vm
 from tests.sources.prometheus_double import PrometheusOverHttp
 
@@ -130,7 +135,78 @@ class PrometheusHarness:
         self.web.vectors = {self.QUERY: [({}, rate)] if self.signal is Signal.TOTAL else by_vm}
 
 
+class PushHarness:
+    """Somebody who pushes for every VM, or for the fleet."""
+
+    def __init__(self, signal):
+        self.clock = ManualClock()
+        self.pushed = PushedSamples(self.clock)
+        self.total = signal is Signal.TOTAL
+        self.source = self.pushed.source(Intake("web", signal, 30.0))
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self.source.close()
+
+    async def work(self, vms):
+        self._push(vms, 0.5)
+
+    async def idle(self, vms):
+        self._push(vms, 0.0)
+
+    async def fail(self):
+        self.clock.at_s += 400.0
+
+    def _push(self, vms, value):
+        self.clock.at_s += 1.0
+        names = ("",) if self.total else [one.id for one in vms]
+        self.pushed.take([PushedSample("web", name, value, self.clock.at_s) for name in names], {"web"})
+
+
+class CloudWatchHarness:
+    """A metric of every VM, or of the fleet, that is known two minutes late."""
+
+    def __init__(self, signal):
+        self.clock = ManualClock(1_000_020.0)
+        self.stub = CloudWatchStub()
+        self.signal = signal
+        dimensions = (("Fleet", "web"),) if signal is Signal.TOTAL else (("InstanceId", "{vm}"),)
+        self.metric = CloudWatchMetric(
+            MetricQuery("Own", "work", dimensions, "Average", 60), Unit.GAUGE, 120.0
+        )
+
+    async def __aenter__(self):
+        await self.stub.__aenter__()
+        reader = CloudWatchReader(self.stub.client(attempts=1), self.clock)
+        self.source = CloudWatchSource(self.metric, self.signal, reader, self.clock)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.source.close()
+        await self.stub.__aexit__()
+
+    async def work(self, vms):
+        self._show(vms, 0.5)
+
+    async def idle(self, vms):
+        self._show(vms, 0.0)
+
+    async def fail(self):
+        self.clock.at_s += 600.0
+        self.stub.script = [(400, "Throttling", "Rate exceeded")]
+
+    def _show(self, vms, value):
+        self.clock.at_s += 60.0
+        self.stub.script = []
+        for each in ["web", *(one.id for one in vms)]:
+            self.stub.put(("Own", "work"), {self.clock.at_s - 180.0: value}, each)
+
+
 HARNESSES = {
+    "push": PushHarness,
+    "cloudwatch": CloudWatchHarness,
     "prometheus": PrometheusHarness,
     "trace": TraceHarness,
     "scrape-gauge": lambda signal: ScrapeHarness(signal, MetricType.GAUGE),
