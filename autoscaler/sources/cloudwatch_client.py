@@ -32,6 +32,10 @@ class Operation(StrEnum):
     GET_METRIC_DATA = "GetMetricData"
 
 
+PERMISSIONS = frozenset(f"cloudwatch:{each.value}" for each in Operation)
+"""Of the role of a daemon with such a source; the resource is all, since CloudWatch knows no narrower one."""
+
+
 @dataclass(frozen=True, slots=True)
 class CloudWatchSettings:
     """Which CloudWatch, and how long to wait for it.

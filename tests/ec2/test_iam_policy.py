@@ -8,6 +8,7 @@ import pytest
 from autoscaler.ports import FLEET_TAG
 from autoscaler.providers.ec2 import examining, hints
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
+from autoscaler.sources import cloudwatch_client
 
 POLICY = Path(__file__).parents[2] / "deploy" / "iam-policy.json"
 INSTANCES = "arn:aws:ec2:*:*:instance/*"
@@ -29,7 +30,8 @@ def actions(statement):
 def test_the_policy_allows_exactly_what_the_client_can_call(statements):
     assert {each["Effect"] for each in statements} == {"Allow"}
     allowed = {action for each in statements for action in listed(each["Action"])}
-    assert allowed == {f"ec2:{each.value}" for each in Operation} | examining.PERMISSIONS | hints.PERMISSIONS
+    provider = {f"ec2:{each.value}" for each in Operation} | examining.PERMISSIONS | hints.PERMISSIONS
+    assert allowed == provider | cloudwatch_client.PERMISSIONS
 
 
 def test_no_wildcard_in_an_action(statements):
@@ -40,6 +42,7 @@ def test_only_reads_reach_every_resource(statements):
     for statement in statements:
         if "*" in listed(statement["Resource"]):
             reads = {f"ec2:{each.value}" for each in READS} | examining.PERMISSIONS
+            reads |= cloudwatch_client.PERMISSIONS
             assert set(listed(statement["Action"])) <= reads
 
 
