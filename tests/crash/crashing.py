@@ -165,7 +165,8 @@ class Watched:
     def __init__(self, journal, acknowledged: Acknowledged, around):
         self.journal, self.said, self.around = journal, acknowledged, around
         self.prune, self.close, self.recent_actions = journal.prune, journal.close, journal.recent_actions
-        self.changes_in_force = journal.changes_in_force
+        self.changes_in_force, self.learned = journal.changes_in_force, journal.learned
+        self.record_learned = journal.record_learned
 
     async def record_tick(self, record, intents):
         before = self.around()
