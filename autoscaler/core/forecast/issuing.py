@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from autoscaler.core.forecast import bursts, level, tables
@@ -32,38 +34,58 @@ _EDGES = EDGES.astype(np.float32)
 _FEW = 16
 
 
-def issue(settings: Settings, state: SeriesState, now_s: float) -> Outlook:
-    """The Outlook of what is known, and its trace in the state for when its outcomes come."""
-    del now_s
-    scale = state.offset
-    logs = np.log(state.track + scale[:, np.newaxis])
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected before it is put into words.
+
+    Attributes:
+        log_level: float64 (S, H), logarithm of level and offset.
+        spread: float64 (S, H).
+        room: float64 (S, H), how far above the level anything is expected, in logarithms.
+        rows: int64 (S, 3), rows of the tables that speak.
+    """
+
+    log_level: Float
+    spread: Float
+    room: Float
+    rows: Int
+
+
+def expect(settings: Settings, state: SeriesState) -> Expected:
+    """What is to be expected now, and its trace in the state for when its outcomes come."""
+    logs = np.log(state.track + state.offset[:, np.newaxis])
     features = _features(state, logs)
     regime = bursts.regime(settings, state)
     fit = state.fits.reshape(-1, level.FEATURES).take(level.rows_of(settings.series, regime), axis=0)
     ahead = level.combined(fit, features)
     top = logs[:, TOP] + _LOG_BOUND
-    log_level = np.empty((len(scale), settings.horizons))
+    log_level = np.empty((len(logs), settings.horizons))
     log_level[:] = np.minimum(logs[:, LAST] + ahead, top)[:, np.newaxis]
     if settings.horizons > Horizon.REFILL:
         high = np.fmax(state.high, state.open[:, Horizon.REFILL])
-        np.fmax(log_level[:, -1], np.log(np.where(high < np.inf, high, 0.0) + scale), out=log_level[:, -1])
+        lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
+        np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
     cell = _cell(regime, logs, log_level[:, 0], features)
     spread = _spread(settings, state, cell)
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
+    _remember(settings, state, log_level, spread, cell, features, ahead)
+    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
+
+
+def say(settings: Settings, state: SeriesState, expected: Expected) -> Outlook:
+    """The Outlook of what is expected."""
     beyond = tables.survival(
         state.tables.reshape(-1, settings.horizons, LAW_BINS),
         state.totals.reshape(-1, settings.horizons),
-        rows,
+        expected.rows,
         state.weight,
     )
-    _remember(settings, state, log_level, spread, cell, features, ahead)
-    room = top[:, np.newaxis] - log_level
-    quantiles = _quantiles(beyond, spread, room, log_level)
-    quantiles -= scale[:, np.newaxis, np.newaxis]
+    quantiles = _quantiles(beyond, expected)
+    quantiles -= state.offset[:, np.newaxis, np.newaxis]
     np.maximum(quantiles, 0.0, out=quantiles)
     at_lead, peak = quantiles[:, 0].T, quantiles[:, 1].T
-    laws = _laws(state, beyond, spread, room, log_level) if settings.horizons > 2 else None
+    laws = _laws(state, beyond, expected) if settings.horizons > 2 else None
     return Outlook(
         at_lead=np.ascontiguousarray(at_lead),
         peak=np.maximum(peak, at_lead),
@@ -138,7 +160,7 @@ def _remember(
                 state.ahead[mine, slot] = ahead[mine]
 
 
-def _quantiles(beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Float:
+def _quantiles(beyond: SmallFloat, expected: Expected) -> Float:
     """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
     first = np.zeros((len(beyond), 2, LAW_BINS + 1), np.float32)
     first[..., :-1] = beyond[:, :2]
@@ -155,20 +177,21 @@ def _quantiles(beyond: SmallFloat, spread: Float, room: Float, log_level: Float)
     place *= LAW_STEP
     place += LAW_LOW
     np.sinh(place, out=place)
-    place *= spread[:, :2, np.newaxis]
-    np.minimum(place, room[:, :2, np.newaxis], out=place)
-    place += log_level[:, :2, np.newaxis]
+    place *= expected.spread[:, :2, np.newaxis]
+    np.minimum(place, expected.room[:, :2, np.newaxis], out=place)
+    place += expected.log_level[:, :2, np.newaxis]
     np.exp(place, out=place)
     place *= ~none
-    return place
+    found: Float = place
+    return found
 
 
-def _laws(state: SeriesState, beyond: SmallFloat, spread: Float, room: Float, log_level: Float) -> Laws:
+def _laws(state: SeriesState, beyond: SmallFloat, expected: Expected) -> Laws:
     scale = state.offset
-    width = spread.astype(np.float32)[..., np.newaxis] * _EDGES
-    np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32)[..., np.newaxis], out=width)
+    width = expected.spread.astype(np.float32)[..., np.newaxis] * _EDGES
+    np.minimum(width, np.minimum(expected.room, MOST_LOG).astype(np.float32)[..., np.newaxis], out=width)
     np.exp(width, out=width)
-    level_and_scale = np.exp(log_level)
+    level_and_scale = np.exp(expected.log_level)
     width *= level_and_scale.astype(np.float32)[..., np.newaxis]
     width -= scale.astype(np.float32)[:, np.newaxis, np.newaxis]
     np.maximum(width, 0.0, out=width)
@@ -182,4 +205,4 @@ def _laws(state: SeriesState, beyond: SmallFloat, spread: Float, room: Float, lo
     excess = np.zeros(width.shape, np.float32)
     excess[..., :-1] = area
     level_and_scale -= scale[:, np.newaxis]
-    return Laws(level=level_and_scale, spread=spread, scale=scale.copy(), excess=excess)
+    return Laws(level=level_and_scale, spread=expected.spread, scale=scale.copy(), excess=excess)

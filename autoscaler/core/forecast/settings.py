@@ -67,7 +67,7 @@ class Group:
     """
 
     stride: int
-    columns: slice
+    columns: slice[int, int, None]
     blocks: Int
     most: int
     within: Bool
@@ -153,7 +153,9 @@ class Settings:
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
-            prior=level.prior(params.lead_ticks * tick_s, np.maximum(MEANS_S, MEANS_TICKS * tick_s)),
+            prior=level.prior(
+                params.lead_ticks * np.float64(tick_s), np.maximum(MEANS_S, MEANS_TICKS * tick_s)
+            ),
             swift_alpha=1.0 if tick_s >= SWIFT_S else _share(tick_s, SWIFT_S, 1.0),
         )
 
@@ -168,10 +170,15 @@ def slot_count(params: SeriesParams) -> int:
     return math.ceil(DAYS_BACK[-1] * DAY_S / max(SLOT_S, params.tick_s)) + 4
 
 
+def horizon_ticks(params: SeriesParams) -> Int:
+    """How far each horizon looks, int64 (S, H)."""
+    every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
+    return np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
+
+
 def strides(params: SeriesParams) -> tuple[Int, Int]:
     """Ticks per block and blocks per window of each series and horizon, int64 (S, H)."""
-    every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
-    ticks = np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
+    ticks = horizon_ticks(params)
     stride = np.ones_like(ticks)
     most = np.array([MOST_BLOCKS] + [MOST_PEAK_BLOCKS] * (ticks.shape[1] - 1))
     while (long := -(-ticks // stride) > most).any():

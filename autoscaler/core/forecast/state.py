@@ -12,7 +12,15 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS
-from autoscaler.core.forecast.settings import DAYS_BACK, MEANS_S, RING, Settings, horizon_count, slot_count
+from autoscaler.core.forecast.settings import (
+    DAYS_BACK,
+    MEANS_S,
+    RING,
+    Settings,
+    horizon_count,
+    horizon_ticks,
+    slot_count,
+)
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.remembered import Remembered
@@ -29,6 +37,8 @@ class SeriesState(Remembered):
     """Allocated once, updated in place by `step`.
 
     Attributes:
+        tick_s: Length of a tick.
+        horizons: int64 (S, H), how far each horizon looks, in ticks.
         last_tick: Tick of the last step; -1 before the first.
         unborn: Series without a sample so far.
         track: float64 (S, 10), last demand, the usual demand, five means of it, demand expected from earlier days and
@@ -64,6 +74,8 @@ class SeriesState(Remembered):
     """
 
     version: ClassVar[int] = 3
+    tick_s: float
+    horizons: Int
     last_tick: int
     unborn: int
     track: Float
@@ -103,6 +115,8 @@ class SeriesState(Remembered):
         series, horizons = len(params.scale), horizon_count(params)
         unknown = np.full((series, RING, horizons), np.nan)
         return cls(
+            tick_s=params.tick_s,
+            horizons=horizon_ticks(params),
             last_tick=-1,
             unborn=series,
             track=np.full((series, len(MEANS_S) + 5), np.nan),
@@ -155,19 +169,26 @@ class SeriesState(Remembered):
         new = SeriesState.empty(params)
         known = np.flatnonzero(columns >= 0)
         was = columns[known]
-        new.last_tick, new.slot = self.last_tick, self.slot
-        same_slots = self.codes.shape[1] == new.codes.shape[1]
-        horizons = min(self.open.shape[1], new.open.shape[1])
+        same_tick, same_slots = self.tick_s == new.tick_s, self.codes.shape[1] == new.codes.shape[1]
+        if same_tick:
+            new.last_tick = self.last_tick
+        if same_slots:
+            new.slot = self.slot
+        count = min(self.open.shape[1], new.open.shape[1])
         for name, mine in _arrays(self).items():
             theirs = getattr(new, name)
-            if name in _OF_SLOTS:
-                if same_slots:
-                    theirs[known] = mine[was]
-            elif (axis := _HORIZON_AXIS.get(name)) is not None:
-                cut = (slice(None),) * axis + (slice(horizons),)
-                theirs[(known, *cut[1:])] = mine[(was, *cut[1:])]
-            else:
-                theirs[known] = mine[was]
+            if name == "horizons" or (name in _OF_SLOTS and not same_slots):
+                continue
+            if (axis := _HORIZON_AXIS.get(name)) is not None:
+                mine, theirs = (np.moveaxis(each, axis, -1)[..., :count] for each in (mine, theirs))  # noqa: PLW2901
+            theirs[known] = mine[was]
+        changed = np.ones((len(columns), count), np.bool_)
+        if same_tick:
+            changed[known] = new.horizons[known, :count] != self.horizons[was, :count]
+        for series, horizon in np.argwhere(changed):
+            new.issued[series, :, horizon] = new.blocks[series, :, horizon] = np.nan
+            new.open[series, horizon] = np.nan
+        new.phase = np.where(new.phase >= 0, new.phase % Settings.of(params).refit_ticks, -1)
         new.count_unknown()
         return new
 

@@ -6,10 +6,12 @@ impossible samples teach nothing; nor does what saturation hides, or a window in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from autoscaler.core.forecast import bursts, history, level
-from autoscaler.core.forecast.issuing import issue
+from autoscaler.core.forecast.issuing import expect, say
 from autoscaler.core.forecast.judging import learn
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
@@ -40,7 +42,22 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     settings = note(params, state, samples)
-    return issue(settings, state, samples.now_s)
+    return say(settings, state, expect(settings, state))
+
+
+def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples]) -> None:
+    """Learn from a history as if it had been lived through, without saying what was expected meanwhile.
+
+    The state is to the bit what `step` would have left. A week of minutes takes 10,080 samples; in batches of a
+    hundred series it is some hundred times quicker than series by series.
+
+    Args:
+        params: As for `step`.
+        state: Updated in place.
+        history: One a tick, in order of time; ticks may be missing.
+    """
+    for samples in history:
+        expect(note(params, state, samples), state)
 
 
 def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
