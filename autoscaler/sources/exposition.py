@@ -1,7 +1,8 @@
 """Numbers out of Prometheus text: the few series that are wanted, without parsing the rest.
 
-Why: a VM shows some thousand lines and one of them matters. Lines of the wanted metric are cut out first and
-only these go through prometheus-client's parser, so that a round over many VMs does not hold up the loop.
+Why: a VM shows some thousand lines and one of them matters. Lines of the wanted metric are found by a search in the
+bytes, and sets of labels, which are the same on every VM, are read once. A line that is not plain (escapes, an
+exemplar) goes through prometheus-client's parser, which is thirty times slower.
 
 Rules of this file: pure. A body without the metric is an error, not a zero.
 """
@@ -9,15 +10,24 @@ Rules of this file: pure. A body without the metric is an error, not a zero.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import SupportsFloat, TypeAlias
+from functools import lru_cache
+from typing import TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from autoscaler.sources.fan_out import UnreadableBodyError
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
+
+_ENDS_NAME = (b"{", b" ", b"\t")
+_LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
+_PLAIN_LINE = re.compile(
+    rb'[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*",?)*)\})?'
+    rb"[ \t]+([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|Inf|NaN))(?:[ \t]+(-?[0-9]+))?[ \t\r]*"
+)
+"""A line with nothing to unescape: labels, value, time in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +58,55 @@ def parse(body: bytes, metric: Metric) -> tuple[Series, ...]:
     Raises:
         UnreadableBodyError: There is none, or a line of it cannot be read.
     """
-    wanted = re.compile(rb"^" + re.escape(metric.name.encode()) + rb"[{ \t][^\n]*", re.MULTILINE)
-    lines = wanted.findall(body)
-    if not lines:
+    found: list[Series] = []
+    some = False
+    try:
+        for line in _lines(body, metric.name.encode()):
+            some = True
+            found += [one for one in _read(line) if metric.labels.items() <= one.labels]
+    except (ValueError, IndexError, KeyError, TypeError):
+        raise UnreadableBodyError(f"metric {metric.name} cannot be read") from None
+    if not some:
         raise UnreadableBodyError(
             f"no metric {metric.name}" + (" (a web page came)" if _looks_like_html(body) else "")
         )
-    try:
-        text = b"\n".join(lines).decode("utf-8") + "\n"
-        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        found = tuple(
-            Series(frozenset(sample.labels.items()), float(sample.value), _seconds(sample.timestamp))
-            for sample in samples
-            if metric.labels.items() <= sample.labels.items()
-        )
-    except (ValueError, IndexError, KeyError, TypeError):
-        raise UnreadableBodyError(f"metric {metric.name} cannot be read") from None
     if not found:
         raise UnreadableBodyError(f"metric {metric.name} has no series with these labels")
-    return found
+    return tuple(found)
 
 
-def _seconds(stamp: SupportsFloat | None) -> float | None:
-    return None if stamp is None else float(stamp)
+def _lines(body: bytes, name: bytes) -> Iterator[bytes]:
+    """The lines that begin with the name and do not go on with a longer one."""
+    at = 0 if body.startswith(name) else _after(body, name, 0)
+    while at >= 0:
+        after = at + len(name)
+        end = body.find(b"\n", after)
+        if body[after : after + 1] in _ENDS_NAME:
+            yield body[at:] if end < 0 else body[at:end]
+        at = -1 if end < 0 else _after(body, name, end)
+
+
+def _after(body: bytes, name: bytes, start: int) -> int:
+    """Where the next line with this beginning begins; -1 for none."""
+    found = body.find(b"\n" + name, start)
+    return found + 1 if found >= 0 else -1
+
+
+def _read(line: bytes) -> Iterator[Series]:
+    plain = _PLAIN_LINE.fullmatch(line)
+    if plain is None:
+        for family in text_string_to_metric_families(line.decode("utf-8") + "\n"):
+            for sample in family.samples:
+                stamp_s = None if sample.timestamp is None else float(sample.timestamp)
+                yield Series(frozenset(sample.labels.items()), float(sample.value), stamp_s)
+        return
+    labels, value, stamp_ms = plain.groups()
+    yield Series(_labels(labels or b""), float(value), None if stamp_ms is None else float(stamp_ms) / 1000.0)
+
+
+@lru_cache(maxsize=8192)
+def _labels(raw: bytes) -> Labels:
+    return frozenset((name.decode("ascii"), value.decode("utf-8")) for name, value in _LABEL.findall(raw))
 
 
 def _looks_like_html(body: bytes) -> bool:

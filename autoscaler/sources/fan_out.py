@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import aiohttp
 
 T = TypeVar("T")
 
+KEPT_S = 90.0
+"""A connection is kept for the next round so long; a new one costs more than what is asked."""
 ADDRESS = "{address}"
 """Stands for a VM's private address in a URL template."""
 
@@ -75,6 +78,7 @@ class FanOut:
         self._stamp = stamp
         self._making = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
+        self._keeps = True
 
     async def get_all(self, urls: Mapping[str, str], make: Callable[[bytes], T]) -> dict[str, Answer[T]]:
         """GET each URL.
@@ -88,19 +92,24 @@ class FanOut:
         """
         if not urls:
             return {}
-        session = self._open()
-        turns = asyncio.Semaphore(self._limits.at_once)
-        tasks = {
-            key: asyncio.ensure_future(self._get(session, turns, url, make)) for key, url in urls.items()
-        }
+        session = await self._open(len(urls))
+        answers: dict[str, Answer[T]] = {}
+        waiting = iter(urls.items())
+
+        async def ask() -> None:
+            for key, url in waiting:
+                answers[key] = await self._get(session, url, make)
+
+        # A few tasks that go through the URLs, not one for each: ten thousand made at once would hold the loop.
+        tasks = [asyncio.ensure_future(ask()) for _ in range(min(self._limits.at_once, len(urls)))]
         try:
-            await asyncio.wait(tasks.values(), timeout=self._limits.deadline_s)
+            await asyncio.wait(tasks, timeout=self._limits.deadline_s)
         finally:
-            for task in tasks.values():
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         late: Answer[T] = Answer(error=f"no answer when the round ended after {self._limits.deadline_s:g} s")
-        return {key: late if task.cancelled() else task.result() for key, task in tasks.items()}
+        return {key: answers.get(key, late) for key in urls}
 
     async def close(self) -> None:
         """Release connections."""
@@ -108,39 +117,46 @@ class FanOut:
             await self._session.close()
             self._session = None
 
-    def _open(self) -> aiohttp.ClientSession:
+    async def _open(self, number: int) -> aiohttp.ClientSession:
+        """The session; another one once the number no longer allows to keep connections, or allows it again."""
+        keeps = number <= _most_kept()
+        if self._session is not None and keeps != self._keeps:
+            await self.close()
         if self._session is None:
+            self._keeps = keeps
+            connector = (
+                aiohttp.TCPConnector(limit=self._limits.at_once, ttl_dns_cache=60, keepalive_timeout=KEPT_S)
+                if keeps
+                else aiohttp.TCPConnector(limit=self._limits.at_once, ttl_dns_cache=60, force_close=True)
+            )
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limits.at_once, ttl_dns_cache=60),
+                connector=connector,
                 timeout=aiohttp.ClientTimeout(total=self._limits.timeout_s),
                 headers={"Accept": "text/plain;version=0.0.4, */*;q=0.1"},
             )
         return self._session
 
-    async def _get(
-        self, session: aiohttp.ClientSession, turns: asyncio.Semaphore, url: str, make: Callable[[bytes], T]
-    ) -> Answer[T]:
-        async with turns:
-            try:
-                async with session.get(url, allow_redirects=False) as response:
-                    if not 200 <= response.status < 300:
-                        return Answer(error=f"HTTP {response.status}")
-                    body = await self._body(response)
-                    at_s = self._stamp() if self._stamp else 0.0
-                async with self._making:  # one body per turn of the loop: dozens arrive in the same turn
-                    value = make(body)
-                    await _next_turn()
-                return Answer(value, at_s=at_s)
-            except UnreadableBodyError as error:
-                return Answer(error=str(error))
-            except TimeoutError:
-                return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
-            except aiohttp.ClientConnectorError as error:
-                return Answer(error=plain_reason(error.os_error))
-            except aiohttp.InvalidURL:
-                return Answer(error="not a URL")
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                return Answer(error=f"broken answer ({type(error).__name__})")
+    async def _get(self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T]) -> Answer[T]:
+        try:
+            async with session.get(url, allow_redirects=False) as response:
+                if not 200 <= response.status < 300:
+                    return Answer(error=f"HTTP {response.status}")
+                body = await self._body(response)
+                at_s = self._stamp() if self._stamp else 0.0
+            async with self._making:  # one body per turn of the loop: dozens arrive in the same turn
+                value = make(body)
+                await next_turn()
+            return Answer(value, at_s=at_s)
+        except UnreadableBodyError as error:
+            return Answer(error=str(error))
+        except TimeoutError:
+            return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return Answer(error=plain_reason(error.os_error))
+        except aiohttp.InvalidURL:
+            return Answer(error="not a URL")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(error=f"broken answer ({type(error).__name__})")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts, size = [], 0
@@ -153,7 +169,7 @@ class FanOut:
         return b"".join(parts)
 
 
-async def _next_turn() -> None:
+async def next_turn() -> None:
     """Let everything else that is ready in the loop go first."""
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
@@ -164,6 +180,12 @@ async def _next_turn() -> None:
 
     loop.call_soon(take)
     await turn
+
+
+def _most_kept() -> int:
+    """Connections that may be kept: half of the files that this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft // 2 if soft > 0 else 1 << 30
 
 
 def plain_reason(error: OSError) -> str:

@@ -3,14 +3,16 @@
 Why direct: what a monitoring system collects arrives a minute later, and a burst does not wait. What is read
 is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.
 
-Rules of this file: a VM that fails is absent from the readings and named in `error`. A rate takes two scrapes
-of the same VM; nothing stands in for the first. State is kept only for the VMs asked for last.
+Rules of this file: a VM that fails is absent from the readings and named in `error`. A VM that fails again and again
+is asked less often, unless most do: then it is us, or the network. A rate takes two scrapes of the same VM; nothing
+stands in for the first. Where the exporter stamps its values, these times count. State is kept only for the VMs
+asked for last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,11 +22,28 @@ from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
 from autoscaler.sources.exposition import Labels, Metric, Series, parse
-from autoscaler.sources.fan_out import ADDRESS, Answer, FanOut, Limits, UnreadableBodyError, summary, url_host
+from autoscaler.sources.fan_out import (
+    ADDRESS,
+    Answer,
+    FanOut,
+    Limits,
+    UnreadableBodyError,
+    next_turn,
+    summary,
+    url_host,
+)
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
 FIRST = "first scrape (a rate takes two)"
 NO_ADDRESS: Answer[tuple[Series, ...]] = Answer(error="no address")
+FAILURES_IN_A_ROW = 3
+"""After so many a VM is left alone for a while."""
+FIRST_REST_S, LONGEST_REST_S = 15.0, 60.0
+"""The first while and the longest; each is twice the one before."""
+BATCH = 200
+"""Answers made into readings between two turns of the loop."""
+BACK_S = 1.0
+"""Linux takes back a little of the time waited for I/O; a counter that fell by more began again."""
 MAX_WINDOW_S = 300.0
 """A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
 
@@ -43,6 +62,16 @@ class _Seen:
 
     at_s: float
     values: dict[Labels, float]
+    rate: float | None = None
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A VM that has failed lately, `times` in a row."""
+
+    reason: str
+    times: int = 0
+    until_s: float = -math.inf
 
 
 class ScrapeSource:
@@ -72,6 +101,8 @@ class ScrapeSource:
         self._metric = metric or CPU_METRIC
         self._type = metric_type
         self._signal = signal
+        self._clock = clock
+        self._failing: dict[str, _Failing] = {}
         self._fan_out = FanOut(limits or Limits(), clock.now)
         self._seen: dict[str, _Seen] = {}
 
@@ -82,13 +113,20 @@ class ScrapeSource:
             SourceError: Nothing at all could be read.
         """
         places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
-        urls = {key: self._url.replace(ADDRESS, url_host(place)) for key, place in places.items() if place}
+        urls = {
+            key: self._url.replace(ADDRESS, url_host(place))
+            for key, place in places.items()
+            if place and not self._rests(key)
+        }
         answers = await self._fan_out.get_all(urls, lambda body: parse(body, self._metric))
+        self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
         ids, values, stamps, errors = [], [], [], {}
-        for key, place in places.items():
+        for at, (key, place) in enumerate(places.items()):
+            if at % BATCH == BATCH - 1:
+                await next_turn()
             try:
-                value, stamp_s = self._reading(key, answers.get(key, NO_ADDRESS))
+                value, stamp_s = self._reading(key, answers.get(key) or self._not_asked(key))
             except UnreadableBodyError as error:
                 errors[place or key] = str(error)
                 continue
@@ -104,6 +142,37 @@ class ScrapeSource:
         """Release connections."""
         await self._fan_out.close()
 
+    # ── VMs that fail ──────────────────────────────────────────────────────────────────────────────────
+
+    def _rests(self, key: str) -> bool:
+        failing = self._failing.get(key)
+        return failing is not None and self._clock.monotonic() < failing.until_s
+
+    def _not_asked(self, key: str) -> Answer[tuple[Series, ...]]:
+        failing = self._failing.get(key)
+        return Answer(error=failing.reason) if failing else NO_ADDRESS
+
+    def _note_failures(
+        self, places: Mapping[str, str | None], answers: Mapping[str, Answer[tuple[Series, ...]]]
+    ) -> None:
+        self._failing = {key: failing for key, failing in self._failing.items() if key in places}
+        failed = [key for key, answer in answers.items() if answer.error]
+        if len(failed) < len(answers):
+            for key in self._failing.keys() & answers.keys():
+                if not answers[key].error:
+                    del self._failing[key]
+        if 2 * len(failed) > len(answers):
+            return
+        now_s = self._clock.monotonic()
+        for key in failed:
+            failing = self._failing.setdefault(key, _Failing(""))
+            failing.reason, failing.times = answers[key].error, failing.times + 1
+            if failing.times >= FAILURES_IN_A_ROW:
+                rest_s = FIRST_REST_S * 2.0 ** min(failing.times - FAILURES_IN_A_ROW, 10)
+                failing.until_s = now_s + min(rest_s, LONGEST_REST_S)
+
+    # ── readings ───────────────────────────────────────────────────────────────────────────────────────
+
     def _reading(self, key: str, answer: Answer[tuple[Series, ...]]) -> tuple[float, float]:
         """Value and the end of its window."""
         series = answer.value
@@ -111,26 +180,37 @@ class ScrapeSource:
             raise UnreadableBodyError(answer.error)
         if self._type is MetricType.GAUGE:
             return math.fsum(one.value for one in series), _stamp(series, answer.at_s)
-        return self._rate(key, series, answer.at_s), answer.at_s
+        return self._rate(key, series, answer.at_s)
 
-    def _rate(self, key: str, series: tuple[Series, ...], now_s: float) -> float:
+    def _rate(self, key: str, series: tuple[Series, ...], read_at_s: float) -> tuple[float, float]:
+        now_s = _stamp(series, read_at_s)
         before = self._seen.get(key)
         if before is not None and now_s == before.at_s:
-            raise UnreadableBodyError("scraped twice at the same time")
+            if now_s == read_at_s:
+                raise UnreadableBodyError("scraped twice at the same time")
+            # Its own stamp stands still: nothing new has been counted, which is not a rate of zero.
+            if before.rate is None:
+                raise UnreadableBodyError(FIRST)
+            return before.rate, now_s
         now = _Seen(now_s, {one.labels: one.value for one in series})
         self._seen[key] = now
         if not all(map(math.isfinite, now.values.values())):
             del self._seen[key]
-            return math.nan
+            return math.nan, now_s
         if before is None or not 0 < now_s - before.at_s <= MAX_WINDOW_S:
             raise UnreadableBodyError(FIRST)
+        rate = self._grown(before, now)
+        self._seen[key] = _Seen(now_s, now.values, rate)
+        return rate, now_s
+
+    def _grown(self, before: _Seen, now: _Seen) -> float:
         both = now.values.keys() & before.values.keys()
         if not both:
             raise UnreadableBodyError(FIRST)
         if self._type is MetricType.CPU:
             return _cpu_use({labels: now.values[labels] - before.values[labels] for labels in both})
         grown = math.fsum(_growth(before.values[labels], now.values[labels]) for labels in both)
-        return grown / (now_s - before.at_s)
+        return grown / (now.at_s - before.at_s)
 
 
 def _growth(before: float, now: float) -> float:
@@ -144,8 +224,9 @@ def _cpu_use(grown: dict[Labels, float]) -> float:
     Raises:
         UnreadableBodyError: The counters began again, stood still, or do not tell idle time.
     """
-    if min(grown.values()) < 0:
+    if min(grown.values()) < -BACK_S:
         raise UnreadableBodyError(FIRST)
+    grown = {labels: max(seconds, 0.0) for labels, seconds in grown.items()}
     idle = [seconds for labels, seconds in grown.items() if ("mode", "idle") in labels]
     total = math.fsum(grown.values())
     if not idle or total <= 0:
