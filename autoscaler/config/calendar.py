@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from autoscaler.config.freshness import QuietWindow
 from autoscaler.config.section import DAY_S
 from autoscaler.config.wishes import ScheduleWindow
 
@@ -21,7 +22,7 @@ AHEAD_S = 8 * DAY_S
 """How far around now windows are compiled."""
 
 
-def spans(window: ScheduleWindow, now_s: float) -> Iterator[tuple[float, float]]:
+def spans(window: ScheduleWindow | QuietWindow, now_s: float) -> Iterator[tuple[float, float]]:
     """Epoch seconds (start, end) of each occurrence that touches [now - 1 day, now + 8 days], in order."""
     zone = ZoneInfo(window.time_zone)
     first = datetime.fromtimestamp(now_s - BEHIND_S, zone).date() - timedelta(days=2)
@@ -35,7 +36,7 @@ def spans(window: ScheduleWindow, now_s: float) -> Iterator[tuple[float, float]]
             yield start, end
 
 
-def _last_moment(day: date, window: ScheduleWindow) -> tuple[date, time]:
+def _last_moment(day: date, window: ScheduleWindow | QuietWindow) -> tuple[date, time]:
     next_day = day + timedelta(days=1)
     if window.to is None:
         return next_day, time(0)

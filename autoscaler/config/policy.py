@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from autoscaler.config.balancing import BalancerSection, DrainSection
+from autoscaler.config.freshness import FreshnessSection, RefillSection
 from autoscaler.config.guarding import GuardsSection
 from autoscaler.config.objective import ObjectiveSection, guards_of_an_objective
 from autoscaler.config.section import Off, Section
@@ -69,6 +70,10 @@ class Policy(Section):
     provision: Annotated[ProvisionSection | None, Off] = Field(
         None, description="How VMs are made from nothing, or off."
     )
+    refill: Annotated[RefillSection | None, Off] = Field(
+        None, description="How VMs are made for the warm pool, or off: then it is filled by hand."
+    )
+    freshness: FreshnessSection = Field(FreshnessSection(), description="How old VMs of the pool may be.")
     prices: PricesSection = Field(PricesSection(), description="What the fleet costs.")
 
     @model_validator(mode="before")

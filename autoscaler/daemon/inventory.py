@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autoscaler.daemon.lateness import Lateness
+from autoscaler.daemon.marks import is_preparing
 from autoscaler.daemon.metering import Run
 from autoscaler.daemon.orders import STATES_BEFORE
 from autoscaler.daemon.quarantine import verdict_of_state
@@ -128,6 +129,8 @@ class FleetInventory(Lateness):
 
     def _adopt(self, vm: Vm, now_s: float) -> TrackedVm:
         tracked = TrackedVm(vm, _PHASE_OF_STATE[vm.state], now_s)
+        if is_preparing(vm) and vm.state in (VmState.PENDING, VmState.RUNNING):
+            tracked.phase = Phase.PREPARING
         if vm.state is VmState.RUNNING:
             # Found running: when it began is not known, so it is charged from now, and its minimum on-time
             # counts from its launch.
@@ -186,7 +189,7 @@ class FleetInventory(Lateness):
             t.order = None
         if t.ordered_at_s is not None and t.pending_at_s is None:
             t.pending_at_s = self._between(listing, after_s=t.ordered_at_s)
-        if t.phase not in ON_THE_WAY:
+        if t.phase not in ON_THE_WAY and t.phase is not Phase.PREPARING:
             notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
             t.in_service_from_s = None
             t.move(Phase.STARTING, now_s)
@@ -207,7 +210,7 @@ class FleetInventory(Lateness):
             t.run = Run(self._between(listing, after_s=t.ordered_at_s), counts_start=True)
             if t.ordered_at_s is not None:
                 self.timers.pending.add(t.run.from_s - t.ordered_at_s)
-        if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING):
+        if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING, Phase.PREPARING):
             # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
                 notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
@@ -224,7 +227,7 @@ class FleetInventory(Lateness):
                 self.timers.stopping.add(
                     self._between(listing, after_s=t.order.sent_at_s) - t.order.sent_at_s
                 )
-        elif t.phase in ON_THE_WAY and not (t.run is not None and _by_user(t.vm)):
+        elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
         elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
             text = f"{t.vm.id} was stopped by somebody else{_because(t.vm)}"

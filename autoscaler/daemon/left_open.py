@@ -89,8 +89,8 @@ class LeftOpen:
         # A clock that was set back must not hold a VM for as long as it was set back.
         if listing.requested_at_s >= until_s or action.at_s > now_s:
             return False
-        if action.intent.verb in (Verb.DRAIN, Verb.RETURN):
-            # The balancer's matter: no listing shows it (`drain`).
+        if action.intent.verb not in (Verb.START, Verb.STOP, Verb.PROVISION):
+            # Chores: balancers and tags tell what became of them (`drain`, `pool`).
             return False
         if action.intent.verb is Verb.PROVISION:
             self._expect(action, fleet, listing, until_s)

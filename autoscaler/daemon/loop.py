@@ -36,6 +36,7 @@ from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.upkeep import Pools
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.ports import (
     ActionIntent,
@@ -139,6 +140,8 @@ class Daemon:
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
+        self.pools = Pools(clock)
+        self.pools.govern(self.fleets.by_name)
         self.chores = Chores(clock, self.recorder, telemetry, ChoreWaits(waits.call_s, waits.tick_s))
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
@@ -188,6 +191,7 @@ class Daemon:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
+            self.pools.govern(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -221,9 +225,9 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
-        await self.chores.act(self.fleets.by_name, intents, action_ids, FIRST)
+        await self.chores.act(self.fleets.by_name, self.pools.by_name, intents, action_ids, FIRST)
         await self.acting.act(record, intents, action_ids)
-        await self.chores.act(self.fleets.by_name, intents, action_ids, LAST)
+        await self.chores.act(self.fleets.by_name, self.pools.by_name, intents, action_ids, LAST)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
@@ -273,6 +277,7 @@ class Daemon:
                 real = self._observer.real_by_fleet(listing)
                 fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
+        notes += await self.pools.follow(self.fleets.all, self.settings.reading_s)
         notes += await follow(self.fleets.all, self.clock, self.settings.reading_s, self.telemetry)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
@@ -322,7 +327,8 @@ class Daemon:
 
     def _select(self, record: TickRecord, early: Early | None) -> list[ActionIntent]:
         intents: list[ActionIntent] = []
-        for row in record.fleets:
+        may_refill = self.operators.allowed(record.at_s).may_refill
+        for lane, row in enumerate(record.fleets):
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
             fleet.inventory.wanted = row.desired
@@ -343,6 +349,9 @@ class Daemon:
                 provision = _provision(fleet, row, record.at_s)
                 wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
                 intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
+            if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
+                pool, may = self.pools.by_name[fleet.name], bool(may_refill[lane])
+                intents += pool.chores(fleet, row, record.tick, record.at_s, may_refill=may)
         return intents
 
     def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:
@@ -424,6 +433,7 @@ class Daemon:
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.fleets.begin_anew(self.clock.now())
         self.acting.govern(self.fleets.by_name, anew=True)
+        self.pools.govern(self.fleets.by_name, anew=True)
 
     def _hear_source(self, fleet: Fleet, error: str) -> None:
         if error and error != fleet.source_error:

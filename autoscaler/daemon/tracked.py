@@ -28,6 +28,8 @@ class Phase(StrEnum):
     """Where a VM is in its life, as the daemon counts it."""
 
     PROVISIONING = "provisioning"
+    PREPARING = "preparing"
+    """Runs, or is about to, for the warm pool and not for demand: made for it, or tried."""
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"

@@ -34,6 +34,7 @@ from autoscaler.ports.provider import (
     VmState,
 )
 from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
+from autoscaler.ports.templates import LaunchSpec, TemplateReader
 from autoscaler.ports.time import Clock
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "FleetReadings",
     "FleetTick",
     "Journal",
+    "LaunchSpec",
     "Learned",
     "Listing",
     "Member",
@@ -65,6 +67,7 @@ __all__ = [
     "RealVms",
     "Rotation",
     "RotationView",
+    "TemplateReader",
     "TickRecord",
     "Verb",
     "Vm",

@@ -21,6 +21,8 @@ class Verb(StrEnum):
     """Make VMs for the warm pool, when nobody waits for them."""
     EXERCISE = "exercise"
     """Start a stopped VM to see that it would serve, and stop it again."""
+    STORE = "store"
+    """Mark VMs that are ready as members of the warm pool, and stop them."""
     TERMINATE = "terminate"
     """Delete stopped VMs for good."""
     DRAIN = "drain"

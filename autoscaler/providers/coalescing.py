@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from autoscaler.at_once import answers_at_once, begun
-from autoscaler.ports import Listing, Outcome, Provider, ProvisionSpec
+from autoscaler.ports import LaunchSpec, Listing, Outcome, Provider, ProvisionSpec, TemplateReader
 from autoscaler.ports.budget import budget_of
 
 
@@ -110,6 +110,11 @@ class SharedProvider:
         """As in the Provider port."""
         self._reader.changed()
         return await self._provider.tag(vm_ids, tags)
+
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
+        """As in the TemplateReader port; None where the provider cannot tell."""
+        provider = self._provider
+        return await provider.launch_spec(spec) if isinstance(provider, TemplateReader) else None
 
     async def close(self) -> None:
         """As in the Provider port."""

@@ -7,6 +7,7 @@ faults (`World.add_fault`), not switches here. It waits only where a `latency` f
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from autoscaler.ports import (
     BATCH_REFUSED,
     FLEET_TAG,
     Clock,
+    LaunchSpec,
     Listing,
     Outcome,
     OutcomeKind,
@@ -154,6 +156,19 @@ class MemoryProvider:
         if page is None or isinstance(page, Failure):
             return frozenset()
         return frozenset(view.id for view in page.vms if view.ready(self._world.now_s))
+
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
+        """What VMs of this spec would be made from now; None where there is no such template."""
+        by_id = _TEMPLATE_ID.fullmatch(spec.launch_template) is not None
+        book = self._world.templates
+        try:
+            found = book.find(spec.launch_template) if by_id else book.find("", spec.launch_template)
+            version = found.version(spec.version)
+        except ProviderError:
+            return None
+        text = f"{version.data!r} {spec.vm_type}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return LaunchSpec(digest, str(version.number), version.data.image or "")
 
     async def close(self) -> None:
         """Nothing is held."""

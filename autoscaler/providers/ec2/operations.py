@@ -19,6 +19,7 @@ class Operation(StrEnum):
     RUN_INSTANCES = "RunInstances"
     TERMINATE_INSTANCES = "TerminateInstances"
     CREATE_TAGS = "CreateTags"
+    DESCRIBE_LAUNCH_TEMPLATE_VERSIONS = "DescribeLaunchTemplateVersions"
     MODIFY_INSTANCE_ATTRIBUTE = "ModifyInstanceAttribute"
 
 

@@ -1,0 +1,97 @@
+"""How the warm pool is kept: filled when nobody waits, made of current images, tried now and then."""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Annotated
+
+from pydantic import Field
+
+from autoscaler.config.guarding import RateLimit
+from autoscaler.config.quantities import CLOCK_TIME, DAYS_OF_WEEK, DURATION, PERCENT, Quantity
+from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section
+
+
+class QuietWindow(Section):
+    """A recurring window of time in which the pool may be worked on."""
+
+    days: Annotated[tuple[int, ...], DAYS_OF_WEEK] = Field(
+        tuple(range(7)), description="Days on which it begins: mon-fri, a list such as sat,sun, or daily."
+    )
+    from_: Annotated[time | None, CLOCK_TIME] = Field(
+        alias="from", description="Local time at which it begins."
+    )
+    to: Annotated[time | None, CLOCK_TIME] = Field(
+        description="Local time at which it ends; not later than `from` means on the next day."
+    )
+    time_zone: Filled = Field("UTC", description="Time zone by its name, for example Europe/Berlin.")
+
+
+class RefillSection(Section):
+    """How VMs are made for the warm pool, from the template of `provision`, when nobody waits for them."""
+
+    calm_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
+        120.0, description="How long no VM must have been on its way for demand before one is made."
+    )
+    at_once: int = Field(2, ge=1, le=1000, description="Most VMs that are being prepared at a time, in VMs.")
+    status_checks: bool = Field(
+        True, description="Whether the provider's status checks must have passed before a VM is in the pool."
+    )
+    prepared_tag: bool = Field(
+        False,
+        description="Whether the image must have set the tag autoscaler:prepared=true on its VM before it is in the pool.",
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 60, DAY_S)] = Field(
+        1800.0, description="Longest time of preparing; a VM that takes longer is deleted and told of."
+    )
+    weights: Annotated[tuple[int, ...], Field(strict=False, max_length=21)] = Field(
+        (),
+        description="Shares of the pool for provision.vm_type and each of provision.types, in their order; empty: all of it for the first.",
+    )
+    trim_after_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 90 * DAY_S)] | None, Off] = Field(
+        None,
+        description="After how long VMs beyond the wanted number are deleted, oldest first, or off; only those that the daemon made or that have the tag autoscaler:terminable=true.",
+    )
+    trim_rate: RateLimit = Field(
+        RateLimit.model_validate({"vms": 2, "per": "1h"}), description="How many VMs may be deleted."
+    )
+
+
+class RefreshSection(Section):
+    """How VMs of the pool that are out of date are replaced: first the new one, then the old one goes."""
+
+    share: Annotated[float, Quantity(PERCENT, 0.01, 1)] = Field(
+        0.1, description="Share of the pool that may be replaced at a time (one always may)."
+    )
+    windows: Annotated[tuple[QuietWindow, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="When it is done; empty: whenever no VM is on its way for demand."
+    )
+
+
+class ExerciseSection(Section):
+    """How stopped VMs are tried: started, seen ready, stopped again."""
+
+    every_s: Annotated[float, Quantity(DURATION, HOUR_S, 60 * DAY_S)] = Field(
+        7 * DAY_S, description="How long a VM may wait without having run."
+    )
+    at_once: int = Field(1, ge=1, le=100, description="Most VMs that are tried at a time, in VMs.")
+    windows: Annotated[tuple[QuietWindow, ...], Field(strict=False, max_length=20)] = Field(
+        (), description="When it is done; empty: whenever no VM is on its way for demand."
+    )
+
+
+class FreshnessSection(Section):
+    """How old VMs of the pool may be."""
+
+    max_age_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None, Off] = Field(
+        None, description="How long after it was made a VM is out of date, or off."
+    )
+    max_stopped_age_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None, Off] = (
+        Field(None, description="How long after its last start a stopped VM is out of date, or off.")
+    )
+    refresh: Annotated[RefreshSection | None, Off] = Field(
+        None, description="Replace what is out of date or made from an older template, or off."
+    )
+    exercise: Annotated[ExerciseSection | None, Off] = Field(
+        None, description="Try stopped VMs now and then, or off."
+    )

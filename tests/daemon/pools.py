@@ -1,0 +1,60 @@
+"""What tests of the warm pool share: a bench whose cloud has a launch template, and rows of what happened."""
+
+from __future__ import annotations
+
+from autoscaler.cloud.vms import LaunchData
+from tests.daemon.builders import ORIGIN_S, Bench, policy
+
+TOTAL = {"kind": "total"}
+PROVISION = {"launch_template": "web", "maximum": 10}
+
+
+def pool_policy(**changes):
+    """No burst, a pool of two at least, filled after 60 s of calm."""
+    own = {
+        "signal": TOTAL,
+        "provision": PROVISION,
+        "refill": {"calm": "60s"},
+        "warm_pool": {"minimum": 2, "spare": "0%"},
+        "readiness": {"probe": "status_checks"},
+    }
+    for key, value in changes.items():
+        both = isinstance(own.get(key), dict) and isinstance(value, dict)
+        own[key] = {**own[key], **value} if both else value
+    return policy(**own)
+
+
+def pool_bench(demand, *, vms=0, running=0, faults=(), **changes):
+    bench = Bench(vms=vms, running=running, zones="a", faults=faults)
+    if "web" not in {template.name for template in bench.world.templates.all()}:
+        bench.world.templates.create(
+            bench.world.new_id("lt"), "web", LaunchData(image="ami-1", vm_type="m7i.large"), ORIGIN_S
+        )
+    bench.add(pool_policy(**changes), demand)
+    return bench
+
+
+def renew_template(bench, image="ami-2"):
+    """A new version of the template, made the default."""
+    book = bench.world.templates
+    template = book.find("", "web")
+    version = book.add_version(template, LaunchData(image=image, vm_type="m7i.large"), ORIGIN_S)
+    template.default = version.number
+
+
+def chores(bench, *verbs):
+    """(seconds since the origin, verb, VMs, reason) of what was recorded; all verbs where none is named."""
+    return [
+        (round(a.at_s - ORIGIN_S), str(a.intent.verb), a.intent.count, a.intent.reason)
+        for a in bench.actions()
+        if not verbs or a.intent.verb in verbs
+    ]
+
+
+def states(bench):
+    """The world's VMs by state, those that are gone left out."""
+    found: dict[str, int] = {}
+    for vm in bench.world.page(bench.clock.now()).vms:
+        if vm.state != "terminated":
+            found[str(vm.state)] = found.get(str(vm.state), 0) + 1
+    return found
