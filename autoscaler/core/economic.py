@@ -133,7 +133,14 @@ class Economy:
         demand = np.where(fresh, view.demand[self._lanes], np.nan)
         known = fresh & ~view.censored[self._lanes]
         serving = view.in_service[self._lanes].astype(np.float64)
-        price = self._dearness.step(state.budget, view.tick, demand, known, serving)
+        price = self._dearness.step(
+            state.budget,
+            view.tick,
+            demand,
+            known,
+            serving,
+            lambda share: self._contest.price_for(state.trial, share),
+        )
         worth_low, worth_high = self._by_worth(laws, price)
         usual = self._by_habit(state.trial.habits, view, demand, known, price)
         plain_low, plain_high = self._contest.plain(

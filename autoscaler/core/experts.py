@@ -36,6 +36,9 @@ MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 MOST_DOUBT = 0.05
 """At most this much counts what would have happened, beside what has."""
+LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
+"""Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
+_HALVINGS = 9
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
@@ -400,11 +403,35 @@ class Contest:
         else:
             state.ordered[(tick + self._lead) % rows, :, self._columns] = 0 if out is None else out.T
 
-    def _choose(self, state: Trial, shortage: Float) -> None:
+    def price_for(self, state: Trial, unserved: Float) -> Float:
+        """The lowest price of shortage at which the cheapest model leaves at most this share of work: float64 (n,).
+
+        Args:
+            state: What models have cost.
+            unserved: float64 (n,), the share.
+
+        Returns:
+            Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
+        """
+        missed = self._missed(state)
+        allowed = unserved * state.wanted
+        low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            best = (missed * np.exp(middle) + state.paid).argmin(axis=0)
+            enough = missed[best, self._columns] <= allowed
+            high, low = np.where(enough, middle, high), np.where(enough, low, middle)
+        return np.exp(high)
+
+    def _missed(self, state: Trial) -> Float:
         # The worst has seldom been seen: of the time that was, an hour may yet be like the rest but higher.
         hours = state.ticks * (self._tick_s / 3600.0)
-        cost = state.nearly * np.minimum(1.0 / np.maximum(hours, 1.0), MOST_DOUBT)
-        cost += state.unserved
+        missed = state.nearly * np.minimum(1.0 / np.maximum(hours, 1.0), MOST_DOUBT)
+        missed += state.unserved
+        return missed
+
+    def _choose(self, state: Trial, shortage: Float) -> None:
+        cost = self._missed(state)
         cost *= shortage
         cost += state.paid
         best = cost.argmin(axis=0)

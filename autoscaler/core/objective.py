@@ -1,33 +1,37 @@
 """The price of shortage: given, or found so that no more work stays unserved than the objective allows.
 
-An objective such as 99.9 % says nothing about money, and everything else here is decided by prices. So the price is
-found by feedback (dual ascent on the share of work that found no VM): an hour in which the last days missed more than
-allowed raises it, one in which they missed less lowers it, both within bounds.
+An objective such as 99.9 % says nothing about money, and everything else here is decided by prices. So every hour the
+price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
+is allowed. What the fleet itself has missed in the last days corrects how much is aimed at: up to twice what is allowed
+where it missed nothing, a fifth where it missed twice as much. Prices move slowly, and within bounds.
 
 Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import Bool, Float, Int
 
-HALF_LIFE_S = 86400.0
-"""Work counts half after this time."""
+HALF_LIFE_S = 3 * 86400.0
+"""Work that was missed counts half after this time."""
 STEP_S = 3600.0
 """How often the price moves."""
-STEP = 0.05
-"""How far it moves, in its logarithm, where the share missed is off by as much as is allowed."""
-MOST_OFF = 3.0
-"""A share that is further off counts as this far off."""
-LOWEST, HIGHEST = 2.0, 20_000.0
-"""Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
+STEP = 0.3
+"""How far it moves towards the price that was found, in its logarithm."""
+DRIFT, MOST_OFF = 0.05, 3.0
+"""How far it moves at least, in its logarithm, where what was missed is off by as much as is allowed; off by more counts as
+this far off."""
+LEAST_AIM, MOST_AIM = 0.2, 2.0
+"""Bounds of what is aimed at, as shares of what is allowed."""
 
 
 @dataclass(slots=True)
@@ -97,7 +101,15 @@ class Dearness:
         self._any = bool(self._found.any())
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
 
-    def step(self, state: Budget, tick: int, demand: Float, counts: Bool, in_service: Float) -> Float:
+    def step(
+        self,
+        state: Budget,
+        tick: int,
+        demand: Float,
+        counts: Bool,
+        in_service: Float,
+        price_for: Callable[[Float], Float],
+    ) -> Float:
         """Take in a tick and give the price in force: float64 (n,), not to be changed.
 
         Args:
@@ -106,6 +118,7 @@ class Dearness:
             demand: float64 (n,), work per second of the tick that is over.
             counts: bool (n,), where it is known.
             in_service: float64 (n,), VMs that serve now.
+            price_for: The price at which models leave a share of work, float64 (n,).
         """
         if not self._any or tick <= state.last_tick:
             return state.price
@@ -119,9 +132,12 @@ class Dearness:
             state.wanted += work
         state.in_service = in_service
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
-            allowed = self._target * state.wanted
-            off = (state.missed - allowed) / np.maximum(allowed, 1e-9)
-            moved = state.price * np.exp(STEP * np.minimum(off, MOST_OFF))
-            moved = np.minimum(np.maximum(moved, LOWEST), HIGHEST)
+            allowed = np.maximum(self._target * state.wanted, 1e-9)
+            aim = np.minimum(np.maximum(2.0 - state.missed / allowed, LEAST_AIM), MOST_AIM)
+            found = np.log(price_for(aim * self._target))
+            off = np.minimum(np.maximum(state.missed / allowed - 1.0, -1.0), MOST_OFF)
+            towards, drift = STEP * (found - np.log(state.price)), DRIFT * off
+            moved = np.where(off > 0.0, np.maximum(towards, drift), np.minimum(towards, drift))
+            moved = np.minimum(np.maximum(state.price * np.exp(moved), LOWEST_PRICE), HIGHEST_PRICE)
             state.price = np.where(self._found & (state.wanted > 0.0), moved, state.price)
         return state.price
