@@ -68,13 +68,14 @@ async def _rounds(name: str, url: str, kernel: float) -> list[Result]:
         gc.collect()
         gc.freeze()
         cpu, seconds, stalls = [], [], [0.0]
-        ticker = asyncio.create_task(_tick(stalls))
         for _ in range(ROUNDS):
             began, before = time.perf_counter(), time.process_time()
             readings = await source.read(vms)
             cpu.append(time.process_time() - before)
             seconds.append(time.perf_counter() - began)
             assert len(readings.vm_ids) == VMS, readings.error
+        ticker = asyncio.create_task(_tick(stalls))
+        await source.read(vms)
         ticker.cancel()
     finally:
         gc.unfreeze()
@@ -89,7 +90,9 @@ async def _rounds(name: str, url: str, kernel: float) -> list[Result]:
         ),
         Result("  one VM", max(cpu) / VMS / kernel, "kernels", f"{max(cpu) / VMS * 1e6:.0f} µs of CPU"),
         Result("  a round", max(seconds), "s", "slowest; the answering process has a core to itself at best"),
-        Result("  worst stall of the loop meanwhile", max(stalls) * 1e3, "ms"),
+        Result(
+            "  longest turn of the loop meanwhile", max(stalls) * 1e3, "ms", "of CPU, in a round of its own"
+        ),
     ]
 
 
@@ -111,10 +114,11 @@ def _fold() -> list[Result]:
 
 
 async def _tick(stalls: list[float]) -> None:
+    """CPU time between two turns: on a shared machine, wall time tells of the neighbours."""
     while True:
-        before = time.perf_counter()
-        await asyncio.sleep(0.001)
-        stalls.append(time.perf_counter() - before - 0.001)
+        before = time.process_time()
+        await asyncio.sleep(0)
+        stalls.append(time.process_time() - before)
 
 
 # ── the VMs ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -41,11 +41,13 @@ class Answer(Generic[T]):
         value: What was made of the body of a 2xx answer; None where `error` is set.
         error: A few words, without the address; empty when all is well.
         at_s: When the body had come, by the stamp given to the FanOut; 0 without one.
+        late: The round ended before it.
     """
 
     value: T | None = None
     error: str = ""
     at_s: float = 0.0
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,9 @@ class FanOut:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        late: Answer[T] = Answer(error=f"no answer when the round ended after {self._limits.deadline_s:g} s")
+        late: Answer[T] = Answer(
+            error=f"no answer when the round ended after {self._limits.deadline_s:g} s", late=True
+        )
         return {key: answers.get(key, late) for key in urls}
 
     async def close(self) -> None:

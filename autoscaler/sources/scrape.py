@@ -4,7 +4,8 @@ Why direct: what a monitoring system collects arrives a minute later, and a burs
 is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.
 
 Rules of this file: a VM that fails is absent from the readings and named in `error`. A VM that fails again and again
-is asked less often, unless most do: then it is us, or the network. A rate takes two scrapes of the same VM; nothing
+is asked less often, unless most do: then it is us, or the network. Where a round ends before all VMs were reached, the
+last reading of the others stands, at its time, and they come first in the next one. A rate takes two scrapes of the same VM; nothing
 stands in for the first. Where the exporter stamps its values, these times count. State is kept only for the VMs
 asked for last.
 """
@@ -12,7 +13,7 @@ asked for last.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,6 +36,10 @@ from autoscaler.sources.fan_out import (
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
 FIRST = "first scrape (a rate takes two)"
+LATE = (
+    "the round ended before all VMs were reached, so last readings of some count; allow longer rounds by "
+    "`signal.scrape.timeout` and the setting observe_timeout_s"
+)
 NO_ADDRESS: Answer[tuple[Series, ...]] = Answer(error="no address")
 FAILURES_IN_A_ROW = 3
 """After so many a VM is left alone for a while."""
@@ -103,6 +108,9 @@ class ScrapeSource:
         self._signal = signal
         self._clock = clock
         self._failing: dict[str, _Failing] = {}
+        self._last: dict[str, tuple[float, float]] = {}
+        """Reading and its time, by VM."""
+        self._some_late = False
         self._fan_out = FanOut(limits or Limits(), clock.now)
         self._seen: dict[str, _Seen] = {}
 
@@ -115,25 +123,33 @@ class ScrapeSource:
         places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
         urls = {
             key: self._url.replace(ADDRESS, url_host(place))
-            for key, place in places.items()
+            for key, place in self._in_turn(places)
             if place and not self._rests(key)
         }
         answers = await self._fan_out.get_all(urls, lambda body: parse(body, self._metric))
+        self._some_late = any(answer.late for answer in answers.values())
         self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
+        self._last = {key: last for key, last in self._last.items() if key in places}
         ids, values, stamps, errors = [], [], [], {}
         for at, (key, place) in enumerate(places.items()):
             if at % BATCH == BATCH - 1:
                 await next_turn()
-            try:
-                value, stamp_s = self._reading(key, answers.get(key) or self._not_asked(key))
-            except UnreadableBodyError as error:
-                errors[place or key] = str(error)
-                continue
+            answer = answers.get(key) or self._not_asked(key)
+            if answer.late and key in self._last:
+                value, stamp_s = self._last[key]
+            else:
+                try:
+                    value, stamp_s = self._last[key] = self._reading(key, answer)
+                except UnreadableBodyError as error:
+                    errors[place or key] = str(error)
+                    continue
             ids.append(key)
             values.append(value)
             stamps.append(stamp_s)
         text = summary(errors, len(places))
+        if self._some_late:
+            text = f"{LATE}; {text}" if text else LATE
         if errors and not ids and FIRST not in errors.values():
             raise SourceError(text)
         return FleetReadings(tuple(ids), np.array(values, np.float64), np.array(stamps, np.float64), text)
@@ -141,6 +157,17 @@ class ScrapeSource:
     async def close(self) -> None:
         """Release connections."""
         await self._fan_out.close()
+
+    def _in_turn(self, places: Mapping[str, str | None]) -> Iterable[tuple[str, str | None]]:
+        """Where the last round did not come to all: those that were read longest ago first, those that fail last."""
+        if not self._some_late:
+            return places.items()
+
+        def turn(item: tuple[str, str | None]) -> tuple[bool, float]:
+            key = item[0]
+            return key in self._failing, self._last[key][1] if key in self._last else -math.inf
+
+        return sorted(places.items(), key=turn)
 
     # ── VMs that fail ──────────────────────────────────────────────────────────────────────────────────
 
@@ -156,10 +183,10 @@ class ScrapeSource:
         self, places: Mapping[str, str | None], answers: Mapping[str, Answer[tuple[Series, ...]]]
     ) -> None:
         self._failing = {key: failing for key, failing in self._failing.items() if key in places}
-        failed = [key for key, answer in answers.items() if answer.error]
+        failed = [key for key, answer in answers.items() if answer.error and not answer.late]
         if len(failed) < len(answers):
             for key in self._failing.keys() & answers.keys():
-                if not answers[key].error:
+                if not answers[key].error:  # a late one says nothing
                     del self._failing[key]
         if 2 * len(failed) > len(answers):
             return

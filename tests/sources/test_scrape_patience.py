@@ -183,3 +183,31 @@ def test_every_line_is_read_as_it_was_written(lines, spaces):
         assert [repr(one) for one in found] == [repr(one) for one in series]
     with pytest.raises(UnreadableBodyError):
         parse(text.encode("utf-8", "surrogatepass"), Metric("absent_from_all_of_it"))
+
+
+# ── Rounds that are too short ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_vms_that_a_round_did_not_come_to_keep_their_reading_and_come_first_in_the_next(web, clock):
+    limits = Limits(timeout_s=5.0, deadline_s=0.3, at_once=1)
+    source = ScrapeSource(web.url, Metric("load"), MetricType.GAUGE, Signal.THROUGHPUT, clock, limits)
+    first = [f"a{n}" for n in range(10)]
+    web.texts = {address: "load 1\n" for address in first}
+    try:
+        (found,) = await rounds(source, clock, on(*first), 1)
+        assert (len(found.vm_ids), found.error) == (10, "")
+        then_s = clock.at_s
+        del web.texts["a3"]
+        (found,) = await rounds(source, clock, on("a0", "a1", "a2", "hang", *first[4:]), 1)
+        assert found.error.startswith("the round ended before all VMs were reached")
+        assert found.error.endswith(
+            "1 of 10 gave no reading: no answer when the round ended after 0.3 s at hang"
+        )
+        ages = dict(zip(found.vm_ids, (clock.at_s - found.observed_at_s).tolist(), strict=True))
+        assert {ages[f"i-a{n}"] for n in (0, 1, 2)} == {0.0}
+        assert {ages[f"i-a{n}"] for n in range(4, 10)} == {clock.at_s - then_s}
+        web.seen.clear()
+        await rounds(source, clock, on("a0", "a1", "a2", *first[4:]), 1)
+        assert web.seen == [*first[4:], "a0", "a1", "a2"]
+    finally:
+        await source.close()
