@@ -183,6 +183,9 @@ class FleetInventory(Lateness):
 
     def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
         t.end_run(self._between(listing))
+        if t.phase is Phase.LOST:
+            # Given up, and still where it was; one that runs after all is taken back.
+            return
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order.confirmed = True
         else:
@@ -218,6 +221,8 @@ class FleetInventory(Lateness):
             t.move(Phase.RUNNING, now_s)
 
     def _seen_stopped(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        if t.phase is Phase.LOST and t.vm.state is VmState.STOPPING:
+            return
         stopped_at_s = self._between(listing)
         if t.order is not None and t.order.verb is Verb.STOP:
             t.order.confirmed = True

@@ -160,7 +160,7 @@ class TrackedVm:
         if phase is self.phase:
             return
         self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
-        if phase not in ON_THE_WAY:
+        if phase not in ON_THE_WAY and phase is not Phase.STOPPING:
             self.late = self.hedged = False
             self.dismissed = ""
 

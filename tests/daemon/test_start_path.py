@@ -1,0 +1,247 @@
+"""The start path on bad days: what comes to nothing is asked for elsewhere at once, what is late is overtaken, all of it ends."""
+
+import asyncio
+
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.vms import State
+from autoscaler.daemon.hedging import PER_HEDGE_S
+from autoscaler.daemon.inventory import Phase
+from autoscaler.daemon.operators import Asked
+from autoscaler.ports import Verb
+from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
+
+TOTAL = {"kind": "total"}
+OWN, OTHER = "m7i.large", "m6i.large"
+
+
+def starts(bench, *, code=""):
+    return [(at, vms) for at, _, vms, found in bench.calls("StartInstances") if found == code]
+
+
+def kinds(bench):
+    return [kind for _, kind, _ in bench.events()]
+
+
+def refuses(bench, *vm_ids, code="InvalidParameterValue"):
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_ids=tuple(vm_ids), code=code))
+
+
+def inventory(bench):
+    return bench.daemon.fleets.all[0].inventory
+
+
+@virtual
+async def test_one_bad_vm_is_found_and_replaced_within_the_tick():
+    bench = Bench(vms=40, zones="a", limits=None)
+    bad = sorted(bench.ids)[5]
+    refuses(bench, bad)
+    bench.add(policy(signal=TOTAL, bounds={"maximum": 40}), 3000)
+    await bench.run(40)
+    ordered = starts(bench)
+    assert {at for at, _ in ordered} == {0}
+    assert sum(vms for _, vms in ordered) == 30
+    # log2(30) levels of two calls, the first one, and the one that replaces it.
+    assert len(bench.calls("StartInstances")) <= 2 * 5 + 1 + 1
+    assert bench.column("in_service")[2] == 30
+    assert inventory(bench).vms[bad].quarantine_reason.startswith("InvalidParameterValue")
+    assert [(at, kind) for at, kind, _ in bench.events()] == [(0, "start_not_accepted")]
+
+
+@virtual
+async def test_a_vm_that_fails_again_is_left_alone_for_twice_as_long():
+    bench = Bench(vms=1, zones="a", limits=None)
+    refuses(bench, *bench.ids)
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(4500)
+    tried = [at for at, *_ in bench.calls("StartInstances")]
+    assert tried == [0, 600, 1800, 4200]
+
+
+@virtual
+async def test_a_dry_place_is_tried_by_one_vm_each_time_its_time_is_over():
+    bench = Bench(vms=6, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=1000))
+    bench.add(policy(signal=TOTAL), 600)
+    await bench.run(1700)
+    tried = [(at, vms) for at, _, vms, code in bench.calls("StartInstances") if code]
+    # Three and ten minutes: the batch and its halves, and then one VM each time.
+    assert tried == [(0, 6), (0, 3), (0, 3), (180, 1), (540, 1)]
+    assert starts(bench) == [(1140, 1), (1150, 5)]
+    assert kinds(bench)[:2] == ["start_not_accepted", "shortage_began"]
+    assert kinds(bench)[-1] == "shortage_ended"
+    assert "no room for m7i.large in us-east-1a" in next(
+        t for _, k, t in bench.events() if k == "shortage_began"
+    )
+
+
+@virtual
+async def test_fleets_of_one_account_share_what_is_known_of_places():
+    bench = Bench(vms=2, zones="ab", limits=None)
+    bench.place("api", 4)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"))
+    bench.add(policy("web", signal=TOTAL), 200)
+    bench.add(policy("api", signal=TOTAL), steady((0, 0), (20, 200)))
+    await bench.run(60)
+    refused = [at for at, _, _, code in bench.calls("StartInstances") if code]
+    assert refused == [0]
+    assert bench.column("in_service", "api")[-1] == 2
+
+
+@virtual
+async def test_a_quota_that_is_used_up_holds_the_family_and_no_other_type():
+    bench = Bench(vms=4, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OWN, code="VcpuLimitExceeded"))
+    bench.add(policy(signal=TOTAL, vm={"types": [OWN, OTHER, "g6.xlarge"]}), 100)
+    await bench.run(60)
+    assert inventory(bench).dry(ORIGIN_S + 60) == [("standard", "")]
+    assert bench.column("in_service")[-1] == 1
+    assert [v.vm_type for v in bench.world.views(ORIGIN_S + 60) if v.state is State.RUNNING] == ["g6.xlarge"]
+
+
+@virtual
+async def test_a_stopped_vm_is_started_as_another_type_and_goes_back_to_its_own():
+    bench = Bench(vms=3, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OWN, end_s=100))
+    bench.add(policy(signal=TOTAL, vm={"types": [OWN, OTHER]}), steady((0, 200), (100, 0)))
+    await bench.run(240)
+    assert starts(bench) == [(0, 2)]
+    assert bench.column("in_service")[2] == 2
+    assert [at for at, *_ in bench.calls("ModifyInstanceAttribute")] == [0, 0, 130, 130]
+    assert {v.vm_type for v in bench.world.views(ORIGIN_S + 240)} == {OWN}
+    assert kinds(bench).count("type_restored") == 2
+
+
+@virtual
+async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
+    bench = Bench(vms=1, zones="abc", limits=None)
+    subnets = sorted(bench.world.places.subnets, key=bench.world.places.subnets.get)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"))
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1b", vm_type=OWN))
+    section = {
+        "launch_template": "web",
+        "vm_type": OWN,
+        "subnet": subnets[0],
+        "types": [OTHER],
+        "subnets": [subnets[1]],
+        "maximum": 9,
+    }
+    bench.add(policy(signal=TOTAL, provision=section), 300)
+    await bench.run(60)
+    asked = bench.calls("RunInstances")
+    assert {at for at, *_ in asked} == {0}
+    assert sum(vms for _, _, vms, code in asked if not code) == 3
+    made = [v for v in bench.world.views(ORIGIN_S + 60) if v.client_token]
+    assert {(v.vm_type, v.zone) for v in made} == {(OTHER, "us-east-1b")}
+    # The warm one cannot be had either, so a third is made.
+    assert bench.column("in_service")[-1] == 3
+
+
+@virtual
+async def test_a_warm_pool_without_room_is_made_up_for_by_new_vms_within_the_bound():
+    bench = Bench(vms=5, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", vm_ids=bench.ids))
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1b", vm_ids=bench.ids))
+    subnet = next(s for s, zone in bench.world.places.subnets.items() if zone == "us-east-1b")
+    section = {"launch_template": "web", "vm_type": OTHER, "subnet": subnet, "maximum": 7}
+    bench.add(policy(signal=TOTAL, provision=section), 400)
+    await bench.run(60)
+    assert bench.column("in_service")[-1] == 2
+    assert max(bench.column("provisioned")) == 7
+
+
+def known_times(bench, seconds=16.0, *, served_s=0.0):
+    """As after many starts of so many seconds, and so much service."""
+    fleet = bench.daemon.fleets.all[0]
+    for _ in range(30):
+        fleet.inventory.timers.pending.add(seconds)
+    fleet.inventory.hedges.saved_s = min(0.01 * served_s, 20 * PER_HEDGE_S)
+
+
+async def learned(bench, for_s, **what):
+    """Run with a fleet that knows its start times."""
+    asyncio.get_running_loop().call_later(0.5, lambda: known_times(bench, **what))
+    return await bench.run(for_s)
+
+
+@virtual
+async def test_a_late_start_is_overtaken_and_stopped_on_arrival():
+    bench = Bench(vms=3, zones="a", limits=None)
+    late = min(bench.ids)
+    bench.world.add_fault(Fault(FaultKind.STUCK_PENDING, vm_ids=(late,), delay_s=60))
+    bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100)))
+    await learned(bench, 180, served_s=7000)
+    assert starts(bench) == [(10, 1), (40, 1)]
+    assert bench.column("in_service")[6] == 1
+    assert bench.world.counts(ORIGIN_S + 180)[State.RUNNING] == 1
+    stops = bench.calls("StopInstances")
+    assert [(at, vms) for at, _, vms, _ in stops] == [(90, 1)]
+    assert kinds(bench) == ["start_late", "late_not_needed"]
+    assert inventory(bench).vms[late].phase is Phase.STOPPED
+    # It ran from 86 to 90.
+    assert inventory(bench).hedges.idle_s == pytest.approx(5, abs=1.1)
+
+
+@virtual
+async def test_a_late_start_is_kept_where_it_is_needed_when_it_comes():
+    bench = Bench(vms=3, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.STUCK_PENDING, vm_ids=(min(bench.ids),), delay_s=60))
+    bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100), (80, 200)))
+    await learned(bench, 180, served_s=7000)
+    assert starts(bench) == [(10, 1), (40, 1), (80, 1)]
+    # The third was ordered while the late one was not counted; the late one is stopped when it comes.
+    assert bench.column("in_service")[-1] == 2
+
+
+@virtual
+async def test_without_budget_a_late_start_is_waited_for():
+    bench = Bench(vms=3, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.STUCK_PENDING, vm_ids=(min(bench.ids),), delay_s=60))
+    bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100)))
+    await learned(bench, 120)
+    assert starts(bench) == [(10, 1)]
+
+
+@virtual
+async def test_a_vm_that_is_never_ready_is_stopped_and_left_alone():
+    bench = Bench(vms=2, zones="a", limits=None)
+    bad = min(bench.ids)
+    bench.world.add_fault(Fault(FaultKind.UNREADY, vm_ids=(bad,)))
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(420)
+    assert bench.column("in_service")[-1] == 1
+    assert inventory(bench).vms[bad].phase is Phase.STOPPED
+    assert "ready" in inventory(bench).vms[bad].quarantine_reason
+    assert kinds(bench) == ["start_overdue", "never_ready"]
+
+
+@virtual
+async def test_a_vm_that_stays_pending_is_written_off_and_one_that_stays_stopping_is_forced():
+    bench = Bench(vms=2, running=1, zones="a", limits=None)
+    stuck, serving = min(bench.ids[1:]), bench.ids[0]
+    bench.world.add_fault(Fault(FaultKind.STUCK_PENDING, vm_ids=(stuck,)))
+    bench.world.add_fault(Fault(FaultKind.STUCK_STOPPING, vm_ids=(serving,)))
+    bench.add(policy(signal=TOTAL), steady((0, 200), (60, 0)))
+    await bench.run(1100)
+    assert inventory(bench).vms[stuck].phase is Phase.LOST
+    assert inventory(bench).vms[serving].phase is Phase.STOPPED
+    assert "vm_written_off" in kinds(bench)
+    forced = [reason for a in bench.actions() if "forced" in (reason := a.intent.reason)]
+    assert len(forced) == 1
+
+
+@virtual
+async def test_a_pause_of_stops_holds_those_of_late_vms_too():
+    bench = Bench(vms=2, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.UNREADY, vm_ids=(min(bench.ids),)))
+    bench.add(policy(signal=TOTAL), 100)
+
+    async def pause():
+        await bench.clock.sleep_until(5.0)
+        await bench.daemon.operators.pause(Asked(("web",), "alice", "wait", None), (Verb.STOP,))
+
+    pausing = asyncio.create_task(pause())
+    await bench.run(420)
+    await pausing
+    assert bench.calls("StopInstances") == []
