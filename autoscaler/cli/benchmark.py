@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,8 @@ FOLDER = Annotated[
     Path | None,
     typer.Argument(help="Folder of traces with a manifest.csv (file,kind,interval_s).", metavar="FOLDER"),
 ]
+GENERATED = Annotated[bool, typer.Option("--generated", help="Five generated traces instead of a folder.")]
+SEED = Annotated[int, typer.Option(min=0, help="Of the generated traces.")]
 ONLY = Annotated[
     str | None, typer.Option(help="Only these series, by the beginnings of their names.", metavar="NAME,NAME")
 ]
@@ -31,64 +33,101 @@ SIZES = Annotated[
     str,
     typer.Option("--vms", help="Sizes of fleet: VMs that the 99.9% quantile of demand needs.", metavar="N,N"),
 ]
+POLICY = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", help="Policy file to take part instead of a plain objective; with --vary.", metavar="FILE"
+    ),
+]
+VARY = Annotated[
+    str | None,
+    typer.Option(
+        help="The field of the policy that is its knob, and values: objective.shortage_price=2/h,10/h,50/h.",
+        metavar="FIELD=VALUES",
+    ),
+]
+PEERS_ONLY = Annotated[bool, typer.Option("--peers-only", help="Peers and optimum, no policy.")]
 AGAINST = Annotated[
     Path | None,
     typer.Option(help="Take peers and optimum from an earlier run's results.json.", metavar="FILE"),
 ]
 PROCESSES = Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that compute.")]
-OUT = Annotated[Path | None, typer.Option(help="Leave the results here.", metavar="DIR")]
+OUT = Annotated[
+    Path | None,
+    typer.Option(help="Leave results.json, results.csv, results.md and results.html here.", metavar="DIR"),
+]
+FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
+NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out results.html, which needs plotly.")]
 AS_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON, no table.")]
 
 
 def benchmark(
     folder: FOLDER = None,
+    generated: GENERATED = False,
+    seed: SEED = 1,
     only: ONLY = None,
     sizes: SIZES = "40,8",
+    policy: POLICY = None,
+    vary: VARY = None,
+    peers_only: PEERS_ONLY = False,
     against: AGAINST = None,
     processes: PROCESSES = 2,
     out: OUT = None,
+    force: FORCE = False,
+    no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Run the policy and all peers at every setting over recorded demand, and hold them against hindsight."""
+    """Run a policy and all peers at every setting over recorded demand, and hold them against hindsight."""
     from autoscaler.cli.progress import Bar, interruptible
 
     with errors_in_words("benchmark"):
-        from autoscaler.simulator.benchmark.document import RESULTS_JSON, document_of, write_document
-        from autoscaler.simulator.benchmark.entrants import ours
         from autoscaler.simulator.benchmark.folder import Shared, run_parts
         from autoscaler.simulator.benchmark.rivals import RIVALS
         from autoscaler.simulator.search.executors import Processes
 
-        entrants = (ours(),)
-        parts = _parts(folder, only, against)
+        if (folder is None) is not generated:
+            raise typer.BadParameter("name a folder of traces, or say --generated", param_hint="FOLDER")
+        entrants = () if peers_only else (_entrant(policy, vary),)
+        parts = _parts(folder, seed, only, against)
         shared = Shared(_sizes(sizes), tuple(rival.key for rival in RIVALS), entrants)
+        if out is not None:
+            _ready(out, force=force, with_page=not no_page)
         executor = Processes(processes) if processes > 1 and len(parts) > 1 else None
         with (
             interruptible() as interrupted,
             Bar(f"{len(parts)} traces, {len(RIVALS)} peers", quiet=as_json) as bar,
         ):
             outcome = run_parts(parts, shared, executor=executor, on_part=bar, enough=interrupted)
-        document = document_of(outcome.bouts)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            write_document(out / RESULTS_JSON, document)
-        if as_json:
-            from autoscaler.simulator.replay.timeline import jsonable
-
-            typer.echo(json.dumps(jsonable(document), indent=2))
-        else:
-            _print(outcome, entrants)
-        _end(outcome)
+        _tell(outcome, entrants, out, with_page=not no_page, as_json=as_json)
+        _end(outcome, len(parts))
 
 
-def _parts(folder: Path | None, only: str | None, against: Path | None) -> list[Part]:
+def _entrant(policy: Path | None, vary: str | None) -> Entrant:
+    from autoscaler.simulator.benchmark.entrants import from_file, ours
+
+    if policy is None and vary is None:
+        return ours()
+    if policy is None or vary is None:
+        raise typer.BadParameter(
+            "a policy takes part with its file and the field that is its knob: --policy FILE --vary FIELD=VALUES",
+            param_hint="--policy",
+        )
+    return from_file(policy, vary)
+
+
+def _parts(folder: Path | None, seed: int, only: str | None, against: Path | None) -> list[Part]:
     from autoscaler.simulator.benchmark.document import read_bouts
     from autoscaler.simulator.benchmark.folder import Part, series_in
+    from autoscaler.simulator.benchmark.generated import generated
 
-    if folder is None:
-        raise typer.BadParameter("name a folder of traces", param_hint="FOLDER")
+    names = tuple(name for name in (only or "").split(",") if name)
     known = {bout.trace: bout for bout in read_bouts(against)} if against is not None else {}
-    parts = [Part(file) for file in series_in(folder, tuple((only or "").split(",")) if only else ())]
+    if folder is None:
+        traces = [t for t in generated(seed) if not names or any(t.name.startswith(name) for name in names)]
+        if not traces:
+            raise typer.BadParameter(f"no generated trace is called {only}", param_hint="--only")
+        return [Part(trace, known.get(trace.name)) for trace in traces]
+    parts = [Part(file) for file in series_in(folder, names)]
     return [Part(part.source, known.get(part.name)) for part in parts]
 
 
@@ -104,17 +143,62 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _print(outcome: Outcome, entrants: tuple[Entrant, ...]) -> None:
-    from autoscaler.cli.benchmark_screen import print_bouts
+def _ready(out: Path, *, force: bool, with_page: bool) -> None:
+    """See that the results may be written there, before anything takes its time."""
+    from autoscaler.errors import ConfigError
+    from autoscaler.simulator.benchmark.document import RESULTS_JSON
+    from autoscaler.simulator.report.page import require_plotly
 
-    print_bouts(outcome.bouts, entrants)
+    if with_page:
+        require_plotly()
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a directory for --out")
+    if not force and (out / RESULTS_JSON).exists():
+        raise ConfigError(f"{out} holds an earlier run; name another --out, or replace it with --force")
+
+
+def _tell(
+    outcome: Outcome, entrants: tuple[Entrant, ...], out: Path | None, *, with_page: bool, as_json: bool
+) -> None:
+    from autoscaler.simulator.benchmark.document import document_of
+
+    document = document_of(outcome.bouts, partial=not outcome.whole, failed=outcome.failed)
+    if out is not None:
+        _write(outcome, entrants, document, out, with_page=with_page)
     for sentence in outcome.failed:
         typer.echo(f"benchmark: {sentence}", err=True)
+    if as_json:
+        from autoscaler.simulator.replay.timeline import jsonable
+
+        typer.echo(json.dumps(jsonable(document), indent=2))
+        return
+    from autoscaler.cli.benchmark_screen import print_bouts
+
+    print_bouts(outcome.bouts, [entrant.key for entrant in entrants])
+    if out is not None:
+        typer.echo(f"Read {out / ('results.html' if with_page and entrants else 'results.json')}")
 
 
-def _end(outcome: Outcome) -> None:
+def _write(
+    outcome: Outcome, entrants: tuple[Entrant, ...], document: dict[str, Any], out: Path, *, with_page: bool
+) -> None:
+    from autoscaler.simulator.benchmark.document import RESULTS_JSON
+    from autoscaler.simulator.benchmark.page import RESULTS_HTML, page_text
+    from autoscaler.simulator.benchmark.rivals import PEERS
+    from autoscaler.simulator.benchmark.tables import RESULTS_CSV, RESULTS_MD, csv_text, markdown_text
+    from autoscaler.simulator.replay.timeline import write_document, write_text
+
+    write_document(out / RESULTS_JSON, document)
+    write_text(out / RESULTS_CSV, csv_text(outcome.bouts))
+    for entrant in entrants:
+        write_text(out / RESULTS_MD, markdown_text(outcome.bouts, entrant.key, entrant.name, PEERS))
+        if with_page:
+            write_text(out / RESULTS_HTML, page_text(outcome.bouts, entrant.key, entrant.name, PEERS))
+
+
+def _end(outcome: Outcome, parts: int) -> None:
     if not outcome.whole:
-        typer.echo(f"interrupted: {len(outcome.bouts)} traces had finished", err=True)
+        typer.echo(f"interrupted: {len(outcome.bouts)} of {parts} traces had finished", err=True)
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
         raise typer.Exit(FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,51 +10,48 @@ from rich.table import Table
 
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
-from autoscaler.simulator.benchmark.entrants import Entrant
-from autoscaler.simulator.benchmark.rivals import PEERS
-from autoscaler.simulator.benchmark.verdict import Match, matches, summary
+from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
+from autoscaler.simulator.benchmark.tables import percent, ratio, sentences
+from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches
 
-_NARROWEST = 116
+_NARROWEST = 140
 """Columns that the table takes; a narrower terminal wraps its lines, which is better than numbers cut short."""
 
 
-def print_bouts(bouts: Sequence[Bout], entrants: Sequence[Entrant]) -> None:
-    """Print what bouts came to, for people."""
+def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
+    """Print what bouts came to, for people.
+
+    Args:
+        bouts: What was run.
+        keys: Policies that took part; each is shown against the peers.
+    """
     console = Console(highlight=False, markup=False)
     console.width = max(console.width, _NARROWEST)
     say = partial(console.print, soft_wrap=True)
-    for entrant in entrants:
-        found = matches(bouts, entrant.key, PEERS)
+    for key in keys:
+        found = matches(bouts, key, PEERS)
         if not found:
             continue
+        say(f"{key}: cost over the least possible, and the best peer's at its best setting", style="bold")
+        console.print(_table(found))
+        for sentence in sentences(found):
+            say(sentence)
+        console.print()
+        _print_promises(console, bouts, key)
+    if bouts:
         say(
-            f"{entrant.name}: cost over the least possible, and the best peer's at its best setting",
+            "all rules: regret at each level (geometric mean of the fleets that it reaches), share of the room covered",
             style="bold",
         )
-        console.print(_table(found))
-        for title, some in (
-            ("traces with seven scored days or more", [m for m in found if m.long]),
-            ("shorter traces", [m for m in found if not m.long]),
-        ):
-            if some:
-                say(sentence_of(title, some))
-
-
-def sentence_of(title: str, found: Sequence[Match]) -> str:
-    """What matches come to, in a sentence."""
-    told = summary(found)
-    return (
-        f"{title}: {told.matches} comparisons, {told.reached} reached, {told.won} better than every peer; ratio of regrets "
-        f"{told.ratio:.3f} (geometric mean), {told.worst:.2f} at worst; starts {told.starts:.2f} times the clairvoyant's"
-    )
+        console.print(_rules(bouts, keys))
 
 
 def _table(found: Sequence[Match]) -> Table:
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = _plain()
     made.add_column("trace", no_wrap=True)
     made.add_column("VMs", justify="right")
     for level in LEVELS:
-        made.add_column(f"{level:.1%}".replace(".0%", "%"), justify="right", no_wrap=True)
+        made.add_column(_head(level), justify="right", no_wrap=True)
         made.add_column("best peer", no_wrap=True)
         made.add_column("ratio", justify="right")
     rows: dict[tuple[str, int], list[Match]] = {}
@@ -71,15 +67,54 @@ def _table(found: Sequence[Match]) -> Table:
                 ratio(match.ratio),
             )
         ]
-        made.add_row(trace, str(size), *cells)
+        made.add_row(trace if row[0].long else f"{trace} *", str(size), *cells)
     return made
 
 
-def percent(regret: float) -> str:
-    """A regret for people; a dash where the level is not reached."""
-    return f"{regret:.1%}" if math.isfinite(regret) else "-"
+def _print_promises(console: Console, bouts: Sequence[Bout], key: str) -> None:
+    made = _plain()
+    for title in ("promised", "served after a week"):
+        made.add_column(title, no_wrap=True)
+    rows: dict[str, list[str]] = {}
+    for bout in bouts:
+        for fleet in bout.fleets:
+            for promise in fleet.promises.get(key, ()):
+                if promise.late_unserved == promise.late_unserved:
+                    served = f"{bout.trace}/{fleet.size} {1.0 - promise.late_unserved:.2%}"
+                    rows.setdefault(promise.promised, []).append(served)
+    for promised, all_served in rows.items():
+        made.add_row(promised, ", ".join(all_served))
+    if rows:
+        console.print(made)
+        console.print()
 
 
-def ratio(value: float) -> str:
-    """A ratio for people."""
-    return f"{value:.2f}" if math.isfinite(value) else "-"
+def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:
+    """Every rule over all traces and fleets."""
+    made = _plain()
+    made.add_column("rule", no_wrap=True)
+    for level in LEVELS:
+        made.add_column(f"reached {_head(level)}", justify="right")
+        made.add_column("1 + regret", justify="right")
+    made.add_column("room", justify="right")
+    fleets = [fleet for bout in bouts for fleet in bout.fleets]
+    for key in (*keys, *(rival.key for rival in RIVALS)):
+        own = [fleet for fleet in fleets if key in fleet.regrets]
+        if not own:
+            continue
+        cells = []
+        for at in range(len(LEVELS)):
+            regrets = [fleet.regrets[key][at] for fleet in own]
+            reached = [1.0 + regret for regret in regrets if regret < float("inf")]
+            cells += [f"{len(reached)} of {len(own)}", f"{geometric_mean(reached):.3f}"]
+        covered = sum(fleet.volumes[key] for fleet in own) / len(own)
+        made.add_row(key, *cells, f"{covered:.0%}")
+    return made
+
+
+def _head(level: float) -> str:
+    return f"{level:.1%}".replace(".0%", "%")
+
+
+def _plain() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -35,6 +35,23 @@ class Yardstick:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Promise:
+    """What became of a promised served share.
+
+    Attributes:
+        promised: The share, for people.
+        unserved: Share left in the scored time.
+        late_unserved: Share left after the first week; NaN where the trace is no longer.
+        cost: VM-hours billed in the scored time.
+    """
+
+    promised: str
+    unserved: float
+    late_unserved: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FleetResult:
     """One size of fleet on one trace.
 
@@ -44,6 +61,7 @@ class FleetResult:
         curves: Of all rules, by key.
         regrets: By key, at each level: cost over the least cost, less 1; infinite where not reached.
         volumes: By key.
+        promises: By key of the policy.
     """
 
     size: int
@@ -51,6 +69,7 @@ class FleetResult:
     curves: dict[str, Curve]
     regrets: dict[str, tuple[float, ...]]
     volumes: dict[str, float]
+    promises: dict[str, tuple[Promise, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +81,7 @@ class Bout:
         digest: Of the file as read.
         tick_s: Length of a tick.
         scored_days: How long is scored.
+        long: Whether that is at least seven days.
         fleets: By size.
     """
 
@@ -102,29 +122,43 @@ def fought(
     if rivals:
         for size, raced_ones in race_peers(course, fleets, rivals).items():
             curves[size].update({curve.key: curve for curve in raced_ones})
+    promises = {size: dict(before[size].promises) if size in before else {} for size in sizes}
     for entrant in entrants:
-        for size, curve in race_entrant(course, fleets, entrant).items():
+        for size, (curve, kept) in race_entrant(course, fleets, entrant).items():
             curves[size][curve.key] = curve
+            promises[size][entrant.key] = kept
     results = []
     for fleet in fleets:
         yardstick = before[fleet.size].clairvoyant if fleet.size in before else yardstick_of(course, fleet)
-        results.append(_judged(fleet, curves[fleet.size], yardstick))
+        results.append(_judged(fleet, curves[fleet.size], yardstick, promises[fleet.size]))
     return Bout(
         trace.name, trace.digest, course.ticks.tick_s, course.scored_days, course.long, tuple(results)
     )
 
 
-def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, Curve]:
-    """All settings of an entrant on fleets of all sizes."""
-    policies = [policy for fleet in fleets for policy in entrant.policies(fleet, entrant.settings)]
-    plants = [fleet.plant for fleet in fleets for _ in entrant.settings]
-    tally, each = raced(course, policies, plants), len(entrant.settings)
-    return {
-        fleet.size: tally.curve(
-            slice(at * each, (at + 1) * each), entrant.key, entrant.knob, entrant.labels()
+def race_entrant(
+    course: Course, fleets: Sequence[Fleet], entrant: Entrant
+) -> dict[int, tuple[Curve, tuple[Promise, ...]]]:
+    """All settings of an entrant on fleets of all sizes, and what became of its promises."""
+    settings = (*entrant.settings, *entrant.promises)
+    policies = [policy for fleet in fleets for policy in entrant.policies(fleet, settings)]
+    plants = [fleet.plant for fleet in fleets for _ in settings]
+    tally, each, own = raced(course, policies, plants), len(settings), len(entrant.settings)
+    found = {}
+    for at, fleet in enumerate(fleets):
+        first = at * each
+        curve = tally.curve(slice(first, first + own), entrant.key, entrant.knob, entrant.labels())
+        promised = tuple(
+            Promise(
+                entrant.promised(values),
+                float(tally.unserved[first + own + number]),
+                float(tally.late_unserved[first + own + number]),
+                float(tally.cost[first + own + number]),
+            )
+            for number, values in enumerate(entrant.promises)
         )
-        for at, fleet in enumerate(fleets)
-    }
+        found[fleet.size] = (curve, promised)
+    return found
 
 
 def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
@@ -138,7 +172,12 @@ def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
     )
 
 
-def _judged(fleet: Fleet, curves: dict[str, Curve], yardstick: Yardstick) -> FleetResult:
+def _judged(
+    fleet: Fleet,
+    curves: dict[str, Curve],
+    yardstick: Yardstick,
+    promises: dict[str, tuple[Promise, ...]],
+) -> FleetResult:
     hulls = {key: curve.hull() for key, curve in curves.items()}
     return FleetResult(
         fleet.size,
@@ -151,4 +190,5 @@ def _judged(fleet: Fleet, curves: dict[str, Curve], yardstick: Yardstick) -> Fle
             for key, hull in hulls.items()
         },
         {key: volume(hull, yardstick.front) for key, hull in hulls.items()},
+        promises,
     )

@@ -19,7 +19,7 @@ from autoscaler.core.types import Float, Int
 LEVELS = (0.01, 0.003, 0.001)
 """Shares of unserved work at which everybody is compared."""
 
-VOLUME_SHARES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+VOLUME_SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Shares of unserved work at which a front is held against the clairvoyant's."""
 _VOLUME_REFERENCE = 2.0
 """A front counts up to this multiple of the clairvoyant's cost."""

@@ -14,17 +14,31 @@ from typing import Any
 import numpy as np
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, Yardstick
-from autoscaler.simulator.benchmark.curves import LEVELS, Curve
-from autoscaler.simulator.replay.timeline import jsonable
+from autoscaler.simulator.benchmark.bout import Bout, FleetResult, Promise, Yardstick
+from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve
 
 VERSION = 1
 RESULTS_JSON = "results.json"
 
 
-def document_of(bouts: Iterable[Bout]) -> dict[str, Any]:
-    """The bouts as JSON values."""
-    return {"version": VERSION, "levels": list(LEVELS), "traces": [_bout(bout) for bout in bouts]}
+def document_of(
+    bouts: Iterable[Bout], *, partial: bool = False, failed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The bouts as JSON values.
+
+    Args:
+        bouts: What was run.
+        partial: It was interrupted.
+        failed: Sentences about traces without a result.
+    """
+    return {
+        "version": VERSION,
+        "partial": partial,
+        "failed": list(failed),
+        "levels": list(LEVELS),
+        "shares": list(VOLUME_SHARES),
+        "traces": [_bout(bout) for bout in bouts],
+    }
 
 
 def _bout(bout: Bout) -> dict[str, Any]:
@@ -60,6 +74,18 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
             }
             for key, curve in fleet.curves.items()
         },
+        "promises": {
+            key: [
+                {
+                    "promised": promise.promised,
+                    "unserved": promise.unserved,
+                    "late_unserved": promise.late_unserved,
+                    "cost": promise.cost,
+                }
+                for promise in promises
+            ]
+            for key, promises in fleet.promises.items()
+        },
     }
 
 
@@ -77,7 +103,10 @@ def read_bouts(path: Path) -> tuple[Bout, ...]:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as results of a benchmark: {error}") from None
-    if not isinstance(found, dict) or (found.get("version"), found.get("levels")) != (VERSION, list(LEVELS)):
+    if not isinstance(found, dict) or any(
+        found.get(key) != mine
+        for key, mine in (("version", VERSION), ("levels", list(LEVELS)), ("shares", list(VOLUME_SHARES)))
+    ):
         raise ConfigError(f"{file} was not written by this version; run the benchmark without it once")
     return tuple(_bout_from(each) for each in found["traces"])
 
@@ -101,7 +130,13 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: _curve_from(key, rule) for key, rule in rules.items()},
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
+        {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
     )
+
+
+def _promise_from(told: Mapping[str, Any]) -> Promise:
+    unserved, late = _numbers([told["unserved"], told["late_unserved"]], math.nan)
+    return Promise(told["promised"], unserved, late, told["cost"])
 
 
 def _curve_from(key: str, told: Mapping[str, Any]) -> Curve:
@@ -119,10 +154,3 @@ def _curve_from(key: str, told: Mapping[str, Any]) -> Curve:
 
 def _numbers(values: Sequence[float | None], missing: float) -> list[float]:
     return [missing if value is None else value for value in values]
-
-
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write it, whole or not at all."""
-    place = path.with_suffix(".part")
-    place.write_text(json.dumps(jsonable(document), indent=1) + "\n")
-    place.replace(path)

@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy, policy_from
+from autoscaler.config.rendering import effective_data
+from autoscaler.errors import ConfigError
 from autoscaler.simulator.benchmark.course import Fleet
-from autoscaler.simulator.search.variants import Base
+from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.search.axes import read_axis
+from autoscaler.simulator.search.variants import Axis, Base
 
 TERMS = ("fleet", "signal", "vm", "bounds", "prices", "provision")
 """Sections that the benchmark decides."""
+
+USUAL_TICK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,11 @@ class Entrant:
         base = Base(policy_from({**own, **fleet.data()}), fleet.plant, fleet.tick_s)
         return [base.variant(values).policy for values in settings]
 
+    def promised(self, values: Mapping[str, object]) -> str:
+        """One of the promises for people."""
+        (said,) = values.values()
+        return str(said["served"] if isinstance(said, Mapping) else said)
+
     def labels(self) -> list[str]:
         """The settings for people."""
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
@@ -74,3 +87,30 @@ def ours() -> Entrant:
         "price of shortage",
         tuple({"objective": {"served": f"{share:.1%}"}} for share in SERVED),
     )  # fmt: skip
+
+
+def from_file(path: Path, vary: str) -> Entrant:
+    """A policy file, with one field as its knob.
+
+    Args:
+        path: The file, read over the defaults beside it.
+        vary: The field and its values, as `sweep --vary` takes them.
+
+    Raises:
+        ConfigError: The policy or the values are wrong.
+    """
+    policy = require_policy(path)
+    data = {key: value for key, value in effective_data(policy).items() if key not in TERMS}
+    axis = read_axis(vary, Base(policy, PlantSettings(), USUAL_TICK_S))
+    if not isinstance(axis, Axis):
+        raise ConfigError(
+            f"{vary!r} is a range without a number of values; write for example {axis.path}=1..9/5"
+        )
+    return Entrant(
+        policy.fleet,
+        f"policy {policy.fleet}",
+        f"The policy of {path.name}.",
+        data,
+        tuple({axis.path: value} for value in axis.values),
+        axis.path,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -146,17 +147,16 @@ class SideBySide:
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
         """As in `Decider`."""
         del outlook
-        sizes = [peer.sized(view_of(snapshot, lanes)) for lanes, peer in self._peers]
+        arrays = _arrays_of(snapshot)
+        sizes = [
+            peer.sized(Snapshot(snapshot.now_s, snapshot.tick, *[array[lanes] for array in arrays]))
+            for lanes, peer in self._peers
+        ]
         return answered(self._params, snapshot, np.concatenate(sizes))
 
 
-_ARRAYS = tuple(field.name for field in fields(Snapshot) if field.name not in ("now_s", "tick"))
-
-
-def view_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
-    """Some lanes of a snapshot."""
-    parts: dict[str, Any] = {name: getattr(snapshot, name)[lanes] for name in _ARRAYS}
-    return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
+# A snapshot's fields begin with the two that are no arrays.
+_arrays_of = attrgetter(*(field.name for field in fields(Snapshot)[2:]))
 
 
 def params_of(params: LaneParams, lanes: slice) -> LaneParams:

@@ -316,6 +316,19 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+
+    def write(stream: TextIO) -> None:
+        stream.write(text)
+
+    _write_whole(path, write)
+
+
 def _write_whole(path: Path, write: Callable[[TextIO], None]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,0 +1,114 @@
+"use strict";
+/* Draws the fronts of one fleet at a time, and the regrets of all.
+ *
+ * Rules of this file: no connection, no evaluated text, no HTML from data (textContent only; plotly reads some tags
+ * in its labels, so names pass `plain`).
+ */
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const data = JSON.parse(byId("data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const percent = (share) => `${(100 * share).toPrecision(2)}%`;
+
+  async function loadPlotly() {
+    const packed = atob(byId("plotly").textContent);
+    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = new TextDecoder().decode(await new Response(stream).arrayBuffer());
+    document.head.append(script);
+    if (!window.Plotly) throw new Error("plotly.js did not run");
+  }
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function looks(more) {
+    const text = colour("--text");
+    const line = colour("--line");
+    const axis = { gridcolor: line, zerolinecolor: line, linecolor: line };
+    return {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: text },
+      margin: { l: 64, r: 16, t: 16, b: 56 },
+      legend: { orientation: "h", y: -0.2 },
+      ...more,
+      xaxis: { ...axis, ...more.xaxis },
+      yaxis: { ...axis, ...more.yaxis },
+    };
+  }
+
+  function front(at) {
+    const fleet = data.fleets[at];
+    const traces = fleet.rules.map((rule) => ({
+      name: plain(rule.name),
+      x: rule.unserved,
+      y: rule.cost,
+      text: rule.values.map((value) => plain(`${rule.knob} ${value}`)),
+      mode: "lines+markers",
+      line: { width: rule.ours ? 4 : 1, color: rule.ours ? colour("--short") : undefined },
+      marker: { size: rule.ours ? 7 : 4 },
+      opacity: rule.ours ? 1 : 0.75,
+    }));
+    traces.push({
+      name: "clairvoyant optimum",
+      x: data.shares,
+      y: fleet.clairvoyant,
+      mode: "lines",
+      line: { width: 3, dash: "dot", color: colour("--text") },
+    });
+    Plotly.react(byId("front"), traces, looks({
+      xaxis: { type: "log", title: { text: "share of work unserved" }, range: [-4.2, -0.7], tickformat: "~%" },
+      yaxis: { title: { text: "VM-hours billed" }, range: [0, 3.2 * Math.max(...fleet.clairvoyant)] },
+    }), { responsive: true, displaylogo: false });
+  }
+
+  function bars() {
+    const names = data.matches.map((match) => plain(match.name));
+    const bar = (name, key, tone) => ({
+      type: "bar",
+      name,
+      x: names,
+      y: data.matches.map((match) => match[key]),
+      hovertext: data.matches.map((match) => plain(`${match[key] === null ? "not reached" : percent(match[key])} ${match.best}`)),
+      marker: { color: tone },
+    });
+    Plotly.react(byId("bars"), [
+      bar(plain(data.name), "regret", colour("--short")),
+      bar("best peer at its best setting", "best_regret", colour("--capacity")),
+    ], looks({
+      barmode: "group",
+      margin: { l: 64, r: 16, t: 16, b: 150 },
+      legend: { orientation: "h", y: 1.1 },
+      xaxis: { tickangle: -60 },
+      yaxis: { title: { text: "cost over the least possible" }, tickformat: "~%" },
+    }), { responsive: true, displaylogo: false });
+  }
+
+  async function begin() {
+    const choice = byId("fleet");
+    data.fleets.forEach((fleet, at) => {
+      const option = document.createElement("option");
+      option.value = String(at);
+      option.textContent = fleet.name;
+      choice.append(option);
+    });
+    await loadPlotly();
+    const draw = () => {
+      if (data.fleets.length) front(Number(choice.value));
+      if (data.matches.length) bars();
+      document.body.dataset.ready = "true";
+    };
+    choice.addEventListener("change", draw);
+    dark.addEventListener("change", draw);
+    draw();
+  }
+
+  begin().catch((error) => {
+    for (const id of ["front", "bars"]) {
+      byId(id).textContent = `The charts cannot be drawn: ${error.message}. The tables are complete without.`;
+    }
+    console.error(error);
+  });
+})();

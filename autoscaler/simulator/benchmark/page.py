@@ -1,0 +1,170 @@
+"""`results.html`: the benchmark on one page, without network; tables first, charts by plotly.js within the file.
+
+Rules of this file: as of `report.page`: the page's policy allows exactly the scripts written into it, by their
+digests, and no connection; data stands in elements that no browser runs. Equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from autoscaler.simulator.benchmark.bout import Bout
+from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES
+from autoscaler.simulator.benchmark.rivals import RIVALS
+from autoscaler.simulator.benchmark.tables import percent, ratio, sentences
+from autoscaler.simulator.benchmark.verdict import Match, matches
+from autoscaler.simulator.replay.timeline import jsonable
+from autoscaler.simulator.report.packing import zipped
+from autoscaler.simulator.report.page import require_plotly
+
+RESULTS_HTML = "results.html"
+
+_FOOTER = (
+    "<footer><p>Made by vm-autoscaler from results.json beside it. Charts are drawn by plotly.js (MIT licence), which "
+    "this file contains.</p></footer>\n"
+)
+
+
+def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> str:
+    """The text of the page.
+
+    Args:
+        bouts: What was run.
+        key: Of the policy that is shown against the peers.
+        name: Of the same, for people.
+        peers: Keys of the peers.
+
+    Raises:
+        ConfigError: plotly is missing.
+    """
+    require_plotly()
+    found = matches(bouts, key, peers)
+    script = (files(__package__) / "fronts.js").read_text(encoding="utf-8")
+    style = (files("autoscaler.simulator.report") / "page.css").read_text(encoding="utf-8")
+    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    policy = (
+        f"default-src 'none'; script-src {_digest(plotly)} {_digest(script.encode())}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(found))
+    return "".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+            '<meta name="referrer" content="no-referrer">\n',
+            "<title>Benchmark of policies</title>\n",
+            f"<style>{style}\n{_STYLE}</style>\n</head>\n<body>\n",
+            f'<header class="top"><h1>{escape(name)} against every peer at its best setting</h1>{said}</header>\n',
+            "<main><h2>Regret</h2><p>Cost over the least possible at the same share of unserved work;",
+            " a dash is a share that no setting reaches.</p>",
+            '<div id="bars" class="chart"></div>',
+            _table(found),
+            '<h2>Fronts</h2><p><label>Fleet <select id="fleet"></select></label></p><div id="front" class="chart"></div>',
+            "<h2>Peers</h2>",
+            _peers(),
+            "</main>",
+            _FOOTER,
+            _data("data", json.dumps(jsonable(_told(bouts, found, key, name)))),
+            _data("plotly", zipped(plotly)),
+            f"<script>{script}</script>\n</body>\n</html>\n",
+        )
+    )
+
+
+_STYLE = """
+.chart { min-height: 30rem; }
+.scroll { overflow-x: auto; }
+.bench { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+.bench th, .bench td { padding: 0.25rem 0.75rem 0.25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
+.bench th:first-child, .bench td:first-child { text-align: left; }
+.bench td.won { font-weight: 600; }
+"""
+
+
+def _table(found: Sequence[Match]) -> str:
+    heads = "".join(f"<th>{level:.1%}</th><th>best peer</th><th>ratio</th>" for level in LEVELS)
+    rows: dict[tuple[str, int], list[Match]] = {}
+    for match in found:
+        rows.setdefault((match.trace, match.size), []).append(match)
+    body = []
+    for (trace, size), row in rows.items():
+        cells = "".join(
+            f"<td{_won(match)}>{percent(match.regret)}</td><td>{percent(match.best_regret)} {escape(match.best)}</td>"
+            f"<td>{ratio(match.ratio)}</td>"
+            for match in row
+        )
+        mark = "" if row[0].long else " *"
+        body.append(f"<tr><td>{escape(trace)}{mark}</td><td>{size}</td>{cells}</tr>")
+    return (
+        f'<div class="scroll"><table class="bench"><thead><tr><th>trace</th><th>VMs</th>{heads}</tr></thead>'
+        f'<tbody>{"".join(body)}</tbody></table></div><p class="note">* less than seven days are scored</p>'
+    )
+
+
+def _won(match: Match) -> str:
+    return ' class="won"' if match.ratio < 1.0 else ""
+
+
+def _peers() -> str:
+    rows = "".join(
+        f"<tr><td>{escape(rival.name)}</td><td>{escape(rival.what)}</td><td>{escape(rival.knob)}</td></tr>"
+        for rival in RIVALS
+    )
+    return (
+        '<div class="scroll"><table class="bench"><thead><tr><th>rule</th><th>what it does</th><th>varied</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _told(bouts: Sequence[Bout], found: Sequence[Match], key: str, name: str) -> dict[str, Any]:
+    names = {key: name} | {rival.key: rival.name for rival in RIVALS}
+    return {
+        "name": name,
+        "shares": list(VOLUME_SHARES),
+        "matches": [
+            {
+                "name": f"{match.trace}/{match.size} {match.level:.1%}",
+                "regret": match.regret,
+                "best_regret": match.best_regret,
+                "best": match.best,
+            }
+            for match in found
+        ],
+        "fleets": [
+            {
+                "name": f"{bout.trace}, {fleet.size} VMs",
+                "clairvoyant": list(fleet.clairvoyant.front),
+                "rules": [
+                    {
+                        "name": names.get(rule, rule),
+                        "ours": rule == key,
+                        "knob": curve.knob,
+                        "values": [curve.values[at] for at in hull.settings],
+                        "unserved": [max(share, 5e-5) for share in hull.unserved.tolist()],
+                        "cost": hull.cost.tolist(),
+                    }
+                    for rule, curve in fleet.curves.items()
+                    for hull in (curve.hull(),)
+                ],
+            }
+            for bout in bouts
+            for fleet in bout.fleets
+        ],
+    }
+
+
+def _data(name: str, text: str) -> str:
+    # A closing tag within the text would end the element; JSON reads the escape as the same character.
+    safe = text.replace("<", "\\u003c")
+    return f'<script type="text/plain" id="{name}">{safe}</script>\n'
+
+
+def _digest(script: bytes) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode() + "'"

@@ -1,0 +1,116 @@
+"""The results as files that people and programs read: `results.csv` and `results.md`.
+
+Rules of this file: numbers from bouts and matches, nothing is worked out here but words.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from autoscaler.simulator.benchmark.bout import Bout
+from autoscaler.simulator.benchmark.curves import LEVELS
+from autoscaler.simulator.benchmark.verdict import Match, matches, summary
+
+RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
+
+_COLUMNS = (
+    "trace", "tick_s", "scored_days", "vms", "rule", "knob", "value", "unserved", "cost_vm_h", "starts", "turns",
+)  # fmt: skip
+
+
+def csv_text(bouts: Sequence[Bout]) -> str:
+    """Every setting of every rule, one per row."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for bout in bouts:
+        for fleet in bout.fleets:
+            for curve in fleet.curves.values():
+                for at, value in enumerate(curve.values):
+                    writer.writerow(
+                        (
+                            bout.trace, f"{bout.tick_s:g}", f"{bout.scored_days:.3f}", fleet.size, curve.key, curve.knob,
+                            value, repr(float(curve.unserved[at])), repr(float(curve.cost[at])),
+                            int(curve.starts[at]), int(curve.turns[at]),
+                        )
+                    )  # fmt: skip
+    return stream.getvalue()
+
+
+def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> str:
+    """A table for a README: per trace the regrets of a rule and of the best peer, and what they come to."""
+    found = matches(bouts, key, peers)
+    heads = [f"{level:.1%}".replace(".0%", "%") for level in LEVELS]
+    lines = [
+        f"| trace | VMs | {' | '.join(f'{head} unserved' for head in heads)} |",
+        f"|---|---:|{'---|' * len(LEVELS)}",
+    ]
+    rows: dict[tuple[str, int], list[Match]] = {}
+    for match in found:
+        rows.setdefault((match.trace, match.size), []).append(match)
+    for (trace, size), row in rows.items():
+        mark = "" if row[0].long else " *"
+        cells = [f"{percent(m.regret)} : {percent(m.best_regret)} {m.best}" for m in row]
+        lines.append(f"| {trace}{mark} | {size} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Cost over the least possible, {name} : the best peer at its best setting.",
+        "A dash is a level that no setting reaches; * less than seven days are scored.",
+        "",
+        *(f"{sentence}\n" for sentence in sentences(found)),
+        *promise_lines(bouts, key),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
+    """What a rule that promised a served share had served after a week, as a table; nothing where it promised none."""
+    told = [
+        (bout.trace, fleet.size, promise)
+        for bout in bouts
+        for fleet in bout.fleets
+        for promise in fleet.promises.get(key, ())
+        if not math.isnan(promise.late_unserved)
+    ]
+    if not told:
+        return []
+    rows: dict[tuple[str, int], list[str]] = {}
+    for trace, size, promise in told:
+        rows.setdefault((trace, size), []).append(f"{1.0 - promise.late_unserved:.3%}")
+    heads = list(dict.fromkeys(promise.promised for _, _, promise in told))
+    return [
+        f"| served after a week | VMs | {' | '.join(f'promised {head}' for head in heads)} |",
+        f"|---|---:|{'---:|' * len(heads)}",
+        *(f"| {trace} | {size} | {' | '.join(cells)} |" for (trace, size), cells in rows.items()),
+    ]
+
+
+def sentences(found: Sequence[Match]) -> list[str]:
+    """What matches come to: long traces, then short ones."""
+    parts = (
+        ("Traces with seven scored days or more", [m for m in found if m.long]),
+        ("Shorter traces", [m for m in found if not m.long]),
+    )
+    said = []
+    for title, some in parts:
+        told = summary(some)
+        if told.matches:
+            said.append(
+                f"{title}: of {told.matches} comparisons {told.reached} reached, {told.won} better than every peer; ratio of "
+                f"regrets {told.ratio:.3f} (geometric mean), {ratio(told.worst)} at worst; starts {told.starts:.2f} times "
+                "the clairvoyant's."
+            )
+    return said
+
+
+def percent(regret: float) -> str:
+    """A regret for people; a dash where the level is not reached."""
+    return f"{regret:.1%}" if math.isfinite(regret) else "-"
+
+
+def ratio(value: float) -> str:
+    """A ratio for people."""
+    return f"{value:.2f}" if math.isfinite(value) else "-"
