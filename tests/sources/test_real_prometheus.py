@@ -190,3 +190,42 @@ async def _later(source):
     clock = SystemClock()
     await clock.sleep_until(clock.monotonic() + 0.55)
     return await source.read(())
+
+
+async def test_a_week_of_history(tmp_path, unused_tcp_port, sources):
+    """What promtool has put in comes out: summed, as work, with its gap, and unknown where VMs were saturated."""
+    now_s = SystemClock().now() // 60 * 60
+    stamps = now_s - np.arange(7 * 1440, -1.0, -1.0) * 60.0
+    stamps = stamps[(stamps < now_s - 7200.0) | (stamps > now_s - 3600.0)]
+    hours = (stamps - stamps[0]) / 3600.0
+    first, second = 0.4 + 0.3 * np.sin(hours / 4.0), np.where(hours > 150.0, 0.95, 0.25)
+    history = openmetrics(
+        {
+            ("use", 'instance="10.0.0.1:9100",service="web"'): (stamps, np.round(first, 3)),
+            ("use", 'instance="10.0.0.2:9100",service="web"'): (stamps, second),
+            ("use", 'instance="10.0.0.3:9100",service="api"'): (stamps, second),
+        }
+    )
+    async with running(tmp_path, unused_tcp_port, history=history) as url:
+        more = {"select": (("service", "web"),), "capacity_per_s": 200.0, "saturation": 0.8}
+        source = sources(Address(url), "avg_over_time(use[30s])", Signal.UTILISATION, lag_s=5.0, **more)
+        found = await source.history(now_s - 7 * 86_400.0, now_s, 60.0)
+        assert found.warnings == ()
+        at = np.searchsorted(stamps, found.times_s + 5.0)
+        assert (stamps[at] == found.times_s + 5.0).all()
+        assert 10_000 < len(at) <= len(stamps)
+        assert np.count_nonzero((found.times_s > now_s - 7100.0) & (found.times_s < now_s - 3700.0)) == 0
+        use = np.round(first, 3)[at] + second[at]
+        expected = np.where(use / 2.0 >= 0.8, np.nan, 200.0 * use)
+        assert np.isnan(expected).any()
+        np.testing.assert_allclose(found.demand, expected, rtol=1e-9)
+
+        shared = [sources(Address(url), "avg_over_time(use[30s])", Signal.THROUGHPUT) for _ in range(2)]
+        with pytest.raises(SourceError, match="serves several fleets"):
+            await shared[0].history(now_s - 86_400.0, now_s, 60.0)
+        total = sources(Address(url), "use", Signal.TOTAL)
+        with pytest.raises(SourceError, match="the past holds 3 series of use"):
+            await total.history(now_s - 3600.0, now_s, 60.0)
+        nothing = sources(Address(url), "missing", Signal.TOTAL)
+        with pytest.raises(SourceError, match="the past holds no value"):
+            await nothing.history(now_s - 3600.0, now_s, 60.0)
