@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 _SHOWN_OUTCOMES = 12
+_LONGEST_TICK_S = 300.0
 
 
 def explain(
@@ -53,7 +54,15 @@ def explain(
             row = reader.last(fleet) if at_s is None else reader.tick_at(fleet, at_s)
             if row is None:
                 raise JournalError(_nothing(reader, fleet, at_s, directory))
-            actions = [a for a in reader.actions_of_tick(row.tick) if a.intent.fleet == fleet]
+            # An early turn follows in the same tick, with actions of its own.
+            end_s = row.at_s + _LONGEST_TICK_S
+            later = (t.at_s for t in reader.each_tick(fleet, row.at_s, end_s) if t.at_s > row.at_s)
+            until_s = next(later, end_s)
+            actions = [
+                a
+                for a in reader.actions_of_tick(row.tick)
+                if a.intent.fleet == fleet and row.at_s <= a.at_s < until_s
+            ]
         if as_json:
             typer.echo(json.dumps(_explained(row, actions), indent=2))
         else:

@@ -8,6 +8,7 @@ import pytest
 from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause, Waking, needs_more
+from autoscaler.simulator.replay.recording import timeline
 from autoscaler.sources.push import Intake, PushedSample, PushedSamples
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
 
@@ -199,3 +200,15 @@ async def test_nothing_wakes_where_no_vm_could_be_had():
     bench.add(policy(), 200)
     await bench.run(1)
     assert not needs_more(bench.daemon.fleets.by_name["web"], 1e6, 2, bench.clock.now())
+
+
+@virtual
+async def test_a_time_line_counts_each_start_once():
+    bench = Bench(vms=6, zones="a")
+    bench.add(policy(signal=TOTAL), pushing(bench))
+    await lived(bench, 30, push_at(bench, 5, 0.0), push_at(bench, 9.5, 100.0), push_at(bench, 13.25, 250.0))
+    with bench.journal.reader() as reader:
+        found = [
+            (row.timestamp_s - ORIGIN_S, row.starts) for row in timeline(reader, "web", 0, ORIGIN_S + 100)
+        ]
+    assert found == [(0, 0), (9.5, 1), (10, 0), (13.25, 2), (20, 0)]

@@ -57,7 +57,13 @@ def each_row(
     for action in reader.actions(fleet, start_s, end_s):
         actions[action.tick].append(action)
     for tick, after in pairwise(reader.each_tick(fleet, start_s, end_s)):
-        yield from _rows(tick, after, actions[tick.tick], demand_between)
+        # An early turn is a row of its own, with the number of the tick that it is in.
+        own = [
+            action
+            for action in actions[tick.tick]
+            if action.at_s >= tick.at_s and (after.tick != tick.tick or action.at_s < after.at_s)
+        ]
+        yield from _rows(tick, after, own, demand_between)
 
 
 def _rows(
