@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
+from autoscaler.config.checks_learning import check_learning
 from autoscaler.config.checks_signal import ADDRESS, check_signal
 from autoscaler.config.compiling import quantile_index
 from autoscaler.config.documents import Severity, YamlPath
@@ -34,6 +35,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
     """All findings of one policy, in the order of its sections."""
     return (
         *check_signal(policy, tick_s),
+        *check_learning(policy),
         *_check_readiness(policy),
         *_check_bounds(policy),
         *_check_proposals(policy),
@@ -108,7 +110,9 @@ def _check_objective(policy: Policy) -> Iterator[Finding]:
         both = objective.served is not None
         yield Finding(
             at,
-            "`objective` says both what must be served and what shortage costs" if both else "`objective` is empty",
+            "`objective` says both what must be served and what shortage costs"
+            if both
+            else "`objective` is empty",
             "write either `served: 99.9%` or `shortage_price: 9.6/h`",
         )
     if objective.shortage_price_per_h is None:

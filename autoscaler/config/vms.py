@@ -7,7 +7,21 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from autoscaler.config.quantities import DURATION, PERCENT, WORK, Quantity
-from autoscaler.config.section import DAY_S, HOUR_S, Filled, Section, Url
+from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
+
+
+class CapacityLearning(Section):
+    """How the capacity of a VM is learned from its work and its utilisation."""
+
+    at: Annotated[float, Quantity(PERCENT, 0.1, 1)] = Field(
+        1.0, description="Utilisation up to which a VM meets its service objective."
+    )
+    within: float = Field(
+        3.0, ge=1, le=10, description="What is planned with stays within this factor of capacity, a number."
+    )
+    most_per_day: Annotated[float, Quantity(PERCENT, 0.01, 1)] = Field(
+        0.2, description="Share by which what is planned with moves in a day at most."
+    )
 
 
 class VmSection(Section):
@@ -15,6 +29,10 @@ class VmSection(Section):
 
     capacity_per_s: Annotated[float, Quantity(WORK, 1e-6, 1e9)] = Field(
         description="Work per second that one VM does while it meets its service objective."
+    )
+    learn_capacity: Annotated[CapacityLearning | None, Off] = Field(
+        None,
+        description="Learn the capacity from readings of work and utilisation, beginning with capacity, or off; needs a source that gives both.",
     )
     start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
         40.0, description="Expected time from the order to start a stopped VM until it serves."

@@ -84,6 +84,8 @@ class Fleet:
         policy = setup.policy
         self.name = policy.fleet
         self.policy = policy
+        self.capacity_per_s = policy.vm.capacity_per_s
+        """Work per second that one VM is planned with, learned or as the policy says."""
         self.provider = setup.provider
         self.source = setup.source
         self.balancer = setup.balancer
@@ -224,6 +226,8 @@ class Fleets:
         planned = new.learning.planned(new.planned)
         if any(map(is_not, planned, new.planned)):
             new.planned = planned
+            for fleet, policy in zip(new.all, planned, strict=True):
+                fleet.capacity_per_s = policy.vm.capacity_per_s
             new._compiled = new._compile(now_s)
             new._capacity = new._compiled.lanes.vm_capacity
         new._lane_state = self._lane_state.carried_over(new._compiled.lanes, np.array(lanes))
@@ -257,6 +261,8 @@ class Fleets:
         if [policy.vm for policy in planned] == [policy.vm for policy in self.planned]:
             return
         self.planned = planned
+        for fleet, policy in zip(self.all, planned, strict=True):
+            fleet.capacity_per_s = policy.vm.capacity_per_s
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         same = np.arange(len(planned))
         self._lane_state = self._lane_state.carried_over(self._compiled.lanes, same)
@@ -303,7 +309,10 @@ class Fleets:
             listed: By fleet, whether the counts rest on a complete listing of this tick.
             allowed: What operators leave to do, over lanes.
         """
+        policies = [fleet.policy for fleet in self.all]
+        self.learning.heard(policies, readings, now_s)
         if self.learning.is_due(now_s):
+            self.learning.move(policies)
             self.plan_with_what_was_learned(now_s)
         if abs(now_s - self._compiled_at_s) > _RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
@@ -441,7 +450,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
     )
     if told != fleet.said.of:
         fleet.said = Said(told, sentence(told))
-    capacity = counts.in_service * fleet.policy.vm.capacity_per_s
+    capacity = counts.in_service * fleet.capacity_per_s
     return FleetTick(
         fleet=fleet.name,
         demand=demand,

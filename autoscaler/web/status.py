@@ -14,6 +14,7 @@ from autoscaler.daemon.benefit import pool_benefit
 from autoscaler.daemon.condition import FleetCondition
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import Phase
+from autoscaler.daemon.learning import capacity_params
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick, Verb
 from autoscaler.web.operations import operations
@@ -112,7 +113,16 @@ def _learned(daemon: Daemon, fleet: Fleet) -> dict[str, Any]:
         slow = _number(float(times.quantile(0.9, Span.WHOLE, source)[0]))
         return {"evidence": float(times.evidence(Span.WHOLE, source)[0]), **parts, "whole_p90_s": slow}
 
+    own = learning.capacities.carried_over(np.array([lane]))
+    capacity = {
+        "planned_per_s": fleet.capacity_per_s,
+        "learned_per_s": _number(float(own.learned(capacity_params([fleet.policy]))[0])),
+        "evidence": float(own.evidence()[0]),
+        "spread": _number(float(own.spread()[0])),
+        "saturated_share": float(own.hidden_share()[0]),
+    }
     return {
+        "capacity": capacity,
         "planned_start_s": daemon.fleets.planned[lane].vm.start_time_s,
         "starts": {source.name.lower(): of(source) for source in StartSource},
         "warm_pool": {**asdict(benefit), "sentence": benefit.sentence()},

@@ -261,3 +261,14 @@ def test_provisioning_less_than_the_bounds_allow(tmp_path):
     the_warning(
         load(tmp_path, "provision: {launch_template: lt-1, maximum: 9}\n"), 9, "can then never be reached"
     )
+
+
+@pytest.mark.parametrize("kind", ["utilisation", "total"])
+def test_capacity_is_not_learned_where_the_work_of_each_vm_is_not_measured(tmp_path, kind):
+    loaded = load(tmp_path, kind=kind)
+    clean(loaded)
+    (tmp_path / "web.yaml").unlink()
+    text = BASE.replace("capacity: 120/s,", "capacity: 120/s, learn_capacity: {{}},")
+    fields = {"max_age": "60s", "start_time": "40s", "minimum": 1, "maximum": 10, "reactive": "{}"}
+    (tmp_path / "web.yaml").write_text(text.format(kind=kind, **fields))
+    the_error(load_policies(tmp_path, 10.0), 6, "learn_capacity", f"`signal.kind` {kind} does not measure it")

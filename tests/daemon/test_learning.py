@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,9 @@ from autoscaler.daemon.keeping import KEEP_EVERY_S
 from autoscaler.daemon.learning import START_TIMES, Learning
 from autoscaler.daemon.metering import Prices
 from autoscaler.daemon.start_times import MeasuredStart
-from autoscaler.ports import Learned
-from tests.daemon.builders import Bench, policy, virtual
+from autoscaler.ports import FleetReadings, Learned
+from autoscaler.web.status import status
+from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 WEB_API = ("web", "api")
 
@@ -160,3 +163,67 @@ def test_the_worth_of_the_pool_is_what_was_measured():
     assert known.saved_money == pytest.approx(0.095, rel=0.15)
     assert known.pool_per_h == pytest.approx(0.12)
     assert known.sentence().endswith("cheaper; it costs 0.12/h and gives 2 starts/h")
+
+
+# ── capacity ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Busy:
+    """Demand that is shared evenly by VMs that can do `capacity` each, with how busy that keeps them."""
+
+    def __init__(self, clock, demand, capacity):
+        self.clock, self.demand, self.capacity = clock, demand, capacity
+        self.rng = np.random.default_rng(1)
+
+    async def read(self, vms):
+        now_s = self.clock.now()
+        share = self.demand(now_s - ORIGIN_S) / len(vms) * np.exp(0.1 * self.rng.standard_normal(len(vms)))
+        done = np.minimum(share, self.capacity)
+        stamps = np.full(len(vms), now_s)
+        return FleetReadings(
+            tuple(vm.id for vm in vms), done, stamps, utilisation=np.minimum(share / self.capacity, 1.0)
+        )
+
+    async def close(self):
+        pass
+
+
+def waving(second):
+    """Between 300 and 900 a second, over two hours."""
+    return 600.0 + 300.0 * math.sin(second / 7200.0 * 2.0 * math.pi)
+
+
+LEARNS = {"vm": {"capacity": "100/s", "learn_capacity": {"most_per_day": "30%"}}}
+
+
+@virtual
+async def test_a_capacity_is_learned_in_bounded_steps_kept_and_planned_with():
+    """Each VM can do 140/s where the policy says 100/s."""
+    bench = Bench(vms=10, running=4, tick_s=60.0)
+    bench.add(policy(signal={"max_age": "120s"}, **LEARNS), Busy(bench.clock, waving, 140.0))
+    await bench.run(12 * 3600)
+    fleets = bench.daemon.fleets
+    # After each of twelve hours a step of at most the hour's share of the day's 30 %.
+    half_a_day = 100.0 * 1.3 ** (12 / 24)
+    assert fleets.all[0].capacity_per_s == pytest.approx(half_a_day, rel=0.005)
+    shown = status(bench.daemon)["fleets"][0]["learned"]["capacity"]
+    assert shown["learned_per_s"] == pytest.approx(140.0, rel=0.05)
+    assert shown["planned_per_s"] == fleets.all[0].capacity_per_s
+    assert fleets.all[0].policy.vm.capacity_per_s == 100.0
+    row = bench.rows()[-1]
+    assert row.capacity == pytest.approx(row.in_service * half_a_day, rel=0.005)
+    # A daemon that is started again goes on from there.
+    await bench.run(60)
+    assert bench.daemon.fleets.all[0].capacity_per_s == pytest.approx(half_a_day, rel=0.005)
+    assert bench.daemon.fleets._compiled.lanes.vm_capacity[0] == bench.daemon.fleets.all[0].capacity_per_s
+
+
+@virtual
+async def test_a_learned_capacity_is_shown_and_not_used_unasked():
+    bench = Bench(vms=10, running=4, tick_s=60.0)
+    bench.add(policy(signal={"max_age": "120s"}), Busy(bench.clock, waving, 140.0))
+    await bench.run(3 * 3600)
+    shown = status(bench.daemon)["fleets"][0]["learned"]["capacity"]
+    assert shown["learned_per_s"] == pytest.approx(140.0, rel=0.05)
+    assert shown["planned_per_s"] == 100.0
+    assert {row.capacity / max(row.in_service, 1) for row in bench.rows()} == {100.0}
