@@ -27,14 +27,14 @@ def pool_policy(**changes):
 def pool_bench(demand, *, vms=0, running=0, faults=(), **changes):
     bench = Bench(vms=vms, running=running, zones="a", faults=faults)
     if "web" not in {template.name for template in bench.world.templates.all()}:
-        bench.world.templates.create(
-            bench.world.new_id("lt"), "web", LaunchData(image="ami-1", vm_type="m7i.large"), ORIGIN_S
-        )
+        data = LaunchData(image="ami-0000000a", vm_type="m7i.large")
+        bench.world.templates.create(bench.world.new_id("lt"), "web", data, ORIGIN_S)
+    renew_template(bench, "ami-0000000b")
     bench.add(pool_policy(**changes), demand)
     return bench
 
 
-def renew_template(bench, image="ami-2"):
+def renew_template(bench, image="ami-0000000c"):
     """A new version of the template, made the default."""
     book = bench.world.templates
     template = book.find("", "web")

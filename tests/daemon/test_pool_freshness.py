@@ -1,0 +1,122 @@
+"""The pool is kept current and tried: rolling replacement above the floor, within windows; exercise finds the broken."""
+
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.marks import EXERCISED_AT_TAG, MADE_AT_TAG
+from autoscaler.ports import Verb
+from tests.daemon.builders import ORIGIN_S, virtual
+from tests.daemon.pools import chores, pool_bench, renew_template, states
+
+HOUR = 3600
+
+
+def views(bench):
+    return [vm for vm in bench.world.page(bench.clock.now()).vms if vm.state != "terminated"]
+
+
+def ready_over_time(bench):
+    return [row.stopped for row in bench.rows()]
+
+
+@virtual
+async def test_after_a_change_of_the_template_the_pool_is_replaced_and_never_below_its_floor():
+    bench = pool_bench(
+        100,
+        running=1,
+        warm_pool={"minimum": 4},
+        refill={"at_once": 4},
+        freshness={"refresh": {"share": "25%"}},
+    )
+    await bench.run(300)
+    assert states(bench) == {"running": 1, "stopped": 4}
+    first = {vm.id for vm in views(bench) if vm.state == "stopped"}
+    renew_template(bench)
+    bench.records.clear()
+    await bench.run(3000)
+    stopped = [vm for vm in views(bench) if vm.state == "stopped"]
+    assert {vm.image for vm in stopped} == {"ami-0000000c"}
+    assert len(stopped) == 4
+    assert not first & {vm.id for vm in stopped}
+    # One in four at a time, the new one first.
+    assert {count for _, _, count, _ in chores(bench, Verb.TERMINATE)} == {1}
+    assert min(ready_over_time(bench)) >= 4
+    assert all(
+        "another version of the launch template (now 3)" in why for *_, why in chores(bench, Verb.TERMINATE)
+    )
+
+
+@virtual
+async def test_where_no_more_may_exist_the_old_goes_first_down_to_the_policys_floor():
+    bench = pool_bench(
+        100, running=1, warm_pool={"minimum": 2, "memory": "60s"}, provision={"launch_template": "web", "maximum": 5},
+        refill={"at_once": 4}, freshness={"refresh": {"share": "50%"}},
+    )  # fmt: skip
+    bench.world.provision(ORIGIN_S, "web", 4, tags={"autoscaler:made-by": "x"}, image="ami-0000000a")
+    await bench.run(3000)
+    stopped = [vm for vm in views(bench) if vm.state == "stopped"]
+    assert {vm.image for vm in stopped} == {"ami-0000000b"}
+    assert min(ready_over_time(bench)) >= 2
+
+
+@virtual
+async def test_outside_its_windows_nothing_is_replaced_or_tried():
+    # The origin is 10:00 UTC.
+    window = [{"from": "11:00", "to": "11:30"}]
+    bench = pool_bench(
+        100, running=1, warm_pool={"minimum": 1},
+        freshness={"max_age": "1h", "refresh": {"windows": window}, "exercise": {"every": "1h", "windows": window}},
+    )  # fmt: skip
+    tags = {"autoscaler:made-by": "x", MADE_AT_TAG: f"{ORIGIN_S - 9 * HOUR:.0f}"}
+    bench.world.provision(ORIGIN_S, "web", 1, tags=tags, image="ami-0000000b")
+    await bench.run(5000)
+    moments = [at for at, verb, *_ in chores(bench) if verb in ("refill", "terminate", "exercise")]
+    assert moments
+    assert all(HOUR <= at < 1.5 * HOUR for at in moments)
+    assert "older than freshness.max_age" in chores(bench, Verb.TERMINATE)[0][3]
+
+
+@virtual
+async def test_a_stopped_vm_is_tried_seen_ready_and_stopped_again():
+    bench = pool_bench(
+        100, running=1, vms=2, warm_pool={"minimum": 1}, freshness={"exercise": {"every": "1h"}}
+    )
+    await bench.run(4200)
+    done = [(at, verb) for at, verb, *_ in chores(bench)]
+    # Both last ran at the origin; one at a time.
+    assert done[:2] == [(3600, "exercise"), (3620, "store")]
+    assert [verb for _, verb in done] == ["exercise", "store"] * 2
+    assert set(bench.column("in_service")) == {1}
+    assert set(bench.column("starting")) == {0}
+    assert states(bench) == {"running": 1, "stopped": 2}
+    assert all(EXERCISED_AT_TAG in vm.tags for vm in views(bench) if vm.state == "stopped")
+    assert bench.log.texts("tick_failed") == []
+
+
+@virtual
+async def test_a_vm_that_would_not_start_is_found_told_and_not_started_for_demand():
+    bench = pool_bench(
+        100, running=1, vms=1, warm_pool={"minimum": 0}, freshness={"exercise": {"every": "1h"}}
+    )
+    fault = Fault(
+        FaultKind.FALL_BACK, start_s=3500, delay_s=5, vm_ids=(bench.ids[1],), code="Client.InternalError"
+    )
+    bench.world.add_fault(fault)
+    await bench.run(3900)
+    (told,) = [text for _, kind, text in bench.events() if kind == "exercise_failed"]
+    assert bench.ids[1] in told
+    assert "Client.InternalError" in told
+    assert bench.rows()[-1].start == 0
+
+
+@pytest.mark.parametrize("minimum", [1, 2])
+def test_no_vm_is_tried_where_that_would_leave_fewer_than_the_floor(minimum):
+    @virtual
+    async def lives():
+        bench = pool_bench(
+            100, running=1, vms=2, warm_pool={"minimum": minimum}, freshness={"exercise": {"every": "1h"}}
+        )
+        await bench.run(3615)
+        assert len(chores(bench, Verb.EXERCISE)) == (1 if minimum == 1 else 0)
+
+    lives()
