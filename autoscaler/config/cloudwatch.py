@@ -67,7 +67,7 @@ class CloudWatchInput(Section):
     queue: Filled | None = Field(None, description="Name of the queue (sqs_…).")
     namespace: Filled | None = Field(None, description="Namespace of a custom metric.")
     name: Filled | None = Field(None, description="Name of a custom metric.")
-    dimensions: Annotated[tuple[Dimension, ...], Field(max_length=30)] = Field(
+    dimensions: Annotated[tuple[Dimension, ...], Field(strict=False, max_length=30)] = Field(
         (),
         description="Dimensions of a custom metric, Name=Value each; {vm} is a VM's id, which makes it one metric per VM.",
     )
