@@ -240,12 +240,10 @@ def _reasons_part() -> list[str]:
 
 
 def stages() -> dict[Any, Any]:
-    """The function of every stage of a decision, in order: it has the stage's name."""
-    from autoscaler.core import guards, sizing
-    from autoscaler.core.types import Stage
+    """The function of every stage of a decision, in order."""
+    from autoscaler.core.decide import CHAIN
 
-    named = {**vars(sizing), **vars(guards)}
-    return {stage: named[stage.name.lower()] for stage in Stage}
+    return dict(CHAIN)
 
 
 def reasons_of(function: Any) -> list[Any]:
