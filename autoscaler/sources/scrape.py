@@ -40,7 +40,6 @@ LATE = (
     "the round ended before all VMs were reached, so last readings of some count; allow longer rounds by "
     "`signal.scrape.timeout` and the setting observe_timeout_s"
 )
-NO_ADDRESS: Answer[tuple[Series, ...]] = Answer(error="no address")
 FAILURES_IN_A_ROW = 3
 """After so many a VM is left alone for a while."""
 FIRST_REST_S, LONGEST_REST_S = 15.0, 60.0
@@ -59,6 +58,38 @@ class MetricType(StrEnum):
     GAUGE = "gauge"
     COUNTER = "counter"
     CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What one VM shows. One object, not one per series: ten thousand VMs would be a burden to the collector.
+
+    Attributes:
+        stamp_s: The oldest of the exporter's own stamps; None where it gives none.
+        total: Sum of the values.
+        values: By labels.
+    """
+
+    stamp_s: float | None
+    total: float
+    values: dict[Labels, float]
+
+    @classmethod
+    def of(cls, series: Iterable[Series]) -> _Shown:
+        series = tuple(series)
+        stamps = [one.stamp_s for one in series if one.stamp_s is not None]
+        return cls(
+            min(stamps, default=None),
+            math.fsum(one.value for one in series),
+            {one.labels: one.value for one in series},
+        )
+
+    def at_s(self, read_at_s: float) -> float:
+        """When the values were true: by its own stamp, never in the future; when they were read where it has none."""
+        return read_at_s if self.stamp_s is None else min(self.stamp_s, read_at_s)
+
+
+NO_ADDRESS: Answer[_Shown] = Answer(error="no address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +157,7 @@ class ScrapeSource:
             for key, place in self._in_turn(places)
             if place and not self._rests(key)
         }
-        answers = await self._fan_out.get_all(urls, lambda body: parse(body, self._metric))
+        answers = await self._fan_out.get_all(urls, self._make)
         self._some_late = any(answer.late for answer in answers.values())
         self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
@@ -175,13 +206,11 @@ class ScrapeSource:
         failing = self._failing.get(key)
         return failing is not None and self._clock.monotonic() < failing.until_s
 
-    def _not_asked(self, key: str) -> Answer[tuple[Series, ...]]:
+    def _not_asked(self, key: str) -> Answer[_Shown]:
         failing = self._failing.get(key)
         return Answer(error=failing.reason) if failing else NO_ADDRESS
 
-    def _note_failures(
-        self, places: Mapping[str, str | None], answers: Mapping[str, Answer[tuple[Series, ...]]]
-    ) -> None:
+    def _note_failures(self, places: Mapping[str, str | None], answers: Mapping[str, Answer[_Shown]]) -> None:
         self._failing = {key: failing for key, failing in self._failing.items() if key in places}
         failed = [key for key, answer in answers.items() if answer.error and not answer.late]
         if len(failed) < len(answers):
@@ -200,17 +229,20 @@ class ScrapeSource:
 
     # ── readings ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _reading(self, key: str, answer: Answer[tuple[Series, ...]]) -> tuple[float, float]:
+    def _reading(self, key: str, answer: Answer[_Shown]) -> tuple[float, float]:
         """Value and the end of its window."""
-        series = answer.value
-        if series is None:
+        shown = answer.value
+        if shown is None:
             raise UnreadableBodyError(answer.error)
         if self._type is MetricType.GAUGE:
-            return math.fsum(one.value for one in series), _stamp(series, answer.at_s)
-        return self._rate(key, series, answer.at_s)
+            return shown.total, shown.at_s(answer.at_s)
+        return self._rate(key, shown, answer.at_s)
 
-    def _rate(self, key: str, series: tuple[Series, ...], read_at_s: float) -> tuple[float, float]:
-        now_s = _stamp(series, read_at_s)
+    def _make(self, body: bytes) -> _Shown:
+        return _Shown.of(parse(body, self._metric))
+
+    def _rate(self, key: str, shown: _Shown, read_at_s: float) -> tuple[float, float]:
+        now_s = shown.at_s(read_at_s)
         before = self._seen.get(key)
         if before is not None and now_s == before.at_s:
             if now_s == read_at_s:
@@ -219,7 +251,7 @@ class ScrapeSource:
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, now_s
-        now = _Seen(now_s, {one.labels: one.value for one in series})
+        now = _Seen(now_s, shown.values)
         self._seen[key] = now
         if not all(map(math.isfinite, now.values.values())):
             del self._seen[key]
@@ -261,8 +293,3 @@ def _cpu_use(grown: dict[Labels, float]) -> float:
             "CPU counters without idle time" if not idle else "CPU counters stand still"
         )
     return min(1.0, max(0.0, 1.0 - math.fsum(idle) / total))
-
-
-def _stamp(series: tuple[Series, ...], now_s: float) -> float:
-    """The oldest of the exporter's own stamps, never in the future; now where it gives none."""
-    return min([now_s, *(one.stamp_s for one in series if one.stamp_s is not None)])
