@@ -22,12 +22,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.config.policy import Policy
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.fleets import Fleet, Fleets
+from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports.sources import HistorySource, RecordedDemand
@@ -41,7 +40,6 @@ SLICE_S, REST_S = 0.008, 0.016
 FETCH_WITHIN_S = 900.0
 TRIES = 3
 
-Measure: TypeAlias = tuple[object, ...]
 Demand: TypeAlias = NDArray[np.float32]
 
 
@@ -73,7 +71,7 @@ class Backfill:
     def __init__(self, daemon: Daemon, recorded: RecordedDemand | None = None) -> None:
         self._daemon = daemon
         self._recorded = recorded
-        self._done: dict[str, Measure] = {}
+        self._done: dict[str, tuple[object, ...]] = {}
         self._in_vain = 0
 
     async def run(self) -> None:
@@ -97,7 +95,7 @@ class Backfill:
 
     def _is_new(self, fleet: Fleet) -> bool:
         wanted = fleet.policy.signal.backfill is not None and fleet.policy.uses_signal
-        return wanted and self._done.get(fleet.name) != _measure(fleet.policy)
+        return wanted and self._done.get(fleet.name) != measure(fleet.policy)
 
     async def _learn(self, fleets: Fleets, lanes: Int) -> None:
         daemon, tick_s = self._daemon, self._daemon.settings.tick_s
@@ -114,7 +112,7 @@ class Backfill:
             past.demand[:] = np.nan
             past.told[:] = ["the clock was set while it was being learned from"] * len(mine)
         for column, fleet in enumerate(mine):
-            self._done[fleet.name] = _measure(fleet.policy)
+            self._done[fleet.name] = measure(fleet.policy)
             await self._tell(fleet, past, column, tick_s)
 
     # ── the past ───────────────────────────────────────────────────────────────────────────────────────
@@ -272,13 +270,6 @@ def held_by_tick(
     last = np.maximum(index, 0)
     held = (index >= 0) & (at_s - times_s[last] < step_s * (1.0 - 1e-6))
     return np.where(held, demand[last], np.nan).astype(np.float32)
-
-
-def _measure(policy: Policy) -> Measure:
-    """What demand means under a policy: another one has to be learned anew."""
-    signal = policy.signal
-    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
-    return (signal.kind, signal.source, signal.scrape, signal.prometheus, signal.trace, capacity)
 
 
 def _words(error: Exception) -> str:

@@ -219,7 +219,7 @@ class Fleets:
         lane_of = {fleet.name: lane for lane, fleet in enumerate(self.all)}
         lanes = [lane_of.get(fleet.name, -1) for fleet in new.all]
         series = [
-            lane if lane >= 0 and _same_measure(self.all[lane].policy, fleet.policy) else -1
+            lane if lane >= 0 and measure(self.all[lane].policy) == measure(fleet.policy) else -1
             for lane, fleet in zip(lanes, new.all, strict=True)
         ]
         new.learning = self.learning.carried_over([fleet.name for fleet in new.all])
@@ -390,12 +390,15 @@ def _since_s(t: TrackedVm, unknown_s: float) -> float:
     return t.in_service_from_s if t.in_service_from_s is not None else unknown_s
 
 
-def _same_measure(before: Policy, after: Policy) -> bool:
-    """Whether demand is the same quantity under both policies, so that what was learned of it holds."""
-    was, now = before.signal, after.signal
-    same = (was.kind, was.source, was.scrape, was.trace) == (now.kind, now.source, now.scrape, now.trace)
+def measure(policy: Policy) -> tuple[object, ...]:
+    """What demand is under a policy: where it is the same under another, what was learned of it holds."""
+    signal = policy.signal
     # Utilisation is turned into work by the capacity of a VM.
-    return same and (now.kind != "utilisation" or before.vm.capacity_per_s == after.vm.capacity_per_s)
+    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
+    section = getattr(signal, signal.source)
+    if signal.source == "prometheus" and section is not None:
+        section = (section.query, section.select, section.join)  # not where it is and how it lets us in
+    return (signal.kind, signal.source, section, capacity)
 
 
 def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
