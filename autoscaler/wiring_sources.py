@@ -218,7 +218,8 @@ def metric_of(given: CloudWatchInput) -> Metric:
 
 def _push_source(policy: Policy, sources: Sources) -> MetricSource:
     from autoscaler.config.push import PushInput
-    from autoscaler.sources.push import Intake, SeriesRule, not_taking
+    from autoscaler.ports.pushing import Intake, SeriesRule
+    from autoscaler.sources.push import not_taking
 
     if sources.pushed is None:
         raise not_taking(policy.fleet)
@@ -245,9 +246,14 @@ _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
 """By `signal.source`."""
 
 
+_READ_AS = {Signal.CONCURRENCY: Signal.THROUGHPUT, Signal.QUEUE: Signal.TOTAL}
+"""Signals that are read as others are, and mean something else to the fold."""
+
+
 def signal_of(policy: Policy) -> Signal:
-    """What the fleet's readings measure."""
-    return Signal[policy.signal.kind.upper()]
+    """How the fleet's readings are read: as a share, as a number of each VM, or as one of the fleet."""
+    signal = Signal[policy.signal.kind.upper()]
+    return _READ_AS.get(signal, signal)
 
 
 def trace_source(

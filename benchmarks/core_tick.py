@@ -129,7 +129,11 @@ def snapshot_of(tick: Tick) -> Snapshot:
 def live(lanes: int) -> dict[str, np.ndarray]:
     """Seconds of each part of a live tick with every stage: float64 (TICKS,) by name."""
     fold_params = FoldParams(
-        np.full(lanes, int(Signal.THROUGHPUT)), np.full(lanes, 60.0), np.full(lanes, 0.95)
+        np.full(lanes, int(Signal.THROUGHPUT)),
+        np.full(lanes, 60.0),
+        np.full(lanes, 0.95),
+        np.ones(lanes),
+        np.full(lanes, 300.0),
     )
     series_params = SeriesParams(
         tick_s=TICK_S,

@@ -99,7 +99,13 @@ async def _rounds(name: str, url: str, kernel: float) -> list[Result]:
 def _fold() -> list[Result]:
     lanes = 500
     rng = np.random.default_rng(1)
-    params = FoldParams(np.zeros(lanes, np.int64), np.full(lanes, 60.0), np.full(lanes, 0.9))
+    params = FoldParams(
+        np.zeros(lanes, np.int64),
+        np.full(lanes, 60.0),
+        np.full(lanes, 0.9),
+        np.ones(lanes),
+        np.full(lanes, 300.0),
+    )
     readings = Readings(
         lane=np.sort(rng.integers(0, lanes, SERIES)),
         value=rng.random(SERIES),

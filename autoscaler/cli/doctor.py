@@ -166,7 +166,7 @@ async def _metrics(policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path
 
     running = [vm for vm in vms if vm.state is VmState.RUNNING]
     name = f"{policy.signal.kind} from {policy.signal.source}"
-    if not running and policy.signal.kind != "total":
+    if not running and not policy.signal.of_the_fleet:
         text = f"{name} could not be tried, since none of its VMs runs"
         return Finding("metrics", Level.UNKNOWN, text, "try again while some run", policy.fleet)
     fix = "correct the policy's signal, or what answers there"
@@ -178,7 +178,7 @@ async def _metrics(policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path
         seen, why = await _read_twice(source, running, clock)
     finally:
         await source.close()
-    wanted = 1 if policy.signal.kind == "total" else len(running)
+    wanted = 1 if policy.signal.of_the_fleet else len(running)
     text = f"{name}: {seen} of {wanted} readings came" + (f"; {why}" if why else "")
     if seen >= wanted:
         return Finding("metrics", Level.OK, text, "", policy.fleet)

@@ -112,7 +112,7 @@ async def _sample(
         source = source_for(policy, clock, folder)
         stack.push_async_callback(source.close)
         provider: Provider | None = None
-        if not addresses and policy.signal.kind != "total":
+        if not addresses and not policy.signal.of_the_fleet:
             provider = await _provider(settings, clock)
             stack.push_async_callback(provider.close)
         sampling = Sampling(

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
-from autoscaler.config.checks_learning import check_learning
+from autoscaler.config.checks_learning import check_kind, check_learning
 from autoscaler.config.checks_signal import ADDRESS, check_signal
 from autoscaler.config.compiling import quantile_index
 from autoscaler.config.documents import Severity, YamlPath
@@ -35,6 +35,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
     """All findings of one policy, in the order of its sections."""
     return (
         *check_signal(policy, tick_s),
+        *check_kind(policy),
         *check_learning(policy),
         *_check_readiness(policy),
         *_check_bounds(policy),
@@ -74,7 +75,7 @@ def _check_bounds(policy: Policy) -> Iterator[Finding]:
             f"`bounds.minimum` ({bounds.minimum}) is above `bounds.maximum` ({bounds.maximum})",
             "lower the one or raise the other",
         )
-    if bounds.minimum or not policy.uses_signal or policy.signal.kind == "total":
+    if bounds.minimum or not policy.uses_signal or policy.signal.of_the_fleet:
         return
     only = f"its signal ({policy.signal.kind} per VM) comes from its own VMs only: with none there is nothing to wake it"
     if policy.schedule:

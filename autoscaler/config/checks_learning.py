@@ -11,6 +11,29 @@ from autoscaler.config.finding import Finding
 from autoscaler.config.policy import Policy
 
 
+def check_kind(policy: Policy) -> Iterator[Finding]:
+    """What kinds of signals need, and who else cannot do with them."""
+    signal = policy.signal
+    if signal.kind == "concurrency" and signal.in_flight is None:
+        yield Finding(
+            (("signal", "kind"),),
+            "kind concurrency needs `signal.in_flight`",
+            "write how much a VM may have in flight while it meets its objective, for example `in_flight: 50`",
+        )
+    if signal.kind != "concurrency" and signal.in_flight is not None:
+        yield Finding(
+            (("signal", "in_flight"), ("signal", "kind")),
+            f"`signal.in_flight` is for kind concurrency, but `signal.kind` is {signal.kind}",
+            "remove it, or write `kind: concurrency`",
+        )
+    if signal.kind in ("concurrency", "queue") and signal.source == "trace":
+        yield Finding(
+            (("signal", "source"), ("signal", "kind")),
+            f"a trace holds work per second, and kind {signal.kind} is none",
+            "write `kind: throughput` or `kind: total` to play a recording",
+        )
+
+
 def check_learning(policy: Policy) -> Iterator[Finding]:
     """What cannot be learned from the policy's signal."""
     kind = policy.signal.kind

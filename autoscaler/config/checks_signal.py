@@ -69,13 +69,13 @@ def _check_scrape(policy: Policy) -> Iterator[Finding]:
     if scrape is None or signal.source != "scrape":
         return
     at: tuple[YamlPath, ...] = (("signal", "scrape", "url"), ("signal", "kind"))
-    if signal.kind == "total" and ADDRESS in scrape.url:
+    if signal.of_the_fleet and ADDRESS in scrape.url:
         yield Finding(
             at,
-            "kind total is one reading for the fleet, but `signal.scrape.url` asks every VM",
+            f"kind {signal.kind} is one reading for the fleet, but `signal.scrape.url` asks every VM",
             "give the address of the load balancer's metrics, without {address}",
         )
-    if signal.kind != "total" and ADDRESS not in scrape.url:
+    if not signal.of_the_fleet and ADDRESS not in scrape.url:
         yield Finding(
             at,
             f"kind {signal.kind} is read from every VM, but `signal.scrape.url` has no {{address}}",
@@ -102,10 +102,10 @@ def _check_prometheus(policy: Policy) -> Iterator[Finding]:
     asked = policy.signal.prometheus
     if asked is None:
         return
-    if policy.signal.kind == "total" and asked.join:
+    if policy.signal.of_the_fleet and asked.join:
         yield Finding(
             (_at("join"), ("signal", "kind")),
-            "kind total is one series, and `signal.prometheus.join` tells series apart by VM",
+            f"kind {policy.signal.kind} is one series, and `signal.prometheus.join` tells series apart by VM",
             "remove `join`; `select` chooses among series",
         )
     yield from _check_query(policy, asked)

@@ -53,6 +53,8 @@ def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> C
             signal=_ints(policies, lambda policy: Signal[policy.signal.kind.upper()]),
             max_age_s=_floats(policies, lambda policy: policy.signal.max_age_s),
             saturation=_floats(policies, lambda policy: policy.signal.saturation),
+            in_flight=_floats(policies, lambda policy: policy.signal.in_flight or 1.0),
+            drain_s=_floats(policies, lambda policy: policy.signal.drain_time_s),
         ),
         series=compile_series(policies, tick_s, now_s),
         lanes=_lanes(policies, tick_s, now_s),
@@ -145,7 +147,7 @@ def _windows(policies: Sequence[Policy], now_s: float) -> tuple[Float, Float, In
 
 def _zero_hold_s(policy: Policy) -> float:
     # One reading for the whole fleet says nothing about all VMs at once.
-    return 0.0 if policy.signal.kind == "total" else policy.signal.zero_hold_s
+    return 0.0 if policy.signal.of_the_fleet else policy.signal.zero_hold_s
 
 
 def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Float:

@@ -13,7 +13,7 @@ from autoscaler.config.push import PushInput
 from autoscaler.config.quantities import DURATION, METRIC, MOMENT, PERCENT, MetricSelector, Quantity
 from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
 
-SignalKind: TypeAlias = Literal["utilisation", "throughput", "total"]
+SignalKind: TypeAlias = Literal["utilisation", "throughput", "total", "concurrency", "queue"]
 
 
 class Scrape(Section):
@@ -62,7 +62,7 @@ class SignalSection(Section):
     """What is measured, and how it is read."""
 
     kind: SignalKind = Field(
-        description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet."
+        description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet; concurrency: work in flight in a VM; queue: work that waits for the fleet."
     )
     source: Literal["scrape", "prometheus", "push", "cloudwatch", "trace"] = Field(
         description="Where readings come from; the section of the same name says how."
@@ -72,6 +72,13 @@ class SignalSection(Section):
     )
     saturation: Annotated[float, Quantity(PERCENT, 0.5, 1)] = Field(
         0.9, description="Mean utilisation from which demand counts as hidden (kind utilisation only)."
+    )
+    in_flight: Annotated[float, Field(ge=1e-3, le=1e9)] | None = Field(
+        None,
+        description="Work in flight in a VM that just meets its service objective, a number (kind concurrency only).",
+    )
+    drain_time_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
+        300.0, description="Time in which a backlog is to be worked off (kind queue only)."
     )
     loss_hold_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
         300.0,
@@ -97,3 +104,8 @@ class SignalSection(Section):
     trace: Annotated[TraceInput | None, Off] = Field(
         None, description="Which recording is played (source trace)."
     )
+
+    @property
+    def of_the_fleet(self) -> bool:
+        """Whether there is one reading for the whole fleet, which is there even where no VM runs."""
+        return self.kind in ("total", "queue")

@@ -53,7 +53,7 @@ def fold(
     seen = count > 0
     work_seen, utilisation_seen = _work(params, lane, value, capacity, lanes)
     capacity_seen = _per_lane(lane, capacity, lanes)
-    per_vm = params.signal != int(Signal.TOTAL)
+    per_vm = (params.signal != int(Signal.TOTAL)) & (params.signal != int(Signal.QUEUE))
     silent_share = np.ones(lanes)
     np.divide(fleet_capacity, capacity_seen, out=silent_share, where=per_vm & (capacity_seen > 0.0))
     demand = work_seen * np.maximum(silent_share, 1.0)
@@ -83,6 +83,11 @@ def _work(
     params: FoldParams, lane: Int, value: Float, capacity: Float, lanes: int
 ) -> tuple[Float, Float | None]:
     """Work per second seen in each lane, and the sum of utilisations; None where no lane measures utilisation."""
+    in_flight = params.signal == int(Signal.CONCURRENCY)
+    if np.count_nonzero(in_flight):
+        # As a share of what a VM may have in flight, times what it does meanwhile (Little's law).
+        share = value / params.in_flight.take(lane)
+        value = np.where(in_flight.take(lane), share * capacity, value)
     measured = params.signal == int(Signal.UTILISATION)
     by_utilisation = np.count_nonzero(measured)
     if not by_utilisation:

@@ -20,11 +20,15 @@ class FoldParams:
         signal: int64 (L,) of `Signal`.
         max_age_s: float64 (L,), readings older than this are stale.
         saturation: float64 (L,), mean utilisation from which demand counts as censored (UTILISATION only).
+        in_flight: float64 (L,), work in flight in a VM that just meets its objective (CONCURRENCY only).
+        drain_s: float64 (L,), time in which a backlog is to be worked off (QUEUE only).
     """
 
     signal: Int
     max_age_s: Float
     saturation: Float
+    in_flight: Float
+    drain_s: Float
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ class Signal(IntEnum):
     """Work per second that arrived at the VM, served or not."""
     TOTAL = 2
     """Work per second wanted from the whole fleet, measured outside of it (a load balancer)."""
+    CONCURRENCY = 3
+    """Work in flight in the VM (requests, sessions)."""
+    QUEUE = 4
+    """Work that waits for the whole fleet (a backlog); `core.queues` makes demand of it."""
 
 
 class Freshness(IntEnum):

@@ -157,7 +157,9 @@ class Backfill:
 
     async def _from_source(self, past: Past, column: int, fleet: Fleet, tick_s: float) -> None:
         backfill, source = fleet.policy.signal.backfill, fleet.source
-        if backfill is None or not backfill.from_source or not isinstance(source, HistorySource):
+        # A history of backlogs or of work in flight is none of demand.
+        other = fleet.policy.signal.kind in ("queue", "concurrency")
+        if backfill is None or not backfill.from_source or not isinstance(source, HistorySource) or other:
             return
         unknown = np.isnan(past.demand[:, column])
         if not unknown.any():

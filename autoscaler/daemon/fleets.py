@@ -17,6 +17,7 @@ from autoscaler.core.decide import decide
 from autoscaler.core.demand import fold
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
+from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
@@ -202,6 +203,8 @@ class Fleets:
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self.overheard: list[Samples] | None = None
         """What has been forecast from, while somebody learns from the past beside; see `backfill`."""
+        self._queues = QueueState.empty(len(self.all))
+        self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
         self._capacity = self._compiled.lanes.vm_capacity
         self._sizes: list[int] = []
         self._lane = np.empty(0, np.int64)
@@ -222,6 +225,7 @@ class Fleets:
             lane if lane >= 0 and measure(self.all[lane].policy) == measure(fleet.policy) else -1
             for lane, fleet in zip(lanes, new.all, strict=True)
         ]
+        new._queues = self._queues.carried_over(np.array(series))
         new.learning = self.learning.carried_over([fleet.name for fleet in new.all])
         planned = new.learning.planned(new.planned)
         if any(map(is_not, planned, new.planned)):
@@ -319,6 +323,9 @@ class Fleets:
         compiled = self._compiled
         gathered, expected, capacity = self._gather(readings, now_s)
         samples = fold(compiled.fold, gathered, expected, capacity, now_s)
+        if self._has_queues:
+            serving = self._columns(counts)["in_service"] * compiled.lanes.vm_capacity
+            samples = demand_of_queues(compiled.fold, self._queues, samples, serving)
         if self.overheard is not None:
             self.overheard.append(samples)
         outlook = step(compiled.series, self._series_state, samples)

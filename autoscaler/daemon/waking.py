@@ -83,6 +83,9 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
         return False
     signal = Signal[policy.signal.kind.upper()]
     demand = pushed
+    if signal is Signal.QUEUE:
+        # How much of it is demand is told by how it changes, which the next tick sees.
+        return False
     if signal is not Signal.TOTAL:
         # As if all VMs that serve were like those that have pushed.
         demand *= max(len(fleet.inventory.in_phase(Phase.IN_SERVICE)) / max(vms, 1), 1.0)
@@ -90,6 +93,8 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
         if vms and pushed / vms >= policy.signal.saturation:
             return True
         demand *= policy.vm.capacity_per_s
+    if signal is Signal.CONCURRENCY:
+        demand *= policy.vm.capacity_per_s / (policy.signal.in_flight or 1.0)
     headroom = policy.reactive.headroom if policy.reactive else 0.0
     return demand * (1.0 + headroom) > ordered * policy.vm.capacity_per_s * (1.0 + 1e-9)
 

@@ -272,3 +272,36 @@ def test_capacity_is_not_learned_where_the_work_of_each_vm_is_not_measured(tmp_p
     fields = {"max_age": "60s", "start_time": "40s", "minimum": 1, "maximum": 10, "reactive": "{}"}
     (tmp_path / "web.yaml").write_text(text.format(kind=kind, **fields))
     the_error(load_policies(tmp_path, 10.0), 6, "learn_capacity", f"`signal.kind` {kind} does not measure it")
+
+
+SCRAPED = BASE.replace("source: trace", "source: scrape").replace(
+    "  max_age: {max_age}",
+    "  max_age: {max_age}\n  scrape: {{url: '{url}', metric: waiting}}{more}",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "more", "line", "words"),
+    [
+        ("concurrency", "http://{address}:9/m", "", 3, "kind concurrency needs `signal.in_flight`"),
+        ("queue", "http://q:9/m", "\n  in_flight: 5", 7, "`signal.in_flight` is for kind concurrency"),
+        ("queue", "http://{address}:9/m", "", 6, "kind queue is one reading for the fleet"),
+        ("concurrency", "http://lb:9/m", "\n  in_flight: 5", 6, "kind concurrency is read from every VM"),
+    ],
+)
+def test_work_in_flight_and_backlogs_need_what_gives_them_a_meaning(tmp_path, kind, url, more, line, words):
+    fields = {"max_age": "60s", "start_time": "40s", "minimum": 1, "maximum": 10, "reactive": "{}"}
+    (tmp_path / "web.yaml").write_text(SCRAPED.format(kind=kind, url=url, more=more, **fields))
+    the_error(load_policies(tmp_path, 10.0), line, words)
+
+
+def test_a_fleet_that_works_off_a_queue_may_go_to_zero(tmp_path):
+    fields = {"max_age": "60s", "start_time": "40s", "minimum": 0, "maximum": 10, "reactive": "{}"}
+    (tmp_path / "web.yaml").write_text(SCRAPED.format(kind="queue", url="http://q:9/m", more="", **fields))
+    clean(load_policies(tmp_path, 10.0))
+
+
+@pytest.mark.parametrize("kind", ["queue", "concurrency"])
+def test_a_recording_holds_neither_backlogs_nor_work_in_flight(tmp_path, kind):
+    loaded = load(tmp_path, kind=kind)
+    assert any("a trace holds work per second" in str(error) for error in loaded.errors)

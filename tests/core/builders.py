@@ -137,6 +137,8 @@ def fold_params(lanes: int = 1, signal: object = Signal.THROUGHPUT, max_age_s: f
         signal=_column(np.asarray(signal, np.int64), lanes),
         max_age_s=np.full(lanes, max_age_s),
         saturation=np.full(lanes, 0.95),
+        in_flight=np.full(lanes, 10.0),
+        drain_s=np.full(lanes, 100.0),
     )
 
 

@@ -39,6 +39,18 @@ def test_utilisation_is_weighted_by_capacity():
     assert got.demand[0] == pytest.approx(150.0)
 
 
+def test_work_in_flight_counts_as_the_share_of_what_a_vm_may_have_of_it():
+    """A VM that may have ten in flight and does 100/s meanwhile."""
+    got = fold_one(readings([5.0, 20.0]), signal=Signal.CONCURRENCY, in_service=4)
+    assert (got.demand[0], got.coverage[0]) == (500.0, 0.5)
+    assert not got.censored[0]
+
+
+def test_a_backlog_is_taken_as_it_is():
+    got = fold_one(readings([700.0]), signal=Signal.QUEUE, in_service=4)
+    assert (got.demand[0], got.coverage[0]) == (700.0, 1.0)
+
+
 def test_a_total_is_taken_as_it_is_even_with_no_vm_in_service():
     got = fold_one(readings([500.0], capacity=0.0), signal=Signal.TOTAL, in_service=0)
     assert (got.demand[0], got.coverage[0], got.freshness[0]) == (500.0, 1.0, Freshness.FRESH)

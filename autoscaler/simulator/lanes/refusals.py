@@ -30,6 +30,11 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
             f"guards.minimum_on_time is {on_ticks} ticks of {tick_s:g} s, and lanes keep at most {LONGEST_ON_TICKS}; "
             f"{_LOOP}"
         )
+    if policy.signal.kind in ("concurrency", "queue"):
+        found.append(
+            f"signal.kind {policy.signal.kind}: neither engine measures it, since both play work per second; "
+            "use signal.kind throughput or total"
+        )
     given = policy.signal.trace
     if given is not None and given.loop:
         found.append(

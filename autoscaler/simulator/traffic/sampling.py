@@ -80,8 +80,12 @@ class Sampling:
         """Sample on the absolute grid of ticks until the time is over or `stop` is set.
 
         Raises:
-            TraceError: The time is shorter than two ticks.
+            TraceError: The time is shorter than two ticks, or the fleet measures a queue.
         """
+        if self.policy.signal.kind == "queue":
+            raise TraceError(
+                "a backlog is no demand, and a trace is one: record a fleet whose signal.kind is another"
+            )
         if for_s < 2 * self.every_s:
             raise TraceError(
                 f"{for_s:g} s hold no two ticks of {self.every_s:g} s, and a trace needs two; record for longer"
