@@ -19,7 +19,7 @@ from autoscaler.traces.trace import Trace
 _PRECISION = 1e-4
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Yardstick:
     """The clairvoyant on one fleet.
 
@@ -34,7 +34,7 @@ class Yardstick:
     front: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Promise:
     """What became of a promised served share.
 
