@@ -32,6 +32,10 @@ class SourceError(AutoscalerError):
         self.retryable = retryable
 
 
+class OversizedError(SourceError):
+    """What a source was given is larger than it takes."""
+
+
 class ProviderError(AutoscalerError):
     """A provider call failed as a whole in a way that no outcome value describes.
 

@@ -30,6 +30,7 @@ from autoscaler.daemon.waking import Waking
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.sources.push import PushedSamples
+from autoscaler.sources.remote_write import RemoteWrite
 from autoscaler.store import open_journal
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.ingest_token import PushTokens
@@ -120,7 +121,7 @@ async def _run() -> list[Result]:
         tokens = folder / "tokens"
         tokens.write_text(TOKEN)
         tokens.chmod(0o600)
-        ingest = Ingest(daemon, pushed, PushTokens(tokens, clock.now))
+        ingest = Ingest(daemon, pushed, PushTokens(tokens, clock.now), RemoteWrite())
         site = await stack.enter_async_context(Site(daemon, "127.0.0.1", 0, ingest))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         running = asyncio.create_task(daemon.run())

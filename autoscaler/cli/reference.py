@@ -240,10 +240,12 @@ def _reasons_part() -> list[str]:
 
 
 def stages() -> dict[Any, Any]:
-    """The function of every stage of a decision, in order."""
-    from autoscaler.core.decide import CHAIN
+    """The function of every stage of a decision, in order: it has the stage's name."""
+    from autoscaler.core import economic, guards, sizing
+    from autoscaler.core.types import Stage
 
-    return dict(CHAIN)
+    named = {**vars(economic), **vars(sizing), **vars(guards)}
+    return {stage: named[stage.name.lower()] for stage in Stage}
 
 
 def reasons_of(function: Any) -> list[Any]:

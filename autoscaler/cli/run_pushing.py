@@ -46,9 +46,10 @@ class Pushing:
 
     def ingest(self, daemon: Daemon) -> Ingest | None:
         """What takes them over HTTP; None where nobody may push."""
+        from autoscaler.sources.remote_write import RemoteWrite
         from autoscaler.web.ingest import Ingest, IngestLimits
 
         if self.samples is None or self.tokens is None:
             return None
         limits = IngestLimits(self.settings.push_max_body_kb * 1024, self.settings.push_samples_per_s)
-        return Ingest(daemon, self.samples, self.tokens, limits)
+        return Ingest(daemon, self.samples, self.tokens, RemoteWrite(), limits)

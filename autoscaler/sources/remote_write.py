@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from autoscaler.errors import ConfigError, SourceError
-from autoscaler.sources.push import LONGEST_NAME, Intake, PushedSample
+from autoscaler.errors import OversizedError, SourceError
+from autoscaler.ports.pushing import LONGEST_NAME, Intake, PushedSample
 
 CONTENT_TYPE = "application/x-protobuf"
 CONTENT_ENCODING = "snappy"
@@ -25,18 +25,20 @@ _ENDED = struct.pack(">Q", 0x7FF0000000000002)
 """The NaN by which Prometheus says that a series has ended."""
 
 
-def require_libraries() -> None:
-    """Make sure that bodies can be read, before the first one comes.
+class RemoteWrite:
+    """The `SampleFormat` of remote write 1.0."""
 
-    Raises:
-        ConfigError: A library is missing.
-    """
-    try:
-        _libraries()
-    except ImportError as error:
-        raise ConfigError(
-            f"remote write needs the extra remote-write ({error.name} is missing): pip install 'vm-autoscaler[remote-write]'"
-        ) from None
+    content_type = CONTENT_TYPE
+    content_encoding = CONTENT_ENCODING
+
+    def read(self, body: bytes, most_bytes: int, intakes: Sequence[Intake]) -> tuple[list[PushedSample], int]:
+        """As in the port; also where the extra is not installed it is a SourceError."""
+        try:
+            return samples_of(unpacked(body, most_bytes), intakes)
+        except ImportError as error:
+            raise SourceError(
+                f"remote write needs the extra remote-write, which is not installed here ({error.name}); send JSON"
+            ) from None
 
 
 def unpacked(body: bytes, most_bytes: int) -> Any:
@@ -61,10 +63,6 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
             f"the body is not a WriteRequest of remote write 1.0: {_short(error)}; set protobuf_message to "
             "prometheus.WriteRequest"
         ) from None
-
-
-class OversizedError(SourceError):
-    """A body unpacks to more than is taken."""
 
 
 def samples_of(request: Any, intakes: Iterable[Intake]) -> tuple[list[PushedSample], int]:

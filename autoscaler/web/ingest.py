@@ -28,9 +28,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, Type
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause, needs_more
-from autoscaler.errors import SourceError
-from autoscaler.sources import remote_write
-from autoscaler.sources.push import LONGEST_NAME, PushedSample, PushedSamples, Result, Taken
+from autoscaler.errors import OversizedError, SourceError
+from autoscaler.ports.pushing import (
+    LONGEST_NAME,
+    PushedSample,
+    Result,
+    SampleFormat,
+    SampleIntake,
+    Taken,
+)
 from autoscaler.web.ingest_token import Holder, PushTokens
 
 PATH = "/v1/samples"
@@ -121,20 +127,23 @@ class Ingest:
         daemon: Whose fleets.
         pushed: Where samples go; the fleets' sources read there.
         tokens: Who may push.
+        packed: What bodies may be besides JSON.
         limits: Bounds.
     """
 
     def __init__(
         self,
         daemon: Daemon,
-        pushed: PushedSamples,
+        pushed: SampleIntake,
         tokens: PushTokens,
+        packed: SampleFormat,
         limits: IngestLimits | None = None,
     ) -> None:
         self.limits = limits or IngestLimits()
         self._daemon = daemon
         self._pushed = pushed
         self._tokens = tokens
+        self._packed = packed
         self._under_way = 0
         self._allowed = self._most_at_once = 5.0 * self.limits.samples_per_s
         self._counted_s = daemon.clock.monotonic()
@@ -187,8 +196,8 @@ class Ingest:
             raise _RefusedError(429, Refused.BUSY, text, 1.0)
         holder = self._holder(request)
         is_json = request.content_type == "application/json"
-        if not is_json and request.content_type != remote_write.CONTENT_TYPE:
-            text = f"the type {request.content_type} is not read here; send application/json or {remote_write.CONTENT_TYPE}"
+        if not is_json and request.content_type != self._packed.content_type:
+            text = f"the type {request.content_type} is not read here; send application/json or {self._packed.content_type}"
             raise _RefusedError(415, Refused.UNSUPPORTED, text)
         body = await self._body(request)
         samples, unasked = self._from_json(body) if is_json else self._from_remote_write(request, body)
@@ -249,20 +258,14 @@ class Ingest:
 
     def _from_remote_write(self, request: web.Request, body: bytes) -> tuple[list[PushedSample], int]:
         encoding = request.headers.get("Content-Encoding", "")
-        if encoding != remote_write.CONTENT_ENCODING or "proto=io." in request.headers.get(
+        if encoding != self._packed.content_encoding or "proto=io." in request.headers.get(
             "Content-Type", ""
         ):
             text = "only remote write 1.0 is read here (snappy around prometheus.WriteRequest); set protobuf_message so"
             raise _RefusedError(415, Refused.UNSUPPORTED, text)
         try:
-            found = remote_write.unpacked(body, UNPACKED * self.limits.body_bytes)
-            return remote_write.samples_of(found, self._pushed.intakes)
-        except ImportError as error:
-            text = (
-                f"remote write needs the extra remote-write, which is not installed ({error.name}); send JSON"
-            )
-            raise _RefusedError(415, Refused.UNSUPPORTED, text) from None
-        except remote_write.OversizedError as error:
+            return self._packed.read(body, UNPACKED * self.limits.body_bytes, self._pushed.intakes)
+        except OversizedError as error:
             raise _RefusedError(413, Refused.OVERSIZED, str(error)) from None
         except SourceError as error:
             raise _RefusedError(400, Refused.MALFORMED, str(error)) from None

@@ -12,6 +12,7 @@ import pytest
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import FleetReadings
+from autoscaler.ports.pushing import Intake, PushedSample
 from autoscaler.sources.cloudwatch import CloudWatchSource, Unit
 from autoscaler.sources.cloudwatch import Metric as CloudWatchMetric
 from autoscaler.sources.cloudwatch_reader import CloudWatchReader, MetricQuery
@@ -20,7 +21,7 @@ from autoscaler.sources.fan_out import Limits
 from autoscaler.sources.prometheus import PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address
 from autoscaler.sources.prometheus_history import Past
-from autoscaler.sources.push import Intake, PushedSample, PushedSamples
+from autoscaler.sources.push import PushedSamples
 from autoscaler.sources.scrape import MetricType, ScrapeSource
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind

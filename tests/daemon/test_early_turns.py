@@ -8,8 +8,9 @@ import pytest
 from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause, Waking, needs_more
+from autoscaler.ports.pushing import Intake, PushedSample
 from autoscaler.simulator.replay.recording import timeline
-from autoscaler.sources.push import Intake, PushedSample, PushedSamples
+from autoscaler.sources.push import PushedSamples
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
 
 TOTAL = {"kind": "total", "source": "push", "trace": "off"}

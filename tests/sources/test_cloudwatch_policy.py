@@ -5,9 +5,10 @@ import pytest
 from autoscaler.config.loading import load_policies
 from autoscaler.core.types import Signal
 from autoscaler.errors import ConfigError
+from autoscaler.ports.pushing import SeriesRule
 from autoscaler.sources.cloudwatch import CloudWatchSource
 from autoscaler.sources.cloudwatch_client import CloudWatchSettings
-from autoscaler.sources.push import PushedSamples, SeriesRule
+from autoscaler.sources.push import PushedSamples
 from autoscaler.wiring_sources import Sources
 from tests.sources.doubles import ManualClock
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.core.types import Signal
-from autoscaler.sources.push import Intake, PushedSample, PushedSamples, PushLimits, Result
+from autoscaler.ports.pushing import Intake, PushedSample, Result
+from autoscaler.sources.push import PushedSamples, PushLimits
 from tests.sources.doubles import ManualClock, vm
 
 NOW_S = 1_000_000.0

@@ -16,8 +16,9 @@ from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause
 from autoscaler.errors import ConfigError
+from autoscaler.ports.pushing import Intake, SeriesRule
 from autoscaler.sources import remote_write
-from autoscaler.sources.push import Intake, PushedSamples, PushLimits, SeriesRule
+from autoscaler.sources.push import PushedSamples, PushLimits
 from autoscaler.web.ingest import MOST_AT_ONCE, PATH, Ingest, IngestLimits
 from autoscaler.web.ingest_token import PushTokens
 from autoscaler.web.site import Site
@@ -52,7 +53,13 @@ class Pushing:
         )
         self.file = folder / "push-tokens"
         self.write(TOKEN)
-        self.ingest = Ingest(self.daemon, self.pushed, PushTokens(self.file, self.clock.now), limits)
+        self.ingest = Ingest(
+            self.daemon,
+            self.pushed,
+            PushTokens(self.file, self.clock.now),
+            remote_write.RemoteWrite(),
+            limits,
+        )
 
     def write(self, text):
         self.file.write_text(f"{text}\n")
