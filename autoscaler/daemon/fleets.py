@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, is_not
-from typing import Any
 
 import numpy as np
 
@@ -19,19 +18,18 @@ from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Float, Freshness, Int, Readings, Reason, Samples, Snapshot
+from autoscaler.core.types import Decision, Float, Int, Readings, Samples, Snapshot
 from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.drain import Drains
+from autoscaler.daemon.fleet_rows import Said
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.learning import Learning
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
-from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.tracked import TrackedVm
 from autoscaler.ports import (
     Balancer,
     FleetReadings,
-    FleetTick,
     MetricSource,
     Provider,
     ProvisionSpec,
@@ -68,14 +66,6 @@ _COUNTED = {
 """Fields of a Snapshot and of the Counts that they are."""
 _COLUMNS = tuple(_COUNTED)
 _COLUMNS_OF = attrgetter(*_COUNTED.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The last sentence of a fleet, and the numbers that it tells of."""
-
-    of: Told | None = None
-    words: str = ""
 
 
 class Fleet:
@@ -406,88 +396,3 @@ def measure(policy: Policy) -> tuple[object, ...]:
     if signal.source == "prometheus" and section is not None:
         section = (section.query, section.select, section.join)  # not where it is and how it lets us in
     return (signal.kind, signal.source, section, capacity)
-
-
-def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
-    """Per lane what `fleet_tick` needs of both, as numbers of Python."""
-    arrays = (
-        samples.demand,
-        samples.observed_at_s,
-        samples.freshness,
-        samples.coverage,
-        samples.censored,
-        decision.forecast,
-        decision.forecast_hi,
-        decision.wish,
-        decision.desired,
-        decision.start,
-        decision.provision,
-        decision.stop,
-        decision.warm_target,
-        decision.value.T,
-        decision.reason.T,
-    )
-    return list(zip(*(array.tolist() for array in arrays), strict=True))
-
-
-def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
-    """One lane of a tick as the journal records it.
-
-    Args:
-        fleet: The lane's.
-        values: Of `lane_values`.
-        counts: VMs by phase.
-        cost: Money over the interval that this tick closes.
-    """
-    (
-        demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
-        wish, desired, start, provision, stop, warm_target, stages, reasons,
-    ) = values  # fmt: skip
-    # A number that is missing is not equal to itself, but one and the same object is.
-    told = Told(
-        stages=tuple(stages),
-        reasons=tuple(reasons),
-        in_service=counts.in_service,
-        starting=counts.starting,
-        start=start,
-        provision=provision,
-        stop=stop,
-        desired=desired,
-        freshness=freshness,
-        coverage=coverage,
-        demand=math.nan if math.isnan(demand) else demand,
-        forecast_hi=forecast_hi if Reason.FORECAST_COVER in reasons else 0.0,
-    )
-    if told != fleet.said.of:
-        fleet.said = Said(told, sentence(told))
-    capacity = counts.in_service * fleet.capacity_per_s
-    return FleetTick(
-        fleet=fleet.name,
-        demand=demand,
-        observed_at_s=observed_at_s,
-        freshness=freshness,
-        coverage=coverage,
-        censored=censored,
-        in_service=counts.in_service,
-        starting=counts.starting,
-        draining=counts.draining,
-        stopping=counts.stopping,
-        stopped=counts.stopped,
-        provisioned=counts.provisioned,
-        stoppable=counts.stoppable,
-        forecast=forecast,
-        forecast_hi=forecast_hi,
-        wish=wish,
-        desired=desired,
-        start=start,
-        provision=provision,
-        stop=stop,
-        warm_target=warm_target,
-        capacity=capacity,
-        shortage=max(demand - capacity, 0.0) if freshness == Freshness.FRESH else float("nan"),
-        cost=cost,
-        stages=told.stages,
-        reasons=told.reasons,
-        sentence=fleet.said.words,
-        source_error=fleet.source_error,
-    )

@@ -23,7 +23,8 @@ from functools import partial
 from autoscaler.daemon.acting import Acting, ActWaits
 from autoscaler.daemon.chores import FIRST, LAST, Chores, ChoreWaits
 from autoscaler.daemon.condition import Conditions
-from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup, fleet_tick, lane_values
+from autoscaler.daemon.fleet_rows import fleet_tick, lane_values
+from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.keeping import Keeping

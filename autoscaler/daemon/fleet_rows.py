@@ -1,0 +1,111 @@
+"""One fleet's part of a tick as the journal records it: numbers, reasons, and the sentence that tells them.
+
+Rules of this file: nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autoscaler.core.types import Decision, Freshness, Reason, Samples
+from autoscaler.daemon.sentences import Told, sentence
+from autoscaler.daemon.tracked import Counts
+from autoscaler.ports import FleetTick
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The last sentence of a fleet, and the numbers that it tells of."""
+
+    of: Told | None = None
+    words: str = ""
+
+
+def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
+    """Per lane what `fleet_tick` needs of both, as numbers of Python."""
+    arrays = (
+        samples.demand,
+        samples.observed_at_s,
+        samples.freshness,
+        samples.coverage,
+        samples.censored,
+        decision.forecast,
+        decision.forecast_hi,
+        decision.wish,
+        decision.desired,
+        decision.start,
+        decision.provision,
+        decision.stop,
+        decision.warm_target,
+        decision.value.T,
+        decision.reason.T,
+    )
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
+
+
+def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
+    """One lane of a tick as the journal records it.
+
+    Args:
+        fleet: The lane's.
+        values: Of `lane_values`.
+        counts: VMs by phase.
+        cost: Money over the interval that this tick closes.
+    """
+    (
+        demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
+        wish, desired, start, provision, stop, warm_target, stages, reasons,
+    ) = values  # fmt: skip
+    # A number that is missing is not equal to itself, but one and the same object is.
+    told = Told(
+        stages=tuple(stages),
+        reasons=tuple(reasons),
+        in_service=counts.in_service,
+        starting=counts.starting,
+        start=start,
+        provision=provision,
+        stop=stop,
+        desired=desired,
+        freshness=freshness,
+        coverage=coverage,
+        demand=math.nan if math.isnan(demand) else demand,
+        forecast_hi=forecast_hi if Reason.FORECAST_COVER in reasons else 0.0,
+    )
+    if told != fleet.said.of:
+        fleet.said = Said(told, sentence(told))
+    capacity = counts.in_service * fleet.capacity_per_s
+    return FleetTick(
+        fleet=fleet.name,
+        demand=demand,
+        observed_at_s=observed_at_s,
+        freshness=freshness,
+        coverage=coverage,
+        censored=censored,
+        in_service=counts.in_service,
+        starting=counts.starting,
+        draining=counts.draining,
+        stopping=counts.stopping,
+        stopped=counts.stopped,
+        provisioned=counts.provisioned,
+        stoppable=counts.stoppable,
+        forecast=forecast,
+        forecast_hi=forecast_hi,
+        wish=wish,
+        desired=desired,
+        start=start,
+        provision=provision,
+        stop=stop,
+        warm_target=warm_target,
+        capacity=capacity,
+        shortage=max(demand - capacity, 0.0) if freshness == Freshness.FRESH else float("nan"),
+        cost=cost,
+        stages=told.stages,
+        reasons=told.reasons,
+        sentence=fleet.said.words,
+        source_error=fleet.source_error,
+    )
