@@ -107,8 +107,8 @@ def test_a_lane_that_is_new_starts_as_if_it_were_the_first():
             lane, _ = getattr(cold, name.partition(".")[0]).cut.column_of(0)
         np.testing.assert_array_equal(array[..., lane], arrays_of(cold)[name][..., lane], err_msg=name)
     carried, cold = series_state.carried_over(new_series, columns), SeriesState.empty(new_series)
-    for name in ("last", "ring", "errors", "evidence"):
-        np.testing.assert_array_equal(getattr(carried, name)[..., 0], getattr(cold, name)[..., 0])
+    for name, array in arrays_of(carried).items():
+        np.testing.assert_array_equal(array[0], arrays_of(cold)[name][0], err_msg=name)
 
 
 def test_nothing_is_shared_and_what_was_is_left_as_it_was():
@@ -122,8 +122,8 @@ def test_nothing_is_shared_and_what_was_is_left_as_it_was():
     rows([0, 1], params, series, new_lane_state, new_series_state, range(1_050, 1_100))
     for name, array in arrays_of(lane_state).items():
         np.testing.assert_array_equal(array, arrays_of(kept)[name], err_msg=name)
-    for name in ("last", "ring", "errors", "evidence"):
-        np.testing.assert_array_equal(getattr(series_state, name), getattr(kept_series, name))
+    for name, array in arrays_of(series_state).items():
+        np.testing.assert_array_equal(array, arrays_of(kept_series)[name], err_msg=name)
 
 
 @pytest.mark.parametrize(("before", "after"), [(5, 9), (9, 5), (5, 200), (200, 5), (100, 300), (300, 40)])
@@ -143,18 +143,52 @@ def test_a_window_that_changes_keeps_its_highest_value_for_the_new_window_at_lea
     assert held == sorted(held, reverse=True)
 
 
-def test_longer_horizons_take_what_past_there_is():
-    series = series_params(1, lead=2, keep=4)
-    state = SeriesState.empty(series)
-    for tick in range(1_000, 1_020):
-        step(series, state, samples(tick * TICK_S, float(tick)))
+def test_a_horizon_that_changes_loses_what_waits_for_its_outcome_and_nothing_else():
+    params = series_params(1, lead=2, keep=4)
+    state = SeriesState.empty(params)
+    for tick in range(1_000, 1_200):
+        step(params, state, samples(tick * TICK_S, demand(0, tick)))
     longer = state.carried_over(series_params(1, lead=2, keep=9), np.array([0]))
-    assert longer.ring.shape == (10, 1)
-    assert sorted(longer.ring[~np.isnan(longer.ring)]) == [1_015, 1_016, 1_017, 1_018, 1_019]
-    shorter = longer.carried_over(series_params(1, lead=1, keep=2), np.array([0]))
-    assert sorted(shorter.ring[:, 0]) == [1_017, 1_018, 1_019]
-    assert shorter.ring[1_019 % 3, 0] == 1_019
-    assert shorter.last_tick == 1_019
+    assert np.isnan(longer.issued[0, :, 1]).all()
+    assert np.isnan(longer.blocks[0, :, 1]).all()
+    for name, array in arrays_of(state).items():
+        carried = arrays_of(longer)[name]
+        if name in ("issued", "blocks", "open"):
+            array, carried = (
+                array[:, ..., :1] if name != "issued" else array[:, :, 0],
+                (carried[:, ..., :1] if name != "issued" else carried[:, :, 0]),
+            )
+        if name != "horizons":
+            np.testing.assert_array_equal(carried, array, err_msg=name)
+
+
+def test_another_length_of_tick_keeps_what_was_learned():
+    params = series_params(1, laws=True)
+    state = SeriesState.empty(params)
+    for tick in range(1_000, 1_400):
+        step(params, state, samples(tick * TICK_S, demand(0, tick)))
+    slower = series_params(1, laws=True, tick_s=30.0, lead=1, keep=2, hold=10, refill=120)
+    carried = state.carried_over(slower, np.array([0]))
+    before = step(params, state.copy(), samples(14_000.0, 500.0))
+    after = step(slower, carried, samples(14_010.0, 500.0))
+    assert after.evidence[0] == pytest.approx(before.evidence[0], rel=0.05)
+    np.testing.assert_allclose(after.at_lead, before.at_lead, rtol=0.15)
+    for tick in range(468, 700):
+        step(slower, carried, samples(tick * 30.0, demand(0, 3 * tick)))
+    assert np.isfinite(arrays_of(carried)["tables"]).all()
+
+
+def test_laws_that_are_asked_for_later_begin_where_the_quantiles_are():
+    params = series_params(1)
+    state = SeriesState.empty(params)
+    for tick in range(1_000, 1_400):
+        step(params, state, samples(tick * TICK_S, demand(0, tick)))
+    with_laws = series_params(1, laws=True)
+    carried = state.carried_over(with_laws, np.array([0]))
+    before = step(params, state, samples(14_000.0, 500.0))
+    after = step(with_laws, carried, samples(14_000.0, 500.0))
+    np.testing.assert_array_equal(after.at_lead, before.at_lead)
+    assert after.laws.excess.shape == (1, 4, 65)
 
 
 def test_a_smaller_token_bucket_holds_no_more_than_it_can():
@@ -169,4 +203,5 @@ def test_a_state_before_its_first_tick_is_carried_too():
     series = series_params(1)
     state = SeriesState.empty(series).carried_over(series_params(2), np.array([0, -1]))
     assert state.last_tick == -1
-    assert np.isnan(state.ring).all()
+    assert np.isnan(state.track).all()
+    assert state.unborn == 2

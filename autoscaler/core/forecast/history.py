@@ -85,14 +85,13 @@ def _look_back(settings: Settings, state: SeriesState) -> None:
     found = codes.reshape(-1).take(places)
     recent = found[:, :MEDIAN_SLOTS].copy()
     recent.sort(axis=1)
-    middle = MEDIAN_SLOTS // 2
-    median = recent[:, middle]
-    if not recent[:, 0].all():
+    if recent[:, 0].all():
+        state.median = _demand(settings, recent[:, MEDIAN_SLOTS // 2])
+    else:
         unknown = np.add.reduce(recent == 0, axis=1)
-        middles = np.minimum((unknown + MEDIAN_SLOTS) // 2, MEDIAN_SLOTS - 1)
-        median = recent.reshape(-1).take(settings.series * MEDIAN_SLOTS + middles)
-        median = np.where(median > 0, median, encoded(np.log1p(state.median / settings.params.scale)))
-    state.median = settings.params.scale * np.expm1((median - 1.0) * _STEP)
+        middle = np.minimum((unknown + MEDIAN_SLOTS) // 2, MEDIAN_SLOTS - 1)
+        median = recent.reshape(-1).take(settings.series * MEDIAN_SLOTS + middle)
+        state.median = np.where(median > 0, _demand(settings, median), state.median)
 
     logs = found[:, MEDIAN_SLOTS:].astype(np.float64)
     known = logs > 0.0
@@ -107,6 +106,12 @@ def _look_back(settings: Settings, state: SeriesState) -> None:
         moved = np.where(seen, np.where(np.isnan(paces), pace, moved), paces)
     state.paces = moved
     _expect(settings, state, logs[:, 1 + len(DAYS_BACK) :], known[:, 1 + len(DAYS_BACK) :])
+
+
+def _demand(settings: Settings, code: Code) -> Float:
+    ratio = code - 1.0
+    ratio *= _STEP
+    return settings.params.scale * np.expm1(ratio)
 
 
 def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) -> None:

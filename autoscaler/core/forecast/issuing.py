@@ -60,13 +60,17 @@ def expect(settings: Settings, state: SeriesState) -> Expected:
     ahead = level.combined(fit, features)
     top = logs[:, TOP] + _LOG_BOUND
     log_level = np.empty((len(logs), settings.horizons))
-    log_level[:] = np.minimum(logs[:, LAST] + ahead, top)[:, np.newaxis]
+    log_level[:] = (logs[:, LAST] + ahead)[:, np.newaxis]
     if settings.horizons > Horizon.REFILL:
         high = np.fmax(state.high, state.open[:, Horizon.REFILL])
         lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
         np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
     cell = _cell(regime, logs, log_level[:, 0], features)
-    spread = _spread(settings, state, cell)
+    parent = tables.PARENT_OF.take(cell)
+    parent += settings.series * tables.PARENTS
+    log_level += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)
+    spread = _spread(settings, state, parent)
+    np.minimum(log_level, top[:, np.newaxis], out=log_level)
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
     _remember(settings, state, log_level, spread, cell, features, ahead)
@@ -115,10 +119,8 @@ def _cell(regime: Int, logs: Float, log_level: Float, features: Float) -> Int:
     return np.where(regime > 0, within, height)
 
 
-def _spread(settings: Settings, state: SeriesState, cell: Int) -> Float:
-    at = tables.PARENT_OF.take(cell)
-    at += settings.series * tables.PARENTS
-    spread = state.sizes.reshape(-1, settings.horizons).take(at, axis=0)
+def _spread(settings: Settings, state: SeriesState, parent: Int) -> Float:
+    spread = state.sizes.reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)
     np.maximum(spread, LEAST_SPREAD, out=spread)
@@ -173,6 +175,7 @@ def _quantiles(beyond: SmallFloat, expected: Expected) -> Float:
     upper = values.take(flat)
     flat += 1
     place = ((upper - _BEYOND) / np.maximum(upper - values.take(flat), 1e-30)).astype(np.float64)
+    np.maximum(place, 0.0, out=place)
     place += index
     place *= LAW_STEP
     place += LAW_LOW

@@ -11,7 +11,7 @@ from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int
 
 _MOST_SIZE = 2.0
 """A larger log error counts as this in the mean size."""
-_HUBER = 4.0
+_HUBER = 12.0
 """The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
 
@@ -146,6 +146,7 @@ def _count(
     # The first sizes weigh as some outcomes.
     share = weight / (total + _FIRST_WEIGHT * state.weight.take(series))
     sizes[at] += share * (size - sizes.take(at))
+    state.shifts.reshape(-1)[at] += share * np.minimum(np.maximum(error, -_MOST_SIZE), _MOST_SIZE)
 
 
 _FIRST_WEIGHT = 5.0

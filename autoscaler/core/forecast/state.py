@@ -60,7 +60,9 @@ class SeriesState(Remembered):
         tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
         totals: float64 (S, ROWS, H), their sums.
         sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
-        short: float64 (S, H), the same lately, over all.
+        shifts: float64 (S, PARENTS, H), mean log ratio of outcome to fitted level: 0 at the lead time, and for peaks how
+            far they are above it.
+        short: float64 (S, H), the sizes lately, over all.
         sums: float64 (S, REGIMES, PRODUCTS), what the level is fitted to.
         phase: int64 (S,), when a series is fitted, in ticks modulo the period; -1 before its first sample.
         fits: float64 (S, REGIMES, FEATURES), the weights that came of it.
@@ -97,6 +99,7 @@ class SeriesState(Remembered):
     tables: SmallFloat
     totals: Float
     sizes: Float
+    shifts: Float
     short: Float
     sums: Float
     phase: Int
@@ -138,6 +141,7 @@ class SeriesState(Remembered):
             tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
             totals=np.zeros((series, ROWS, horizons)),
             sizes=np.full((series, PARENTS, horizons), FIRST_SIZE),
+            shifts=np.zeros((series, PARENTS, horizons)),
             short=np.full((series, horizons), FIRST_SIZE),
             sums=np.zeros((series, REGIMES, PRODUCTS)),
             phase=np.full(series, -1),
@@ -218,7 +222,16 @@ class SeriesState(Remembered):
 
 
 _OF_SLOTS = {"codes", "slot_sum", "slot_count"}
-_HORIZON_AXIS = {"tables": 2, "totals": 2, "sizes": 2, "short": 1, "issued": 2, "blocks": 2, "open": 1}
+_HORIZON_AXIS = {
+    "tables": 2,
+    "totals": 2,
+    "sizes": 2,
+    "shifts": 2,
+    "short": 1,
+    "issued": 2,
+    "blocks": 2,
+    "open": 1,
+}
 
 
 def _arrays(state: SeriesState) -> dict[str, Array]:
