@@ -27,6 +27,8 @@ CUT, LOWEST = 0.5, 1 / 32
 """What a refused call leaves of the refill that is believed in, and the least that is."""
 RECOVERY_PER_S = 1 / 120
 """Share of the whole refill that is believed in again, per second without a refusal."""
+SHORTEST_S = 1e-3
+"""Nobody waits for less."""
 SUSPECTED = 2.0
 """A bucket is suspected where what is left after a call was less than so many times what the call asked for."""
 FEW_S = 2.0
@@ -168,7 +170,8 @@ class CallBudget:
                     return self._spent_now(action, vms, whole=whole)
                 if now_s >= until_s:
                     return 0
-                await self._until(min(now_s + wait_s, until_s), queue)
+                # Epoch seconds as floats tell apart a quarter of a microsecond: waiting for less would not end.
+                await self._until(min(now_s + max(wait_s, SHORTEST_S), until_s), queue)
         finally:
             queue.waiters.remove(me)
             queue.ring()
