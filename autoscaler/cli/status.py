@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
 """Takes the daemon's answer, or None and why there is none."""
 
+_LATELY_S = 600.0
+
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs; watched, one document per line.")
 
 
@@ -179,6 +181,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
     }
     lines |= {f"operators {text}": (text, f"operators: {text}") for text in _operations(found)}
+    lines |= {f"push {text}": (text, f"push: {text}") for text in _push_troubles(found)}
     for fleet in found["fleets"]:
         d, name = fleet["decision"], fleet["fleet"]
         if d:
@@ -225,8 +228,20 @@ def _picture(found: dict[str, Any]) -> Group:
             Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
         ]
     said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
+    said += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
     said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
     return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), table, *said)
+
+
+def _push_troubles(found: dict[str, Any]) -> list[str]:
+    """What was lately refused of what is pushed, and what to do."""
+    push = found.get("push") or {}
+    told = [push["token_file_problem"]] if push.get("token_file_problem") else []
+    return told + [
+        each["text"]
+        for each in push.get("refused", ())
+        if found["at_s"] - each["last_at_s"] < _LATELY_S and each["text"] not in told
+    ]
 
 
 def _operations(found: dict[str, Any]) -> list[str]:

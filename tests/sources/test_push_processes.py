@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 
 from autoscaler.cloud.setup import FleetSetup
 from autoscaler.store import JournalReader
-from tests.cli.conftest import OPENER, Program, daemon_settings, embedded_cloud, get, strict_json, until
+from tests.cli.conftest import OPENER, Program, call, daemon_settings, embedded_cloud, get, strict_json, until
 from tests.real import require_real
 from tests.sources.real_prometheus import running
 
@@ -65,6 +66,10 @@ def test_a_burst_that_is_pushed_starts_vms_long_before_the_next_tick(tmp_path, s
         status = strict_json(get(f"{url}/api/v1/status")[1])
         assert status["push"]["samples"] == {"taken": 1}
         assert 'autoscaler_early_turns_total{cause="push"} 1.0' in get(f"{url}/metrics")[1]
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            push(url, -5.0, now_s)
+        shown = " ".join(call("status", "--url", url, cwd=tmp_path, **settings).stdout.split())
+        assert "push: the value -5 is below 0; send the level or the rate, not a change" in shown
         assert TOKEN not in program.said()
 
 
