@@ -208,7 +208,8 @@ class Backfill:
     async def _catch_up(self, params: SeriesParams, state: SeriesState, fleets: Fleets, lanes: Int) -> bool:
         """Through the ticks meanwhile, and into use; whether it came into use."""
         loop, clock = asyncio.get_running_loop(), self._daemon.clock
-        heard, at = fleets.overheard or [], 0
+        heard = [] if fleets.overheard is None else fleets.overheard  # which may be empty, and grows
+        at = 0
         while self._daemon.fleets is fleets:
             until_s = loop.time() + SLICE_S
             while at < len(heard) and loop.time() < until_s:
