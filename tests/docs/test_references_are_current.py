@@ -33,7 +33,14 @@ ROOT = Path(autoscaler.__file__).parents[1]
 
 EVERYTHING_ON = {
     "fleet": "web",
-    "signal": {"kind": "throughput", "source": "scrape", "scrape": {}, "trace": {}},
+    "signal": {
+        "kind": "throughput",
+        "source": "scrape",
+        "scrape": {},
+        "push": {},
+        "cloudwatch": {"metric": "cpu"},
+        "trace": {},
+    },
     "vm": {"capacity": "100/s"},
     "bounds": {"maximum": 10},
     "reactive": {},
