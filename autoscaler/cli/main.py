@@ -24,6 +24,7 @@ from autoscaler.cli import (
     operate,
     plan,
     policy,
+    pool,
     recommend,
     replay,
     run,
@@ -83,6 +84,7 @@ traces.command("record")(trace_record.record)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
 app.add_typer(scenario.app, name="scenario")
+app.add_typer(pool.app, name="pool")
 
 
 @app.command()

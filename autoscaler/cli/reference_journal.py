@@ -12,6 +12,23 @@ from pathlib import Path
 from autoscaler.ports import Verb
 
 KINDS = {
+    "drain_failed": "A VM could not be taken out of the balancer; it serves on.",
+    "drain_resumed": "A VM that was draining before a restart drains on.",
+    "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",
+    "exercise_failed": "A stopped VM that was tried would not have served; the text says why.",
+    "exercise_not_accepted": "An order to try a VM was not taken; the text has the provider's words.",
+    "pool_adopt": "An operator made VMs belong to a fleet.",
+    "pool_disown": "An operator let go of VMs; they stay as they are.",
+    "pool_evict": "An operator had stopped VMs deleted.",
+    "pool_exercise": "An operator had stopped VMs tried.",
+    "pool_quarantine": "An operator keeps VMs from being started.",
+    "pool_ready": "A VM made for the warm pool, or tried, was seen ready and is stopped into the pool.",
+    "pool_refresh": "An operator had VMs that are out of date replaced.",
+    "pool_release": "An operator lets VMs be started again.",
+    "prepare_failed": "A VM made for the warm pool did not become ready.",
+    "refill_failed": "A VM could not be made for the warm pool; the text has the provider's words and when it is tried again.",
+    "return_failed": "A draining VM could not be put back into the balancer.",
+    "terminate_not_accepted": "An order to delete VMs was not taken; the text has the provider's words.",
     "override_cleared": "An operator ended an override; the policy's bounds hold again.",
     "override_expired": "An operator's override has ended by the clock.",
     "overridden": "An operator put other bounds in the place of a policy's.",

@@ -38,7 +38,7 @@ def due(
         spare: Startable VMs that may be missing meanwhile.
         now_s: The clock.
     """
-    at_once = max(section.at_once if section is not None else 1, len(asked))
+    at_once = section.at_once if section is not None else 1
     every_s = section.every_s if section is not None else float("inf")
     found = sorted(
         (t for t in candidates if t.vm.id in asked or now_s - last_well_s(t) >= every_s),

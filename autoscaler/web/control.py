@@ -5,6 +5,7 @@
     POST /v1/resume              verbs, fleets or all_fleets, reason
     POST /v1/override            fleet, floor, ceiling, reason, and one of for_s, until_s, no_expiry
     POST /v1/clear               fleet, reason
+    /v1/pool...                  see `pool`
 
 Rules of this file: who asks is what the kernel says of the other end, never what they say themselves. An answer of
 200 means that the change is on the disk. A request is bounded in size, a connection in time, and connections
@@ -34,6 +35,7 @@ from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
 from autoscaler.web.operations import change_json, operations
+from autoscaler.web.pool import routes as pool_routes
 
 VERSION = 1
 LARGEST_BODY = 64 * 1024
@@ -134,6 +136,7 @@ class Control:
                 web.post("/v1/resume", _resume),
                 web.post("/v1/override", _override),
                 web.post("/v1/clear", _clear),
+                *pool_routes(daemon, VERSION, _who),
             ]
         )
         # The library would write a traceback for every line of garbage that a guest sends.

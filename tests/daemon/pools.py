@@ -55,6 +55,6 @@ def states(bench):
     """The world's VMs by state, those that are gone left out."""
     found: dict[str, int] = {}
     for vm in bench.world.page(bench.clock.now()).vms:
-        if vm.state != "terminated":
+        if vm.state not in ("terminated", "shutting-down"):
             found[str(vm.state)] = found.get(str(vm.state), 0) + 1
     return found

@@ -1,0 +1,186 @@
+"""`pool`: the VMs of a running daemon's fleets one by one, and what operators do with those of the warm pool.
+
+Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
+recorded by the daemon with who and why.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption
+from autoscaler.cli.output import errors_in_words
+
+app = typer.Typer(no_args_is_help=True, help="Look at VMs one by one, and keep the warm pool in order.")
+
+FleetArgument = Annotated[str, typer.Argument(help="Which fleet.")]
+VmsArgument = Annotated[list[str], typer.Argument(help="Ids of VMs.", metavar="VM...")]
+SomeVmsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Ids of VMs; none for all that are stopped.", metavar="[VM...]")
+]
+
+
+@app.command("list")
+def list_vms(
+    fleet: Annotated[
+        str | None, typer.Option("--fleet", "-f", help="Only this fleet.", metavar="FLEET")
+    ] = None,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every VM: where it is in its life, image, age, when it last ran, and what keeps it from being started."""
+    from urllib.parse import quote
+
+    from autoscaler.cli.control_client import ask
+
+    with errors_in_words("pool list"):
+        found = ask(_path(socket), "pool" + (f"?fleet={quote(fleet)}" if fleet else ""))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    _show(found["vms"])
+
+
+@app.command()
+def exercise(
+    fleet: FleetArgument,
+    reason: ReasonOption,
+    vms: SomeVmsArgument = None,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try stopped VMs: each is started, seen ready and stopped again; one that fails is kept from being started."""
+    _tell("exercise", fleet, vms or [], reason, socket, as_json)
+
+
+@app.command()
+def refresh(
+    fleet: FleetArgument, reason: ReasonOption, socket: SocketOption = None, as_json: JsonOption = False
+) -> None:
+    """Replace the VMs of the pool that are out of date now, whatever the windows of the policy."""
+    _tell("refresh", fleet, [], reason, socket, as_json)
+
+
+@app.command()
+def evict(
+    fleet: FleetArgument,
+    vms: VmsArgument,
+    reason: ReasonOption,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete stopped VMs for good, whoever made them."""
+    _tell("evict", fleet, vms, reason, socket, as_json)
+
+
+@app.command()
+def quarantine(
+    fleet: FleetArgument,
+    vms: VmsArgument,
+    reason: ReasonOption,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep VMs from being started until they are released."""
+    _tell("quarantine", fleet, vms, reason, socket, as_json)
+
+
+@app.command()
+def release(
+    fleet: FleetArgument,
+    vms: VmsArgument,
+    reason: ReasonOption,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let VMs be started again, whyever they were kept from it."""
+    _tell("release", fleet, vms, reason, socket, as_json)
+
+
+@app.command()
+def adopt(
+    fleet: FleetArgument,
+    vms: VmsArgument,
+    reason: ReasonOption,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make VMs belong to a fleet, by the ownership tag."""
+    _tell("adopt", fleet, vms, reason, socket, as_json)
+
+
+@app.command()
+def disown(
+    fleet: FleetArgument,
+    vms: VmsArgument,
+    reason: ReasonOption,
+    socket: SocketOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let go of VMs: they belong to no fleet any more and stay as they are."""
+    _tell("disown", fleet, vms, reason, socket, as_json)
+
+
+def _tell(what: str, fleet: str, vms: list[str], reason: str, socket: Path | None, as_json: bool) -> None:
+    from autoscaler.cli.control_client import ask
+
+    with errors_in_words(f"pool {what}"):
+        found = ask(_path(socket), f"pool/{what}", {"fleet": fleet, "vms": vms, "reason": reason})
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found["sentences"]))
+
+
+def _path(socket: Path | None) -> Path:
+    from autoscaler.settings import load_settings
+
+    return load_settings(control_socket=socket).control_path
+
+
+def _show(vms: list[dict[str, Any]]) -> None:
+    if not vms:
+        typer.echo("no VM is known")
+        return
+    rows = [("fleet", "VM", "phase", "type", "zone", "image", "age", "last ran", "")]
+    for vm in vms:
+        # Where no tag tells when it was made, it is at least as old as its last start.
+        age = _time(vm["age_s"]) + ("" if vm["age_is_known"] else "+")
+        rows.append(
+            (
+                *(vm[name] for name in ("fleet", "vm", "phase", "type", "zone", "image")),
+                age,
+                _time(vm["last_ran_s"]),
+                "; ".join(_remarks(vm)),
+            )
+        )
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    images: dict[str, int] = {}
+    for vm in vms:
+        images[vm["image"]] = images.get(vm["image"], 0) + 1
+    shown = ", ".join(f"{image or 'unknown'}: {count}" for image, count in sorted(images.items()))
+    typer.echo(f"VMs by image: {shown}")
+
+
+def _remarks(vm: dict[str, Any]) -> list[str]:
+    found = []
+    if vm["being_deleted"]:
+        found.append("being deleted")
+    if vm["quarantine"]:
+        until = "" if vm["quarantined_for_s"] is None else f" for {_time(vm['quarantined_for_s'])}"
+        found.append(f"not started{until}: {vm['quarantine']}")
+    if vm["out_of_date"]:
+        found.append(f"out of date: {vm['out_of_date']}")
+    if vm["protected"]:
+        found.append("protected")
+    return found
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"

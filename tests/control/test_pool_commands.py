@@ -1,0 +1,67 @@
+"""`pool` as an operator types it, against a daemon's real socket."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from autoscaler.web.control import Control
+from tests.cli.conftest import _invoke, strict_json  # noqa: F401  a fixture
+from tests.control.test_control_api import ME, Serving
+
+
+@pytest.fixture(name="serving")
+async def _serving(tmp_path):
+    (tmp_path / "state").mkdir()
+    made = Serving(tmp_path / "state" / "control.sock")
+    await made.daemon.tick(1)
+    async with Control(made.daemon, made.path):
+        yield made
+    await made.bench.journal.close()
+
+
+@pytest.fixture(name="run")
+def _run(invoke):
+    async def run(*arguments):
+        result = await asyncio.to_thread(invoke, "pool", *arguments)
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+async def test_looking_and_quarantining(serving, run):
+    code, out, _ = await run("list", "--json")
+    assert code == 0
+    stopped = [vm["vm"] for vm in strict_json(out)["vms"] if vm["phase"] == "stopped"]
+    assert stopped
+    code, out, err = await run("quarantine", "web", stopped[0], "-m", "smells")
+    assert (code, out, err) == (0, f"{stopped[0]} of web will not be started until released.\n", "")
+    code, out, _ = await run("list", "-f", "web")
+    (line,) = [line for line in out.splitlines() if stopped[0] in line]
+    assert f"not started: quarantined by {ME}: smells" in line
+    assert "VMs by image:" in out
+    told = [text for _, kind, text in serving.bench.events() if kind == "pool_quarantine"]
+    assert told == [f"{ME} quarantined {stopped[0]} (smells)"]
+
+
+async def test_what_is_refused_is_one_sentence_and_ends_with_1(serving, run):
+    assert await run("evict", "web", "i-0", "-m", "x") == (
+        1,
+        "",
+        "pool evict: web has no VM i-0; `autoscaler pool list --fleet web` shows them\n",
+    )
+    code, _, err = await run("list", "-f", "wep")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "did you mean web" in err
+    code, _, err = await run("refresh", "web", "-m", " ")
+    assert code == 1
+
+
+async def test_an_unknown_word_or_a_bad_body_changes_nothing(serving):
+    status, answer = await serving.post("pool/explode", {"fleet": "web", "reason": "x"})
+    assert status == 404
+    status, answer = await serving.post("pool/evict", {"fleet": "web", "vms": "i-1", "reason": "x"})
+    assert status == 400
+    assert "vms" in answer["error"]

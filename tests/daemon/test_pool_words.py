@@ -1,0 +1,169 @@
+"""What operators do with VMs of the pool: recorded with who and why, then done; and refused where it makes no sense."""
+
+import asyncio
+
+import pytest
+
+from autoscaler.daemon.marks import QUARANTINED_TAG
+from autoscaler.daemon.pool_words import PoolWords, Word
+from autoscaler.errors import ChangeRefusedError, JournalError
+from autoscaler.ports import FLEET_TAG
+from tests.daemon.builders import ORIGIN_S, virtual
+from tests.daemon.pools import chores, pool_bench, renew_template, states
+
+
+def say(bench, at_s, what, *vms, fleet="web", reason="see ticket 7", answers=None):
+    """At a second of the run, an operator's word; what is answered or refused is kept."""
+    kept = bench.answers = answers if answers is not None else getattr(bench, "answers", [])
+
+    async def word():
+        try:
+            kept.append(await PoolWords(bench.daemon).by_name[what](Word(fleet, vms, "alice", reason)))
+        except (ChangeRefusedError, JournalError) as error:
+            kept.append(error)
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(at_s, lambda: kept_task(bench, word()))
+
+
+def kept_task(bench, coroutine):
+    bench.tasks = [*getattr(bench, "tasks", []), asyncio.ensure_future(coroutine)]
+
+
+def view(bench, vm_id):
+    return next((vm for vm in bench.world.page(bench.clock.now()).vms if vm.id == vm_id), None)
+
+
+@virtual
+async def test_a_quarantined_vm_is_not_started_survives_a_restart_and_comes_back_when_released():
+    bench = pool_bench(
+        lambda second: 100 if second < 50 else 400,
+        running=1,
+        vms=3,
+        refill="off",
+        provision="off",
+        warm_pool={"minimum": 0},
+    )
+    bad = bench.ids[1]
+    say(bench, 15, "quarantine", bad)
+    await bench.run(100)
+    assert bench.answers == [f"{bad} of web will not be started until released."]
+    assert view(bench, bad).tags[QUARANTINED_TAG] == "alice: see ticket 7"
+    assert view(bench, bad).state == "stopped"
+    assert bench.rows()[-1].in_service == 3
+    told = [text for _, kind, text in bench.events() if kind == "pool_quarantine"]
+    assert told == [f"alice quarantined {bad} (see ticket 7)"]
+    # A new daemon reads the tag.
+    await bench.run(100)
+    assert view(bench, bad).state == "stopped"
+    say(bench, 5, "release", bad)
+    await bench.run(100)
+    assert view(bench, bad).state == "running"
+    assert view(bench, bad).tags[QUARANTINED_TAG] == ""
+
+
+@virtual
+async def test_an_evicted_vm_is_deleted_whoever_made_it_and_the_record_says_who_asked():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+    say(bench, 15, "evict", bench.ids[1])
+    await bench.run(60)
+    assert [(at, verb, why) for at, verb, _, why in chores(bench)] == [
+        (20, "terminate", "evicted by an operator")
+    ]
+    assert states(bench) == {"running": 1, "stopped": 1}
+    assert [text for _, kind, text in bench.events() if kind == "pool_evict"] == [
+        f"alice evicted {bench.ids[1]}: deleted for good (see ticket 7)"
+    ]
+
+
+@virtual
+async def test_an_operator_may_have_vms_tried_one_after_the_other():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+    say(bench, 15, "exercise")
+    await bench.run(400)
+    assert [verb for _, verb, *_ in chores(bench)] == ["exercise", "store", "exercise", "store"]
+    assert len({a.intent.vm_ids for a in bench.actions()}) == 2
+
+
+@virtual
+async def test_an_operator_may_have_the_pool_refreshed_outside_its_windows():
+    window = [{"from": "01:00", "to": "02:00"}]
+    bench = pool_bench(100, running=1, freshness={"refresh": {"windows": window}})
+    await bench.run(300)
+    renew_template(bench)
+    say(bench, 330, "refresh")
+    await bench.run(1500)
+    assert bench.answers == ["2 out of date in web will be replaced, the new ones first."]
+    stopped = [vm for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"]
+    assert {vm.image for vm in stopped} == {"ami-0000000c"}
+
+
+@virtual
+async def test_adopted_and_disowned():
+    bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
+    (stray,) = bench.world.provision(ORIGIN_S, "", 1)
+    say(bench, 15, "adopt", stray)
+    say(bench, 35, "disown", bench.ids[1])
+    await bench.run(60)
+    assert view(bench, stray).tags[FLEET_TAG] == "web"
+    assert view(bench, bench.ids[1]).tags[FLEET_TAG] == ""
+    assert stray in bench.daemon.fleets.by_name["web"].inventory.vms
+
+
+REFUSED = {
+    "a vm in service": ("evict", "running", "is in_service"),
+    "no such vm": ("quarantine", "i-0", "web has no VM i-0"),
+    "nothing to replace with": ("refresh", "", "needs the sections provision and refill"),
+    "one that runs": ("exercise", "running", "only stopped VMs are tried"),
+    "no vm": ("release", "", "no VM is named"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(case):
+    what, vm, said = REFUSED[case]
+
+    @virtual
+    async def lives():
+        bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
+        say(bench, 15, what, *((bench.ids[0] if vm == "running" else vm,) if vm else ()))
+        await bench.run(40)
+        (answer,) = bench.answers
+        assert said in str(answer)
+        assert chores(bench) == []
+        assert not [kind for _, kind, _ in bench.events() if kind.startswith("pool_")]
+
+    lives()
+
+
+@virtual
+async def test_what_the_journal_does_not_take_is_not_done():
+    bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(journal, name)
+
+        async def record_changes(self, at_s, changes, events):
+            raise JournalError("the disk is full")
+
+    journal, bench.journal = bench.journal, Full()
+    say(bench, 15, "evict", bench.ids[1])
+    await bench.run(40)
+    assert str(bench.answers[0]) == "the disk is full"
+    assert view(bench, bench.ids[1]).state == "stopped"
+
+
+@virtual
+async def test_every_vm_is_shown_with_what_keeps_it_from_being_started():
+    bench = pool_bench(100, running=1, freshness={"refresh": {}})
+    await bench.run(200)
+    renew_template(bench)
+    await bench.run(20)
+    rows = PoolWords(bench.daemon).shown("web")
+    assert [row["phase"] for row in rows] == ["stopped", "stopped", "in_service"]
+    assert all("another version of the launch template" in row["out_of_date"] for row in rows[:2])
+    assert rows[0]["age_is_known"]
+    assert 60 < rows[0]["age_s"] < 200
+    with pytest.raises(ChangeRefusedError, match="did you mean web"):
+        PoolWords(bench.daemon).shown("wep")
