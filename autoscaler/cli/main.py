@@ -24,7 +24,6 @@ from autoscaler.cli import (
     operate,
     plan,
     policy,
-    pool,
     recommend,
     replay,
     run,
@@ -36,6 +35,7 @@ from autoscaler.cli import (
     trace_import,
     trace_record,
     trace_synth,
+    warm_pool,
 )
 
 app = typer.Typer(
@@ -84,7 +84,7 @@ traces.command("record")(trace_record.record)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
 app.add_typer(scenario.app, name="scenario")
-app.add_typer(pool.app, name="pool")
+app.add_typer(warm_pool.app, name="pool")
 
 
 @app.command()

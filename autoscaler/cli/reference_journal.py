@@ -16,7 +16,6 @@ KINDS = {
     "drain_resumed": "A VM that was draining before a restart drains on.",
     "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",
     "exercise_failed": "A stopped VM that was tried would not have served; the text says why.",
-    "exercise_not_accepted": "An order to try a VM was not taken; the text has the provider's words.",
     "pool_adopt": "An operator made VMs belong to a fleet.",
     "pool_disown": "An operator let go of VMs; they stay as they are.",
     "pool_evict": "An operator had stopped VMs deleted.",
@@ -54,13 +53,13 @@ KINDS = {
 }
 """Kinds that are no log events of their own; the others are, and have their meaning there."""
 
-_MAKERS = {"Note", "_note", "event"}
+_MAKERS = {"Note", "_note", "_record", "event"}
 
 
 def kinds_in(folder: Path) -> set[str]:
     """The kinds that the modules of a folder make: first arguments of the calls that note something.
 
-    A kind that begins with a verb is one per `Verb`.
+    A kind that begins with a verb is one per verb that demand orders.
     """
     found: set[str] = set()
     for path in sorted(folder.glob("*.py")):
@@ -81,5 +80,5 @@ def _texts(argument: ast.expr) -> set[str]:
         return _texts(argument.body) | _texts(argument.orelse)
     if isinstance(argument, ast.JoinedStr):
         rest = "".join(str(part.value) for part in argument.values if isinstance(part, ast.Constant))
-        return {f"{verb}{rest}" for verb in Verb}
+        return {f"{verb}{rest}" for verb in (Verb.START, Verb.STOP, Verb.PROVISION)}
     return set()

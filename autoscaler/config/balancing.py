@@ -52,7 +52,9 @@ class CommandSection(Section):
 class BalancerSection(Section):
     """Who gives the fleet's VMs their work: exactly one of the three."""
 
-    haproxy: Annotated[HaproxySection | None, Off] = Field(None, description="HAProxy.")
+    haproxy: Annotated[HaproxySection | None, Off] = Field(
+        None, description="HAProxy, over its runtime socket."
+    )
     target_group: Annotated[TargetGroupSection | None, Off] = Field(
         None, description="A load balancer of AWS."
     )

@@ -48,9 +48,9 @@ class RefillSection(Section):
         (),
         description="Shares of the pool for provision.vm_type and each of provision.types, in their order; empty: all of it for the first.",
     )
-    trim_after_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 90 * DAY_S)] | None, Off] = Field(
+    trim_after_s: Annotated[float, Quantity(DURATION, HOUR_S, 90 * DAY_S)] | None = Field(
         None,
-        description="After how long VMs beyond the wanted number are deleted, oldest first, or off; only those that the daemon made or that have the tag autoscaler:terminable=true.",
+        description="After how long VMs beyond the wanted number are deleted, oldest first; where missing, none is; only those that the daemon made or that have the tag autoscaler:terminable=true.",
     )
     trim_rate: RateLimit = Field(
         RateLimit.model_validate({"vms": 2, "per": "1h"}), description="How many VMs may be deleted."
@@ -83,11 +83,13 @@ class ExerciseSection(Section):
 class FreshnessSection(Section):
     """How old VMs of the pool may be."""
 
-    max_age_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None, Off] = Field(
-        None, description="How long after it was made a VM is out of date, or off."
+    max_age_s: Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None = Field(
+        None,
+        description="How long after it was made a VM is out of date; where missing, age does not matter.",
     )
-    max_stopped_age_s: Annotated[Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None, Off] = (
-        Field(None, description="How long after its last start a stopped VM is out of date, or off.")
+    max_stopped_age_s: Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None = Field(
+        None,
+        description="How long after its last start a stopped VM is out of date; where missing, age does not matter.",
     )
     refresh: Annotated[RefreshSection | None, Off] = Field(
         None, description="Replace what is out of date or made from an older template, or off."

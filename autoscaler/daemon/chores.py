@@ -28,11 +28,11 @@ from autoscaler.daemon.marks import (
     SPEC_TAG,
     SUBNET_TAG,
 )
-from autoscaler.daemon.pool import Expected, Pool, Preparing
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.refill import hold_s
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
+from autoscaler.daemon.warm_pool import Expected, Preparing, WarmPool
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
     ActionIntent,
@@ -100,7 +100,7 @@ class Chores:
     async def act(
         self,
         fleets: Mapping[str, Fleet],
-        pools: Mapping[str, Pool],
+        pools: Mapping[str, WarmPool],
         intents: Sequence[ActionIntent],
         action_ids: Sequence[int],
         verbs: Sequence[Verb],
@@ -134,7 +134,7 @@ class Chores:
         for call in self._calls:
             call.cancel()
 
-    async def _carry_out(self, fleet: Fleet, pool: Pool, action_id: int, intent: ActionIntent) -> None:
+    async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
         sent_s = self._clock.now()
         outcomes = await _done(fleet, pool, intent, self._clock, self._waits.call_s)
         done = Done(action_id, intent, outcomes, sent_s, self._clock.now())
@@ -149,7 +149,7 @@ class Chores:
             self._telemetry.log.error("act_failed", text=text)
 
 
-def _sent(fleet: Fleet, pool: Pool, intent: ActionIntent, action_id: int, now_s: float) -> None:
+def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, now_s: float) -> None:
     """The intent counts from now on."""
     inventory, ids = fleet.inventory, intent.vm_ids
     match intent.verb:
@@ -171,7 +171,9 @@ def _sent(fleet: Fleet, pool: Pool, intent: ActionIntent, action_id: int, now_s:
             raise InvariantError(f"{intent.verb} is no chore of {fleet.name}")
 
 
-async def _done(fleet: Fleet, pool: Pool, intent: ActionIntent, clock: Clock, timeout_s: float) -> Outcomes:
+async def _done(
+    fleet: Fleet, pool: WarmPool, intent: ActionIntent, clock: Clock, timeout_s: float
+) -> Outcomes:
     """One outcome per VM."""
     provider, ids = fleet.provider, intent.vm_ids
     match intent.verb:
@@ -193,7 +195,7 @@ async def _done(fleet: Fleet, pool: Pool, intent: ActionIntent, clock: Clock, ti
             return await _call(ids, lambda: provider.terminate(ids), timeout_s)
 
 
-def _marked(fleet: Fleet, pool: Pool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
+def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
     """What the VMs of a refill are made from, with the tags by which they are known."""
     spec = pool.specs.get(intent.token) or fleet.spec
     if spec is None:
@@ -220,7 +222,7 @@ async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], tim
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)
 
 
-def _settled(fleet: Fleet, pool: Pool, done: Done) -> list[Note]:
+def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
     """Take in what came back."""
     inventory, intent, outcomes = fleet.inventory, done.intent, done.outcomes
     sent_s, now_s = done.sent_s, done.received_s
@@ -242,7 +244,7 @@ def _settled(fleet: Fleet, pool: Pool, done: Done) -> list[Note]:
             return pool.deleted(fleet, outcomes)
 
 
-def _refilled(fleet: Fleet, pool: Pool, done: Done) -> list[Note]:
+def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
     inventory, intent, now_s = fleet.inventory, done.intent, done.received_s
     spec = pool.specs.get(intent.token) or fleet.spec
     accepted = [o.vm_id for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]

@@ -254,8 +254,11 @@ class Drains:
                     now_s + _RETRY_S,
                     "the balancer does not take it back",
                 )
-        kind = "drain_failed" if intent.verb is Verb.DRAIN else "return_failed"
-        return [Note(kind, inventory.fleet, f"{', '.join(ids)}: {why}") for why, ids in failed.items()]
+        out = intent.verb is Verb.DRAIN
+        return [
+            Note("drain_failed" if out else "return_failed", inventory.fleet, f"{', '.join(ids)}: {why}")
+            for why, ids in failed.items()
+        ]
 
     def _settle_drain(self, t: TrackedVm, now_s: float, *, accepted: bool) -> None:
         leaving = self.leaving.get(t.vm.id)

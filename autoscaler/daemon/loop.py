@@ -37,7 +37,7 @@ from autoscaler.daemon.planning import Wanted, plan
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.upkeep import Pools
+from autoscaler.daemon.upkeep import WarmPools
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.ports import (
     ActionIntent,
@@ -141,8 +141,8 @@ class Daemon:
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
-        self.pools = Pools(clock)
-        self.pools.govern(self.fleets.by_name)
+        self.warm_pools = WarmPools(clock)
+        self.warm_pools.govern(self.fleets.by_name)
         self.chores = Chores(clock, self.recorder, telemetry, ChoreWaits(waits.call_s, waits.tick_s))
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
@@ -192,7 +192,7 @@ class Daemon:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
-            self.pools.govern(self.fleets.by_name)
+            self.warm_pools.govern(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -226,9 +226,9 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
-        await self.chores.act(self.fleets.by_name, self.pools.by_name, intents, action_ids, FIRST)
+        await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, FIRST)
         await self.acting.act(record, intents, action_ids)
-        await self.chores.act(self.fleets.by_name, self.pools.by_name, intents, action_ids, LAST)
+        await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, LAST)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
@@ -278,7 +278,7 @@ class Daemon:
                 real = self._observer.real_by_fleet(listing)
                 fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
-        notes += await self.pools.follow(self.fleets.all, self.settings.reading_s)
+        notes += await self.warm_pools.follow(self.fleets.all, self.settings.reading_s)
         notes += await follow(self.fleets.all, self.clock, self.settings.reading_s, self.telemetry)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
@@ -351,7 +351,7 @@ class Daemon:
                 wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
                 intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
             if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
-                pool, may = self.pools.by_name[fleet.name], bool(may_refill[lane])
+                pool, may = self.warm_pools.by_name[fleet.name], bool(may_refill[lane])
                 intents += pool.chores(fleet, row, record.tick, record.at_s, may_refill=may)
         return intents
 
@@ -434,7 +434,7 @@ class Daemon:
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.fleets.begin_anew(self.clock.now())
         self.acting.govern(self.fleets.by_name, anew=True)
-        self.pools.govern(self.fleets.by_name, anew=True)
+        self.warm_pools.govern(self.fleets.by_name, anew=True)
 
     def _hear_source(self, fleet: Fleet, error: str) -> None:
         if error and error != fleet.source_error:

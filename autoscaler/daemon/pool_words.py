@@ -20,8 +20,8 @@ from autoscaler.daemon.freshness import made_at_s
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.marks import GROUP_TAG, MADE_AT_TAG, QUARANTINED_TAG, SPEC_TAG, may_be_deleted
 from autoscaler.daemon.operator_words import unknown_fleet
-from autoscaler.daemon.pool import BY_OPERATOR, FOREVER, Pool
 from autoscaler.daemon.tracked import PROTECTED_TAG, Phase, TrackedVm
+from autoscaler.daemon.warm_pool import BY_OPERATOR, FOREVER, WarmPool
 from autoscaler.errors import ChangeRefusedError
 from autoscaler.ports import FLEET_TAG, Note, Outcome, OutcomeKind
 
@@ -77,7 +77,7 @@ class PoolWords:
             rows += [self._row(name, t, pool, stale.get(t.vm.id, "")) for t in vms]
         return rows
 
-    def _row(self, fleet: str, t: TrackedVm, pool: Pool, stale: str) -> dict[str, Any]:
+    def _row(self, fleet: str, t: TrackedVm, pool: WarmPool, stale: str) -> dict[str, Any]:
         now_s = self._daemon.clock.now()
         held = t.quarantined_until_s > now_s
         return {
@@ -116,7 +116,7 @@ class PoolWords:
         wrong = [f"{t.vm.id} is {t.phase}" for t in vms if t.phase is not Phase.STOPPED]
         if wrong or not ids:
             raise ChangeRefusedError(f"only stopped VMs are tried: {', '.join(wrong) or 'there is none'}")
-        await self._record(word, "pool_exercise", f"asked to try {_some(ids)}")
+        await self._record("pool_exercise", word, f"asked to try {_some(ids)}")
         pool.asked.exercise.update(ids)
         return f"{_some(ids)} of {word.fleet} will be tried, as soon as no VM is on its way for demand; `autoscaler events` tells how it went."
 
@@ -134,7 +134,7 @@ class PoolWords:
             )
         if not pool.stale:
             return f"Nothing in the pool of {word.fleet} is out of date."
-        await self._record(word, "pool_refresh", f"asked to replace what is out of date ({len(pool.stale)})")
+        await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(pool.stale)})")
         pool.asked.refresh = True
         return f"{len(pool.stale)} out of date in {word.fleet} will be replaced, the new ones first."
 
@@ -151,7 +151,7 @@ class PoolWords:
         wrong += [f"{t.vm.id} is in an Auto Scaling group" for t in vms if GROUP_TAG in t.vm.tags]
         if wrong:
             raise ChangeRefusedError(f"only stopped, unprotected VMs can be evicted: {', '.join(wrong)}")
-        await self._record(word, "pool_evict", f"evicted {_some(word.vms)}: deleted for good")
+        await self._record("pool_evict", word, f"evicted {_some(word.vms)}: deleted for good")
         pool.asked.evict.update(word.vms)
         return f"{_some(word.vms)} of {word.fleet} will be deleted for good, at the next tick."
 
@@ -163,7 +163,7 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
-        await self._record(word, "pool_quarantine", f"quarantined {_some(word.vms)}")
+        await self._record("pool_quarantine", word, f"quarantined {_some(word.vms)}")
         said = f"{word.who}: {word.reason}"
         for t in vms:
             if t.phase in _RESTING:
@@ -180,7 +180,7 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
-        await self._record(word, "pool_release", f"released {_some(word.vms)}")
+        await self._record("pool_release", word, f"released {_some(word.vms)}")
         for t in vms:
             t.quarantined_until_s, t.quarantine_reason = float("-inf"), ""
         fleet.inventory.touch()
@@ -195,7 +195,7 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         _named(word)
-        await self._record(word, "pool_adopt", f"adopted {_some(word.vms)}")
+        await self._record("pool_adopt", word, f"adopted {_some(word.vms)}")
         lost = await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet})
         return (
             f"{_some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}.{lost}"
@@ -209,7 +209,7 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         self._vms(fleet, word.vms)
-        await self._record(word, "pool_disown", f"disowned {_some(word.vms)}: they stay as they are")
+        await self._record("pool_disown", word, f"disowned {_some(word.vms)}: they stay as they are")
         lost = await self._tag(fleet, word.vms, {FLEET_TAG: ""})
         return f"{_some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are.{lost}"
 
@@ -228,11 +228,11 @@ class PoolWords:
 
     # ── checks and records ─────────────────────────────────────────────────────────────────────────────
 
-    def _fleet(self, name: str) -> tuple[Fleet, Pool]:
+    def _fleet(self, name: str) -> tuple[Fleet, WarmPool]:
         fleets = self._daemon.fleets.by_name
         if name not in fleets:
             raise ChangeRefusedError(unknown_fleet(name, fleets.keys()))
-        return fleets[name], self._daemon.pools.by_name[name]
+        return fleets[name], self._daemon.warm_pools.by_name[name]
 
     def _vms(self, fleet: Fleet, ids: Sequence[str]) -> list[TrackedVm]:
         if not ids:
@@ -244,7 +244,7 @@ class PoolWords:
             )
         return [fleet.inventory.vms[i] for i in ids]
 
-    async def _record(self, word: Word, kind: str, what: str) -> None:
+    async def _record(self, kind: str, word: Word, what: str) -> None:
         reason = word.reason
         if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
             raise ChangeRefusedError(

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.pool import Pool
+from autoscaler.daemon.warm_pool import WarmPool
 from autoscaler.ports import Clock, Note
 
 
-class Pools:
-    """One `Pool` per fleet.
+class WarmPools:
+    """One `WarmPool` per fleet.
 
     Args:
         clock: Time.
@@ -23,7 +23,7 @@ class Pools:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.by_name: dict[str, Pool] = {}
+        self.by_name: dict[str, WarmPool] = {}
         self._acts: dict[str, bool] = {}
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
@@ -33,7 +33,7 @@ class Pools:
         # Between acting and shadow the VMs are not the same.
         same = {name for name, fleet in fleets.items() if self._acts.get(name) is fleet.policy.act}
         self.by_name = {
-            name: known[name] if name in known and name in same else Pool(now_s) for name in fleets
+            name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
         }
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
 

@@ -35,7 +35,7 @@ from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
 from autoscaler.web.operations import change_json, operations
-from autoscaler.web.pool import routes as pool_routes
+from autoscaler.web.warm_pool import routes as pool_routes
 
 VERSION = 1
 LARGEST_BODY = 64 * 1024

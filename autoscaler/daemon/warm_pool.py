@@ -84,7 +84,7 @@ class Asked:
     refresh: bool = False
 
 
-class Pool:
+class WarmPool:
     """What is under way in one fleet's warm pool, and what is known of it.
 
     Args:
@@ -130,7 +130,7 @@ class Pool:
         for vm_id in await ready(fleet, waiting, self._running_s(), now_s, timeout_s) if waiting else ():
             each = self.preparing[vm_id]
             each.ready = True
-            notes.append(_note(fleet, "pool_ready", f"{vm_id} is ready after {now_s - each.since_s:.0f} s"))
+            notes.append(_note("pool_ready", fleet, f"{vm_id} is ready after {now_s - each.since_s:.0f} s"))
             self.failures = 0
         return notes
 
@@ -188,10 +188,10 @@ class Pool:
 
     def _failed(self, fleet: Fleet, vm_id: str, why: str, *, trying: bool, now_s: float) -> Note:
         if trying:
-            return _note(fleet, "exercise_failed", f"{vm_id} would not have served: {why}")
+            return _note("exercise_failed", fleet, f"{vm_id} would not have served: {why}")
         self.failures += 1
         self.held_until_s = now_s + refill.hold_s(self.failures)
-        return _note(fleet, "prepare_failed", f"{vm_id} did not become ready: {why}")
+        return _note("prepare_failed", fleet, f"{vm_id} did not become ready: {why}")
 
     async def _read_template(self, fleet: Fleet, now_s: float, timeout_s: float) -> None:
         wanted = fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
@@ -235,7 +235,7 @@ class Pool:
             if t is not None and t.quarantine_reason == DELETED:
                 _quarantine(fleet, t, float("-inf"), "")
         return [
-            _note(fleet, "terminate_not_accepted", f"{', '.join(ids)}: {why}") for why, ids in failed.items()
+            _note("terminate_not_accepted", fleet, f"{', '.join(ids)}: {why}") for why, ids in failed.items()
         ]
 
     def try_again(self, inventory: FleetInventory, t: TrackedVm, now_s: float) -> None:
@@ -431,5 +431,5 @@ def _intent(fleet: Fleet, verb: Verb, ids: Iterable[str], why: str) -> ActionInt
     return ActionIntent(fleet.name, verb, chosen, len(chosen), "", why)
 
 
-def _note(fleet: Fleet, kind: str, text: str) -> Note:
+def _note(kind: str, fleet: Fleet, text: str) -> Note:
     return Note(kind, fleet.name, text)
