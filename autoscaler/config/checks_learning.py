@@ -26,6 +26,11 @@ def check_kind(policy: Policy) -> Iterator[Finding]:
             f"`signal.in_flight` is for kind concurrency, but `signal.kind` is {signal.kind}",
             "remove it, or write `kind: concurrency`",
         )
+    types = [each.type for each in policy.vm.weights]
+    if twice := sorted({name for name in types if types.count(name) > 1}):
+        yield Finding(
+            (("vm", "weights"),), f"`vm.weights` gives type {twice[0]} twice", "leave one of the two"
+        )
     if signal.kind in ("concurrency", "queue") and signal.source == "trace":
         yield Finding(
             (("signal", "source"), ("signal", "kind")),

@@ -24,11 +24,26 @@ class CapacityLearning(Section):
     )
 
 
+class TypeWeight(Section):
+    """How much a VM of one machine type can do."""
+
+    type: Filled = Field(description="Machine type, for example m7i.xlarge.")
+    weight: float = Field(
+        ge=0.01,
+        le=100,
+        description="Its capacity as a multiple of capacity, a number; types not listed have 1.",
+    )
+
+
 class VmSection(Section):
     """What one VM can do, and how long it takes to come and go."""
 
     capacity_per_s: Annotated[float, Quantity(WORK, 1e-6, 1e9)] = Field(
         description="Work per second that one VM does while it meets its service objective."
+    )
+    weights: Annotated[tuple[TypeWeight, ...], Field(strict=False, max_length=50)] = Field(
+        (),
+        description="Weights of machine types where VMs differ in size; decisions count VMs of the fleet's mean weight.",
     )
     learn_capacity: Annotated[CapacityLearning | None, Off] = Field(
         None,

@@ -20,6 +20,7 @@ from autoscaler.core.types import Float
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import Counts, Note, Phase
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.weights import types_of
 from autoscaler.ports import FleetReadings
 
 JUDGE_EVERY_S = 30.0
@@ -193,6 +194,8 @@ class _Look:
 def _speed(fleet: Fleet, got: FleetReadings, at: np.ndarray) -> tuple[Float, bool]:
     """The speed of the VMs at these places, and whether it can be compared over time."""
     value, capacity = got.values[at], fleet.policy.vm.capacity_per_s
+    if fleet.weights and fleet.policy.signal.kind != "utilisation":
+        value = value / fleet.weights.of([got.vm_ids[i] for i in at.tolist()], types_of(fleet.inventory))
     if fleet.policy.signal.kind == "utilisation":
         busy = np.where(value >= IDLE_SHARE, value, np.nan)
         return 1.0 / busy, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, is_not
 
 import numpy as np
@@ -23,10 +23,11 @@ from autoscaler.daemon.allowances import Allowances
 from autoscaler.daemon.drain import Drains
 from autoscaler.daemon.fleet_rows import Said
 from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
-from autoscaler.daemon.learning import Learning
+from autoscaler.daemon.learning import Learning, with_vm
 from autoscaler.daemon.metering import Meter, Prices
 from autoscaler.daemon.real_fleet import RealFleet
 from autoscaler.daemon.tracked import TrackedVm
+from autoscaler.daemon.weights import EVERY_S, Weights, types_of
 from autoscaler.ports import (
     Balancer,
     FleetReadings,
@@ -76,7 +77,8 @@ class Fleet:
         self.name = policy.fleet
         self.policy = policy
         self.capacity_per_s = policy.vm.capacity_per_s
-        """Work per second that one VM is planned with, learned or as the policy says."""
+        """Work per second that one VM is planned with, learned or as the policy says, of the fleet's mean weight."""
+        self.weights = Weights(policy)
         self.provider = setup.provider
         self.source = setup.source
         self.balancer = setup.balancer
@@ -194,6 +196,8 @@ class Fleets:
         self.overheard: list[Samples] | None = None
         """What has been forecast from, while somebody learns from the past beside; see `backfill`."""
         self._queues = QueueState.empty(len(self.all))
+        self._weighted = any(fleet.weights for fleet in self.all)
+        self._weighed_at_s = -math.inf
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
         self._capacity = self._compiled.lanes.vm_capacity
         self._sizes: list[int] = []
@@ -217,13 +221,10 @@ class Fleets:
         ]
         new._queues = self._queues.carried_over(np.array(series))
         new.learning = self.learning.carried_over([fleet.name for fleet in new.all])
-        planned = new.learning.planned(new.planned)
+        planned = new._planned()
         if any(map(is_not, planned, new.planned)):
             new.planned = planned
-            for fleet, policy in zip(new.all, planned, strict=True):
-                fleet.capacity_per_s = policy.vm.capacity_per_s
             new._compiled = new._compile(now_s)
-            new._capacity = new._compiled.lanes.vm_capacity
         new._lane_state = self._lane_state.carried_over(new._compiled.lanes, np.array(lanes))
         new._series_state = self._series_state.carried_over(new._compiled.series, np.array(series))
         for lane, fleet in zip(lanes, new.all, strict=True):
@@ -251,18 +252,34 @@ class Fleets:
 
         What forecasts and guards remember stays, as when policies are read anew.
         """
-        planned = self.learning.planned([fleet.policy for fleet in self.all])
+        planned = self._planned()
         if [policy.vm for policy in planned] == [policy.vm for policy in self.planned]:
             return
         self.planned = planned
-        for fleet, policy in zip(self.all, planned, strict=True):
-            fleet.capacity_per_s = policy.vm.capacity_per_s
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         same = np.arange(len(planned))
         self._lane_state = self._lane_state.carried_over(self._compiled.lanes, same)
         self._series_state = self._series_state.carried_over(self._compiled.series, same)
-        self._capacity = self._compiled.lanes.vm_capacity
         self._sizes = []
+
+    def _planned(self) -> list[Policy]:
+        """The policies with what was learned, one VM taken to have the mean weight of its fleet."""
+        planned = self.learning.planned([fleet.policy for fleet in self.all])
+        self._capacity = np.array([policy.vm.capacity_per_s for policy in planned])
+        for lane, fleet in enumerate(self.all):
+            fleet.capacity_per_s = planned[lane].vm.capacity_per_s * fleet.weights.mean
+            if fleet.weights.mean != 1.0:
+                planned[lane] = with_vm(planned[lane], {"capacity_per_s": fleet.capacity_per_s})
+        return planned
+
+    def _weigh(self, now_s: float) -> None:
+        """Look whether fleets whose VMs differ in size are made of others now."""
+        if not self._weighted or abs(now_s - self._weighed_at_s) < EVERY_S:
+            return
+        self._weighed_at_s = now_s
+        changed = [f.weights.weigh([*types_of(f.inventory).values()]) for f in self.all if f.weights]
+        if any(changed):
+            self.plan_with_what_was_learned(now_s)
 
     @property
     def series(self) -> SeriesParams:
@@ -304,7 +321,8 @@ class Fleets:
             allowed: What operators leave to do, over lanes.
         """
         policies = [fleet.policy for fleet in self.all]
-        self.learning.heard(policies, readings, now_s)
+        self.learning.heard(policies, self._of_weight_1(readings), now_s)
+        self._weigh(now_s)
         if self.learning.is_due(now_s):
             self.learning.move(policies)
             self.plan_with_what_was_learned(now_s)
@@ -352,14 +370,37 @@ class Fleets:
             self._sizes = sizes
             self._lane = np.repeat(np.arange(len(sizes)), sizes)
             self._capacity_of_reading = self._capacity[self._lane]
+        capacity, all_capacity = self._capacity_of_reading, expected * self._capacity
+        if self._weighted:
+            weights = [
+                f.weights.of(got.vm_ids, types_of(f.inventory))
+                for f, got in zip(self.all, parts, strict=True)
+            ]
+            capacity = capacity * _joined(weights)
+            for lane, (fleet, weight) in enumerate(zip(self.all, weights, strict=True)):
+                # Who is silent is taken to be like who reported.
+                mean = weight.mean() if len(weight) else fleet.weights.mean
+                all_capacity[lane] *= mean
         gathered = Readings(
             lane=self._lane,
             value=_joined([p.values for p in parts]),
             observed_at_s=_joined([p.observed_at_s for p in parts]),
-            capacity=self._capacity_of_reading,
+            capacity=capacity,
             received_at_s=_received(parts, now_s),
         )
-        return gathered, expected, expected * self._capacity
+        return gathered, expected, all_capacity
+
+    def _of_weight_1(self, readings: Mapping[str, FleetReadings]) -> Mapping[str, FleetReadings]:
+        """The readings as if every VM had the weight 1, for learning what such a VM can do."""
+        if not self._weighted:
+            return readings
+        return {
+            f.name: replace(got, values=got.values / f.weights.of(got.vm_ids, types_of(f.inventory)))
+            if f.weights
+            else got
+            for f in self.all
+            for got in (readings[f.name],)
+        }
 
     def _columns(self, counts: Sequence[Counts]) -> dict[str, Int]:
         """Counts as fields of a Snapshot; the arrays of the last tick where nothing has changed."""

@@ -161,7 +161,7 @@ class Learning:
             known = not math.isnan(capacity_per_s[lane])
             if vm.learn_capacity is not None and known and capacity_per_s[lane] != vm.capacity_per_s:
                 changes["capacity_per_s"] = capacity_per_s[lane]
-            planned.append(_with_vm(policy, changes) if changes else policy)
+            planned.append(with_vm(policy, changes) if changes else policy)
         return planned
 
     # ── over restarts ───────────────────────────────────────────────────────────────────────────────────
@@ -210,7 +210,8 @@ class Learning:
         return True
 
 
-def _with_vm(policy: Policy, changes: dict[str, object]) -> Policy:
+def with_vm(policy: Policy, changes: dict[str, object]) -> Policy:
+    """The policy with other values of its section `vm`."""
     return policy.model_copy(update={"vm": policy.vm.model_copy(update=changes)})
 
 
