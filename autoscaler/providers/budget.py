@@ -29,8 +29,6 @@ RECOVERY_PER_S = 1 / 120
 """Share of the whole refill that is believed in again, per second without a refusal."""
 SHORTEST_S = 1e-3
 """Nobody waits for less."""
-SUSPECTED = 2.0
-"""A bucket is suspected where what is left after a call was less than so many times what the call asked for."""
 FEW_S = 2.0
 """A call for VMs beyond the budget waits until it can be for what flows back in so long, rather than for each VM."""
 
@@ -188,11 +186,18 @@ class CallBudget:
             return
         now_s = self._clock.now()
         self.refusals += 1
-        self._request_bucket(action).refused(now_s, 0.0)
-        bucket = self._vm_bucket(action)
-        # EC2 does not say which bucket was empty. One that was believed to hold many times more is not suspected.
-        if bucket is not None and vms > 1 and bucket.left(now_s) < SUSPECTED * vms:
-            bucket.refused(now_s, CUT * vms)
+        requests, bucket = self._request_bucket(action), self._vm_bucket(action)
+        calls_left = requests.left(now_s) + 1.0
+        # EC2 does not say which bucket was empty: the one that had less to spare, before this call, is suspected.
+        spare = math.inf if bucket is None or not vms else (bucket.left(now_s) + vms) / vms
+        if calls_left <= spare or bucket is None:
+            requests.refused(now_s, 0.0)
+        if bucket is None:
+            return
+        # What was refused was not spent.
+        bucket.take(float(-vms), now_s)
+        if spare <= calls_left:
+            bucket.refused(now_s, CUT * vms if vms > 1 else 0.0)
 
     def spent(self, action: str, calls: int) -> None:
         """So many calls were made beside those that were admitted: the further pages of a listing."""

@@ -19,8 +19,8 @@ from autoscaler.ports import BUDGET_SPENT, Clock, Listing, Outcome, OutcomeKind,
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
 
-WAIT_S = 5.0
-"""Longest wait of one call for its turn and for another try, in seconds of the Clock."""
+WAIT_S = 9.0
+"""Longest wait of one call for its turn and for another try, in seconds of the Clock: not into the next tick."""
 LISTING_WAIT_S = 2.0
 """The same for reads, which a tick waits for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0

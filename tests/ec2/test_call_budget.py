@@ -112,7 +112,7 @@ def test_a_call_for_which_there_is_no_room_in_time_is_not_made():
 
     outcomes, calls, now_s = run(test, 2)
     assert {(o.kind, o.code) for o in outcomes} == {(OutcomeKind.THROTTLED, BUDGET_SPENT)}
-    assert (calls, now_s) == ([], 5.0)
+    assert (calls, now_s) == ([], 9.0)
 
 
 def test_more_vms_than_there_is_room_for_are_asked_for_in_part():
@@ -134,8 +134,8 @@ def test_a_refusal_is_tried_again_more_slowly_within_the_time_of_the_call_and_no
 
     outcomes, calls, now_s, refusals = run(test, 2)
     assert {o.kind for o in outcomes} == {OutcomeKind.THROTTLED}
-    assert 2 <= len(calls) == refusals <= 5
-    assert now_s <= 5.0
+    assert 2 <= len(calls) == refusals <= 6
+    assert now_s <= 9.01
 
 
 @pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "InternalError", "UnauthorizedOperation"])
