@@ -16,8 +16,9 @@ from multiprocessing import get_context
 import numpy as np
 
 from autoscaler.clock import SystemClock
+from autoscaler.config.compiling import compile_params
+from autoscaler.config.policy import Policy, policy_from
 from autoscaler.core.demand import fold
-from autoscaler.core.params import FoldParams
 from autoscaler.core.types import Readings, Signal
 from autoscaler.ports import Vm, VmState
 from autoscaler.sources.fan_out import Limits
@@ -99,13 +100,7 @@ async def _rounds(name: str, url: str, kernel: float) -> list[Result]:
 def _fold() -> list[Result]:
     lanes = 500
     rng = np.random.default_rng(1)
-    params = FoldParams(
-        np.zeros(lanes, np.int64),
-        np.full(lanes, 60.0),
-        np.full(lanes, 0.9),
-        np.ones(lanes),
-        np.full(lanes, 300.0),
-    )
+    params = compile_params([_policy(f"f{n}") for n in range(lanes)], 15.0, 1000.0).fold
     readings = Readings(
         lane=np.sort(rng.integers(0, lanes, SERIES)),
         value=rng.random(SERIES),
@@ -117,6 +112,17 @@ def _fold() -> list[Result]:
         timed(lambda: fold(params, readings, expected, expected * 100.0, 1000.0)) for _ in range(20)
     )
     return [Result(f"{SERIES:,} series of {lanes} fleets folded", seconds * 1e3, "ms", "50 is the limit")]
+
+
+def _policy(fleet: str) -> Policy:
+    return policy_from(
+        {
+            "fleet": fleet,
+            "signal": {"kind": "utilisation", "source": "scrape", "scrape": {"type": "cpu"}},
+            "vm": {"capacity": "100/s", "start_time": "40s"},
+            "bounds": {"minimum": 1, "maximum": 10},
+        }
+    )
 
 
 async def _tick(stalls: list[float]) -> None:

@@ -143,11 +143,10 @@ class PrometheusQueries:
         left = self.users.pop(query) - 1
         if left:
             self.users[query] = left
+        elif asked := self._asked.pop(query, None):
+            asked.answer.cancel()
         if self.users:
             return
-        for asked in self._asked.values():
-            asked.answer.cancel()
-        self._asked.clear()
         await self.access.close()
         if self._closed is not None:
             self._closed()

@@ -323,3 +323,45 @@ async def test_no_vms_are_no_question(web, make):
     found = await make().read([])
     assert (found.vm_ids, found.error, web.asked) == ((), "", [])
     assert found.values.dtype == np.float64
+
+
+# ── Credentials ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_token_is_read_again_when_its_file_changes_and_shown_nowhere(web, clock, tmp_path):
+    token = tmp_path / "token"
+    address = Address(web.url, bearer_token_file=token, headers=(("X-Scope-OrgID", "web"),))
+    source = PrometheusSource(PrometheusPool(clock).at(address), Past(RATE, Signal.TOTAL), clock)
+    web.vectors[RATE] = [({}, 5)]
+    said = [await failing(source, ())]
+    for text in ("s3cret-one\n", "s3cret-two\n"):
+        token.write_text(text)
+        clock.at_s += 10.0
+        await source.read(())
+    token.write_text("s3cret\ns3cret")
+    clock.at_s += 10.0
+    said.append(await failing(source, ()))
+    token.write_text("s3cret-three")
+    web.mood = "401"
+    clock.at_s += 10.0
+    said.append(await failing(source, ()))
+    await source.close()
+    sent = [(headers["Authorization"], headers["X-Scope-OrgID"]) for _, _, headers in web.asked]
+    assert sent == [(f"Bearer s3cret-{number}", "web") for number in ("one", "two", "three")]
+    assert f"the file {token} cannot be read (No such file or directory)" in said[0]
+    assert f"the file {token} must hold the secret on one line" in said[1]
+    assert "expired" in said[2]
+    assert "s3cret" not in "".join(said)
+
+
+async def test_a_query_that_nobody_asks_any_more_is_forgotten(web, make):
+    web.vectors[RATE] = web.vectors["other[1m]"] = [({}, 5)]
+    first, second = make(signal=Signal.TOTAL), make("other[1m]", Signal.TOTAL)
+    await first.read(())
+    await second.read(())
+    queries = first._queries
+    assert set(queries._asked) == {RATE, "other[1m]"}
+    await first.close()
+    assert set(queries._asked) == {"other[1m]"}
+    await second.close()
+    assert not queries._asked
