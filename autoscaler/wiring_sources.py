@@ -7,6 +7,7 @@ line in `_MAKERS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,6 +167,23 @@ def _prometheus_address(asked: PrometheusInput, fleet: str, folder: Path) -> Add
     )
 
 
+def _haproxy_source(policy: Policy, sources: Sources) -> MetricSource:
+    from autoscaler.sources.haproxy import HaproxySource
+
+    asked = policy.signal.haproxy
+    if asked is None:
+        raise _missing(policy)
+    return HaproxySource(
+        asked.sockets,
+        asked.backend,
+        asked.join,
+        Signal[policy.signal.kind.upper()],
+        sources.clock,
+        queue_within_s=asked.queue_within_s or math.inf,
+        timeout_s=asked.timeout_s,
+    )
+
+
 def _cloudwatch_source(policy: Policy, sources: Sources) -> MetricSource:
     from autoscaler.sources.cloudwatch import CloudWatchSource
 
@@ -241,6 +259,7 @@ _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "prometheus": _prometheus_source,
     "push": _push_source,
     "cloudwatch": _cloudwatch_source,
+    "haproxy": _haproxy_source,
     "trace": _played_source,
 }
 """By `signal.source`."""

@@ -26,6 +26,15 @@ class HaproxySection(Section):
     )
 
 
+class HaproxyInput(HaproxySection):
+    """HAProxy as a source: what arrives at the backend, and what waits there."""
+
+    queue_within_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
+        None,
+        description="Time in which what waits at the backend is to be worked off: it counts as so much work per second (kind total); where missing it does not count.",
+    )
+
+
 class TargetGroupSection(Section):
     """An Application or Network Load Balancer of AWS, by its target group."""
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 
 from autoscaler.config.checks_learning import check_kind, check_learning
+from autoscaler.config.checks_pool import check_pool
 from autoscaler.config.checks_signal import ADDRESS, check_signal
 from autoscaler.config.compiling import quantile_index
 from autoscaler.config.documents import Severity, YamlPath
@@ -46,6 +47,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_schedule(policy),
         *_check_guards(policy, tick_s),
         *_check_supply(policy),
+        *check_pool(policy, tick_s),
     )
 
 

@@ -41,6 +41,7 @@ def _check_age(policy: Policy, tick_s: float) -> Iterator[Finding]:
     for source, given, needs in (
         ("scrape", signal.scrape, "metric"),
         ("prometheus", signal.prometheus, "query"),
+        ("haproxy", signal.haproxy, "backend"),
     ):
         if signal.source == source and given is None:
             yield Finding(

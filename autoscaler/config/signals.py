@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from autoscaler.config.balancing import HaproxyInput
 from autoscaler.config.cloudwatch import CloudWatchInput
 from autoscaler.config.prometheus import BackfillSection, PrometheusInput
 from autoscaler.config.push import PushInput
@@ -64,7 +65,7 @@ class SignalSection(Section):
     kind: SignalKind = Field(
         description="utilisation: share of a VM's capacity in use; throughput: work per second that arrives at a VM; total: work per second wanted from the fleet; concurrency: work in flight in a VM; queue: work that waits for the fleet."
     )
-    source: Literal["scrape", "prometheus", "push", "cloudwatch", "trace"] = Field(
+    source: Literal["scrape", "prometheus", "push", "cloudwatch", "haproxy", "trace"] = Field(
         description="Where readings come from; the section of the same name says how."
     )
     max_age_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
@@ -97,6 +98,9 @@ class SignalSection(Section):
     )
     cloudwatch: Annotated[CloudWatchInput | None, Off] = Field(
         None, description="What is asked of CloudWatch (source cloudwatch)."
+    )
+    haproxy: Annotated[HaproxyInput | None, Off] = Field(
+        None, description="Which HAProxy is read (source haproxy)."
     )
     push: Annotated[PushInput | None, Off] = Field(
         None, description="How samples are pushed (source push; may be left out)."

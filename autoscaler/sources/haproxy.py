@@ -5,7 +5,8 @@ Read are, by the fleet's kind of signal:
 - total: requests that arrive at the backend per second (in mode tcp, connections), and what waits in its queue as
   work to be done within a given time;
 - throughput: the same per VM, without the queue;
-- utilisation: sessions of a VM as a share of its `maxconn`.
+- utilisation: sessions of a VM as a share of its `maxconn`;
+- concurrency: sessions of a VM; queue: what waits at the backend.
 
 Rules of this file: rates take two readings, and counters that fall have begun anew. Where one of several HAProxy
 processes does not answer, nothing is known of the sum: no reading is made from the others.
@@ -66,10 +67,6 @@ class HaproxySource:
         queue_within_s: float = math.inf,
         timeout_s: float = 2.0,
     ) -> None:
-        if signal not in (Signal.TOTAL, Signal.THROUGHPUT, Signal.UTILISATION):
-            raise SourceError(
-                f"HAProxy does not tell a fleet's {signal.name.lower()}; use kind total", retryable=False
-            )
         self._sockets = [HaproxySocket(place, timeout_s) for place in places]
         self._backend = backend
         self._by = by
@@ -86,6 +83,10 @@ class HaproxySource:
         """
         now_s = self._clock.now()
         tables = await self._tables()
+        if self._signal is Signal.QUEUE:
+            return FleetReadings(("",), np.array([float(_waiting(tables))]), np.array([now_s]))
+        if self._signal is Signal.CONCURRENCY:
+            return self._concurrency(tables, vms, now_s)
         if self._signal is Signal.UTILISATION:
             return self._utilisation(tables, vms, now_s)
         rates = self._rates(tables, now_s)
@@ -134,8 +135,7 @@ class HaproxySource:
         keys = [(socket.place, _BACKEND) for socket in self._sockets]
         if rates is None or not all(key in rates for key in keys):
             return _nothing(FIRST)
-        waiting = sum(row.queued for table in tables for row in table if row.name == _BACKEND)
-        value = math.fsum(rates[key] for key in keys) + waiting / self._queue_within_s
+        value = math.fsum(rates[key] for key in keys) + _waiting(tables) / self._queue_within_s
         return FleetReadings(("",), np.array([value]), np.array([now_s]))
 
     def _throughput(
@@ -160,6 +160,13 @@ class HaproxySource:
             limits = [row.limit for _, row in entries if row.limit]
             if len(limits) == len(entries):
                 found[vm_id] = sum(row.sessions + row.queued for _, row in entries) / sum(limits)
+        return self._readings(found, vms, now_s, tables)
+
+    def _concurrency(self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm], now_s: float) -> FleetReadings:
+        found = {
+            vm_id: float(sum(row.sessions + row.queued for _, row in entries))
+            for vm_id, entries in self._entries(tables, vms).items()
+        }
         return self._readings(found, vms, now_s, tables)
 
     def _entries(
@@ -199,6 +206,11 @@ class HaproxySource:
             f"{len(absent)} of {len(vms)} VMs have no {lacks} in backend {self._backend}, by {self._by}: {shown}"
             f"; the backend has {', '.join(there[:_SHOWN]) or 'no entries'}"
         )
+
+
+def _waiting(tables: Sequence[Sequence[Row]]) -> int:
+    """What waits for a free place, at the backend as a whole."""
+    return sum(row.queued for table in tables for row in table if row.name == _BACKEND)
 
 
 def _nothing(error: str) -> FleetReadings:

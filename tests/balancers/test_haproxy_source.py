@@ -42,6 +42,8 @@ async def test_what_waits_is_work_to_be_done_in_time(tmp_path):
         clock.at_s += 10.0
         # One is being served; all five have arrived.
         assert (await total.read([])).values.tolist() == [5 / 10 + 4 / 2]
+        queue = source(clock, Signal.QUEUE, haproxy.place)
+        assert (await queue.read([])).values.tolist() == [4.0]
         vms.free.set()
         await asyncio.gather(*under_way)
 
@@ -67,6 +69,8 @@ async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
         await until(lambda: len(vms.seen) == 2)
         found = await source(clock, Signal.UTILISATION, haproxy.place).read(known)
         assert found.values.tolist() == [0.25, 0.25]
+        found = await source(clock, Signal.CONCURRENCY, haproxy.place).read(known)
+        assert (found.vm_ids, found.values.tolist()) == (("i-0", "i-1"), [1.0, 1.0])
         vms.free.set()
         await asyncio.gather(*under_way)
 
