@@ -15,6 +15,7 @@ from autoscaler.core.types import (
     LAW_LOW,
     LAW_STEP,
     QUANTILE_LEVELS,
+    Bool,
     Float,
     Horizon,
     Int,
@@ -51,13 +52,21 @@ class Expected:
     rows: Int
 
 
-def expect(settings: Settings, state: SeriesState) -> Expected:
-    """What is to be expected now, and its trace in the state for when its outcomes come."""
+def expect(settings: Settings, state: SeriesState, hidden: Bool) -> Expected:
+    """What is to be expected now, and its trace in the state for when its outcomes come.
+
+    Args:
+        settings: Of the series.
+        state: Of which the forecasts that wait for their outcome are updated.
+        hidden: bool (S,), where demand is at least the last value: no fall from there is expected.
+    """
     logs = np.log(state.track + state.offset[:, np.newaxis])
     features = _features(state, logs)
     regime = bursts.regime(settings, state)
     fit = state.fits.reshape(-1, level.FEATURES).take(level.rows_of(settings.series, regime), axis=0)
     ahead = level.combined(fit, features)
+    if np.count_nonzero(hidden):
+        np.copyto(ahead, np.maximum(ahead, 0.0), where=hidden)
     top = logs[:, TOP] + _LOG_BOUND
     log_level = np.empty((len(logs), settings.horizons))
     log_level[:] = (logs[:, LAST] + ahead)[:, np.newaxis]

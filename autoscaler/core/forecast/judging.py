@@ -88,10 +88,10 @@ def _close(group: Group, state: SeriesState, slot: int) -> None:
 
 
 def _outcomes(group: Group, state: SeriesState, number: int) -> Float:
-    """The highest of the latest blocks, (S, C); infinite where one hides something, NaN where all are unknown."""
+    """The highest of the latest blocks, (S, C); NaN where one is unknown, infinite where one hides something."""
     ring = state.blocks.shape[1]
     recent = state.blocks[:, (number - np.arange(group.most)) % ring, group.columns]
-    found: Float = np.fmax.reduce(np.where(group.within, recent, np.nan), axis=1)
+    found: Float = np.maximum.reduce(np.where(group.within, recent, -np.inf), axis=1)
     return found
 
 

@@ -1,9 +1,9 @@
 """The level: one linear forecaster per regime, in logarithms, that contains last value, averages and seasons.
 
 The log ratio of the outcome to the last value is regressed on the log ratios of the means, of the same time on
-earlier days and of one, by least squares weighted with forgetting. Each regime's weights lean on those of all
-regimes together, these on a prior of the last value, so that the forecaster begins as the last value and becomes
-what this series rewards. Ratios make it free of scale, and a jump of a thousand times is a number like 7.
+earlier days and of one, by least squares weighted with forgetting. The weights of each age of a burst lean on those
+of all bursts together, these and the weights without a burst on a prior of the last value, so that the forecaster begins
+as the last value and becomes what this series rewards. Ratios make it free of scale, and a jump of a thousand times is a number like 7.
 
 Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by an
 elimination written out.
@@ -24,7 +24,7 @@ PRODUCTS = len(_FIRST) + FEATURES
 _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
 _PAIR[_FIRST, _SECOND] = _PAIR[_SECOND, _FIRST] = np.arange(len(_FIRST))
 _PRIOR_WEIGHT, _POOLED_WEIGHT = 20.0, 40.0
-"""Outcomes that the prior and the pooled weights are worth."""
+"""Outcomes that the prior is worth, and the weights of all bursts."""
 MOST_LOG = 3.0
 """Neither an outcome nor a forecast is further from the last value than this, in logarithms."""
 
@@ -59,44 +59,38 @@ def prior(lead_s: Float, means_s: Float) -> Float:
 
 def fitted(sums: Float, prior: Float) -> Float:
     """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS) and the prior's weights (N, FEATURES)."""
-    pooled = sums[:, 0].copy()
-    for regime in range(1, REGIMES):
+    systems = np.empty(sums.shape)
+    systems[:, 0] = _with_prior(sums[:, 0], prior)
+    pooled = sums[:, 1].copy()
+    for regime in range(2, REGIMES):
         pooled += sums[:, regime]
-    counts, count = sums[:, :, _ONES], pooled[:, _ONES]
-    whole = _solved(_with_prior(pooled, count, prior)).T
-    mean = pooled / np.maximum(count, 1e-300)[:, np.newaxis]
-    # Pseudo-outcomes as they are on the whole, whose best weights are those of the whole.
-    matrix, side = _parts(mean)
-    own = matrix[:, _DIAGONAL] * _OWN
-    own += 1e-6
-    matrix[:, _DIAGONAL] += own
+    whole = _solved(_with_prior(pooled, prior)).T
+    # Pseudo-outcomes as they are in all bursts together, whose best weights are those of all together.
+    matrix, side = _parts(pooled / np.maximum(pooled[:, _ONES], 1e-300)[:, np.newaxis])
+    matrix[:, _DIAGONAL] += matrix[:, _DIAGONAL] * _OWN + 1e-6
     terms = matrix.take(_PAIR, axis=1)
     terms *= whole[:, np.newaxis]
     side[:] = np.add.accumulate(terms, axis=-1)[..., -1]
-    lean = _POOLED_WEIGHT * np.concatenate([matrix, side], axis=1)
-    leant = sums + lean[:, np.newaxis]
-    ridge = _RIDGE * (counts + _POOLED_WEIGHT)
-    flat = leant.reshape(-1, PRODUCTS)
-    flat[:, _DIAGONAL] += ridge.reshape(-1, 1)
+    systems[:, 1:] = sums[:, 1:] + _POOLED_WEIGHT * np.concatenate([matrix, side], axis=1)[:, np.newaxis]
+    flat = systems.reshape(-1, PRODUCTS)
     return np.ascontiguousarray(_solved(flat).T).reshape(len(sums), REGIMES, FEATURES)
 
 
 _DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
 _ONES = int(_PAIR[-1, -1])
 """The square of the last feature is 1, so its sum counts the outcomes."""
-_RIDGE = 1e-7
 _OWN = 0.5
-"""How far the weights of a regime are held to those of the whole one by one, beside as they work together."""
+"""How far the weights of a regime are held to those of all bursts one by one, beside as they work together."""
 
 
 def _parts(sums: Float) -> tuple[Float, Float]:
     return sums[:, : len(_FIRST)].copy(), sums[:, len(_FIRST) :].copy()
 
 
-def _with_prior(sums: Float, count: Float, prior: Float) -> Float:
+def _with_prior(sums: Float, prior: Float) -> Float:
     """Add outcomes that the prior would have forecast exactly, with features as large as those seen."""
     matrix, side = _parts(sums)
-    size = matrix[:, _DIAGONAL] / np.maximum(count, 1e-300)[:, np.newaxis]
+    size = matrix[:, _DIAGONAL] / np.maximum(matrix[:, _ONES], 1e-300)[:, np.newaxis]
     lean = _PRIOR_WEIGHT * (size + 1e-5)
     matrix[:, _DIAGONAL] += lean
     side += lean * prior

@@ -91,6 +91,7 @@ class Settings:
         unit: float64 (S,), capacity of a VM.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
         grown_ticks: After so many samples forgetting is no longer faster than its half-life.
+        long_ago: float64 (S,), ticks after which there is nothing left to forget.
         alphas: float64 (6,), share of one tick in the usual demand and in the means.
         base_alpha, top_alpha: The same for demand without bursts, and what the highest demand loses.
         stride: float64 (S, H), ticks between two outcomes.
@@ -114,6 +115,7 @@ class Settings:
     unit: Float
     growth: Float
     grown_ticks: int
+    long_ago: Float
     alphas: Float
     base_alpha: float
     stride: Float
@@ -142,6 +144,7 @@ class Settings:
             slots=slot_count(params),
             unit=params.scale / SCALE_IN_VMS,
             growth=2.0 ** (1.0 / params.half_life_ticks),
+            long_ago=60.0 * params.half_life_ticks,
             grown_ticks=math.ceil(params.half_life_ticks.max(initial=1.0) / math.log(2.0)),
             alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
             base_alpha=_share(tick_s, BASE_S, BASE_TICKS),

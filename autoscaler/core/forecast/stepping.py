@@ -23,6 +23,8 @@ BACK_S = 300.0
 _MOST_DEMAND = 1e15
 _HEAVY = 2.0**40
 _CHILDHOOD = 20.0
+_MOST_GRAIN = 2.0
+"""The grain of the noise is at most this many times the usual demand."""
 _CLIP = 3.0
 """A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
 soon forgotten."""
@@ -42,7 +44,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     settings = note(params, state, samples)
-    return say(settings, state, expect(settings, state))
+    return say(settings, state, expect(settings, state, samples.censored))
 
 
 def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples]) -> None:
@@ -57,7 +59,7 @@ def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples
         history: One a tick, in order of time; ticks may be missing.
     """
     for samples in history:
-        expect(note(params, state, samples), state)
+        expect(note(params, state, samples), state, samples.censored)
 
 
 def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
@@ -100,10 +102,10 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
 
 def _grow(settings: Settings, state: SeriesState, ticks: int, youngest: int) -> None:
     """Let older outcomes weigh less. What was learned in a short life is forgotten over about half of that life."""
-    growth: Float = settings.growth
+    growth: Float = settings.growth if ticks == 1 else settings.growth ** np.minimum(ticks, settings.long_ago)
     if youngest < settings.grown_ticks:
         growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + _CHILDHOOD))
-    state.weight *= growth if ticks == 1 else growth**ticks
+    state.weight *= growth
 
 
 def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Bool | None]:
@@ -213,7 +215,8 @@ def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:
     """
     scale = settings.params.scale[due]
     miss = state.miss[due]
-    grain = miss * miss / np.maximum(state.track[due, USUAL], 1e-300)
+    usual = np.maximum(state.track[due, USUAL], 1e-300)
+    grain = np.minimum(miss * miss / usual, _MOST_GRAIN * usual)
     wanted = np.log2(np.maximum(grain / scale, 1.0))
     steps = np.log2(state.offset[due] / scale)
     off = np.flatnonzero(np.abs(wanted - steps) > 0.75)
