@@ -122,17 +122,21 @@ def _closables(setups: Sequence[FleetSetup]) -> tuple[Closable, ...]:
 
 def _same_source(before: Policy, after: Policy) -> bool:
     """Whether the source goes on as it is; a recording is played as what so many VMs of a capacity do."""
-    return before.signal == after.signal and before.vm.capacity_per_s == after.vm.capacity_per_s
+    was, now = before.vm, after.vm
+    same = was.capacity_per_s == now.capacity_per_s and was.learn_capacity == now.learn_capacity
+    return same and before.signal == after.signal
 
 
 def simulated(policy: Policy) -> Policy:
     """The policy as an embedded cloud can carry it out.
 
     It acts. Where it asks an address of the VM whether it is ready, status checks are asked instead, since
-    nothing listens on a simulated VM; new VMs come from the launch template that the cloud names like the
+    nothing listens on a simulated VM, nor is its CPU use read; new VMs come from the launch template that the cloud names like the
     fleet.
     """
     changes: dict[str, object] = {"act": True}
+    if policy.vm.learn_capacity is not None:
+        changes["vm"] = policy.vm.model_copy(update={"learn_capacity": None})
     if policy.readiness.probe == "http":
         changes["readiness"] = policy.readiness.model_copy(update={"probe": "status_checks", "url": None})
     if policy.provision is not None:

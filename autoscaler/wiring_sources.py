@@ -89,12 +89,25 @@ class Sources:
             ConfigError: The policy names a trace without a file, or a section is missing.
             TraceError: The file cannot be used.
         """
-        return _MAKERS[policy.signal.source](policy, self)
+        source = _MAKERS[policy.signal.source](policy, self)
+        learns = policy.vm.learn_capacity
+        return source if learns is None else _with_utilisation(source, learns.url, self.clock)
 
 
 def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
     """One source, which shares nothing; see `Sources`."""
     return Sources(clock, folder).source_for(policy)
+
+
+def _with_utilisation(source: MetricSource, url: str, clock: Clock) -> MetricSource:
+    from autoscaler.ports.sources import HistorySource
+    from autoscaler.sources.paired import PairedHistorySource, PairedSource
+    from autoscaler.sources.scrape import MetricType, ScrapeSource
+
+    busy = ScrapeSource(url, None, MetricType.CPU, Signal.UTILISATION, clock)
+    if isinstance(source, HistorySource):
+        return PairedHistorySource(source, busy, source)
+    return PairedSource(source, busy)
 
 
 def _missing(policy: Policy) -> ConfigError:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from autoscaler.config.finding import Finding
 from autoscaler.config.policy import Policy
 
+ADDRESS = "{address}"
+
 
 def check_kind(policy: Policy) -> Iterator[Finding]:
     """What kinds of signals need, and who else cannot do with them."""
@@ -47,4 +49,11 @@ def check_learning(policy: Policy) -> Iterator[Finding]:
             (("vm", "learn_capacity"), ("signal", "kind")),
             f"`vm.learn_capacity` needs the work of each VM, and `signal.kind` {kind} does not measure it",
             "remove `vm.learn_capacity`, or measure throughput",
+        )
+    learns = policy.vm.learn_capacity
+    if learns is not None and ADDRESS not in learns.url:
+        yield Finding(
+            (("vm", "learn_capacity", "url"), ("vm", "learn_capacity")),
+            "utilisation is read from every VM, but `vm.learn_capacity.url` has no {address}",
+            "write for example http://{address}:9100/metrics",
         )

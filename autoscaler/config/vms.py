@@ -13,6 +13,10 @@ from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
 class CapacityLearning(Section):
     """How the capacity of a VM is learned from its work and its utilisation."""
 
+    url: Url = Field(
+        "http://{address}:9100/metrics",
+        description="Where a VM shows node_cpu_seconds_total, from which its utilisation is read; {address} is its private address.",
+    )
     at: Annotated[float, Quantity(PERCENT, 0.1, 1)] = Field(
         1.0, description="Utilisation up to which a VM meets its service objective."
     )
@@ -47,7 +51,7 @@ class VmSection(Section):
     )
     learn_capacity: Annotated[CapacityLearning | None, Off] = Field(
         None,
-        description="Learn the capacity from readings of work and utilisation, beginning with capacity, or off; needs a source that gives both.",
+        description="Learn the capacity from the work of VMs and their CPU use meanwhile, beginning with capacity, or off.",
     )
     start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
         40.0, description="Expected time from the order to start a stopped VM until it serves."
