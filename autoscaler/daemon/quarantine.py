@@ -86,6 +86,10 @@ STATE_REASONS = {
 """What a VM that fell back to stopped says of why; what is not here is the VM's own fault."""
 
 REFUSALS = {
+    # Not in the state that we believed: the next listings tell.
+    "IncorrectInstanceState": Verdict(Blame.VM, weight=0.05),
+    "IncorrectState": Verdict(Blame.VM, weight=0.05),
+    "InvalidInstanceID.NotFound": Verdict(Blame.VM, weight=0.1),
     "InvalidParameterValue": _BROKEN,
     "IncorrectSpotRequestState": Verdict(
         Blame.VM, "only EC2 restarts it: keep Spot VMs out of the fleet", 12.0

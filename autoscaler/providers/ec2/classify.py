@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
@@ -44,43 +45,80 @@ class Failure:
         return f"{self.code}: {self.message}"
 
 
-_CODES: Final = {
-    OutcomeKind.NO_CAPACITY: """
-        InsufficientInstanceCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity
-        InsufficientCapacityOnHost InsufficientCapacity InsufficientFreeAddressesInSubnet
-        ReservationCapacityExceeded UnfulfillableCapacity MaxFleetCountExceeded
-        VcpuLimitExceeded InstanceLimitExceeded VolumeLimitExceeded NetworkInterfaceLimitExceeded
-    """,
-    OutcomeKind.THROTTLED: """
-        RequestLimitExceeded Throttling ThrottlingException ThrottledException RequestThrottled
-        RequestThrottledException TooManyRequestsException EC2ThrottledException BandwidthLimitExceeded
-    """,
-    OutcomeKind.UNKNOWN: """
-        InternalError InternalFailure Unavailable ServiceUnavailable RequestTimeout
-        RequestTimeoutException
-    """,
-    OutcomeKind.DENIED: """
-        UnauthorizedOperation AuthFailure OptInRequired PendingVerification Blocked ExpiredToken
-        ExpiredTokenException RequestExpired InvalidClientTokenId InvalidSecurity InvalidAccessKeyId
-        MissingAuthenticationToken SignatureDoesNotMatch IncompleteSignature UnrecognizedClientException
-        AccessDenied AccessDeniedException NotAuthorized
-    """,
-    OutcomeKind.REFUSED: """
-        IncorrectInstanceState IncorrectState IncorrectSpotRequestState IdempotentParameterMismatch
-        InvalidInstanceID InvalidInstanceID.NotFound InvalidInstanceID.Malformed InvalidID
-        InvalidParameterValue InvalidParameterCombination InvalidParameter MissingParameter UnknownParameter
-        InvalidAction UnsupportedOperation Unsupported UnsupportedHibernationConfiguration
-        UnsupportedInstanceAttribute OperationNotPermitted InvalidLaunchTemplateId.NotFound
-        InvalidLaunchTemplateId.Malformed InvalidLaunchTemplateId.VersionNotFound
-        InvalidLaunchTemplateName.NotFoundException InvalidSubnetID.NotFound
-        InvalidAMIID.NotFound TagLimitExceeded
-    """,
-}
+class Reaction(StrEnum):
+    """What is done about an error, and by whom."""
+
+    ELSEWHERE = "elsewhere"
+    """No room here: other places are asked at once, this one again after minutes."""
+    OTHER_FAMILY = "other family"
+    """A quota: no zone helps, other families of types may."""
+    SLOW_DOWN = "slow down"
+    """Others spend too: our share is cut, and the call made again within its time."""
+    LIST_FIRST = "list first"
+    """It may have been done: a listing tells, before anything is repeated."""
+    LOOK_AGAIN = "look again"
+    """The VM is not in the state that we believed: the others are sent again, it is once a listing showed it."""
+    LEAVE_ALONE = "leave alone"
+    """This VM or this request is wrong: it is left alone, for longer each time, and a person is told."""
+    HELD = "held"
+    """Somebody has protected it, which is respected."""
+    CALL_A_PERSON = "call a person"
+    """Nothing of this fleet is done for a while: no repetition helps, a person does."""
+    REPORT = "report"
+    """A bug of ours."""
+
+
+_TABLE: Final = """
+    no_capacity  elsewhere      InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity
+    no_capacity  elsewhere      InsufficientReservedInstanceCapacity InsufficientCapacityOnHost
+    no_capacity  elsewhere      InsufficientFreeAddressesInSubnet ReservationCapacityExceeded
+    no_capacity  elsewhere      UnfulfillableCapacity MaxFleetCountExceeded
+    no_capacity  elsewhere      VolumeLimitExceeded NetworkInterfaceLimitExceeded
+    no_capacity  other_family   VcpuLimitExceeded InstanceLimitExceeded
+    throttled    slow_down      RequestLimitExceeded Throttling ThrottlingException ThrottledException
+    throttled    slow_down      RequestThrottled RequestThrottledException TooManyRequestsException
+    throttled    slow_down      EC2ThrottledException BandwidthLimitExceeded
+    unknown      list_first     InternalError InternalFailure Unavailable ServiceUnavailable
+    unknown      list_first     RequestTimeout RequestTimeoutException
+    denied       call_a_person  UnauthorizedOperation AuthFailure OptInRequired PendingVerification Blocked
+    denied       call_a_person  ExpiredToken ExpiredTokenException RequestExpired InvalidClientTokenId
+    denied       call_a_person  InvalidSecurity InvalidAccessKeyId MissingAuthenticationToken
+    denied       call_a_person  SignatureDoesNotMatch IncompleteSignature UnrecognizedClientException
+    denied       call_a_person  AccessDenied AccessDeniedException NotAuthorized
+    refused      look_again     IncorrectInstanceState IncorrectState InvalidInstanceID.NotFound
+    refused      held           OperationNotPermitted
+    refused      report         InvalidInstanceID InvalidInstanceID.Malformed InvalidID IdempotentParameterMismatch
+    refused      report         InvalidParameterCombination InvalidParameter MissingParameter UnknownParameter
+    refused      report         InvalidAction TagLimitExceeded
+    refused      leave_alone    InvalidParameterValue IncorrectSpotRequestState UnsupportedOperation Unsupported
+    refused      leave_alone    UnsupportedHibernationConfiguration UnsupportedInstanceAttribute
+    refused      leave_alone    InvalidInstanceAttributeValue InvalidInstanceType
+    refused      leave_alone    InvalidLaunchTemplateId.NotFound InvalidLaunchTemplateId.Malformed
+    refused      leave_alone    InvalidLaunchTemplateId.VersionNotFound
+    refused      leave_alone    InvalidLaunchTemplateName.NotFoundException InvalidSubnetID.NotFound
+    refused      leave_alone    InvalidAMIID.NotFound
+"""
+"""Each line: what it means to the caller, what is done about it, and the codes."""
+
+_LINES: Final = [line.split() for line in _TABLE.strip().splitlines()]
 
 CODES: Final[dict[str, OutcomeKind]] = {
-    code: kind for kind, codes in _CODES.items() for code in codes.split()
+    code: OutcomeKind(kind) for kind, _, *codes in _LINES for code in codes
 }
 """Every code we know. What is not here is judged by its HTTP status."""
+
+REACTIONS: Final[dict[str, Reaction]] = {
+    code: Reaction[reaction.upper()] for _, reaction, *codes in _LINES for code in codes
+}
+"""What is done about each of them."""
+
+_REACTION_TO: Final = {
+    OutcomeKind.NO_CAPACITY: Reaction.ELSEWHERE,
+    OutcomeKind.THROTTLED: Reaction.SLOW_DOWN,
+    OutcomeKind.UNKNOWN: Reaction.LIST_FIRST,
+    OutcomeKind.DENIED: Reaction.CALL_A_PERSON,
+    OutcomeKind.REFUSED: Reaction.LEAVE_ALONE,
+}
 
 _VM_ID: Final = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
@@ -96,6 +134,16 @@ def kind_of(code: str, status: int | None) -> OutcomeKind:
     if code and status is not None and 400 <= status < 500 and status != 408:
         return OutcomeKind.REFUSED
     return OutcomeKind.UNKNOWN
+
+
+def reaction_to(failed: Failure) -> Reaction:
+    """What is done about a failure; one with an unknown code is judged by what it means."""
+    return REACTIONS.get(failed.code, _REACTION_TO[failed.kind])
+
+
+def may_be_read_again(failed: Failure) -> bool:
+    """Whether a read, which changes nothing, may succeed when it is made again at once."""
+    return reaction_to(failed) in (Reaction.SLOW_DOWN, Reaction.LIST_FIRST)
 
 
 def failure(code: str, message: str, status: int | None) -> Failure:

@@ -1,8 +1,8 @@
 """Two guarded aiobotocore clients: one for reads, one for changes.
 
-Why two: EC2 answers a lack of capacity with HTTP 500, which the SDK takes for a fault worth repeating, and
-whose repeats spend the retry budget that throttled reads need. So reads are retried by the SDK (standard
-mode) and changes never are: one call, one request on the wire.
+Why two: connections that are kept, which reads gain from, make the outcome of a change unknown. The SDK repeats
+nothing: it takes EC2's lack of capacity, HTTP 500, for a fault worth repeating, and knows neither our budget nor our
+deadlines. Reads are repeated here, in their own time; changes are one request on the wire, whatever comes back.
 
 Rules: this is the only module that meets botocore's exceptions. A call returns a reply, or a `Failure`
 saying what is known; it raises ProviderError only where nothing was sent. Every call is bounded in time.
@@ -22,10 +22,17 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_result,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from autoscaler.errors import ConfigError, InvariantError, ProviderError
 from autoscaler.ports import OutcomeKind
-from autoscaler.providers.ec2.classify import UNREADABLE, Failure, failure, shorten
+from autoscaler.providers.ec2.classify import UNREADABLE, Failure, failure, may_be_read_again, shorten
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import UnreadableError, read_launched, read_page, request_id
@@ -34,6 +41,9 @@ Reply: TypeAlias = Mapping[str, Any]
 
 READ_ATTEMPTS: Final = 3
 """Requests of one read call, the first included."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
+"""The pause before a read is made again is drawn from none to this, doubled each time."""
 
 PAGE: Final = "Page"
 """Key of a DescribeInstances reply: a `wire.Page`."""
@@ -83,9 +93,26 @@ class Ec2Client:
             raise InvariantError(f"{operation} may not be called by this EC2 client")
         try:
             async with asyncio.timeout(self._deadline_s):
-                reply: Reply = await getattr(self._client, self._methods[operation])(**parameters)
+                if operation in READS:
+                    return await self._read(operation, parameters)
+                return await self._once(operation, parameters)
         except TimeoutError:
             return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
+
+    async def _read(self, operation: Operation, parameters: dict[str, Any]) -> Reply | Failure:
+        """Make a read, again with full jitter where the next one may succeed."""
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(READ_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
+            retry=retry_if_result(_worth_another),
+            retry_error_callback=_last,
+        )
+        result: Reply | Failure = await retrying(self._once, operation, parameters)
+        return result
+
+    async def _once(self, operation: Operation, parameters: dict[str, Any]) -> Reply | Failure:
+        try:
+            reply: Reply = await getattr(self._client, self._methods[operation])(**parameters)
         except aws.ClientError as error:
             return _answered(error)
         except ResponseParserError as error:
@@ -169,10 +196,20 @@ def _config(settings: Ec2Settings, *, changes: bool) -> AioConfig:
     return AioConfig(
         connect_timeout=settings.connect_timeout_s,
         read_timeout=settings.read_timeout_s,
-        retries={"mode": "standard", "total_max_attempts": 1 if changes else READ_ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": 1},
         connector_args={"force_close": True, "keepalive_timeout": None} if changes else {},
         proxies={} if _on_loopback(settings.endpoint_url) else None,
     )
+
+
+def _worth_another(result: Reply | Failure) -> bool:
+    return isinstance(result, Failure) and may_be_read_again(result) and result.code != UNREADABLE
+
+
+def _last(state: RetryCallState) -> Reply | Failure:
+    assert state.outcome is not None
+    result: Reply | Failure = state.outcome.result()
+    return result
 
 
 def _on_loopback(url: str | None) -> bool:
