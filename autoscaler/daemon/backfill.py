@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.config.policy import Policy
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Freshness, Int, Samples
@@ -32,9 +33,10 @@ from autoscaler.errors import AutoscalerError
 from autoscaler.ports.sources import HistorySource, RecordedDemand
 
 AT_ONCE = 64
-"""Fleets that learn together: 64 times 8 days of 10 s are 18 MB."""
+MOST_VALUES = 5_000_000
+"""Fleets that learn together, and values that they may hold meanwhile: 20 MB."""
 MOST_TICKS = 100_000
-"""Of one fleet; where ticks are shorter, the past is taken in coarser steps that hold for several."""
+"""Of one fleet at 10 s, and values asked of a source; for shorter ticks each value holds for several."""
 SLICE_S, REST_S = 0.008, 0.016
 """Work at a time, and the pause after it, so that ticks and answers go on: a third of one core."""
 FETCH_WITHIN_S = 900.0
@@ -85,9 +87,11 @@ class Backfill:
         """Learn for all fleets that have not yet; fleets that change meanwhile are looked at again."""
         while True:
             fleets = self._daemon.fleets
-            lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)][:AT_ONCE]
+            lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)]
             if not lanes:
                 return
+            ticks = max(self._ticks(fleets.all[lane].policy) for lane in lanes)
+            lanes = lanes[: max(1, min(AT_ONCE, MOST_VALUES // ticks))]
             try:
                 await self._learn(fleets, np.array(lanes, np.int64))
             finally:
@@ -115,14 +119,18 @@ class Backfill:
             self._done[fleet.name] = measure(fleet.policy)
             await self._tell(fleet, past, column, tick_s)
 
+    def _ticks(self, policy: Policy) -> int:
+        """How many ticks back a fleet learns; few enough to be held and stepped."""
+        backfill, tick_s = policy.signal.backfill, self._daemon.settings.tick_s
+        over_s = 0.0 if backfill is None else backfill.over_s
+        return max(1, min(int(over_s // tick_s), int(MOST_TICKS * max(1.0, 10.0 / tick_s))))
+
     # ── the past ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _past(self, fleets: Sequence[Fleet], now_s: float) -> Past:
         tick_s = self._daemon.settings.tick_s
-        over_s = [
-            fleet.policy.signal.backfill.over_s if fleet.policy.signal.backfill else 0.0 for fleet in fleets
-        ]
-        ticks = min(int(max(over_s) // tick_s), int(MOST_TICKS * max(1.0, 10.0 / tick_s)))
+        wanted = [self._ticks(fleet.policy) for fleet in fleets]
+        ticks = max(wanted)
         end = int(now_s // tick_s)
         past = Past(
             end - ticks,
@@ -133,8 +141,8 @@ class Backfill:
         await self._from_journal(past, fleets, tick_s)
         for column, fleet in enumerate(fleets):
             await self._from_source(past, column, fleet, tick_s)
-        for column, seconds in enumerate(over_s):
-            past.demand[: max(ticks - int(seconds // tick_s), 0), column] = np.nan
+        for column, own in enumerate(wanted):
+            past.demand[: ticks - own, column] = np.nan
         return past
 
     async def _from_journal(self, past: Past, fleets: Sequence[Fleet], tick_s: float) -> None:
