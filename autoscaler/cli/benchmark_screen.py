@@ -11,7 +11,7 @@ from rich.table import Table
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
-from autoscaler.simulator.benchmark.tables import percent, ratio, sentences
+from autoscaler.simulator.benchmark.tables import percent, pool_sentence, ratio, sentences
 from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches
 
 _NARROWEST = 140
@@ -38,6 +38,9 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
             say(sentence)
         console.print()
         _print_promises(console, bouts, key)
+        pools = pool_sentence(bouts, key)
+        if pools:
+            say(f"{pools}\n")
     if bouts:
         say(
             "all rules: regret at each level (geometric mean of the fleets that it reaches), share of the room covered",
@@ -53,7 +56,7 @@ def _table(found: Sequence[Match]) -> Table:
     for level in LEVELS:
         made.add_column(_head(level), justify="right", no_wrap=True)
         made.add_column("best peer", no_wrap=True)
-        made.add_column("ratio", justify="right")
+        made.add_column("ratio", justify="right", no_wrap=True, min_width=5)
     rows: dict[tuple[str, int], list[Match]] = {}
     for match in found:
         rows.setdefault((match.trace, match.size), []).append(match)

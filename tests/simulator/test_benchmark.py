@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError, TraceError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, Promise, Yardstick, fought
+from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, fought
 from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import Entrant, from_file, ours
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
 from autoscaler.simulator.benchmark.generated import generated
+from autoscaler.simulator.benchmark.pool import Books
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import csv_text, markdown_text
@@ -309,7 +310,9 @@ def bout_of(name: str, regrets: dict[str, tuple[float, ...]], *, long: bool = Tr
         (3.0, 3.5, 4.0), (20, 20, 20), tuple(np.linspace(5.0, 2.0, len(VOLUME_SHARES)).tolist())
     )
     promises = {"ours": (Promise("99%", 0.01, 0.012, 5.0), Promise("99.9%", 0.001, math.nan, 6.0))}
-    fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises)
+    books = Books(2.0, 3, 4, 1, 0.5)
+    pools = {"ours": PoolVerdict(books, replace(books, cost=8.0), books, 1.0, 0.001, pays=False)}
+    fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools)
     return Bout(name, "d", 60.0, 10.0 if long else 1.0, long, (fleet,))
 
 
@@ -361,6 +364,7 @@ def test_tables_say_what_is_in_the_bouts() -> None:
     text = markdown_text(bouts, "ours", "this program", ("google",))
     assert "| a * | 8 | 10.0% : 20.0% google | 20.0% : 30.0% google | - : 40.0% google |" in text
     assert "| a | 8 | 98.800% |" in text
+    assert "| a | 8 | 0.5 | 2.00 x | 4, 1 within what had been wanted | 8.00 x, 4 missed |" in text
     rows = csv_text(bouts).splitlines()
     assert len(rows) == 1 + 2 * 2
     assert rows[1] == "a,60,1.000,8,ours,knob,1,0.0005,9.0,30,1"

@@ -8,12 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoscaler.simulator.benchmark.course import Course, Fleet, course_of
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Int
+from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
-from autoscaler.simulator.benchmark.entrants import Entrant
+from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
+from autoscaler.simulator.benchmark.pool import (
+    Books,
+    PoolTerms,
+    break_even_target,
+    clairvoyant_books,
+    kept_books,
+    peak_target,
+    worth_of,
+)
 from autoscaler.simulator.benchmark.racing import race_peers, raced
 from autoscaler.simulator.benchmark.rivals import Rival
 from autoscaler.simulator.judging.clairvoyant import Front
+from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.traces.trace import Trace
 
 _PRECISION = 1e-4
@@ -51,6 +63,42 @@ class Promise:
     cost: float
 
 
+@dataclass(frozen=True, slots=True)
+class PoolVerdict:
+    """The warm pool of a policy on one fleet.
+
+    Attributes:
+        own: Its books.
+        peak: Those of a pool that holds all VMs ever wanted.
+        break_even: Those of a pool that holds a VM until that has cost as much as making it.
+        least: VM-hours of the cheapest pool for what the policy wanted, with hindsight.
+        saving: Share of all cost that any pool can save on this demand, with hindsight.
+        pays: Whether that is worth the trouble.
+    """
+
+    own: Books
+    peak: Books
+    break_even: Books
+    least: float
+    saving: float
+    pays: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one entrant came to on one fleet.
+
+    Attributes:
+        curve: Of its settings.
+        promises: What became of them.
+        pool: Of its warm pool; None where that is not judged.
+    """
+
+    curve: Curve
+    promises: tuple[Promise, ...]
+    pool: PoolVerdict | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetResult:
     """One size of fleet on one trace.
@@ -62,6 +110,7 @@ class FleetResult:
         regrets: By key, at each level: cost over the least cost, less 1; infinite where not reached.
         volumes: By key.
         promises: By key of the policy.
+        pools: By key of the policy; one whose warm pool was judged.
     """
 
     size: int
@@ -70,6 +119,7 @@ class FleetResult:
     regrets: dict[str, tuple[float, ...]]
     volumes: dict[str, float]
     promises: dict[str, tuple[Promise, ...]]
+    pools: dict[str, PoolVerdict]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,27 +173,33 @@ def fought(
         for size, raced_ones in race_peers(course, fleets, rivals).items():
             curves[size].update({curve.key: curve for curve in raced_ones})
     promises = {size: dict(before[size].promises) if size in before else {} for size in sizes}
+    pools = {size: dict(before[size].pools) if size in before else {} for size in sizes}
     for entrant in entrants:
-        for size, (curve, kept) in race_entrant(course, fleets, entrant).items():
-            curves[size][curve.key] = curve
-            promises[size][entrant.key] = kept
+        for size, told in race_entrant(course, fleets, entrant).items():
+            curves[size][entrant.key] = told.curve
+            promises[size][entrant.key] = told.promises
+            if told.pool is not None:
+                pools[size][entrant.key] = told.pool
     results = []
     for fleet in fleets:
         yardstick = before[fleet.size].clairvoyant if fleet.size in before else yardstick_of(course, fleet)
-        results.append(_judged(fleet, curves[fleet.size], yardstick, promises[fleet.size]))
+        results.append(_judged(fleet, curves[fleet.size], yardstick, promises[fleet.size], pools[fleet.size]))
     return Bout(
         trace.name, trace.digest, course.ticks.tick_s, course.scored_days, course.long, tuple(results)
     )
 
 
-def race_entrant(
-    course: Course, fleets: Sequence[Fleet], entrant: Entrant
-) -> dict[int, tuple[Curve, tuple[Promise, ...]]]:
-    """All settings of an entrant on fleets of all sizes, and what became of its promises."""
-    settings = (*entrant.settings, *entrant.promises)
-    policies = [policy for fleet in fleets for policy in entrant.policies(fleet, settings)]
-    plants = [fleet.plant for fleet in fleets for _ in settings]
-    tally, each, own = raced(course, policies, plants), len(settings), len(entrant.settings)
+def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, Told]:
+    """All settings of an entrant on fleets of all sizes, what became of its promises, and its warm pool."""
+    settings, own = (*entrant.settings, *entrant.promises), len(entrant.settings)
+    policies, plants, watched = list[Policy](), list[PlantSettings](), list[int]()
+    for fleet in fleets:
+        policies += entrant.policies(fleet, settings)
+        if entrant.pool:
+            watched.append(len(policies))
+            policies.append(entrant.pool_policy(fleet))
+        plants += [fleet.plant] * (len(policies) - len(plants))
+    tally, each = raced(course, policies, plants, watched=watched), len(policies) // len(fleets)
     found = {}
     for at, fleet in enumerate(fleets):
         first = at * each
@@ -157,8 +213,23 @@ def race_entrant(
             )
             for number, values in enumerate(entrant.promises)
         )
-        found[fleet.size] = (curve, promised)
+        pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.pool else None
+        found[fleet.size] = Told(curve, promised, pool)
     return found
+
+
+def _pool_of(course: Course, fleet: Fleet, wanted: Int, warm: Int) -> PoolVerdict:
+    terms = PoolTerms(fleet.tick_s, PROVISION_S, START_S)
+    scored = course.learn_ticks
+    worth = worth_of(course.demand() / fleet.vm_capacity, terms, POOL_SHORTAGE_PRICE)
+    return PoolVerdict(
+        own=kept_books(wanted, warm, terms, scored),
+        peak=kept_books(wanted, peak_target(wanted), terms, scored),
+        break_even=kept_books(wanted, break_even_target(wanted, terms), terms, scored),
+        least=clairvoyant_books(wanted, terms, scored),
+        saving=worth.saving,
+        pays=worth.pays,
+    )
 
 
 def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
@@ -177,6 +248,7 @@ def _judged(
     curves: dict[str, Curve],
     yardstick: Yardstick,
     promises: dict[str, tuple[Promise, ...]],
+    pools: dict[str, PoolVerdict],
 ) -> FleetResult:
     hulls = {key: curve.hull() for key, curve in curves.items()}
     return FleetResult(
@@ -191,4 +263,5 @@ def _judged(
         },
         {key: volume(hull, yardstick.front) for key, hull in hulls.items()},
         promises,
+        pools,
     )

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, Promise, Yardstick
+from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve
+from autoscaler.simulator.benchmark.pool import Books
 
 VERSION = 1
 RESULTS_JSON = "results.json"
@@ -86,6 +88,7 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
             ]
             for key, promises in fleet.promises.items()
         },
+        "pools": {key: asdict(pool) for key, pool in fleet.pools.items()},
     }
 
 
@@ -131,7 +134,13 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
+        {key: _pool_from(pool) for key, pool in told["pools"].items()},
     )
+
+
+def _pool_from(told: Mapping[str, Any]) -> PoolVerdict:
+    books = {name: Books(**told[name]) for name in ("own", "peak", "break_even")}
+    return PoolVerdict(**books, least=told["least"], saving=told["saving"], pays=told["pays"])
 
 
 def _promise_from(told: Mapping[str, Any]) -> Promise:

@@ -17,7 +17,8 @@ from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.rendering import effective_data
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.course import Fleet
+from autoscaler.simulator.benchmark.course import PROVISION_S, Fleet
+from autoscaler.simulator.benchmark.pool import STOPPED_SHARE
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.search.axes import read_axis
 from autoscaler.simulator.search.variants import Axis, Base
@@ -49,6 +50,8 @@ class Entrant:
     knob: str
     promises: tuple[Mapping[str, object], ...] = field(default=())
     """Settings that promise a served share, judged by what was served after a week."""
+    pool: Mapping[str, object] = field(default_factory=dict)
+    """A setting whose warm pool is judged; none where empty."""
 
     def policies(self, fleet: Fleet, settings: Sequence[Mapping[str, object]]) -> list[Policy]:
         """One policy per setting on a fleet.
@@ -59,6 +62,19 @@ class Entrant:
         own = {key: value for key, value in self.data.items() if key not in TERMS}
         base = Base(policy_from({**own, **fleet.data()}), fleet.plant, fleet.tick_s)
         return [base.variant(values).policy for values in settings]
+
+    def pool_policy(self, fleet: Fleet) -> Policy:
+        """The policy whose warm pool is judged: it may make VMs, at prices.
+
+        Raises:
+            ConfigError: The setting is wrong.
+        """
+        prices = {
+            "prices.stopped": f"{STOPPED_SHARE:g}/h",
+            "prices.provision": PROVISION_S / 3600.0,
+            "provision": {"launch_template": "benchmark", "maximum": fleet.vms},
+        }
+        return self.policies(fleet, [{**self.pool, **prices}])[0]
 
     def promised(self, values: Mapping[str, object]) -> str:
         """One of the promises for people."""
@@ -73,6 +89,9 @@ class Entrant:
 SHORTAGE_PRICES = (1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 200, 400, 900, 2500, 10000)
 """Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
 
+POOL_SHORTAGE_PRICE = 40.0
+"""The price of shortage at which warm pools are judged."""
+
 SERVED = (0.99, 0.997, 0.999)
 """Shares of the work that policies promise to serve."""
 
@@ -86,6 +105,7 @@ def ours() -> Entrant:
         tuple({path: f"{price:g}/h"} for price in SHORTAGE_PRICES),
         "price of shortage",
         tuple({"objective": {"served": f"{share:.1%}"}} for share in SERVED),
+        {path: f"{POOL_SHORTAGE_PRICE:g}/h"},
     )  # fmt: skip
 
 

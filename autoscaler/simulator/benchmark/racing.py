@@ -40,6 +40,8 @@ class Tally:
 
     Attributes:
         unserved, cost, starts, turns, late_unserved: As in `Curve`.
+        wanted: int64 (T, W), VMs that the watched lanes wanted in service, in every tick of the run.
+        warm: int64 (T, W), stopped VMs that they wanted beside them.
     """
 
     unserved: Float
@@ -47,6 +49,8 @@ class Tally:
     starts: Int
     turns: Int
     late_unserved: Float
+    wanted: Int
+    warm: Int
 
     def curve(self, lanes: slice, key: str, knob: str, values: Sequence[str]) -> Curve:
         """The lanes of one rule on one fleet."""
@@ -61,6 +65,7 @@ def raced(
     policies: Sequence[Policy],
     plants: Sequence[PlantSettings],
     decider: Deciding | None = None,
+    watched: Sequence[int] = (),
 ) -> Tally:
     """Run lanes over a course.
 
@@ -69,12 +74,16 @@ def raced(
         policies: One per lane.
         plants: One per lane.
         decider: Who decides; None for the policies themselves.
+        watched: Lanes of which every tick is kept.
 
     Raises:
         ConfigError: Lanes cannot express a policy.
     """
     run = LaneRun(tuple(policies), tuple(plants), (course.trace,) * len(policies), course.ticks)
     lanes = Lanes(run, decider)
+    watch = _Watch(lanes.decider, watched, course.ticks.count)
+    if watched:
+        lanes.decider = watch
     lanes.run(course.learn_ticks)
     early, late = lanes.sums(elasticity=False), lanes.sums(elasticity=False)
     lanes.run(course.week_ticks - course.learn_ticks, early)
@@ -87,7 +96,26 @@ def raced(
         starts=sum((part.count(Count.STARTS) for part in parts), np.zeros(lanes.lanes, np.int64)),
         turns=sum((part.desired.turns for part in parts), np.zeros(lanes.lanes, np.int64)),
         late_unserved=_share(late.amount(Amount.SHORTAGE), late.amount(Amount.DEMAND)),
+        wanted=watch.wanted,
+        warm=watch.warm,
     )
+
+
+class _Watch:
+    """Keeps what some lanes want, tick by tick."""
+
+    def __init__(self, decider: Decider, lanes: Sequence[int], ticks: int) -> None:
+        self._decider, self._lanes, self._tick = decider, np.array(lanes, np.int64), 0
+        self.wanted: Int = np.zeros((ticks, len(lanes)), np.int64)
+        self.warm: Int = np.zeros((ticks, len(lanes)), np.int64)
+
+    def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
+        """As in `Decider`."""
+        decision = self._decider.decide(snapshot, outlook)
+        self.wanted[self._tick] = decision.desired[self._lanes]
+        self.warm[self._tick] = decision.warm_target[self._lanes]
+        self._tick += 1
+        return decision
 
 
 def _total(parts: Sequence[Sums], which: Amount) -> Float:

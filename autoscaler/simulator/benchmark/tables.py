@@ -10,9 +10,9 @@ import io
 import math
 from collections.abc import Sequence
 
-from autoscaler.simulator.benchmark.bout import Bout
+from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict
 from autoscaler.simulator.benchmark.curves import LEVELS
-from autoscaler.simulator.benchmark.verdict import Match, matches, summary
+from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches, summary
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
 
@@ -62,6 +62,8 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
         "",
         *(f"{sentence}\n" for sentence in sentences(found)),
         *promise_lines(bouts, key),
+        "",
+        *pool_lines(bouts, key),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -86,6 +88,64 @@ def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         f"|---|---:|{'---:|' * len(heads)}",
         *(f"| {trace} | {size} | {' | '.join(cells)} |" for (trace, size), cells in rows.items()),
     ]
+
+
+def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
+    """What a rule's warm pool came to, as a table; nothing where none was judged."""
+    rows = [
+        (bout.trace, fleet.size, fleet.pools[key])
+        for bout in bouts
+        for fleet in bout.fleets
+        if key in fleet.pools
+    ]
+    if not rows:
+        return []
+    heads = (
+        "warm pool", "VMs", "stopped, mean", "cost over the least", "missed starts", "holds the peak",
+        "until break-even", "any pool saves",
+    )  # fmt: skip
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|---|{'---:|' * (len(heads) - 1)}",
+        *(f"| {' | '.join(_pool_cells(trace, size, pool))} |" for trace, size, pool in rows),
+    ]
+
+
+def _pool_cells(trace: str, size: int, pool: PoolVerdict) -> tuple[str, ...]:
+    return (
+        trace,
+        str(size),
+        f"{pool.own.mean_stopped:.1f}",
+        times(pool.own.cost, pool.least),
+        f"{pool.own.missed}, {pool.own.missed_known} within what had been wanted",
+        f"{times(pool.peak.cost, pool.least)}, {pool.peak.missed} missed",
+        f"{times(pool.break_even.cost, pool.least)}, {pool.break_even.missed} missed",
+        f"{pool.saving:.1%}{'' if pool.pays else ', does not pay'}",
+    )
+
+
+def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
+    """What a rule's warm pools came to, in a sentence; empty where none was judged."""
+    pools = [fleet.pools[key] for bout in bouts for fleet in bout.fleets if key in fleet.pools]
+    if not pools:
+        return ""
+
+    def over(costs: Sequence[tuple[float, float]]) -> str:
+        return f"{geometric_mean([cost / least for cost, least in costs if least > 0]):.2f}"
+
+    missed = sum(pool.own.missed_known for pool in pools)
+    return (
+        f"Warm pools: {over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
+        f"(geometric mean), {missed} starts missed within what had been wanted before; holding the peak "
+        f"{over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
+        f"{over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
+        f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."
+    )
+
+
+def times(cost: float, least: float) -> str:
+    """A cost as a multiple of the least."""
+    return f"{cost / least:.2f} x" if least > 0 else "-"
 
 
 def sentences(found: Sequence[Match]) -> list[str]:
