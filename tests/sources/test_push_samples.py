@@ -152,13 +152,13 @@ async def test_what_is_kept_is_bounded_and_old_vms_make_room():
 async def test_two_series_for_one_vm_are_refused_until_the_first_has_ended():
     clock, pushed, source = pushed_to()
     one, two = 'rate{instance="a"}', 'rate{instance="b"}'
-    taken = take(pushed, sample(5, series=one), sample(6, NOW_S + 1, series=two))
+    taken = take(pushed, sample(5, series=one), sample(6, NOW_S + 1, series=two, id="b"))
     assert results(taken) == {"taken": 1, "several_series": 1}
     assert one in taken.refusals[0].text
     assert two in taken.refusals[0].text
     assert results(take(pushed, sample(math.nan, NOW_S + 2, series=one, ended=True))) == {"ended": 1}
     assert (await source.read([])).vm_ids == ()
-    assert results(take(pushed, sample(6, NOW_S + 3, series=two))) == {"taken": 1}
+    assert results(take(pushed, sample(6, NOW_S + 3, series=two, id="b"))) == {"taken": 1}
     assert await values(source) == {"": 6.0}
     clock.at_s += 40
     assert results(take(pushed, sample(7, clock.at_s, series=one))) == {"taken": 1}
