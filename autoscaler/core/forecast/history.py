@@ -111,7 +111,8 @@ def _look_back(settings: Settings, state: SeriesState) -> None:
 def _demand(settings: Settings, code: Code) -> Float:
     ratio = code - 1.0
     ratio *= _STEP
-    return settings.params.scale * np.expm1(ratio)
+    found: Float = settings.params.scale * np.expm1(ratio)
+    return found
 
 
 def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) -> None:

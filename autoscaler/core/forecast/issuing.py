@@ -77,12 +77,12 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool) -> Expected:
     cell = _cell(regime, logs, log_level[:, 0], features)
     parent = tables.PARENT_OF.take(cell)
     parent += settings.series * tables.PARENTS
-    log_level += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)
+    log_level[:, 1:] += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)[:, 1:]
     spread = _spread(settings, state, parent)
     np.minimum(log_level, top[:, np.newaxis], out=log_level)
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
-    _remember(settings, state, log_level, spread, cell, features, ahead)
+    _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST])
     return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
 
 

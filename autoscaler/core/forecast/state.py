@@ -60,7 +60,7 @@ class SeriesState(Remembered):
         tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
         totals: float64 (S, ROWS, H), their sums.
         sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
-        shifts: float64 (S, PARENTS, H), mean log ratio of outcome to fitted level: 0 at the lead time, and for peaks how
+        shifts: float64 (S, PARENTS, H), mean log ratio of a peak to its level: how
             far they are above it.
         short: float64 (S, H), the sizes lately, over all.
         sums: float64 (S, REGIMES, PRODUCTS), what the level is fitted to.
