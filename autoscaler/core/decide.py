@@ -10,9 +10,11 @@ import numpy as np
 
 from autoscaler.core import guards, sizing, trust
 from autoscaler.core.economic import economic
+from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
 from autoscaler.core.state import LaneState
+from autoscaler.core.stopped import Holding
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
     CountType,
@@ -91,6 +93,8 @@ class Chain:
         self._none.flags.writeable = False
         self._provisions = bool(params.provision.any())
         self.warm_target = warm_target(params, counts)
+        economic_lanes = np.flatnonzero(params.economic)
+        self._holding = Holding(params, economic_lanes) if len(economic_lanes) else None
         self.forecasts = {
             level: sizing.quantiles(params, np.full(len(params.series), at))
             for at, level in enumerate(QUANTILE_LEVELS)
@@ -119,7 +123,12 @@ class Chain:
         if self._note is not None:
             self._note(state, snapshot, out, stop)
         peak = state.peaks.push_and_max(snapshot.tick, desired)
-        return StagedDecision(start, provision, stop, Story(self, values, whys, outlook, peak))
+        held = None
+        if self._holding is not None and seen.economics is not None:
+            lanes, price = seen.economics.lanes, seen.economics.price
+            held = self._holding.step(state.pool, snapshot.tick, desired[lanes], state.trial.habits, price)
+        story = Story(self, values, whys, outlook, peak, seen.economics, held)
+        return StagedDecision(start, provision, stop, story)
 
 
 class Story:
@@ -131,13 +140,35 @@ class Story:
         whys: The reasons of each stage.
         outlook: As given.
         peak: int32 (L,), highest desired that the warm pool remembers.
+        economics: What the economic stage tells of its numbers; None where no lane has an objective.
+        held: int64 (n,), VMs worth holding in lanes that have an objective; None where none has.
     """
 
-    __slots__ = ("_chain", "_outlook", "_peak", "_reason", "_rows", "_warm_target", "_whys", "values")
+    __slots__ = (
+        "_chain",
+        "_held",
+        "_outlook",
+        "_peak",
+        "_reason",
+        "_rows",
+        "_warm_target",
+        "_whys",
+        "economics",
+        "values",
+    )
 
     def __init__(
-        self, chain: Chain, values: list[Int], whys: list[Why], outlook: Outlook | None, peak: SmallInt
+        self,
+        chain: Chain,
+        values: list[Int],
+        whys: list[Why],
+        outlook: Outlook | None,
+        peak: SmallInt,
+        economics: Economics | None,
+        held: Int | None,
     ) -> None:
+        self.economics = economics
+        self._held = held
         self.values = values
         self._chain = chain
         self._whys = whys
@@ -162,7 +193,7 @@ class Story:
     def warm_target(self) -> Int:
         """Stopped VMs wanted: int (L,)."""
         if self._warm_target is None:
-            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_PAUSE])
+            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_PAUSE], self._held)
         return self._warm_target
 
     def forecast(self, level: float) -> Float:

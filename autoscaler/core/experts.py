@@ -34,11 +34,12 @@ HYSTERESIS = 0.02
 """A driver stays until another would have cost less by this share."""
 MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
-MOST_DOUBT = 0.05
-"""At most this much counts what would have happened, beside what has."""
+DOUBT_S, MOST_DOUBT = 600.0, 0.01
+"""For how long it may have been so unseen; that much of the time that was seen counts, at most this share."""
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
+_HEAVY = 1e9
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
@@ -102,7 +103,8 @@ class Model(NamedTuple):
             return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
         if self.kind in _LEAST:
             least = _LEAST[self.kind]
-            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}"
+            longer = ", longer" if self.window is Window.LONG else ""
+            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}{longer}"
         return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
 
@@ -147,7 +149,8 @@ class Trial(Remembered):
         coming: int32 (M, n), ordered and not yet in service.
         young: int32 (M, n), in service and billed anyway.
         ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
-        paid: float64 (M, n), VM-ticks and starts, forgotten exponentially.
+        weight: float64 (n,), of a tick now: it grows, so that all that was before fades.
+        paid: float64 (M, n), VM-ticks and starts by weight.
         unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
         nearly: float64 (M, n), the same, had demand been `MORE` times as high.
         ticks: float64 (n,), ticks that were charged, likewise.
@@ -166,6 +169,7 @@ class Trial(Remembered):
     coming: SmallInt
     young: SmallInt
     ordered: SmallInt
+    weight: Float
     paid: Float
     unserved: Float
     nearly: Float
@@ -191,6 +195,7 @@ class Trial(Remembered):
             coming=np.zeros(shape, np.int32),
             young=np.zeros(shape, np.int32),
             ordered=np.zeros((rows, *shape), np.int32),
+            weight=np.ones(len(lanes)),
             paid=np.zeros(shape),
             unserved=np.zeros(shape),
             nearly=np.zeros(shape),
@@ -226,7 +231,7 @@ class Trial(Remembered):
         old = was[known]
         for name in ("serving", "paid", "unserved", "nearly"):
             getattr(new, name)[:, known] = getattr(self, name)[:, old]
-        for name in ("ticks", "wanted", "driver"):
+        for name in ("weight", "ticks", "wanted", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)
         same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
@@ -277,7 +282,7 @@ class Contest:
         self._one_lead = len(set(self._lead.tolist())) == 1
         self._one_billed = len(set(self._billed.tolist())) == 1
         self._columns = np.arange(len(lanes))
-        self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
+        self._growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         self._least = np.minimum(params.minimum[lanes], MOST_VMS).astype(np.int32)
         self._most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS).astype(np.int32), self._least)
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
@@ -361,25 +366,27 @@ class Contest:
         state.serving -= stop
         state.coming += out
         self._put(state, tick, out)
-        state.paid += out * price.start
+        if np.count_nonzero(out):
+            state.paid += out * (price.start * state.weight)
         if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
             self._choose(state, price.shortage)
 
     def _charge(self, state: Trial, demand: Float, counts: Bool) -> None:
-        work = demand / self._capacity
         if np.count_nonzero(counts) < len(counts):
-            work = np.where(counts, work, 0.0)
-            decay = np.where(counts, self._decay, 1.0)
+            work = np.where(counts, demand, 0.0) / self._capacity
+            state.weight = np.where(counts, state.weight * self._growth, state.weight)
+            weight = state.weight * counts
         else:
-            decay = np.full(len(work), self._decay)
-        state.paid *= decay
-        state.paid += state.serving * counts
-        state.unserved *= decay
-        state.unserved += np.maximum(work - state.serving, 0.0)
-        state.nearly *= decay
-        state.nearly += np.maximum(MORE * work - state.serving, 0.0)
-        state.wanted = state.wanted * decay + work
-        state.ticks = state.ticks * decay + counts
+            work = demand / self._capacity
+            weight = state.weight = state.weight * self._growth
+        state.paid += state.serving * weight
+        for missed, more in ((state.unserved, 1.0), (state.nearly, MORE)):
+            left = more * work - state.serving
+            np.maximum(left, 0.0, out=left)
+            left *= weight
+            missed += left
+        state.wanted = state.wanted + work * weight
+        state.ticks = state.ticks + weight
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -421,12 +428,13 @@ class Contest:
             best = (missed * np.exp(middle) + state.paid).argmin(axis=0)
             enough = missed[best, self._columns] <= allowed
             high, low = np.where(enough, middle, high), np.where(enough, low, middle)
-        return np.exp(high)
+        found: Float = np.exp(high)
+        return found
 
     def _missed(self, state: Trial) -> Float:
-        # The worst has seldom been seen: of the time that was, an hour may yet be like the rest but higher.
-        hours = state.ticks * (self._tick_s / 3600.0)
-        missed = state.nearly * np.minimum(1.0 / np.maximum(hours, 1.0), MOST_DOUBT)
+        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
+        seen_s = np.maximum(state.ticks / state.weight, 1.0) * self._tick_s
+        missed = state.nearly * np.minimum(DOUBT_S / seen_s, MOST_DOUBT)
         missed += state.unserved
         return missed
 
@@ -437,5 +445,9 @@ class Contest:
         best = cost.argmin(axis=0)
         least = cost[best, self._columns]
         now = cost[state.driver, self._columns]
-        better = least + TRIAL_VM_TICKS < (1.0 - HYSTERESIS) * now
+        better = least + TRIAL_VM_TICKS * state.weight < (1.0 - HYSTERESIS) * now
         state.driver = np.where(better, best, state.driver)
+        if (state.weight > _HEAVY).any():
+            lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
+            for sums in (state.paid, state.unserved, state.nearly, state.ticks, state.wanted, state.weight):
+                sums /= lighter

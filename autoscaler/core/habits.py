@@ -27,8 +27,9 @@ BORROWED = 0.25
 HOUR_S, DAY_S = 3600.0, 86400.0
 SLOT_S = 60.0
 
-_EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
-_BELOW, _WIDTH = _EDGES[:-1, np.newaxis], np.diff(_EDGES)[:, np.newaxis]
+EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
+"""float64 (BINS + 1,), edges of the bins in VMs."""
+_BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
 
 
 @dataclass(slots=True)
@@ -106,6 +107,15 @@ def yesterday(
     return found[0], found[1]
 
 
+def bin_of(need: Float) -> Int:
+    """The bin of so many VMs, any shape."""
+    bins = np.log2(1.0 + need)
+    bins *= PER_OCTAVE
+    bins += 1e-9
+    np.minimum(bins, BINS - 1.0, out=bins)
+    return bins.astype(np.int64)
+
+
 def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float) -> None:
     """Count a tick of demand.
 
@@ -117,10 +127,7 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
         tick_s: Length of a tick.
     """
     lanes = len(need)
-    bins = np.log2(1.0 + np.where(counts, need, 0.0))
-    bins *= PER_OCTAVE
-    np.minimum(bins, BINS - 1.0, out=bins)
-    cell = bins.astype(np.int64)
+    cell = bin_of(np.where(counts, need, 0.0))
     cell *= lanes
     cell += np.arange(lanes)
     hour = int(now_s // HOUR_S) % HOURS
@@ -172,4 +179,5 @@ def _wanted(table: Float, share: Float) -> SmallInt:
     into = np.minimum(np.maximum((first - share) / np.maximum(first - last, 1e-12), 0.0), 1.0)
     vms = _BELOW[at, 0] + into * _WIDTH[at, 0]
     # A VM is worth it when it is needed at half of its work, on the average over its work.
-    return (np.floor(vms + 0.5) * (reached > 0)).astype(np.int32)
+    whole: Float = np.floor(vms + 0.5) * (reached > 0)
+    return whole.astype(np.int32)

@@ -1,8 +1,8 @@
 """How many stopped VMs should wait.
 
-The rule so far: hold what the highest desired of the memory window, plus a spare share, would need beyond
-what is ordered now. It is what operators of stopped pools do by hand, on a clock that never forgets to; a
-rule from prices and the forecast of the refill horizon replaces it with the forecaster that can feed it.
+Without an objective: what the highest desired of the memory window, plus a spare share, would need beyond what is ordered
+now. It is what operators of stopped pools do by hand, on a clock that never forgets to. With an objective: as many as
+are worth what they cost (`stopped`), once there is an hour to go by.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from autoscaler.core.rules import ROUNDING, within
 from autoscaler.core.types import CountType, Int, SmallInt
 
 
-def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, Int], Int]:
-    """A function of the highest desired of the memory window and of desired, each (L,).
+def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, Int, Int | None], Int]:
+    """A function of the highest desired of the memory window, of desired, each (L,), and of the VMs worth holding.
+
+    These are int64 (n,) of the lanes that have an objective, -1 where not known yet; None where no lane has one.
 
     It gives the stopped VMs wanted: int (L,) of the type `counts`, within the policy's bounds on them.
     """
@@ -25,11 +27,15 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
     rounding = np.array(ROUNDING)
     minimum, maximum = within(params.warm_minimum, counts), within(params.warm_maximum, counts)
 
-    def target(peak: SmallInt, desired: Int) -> Int:
+    economic = np.flatnonzero(params.economic)
+
+    def target(peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
         kept = peak.astype(np.float64)
         kept *= with_spare
         kept -= rounding
         wanted = np.ceil(kept, out=kept).astype(counts)
+        if worth is not None:
+            wanted[economic] = np.where(worth >= 0, worth, wanted[economic])
         clipped: Int = np.minimum(np.maximum(wanted - desired, minimum), maximum)
         return clipped
 
