@@ -110,10 +110,10 @@ class LeadTimes(Remembered):
 
     def planned_s(self, guess_s: Float) -> Float:
         """The time that a start from the warm pool is planned with, float64 (L,), where the policy says `guess_s`."""
-        pool = StartSource.STOPPED, StartSource.HIBERNATED
-        measured = self.quantile(PLANNED_LEVEL, Span.WHOLE, *pool)
+        warm = StartSource.STOPPED, StartSource.HIBERNATED
+        measured = self.quantile(PLANNED_LEVEL, Span.WHOLE, *warm)
         bounded = np.minimum(np.maximum(measured, LEAST * guess_s), MOST * guess_s)
-        planned: Float = np.where(self.evidence(Span.WHOLE, *pool) >= ENOUGH, bounded, guess_s)
+        planned: Float = np.where(self.evidence(Span.WHOLE, *warm) >= ENOUGH, bounded, guess_s)
         return planned
 
     def carried_over(self, lanes: Int) -> LeadTimes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from autoscaler.core.lead_time import LeadTimes, Span, StartSource
 from autoscaler.daemon.metering import Prices
 
-_POOL = StartSource.STOPPED, StartSource.HIBERNATED
+_WARM = StartSource.STOPPED, StartSource.HIBERNATED
 _FRESH = (StartSource.FRESH,)
 
 
@@ -61,9 +61,9 @@ def pool_benefit(
         stopped: VMs that wait.
         starts_per_h: As in `PoolBenefit`.
     """
-    pool_s, fresh_s = _median(times, lane, Span.WHOLE, _POOL), _median(times, lane, Span.WHOLE, _FRESH)
+    pool_s, fresh_s = _median(times, lane, Span.WHOLE, _WARM), _median(times, lane, Span.WHOLE, _FRESH)
     saved_s = None if pool_s is None or fresh_s is None else fresh_s - pool_s
-    billed_s = [_median(times, lane, Span.READY, sources) for sources in (_POOL, _FRESH)]
+    billed_s = [_median(times, lane, Span.READY, sources) for sources in (_WARM, _FRESH)]
     saved_money = None
     if billed_s[0] is not None and billed_s[1] is not None:
         saved_money = prices.provision + (billed_s[1] - billed_s[0]) / 3600.0 * prices.in_service_per_h

@@ -41,7 +41,7 @@ EVERYTHING_ON = {
         "cloudwatch": {"metric": "cpu"},
         "trace": {},
     },
-    "vm": {"capacity": "100/s"},
+    "vm": {"capacity": "100/s", "learn_capacity": {}},
     "bounds": {"maximum": 10},
     "reactive": {},
     "forecast": {},
@@ -152,7 +152,7 @@ def test_ranges_and_units_are_those_of_the_models():
         "a percentage: `30%`",
         "50% to 99%",
     )
-    assert told["signal.kind"].form == "`utilisation`, `throughput`, `total`"
+    assert told["signal.kind"].form == "`utilisation`, `throughput`, `total`, `concurrency`, `queue`"
 
 
 def test_settings_have_their_defaults():
