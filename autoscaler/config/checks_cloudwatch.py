@@ -21,11 +21,11 @@ _NEEDS = {
     "custom": ("namespace", "name"),
 }
 _KINDS = {
-    "cpu": "utilisation",
-    "alb_requests": "total",
-    "alb_requests_per_target": "throughput",
-    "sqs_visible": "total",
-    "sqs_oldest_age": "total",
+    "cpu": ("utilisation",),
+    "alb_requests": ("total",),
+    "alb_requests_per_target": ("throughput",),
+    "sqs_visible": ("queue", "total"),
+    "sqs_oldest_age": ("total",),
 }
 _CUSTOM_ONLY = ("namespace", "name", "dimensions", "value")
 
@@ -85,19 +85,25 @@ def _check_fields(given: CloudWatchInput) -> Iterator[Finding]:
 
 
 def _check_kind(policy: Policy, given: CloudWatchInput) -> Iterator[Finding]:
-    kind, wanted = policy.signal.kind, _KINDS.get(given.metric)
+    kind, wanted = policy.signal.kind, _KINDS.get(given.metric, ())
     at: tuple[YamlPath, ...] = (("signal", "cloudwatch", "metric"), ("signal", "kind"))
-    if wanted is not None and kind != wanted:
+    if wanted and kind not in wanted:
         yield Finding(
             at,
-            f"metric {given.metric} is of kind {wanted}, but `signal.kind` is {kind}",
-            f"write `kind: {wanted}`, or another metric",
+            f"metric {given.metric} is of kind {' or '.join(wanted)}, but `signal.kind` is {kind}",
+            f"write `kind: {wanted[0]}`, or another metric",
+        )
+    if kind == "queue" and given.clear_within_s is not None:
+        yield Finding(
+            (("signal", "cloudwatch", "clear_within"), ("signal", "kind")),
+            "kind queue works waiting messages off in `signal.drain_time`, so `clear_within` would count them twice",
+            "remove `clear_within`",
         )
     per_vm = any(VM in dimension for dimension in given.dimensions)
-    if given.metric == "custom" and per_vm and kind == "total":
+    if given.metric == "custom" and per_vm and kind in ("total", "queue"):
         yield Finding(
             (("signal", "cloudwatch", "dimensions"), ("signal", "kind")),
-            "kind total is one reading for the fleet, but the dimension {vm} makes it one per VM",
+            f"kind {kind} is one reading for the fleet, but the dimension {{vm}} makes it one per VM",
             "leave {vm} out, or write `kind: throughput` or `kind: utilisation`",
         )
 

@@ -85,7 +85,7 @@ class CloudWatchInput(Section):
     )
     clear_within_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] | None = Field(
         None,
-        description="sqs_visible: waiting messages are demand that is to be worked off in this time; where missing, in a second.",
+        description="sqs_visible with kind total: waiting messages are demand that is to be worked off in this time; where missing, in a second.",
     )
     period_s: Annotated[float, Quantity(DURATION, 1, HOUR_S), BeforeValidator(_period)] = Field(
         60.0,

@@ -58,6 +58,10 @@ WRONG = {
     "dimension": (
         ("cloudwatch: {metric: custom, namespace: N, name: M, dimensions: [VM]}",), {}, "is not a dimension"
     ),
+    "twice": (
+        ("drain_time: 2m", "cloudwatch: {metric: sqs_visible, queue: q, clear_within: 1m}"), {"kind": "queue"},
+        "would count them twice",
+    ),
     "vm of a total": (
         ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["VM={vm}"]}',), {}, "makes it one per VM"
     ),
@@ -89,6 +93,7 @@ RIGHT = {
     "cpu": (("cloudwatch: {metric: cpu, period: 5m, delay: 6m}",), {"kind": "utilisation", "max_age": "20m"}),
     "alb": (("cloudwatch: {metric: alb_requests, load_balancer: app/web/1}",), {}),
     "queue": (('cloudwatch: {metric: sqs_visible, queue: q, expression: "FILL({m}, 0)", clear_within: 5m}',), {}),
+    "backlog": (("drain_time: 2m", "cloudwatch: {metric: sqs_visible, queue: q}"), {"kind": "queue"}),
     "own": (
         ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["VM={vm}"], statistic: p99.9, value: count}',),
         {"kind": "throughput"},
