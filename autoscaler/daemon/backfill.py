@@ -37,8 +37,8 @@ MOST_VALUES = 5_000_000
 """Fleets that learn together, and values that they may hold meanwhile: 20 MB."""
 MOST_TICKS = 100_000
 """Of one fleet at 10 s, and values asked of a source; for shorter ticks each value holds for several."""
-SLICE_S, REST_S = 0.008, 0.016
-"""Work at a time, and the pause after it, so that ticks and answers go on: a third of one core."""
+SLICE_S, REST_S = 0.01, 0.01
+"""Work at a time, and the pause after it, so that ticks and answers go on: half of one core at most."""
 FETCH_WITHIN_S = 900.0
 TRIES = 3
 
