@@ -45,6 +45,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_forecast(policy),
         *_check_steps(policy),
         *_check_schedule(policy),
+        *_check_events(policy),
         *_check_guards(policy, tick_s),
         *_check_supply(policy),
         *check_pool(policy, tick_s),
@@ -251,6 +252,30 @@ def _check_schedule(policy: Policy) -> Iterator[Finding]:
                 f"window `{window.name}` asks for {window.at_least} VMs, but `bounds.maximum` is {policy.bounds.maximum}",
                 "raise `bounds.maximum` or lower `at_least`",
             )
+
+
+def _check_events(policy: Policy) -> Iterator[Finding]:
+    for at, event in enumerate(policy.events):
+        if (event.begins is None) == (event.at is None):
+            yield Finding(
+                (("events", at, "begins"), ("events", at)),
+                f"event `{event.name}` must begin either once or again and again",
+                'write `begins: 2026-03-01T08:00:00Z`, or `days: mon-fri` and `at: "08:00"`',
+            )
+        zone = unknown_zone(event.time_zone)
+        if zone is not None:
+            yield Finding(
+                (("events", at, "time_zone"), ("events", at)),
+                f"there is no time zone `{event.time_zone[:60]}`",
+                zone,
+            )
+    if policy.events and not (policy.forecast or policy.objective):
+        yield Finding(
+            (("events",),),
+            "events change forecasts, and nothing in this policy uses them",
+            "switch on `forecast`, or give the fleet an `objective`",
+            Severity.WARNING,
+        )
 
 
 def unknown_zone(name: str) -> str | None:

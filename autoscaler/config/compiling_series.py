@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from autoscaler.config.compiling_objective import hold_s, refill_s
+from autoscaler.config.known_events import occurrences
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ForecastSection
@@ -25,8 +26,7 @@ def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> S
         tick_s: Length of a tick.
         now_s: Epoch seconds; events are laid out from one day before to eight days after.
     """
-    del now_s
-    none = np.zeros((0, len(policies)))
+    starts, ends, factors, odds = _events(policies, now_s)
     return SeriesParams(
         tick_s=tick_s,
         lead_ticks=_ticks(policies, tick_s, lambda policy: policy.vm.start_time_s),
@@ -38,11 +38,24 @@ def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> S
         ),
         scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
         laws=np.array([policy.objective is not None for policy in policies], np.bool_),
-        event_start_s=none,
-        event_end_s=none,
-        event_factor=none,
-        event_odds=none,
+        event_start_s=starts,
+        event_end_s=ends,
+        event_factor=factors,
+        event_odds=odds,
     )
+
+
+def _events(policies: Sequence[Policy], now_s: float) -> tuple[Float, Float, Float, Float]:
+    found = [
+        [(*span, event.factor, event.odds) for event in policy.events for span in occurrences(event, now_s)]
+        for policy in policies
+    ]
+    shape = (max(map(len, found), default=0), len(policies))
+    starts, ends, factors, odds = np.zeros(shape), np.zeros(shape), np.ones(shape), np.zeros(shape)
+    for series, events in enumerate(found):
+        for at, event in enumerate(events):
+            starts[at, series], ends[at, series], factors[at, series], odds[at, series] = event
+    return starts, ends, factors, odds
 
 
 def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Float:

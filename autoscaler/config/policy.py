@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from autoscaler.config.balancing import BalancerSection, DrainSection
 from autoscaler.config.freshness import FreshnessSection, RefillSection
 from autoscaler.config.guarding import GuardsSection
+from autoscaler.config.known_events import KnownEvent
 from autoscaler.config.objective import ObjectiveSection, guards_of_an_objective
 from autoscaler.config.section import Off, Section
 from autoscaler.config.signals import SignalSection
@@ -56,6 +57,9 @@ class Policy(Section):
     )
     schedule: Annotated[tuple[ScheduleWindow, ...], Field(strict=False, max_length=50)] = Field(
         (), description="Recurring windows of time, each with a floor."
+    )
+    events: Annotated[tuple[KnownEvent, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Known events that change demand; forecasts take them into account."
     )
     guards: GuardsSection = Field(
         GuardsSection(), description="Rules that may change what the policy wishes."

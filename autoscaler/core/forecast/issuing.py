@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core.forecast import bursts, level, tables
+from autoscaler.core.forecast import bursts, events, level, tables
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.laws import EDGES, MOST_LOG
@@ -86,14 +86,16 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool) -> Expected:
     return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
 
 
-def say(settings: Settings, state: SeriesState, expected: Expected) -> Outlook:
-    """The Outlook of what is expected."""
+def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
+    """The Outlook of what is expected at this time."""
     beyond = tables.survival(
         state.tables.reshape(-1, settings.horizons, LAW_BINS),
         state.totals.reshape(-1, settings.horizons),
         expected.rows,
         state.weight,
     )
+    if len(settings.params.event_odds):
+        events.mix(settings, state, now_s, beyond, expected.log_level, expected.spread)
     quantiles = _quantiles(beyond, expected)
     quantiles -= state.offset[:, np.newaxis, np.newaxis]
     np.maximum(quantiles, 0.0, out=quantiles)

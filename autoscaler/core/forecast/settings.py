@@ -99,6 +99,8 @@ class Settings:
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
+        reach_s: float64 (S, H), how far each horizon looks.
+        farthest_s: The farthest of them.
         looks: int64 (S, MEDIAN_SLOTS + 1 + 4 + 12), slots of the history that are looked at, relative to the present
             one: the latest, the newest, this time on earlier days, and around the lead time from then on.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
@@ -124,6 +126,8 @@ class Settings:
     season_alpha: float
     ages_s: Float
     refit_ticks: int
+    reach_s: Float
+    farthest_s: float
     looks: Int
     fit_weight: Float
     prior: Float
@@ -154,6 +158,8 @@ class Settings:
             season_alpha=_share(slot_s, MEANS_S[3], 1.0),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
+            reach_s=horizon_ticks(params) * np.float64(tick_s),
+            farthest_s=float(horizon_ticks(params).max(initial=1)) * tick_s,
             looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
             prior=level.prior(

@@ -44,7 +44,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     settings = note(params, state, samples)
-    return say(settings, state, expect(settings, state, samples.censored))
+    return say(settings, state, expect(settings, state, samples.censored), samples.now_s)
 
 
 def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples]) -> None:

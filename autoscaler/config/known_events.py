@@ -1,0 +1,70 @@
+"""Events that people know of before demand does: releases, matches, campaigns, the start of a working day.
+
+Once, from a moment on; or again and again, on days of the week at a local time. The forecaster takes them as odds that
+demand will be some times what it is, and starts VMs ahead exactly when their expected price justifies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from autoscaler.config.quantities import CLOCK_TIME, DAYS_OF_WEEK, DURATION, MOMENT, PERCENT, Quantity
+from autoscaler.config.section import DAY_S, Filled, Section
+
+BEHIND_S, AHEAD_S = 1 * DAY_S, 8 * DAY_S
+"""How far around now events are laid out."""
+
+
+class KnownEvent(Section):
+    """One event, or one that recurs."""
+
+    name: Filled = Field(description="What it is.")
+    begins: Annotated[datetime | None, MOMENT] = Field(
+        None, description="Moment at which it begins, for an event that happens once."
+    )
+    days: Annotated[tuple[int, ...], DAYS_OF_WEEK] = Field(
+        tuple(range(7)),
+        description="Days on which one that recurs begins: mon-fri, a list such as sat,sun, or daily.",
+    )
+    at: Annotated[time | None, CLOCK_TIME] = Field(
+        None, description="Local time at which one that recurs begins."
+    )
+    time_zone: Filled = Field(
+        "UTC", description="Time zone of that time by its name, for example Europe/Berlin."
+    )
+    lasts_s: Annotated[float, Quantity(DURATION, 60, 30 * DAY_S)] = Field(description="How long it lasts.")
+    factor: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="How many times the demand of just before is expected, in times."
+    )
+    odds: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
+        0.8, description="How likely that is; the demand that comes without it has the rest."
+    )
+
+
+def occurrences(event: KnownEvent, now_s: float) -> Iterator[tuple[float, float]]:
+    """Epoch seconds (start, end) of those that touch [now - 1 day, now + 8 days], in order.
+
+    Where the clock changes and the local time is missing or twice, the earlier reading counts.
+    """
+    if event.begins is not None:
+        starts = [event.begins.timestamp()]
+    elif event.at is not None:
+        zone = ZoneInfo(event.time_zone)
+        before = int((event.lasts_s + BEHIND_S) // DAY_S) + 2
+        first = datetime.fromtimestamp(now_s, zone).date() - timedelta(days=before)
+        days = [first + timedelta(days=offset) for offset in range(before + int(AHEAD_S // DAY_S) + 3)]
+        starts = [
+            min(datetime.combine(day, event.at, zone).replace(fold=fold).timestamp() for fold in (0, 1))
+            for day in days
+            if day.weekday() in event.days
+        ]
+    else:
+        starts = []
+    for start in starts:
+        if start + event.lasts_s > now_s - BEHIND_S and start < now_s + AHEAD_S:
+            yield start, start + event.lasts_s

@@ -1,0 +1,83 @@
+"""Known events in a policy: once or recurring, in local time, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from autoscaler.config.checks import check_policy
+from autoscaler.config.compiling import compile_params
+from autoscaler.config.known_events import KnownEvent, occurrences
+from autoscaler.config.policy import policy_from
+
+
+def utc(text):
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def policy(*events, fleet="web", **sections):
+    return policy_from(
+        {
+            "fleet": fleet,
+            "signal": {"kind": "total", "source": "trace", "trace": {}},
+            "vm": {"capacity": "120/s"},
+            "bounds": {"maximum": 10},
+            "forecast": {},
+            "events": list(events),
+            **sections,
+        }
+    )
+
+
+def event(**fields):
+    return KnownEvent.model_validate({"name": "release", "lasts": "2h", "factor": 3, **fields})
+
+
+def test_once():
+    found = list(occurrences(event(begins="2026-06-03T18:00:00Z"), utc("2026-06-01T00:00:00")))
+    assert found == [(utc("2026-06-03T18:00:00"), utc("2026-06-03T20:00:00"))]
+    assert not list(occurrences(event(begins="2026-06-03T18:00:00Z"), utc("2026-06-10T00:00:00")))
+
+
+def test_again_and_again_in_local_time_over_a_change_of_clocks():
+    mornings = event(days="mon-fri", at="08:00", time_zone="Europe/Berlin")
+    found = [start for start, _ in occurrences(mornings, utc("2026-03-26T12:00:00"))]
+    assert utc("2026-03-27T07:00:00") in found
+    assert utc("2026-03-30T06:00:00") in found
+    assert utc("2026-03-28T07:00:00") not in found
+    assert found == sorted(found)
+
+
+def test_events_are_compiled_to_their_own_series_and_padding_never_matches():
+    with_events = policy(
+        {"name": "match", "begins": "2026-06-03T18:00:00Z", "lasts": "90m", "factor": 5, "odds": "60%"}
+    )
+    series = compile_params([policy(fleet="plain"), with_events], 10.0, utc("2026-06-03T00:00:00")).series
+    assert series.event_start_s.shape == (1, 2)
+    assert series.event_start_s[0, 1] == utc("2026-06-03T18:00:00")
+    assert series.event_end_s[0, 1] == utc("2026-06-03T19:30:00")
+    assert (series.event_factor[0, 1], series.event_odds[0, 1]) == (5.0, 0.6)
+    assert (series.event_end_s <= series.event_start_s).tolist() == [[True, False]]
+    assert series.event_odds.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "must begin either once or again and again"),
+        ({"begins": "2026-06-03T18:00:00Z", "at": "08:00"}, "must begin either once or again and again"),
+        ({"at": "08:00", "time_zone": "Europe/Berln"}, "there is no time zone `Europe/Berln`"),
+    ],
+)
+def test_events_that_cannot_be_meant_are_refused(fields, words):
+    found = check_policy(policy({"name": "x", "lasts": "1h", "factor": 2, **fields}), 10.0)
+    assert any(words in finding.message for finding in found)
+
+
+def test_events_that_nothing_reads_are_told():
+    found = check_policy(
+        policy({"name": "x", "at": "08:00", "lasts": "1h", "factor": 2}, forecast="off", reactive={}), 10.0
+    )
+    assert any("nothing in this policy uses them" in finding.message for finding in found)
