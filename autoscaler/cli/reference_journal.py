@@ -49,6 +49,7 @@ KINDS = {
     "vms_slow": "VMs are slow or silent, and which; whether it is a few, about half or nearly all of the fleet.",
     "vms_well": "No VM of the fleet is slow or silent any more.",
     "vm_gone": "A VM is missing from several complete listings and no longer counted.",
+    "vm_in_group": "A VM is in an Auto Scaling group, too; it is neither started nor stopped.",
     "vm_terminated": "A VM was terminated.",
 }
 """Kinds that are no log events of their own; the others are, and have their meaning there."""

@@ -39,6 +39,10 @@ class GuardsSection(Section):
     )
     rate_out: RateLimit = Field(RateLimit(vms=50), description="How many VMs may be started.")
     rate_in: RateLimit = Field(RateLimit(vms=5), description="How many VMs may be stopped.")
+    hands_off_s: Annotated[float, Quantity(DURATION, 0, 7 * DAY_S)] = Field(
+        600.0,
+        description="How long a VM that somebody else started is not stopped, and one that a person stopped is not started; 0s not at all.",
+    )
     stop_share: Annotated[float, Quantity(PERCENT, 0.001, 1)] = Field(
         1.0,
         description="Largest share of the VMs in service that may be leaving it at a time (one always may).",

@@ -37,6 +37,7 @@ from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
     ActionIntent,
     Clock,
+    Deferring,
     Note,
     Outcome,
     OutcomeKind,
@@ -176,6 +177,8 @@ async def _done(
 ) -> Outcomes:
     """One outcome per VM."""
     provider, ids = fleet.provider, intent.vm_ids
+    if isinstance(provider, Deferring) and intent.verb in (Verb.REFILL, Verb.EXERCISE):
+        provider = provider.for_refills()
     match intent.verb:
         case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
             return await fleet.drains.carry_out(fleet.inventory, intent, timeout_s)

@@ -102,7 +102,9 @@ class Fleet:
         """Know nothing of the VMs, as after a restart; the next listing tells."""
         vm = self.policy.vm
         patience = Patience(
-            start_s=max(120.0, 5.0 * vm.start_time_s), stop_s=max(600.0, 10.0 * vm.stop_time_s)
+            start_s=max(120.0, 5.0 * vm.start_time_s),
+            stop_s=max(600.0, 10.0 * vm.stop_time_s),
+            hands_off_s=self.policy.guards.hands_off_s,
         )
         self.inventory = FleetInventory(self.name, patience)
         self.real = None if self.policy.act else RealFleet(self.name, patience, self.meter.prices)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from autoscaler.daemon.marks import GROUP_TAG
 from autoscaler.daemon.places import Places
 from autoscaler.daemon.tracked import PROTECTED_TAG, TYPE_TAG, Counts, Phase, TrackedVm
 from autoscaler.ports import Vm
@@ -124,6 +125,8 @@ class Holdings:
             for t in self.vms.values()
             if t.phase is Phase.IN_SERVICE
             and PROTECTED_TAG not in t.vm.tags
+            and GROUP_TAG not in t.vm.tags
+            and t.hands_off_until_s <= now_s
             and now_s - _on_since_s(t) >= minimum_on_time_s
         ]
 
@@ -166,7 +169,7 @@ class Holdings:
             elif t.phase is Phase.DRAINING:
                 edge_s = t.quarantined_until_s
             elif t.phase is Phase.IN_SERVICE:
-                edge_s = _on_since_s(t) + minimum_on_time_s
+                edge_s = max(_on_since_s(t) + minimum_on_time_s, t.hands_off_until_s)
             else:
                 continue
             if now_s - _EDGE_S <= edge_s < until_s:

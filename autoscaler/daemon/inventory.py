@@ -193,7 +193,7 @@ class FleetInventory(Lateness):
         if t.ordered_at_s is not None and t.pending_at_s is None:
             t.pending_at_s = self._between(listing, after_s=t.ordered_at_s)
         if t.phase not in ON_THE_WAY and t.phase is not Phase.PREPARING:
-            notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
+            notes.append(self._started_outside(t, now_s))
             t.in_service_from_s = None
             t.move(Phase.STARTING, now_s)
 
@@ -216,7 +216,7 @@ class FleetInventory(Lateness):
         if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING, Phase.PREPARING):
             # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
-                notes.append(self._note("started_outside", f"{t.vm.id} was started by somebody else"))
+                notes.append(self._started_outside(t, now_s))
             t.in_service_from_s = None
             t.move(Phase.RUNNING, now_s)
 
@@ -235,14 +235,33 @@ class FleetInventory(Lateness):
         elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
         elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
-            text = f"{t.vm.id} was stopped by somebody else{_because(t.vm)}"
-            notes.append(self._note("stopped_outside", text))
+            notes.append(self._stopped_outside(t, now_s))
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
         t.end_run(stopped_at_s)
         t.in_service_from_s = None
         t.ordered_at_s = None
         t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
+
+    def _started_outside(self, t: TrackedVm, now_s: float) -> Note:
+        """A person may want it on: it serves, and is left alone for a while."""
+        t.hands_off_until_s = now_s + self.patience.hands_off_s
+        alone = (
+            f"; it is not stopped within {self.patience.hands_off_s:g} s" if self.patience.hands_off_s else ""
+        )
+        return self._note("started_outside", f"{t.vm.id} was started by somebody else{alone}")
+
+    def _stopped_outside(self, t: TrackedVm, now_s: float) -> Note:
+        """Where a person did it, they may want it off: it is left alone for a while."""
+        text, hands_off_s = (
+            f"{t.vm.id} was stopped by somebody else{_because(t.vm)}",
+            self.patience.hands_off_s,
+        )
+        if hands_off_s and _by_user(t.vm):
+            t.quarantined_until_s = max(t.quarantined_until_s, now_s + hands_off_s)
+            t.quarantine_reason = "a person stopped it, and it is left alone for a while"
+            text += f"; it is not started within {hands_off_s:g} s"
+        return self._note("stopped_outside", text)
 
     def _start_failed(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         order, vm = t.order, t.vm

@@ -57,6 +57,8 @@ class Patience:
         consistency_s: How far a listing may lag behind an accepted order.
         absent_listings: Complete listings without a VM that make it gone.
         absent_s: Time over which they must stretch.
+        hands_off_s: How long a VM that somebody else started is not stopped, and one that a person stopped is not
+            started.
         quarantine_s: How long a VM whose start failed is not tried again; twice as long each time in a row.
     """
 
@@ -66,6 +68,7 @@ class Patience:
     absent_listings: int = 3
     absent_s: float = 20.0
     quarantine_s: float = 600.0
+    hands_off_s: float = 0.0
 
     @property
     def written_off_s(self) -> float:
@@ -129,6 +132,8 @@ class TrackedVm:
     missing_since_s: float = float("inf")
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
+    hands_off_until_s: float = float("-inf")
+    """Somebody else started it: it is not stopped before."""
     failures: int = 0
     """Failed starts since the last that reached service."""
     late: bool = False

@@ -19,7 +19,7 @@ from autoscaler.daemon import exercise, freshness, refill
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.inventory import FleetInventory
-from autoscaler.daemon.marks import QUARANTINED_TAG, is_preparing, may_be_deleted
+from autoscaler.daemon.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing, may_be_deleted
 from autoscaler.daemon.preparing import ready
 from autoscaler.daemon.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.ports import (
@@ -39,6 +39,9 @@ FOREVER = float("inf")
 NEVER_READY = "it was made for the pool and never seen ready"
 BY_OPERATOR = "quarantined by "
 DELETED = "it is being deleted"
+IN_GROUP = (
+    "it is in an Auto Scaling group, which replaces VMs that are stopped; take it out of one or the other"
+)
 SPEC_EVERY_S = 300.0
 """How often the launch template is read."""
 ORPHAN_S = 900.0
@@ -107,6 +110,8 @@ class WarmPool:
         self._excess_since_s: float | None = None
         self._deletions: list[float] = []
         self._marked: list[TrackedVm] = []
+        self._looked: list[TrackedVm] = []
+        self._told: set[str] = set()
         self.unready: list[TrackedVm] = []
         """Stopped VMs that were made for the pool and never seen ready."""
 
@@ -139,7 +144,7 @@ class WarmPool:
         return {i: each.running_s for i, each in self.preparing.items() if each.running_s is not None}
 
     def _take_in(self, fleet: Fleet, now_s: float) -> list[Note]:
-        notes = []
+        notes = self._grouped(fleet)
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
             each = self.preparing.setdefault(
@@ -173,10 +178,24 @@ class WarmPool:
         }
         return notes
 
+    def _grouped(self, fleet: Fleet) -> list[Note]:
+        """Tell once of each VM that an Auto Scaling group owns too: it is neither started nor stopped here."""
+        resting = fleet.inventory.in_phase(Phase.IN_SERVICE, Phase.STOPPED)
+        if resting is self._looked:
+            return []
+        self._looked = resting
+        found = [t.vm.id for t in resting if GROUP_TAG in t.vm.tags and t.vm.id not in self._told]
+        self._told.update(found)
+        return [_note("vm_in_group", fleet, f"{vm_id} is left alone: {IN_GROUP}") for vm_id in found]
+
     def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
         """Keep from being started what was never ready, and what an operator has taken out."""
         said = t.vm.tags.get(QUARANTINED_TAG, "")
         by_operator = t.quarantine_reason.startswith(BY_OPERATOR)
+        if GROUP_TAG in t.vm.tags:
+            if t.quarantine_reason != IN_GROUP:
+                _quarantine(fleet, t, FOREVER, IN_GROUP)
+            return
         if said and not by_operator:
             _quarantine(fleet, t, FOREVER, BY_OPERATOR + said)
         elif by_operator and not said:

@@ -34,7 +34,7 @@ from autoscaler.ports.provider import (
     VmState,
 )
 from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
-from autoscaler.ports.templates import LaunchSpec, TemplateReader
+from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader
 from autoscaler.ports.time import Clock
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "ChangeKind",
     "ChangeRecord",
     "Clock",
+    "Deferring",
     "FleetReadings",
     "FleetTick",
     "Journal",

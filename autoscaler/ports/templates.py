@@ -1,11 +1,11 @@
-"""Launch templates: what new VMs are made from today."""
+"""What a provider may do beside the Provider port: say what launch templates say, and defer what can wait."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from autoscaler.ports.provider import ProvisionSpec
+from autoscaler.ports.provider import Provider, ProvisionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,15 @@ class LaunchSpec:
     digest: str
     version: str
     image: str
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A provider that keeps a budget of calls, and can put what may wait behind what demand needs."""
+
+    def for_refills(self) -> Provider:
+        """The same provider for calls that nobody waits for."""
+        ...
 
 
 @runtime_checkable

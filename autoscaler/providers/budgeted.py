@@ -15,7 +15,17 @@ import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential
 
 from autoscaler.at_once import answers_at_once
-from autoscaler.ports import BUDGET_SPENT, Clock, Listing, Outcome, OutcomeKind, Provider, ProvisionSpec
+from autoscaler.ports import (
+    BUDGET_SPENT,
+    Clock,
+    LaunchSpec,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    Provider,
+    ProvisionSpec,
+    TemplateReader,
+)
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
 
@@ -107,6 +117,16 @@ class BudgetedProvider:
             return await self._provider.provision(spec, count, token)
 
         return await self._within("RunInstances", self._demand, call, ("",), vms=count)
+
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
+        """As in the TemplateReader port; None where the provider cannot tell, or the budget has no room for it."""
+        provider = self._provider
+        if not isinstance(provider, TemplateReader):
+            return None
+        action = "DescribeLaunchTemplateVersions"
+        if not await self.budget.admit(action, 1, Priority.DESCRIBE, LISTING_WAIT_S):
+            return None
+        return await provider.launch_spec(spec)
 
     async def close(self) -> None:
         """As in the Provider port."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from autoscaler.at_once import answers_at_once, begun
-from autoscaler.ports import LaunchSpec, Listing, Outcome, Provider, ProvisionSpec, TemplateReader
+from autoscaler.ports import Deferring, LaunchSpec, Listing, Outcome, Provider, ProvisionSpec, TemplateReader
 from autoscaler.ports.budget import budget_of
 
 
@@ -110,6 +110,13 @@ class SharedProvider:
         """As in the Provider port."""
         self._reader.changed()
         return await self._provider.tag(vm_ids, tags)
+
+    def for_refills(self) -> Provider:
+        """The same for what can wait, where the provider tells the two apart."""
+        provider = self._provider
+        return (
+            SharedProvider(provider.for_refills(), self._reader) if isinstance(provider, Deferring) else self
+        )
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
         """As in the TemplateReader port; None where the provider cannot tell."""

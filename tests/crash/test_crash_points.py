@@ -10,7 +10,7 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.operators import Asked
-from autoscaler.ports import Verb
+from autoscaler.ports import PAUSABLE, Verb
 from tests.crash.crashing import Crash, Ended, Scenario, outside_of, problems, restart, run
 from tests.daemon.builders import ORIGIN_S
 
@@ -49,7 +49,7 @@ COMMANDS = (
 )
 
 ENDING = (
-    (3, "pause", asked("rehearsal", 38), tuple(Verb)),
+    (3, "pause", asked("rehearsal", 38), PAUSABLE),
     (52, "override", asked("crowd", 95), 3, 9),
     (112, "pause", asked("still", 145), (Verb.STOP,)),
 )

@@ -23,7 +23,13 @@ class Operation(StrEnum):
     MODIFY_INSTANCE_ATTRIBUTE = "ModifyInstanceAttribute"
 
 
-READS = frozenset({Operation.DESCRIBE_INSTANCES, Operation.DESCRIBE_INSTANCE_STATUS})
+READS = frozenset(
+    {
+        Operation.DESCRIBE_INSTANCES,
+        Operation.DESCRIBE_INSTANCE_STATUS,
+        Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS,
+    }
+)
 """Safe to repeat: made on the client that retries."""
 
 CHANGES = frozenset(Operation) - READS

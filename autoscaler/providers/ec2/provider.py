@@ -10,13 +10,25 @@ with volumes under a customer-managed key need kms:CreateGrant on that key, besi
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Self
 
 from autoscaler.errors import InvariantError, ProviderError
-from autoscaler.ports import BATCH_REFUSED, FLEET_TAG, Clock, Listing, Outcome, OutcomeKind, ProvisionSpec, Vm
+from autoscaler.ports import (
+    BATCH_REFUSED,
+    FLEET_TAG,
+    Clock,
+    LaunchSpec,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Vm,
+)
 from autoscaler.providers.ec2.classify import NOT_IN_REPLY, Failure, outcomes_of
 from autoscaler.providers.ec2.client import LAUNCHED, Ec2Client, Reply, open_client, open_session
 from autoscaler.providers.ec2.listing import FIRST_PAGE, describe_page
@@ -174,6 +186,23 @@ class Ec2Provider:
         batches = [ids[at : at + CHECKED_BATCH] for at in range(0, len(ids), CHECKED_BATCH)]
         return frozenset().union(*[await self._checked(batch) for batch in batches])
 
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
+        """What VMs of this spec would be made from now; None where it cannot be told.
+
+        The image is empty where the template looks it up at launch (`resolve:ssm:...`).
+        """
+        reply = await self._reads.call(
+            Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **_template(spec), Versions=[spec.version]
+        )
+        found = [] if isinstance(reply, Failure) else reply.get("LaunchTemplateVersions", [])
+        if len(found) != 1:
+            return None
+        data = found[0].get("LaunchTemplateData", {})
+        text = json.dumps([data, spec.vm_type], sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        image = data.get("ImageId", "")
+        return LaunchSpec(digest, str(found[0]["VersionNumber"]), image if image.startswith("ami-") else "")
+
     async def close(self) -> None:
         """Release connections and the listing process, each within a few seconds."""
         try:
@@ -243,10 +272,9 @@ def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
 
 
 def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
-    by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
     tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
     parameters: dict[str, Any] = {
-        "LaunchTemplate": {by: spec.launch_template, "Version": spec.version},
+        "LaunchTemplate": {**_template(spec), "Version": spec.version},
         "MinCount": count,
         "MaxCount": count,
         "ClientToken": token,
@@ -257,6 +285,12 @@ def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
     if spec.subnet is not None:
         parameters["SubnetId"] = spec.subnet
     return parameters
+
+
+def _template(spec: ProvisionSpec) -> dict[str, str]:
+    """The launch template, by its id or by its name."""
+    by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
+    return {by: spec.launch_template}
 
 
 def _wire_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -1,0 +1,27 @@
+"""What a launch template says, told alike by every provider that can tell."""
+
+import pytest
+
+from autoscaler.ports import LaunchSpec, ProvisionSpec, TemplateReader
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_the_digest_is_the_same_for_the_same_and_the_image_is_that_of_new_vms(cloud):
+    fleet = cloud.new_fleet()
+    await cloud.seed(fleet, 1)
+    assert isinstance(cloud.provider, TemplateReader)
+    spec = ProvisionSpec(fleet, fleet)
+    found = await cloud.provider.launch_spec(spec)
+    assert isinstance(found, LaunchSpec)
+    assert found == await cloud.provider.launch_spec(spec)
+    assert found.version == "1"
+    (made,) = await cloud.provider.provision(spec, 1, f"spec {fleet}")
+    vms = await cloud.vms()
+    assert found.image == vms[made.vm_id].image
+    other = await cloud.provider.launch_spec(ProvisionSpec(fleet, fleet, vm_type="m7i.xlarge"))
+    assert other.digest != found.digest
+
+
+async def test_a_template_that_is_not_there_tells_nothing(cloud):
+    assert await cloud.provider.launch_spec(ProvisionSpec("web", "no-such-template")) is None
