@@ -94,9 +94,11 @@ class Sources:
         return source if learns is None else _with_utilisation(source, learns.url, self.clock)
 
 
-def source_for(policy: Policy, clock: Clock, folder: Path) -> MetricSource:
+def source_for(
+    policy: Policy, clock: Clock, folder: Path, aws: CloudWatchSettings | None = None
+) -> MetricSource:
     """One source, which shares nothing; see `Sources`."""
-    return Sources(clock, folder).source_for(policy)
+    return Sources(clock, folder, aws=aws).source_for(policy)
 
 
 def _with_utilisation(source: MetricSource, url: str, clock: Clock) -> MetricSource:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from autoscaler.ports.findings import Finding
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
+    from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
 _READ_TIMEOUT_S = 10.0
 _BETWEEN_READS_S = 2.0
@@ -69,7 +70,7 @@ def doctor(
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    from autoscaler.cli.run import ec2_settings
+    from autoscaler.cli.run import cloudwatch_settings, ec2_settings
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.policies import PolicyFolder
     from autoscaler.errors import ConfigError
@@ -103,7 +104,13 @@ async def _examine(settings: Settings) -> list[Finding]:
         return [*found, Finding("credentials", Level.PROBLEM, str(error), "give the machine a role")]
     folder = PolicyFolder(settings.policies, settings.tick_s).path
     return found + [
-        await _metrics(policy, [vm for vm in vms if vm.fleet == policy.fleet], clock, folder)
+        await _metrics(
+            policy,
+            [vm for vm in vms if vm.fleet == policy.fleet],
+            clock,
+            folder,
+            cloudwatch_settings(settings),
+        )
         for policy in loaded.policies
     ]
 
@@ -157,13 +164,18 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
     return await examine(ec2, fleets, clock)
 
 
-async def _metrics(policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path) -> Finding:
+async def _metrics(
+    policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path, aws: CloudWatchSettings
+) -> Finding:
     """Whether the fleet's metrics can be read from here, by reading them."""
     from autoscaler.errors import AutoscalerError
     from autoscaler.ports import VmState
     from autoscaler.ports.findings import Finding, Level
     from autoscaler.wiring_sources import source_for
 
+    if policy.signal.source == "push":
+        text = "samples are pushed to a running daemon; its status says what came and what was refused"
+        return Finding("metrics", Level.UNKNOWN, text, "see `autoscaler status`", policy.fleet)
     running = [vm for vm in vms if vm.state is VmState.RUNNING]
     name = f"{policy.signal.kind} from {policy.signal.source}"
     if not running and not policy.signal.of_the_fleet:
@@ -171,7 +183,7 @@ async def _metrics(policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path
         return Finding("metrics", Level.UNKNOWN, text, "try again while some run", policy.fleet)
     fix = "correct the policy's signal, or what answers there"
     try:
-        source = source_for(policy, clock, folder)
+        source = source_for(policy, clock, folder, aws)
     except AutoscalerError as error:
         return Finding("metrics", Level.PROBLEM, str(error), fix, policy.fleet)
     try:

@@ -102,6 +102,7 @@ async def _sample(
     addresses: list[str] | tuple[()],
 ) -> tuple[Sampled, bool]:
     """What was sampled, and whether it was stopped by hand."""
+    from autoscaler.cli.run import cloudwatch_settings
     from autoscaler.clock import SystemClock
     from autoscaler.simulator.traffic.sampling import Sampling
     from autoscaler.wiring_sources import source_for
@@ -109,7 +110,8 @@ async def _sample(
     clock, stop = SystemClock(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with AsyncExitStack() as stack:
-        source = source_for(policy, clock, folder)
+        aws = cloudwatch_settings(settings) if policy.signal.source == "cloudwatch" else None
+        source = source_for(policy, clock, folder, aws)
         stack.push_async_callback(source.close)
         provider: Provider | None = None
         if not addresses and not policy.signal.of_the_fleet:
