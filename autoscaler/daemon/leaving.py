@@ -62,7 +62,7 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
         notes += fleet.drains.resume(fleet.inventory, clock.now())
         if fleet.drains.leaving:
             asked.append(fleet.drains.look(fleet.inventory, clock.now(), timeout_s))
-    for found in await asyncio.gather(*asked):
+    for found in await asyncio.gather(*asked) if asked else ():
         notes += found
     for fleet in fleets:
         if fleet.drains is not None and fleet.drains.error != fleet.balancer_error:

@@ -93,6 +93,10 @@ class Observed:
     listings: dict[int, Listing]
     until_s: float
 
+    def left_s(self) -> float:
+        """What is left of the time for observing, in seconds of the event loop."""
+        return max(self.until_s - asyncio.get_running_loop().time(), 0.0)
+
 
 class Daemon:
     """Runs fleets.
@@ -278,15 +282,15 @@ class Daemon:
                 real = self._observer.real_by_fleet(listing)
                 fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
-        notes += await self.warm_pools.follow(self.fleets.all, self.settings.reading_s)
-        notes += await follow(self.fleets.all, self.clock, self.settings.reading_s, self.telemetry)
+        # Each asks two questions in a row, and probes still have to be asked after them.
+        notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
+        notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
-            left_s = max(seen.until_s - asyncio.get_running_loop().time(), 0.0)
             ready = await probe_all(
                 {f.name: f.probe for f in running},
                 {f.name: vms for f, vms in running.items()},
-                min(left_s, self.settings.observe_timeout_s),
+                min(seen.left_s(), self.settings.observe_timeout_s),
             )
             for fleet in running:
                 fleet.inventory.mark_ready(ready[fleet.name], self.clock.now())

@@ -45,7 +45,13 @@ class WarmPools:
             timeout_s: Longest wait for one question, in seconds of the event loop.
         """
         now_s = self._clock.now()
-        found = await asyncio.gather(
-            *(self.by_name[fleet.name].follow(fleet, now_s, timeout_s) for fleet in fleets)
-        )
-        return [note for notes in found for note in notes]
+        notes: list[Note] = []
+        asking = []
+        for fleet in fleets:
+            own = self.by_name[fleet.name]
+            notes += own.take_in(fleet, now_s)
+            if own.has_questions(fleet, now_s):
+                asking.append(own.ask(fleet, now_s, timeout_s))
+        for found in await asyncio.gather(*asking) if asking else ():
+            notes += found
+        return notes

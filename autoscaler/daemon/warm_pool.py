@@ -117,21 +117,29 @@ class WarmPool:
 
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def follow(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
-        """After a listing: know which VMs are the pool's, and which of them have become ready.
+    def has_questions(self, fleet: Fleet, now_s: float) -> bool:
+        """Whether the provider or the probe has to be asked; what has been taken in tells."""
+        return bool(self._waiting(fleet)) or self._wants_template(fleet, now_s)
+
+    def _waiting(self, fleet: Fleet) -> list[TrackedVm]:
+        """VMs that run for the pool and have not been seen ready."""
+        return [
+            t
+            for t in fleet.inventory.in_phase(Phase.PREPARING)
+            if t.vm.state is VmState.RUNNING and not self.preparing[t.vm.id].ready
+        ]
+
+    async def ask(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
+        """Ask what the launch template says, and which VMs have become ready.
 
         Args:
             fleet: Whose pool.
             now_s: The clock.
             timeout_s: Longest wait for each question, in seconds of the event loop.
         """
-        notes = self._take_in(fleet, now_s)
+        notes: list[Note] = []
         await self._read_template(fleet, now_s, timeout_s)
-        waiting = [
-            t
-            for t in fleet.inventory.in_phase(Phase.PREPARING)
-            if t.vm.state is VmState.RUNNING and not self.preparing[t.vm.id].ready
-        ]
+        waiting = self._waiting(fleet)
         for vm_id in await ready(fleet, waiting, self._running_s(), now_s, timeout_s) if waiting else ():
             each = self.preparing[vm_id]
             each.ready = True
@@ -143,7 +151,8 @@ class WarmPool:
         """Since when each of them was seen running."""
         return {i: each.running_s for i, each in self.preparing.items() if each.running_s is not None}
 
-    def _take_in(self, fleet: Fleet, now_s: float) -> list[Note]:
+    def take_in(self, fleet: Fleet, now_s: float) -> list[Note]:
+        """After a listing: know which VMs are the pool's."""
         notes = self._grouped(fleet)
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
@@ -212,12 +221,14 @@ class WarmPool:
         self.held_until_s = now_s + refill.hold_s(self.failures)
         return _note("prepare_failed", fleet, f"{vm_id} did not become ready: {why}")
 
+    def _wants_template(self, fleet: Fleet, now_s: float) -> bool:
+        if now_s < self._read_s + SPEC_EVERY_S or fleet.policy.provision is None:
+            return False
+        return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
+
     async def _read_template(self, fleet: Fleet, now_s: float, timeout_s: float) -> None:
-        wanted = fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
-        if not wanted or fleet.spec is None or now_s < self._read_s + SPEC_EVERY_S:
-            return
         reader, spec = fleet.provider, fleet.spec
-        if not isinstance(reader, TemplateReader):
+        if not self._wants_template(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
             return
         self._read_s = now_s
         try:

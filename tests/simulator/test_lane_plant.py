@@ -435,3 +435,17 @@ def test_a_run_off_the_grid_or_without_a_tick_is_refused():
         Ticks.over(BEGIN_S + 3.0, 100.0, 10.0)
     with pytest.raises(ValueError, match="holds no tick"):
         Ticks.over(BEGIN_S, 5.0, 10.0)
+
+
+def test_what_is_done_vm_by_vm_is_refused_with_the_engine_that_can():
+    haproxy = {"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
+    provision = {"launch_template": "web", "maximum": 5}
+    for changes, said in (
+        ({"balancer": haproxy}, "balancer"),
+        ({"provision": provision, "refill": {}}, "refill"),
+        ({"freshness": {"exercise": {}}}, "freshness"),
+        ({"guards": {"stop_share": "10%"}}, "stop_share"),
+    ):
+        (told,) = refusals(policy(**changes), PlantSettings(), 10.0)
+        assert said in told
+        assert "the loop engine" in told

@@ -40,6 +40,14 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
         found.append(
             f"signal.trace.loop plays the recording again from its beginning, and lanes play it once; {_LOOP}"
         )
+    if (
+        policy.refill is not None
+        or policy.freshness.refresh is not None
+        or policy.freshness.exercise is not None
+    ):
+        found.append(f"refill, freshness: VMs are prepared, tried and replaced one by one; {_LOOP}")
+    if policy.guards.stop_share < 1.0:
+        found.append(f"guards.stop_share counts VMs that are leaving one by one; {_LOOP}")
     if policy.balancer is not None:
         found.append(f"balancer: VMs that leave are watched until they are idle, one by one; {_LOOP}")
     if plant.shortage is Shortage.QUEUED and policy.signal.kind == "utilisation":
