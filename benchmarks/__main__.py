@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 _NOT_BENCHMARKS = {"__main__", "__init__", "calibration"}
-_WHEN_NAMED = {"soak"}
+_WHEN_NAMED = {"policies", "soak"}
 """Take minutes, and check more than they measure."""
 
 
