@@ -195,7 +195,7 @@ class Backfill:
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _step(self, params: SeriesParams, state: SeriesState, past: Past, fleets: Fleets) -> None:
-        """Through what came before the first tick that was overheard."""
+        """Through the past, which ends before the first tick that is overheard."""
         known = np.flatnonzero(~np.isnan(past.demand).all(axis=1))
         loop, clock = asyncio.get_running_loop(), self._daemon.clock
         row = int(known[0]) if len(known) else len(past.demand)
@@ -203,8 +203,6 @@ class Backfill:
             until_s = loop.time() + SLICE_S
             while row < len(past.demand) and loop.time() < until_s:
                 tick = past.first + row
-                if fleets.overheard and tick >= _tick_of(fleets.overheard[0], params):
-                    return
                 step(
                     params,
                     state,
@@ -316,10 +314,6 @@ def _of(samples: Samples, lanes: Int) -> Samples:
         if isinstance(value := getattr(samples, f.name), np.ndarray)
     }
     return replace(samples, **arrays)
-
-
-def _tick_of(samples: Samples, params: SeriesParams) -> int:
-    return int(samples.now_s // params.tick_s)
 
 
 def _also(past: Past, column: int, text: str) -> None:

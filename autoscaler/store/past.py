@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.types import Freshness
 from autoscaler.errors import JournalError
 from autoscaler.store import schema
 from autoscaler.store.rows import numbers
@@ -100,6 +99,6 @@ def _demand(
             recorded = numbers(number, body)[here]
         except (JournalError, IndexError):
             continue
-        usable = (recorded["freshness"] == int(Freshness.FRESH)) & ~recorded["censored"]
-        found[at, there] = np.where(usable, recorded["demand"], np.nan)
+        # What was not fresh is recorded as NaN.
+        found[at, there] = np.where(recorded["censored"], np.nan, recorded["demand"])
     return found

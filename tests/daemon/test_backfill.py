@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from autoscaler.daemon.backfill import Backfill, held_by_tick
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import JournalError, SourceError
 from autoscaler.ports.sources import History
-from autoscaler.store import SqliteJournal
+from autoscaler.store import SqliteJournal, past
 from autoscaler.store.past import RecordedPast
+from autoscaler.store.rows import FORMAT, encode
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, policy
 
 FORECAST = {"signal": {"kind": "total", "source": "trace", "trace": {}, "zero_hold": "0s"}, "forecast": {}}
@@ -167,6 +169,17 @@ async def test_recorded_demand_of_several_fleets_and_its_gaps(tmp_path):
     assert (times.shape, found.shape) == ((0,), (0, 1))
     with pytest.raises(JournalError):
         await RecordedPast(tmp_path / "nowhere").demand(("web",), 0.0, 1.0)
+
+
+def test_hidden_demand_and_damaged_ticks_are_unknown(tmp_path):
+    bench = on_disk(tmp_path, ORIGIN_S)
+    run_virtual(lambda: lived(bench, 2, learn=False))
+    (row,) = bench.records[-1].fleets
+    both = encode([row, replace(row, fleet="other", censored=True)])
+    rosters = {7: (np.array([0, 1]), np.array([1, 0]))}
+    found = past._demand([(1, 0.0, FORMAT, both, 7), (2, 1.0, FORMAT, both[:-9], 7)], rosters, 2)
+    assert found[0, 1] == row.demand == demand(10)
+    assert np.isnan(found[[0, 1, 1], [0, 0, 1]]).all()
 
 
 # ── From values to ticks ────────────────────────────────────────────────────────────────────────────────

@@ -192,7 +192,7 @@ async def test_vms_that_a_round_did_not_come_to_keep_their_reading_and_come_firs
     limits = Limits(timeout_s=5.0, deadline_s=0.3, at_once=1)
     source = ScrapeSource(web.url, Metric("load"), MetricType.GAUGE, Signal.THROUGHPUT, clock, limits)
     first = [f"a{n}" for n in range(10)]
-    web.texts = {address: "load 1\n" for address in first}
+    web.texts = dict.fromkeys(first, "load 1\n")
     try:
         (found,) = await rounds(source, clock, on(*first), 1)
         assert (len(found.vm_ids), found.error) == (10, "")
