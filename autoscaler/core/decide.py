@@ -259,3 +259,8 @@ class StagedDecision(Decision):
     def value(self) -> Int:
         """The wish after each stage."""
         return self._story.rows()[1:]
+
+    @property
+    def economics(self) -> Economics | None:
+        """The numbers behind the economic stage."""
+        return self._story.economics

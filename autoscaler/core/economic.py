@@ -89,7 +89,7 @@ class Economy:
         self._noted = -1
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         self._worth = Worth(self._series, capacity, asked)
-        self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.HOLD))
+        self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD))
         self._start_cost, self._success = params.start_cost[lanes], params.start_success[lanes]
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
         cost = np.ones((len(asked), len(lanes)))
@@ -170,9 +170,19 @@ class Economy:
             price=price,
             low=up_to,
             high=down_to,
-            worth=lambda vms: self._shown.share(laws, np.stack([np.maximum(vms, 1), vms + 1])) * price,
+            worth=lambda vms: self._earned(laws, price, up_to, vms),
         )
         return up_to, down_to, np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+
+    def _earned(self, laws: Laws, price: Float, up_to: Int, vms: Int) -> Float:
+        """What the last of so many VMs and one more earn a tick: float64 (2, n), in VM-ticks.
+
+        By demand at the lead time up to as many as are worth starting, else by the highest of the hold window.
+        """
+        last, following = np.maximum(vms, 1), np.maximum(vms, 0) + 1
+        share = self._shown.share(laws, np.stack([last, following, last, following])) * price
+        found: Float = np.where(vms <= up_to, share[:2], share[2:])
+        return found
 
     def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> SmallInt:
         """What is usually needed, in the order of `MODELS`. Takes in a tick."""

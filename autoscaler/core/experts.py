@@ -384,7 +384,7 @@ class Contest:
             left = more * work - state.serving
             np.maximum(left, 0.0, out=left)
             left *= weight
-            missed += left
+            np.add(missed, left, out=missed)
         state.wanted = state.wanted + work * weight
         state.ticks = state.ticks + weight
 
@@ -450,4 +450,4 @@ class Contest:
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
             for sums in (state.paid, state.unserved, state.nearly, state.ticks, state.wanted, state.weight):
-                sums /= lighter
+                np.divide(sums, lighter, out=sums)

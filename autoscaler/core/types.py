@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from autoscaler.core.economics import Economics
 
 Float: TypeAlias = NDArray[np.float64]
 SmallFloat: TypeAlias = NDArray[np.float32]
@@ -325,6 +328,7 @@ class Decision:
         forecast_hi: float64 (L,), 95 % quantile of the same.
         reason: int64 (K, L) of `Reason`, one row a `Stage`; NONE where the stage changed nothing.
         value: int64 (K, L), the wish after each stage.
+        economics: The numbers behind the economic stage; None where no lane has an objective.
     """
 
     wish: Int
@@ -337,3 +341,4 @@ class Decision:
     forecast_hi: Float
     reason: Int
     value: Int
+    economics: Economics | None = None

@@ -9,13 +9,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autoscaler.core.types import Decision, Freshness, Reason, Samples
+from autoscaler.core.experts import MODELS
+from autoscaler.core.types import Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.tracked import Counts
-from autoscaler.ports import FleetTick
+from autoscaler.ports import Earnings, FleetTick
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
+
+
+_AHEAD = frozenset({int(Reason.FORECAST_COVER), int(Reason.WORTH_START)})
+"""Reasons whose words tell what demand may be by the time a start serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,29 @@ def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
         decision.value.T,
         decision.reason.T,
     )
-    return list(zip(*(array.tolist() for array in arrays), strict=True))
+    columns = [array.tolist() for array in arrays]
+    return list(zip(*columns, earnings_of(decision), strict=True))
+
+
+def earnings_of(decision: Decision) -> list[Earnings | None]:
+    """What each lane was sized by; None where it has no objective."""
+    found: list[Earnings | None] = [None] * len(decision.desired)
+    economics = decision.economics
+    if economics is None:
+        return found
+    last, following = economics.worth(decision.value[Stage.ECONOMIC][economics.lanes])
+    rows = zip(
+        economics.lanes.tolist(), economics.price.tolist(), economics.model.tolist(), economics.low.tolist(),
+        economics.high.tolist(), last.tolist(), following.tolist(), strict=True,
+    )  # fmt: skip
+    for lane, price, model, low, high, *earned in rows:
+        found[lane] = Earnings(_few(price) or 0.0, str(MODELS[model]), low, high, *map(_few, earned))
+    return found
+
+
+def _few(number: float) -> float | None:
+    """Three digits, since more of them say nothing and make every sentence new; None where it is not known."""
+    return None if math.isnan(number) else float(f"{number:.3g}")
 
 
 def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
@@ -59,7 +86,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
     """
     (
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
-        wish, desired, start, provision, stop, warm_target, stages, reasons,
+        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings,
     ) = values  # fmt: skip
     # A number that is missing is not equal to itself, but one and the same object is.
     told = Told(
@@ -74,7 +101,8 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         freshness=freshness,
         coverage=coverage,
         demand=math.nan if math.isnan(demand) else demand,
-        forecast_hi=forecast_hi if Reason.FORECAST_COVER in reasons else 0.0,
+        forecast_hi=forecast_hi if _AHEAD.intersection(reasons) else 0.0,
+        earnings=earnings,
     )
     if told != fleet.said.of:
         fleet.said = Said(told, sentence(told))
@@ -107,5 +135,6 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         stages=told.stages,
         reasons=told.reasons,
         sentence=fleet.said.words,
+        earnings=earnings,
         source_error=fleet.source_error,
     )

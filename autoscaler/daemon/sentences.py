@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage
-from autoscaler.ports import FleetTick
+from autoscaler.ports import Earnings, FleetTick
 
 
 class Told(NamedTuple):
@@ -28,6 +28,7 @@ class Told(NamedTuple):
     coverage: float
     demand: float
     forecast_hi: float
+    earnings: Earnings | None = None
 
 
 def sentence(tick: Told | FleetTick) -> str:
@@ -56,7 +57,24 @@ def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
         coverage=tick.coverage,
         desired=tick.desired,
         provision=tick.provision,
+        **_earned(value, tick.earnings),
     )
+
+
+def _earned(value: int, earnings: Earnings | None) -> dict[str, str]:
+    """What the last VM and one more earn, and which model drives, for `_WORDS`."""
+    if earnings is None:
+        return {"earned": "", "model": "another model"}
+    told = [
+        f"VM {vm} earns {_times(times)}"
+        for vm, times in ((value, earnings.last), (value + 1, earnings.following))
+        if times is not None and vm > 0
+    ]
+    return {"earned": f" ({', '.join(told)})" if told else "", "model": earnings.model}
+
+
+def _times(times: float) -> str:
+    return f"{times:.2g} times its cost" if times < 100 else f"{times:,.0f} times its cost"
 
 
 def _action(tick: Told | FleetTick) -> str:
@@ -93,12 +111,12 @@ _WORDS: dict[Reason, str] = {
     Reason.SCHEDULE: "the schedule asks for at least {vms}",
     Reason.FORECAST_COVER: "by the time a start serves, demand may reach {high}, which needs {vms}",
     Reason.FORECAST_KEEP: "{vms} stay, since demand may rise before a stopped VM could be had back",
-    Reason.WORTH_START: "by prices and the forecast {vms} earn more than they cost",
-    Reason.WORTH_KEEP: "{vms} stay, since by prices and the forecast they earn more than they cost",
+    Reason.WORTH_START: "by the time a start serves, 95 % of outcomes lie below {high}; by prices {vms} are worth it{earned}",
+    Reason.WORTH_KEEP: "{vms} stay, since by prices and forecast they are worth keeping{earned}",
     Reason.WORTH_UNKNOWN: "no forecast yet: demand {demand} with headroom needs {vms}",
-    Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}, which lately cost less than the forecast",
-    Reason.MODEL_USUAL: "{vms} are usually needed, which lately cost less than the forecast",
-    Reason.MODEL_YESTERDAY: "this time yesterday needed {vms}, which lately cost less than the forecast",
+    Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}; to go by that would lately have cost least ({model}){earned}",
+    Reason.MODEL_USUAL: "{vms} are usually needed; to go by that would lately have cost least ({model}){earned}",
+    Reason.MODEL_YESTERDAY: "this time yesterday says {vms}; to go by that would lately have cost least ({model}){earned}",
     Reason.STABILISATION: "{vms} stay, since lately as many were needed",
     Reason.DATA_ABSENT: "no metrics arrive, so {vms} stay",
     Reason.DATA_STALE: "metrics are too old, so {vms} stay",

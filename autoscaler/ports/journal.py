@@ -72,6 +72,27 @@ class RealVms:
 
 
 @dataclass(frozen=True, slots=True)
+class Earnings:
+    """What a fleet with an objective was sized by.
+
+    Attributes:
+        shortage_price: Price of unserved work, in prices of a VM in service for the same time.
+        model: The model that drives, in words; of all it would lately have cost least.
+        up_to: VMs that are worth starting.
+        down_to: VMs that are worth keeping.
+        last: What the last of the VMs that are wanted earns, in multiples of its cost; None where not known.
+        following: What one more would earn, likewise.
+    """
+
+    shortage_price: float
+    model: str
+    up_to: int
+    down_to: int
+    last: float | None
+    following: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class FleetTick:
     """One fleet's snapshot, outlook and decision of one tick, as recorded. Field units as in core.types.
 
@@ -79,7 +100,7 @@ class FleetTick:
     `capacity`, `shortage` are work per second; `cost` is money in the settings' currency over the interval
     that this tick closes; `source_error` is empty when the source was well. `may_start` to
     `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
-    the cost are those of the simulated VMs.
+    the cost are those of the simulated VMs. `earnings` is known for fleets with an objective.
     """
 
     fleet: str
@@ -116,6 +137,7 @@ class FleetTick:
     floor: int = 0
     ceiling: int = NO_CEILING
     real: RealVms | None = None
+    earnings: Earnings | None = None
 
 
 @dataclass(frozen=True, slots=True)

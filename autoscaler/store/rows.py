@@ -2,7 +2,7 @@
 
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once
 released is decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the
-texts, the number of stages, and what fleets in shadow really have) followed by one structured numpy row per
+texts, the number of stages, what fleets in shadow really have, and what fleets with an objective are sized by) followed by one structured numpy row per
 fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause,
 with a chain of eleven stages. Chains of eleven and of twelve stages (from before there was an objective) are read as the
 chain of today would have recorded them. Byte planes instead of rows were measured and do not pay: the floats
@@ -16,7 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import FleetTick, RealVms
+from autoscaler.ports import Earnings, FleetTick, RealVms
 
 FORMAT = 2
 """Format that `encode` writes."""
@@ -108,6 +108,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
             "sentences": [fleet.sentence for fleet in fleets],
             "source_errors": [fleet.source_error for fleet in fleets],
             **_real(fleets),
+            **_earnings(fleets),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -135,7 +136,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
     try:
         rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
-        real = head.get("real", {})
+        real, earnings = head.get("real", {}), head.get("earnings", {})
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
@@ -144,6 +145,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
             replace(
                 _fleet_tick(names[i], rows[i], sentences[i], source_errors[i]),
                 real=RealVms(*real[str(i)]) if str(i) in real else None,
+                earnings=Earnings(*earnings[str(i)]) if str(i) in earnings else None,
             )
             for i in wanted
         )
@@ -182,6 +184,16 @@ def _real(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[int, int, fl
         if fleet.real is not None
     }
     return {"real": known} if known else {}
+
+
+def _earnings(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | int | str | None, ...]]]:
+    """Entry of the head for fleets with an objective, likewise."""
+    known = {
+        position: astuple(fleet.earnings)
+        for position, fleet in enumerate(fleets)
+        if fleet.earnings is not None
+    }
+    return {"earnings": known} if known else {}
 
 
 def _unpack(number: int, body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:

@@ -278,13 +278,15 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path) -> None:
 
 
 def as_recorded_today(tick: FleetTick) -> FleetTick:
-    """A tick of eleven stages with the one that operators' pauses have brought, which left the wish as it was."""
-    before, after = slice(None, Stage.PAUSE), slice(Stage.PAUSE, None)
-    return replace(
-        tick,
-        stages=(*tick.stages[before], tick.stages[Stage.ON_TIME], *tick.stages[after]),
-        reasons=(*tick.reasons[before], 0, *tick.reasons[after]),
-    )
+    """A tick of eleven stages with the two that came later, which left the wish as it was."""
+    for at in (Stage.PAUSE - 1, Stage.ECONOMIC):
+        stages, reasons = tick.stages, tick.reasons
+        tick = replace(
+            tick,
+            stages=(*stages[:at], stages[at - 1], *stages[at:]),
+            reasons=(*reasons[:at], 0, *reasons[at:]),
+        )
+    return tick
 
 
 async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
@@ -302,6 +304,20 @@ async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
         assert reader.actions_of_tick(0)[0].outcomes == (Outcome("i-1", OutcomeKind.ACCEPTED),)
         assert [event.text for event in reader.events(0.0, 99.0)] == ["daemon started"]
     await journal.record_tick(TickRecord(2, 20.0, (fleet_tick(),)), ())
+    await journal.close()
+
+
+async def test_what_a_fleet_with_an_objective_is_sized_by_is_kept(tmp_path) -> None:
+    earnings = Earnings(120.0, "demand + 10%, 2 min", 6, 9, 3.1, None)
+    kept = replace(
+        fleet_tick(), earnings=earnings, stages=(4,) * len(Stage), reasons=(1,) + (0,) * (len(Stage) - 1)
+    )
+    plain = replace(fleet_tick("api"), stages=kept.stages, reasons=kept.reasons)
+    journal = SqliteJournal(tmp_path, inline=True)
+    await journal.record_tick(TickRecord(0, 0.0, (kept, plain)), ())
+    with journal.reader() as reader:
+        assert reader.ticks("web", 0.0, 9.0)[0].recorded == kept
+        assert reader.ticks("api", 0.0, 9.0)[0].recorded == plain
     await journal.close()
 
 
