@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core.forecast import bursts, events, level, tables
+from autoscaler.core.forecast import bursts, events, lattice, level, tables
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.laws import EDGES, MOST_LOG
@@ -52,13 +52,14 @@ class Expected:
     rows: Int
 
 
-def expect(settings: Settings, state: SeriesState, hidden: Bool) -> Expected:
+def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -> Expected:
     """What is to be expected now, and its trace in the state for when its outcomes come.
 
     Args:
         settings: Of the series.
         state: Of which the forecasts that wait for their outcome are updated.
         hidden: bool (S,), where demand is at least the last value: no fall from there is expected.
+        now_s: Time of the forecast.
     """
     logs = np.log(state.track + state.offset[:, np.newaxis])
     features = _features(state, logs)
@@ -75,6 +76,9 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool) -> Expected:
         lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
         np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
     cell = _cell(regime, logs, log_level[:, 0], features)
+    hazard = lattice.hazard(settings, state, now_s)
+    if hazard is not None:
+        cell += np.where(regime > 0, 0, hazard * tables.LEVELS)
     parent = tables.PARENT_OF.take(cell)
     parent += settings.series * tables.PARENTS
     log_level[:, 1:] += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)[:, 1:]

@@ -28,6 +28,9 @@ from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 9), 9
 """Columns of `SeriesState.track`."""
+ONSETS, POINTS, GAPS = 128, 288, 16
+"""Beginnings of bursts that are remembered; points of a lattice in a day at most; points since the last burst that are
+told apart."""
 FIRST_SIZE = 0.08
 """Mean size of the log error before any outcome: with the prior, 95 % of outcomes below 1.2 times the last value."""
 
@@ -52,6 +55,13 @@ class SeriesState(Remembered):
         base: float64 (S,), mean demand without bursts.
         median: float64 (S,), of the latest slots.
         age_s, quiet_s: float64 (S,), age of the burst that is on, 0 for none; time since demand was last high.
+        onsets: float64 (S, ONSETS), when bursts began, the newest at `onset_count` - 1 modulo ONSETS; NaN for none.
+        onset_count: int64 (S,), how many there were.
+        period_s, phase_s: float64 (S,), the lattice on which they begin (`lattice`); a period of 0 for none.
+        odds_of_day: float32 (S, POINTS), logit of a burst at each point of the day.
+        odds_of_gap: float32 (S, GAPS), what the points since the last burst add to it.
+        last_point: float64 (S,), number of the lattice point at which a burst last began.
+        lattices: Series that have a lattice.
         codes: uint16 (S, slots), logarithms of the mean demand of each slot (`history`); 0 where unknown.
         slot: The slot that is open; -1 before the first.
         slot_sum, slot_count: float64 (S,), of the samples in it.
@@ -90,6 +100,14 @@ class SeriesState(Remembered):
     median: Float
     age_s: Float
     quiet_s: Float
+    onsets: Float
+    onset_count: Int
+    period_s: Float
+    phase_s: Float
+    odds_of_day: SmallFloat
+    odds_of_gap: SmallFloat
+    last_point: Float
+    lattices: int
     codes: Code
     slot: int
     slot_sum: Float
@@ -132,6 +150,14 @@ class SeriesState(Remembered):
             median=np.full(series, np.nan),
             age_s=np.zeros(series),
             quiet_s=np.zeros(series),
+            onsets=np.full((series, ONSETS), np.nan),
+            onset_count=np.zeros(series, np.int64),
+            period_s=np.zeros(series),
+            phase_s=np.zeros(series),
+            odds_of_day=np.zeros((series, POINTS), np.float32),
+            odds_of_gap=np.zeros((series, GAPS), np.float32),
+            last_point=np.full(series, -float(GAPS)),
+            lattices=0,
             codes=np.zeros((series, slot_count(params)), np.uint16),
             slot=-1,
             slot_sum=np.zeros(series),
@@ -218,6 +244,7 @@ class SeriesState(Remembered):
     def count_unknown(self) -> None:
         """Note how many series have no sample, and how many no earlier days, after some were replaced."""
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
+        self.lattices = int(np.count_nonzero(self.period_s))
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 

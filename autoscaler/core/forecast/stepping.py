@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from autoscaler.core.forecast import bursts, history, level
+from autoscaler.core.forecast import bursts, history, lattice, level
 from autoscaler.core.forecast.issuing import expect, say
 from autoscaler.core.forecast.judging import learn
 from autoscaler.core.forecast.settings import Settings
@@ -20,6 +20,8 @@ from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Samples
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
+CHOICE_FITS = 4
+"""Fits of the level to one look for a lattice, about once an hour."""
 _MOST_DEMAND = 1e15
 _HEAVY = 2.0**40
 _CHILDHOOD = 20.0
@@ -44,7 +46,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     settings = note(params, state, samples)
-    return say(settings, state, expect(settings, state, samples.censored), samples.now_s)
+    return say(settings, state, expect(settings, state, samples.censored, samples.now_s), samples.now_s)
 
 
 def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples]) -> None:
@@ -59,7 +61,7 @@ def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples
         history: One a tick, in order of time; ticks may be missing.
     """
     for samples in history:
-        expect(note(params, state, samples), state, samples.censored)
+        expect(note(params, state, samples), state, samples.censored, samples.now_s)
 
 
 def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
@@ -92,9 +94,11 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
         state.swift += settings.swift_alpha * (demand - state.swift)
     else:
         state.swift = demand
-    bursts.note(settings, state, state.swift, since)
+    onset = bursts.note(settings, state, state.swift, since)
+    lattice.note(state, onset, samples.now_s)
+    lattice.follow(settings, state, onset, samples.now_s)
     history.note(settings, state, samples.now_s, demand, usable)
-    _refit(settings, state, tick)
+    _refit(settings, state, tick, samples.now_s)
     if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
         _lighten(state)
     return settings
@@ -197,13 +201,15 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int, y
     np.maximum(top, demand, out=top)
 
 
-def _refit(settings: Settings, state: SeriesState, tick: int) -> None:
+def _refit(settings: Settings, state: SeriesState, tick: int, now_s: float) -> None:
     due = np.flatnonzero(state.phase == tick % settings.refit_ticks)
     if len(due):
         state.fits[due] = level.fitted(
             state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
         )
         _regrain(settings, state, due)
+        if tick // settings.refit_ticks % CHOICE_FITS == 0:
+            lattice.choose(settings, state, due, now_s)
 
 
 def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:

@@ -1,0 +1,147 @@
+"""Bursts on the clock: cron, lessons, halves of matches. When one is likely at the time that a start ordered now serves.
+
+Beginnings of bursts are remembered. Now and then the phases of a few common periods are tested against chance: the gain in
+log likelihood of a share of the onsets in one window over none, less a penalty for the choice of the window. On the
+best period that is accepted, each of its points has odds: how often a burst began at this time of day, and how often
+after so many quiet points, both leaning on how often at all.
+
+The hazard is a class on which the laws are learned, so it only has to rank: an odd that is wrong, or a lattice that is
+none, costs evidence and not honesty.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autoscaler.core.forecast.settings import DAY_S, Settings
+from autoscaler.core.forecast.state import GAPS, POINTS, SeriesState
+from autoscaler.core.types import Bool, Float, Int
+
+PERIODS_S = (300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0)
+REMEMBERED_S = 14.0 * DAY_S
+"""Older onsets say nothing."""
+_BIN_S, _WINDOW_S = 20.0, 60.0
+_LEAST_ONSETS, _LEAST_GAIN, _PENALTY = 8, 6.0, 2.0
+_LEAST_WINDOWS = 4
+"""A period must be this many windows long."""
+_LEAN = 2.0
+_CLASSES: Float = np.array([0.05, 0.3])
+"""From these odds on a point is in the next class of hazard."""
+
+
+def note(state: SeriesState, onset: Bool, now_s: float) -> None:
+    """Remember where bursts begin now: bool (S,)."""
+    series = np.flatnonzero(onset)
+    if len(series):
+        ring = state.onsets.shape[1]
+        state.onsets[series, state.onset_count[series] % ring] = now_s
+        state.onset_count[series] += 1
+
+
+def hazard(settings: Settings, state: SeriesState, now_s: float) -> Int | None:
+    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where no series has a lattice."""
+    if not state.lattices:
+        return None
+    period, window = state.period_s, _window_s(settings.params.tick_s)
+    on = period > 0.0
+    length = np.where(on, period, DAY_S)
+    served = now_s + settings.reach_s[:, 0] - state.phase_s
+    point = np.floor(served / length)
+    near = on & (served - point * length < window)
+    of_day = (point % np.round(DAY_S / length)).astype(np.int64)
+    logit = state.odds_of_day.reshape(-1).take(settings.series * POINTS + of_day).astype(np.float64)
+    gap = np.minimum(np.maximum(point - state.last_point, 1.0), GAPS).astype(np.int64) - 1
+    logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
+    odds = 1.0 / (1.0 + np.exp(-logit))
+    return _CLASSES.searchsorted(np.where(near, odds, 0.0))
+
+
+def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:
+    """Where a burst begins now on its lattice, remember the point."""
+    if not state.lattices or not np.count_nonzero(onset):
+        return
+    length = np.where(state.period_s > 0.0, state.period_s, DAY_S)
+    early = _bin_s(settings.params.tick_s)
+    since = now_s + early - state.phase_s
+    point = np.floor(since / length)
+    near = since - point * length < _window_s(settings.params.tick_s) + 3.0 * early
+    state.last_point = np.where(onset & near & (state.period_s > 0.0), point, state.last_point)
+
+
+def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) -> None:
+    """Look for a lattice in the onsets of these series anew: int64 (N,)."""
+    tick_s = settings.params.tick_s
+    for at in series.tolist():
+        times = state.onsets[at]
+        times = np.sort(times[times > now_s - REMEMBERED_S])
+        best = _best(times, tick_s)
+        if best is None:
+            state.period_s[at] = 0.0
+            continue
+        state.period_s[at], state.phase_s[at] = best
+        _learn_odds(state, at, times, now_s, tick_s)
+    state.lattices = int(np.count_nonzero(state.period_s))
+
+
+def _best(times: Float, tick_s: float) -> tuple[float, float] | None:
+    """The period and phase with the highest gain, where one is accepted."""
+    count, width, window = len(times), _bin_s(tick_s), _window_s(tick_s)
+    if count < _LEAST_ONSETS:
+        return None
+    best, most = None, _LEAST_GAIN
+    for period_s in PERIODS_S:
+        if period_s < _LEAST_WINDOWS * window:
+            continue
+        bins = round(period_s / width)
+        phase = np.floor((times - np.floor(times / period_s) * period_s) / width).astype(np.int64)
+        found = np.bincount(np.minimum(phase, bins - 1), minlength=bins)
+        within = found.copy()
+        for after in range(1, round(window / width)):
+            within += np.roll(found, -after)
+        first = int(np.argmax(within))
+        share, chance = int(within[first]) / count, window / period_s
+        gain = count * share * math.log(max(share, 1e-9) / chance) - math.log(bins) - _PENALTY
+        if share < 1.0:
+            gain += count * (1.0 - share) * math.log((1.0 - share) / (1.0 - chance))
+        if share > chance and gain > most:
+            best, most = (period_s, first * width), gain
+    return best
+
+
+def _learn_odds(state: SeriesState, at: int, times: Float, now_s: float, tick_s: float) -> None:
+    period_s, phase_s = float(state.period_s[at]), float(state.phase_s[at])
+    early = _bin_s(tick_s)
+    since = times + early - phase_s
+    point = np.floor(since / period_s)
+    points = np.unique(point[since - point * period_s < _window_s(tick_s) + 3.0 * early])
+    first, last = math.floor(times[0] / period_s), math.floor((now_s - phase_s) / period_s)
+    tried = max(last - first + 1.0, len(points) + 1.0)
+    rate = (len(points) + 0.5) / (tried + 1.0)
+    of_day = round(DAY_S / period_s)
+    fired = np.bincount((points % of_day).astype(np.int64), minlength=POINTS)[:POINTS]
+    days = tried / of_day
+    state.odds_of_day[at] = _logit((fired + _LEAN * rate) / (max(days, 1.0) + _LEAN), rate)
+    state.odds_of_day[at] += math.log(rate / (1.0 - rate))
+    gaps = np.minimum(np.diff(points), GAPS).astype(np.int64) - 1
+    ended = np.bincount(gaps, minlength=GAPS)
+    reached = len(gaps) - np.add.accumulate(ended) + ended
+    state.odds_of_gap[at] = _logit((ended + 8.0 * _LEAN * rate) / (reached + 8.0 * _LEAN), rate)
+    state.last_point[at] = points[-1] if len(points) else -GAPS
+
+
+def _logit(odds: Float, rate: float) -> Float:
+    """How far odds are above a rate, in logits."""
+    odds = np.minimum(np.maximum(odds, 1e-3), 1.0 - 1e-3)
+    found: Float = np.log(odds / (1.0 - odds)) - math.log(rate / (1.0 - rate))
+    return found
+
+
+def _bin_s(tick_s: float) -> float:
+    return max(_BIN_S, tick_s)
+
+
+def _window_s(tick_s: float) -> float:
+    width = _bin_s(tick_s)
+    return width * max(1, math.ceil(_WINDOW_S / width))

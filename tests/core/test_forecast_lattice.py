@@ -1,0 +1,105 @@
+"""Bursts on the clock: the lattice is found where there is one, and demand is expected before it comes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast.lattice import choose, hazard
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.laws import LawReader
+from autoscaler.core.types import Horizon
+from tests.core.builders import samples, series_params
+
+TICK_S = 20.0
+DAY = 4320
+
+
+def params(**changed):
+    return series_params(
+        **{
+            "laws": True,
+            "lead": 3,
+            "keep": 6,
+            "hold": 15,
+            "refill": 180,
+            "tick_s": TICK_S,
+            "half_life": 21_600.0,
+        }
+        | changed
+    )
+
+
+def with_onsets(times_s, given=None):
+    given = given or params()
+    state = SeriesState.empty(given)
+    state.onsets[0, : len(times_s)] = times_s
+    state.onset_count[0] = len(times_s)
+    choose(Settings.of(given), state, np.array([0]), float(max(times_s)) + 100.0)
+    return given, state
+
+
+@pytest.mark.parametrize("period_s", [300.0, 600.0, 900.0, 1800.0, 3600.0])
+def test_onsets_on_a_lattice_are_seen(period_s):
+    rng = np.random.default_rng(1)
+    points = np.sort(rng.choice(200, 60, replace=False))
+    times = points * period_s + 40.0 + rng.uniform(-15.0, 15.0, 60)
+    # One in six comes from elsewhere.
+    times[::6] = rng.uniform(0.0, 200 * period_s, 10)
+    _, state = with_onsets(times)
+    assert state.period_s[0] == period_s
+    # All of them, from 25 to 55 s, are in the minute that begins there.
+    assert 0.0 <= state.phase_s[0] <= 20.0
+
+
+def test_onsets_at_any_time_are_no_lattice():
+    for seed in range(20):
+        times = np.random.default_rng(seed).uniform(0.0, 10 * 86_400.0, 80)
+        _, state = with_onsets(np.sort(times))
+        assert state.period_s[0] == 0.0
+        assert state.lattices == 0
+
+
+def test_few_onsets_are_no_lattice():
+    _, state = with_onsets(np.arange(7) * 3600.0)
+    assert state.period_s[0] == 0.0
+
+
+def test_the_odds_of_a_point_are_those_of_its_time_of_day():
+    days = np.arange(8)[:, np.newaxis] * 86_400.0
+    times = (days + np.array([9.0, 10.0, 17.0]) * 3600.0).reshape(-1) + 30.0
+    given, state = with_onsets(times)
+    settings = Settings.of(given)
+    assert state.period_s[0] == 3600.0
+
+    def at(hour):
+        # A start ordered now serves at the hour.
+        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0])
+
+    assert at(9) == 2
+    assert at(10) == 2
+    assert at(3) < 2
+    assert at(9.5) == 0
+
+
+def test_demand_is_expected_before_a_burst_on_the_half_hour_and_not_between():
+    rng = np.random.default_rng(2)
+    ticks = np.arange(3 * DAY)
+    half_hour = 90
+    burst = (ticks % half_hour < 12) & (rng.random(3 * DAY // half_hour) < 0.75)[ticks // half_hour]
+    values = 200.0 * np.exp(rng.normal(0.0, 0.05, len(ticks))) + 1500.0 * burst
+    given = params()
+    state = SeriesState.empty(given)
+    odds = {True: [], False: []}
+    for tick, value in zip(ticks.tolist(), values, strict=True):
+        outlook = step(given, state, samples(tick * TICK_S, value))
+        into = (tick + 3) % half_hour
+        if tick > 2 * DAY and into in (2, 45):
+            reader = LawReader(outlook.laws, Horizon.LEAD, np.array([0]))
+            low, high = reader.beyond(np.array([[990.0], [1010.0]]))[:, 0]
+            odds[into == 2].append((low - high) / 20.0)
+    assert state.period_s[0] == 1800.0
+    came = np.mean(burst[2 * DAY :][2::half_hour])
+    assert np.mean(odds[True]) == pytest.approx(came, abs=0.15)
+    assert np.mean(odds[False]) < 0.05
