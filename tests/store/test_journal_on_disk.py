@@ -20,7 +20,7 @@ import pytest
 
 from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
-from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, Earnings, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
 from autoscaler.store import JournalReader, SqliteJournal, schema
 
 VERSION_1 = Path(__file__).parent / "data" / "journal-v1.sqlite.gz"
