@@ -63,7 +63,7 @@ class Lateness(Orders):
                 )
             )
         elif not t.overdue and waited_s > most_s:
-            t.overdue = t.late = True
+            t.overdue = True
             self.touch()
             notes.append(
                 self._note("start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on")

@@ -111,14 +111,9 @@ SCENARIOS = {
     "starts slower than anybody waits": (
         policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(290.0)), DAY, 10.0
     ),
-    "no capacity for a while": (
-        policy(provision={"launch_template": "web", "maximum": 25}),
-        replace(PLANT, vms=12, dry=((200.0, 470.0), (900.0, 905.0))), DAY, 10.0,
-    ),
     "every start falls back": (
         policy(), replace(PLANT, in_service=2, start_failure=1.0, failure_s=14.0), DAY, 10.0
     ),
-    "every start hangs": (policy(), replace(PLANT, in_service=2, stuck=1.0), DAY, 10.0),
     "every start hangs for ten minutes": (
         policy(), replace(PLANT, in_service=2, stuck=1.0, stuck_s=600.0), DAY, 10.0
     ),

@@ -62,7 +62,10 @@ def unmatched(plant: PlantSettings) -> list[str]:
         "shortage is always lost there": plant.shortage is not Shortage.LOST,
         "a start is always billed for at least 60 s there": plant.minimum_billed_s != 60,
         "the daemon tries a VM again after 600 s": bool(plant.start_failure and plant.quarantine_s != 600),
-        "the daemon tries a dry zone again after 180 s": plant.can_run_dry and plant.dry_hold_s != 180,
+        "the daemon tries a dry zone again with one VM, and after ever longer times": plant.can_run_dry,
+        "the daemon writes off VMs that never run, and asks elsewhere for them": bool(
+            plant.stuck and not math.isfinite(plant.stuck_s)
+        ),
     }
     return [words for words, holds in found.items() if holds]
 
