@@ -212,3 +212,32 @@ def test_every_reason_has_a_meaning_and_is_fine_or_refused():
     assert {result for result in Result if not result.refused} == {
         Result.TAKEN, Result.REPLACED, Result.DUPLICATE, Result.OUTDATED, Result.ENDED, Result.UNASKED
     }  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.builds(
+            PushedSample,
+            fleet=st.sampled_from(["web", "api", "wbe"]),
+            vm=st.sampled_from(["", "i-1", "i-2", "i-3"]),
+            value=st.floats(),
+            at_s=st.one_of(st.floats(), st.floats(NOW_S - 60, NOW_S + 60)),
+            id=st.sampled_from(["", "a", "b"]),
+            series=st.sampled_from(["", "s", "t"]),
+            ended=st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+async def test_whatever_is_pushed_each_sample_has_one_result_and_what_is_read_is_possible(samples):
+    clock, pushed, source = pushed_to(Signal.THROUGHPUT, PushLimits(vms_per_fleet=2, vms=3))
+    pushed.source(Intake("api", Signal.TOTAL, 30.0))
+    taken = take(pushed, *samples)
+    assert sum(taken.results.values()) == len(samples)
+    assert len(taken.refusals) <= 10
+    assert taken.fleets <= {"web", "api"}
+    for name in ("web", "api"):
+        assert len(pushed.latest(name)) <= 2
+    found = await source.read([vm(f"i-{number}") for number in (1, 2, 3)])
+    assert ((found.values >= 0) & (found.values < math.inf)).all()
+    assert ((found.observed_at_s <= clock.at_s) & (found.observed_at_s >= clock.at_s - 30)).all()
