@@ -24,7 +24,26 @@ def lane_memory(params: LaneParams, state: LaneState, now_s: float) -> list[NDAr
     last_in_s = np.maximum(state.last_in_s, state.last_starting_s)
     left_s = np.stack([state.last_out_s + params.cooldown_out_s, last_in_s + params.cooldown_in_s]) - now_s
     tokens = np.stack([state.tokens_out, state.tokens_in])
-    return [_history(state.wishes), _history(state.peaks), np.maximum(left_s, 0.0), tokens]
+    histories = [_history(state.wishes), _history(state.peaks)]
+    return [*histories, np.maximum(left_s, 0.0), tokens, _trust(params, state, now_s)]
+
+
+def _trust(params: LaneParams, state: LaneState, now_s: float) -> NDArray[np.float64]:
+    """float64 (4, L): the last good wish, what is left of holding a loss, and of doubting that demand vanished."""
+    trusted = state.trusted
+
+    def left(since_s: NDArray[np.float64], hold_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(np.isnan(since_s), -1.0, np.maximum(since_s + hold_s - now_s, 0.0))
+
+    doubts = params.zero_hold_s > 0.0
+    return np.stack(
+        [
+            trusted.good.astype(np.float64),
+            left(trusted.lost_s, params.loss_hold_s),
+            np.where(doubts, trusted.work, 0.0),
+            np.where(doubts, left(trusted.gone_s, params.zero_hold_s), -1.0),
+        ]
+    )
 
 
 def window_buckets(params: LaneParams) -> list[int]:
