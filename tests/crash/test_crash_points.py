@@ -69,6 +69,9 @@ SCENARIOS = {
     "provisions, calls take long, listings lag": scenario(
         lag(10), stopped=1, provisions=True, there_s=7.0, back_s=8.0
     ),
+    "starts come to nothing and are asked for elsewhere": scenario(
+        Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=210), lag(8), stopped=6, vms=7, there_s=1.0
+    ),
     "no listing at the restart": scenario(blind(22, 55), blind(112, 135), provisions=True),
 }
 
