@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from autoscaler.errors import OversizedError, SourceError
-from autoscaler.ports.pushing import LONGEST_NAME, Intake, PushedSample
+from autoscaler.ports.pushing import LONGEST_NAME, MOST_SAMPLES, Intake, PushedSample
 
 CONTENT_TYPE = "application/x-protobuf"
 CONTENT_ENCODING = "snappy"
@@ -70,7 +70,14 @@ def samples_of(request: Any, intakes: Iterable[Intake]) -> tuple[list[PushedSamp
 
     Raises:
         SourceError: A label that is to name a fleet or a VM cannot be a name.
+        OversizedError: There are too many.
     """
+    # A series without a sample is work, too.
+    count = sum(max(len(series.samples), 1) for series in request.timeseries)
+    if count > MOST_SAMPLES:
+        raise OversizedError(
+            f"the request holds {count:,} samples, and {MOST_SAMPLES:,} are taken; lower max_samples_per_send"
+        )
     by_metric = _by_metric(intakes)
     found: list[PushedSample] = []
     passed_over = 0

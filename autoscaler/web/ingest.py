@@ -31,6 +31,7 @@ from autoscaler.daemon.waking import Cause, needs_more
 from autoscaler.errors import OversizedError, SourceError
 from autoscaler.ports.pushing import (
     LONGEST_NAME,
+    MOST_SAMPLES,
     PushedSample,
     Result,
     SampleFormat,
@@ -100,7 +101,7 @@ class _Sample(BaseModel):
         return PushedSample(self.fleet, self.vm or "", self.value, at_s, self.id)
 
 
-_SAMPLES = TypeAdapter(Annotated[list[_Sample], FailFast()])
+_SAMPLES = TypeAdapter(Annotated[list[_Sample], FailFast(), Field(max_length=MOST_SAMPLES)])
 
 
 class _RefusedError(Exception):
@@ -252,6 +253,9 @@ class Ingest:
             return [sample.pushed() for sample in _SAMPLES.validate_json(body)], 0
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            if first["type"] == "too_long":
+                text = f"the request holds more than {MOST_SAMPLES:,} samples; send fewer at once"
+                raise _RefusedError(413, Refused.OVERSIZED, text) from None
             place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
             text = f"{place.lstrip('.') or 'body'}: {first['msg']}; nothing of the request was taken"
             raise _RefusedError(400, Refused.MALFORMED, text) from None

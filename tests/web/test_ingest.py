@@ -16,7 +16,7 @@ from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause
 from autoscaler.errors import ConfigError
-from autoscaler.ports.pushing import Intake, SeriesRule
+from autoscaler.ports.pushing import MOST_SAMPLES, Intake, SeriesRule
 from autoscaler.sources import remote_write
 from autoscaler.sources.push import PushedSamples, PushLimits
 from autoscaler.web.ingest import MOST_AT_ONCE, PATH, Ingest, IngestLimits
@@ -283,6 +283,17 @@ async def test_bodies_are_bounded_as_they_are_and_unpacked(pushing):
             413, "the body unpacks to 100,000 bytes, and 40,000 are taken; lower max_samples_per_send"
         )  # fmt: skip
         assert p.counted("push_requests_refused", reason="oversized") == 4
+
+
+async def test_a_request_holds_only_so_many_samples(pushing):
+    async with pushing() as p:
+        many = [{"fleet": "web", "value": 1, "timestamp": ORIGIN_S}] * (MOST_SAMPLES + 1)
+        status, answer = await p.post(many)
+        assert (status, "more than 5,000 samples" in answer["error"]) == (413, True)
+        assert (await p.post(many[1:]))[0] == 200
+        status, answer = await p.remote_write(({"__name__": "other"}, [(1.0, ORIGIN_S)] * 5001))
+        assert (status, "holds 5,001 samples" in answer["error"]) == (413, True)
+        assert (await p.remote_write(*[({"__name__": "other"}, [])] * 5001))[0] == 413
 
 
 async def test_too_many_samples_a_second_are_held_back_and_the_rest_goes_on(pushing):
