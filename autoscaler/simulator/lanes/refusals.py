@@ -2,8 +2,9 @@
 
 Rules of this file: a setting that lanes would have to leave out is refused, never ignored. What is expressed in
 another form than by the daemon is not refused and is listed here: the readiness probe (the plant's start time
-reaches from the order until a VM serves, whatever the probe), the uneven load of VMs (counts share load evenly)
-and zones (one place; a dry spell is everywhere).
+reaches from the order until a VM serves, whatever the probe), the uneven load of VMs and slow ones (counts share load
+evenly), zones (one place; a dry spell is everywhere), and what is learned of start times, capacities and types (the
+plant's VMs are as the policy says, so there is nothing to learn).
 """
 
 from __future__ import annotations
