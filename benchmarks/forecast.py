@@ -9,7 +9,7 @@ own ticks. The first third is for learning, the rest is judged: outcomes at the 
 - Peers: the last value, and the same time a day ago, each with the quantiles of the errors it made so far, learned
   anew each day; and seasonal naive, AutoETS and AutoTheta of statsforecast, fitted anew each day and carried
   forward, on some days of each recording.
-- Time: per forecast of one series.
+- Time: per forecast of one series, and of a thousand series side by side.
 
 The recordings' folder is named by AUTOSCALER_TRACES, else ../shared/traces.
 """
@@ -19,6 +19,8 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,3 +216,177 @@ def naive(recording: Recording, back: int) -> Float:
         if len(past) > 10:
             offsets[begin : begin + day] = np.quantile(past, LEVELS)
     return np.maximum(point[:, np.newaxis] + offsets, 0.0)
+
+
+# ── a library ───────────────────────────────────────────────────────────────────────────────────────────────
+
+PEERS = ("SeasonalNaive", "AutoETS", "AutoTheta")
+DAYS, ORIGINS, POINTS = 3, 24, 2000
+"""Days of each recording on which they are fitted, forecasts on each, and points that they see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What peers of a library did at some origins: pinball over mean demand of each, and of us there; seconds."""
+
+    pinball: dict[str, float]
+    ours: float
+    fit_s: dict[str, float]
+
+
+def library(recording: Recording, found: Forecasts) -> Library | None:
+    """Fit each peer on some days, carry it forward over the day, and compare at the same origins; None without it."""
+    try:
+        from statsforecast.models import AutoETS, AutoTheta, SeasonalNaive
+    except ImportError:
+        return None
+    day = min(max(1, round(DAY_S / recording.tick_s)), recording.first_judged // 2)
+    season = day if day * 2 < POINTS else 1
+    # Seasons longer than the points seen, or than a library bears, are left to the one that only looks back.
+    makers = {
+        "SeasonalNaive": lambda: SeasonalNaive(season_length=day),
+        "AutoETS": lambda: AutoETS(
+            season_length=season if season <= 24 else 1, model="ZZN" if season > 24 else "ZZZ"
+        ),
+        "AutoTheta": lambda: AutoTheta(season_length=season),
+    }
+    known = _filled(recording.demand)
+    begins = np.linspace(recording.first_judged, len(known) - recording.lead - day - 1, DAYS).astype(int)
+    scores: dict[str, list[Float]] = defaultdict(list)
+    fit_s: dict[str, list[float]] = defaultdict(list)
+    outcomes = []
+    for begin in begins:
+        origins = begin + np.linspace(0, day - 1, min(ORIGINS, day)).astype(int)
+        origins = origins[~np.isnan(recording.demand[origins + recording.lead])]
+        outcomes.append(recording.demand[origins + recording.lead])
+        scores["ours"].append(found.quantiles[origins])
+        for name, make in makers.items():
+            back = max(POINTS, 2 * day + 1) if name == "SeasonalNaive" else POINTS
+            model = make()
+            fit_s[name].append(
+                timed(
+                    lambda model=model, begin=begin, back=back: model.fit(known[max(0, begin - back) : begin])
+                )
+            )
+            scores[name].append(
+                np.stack(
+                    [_issued(model, known[max(0, at + 1 - back) : at + 1], recording.lead) for at in origins]
+                )
+            )
+    outcome = np.concatenate(outcomes)
+    scale = max(float(np.mean(outcome)), 1e-12)
+    each = {
+        name: float(np.mean(pinball(np.concatenate(rows), outcome))) / scale for name, rows in scores.items()
+    }
+    return Library(each, each.pop("ours"), {name: float(np.mean(times)) for name, times in fit_s.items()})
+
+
+def _issued(model: object, history: Float, lead: int) -> Float:
+    """Quantiles (Q,) of a fitted model carried forward to the end of this history."""
+    told = model.forward(history, h=lead, level=[80, 90, 98])  # type: ignore[attr-defined]
+    high = [told["mean"][-1], told["hi-80"][-1], told["hi-90"][-1], told["hi-98"][-1]]
+    return np.maximum(np.array(high, np.float64), 0.0)
+
+
+def _filled(demand: Float) -> Float:
+    """The last known value where it is unknown, since the library takes no gaps."""
+    at = np.maximum.accumulate(np.where(np.isnan(demand), 0, np.arange(len(demand))))
+    return np.nan_to_num(demand[at])
+
+
+# ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def step_times(series: int, count: int, *, laws: bool, tick_s: float = 60.0) -> Float:
+    """Seconds of computing in single steps over random demand, after a quarter to warm up."""
+    params, rng = params_of(tick_s, series, laws=laws), np.random.default_rng(0)
+    state = SeriesState.empty(params)
+    demand = 10.0 * np.exp(rng.normal(0.0, 0.1, (count, series)))
+    zeros, ones, never = np.zeros(series, np.int64), np.ones(series), np.zeros(series, np.bool_)
+    times = []
+    for tick in range(count):
+        now_s = 1e9 + tick * tick_s
+        samples = Samples(now_s, demand[tick], np.full(series, now_s), zeros, ones, never)
+        before = time.thread_time()
+        step(params, state, samples)
+        times.append(time.thread_time() - before)
+    return np.array(times[count // 4 :])
+
+
+def run(names: Sequence[str] = ()) -> list[Result]:
+    """All recordings; minutes."""
+    unit_us = kernel_s() * 1e6
+    results = [Result("calibration: in-place add, 1,000 float64", unit_us, "us")]
+    for series, laws, count in ((1, True, 3000), (1, False, 3000), (1000, True, 120)):
+        times_us = step_times(series, count, laws=laws) * 1e6
+        what = f"step, {series:,} series, {'laws' if laws else 'quantiles only'}"
+        for label, at in (("p50", 50), ("p99", 99)):
+            value = float(np.percentile(times_us, at))
+            results.append(Result(f"{what}, {label}", value, "us", f"{value / unit_us:,.0f} adds of 1,000"))
+    one_s = float(np.median(step_times(1, 2000, laws=True)))
+    fits: list[bool] = []
+    naive_skill, skills, theta_s = [], defaultdict(list), []
+    for recording in recordings(names):
+        found = drive([recording])[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            told, peers = judge(recording, found), library(recording, found)
+            day = min(round(DAY_S / recording.tick_s), len(recording.demand) // 10)
+            rivals = [
+                judge(recording, Forecasts(naive(recording, back), np.zeros((len(recording.demand), 2))))
+                for back in (0, day)
+            ]
+        fits.append(bool((np.abs(told.transform - LEVELS) <= WITHIN).all()))
+        mine, best = float(told.pinball.mean()), min(np.nanmin([r.pinball.mean() for r in rivals]), np.inf)
+        naive_skill.append(mine / best)
+        words = "PIT " + " ".join(f"{share:.3f}" for share in told.transform) + f"; / naive {mine / best:.3f}"
+        if peers is not None:
+            for name, value in peers.pinball.items():
+                skills[name].append(peers.ours / value)
+            skills["best"].append(peers.ours / min(peers.pinball.values()))
+            theta_s.append(peers.fit_s["AutoTheta"])
+            words += "; / " + ", ".join(
+                f"{name} {peers.ours / value:.3f}" for name, value in peers.pinball.items()
+            )
+        results.append(Result(recording.name, mine, "pinball", words))
+    results.append(
+        Result(
+            "recordings whose coverage is within the goal",
+            100.0 * float(np.mean(fits)),
+            "%",
+            "50, 90, 95 % within 2 points, 99 % within 0.7",
+        )
+    )
+    results.append(
+        Result(
+            "pinball / better of last value and seasonal naive",
+            _geometric(naive_skill),
+            "x",
+            "geometric mean",
+        )
+    )
+    for name, ratios in skills.items():
+        what = "the best of them on each" if name == "best" else name
+        results.append(
+            Result(
+                f"pinball / {what} of statsforecast", _geometric(ratios), "x", "geometric mean, same origins"
+            )
+        )
+    if theta_s:
+        results.append(
+            Result(
+                "time of one fit of AutoTheta / one step of ours",
+                float(np.median(theta_s)) / one_s,
+                "x",
+                f"{np.median(theta_s):.3f} s",
+            )
+        )
+    return results
+
+
+WITHIN: Float = np.array([0.02, 0.02, 0.02, 0.007])
+"""How far coverage may be off."""
+
+
+def _geometric(ratios: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(ratios))))
