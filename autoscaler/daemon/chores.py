@@ -101,7 +101,7 @@ class Chores:
     async def act(
         self,
         fleets: Mapping[str, Fleet],
-        pools: Mapping[str, WarmPool],
+        warm_pools: Mapping[str, WarmPool],
         intents: Sequence[ActionIntent],
         action_ids: Sequence[int],
         verbs: Sequence[Verb],
@@ -110,7 +110,7 @@ class Chores:
 
         Args:
             fleets: By name.
-            pools: Likewise.
+            warm_pools: Likewise.
             intents: What to do, made durable.
             action_ids: Their journal ids, in order.
             verbs: Which of them.
@@ -119,7 +119,7 @@ class Chores:
         for number, intent in zip(action_ids, intents, strict=True):
             if intent.verb not in verbs:
                 continue
-            fleet, pool = fleets[intent.fleet], pools[intent.fleet]
+            fleet, pool = fleets[intent.fleet], warm_pools[intent.fleet]
             _sent(fleet, pool, intent, number, self._clock.now())
             call = asyncio.create_task(self._carry_out(fleet, pool, number, intent))
             call.add_done_callback(self._ended)

@@ -39,6 +39,7 @@ EVERYTHING_ON = {
         "scrape": {},
         "push": {},
         "cloudwatch": {"metric": "cpu"},
+        "haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"},
         "trace": {},
     },
     "vm": {"capacity": "100/s", "learn_capacity": {}},
@@ -46,6 +47,13 @@ EVERYTHING_ON = {
     "reactive": {},
     "forecast": {},
     "provision": {"launch_template": "web", "maximum": 20},
+    "balancer": {
+        "haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"},
+        "target_group": {"arn": "arn:aws:elasticloadbalancing:eu-central-1:1:targetgroup/web/1"},
+        "command": {"run": ["/usr/local/bin/rotate"]},
+    },
+    "refill": {},
+    "freshness": {"refresh": {}, "exercise": {}},
 }
 
 
