@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -298,7 +297,7 @@ def _filled(demand: Float) -> Float:
 
 
 def step_times(series: int, count: int, *, laws: bool, tick_s: float = 60.0) -> Float:
-    """Seconds of computing in single steps over random demand, after a quarter to warm up."""
+    """Seconds of single steps over random demand, after a quarter to warm up."""
     params, rng = params_of(tick_s, series, laws=laws), np.random.default_rng(0)
     state = SeriesState.empty(params)
     demand = 10.0 * np.exp(rng.normal(0.0, 0.1, (count, series)))
@@ -307,9 +306,7 @@ def step_times(series: int, count: int, *, laws: bool, tick_s: float = 60.0) -> 
     for tick in range(count):
         now_s = 1e9 + tick * tick_s
         samples = Samples(now_s, demand[tick], np.full(series, now_s), zeros, ones, never)
-        before = time.thread_time()
-        step(params, state, samples)
-        times.append(time.thread_time() - before)
+        times.append(timed(lambda samples=samples: step(params, state, samples)))
     return np.array(times[count // 4 :])
 
 
