@@ -37,11 +37,15 @@ def validate(
     """Check policies and print each problem as file:line:column: error: what is wrong; what to do."""
     if not path.exists():
         raise typer.BadParameter(f"there is no file or folder {path}", param_hint="PATH")
+    from autoscaler.config.compiling_objective import objective_in_words
+
     loaded = _load(path, tick_s)
     if as_json:
         typer.echo(json.dumps(_report(loaded), indent=2))
     else:
         _print_problems(loaded)
+        for line in filter(None, map(objective_in_words, loaded.policies)):
+            typer.echo(line)
         typer.echo(_summary(loaded))
     if loaded.errors:
         raise typer.Exit(1)
@@ -56,6 +60,7 @@ def policy_show(
     tick_s: Annotated[float, TICK_OPTION] = 10.0,
 ) -> None:
     """Print a fleet's effective policy: every field, defaults included, as YAML that loads again."""
+    from autoscaler.config.compiling_objective import objective_in_words
     from autoscaler.config.rendering import effective_data, effective_yaml
 
     is_file = Path(name).suffix in {".yaml", ".yml"} or Path(name).is_file()
@@ -72,6 +77,8 @@ def policy_show(
     typer.echo(
         f"# The effective policy of fleet {policy.fleet}, from {loaded.files[policy.fleet]} and its defaults."
     )
+    if policy.objective is not None:
+        typer.echo(f"# {objective_in_words(policy)}.")
     typer.echo(effective_yaml(policy), nl=False)
 
 

@@ -59,12 +59,32 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         billed_ticks=ints(
             lambda policy: ticks(max(policy.guards.minimum_on_time_s, BILLING_FLOOR_S), tick_s)
         ),
-        start_success=floats(lambda policy: 1.0),
+        start_success=np.ones(len(policies)),
         stopped_cost=floats(stopped_share),
         provision_cost=floats(lambda policy: provision_price_s(policy) / tick_s),
         cold_ticks=ints(lambda policy: ticks(cold_s(policy), tick_s) if cold_s(policy) > 0 else 0),
         refill_ticks=ints(lambda policy: ticks(refill_s(policy), tick_s)),
     )
+
+
+def objective_in_words(policy: Policy) -> str:
+    """What a fleet's objective comes to in seconds of one VM in service; empty where it has none."""
+    objective = policy.objective
+    if objective is None:
+        return ""
+    price, served = shortage_price(policy), objective.served
+    aim = (
+        f"an hour of unserved work of one VM costs as much as {price:,.4g} VM-hours"
+        if served is None
+        else f"of 1,000 VM-hours of work {1000.0 * unserved_target(policy):.3g} may find no VM"
+    )
+    start_s, made_s, stopped = start_price_s(policy, 1.0), provision_price_s(policy), stopped_share(policy)
+    parts = [aim, f"a start costs {start_s:,.4g} VM-seconds"]
+    if stopped > 0:
+        parts.append(f"a stopped VM costs a VM-second every {1.0 / stopped:,.3g} s")
+    if made_s > 0:
+        parts.append(f"one made from nothing {made_s:,.4g} VM-seconds")
+    return f"{policy.fleet}: {', '.join(parts)}"
 
 
 def shortage_price(policy: Policy) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autoscaler.config.calendar import spans
 from autoscaler.config.compiling import compile_params
+from autoscaler.config.compiling_objective import EconomicParams
 from autoscaler.config.policy import policy_from
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ScheduleWindow
@@ -77,6 +78,7 @@ def test_every_field_of_a_full_policy():
     expected = {
         "series": 0, "vm_capacity": 50.0, "reactive": True, "headroom": 0.25, "tolerance": 0.05, "censored_growth": 1.4,
         "steps": True, "schedule": True, "cover": True, "cover_quantile": 3, "uses_signal": True, "min_coverage": 0.6,
+        "loss_hold_s": 300.0, "zero_hold_s": 300.0,
         "stabilisation_ticks": 24, "cooldown_out_s": 50.0, "cooldown_in_s": 180.0, "minimum": 2, "maximum": 40,
         "rate_out_vms": 8.0, "rate_out_period_s": 120.0, "rate_in_vms": 2.0, "rate_in_period_s": 90.0,
         "provision": True, "max_provisioned": 60, "warm_minimum": 3, "warm_maximum": 30, "warm_memory_ticks": 720, "warm_spare": 0.2,
@@ -88,8 +90,11 @@ def test_every_field_of_a_full_policy():
     assert lanes.step_vms.tolist() == [[2], [0]]
     assert lanes.step_share.tolist() == [[0.0], [-0.1]]
     assert set(lanes.window_floor[:, 0]) == {7}
+    economic = set(EconomicParams.__annotations__)
+    assert not lanes.economic.any()
     covered = {
         *expected,
+        *economic,
         "tick_s",
         "step_lower",
         "step_upper",
@@ -136,7 +141,9 @@ def test_dtypes_and_shapes_are_those_of_the_seam():
                 field.name
             )
             assert array.shape[-1] == 2
-            assert array.ndim == (2 if field.name.startswith(("step_", "window_", "event_")) else 1), field.name
+            assert array.ndim == (2 if field.name.startswith(("step_", "window_", "event_")) else 1), (
+                field.name
+            )
 
 
 @pytest.mark.parametrize(

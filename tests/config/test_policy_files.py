@@ -44,7 +44,13 @@ def only(problems) -> Problem:
 def test_the_shipped_policies_are_valid_without_warnings():
     loaded = load_policies(SHIPPED)
     assert (loaded.errors, loaded.warnings) == ((), ())
-    (web,) = loaded.policies
+    assert {policy.fleet for policy in loaded.policies if policy.objective} == {
+        "api",
+        "batch",
+        "event",
+        "office",
+    }
+    (web,) = (policy for policy in loaded.policies if policy.act)
     assert (web.fleet, web.act, web.vm.capacity_per_s, web.bounds.minimum, web.bounds.maximum) == (
         "web",
         True,
@@ -55,7 +61,7 @@ def test_the_shipped_policies_are_valid_without_warnings():
     assert web.signal.trace
     assert web.signal.trace.file is None
     assert (web.prices.in_service_per_h, web.prices.stopped_per_h) == (0.096, 0.0044)
-    assert loaded.files == {"web": SHIPPED / "web.yaml"}
+    assert loaded.files == {policy.fleet: SHIPPED / f"{policy.fleet}.yaml" for policy in loaded.policies}
 
 
 def test_the_shipped_defaults_are_the_models_own():

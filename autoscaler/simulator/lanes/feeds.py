@@ -24,6 +24,8 @@ from autoscaler.simulator.lanes.run import LaneRun
 
 def why_not_cut(run: LaneRun) -> str:
     """Why a run cannot be cut into segments, in words; empty where it can."""
+    if any(policy.objective for policy in run.policies):
+        return "the models of a fleet with an objective are weighed by what they have cost for days"
     if not run.forecasts and not any(policy.forecast for policy in run.policies):
         return ""
     if any(depends_on_vms(policy, plant) for policy, plant in zip(run.policies, run.plants, strict=True)):
