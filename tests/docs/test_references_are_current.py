@@ -37,6 +37,11 @@ EVERYTHING_ON = {
         "kind": "throughput",
         "source": "scrape",
         "scrape": {},
+        "prometheus": {
+            "query": "demand",
+            "join": {},
+            "basic_auth": {"username": "scaler", "password_file": "password"},
+        },
         "push": {},
         "cloudwatch": {"metric": "cpu"},
         "haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"},
