@@ -261,9 +261,23 @@ def test_every_package_and_module_has_its_layer_or_may_be_used_by_all():
     assert there == named | anywhere
 
 
+def test_every_adapter_but_those_of_aws_is_kept_from_its_library():
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = (
+        c for c in document["tool"]["importlinter"]["contracts"] if "aiobotocore stays" in c["name"]
+    )
+    adapters = {
+        f"autoscaler.{folder}.{path.stem}"
+        for folder in ("providers", "sources")
+        for path in (PACKAGE / folder).glob("*.py")
+        if path.stem != "__init__" and not path.stem.startswith("cloudwatch")
+    }
+    assert adapters <= set(contract["source_modules"])
+
+
 def test_only_the_composition_roots_know_concrete_adapters():
     """The daemon, the web pages and core see ports; adapters are wired above them."""
-    concrete = re.compile(r"autoscaler\.(providers|sources|store)\.(?!lock)")
+    concrete = re.compile(r"autoscaler\.(providers|sources|store|balancers)\.(?!lock)")
     found = [
         f"{where(path, node)} imports {name}"
         for folder in ("core", "daemon", "web", "config", "traces")
