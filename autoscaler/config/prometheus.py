@@ -96,7 +96,7 @@ class PrometheusInput(Section):
         None,
         description="How series belong to VMs; where missing, label instance by address (kind total: none).",
     )
-    select: Annotated[Matchers | None, MATCHERS] = Field(
+    select: Annotated[Matchers, MATCHERS] | None = Field(
         None,
         description="Labels that a series must carry to be this fleet's, for example '{service=\"{fleet}\"}' in quotes, so that one query serves many fleets.",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.config.loading import load_policies
+from autoscaler.config.policy import policy_from
+from autoscaler.config.rendering import effective_data
 from autoscaler.wiring_sources import Sources
 from tests.sources.doubles import ManualClock
 
@@ -113,3 +115,16 @@ async def test_a_policy_becomes_an_address_and_a_query(tmp_path):
     assert sources.prometheus.at(address) is second._queries
     await second.close()
     assert sources.prometheus.at(address) is not second._queries
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "timeout: 5s",
+        "select: '{service=\"{fleet}\",zone=\"a\"}'\n    headers: ['X-Scope-OrgID: web']\n    tls: {ca_file: ca.pem}\n"
+        "    url: https://p\n    basic_auth: {username: u, password_file: p}\n    history_query: sum(x)\n    lag: 15s",
+    ],
+)
+def test_the_effective_policy_is_shown_and_loads_again(tmp_path, more):
+    (policy,) = load(tmp_path, more).policies
+    assert policy_from(effective_data(policy)) == policy
