@@ -121,8 +121,10 @@ async def test_a_policy_becomes_an_address_and_a_query(tmp_path):
     "more",
     [
         "timeout: 5s",
-        "select: '{service=\"{fleet}\",zone=\"a\"}'\n    headers: ['X-Scope-OrgID: web']\n    tls: {ca_file: ca.pem}\n"
-        "    url: https://p\n    basic_auth: {username: u, password_file: p}\n    history_query: sum(x)\n    lag: 15s",
+        (
+            "select: '{service=\"{fleet}\",zone=\"a\"}'\n    headers: ['X-Scope-OrgID: web']\n    tls: {ca_file: ca.pem}\n"
+            "    url: https://p\n    basic_auth: {username: u, password_file: p}\n    history_query: sum(x)\n    lag: 15s"
+        ),
     ],
 )
 def test_the_effective_policy_is_shown_and_loads_again(tmp_path, more):
