@@ -65,8 +65,9 @@ def test_the_fallback_is_the_largest_of_last_good_schedule_and_forecast():
 
 
 def test_a_fleet_that_never_saw_data_keeps_what_it_has():
-    """As after a restart in the middle of an outage."""
-    lane = Lane(loss_hold_s=0.0)
+    """As after a restart in the middle of an outage, also where a forecast has been learned from the past."""
+    lane = Lane(loss_hold_s=0.0, cover=True)
+    assert lane.blind(expects=450.0) == (10, Reason.DATA_ABSENT)
     assert [lane.blind() for _ in range(30)] == [(10, Reason.DATA_ABSENT)] * 30
 
 
