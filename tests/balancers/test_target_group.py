@@ -1,11 +1,14 @@
 """A target group of AWS as a balancer, against another team's load balancer (moto)."""
 
+import json
+from pathlib import Path
+
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
 from autoscaler.ports import Rotation
-from autoscaler.providers.ec2.elb import TargetGroupBalancer
+from autoscaler.providers.ec2.elb import PERMISSIONS, TargetGroupBalancer
 from autoscaler.providers.ec2.settings import Ec2Settings
 from tests.sources.doubles import ManualClock, vm
 
@@ -95,3 +98,12 @@ async def test_what_goes_wrong_is_in_words(url, group):
     await nowhere.close()
     assert view.members == {}
     assert "failed" in view.error or "did not end" in view.error
+
+
+def test_the_iam_policy_allows_what_is_called_and_nothing_else():
+    path = Path(__file__).parents[2] / "deploy" / "iam-policy-target-groups.json"
+    found = set()
+    for statement in json.loads(path.read_text())["Statement"]:
+        actions = statement["Action"]
+        found |= set(actions if isinstance(actions, list) else [actions])
+    assert found == PERMISSIONS

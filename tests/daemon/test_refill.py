@@ -150,13 +150,19 @@ async def test_after_a_crash_vms_that_were_being_prepared_are_prepared_on_and_no
 
 @virtual
 async def test_what_was_made_and_stopped_before_it_was_ready_is_never_started_and_is_swept():
-    bench = pool_bench(100, running=1, warm_pool={"minimum": 0}, refill={"calm": "60s"})
+    # Demand asks for one more, there is no room to make any, and the only stopped VM was never ready.
+    bench = pool_bench(
+        steady((0, 100), (50, 200)),
+        running=1,
+        warm_pool={"minimum": 0},
+        provision={**PROVISION, "maximum": 2},
+    )
     tags = {POOL_TAG: "preparing", "autoscaler:made-by": "web-r1"}
     (orphan,) = bench.world.provision(ORIGIN_S, "web", 1, tags=tags)
     await bench.run(1000)
     assert [(at, verb) for at, verb, *_ in chores(bench)] == [(900, "terminate")]
     row = bench.rows()[5]
-    assert (row.stopped, row.start) == (1, 0)
+    assert (row.stopped, row.start, row.desired) == (1, 0, 2)
     assert orphan not in {vm.id for vm in views(bench)}
 
 

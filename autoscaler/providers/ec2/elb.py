@@ -22,6 +22,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 from autoscaler.providers.ec2.settings import Ec2Settings
 
+PERMISSIONS = frozenset(
+    f"elasticloadbalancing:{action}"
+    for action in ("DescribeTargetHealth", "RegisterTargets", "DeregisterTargets")
+)
+"""What a fleet with `balancer.target_group` needs beside `deploy/iam-policy.json`:
+`deploy/iam-policy-target-groups.json`."""
 _ATTEMPTS = 2
 _AT_ONCE = 100
 """Most targets of one call."""
