@@ -170,8 +170,8 @@ class Backfill:
         if backfill is None or not backfill.from_source or not isinstance(source, HistorySource) or other:
             return
         unknown = np.isnan(past.demand[:, column])
-        if not unknown.any():
-            return
+        if fleet.policy.signal.kind == "queue" or not unknown.any():
+            return  # the past of a backlog is not that of the demand behind it
         ticks = len(past.demand)
         step_s = tick_s * -(-ticks // MOST_TICKS)
         start_s, end_s = past.first * tick_s, (past.first + ticks) * tick_s
