@@ -39,6 +39,8 @@ def test_books_by_hand() -> None:
     # 3 had not been wanted before.
     assert found.missed_known == 0
     assert kept_books(ints(3, 1, 3), ints(0, 0, 0), TERMS, 0).missed_known == 2
+    # What is on its way counts once: another spare is ordered, and no more.
+    assert kept_books(ints(1, 3, 3, 3), ints(1, 1, 2, 2), TERMS, 0).provisions == 3
 
 
 def test_only_scored_ticks_are_in_the_books() -> None:
