@@ -160,7 +160,9 @@ async def test_what_was_made_and_stopped_before_it_was_ready_is_never_started_an
     tags = {POOL_TAG: "preparing", "autoscaler:made-by": "web-r1"}
     (orphan,) = bench.world.provision(ORIGIN_S, "web", 1, tags=tags)
     await bench.run(1000)
-    assert [(at, verb) for at, verb, *_ in chores(bench)] == [(900, "terminate")]
+    # Once it is gone there is room to make one for demand.
+    assert [verb for at, verb, *_ in chores(bench) if at <= 930] == ["terminate", "provision"]
+    assert chores(bench)[0][0] == 900
     row = bench.rows()[5]
     assert (row.stopped, row.start, row.desired) == (1, 0, 2)
     assert orphan not in {vm.id for vm in views(bench)}
