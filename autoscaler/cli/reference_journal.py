@@ -45,6 +45,7 @@ KINDS = {
     "stop_not_taken": "A VM still runs after an order to stop.",
     "stop_overdue": "A VM is stopping for longer than it may.",
     "stopped_outside": "Somebody else stopped a VM.",
+    "planned_anew": "What was learned, or other machine types, changed the start time or capacity that is planned with.",
     "vm_replaced": "A VM is slow or silent; it is no longer counted on, and stopped once another serves.",
     "vms_slow": "VMs are slow or silent, and which; whether it is a few, about half or nearly all of the fleet.",
     "vms_well": "No VM of the fleet is slow or silent any more.",

@@ -32,6 +32,7 @@ from autoscaler.ports import (
     Balancer,
     FleetReadings,
     MetricSource,
+    Note,
     Provider,
     ProvisionSpec,
     ReadinessProbe,
@@ -40,6 +41,8 @@ from autoscaler.ports import (
 
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
+NOTABLE_MOVE = 0.05
+"""Capacities that are planned with are told anew once they have moved by so much."""
 _RECOMPILE_S = 6 * 3600.0
 """Schedules are laid out for days ahead; compiled again well before they run out."""
 
@@ -79,6 +82,7 @@ class Fleet:
         self.capacity_per_s = policy.vm.capacity_per_s
         """Work per second that one VM is planned with, learned or as the policy says, of the fleet's mean weight."""
         self.weights = Weights(policy)
+        self._told_capacity_per_s = self.capacity_per_s
         self.provider = setup.provider
         self.source = setup.source
         self.balancer = setup.balancer
@@ -141,6 +145,19 @@ class Fleet:
             self.held_until_s = before.held_until_s
             self.provision_held_until_s = before.provision_held_until_s
 
+    def replanned(self, before: Policy, after: Policy) -> str:
+        """For a person, what is planned with from now on; empty where that is not notable."""
+        told = []
+        was_s, now_s = before.vm.start_time_s, after.vm.start_time_s
+        if was_s != now_s:
+            told.append(f"a start takes {now_s:.0f} s ({was_s:.0f} s before)")
+        was, now = self._told_capacity_per_s, after.vm.capacity_per_s
+        # It moves every hour by little.
+        if abs(now / was - 1.0) >= NOTABLE_MOVE:
+            self._told_capacity_per_s = now
+            told.append(f"a VM does {now:.4g}/s ({was:.4g}/s before)")
+        return f"planned with from now on: {', and '.join(told)}" if told else ""
+
     def measured(self) -> Sequence[Vm]:
         """The VMs that are asked for metrics: those that serve, in shadow those that really do."""
         if self.real is not None:
@@ -197,6 +214,8 @@ class Fleets:
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self.overheard: list[Samples] | None = None
         """What has been forecast from, while somebody learns from the past beside; see `backfill`."""
+        self.news: list[Note] = []
+        """What deserves an event, until somebody takes it."""
         self._queues = QueueState.empty(len(self.all))
         self._weighted = any(fleet.weights for fleet in self.all)
         self._weighed_at_s = -math.inf
@@ -257,6 +276,9 @@ class Fleets:
         planned = self._planned()
         if [policy.vm for policy in planned] == [policy.vm for policy in self.planned]:
             return
+        for fleet, before, after in zip(self.all, self.planned, planned, strict=True):
+            if text := fleet.replanned(before, after):
+                self.news.append(Note("planned_anew", fleet.name, text))
         self.planned = planned
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         same = np.arange(len(planned))

@@ -227,6 +227,9 @@ class Daemon:
             for f in self.fleets.all
         ]
         rows = self._decide(seen, counts, tick, now_s, early)
+        if self.fleets.news:
+            news, self.fleets.news = self.fleets.news, []
+            await self.recorder.note(news, now_s)
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)

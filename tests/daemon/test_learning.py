@@ -107,6 +107,8 @@ async def test_a_daemon_plans_with_what_it_learned_and_a_restarted_one_at_once()
     # Half of the guess is the least.
     assert fleets.planned[0].vm.start_time_s == 45.0
     assert fleets.all[0].policy.vm.start_time_s == 90.0
+    (told,) = [text for _, kind, text in bench.events() if kind == "planned_anew"]
+    assert told == "planned with from now on: a start takes 45 s (90 s before)"
     assert fleets._compiled.series.lead_ticks.tolist() == [5]
     labels = {"fleet": "web", "source": "stopped"}
     shown = bench.telemetry.registry.get_sample_value("autoscaler_learned_start_seconds", labels)
@@ -210,6 +212,8 @@ async def test_a_capacity_is_learned_in_bounded_steps_kept_and_planned_with():
     assert shown["learned_per_s"] == pytest.approx(140.0, rel=0.05)
     assert shown["planned_per_s"] == fleets.all[0].capacity_per_s
     assert fleets.all[0].policy.vm.capacity_per_s == 100.0
+    told = [text for _, kind, text in bench.events() if kind == "planned_anew"]
+    assert [text[:37] for text in told] == ["planned with from now on: a VM does 1"] * 2
     row = bench.rows()[-1]
     assert row.capacity == pytest.approx(row.in_service * half_a_day, rel=0.005)
     # A daemon that is started again goes on from there.
