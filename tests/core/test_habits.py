@@ -1,0 +1,68 @@
+"""What a fleet usually needs: histograms by hour, and the day before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoscaler.core.habits import DAY_S, HOUR_S, Habits, bin_of, note, revise, yesterday
+
+KNOWN = np.array([True])
+MIDNIGHT_S = 20_000 * DAY_S
+
+
+def lived(demand_at, hours, tick_s=60.0, share=(0.5, 0.01)):
+    """Habits after so many hours of a demand in VMs, by seconds since midnight of the first day."""
+    habits = Habits.empty(1, len(share), tick_s)
+    for tick in range(int(hours * HOUR_S / tick_s)):
+        now_s = MIDNIGHT_S + tick * tick_s
+        note(habits, now_s, np.array([demand_at(tick * tick_s)]), KNOWN, tick_s)
+        revise(habits, now_s + tick_s, 0.0, np.array(share)[:, np.newaxis])
+    return habits
+
+
+def test_the_usual_number_covers_the_share_of_ticks_that_pays():
+    # Four VMs in 90 of 100 ticks, 30 in the others: worth 30 where 1 % pays, 4 where 50 % must.
+    habits = lived(lambda at: 30.0 if at % 6000 < 600 else 4.0, 100)
+    few, many = habits.wanted[0, :, 0]
+    assert few == pytest.approx(4, abs=1)
+    assert many == pytest.approx(30, abs=3)
+
+
+def test_an_hour_of_the_day_has_habits_of_its_own():
+    def busy_from_nine_to_ten(at):
+        return 40.0 if 9 <= at % DAY_S / HOUR_S < 10 else 4.0
+
+    before, within = (lived(busy_from_nine_to_ten, 24 * 6 + hour).wanted[1, 0, 0] for hour in (8.5, 9.5))
+    assert before == pytest.approx(4, abs=1)
+    assert within == pytest.approx(40, abs=4)
+
+
+def test_yesterday_is_read_from_now_on_and_holds_what_comes():
+    def burst_at_noon(at):
+        return 20.0 if 12 * HOUR_S <= at % DAY_S < 12 * HOUR_S + 300 else 2.0
+
+    habits = lived(burst_at_noon, 24 + 11.9)
+    now_s = MIDNIGHT_S + DAY_S + 11.9 * HOUR_S
+    soon, later = yesterday(habits, now_s, (120.0, 600.0), 60.0)
+    assert (soon[0], later[0]) == (2.0, 20.0)
+    soon, later = yesterday(habits, now_s + 300.0, (120.0, 600.0), 60.0)
+    assert (soon[0], later[0]) == (20.0, 20.0)
+
+
+def test_what_is_not_known_of_yesterday_is_not_zero():
+    habits = Habits.empty(1, 1, 60.0)
+    assert np.isnan(yesterday(habits, MIDNIGHT_S, (60.0, 600.0), 60.0)[0][0])
+    note(habits, MIDNIGHT_S, np.array([np.nan]), np.array([False]), 60.0)
+    assert habits.seen.sum() == 0
+    assert np.isnan(yesterday(habits, MIDNIGHT_S + DAY_S, (60.0, 600.0), 60.0)[0][0])
+
+
+@pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0, 3600.0])
+def test_a_day_of_any_tick_takes_little(tick_s):
+    assert Habits.empty(1, 2, tick_s).day.nbytes <= 6_000
+    assert Habits.empty(1, 2, tick_s).seen.nbytes <= 10_000
+
+
+def test_whole_numbers_of_vms_have_bins_of_their_own_while_they_are_few():
+    assert len(set(bin_of(np.arange(12.0)).tolist())) == 12
