@@ -31,24 +31,31 @@ def encoded(ratio_log: Float) -> Code:
 def note(settings: Settings, state: SeriesState, now_s: float, demand: Float, usable: Bool | None) -> None:
     """Add a sample to its slot; where a slot ends, look at the median and the season anew."""
     slot = int(now_s // settings.slot_s)
-    if slot != state.slot:
-        if state.slot >= 0 and settings.slot_s > settings.params.tick_s:
-            _write(settings, state)
-        _open(state, slot)
-        state.slot_sum.fill(0.0)
-        state.slot_count.fill(0.0)
-        fresh = True
-    else:
-        fresh = False
-    if usable is None:
-        state.slot_sum += demand
-        state.slot_count += 1.0
-    else:
-        state.slot_sum += np.where(usable, demand, 0.0)
-        state.slot_count += usable
+    begins = slot != state.slot
     if settings.slot_s <= settings.params.tick_s:
-        _write(settings, state)
-    if fresh:
+        # A tick is a slot.
+        if begins:
+            _open(state, slot)
+        code = encoded(
+            np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
+        )
+        if usable is not None:
+            code *= usable
+        state.codes[:, slot % state.codes.shape[1]] = code
+    else:
+        if begins:
+            if state.slot >= 0:
+                _write(settings, state)
+            _open(state, slot)
+            state.slot_sum.fill(0.0)
+            state.slot_count.fill(0.0)
+        if usable is None:
+            state.slot_sum += demand
+            state.slot_count += 1.0
+        else:
+            state.slot_sum += np.where(usable, demand, 0.0)
+            state.slot_count += usable
+    if begins:
         _look_back(settings, state)
 
 

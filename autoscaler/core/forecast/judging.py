@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
-from autoscaler.core.forecast.settings import Group, Settings
+from autoscaler.core.forecast.settings import Group, Pairs, Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int
 
@@ -51,29 +51,18 @@ def learn(
     np.log(error, out=error)
     error -= was[..., 0]
     if count == known.size:
-        rows, columns = _every(settings, group, state)
-        _count(settings, group, state, rows, columns, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1))
+        _count(group.pairs, state, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1))
     else:
-        rows, offsets = np.nonzero(known)
+        some = np.flatnonzero(known)
         _count(
-            settings,
-            group,
+            group.pairs.some(some),
             state,
-            rows,
-            offsets + group.columns.start,
-            error[rows, offsets],
-            was[rows, offsets],
-            none[rows, offsets],
+            error.reshape(-1).take(some),
+            was.reshape(-1, 3).take(some, axis=0),
+            none.reshape(-1).take(some),
         )
     if group.lead and known[:, 0].any():
         _fit(settings, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
-
-
-def _every(settings: Settings, group: Group, state: SeriesState) -> tuple[Int, Int]:
-    width = group.columns.stop - group.columns.start
-    del state
-    rows = np.repeat(settings.series, width)
-    return rows, np.tile(np.arange(group.columns.start, group.columns.stop), len(settings.series))
 
 
 def _close(group: Group, state: SeriesState, slot: int) -> None:
@@ -102,19 +91,12 @@ def _remember_high(group: Group, state: SeriesState, outcome: Float) -> None:
         state.high = np.where(group.mine[:, -1], outcome[:, -1], state.high)
 
 
-def _count(
-    settings: Settings,
-    group: Group,
-    state: SeriesState,
-    series: Int,
-    columns: Int,
-    error: Float,
-    was: Float,
-    none: Bool,
-) -> None:
-    """Add outcomes of (series, horizon) pairs, each at most once, to tables and mean sizes."""
+def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool) -> None:
+    """Add outcomes of pairs of series and horizon, each at most once, to tables and mean sizes."""
+    series, columns, at = pairs.series, pairs.horizon, pairs.at
     cell = was[:, 2].astype(np.int64)
-    weight = state.weight.take(series) * group.weight[series, columns - group.columns.start]
+    one = state.weight.take(series)
+    weight = one * pairs.weight
     place = error / was[:, 1]
     np.arcsinh(place, out=place)
     place -= LAW_LOW
@@ -134,17 +116,18 @@ def _count(
     size = np.minimum(np.abs(error), _MOST_SIZE)
     horizons = state.short.shape[1]
     short = state.short.reshape(-1)
-    at = series * horizons + columns
-    # The first outcomes make a plain mean.
-    count = state.ticks.take(series) / settings.stride.reshape(-1).take(at)
-    count += _FIRST_WEIGHT
-    alpha = np.maximum(settings.short_alpha.reshape(-1).take(at), 1.0 / count)
+    alpha = pairs.short_alpha
+    if not state.grown:
+        # The first outcomes make a plain mean.
+        count = state.ticks.take(series) / pairs.stride
+        count += _FIRST_WEIGHT
+        alpha = np.maximum(alpha, 1.0 / count)
     short[at] += alpha * (size - short.take(at))
     total = state.totals.reshape(-1).take(flat[:, 1] * horizons + columns)
     sizes = state.sizes.reshape(-1)
     at = (series * tables.PARENTS + tables.PARENT_OF.take(cell)) * horizons + columns
     # The first sizes weigh as some outcomes.
-    share = weight / (total + _FIRST_WEIGHT * state.weight.take(series))
+    share = weight / (total + _FIRST_WEIGHT * one)
     sizes[at] += share * (size - sizes.take(at))
     state.shifts.reshape(-1)[at] += share * np.minimum(np.maximum(error, -_MOST_SIZE), _MOST_SIZE)
 

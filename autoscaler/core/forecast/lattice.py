@@ -60,7 +60,7 @@ def hazard(settings: Settings, state: SeriesState, now_s: float) -> Int | None:
 
 def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:
     """Where a burst begins now on its lattice, remember the point."""
-    if not state.lattices or not np.count_nonzero(onset):
+    if not state.lattices:
         return
     length = np.where(state.period_s > 0.0, state.period_s, DAY_S)
     early = _bin_s(settings.params.tick_s)

@@ -9,7 +9,7 @@ a group has work to do only when one of its blocks ends.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -51,6 +51,30 @@ LEAST_WEIGHT = 1.0 / 16.0
 
 
 @dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of series and horizon.
+
+    Attributes:
+        series, horizon: int64 (N,).
+        at: int64 (N,), their place in a flat (S, H).
+        weight: float64 (N,), of an outcome.
+        stride: float64 (N,), ticks between two outcomes.
+        short_alpha: float64 (N,), share of one outcome in the size of recent errors.
+    """
+
+    series: Int
+    horizon: Int
+    at: Int
+    weight: Float
+    stride: Float
+    short_alpha: Float
+
+    def some(self, which: Int) -> Pairs:
+        """Some of them, by position."""
+        return Pairs(*(getattr(self, f.name).take(which) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Horizons with blocks of one length.
 
@@ -61,7 +85,7 @@ class Group:
         most: The most of them.
         within: bool (1 or S, most, C), which of the latest blocks, the newest first, are in the window.
         mine: bool (S, C), series and horizons of this group; None where all are.
-        weight: float64 (S, C), of an outcome.
+        pairs: All series with all of its horizons.
         at: int64 (S, C), place of each in a flat (S, RING, H), less the slot.
         lead: Whether the first column is the lead time.
     """
@@ -72,7 +96,7 @@ class Group:
     most: int
     within: Bool
     mine: Bool | None
-    weight: Float
+    pairs: Pairs
     at: Int
     lead: bool
 
@@ -90,12 +114,10 @@ class Settings:
         slots: Slots of the history.
         unit: float64 (S,), capacity of a VM.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
-        grown_ticks: After so many samples forgetting is no longer faster than its half-life.
+        grown_ticks: After so many samples nothing depends on their number any more.
         long_ago: float64 (S,), ticks after which there is nothing left to forget.
         alphas: float64 (6,), share of one tick in the usual demand and in the means.
         base_alpha, top_alpha: The same for demand without bursts, and what the highest demand loses.
-        stride: float64 (S, H), ticks between two outcomes.
-        short_alpha: float64 (S, H), share of one outcome in the size of recent errors.
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
@@ -120,8 +142,6 @@ class Settings:
     long_ago: Float
     alphas: Float
     base_alpha: float
-    stride: Float
-    short_alpha: Float
     top_alpha: float
     season_alpha: float
     ages_s: Float
@@ -138,7 +158,6 @@ class Settings:
         """For these series."""
         tick_s = params.tick_s
         slot_s = max(SLOT_S, tick_s)
-        stride, _ = strides(params)
         return cls(
             params=params,
             series=np.arange(len(params.scale)),
@@ -149,11 +168,11 @@ class Settings:
             unit=params.scale / SCALE_IN_VMS,
             growth=2.0 ** (1.0 / params.half_life_ticks),
             long_ago=60.0 * params.half_life_ticks,
-            grown_ticks=math.ceil(params.half_life_ticks.max(initial=1.0) / math.log(2.0)),
+            grown_ticks=math.ceil(
+                max(params.half_life_ticks.max(initial=1.0) / math.log(2.0), 3.0 * LONG_S / tick_s)
+            ),
             alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
             base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
-            stride=stride.astype(np.float64),
-            short_alpha=1.0 - np.exp(-stride * tick_s / np.maximum(SHORT_S, SHORT_TICKS * tick_s * stride)),
             top_alpha=_share(tick_s, TOP_S, 1.0),
             season_alpha=_share(slot_s, MEANS_S[3], 1.0),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
@@ -225,7 +244,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
                 most=most,
                 within=np.arange(most)[:, np.newaxis] < alike[:, np.newaxis, :],
                 mine=None if mine.all() else mine,
-                weight=np.maximum(1.0 / ahead, LEAST_WEIGHT) if columns.start else _weight(ahead),
+                pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
                 at=place,
                 lead=columns.start == 0,
             )
@@ -233,11 +252,21 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _weight(blocks: Int) -> Float:
+def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: int, tick_s: float) -> Pairs:
     weight = np.maximum(1.0 / blocks, LEAST_WEIGHT)
-    # Demand at one moment: outcomes do not overlap.
-    weight[:, 0] = 1.0
-    return weight
+    if columns.start == 0:
+        # Demand at one moment: outcomes do not overlap.
+        weight[:, 0] = 1.0
+    series = np.repeat(np.arange(len(blocks)), blocks.shape[1])
+    horizon = np.tile(np.arange(columns.start, columns.stop), len(blocks))
+    return Pairs(
+        series=series,
+        horizon=horizon,
+        at=series * horizons + horizon,
+        weight=weight.reshape(-1),
+        stride=np.full(blocks.size, float(stride)),
+        short_alpha=np.full(blocks.size, _share(tick_s * stride, SHORT_S, SHORT_TICKS)),
+    )
 
 
 def _share(tick_s: float, time_s: float, least_ticks: float) -> float:

@@ -82,6 +82,7 @@ class SeriesState(Remembered):
         blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
         open: float64 (S, H), the same of the block under way.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
+        grown: Whether all series have had so many samples that nothing depends on their number any more.
         settings: The settings as `step` last compiled them; not remembered.
     """
 
@@ -128,6 +129,7 @@ class SeriesState(Remembered):
     blocks: Float
     open: Float
     high: Float
+    grown: bool = field(init=False, default=False, compare=False, repr=False)
     settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod

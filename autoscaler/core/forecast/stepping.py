@@ -80,8 +80,7 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     if since <= 0:
         _replace(settings, state, demand)
         return settings
-    youngest = int(np.min(state.ticks))
-    _grow(settings, state, since, youngest)
+    _grow(settings, state, since)
     if since > 1:
         _skip(settings, state, tick)
     state.last_tick = tick
@@ -89,14 +88,8 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     for group in settings.groups:
         if (tick + 1) % group.stride == 0:
             learn(settings, group, state, tick, demand, usable)
-    _follow(settings, state, demand, since, youngest)
-    if settings.swift_alpha < 1.0:
-        state.swift += settings.swift_alpha * (demand - state.swift)
-    else:
-        state.swift = demand
-    onset = bursts.note(settings, state, state.swift, since)
-    lattice.note(state, onset, samples.now_s)
-    lattice.follow(settings, state, onset, samples.now_s)
+    _follow(settings, state, demand, since)
+    _watch(settings, state, demand, since, samples.now_s)
     history.note(settings, state, samples.now_s, demand, usable)
     _refit(settings, state, tick, samples.now_s)
     if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
@@ -104,10 +97,11 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     return settings
 
 
-def _grow(settings: Settings, state: SeriesState, ticks: int, youngest: int) -> None:
+def _grow(settings: Settings, state: SeriesState, ticks: int) -> None:
     """Let older outcomes weigh less. What was learned in a short life is forgotten over about half of that life."""
     growth: Float = settings.growth if ticks == 1 else settings.growth ** np.minimum(ticks, settings.long_ago)
-    if youngest < settings.grown_ticks:
+    if not state.grown:
+        state.grown = int(np.min(state.ticks)) >= settings.grown_ticks
         growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + _CHILDHOOD))
     state.weight *= growth
 
@@ -126,6 +120,18 @@ def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Boo
     if np.count_nonzero(samples.censored):
         usable = ~samples.censored if known is None else known & ~samples.censored
     return demand, known, usable
+
+
+def _watch(settings: Settings, state: SeriesState, demand: Float, ticks: int, now_s: float) -> None:
+    """Look out for bursts."""
+    if settings.swift_alpha < 1.0:
+        state.swift += settings.swift_alpha * (demand - state.swift)
+    else:
+        state.swift = demand
+    onset = bursts.note(settings, state, state.swift, ticks)
+    if np.count_nonzero(onset):
+        lattice.note(state, onset, now_s)
+        lattice.follow(settings, state, onset, now_s)
 
 
 def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
@@ -180,7 +186,7 @@ def _begin_anew(state: SeriesState) -> None:
     state.last_tick = -1
 
 
-def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int, youngest: int) -> None:
+def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -> None:
     """Move the means towards the sample."""
     track = state.track
     track[:, LAST] = demand
@@ -191,7 +197,7 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int, y
     room -= means
     state.ticks += 1
     alphas: Float = settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
-    if youngest * settings.alphas[0] < 1.0:
+    if not state.grown:
         # The first samples make a plain mean.
         alphas = np.maximum(alphas, 1.0 / (state.ticks + 1.0)[:, np.newaxis])
     room *= alphas
