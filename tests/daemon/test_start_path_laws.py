@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autoscaler.clock import run_virtual
@@ -28,7 +28,7 @@ QUIET_S = 2600
 """Longer than any transient, a quarantine, and a start after it."""
 OWN, OTHER = "m7i.large", "m6i.large"
 MINIMUM_ON_S = 60.0
-FLEETS = {"web": 8, "api": 5, "batch": 3}
+FLEETS = {"web": 14, "api": 6, "batch": 4}
 ZONES = "abc"
 
 span = st.tuples(st.integers(0, TROUBLE_S - 20), st.integers(10, 300)).map(
@@ -115,7 +115,7 @@ class Account(Bench):
         for row in record.fleets:
             fleet = self.daemon.fleets.by_name[row.fleet]
             ordered = sum(t.coming or t.phase is Phase.IN_SERVICE for t in fleet.inventory.vms.values())
-            most = max(fleet.policy.bounds.maximum, row.in_service + row.starting)
+            most = max(fleet.policy.bounds.maximum, row.desired, row.in_service + row.starting)
             if ordered > most:
                 self.wrong.append(f"{row.fleet}: {ordered} ordered of {most} at {now_s - ORIGIN_S:.0f}")
             for t in fleet.inventory.vms.values():
@@ -144,10 +144,14 @@ class _Watched(list):
 @given(
     st.integers(0, 2**31),
     st.lists(trouble, min_size=1, max_size=5),
-    st.lists(st.integers(0, 5), min_size=2, max_size=6),
+    st.lists(st.integers(0, 9), min_size=2, max_size=6),
     st.booleans(),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(
+    1, [Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=400.0, code="Unsupported")], [9, 0, 9], False
+)
+@example(2, [Fault(FaultKind.UNREADY, end_s=500.0)], [4, 4], False)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it(seed, faults, demand, others):
     async def main():
         bench = Account(faults, seed)
@@ -162,7 +166,10 @@ def test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it(seed,
                     demand[(int(second * len(demand) // TROUBLE_S) + number) % len(demand)], vms
                 )
 
-            changes = {"bounds": {"maximum": vms}, "guards": {"minimum_on_time": f"{MINIMUM_ON_S:.0f}s"}}
+            changes = {
+                "bounds": {"maximum": vms // 2},
+                "guards": {"minimum_on_time": f"{MINIMUM_ON_S:.0f}s"},
+            }
             if name == "api":
                 changes["vm"] = {"types": [OWN, OTHER]}
             bench.add(policy(name, signal=TOTAL, **changes), wanted)
