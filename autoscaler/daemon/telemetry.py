@@ -154,7 +154,7 @@ class Telemetry:
         self.task_restarts = counter(
             "task_restarts", "Background tasks that died and were restarted.", ("task",)
         )
-        self.api = _ApiBudget(gauge)
+        self.api_tokens, self.api_refill, self.api_burst, self.api_refusals = _api_budget(gauge)
         self.start_s = Histogram(
             "autoscaler_start_seconds",
             "From the order to start a VM until it is in service.",
@@ -189,7 +189,12 @@ class Telemetry:
 
     def budget(self, budget: Budget) -> None:
         """Publish what is left of the provider's API budget, and what a burst would take."""
-        self.api.show(budget)
+        for bucket in budget.state():
+            self.api_tokens.labels(bucket.name).set(bucket.left)
+            self.api_refill.labels(bucket.name).set(bucket.refill_per_s)
+        for vms in _BURSTS:
+            self.api_burst.labels(str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
+        self.api_refusals.set(budget.refusals)
 
     def allowed(self, fleets: Sequence[str], allowances: Allowances) -> None:
         """Publish what operators have in force."""
@@ -231,29 +236,14 @@ class Telemetry:
             self.actions.labels(intent.fleet, str(intent.verb), str(outcome.kind)).inc()
 
 
-class _ApiBudget:
+def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gauge, Gauge, Gauge, Gauge]:
     """The metrics of the provider's API budget."""
-
-    def __init__(self, gauge: Callable[[str, str, Sequence[str]], Gauge]) -> None:
-        self.tokens = gauge("api_budget_tokens", "What is left of the provider's API budget.", ("bucket",))
-        self.refill = gauge(
-            "api_budget_refill_per_second", "What comes back of it per second, as believed now.", ("bucket",)
-        )
-        self.burst = gauge(
-            "api_burst_seconds", "Until the last of so many starts could be ordered, begun now.", ("vms",)
-        )
-        self.refusals = gauge(
-            "api_budget_refusals", "Calls that the provider refused for the budget since the start.", ()
-        )
-
-    def show(self, budget: Budget) -> None:
-        """Set them."""
-        for bucket in budget.state():
-            self.tokens.labels(bucket.name).set(bucket.left)
-            self.refill.labels(bucket.name).set(bucket.refill_per_s)
-        for vms in _BURSTS:
-            self.burst.labels(str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
-        self.refusals.set(budget.refusals)
+    return (
+        gauge("api_budget_tokens", "What is left of the provider's API budget.", ("bucket",)),
+        gauge("api_budget_refill_per_second", "What comes back of it, as believed now.", ("bucket",)),
+        gauge("api_burst_seconds", "Until the last of so many starts could be ordered now.", ("vms",)),
+        gauge("api_budget_refusals", "Calls that the provider refused for it since the start.", ()),
+    )
 
 
 _PHASES = ("in_service", "starting", "draining", "stopping", "stopped")
