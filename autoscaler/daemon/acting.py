@@ -269,10 +269,11 @@ class Acting:
         try:
             own, vm_id = own_type(t), t.vm.id
             outcome = await change_type(fleet.provider, vm_id, own, own, self._waits.call_s)
-            kind, words = "type_restored", f"{vm_id} is {own} again"
+            note = Note("type_restored", fleet.name, f"{vm_id} is {own} again")
             if outcome.kind is not OutcomeKind.ACCEPTED:
-                kind, words = "type_not_restored", f"{vm_id} stays as it is for now: {outcome.message}"
-            await self._recorder.note([Note(kind, fleet.name, words)], self._clock.now())
+                text = f"{vm_id} stays as it is for now: {outcome.message}"
+                note = Note("type_not_restored", fleet.name, text)
+            await self._recorder.note([note], self._clock.now())
             # Until a listing shows it, it would look as if it were still to be done.
             await self._clock.sleep_until(self._clock.monotonic() + fleet.inventory.patience.consistency_s)
         finally:
