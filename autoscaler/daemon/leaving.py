@@ -67,13 +67,11 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
     for fleet in fleets:
         if fleet.drains is not None and fleet.drains.error != fleet.balancer_error:
             fleet.balancer_error = fleet.drains.error
-            text = fleet.balancer_error or "the balancer does what it is asked again"
-            say = telemetry.log.warning if fleet.balancer_error else telemetry.log.info
-            say(
-                "balancer_failed" if fleet.balancer_error else "balancer_recovered",
-                fleet=fleet.name,
-                text=text,
-            )
+            if fleet.balancer_error:
+                telemetry.log.warning("balancer_failed", fleet=fleet.name, text=fleet.balancer_error)
+            else:
+                text = "the balancer does what it is asked again"
+                telemetry.log.info("balancer_recovered", fleet=fleet.name, text=text)
     return notes
 
 

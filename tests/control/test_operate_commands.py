@@ -76,12 +76,12 @@ async def test_all_fleets_and_everything(serving, run):
     code, out, _ = await run("pause", "--all-fleets", "--no-expiry", "-m", "incident 17")
     assert code == 0
     assert out.startswith(
-        "Nothing is started, stopped or provisioned in any fleet until an operator ends it.\n"
+        "Nothing is started, stopped, provisioned or made for the warm pool in any fleet until an operator ends it.\n"
     )
     code, out, err = await run("resume", "-f", "web", "-m", "mine")
     assert (code, out) == (1, "")
     assert err.startswith(
-        "resume: nothing is started, stopped or provisioned in any fleet until an operator ends it"
+        "resume: nothing is started, stopped, provisioned or made for the warm pool in any fleet until an operator ends it"
     )
     assert err.endswith("web among them; end that with --all-fleets\n")
     assert (await run("resume", "--all-fleets", "-m", "over"))[0] == 0
