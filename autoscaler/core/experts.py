@@ -30,8 +30,9 @@ HALF_LIFE_S = 4 * 86400.0
 """What a model has cost counts half after this time."""
 CHOICE_S = 300.0
 """How often the driver may change."""
-HYSTERESIS = 0.02
-"""A driver stays until another would have cost less by this share."""
+HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
+"""A driver stays until another would have cost less by this share: the first, and the second over the days that were
+seen, since early differences are luck; at most the third."""
 MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
@@ -445,7 +446,9 @@ class Contest:
         best = cost.argmin(axis=0)
         least = cost[best, self._columns]
         now = cost[state.driver, self._columns]
-        better = least + TRIAL_VM_TICKS * state.weight < (1.0 - HYSTERESIS) * now
+        days = np.maximum(state.ticks / state.weight * (self._tick_s / 86400.0), 1e-3)
+        less = 1.0 - np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS)
+        better = least + TRIAL_VM_TICKS * state.weight < less * now
         state.driver = np.where(better, best, state.driver)
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
