@@ -40,12 +40,12 @@ def mix(
         spread: float64 (S, H).
     """
     params = settings.params
-    for start_s, end_s, factor, odds in zip(
-        params.event_start_s, params.event_end_s, params.event_factor, params.event_odds, strict=True
-    ):
-        until_s = np.minimum(end_s, start_s + STILL_COMING_S)
-        if not np.count_nonzero((now_s < until_s) & (start_s <= now_s + settings.farthest_s)):
-            continue
+    until = np.minimum(params.event_end_s, params.event_start_s + STILL_COMING_S)
+    coming = (now_s < until) & (params.event_start_s <= now_s + settings.farthest_s)
+    for row in np.unique(np.nonzero(coming)[0]).tolist():
+        start_s, until_s, factor, odds = (
+            each[row] for each in (params.event_start_s, until, params.event_factor, params.event_odds)
+        )
         ahead = start_s[:, np.newaxis] <= now_s + settings.reach_s
         ahead &= (now_s < until_s)[:, np.newaxis]
         ahead &= ~np.isnan(log_level)
