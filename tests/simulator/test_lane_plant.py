@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.types import Decision, Freshness
+from autoscaler.core.types import Decision, Freshness, Stage
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.draws import Luck, Purpose
@@ -45,7 +45,7 @@ class Script:
         stop = np.minimum(at(self.stops), snapshot.stoppable)
         desired = snapshot.in_service + snapshot.starting + start - stop
         unknown = np.full(self.lanes, np.nan)
-        none = np.zeros((12, self.lanes), np.int64)
+        none = np.zeros((len(Stage), self.lanes), np.int64)
         return Decision(
             desired,
             desired,
