@@ -183,8 +183,10 @@ def test_after_a_call_that_hangs_the_rest_of_a_split_batch_is_not_sent():
 
 
 def test_the_halves_of_a_refused_batch_are_sent_at_the_same_time():
+    clock = VirtualClock()
+
     async def slow(ids):
-        await asyncio.sleep(1.0)
+        await clock.sleep_until(clock.monotonic() + 1.0)
         return refusing({"a"}, named=False)(ids, 0)
 
     done = act(Cloud(lambda ids, _: slow(ids)))
