@@ -1,0 +1,49 @@
+"""Every example in the guide and the README is a policy, or a part that makes one of the simplest policy there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from autoscaler.config.loading import load_policy
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "fleet": "web",
+    "signal": {"kind": "throughput", "source": "push"},
+    "vm": {"capacity": "100/s"},
+    "bounds": {"minimum": 1, "maximum": 60},
+    "reactive": {},
+}
+
+
+def blocks():
+    for name in ("README.md", "policies/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL), 1):
+            yield pytest.param(block, id=f"{name}-{number}")
+
+
+def merged(base, over):
+    both = {**base, **over}
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            both[key] = merged(base[key], value)
+    return both
+
+
+@pytest.mark.parametrize("block", list(blocks()))
+def test_it_loads_without_an_error(block, tmp_path):
+    written = YAML(typ="safe").load(block)
+    base = BASE if "objective" not in written else {k: v for k, v in BASE.items() if k != "reactive"}
+    if "source" in written.get("signal", {}):
+        base = {**base, "signal": {}}
+    for name in ("token", "ca.pem", "client.pem", "client.key"):
+        (tmp_path / name).write_text("-", encoding="utf-8")
+    path = tmp_path / "web.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(merged(base, written), file)
+    loaded = load_policy(path)
+    assert [str(each) for each in loaded.errors] == []
+    assert len(loaded.policies) == 1
