@@ -266,7 +266,11 @@ class Fleets:
         self._series_state.last_tick = -1
 
     def _compile(self, now_s: float) -> CompiledPolicies:
-        return compile_params(self.planned, self._tick_s, now_s)
+        compiled = compile_params(self.planned, self._tick_s, now_s)
+        success = np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
+        if (success == 1.0).all():
+            return compiled
+        return replace(compiled, lanes=replace(compiled.lanes, start_success=success))
 
     def plan_with_what_was_learned(self, now_s: float) -> None:
         """Put what was learned in the place of the policies' guesses, as if these were others from here on.

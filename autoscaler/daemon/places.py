@@ -23,7 +23,8 @@ _FORGET_S = 3600.0
 _HALF_LIFE_S = 7 * 86400.0
 _PRIOR = 10.0
 """Starts that say as much as what is believed without any."""
-_BELIEF = 0.99
+_BELIEF = 1.0
+"""Odds of a start in a place of which nothing is known: none has failed yet."""
 _HOUR_S = 3600.0
 _HOURS = 24
 
@@ -152,7 +153,7 @@ class Places:
         tally.add(tried, failed, now_s)
 
     def success(self, vm_type: str, zone: str, now_s: float) -> float:
-        """Odds, above 0 and below 1, that a start in this place works in this hour of the day."""
+        """Odds, above 0 and up to 1, that a start in this place works in this hour of the day."""
         tally = self._tallies.get((vm_type, zone))
         return _BELIEF if tally is None else tally.success(now_s)
 

@@ -1,0 +1,81 @@
+"""What is known of places: dry for how long, one probe each time, quota of a family, and the odds by hour."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoscaler.daemon.places import Places, family
+
+OWN, OTHER, ZONE = "m7i.large", "g6.xlarge", "a"
+
+
+def test_a_place_is_dry_for_three_minutes_then_six_then_ten():
+    places, now_s, ends = Places(), 0.0, []
+    for _ in range(5):
+        places.claim(OWN, ZONE, now_s)
+        places.found_dry(OWN, ZONE, now_s)
+        ends.append(places.free_from_s(OWN, ZONE) - now_s)
+        now_s = places.free_from_s(OWN, ZONE)
+    assert ends == [180, 360, 600, 600, 600]
+
+
+def test_failures_of_one_moment_are_one_finding():
+    places = Places()
+    for at_s in (0.0, 0.1, 2.0):
+        places.found_dry(OWN, ZONE, at_s)
+    assert places.free_from_s(OWN, ZONE) == 182.0
+
+
+def test_one_vm_is_tried_when_the_time_is_over_and_nobody_else_until_that_is_known():
+    places = Places()
+    places.found_dry(OWN, ZONE, 0.0)
+    assert [places.at_most(OWN, ZONE, at_s) for at_s in (0.0, 179.9, 180.0)] == [0, 0, 1]
+    places.claim(OWN, ZONE, 180.0)
+    assert places.at_most(OWN, ZONE, 180.0) == 0
+    places.found_room(OWN, ZONE)
+    assert places.at_most(OWN, ZONE, 181.0) == math.inf
+
+
+def test_a_quota_holds_the_whole_family_everywhere_and_a_lack_of_room_its_place_only():
+    places = Places()
+    places.found_dry(OWN, ZONE, 0.0, quota=True)
+    assert places.at_most("c7i.large", "b", 1.0) == 0
+    assert places.at_most(OTHER, ZONE, 1.0) == math.inf
+    places = Places()
+    places.found_dry(OWN, ZONE, 0.0)
+    assert places.at_most(OWN, "b", 1.0) == places.at_most("c7i.large", ZONE, 1.0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("vm_type", "shares"),
+    [
+        ("t3.micro", "standard"),
+        ("im4gn.large", "standard"),
+        ("g6.xlarge", "g"),
+        ("dl1.24xlarge", "dl"),
+        ("inf2.xlarge", "inf"),
+    ],
+)
+def test_families_are_those_of_the_quotas(vm_type, shares):
+    assert family(vm_type) == shares
+
+
+def test_odds_by_hand_and_only_in_the_hour_that_is_bad():
+    places = Places()
+    assert places.success(OWN, ZONE, 0.0) == 1.0
+    places.tell(OWN, ZONE, 0.0, tried=10, failed=5)
+    # Overall (10 - 5 + 10) / 20; in this hour (10 - 5 + 10 * 0.75) / 20; in another there is only the overall.
+    assert places.success(OWN, ZONE, 0.0) == pytest.approx(0.625)
+    assert places.success(OWN, ZONE, 3600.0) == pytest.approx(0.75)
+    assert places.success(OWN, "b", 0.0) == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 1), st.floats(0, 1e6)), max_size=30))
+def test_odds_are_odds(told):
+    places, now_s = Places(), 0.0
+    for tried, share, wait_s in told:
+        now_s += wait_s
+        places.tell(OWN, ZONE, now_s, tried=tried, failed=int(tried * share))
+        assert 0.0 < places.success(OWN, ZONE, now_s) <= 1.0
