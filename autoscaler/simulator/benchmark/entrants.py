@@ -86,7 +86,7 @@ class Entrant:
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
 
 
-SHORTAGE_PRICES = (1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 200, 400, 900, 2500, 10000)
+SHORTAGE_PRICES = (1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 200, 400, 900, 2500, 10000, 100000)
 """Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
 
 POOL_SHORTAGE_PRICE = 40.0

@@ -60,7 +60,7 @@
     });
     Plotly.react(byId("front"), traces, looks({
       xaxis: { type: "log", title: { text: "share of work unserved" }, range: [-4.2, -0.7], tickformat: "~%" },
-      yaxis: { title: { text: "VM-hours billed" }, range: [0, 3.2 * Math.max(...fleet.clairvoyant)] },
+      yaxis: { title: { text: "VM-hours billed" }, range: [0, 2.2 * Math.max(...fleet.clairvoyant)] },
     }), { responsive: true, displaylogo: false });
   }
 
@@ -70,7 +70,7 @@
       type: "bar",
       name,
       x: names,
-      y: data.matches.map((match) => match[key]),
+      y: data.matches.map((match) => (match[key] === null ? null : 1 + match[key])),
       hovertext: data.matches.map((match) => plain(`${match[key] === null ? "not reached" : percent(match[key])} ${match.best}`)),
       marker: { color: tone },
     });
@@ -82,7 +82,7 @@
       margin: { l: 64, r: 16, t: 16, b: 150 },
       legend: { orientation: "h", y: 1.1 },
       xaxis: { tickangle: -60 },
-      yaxis: { title: { text: "cost over the least possible" }, tickformat: "~%" },
+      yaxis: { type: "log", title: { text: "cost, as a multiple of the least possible" }, dtick: "D2" },
     }), { responsive: true, displaylogo: false });
   }
 

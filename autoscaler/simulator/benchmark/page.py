@@ -85,6 +85,7 @@ _STYLE = """
 .bench th, .bench td { padding: 0.25rem 0.75rem 0.25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 .bench th:first-child, .bench td:first-child { text-align: left; }
 .bench td.won { font-weight: 600; }
+.bench.words th, .bench.words td { text-align: left; }
 """
 
 
@@ -118,7 +119,7 @@ def _peers() -> str:
         for rival in RIVALS
     )
     return (
-        '<div class="scroll"><table class="bench"><thead><tr><th>rule</th><th>what it does</th><th>varied</th></tr></thead>'
+        '<div class="scroll"><table class="bench words"><thead><tr><th>rule</th><th>what it does</th><th>varied</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 

@@ -28,7 +28,7 @@ from autoscaler.simulator.peers.regression import ConPaaS, Reg
 UTILISATIONS = (0.05, 0.1, 0.16, 0.24, 0.33, 0.42, 0.5, 0.58, 0.66, 0.74, 0.8, 0.86, 0.92, 0.97, 1.03, 1.1)
 """Share of a VM's capacity to aim at; above 1 where the 1 % of work that may be left is left all the time."""
 
-PEAK_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8)
+PEAK_SHARES = (0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8, 5.0)
 """VMs of a fleet sized by hand, as a share of what the 99.9 % quantile of demand needs."""
 
 

@@ -158,9 +158,10 @@ def sentences(found: Sequence[Match]) -> list[str]:
     for title, some in parts:
         told = summary(some)
         if told.matches:
+            worst = f"{told.worst:.2f}" if math.isfinite(told.worst) else "out of reach"
             said.append(
                 f"{title}: of {told.matches} comparisons {told.reached} reached, {told.won} better than every peer; ratio of "
-                f"regrets {told.ratio:.3f} (geometric mean), {ratio(told.worst)} at worst; starts {told.starts:.2f} times "
+                f"regrets {told.ratio:.3f} (geometric mean), {worst} at worst; starts {told.starts:.2f} times "
                 "the clairvoyant's."
             )
     return said
