@@ -119,13 +119,13 @@ class Outlooks:
         evidence: float64 (T, S).
         level, spread: float64 (T, S, H), of the laws; None where there are none.
         excess: float32 (T, S, H, LAW_BINS + 1), likewise.
-        scale: float64 (S,), likewise.
+        scale: float64 (T, S), likewise.
     """
 
     at_lead: Float
     peak: Float
     evidence: Float
-    scale: Float
+    scale: Float | None = None
     level: Float | None = None
     spread: Float | None = None
     excess: SmallFloat | None = None
@@ -139,7 +139,7 @@ class Outlooks:
             at_lead=np.empty((ticks, len(QUANTILE_LEVELS), series)),
             peak=np.empty((ticks, len(QUANTILE_LEVELS), series)),
             evidence=np.empty((ticks, series)),
-            scale=params.scale,
+            scale=np.empty((ticks, series)) if laws else None,
             level=np.empty(shape) if laws else None,
             spread=np.empty(shape) if laws else None,
             excess=np.empty((*shape, LAW_BINS + 1), np.float32) if laws else None,
@@ -152,6 +152,8 @@ class Outlooks:
         if outlook.laws is not None and self.level is not None:
             assert self.spread is not None
             assert self.excess is not None
+            assert self.scale is not None
+            self.scale[tick] = outlook.laws.scale
             self.level[tick], self.spread[tick] = outlook.laws.level, outlook.laws.spread
             self.excess[tick] = outlook.laws.excess
 
@@ -169,13 +171,10 @@ class Outlooks:
         )
 
     def _laws(self, tick: int | Int, series: Int | None) -> Laws | None:
-        if self.level is None or self.spread is None or self.excess is None:
+        if self.level is None or self.spread is None or self.excess is None or self.scale is None:
             return None
-        if series is None:
-            return Laws(self.level[tick], self.spread[tick], self.scale, self.excess[tick])
-        return Laws(
-            self.level[tick, series], self.spread[tick, series], self.scale[series], self.excess[tick, series]
-        )
+        at = tick if series is None else (tick, series)
+        return Laws(self.level[at], self.spread[at], self.scale[at], self.excess[at])
 
     @classmethod
     def beside(cls, parts: Sequence[Outlooks]) -> Outlooks:
@@ -194,10 +193,22 @@ class Outlooks:
             at_lead=at_lead,
             peak=peak,
             evidence=evidence,
-            scale=np.concatenate([part.scale for part in parts]),
+            scale=joined("scale", 1),
             level=joined("level", 1),
             spread=joined("spread", 1),
             excess=excess,
+        )
+
+    def until(self, ticks: int) -> Outlooks:
+        """Those of the first so many ticks."""
+        return Outlooks(
+            at_lead=self.at_lead[:ticks],
+            peak=self.peak[:ticks],
+            evidence=self.evidence[:ticks],
+            scale=None if self.scale is None else self.scale[:ticks],
+            level=None if self.level is None else self.level[:ticks],
+            spread=None if self.spread is None else self.spread[:ticks],
+            excess=None if self.excess is None else self.excess[:ticks],
         )
 
     def one(self, series: int) -> Outlooks:
@@ -207,7 +218,7 @@ class Outlooks:
             at_lead=self.at_lead[:, :, only],
             peak=self.peak[:, :, only],
             evidence=self.evidence[:, only],
-            scale=self.scale[only],
+            scale=None if self.scale is None else self.scale[:, only],
             level=None if self.level is None else self.level[:, only],
             spread=None if self.spread is None else self.spread[:, only],
             excess=None if self.excess is None else self.excess[:, only],
@@ -293,14 +304,20 @@ class OutlookCache:
             The Outlooks of the distinct series, and int64 (L,) which of them a lane has.
         """
         laws = bool(params.laws.any())
-        groups = {(ticks, laws, *name): lanes for name, lanes in distinct_series(keys, params).items()}
-        missing = {name: lanes[0] for name, lanes in groups.items() if name not in self._known}
+        begin = (ticks.first, ticks.tick_s, laws)
+        groups = {(*begin, *name): lanes for name, lanes in distinct_series(keys, params).items()}
+        # What was issued over a longer run from the same beginning is what is issued over this one.
+        missing = {
+            name: lanes[0]
+            for name, lanes in groups.items()
+            if name not in self._known or len(self._known[name].evidence) < ticks.count
+        }
         if missing:
             first = list(missing.values())
             made = _stepped([seen(keys[lane], ticks) for lane in first], taken(params, first), ticks)
             for at, name in enumerate(missing):
                 self._known[name] = made.one(at)
-        parts = [self._known[name] for name in groups]
+        parts = [self._known[name].until(ticks.count) for name in groups]
         both = parts[0] if len(parts) == 1 else Outlooks.beside(parts)
         series = np.empty(len(keys), np.int64)
         for at, lanes in enumerate(groups.values()):
