@@ -16,7 +16,6 @@ from autoscaler.providers.budget import Bucket, CallBudget, Priority
 from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.memory import MemoryProvider
 
-
 ORIGIN_S = 1_795_514_400.0
 
 
