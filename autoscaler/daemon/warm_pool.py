@@ -388,7 +388,8 @@ class WarmPool:
         if now_s < self.held_until_s or now_s < fleet.provision_held_until_s:
             return []
         expected = sum(each.count for each in self.expected.values())
-        count = refill.lacking(fleet, row.warm_target + more, expected)
+        # What this very tick stops comes to the pool, too.
+        count = refill.lacking(fleet, row.warm_target + more, expected + row.stop)
         held = f"the warm pool holds {row.stopped} of {row.warm_target}"
         why = f"{held}, and {len(self.stale)} are out of date" if more else held
         made = refill.batches(fleet, count, why, tick, now_s)
