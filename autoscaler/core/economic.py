@@ -54,6 +54,9 @@ _REASON_OF = {
     Kind.LATEST: Reason.MODEL_YESTERDAY,
     Kind.BOTH: Reason.MODEL_YESTERDAY,
 }
+_KEEPING = np.arange(len(Reason))
+_KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
+"""What a reason is called where VMs are kept, not started."""
 _PLAIN = MODELS.index(Model(Kind.DEMAND, 0))
 _YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) - _PLAIN for knob in range(3)]
 _FORECASTS = [MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG)]
@@ -120,9 +123,8 @@ class Economy:
         value = np.maximum(wish, spread)
 
         def why() -> Int:
-            kept = (told == int(Reason.WORTH_START)) & (up_to < now)
             everyone = np.zeros(len(wish), np.int64)
-            everyone[lanes] = np.where(kept, int(Reason.WORTH_KEEP), told)
+            everyone[lanes] = np.where(up_to < now, _KEEPING.take(told), told)
             return everyone * (value > wish)
 
         return value, why

@@ -180,6 +180,8 @@ class Reason(IntEnum):
     """What this time yesterday needed drives: of all models it would lately have cost the fleet least."""
     WORTH_UNKNOWN = 35
     """There is no forecast yet, so demand plus headroom is planned for."""
+    MODEL_PEAK = 36
+    """Demand plus headroom drives, and its highest of a window keeps so many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import Decision, Int, Samples
+from autoscaler.daemon.fleet_rows import earnings_of
 from autoscaler.daemon.sentences import sentence
-from autoscaler.ports import FleetTick
+from autoscaler.ports import Earnings, FleetTick
 from autoscaler.simulator.judging.ledger import Block
 from autoscaler.simulator.lanes.plant import Plant
 from autoscaler.simulator.replay.timeline import TimelineRow
@@ -41,6 +42,7 @@ class Page:
         ticks: By name, (n, W).
         stages, reasons: int64 (n, K, W).
         block: By name, (n, W).
+        earnings: n rows of W, what lanes with an objective were sized by; empty where no lane has one.
     """
 
     first_tick: int
@@ -50,6 +52,7 @@ class Page:
     stages: Int
     reasons: Int
     block: dict[str, NDArray[Any]]
+    earnings: tuple[tuple[Earnings | None, ...], ...] = ()
 
     def of(self, at: int) -> Page:
         """One of the lanes, stamped with its own ticks."""
@@ -63,6 +66,7 @@ class Page:
             self.stages[:, :, column],
             self.reasons[:, :, column],
             {name: rows[:, column] for name, rows in self.block.items()},
+            tuple(row[column] for row in self.earnings),
         )
 
 
@@ -79,6 +83,7 @@ class Witness:
         self._ticks: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_SAMPLE, *_DECISION, *_PLANT)}
         self._stages: list[Int] = []
         self._reasons: list[Int] = []
+        self._earnings: list[tuple[Earnings | None, ...]] = []
 
     def see(self, samples: Samples, decision: Decision, plant: Plant) -> None:
         """Keep a tick, once it is decided and before anybody acts."""
@@ -87,6 +92,9 @@ class Witness:
                 self._ticks[name].append(getattr(source, name)[self.lanes])
         self._stages.append(decision.value[:, self.lanes])
         self._reasons.append(decision.reason[:, self.lanes])
+        if decision.economics is not None:
+            told = earnings_of(decision)
+            self._earnings.append(tuple(told[lane] for lane in self.lanes.tolist()))
 
     def close(self, block: Block, count: int, run_tick: int, shifts: Int) -> None:
         """Keep the block that these ticks belong to.
@@ -113,12 +121,14 @@ class Witness:
                 np.stack(self._stages),
                 np.stack(self._reasons),
                 kept,
+                tuple(self._earnings),
             )
         )
         for rows in self._ticks.values():
             rows.clear()
         self._stages.clear()
         self._reasons.clear()
+        self._earnings.clear()
 
     def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
         """The pages of one kept lane, stamped with its own ticks.
@@ -158,9 +168,14 @@ def _ticks(page: Page, fleet: str) -> Iterator[FleetTick]:
     facts = {name: rows[:, 0].tolist() for name, rows in page.ticks.items()}
     facts |= {name: page.block[name][:, 0].tolist() for name in ("capacity", "shortage", "cost")}
     stages, reasons = page.stages[:, :, 0].tolist(), page.reasons[:, :, 0].tolist()
-    for values, wishes, why in zip(zip(*facts.values(), strict=True), stages, reasons, strict=True):
+    earnings = [row[0] for row in page.earnings] or [None] * len(stages)
+    for values, wishes, why, earned in zip(
+        zip(*facts.values(), strict=True), stages, reasons, earnings, strict=True
+    ):
         told = dict(zip(facts, values, strict=True))
-        yield FleetTick(fleet=fleet, **told, stages=tuple(wishes), reasons=tuple(why), sentence="")
+        yield FleetTick(
+            fleet=fleet, **told, stages=tuple(wishes), reasons=tuple(why), sentence="", earnings=earned
+        )
 
 
 def _rows(page: Page, fleet: str, tick_s: float) -> Iterator[TimelineRow]:
