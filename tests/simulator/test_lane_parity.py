@@ -107,6 +107,19 @@ SCENARIOS = {
         policy(signal={"kind": "utilisation"}), replace(PLANT, in_service=2), BURST, 10.0
     ),
     "one-minute ticks": (policy(), PLANT, BURST, 60.0),
+    "an objective": (
+        policy(
+            **NO_FORECAST, reactive="off", objective={"shortage_price": "5/h"},
+            prices={"in_service": "0.1/h", "stopped": "0.005/h", "provision": 0.01},
+        ),
+        replace(PLANT, in_service=2), DAY, 10.0,
+    ),
+    "a served share, from nothing": (
+        policy(
+            **NO_FORECAST, reactive="off", objective={"served": "99%"}, signal={"kind": "total"}, bounds={"minimum": 0}
+        ),
+        PLANT, BURST, 60.0,
+    ),
     "starts of several ticks": (policy(), replace(PLANT, start=Duration(95.0), boot_s=40.0), DAY, 30.0),
     "starts slower than anybody waits": (
         policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(290.0)), DAY, 10.0
