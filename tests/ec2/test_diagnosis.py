@@ -87,6 +87,13 @@ def test_headroom_counts_the_whole_pool_the_others_and_what_may_come(quota, leve
     assert "140 vCPUs would run" in finding.text
 
 
+@pytest.mark.parametrize(("seconds", "level"), [(0.0, Level.OK), (47.5, Level.WARNING)])
+def test_a_burst_that_would_wait_for_the_api_budget_is_told(seconds, level):
+    finding = diagnosis.burst([SOUND, OTHER_ZONE], seconds, 2)
+    assert finding.level is level
+    assert "2 VMs at once takes 2 calls" in finding.text
+
+
 @pytest.mark.parametrize(
     ("off_s", "level", "word"),
     [(0.4, Level.OK, "agrees"), (-5.0, Level.WARNING, "behind"), (90.0, Level.PROBLEM, "ahead")],

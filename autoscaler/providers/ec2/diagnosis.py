@@ -19,6 +19,8 @@ QUOTA_SHARE: Final = 0.8
 CLOCK_WARNING_S, CLOCK_PROBLEM_S = 2.0, 60.0
 """Clock off by this much; EC2 refuses requests that are off by some minutes."""
 SLOW_ANSWER_S: Final = 2.0
+SLOW_BURST_S: Final = 10.0
+"""The API budget should not be what a burst waits for."""
 
 _FAMILIES: Final = {
     "Standard": ("L-1216C47A", frozenset("acdhimrtz")),
@@ -285,6 +287,21 @@ def latency(seconds: float) -> Finding:
     if seconds < SLOW_ANSWER_S:
         return Finding("latency", Level.OK, text)
     return Finding("latency", Level.WARNING, text, "run the daemon in the Region of its VMs")
+
+
+def burst(vms: Sequence[Described], seconds: float, calls: int) -> Finding:
+    """How long a start of the whole pool would take for the account's API budget alone.
+
+    Args:
+        vms: Every VM of every fleet.
+        seconds: Until the last start could be ordered, with full buckets.
+        calls: In how many calls.
+    """
+    text = f"ordering a start of all {_vms(len(vms))} at once takes {calls} calls and {seconds:.0f} s of the API budget"
+    if seconds < SLOW_BURST_S:
+        return Finding("api_budget", Level.OK, text)
+    fix = "ask AWS for a higher refill of the bucket of StartInstances, or use few types and zones (one call for each)"
+    return Finding("api_budget", Level.WARNING, text, fix)
 
 
 def keys(fleet: str, states: Mapping[str, str]) -> list[Finding]:

@@ -23,6 +23,7 @@ from botocore import exceptions as aws
 
 from autoscaler.ports import FLEET_TAG, Clock, ProvisionSpec
 from autoscaler.ports.findings import Finding, Level
+from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.ec2 import diagnosis
 from autoscaler.providers.ec2.classify import shorten
 from autoscaler.providers.ec2.client import open_session
@@ -106,6 +107,11 @@ class Examination:
                 found += diagnosis.monitoring(each.fleet, mine)
             found += await self._keys(each.fleet, [vm for vm in mine if vm.exists])
         found += diagnosis.without_policy(vms, (each.fleet for each in fleets))
+        owned = [vm for vm in vms if vm.fleet and vm.exists]
+        if owned:
+            calls = len({(vm.fleet, vm.vm_type, vm.zone) for vm in owned})
+            seconds = CallBudget(self._clock).burst_s(len(owned), calls)
+            found.append(diagnosis.burst(owned, seconds, calls))
         found += await self._quotas(fleets, vms)
         return found
 
