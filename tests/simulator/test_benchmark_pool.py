@@ -92,11 +92,11 @@ def cheapest_by_trying(needed: list[float], price: float, *, pool: bool) -> floa
 def test_the_three_state_programme_finds_the_cheapest_schedule(
     needed: list[float], price: float, *, pool: bool
 ) -> None:
-    found = least_cost(np.array(needed), TERMS, price, pool=pool)
+    found = least_cost(np.array(needed), TERMS, price, with_stopped=pool)
     assert found == pytest.approx(cheapest_by_trying(needed, price, pool=pool))
     # A second level that is never needed costs nothing, and one above a full one what it costs alone.
-    above = least_cost(np.array(needed) + 1.0, TERMS, price, pool=pool)
-    alone = least_cost(np.ones(len(needed)), TERMS, price, pool=pool)
+    above = least_cost(np.array(needed) + 1.0, TERMS, price, with_stopped=pool)
+    alone = least_cost(np.ones(len(needed)), TERMS, price, with_stopped=pool)
     assert above == pytest.approx(found + alone)
 
 

@@ -91,12 +91,12 @@ class Told:
     Attributes:
         curve: Of its settings.
         promises: What became of them.
-        pool: Of its warm pool; None where that is not judged.
+        warm_pool: Of its warm pool; None where that is not judged.
     """
 
     curve: Curve
     promises: tuple[Promise, ...]
-    pool: PoolVerdict | None
+    warm_pool: PoolVerdict | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ class FleetResult:
         regrets: By key, at each level: cost over the least cost, less 1; infinite where not reached.
         volumes: By key.
         promises: By key of the policy.
-        pools: By key of the policy; one whose warm pool was judged.
+        warm_pools: By key of the policy; one whose warm pool was judged.
     """
 
     size: int
@@ -119,7 +119,7 @@ class FleetResult:
     regrets: dict[str, tuple[float, ...]]
     volumes: dict[str, float]
     promises: dict[str, tuple[Promise, ...]]
-    pools: dict[str, PoolVerdict]
+    warm_pools: dict[str, PoolVerdict]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,17 +173,19 @@ def fought(
         for size, raced_ones in race_peers(course, fleets, rivals).items():
             curves[size].update({curve.key: curve for curve in raced_ones})
     promises = {size: dict(before[size].promises) if size in before else {} for size in sizes}
-    pools = {size: dict(before[size].pools) if size in before else {} for size in sizes}
+    warm_pools = {size: dict(before[size].warm_pools) if size in before else {} for size in sizes}
     for entrant in entrants:
         for size, told in race_entrant(course, fleets, entrant).items():
             curves[size][entrant.key] = told.curve
             promises[size][entrant.key] = told.promises
-            if told.pool is not None:
-                pools[size][entrant.key] = told.pool
+            if told.warm_pool is not None:
+                warm_pools[size][entrant.key] = told.warm_pool
     results = []
     for fleet in fleets:
         yardstick = before[fleet.size].clairvoyant if fleet.size in before else yardstick_of(course, fleet)
-        results.append(_judged(fleet, curves[fleet.size], yardstick, promises[fleet.size], pools[fleet.size]))
+        results.append(
+            _judged(fleet, curves[fleet.size], yardstick, promises[fleet.size], warm_pools[fleet.size])
+        )
     return Bout(
         trace.name, trace.digest, course.ticks.tick_s, course.scored_days, course.long, tuple(results)
     )
@@ -195,7 +197,7 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
     policies, plants, watched = list[Policy](), list[PlantSettings](), list[int]()
     for fleet in fleets:
         policies += entrant.policies(fleet, settings)
-        if entrant.pool:
+        if entrant.warm_pool:
             watched.append(len(policies))
             policies.append(entrant.pool_policy(fleet))
         plants += [fleet.plant] * (len(policies) - len(plants))
@@ -213,7 +215,7 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
             )
             for number, values in enumerate(entrant.promises)
         )
-        pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.pool else None
+        pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.warm_pool else None
         found[fleet.size] = Told(curve, promised, pool)
     return found
 
@@ -248,7 +250,7 @@ def _judged(
     curves: dict[str, Curve],
     yardstick: Yardstick,
     promises: dict[str, tuple[Promise, ...]],
-    pools: dict[str, PoolVerdict],
+    warm_pools: dict[str, PoolVerdict],
 ) -> FleetResult:
     hulls = {key: curve.hull() for key, curve in curves.items()}
     return FleetResult(
@@ -263,5 +265,5 @@ def _judged(
         },
         {key: volume(hull, yardstick.front) for key, hull in hulls.items()},
         promises,
-        pools,
+        warm_pools,
     )

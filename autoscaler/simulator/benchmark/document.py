@@ -88,7 +88,7 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
             ]
             for key, promises in fleet.promises.items()
         },
-        "pools": {key: asdict(pool) for key, pool in fleet.pools.items()},
+        "warm_pools": {key: asdict(pool) for key, pool in fleet.warm_pools.items()},
     }
 
 
@@ -134,7 +134,7 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
-        {key: _pool_from(pool) for key, pool in told["pools"].items()},
+        {key: _pool_from(pool) for key, pool in told["warm_pools"].items()},
     )
 
 

@@ -50,7 +50,7 @@ class Entrant:
     knob: str
     promises: tuple[Mapping[str, object], ...] = field(default=())
     """Settings that promise a served share, judged by what was served after a week."""
-    pool: Mapping[str, object] = field(default_factory=dict)
+    warm_pool: Mapping[str, object] = field(default_factory=dict)
     """A setting whose warm pool is judged; none where empty."""
 
     def policies(self, fleet: Fleet, settings: Sequence[Mapping[str, object]]) -> list[Policy]:
@@ -74,7 +74,7 @@ class Entrant:
             "prices.provision": PROVISION_S / 3600.0,
             "provision": {"launch_template": "benchmark", "maximum": fleet.vms},
         }
-        return self.policies(fleet, [{**self.pool, **prices}])[0]
+        return self.policies(fleet, [{**self.warm_pool, **prices}])[0]
 
     def promised(self, values: Mapping[str, object]) -> str:
         """One of the promises for people."""

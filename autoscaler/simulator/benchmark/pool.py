@@ -185,11 +185,11 @@ def worth_of(needed: Float, terms: PoolTerms, shortage_price: float) -> Worth:
     hours = terms.tick_s / _SECONDS_PER_H
     return Worth(
         least_cost(needed, terms, shortage_price) * hours,
-        least_cost(needed, terms, shortage_price, pool=False) * hours,
+        least_cost(needed, terms, shortage_price, with_stopped=False) * hours,
     )
 
 
-def least_cost(needed: Float, terms: PoolTerms, shortage_price: float, *, pool: bool = True) -> float:
+def least_cost(needed: Float, terms: PoolTerms, shortage_price: float, *, with_stopped: bool = True) -> float:
     """The least cost of the three-state schedule, in ticks of a VM in service.
 
     Level k of the fleet is cold, stopped or running in each tick; these cost nothing, `stopped_share` and 1, and not running
@@ -200,15 +200,15 @@ def least_cost(needed: Float, terms: PoolTerms, shortage_price: float, *, pool: 
         needed: As in `worth_of`.
         terms: Prices.
         shortage_price: As in `worth_of`.
-        pool: Whether the stopped state may be used.
+        with_stopped: Whether the stopped state may be used.
     """
     known = np.where(np.isnan(needed), 0.0, needed)
     levels = max(math.ceil(float(known.max(initial=0.0)) - _ROUNDING), 0)
     below = np.arange(levels, dtype=np.float64)
     made, started = terms.per_provision, max(terms.start_s / terms.tick_s, 1.0)
     cold = np.zeros(levels)
-    stopped, running = np.full(levels, 0.0 if pool else math.inf), np.zeros(levels)
-    held = terms.stopped_share if pool else math.inf
+    stopped, running = np.full(levels, 0.0 if with_stopped else math.inf), np.zeros(levels)
+    held = terms.stopped_share if with_stopped else math.inf
     for want in known.tolist():
         lost = shortage_price * np.clip(want - below, 0.0, 1.0)
         asleep = np.minimum(np.minimum(stopped, running), cold + made)

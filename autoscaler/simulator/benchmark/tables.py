@@ -93,10 +93,10 @@ def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
     """What a rule's warm pool came to, as a table; nothing where none was judged."""
     rows = [
-        (bout.trace, fleet.size, fleet.pools[key])
+        (bout.trace, fleet.size, fleet.warm_pools[key])
         for bout in bouts
         for fleet in bout.fleets
-        if key in fleet.pools
+        if key in fleet.warm_pools
     ]
     if not rows:
         return []
@@ -111,22 +111,22 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
     ]
 
 
-def _pool_cells(trace: str, size: int, pool: PoolVerdict) -> tuple[str, ...]:
+def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
     return (
         trace,
         str(size),
-        f"{pool.own.mean_stopped:.1f}",
-        times(pool.own.cost, pool.least),
-        f"{pool.own.missed}, {pool.own.missed_known} within what had been wanted",
-        f"{times(pool.peak.cost, pool.least)}, {pool.peak.missed} missed",
-        f"{times(pool.break_even.cost, pool.least)}, {pool.break_even.missed} missed",
-        f"{pool.saving:.1%}{'' if pool.pays else ', does not pay'}",
+        f"{verdict.own.mean_stopped:.1f}",
+        times(verdict.own.cost, verdict.least),
+        f"{verdict.own.missed}, {verdict.own.missed_known} within what had been wanted",
+        f"{times(verdict.peak.cost, verdict.least)}, {verdict.peak.missed} missed",
+        f"{times(verdict.break_even.cost, verdict.least)}, {verdict.break_even.missed} missed",
+        f"{verdict.saving:.1%}{'' if verdict.pays else ', does not pay'}",
     )
 
 
 def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
     """What a rule's warm pools came to, in a sentence; empty where none was judged."""
-    pools = [fleet.pools[key] for bout in bouts for fleet in bout.fleets if key in fleet.pools]
+    pools = [fleet.warm_pools[key] for bout in bouts for fleet in bout.fleets if key in fleet.warm_pools]
     if not pools:
         return ""
 
