@@ -240,14 +240,18 @@ def test_promises_are_judged_after_a_week() -> None:
     ticks = 12 * 24 * 9
     rng = np.random.default_rng(2)
     trace = trace_of(rng.poisson(50.0, ticks).astype(float), tick_s=300.0)
-    promising = replace(REACTIVE, promises=({"objective": {"served": "99%"}},))
+    own = ours()
+    promising = replace(
+        own, settings=own.settings[7:9], promises=({"objective": {"served": "99%"}},), warm_pool={}
+    )
     course = course_of(trace)
     assert (course.learn_ticks, course.week_ticks) == (ticks // 3, 7 * 288)
     (fleet,) = fought(trace, (8,), (), (promising,)).fleets
     ((promise,),) = fleet.promises.values()
     assert promise.promised == "99%"
     assert 0.0 <= promise.late_unserved <= 0.05
-    assert len(fleet.curves["plain"].values) == len(REACTIVE.settings)
+    assert fleet.curves["ours"].values == ("26/h", "40/h")
+    assert not fleet.warm_pools
 
 
 # ---- curves ---------------------------------------------------------------------------------------------------------
