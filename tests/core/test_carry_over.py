@@ -102,6 +102,8 @@ def test_a_lane_that_is_new_starts_as_if_it_were_the_first():
     columns = np.array([-1, 0])
     carried, cold = lane_state.carried_over(new_params, columns), LaneState.empty(new_params)
     for name, array in arrays_of(carried).items():
+        if not array.size:
+            continue  # of the lanes that have an objective, of which there is none
         lane = 0
         if name.partition(".")[2] in {"ring", "under_way", "block", "before"}:
             lane, _ = getattr(cold, name.partition(".")[0]).cut.column_of(0)
