@@ -220,3 +220,14 @@ def test_whatever_comes_no_nonsense_leaves(events):
         assert np.isfinite(outlook.at_lead).all() == born
         assert np.isfinite(outlook.laws.excess).all() == born
         assert np.isfinite(outlook.evidence).all()
+
+
+def test_noise_that_becomes_four_times_as_strong_is_soon_nearly_covered():
+    state = SeriesState.empty(params())
+    fed(state, noisy(500.0, 2000, spread=0.05))
+    values = noisy(500.0, 600, seed=9, spread=0.2)
+    outlooks = fed(state, values, 2000)
+    sound(outlooks, state)
+    covered = np.array([values[at + 1] <= outlooks[at].at_lead[2, 0] for at in range(599)])
+    assert np.mean(covered[30:150]) > 0.85
+    assert np.mean(covered[150:]) > 0.9
