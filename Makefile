@@ -8,13 +8,14 @@ FORECAST := .venv-forecast
 FORECAST_PIP := $(FORECAST)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers bench bench-forecast lock clean
+.PHONY: help run test check lint types layers bench bench-policies bench-forecast lock clean
 
 help:
 	@echo "make run     set up and play the demo: a real daemon against an embedded EC2 (ARGS='--for 40s --out out')"
 	@echo "make test    set up and pass the tests"
 	@echo "make check   what CI runs: lint, types, layers, then make test"
 	@echo "make bench   benchmarks, as ratios to a calibration kernel or a peer in the same run"
+	@echo "make bench-policies  the example objective against all peers, on the recordings in AUTOSCALER_TRACES"
 	@echo "make bench-forecast  the forecaster against statistical libraries"
 	@echo "make lock    compile the hashed locks again from pyproject.toml"
 
@@ -64,6 +65,9 @@ $(FORECAST)/ready.stamp: requirements-forecast.lock pyproject.toml
 	$(FORECAST_PIP) install --require-hashes -r requirements-forecast.lock
 	$(FORECAST_PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
+
+bench-policies: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks policies $(ARGS)
 
 bench-forecast: $(FORECAST)/ready.stamp
 	$(FORECAST)/bin/python -m benchmarks forecast $(ARGS)
