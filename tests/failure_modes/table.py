@@ -39,6 +39,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_actuator_calls.py::test_the_budget_is_the_known_bound_at_powers_of_two",
         "daemon/test_start_path.py::test_one_bad_vm_is_found_and_replaced_within_the_tick",
         "contracts/test_provider_contract.py::test_a_batch_with_an_absent_vm_changes_none",
+        "ec2/test_failure_modes_on_the_wire.py::"
+        "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",
     ),
     _mode(
         2,
@@ -52,6 +54,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_start_path.py::test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type",
         "daemon/test_start_path.py::test_a_warm_pool_without_room_is_made_up_for_by_new_vms_within_the_bound",
         "daemon/test_start_path.py::test_fleets_of_one_account_share_what_is_known_of_places",
+        "ec2/test_failure_modes_on_the_wire.py::"
+        "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",
     ),
     _mode(
         3,
@@ -64,6 +68,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_loop_acting.py::test_old_readings_stop_nothing",
         "daemon/test_trusted_demand.py::test_vms_that_all_report_nothing_at_once_are_not_stopped_for_a_while",
         "contracts/test_source_contract.py::test_a_failure_is_never_a_zero_and_always_told",
+        "daemon/test_failure_modes_leaving.py::test_whatever_is_heard_instead_of_the_peak_no_vm_is_stopped",
     ),
     _mode(
         4,
@@ -75,6 +80,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_drain.py::test_one_idle_look_between_busy_ones_stops_nothing",
         "daemon/test_drain.py::test_somebody_who_puts_a_draining_vm_back_is_noticed_and_it_is_not_stopped_with_work",
         "balancers/test_drain_under_load.py::test_a_drained_vm_is_switched_off_under_load_and_no_request_fails",
+        "daemon/test_failure_modes_leaving.py::test_no_vm_is_stopped_with_work_that_came_before_its_cordon",
     ),
     _mode(
         5,
@@ -98,6 +104,9 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_inventory_reconcile.py::"
         "test_a_start_that_fell_back_for_capacity_makes_its_place_dry_and_the_rest_is_startable",
         "contracts/test_provider_contract.py::test_a_start_that_falls_back_says_why_in_the_listing",
+        "daemon/test_failure_modes_acting.py::test_whenever_a_start_falls_back_another_vm_serves_in_time",
+        "ec2/test_failure_modes_on_the_wire.py::"
+        "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",
     ),
     _mode(
         7,
@@ -121,6 +130,9 @@ MODES: tuple[Mode, ...] = (
         "test_a_refusal_is_tried_again_more_slowly_within_the_time_of_the_call_and_no_longer",
         "ec2/test_call_budget.py::test_how_long_a_burst_would_take",
         "shadow/test_shadow_fleet.py::test_an_acting_fleet_and_one_in_shadow_share_one_listing_a_tick",
+        "daemon/test_failure_modes_acting.py::test_a_burst_of_a_thousand_starts_takes_little_more_than_the_bucket_allows",
+        "daemon/test_failure_modes_acting.py::"
+        "test_an_hour_of_eight_fleets_beside_somebody_who_uses_half_of_the_budget_is_hardly_ever_refused",
     ),
     _mode(
         9,
@@ -167,6 +179,8 @@ MODES: tuple[Mode, ...] = (
         "ec2/test_ec2_changes.py::test_no_variable_brings_the_retries_of_changes_back",
         "ec2/test_call_budget.py::test_nothing_but_a_refusal_for_the_budget_is_sent_again",
         "ec2/test_ec2_reactions.py::test_each_code_comes_back_as_what_the_table_says_and_nothing_is_started",
+        "ec2/test_failure_modes_on_the_wire.py::"
+        "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",
     ),
     _mode(
         13,
@@ -246,6 +260,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_refill.py::test_nothing_is_made_while_demand_is_being_served_or_just_was",
         "daemon/test_refill.py::"
         "test_vms_beyond_the_wanted_number_are_deleted_oldest_first_at_a_rate_and_only_ours",
+        "daemon/test_failure_modes_acting.py::test_twenty_bursts_that_the_pool_can_serve_make_no_vm",
     ),
     _mode(
         20,
@@ -281,6 +296,8 @@ MODES: tuple[Mode, ...] = (
         "A VM comes back as somebody else",
         "Nothing is remembered of a VM's address: source, probe and balancer are given the row of the newest listing.",
         "contracts/test_source_contract.py::test_the_vms_may_change_from_read_to_read",
+        "daemon/test_failure_modes_leaving.py::"
+        "test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves",
     ),
     _mode(
         24,
@@ -290,6 +307,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_refill.py::test_a_burst_takes_what_is_ready_and_starts_before_anything_is_made",
         "daemon/test_refill.py::test_a_refill_waits_until_it_has_been_calm_for_long_enough",
         "ec2/test_call_budget.py::test_refills_stand_behind_demand",
+        "daemon/test_failure_modes_acting.py::test_twenty_bursts_that_the_pool_can_serve_make_no_vm",
     ),
     _mode(
         25,
@@ -320,18 +338,23 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_sentences.py::test_every_reason_has_words_of_its_own",
         "cli/test_cli_run.py::test_explain_tells_of_the_start_while_the_daemon_runs",
         "cli/test_cli_demo.py::test_every_start_of_the_journal_arrived_at_the_endpoint",
+        "daemon/test_failure_modes_acting.py::"
+        "test_each_change_of_a_vm_is_of_exactly_one_recorded_action_with_its_reason",
     ),
     _mode(
         28,
         "Who may act: pauses, overrides, a second daemon",
         "A pause holds from the next tick on, per verb and fleet, with who, why and until when; one state directory "
-        "has one daemon, and a second one is told who the first is.",
+        "has one daemon, and a second one is told who the first is; two with state directories of their own are not kept "
+        "apart, but choose alike as long as they see the same.",
         "control/test_operators.py::test_paused_stops_stop_nothing_and_leave_every_start_as_it_was",
         "control/test_operators.py::test_paused_starts_leave_provisioning_and_both_paused_leave_nothing",
         "control/test_operators.py::test_an_override_moves_the_bounds_both_ways_and_ends_by_itself",
         "control/test_operators.py::test_a_restart_keeps_what_is_in_force_and_drops_what_has_expired",
         "store/test_journal_on_disk.py::test_a_second_process_is_told_who_the_first_is",
         "cli/test_cli_run.py::test_a_second_daemon_on_the_same_state_directory_names_the_first",
+        "daemon/test_failure_modes_leaving.py::test_a_pause_holds_from_the_next_tick_on",
+        "daemon/test_failure_modes_leaving.py::test_two_daemons_that_see_the_same_choose_the_same_vms_and_make_none_twice",
     ),
     _mode(
         29,
