@@ -137,7 +137,7 @@ MODES: tuple[Mode, ...] = (
     _mode(
         9,
         "The loop stands still and nobody notices",
-        "Each await is bounded; where a fleet is not decided on for three ticks, /healthz answers 503 and the service "
+        "Sources, listings and the disk are waited for within bounds; where a fleet is not decided on for three ticks, /healthz answers 503 and the service "
         "manager hears no more signs of life; background tasks that end are started again.",
         "daemon/test_loop_isolation.py::test_a_source_that_hangs_costs_its_deadline_and_nothing_else",
         "daemon/test_loop_isolation.py::test_a_listing_that_hangs_costs_its_deadline_and_nothing_else",
@@ -204,6 +204,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_loop_acting.py::test_a_provisioning_of_unknown_outcome_is_not_repeated",
         "contracts/test_provider_contract.py::test_the_same_token_never_creates_twice",
         "ec2/test_ec2_bad_days.py::test_a_failing_page_in_the_middle_keeps_what_came",
+        "daemon/test_planning_choice.py::test_a_provision_has_a_token_of_its_own_per_tick_and_fleet",
     ),
     _mode(
         15,
@@ -308,6 +309,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_refill.py::test_a_refill_waits_until_it_has_been_calm_for_long_enough",
         "ec2/test_call_budget.py::test_refills_stand_behind_demand",
         "daemon/test_failure_modes_acting.py::test_twenty_bursts_that_the_pool_can_serve_make_no_vm",
+        "daemon/test_failure_modes_budget.py::test_no_vm_is_made_for_a_pool_before_those_that_a_burst_needs",
     ),
     _mode(
         25,
@@ -321,13 +323,15 @@ MODES: tuple[Mode, ...] = (
     _mode(
         26,
         "A rehearsal that acts, or that shows something else",
-        "A fleet in shadow is given nothing that could change a VM; its numbers move as if it acted, and the cloud "
-        "sees no change.",
+        "A fleet in shadow is given nothing that could change a VM; on the same demand it decides tick by tick as "
+        "one that acts, and the cloud sees no change.",
         "shadow/test_shadow_fleet.py::"
         "test_in_shadow_the_numbers_move_as_if_it_acted_and_the_cloud_sees_no_change",
         "shadow/test_shadow_fleet.py::test_it_is_a_provider_and_holds_nothing_that_can_change_a_vm",
         "lifecycle/test_daemon_lifecycle.py::test_a_fleet_in_shadow_is_given_a_provider_that_cannot_change_anything",
         "cli/test_cli_run.py::test_the_acting_fleet_starts_and_the_one_in_shadow_touches_nothing",
+        "shadow/test_failure_modes_rehearsal.py::"
+        "test_in_shadow_each_tick_is_decided_as_if_it_acted_and_nothing_is_called",
     ),
     _mode(
         27,
