@@ -38,12 +38,13 @@ class Cloud:
     """
 
     lacks: ClassVar[dict[str, str]] = {}
+    # One count for all modules: what moto holds is of the process and outlives each of its addresses.
+    _fleets: ClassVar = itertools.count(1)
 
     def __init__(self):
         self.clock = ScaledClock(ORIGIN_S, SPEED)
         self.provider = None
         self.stack = AsyncExitStack()
-        self._fleets = itertools.count(1)
 
     def new_fleet(self):
         return f"fleet-{next(self._fleets)}"
