@@ -137,8 +137,9 @@ MODES: tuple[Mode, ...] = (
     _mode(
         9,
         "The loop stands still and nobody notices",
-        "Sources, listings and the disk are waited for within bounds; where a fleet is not decided on for three ticks, /healthz answers 503 and the service "
-        "manager hears no more signs of life; background tasks that end are started again.",
+        "Sources, listings and the disk are waited for within bounds; where a fleet is not decided on for three ticks, "
+        "/healthz answers 503 and the service manager hears no more signs of life; background tasks that end are "
+        "started again.",
         "daemon/test_loop_isolation.py::test_a_source_that_hangs_costs_its_deadline_and_nothing_else",
         "daemon/test_loop_isolation.py::test_a_listing_that_hangs_costs_its_deadline_and_nothing_else",
         "daemon/test_loop_bounds.py::"
