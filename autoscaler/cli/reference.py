@@ -251,22 +251,32 @@ def stages() -> dict[Any, Any]:
 def reasons_of(function: Any) -> list[Any]:
     """The reasons that a stage may give, in the order of their numbers, by reading its code.
 
-    A name of its module that stands for a table of reasons counts with all that the module puts into it.
+    Names of its module that it uses (tables of reasons, classes) count with all that they name in turn.
     """
     from autoscaler.core.types import Reason
 
     module = ast.parse(inspect.getsource(inspect.getmodule(function)))  # type: ignore[arg-type]
-    tables: dict[str, set[str]] = {}
+    parts: dict[str, list[ast.AST]] = {}
     for node in module.body:
         if isinstance(node, ast.Assign):
-            for name in {found.id for found in ast.walk(node.targets[0]) if isinstance(found, ast.Name)}:
-                tables.setdefault(name, set()).update(_reasons_named(node.value))
-    body = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    names = _reasons_named(body)
-    for found in ast.walk(body):
-        if isinstance(found, ast.Name):
-            names |= tables.get(found.id, set())
-    return [reason for reason in Reason if reason.name in names and reason is not Reason.NONE]
+            for name in _names(node.targets[0]):
+                parts.setdefault(name, []).append(node.value)
+        elif isinstance(node, ast.ClassDef):
+            parts.setdefault(node.name, []).append(node)
+    named: set[str] = set()
+    seen: set[str] = set()
+    left: list[ast.AST] = [ast.parse(textwrap.dedent(inspect.getsource(function)))]
+    while left:
+        part = left.pop()
+        named |= _reasons_named(part)
+        for name in _names(part) - seen:
+            seen.add(name)
+            left += parts.get(name, [])
+    return [reason for reason in Reason if reason.name in named and reason is not Reason.NONE]
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {found.id for found in ast.walk(tree) if isinstance(found, ast.Name)}
 
 
 def _reasons_named(tree: ast.AST) -> set[str]:

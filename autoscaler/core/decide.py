@@ -126,7 +126,9 @@ class Chain:
         held = None
         if self._holding is not None and seen.economics is not None:
             lanes, price = seen.economics.lanes, seen.economics.price
-            held = self._holding.step(state.pool, snapshot.tick, desired[lanes], state.trial.habits, price)
+            held = self._holding.step(
+                state.warm_pool, snapshot.tick, desired[lanes], state.trial.habits, price
+            )
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         return StagedDecision(start, provision, stop, story)
 

@@ -11,7 +11,7 @@ from autoscaler.core.experts import Trial
 from autoscaler.core.objective import Budget
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
-from autoscaler.core.stopped import Pool
+from autoscaler.core.stopped import WarmPool
 from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
 from autoscaler.core.windows import RollingMax
@@ -32,7 +32,7 @@ class LaneState(Remembered):
         trusted: What is remembered of good data.
         trial: Models that compete, in lanes that have an objective.
         budget: The price of shortage, in lanes that have an objective.
-        pool: How often wanted VMs rise, in lanes that have an objective.
+        warm_pool: How often wanted VMs rise, in lanes that have an objective.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
@@ -47,7 +47,7 @@ class LaneState(Remembered):
     trusted: TrustState
     trial: Trial
     budget: Budget
-    pool: Pool
+    warm_pool: WarmPool
     last_out_s: Float
     last_in_s: Float
     last_starting_s: Float
@@ -67,7 +67,7 @@ class LaneState(Remembered):
             trusted=TrustState.empty(lanes),
             trial=Trial.empty(params),
             budget=Budget.empty(params),
-            pool=Pool.empty(params),
+            warm_pool=WarmPool.empty(params),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
             last_starting_s=np.full(lanes, _LONG_AGO_S),
@@ -85,7 +85,7 @@ class LaneState(Remembered):
             "trusted": TrustState,
             "trial": Trial,
             "budget": Budget,
-            "pool": Pool,
+            "warm_pool": WarmPool,
         }
 
     def carried_over(self, after: LaneParams, lanes: Int) -> LaneState:
@@ -103,7 +103,7 @@ class LaneState(Remembered):
         new.trusted = self.trusted.carried_over(lanes)
         new.trial = self.trial.carried_over(after, lanes)
         new.budget = self.budget.carried_over(after, lanes)
-        new.pool = self.pool.carried_over(after, lanes)
+        new.warm_pool = self.warm_pool.carried_over(after, lanes)
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]
         new.refilled_s = self.refilled_s

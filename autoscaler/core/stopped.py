@@ -35,7 +35,7 @@ _NEVER = 1e-12
 
 
 @dataclass(slots=True)
-class Pool(Remembered):
+class WarmPool(Remembered):
     """What is remembered of n lanes that have an objective.
 
     Attributes:
@@ -57,21 +57,21 @@ class Pool(Remembered):
     last_tick: int
 
     @classmethod
-    def empty(cls, params: LaneParams) -> Pool:
+    def empty(cls, params: LaneParams) -> WarmPool:
         """Nothing seen yet."""
         lanes = np.flatnonzero(params.economic)
         count = len(lanes)
         unknown = np.full(count, -1)
         return cls(lanes, np.zeros((BINS, count)), np.zeros(count), unknown, unknown.copy(), -1)
 
-    def carried_over(self, after: LaneParams, lanes: Int) -> Pool:
+    def carried_over(self, after: LaneParams, lanes: Int) -> WarmPool:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
 
         Args:
             after: The parameters of the other lanes, N of them.
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
-        new = Pool.empty(after)
+        new = WarmPool.empty(after)
         column = {int(lane): at for at, lane in enumerate(self.lanes)}
         was = np.array([column.get(int(lanes[lane]), -1) for lane in new.lanes], np.int64)
         known = was >= 0
@@ -97,11 +97,11 @@ class Holding:
         self._success = params.start_success[lanes]
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
 
-    def step(self, pool: Pool, tick: int, desired: Int, habits: Habits, price: Float) -> Int:
+    def step(self, warm_pool: WarmPool, tick: int, desired: Int, habits: Habits, price: Float) -> Int:
         """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
 
         Args:
-            pool: Updated in place; within a tick only the first call counts.
+            warm_pool: Updated in place; within a tick only the first call counts.
             tick: Now.
             desired: int (n,), VMs wanted in service.
             habits: How demand is distributed.
@@ -110,28 +110,28 @@ class Holding:
         Returns:
             -1 where nothing is known yet.
         """
-        if tick <= pool.last_tick:
-            return pool.wanted
-        last, pool.last_tick = pool.last_tick, tick
+        if tick <= warm_pool.last_tick:
+            return warm_pool.wanted
+        last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
-        rose = (now > pool.last) & (pool.last >= 0)
+        rose = (now > warm_pool.last) & (warm_pool.last >= 0)
         if np.count_nonzero(rose):
-            for vms, sign in ((now, 1.0), (pool.last, -1.0)):
+            for vms, sign in ((now, 1.0), (warm_pool.last, -1.0)):
                 cell = bin_of(np.maximum(vms, 0).astype(np.float64)) * len(now) + self._columns
-                pool.rises.reshape(-1)[cell] += sign * rose
-        pool.last = now
-        pool.ticks += 1.0
+                warm_pool.rises.reshape(-1)[cell] += sign * rose
+        warm_pool.last = now
+        warm_pool.ticks += 1.0
         hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last >= 0 and hour != before:
-            pool.wanted = self._worth(pool, habits, price)
+            warm_pool.wanted = self._worth(warm_pool, habits, price)
             forgotten = self._decay ** min(hour - before, 10_000)
-            pool.rises *= forgotten
-            pool.ticks *= forgotten
-        return pool.wanted
+            warm_pool.rises *= forgotten
+            warm_pool.ticks *= forgotten
+        return warm_pool.wanted
 
-    def _worth(self, pool: Pool, habits: Habits, price: Float) -> Int:
+    def _worth(self, warm_pool: WarmPool, habits: Habits, price: Float) -> Int:
         """How many VMs are worth holding."""
-        rate = np.add.accumulate(pool.rises[::-1], axis=0)[::-1] / pool.ticks
+        rate = np.add.accumulate(warm_pool.rises[::-1], axis=0)[::-1] / warm_pool.ticks
         np.maximum(rate, 0.0, out=rate)
         seen = habits.seen[HOURS].astype(np.float64)
         needed = np.add.accumulate(seen[::-1], axis=0)[::-1]
@@ -140,7 +140,7 @@ class Holding:
         unserved = np.minimum(needed / np.maximum(rate, 1e-12), self._cold)
         ever = rate > _NEVER
         highest = np.where(np.logical_or.reduce(ever, axis=0), EDGES[BINS - ever[::-1].argmax(axis=0)], 0.0)
-        surprise = (highest * UNSEEN > _LOWER) / pool.ticks
+        surprise = (highest * UNSEEN > _LOWER) / warm_pool.ticks
         unserved = np.where(rate >= surprise, unserved, self._cold)
         starts = np.maximum(rate, surprise) * self._horizon
         worth = self._success * starts * price * unserved + self._made * (1.0 - np.exp(-starts))

@@ -122,14 +122,14 @@ async def _start(
 
 async def _change_type(provider: Provider, vm_id: str, how: How, timeout_s: float) -> Outcome:
     """Give a stopped VM the type it is to be started as; its own is written down first."""
-    target = how.start_as.get(vm_id)
-    if target is None:
+    new_type = how.start_as.get(vm_id)
+    if new_type is None:
         return Outcome(vm_id, OutcomeKind.ACCEPTED)
-    return await change_type(provider, vm_id, how.type_of[vm_id], target, timeout_s)
+    return await change_type(provider, vm_id, how.type_of[vm_id], new_type, timeout_s)
 
 
 async def change_type(
-    provider: Provider, vm_id: str, own_type: str, target: str, timeout_s: float
+    provider: Provider, vm_id: str, own_type: str, new_type: str, timeout_s: float
 ) -> Outcome:
     """Write down a stopped VM's own type, then give it another.
 
@@ -137,11 +137,11 @@ async def change_type(
     the other type, which the tag tells, and nothing was started.
     """
     tags = {TYPE_TAG: own_type}
-    for call in (lambda ids: provider.tag(ids, tags), lambda ids: provider.retype(ids, target)):
+    for call in (lambda ids: provider.tag(ids, tags), lambda ids: provider.retype(ids, new_type)):
         outcome = (await _bounded(call, (vm_id,), timeout_s))[0]
         if outcome.kind is not OutcomeKind.ACCEPTED:
             kind = OutcomeKind.REFUSED if outcome.kind is OutcomeKind.REFUSED else OutcomeKind.THROTTLED
-            why = f"{target}: {outcome.code} {outcome.message}".rstrip()
+            why = f"{new_type}: {outcome.code} {outcome.message}".rstrip()
             return Outcome(vm_id, kind, NO_ROOM_AS_TYPE, why)
     return Outcome(vm_id, OutcomeKind.ACCEPTED)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.habits import HOURS, Habits, bin_of
-from autoscaler.core.stopped import Holding, Pool
+from autoscaler.core.stopped import Holding, WarmPool
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
@@ -19,7 +19,7 @@ def held(desired, need, *, ticks=None, price=50.0, **changed):
         "economic": True, "stopped_cost": 0.05, "provision_cost": 2.0, "cold_ticks": 4, "refill_ticks": 40,
     } | changed  # fmt: skip
     params = lane_params(1, tick_s=TICK_S, **given)
-    pool, habits = Pool.empty(params), Habits.empty(1, 2, TICK_S)
+    pool, habits = WarmPool.empty(params), Habits.empty(1, 2, TICK_S)
     rule = Holding(params, np.array([0]))
     found = []
     for tick, (vms, work) in enumerate(zip(desired, need, strict=True)):

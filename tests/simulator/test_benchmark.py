@@ -21,11 +21,11 @@ from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import Entrant, from_file, ours
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
 from autoscaler.simulator.benchmark.generated import generated
-from autoscaler.simulator.benchmark.pool import Books
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import csv_text, markdown_text
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
+from autoscaler.simulator.benchmark.warm_pools import Books
 from autoscaler.simulator.judging.clairvoyant import Front
 from autoscaler.simulator.judging.contest import Contestant, contest
 from autoscaler.simulator.judging.contest import Course as Contested

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.simulator.benchmark.pool import (
+from autoscaler.simulator.benchmark.warm_pools import (
     PoolTerms,
     break_even_target,
     clairvoyant_books,

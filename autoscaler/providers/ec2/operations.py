@@ -30,7 +30,7 @@ READS = frozenset(
         Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS,
     }
 )
-"""Safe to repeat: made on the client that retries."""
+"""Safe to repeat."""
 
 CHANGES = frozenset(Operation) - READS
-"""Never repeated by the SDK: made on the client whose retries are off."""
+"""Never repeated: what became of one of unknown outcome is told by a listing."""

@@ -13,7 +13,9 @@ from autoscaler.core.types import Int
 from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
 from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
-from autoscaler.simulator.benchmark.pool import (
+from autoscaler.simulator.benchmark.racing import race_peers, raced
+from autoscaler.simulator.benchmark.rivals import Rival
+from autoscaler.simulator.benchmark.warm_pools import (
     Books,
     PoolTerms,
     break_even_target,
@@ -22,8 +24,6 @@ from autoscaler.simulator.benchmark.pool import (
     peak_target,
     worth_of,
 )
-from autoscaler.simulator.benchmark.racing import race_peers, raced
-from autoscaler.simulator.benchmark.rivals import Rival
 from autoscaler.simulator.judging.clairvoyant import Front
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.traces.trace import Trace

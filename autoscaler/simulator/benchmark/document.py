@@ -17,7 +17,7 @@ import numpy as np
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve
-from autoscaler.simulator.benchmark.pool import Books
+from autoscaler.simulator.benchmark.warm_pools import Books
 
 VERSION = 1
 RESULTS_JSON = "results.json"

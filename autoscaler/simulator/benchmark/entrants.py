@@ -18,7 +18,7 @@ from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.rendering import effective_data
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.benchmark.course import PROVISION_S, Fleet
-from autoscaler.simulator.benchmark.pool import STOPPED_SHARE
+from autoscaler.simulator.benchmark.warm_pools import STOPPED_SHARE
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.search.axes import read_axis
 from autoscaler.simulator.search.variants import Axis, Base

@@ -91,20 +91,20 @@ class Books:
     mean_stopped: float
 
 
-def kept_books(wanted: Int, target: Int, terms: PoolTerms, scored_from: int) -> Books:
+def kept_books(wanted: Int, warm_target: Int, terms: PoolTerms, scored_from: int) -> Books:
     """The books of a pool.
 
     Args:
         wanted: int64 (T,), VMs wanted in service.
-        target: int64 (T,), stopped VMs wanted beside them.
+        warm_target: int64 (T,), stopped VMs wanted beside them.
         terms: Prices.
         scored_from: First tick that counts.
     """
-    provisioned = int(wanted[0] + target[0])
+    provisioned = int(wanted[0] + warm_target[0])
     due = [0] * terms.cold_ticks
     highest = int(wanted[0])
     stopped_ticks = provisions = missed = known = 0
-    for tick, (want, spare) in enumerate(zip(wanted.tolist(), target.tolist(), strict=True)):
+    for tick, (want, spare) in enumerate(zip(wanted.tolist(), warm_target.tolist(), strict=True)):
         at = tick % terms.cold_ticks
         provisioned += due[at]
         due[at] = 0
