@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from autoscaler.core.types import Stage
 from autoscaler.errors import AutoscalerError, InvariantError, JournalError
 from autoscaler.ports import (
     ALL_FLEETS,
@@ -40,8 +41,8 @@ def fleet_tick(fleet: str = "web", **changes: object) -> FleetTick:
         fleet=fleet,
         censored=True,
         may_stop=False,
-        stages=tuple(range(100, 111)),
-        reasons=tuple(range(11)),
+        stages=tuple(range(100, 100 + len(Stage))),
+        reasons=tuple(range(len(Stage))),
         sentence="start 2 of 40 stopped: demand 480/s × 1,3",
         **numbers,  # type: ignore[arg-type]
     )

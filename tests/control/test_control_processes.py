@@ -50,7 +50,7 @@ def test_an_override_and_a_pause_from_the_shell_to_the_journal(tmp_path, cloud):
             "pause", "stop", "-f", "web", "--no-expiry", "-m", "night shift", cwd=tmp_path, **settings
         )
         assert (paused.returncode, paused.stderr) == (0, "")
-        assert paused.stdout.startswith("Nothing is stopped in web until an operator ends it; starts and")
+        assert paused.stdout.startswith("Nothing is stopped in web until an operator ends it; starts, ")
         moved = call("override", "web", "--floor", 5, "--for", "1h", "-m", "drill", cwd=tmp_path, **settings)
         assert moved.returncode == 0
         assert "instead of the policy's 3 to 6." in moved.stdout

@@ -171,10 +171,10 @@ def test_a_rollout_replaces_every_vm_and_the_fleet_keeps_its_size(written):
 
 
 def test_an_edit_takes_effect_at_its_time(written):
-    edited = written(more="edits:\n  - {at: 10m, change: {bounds: {minimum: 11}}}\n")
+    edited = written(more="edits:\n  - {at: 10m, change: {bounds: {maximum: 3}}}\n")
     played = play(read_scenario(edited))
-    assert played.seen(0.0, 600.0).serving.max() < 11
-    assert played.seen(720.0, 1200.0).serving.min() == 11
+    assert played.seen(0.0, 600.0).serving.max() > 3
+    assert played.seen(1080.0, 1200.0).serving.max() == 3
 
 
 def test_equal_scenarios_give_equal_runs(written):

@@ -81,7 +81,8 @@ def test_faults_of_the_cloud_are_no_failures_of_the_run():
     cloud = cloud_of(fleet, 20)
     faults = (Fault(FaultKind.NO_CAPACITY, 0, 200), Fault(FaultKind.API_ERROR, 100, 160))
     cloud = type(cloud)(seed=3, fleets=cloud.fleets, prices=cloud.prices, faults=faults)
-    result = run_loop(LoopRun(fleet, DAY, cloud, DAY.start_s, 400.0))
+    # A place that had no room is asked again after three minutes, and where it has none then after six more.
+    result = run_loop(LoopRun(fleet, DAY, cloud, DAY.start_s, 700.0))
     early = [row for row in result.rows if row.timestamp_s < DAY.start_s + 190]
     assert sum(row.starts for row in early) == 0
     assert result.rows[-1].in_service > 0

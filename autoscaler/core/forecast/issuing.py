@@ -65,7 +65,7 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
     features = _features(state, logs)
     regime = bursts.regime(settings, state)
     fit = state.fits.reshape(-1, level.FEATURES).take(level.rows_of(settings.series, regime), axis=0)
-    ahead = level.combined(fit, features)
+    ahead, fitted = level.combined(fit, features, state.doubt)
     if np.count_nonzero(hidden):
         np.copyto(ahead, np.maximum(ahead, 0.0), where=hidden)
     top = logs[:, TOP] + _LOG_BOUND
@@ -86,7 +86,7 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
     np.minimum(log_level, top[:, np.newaxis], out=log_level)
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
-    _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST])
+    _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST], fitted)
     return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
 
 
@@ -151,6 +151,7 @@ def _remember(
     cell: Int,
     features: Float,
     ahead: Float,
+    fitted: Float,
 ) -> None:
     """Keep what was issued until its outcome comes, for the groups whose block ends now."""
     tick, ring = state.last_tick, state.issued.shape[1]
@@ -171,10 +172,12 @@ def _remember(
             if group.mine is None:
                 state.features[:, slot] = features
                 state.ahead[:, slot] = ahead
+                state.fitted[:, slot] = fitted
             else:
                 mine = group.mine[:, 0]
                 state.features[mine, slot] = features[mine]
                 state.ahead[mine, slot] = ahead[mine]
+                state.fitted[mine, slot] = fitted[mine]
 
 
 def _quantiles(beyond: SmallFloat, expected: Expected) -> Float:

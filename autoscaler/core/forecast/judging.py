@@ -62,7 +62,7 @@ def learn(
             none.reshape(-1).take(some),
         )
     if group.lead and known[:, 0].any():
-        _fit(settings, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
+        _fit(settings, group, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
 
 
 def _close(group: Group, state: SeriesState, slot: int) -> None:
@@ -135,11 +135,14 @@ def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Boo
 _FIRST_WEIGHT = 5.0
 
 
-def _fit(settings: Settings, state: SeriesState, at: Int, error: Float, was: Float, known: Bool) -> None:
+def _fit(
+    settings: Settings, group: Group, state: SeriesState, at: Int, error: Float, was: Float, known: Bool
+) -> None:
     """Add an outcome at the lead time to the sums of its regime."""
     place = at // state.open.shape[1]
     features = state.features.reshape(-1, level.FEATURES).take(place, axis=0)
     outcome = state.ahead.reshape(-1).take(place)
+    _compare(group, state, outcome + error, state.fitted.reshape(-1).take(place), known)
     everywhere = np.count_nonzero(known) == len(known)
     if not everywhere:
         was = np.where(known[:, np.newaxis], was, _HARMLESS)
@@ -165,6 +168,20 @@ def _fit(settings: Settings, state: SeriesState, at: Int, error: Float, was: Flo
     rows = tables.REGIME_OF.take(was[:, 2].astype(np.int64))
     rows += settings.series * tables.REGIMES
     state.sums.reshape(-1, level.PRODUCTS)[rows] += level.products(features, outcome, weight)
+
+
+def _compare(group: Group, state: SeriesState, outcome: Float, fitted: Float, known: Bool) -> None:
+    """Note how far the fit alone and the last value were from an outcome, as its log ratio to the last value."""
+    squares = np.empty((len(outcome), 2))
+    np.subtract(outcome, fitted, out=squares[:, 0])
+    squares[:, 1] = outcome
+    squares *= squares
+    np.minimum(squares, _MOST_SIZE, out=squares)
+    squares -= state.doubt
+    squares *= group.doubt_alpha
+    if np.count_nonzero(known) < len(known):
+        squares = np.where(known[:, np.newaxis], squares, 0.0)
+    state.doubt += squares
 
 
 _HARMLESS: Float = np.array([0.0, 1.0, 0.0])

@@ -38,11 +38,42 @@ def products(features: Float, outcome: Float, weight: Float) -> Float:
     return both
 
 
-def combined(weights: Float, features: Float) -> Float:
-    """The log ratio of the level to the last value: (N,) of weights and features (N, FEATURES)."""
+def combined(weights: Float, features: Float, doubt: Float) -> tuple[Float, Float]:
+    """The log ratio of the level to the last value, as it is believed and as the fit alone has it: (N,) each.
+
+    What the means say is believed as far as the fit was no worse than the last value lately: in a long rise a fit that was
+    learned in quiet times goes back to means that lag. What earlier days say is about a time that comes only once a
+    day, and is believed as it is.
+
+    Args:
+        weights: (N, FEATURES), as fitted.
+        features: (N, FEATURES), now.
+        doubt: (N, 2), mean squares of the errors lately, of the fit alone and of the last value.
+    """
     terms = weights * features
-    np.add.accumulate(terms, axis=1, out=terms)
-    return np.minimum(np.maximum(terms[:, -1], -MOST_LOG), MOST_LOG)
+    means = np.add.accumulate(terms[:, _MEANS], axis=1)[:, -1]
+    means += terms[:, -1]
+    seasons = terms[:, _MEANS.stop] + terms[:, _MEANS.stop + 1]
+    alone = _bounded(means + seasons)
+    return _bounded(means * share(doubt) + seasons), alone
+
+
+_MEANS = slice(0, 5)
+
+
+def _bounded(ahead: Float) -> Float:
+    return np.minimum(np.maximum(ahead, -MOST_LOG), MOST_LOG)
+
+
+def share(doubt: Float) -> Float:
+    """How much of the fit is believed: (N,), all where it was no worse, else less by the square of the ratio."""
+    ratio = (doubt[:, 1] + _QUIET) / (doubt[:, 0] + _QUIET)
+    ratio *= ratio
+    return np.minimum(ratio, 1.0)
+
+
+_QUIET = 1e-6
+"""Mean squares below this are no reason to doubt anything."""
 
 
 def prior(lead_s: Float, means_s: Float) -> Float:

@@ -44,6 +44,8 @@ REFIT_S, REFIT_TICKS = 900.0, 4
 """The level is fitted anew so often, and not more often than so many ticks."""
 SHORT_S, SHORT_TICKS = 1800.0, 20.0
 """Time constant of recent errors, and the least of it in ticks."""
+DOUBT_S, DOUBT_TICKS = 600.0, 10.0
+"""The same of the errors by which the fit of the level is held against the last value."""
 LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
 """Time constants of the usual demand that levels are compared with, and of the highest demand remembered."""
 LEAST_WEIGHT = 1.0 / 16.0
@@ -88,6 +90,7 @@ class Group:
         pairs: All series with all of its horizons.
         at: int64 (S, C), place of each in a flat (S, RING, H), less the slot.
         lead: Whether the first column is the lead time.
+        doubt_alpha: Share of one outcome at the lead time in what is held against the fit of the level.
     """
 
     stride: int
@@ -99,6 +102,7 @@ class Group:
     pairs: Pairs
     at: Int
     lead: bool
+    doubt_alpha: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
                 pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
                 at=place,
                 lead=columns.start == 0,
+                doubt_alpha=_share(params.tick_s * length, DOUBT_S, DOUBT_TICKS),
             )
         )
     return tuple(groups)

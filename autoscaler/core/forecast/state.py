@@ -79,6 +79,8 @@ class SeriesState(Remembered):
         issued: float64 (S, RING, H, 3), forecasts to be judged: logarithm of the level, spread, cell; NaN for none.
         features: float64 (S, RING, FEATURES), what their levels were made of.
         ahead: float64 (S, RING), logarithm of level over last value that came of it.
+        fitted: float64 (S, RING), the same as the fit alone would have had it.
+        doubt: float64 (S, 2), mean squares of the log error lately, of the fit alone and of the last value.
         blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
         open: float64 (S, H), the same of the block under way.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
@@ -86,7 +88,7 @@ class SeriesState(Remembered):
         settings: The settings as `step` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tick_s: float
     horizons: Int
     last_tick: int
@@ -126,6 +128,8 @@ class SeriesState(Remembered):
     issued: Float
     features: Float
     ahead: Float
+    fitted: Float
+    doubt: Float
     blocks: Float
     open: Float
     high: Float
@@ -177,6 +181,8 @@ class SeriesState(Remembered):
             issued=np.full((series, RING, horizons, 3), np.nan),
             features=np.zeros((series, RING, FEATURES)),
             ahead=np.zeros((series, RING)),
+            fitted=np.zeros((series, RING)),
+            doubt=np.zeros((series, 2)),
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
             high=np.full(series, np.nan),

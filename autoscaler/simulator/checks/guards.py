@@ -314,9 +314,13 @@ def _sum_is_wrong(subject: Subject, total: Ints, provisioned: Ints) -> Bool:
 
 
 def silence(subject: Subject) -> Verdict:
-    """Nothing is stopped while no reading comes, wherever the readings end."""
+    """Nothing is stopped while no reading comes, wherever the readings end, for as long as the policy holds.
+
+    After that a fleet falls back to the largest of its last good wish, the schedule and the forecast, which may be fewer.
+    """
     if not subject.policy.uses_signal:
         return Verdict("silence", State.NOT_SHOWN, "the policy needs no readings")
+    hold_s = subject.policy.signal.loss_hold_s
     calm = trail(subject, subject.run_of([subject.trace]))
     stops = np.flatnonzero(calm["stop"][:, 0])
     if not stops.size:
@@ -331,6 +335,9 @@ def silence(subject: Subject) -> Verdict:
     ]
     found = trail(subject, subject.run_of([subject.trace] * len(plants), plants=plants))
     silent = found["freshness"] != int(Freshness.FRESH)
+    silent &= np.add.accumulate(silent, axis=0) * tick_s <= hold_s
+    if not silent.any():
+        return Verdict("silence", State.NOT_SHOWN, f"the policy holds for {span(hold_s)} only")
     broken = silent & (found["stop"] > 0)
     if broken.any():
         tick, lane = (int(axis[0]) for axis in np.nonzero(broken))
@@ -342,7 +349,7 @@ def silence(subject: Subject) -> Verdict:
     return Verdict(
         "silence",
         State.HOLDS,
-        f"nothing is stopped in {len(plants)} outages of the metrics of {span(long_s)}",
+        f"nothing is stopped in the first {span(min(hold_s, long_s))} of {len(plants)} outages of the metrics",
     )
 
 
