@@ -22,7 +22,7 @@ import numpy as np
 
 from autoscaler.core.habits import Habits
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 from autoscaler.core.windows import RollingMax
 
@@ -221,8 +221,7 @@ class Trial(Remembered):
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
         new = Trial.empty(after)
-        column = {int(lane): at for at, lane in enumerate(self.lanes)}
-        was = np.array([column.get(int(lanes[lane]), -1) for lane in new.lanes], np.int64)
+        was = columns_before(self.lanes, new.lanes, lanes)
         new.last_tick = self.last_tick
         new.peaks = self.peaks.carried_over(
             _windows(after.tick_s, len(new.lanes)), _tiled(was, len(self.lanes))

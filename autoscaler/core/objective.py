@@ -18,7 +18,7 @@ import numpy as np
 
 from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 3 * 86400.0
@@ -75,8 +75,7 @@ class Budget(Remembered):
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
         new = Budget.empty(after)
-        column = {int(lane): at for at, lane in enumerate(self.lanes)}
-        was = np.array([column.get(int(lanes[lane]), -1) for lane in new.lanes], np.int64)
+        was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
         known[known] = new.given[known] == self.given[was[known]]
         for name in ("price", "missed", "wanted", "in_service"):

@@ -11,7 +11,7 @@ from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from autoscaler.core.types import Array
+from autoscaler.core.types import Array, Int
 
 Dumped: TypeAlias = "dict[str, Array | float | int | Dumped]"
 
@@ -60,6 +60,18 @@ class Remembered:
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
         return {}
+
+
+def columns_before(mine: Int, theirs: Int, lanes: Int) -> Int:
+    """Where each column of a state that has only some lanes was in an earlier one: int64 (n,), -1 for a new one.
+
+    Args:
+        mine: int64 (m,), the lane of each column of the earlier state.
+        theirs: int64 (n,), the same of the later state.
+        lanes: int64 (N,), the lane that each of the later lanes was; -1 for one that is new.
+    """
+    column = {int(lane): at for at, lane in enumerate(mine)}
+    return np.array([column.get(int(lanes[lane]), -1) for lane in theirs], np.int64)
 
 
 def _copied(value: Array | float) -> Array | float:

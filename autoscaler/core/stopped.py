@@ -23,7 +23,7 @@ import numpy as np
 
 from autoscaler.core.habits import BINS, EDGES, HOUR_S, HOURS, Habits, bin_of
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import MOST_VMS, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
@@ -72,8 +72,7 @@ class WarmPool(Remembered):
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
         new = WarmPool.empty(after)
-        column = {int(lane): at for at, lane in enumerate(self.lanes)}
-        was = np.array([column.get(int(lanes[lane]), -1) for lane in new.lanes], np.int64)
+        was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
         for name in ("rises", "ticks", "wanted", "last"):
             getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from autoscaler.daemon.acting import ActWaits
 from autoscaler.daemon.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
@@ -68,19 +69,6 @@ class Done:
     received_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ChoreWaits:
-    """How long chores may take, in seconds of the event loop.
-
-    Attributes:
-        call_s: Longest wait for one call.
-        tick_s: Longest time that a tick waits for its calls.
-    """
-
-    call_s: float
-    tick_s: float
-
-
 class Chores:
     """The chores under way.
 
@@ -91,7 +79,7 @@ class Chores:
         waits: How long calls may take.
     """
 
-    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ChoreWaits) -> None:
+    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ActWaits) -> None:
         self._clock = clock
         self._recorder = recorder
         self._telemetry = telemetry

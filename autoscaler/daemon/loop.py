@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from autoscaler.daemon.acting import Acting, ActWaits
-from autoscaler.daemon.chores import FIRST, LAST, Chores, ChoreWaits
+from autoscaler.daemon.chores import FIRST, LAST, Chores
 from autoscaler.daemon.condition import Conditions
 from autoscaler.daemon.fleet_rows import fleet_tick, lane_values
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
@@ -147,7 +147,7 @@ class Daemon:
         self.acting.govern(self.fleets.by_name)
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)
-        self.chores = Chores(clock, self.recorder, telemetry, ChoreWaits(waits.call_s, waits.tick_s))
+        self.chores = Chores(clock, self.recorder, telemetry, waits)
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────

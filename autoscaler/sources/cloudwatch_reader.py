@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from autoscaler.errors import AutoscalerError, SourceError
+from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock
 from autoscaler.sources.cloudwatch_client import Found, RefusedQueryError
 
@@ -234,8 +234,3 @@ def _parts(queries: Sequence[MetricQuery]) -> list[list[MetricQuery]]:
         parts[-1].append(query)
         room -= query.size
     return parts
-
-
-def no_answer(seconds: float) -> SourceError:
-    """A batch that is under way for too long."""
-    return SourceError(f"CloudWatch has not answered within {seconds:g} s; its answer counts when it comes")
