@@ -67,12 +67,12 @@ _MAKERS = {"Note", "_note", "_record", "event"}
 
 
 def kinds_in(folder: Path) -> set[str]:
-    """The kinds that the modules of a folder make: first arguments of the calls that note something.
+    """The kinds that the modules of a folder and its rooms make: first arguments of the calls that note something.
 
     A kind that begins with a verb is one per verb that demand orders.
     """
     found: set[str] = set()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args and _name(node.func) in _MAKERS:
                 found |= _texts(node.args[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoscaler.core.experts import MODELS
 from autoscaler.core.types import Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence
-from autoscaler.daemon.tracked import Counts
+from autoscaler.daemon.vms.tracked import Counts
 from autoscaler.ports import Earnings, FleetTick
 
 if TYPE_CHECKING:

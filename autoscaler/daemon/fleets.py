@@ -19,15 +19,15 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Readings, Samples, Snapshot
-from autoscaler.daemon.allowances import Allowances
-from autoscaler.daemon.drain import Drains
+from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.fleet_rows import Said
-from autoscaler.daemon.inventory import Counts, FleetInventory, Patience, Phase
-from autoscaler.daemon.learning import Learning, with_vm
-from autoscaler.daemon.metering import Meter, Prices
-from autoscaler.daemon.real_fleet import RealFleet
-from autoscaler.daemon.tracked import TrackedVm
-from autoscaler.daemon.weights import EVERY_S, Weights, types_of
+from autoscaler.daemon.learned.learning import Learning, with_vm
+from autoscaler.daemon.operating.allowances import Allowances
+from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Patience, Phase
+from autoscaler.daemon.vms.metering import Meter, Prices
+from autoscaler.daemon.vms.real_fleet import RealFleet
+from autoscaler.daemon.vms.tracked import TrackedVm
+from autoscaler.daemon.vms.weights import EVERY_S, Weights, types_of
 from autoscaler.ports import (
     Balancer,
     FleetReadings,

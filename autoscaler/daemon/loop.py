@@ -20,25 +20,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from autoscaler.daemon.acting import Acting, ActWaits
-from autoscaler.daemon.chores import FIRST, LAST, Chores
-from autoscaler.daemon.condition import Conditions
+from autoscaler.daemon.acts.acting import Acting, ActWaits
+from autoscaler.daemon.acts.leaving import choose, follow, recall
+from autoscaler.daemon.acts.left_open import LeftOpen
+from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.fleet_rows import fleet_tick, lane_values
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
-from autoscaler.daemon.inventory import Counts, Note, Phase
-from autoscaler.daemon.keeping import Keeping
-from autoscaler.daemon.leaving import choose, follow, recall
-from autoscaler.daemon.left_open import LeftOpen
+from autoscaler.daemon.learned.condition import Conditions
+from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import Observer, no_readings, probe_all
-from autoscaler.daemon.operators import Operators
-from autoscaler.daemon.planning import Wanted, plan
+from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.upkeep import WarmPools
+from autoscaler.daemon.vms.inventory import Counts, Note, Phase
 from autoscaler.daemon.waking import Early, Waking
+from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
+from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.ports import (
     ActionIntent,
     Clock,

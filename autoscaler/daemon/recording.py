@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from autoscaler.at_once import answers_at_once, begun
-from autoscaler.daemon.actuator import NOT_SENT
+from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError, JournalLateError

@@ -21,9 +21,9 @@ from autoscaler.config.policy import Policy
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.fleets import Fleet, FleetSetup
-from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.policies import Loaded, PolicyFolder, PolicyStatus, first_of
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.errors import AutoscalerError, ConfigError
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from autoscaler.core.types import NO_CEILING, Reason
-from autoscaler.daemon.actuator import Done
-from autoscaler.daemon.allowances import Allowances
-from autoscaler.daemon.inventory import Counts
+from autoscaler.daemon.acts.actuator import Done
+from autoscaler.daemon.operating.allowances import Allowances
+from autoscaler.daemon.vms.inventory import Counts
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, TickRecord, Verb
 from autoscaler.ports.budget import Budget
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from autoscaler.core.types import Signal
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.inventory import Phase
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import Clock
 
 EARLY_AT_ONCE = 2.0

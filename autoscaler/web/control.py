@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operators import Answer, Asked
+from autoscaler.daemon.operating.operators import Answer, Asked
 from autoscaler.daemon.waking import Cause
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb

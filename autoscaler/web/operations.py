@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoscaler.daemon import operator_words as words
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.operating import operator_words as words
 from autoscaler.ports import ALL_FLEETS, ChangeRecord
 
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from autoscaler.core.lead_time import Span, StartSource
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
-from autoscaler.daemon.benefit import pool_benefit
-from autoscaler.daemon.condition import FleetCondition
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.inventory import Phase
-from autoscaler.daemon.learning import capacity_params
+from autoscaler.daemon.learned.benefit import pool_benefit
+from autoscaler.daemon.learned.condition import FleetCondition
+from autoscaler.daemon.learned.learning import capacity_params
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import FleetTick, Verb
 from autoscaler.web.operations import operations
 

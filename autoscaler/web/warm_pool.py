@@ -16,7 +16,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolWords, Word
 
 MOST_VMS = 2000
 Name = Annotated[str, Field(min_length=1, max_length=200)]

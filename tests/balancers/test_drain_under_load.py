@@ -5,8 +5,8 @@ import asyncio
 from autoscaler.balancers.haproxy import HaproxyBalancer
 from autoscaler.clock import SystemClock
 from autoscaler.config.balancing import DrainSection
-from autoscaler.daemon.drain import Drains
-from autoscaler.daemon.inventory import FleetInventory, Phase
+from autoscaler.daemon.acts.drain import Drains
+from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import ActionIntent, Listing, Verb
 from tests.balancers.haproxy_process import BACKEND, Haproxy, Vms, until
 from tests.sources.doubles import vm

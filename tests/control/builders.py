@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from tests.daemon.builders import ORIGIN_S

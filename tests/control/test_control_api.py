@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.errors import DaemonError, JournalError, JournalLateError
 from autoscaler.ports import Verb
 from autoscaler.web.control import LARGEST_BODY, MOST_CONNECTIONS, Control

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from tests.control.builders import START, STOP, Commands, asked
 from tests.daemon.builders import Bench, policy, steady, virtual

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from autoscaler.core.types import NO_CEILING, Reason, Stage
-from autoscaler.daemon.allowances import allowances
+from autoscaler.daemon.operating.allowances import allowances
 from autoscaler.errors import ChangeRefusedError
 from autoscaler.ports import ALL_FLEETS, ChangeKind, OperatorChange, Verb
 from tests.control.builders import EVERYTHING, EVERYWHERE, PROVISION, START, STOP, Commands, asked, metric

@@ -24,9 +24,9 @@ from autoscaler.cloud.setup import place_fleet
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.daemon.inventory import Phase
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import ChangeKind, ChangeRecord, OutcomeKind, Verb, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe

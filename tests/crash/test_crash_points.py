@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.ports import PAUSABLE, Verb
 from tests.crash.crashing import Crash, Ended, Scenario, outside_of, problems, restart, run
 from tests.daemon.builders import ORIGIN_S

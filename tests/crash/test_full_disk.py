@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.errors import JournalError
 from autoscaler.ports import Verb
 from autoscaler.store import open_journal

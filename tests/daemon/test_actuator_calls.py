@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.clock import VirtualClock, run_virtual
-from autoscaler.daemon.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, carry_out
+from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, carry_out
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,

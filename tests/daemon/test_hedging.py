@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.daemon.hedging import ENOUGH, PER_HEDGE_S, HedgeBudget, Timer
-from autoscaler.daemon.quarantine import LONGEST_S, Blame, quarantine_s, verdict_of_state
+from autoscaler.daemon.vms.hedging import ENOUGH, PER_HEDGE_S, HedgeBudget, Timer
+from autoscaler.daemon.vms.quarantine import LONGEST_S, Blame, quarantine_s, verdict_of_state
 
 
 def test_a_timer_that_knows_too_little_waits_as_long_as_it_may():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoscaler.daemon.inventory import PROTECTED_TAG, FleetInventory, Patience, Phase
+from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience, Phase
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind, Verb, VmState
 from tests.daemon.builders import listing, vm
 

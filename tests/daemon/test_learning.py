@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autoscaler.core.lead_time import ENOUGH, LeadTimes, Span, StartSource
-from autoscaler.daemon.benefit import pool_benefit
-from autoscaler.daemon.keeping import KEEP_EVERY_S
-from autoscaler.daemon.learning import START_TIMES, Learning
-from autoscaler.daemon.metering import Prices
-from autoscaler.daemon.start_times import MeasuredStart
+from autoscaler.daemon.learned.benefit import pool_benefit
+from autoscaler.daemon.learned.keeping import KEEP_EVERY_S
+from autoscaler.daemon.learned.learning import START_TIMES, Learning
+from autoscaler.daemon.vms.metering import Prices
+from autoscaler.daemon.vms.start_times import MeasuredStart
 from autoscaler.ports import FleetReadings, Learned
 from autoscaler.web.status import status
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual

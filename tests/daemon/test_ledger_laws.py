@@ -11,7 +11,7 @@ from autoscaler.clock import run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.inventory import ON_THE_WAY, Phase
+from autoscaler.daemon.vms.inventory import ON_THE_WAY, Phase
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import ORIGIN_S, Bench, policy
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from autoscaler.daemon.inventory import Note
 from autoscaler.daemon.loop import LoopSettings
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.inventory import Note
 from autoscaler.errors import JournalError
 from tests.daemon.builders import ORIGIN_S, Bench, Log, policy, steady, virtual
 from tests.daemon.test_loop_isolation import BadListing, BadProbe, Source, hang

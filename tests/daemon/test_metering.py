@@ -5,9 +5,9 @@ import pytest
 
 from autoscaler.cloud.billing import Prices as WorldPrices
 from autoscaler.cloud.physics import Physics
-from autoscaler.daemon.inventory import FleetInventory
-from autoscaler.daemon.metering import Meter, Prices, Run
-from autoscaler.daemon.tracked import Phase, TrackedVm
+from autoscaler.daemon.vms.inventory import FleetInventory
+from autoscaler.daemon.vms.metering import Meter, Prices, Run
+from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import Outcome, OutcomeKind, Verb, VmState
 from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, virtual, vm
 

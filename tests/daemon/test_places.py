@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoscaler.daemon.places import Places, family
+from autoscaler.daemon.vms.places import Places, family
 
 OWN, OTHER, ZONE = "m7i.large", "g6.xlarge", "a"
 

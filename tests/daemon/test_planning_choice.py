@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.daemon.inventory import PROTECTED_TAG, FleetInventory, Patience
-from autoscaler.daemon.planning import Wanted, plan
+from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience
 from autoscaler.ports import Outcome, OutcomeKind, Verb, VmState
 from tests.daemon.builders import listing, vm
 

@@ -3,7 +3,7 @@
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.daemon.marks import EXERCISED_AT_TAG, MADE_AT_TAG
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG
 from autoscaler.ports import Verb
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from autoscaler.daemon.marks import QUARANTINED_TAG
-from autoscaler.daemon.pool_words import PoolWords, Word
+from autoscaler.daemon.vms.marks import QUARANTINED_TAG
+from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.errors import ChangeRefusedError, JournalError
 from autoscaler.ports import FLEET_TAG
 from tests.daemon.builders import ORIGIN_S, virtual

@@ -2,8 +2,8 @@
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import Fleet, FleetSetup
-from autoscaler.daemon.marks import MADE_AT_TAG, POOL_TAG, READY, SPEC_TAG
-from autoscaler.daemon.refill import batches
+from autoscaler.daemon.vms.marks import MADE_AT_TAG, POOL_TAG, READY, SPEC_TAG
+from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import Verb
 from tests.control.builders import Commands, asked
 from tests.daemon.builders import ORIGIN_S, policy, steady, virtual

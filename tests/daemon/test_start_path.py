@@ -6,9 +6,9 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.hedging import PER_HEDGE_S
-from autoscaler.daemon.inventory import Phase
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.vms.hedging import PER_HEDGE_S
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 

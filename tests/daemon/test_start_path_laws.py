@@ -15,8 +15,8 @@ from autoscaler.clock import run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.inventory import Phase
-from autoscaler.daemon.tracked import PROTECTED_TAG
+from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider

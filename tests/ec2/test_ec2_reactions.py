@@ -9,7 +9,7 @@ from autoscaler.clock import SystemClock
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
-from autoscaler.daemon.quarantine import Blame, verdict_of
+from autoscaler.daemon.vms.quarantine import Blame, verdict_of
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.ec2.classify import (
     CODES,

@@ -30,9 +30,9 @@ from autoscaler.core.types import Reason
 from autoscaler.daemon.fleets import START_TIMES_KEPT
 from autoscaler.daemon.lifecycle import Retention, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
-from autoscaler.daemon.operators import Asked
+from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.tracked import Phase
+from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.errors import ProviderError
 from autoscaler.ports import PAUSABLE, FleetReadings, OutcomeKind, TickRecord, VmState
 from autoscaler.providers.memory import MemoryProvider

@@ -1,0 +1,340 @@
+"""Acting: recorded intents are carried out at the same time, and what came back is told to fleet and journal.
+
+Rules of this file: starts before stops. What came to nothing is asked for elsewhere within the tick (`ladder`),
+until the fleet is decided on anew. A slow account does not cost the other fleets their ticks: calls that
+take longer than the tick waits are settled when they come back. What the handling of an outcome raises is told,
+and a listing will tell what became of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.daemon.acts.actuator import NOT_SENT, Done, How, carry_out, change_type
+from autoscaler.daemon.acts.ladder import (
+    ROUNDS,
+    Shortage,
+    came_to_nothing,
+    lacking,
+    next_rung,
+    place_of,
+    spec_for,
+)
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.recording import Recorder
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.places import Places
+from autoscaler.daemon.vms.quarantine import QUOTAS
+from autoscaler.daemon.vms.tracked import TYPE_TAG, TrackedVm
+from autoscaler.ports import (
+    ActionIntent,
+    Clock,
+    FleetTick,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Provider,
+    TickRecord,
+    Verb,
+    Vm,
+    VmState,
+)
+
+_DENIED_HOLD_S = 60.0
+"""After the provider denied us, the fleet's actions wait this long: repeating does not help, a person does."""
+_PROVISION_HOLD_S = 180.0
+"""After a provisioning failed for want of room or for its template, the next one waits this long."""
+
+
+_RESTORED_AT_ONCE = 3
+"""VMs of one fleet whose type is changed back in one tick, at most: nothing is in a hurry then."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One decision on one fleet.
+
+    Attributes:
+        tick: Its number.
+        row: What was decided.
+        number: How often the fleet was decided on, this time included.
+        attempt: How often the rest was asked for elsewhere so far.
+    """
+
+    tick: int
+    row: FleetTick
+    number: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ActWaits:
+    """How long acting may take, in seconds of the event loop.
+
+    Attributes:
+        call_s: Longest wait for one provider call.
+        tick_s: Longest time that a tick waits for its calls.
+    """
+
+    call_s: float
+    tick_s: float
+
+
+class Acting:
+    """The calls under way.
+
+    Args:
+        clock: Time.
+        recorder: The journal.
+        telemetry: Metrics and log.
+        waits: How long calls may take.
+    """
+
+    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ActWaits) -> None:
+        self._clock = clock
+        self._recorder = recorder
+        self._telemetry = telemetry
+        self._waits = waits
+        self._fleets: Mapping[str, Fleet] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._turns: Counter[str] = Counter()
+        """By fleet, how often it was decided on: what was decided before asks for nothing more."""
+        self._choosing: dict[str, asyncio.Lock] = {}
+        self._places: dict[int, tuple[Provider, Places]] = {}
+        self._shortages: dict[str, Shortage] = {}
+
+    def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
+        """From now on these are the fleets; calls under way for others are still finished and recorded.
+
+        Fleets of one provider share what is known of places. With `anew` what is known by the clock is forgotten.
+        """
+        self._fleets = fleets
+        known = {} if anew else self._places
+        self._places = {}
+        for fleet in fleets.values():
+            key = id(fleet.provider)
+            if key not in self._places:
+                self._places[key] = known.get(key, (fleet.provider, Places()))
+            fleet.inventory.places = self._places[key][1]
+            fleet.inventory.types = fleet.policy.vm.types
+        for kept in (self._shortages, self._choosing):
+            for name in kept.keys() - fleets.keys():
+                del kept[name]
+
+    def begin_turn(self, fleets: Iterable[str]) -> None:
+        """These fleets are about to be counted and decided on: for them, nothing earlier asks for more."""
+        self._turns.update(fleets)
+
+    async def act(
+        self, record: TickRecord, intents: Sequence[ActionIntent], action_ids: Sequence[int]
+    ) -> None:
+        """Make the calls of a tick's intents, which have been made durable, and wait for them for a while.
+
+        Args:
+            record: The tick.
+            intents: What to do, of fleets that are governed.
+            action_ids: Their journal ids, in order.
+        """
+        rows = {row.fleet: row for row in record.fleets}
+        numbered = list(zip(action_ids, intents, strict=True))
+        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
+            calls = set()
+            for number, intent in numbered:
+                if intent.verb in verbs:
+                    turn = _Turn(record.tick, rows[intent.fleet], self._turns[intent.fleet])
+                    calls.add(self._begun(number, intent, turn))
+            if calls:
+                await asyncio.wait(calls, timeout=self._waits.tick_s)
+        await self._follow_shortages(record)
+        self._restore_types(record)
+
+    async def finish(self) -> None:
+        """Wait for the calls under way; what is open after that is settled by the next run."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._waits.call_s)
+        for call in self._calls:
+            call.cancel()
+
+    def _begun(self, action_id: int, intent: ActionIntent, turn: _Turn) -> asyncio.Task[None]:
+        """The call of a recorded intent, under way; it counts from now on."""
+        fleet = self._fleets[intent.fleet]
+        how = self._how(fleet, intent)
+        fleet.inventory.sent(
+            intent.verb, intent.vm_ids, intent.count, action_id, self._clock.now(), intent.token
+        )
+        for vm_id in intent.vm_ids if how.force else ():
+            fleet.inventory.vms[vm_id].forced = True
+        return self._under_way(self._carry_out(action_id, intent, how, turn))
+
+    def _under_way(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        call = asyncio.create_task(work)
+        self._calls.add(call)
+        call.add_done_callback(self._acted)
+        return call
+
+    def _how(self, fleet: Fleet, intent: ActionIntent) -> How:
+        """What the call is made with, by what is known of its VMs just before."""
+        now_s = self._clock.now()
+        if intent.verb is Verb.PROVISION:
+            spec = spec_for(fleet, now_s) or fleet.spec
+            if spec is not None:
+                fleet.inventory.places.claim(*place_of(spec), now_s)
+            return How(spec)
+        vms = [fleet.inventory.vms[vm_id] for vm_id in intent.vm_ids]
+        if intent.verb is Verb.STOP:
+            return How(force=bool(vms) and all(t.phase is Phase.STOPPING for t in vms))
+        changing = [t for t in vms if t.start_as]
+        return How(
+            start_as={t.vm.id: t.start_as for t in changing}, type_of={t.vm.id: own_type(t) for t in changing}
+        )
+
+    async def _carry_out(self, action_id: int, intent: ActionIntent, how: How, turn: _Turn) -> None:
+        done = await carry_out(
+            self._fleets[intent.fleet].provider,
+            self._clock,
+            action_id,
+            intent,
+            how=how,
+            timeout_s=self._waits.call_s,
+        )
+        await self._settle(done)
+        await self._elsewhere(done, turn)
+
+    async def _elsewhere(self, done: Done, turn: _Turn) -> None:
+        """Ask elsewhere for what came to nothing, until the fleet is decided on anew."""
+        name, short = done.intent.fleet, came_to_nothing(done)
+        if not short or turn.attempt >= ROUNDS:
+            return
+        turn = replace(turn, attempt=turn.attempt + 1)
+        # Two calls that fail at the same time must not choose the same VMs.
+        async with self._choosing.setdefault(name, asyncio.Lock()):
+            now_s = self._clock.now()
+            if not self._current(name, turn) or now_s < self._fleets[name].held_until_s:
+                return
+            intents = next_rung(self._fleets[name], short, turn.row, turn.tick, turn.attempt, now_s)
+            if not intents:
+                return
+            ids = await self._recorder.more(turn.tick, now_s, intents)
+            if not self._current(name, turn):
+                await self._not_sent(ids, intents)
+                return
+            calls = [self._begun(*each, turn) for each in zip(ids, intents, strict=False)]
+        if calls:
+            await asyncio.wait(calls)
+
+    def _current(self, name: str, turn: _Turn) -> bool:
+        return name in self._fleets and self._turns[name] == turn.number
+
+    async def _not_sent(self, action_ids: Sequence[int], intents: Sequence[ActionIntent]) -> None:
+        why = "the fleet was decided on anew before it was sent"
+        for action_id, intent in zip(action_ids, intents, strict=False):
+            ids = intent.vm_ids or ("",)
+            outcomes = [Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in ids]
+            await self._recorder.outcomes(action_id, self._clock.now(), outcomes)
+
+    async def _follow_shortages(self, record: TickRecord) -> None:
+        notes: list[Note] = []
+        for row in record.fleets:
+            fleet, missing = self._fleets.get(row.fleet), lacking(row)
+            shortage = self._shortages.get(row.fleet)
+            if fleet is None:
+                continue
+            if shortage is not None:
+                note = shortage.ended(fleet, missing, record.at_s)
+                if note is not None:
+                    del self._shortages[row.fleet]
+                    notes.append(note)
+            elif missing and (begun := Shortage.begun(fleet, missing, record.at_s)) is not None:
+                self._shortages[row.fleet] = begun[0]
+                notes.append(begun[1])
+        if notes:
+            await self._recorder.note(notes, record.at_s)
+
+    def _restore_types(self, record: TickRecord) -> None:
+        """VMs that were started as another type go back to their own while nothing is started."""
+        for row in record.fleets:
+            fleet = self._fleets.get(row.fleet)
+            if fleet is None or not fleet.inventory.types or row.start or row.provision:
+                continue
+            for t in fleet.inventory.to_restore()[:_RESTORED_AT_ONCE]:
+                t.restoring = True
+                fleet.inventory.touch()
+                self._under_way(self._restore_type(fleet, t))
+
+    async def _restore_type(self, fleet: Fleet, t: TrackedVm) -> None:
+        try:
+            own, vm_id = own_type(t), t.vm.id
+            outcome = await change_type(fleet.provider, vm_id, own, own, self._waits.call_s)
+            note = Note("type_restored", fleet.name, f"{vm_id} is {own} again")
+            if outcome.kind is not OutcomeKind.ACCEPTED:
+                text = f"{vm_id} stays as it is for now: {outcome.message}"
+                note = Note("type_not_restored", fleet.name, text)
+            await self._recorder.note([note], self._clock.now())
+            # Until a listing shows it, it would look as if it were still to be done.
+            await self._clock.sleep_until(self._clock.monotonic() + fleet.inventory.patience.consistency_s)
+        finally:
+            t.restoring = False
+            fleet.inventory.touch()
+
+    def _acted(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
+            self._telemetry.log.error("act_failed", text=text)
+
+    async def _settle(self, done: Done) -> None:
+        self._telemetry.acted(done)
+        fleet = self._fleets.get(done.intent.fleet)
+        if fleet is not None:
+            await self._tell_fleet(fleet, done)
+        await self._recorder.outcomes(done.action_id, done.received_s, done.outcomes)
+
+    async def _tell_fleet(self, fleet: Fleet, done: Done) -> None:
+        if done.intent.verb is Verb.PROVISION:
+            accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
+            fleet.new_vms += len(accepted)
+            new = {o.vm_id: new_vm(fleet, o.vm_id, done.received_s) for o in accepted}
+            fleet.inventory.provisioned(done.outcomes, new, done.action_id, done.received_s)
+            failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
+            self._learn(fleet, done, made=bool(accepted))
+            notes = [Note("provision_failed", fleet.name, f"{o.kind} {o.code}: {o.message}") for o in failed]
+        else:
+            notes = fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
+        denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
+        if denied is not None:
+            fleet.held_until_s = done.received_s + _DENIED_HOLD_S
+            text = (
+                f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"
+            )
+            self._telemetry.log.error("acting_held", fleet=fleet.name, text=text)
+        await self._recorder.note(notes, done.received_s)
+
+    @staticmethod
+    def _learn(fleet: Fleet, done: Done, *, made: bool) -> None:
+        """Where there was room for new VMs, where there was none, and whether anywhere is left to try."""
+        places, now_s = fleet.inventory.places, done.received_s
+        place = ("", "") if done.how.spec is None else place_of(done.how.spec)
+        kinds = {o.kind for o in done.outcomes}
+        if made:
+            places.found_room(*place)
+        elif OutcomeKind.NO_CAPACITY in kinds:
+            quota = any(o.code in QUOTAS for o in done.outcomes)
+            places.found_dry(*place, now_s, quota=quota)
+        nowhere = OutcomeKind.NO_CAPACITY in kinds and spec_for(fleet, now_s) is None
+        if OutcomeKind.REFUSED in kinds or nowhere:
+            fleet.provision_held_until_s = now_s + _PROVISION_HOLD_S
+
+
+def own_type(t: TrackedVm) -> str:
+    """The type that a VM goes back to."""
+    return t.vm.tags.get(TYPE_TAG, t.vm.vm_type)
+
+
+def new_vm(fleet: Fleet, vm_id: str, now_s: float) -> Vm:
+    """A VM that was just provisioned, as it will be listed once a listing shows it."""
+    p = fleet.policy.provision
+    return Vm(vm_id, fleet.name, VmState.PENDING, (p.vm_type if p else None) or "", "", None, now_s, "")

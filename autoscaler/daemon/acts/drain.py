@@ -1,0 +1,323 @@
+"""Leaving in two steps: a VM gets no new work, is seen idle twice after that, and only then is stopped.
+
+    in service ─ DRAIN recorded ─ cordoned at the balancer ─ idle at two looks ─ STOP ─► stopping
+         ▲                                │                        or its time is over
+         └──────── RETURN recorded ───────┘   demand came back: it serves at once, before any VM is started
+
+Why: a reading that says idle and the order to stop are seconds apart, and work that arrives between them would be
+lost. After the cordon none arrives, so two looks that find it idle mean that it is.
+
+Rules of this file: the balancer says what is; a cordon counts only when it was read back. What cannot be asked is not
+idle. A VM that cannot be cordoned serves on. Nothing here is done without an intent in the journal, by which a later
+run knows which VMs this one was draining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from autoscaler.config.balancing import DrainSection
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
+from autoscaler.ports import (
+    ActionIntent,
+    ActionRecord,
+    Balancer,
+    Note,
+    Outcome,
+    OutcomeKind,
+    ReadinessProbe,
+    Rotation,
+    RotationView,
+    Verb,
+    Vm,
+)
+
+IDLE_LOOKS = 2
+"""Looks in a row, all after the cordon, that must find a VM idle."""
+NOT_CORDONED = "NotCordoned"
+"""Code of ours: the balancer still gives the VM work, or does not say."""
+NOT_ADMITTED = "NotAdmitted"
+"""Code of ours: the balancer does not give the VM work."""
+_RETRY_S = 60.0
+"""A draining VM that could not be put back is not tried again for this long."""
+
+
+@dataclass(slots=True)
+class Leaving:
+    """One VM on its way out.
+
+    Attributes:
+        since_s: When it was ordered out.
+        cordoned_at_s: When the balancer was seen to give it no more work; None before.
+        looked_at_s: When it was last looked at after that.
+        idle_looks: Looks in a row that found it idle.
+        sessions: What it had at the last look; None where that is not known.
+    """
+
+    since_s: float
+    cordoned_at_s: float | None = None
+    looked_at_s: float = float("-inf")
+    idle_looks: int = 0
+    sessions: int | None = None
+
+
+class Drains:
+    """The way out of one fleet's VMs, and their way in: only VMs that the balancer has admitted are in service.
+
+    Args:
+        balancer: In front of the fleet.
+        section: How VMs leave.
+    """
+
+    def __init__(self, balancer: Balancer, section: DrainSection) -> None:
+        self.balancer = balancer
+        self.section = section
+        self.leaving: dict[str, Leaving] = {}
+        self.error = ""
+        """What the balancer said last that went wrong."""
+        self._recalled: dict[str, float] = {}
+
+    def carry_on(self, before: Drains) -> None:
+        """Go on with what another setup of the same fleet has begun."""
+        self.leaving, self._recalled = before.leaving, before._recalled
+
+    # ── the way in ─────────────────────────────────────────────────────────────────────────────────────
+
+    def admitting(self, probe: ReadinessProbe) -> ReadinessProbe:
+        """A probe that finds those ready that the given one does and that the balancer has admitted."""
+        return _Admission(probe, self)
+
+    # ── the way out ────────────────────────────────────────────────────────────────────────────────────
+
+    def recall(self, actions: Iterable[ActionRecord]) -> None:
+        """Know from the journal, oldest first, which VMs an earlier run was draining."""
+        for action in actions:
+            for vm_id in action.intent.vm_ids:
+                if action.intent.verb is Verb.DRAIN:
+                    self._recalled[vm_id] = action.at_s
+                else:
+                    self._recalled.pop(vm_id, None)
+
+    def resume(self, inventory: FleetInventory, now_s: float) -> list[Note]:
+        """VMs that run and that an earlier run was draining drain on; what is gone or stopped is forgotten."""
+        notes = []
+        for vm_id, since_s in list(self._recalled.items()):
+            t = inventory.vms.get(vm_id)
+            if t is None and not inventory.listed:
+                continue
+            del self._recalled[vm_id]
+            if t is None or t.phase is not Phase.RUNNING:
+                continue
+            self._leave(inventory, t, min(since_s, now_s), now_s)
+            notes.append(Note("drain_resumed", inventory.fleet, f"{vm_id} was draining before the restart"))
+        for vm_id in list(self.leaving):
+            t = inventory.vms.get(vm_id)
+            if t is None or t.phase is not Phase.DRAINING:
+                del self.leaving[vm_id]
+        return notes
+
+    async def look(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> list[Note]:
+        """Ask the balancer how the draining VMs stand; cordon again those that it has not confirmed.
+
+        Args:
+            inventory: The fleet.
+            now_s: The clock.
+            timeout_s: Longest wait for each of the two questions, in seconds of the event loop.
+        """
+        vms = inventory.vms_in(Phase.DRAINING)
+        open_vms = [vm for vm in vms if self.leaving[vm.id].cordoned_at_s is None]
+        cordoned = [vm for vm in vms if self.leaving[vm.id].cordoned_at_s is not None]
+        if open_vms:
+            self._note_cordon(await self._asked("cordon", open_vms, timeout_s), now_s)
+        if not cordoned:
+            return []
+        view = await self._asked("look", cordoned, timeout_s)
+        notes = []
+        for vm in cordoned:
+            leaving, member = self.leaving[vm.id], view.members.get(vm.id)
+            if member is None or member.sessions is None:
+                leaving.idle_looks, leaving.sessions = 0, None
+                continue
+            if member.rotation is Rotation.IN:
+                # Somebody put it back: it may have taken work since.
+                leaving.cordoned_at_s, leaving.idle_looks = None, 0
+                text = f"{vm.id} was put back into the balancer by somebody else; it is cordoned again"
+                notes.append(Note("drain_undone", inventory.fleet, text))
+                continue
+            leaving.sessions = member.sessions
+            if view.read_at_s > max(leaving.looked_at_s, leaving.cordoned_at_s or 0.0):
+                idle = member.sessions <= self.section.idle_sessions
+                leaving.idle_looks = leaving.idle_looks + 1 if idle else 0
+                leaving.looked_at_s = view.read_at_s
+        return notes
+
+    def over(self, now_s: float) -> tuple[list[str], list[str]]:
+        """The VMs that are idle, and those whose time is over without that."""
+        idle = [vm_id for vm_id, each in self.leaving.items() if each.idle_looks >= IDLE_LOOKS]
+        late = [
+            vm_id
+            for vm_id, each in self.leaving.items()
+            if each.idle_looks < IDLE_LOOKS and now_s - each.since_s >= self.section.timeout_s
+        ]
+        return sorted(idle), sorted(late)
+
+    # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
+
+    def returns(self, inventory: FleetInventory, count: int, now_s: float, why: str) -> list[ActionIntent]:
+        """Put back so many draining VMs, as far as there are any: at most one intent."""
+        ids = tuple(t.vm.id for t in inventory.returnable(now_s)[: max(count, 0)])
+        if not ids:
+            return []
+        return [
+            ActionIntent(
+                inventory.fleet, Verb.RETURN, ids, len(ids), "", f"taken back before any is started; {why}"
+            )
+        ]
+
+    def instead(self, inventory: FleetInventory, intents: Sequence[ActionIntent]) -> list[ActionIntent]:
+        """The same intents, where VMs in service are drained and not stopped."""
+
+        def drained(intent: ActionIntent) -> ActionIntent:
+            serving = all(inventory.vms[i].phase is Phase.IN_SERVICE for i in intent.vm_ids)
+            return replace(intent, verb=Verb.DRAIN) if intent.verb is Verb.STOP and serving else intent
+
+        return [drained(intent) for intent in intents]
+
+    def ends(
+        self, inventory: FleetInventory, now_s: float, taken_back: frozenset[str], *, may_stop: bool
+    ) -> list[ActionIntent]:
+        """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says."""
+        idle, late = self.over(now_s)
+        fleet, found = inventory.fleet, []
+        stays = self.section.on_timeout == "return"
+        for verb, ids, why in (
+            (Verb.STOP, idle, f"idle at {IDLE_LOOKS} looks after the cordon"),
+            (
+                Verb.RETURN if stays else Verb.STOP,
+                late,
+                f"still busy {self.section.timeout_s:g} s after the cordon (drain.timeout)",
+            ),
+        ):
+            chosen = tuple(i for i in ids if i not in taken_back)
+            if chosen and (may_stop or verb is Verb.RETURN):
+                if verb is Verb.STOP:
+                    # Should the stop come to nothing, the balancer has to admit them before they serve again.
+                    for vm_id in chosen:
+                        inventory.vms[vm_id].in_service_from_s = None
+                found.append(ActionIntent(fleet, verb, chosen, len(chosen), "", why))
+        return found
+
+    # ── doing it ───────────────────────────────────────────────────────────────────────────────────────
+
+    def sent(self, inventory: FleetInventory, intent: ActionIntent, now_s: float) -> None:
+        """The intent is recorded and the balancer is about to be asked: it counts from now on."""
+        inventory.touch()
+        for vm_id in intent.vm_ids:
+            t = inventory.vms[vm_id]
+            if intent.verb is Verb.DRAIN:
+                self._leave(inventory, t, now_s, now_s)
+            else:
+                self.leaving.pop(vm_id, None)
+                if t.in_service_from_s is None:
+                    t.in_service_from_s = now_s
+                t.move(Phase.IN_SERVICE, now_s)
+
+    async def carry_out(
+        self, inventory: FleetInventory, intent: ActionIntent, timeout_s: float
+    ) -> tuple[Outcome, ...]:
+        """Ask the balancer; one outcome per VM."""
+        vms = [inventory.vms[vm_id].vm for vm_id in intent.vm_ids if vm_id in inventory.vms]
+        wanted = Rotation.IN if intent.verb is Verb.RETURN else None
+        view = await self._asked("cordon" if wanted is None else "admit", vms, timeout_s)
+        return tuple(_outcome(vm_id, view, wanted) for vm_id in intent.vm_ids)
+
+    def settle(
+        self, inventory: FleetInventory, intent: ActionIntent, outcomes: Sequence[Outcome], now_s: float
+    ) -> list[Note]:
+        """Take in what the balancer answered; one note for all that failed."""
+        inventory.touch()
+        failed: dict[str, list[str]] = {}
+        for outcome in outcomes:
+            t = inventory.vms.get(outcome.vm_id)
+            if t is None:
+                continue
+            accepted = outcome.kind is OutcomeKind.ACCEPTED
+            if not accepted:
+                failed.setdefault(outcome.message, []).append(outcome.vm_id)
+            if intent.verb is Verb.DRAIN:
+                self._settle_drain(t, now_s, accepted=accepted)
+            elif not accepted and t.phase is Phase.IN_SERVICE:
+                self._leave(inventory, t, now_s, now_s)
+                t.quarantined_until_s, t.quarantine_reason = (
+                    now_s + _RETRY_S,
+                    "the balancer does not take it back",
+                )
+        out = intent.verb is Verb.DRAIN
+        return [
+            Note("drain_failed" if out else "return_failed", inventory.fleet, f"{', '.join(ids)}: {why}")
+            for why, ids in failed.items()
+        ]
+
+    def _settle_drain(self, t: TrackedVm, now_s: float, *, accepted: bool) -> None:
+        leaving = self.leaving.get(t.vm.id)
+        if leaving is None or t.phase is not Phase.DRAINING:
+            return
+        if accepted:
+            leaving.cordoned_at_s = now_s
+        else:
+            # It still gets work, or may: it serves.
+            del self.leaving[t.vm.id]
+            t.move(Phase.IN_SERVICE, now_s)
+
+    def _leave(self, inventory: FleetInventory, t: TrackedVm, since_s: float, now_s: float) -> None:
+        inventory.touch()
+        self.leaving[t.vm.id] = Leaving(since_s)
+        t.at_rest = None
+        if t.in_service_from_s is None:
+            t.in_service_from_s = since_s
+        t.move(Phase.DRAINING, now_s)
+
+    def _note_cordon(self, view: RotationView, now_s: float) -> None:
+        for vm_id, member in view.members.items():
+            if member.rotation is not Rotation.IN:
+                self.leaving[vm_id].cordoned_at_s = max(now_s, view.read_at_s)
+
+    async def _asked(self, what: str, vms: Sequence[Vm], timeout_s: float) -> RotationView:
+        """The balancer's answer, whatever it does."""
+        try:
+            view: RotationView = await within(lambda: getattr(self.balancer, what)(vms), timeout_s)
+        except TimeoutError:
+            view = RotationView(error=f"the balancer did not answer within {timeout_s:g} s")
+        except Exception as error:  # noqa: BLE001  an adapter's bug holds its own fleet only
+            view = RotationView(error=f"unexpected {type(error).__name__}: {error}; please report")
+        self.error = view.error
+        return view
+
+
+class _Admission:
+    """A ReadinessProbe that asks another one, and then the balancer to admit those that are ready."""
+
+    def __init__(self, probe: ReadinessProbe, drains: Drains) -> None:
+        self._probe = probe
+        self._drains = drains
+
+    async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
+        """Ids of those that the balancer gives work now."""
+        passed = await self._probe.ready(vms)
+        ready = [vm for vm in vms if vm.id in passed]
+        if not ready:
+            return frozenset()
+        view = await self._drains.balancer.admit(ready)
+        self._drains.error = view.error
+        return frozenset(i for i, member in view.members.items() if member.rotation is Rotation.IN)
+
+
+def _outcome(vm_id: str, view: RotationView, wanted: Rotation | None) -> Outcome:
+    member = view.members.get(vm_id)
+    rotation = None if member is None else member.rotation
+    if (wanted is None and rotation in (Rotation.CORDONED, Rotation.OUT)) or (wanted and rotation is wanted):
+        return Outcome(vm_id, OutcomeKind.ACCEPTED)
+    said = view.error or (member.detail if member else "") or "the balancer says nothing of it"
+    return Outcome(vm_id, OutcomeKind.REFUSED, NOT_ADMITTED if wanted else NOT_CORDONED, said)

@@ -1,0 +1,113 @@
+"""What a tick does for VMs on their way out, over all fleets: look at them, choose what is done, know them after a restart.
+
+Rules of this file: balancers are asked at the same time, and none longer than it may take. A fleet without a balancer
+is planned for as if this were not here, but for `guards.stop_share`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from autoscaler.daemon.acts.planning import Wanted
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.inventory import FleetInventory, Phase
+from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note
+
+_LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
+_SLACK_S = 600.0
+"""An action is at most this much older than the drain that it began."""
+
+
+class Recording(Protocol):
+    """What is needed of the journal."""
+
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """Actions without outcomes, and those whose outcomes were written since then."""
+        ...
+
+
+async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
+    """Know from the journal which VMs an earlier run was draining.
+
+    Raises:
+        JournalError: It cannot be read.
+    """
+    draining = {f.name: f.drains for f in fleets if f.drains is not None}
+    if not draining:
+        return
+    longest_s = max(drains.section.timeout_s for drains in draining.values()) + _SLACK_S
+    actions = await recording.recent_actions(began_at_s - longest_s)
+    for name, drains in draining.items():
+        drains.recall(action for action in actions if action.intent.fleet == name)
+
+
+async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, telemetry: Telemetry) -> list[Note]:
+    """Ask all balancers how the draining VMs stand; what deserves an event.
+
+    Args:
+        fleets: All.
+        clock: Time.
+        timeout_s: Longest wait for one question, in seconds of the event loop.
+        telemetry: Told what goes wrong with a balancer, and that it is well again.
+    """
+    notes: list[Note] = []
+    asked = []
+    for fleet in fleets:
+        if fleet.drains is None:
+            continue
+        notes += fleet.drains.resume(fleet.inventory, clock.now())
+        if fleet.drains.leaving:
+            asked.append(fleet.drains.look(fleet.inventory, clock.now(), timeout_s))
+    for found in await asyncio.gather(*asked) if asked else ():
+        notes += found
+    for fleet in fleets:
+        if fleet.drains is not None and fleet.drains.error != fleet.balancer_error:
+            fleet.balancer_error = fleet.drains.error
+            if fleet.balancer_error:
+                telemetry.log.warning("balancer_failed", fleet=fleet.name, text=fleet.balancer_error)
+            else:
+                text = "the balancer does what it is asked again"
+                telemetry.log.info("balancer_recovered", fleet=fleet.name, text=text)
+    return notes
+
+
+def choose(
+    fleet: Fleet,
+    wanted: Wanted,
+    now_s: float,
+    planned: Callable[[Wanted], list[ActionIntent]],
+    *,
+    may_stop: bool,
+) -> list[ActionIntent]:
+    """What is done for a fleet: draining VMs come back before any is started, and leave before they are stopped.
+
+    Args:
+        fleet: The fleet.
+        wanted: Numbers of the decision.
+        now_s: The clock.
+        planned: Chooses the VMs for such numbers.
+        may_stop: Whether operators allow stops.
+    """
+    inventory, drains = fleet.inventory, fleet.drains
+    stop = at_most(fleet.policy.guards.stop_share, inventory, wanted.stop)
+    if drains is None:
+        return planned(wanted if stop == wanted.stop else replace(wanted, stop=stop))
+    back = drains.returns(inventory, wanted.start, now_s, wanted.sentence)
+    taken = frozenset(vm_id for intent in back for vm_id in intent.vm_ids)
+    chosen = planned(replace(wanted, start=wanted.start - len(taken), stop=stop))
+    ends = drains.ends(inventory, now_s, taken, may_stop=may_stop)
+    return [*back, *drains.instead(inventory, chosen), *ends]
+
+
+def at_most(share: float, inventory: FleetInventory, count: int) -> int:
+    """So many of the VMs that a decision wants to stop may leave now: a share of those that serve, and always one."""
+    if share >= 1.0 or not count:
+        return count
+    leaving = sum(t.phase in _LEAVING for t in inventory.vms.values())
+    serving = len(inventory.in_phase(Phase.IN_SERVICE))
+    most = max(int(share * (serving + leaving)), 1)
+    return max(min(count, most - leaving), 0)

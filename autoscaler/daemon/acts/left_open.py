@@ -1,0 +1,154 @@
+"""What an earlier run left: its actions without outcomes, and those whose effect a listing may not show yet.
+
+Why it exists: listings lag. Right after a restart a VM that was just started still looks stopped, and one that
+was just provisioned is not listed; a daemon that took the listing for the truth would start or make it again.
+
+Rules of this file: nothing is called again. For as long as a listing may be older than a call that the journal
+knows of, the call counts as in flight; then the first complete listing settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from autoscaler.daemon.acts.acting import new_vm
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.inventory import FleetInventory, Note
+from autoscaler.daemon.vms.tracked import Order, Phase, TrackedVm
+from autoscaler.ports import ActionRecord, Listing, Outcome, OutcomeKind, Verb
+
+
+class Recording(Protocol):
+    """What is needed of the journal."""
+
+    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
+        """Actions without outcomes, and those whose outcomes were written since then."""
+        ...
+
+    async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
+        """Settle an action."""
+        ...
+
+    async def note(self, notes: Sequence[Note], at_s: float) -> None:
+        """Record events."""
+        ...
+
+
+class LeftOpen:
+    """The actions of an earlier run that this one has to wait for.
+
+    Args:
+        recording: The journal.
+        telemetry: For the log.
+        began_at_s: When this run began: the calls of the earlier one were made before.
+    """
+
+    def __init__(self, recording: Recording, telemetry: Telemetry, began_at_s: float) -> None:
+        self._recording = recording
+        self._telemetry = telemetry
+        self._began_at_s = began_at_s
+        self._actions: dict[int, ActionRecord] = {}
+        self._recalled: set[tuple[int, str]] = set()
+
+    async def load(self, longest_lag_s: float) -> None:
+        """Read the journal.
+
+        Args:
+            longest_lag_s: The longest time that a listing of any fleet may lag.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        found = await self._recording.recent_actions(self._began_at_s - longest_lag_s)
+        self._actions = {action.id: action for action in found}
+
+    async def settle(
+        self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float
+    ) -> None:
+        """After the listings were taken in: hold what they may not show yet, and close the rest."""
+        for action in list(self._actions.values()):
+            fleet = fleets.get(action.intent.fleet)
+            if fleet is not None:
+                listing = listings[id(fleet.provider)]
+                if self._holds(action, fleet, listing, now_s):
+                    continue
+                if not listing.complete:
+                    continue
+            del self._actions[action.id]
+            if action.settled_at_s is None:
+                await self._close(action, fleet, now_s)
+
+    def _holds(self, action: ActionRecord, fleet: Fleet, listing: Listing, now_s: float) -> bool:
+        patience = fleet.inventory.patience
+        # When the call of an open action was made is not known; not later than the earlier run lived.
+        latest_s = min(max(self._began_at_s, action.at_s), action.at_s + patience.start_s)
+        answered_s = latest_s if action.settled_at_s is None else action.settled_at_s
+        until_s = answered_s + patience.consistency_s
+        # A clock that was set back must not hold a VM for as long as it was set back.
+        if listing.requested_at_s >= until_s or action.at_s > now_s:
+            return False
+        if action.intent.verb not in (Verb.START, Verb.STOP, Verb.PROVISION):
+            # Chores: balancers and tags tell what became of them (`drain`, `pool`).
+            return False
+        if action.intent.verb is Verb.PROVISION:
+            self._expect(action, fleet, listing, until_s)
+        else:
+            self._hold(action, fleet.inventory, answered_s)
+        return True
+
+    def _hold(self, action: ActionRecord, inventory: FleetInventory, answered_s: float) -> None:
+        unknown = (
+            set(action.intent.vm_ids) if action.settled_at_s is None else _of(action, OutcomeKind.UNKNOWN)
+        )
+        for vm_id in sorted(unknown | _of(action, OutcomeKind.ACCEPTED)):
+            if vm_id in inventory.vms and self._first(action, vm_id):
+                inventory.recall(
+                    action.intent.verb,
+                    (vm_id,),
+                    action.id,
+                    action.at_s,
+                    answered_at_s=answered_s,
+                    unknown=vm_id in unknown,
+                )
+
+    def _expect(self, action: ActionRecord, fleet: Fleet, listing: Listing, until_s: float) -> None:
+        inventory, token = fleet.inventory, action.intent.token
+        for vm_id in sorted(_of(action, OutcomeKind.ACCEPTED)):
+            if vm_id and self._first(action, vm_id) and vm_id not in inventory.vms:
+                new = TrackedVm(new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s)
+                new.order = Order(Verb.PROVISION, action.at_s, action.id, answered_at_s=until_s)
+                inventory.await_vm(new)
+        # Which VMs are there already can be told from a whole listing only.
+        in_doubt = action.settled_at_s is None or _of(action, OutcomeKind.UNKNOWN)
+        if in_doubt and listing.complete and self._first(action, ""):
+            inventory.expect(action.id, action.intent.count, token, action.at_s, until_s)
+
+    def _first(self, action: ActionRecord, vm_id: str) -> bool:
+        """Whether this VM of the action is met for the first time; later it may have new orders."""
+        known = (action.id, vm_id) in self._recalled
+        self._recalled.add((action.id, vm_id))
+        return not known
+
+    async def _close(self, action: ActionRecord, fleet: Fleet | None, now_s: float) -> None:
+        intent = action.intent
+        text = f"{intent.verb} of {intent.count}: {_found(fleet, action)}"
+        self._telemetry.log.warning("action_settled", fleet=intent.fleet, text=text)
+        await self._recording.note([Note("action_settled", intent.fleet, text)], now_s)
+        await self._recording.outcomes(action.id, now_s, ())
+
+
+def _of(action: ActionRecord, kind: OutcomeKind) -> set[str]:
+    return {outcome.vm_id for outcome in action.outcomes if outcome.kind is kind}
+
+
+def _found(fleet: Fleet | None, action: ActionRecord) -> str:
+    if fleet is None:
+        return "the fleet is no longer in the policies"
+    vms = fleet.inventory.vms
+    if action.intent.verb is Verb.PROVISION:
+        ids = fleet.inventory.made_by(action.intent.token)
+    else:
+        ids = [vm_id for vm_id in action.intent.vm_ids if vm_id in vms]
+    return ", ".join(f"{vm_id} is {vms[vm_id].vm.state}" for vm_id in ids) or "none of its VMs is listed"

@@ -1,0 +1,162 @@
+"""From a decision's numbers to chosen VMs: the plan, as intents to be recorded before anything is done.
+
+Order of choice for starts: as they are before as another type, even zones, best type, least recently launched (so
+that every VM gets its turn and a broken one is found in quiet times), then id. For stops: fullest zone, longest in
+service, then id. Both are stable: the same fleet gives the same choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from autoscaler.core.select import start_order, stop_order
+from autoscaler.core.types import Int
+from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
+from autoscaler.daemon.vms.lateness import NOT_NEEDED
+from autoscaler.ports import ActionIntent, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a decision asks of one fleet, in VMs, with the sentence that says why."""
+
+    start: int
+    stop: int
+    provision: int
+    sentence: str
+    replaced: tuple[str, ...] = ()
+    """VMs to be stopped beside these, since others serve in their place."""
+
+
+def plan(
+    inventory: FleetInventory,
+    wanted: Wanted,
+    *,
+    tick: int,
+    now_s: float,
+    minimum_on_time_s: float,
+    early: int = 0,
+    may_stop: bool = True,
+) -> list[ActionIntent]:
+    """Choose the VMs and group them into calls.
+
+    Args:
+        inventory: The fleet.
+        wanted: Numbers of the decision.
+        tick: Goes into the client token of a provisioning, which makes a repeated call harmless.
+        now_s: The clock.
+        minimum_on_time_s: VMs younger than this are not stopped.
+        early: Number of the early turn, which goes into the token too; 0 in a regular one.
+        may_stop: Whether operators allow stops; those that the decision wants are its own affair.
+
+    Returns:
+        One intent per call: starts per (type, zone), at most one provision, one stop, one stop of VMs that never
+        served, one forced stop of VMs that do not stop.
+    """
+    intents: list[ActionIntent] = []
+    for group in _starts(inventory, wanted.start - _taken_back(inventory, wanted.start), now_s):
+        ids = tuple(t.vm.id for t in group)
+        intents.append(ActionIntent(inventory.fleet, Verb.START, ids, len(ids), "", wanted.sentence))
+    if wanted.provision:
+        turn = f"{tick}e{early}" if early else f"{tick}"
+        token = _token(inventory.fleet, turn, wanted.provision)
+        intents.append(
+            ActionIntent(inventory.fleet, Verb.PROVISION, (), wanted.provision, token, wanted.sentence)
+        )
+    stops = _stops(inventory, wanted, now_s, minimum_on_time_s)
+    if stops:
+        ids = tuple(t.vm.id for t in stops)
+        intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", wanted.sentence))
+    gone = [t for t in inventory.stoppable(now_s, minimum_on_time_s) if t.vm.id in wanted.replaced]
+    if gone and may_stop:
+        ids = tuple(sorted(t.vm.id for t in gone))
+        why = "slow or silent, and others serve in their place"
+        inventory.set_aside(gone, now_s, why)
+        intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", why))
+    if may_stop:
+        for vms, why in ((inventory.dismissed(), ""), (inventory.stuck(), "forced, since they do not stop")):
+            if vms:
+                ids = tuple(t.vm.id for t in vms)
+                reason = why or "; ".join(sorted({t.dismissed for t in vms}))
+                intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", reason))
+    return intents
+
+
+def _taken_back(inventory: FleetInventory, count: int) -> int:
+    """VMs that came late and were about to be stopped, and are wanted instead of starting others."""
+    wanted = [t for t in inventory.dismissed() if t.dismissed == NOT_NEEDED][:count]
+    for t in wanted:
+        inventory.take_back(t)
+    return len(wanted)
+
+
+def _token(fleet: str, turn: str, count: int) -> str:
+    """A client token of at most 64 characters (EC2's limit) that no other fleet or turn has."""
+    digest = hashlib.blake2b(fleet.encode(), digest_size=6).hexdigest()
+    return f"{fleet[:24]}-{digest}-{turn}-{count}"
+
+
+def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:
+    """The VMs to start, in groups of one type and zone; those that must change their type last."""
+    if count <= 0:
+        return []
+    found = [(t, inventory.type_for(t, now_s)) for t in inventory.startable(now_s)]
+    chosen: list[tuple[TrackedVm, str]] = []
+    for as_they_are in (True, False):
+        left = count - len(chosen)
+        here = [(t, vm_type) for t, vm_type in found if (vm_type == t.vm.vm_type) is as_they_are]
+        if left > 0 and here:
+            chosen += _spread(inventory, here, [t for t, _ in chosen], left)
+    for t, vm_type in chosen:
+        t.start_as = "" if vm_type == t.vm.vm_type else vm_type
+
+    def place(each: tuple[TrackedVm, str]) -> tuple[str, str]:
+        return each[1], each[0].vm.zone
+
+    grouped = groupby(sorted(chosen, key=place), key=place)
+    return [[t for t, _ in group] for _, group in grouped]
+
+
+def _spread(
+    inventory: FleetInventory, found: list[tuple[TrackedVm, str]], chosen: list[TrackedVm], count: int
+) -> list[tuple[TrackedVm, str]]:
+    """So many of these, as even over zones as can be, given who serves and who is chosen already."""
+    best = {vm_type: n for n, vm_type in enumerate(inventory.types)}
+    found = sorted(found, key=lambda e: (best.get(e[1], 0), e[0].vm.launched_at_s, e[0].vm.id))
+    zone_of, levels = _zones(inventory, [t for t, _ in found], chosen)
+    return [found[i] for i in start_order(zone_of, np.arange(len(found)), levels)[:count]]
+
+
+def _stops(
+    inventory: FleetInventory, wanted: Wanted, now_s: float, minimum_on_time_s: float
+) -> list[TrackedVm]:
+    if not wanted.stop:
+        return []
+    candidates = sorted(
+        (t for t in inventory.stoppable(now_s, minimum_on_time_s) if t.vm.id not in wanted.replaced),
+        key=lambda t: (t.in_service_from_s or 0.0, t.vm.id),
+    )
+    if not candidates:
+        return []
+    zone_of, levels = _zones(inventory, candidates)
+    return [candidates[i] for i in stop_order(zone_of, np.arange(len(candidates)), levels)[: wanted.stop]]
+
+
+def _zones(
+    inventory: FleetInventory, candidates: Sequence[TrackedVm], chosen: Sequence[TrackedVm] = ()
+) -> tuple[Int, Int]:
+    """The zone index of each candidate, and the VMs ordered per zone."""
+    zones = sorted({t.vm.zone for t in inventory.vms.values()})
+    index = {zone: i for i, zone in enumerate(zones)}
+    levels = np.zeros(len(zones), np.int64)
+    for t in inventory.vms.values():
+        if t.phase is Phase.IN_SERVICE or t.phase in ON_THE_WAY:
+            levels[index[t.vm.zone]] += 1
+    for t in chosen:
+        levels[index[t.vm.zone]] += 1
+    return np.array([index[t.vm.zone] for t in candidates], np.int64), levels

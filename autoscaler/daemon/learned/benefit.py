@@ -1,0 +1,75 @@
+"""What the warm pool is worth, as measured: seconds and money against VMs made from nothing.
+
+Rules of this file: what was not measured is None and not guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoscaler.core.lead_time import LeadTimes, Span, StartSource
+from autoscaler.daemon.vms.metering import Prices
+
+_WARM = StartSource.STOPPED, StartSource.HIBERNATED
+_FRESH = (StartSource.FRESH,)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolBenefit:
+    """The warm pool of one fleet against making its VMs from nothing.
+
+    Attributes:
+        pool_s, fresh_s: Median seconds from the order until a VM serves; None where none was measured.
+        saved_s: Seconds that a start from the pool is quicker; None unless both were measured.
+        saved_money: Money that it is cheaper: the price of provisioning, and what is billed of the way; likewise.
+        pool_per_h: Money for the VMs that wait stopped now, per hour.
+        starts_per_h: Starts from the pool per hour, over the last day or since the daemon began; None at first.
+    """
+
+    pool_s: float | None
+    fresh_s: float | None
+    saved_s: float | None
+    saved_money: float | None
+    pool_per_h: float
+    starts_per_h: float | None
+
+    def sentence(self) -> str:
+        """For a person."""
+        if self.saved_s is None or self.saved_money is None:
+            missing = "start from the warm pool" if self.pool_s is None else "VM made from nothing"
+            return f"its worth is not known: no {missing} has been measured"
+        way = "sooner" if self.saved_s >= 0 else "later"
+        worth = f"a VM from it serves {abs(self.saved_s):.0f} s {way} than one made from nothing"
+        worth += f" ({self.pool_s:.0f} s against {self.fresh_s:.0f} s)"
+        saved = f"and is {abs(self.saved_money):.4g} {'cheaper' if self.saved_money >= 0 else 'dearer'}"
+        cost = f"it costs {self.pool_per_h:.4g}/h"
+        if self.starts_per_h is not None:
+            cost += f" and gives {self.starts_per_h:.3g} starts/h"
+        return f"{worth} {saved}; {cost}"
+
+
+def pool_benefit(
+    times: LeadTimes, lane: int, prices: Prices, stopped: int, starts_per_h: float | None
+) -> PoolBenefit:
+    """What the pool of one lane is worth now.
+
+    Args:
+        times: What was learned of starts.
+        lane: Whose.
+        prices: The policy's.
+        stopped: VMs that wait.
+        starts_per_h: As in `PoolBenefit`.
+    """
+    pool_s, fresh_s = _median(times, lane, Span.WHOLE, _WARM), _median(times, lane, Span.WHOLE, _FRESH)
+    saved_s = None if pool_s is None or fresh_s is None else fresh_s - pool_s
+    billed_s = [_median(times, lane, Span.READY, sources) for sources in (_WARM, _FRESH)]
+    saved_money = None
+    if billed_s[0] is not None and billed_s[1] is not None:
+        saved_money = prices.provision + (billed_s[1] - billed_s[0]) / 3600.0 * prices.in_service_per_h
+    return PoolBenefit(pool_s, fresh_s, saved_s, saved_money, stopped * prices.stopped_per_h, starts_per_h)
+
+
+def _median(times: LeadTimes, lane: int, span: Span, sources: tuple[StartSource, ...]) -> float | None:
+    value = float(times.quantile(0.5, span, *sources)[lane])
+    return None if math.isnan(value) else value

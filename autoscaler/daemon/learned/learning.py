@@ -1,0 +1,242 @@
+"""What the daemon learns of its fleets over hours and days, and how that is kept over restarts.
+
+What is learned changes what is planned with only between two ticks, at most once an hour, and only where a fleet's
+policy says so; it is learned and shown in any case. Fleets in shadow learn nothing, since their VMs are simulated.
+
+Rules of this file: what is kept has a version; what cannot be read is learned anew. Nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.config.section import DAY_S
+from autoscaler.config.vms import CapacityLearning
+from autoscaler.core.capacity import Capacities, CapacityParams
+from autoscaler.core.lead_time import (
+    BINS,
+    PLANNED_LEVEL,
+    SOURCES,
+    SPANS,
+    LeadTimes,
+    Span,
+    StartSource,
+)
+from autoscaler.core.types import Float
+from autoscaler.daemon.vms.start_times import MeasuredStart
+from autoscaler.ports import FleetReadings, Learned
+
+START_TIMES = "start_times"
+CAPACITY = "capacity"
+"""Names under which what is learned is kept."""
+APPLY_EVERY_S = 3600.0
+"""What was learned changes what is planned with at most so often."""
+READ_EVERY_S = 10.0
+"""Capacities are learned from readings at most so often."""
+STARTS_COUNTED = 1000
+"""Times of starts kept per fleet, for their rate."""
+
+
+class Learning:
+    """What is learned of fleets, over lanes.
+
+    Args:
+        fleets: Their names, in lane order.
+    """
+
+    def __init__(self, fleets: Sequence[str]) -> None:
+        self._lane_of = {fleet: lane for lane, fleet in enumerate(fleets)}
+        self.lead_times = LeadTimes.empty(len(fleets))
+        self.capacities = Capacities.empty(len(fleets))
+        self._changed: set[tuple[str, str]] = set()
+        self._applied_at_s = float("-inf")
+        self._since_applied_s = 0.0
+        self._read_at_s = float("-inf")
+        self._pool_starts_s: dict[str, deque[float]] = {
+            fleet: deque(maxlen=STARTS_COUNTED) for fleet in fleets
+        }
+
+    def carried_over(self, fleets: Sequence[str]) -> Learning:
+        """The same for other fleets, which go on with what is known of those of the same names."""
+        new = Learning(fleets)
+        lanes = np.array([self._lane_of.get(fleet, -1) for fleet in fleets], np.int64)
+        new.lead_times = self.lead_times.carried_over(lanes)
+        new.capacities = self.capacities.carried_over(lanes)
+        new._changed = {(fleet, name) for fleet, name in self._changed if fleet in new._lane_of}
+        new._read_at_s = self._read_at_s
+        new._pool_starts_s |= {f: kept for f, kept in self._pool_starts_s.items() if f in new._lane_of}
+        new._applied_at_s = self._applied_at_s
+        return new
+
+    def started(self, fleet: str, starts: Iterable[MeasuredStart], now_s: float) -> None:
+        """Learn starts that came into service."""
+        starts = list(starts)
+        from_pool = sum(start.source is not StartSource.FRESH for start in starts)
+        self._pool_starts_s[fleet].extend([now_s] * from_pool)
+        if not starts:
+            return
+        lane = np.full(len(starts), self._lane_of[fleet])
+        source = np.array([start.source for start in starts], np.int64)
+        seconds = np.array([start.parts for start in starts], np.float64).T
+        self.lead_times.take(lane, source, seconds)
+        self._changed.add((fleet, START_TIMES))
+
+    def heard(self, policies: Sequence[Policy], readings: Mapping[str, FleetReadings], now_s: float) -> None:
+        """Learn what VMs can do from readings that say how busy they were, as often as that says something new."""
+        told = [fleet for fleet in self._lane_of if readings[fleet].utilisation is not None]
+        if not told or abs(now_s - self._read_at_s) < READ_EVERY_S:
+            return
+        self._read_at_s = now_s
+        params = capacity_params(policies)
+        for fleet in told:
+            lane, got = self._lane_of[fleet], readings[fleet]
+            busy = got.utilisation
+            if policies[lane].signal.kind != "throughput" or busy is None:
+                continue
+            fresh = now_s - got.observed_at_s <= policies[lane].signal.max_age_s
+            lanes = np.full(int(np.count_nonzero(fresh)), lane)
+            self.capacities.take(params, lanes, got.values[fresh], busy[fresh])
+            self._changed.add((fleet, CAPACITY))
+
+    def pool_starts_per_h(self, fleet: str, began_s: float, now_s: float) -> float | None:
+        """Starts from the warm pool per hour over the last day, or since the daemon began; None in its first hour.
+
+        Of a fleet with very many the last thousand count.
+        """
+        counted = self._pool_starts_s[fleet]
+        from_s = max(began_s, now_s - DAY_S)
+        if len(counted) == STARTS_COUNTED:
+            from_s = max(from_s, counted[0])
+        hours = (now_s - from_s) / 3600.0
+        return sum(at_s >= from_s for at_s in counted) / hours if hours >= 1.0 else None
+
+    def start_times(self) -> Iterator[tuple[str, StartSource, float]]:
+        """The high quantile that is planned with, of each fleet and each source from which starts were seen."""
+        for source in StartSource:
+            seconds = self.lead_times.quantile(PLANNED_LEVEL, Span.WHOLE, source).tolist()
+            for fleet, lane in self._lane_of.items():
+                if not math.isnan(seconds[lane]):
+                    yield fleet, source, seconds[lane]
+
+    # ── what is planned with ────────────────────────────────────────────────────────────────────────────
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether what is planned with may be changed again; asked once per tick, and noted where it may."""
+        if abs(now_s - self._applied_at_s) < APPLY_EVERY_S:
+            return False
+        # An age without ticks is no reason to move far at once.
+        self._since_applied_s = min(max(now_s - self._applied_at_s, 0.0), 2.0 * APPLY_EVERY_S)
+        if math.isinf(self._applied_at_s):
+            self._since_applied_s = 0.0
+        self._applied_at_s = now_s
+        return True
+
+    def move(self, policies: Sequence[Policy]) -> None:
+        """Let the capacities that are planned with follow what was learned, as far as the time since `is_due` allows."""
+        if any(policy.vm.learn_capacity is not None for policy in policies):
+            elapsed_s = np.full(len(policies), self._since_applied_s)
+            self.capacities.move(capacity_params(policies), elapsed_s)
+        self._since_applied_s = 0.0
+
+    def planned(self, policies: Sequence[Policy]) -> list[Policy]:
+        """The policies with what was learned in the place of their guesses; the same objects where nothing was.
+
+        Args:
+            policies: In lane order.
+        """
+        guesses = np.array([policy.vm.start_time_s for policy in policies])
+        start_time_s = self.lead_times.planned_s(guesses).tolist()
+        capacity_per_s = self.capacities.planned.tolist()
+        planned = []
+        for lane, policy in enumerate(policies):
+            vm, changes = policy.vm, dict[str, object]()
+            if vm.learn_start_time and start_time_s[lane] != vm.start_time_s:
+                changes["start_time_s"] = start_time_s[lane]
+            known = not math.isnan(capacity_per_s[lane])
+            if vm.learn_capacity is not None and known and capacity_per_s[lane] != vm.capacity_per_s:
+                changes["capacity_per_s"] = capacity_per_s[lane]
+            planned.append(with_vm(policy, changes) if changes else policy)
+        return planned
+
+    # ── over restarts ───────────────────────────────────────────────────────────────────────────────────
+
+    def to_keep(self) -> tuple[Learned, ...]:
+        """What has changed since `kept`."""
+        return tuple(
+            Learned(fleet, name, *self._of(name, self._lane_of[fleet]))
+            for fleet, name in sorted(self._changed)
+        )
+
+    def _of(self, name: str, lane: int) -> tuple[int, bytes]:
+        if name == START_TIMES:
+            return LeadTimes.version, _packed(self.lead_times.of_lane(lane))
+        return Capacities.version, _packed(self.capacities.of_lane(lane))
+
+    def kept(self) -> None:
+        """What `to_keep` gave is safe."""
+        self._changed.clear()
+
+    def take_up(self, learned: Iterable[Learned]) -> list[str]:
+        """Go on with what earlier runs learned; for a person, what of it cannot be read."""
+        wrong = []
+        for row in learned:
+            lane = self._lane_of.get(row.fleet)
+            if lane is None or row.name not in (START_TIMES, CAPACITY):
+                continue
+            if not self._put(row, lane):
+                wrong.append(
+                    f"what was learned of the {row.name} of {row.fleet} cannot be read and is learned anew"
+                )
+        return wrong
+
+    def _put(self, row: Learned, lane: int) -> bool:
+        if row.name == START_TIMES:
+            weight = _unpacked(row, LeadTimes.version, (BINS, SPANS * SOURCES))
+            if weight is None or not bool((weight >= 0.0).all()):
+                return False
+            self.lead_times.put_lane(lane, weight)
+            return True
+        learned = _unpacked(row, Capacities.version, self.capacities.of_lane(lane).shape)
+        # Of the last four numbers the first two may be missing.
+        if learned is None or not bool((learned[:-4] >= 0.0).all() and (learned[-2:] >= 0.0).all()):
+            return False
+        self.capacities.put_lane(lane, learned)
+        return True
+
+
+def with_vm(policy: Policy, changes: dict[str, object]) -> Policy:
+    """The policy with other values of its section `vm`."""
+    return policy.model_copy(update={"vm": policy.vm.model_copy(update=changes)})
+
+
+def _packed(weight: Float) -> bytes:
+    return zlib.compress(np.ascontiguousarray(weight, "<f8").tobytes(), 1)
+
+
+def _unpacked(row: Learned, version: int, shape: tuple[int, ...]) -> Float | None:
+    """The array that was kept; None where it is of another version, damaged, or not such an array."""
+    if row.version != version:
+        return None
+    try:
+        weight = np.frombuffer(zlib.decompress(row.body), "<f8").reshape(shape).astype(np.float64)
+    except (zlib.error, ValueError):
+        return None
+    return None if bool(np.isinf(weight).any()) else weight
+
+
+def capacity_params(policies: Sequence[Policy]) -> CapacityParams:
+    """How core learns capacities under these policies; those that do not learn take the section's defaults."""
+    sections = [policy.vm.learn_capacity or CapacityLearning() for policy in policies]
+    return CapacityParams(
+        guess=np.array([policy.vm.capacity_per_s for policy in policies]),
+        at=np.array([section.at for section in sections]),
+        saturation=np.array([policy.signal.saturation for policy in policies]),
+        within=np.array([section.within for section in sections]),
+        most_per_day=np.array([section.most_per_day for section in sections]),
+    )

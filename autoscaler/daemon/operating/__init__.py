@@ -1,0 +1,1 @@
+"""What operators pause and override."""

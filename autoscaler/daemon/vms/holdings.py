@@ -1,0 +1,219 @@
+"""The VMs of one fleet counted: how many are in which phase, which could be started or stopped now.
+
+Why it is apart: most ticks change nothing, so what was counted is kept until something changes, or until the
+time at which a VM leaves its quarantine or completes its minimum on-time.
+
+Rules of this file: nothing here changes a VM. Whoever does says so by `touch`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autoscaler.daemon.vms.marks import GROUP_TAG
+from autoscaler.daemon.vms.places import Places
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG, TYPE_TAG, Counts, Phase, TrackedVm
+from autoscaler.ports import Vm
+
+_EDGE_S = 1e-3
+"""What was counted is not used so close to the time at which it may change: sums of floats are not exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts with the stretch of time in which they hold."""
+
+    counts: Counts
+    minimum_on_time_s: float
+    from_s: float
+    until_s: float
+    places: int
+    """Version of what was known of places."""
+
+
+class Holdings:
+    """The VMs of one fleet by id, and what may be counted of them."""
+
+    def __init__(self) -> None:
+        self.vms: dict[str, TrackedVm] = {}
+        self.places = Places()
+        """What is known of places; fleets of one account share it."""
+        self.types: tuple[str, ...] = ()
+        """Machine types that a VM may be started as where there is no room for its own, best first."""
+        self._counted: _Counted | None = None
+        self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
+        self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
+        self._metered: list[TrackedVm] | None = None
+
+    def touch(self) -> None:
+        """Something of a VM has changed: what was counted is counted anew."""
+        self._counted = self._metered = None
+        self._in_phase.clear()
+        self._vms_in.clear()
+
+    def _expected_vms(self) -> int:
+        """VMs that were asked for and are not known one by one yet."""
+        return 0
+
+    def startable(self, now_s: float) -> list[TrackedVm]:
+        """Stopped VMs that may be started now, as they are or as another type; best first within a place.
+
+        They are neither quarantined nor in a place without room, unless its time is over: then one of them.
+        """
+        free = [
+            t
+            for t in self.vms.values()
+            if t.phase is Phase.STOPPED and t.quarantined_until_s <= now_s and not t.restoring
+        ]
+        if not self.places.dry_at_all:
+            return free
+        free.sort(key=_turn)
+        left: dict[tuple[str, str], float] = {}
+        found = []
+        for t in free:
+            place = self.type_for(t, now_s), t.vm.zone
+            room = left.get(place)
+            if room is None:
+                room = self.places.at_most(*place, now_s) if place[0] else 0.0
+            if room >= 1.0:
+                found.append(t)
+            left[place] = room - 1.0
+        return found
+
+    def type_for(self, t: TrackedVm, now_s: float) -> str:
+        """The type to start a stopped VM as: its own while there may be room for it, else another, else none."""
+        own, zone = t.vm.vm_type, t.vm.zone
+        if self.places.at_most(own, zone, now_s) >= 1.0:
+            return own
+        return next((each for each in self.types if self.places.at_most(each, zone, now_s) == math.inf), "")
+
+    def start_success(self, now_s: float) -> float:
+        """Odds, above 0 and up to 1, that a start of one of the stopped VMs works in this hour; 1 without any."""
+        counted: dict[tuple[str, str], int] = {}
+        for t in self.in_phase(Phase.STOPPED):
+            place = t.vm.vm_type, t.vm.zone
+            counted[place] = counted.get(place, 0) + 1
+        if not counted:
+            return 1.0
+        odds = sum(self.places.success(*place, now_s) * vms for place, vms in sorted(counted.items()))
+        return odds / sum(counted.values())
+
+    def to_restore(self) -> list[TrackedVm]:
+        """Stopped VMs that were started as another type and have not gone back to their own, by id."""
+        return [
+            t
+            for t in self.in_phase(Phase.STOPPED)
+            if not t.restoring and t.vm.tags.get(TYPE_TAG, t.vm.vm_type) != t.vm.vm_type
+        ]
+
+    def returnable(self, now_s: float) -> list[TrackedVm]:
+        """Draining VMs that may serve again, those that left last first: they have most of their work left."""
+        if not any(t.phase is Phase.DRAINING for t in self.vms.values()):
+            return []
+        found = [t for t in self.in_phase(Phase.DRAINING) if t.quarantined_until_s <= now_s]
+        return sorted(found, key=lambda t: (-t.phase_since_s, t.vm.id))
+
+    def _free_from_s(self, t: TrackedVm) -> float:
+        """When quarantine and dryness are over."""
+        return max(t.quarantined_until_s, self.places.free_from_s(t.vm.vm_type, t.vm.zone))
+
+    def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
+        """VMs in service past their minimum on-time and without protection."""
+        return [
+            t
+            for t in self.vms.values()
+            if t.phase is Phase.IN_SERVICE
+            and PROTECTED_TAG not in t.vm.tags
+            and GROUP_TAG not in t.vm.tags
+            and t.hands_off_until_s <= now_s
+            and now_s - _on_since_s(t) >= minimum_on_time_s
+        ]
+
+    def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
+        """How many VMs are where; the very value of the last call where nothing has changed."""
+        last = self._counted
+        if last is not None:
+            same = last.minimum_on_time_s == minimum_on_time_s and last.places == self.places.version
+            if same and last.from_s <= now_s < last.until_s:
+                return last.counts
+        counts = self._count(now_s, minimum_on_time_s)
+        until_s = self._holds_until_s(now_s, minimum_on_time_s) - _EDGE_S
+        self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s, self.places.version)
+        return counts
+
+    def _count(self, now_s: float, minimum_on_time_s: float) -> Counts:
+        by_phase = dict.fromkeys(Phase, 0)
+        expected = self._expected_vms()
+        coming = expected
+        for t in self.vms.values():
+            by_phase[t.phase] += 1
+            coming += t.coming
+        return Counts(
+            in_service=by_phase[Phase.IN_SERVICE],
+            starting=coming,
+            draining=by_phase[Phase.DRAINING],
+            stopping=by_phase[Phase.STOPPING],
+            stopped=by_phase[Phase.STOPPED],
+            startable=len(self.startable(now_s)) + len(self.returnable(now_s)),
+            provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
+            stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
+        )
+
+    def _holds_until_s(self, now_s: float, minimum_on_time_s: float) -> float:
+        """When time alone changes what can be started or stopped."""
+        until_s = math.inf
+        for t in self.vms.values():
+            if t.phase is Phase.STOPPED:
+                edge_s = self._free_from_s(t)
+            elif t.phase is Phase.DRAINING:
+                edge_s = t.quarantined_until_s
+            elif t.phase is Phase.IN_SERVICE:
+                edge_s = max(_on_since_s(t) + minimum_on_time_s, t.hands_off_until_s)
+            else:
+                continue
+            if now_s - _EDGE_S <= edge_s < until_s:
+                until_s = edge_s
+        return until_s
+
+    def in_phase(self, *phases: Phase) -> list[TrackedVm]:
+        """The VMs in any of these phases, in the order of their ids; not to be changed by the caller."""
+        found = self._in_phase.get(phases)
+        if found is None:
+            found = sorted((t for t in self.vms.values() if t.phase in phases), key=lambda t: t.vm.id)
+            self._in_phase[phases] = found
+        return found
+
+    def vms_in(self, phase: Phase) -> tuple[Vm, ...]:
+        """The same as listed; the very tuple of the last call where nothing has changed."""
+        found = self._vms_in.get(phase)
+        if found is None:
+            found = self._vms_in[phase] = tuple(t.vm for t in self.in_phase(phase))
+        return found
+
+    def metered(self) -> list[TrackedVm]:
+        """The VMs that run, or ran since the meter last looked, in the order in which they became known."""
+        if self._metered is None:
+            self._metered = [t for t in self.vms.values() if t.run is not None or t.closed_runs]
+        return self._metered
+
+    def dry(self, now_s: float) -> list[tuple[str, str]]:
+        """The (type, zone) pairs that had no capacity lately."""
+        return self.places.dry(now_s)
+
+    def unsettled_actions(self) -> set[int]:
+        """Actions with an order whose outcome only a listing can tell."""
+        orders = (t.order for t in self.vms.values() if t.order is not None)
+        return {order.action_id for order in orders if order.unknown and not order.confirmed}
+
+
+def _turn(t: TrackedVm) -> tuple[float, str]:
+    """Least recently launched first, so that every VM gets its turn."""
+    return t.vm.launched_at_s, t.vm.id
+
+
+def _on_since_s(t: TrackedVm) -> float:
+    # A VM that we did not start ourselves has been on since its launch, not since we first saw it.
+    if t.run is not None and t.run.counts_start:
+        return t.in_service_from_s if t.in_service_from_s is not None else t.phase_since_s
+    return t.vm.launched_at_s

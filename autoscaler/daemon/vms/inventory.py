@@ -1,0 +1,356 @@
+"""What the daemon knows about each VM: the listing reconciled with its own orders in flight.
+
+Rules of this file: the provider is the truth, but its listings lag, and one may be older than the one before.
+An order counts at once and is settled by a listing; an order that no listing confirms within `consistency_s`
+has failed, and for as long a row that looks like before the order is taken for an old one. A VM is gone only
+when several complete listings do not show it. Time comes in as an argument; nothing here calls anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autoscaler.daemon.vms.lateness import Lateness
+from autoscaler.daemon.vms.marks import is_preparing
+from autoscaler.daemon.vms.metering import Run
+from autoscaler.daemon.vms.orders import STATES_BEFORE
+from autoscaler.daemon.vms.quarantine import verdict_of_state
+from autoscaler.daemon.vms.start_times import MeasuredStart, measured
+from autoscaler.daemon.vms.tracked import (
+    ON_THE_WAY,
+    PROTECTED_TAG,
+    Counts,
+    Order,
+    Patience,
+    Phase,
+    TrackedVm,
+)
+from autoscaler.ports import Listing, Note, Verb, Vm, VmState
+
+__all__ = [
+    "ON_THE_WAY",
+    "PROTECTED_TAG",
+    "Counts",
+    "FleetInventory",
+    "Note",
+    "Patience",
+    "Phase",
+    "TrackedVm",
+]
+
+
+class FleetInventory(Lateness):
+    """The VMs of one fleet.
+
+    Args:
+        fleet: Its name.
+        patience: How long to wait for what.
+    """
+
+    def __init__(self, fleet: str, patience: Patience | None = None) -> None:
+        super().__init__(fleet, patience)
+        self.started: list[MeasuredStart] = []
+        """Starts that came into service since the last `take_started`, part by part."""
+        self.start_times_s: list[float] = []
+        """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
+        self._listed_at_s: float | None = None
+        self._quiet: tuple[Vm, ...] | None = None
+        """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
+
+    # ── observing ──────────────────────────────────────────────────────────────────────────────────────
+
+    def reconcile(self, listing: Listing, vms: Iterable[Vm], now_s: float) -> list[Note]:
+        """Take in a listing.
+
+        Args:
+            listing: The whole view; only a complete one can show that a VM is absent.
+            vms: Those of it that belong to this fleet.
+            now_s: The clock.
+
+        Returns:
+            What deserves an event.
+        """
+        if vms is self._quiet and listing.complete:
+            self._listed_at_s = _middle(listing)
+            return []
+        notes: list[Note] = []
+        self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
+        seen = set()
+        quiet = True
+        for vm in vms:
+            seen.add(vm.id)
+            tracked = self.vms.get(vm.id)
+            if tracked is None:
+                if vm.state is not VmState.TERMINATED:
+                    quiet = False
+                    self.vms[vm.id] = self._adopt(vm, now_s)
+                    self.touch()
+                continue
+            if tracked.at_rest is vm and tracked.order is None:
+                continue
+            quiet = False
+            tracked.missing, tracked.missing_since_s = 0, float("inf")
+            was = tracked.vm, tracked.phase, tracked.run
+            self._update(tracked, vm, listing, now_s, notes)
+            if was[0] is not tracked.vm or was[1] is not tracked.phase or was[2] is not tracked.run:
+                self.touch()
+            tracked.at_rest = vm if tracked.vm is vm and tracked.rests else None
+        quiet = quiet and seen >= self.vms.keys() and not self._expected
+        self._quiet = vms if quiet and isinstance(vms, tuple) else None
+        if listing.complete:
+            self._age_absent(seen, listing, notes)
+            self._listed_at_s = _middle(listing)
+            self._forget_expected(listing)
+        self._give_up_late(now_s, notes)
+        self._judge_arrivals(notes)
+        return notes
+
+    def touch(self) -> None:
+        """As of `Holdings`; the next rows are taken in one by one."""
+        super().touch()
+        self._quiet = None
+
+    def await_vm(self, new: TrackedVm) -> None:
+        """An earlier run made this VM, and no listing has shown it yet."""
+        self.touch()
+        self.vms[new.vm.id] = new
+
+    @property
+    def listed(self) -> bool:
+        """Whether a whole listing has been seen yet."""
+        return self._listed_at_s is not None
+
+    def _forget_expected(self, listing: Listing) -> None:
+        over = [number for number, e in self._expected.items() if listing.requested_at_s >= e.until_s]
+        if over:
+            self.touch()
+        for number in over:
+            del self._expected[number]
+
+    def _adopt(self, vm: Vm, now_s: float) -> TrackedVm:
+        tracked = TrackedVm(vm, _PHASE_OF_STATE[vm.state], now_s)
+        if is_preparing(vm) and vm.state in (VmState.PENDING, VmState.RUNNING):
+            tracked.phase = Phase.PREPARING
+        if vm.state is VmState.RUNNING:
+            # Found running: when it began is not known, so it is charged from now, and its minimum on-time
+            # counts from its launch.
+            tracked.run = Run(now_s)
+        if vm.state in (VmState.PENDING, VmState.RUNNING):
+            # Perhaps one of those that we asked for without hearing an answer: it is not expected any more.
+            expected = next((e for e in self._expected.values() if e.count and e.may_be(vm)), None)
+            if expected is not None:
+                expected.count -= 1
+        return tracked
+
+    def _update(self, t: TrackedVm, vm: Vm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        if self._is_old(t, vm, listing):
+            return
+        t.vm = vm
+        match vm.state:
+            case VmState.TERMINATED:
+                if t.phase is not Phase.LOST:
+                    notes.append(self._note("vm_terminated", f"{vm.id} was terminated{_because(vm)}"))
+                t.end_run(self._between(listing))
+                t.order = None
+                t.move(Phase.LOST, now_s)
+            case VmState.PENDING:
+                self._seen_pending(t, listing, now_s, notes)
+            case VmState.RUNNING:
+                self._seen_running(t, listing, now_s, notes)
+            case VmState.STOPPING | VmState.STOPPED:
+                self._seen_stopped(t, listing, now_s, notes)
+
+    def _is_old(self, t: TrackedVm, vm: Vm, listing: Listing) -> bool:
+        """Whether the row is older than what is known: as before our last order, or before it ran."""
+        if vm.state is VmState.PENDING and t.run is not None and vm.launched_at_s <= t.vm.launched_at_s:
+            # Nothing goes from running back to pending without being launched anew.
+            return True
+        order = t.order
+        if order is None:
+            return False
+        if not self._may_lag(order, listing):
+            if order.confirmed:
+                t.order = None
+            return False
+        before = STATES_BEFORE[order.verb]
+        # A later launch time proves that the row is newer: the start was taken and fell back.
+        return vm.state in before and vm.launched_at_s <= order.launched_before_s
+
+    def _may_lag(self, order: Order, listing: Listing) -> bool:
+        if order.answered_at_s is None:
+            return listing.requested_at_s < order.sent_at_s + self.patience.start_s
+        return listing.requested_at_s < order.answered_at_s + self.patience.consistency_s
+
+    def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        t.end_run(self._between(listing))
+        if t.phase is Phase.LOST:
+            # Given up, and still where it was; one that runs after all is taken back.
+            return
+        if t.order is not None and t.order.verb is not Verb.STOP:
+            t.order.confirmed = True
+        else:
+            t.order = None
+        if t.ordered_at_s is not None and t.pending_at_s is None:
+            t.pending_at_s = self._between(listing, after_s=t.ordered_at_s)
+        if t.phase not in ON_THE_WAY and t.phase is not Phase.PREPARING:
+            notes.append(self._started_outside(t, now_s))
+            t.in_service_from_s = None
+            t.move(Phase.STARTING, now_s)
+
+    def _seen_running(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        order = t.order
+        if order is not None and order.verb is Verb.STOP:
+            t.order = None
+            if not order.confirmed and t.vm.launched_at_s <= order.launched_before_s:
+                notes.append(self._note("stop_not_taken", f"{t.vm.id} still runs after an order to stop"))
+                t.run = t.run or Run(order.sent_at_s)
+                t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, now_s)
+                return
+        elif order is not None:
+            order.confirmed = True
+        if t.run is None:
+            # It was not running when last seen, so this is a start that the provider bills as one.
+            t.run = Run(self._between(listing, after_s=t.ordered_at_s), counts_start=True)
+            if t.ordered_at_s is not None:
+                self.timers.pending.add(t.run.from_s - t.ordered_at_s)
+        if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING, Phase.PREPARING):
+            # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
+            if t.phase in (Phase.STOPPED, Phase.STOPPING):
+                notes.append(self._started_outside(t, now_s))
+            t.in_service_from_s = None
+            t.move(Phase.RUNNING, now_s)
+
+    def _seen_stopped(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
+        if t.phase is Phase.LOST and t.vm.state is VmState.STOPPING:
+            return
+        stopped_at_s = self._between(listing)
+        if t.order is not None and t.order.verb is Verb.STOP:
+            t.order.confirmed = True
+            # Still unbilled only where the call's outcome was unknown; it was taken when it was sent.
+            stopped_at_s = t.order.sent_at_s
+            if t.vm.state is VmState.STOPPED and t.phase is Phase.STOPPING:
+                self.timers.stopping.add(
+                    self._between(listing, after_s=t.order.sent_at_s) - t.order.sent_at_s
+                )
+        elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
+            self._start_failed(t, now_s, notes)
+        elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
+            notes.append(self._stopped_outside(t, now_s))
+        if t.order is not None and t.order.verb is not Verb.STOP:
+            t.order = None
+        t.end_run(stopped_at_s)
+        t.in_service_from_s = None
+        t.ordered_at_s = None
+        t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
+
+    def _started_outside(self, t: TrackedVm, now_s: float) -> Note:
+        """A person may want it on: it serves, and is left alone for a while."""
+        t.hands_off_until_s = now_s + self.patience.hands_off_s
+        alone = (
+            f"; it is not stopped within {self.patience.hands_off_s:g} s" if self.patience.hands_off_s else ""
+        )
+        return self._note("started_outside", f"{t.vm.id} was started by somebody else{alone}")
+
+    def _stopped_outside(self, t: TrackedVm, now_s: float) -> Note:
+        """Where a person did it, they may want it off: it is left alone for a while."""
+        text, hands_off_s = (
+            f"{t.vm.id} was stopped by somebody else{_because(t.vm)}",
+            self.patience.hands_off_s,
+        )
+        if hands_off_s and _by_user(t.vm):
+            t.quarantined_until_s = max(t.quarantined_until_s, now_s + hands_off_s)
+            t.quarantine_reason = "a person stopped it, and it is left alone for a while"
+            text += f"; it is not started within {hands_off_s:g} s"
+        return self._note("stopped_outside", text)
+
+    def _start_failed(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
+        order, vm = t.order, t.vm
+        if order and order.unknown and not order.confirmed and vm.launched_at_s <= order.launched_before_s:
+            # The call never arrived, which is no fault of the VM.
+            notes.append(
+                self._note("start_not_taken", f"{vm.id} is stopped after an order of unknown outcome")
+            )
+            return
+        why = "" if _by_user(vm) else _because(vm)
+        verdict = verdict_of_state("" if _by_user(vm) else vm.state_reason)
+        self._failed(t, verdict, now_s, f"its start fell back to stopped{why}")
+        advice = f": {verdict.advice}" if verdict.advice else ""
+        notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
+
+    def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
+        for vm_id, t in list(self.vms.items()):
+            if vm_id in seen:
+                continue
+            if t.order is not None and self._may_lag(t.order, listing):
+                continue
+            self.touch()
+            t.at_rest = None
+            t.missing += 1
+            t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
+            long_s = listing.requested_at_s - t.missing_since_s
+            if t.missing >= self.patience.absent_listings and long_s >= self.patience.absent_s:
+                if t.phase is not Phase.LOST:
+                    notes.append(
+                        self._note("vm_gone", f"{vm_id} is missing from {t.missing} complete listings")
+                    )
+                del self.vms[vm_id]
+
+    def _between(self, listing: Listing, after_s: float | None = None) -> float:
+        """Best guess of when something happened that this listing shows and the one before did not."""
+        upper = _middle(listing)
+        lower = upper if self._listed_at_s is None else self._listed_at_s
+        if after_s is not None:
+            lower = max(lower, after_s)
+        return (min(lower, upper) + upper) / 2.0
+
+    def mark_ready(self, ready: Iterable[str], now_s: float) -> None:
+        """VMs whose readiness probe passed come into service."""
+        self.touch()
+        for vm_id in ready:
+            t = self.vms.get(vm_id)
+            if t is None or t.phase is not Phase.RUNNING or t.dismissed:
+                continue
+            if t.hedged:
+                self.take_back(t)
+            if t.run is not None and t.run.counts_start:
+                self.timers.unready.add(now_s - t.run.from_s)
+            if t.failures or t.ordered_at_s is not None:
+                t.failures = 0
+                self.places.tell(t.vm.vm_type, t.vm.zone, now_s, tried=1, failed=0)
+            t.in_service_from_s = now_s
+            t.move(Phase.IN_SERVICE, now_s)
+            if t.ordered_at_s is not None:
+                self.start_times_s.append(now_s - t.ordered_at_s)
+                self.started.append(measured(t, t.ordered_at_s, now_s))
+                t.ordered_at_s = None
+
+    def take_start_times(self) -> list[float]:
+        """Seconds from order to in service of the starts completed since the last call."""
+        taken, self.start_times_s = self.start_times_s, []
+        return taken
+
+    def take_started(self) -> list[MeasuredStart]:
+        """The same starts part by part, of those completed since the last call of this."""
+        taken, self.started = self.started, []
+        return taken
+
+
+_PHASE_OF_STATE = {
+    VmState.PENDING: Phase.STARTING,
+    VmState.RUNNING: Phase.RUNNING,
+    VmState.STOPPING: Phase.STOPPING,
+    VmState.STOPPED: Phase.STOPPED,
+    VmState.TERMINATED: Phase.LOST,
+}
+
+
+def _middle(listing: Listing) -> float:
+    return (listing.requested_at_s + listing.received_at_s) / 2.0
+
+
+def _because(vm: Vm) -> str:
+    return f" ({vm.state_reason})" if vm.state_reason else ""
+
+
+def _by_user(vm: Vm) -> bool:
+    return vm.state_reason.startswith("Client.UserInitiated")

@@ -1,0 +1,137 @@
+"""What is late: VMs that do not come, do not become ready or do not stop within the time that this takes here.
+
+What follows: a VM that is late is overtaken by another one, within a budget; one that comes after all and is not
+needed is stopped before it serves; one that never becomes ready is stopped and left alone; one that never runs,
+or never stops, is written off. So every transient ends, and none holds a slot for ever.
+
+Rules of this file: notes and marks only; what is ordered follows from the counts and from `planning`.
+"""
+
+from __future__ import annotations
+
+from autoscaler.daemon.vms.hedging import Timers
+from autoscaler.daemon.vms.orders import Orders
+from autoscaler.daemon.vms.tracked import ON_THE_WAY, Patience, Phase, TrackedVm
+from autoscaler.ports import Note
+
+LATE_S = 15.0
+"""No start is late before that, however fast starts are here."""
+NOT_NEEDED, NEVER_READY = "it came late and is not needed", "it does not become ready"
+"""Why a VM is stopped before it serves."""
+
+
+class Lateness(Orders):
+    """The VMs of one fleet with our orders, and what is late of them.
+
+    Args:
+        fleet: Its name.
+        patience: How long to wait at most.
+    """
+
+    def __init__(self, fleet: str, patience: Patience | None = None) -> None:
+        super().__init__(fleet, patience)
+        self.timers = Timers()
+        self.wanted: int | None = None
+        """VMs that the last decision wanted in service; None before the first."""
+
+    def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
+        for t in self.vms.values():
+            if t.phase in ON_THE_WAY:
+                self._await_start(t, now_s, notes)
+            elif t.phase is Phase.STOPPING:
+                self._await_stop(t, now_s, notes)
+
+    def _await_start(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
+        waited_s = now_s - t.phase_since_s
+        most_s = self.patience.start_s
+        if t.phase is not Phase.RUNNING and waited_s > self.patience.written_off_s:
+            # Before it runs it cannot even be stopped.
+            self.touch()
+            notes.append(
+                self._note("vm_written_off", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; it is given up")
+            )
+            self._never_ran(t)
+            t.order = None
+            t.move(Phase.LOST, now_s)
+        elif t.phase is Phase.RUNNING and waited_s > self.patience.never_ready_s and not t.dismissed:
+            self.touch()
+            t.dismissed = NEVER_READY
+            self._quarantine(t, now_s, f"{NEVER_READY} within {waited_s:.0f} s")
+            notes.append(
+                self._note(
+                    "never_ready", f"{t.vm.id} runs for {waited_s:.0f} s and is not ready; stopped again"
+                )
+            )
+        elif not t.overdue and waited_s > most_s:
+            t.overdue = True
+            self.touch()
+            notes.append(
+                self._note("start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on")
+            )
+        elif not t.overdue and not t.late and not t.dismissed:
+            timer = self.timers.unready if t.phase is Phase.RUNNING else self.timers.pending
+            if waited_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
+                t.hedged = t.late = True
+                # One that runs is near: it is overtaken like one that does not run yet.
+                t.overdue = t.phase is Phase.RUNNING
+                self.touch()
+                text = f"{t.vm.id} is {t.phase} for {waited_s:.0f} s, longer than usual; another may take its place"
+                notes.append(self._note("start_late", text))
+
+    def _await_stop(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
+        waited_s = now_s - t.phase_since_s
+        if waited_s > self.patience.stuck_s:
+            self.touch()
+            notes.append(
+                self._note("vm_written_off", f"{t.vm.id} is stopping for {waited_s:.0f} s; it is given up")
+            )
+            t.order = None
+            t.move(Phase.LOST, now_s)
+        elif not t.overdue and waited_s > self.timers.stopping.late_after_s(
+            0.5 * self.patience.stop_s, self.patience.stop_s
+        ):
+            t.overdue = True
+            self.touch()
+            notes.append(self._note("stop_overdue", f"{t.vm.id} is stopping for {waited_s:.0f} s"))
+
+    def _judge_arrivals(self, notes: list[Note]) -> None:
+        """Which VMs that were overtaken and run now are needed after all, and which are stopped again."""
+        arrived = [
+            t
+            for t in self.vms.values()
+            if t.late and t.phase is Phase.RUNNING and not t.overdue and not t.dismissed
+        ]
+        if not arrived:
+            return
+        self.touch()
+        counted = len(self.in_phase(Phase.IN_SERVICE)) + sum(t.coming for t in self.vms.values())
+        counted += self._expected_vms()
+        for t in sorted(arrived, key=lambda each: each.vm.id):
+            if self.wanted is not None and counted > self.wanted:
+                t.dismissed = NOT_NEEDED
+                counted -= 1
+                notes.append(self._note("late_not_needed", f"{t.vm.id} came late and is not needed any more"))
+            else:
+                self.take_back(t)
+
+    def take_back(self, t: TrackedVm) -> None:
+        """A VM that was overtaken is needed after all."""
+        self.touch()
+        if t.hedged:
+            self.hedges.give_back()
+        t.late = t.hedged = t.overdue = False
+        t.dismissed = ""
+
+    def _never_ran(self, t: TrackedVm) -> None:
+        """A VM that may have been overtaken ends without having run."""
+        if t.hedged and t.run is None:
+            self.hedges.give_back()
+            t.hedged = False
+
+    def dismissed(self) -> list[TrackedVm]:
+        """VMs that run, never served and are to be stopped, in the order of their ids."""
+        return [t for t in self.in_phase(Phase.RUNNING) if t.dismissed]
+
+    def stuck(self) -> list[TrackedVm]:
+        """VMs that do not stop and were not forced to yet, in the order of their ids."""
+        return [t for t in self.in_phase(Phase.STOPPING) if t.overdue and not t.forced]

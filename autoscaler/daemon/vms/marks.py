@@ -1,0 +1,49 @@
+"""Tags by which VMs of the warm pool are known, and what they mean.
+
+Why tags: they are on the VM itself, so they outlive the daemon, its journal and its machine, and everybody sees them.
+A tag changes its meaning only after what it says has happened.
+"""
+
+from __future__ import annotations
+
+from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
+from autoscaler.ports import Vm
+
+POOL_TAG = "autoscaler:pool"
+"""Written at creation as PREPARING, and as READY once the VM was seen ready, just before it is stopped."""
+PREPARING, READY = "preparing", "ready"
+PREPARED_TAG = "autoscaler:prepared"
+"""The image writes it as `true` when it is done (policy refill.prepared_tag)."""
+SUBNET_TAG = "autoscaler:subnet"
+"""The subnet that a VM was made in, where the policy names one."""
+SPEC_TAG = "autoscaler:spec"
+"""Digest of what a VM was made from: the version of the launch template, and what the policy puts in its place."""
+MADE_AT_TAG = "autoscaler:made-at"
+"""When a VM was made, in epoch seconds: the provider tells of the last start only."""
+EXERCISED_AT_TAG = "autoscaler:exercised-at"
+"""When a stopped VM was last tried and found well, in epoch seconds."""
+QUARANTINED_TAG = "autoscaler:quarantined"
+"""An operator keeps this VM from being started; the value says who and why. Empty where that has ended."""
+TERMINABLE_TAG = "autoscaler:terminable"
+"""`true` on VMs that the daemon may delete though it did not make them."""
+GROUP_TAG = "aws:autoscaling:groupName"
+"""AWS's own: the VM belongs to an Auto Scaling group, which replaces VMs that are stopped."""
+
+
+def is_preparing(vm: Vm) -> bool:
+    """Whether it was made for the pool and has not been seen ready."""
+    return vm.tags.get(POOL_TAG) == PREPARING
+
+
+def may_be_deleted(vm: Vm) -> bool:
+    """Whether the daemon made it, or somebody has said that it may delete it; never a protected one."""
+    ours = MADE_BY_TAG in vm.tags or vm.tags.get(TERMINABLE_TAG) == "true"
+    return ours and PROTECTED_TAG not in vm.tags and GROUP_TAG not in vm.tags
+
+
+def moment_of(vm: Vm, tag: str) -> float | None:
+    """The epoch seconds that a tag tells; None where it is missing or no number."""
+    try:
+        return float(vm.tags[tag])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,68 @@
+"""What a fleet in shadow really has: which VMs run, which of them are asked for metrics, and what they cost.
+
+Why: the inventory of a fleet in shadow is a simulation. Metrics come from the VMs that really run, whatever the
+simulation has done to them, and how the policy would have fared shows only beside what really was.
+
+Rules of this file: nothing is decided here, and nothing here reaches the simulated inventory. A VM serves as soon
+as it is listed as running, since nobody probes VMs that the daemon does not order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from autoscaler.daemon.vms.inventory import FleetInventory, Phase
+from autoscaler.daemon.vms.metering import Meter, Prices
+from autoscaler.daemon.vms.tracked import Patience
+from autoscaler.ports import Listing, RealVms, Vm
+
+
+class RealFleet:
+    """The real VMs of one fleet in shadow.
+
+    Args:
+        fleet: Its name.
+        patience: How long a VM may be missing from listings before it is gone.
+        prices: The policy's.
+    """
+
+    def __init__(self, fleet: str, patience: Patience, prices: Prices) -> None:
+        self._inventory = FleetInventory(fleet, patience)
+        self._meter = Meter(prices)
+
+    def take_in(self, listing: Listing, mine: Sequence[Vm], now_s: float) -> None:
+        """Follow a listing of a provider in shadow; one that shows nothing real is left out.
+
+        Args:
+            listing: The whole view.
+            mine: The fleet's rows of what is real in it.
+            now_s: The clock.
+        """
+        if listing.real is not None:
+            # What happened to real VMs is no event of the shadow, which has its own story of them.
+            self._inventory.reconcile(listing, mine, now_s)
+
+    def change(self, patience: Patience, prices: Prices) -> None:
+        """Go on under another policy."""
+        self._inventory.patience = patience
+        self._meter.prices = prices
+
+    @property
+    def running(self) -> Sequence[Vm]:
+        """The VMs that really run, in the order of their ids."""
+        return self._inventory.vms_in(Phase.RUNNING)
+
+    def expected(self, reported: Iterable[str], now_s: float, grace_s: float) -> int:
+        """How many VMs should have reported: those that did, and those that have run for longer than the grace."""
+        known = set(reported)
+        return sum(vm.id in known or now_s - vm.launched_at_s > grace_s for vm in self.running)
+
+    def charge(self, now_s: float) -> RealVms | None:
+        """Charge up to now and count; None before the first whole listing."""
+        if not self._inventory.listed:
+            return None
+        counts = self._inventory.counts(now_s, math.inf)
+        provisioned = counts.provisioned
+        charge = self._meter.charge(self._inventory.metered(), provisioned, 0, now_s)
+        return RealVms(len(self.running), provisioned, charge.money)

@@ -1,0 +1,65 @@
+"""VMs that differ in size: the weight of each by its machine type, and the mean of a fleet.
+
+Readings count with the weight of the VM that they come from. Decisions count VMs, all alike: one VM is planned with the
+mean weight of those that the fleet has, so the plan is right for the fleet as a whole and off by a VM or two where
+what is started next is larger or smaller than the mean.
+
+Rules of this file: a type that has no weight has 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.types import Float
+from autoscaler.daemon.vms.holdings import Holdings
+from autoscaler.daemon.vms.tracked import Phase
+
+NOTABLE = 0.02
+"""A mean that has changed by less is planned with as it was."""
+EVERY_S = 60.0
+"""The mean is looked at so often."""
+
+
+class Weights:
+    """The weights of one fleet's VMs.
+
+    Args:
+        policy: The fleet's.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._of: Mapping[str, float] = {each.type: each.weight for each in policy.vm.weights}
+        self.mean = 1.0
+        """Planned with."""
+
+    def __bool__(self) -> bool:
+        """Whether any VM may differ from another."""
+        return bool(self._of)
+
+    def of(self, vm_ids: Iterable[str], types: Mapping[str, str]) -> Float:
+        """The weight of each of these VMs: float64 (N,).
+
+        Args:
+            vm_ids: Which; those that are not known have 1.
+            types: By VM.
+        """
+        return np.array([self._of.get(types.get(vm_id, ""), 1.0) for vm_id in vm_ids], np.float64)
+
+    def weigh(self, vm_types: Sequence[str]) -> bool:
+        """Take the mean over the VMs of a fleet, in the order given; whether it is notably another one."""
+        if not vm_types:
+            return False
+        mean = sum(self._of.get(vm_type, 1.0) for vm_type in vm_types) / len(vm_types)
+        if abs(mean / self.mean - 1.0) <= NOTABLE:
+            return False
+        self.mean = mean
+        return True
+
+
+def types_of(holdings: Holdings) -> dict[str, str]:
+    """The machine type of each VM that exists, by id, in the order of ids."""
+    return {vm_id: t.vm.vm_type for vm_id, t in sorted(holdings.vms.items()) if t.phase is not Phase.LOST}

@@ -1,0 +1,1 @@
+"""The warm pool: VMs are made, prepared, tried, kept fresh and deleted."""

@@ -1,0 +1,273 @@
+"""Chores: what is done for VMs beside starting and stopping them for demand, through balancer and provider.
+
+Draining and taking back (`drain`), making VMs for the warm pool (`refill`), trying stopped ones (`exercise`), deleting
+old ones (`freshness`). As with demand, nothing is done that the journal has not recorded.
+
+Rules of this file: what gives capacity back comes before starts, everything else after stops. Calls are bounded; what
+takes longer than the tick waits is settled when it comes back. An answer that is not understood is settled by a
+listing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from autoscaler.daemon.acts.acting import ActWaits
+from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT
+from autoscaler.daemon.acts.ladder import place_of
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.recording import Recorder
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.marks import (
+    EXERCISED_AT_TAG,
+    MADE_AT_TAG,
+    POOL_TAG,
+    PREPARING,
+    READY,
+    SPEC_TAG,
+    SUBNET_TAG,
+)
+from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
+from autoscaler.daemon.warm.refill import hold_s
+from autoscaler.daemon.warm.warm_pool import Expected, Preparing, WarmPool
+from autoscaler.errors import InvariantError, ProviderError
+from autoscaler.ports import (
+    ActionIntent,
+    Clock,
+    Deferring,
+    Note,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Verb,
+    Vm,
+    VmState,
+)
+
+FIRST = (Verb.RETURN,)
+"""What gives capacity back at once."""
+LAST = (Verb.DRAIN, Verb.STORE, Verb.EXERCISE, Verb.REFILL, Verb.TERMINATE)
+"""What may wait for starts and stops."""
+NOT_MARKED = "NotMarked"
+"""Code of ours: the tag that says that a VM is ready could not be written."""
+
+Outcomes: TypeAlias = tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One chore as carried out: as `actuator.Done`."""
+
+    action_id: int
+    intent: ActionIntent
+    outcomes: Outcomes
+    sent_s: float
+    received_s: float
+
+
+class Chores:
+    """The chores under way.
+
+    Args:
+        clock: Time.
+        recorder: The journal.
+        telemetry: Metrics and log.
+        waits: How long calls may take.
+    """
+
+    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ActWaits) -> None:
+        self._clock = clock
+        self._recorder = recorder
+        self._telemetry = telemetry
+        self._waits = waits
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def act(
+        self,
+        fleets: Mapping[str, Fleet],
+        warm_pools: Mapping[str, WarmPool],
+        intents: Sequence[ActionIntent],
+        action_ids: Sequence[int],
+        verbs: Sequence[Verb],
+    ) -> None:
+        """Carry out those of a tick's intents that have one of these verbs, and wait for them for a while.
+
+        Args:
+            fleets: By name.
+            warm_pools: Likewise.
+            intents: What to do, made durable.
+            action_ids: Their journal ids, in order.
+            verbs: Which of them.
+        """
+        calls = set()
+        for number, intent in zip(action_ids, intents, strict=True):
+            if intent.verb not in verbs:
+                continue
+            fleet, pool = fleets[intent.fleet], warm_pools[intent.fleet]
+            _sent(fleet, pool, intent, number, self._clock.now())
+            call = asyncio.create_task(self._carry_out(fleet, pool, number, intent))
+            call.add_done_callback(self._ended)
+            calls.add(call)
+        self._calls |= calls
+        if calls:
+            await asyncio.wait(calls, timeout=self._waits.tick_s)
+
+    async def finish(self) -> None:
+        """Wait for what is under way; what is open after that is settled by the next run."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=self._waits.call_s)
+        for call in self._calls:
+            call.cancel()
+
+    async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
+        sent_s = self._clock.now()
+        outcomes = await _done(fleet, pool, intent, self._clock, self._waits.call_s)
+        done = Done(action_id, intent, outcomes, sent_s, self._clock.now())
+        self._telemetry.count_outcomes(intent, outcomes)
+        await self._recorder.note(_settled(fleet, pool, done), done.received_s)
+        await self._recorder.outcomes(action_id, done.received_s, outcomes)
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
+            self._telemetry.log.error("act_failed", text=text)
+
+
+def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, now_s: float) -> None:
+    """The intent counts from now on."""
+    inventory, ids = fleet.inventory, intent.vm_ids
+    match intent.verb:
+        case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
+            fleet.drains.sent(inventory, intent, now_s)
+        case Verb.REFILL:
+            until_s = now_s + inventory.patience.start_s
+            pool.expected[action_id] = Expected(intent.count, until_s, intent.token)
+        case Verb.EXERCISE:
+            inventory.sent(Verb.START, ids, intent.count, action_id, now_s)
+            for vm_id in ids:
+                inventory.vms[vm_id].move(Phase.PREPARING, now_s)
+                pool.preparing[vm_id] = Preparing(now_s, trying=True)
+        case Verb.STORE:
+            inventory.sent(Verb.STOP, ids, intent.count, action_id, now_s)
+        case Verb.TERMINATE:
+            pool.begin_deleting(inventory, ids, now_s)
+        case _:
+            raise InvariantError(f"{intent.verb} is no chore of {fleet.name}")
+
+
+async def _done(
+    fleet: Fleet, pool: WarmPool, intent: ActionIntent, clock: Clock, timeout_s: float
+) -> Outcomes:
+    """One outcome per VM."""
+    provider, ids = fleet.provider, intent.vm_ids
+    if isinstance(provider, Deferring) and intent.verb in (Verb.REFILL, Verb.EXERCISE):
+        provider = provider.for_refills()
+    match intent.verb:
+        case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
+            return await fleet.drains.carry_out(fleet.inventory, intent, timeout_s)
+        case Verb.REFILL:
+            spec = _marked(fleet, pool, intent, clock.now())
+            return await _call(("",), lambda: provider.provision(spec, intent.count, intent.token), timeout_s)
+        case Verb.EXERCISE:
+            return await _call(ids, lambda: provider.start(ids), timeout_s)
+        case Verb.STORE:
+            tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{clock.now():.0f}"}
+            marked = await _call(ids, lambda: provider.tag(ids, tags), timeout_s)
+            if any(outcome.kind is not OutcomeKind.ACCEPTED for outcome in marked):
+                # What is not marked must not be taken for a member: it runs on, and this is tried again.
+                return tuple(replace(o, kind=OutcomeKind.REFUSED, code=o.code or NOT_MARKED) for o in marked)
+            return await _call(ids, lambda: provider.stop(ids), timeout_s)
+        case _:
+            return await _call(ids, lambda: provider.terminate(ids), timeout_s)
+
+
+def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
+    """What the VMs of a refill are made from, with the tags by which they are known."""
+    spec = pool.specs.get(intent.token) or fleet.spec
+    if spec is None:
+        raise InvariantError(f"{fleet.name} has no launch template")
+    tags = {**spec.tags, MADE_BY_TAG: intent.token, POOL_TAG: PREPARING, MADE_AT_TAG: f"{now_s:.0f}"}
+    if spec.subnet:
+        tags[SUBNET_TAG] = spec.subnet
+    if pool.current is not None:
+        tags[SPEC_TAG] = pool.current.digest
+    return replace(spec, tags=tags)
+
+
+async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], timeout_s: float) -> Outcomes:
+    """The outcomes of one call, whatever it does."""
+    try:
+        return tuple(await within(call, timeout_s))
+    except TimeoutError:
+        kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
+    except ProviderError as error:
+        kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
+    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other chores' outcomes
+        kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
+        why = f"unexpected {type(error).__name__}: {error}; please report"
+    return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)
+
+
+def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
+    """Take in what came back."""
+    inventory, intent, outcomes = fleet.inventory, done.intent, done.outcomes
+    sent_s, now_s = done.sent_s, done.received_s
+    match intent.verb:
+        case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
+            return fleet.drains.settle(inventory, intent, outcomes, now_s)
+        case Verb.REFILL:
+            return _refilled(fleet, pool, done)
+        case Verb.EXERCISE:
+            return inventory.settle(Verb.START, outcomes, sent_s, now_s)
+        case Verb.STORE:
+            notes = inventory.settle(Verb.STOP, outcomes, sent_s, now_s)
+            for vm_id in intent.vm_ids:
+                t = inventory.vms.get(vm_id)
+                if t is not None and t.phase in (Phase.RUNNING, Phase.IN_SERVICE):
+                    pool.try_again(inventory, t, now_s)
+            return notes
+        case _:
+            return pool.deleted(fleet, outcomes)
+
+
+def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
+    inventory, intent, now_s = fleet.inventory, done.intent, done.received_s
+    spec = pool.specs.get(intent.token) or fleet.spec
+    accepted = [o.vm_id for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
+    failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
+    fleet.new_vms += len(accepted)
+    for vm_id in accepted:
+        t = TrackedVm(_new_vm(fleet, spec, vm_id, now_s), Phase.PREPARING, now_s)
+        t.order = Order(Verb.PROVISION, now_s, done.action_id, answered_at_s=now_s)
+        if vm_id not in inventory.vms:
+            inventory.await_vm(t)
+    place = ("", "") if spec is None else place_of(spec)
+    if accepted:
+        inventory.places.found_room(*place)
+    if any(o.kind is OutcomeKind.UNKNOWN for o in failed):
+        # A listing tells which of them there are, by their token.
+        return []
+    pool.expected.pop(done.action_id, None)
+    pool.specs.pop(intent.token, None)
+    if not failed:
+        return []
+    if any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):
+        inventory.places.found_dry(*place, now_s)
+    pool.failures += 1
+    pool.held_until_s = now_s + hold_s(pool.failures)
+    first = failed[0]
+    text = (
+        f"{first.kind} {first.code}: {first.message}; next try in {hold_s(pool.failures):.0f} s or elsewhere"
+    )
+    return [Note("refill_failed", fleet.name, text)]
+
+
+def _new_vm(fleet: Fleet, spec: ProvisionSpec | None, vm_id: str, now_s: float) -> Vm:
+    """As it will be listed once a listing shows it."""
+    vm_type = (spec.vm_type if spec else None) or ""
+    return Vm(vm_id, fleet.name, VmState.PENDING, vm_type, "", None, now_s, "", {POOL_TAG: PREPARING})

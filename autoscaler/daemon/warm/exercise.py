@@ -1,0 +1,47 @@
+"""Exercise: stopped VMs are tried in quiet hours, so that one that would not start is found before it is needed.
+
+What it finds: a missing grant on a key, a lost volume, a machine type that is gone, an image whose service does not come
+up any more. A VM that fails is quarantined and told of; it is not deleted, since somebody may want to look at it.
+
+Rules of this file: choice only; nothing here calls anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from autoscaler.config.freshness import ExerciseSection
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
+from autoscaler.daemon.vms.tracked import TrackedVm
+
+
+def last_well_s(t: TrackedVm) -> float:
+    """When a stopped VM last ran: at its last start, or when it was last tried."""
+    return max(t.vm.launched_at_s, moment_of(t.vm, EXERCISED_AT_TAG) or float("-inf"))
+
+
+def due(
+    candidates: Iterable[TrackedVm],
+    section: ExerciseSection | None,
+    asked: Collection[str],
+    trying: int,
+    spare: int,
+    now_s: float,
+) -> list[TrackedVm]:
+    """The VMs to try now: those that an operator asked for, then those that waited longest.
+
+    Args:
+        candidates: Stopped VMs that could be started.
+        section: How often; None where only operators ask.
+        asked: Ids that operators asked for.
+        trying: VMs being tried now.
+        spare: Startable VMs that may be missing meanwhile.
+        now_s: The clock.
+    """
+    at_once = section.at_once if section is not None else 1
+    every_s = section.every_s if section is not None else float("inf")
+    found = sorted(
+        (t for t in candidates if t.vm.id in asked or now_s - last_well_s(t) >= every_s),
+        key=lambda t: (t.vm.id not in asked, last_well_s(t), t.vm.id),
+    )
+    return found[: max(min(at_once - trying, spare), 0)]

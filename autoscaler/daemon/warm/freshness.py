@@ -1,0 +1,88 @@
+"""Freshness: which VMs of the pool are out of date, which may go now, and whether it is time.
+
+A VM is out of date when it was made from something else than the launch template says today, or is older than the
+policy allows. The new one comes first: while some are out of date more VMs are wanted than the warm target, and one
+that is out of date goes only where that leaves the wanted number ready.
+
+Rules of this file: choice only; nothing here calls anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from autoscaler.config.calendar import spans
+from autoscaler.config.freshness import FreshnessSection, QuietWindow
+from autoscaler.daemon.vms.marks import MADE_AT_TAG, SPEC_TAG, may_be_deleted, moment_of
+from autoscaler.daemon.vms.tracked import TrackedVm
+from autoscaler.daemon.warm.exercise import last_well_s
+from autoscaler.ports import LaunchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A VM that is out of date, and why."""
+
+    tracked: TrackedVm
+    why: str
+
+
+def made_at_s(t: TrackedVm) -> float:
+    """When it was made; where no tag tells, when it last started, which was not before."""
+    made_s = moment_of(t.vm, MADE_AT_TAG)
+    return t.vm.launched_at_s if made_s is None else made_s
+
+
+def stale(
+    stopped: Iterable[TrackedVm], section: FreshnessSection, current: LaunchSpec | None, now_s: float
+) -> list[Stale]:
+    """The stopped VMs that are out of date, oldest first."""
+    found = []
+    for t in stopped:
+        why = _why(t, section, current, now_s)
+        if why:
+            found.append(Stale(t, why))
+    return sorted(found, key=lambda each: (made_at_s(each.tracked), each.tracked.vm.id))
+
+
+def _why(t: TrackedVm, section: FreshnessSection, current: LaunchSpec | None, now_s: float) -> str:
+    if current is not None:
+        spec = t.vm.tags.get(SPEC_TAG)
+        if spec is not None and spec != current.digest:
+            return f"made from another version of the launch template (now {current.version})"
+        if current.image and t.vm.image and t.vm.image != current.image:
+            return f"image {t.vm.image} instead of {current.image}"
+    if section.max_age_s is not None and now_s - made_at_s(t) > section.max_age_s:
+        return "older than freshness.max_age"
+    if section.max_stopped_age_s is not None and now_s - last_well_s(t) > section.max_stopped_age_s:
+        return "stopped for longer than freshness.max_stopped_age"
+    return ""
+
+
+def surge(section: FreshnessSection, stale_vms: Sequence[Stale], wanted: int, *, asked: bool) -> int:
+    """VMs to have beyond the wanted number, so that the new ones are there before the old ones go."""
+    if not stale_vms or (section.refresh is None and not asked):
+        return 0
+    share = section.refresh.share if section.refresh is not None else 0.1
+    return min(len(stale_vms), max(math.floor(share * wanted), 1))
+
+
+def replaceable(stale_vms: Sequence[Stale], ready: int, floor: int) -> list[Stale]:
+    """Those that may go now: the number of VMs ready never falls below the floor.
+
+    Args:
+        stale_vms: Oldest first.
+        ready: VMs that could be started now, these included.
+        floor: How many must stay.
+    """
+    gone = [each for each in stale_vms if may_be_deleted(each.tracked.vm)]
+    return gone[: max(ready - floor, 0)]
+
+
+def within(windows: Sequence[QuietWindow], now_s: float) -> bool:
+    """Whether one of the windows is open; without any, always."""
+    return not windows or any(
+        start <= now_s < end for window in windows for start, end in spans(window, now_s)
+    )

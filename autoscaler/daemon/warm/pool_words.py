@@ -1,0 +1,285 @@
+"""The warm pool as operators see it: a row per VM, and what is done with VMs on their word.
+
+    asked ─ checked against the VMs that are known ─ journal (who and why) ─ tags on the VM ─ in force ─ answered
+
+Rules of this file: nothing is done that the journal does not have. What must outlive the daemon (a quarantine, the owner)
+is a tag on the VM; where that could not be written the answer says so. A command names VMs of one fleet, and either all
+of them can be done or none is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.operating.operator_words import unknown_fleet
+from autoscaler.daemon.vms.marks import GROUP_TAG, MADE_AT_TAG, QUARANTINED_TAG, SPEC_TAG, may_be_deleted
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase, TrackedVm
+from autoscaler.daemon.warm.exercise import last_well_s
+from autoscaler.daemon.warm.freshness import made_at_s
+from autoscaler.daemon.warm.warm_pool import BY_OPERATOR, FOREVER, WarmPool
+from autoscaler.errors import ChangeRefusedError
+from autoscaler.ports import FLEET_TAG, Note, Outcome, OutcomeKind
+
+LONGEST_REASON = 200
+"""A tag holds 256 characters."""
+_TAG_WITHIN_S = 10.0
+_RESTING = (Phase.STOPPED, Phase.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an operator asks.
+
+    Attributes:
+        fleet: Whose VMs.
+        vms: Their ids.
+        who: The user, for a person.
+        reason: In their words.
+    """
+
+    fleet: str
+    vms: tuple[str, ...]
+    who: str
+    reason: str
+
+
+class PoolWords:
+    """Carries out operators' words on the pools of one daemon.
+
+    Args:
+        daemon: Whose.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    # ── looking ────────────────────────────────────────────────────────────────────────────────────────
+
+    def shown(self, fleet: str | None) -> list[dict[str, Any]]:
+        """One row per VM that exists, by fleet, place in life and id.
+
+        Raises:
+            ChangeRefusedError: There is no such fleet.
+        """
+        names = [fleet] if fleet is not None else list(self._daemon.fleets.by_name)
+        rows = []
+        for name in names:
+            found, pool = self._fleet(name)
+            stale = {each.tracked.vm.id: each.why for each in pool.stale}
+            phases = list(Phase)
+            vms = [t for t in found.inventory.vms.values() if t.phase is not Phase.LOST]
+            vms.sort(key=lambda t: (phases.index(t.phase), t.vm.id))
+            rows += [self._row(name, t, pool, stale.get(t.vm.id, "")) for t in vms]
+        return rows
+
+    def _row(self, fleet: str, t: TrackedVm, pool: WarmPool, stale: str) -> dict[str, Any]:
+        now_s = self._daemon.clock.now()
+        held = t.quarantined_until_s > now_s
+        return {
+            "fleet": fleet,
+            "vm": t.vm.id,
+            "phase": str(t.phase),
+            "type": t.vm.vm_type,
+            "zone": t.vm.zone,
+            "image": t.vm.image,
+            "spec": t.vm.tags.get(SPEC_TAG),
+            "age_s": now_s - made_at_s(t),
+            "age_is_known": MADE_AT_TAG in t.vm.tags,
+            "last_ran_s": now_s - last_well_s(t),
+            "out_of_date": stale or None,
+            "quarantine": t.quarantine_reason if held else None,
+            "quarantined_for_s": t.quarantined_until_s - now_s
+            if held and t.quarantined_until_s != FOREVER
+            else None,
+            "protected": PROTECTED_TAG in t.vm.tags,
+            "may_be_deleted": may_be_deleted(t.vm),
+            "being_deleted": t.vm.id in pool.deleting,
+        }
+
+    # ── changing ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def exercise(self, word: Word) -> str:
+        """Try these stopped VMs, one after the other, as soon as nobody waits for any.
+
+        Raises:
+            ChangeRefusedError: It makes no sense, and why.
+            JournalError: It could not be recorded, so it is not done.
+        """
+        fleet, pool = self._fleet(word.fleet)
+        vms = self._vms(fleet, word.vms) if word.vms else fleet.inventory.in_phase(Phase.STOPPED)
+        ids = [t.vm.id for t in vms if t.phase is Phase.STOPPED]
+        wrong = [f"{t.vm.id} is {t.phase}" for t in vms if t.phase is not Phase.STOPPED]
+        if wrong or not ids:
+            raise ChangeRefusedError(f"only stopped VMs are tried: {', '.join(wrong) or 'there is none'}")
+        await self._record("pool_exercise", word, f"asked to try {_some(ids)}")
+        pool.asked.exercise.update(ids)
+        return f"{_some(ids)} of {word.fleet} will be tried, as soon as no VM is on its way for demand; `autoscaler events` tells how it went."
+
+    async def refresh(self, word: Word) -> str:
+        """Replace what is out of date now, windows or not, within the policy's share at a time.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, pool = self._fleet(word.fleet)
+        if fleet.policy.provision is None or fleet.policy.refill is None:
+            raise ChangeRefusedError(
+                f"the policy of {word.fleet} makes no VMs for its pool, so none can be replaced; it needs the sections "
+                "provision and refill"
+            )
+        if not pool.stale:
+            return f"Nothing in the pool of {word.fleet} is out of date."
+        await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(pool.stale)})")
+        pool.asked.refresh = True
+        return f"{len(pool.stale)} out of date in {word.fleet} will be replaced, the new ones first."
+
+    async def evict(self, word: Word) -> str:
+        """Delete these stopped VMs for good.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, pool = self._fleet(word.fleet)
+        vms = self._vms(fleet, word.vms)
+        wrong = [f"{t.vm.id} is {t.phase}" for t in vms if t.phase not in _RESTING]
+        wrong += [f"{t.vm.id} is protected" for t in vms if PROTECTED_TAG in t.vm.tags]
+        wrong += [f"{t.vm.id} is in an Auto Scaling group" for t in vms if GROUP_TAG in t.vm.tags]
+        if wrong:
+            raise ChangeRefusedError(f"only stopped, unprotected VMs can be evicted: {', '.join(wrong)}")
+        await self._record("pool_evict", word, f"evicted {_some(word.vms)}: deleted for good")
+        pool.asked.evict.update(word.vms)
+        return f"{_some(word.vms)} of {word.fleet} will be deleted for good, at the next tick."
+
+    async def quarantine(self, word: Word) -> str:
+        """Keep these VMs from being started until they are released; those that serve go on serving.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, _ = self._fleet(word.fleet)
+        vms = self._vms(fleet, word.vms)
+        await self._record("pool_quarantine", word, f"quarantined {_some(word.vms)}")
+        said = f"{word.who}: {word.reason}"
+        for t in vms:
+            if t.phase in _RESTING:
+                t.quarantined_until_s, t.quarantine_reason = FOREVER, BY_OPERATOR + said
+        fleet.inventory.touch()
+        lost = await self._tag(fleet, word.vms, {QUARANTINED_TAG: said})
+        return f"{_some(word.vms)} of {word.fleet} will not be started until released.{lost}"
+
+    async def release(self, word: Word) -> str:
+        """These VMs may be started again, whyever they were kept from it.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, _ = self._fleet(word.fleet)
+        vms = self._vms(fleet, word.vms)
+        await self._record("pool_release", word, f"released {_some(word.vms)}")
+        for t in vms:
+            t.quarantined_until_s, t.quarantine_reason = float("-inf"), ""
+        fleet.inventory.touch()
+        lost = await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""})
+        return f"{_some(word.vms)} of {word.fleet} may be started again.{lost}"
+
+    async def adopt(self, word: Word) -> str:
+        """These VMs belong to the fleet from the next listing on.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, _ = self._fleet(word.fleet)
+        _named(word)
+        await self._record("pool_adopt", word, f"adopted {_some(word.vms)}")
+        lost = await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet})
+        return (
+            f"{_some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}.{lost}"
+        )
+
+    async def disown(self, word: Word) -> str:
+        """These VMs belong to no fleet any more and stay as they are.
+
+        Raises:
+            ChangeRefusedError, JournalError: As for `exercise`.
+        """
+        fleet, _ = self._fleet(word.fleet)
+        self._vms(fleet, word.vms)
+        await self._record("pool_disown", word, f"disowned {_some(word.vms)}: they stay as they are")
+        lost = await self._tag(fleet, word.vms, {FLEET_TAG: ""})
+        return f"{_some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are.{lost}"
+
+    @property
+    def by_name(self) -> dict[str, Callable[[Word], Awaitable[str]]]:
+        """Everything that changes, by the name of its command."""
+        return {
+            "exercise": self.exercise,
+            "refresh": self.refresh,
+            "evict": self.evict,
+            "quarantine": self.quarantine,
+            "release": self.release,
+            "adopt": self.adopt,
+            "disown": self.disown,
+        }
+
+    # ── checks and records ─────────────────────────────────────────────────────────────────────────────
+
+    def _fleet(self, name: str) -> tuple[Fleet, WarmPool]:
+        fleets = self._daemon.fleets.by_name
+        if name not in fleets:
+            raise ChangeRefusedError(unknown_fleet(name, fleets.keys()))
+        return fleets[name], self._daemon.warm_pools.by_name[name]
+
+    def _vms(self, fleet: Fleet, ids: Sequence[str]) -> list[TrackedVm]:
+        if not ids:
+            raise ChangeRefusedError("no VM is named")
+        unknown = [i for i in ids if i not in fleet.inventory.vms]
+        if unknown:
+            raise ChangeRefusedError(
+                f"{fleet.name} has no VM {', '.join(unknown[:5])}; `autoscaler pool list --fleet {fleet.name}` shows them"
+            )
+        return [fleet.inventory.vms[i] for i in ids]
+
+    async def _record(self, kind: str, word: Word, what: str) -> None:
+        reason = word.reason
+        if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
+            raise ChangeRefusedError(
+                f"a reason is needed, one line of 1 to {LONGEST_REASON} characters, for those who come after you"
+            )
+        note = Note(kind, word.fleet, f"{word.who} {what} ({reason})")
+        daemon = self._daemon
+        await daemon.recorder.changes(daemon.clock.now(), (), [note], lambda _: None)
+        daemon.telemetry.log.info("operator", fleet=note.fleet, kind=note.kind, text=note.text)
+
+    async def _tag(self, fleet: Fleet, ids: Sequence[str], tags: dict[str, str]) -> str:
+        """Write tags; for a person, what of it failed, or nothing."""
+
+        async def call() -> tuple[Outcome, ...]:
+            return await fleet.provider.tag(ids, tags)
+
+        try:
+            outcomes = await within(call, _TAG_WITHIN_S)
+        except TimeoutError:
+            why = f"no answer within {_TAG_WITHIN_S:g} s"
+        except Exception as error:  # noqa: BLE001  the operator is told, and the daemon goes on
+            why = f"{type(error).__name__}: {error}"
+        else:
+            failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
+            if not failed:
+                return ""
+            why = f"{failed[0].code} {failed[0].message}".strip()
+        return f" But the tag {next(iter(tags))} could not be written ({why}), so it does not outlive the daemon: try again."
+
+
+def _named(word: Word) -> None:
+    if not word.vms:
+        raise ChangeRefusedError("no VM is named")
+
+
+def _some(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:3])
+    return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"

@@ -1,0 +1,56 @@
+"""Ready: by all that the policy asks for, so that nothing enters the warm pool half prepared.
+
+It runs, its image has said that it is done (where asked), the provider's status checks have passed (where asked), and the
+policy's probe finds it ready. Silence and failure mean not ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.marks import PREPARED_TAG, is_preparing
+from autoscaler.daemon.vms.tracked import TrackedVm
+
+
+async def ready(
+    fleet: Fleet,
+    running: Sequence[TrackedVm],
+    running_s: Mapping[str, float],
+    now_s: float,
+    timeout_s: float,
+) -> list[str]:
+    """Ids of those that are ready.
+
+    Args:
+        fleet: Whose.
+        running: VMs that run for the pool.
+        running_s: By id, when each was first seen running.
+        now_s: The clock.
+        timeout_s: Longest wait for each of the two questions, in seconds of the event loop.
+    """
+    section, readiness = fleet.policy.refill, fleet.policy.readiness
+    vms = [t.vm for t in running]
+    if section is not None and section.prepared_tag:
+        # A VM that is tried was prepared once, and its image says so once.
+        vms = [vm for vm in vms if vm.tags.get(PREPARED_TAG) == "true" or not is_preparing(vm)]
+    if vms and (section is None or section.status_checks):
+        ids = [vm.id for vm in vms]
+        passed = await _asked(lambda: fleet.provider.checked(ids), timeout_s)
+        vms = [vm for vm in vms if vm.id in passed]
+    if readiness.probe == "running":
+        # Not asked of the fleet's own probe, which remembers only the VMs that it was asked about last.
+        return [vm.id for vm in vms if now_s - running_s.get(vm.id, now_s) >= readiness.after_s]
+    if not vms:
+        return []
+    passed = await _asked(lambda: fleet.own_probe.ready(vms), timeout_s)
+    return [vm.id for vm in vms if vm.id in passed]
+
+
+async def _asked(call: Callable[[], Awaitable[frozenset[str]]], timeout_s: float) -> frozenset[str]:
+    """What a question to an adapter gives; nothing where it fails."""
+    try:
+        return frozenset(await within(call, timeout_s))
+    except Exception:  # noqa: BLE001  what is not known to be ready is not
+        return frozenset()

@@ -1,0 +1,466 @@
+"""The warm pool of one fleet as the daemon keeps it: VMs are made, prepared, tried, replaced and deleted.
+
+    refill ─► pending ─► running ─► seen ready ─ tag pool=ready ─► stopping ─► stopped: in the pool
+                                        ▲
+    exercise: a stopped VM started ─────┘         a VM that is not ready in time never enters
+
+Rules of this file: demand comes first. A VM enters the pool when it was seen ready, whole: it runs, the provider's
+checks and the policy's probe pass, and its image has said so where the policy asks for that. What was made and never
+became ready is deleted, since the daemon made it. A VM that somebody else made is deleted only where its tags allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from autoscaler.config.policy import Policy
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.inventory import FleetInventory
+from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing, may_be_deleted
+from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
+from autoscaler.daemon.warm import exercise, freshness, refill
+from autoscaler.daemon.warm.preparing import ready
+from autoscaler.ports import (
+    ActionIntent,
+    FleetTick,
+    LaunchSpec,
+    Note,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    TemplateReader,
+    Verb,
+    VmState,
+)
+
+FOREVER = float("inf")
+NEVER_READY = "it was made for the pool and never seen ready"
+BY_OPERATOR = "quarantined by "
+DELETED = "it is being deleted"
+IN_GROUP = (
+    "it is in an Auto Scaling group, which replaces VMs that are stopped; take it out of one or the other"
+)
+SPEC_EVERY_S = 300.0
+"""How often the launch template is read."""
+ORPHAN_S = 900.0
+"""How long a VM that was made and never became ready may lie stopped before it is deleted."""
+_DELETED_WITHIN_S = 300.0
+_RETRY_S = 60.0
+
+
+@dataclass(slots=True)
+class Preparing:
+    """One VM that runs for the pool and not for demand.
+
+    Attributes:
+        since_s: When it was made or started.
+        trying: It was in the pool before, and is tried.
+        running_s: When it was first seen running; None before.
+        ready: It may enter the pool.
+        not_before_s: Nothing is done with it until then, since that came to nothing.
+    """
+
+    since_s: float
+    trying: bool
+    running_s: float | None = None
+    ready: bool = False
+    not_before_s: float = float("-inf")
+
+
+@dataclass(slots=True)
+class Expected:
+    """VMs that were asked for and are not known one by one."""
+
+    count: int
+    until_s: float
+    token: str
+
+
+@dataclass(slots=True)
+class Asked:
+    """What operators asked for."""
+
+    exercise: set[str] = field(default_factory=set)
+    evict: set[str] = field(default_factory=set)
+    refresh: bool = False
+
+
+class WarmPool:
+    """What is under way in one fleet's warm pool, and what is known of it.
+
+    Args:
+        now_s: The clock: it takes as long from now until VMs are made as after a burst.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self.preparing: dict[str, Preparing] = {}
+        self.expected: dict[int, Expected] = {}
+        self.specs: dict[str, ProvisionSpec] = {}
+        """By client token, what the VMs of a refill are made from."""
+        self.deleting: dict[str, float] = {}
+        self.asked = Asked()
+        self.current: LaunchSpec | None = None
+        self.stale: list[freshness.Stale] = []
+        self.failures = 0
+        self.held_until_s = float("-inf")
+        self._busy_s = now_s
+        self._read_s = float("-inf")
+        self._excess_since_s: float | None = None
+        self._deletions: list[float] = []
+        self._marked: list[TrackedVm] = []
+        self._looked: list[TrackedVm] = []
+        self._told: set[str] = set()
+        self.unready: list[TrackedVm] = []
+        """Stopped VMs that were made for the pool and never seen ready."""
+
+    # ── observing ──────────────────────────────────────────────────────────────────────────────────────
+
+    def has_questions(self, fleet: Fleet, now_s: float) -> bool:
+        """Whether the provider or the probe has to be asked; what has been taken in tells."""
+        return bool(self._waiting(fleet)) or self._wants_template(fleet, now_s)
+
+    def _waiting(self, fleet: Fleet) -> list[TrackedVm]:
+        """VMs that run for the pool and have not been seen ready."""
+        return [
+            t
+            for t in fleet.inventory.in_phase(Phase.PREPARING)
+            if t.vm.state is VmState.RUNNING and not self.preparing[t.vm.id].ready
+        ]
+
+    async def ask(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
+        """Ask what the launch template says, and which VMs have become ready.
+
+        Args:
+            fleet: Whose pool.
+            now_s: The clock.
+            timeout_s: Longest wait for each question, in seconds of the event loop.
+        """
+        notes: list[Note] = []
+        await self._read_template(fleet, now_s, timeout_s)
+        waiting = self._waiting(fleet)
+        for vm_id in await ready(fleet, waiting, self._running_s(), now_s, timeout_s) if waiting else ():
+            each = self.preparing[vm_id]
+            each.ready = True
+            notes.append(_note("pool_ready", fleet, f"{vm_id} is ready after {now_s - each.since_s:.0f} s"))
+            self.failures = 0
+        return notes
+
+    def _running_s(self) -> dict[str, float]:
+        """Since when each of them was seen running."""
+        return {i: each.running_s for i, each in self.preparing.items() if each.running_s is not None}
+
+    def take_in(self, fleet: Fleet, now_s: float) -> list[Note]:
+        """After a listing: know which VMs are the pool's."""
+        notes = self._grouped(fleet)
+        vms = fleet.inventory.vms
+        for t in fleet.inventory.in_phase(Phase.PREPARING):
+            each = self.preparing.setdefault(
+                t.vm.id, Preparing(t.phase_since_s, trying=not is_preparing(t.vm))
+            )
+            if t.vm.state is VmState.RUNNING and each.running_s is None:
+                each.running_s = now_s
+        stopped = fleet.inventory.in_phase(Phase.STOPPED)
+        if stopped is not self._marked:
+            for t in stopped:
+                self._mark_stopped(fleet, t)
+            self._marked = fleet.inventory.in_phase(Phase.STOPPED)
+            self.unready = [t for t in self._marked if is_preparing(t.vm)]
+        for vm_id, each in list(self.preparing.items()):
+            gone = vms.get(vm_id)
+            if gone is not None and gone.phase is Phase.PREPARING:
+                continue
+            del self.preparing[vm_id]
+            if gone is not None and gone.phase is Phase.STOPPED and not each.ready:
+                why = gone.quarantine_reason or "it stopped by itself"
+                notes.append(self._failed(fleet, vm_id, why, trying=each.trying, now_s=now_s))
+        for number, asked in list(self.expected.items()):
+            known = sum(t.vm.tags.get(MADE_BY_TAG) == asked.token for t in vms.values())
+            if known >= asked.count or now_s >= asked.until_s:
+                del self.expected[number]
+                self.specs.pop(asked.token, None)
+        self.deleting = {
+            vm_id: until_s
+            for vm_id, until_s in self.deleting.items()
+            if vm_id in vms and vms[vm_id].phase is not Phase.LOST and now_s < until_s
+        }
+        return notes
+
+    def _grouped(self, fleet: Fleet) -> list[Note]:
+        """Tell once of each VM that an Auto Scaling group owns too: it is neither started nor stopped here."""
+        resting = fleet.inventory.in_phase(Phase.IN_SERVICE, Phase.STOPPED)
+        if resting is self._looked:
+            return []
+        self._looked = resting
+        found = [t.vm.id for t in resting if GROUP_TAG in t.vm.tags and t.vm.id not in self._told]
+        self._told.update(found)
+        return [_note("vm_in_group", fleet, f"{vm_id} is left alone: {IN_GROUP}") for vm_id in found]
+
+    def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
+        """Keep from being started what was never ready, and what an operator has taken out."""
+        said = t.vm.tags.get(QUARANTINED_TAG, "")
+        by_operator = t.quarantine_reason.startswith(BY_OPERATOR)
+        if GROUP_TAG in t.vm.tags:
+            if t.quarantine_reason != IN_GROUP:
+                _quarantine(fleet, t, FOREVER, IN_GROUP)
+            return
+        if said and not by_operator:
+            _quarantine(fleet, t, FOREVER, BY_OPERATOR + said)
+        elif by_operator and not said:
+            _quarantine(fleet, t, float("-inf"), "")
+        elif is_preparing(t.vm) and t.quarantined_until_s != FOREVER:
+            _quarantine(fleet, t, FOREVER, NEVER_READY)
+        elif t.quarantine_reason == NEVER_READY and not is_preparing(t.vm):
+            _quarantine(fleet, t, float("-inf"), "")
+
+    def _failed(self, fleet: Fleet, vm_id: str, why: str, *, trying: bool, now_s: float) -> Note:
+        if trying:
+            return _note("exercise_failed", fleet, f"{vm_id} would not have served: {why}")
+        self.failures += 1
+        self.held_until_s = now_s + refill.hold_s(self.failures)
+        return _note("prepare_failed", fleet, f"{vm_id} did not become ready: {why}")
+
+    def _wants_template(self, fleet: Fleet, now_s: float) -> bool:
+        if now_s < self._read_s + SPEC_EVERY_S or fleet.policy.provision is None:
+            return False
+        return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
+
+    async def _read_template(self, fleet: Fleet, now_s: float, timeout_s: float) -> None:
+        reader, spec = fleet.provider, fleet.spec
+        if not self._wants_template(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
+            return
+        self._read_s = now_s
+        try:
+            self.current = await within(lambda: reader.launch_spec(spec), timeout_s) or self.current
+        except Exception:  # noqa: BLE001  what the template says is then not known, and nothing is out of date
+            self._read_s = now_s - SPEC_EVERY_S + _RETRY_S
+
+    # ── what came back ─────────────────────────────────────────────────────────────────────────────────
+
+    def begin_deleting(self, inventory: FleetInventory, ids: Sequence[str], now_s: float) -> None:
+        """These VMs are about to be deleted: nothing else is done with them."""
+        inventory.touch()
+        for vm_id in ids:
+            t = inventory.vms[vm_id]
+            self.deleting[vm_id] = now_s + _DELETED_WITHIN_S
+            if t.phase is Phase.STOPPED:
+                t.quarantined_until_s, t.quarantine_reason = now_s + _DELETED_WITHIN_S, DELETED
+            if vm_id in self.preparing:
+                self.preparing[vm_id].not_before_s = now_s + _RETRY_S
+                self.failures += 1
+                self.held_until_s = now_s + refill.hold_s(self.failures)
+
+    def deleted(self, fleet: Fleet, outcomes: Sequence[Outcome]) -> list[Note]:
+        """Take in what became of it; what was not deleted is a member as before."""
+        failed: dict[str, list[str]] = {}
+        for outcome in outcomes:
+            if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN):
+                self.asked.evict.discard(outcome.vm_id)
+                continue
+            words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
+            failed.setdefault(words, []).append(outcome.vm_id)
+            self.deleting.pop(outcome.vm_id, None)
+            t = fleet.inventory.vms.get(outcome.vm_id)
+            if t is not None and t.quarantine_reason == DELETED:
+                _quarantine(fleet, t, float("-inf"), "")
+        return [
+            _note("terminate_not_accepted", fleet, f"{', '.join(ids)}: {why}") for why, ids in failed.items()
+        ]
+
+    def try_again(self, inventory: FleetInventory, t: TrackedVm, now_s: float) -> None:
+        """It could not be stopped into the pool: it runs on for it."""
+        inventory.touch()
+        t.move(Phase.PREPARING, now_s)
+        each = Preparing(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True)
+        each.not_before_s = now_s + _RETRY_S
+        self.preparing[t.vm.id] = each
+
+    # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
+
+    def chores(
+        self, fleet: Fleet, row: FleetTick, tick: int, now_s: float, *, may_refill: bool
+    ) -> list[ActionIntent]:
+        """What to do for the pool, given what the decision does for demand.
+
+        Args:
+            fleet: Whose pool.
+            row: The decision.
+            tick: Its number.
+            now_s: The clock.
+            may_refill: Whether operators allow VMs to be made.
+        """
+        if refill.is_busy(row):
+            self._busy_s = now_s
+        if self._is_idle(fleet.policy):
+            return []
+        if refill.is_busy(row):
+            self._serve(fleet, row, now_s)
+        found = self._ends(fleet, now_s, may_stop=row.may_stop)
+        section, inventory = fleet.policy.refill, fleet.inventory
+        ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]
+        self.stale = freshness.stale(ready, fleet.policy.freshness, self.current, now_s)
+        found += self._evictions(fleet, now_s)
+        calm_s = section.calm_s if section is not None else 120.0
+        if now_s - self._busy_s < calm_s or refill.is_busy(row):
+            return found
+        fresh = fleet.policy.freshness
+        refreshing = self.asked.refresh or (
+            fresh.refresh is not None and freshness.within(fresh.refresh.windows, now_s)
+        )
+        if not self.stale:
+            self.asked.refresh = False
+        more = (
+            freshness.surge(fresh, self.stale, row.warm_target, asked=self.asked.refresh) if refreshing else 0
+        )
+        found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
+        if refreshing:
+            found += self._replaces(fleet, row, ready, now_s)
+        found += self._trims(fleet, row, ready, now_s)
+        if row.may_start:
+            found += self._tries(fleet, row, ready, now_s)
+        return found
+
+    def _is_idle(self, policy: Policy) -> bool:
+        """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""
+        fresh, asked = policy.freshness, self.asked
+        wanted = policy.refill or fresh.refresh or fresh.exercise
+        under_way = self.preparing or self.unready or self.deleting
+        return not (wanted or under_way or asked.exercise or asked.evict or asked.refresh)
+
+    def _serve(self, fleet: Fleet, row: FleetTick, now_s: float) -> None:
+        """Where the pool cannot give what demand needs, VMs that are ready to enter it serve instead."""
+        lacking = row.desired - row.in_service - row.starting - row.start
+        for vm_id, each in list(self.preparing.items()):
+            t = fleet.inventory.vms[vm_id]
+            if lacking <= 0:
+                return
+            if each.ready and t.phase is Phase.PREPARING:
+                t.move(Phase.RUNNING, now_s)
+                fleet.inventory.touch()
+                del self.preparing[vm_id]
+                lacking -= 1
+
+    def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool) -> list[ActionIntent]:
+        """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""
+        section = fleet.policy.refill
+        timeout_s = section.timeout_s if section is not None else 1800.0
+        found = []
+        stored = tuple(i for i, each in self.preparing.items() if each.ready and now_s >= each.not_before_s)
+        if stored and may_stop:
+            found.append(_intent(fleet, Verb.STORE, stored, "ready: stopped into the warm pool"))
+        late = [
+            (i, each.trying)
+            for i, each in self.preparing.items()
+            if not each.ready and now_s - each.since_s >= timeout_s and now_s >= each.not_before_s
+        ]
+        made = tuple(i for i, trying in late if not trying and may_be_deleted(fleet.inventory.vms[i].vm))
+        tried = tuple(i for i, _ in late if i not in made)
+        if made:
+            found.append(
+                _intent(fleet, Verb.TERMINATE, made, f"not ready within {timeout_s:g} s (refill.timeout)")
+            )
+        if tried and may_stop:
+            found.append(_intent(fleet, Verb.STOP, tried, f"tried, and not ready within {timeout_s:g} s"))
+        orphans = tuple(
+            t.vm.id
+            for t in self.unready
+            if t.phase is Phase.STOPPED
+            and may_be_deleted(t.vm)
+            and now_s - t.phase_since_s >= ORPHAN_S
+            and t.vm.id not in self.deleting
+        )
+        if orphans:
+            found.append(_intent(fleet, Verb.TERMINATE, orphans, f"{NEVER_READY}, {ORPHAN_S:g} s ago"))
+        return found
+
+    def _evictions(self, fleet: Fleet, now_s: float) -> list[ActionIntent]:
+        """What operators want gone, as soon as it is stopped."""
+        del now_s
+        vms = fleet.inventory.vms
+        self.asked.evict = {i for i in self.asked.evict if i in vms and vms[i].phase is not Phase.LOST}
+        ids = tuple(
+            sorted(i for i in self.asked.evict if vms[i].phase is Phase.STOPPED and i not in self.deleting)
+        )
+        return [_intent(fleet, Verb.TERMINATE, ids, "evicted by an operator")] if ids else []
+
+    def _makes(self, fleet: Fleet, row: FleetTick, tick: int, now_s: float, more: int) -> list[ActionIntent]:
+        if now_s < self.held_until_s or now_s < fleet.provision_held_until_s:
+            return []
+        expected = sum(each.count for each in self.expected.values())
+        # What this very tick stops comes to the pool, too.
+        count = refill.lacking(fleet, row.warm_target + more, expected + row.stop)
+        held = f"the warm pool holds {row.stopped} of {row.warm_target}"
+        why = f"{held}, and {len(self.stale)} are out of date" if more else held
+        made = refill.batches(fleet, count, why, tick, now_s)
+        for batch in made:
+            self.specs[batch.intent.token] = batch.spec
+        return [batch.intent for batch in made]
+
+    def _replaces(
+        self, fleet: Fleet, row: FleetTick, ready: Sequence[TrackedVm], now_s: float
+    ) -> list[ActionIntent]:
+        exist = sum(t.phase is not Phase.LOST for t in fleet.inventory.vms.values())
+        # Without room for a new one first, the policy's own floor is what must stay.
+        room = exist < fleet.policy.max_provisioned
+        floor = max(row.warm_target, 0) if room else fleet.policy.warm_pool.minimum
+        gone = freshness.replaceable(self.stale, len(ready), floor)
+        by_why: dict[str, list[str]] = {}
+        for each in gone[: freshness.surge(fleet.policy.freshness, gone, row.warm_target, asked=True)]:
+            by_why.setdefault(each.why, []).append(each.tracked.vm.id)
+        del now_s
+        return [
+            _intent(fleet, Verb.TERMINATE, tuple(ids), f"out of date: {why}") for why, ids in by_why.items()
+        ]
+
+    def _trims(
+        self, fleet: Fleet, row: FleetTick, ready: Sequence[TrackedVm], now_s: float
+    ) -> list[ActionIntent]:
+        section = fleet.policy.refill
+        if section is None or section.trim_after_s is None:
+            return []
+        excess = len(ready) - max(row.warm_target, fleet.policy.warm_pool.minimum)
+        if excess <= 0:
+            self._excess_since_s = None
+            return []
+        self._excess_since_s = now_s if self._excess_since_s is None else self._excess_since_s
+        rate = section.trim_rate
+        self._deletions = [at_s for at_s in self._deletions if now_s - at_s < rate.per_s]
+        count = min(excess, rate.vms - len(self._deletions))
+        if now_s - self._excess_since_s < section.trim_after_s or count <= 0:
+            return []
+        oldest = sorted(
+            (t for t in ready if may_be_deleted(t.vm)), key=lambda t: (freshness.made_at_s(t), t.vm.id)
+        )[:count]
+        self._deletions += [now_s] * len(oldest)
+        ids = tuple(t.vm.id for t in oldest)
+        why = f"{excess} more than the {row.warm_target} wanted for long, oldest first"
+        return [_intent(fleet, Verb.TERMINATE, ids, why)] if ids else []
+
+    def _tries(
+        self, fleet: Fleet, row: FleetTick, ready: Sequence[TrackedVm], now_s: float
+    ) -> list[ActionIntent]:
+        section = fleet.policy.freshness.exercise
+        open_now = section is not None and freshness.within(section.windows, now_s)
+        trying = sum(each.trying for each in self.preparing.values())
+        ids = {t.vm.id for t in ready}
+        self.asked.exercise &= ids
+        spare = len(ready) - fleet.policy.warm_pool.minimum if not self.asked.exercise else len(ready)
+        del row
+        due = exercise.due(ready, section if open_now else None, self.asked.exercise, trying, spare, now_s)
+        self.asked.exercise -= {t.vm.id for t in due}
+        return [_intent(fleet, Verb.EXERCISE, (t.vm.id,), "tried: would it serve?") for t in due]
+
+
+def _quarantine(fleet: Fleet, t: TrackedVm, until_s: float, why: str) -> None:
+    t.quarantined_until_s, t.quarantine_reason = until_s, why
+    fleet.inventory.touch()
+
+
+def _intent(fleet: Fleet, verb: Verb, ids: Iterable[str], why: str) -> ActionIntent:
+    chosen = tuple(ids)
+    return ActionIntent(fleet.name, verb, chosen, len(chosen), "", why)
+
+
+def _note(kind: str, fleet: Fleet, text: str) -> Note:
+    return Note(kind, fleet.name, text)
