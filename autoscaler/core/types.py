@@ -249,6 +249,22 @@ class Laws:
 
 
 @dataclass(frozen=True, slots=True)
+class BurstOdds:
+    """How likely a burst is by the time that a start ordered now serves.
+
+    Attributes:
+        odds: float64 (S,), probability that a burst runs or begins by then; 1 where one runs now.
+        at_s: float64 (S,), epoch seconds at which one usually begins, where bursts come on the clock and a point of
+            theirs is due by then; NaN elsewhere. Within a minute or a tick, whichever is longer.
+        period_s: float64 (S,), from one such point to the next; 0 where bursts do not come on the clock.
+    """
+
+    odds: Float
+    at_s: Float
+    period_s: Float
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """Predictive distribution per series, issued now.
 
@@ -259,12 +275,14 @@ class Outlook:
             time until a VM stopped now could serve again.
         evidence: float64 (S,), effective number of outcomes behind the spread (0 at a cold start).
         laws: The whole distributions; None where no series is asked for them.
+        bursts: How likely a burst is, for people to read; None where it was not kept.
     """
 
     at_lead: Float
     peak: Float
     evidence: Float
     laws: Laws | None = None
+    bursts: BurstOdds | None = None
 
 
 @dataclass(frozen=True, slots=True)

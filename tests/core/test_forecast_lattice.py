@@ -75,7 +75,7 @@ def test_the_odds_of_a_point_are_those_of_its_time_of_day():
 
     def at(hour):
         # A start ordered now serves at the hour.
-        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0])
+        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0][0])
 
     assert at(9) == 2
     assert at(10) == 2
@@ -92,9 +92,16 @@ def test_demand_is_expected_before_a_burst_on_the_half_hour_and_not_between():
     given = params()
     state = SeriesState.empty(given)
     odds = {True: [], False: []}
+    told, points = [], []
     for tick, value in zip(ticks.tolist(), values, strict=True):
         outlook = step(given, state, samples(tick * TICK_S, value))
         into = (tick + 3) % half_hour
+        if tick > 2 * DAY and into == 0:
+            told.append(outlook.bursts.odds[0])
+            points.append(outlook.bursts.at_s[0] - (tick + 3) * TICK_S)
+        if tick > 2 * DAY and into == 45:
+            assert outlook.bursts.odds[0] < 0.05
+            assert np.isnan(outlook.bursts.at_s[0])
         if tick > 2 * DAY and into in (2, 45):
             reader = LawReader(outlook.laws, Horizon.LEAD, np.array([0]))
             low, high = reader.beyond(np.array([[990.0], [1010.0]]))[:, 0]
@@ -103,3 +110,28 @@ def test_demand_is_expected_before_a_burst_on_the_half_hour_and_not_between():
     came = np.mean(burst[2 * DAY :][2::half_hour])
     assert np.mean(odds[True]) == pytest.approx(came, abs=0.15)
     assert np.mean(odds[False]) < 0.05
+    # The same in words: how likely, and at which time.
+    assert np.mean(told) == pytest.approx(came, abs=0.1)
+    assert np.abs(points).max() <= TICK_S
+    assert outlook.bursts.period_s[0] == 1800.0
+
+
+def test_a_burst_that_runs_is_certain_and_one_at_any_time_has_its_rate():
+    rng = np.random.default_rng(4)
+    begins = np.sort(rng.choice(4 * DAY // 60, 60, replace=False)) * 60 + rng.integers(0, 40, 60)
+    burst = np.zeros(4 * DAY, np.bool_)
+    for first in begins:
+        burst[first : first + 10] = True
+    values = 100.0 * np.exp(rng.normal(0.0, 0.05, len(burst))) + 2000.0 * burst
+    given = params()
+    state = SeriesState.empty(given)
+    quiet = []
+    for tick, value in enumerate(values):
+        found = step(given, state, samples(tick * TICK_S, value)).bursts
+        if burst[tick]:
+            assert found.odds[0] == 1.0
+        elif state.age_s[0] == 0.0 and tick > 3 * DAY:
+            quiet.append(found.odds[0])
+    assert np.isnan(found.at_s[0])
+    # Three ticks ahead, 15 a day; the rate leans on a day without any.
+    assert np.mean(quiet) == pytest.approx(3 * 60 / len(values), rel=0.35)

@@ -16,6 +16,7 @@ from autoscaler.core.types import (
     LAW_STEP,
     QUANTILE_LEVELS,
     Bool,
+    BurstOdds,
     Float,
     Horizon,
     Int,
@@ -44,12 +45,14 @@ class Expected:
         spread: float64 (S, H).
         room: float64 (S, H), how far above the level anything is expected, in logarithms.
         rows: int64 (S, 3), rows of the tables that speak.
+        bursts: How likely a burst is.
     """
 
     log_level: Float
     spread: Float
     room: Float
     rows: Int
+    bursts: BurstOdds
 
 
 def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -> Expected:
@@ -76,7 +79,7 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
         lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
         np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
     cell = _cell(regime, logs, log_level[:, 0], features)
-    hazard = lattice.hazard(settings, state, now_s)
+    hazard, likely = lattice.hazard(settings, state, now_s)
     if hazard is not None:
         cell += np.where(regime > 0, 0, hazard * tables.LEVELS)
     parent = tables.PARENT_OF.take(cell)
@@ -87,7 +90,7 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
     _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST], fitted)
-    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
+    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows, likely)
 
 
 def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
@@ -110,6 +113,7 @@ def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float
         peak=np.maximum(peak, at_lead),
         evidence=state.evidence,
         laws=laws,
+        bursts=expected.bursts,
     )
 
 

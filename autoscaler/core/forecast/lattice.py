@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.forecast.settings import DAY_S, Settings
 from autoscaler.core.forecast.state import GAPS, POINTS, SeriesState
-from autoscaler.core.types import Bool, Float, Int
+from autoscaler.core.types import Bool, BurstOdds, Float, Int
 
 PERIODS_S = (300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0)
 REMEMBERED_S = 14.0 * DAY_S
@@ -40,22 +40,38 @@ def note(state: SeriesState, onset: Bool, now_s: float) -> None:
         state.onset_count[series] += 1
 
 
-def hazard(settings: Settings, state: SeriesState, now_s: float) -> Int | None:
-    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where no series has a lattice."""
+def hazard(settings: Settings, state: SeriesState, now_s: float) -> tuple[Int | None, BurstOdds]:
+    """How likely a burst is: when a start ordered now serves, as a class, and by then, as a number.
+
+    Returns:
+        int64 (S,), the class of the odds that one begins then, None where no series has a lattice; and the odds that one
+        runs or begins by then.
+    """
+    reach = settings.reach_s[:, 0]
+    running = state.age_s > 0.0
     if not state.lattices:
-        return None
+        odds = np.where(running, 1.0, np.minimum(state.stray * reach, 1.0))
+        return None, BurstOdds(odds, np.full(len(odds), np.nan), state.period_s.copy())
     period, window = state.period_s, _window_s(settings.params.tick_s)
     on = period > 0.0
     length = np.where(on, period, DAY_S)
-    served = now_s + settings.reach_s[:, 0] - state.phase_s
+    served = now_s + reach - state.phase_s
     point = np.floor(served / length)
-    near = on & (served - point * length < window)
+    begins = point * length
+    near = on & (served - begins < window)
     of_day = (point % np.round(DAY_S / length)).astype(np.int64)
     logit = state.odds_of_day.reshape(-1).take(settings.series * POINTS + of_day).astype(np.float64)
     gap = np.minimum(np.maximum(point - state.last_point, 1.0), GAPS).astype(np.int64) - 1
     logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
     odds = 1.0 / (1.0 + np.exp(-logit))
-    return _CLASSES.searchsorted(np.where(near, odds, 0.0))
+    begins += state.phase_s
+    due = on & (begins + window > now_s) & (point > state.last_point) & ~running
+    none = (1.0 - np.where(due, odds, 0.0)) * (1.0 - np.minimum(state.stray * reach, 1.0))
+    begins += state.behind_s
+    by_then = BurstOdds(
+        np.where(running, 1.0, 1.0 - none), np.where(due, begins, np.nan), state.period_s.copy()
+    )
+    return _CLASSES.searchsorted(np.where(near, odds, 0.0)), by_then
 
 
 def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:
@@ -77,11 +93,13 @@ def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) ->
         times = state.onsets[at]
         times = np.sort(times[times > now_s - REMEMBERED_S])
         best = _best(times, tick_s)
+        over_s = min(float(state.ticks[at]) * tick_s, REMEMBERED_S) + DAY_S
         if best is None:
             state.period_s[at] = 0.0
+            state.stray[at] = (len(times) + 0.5) / over_s
             continue
         state.period_s[at], state.phase_s[at] = best
-        _learn_odds(state, at, times, now_s, tick_s)
+        _learn_odds(state, at, times, now_s, tick_s, over_s)
     state.lattices = int(np.count_nonzero(state.period_s))
 
 
@@ -110,12 +128,19 @@ def _best(times: Float, tick_s: float) -> tuple[float, float] | None:
     return best
 
 
-def _learn_odds(state: SeriesState, at: int, times: Float, now_s: float, tick_s: float) -> None:
+def _learn_odds(
+    state: SeriesState, at: int, times: Float, now_s: float, tick_s: float, over_s: float
+) -> None:
     period_s, phase_s = float(state.period_s[at]), float(state.phase_s[at])
     early = _bin_s(tick_s)
     since = times + early - phase_s
     point = np.floor(since / period_s)
-    points = np.unique(point[since - point * period_s < _window_s(tick_s) + 3.0 * early])
+    into = since - point * period_s
+    there = into < _window_s(tick_s) + 3.0 * early
+    points = np.unique(point[there])
+    if len(points):
+        state.behind_s[at] = max(float(np.median(into[there])) - early, 0.0)
+    state.stray[at] = (np.count_nonzero(~there) + 0.5) / over_s
     first, last = math.floor(times[0] / period_s), math.floor((now_s - phase_s) / period_s)
     tried = max(last - first + 1.0, len(points) + 1.0)
     rate = (len(points) + 0.5) / (tried + 1.0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS
 from autoscaler.core.forecast.settings import (
+    DAY_S,
     DAYS_BACK,
     MEANS_S,
     RING,
@@ -58,6 +59,8 @@ class SeriesState(Remembered):
         onsets: float64 (S, ONSETS), when bursts began, the newest at `onset_count` - 1 modulo ONSETS; NaN for none.
         onset_count: int64 (S,), how many there were.
         period_s, phase_s: float64 (S,), the lattice on which they begin (`lattice`); a period of 0 for none.
+        behind_s: float64 (S,), how long after a point of it they usually begin.
+        stray: float64 (S,), bursts per second that begin off the lattice.
         odds_of_day: float32 (S, POINTS), logit of a burst at each point of the day.
         odds_of_gap: float32 (S, GAPS), what the points since the last burst add to it.
         last_point: float64 (S,), number of the lattice point at which a burst last began.
@@ -88,7 +91,7 @@ class SeriesState(Remembered):
         settings: The settings as `step` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tick_s: float
     horizons: Int
     last_tick: int
@@ -107,6 +110,8 @@ class SeriesState(Remembered):
     onset_count: Int
     period_s: Float
     phase_s: Float
+    behind_s: Float
+    stray: Float
     odds_of_day: SmallFloat
     odds_of_gap: SmallFloat
     last_point: Float
@@ -160,6 +165,8 @@ class SeriesState(Remembered):
             onset_count=np.zeros(series, np.int64),
             period_s=np.zeros(series),
             phase_s=np.zeros(series),
+            behind_s=np.zeros(series),
+            stray=np.full(series, 0.5 / DAY_S),
             odds_of_day=np.zeros((series, POINTS), np.float32),
             odds_of_gap=np.zeros((series, GAPS), np.float32),
             last_point=np.full(series, -float(GAPS)),
