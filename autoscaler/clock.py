@@ -21,6 +21,11 @@ T = TypeVar("T")
 _THREAD_GRACE_S = 5.0
 
 
+async def give_way() -> None:
+    """Let everything else that is ready run first, in the middle of long work; no time passes for it."""
+    await asyncio.sleep(0)
+
+
 class SystemClock:
     """The machine's own time."""
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import Acting, ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
@@ -36,6 +37,7 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
+from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
 from autoscaler.daemon.warm.upkeep import WarmPools
@@ -275,15 +277,17 @@ class Daemon:
         for error in {listing.error for listing in seen.listings.values() if not listing.complete}:
             self.telemetry.listing_errors.inc()
             self.telemetry.log.warning("listing_failed", text=error)
+        turns = Turns()
         for fleet in self.fleets.all:
             key = id(fleet.provider)
             listing = seen.listings[key]
             fleet.listing_error = "" if listing.complete else listing.error
-            own = self._observer.rows_by_fleet(key, listing).get(fleet.name, ())
+            own = self._observer.rows_by_fleet(key).get(fleet.name, ())
             notes += fleet.inventory.reconcile(listing, own, now_s)
             if fleet.real is not None:
-                real = self._observer.real_by_fleet(listing)
-                fleet.real.take_in(listing, real.get(fleet.name, ()), now_s)
+                fleet.real.take_in(listing, self._observer.real_by_fleet().get(fleet.name, ()), now_s)
+            if turns.spent(fleet.inventory.looked_at):
+                await give_way()
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         # Each asks two questions in a row, and probes still have to be asked after them.
         notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.bounded import ended
+from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
 
 T = TypeVar("T")
+
+_NONE = Rows()
 
 
 def no_readings(why: str) -> FleetReadings:
@@ -39,8 +42,8 @@ class Observer:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._rows: dict[int, _Rows] = {}
-        self._real: _Rows | None = None
+        self._rows: dict[int, Rows] = {}
+        self._real = Rows()
 
     async def observe(
         self,
@@ -66,23 +69,22 @@ class Observer:
             for fleet, source in sources.items()
         }
         await _waited((*listings.values(), *readings.values()), timeout_s)
-        return (
-            {key: self._listing(asked.answer(timeout_s), asked_s) for key, asked in listings.items()},
-            {fleet: _readings(asked.answer(timeout_s)) for fleet, asked in readings.items()},
-        )
+        listed = {key: self._listing(asked.answer(timeout_s), asked_s) for key, asked in listings.items()}
+        read = {fleet: _readings(asked.answer(timeout_s)) for fleet, asked in readings.items()}
+        for key, listing in listed.items():
+            if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
+                self._rows[key] = await last.followed_by(listing.vms)
+            # Shadows share one listing of what is real.
+            if listing.real is not None and listing.real is not self._real.vms:
+                self._real = await self._real.followed_by(listing.real)
+        return listed, read
 
-    def rows_by_fleet(self, provider: int, listing: Listing) -> Mapping[str, tuple[Vm, ...]]:
-        """The rows of a listing by owner; the same tuple again for a fleet none of whose rows has changed."""
-        last = self._rows.get(provider)
-        if last is None or last.vms is not listing.vms:
-            last = self._rows[provider] = _Rows.of(listing.vms, last)
-        return last.by_fleet
+    def rows_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
+        """The rows of the last listing by owner; the same tuple again for a fleet none of whose rows has changed."""
+        return self._rows.get(provider, _NONE).by_fleet
 
-    def real_by_fleet(self, listing: Listing) -> Mapping[str, tuple[Vm, ...]]:
-        """The same for what is real in a listing of a shadow; shadows share one listing of it."""
-        real = listing.real or ()
-        if self._real is None or self._real.vms is not real:
-            self._real = _Rows.of(real, self._real)
+    def real_by_fleet(self) -> Mapping[str, tuple[Vm, ...]]:
+        """The same for what is real in the last listing of a shadow."""
         return self._real.by_fleet
 
     def _checked(self, provider: int, listing: Listing) -> Listing:
@@ -97,26 +99,6 @@ class Observer:
 
     def _listing(self, got: Listing | str, asked_s: float) -> Listing:
         return Listing((), False, asked_s, self._clock.now(), got) if isinstance(got, str) else got
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The rows of one listing, as a whole and by owner."""
-
-    vms: tuple[Vm, ...]
-    by_fleet: dict[str, tuple[Vm, ...]]
-
-    @classmethod
-    def of(cls, vms: tuple[Vm, ...], last: _Rows | None) -> _Rows:
-        found: dict[str, list[Vm]] = {}
-        for vm in vms:
-            found.setdefault(vm.fleet, []).append(vm)
-        before = {} if last is None else last.by_fleet
-        by_fleet = {}
-        for fleet, own in found.items():
-            rows, old = tuple(own), before.get(fleet)
-            by_fleet[fleet] = old if old is not None and old == rows else rows
-        return cls(vms, by_fleet)
 
 
 async def probe_all(

@@ -53,6 +53,8 @@ class FleetInventory(Lateness):
         """Starts that came into service since the last `take_started`, part by part."""
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
+        self.looked_at = 0
+        """Rows that the last listing had looked at one by one."""
         self._listed_at_s: float | None = None
         self._quiet: tuple[Vm, ...] | None = None
         """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
@@ -71,7 +73,7 @@ class FleetInventory(Lateness):
             What deserves an event.
         """
         if vms is self._quiet and listing.complete:
-            self._listed_at_s = _middle(listing)
+            self._listed_at_s, self.looked_at = _middle(listing), 0
             return []
         notes: list[Note] = []
         self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
@@ -103,6 +105,7 @@ class FleetInventory(Lateness):
             self._forget_expected(listing)
         self._give_up_late(now_s, notes)
         self._judge_arrivals(notes)
+        self.looked_at = len(seen)
         return notes
 
     def touch(self) -> None:

@@ -1,0 +1,88 @@
+"""The rows of a listing by owner, in which what has not changed is the very value of the listing before.
+
+Why: a provider makes all its rows anew each time, and 20,000 of them looked at at once hold the event loop for longer
+than it may be held. Here they are compared in slices, once; whatever follows sees by identity what has changed.
+
+Rules of this file: a listing is taken in as a whole or not at all. Slices are counted in rows, not measured, so
+that runs on virtual time are the same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import is_
+
+from autoscaler.clock import give_way
+from autoscaler.ports import Vm
+
+SLICE_ROWS = 2000
+"""Rows that are looked at in one turn of the event loop: 2 to 5 ms of it."""
+
+
+class Turns:
+    """Gives way to others while much is done in a row."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def spent(self, rows: int) -> bool:
+        """So many rows more were looked at; whether to `give_way` now."""
+        self._done += rows
+        if self._done < SLICE_ROWS:
+            return False
+        self._done = 0
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one listing.
+
+    Attributes:
+        vms: As the provider gave them.
+        by_fleet: The same by owner; the same tuple as before for a fleet none of whose rows has changed.
+    """
+
+    vms: tuple[Vm, ...] = ()
+    by_fleet: dict[str, tuple[Vm, ...]] = field(default_factory=dict)
+
+    async def followed_by(self, vms: tuple[Vm, ...]) -> Rows:
+        """The rows of the next listing, worked out in slices."""
+        turns = Turns()
+        found: dict[str, list[Vm]] = {}
+        for begin in range(0, len(vms), SLICE_ROWS):
+            part = vms[begin : begin + SLICE_ROWS]
+            for vm in part:
+                own = found.get(vm.fleet)
+                if own is None:
+                    own = found[vm.fleet] = []
+                own.append(vm)
+            if turns.spent(len(part)):
+                await give_way()
+        by_fleet = {}
+        for fleet, own in found.items():
+            last = self.by_fleet.get(fleet, ())
+            by_fleet[fleet] = await _kept(last, own, turns)
+        return Rows(vms, by_fleet)
+
+
+async def _kept(last: tuple[Vm, ...], rows: Sequence[Vm], turns: Turns) -> tuple[Vm, ...]:
+    """The rows with those of the last listing in the place of their equals."""
+    kept: list[Vm] = []
+    known: dict[str, Vm] = {}
+    for at, new in enumerate(rows):
+        old = last[at] if at < len(last) else None
+        if old is not new and old != new:
+            # Changed, or not where it was.
+            known = known or {vm.id: vm for vm in last}
+            old = known.get(new.id)
+            if old != new:
+                old = new
+        kept.append(new if old is None else old)
+        if turns.spent(1):
+            await give_way()
+    same = len(kept) == len(last) and all(map(is_, kept, last))
+    return last if same else tuple(kept)
