@@ -2,13 +2,17 @@
 
 Rules: a VM is billed from running until stopping begins (until stopped, when it hibernates), per second and at
 least 60 s per start, also while that first minute still runs. Pending and stopping are free. Storage is billed
-from provisioning to termination. Seconds are not rounded. Time is an argument; prices multiply at the end only.
+from provisioning to termination, and with it, where a VM may hibernate, the room that its memory takes there. Seconds are not rounded. Time is an argument; prices multiply at the end only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Row: TypeAlias = tuple[float, float, int, float]
+"""Seconds billed as running, seconds provisioned, starts, and seconds provisioned with room for the memory."""
 
 MINIMUM_BILLED_S = 60.0
 """Each start costs at least this long."""
@@ -22,11 +26,13 @@ class Prices:
         running_per_h: Per VM-hour billed as running.
         storage_per_h: Per VM-hour provisioned, whatever the state.
         per_start: Once for every start that reached running.
+        memory_per_h: Per VM-hour provisioned of a VM that may hibernate: the room for its memory on its volume.
     """
 
     running_per_h: float = 0.0
     storage_per_h: float = 0.0
     per_start: float = 0.0
+    memory_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,15 @@ class Bill:
         running_s: VM-seconds billed as running.
         storage_s: VM-seconds provisioned.
         starts: Starts and launches that reached running.
-        money: The three at the world's prices.
+        money: All at the world's prices.
+        memory_s: VM-seconds provisioned with room for the memory.
     """
 
     running_s: float
     storage_s: float
     starts: int
     money: float
+    memory_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -56,6 +64,7 @@ class Account:
     starts: int = 0
     running_since_s: float | None = None
     ended_at_s: float | None = None
+    memory: bool = False
 
     def running_s(self, now_s: float) -> float:
         """VM-seconds billed as running up to now."""
@@ -76,9 +85,9 @@ class Meter:
         self._accounts: dict[int, Account] = {}
         self._closed: dict[str, list[float]] = {}
 
-    def open(self, vm: int, fleet: str, now_s: float) -> None:
-        """A VM was provisioned."""
-        self._accounts[vm] = Account(fleet, now_s)
+    def open(self, vm: int, fleet: str, now_s: float, *, memory: bool = False) -> None:
+        """A VM was provisioned, with room for its memory where it may hibernate."""
+        self._accounts[vm] = Account(fleet, now_s, memory=memory)
 
     def run(self, vm: int, now_s: float) -> None:
         """It reached running."""
@@ -105,10 +114,11 @@ class Meter:
         """It left the listings; its cost stays with its fleet."""
         account = self._accounts.pop(vm)
         end_s = account.ended_at_s if account.ended_at_s is not None else account.provisioned_at_s
-        closed = self._closed.setdefault(account.fleet, [0.0, 0.0, 0.0])
+        closed = self._closed.setdefault(account.fleet, [0.0, 0.0, 0.0, 0.0])
         closed[0] += account.billed_s
         closed[1] += account.storage_s(end_s)
         closed[2] += account.starts
+        closed[3] += account.storage_s(end_s) if account.memory else 0.0
 
     def bill_of(self, vm: int, now_s: float) -> Bill:
         """One VM's bill, while it is listed."""
@@ -120,7 +130,7 @@ class Meter:
 
         The empty name stands for VMs without the ownership tag.
         """
-        rows = {fleet: [(closed[0], closed[1], int(closed[2]))] for fleet, closed in self._closed.items()}
+        rows = {fleet: [_closed_row(closed)] for fleet, closed in self._closed.items()}
         for account in self._accounts.values():
             rows.setdefault(account.fleet, []).append(_row(account, now_s))
         return {fleet: self._sum(rows[fleet]) for fleet in sorted(rows)}
@@ -128,26 +138,31 @@ class Meter:
     def bill(self, now_s: float, fleet: str | None = None) -> Bill:
         """Bill of one fleet, or of all."""
         rows = [_row(a, now_s) for a in self._accounts.values() if fleet is None or a.fleet == fleet]
-        rows += [
-            (c[0], c[1], int(c[2])) for name, c in self._closed.items() if fleet is None or name == fleet
-        ]
+        rows += [_closed_row(c) for name, c in self._closed.items() if fleet is None or name == fleet]
         return self._sum(rows)
 
-    def _sum(self, rows: Iterable[tuple[float, float, int]]) -> Bill:
-        running_s = storage_s = 0.0
+    def _sum(self, rows: Iterable[Row]) -> Bill:
+        running_s = storage_s = memory_s = 0.0
         starts = 0
         for row in rows:
             running_s += row[0]
             storage_s += row[1]
             starts += row[2]
+            memory_s += row[3]
         prices = self.prices
         money = (
             running_s / 3600 * prices.running_per_h
             + storage_s / 3600 * prices.storage_per_h
             + starts * prices.per_start
+            + memory_s / 3600 * prices.memory_per_h
         )
-        return Bill(running_s, storage_s, starts, money)
+        return Bill(running_s, storage_s, starts, money, memory_s)
 
 
-def _row(account: Account, now_s: float) -> tuple[float, float, int]:
-    return account.running_s(now_s), account.storage_s(now_s), account.starts
+def _row(account: Account, now_s: float) -> Row:
+    storage_s = account.storage_s(now_s)
+    return account.running_s(now_s), storage_s, account.starts, storage_s if account.memory else 0.0
+
+
+def _closed_row(closed: list[float]) -> Row:
+    return closed[0], closed[1], int(closed[2]), closed[3]

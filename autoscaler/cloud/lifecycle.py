@@ -147,6 +147,8 @@ class Lifecycle:
         number = record.view.number
         if due is _Due.RUNNING:
             self.meter.run(number, self.now_s)
+            record.first_ran_at_s = min(record.first_ran_at_s, self.now_s)
+            record.memory_saved_at_s = None
             self._change(record, state=State.RUNNING, ready_at_s=self.now_s + record.boot_s)
         elif due is _Due.FALLEN_BACK:
             self._release(record)
@@ -157,6 +159,8 @@ class Lifecycle:
         elif due is _Due.STOPPED:
             self.meter.halt(number, self.now_s)
             self._release(record)
+            if record.saves_memory:
+                record.memory_saved_at_s, record.saves_memory = self.now_s, False
             self._change(record, state=State.STOPPED)
         elif due is _Due.TERMINATED:
             self.meter.end(number, self.now_s)
@@ -196,7 +200,9 @@ class Lifecycle:
         self._records.append(record)
         self._by_id[view.id] = record
         self._by_fleet.setdefault(view.fleet, {})[view.number] = record
-        self.meter.open(view.number, view.fleet, self.now_s)
+        self.meter.open(view.number, view.fleet, self.now_s, memory=view.hibernation)
+        if view.state is not State.PENDING:
+            record.first_ran_at_s = -math.inf
         if view.state is State.PENDING:
             self._hold(record)
             self._await_running(record, self._physics.launch, self._physics.first_boot)
@@ -221,7 +227,10 @@ class Lifecycle:
         )
         fault = self._strike(FaultKind.FALL_BACK, record, record.starts + 1)
         if fault is None:
-            self._await_running(record, self._physics.start, self._physics.boot)
+            physics = self._physics
+            resumes = self._has_memory(record)
+            pending, boot = (physics.resume, physics.wake) if resumes else (physics.start, physics.boot)
+            self._await_running(record, pending, boot)
             return
         record.starts += 1
         record.fall_back_code = fault.reason_code
@@ -231,6 +240,7 @@ class Lifecycle:
     def stop(self, record: Record, order: StopOrder) -> None:
         """Running to stopping, and on to stopped unless it is stuck."""
         record.generation += 1
+        record.saves_memory = order.hibernate
         if not order.hibernate:
             self.meter.halt(record.view.number, self.now_s)
         self._change(
@@ -245,13 +255,23 @@ class Lifecycle:
         held_s = 0.0
         if fault is not None:
             held_s = math.inf if fault.delay_s is None else fault.delay_s
-        self._await_stopped(record, self._stop_s(record) + held_s)
+        takes = self._physics.hibernate if order.hibernate else self._physics.stop
+        self._await_stopped(record, self._stop_s(record, takes) + held_s)
+
+    def may_hibernate(self, record: Record) -> bool:
+        """Whether it has run for long enough, since it first did, to save its memory."""
+        return self.now_s >= record.first_ran_at_s + self._physics.may_hibernate_after_s
+
+    def _has_memory(self, record: Record) -> bool:
+        saved_s = record.memory_saved_at_s
+        return saved_s is not None and self.now_s - saved_s <= self._physics.hibernated_for_s
 
     def force_stop(self, record: Record) -> None:
-        """A stopping VM stops within an ordinary time from now, or earlier if it was about to."""
+        """A stopping VM stops within an ordinary time from now, or earlier if it was about to; its memory is lost."""
         record.generation += 1
+        record.saves_memory = False
         left_s = record.stopped_at_s - self.now_s
-        self._await_stopped(record, min(left_s, self._stop_s(record)))
+        self._await_stopped(record, min(left_s, self._stop_s(record, self._physics.stop)))
 
     def terminate(self, record: Record) -> None:
         """Any state to shutting down, and on to terminated and out of the listings."""
@@ -297,9 +317,9 @@ class Lifecycle:
         if math.isfinite(pending_s):
             self._push(self.now_s + pending_s, number, record.generation, _Due.RUNNING)
 
-    def _stop_s(self, record: Record) -> float:
+    def _stop_s(self, record: Record, takes: Spread) -> float:
         record.stops += 1
-        return self._physics.stop.at(normal(self._seed, Purpose.STOP, record.view.number, record.stops))
+        return takes.at(normal(self._seed, Purpose.STOP, record.view.number, record.stops))
 
     def _await_stopped(self, record: Record, delay_s: float) -> None:
         record.stopped_at_s = self.now_s + delay_s

@@ -77,7 +77,8 @@ class Physics:
     """How long the provider and the guest take.
 
     The defaults follow published measurements of a plain Linux image on EC2 in 2026: a stopped VM is running
-    16 s after the call and usable 3 s later; a new one is usable after 25 s.
+    16 s after the call and usable 3 s later; a new one is usable after 25 s; a hibernated one, whose guest has nothing to
+    warm up, is hardly quicker than a stopped one. How long saving the memory takes is an assumption (8 GiB at 140 MB/s).
 
     Attributes:
         start: Pending of a stopped VM that was started.
@@ -85,6 +86,11 @@ class Physics:
         launch: Pending of a new VM.
         first_boot: Running to ready of a new VM, which also runs its user data.
         stop: Stopping to stopped.
+        hibernate: The same where the memory is saved first.
+        resume: Pending of a hibernated VM that was started.
+        wake: Running to ready of such a VM, whose memory is read back.
+        may_hibernate_after_s: A VM cannot hibernate before it has run for so long for the first time.
+        hibernated_for_s: A memory that was saved longer ago is lost: the VM boots as if it had been stopped.
         shut_down: Shutting down to terminated.
         listing_lag_s: A change shows in listings this much later.
         terminated_listed_s: How long a terminated VM stays listed.
@@ -95,6 +101,11 @@ class Physics:
     launch: Spread = Spread(18.0, 0.2)
     first_boot: Spread = Spread(7.0, 0.3)
     stop: Spread = Spread(25.0, 0.4)
+    hibernate: Spread = Spread(60.0, 0.4)
+    resume: Spread = Spread(16.0, 0.2)
+    wake: Spread = Spread(2.4, 0.3)
+    may_hibernate_after_s: float = 120.0
+    hibernated_for_s: float = 60 * 86400.0
     shut_down: Spread = Spread(20.0, 0.4)
     listing_lag_s: float = 0.0
     terminated_listed_s: float = 3600.0

@@ -38,6 +38,7 @@ class FleetSetup:
         image: Image id.
         zones: Zones to spread over; empty for all.
         tags: Further tags.
+        hibernation: Whether the VMs, and those that the template makes, may hibernate.
     """
 
     fleet: str
@@ -47,6 +48,7 @@ class FleetSetup:
     image: str = DEFAULT_IMAGE
     zones: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    hibernation: bool = False
 
     def __post_init__(self) -> None:
         if self.vms < 0:
@@ -157,11 +159,13 @@ def place_fleet(world: World, now_s: float, fleet: FleetSetup) -> tuple[str, ...
         image=fleet.image,
         zones=fleet.zones,
         tags=fleet.tags,
+        hibernation=fleet.hibernation,
     )
     if fleet.fleet and all(template.name != fleet.fleet for template in world.templates.all()):
         data = LaunchData(
             image=fleet.image,
             vm_type=fleet.vm_type,
+            hibernation=fleet.hibernation or None,
             tags={"Name": fleet.fleet, **fleet.tags, FLEET_TAG: fleet.fleet},
         )
         world.templates.create(world.new_id("lt"), fleet.fleet, data, world.now_s)

@@ -170,6 +170,9 @@ class Record:
         stopped_at_s: When its stopping ends; infinite where it is stuck.
         holds_capacity: It counts against the capacity of its type and zone.
         fall_back_code: State reason that it will fall back with.
+        first_ran_at_s: When it first ran; infinite before.
+        saves_memory: The stop under way saves its memory.
+        memory_saved_at_s: When its memory was saved; None where there is none to read back.
     """
 
     view: VmView
@@ -182,3 +185,6 @@ class Record:
     stopped_at_s: float = math.inf
     holds_capacity: bool = False
     fall_back_code: str = ""
+    first_ran_at_s: float = math.inf
+    saves_memory: bool = False
+    memory_saved_at_s: float | None = None

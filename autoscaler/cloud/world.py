@@ -216,6 +216,12 @@ class World:
 
     def _stop(self, records: list[Record], *, force: bool, hibernate: bool) -> None:
         check_stoppable((record.view for record in records), hibernate=hibernate)
+        running = (record for record in records if record.view.state is State.RUNNING)
+        if hibernate and not all(self._vms.may_hibernate(record) for record in running):
+            # As on EC2, it is not said which.
+            raise ProviderError(
+                "Instance is not ready to hibernate yet, retry in a few minutes", code="UnsupportedOperation"
+            )
         self.api.spend_vms(self.now_s, "StopInstances", len(records))
         for record in records:
             if record.view.state is State.RUNNING:
@@ -305,6 +311,7 @@ class World:
         image: str = DEFAULT_IMAGE,
         zones: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
+        hibernation: bool = False,
     ) -> tuple[str, ...]:
         """Put VMs in the world at once, without a call, a budget or a fault; their ids.
 
@@ -317,7 +324,7 @@ class World:
         for zone in places:
             self.places.check_zone(zone, f"VMs for fleet {fleet!r}")
         all_tags = {"Name": fleet, **(tags or {}), **({FLEET_TAG: fleet} if fleet else {})}
-        data = LaunchData(image=image, vm_type=vm_type, tags=all_tags)
+        data = LaunchData(image=image, vm_type=vm_type, hibernation=hibernation, tags=all_tags)
         ids = []
         for index in range(count):
             zone = places[index % len(places)]

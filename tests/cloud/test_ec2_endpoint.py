@@ -364,8 +364,11 @@ async def test_hibernation_and_protection_are_set_at_launch(served, ec2):
         **ONE, HibernationOptions={"Configured": True}, DisableApiTermination=True
     )
     vm_id = reply["Instances"][0]["InstanceId"]
-    served.at(20)
-    await ec2.stop_instances(InstanceIds=[vm_id], Hibernate=True)
+    served.at(100)
+    hibernate = {"InstanceIds": [vm_id], "Hibernate": True}
+    assert await error_of(ec2.stop_instances(**hibernate)) == ("UnsupportedOperation", 400)
+    served.at(200)
+    await ec2.stop_instances(**hibernate)
     record = (await ec2.describe_instances(InstanceIds=[vm_id]))["Reservations"][0]["Instances"][0]
     assert record["StateReason"]["Code"] == "Client.UserInitiatedHibernate"
     assert await error_of(ec2.terminate_instances(InstanceIds=[vm_id])) == ("OperationNotPermitted", 400)

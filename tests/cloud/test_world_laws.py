@@ -1,6 +1,7 @@
 """Laws of the world that hold for any calls: conservation, determinism, bounded transients, an exact bill."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,14 @@ from autoscaler.errors import ProviderError
 from autoscaler.ports import FLEET_TAG
 
 LAUNCH = LaunchData(image=DEFAULT_IMAGE, vm_type="m7i.large", tags={FLEET_TAG: "web"})
-EXACT = Physics(start=Spread(16), boot=Spread(3), launch=Spread(18), stop=Spread(25), shut_down=Spread(20))
+EXACT = Physics(
+    start=Spread(16),
+    boot=Spread(3),
+    launch=Spread(18),
+    stop=Spread(25),
+    hibernate=Spread(60),
+    shut_down=Spread(20),
+)
 VMS = 12
 EXPECTED_CODES = {
     "IncorrectInstanceState",
@@ -189,11 +197,73 @@ def test_the_bill_of_three_vms_computed_by_hand():
 def test_hibernating_is_billed_until_stopped():
     data = LaunchData(image=DEFAULT_IMAGE, vm_type="m7i.large", hibernation=True)
     world = World(physics=EXACT)
-    (view,) = world.run(0, data, 1, 1)  # running at 18
-    world.stop(118, [view.id], hibernate=True)
-    assert world.bill(130).running_s == 112
-    assert world.bill(500).running_s == 125
+    (view,) = world.run(0, data, 1, 1)  # running at 18, able to hibernate at 138
+    world.stop(218, [view.id], hibernate=True)
+    assert world.bill(230).running_s == 212
+    assert world.bill(500).running_s == 260  # saving its memory takes a minute
     assert world.views(500)[0].reason_code == "Client.UserInitiatedHibernate"
+
+
+def hibernated(**changes):
+    """A world with a VM that was hibernated: it runs at 18, and its memory is saved at 360."""
+    data = LaunchData(image=DEFAULT_IMAGE, vm_type="m7i.large", hibernation=True)
+    world = World(physics=replace(EXACT, resume=Spread(9), wake=Spread(1), **changes))
+    (view,) = world.run(0, data, 1, 1)
+    world.stop(300, [view.id], hibernate=True)
+    return world, view.id
+
+
+def ready_after(world, at_s, vm_id):
+    world.start(at_s, [vm_id])
+    return next(s for s in range(200) if world.serving(at_s + s))
+
+
+def test_a_hibernated_vm_resumes_in_its_own_time_until_its_memory_is_too_old():
+    world, vm_id = hibernated()
+    assert ready_after(world, 1000, vm_id) == 10  # 9 s until it runs, 1 s to wake
+    world.stop(2000, [vm_id])
+    assert ready_after(world, 3000, vm_id) == 19  # it was stopped: 16 s and 3 s
+    for kept_s, took in ((1000, 10), (1001, 19)):
+        world, vm_id = hibernated(hibernated_for_s=1000)
+        assert ready_after(world, 360 + kept_s, vm_id) == took
+
+
+def test_a_forced_stop_loses_the_memory():
+    world, vm_id = hibernated()
+    world.stop(310, [vm_id], force=True)
+    assert ready_after(world, 1000, vm_id) == 19
+
+
+def test_a_start_that_falls_back_keeps_the_memory():
+    world, vm_id = hibernated()
+    world.add_fault(Fault(FaultKind.FALL_BACK, start_s=900, end_s=950))
+    world.start(900, [vm_id])
+    world.advance(990)
+    assert ready_after(world, 1000, vm_id) == 10
+
+
+def test_a_vm_cannot_hibernate_in_its_first_minutes():
+    data = LaunchData(image=DEFAULT_IMAGE, vm_type="m7i.large", hibernation=True)
+    world = World(physics=EXACT)
+    (view,) = world.run(0, data, 1, 1)  # running at 18
+    with pytest.raises(ProviderError) as refused:
+        world.stop(137, [view.id], hibernate=True)
+    assert refused.value.code == "UnsupportedOperation"
+    assert view.id not in str(refused.value)
+    world.stop(138, [view.id])
+    world.start(300, [view.id])
+    world.stop(317, [view.id], hibernate=True)  # its second time on
+
+
+def test_room_for_the_memory_is_paid_for_as_long_as_the_vm_exists():
+    prices = Prices(memory_per_h=3600.0)
+    world = World(physics=EXACT, prices=prices)
+    world.provision(0, "web", 2)
+    (vm_id,) = world.provision(0, "web", 1, hibernation=True)
+    assert world.bill(100).memory_s == 100
+    assert world.bill(100).money == 100
+    world.terminate(100, [vm_id])  # terminated at 120, and unlisted after an hour
+    assert world.bill(10_000).memory_s == 120
 
 
 def test_a_hundred_starts_one_by_one_take_as_long_as_the_published_bucket_says():

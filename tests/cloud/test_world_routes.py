@@ -24,13 +24,17 @@ async def _route(serve):
         yield call
 
 
+def bill_of(**parts):
+    return {**parts, "memory_s": 0}
+
+
 async def test_the_bill(route):
     route.served.at(100)
     _, bill = await route("/_world/bill")
     assert bill["at_s"] == 100
-    assert bill["fleets"]["api"] == {"running_s": 100, "storage_s": 100, "starts": 1, "money": 100}
-    assert bill["fleets"]["web"] == {"running_s": 0, "storage_s": 200, "starts": 0, "money": 0}
-    assert bill["total"] == {"running_s": 100, "storage_s": 300, "starts": 1, "money": 100}
+    assert bill["fleets"]["api"] == bill_of(running_s=100, storage_s=100, starts=1, money=100)
+    assert bill["fleets"]["web"] == bill_of(running_s=0, storage_s=200, starts=0, money=0)
+    assert bill["total"] == bill_of(running_s=100, storage_s=300, starts=1, money=100)
 
 
 async def test_the_state_of_all_and_of_one_fleet(route):
