@@ -19,6 +19,10 @@ class VmState(StrEnum):
     """Terminated or on the way there."""
 
 
+HIBERNATED_REASON = "Client.UserInitiatedHibernate"
+"""State reason of a VM whose memory was saved when it was stopped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vm:
     """One VM as listed.
@@ -35,6 +39,8 @@ class Vm:
         tags: All tags.
         state_reason: The provider's code for why it is in this state (`Server.InsufficientInstanceCapacity`,
             `Client.UserInitiatedShutdown`), or empty.
+        may_hibernate: It was launched so that its memory can be saved when it is stopped.
+        stopped_at_s: When it was told to stop last, as the provider records it; None where that is not told.
     """
 
     id: str
@@ -47,6 +53,14 @@ class Vm:
     image: str
     tags: Mapping[str, str] = field(default_factory=dict)
     state_reason: str = ""
+    may_hibernate: bool = False
+    stopped_at_s: float | None = None
+
+    @property
+    def hibernates(self) -> bool:
+        """Whether it is stopped, or on the way there, with its memory saved."""
+        off = self.state in (VmState.STOPPING, VmState.STOPPED)
+        return off and self.state_reason == HIBERNATED_REASON
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,12 @@ BUDGET_SPENT = "BudgetSpent"
 """Code of ours on a THROTTLED outcome: this VM was left out of the call, or the call was not made, because the
 budget that we keep ourselves is spent for now. Where other VMs of the call were asked for, it may be made again
 at once without those."""
+
+
+NO_HIBERNATION = "UnsupportedHibernationConfiguration"
+"""The provider's code where a VM can never hibernate."""
+NOT_YET = "UnsupportedOperation"
+"""The provider's code where a VM cannot hibernate yet: its guest has not made room for the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +180,14 @@ class Provider(Protocol):
         """Start stopped VMs in one call."""
         ...
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
-        """Stop running VMs in one call; they stay provisioned. `force` ends VMs that do not stop."""
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
+        """Stop running VMs in one call; they stay provisioned.
+
+        `force` ends VMs that do not stop. `hibernate` saves their memory first, and is refused for VMs that were not
+        launched for it (NO_HIBERNATION) and for those that cannot yet (NOT_YET).
+        """
         ...
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:

@@ -88,9 +88,13 @@ class BudgetedProvider:
         """As in the Provider port."""
         return await self._within("StartInstances", self._demand, self._provider.start, vm_ids)
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
         """As in the Provider port."""
-        call = partial(self._provider.stop, force=True) if force else self._provider.stop
+        call: Call = self._provider.stop
+        if force or hibernate:
+            call = partial(self._provider.stop, force=force, hibernate=hibernate)
         return await self._within("StopInstances", Priority.STOP, call, vm_ids)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:

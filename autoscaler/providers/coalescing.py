@@ -86,10 +86,13 @@ class SharedProvider:
         self._reader.changed()
         return await self._provider.start(vm_ids)
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
         """As in the Provider port."""
         self._reader.changed()
-        return await (self._provider.stop(vm_ids, force=True) if force else self._provider.stop(vm_ids))
+        how = {"force": True} if force else {"hibernate": True} if hibernate else {}
+        return await self._provider.stop(vm_ids, **how)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
         """As in the Provider port."""

@@ -31,7 +31,7 @@ from autoscaler.ports import (
     Vm,
 )
 from autoscaler.providers.ec2.classify import Failure, failure, outcomes_of
-from autoscaler.providers.ec2.wire import STATES
+from autoscaler.providers.ec2.wire import STATES, transition_s
 
 T = TypeVar("T")
 
@@ -87,9 +87,12 @@ class MemoryProvider:
         """Start stopped VMs in one call."""
         return await self._switch("StartInstances", vm_ids, self._world.start)
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
         """Stop running VMs in one call; they stay provisioned."""
-        return await self._switch("StopInstances", vm_ids, partial(self._world.stop, force=force))
+        change = partial(self._world.stop, force=force, hibernate=hibernate and not force)
+        return await self._switch("StopInstances", vm_ids, change)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
         """Give stopped VMs another machine type, one call each."""
@@ -249,6 +252,8 @@ def _port_vm(view: VmView) -> Vm:
         image=view.image,
         tags=view.tags,
         state_reason=view.reason_code,
+        may_hibernate=view.hibernation,
+        stopped_at_s=transition_s(view.transition),
     )
 
 

@@ -119,9 +119,11 @@ class ShadowProvider:
         """Pretend to start."""
         return self._pretend(vm_ids, started=True)
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
-        """Pretend to stop; here nothing gets stuck, so force makes no difference."""
-        del force
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
+        """Pretend to stop; here nothing gets stuck and nothing is in memory, so it makes no difference how."""
+        del force, hibernate
         return self._pretend(vm_ids, started=False)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:

@@ -91,10 +91,9 @@ class Memory(Cloud):
         self.world = self._setup.world(self.clock.now())
         self.provider = MemoryProvider(self.world, self.clock)
 
-    async def seed(self, fleet, count, state="stopped", tags=None):
-        return place_fleet(
-            self.world, self.clock.now(), FleetSetup(fleet, count, State(state), tags=tags or {})
-        )
+    async def seed(self, fleet, count, state="stopped", tags=None, *, hibernation=False):
+        setup = FleetSetup(fleet, count, State(state), tags=tags or {}, hibernation=hibernation)
+        return place_fleet(self.world, self.clock.now(), setup)
 
     async def fault(self, kind, **fields):
         self.world.add_fault(parse_fault({"kind": kind, **fields}, "fault"))
@@ -116,8 +115,9 @@ class Endpoint(Cloud):
             assert response.status == 200, answer
             return answer
 
-    async def seed(self, fleet, count, state="stopped", tags=None):
+    async def seed(self, fleet, count, state="stopped", tags=None, *, hibernation=False):
         body = {"fleet": fleet, "count": count, "state": state, "tags": tags or {}}
+        body["hibernation"] = hibernation
         return (await self._post("/_world/provision", body))["ids"]
 
     async def fault(self, kind, **fields):
@@ -137,6 +137,7 @@ class Moto(Cloud):
         "tags of absent VMs": "it accepts tags for instances that do not exist",
         "templates by id": "it answers 500 for a launch template id that does not exist",
         "types": "it changes the type of running instances too",
+        "hibernation": "it neither refuses to hibernate nor tells what was launched for it",
         "checks": "its status checks are ok at once, whatever the instance does",
     }
 

@@ -5,7 +5,17 @@ import math
 import pytest
 
 from autoscaler.errors import InvariantError
-from autoscaler.ports import BATCH_REFUSED, FLEET_TAG, OutcomeKind, Provider, ProvisionSpec, VmState
+from autoscaler.ports import (
+    BATCH_REFUSED,
+    FLEET_TAG,
+    HIBERNATED_REASON,
+    NO_HIBERNATION,
+    NOT_YET,
+    OutcomeKind,
+    Provider,
+    ProvisionSpec,
+    VmState,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -340,6 +350,58 @@ async def test_a_forced_stop_ends_what_does_not_stop(cloud):
     assert await cloud.states(ids) == [VmState.STOPPING]
     assert accepted(await cloud.provider.stop(ids, force=True))
     await cloud.until_all(ids, VmState.STOPPED)
+
+
+async def test_a_vm_that_was_launched_for_it_hibernates_and_the_listing_says_so_and_since_when(cloud):
+    cloud.needs("hibernation")
+    fleet = cloud.new_fleet()
+    ids = await cloud.seed(fleet, 2, "running", hibernation=True)
+    before_s = math.floor(cloud.clock.now())
+    vms = await cloud.vms()
+    assert [(vms[i].may_hibernate, vms[i].hibernates, vms[i].stopped_at_s) for i in ids] == [
+        (True, False, None)
+    ] * 2
+    assert accepted(await cloud.provider.stop([ids[0]], hibernate=True))
+    assert accepted(await cloud.provider.stop([ids[1]]))
+    await cloud.until_all(ids, VmState.STOPPED)
+    vms = await cloud.vms()
+    assert [vms[i].hibernates for i in ids] == [True, False]
+    assert vms[ids[0]].state_reason == HIBERNATED_REASON
+    assert all(before_s <= vms[i].stopped_at_s <= cloud.clock.now() for i in ids)
+    assert accepted(await cloud.provider.start(ids))
+    await cloud.until_all(ids, VmState.RUNNING)
+    vms = await cloud.vms()
+    assert not any(vms[i].hibernates for i in ids)
+
+
+async def test_a_vm_that_was_not_launched_for_it_is_refused_to_hibernate_and_others_are_not(cloud):
+    cloud.needs("hibernation")
+    fleet = cloud.new_fleet()
+    (able,) = await cloud.seed(fleet, 1, "running", hibernation=True)
+    (other,) = await cloud.seed(cloud.new_fleet(), 1, "running")
+    outcomes = await cloud.provider.stop([able, other], hibernate=True)
+    assert kinds(outcomes) == [OutcomeKind.REFUSED] * 2
+    assert [each.code for each in outcomes] == [BATCH_REFUSED, NO_HIBERNATION]
+    assert await cloud.states([able, other]) == [VmState.RUNNING] * 2
+    assert not (await cloud.vms())[other].may_hibernate
+    assert accepted(await cloud.provider.stop([other]))
+
+
+async def test_a_new_vm_cannot_hibernate_yet(cloud):
+    cloud.needs("hibernation")
+    fleet = cloud.new_fleet()
+    await cloud.seed(fleet, 1, hibernation=True)
+    made = await cloud.provider.provision(ProvisionSpec(fleet, fleet), 1, f"token {fleet}")
+    ids = [each.vm_id for each in made]
+    await cloud.until_all(ids, VmState.RUNNING)
+    assert (await cloud.vms())[ids[0]].may_hibernate
+    (outcome,) = await cloud.provider.stop(ids, hibernate=True)
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, NOT_YET)
+
+    async def taken():
+        return accepted(await cloud.provider.stop(ids, hibernate=True))
+
+    await cloud.until(taken)
 
 
 async def test_checked_names_running_vms_only(cloud):

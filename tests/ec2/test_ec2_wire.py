@@ -5,14 +5,25 @@ from aiobotocore.session import get_session
 from botocore.parsers import create_parser
 
 from autoscaler.ports import FLEET_TAG, VmState
-from autoscaler.providers.ec2.wire import STATES, UnreadableError, read_launched, read_page, request_id, vm_of
+from autoscaler.providers.ec2.wire import (
+    STATES,
+    UnreadableError,
+    read_launched,
+    read_page,
+    request_id,
+    transition_s,
+    vm_of,
+)
 
 EXTRAS = (
     "<stateReason><code>Client.UserInitiatedShutdown</code><message>by hand</message></stateReason>"
     "<networkInterfaceSet><item><networkInterfaceId>eni-1</networkInterfaceId><privateIpAddress>10.9.9.9"
     "</privateIpAddress><groupSet><item><groupId>sg-1</groupId></item></groupSet></item></networkInterfaceSet>"
     "<blockDeviceMapping><item><ebs><status>attached</status></ebs></item></blockDeviceMapping>"
+    "<reason>User initiated (2026-11-24 11:30:05 GMT)</reason>"
+    "<hibernationOptions><configured>true</configured></hibernationOptions>"
 )
+STOPPED_AT_S = 1_795_514_400.0 + 5405
 
 
 def by_botocore(model, body):
@@ -35,6 +46,8 @@ def by_botocore(model, body):
                 instance["ImageId"],
                 tags,
                 instance.get("StateReason", {}).get("Code", ""),
+                instance.get("HibernationOptions", {}).get("Configured", False),
+                STOPPED_AT_S if instance.get("StateTransitionReason") else None,
             )
         )
     return rows, parsed.get("NextToken")
@@ -90,6 +103,19 @@ def test_a_row_becomes_a_vm(say):
     vm = vm_of(row)
     assert (vm.id, vm.fleet, vm.state) == (say.vm_id(1), "web", VmState.TERMINATED)
     assert (vm.address, vm.launched_at_s) == ("10.0.0.1", 1_795_514_400.0)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "at_s"),
+    [
+        ("User initiated (2026-11-24 11:30:05 GMT)", STOPPED_AT_S),
+        ("User initiated", None),
+        ("Server.InsufficientInstanceCapacity: no room", None),
+        ("User initiated (2026-13-41 11:30:05 GMT)", None),
+    ],
+)
+def test_when_a_vm_was_told_to_stop_is_read_from_ec2s_sentence(sentence, at_s):
+    assert transition_s(sentence) == at_s
 
 
 def test_launched_ids_are_those_of_the_instances_alone(say):

@@ -124,9 +124,11 @@ class Ec2Provider:
         """Start stopped VMs in one call."""
         return await self._switch(Operation.START_INSTANCES, "StartingInstances", vm_ids)
 
-    async def stop(self, vm_ids: Sequence[str], *, force: bool = False) -> tuple[Outcome, ...]:
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
         """Stop running VMs in one call; they stay provisioned. EC2 may lose what a forced one had not written."""
-        more = {"Force": True} if force else {}
+        more = {"Force": True} if force else {"Hibernate": True} if hibernate else {}
         return await self._switch(Operation.STOP_INSTANCES, "StoppingInstances", vm_ids, **more)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:

@@ -10,6 +10,7 @@ read as an empty one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,8 @@ STATES: Final[Mapping[str, VmState]] = {
 
 Element: TypeAlias = ET.Element
 
+_TRANSITION: Final = re.compile(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+
 
 class Row(NamedTuple):
     """One VM in the plain form that crosses the process boundary; fields as in `ports.Vm`."""
@@ -44,6 +47,8 @@ class Row(NamedTuple):
     image: str
     tags: dict[str, str]
     state_reason: str
+    may_hibernate: bool = False
+    stopped_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,18 @@ def vm_of(row: Row) -> Vm:
         image=row.image,
         tags=row.tags,
         state_reason=row.state_reason,
+        may_hibernate=row.may_hibernate,
+        stopped_at_s=row.stopped_at_s,
     )
+
+
+def transition_s(sentence: str) -> float | None:
+    """The time in EC2's sentence on a change of state by a user, in epoch seconds; None where it tells none."""
+    found = _TRANSITION.search(sentence)
+    try:
+        return None if found is None else datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00").timestamp()
+    except ValueError:
+        return None
 
 
 def read_page(body: bytes) -> Page:
@@ -149,6 +165,9 @@ class _Names:
         self._image = f"{ns}imageId"
         self._reason = f"{ns}stateReason"
         self._reason_code = f"{ns}code"
+        self._hibernation = f"{ns}hibernationOptions"
+        self._configured = f"{ns}configured"
+        self._transition = f"{ns}reason"
         self._tags = f"{ns}tagSet"
         self._key = f"{ns}key"
         self._value = f"{ns}value"
@@ -165,6 +184,7 @@ class _Names:
             each.findtext(self._key, ""): each.findtext(self._value, "") for each in parts.get(self._tags, ())
         }
         address, reason = parts.get(self._address), parts.get(self._reason)
+        hibernation, transition = parts.get(self._hibernation), parts.get(self._transition)
         return Row(
             id=_text(parts, self.id),
             fleet=tags.get(FLEET_TAG, ""),
@@ -176,6 +196,8 @@ class _Names:
             image=_text(parts, self._image),
             tags=tags,
             state_reason="" if reason is None else reason.findtext(self._reason_code) or "",
+            may_hibernate=hibernation is not None and hibernation.findtext(self._configured) == "true",
+            stopped_at_s=None if transition is None or not transition.text else transition_s(transition.text),
         )
 
 
