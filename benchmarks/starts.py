@@ -3,7 +3,7 @@
 Seconds are those of the virtual clock, where computing takes none: what is measured is what the daemon makes of the
 provider's rules. The analytic minimum of a burst is what the buckets alone would allow to a caller that knows what
 others spend. Others use half of every refill: they start a VM of their own each second, of the two that flow back.
-Only the quiet tick is timed on the machine's clock.
+Only the quiet tick is timed, in CPU time of the process.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.clock import VirtualClock, give_way, run_virtual
 from autoscaler.cloud.buckets import PUBLISHED
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Physics, Spread
@@ -29,7 +29,7 @@ from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.ports import FleetReadings, TickRecord, Vm
+from autoscaler.ports import FleetReadings, Listing, TickRecord, Vm
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.memory import MemoryProvider
@@ -236,15 +236,37 @@ def _hedging() -> list[Result]:
     ]
 
 
-async def _quiet(fleets: int, vms: int) -> tuple[float, float, int]:
-    """Loop time and longest slice of a quiet tick, in ms, and listings of ten ticks."""
+class _MadeAnew(MemoryProvider):
+    """Lists as EC2 does: page by page, every row a new value; in each listing one VM of so many has another tag."""
+
+    changed_every = 0
+
+    async def list_vms(self) -> Listing:
+        listing = await super().list_vms()
+        turn, rows = int(listing.requested_at_s) // 10, []
+        for at, vm in enumerate(listing.vms):
+            if at % 1000 == 999:
+                await give_way()
+            changed = self.changed_every and (at + turn) % self.changed_every == 0
+            rows.append(replace(vm, tags={**vm.tags, "seen": str(turn)} if changed else dict(vm.tags)))
+        await give_way()
+        return replace(listing, vms=tuple(rows))
+
+
+async def _quiet(
+    fleets: int, vms: int, lists: type[MemoryProvider] = MemoryProvider, changed_every: int = 0
+) -> tuple[float, float, int]:
+    """CPU time and longest turn of the event loop of a quiet tick, in ms, and listings of ten ticks."""
     clock = VirtualClock(ORIGIN_S)
     world = World(start_s=ORIGIN_S, physics=PLAIN, zones="abc")
     names = [f"fleet-{number:03d}" for number in range(fleets)]
     for name in names:
         place_fleet(world, ORIGIN_S, WorldFleet(name, vms // fleets // 2))
         place_fleet(world, ORIGIN_S, WorldFleet(name, vms // fleets // 2, state=State.RUNNING))
-    provider = BudgetedProvider(MemoryProvider(world, clock), CallBudget(clock), clock)
+    lister = lists(world, clock)
+    if isinstance(lister, _MadeAnew):
+        lister.changed_every = changed_every
+    provider = BudgetedProvider(lister, CallBudget(clock), clock)
     running = vms // fleets // 2
     policies = [_policy(name, vms // fleets, readiness={"probe": "running", "after": "0s"}) for name in names]
     wired = wire(policies, provider, clock, lambda _: _Source(clock, lambda _: running * PER_VM))
@@ -256,21 +278,23 @@ async def _quiet(fleets: int, vms: int) -> tuple[float, float, int]:
     runs = loop._run_once  # type: ignore[attr-defined]  # noqa: SLF001  one turn of the event loop is the slice
 
     def timed() -> None:
-        before_s = time.perf_counter()
+        before_s = time.process_time()
         runs()
-        slices.append(time.perf_counter() - before_s)
+        slices.append(time.process_time() - before_s)
 
     loop._run_once = timed  # type: ignore[attr-defined]  # noqa: SLF001  as above
     at_each = world.api.call_counts["DescribeInstances", ""]
     for number in range(14):
         if number == 4:
-            slices.clear()
+            # As `daemon.lifecycle` does once all VMs have been listed; in a turn of its own, which is not a tick's.
             gc.collect()
             gc.freeze()
+            await give_way()
+            slices.clear()
             at_each = world.api.call_counts["DescribeInstances", ""]
-        before_s = time.perf_counter()
+        before_s = time.process_time()
         await daemon.tick(int(ORIGIN_S // 10) + number)
-        ticks.append(time.perf_counter() - before_s)
+        ticks.append(time.process_time() - before_s)
         await clock.sleep_until(clock.monotonic() + 10.0)
     gc.unfreeze()
     listings = world.api.call_counts["DescribeInstances", ""] - at_each
@@ -287,5 +311,10 @@ def run() -> list[Result]:
     pages = 20
     note = f"{tick_ms / 1e3 / unit_s:,.0f} adds of 1,000; {listings / 10 / pages:.2f} listings of {pages} pages a tick"
     results.append(Result("a quiet tick of 20,000 VMs in 200 fleets", tick_ms, "ms", note))
-    results.append(Result("  and its longest turn of the event loop", slice_ms, "ms"))
+    results.append(Result("  and its longest turn of the event loop", slice_ms, "ms", "wanted: 20 or less"))
+    for every, name in ((0, "all rows made anew, as EC2 lists"), (100, "  and one VM in a hundred changed")):
+        tick_ms, slice_ms, _ = run_virtual(partial(_quiet, 200, 20_000, _MadeAnew, every))
+        results.append(
+            Result(name, tick_ms, "ms", f"longest turn {slice_ms:.1f} ms, making the rows included")
+        )
     return results

@@ -37,7 +37,7 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
-from autoscaler.daemon.vms.rows import Turns
+from autoscaler.daemon.vms.rows import MANY_FLEETS, Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
 from autoscaler.daemon.warm.upkeep import WarmPools
@@ -224,11 +224,10 @@ class Daemon:
         self.acting.begin_turn(f.name for f in self.fleets.all if early is None or early.has(f.name))
         if notes := self.conditions.judge(self.fleets.all, seen.readings, now_s):
             await self.recorder.note(notes, now_s)
-        counts = [
-            self.conditions.counted(f, f.inventory.counts(now_s, f.minimum_on_time_s), now_s)
-            for f in self.fleets.all
-        ]
+        counts = await self.conditions.count(self.fleets.all, now_s)
         rows = self._decide(seen, counts, tick, now_s, early)
+        if len(rows) >= MANY_FLEETS:
+            await give_way()
         if self.fleets.news:
             news, self.fleets.news = self.fleets.news, []
             await self.recorder.note(news, now_s)

@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoscaler.clock import give_way
 from autoscaler.core.condition import Condition, VmPasts, judge
 from autoscaler.core.types import Float
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
+from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.vms.weights import types_of
 from autoscaler.ports import FleetReadings
 
@@ -123,6 +125,17 @@ class Conditions:
             self._telemetry.slow_vms.labels(fleet.name).set(len(now.slow))
             notes += _notes(fleet.name, was, now)
         return notes
+
+    async def count(self, fleets: Sequence[Fleet], now_s: float) -> list[Counts]:
+        """What of each fleet is to be decided on, worked out in slices where much has changed."""
+        turns, found = Turns(), []
+        for fleet in fleets:
+            inventory = fleet.inventory
+            inventory.looked_at = 0
+            found.append(self.counted(fleet, inventory.counts(now_s, fleet.minimum_on_time_s), now_s))
+            if turns.spent(inventory.looked_at):
+                await give_way()
+        return found
 
     def counted(self, fleet: Fleet, counts: Counts, now_s: float) -> Counts:
         """The counts without the VMs that are being replaced, which leave service."""

@@ -41,6 +41,8 @@ class Holdings:
         """What is known of places; fleets of one account share it."""
         self.types: tuple[str, ...] = ()
         """Machine types that a VM may be started as where there is no room for its own, best first."""
+        self.looked_at = 0
+        """VMs that were looked at one by one since somebody set this to 0, for who gives way to others."""
         self._counted: _Counted | None = None
         self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
         self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
@@ -137,6 +139,7 @@ class Holdings:
             same = last.minimum_on_time_s == minimum_on_time_s and last.places == self.places.version
             if same and last.from_s <= now_s < last.until_s:
                 return last.counts
+        self.looked_at += len(self.vms)
         counts = self._count(now_s, minimum_on_time_s)
         until_s = self._holds_until_s(now_s, minimum_on_time_s) - _EDGE_S
         self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s, self.places.version)

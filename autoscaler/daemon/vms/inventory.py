@@ -53,8 +53,6 @@ class FleetInventory(Lateness):
         """Starts that came into service since the last `take_started`, part by part."""
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
-        self.looked_at = 0
-        """Rows that the last listing had looked at one by one."""
         self._listed_at_s: float | None = None
         self._quiet: tuple[Vm, ...] | None = None
         """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
@@ -308,11 +306,11 @@ class FleetInventory(Lateness):
 
     def mark_ready(self, ready: Iterable[str], now_s: float) -> None:
         """VMs whose readiness probe passed come into service."""
-        self.touch()
         for vm_id in ready:
             t = self.vms.get(vm_id)
             if t is None or t.phase is not Phase.RUNNING or t.dismissed:
                 continue
+            self.touch()
             if t.hedged:
                 self.take_back(t)
             if t.run is not None and t.run.counts_start:

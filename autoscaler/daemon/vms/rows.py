@@ -19,6 +19,9 @@ from autoscaler.ports import Vm
 SLICE_ROWS = 2000
 """Rows that are looked at in one turn of the event loop: 2 to 5 ms of it."""
 
+MANY_FLEETS = 50
+"""From so many on, what is done for each of them is done in turns of its own."""
+
 
 class Turns:
     """Gives way to others while much is done in a row."""
@@ -74,14 +77,13 @@ async def _kept(last: tuple[Vm, ...], rows: Sequence[Vm], turns: Turns) -> tuple
     kept: list[Vm] = []
     known: dict[str, Vm] = {}
     for at, new in enumerate(rows):
-        old = last[at] if at < len(last) else None
-        if old is not new and old != new:
+        if at < len(last) and last[at] == new:
+            kept.append(last[at])
+        else:
             # Changed, or not where it was.
             known = known or {vm.id: vm for vm in last}
-            old = known.get(new.id)
-            if old != new:
-                old = new
-        kept.append(new if old is None else old)
+            row = known.get(new.id, new)
+            kept.append(row if row == new else new)
         if turns.spent(1):
             await give_way()
     same = len(kept) == len(last) and all(map(is_, kept, last))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock, Note
 
@@ -47,11 +49,14 @@ class WarmPools:
         now_s = self._clock.now()
         notes: list[Note] = []
         asking = []
+        turns = Turns()
         for fleet in fleets:
             own = self.by_name[fleet.name]
             notes += own.take_in(fleet, now_s)
             if own.has_questions(fleet, now_s):
                 asking.append(own.ask(fleet, now_s, timeout_s))
+            if turns.spent(fleet.inventory.looked_at):
+                await give_way()
         for found in await asyncio.gather(*asking) if asking else ():
             notes += found
         return notes
