@@ -32,7 +32,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
         known = seen.fresh
         if known is not None and needs_none is not None:
             known = known | needs_none
-        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts)
+        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts, copy=False)
         return np.maximum(wish, np.minimum(highest, seen.ordered)), told
 
     return rule
@@ -49,16 +49,22 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
-        held = None
+        value = wish
+        # Only the lanes that want to go somewhere are looked at: of thousands, most stay.
         if after_in:
-            last_s = np.maximum(state.last_in_s, state.last_starting_s)
-            held = (last_s + params.cooldown_in_s > now_s) & (wish < now)
+            fewer = (wish < now).nonzero()[0]
+            last_s = np.maximum(state.last_in_s[fewer], state.last_starting_s[fewer])
+            held = fewer[last_s + params.cooldown_in_s[fewer] > now_s]
+            if len(held):
+                value = wish.copy()
+                value[held] = now[held]
         if after_out:
-            out = (state.last_out_s + params.cooldown_out_s > now_s) & (wish > now)
-            held = out if held is None else held | out
-        if held is None or not np.count_nonzero(held):
-            return wish, UNCHANGED
-        return np.where(held, now, wish), told
+            more = (wish > now).nonzero()[0]
+            held = more[state.last_out_s[more] + params.cooldown_out_s[more] > now_s]
+            if len(held):
+                value = wish.copy() if value is wish else value
+                value[held] = now[held]
+        return value, UNCHANGED if value is wish else told
 
     return rule
 

@@ -21,7 +21,7 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, where_any, whole_vms
 from autoscaler.core.sizing import quantiles
 from autoscaler.core.trusted import NEVER
-from autoscaler.core.types import Bool, CountType, Freshness, Int, Reason, Snapshot
+from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason, Snapshot
 
 VANISHED_VMS = 0.5
 """Demand that falls to nothing at once is doubted where it was the work of more than so many VMs before."""
@@ -121,9 +121,15 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
     if not (params.zero_hold_s > 0.0).any():
         return None
     notable = params.vm_capacity * VANISHED_VMS
+    calm: Float | None = None
 
     def vanished(seen: Seen) -> Bool | None:
+        nonlocal calm
         view, trusted = seen.snapshot, seen.state.trusted
+        if trusted.gone_s is calm and np.count_nonzero(view.demand > 0.0) == len(view.demand):
+            # Nothing is gone and nothing was: most ticks, and a tenth of the work.
+            trusted.work = view.demand.copy()
+            return None
         nothing, some = view.demand == 0.0, view.demand > 0.0
         begun = nothing & np.isnan(trusted.gone_s)
         since_s = np.where(begun & (trusted.work > notable), view.now_s, trusted.gone_s)
@@ -131,6 +137,7 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
         since_s = np.where(begun & (trusted.work <= notable), -np.inf, since_s)
         trusted.gone_s = np.where(some, np.nan, since_s)
         trusted.work = np.where(some, view.demand, trusted.work)
+        calm = trusted.gone_s if np.isnan(trusted.gone_s).all() else None
         return where_any(nothing & params.uses_signal & (trusted.gone_s + params.zero_hold_s > view.now_s))
 
     return vanished
