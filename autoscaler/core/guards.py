@@ -121,11 +121,19 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         state.refilled_s = seen.snapshot.now_s
         value = wish
         if limits_in:
-            state.tokens_in = np.minimum(state.tokens_in + refill_in, full_in)
-            value = np.maximum(value, now - state.tokens_in.astype(counts))
+            tokens = state.tokens_in
+            np.minimum(np.add(tokens, refill_in, out=tokens), full_in, out=tokens)
+            fewer = (wish < now).nonzero()[0]
+            if len(fewer):
+                value = wish.copy()
+                value[fewer] = np.maximum(wish[fewer], now[fewer] - tokens[fewer].astype(counts))
         if limits_out:
-            state.tokens_out = np.minimum(state.tokens_out + refill_out, full_out)
-            value = np.minimum(value, now + state.tokens_out.astype(counts))
+            tokens = state.tokens_out
+            np.minimum(np.add(tokens, refill_out, out=tokens), full_out, out=tokens)
+            more = (wish > now).nonzero()[0]
+            if len(more):
+                value = wish.copy() if value is wish else value
+                value[more] = np.minimum(wish[more], now[more] + tokens[more].astype(counts))
         return value, told
 
     return rule
@@ -217,16 +225,16 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None]
 
     def note(state: LaneState, snapshot: Snapshot, out: Int, stop: Int) -> None:
         now_s = snapshot.now_s
-        any_out, any_in = np.count_nonzero(out), np.count_nonzero(stop)
-        if any_out and limits_out:
-            state.tokens_out -= out.astype(np.float64)
-        if any_in and limits_in:
-            state.tokens_in -= stop.astype(np.float64)
-        if any_out and after_out:
-            state.last_out_s = np.where(out > 0, now_s, state.last_out_s)
-        if any_in and after_in:
-            state.last_in_s = np.where(stop > 0, now_s, state.last_in_s)
-        if after_in and (any_out or np.count_nonzero(snapshot.starting)):
-            state.last_starting_s = np.where(snapshot.starting + out > 0, now_s, state.last_starting_s)
+        # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
+        went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
+        if len(went_out) and limits_out:
+            state.tokens_out[went_out] -= out[went_out]
+        if len(went_in) and limits_in:
+            state.tokens_in[went_in] -= stop[went_in]
+        if after_out:
+            state.last_out_s[went_out] = now_s
+        if after_in:
+            state.last_in_s[went_in] = now_s
+            state.last_starting_s[(snapshot.starting + out > 0).nonzero()[0]] = now_s
 
     return note if after_out or after_in or limits_out or limits_in else None
