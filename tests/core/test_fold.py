@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from autoscaler.core.demand import fold
+from autoscaler.core.demand import CLOCK_SKEW_S, Folds, fold
 from autoscaler.core.types import Freshness, Readings, Signal
 from tests.core.builders import fold_params
 
@@ -128,3 +130,39 @@ def test_lanes_do_not_mix():
         NOW_S,
     )
     assert got.demand.tolist() == [20.0, 50.0]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed):
+    """Whatever stays the same, whatever is too old or not yet, and wherever the clock goes."""
+    rng = np.random.default_rng(seed)
+    lanes = int(rng.integers(1, 4))
+    params = fold_params(lanes, rng.choice(list(Signal), lanes), max_age_s=60.0)
+    folds, now_s = Folds(), NOW_S
+    for _ in range(5):
+        count = int(rng.integers(0, 6))
+        got = Readings(
+            lane=rng.integers(0, lanes, count),
+            value=rng.choice([0.0, 3.0, 80.0, np.nan] if rng.random() < 0.2 else [0.0, 3.0, 80.0], count),
+            observed_at_s=now_s - rng.choice([0.0, 5.0, 30.0, -CLOCK_SKEW_S, -6.0, 60.0], count),
+            capacity=np.full(count, 100.0),
+            received_at_s=np.full(count, now_s) if rng.random() < 0.2 else None,
+        )
+        expected = rng.integers(0, 4, lanes)
+        for _ in range(int(rng.integers(1, 10))):
+            now_s += float(rng.choice([10.0, 10.0, 10.0, 2.5, 0.0, -20.0]))
+            of = (params, got, expected, expected * 100.0, now_s)
+            said, meant = folds.fold(*of), fold(*of)
+            for name in ("demand", "observed_at_s", "freshness", "coverage", "censored"):
+                assert getattr(said, name).tobytes() == getattr(meant, name).tobytes(), name
+            assert said.now_s == now_s
+
+
+def test_a_fold_that_can_only_repeat_the_last_has_its_arrays_until_a_reading_is_too_old():
+    folds, params, got = Folds(), fold_params(1), readings([30.0, 50.0])
+    of = (params, got, np.array([2]), np.array([200.0]))
+    said = [folds.fold(*of, NOW_S + late_s) for late_s in (0.0, 0.0, 20.0, 54.0, 55.0, 55.1)]
+    assert [one.demand is said[1].demand for one in said] == [False, True, True, True, False, False]
+    assert [float(one.demand[0]) for one in said[:5]] == [80.0] * 5
+    assert said[5].freshness[0] == Freshness.STALE
+    assert not said[2].demand.flags.writeable
