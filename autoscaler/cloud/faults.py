@@ -28,6 +28,8 @@ class FaultKind(StrEnum):
     """Stopped VMs stay stopping `delay_s` longer, for good where it is not given; a forced stop ends it."""
     UNREADY = "unready"
     """Started VMs run and become ready `delay_s` later, never where it is not given."""
+    NO_HIBERNATION = "no_hibernation"
+    """Stops that would save the memory are refused with `code` (UnsupportedHibernationConfiguration)."""
     HOST_STOP = "host_stop"
     """At the start of the window the provider stops running VMs, with `code` (Server.ScheduledStop)."""
     THROTTLE = "throttle"
@@ -53,6 +55,7 @@ NEEDS_DELAY = frozenset({FaultKind.LATENCY, FaultKind.LISTING_LAG})
 DEFAULT_CODES = {
     FaultKind.NO_CAPACITY: "InsufficientInstanceCapacity",
     FaultKind.FALL_BACK: "Server.InsufficientInstanceCapacity",
+    FaultKind.NO_HIBERNATION: "UnsupportedHibernationConfiguration",
     FaultKind.HOST_STOP: "Server.ScheduledStop",
     FaultKind.THROTTLE: "RequestLimitExceeded",
     FaultKind.API_ERROR: "InternalError",

@@ -19,6 +19,7 @@ from autoscaler.cloud.billing import Meter
 from autoscaler.cloud.faults import Fault, FaultKind, FaultPlan
 from autoscaler.cloud.physics import Physics, Purpose, Spread, normal
 from autoscaler.cloud.vms import ENDED, Page, Record, State, VmView
+from autoscaler.errors import ProviderError
 
 PAGES_KEPT = 100
 """Pages kept of a listing that has not changed since."""
@@ -258,9 +259,16 @@ class Lifecycle:
         takes = self._physics.hibernate if order.hibernate else self._physics.stop
         self._await_stopped(record, self._stop_s(record, takes) + held_s)
 
-    def may_hibernate(self, record: Record) -> bool:
-        """Whether it has run for long enough, since it first did, to save its memory."""
-        return self.now_s >= record.first_ran_at_s + self._physics.may_hibernate_after_s
+    def check_hibernation(self, record: Record) -> None:
+        """It has run for long enough, since it first did, to save its memory, and no fault keeps it from that."""
+        fault = self._strike(FaultKind.NO_HIBERNATION, record, record.stops + 1)
+        if fault is not None:
+            raise ProviderError(f"Not supported for hibernation: {record.view.id}", code=fault.reason_code)
+        if self.now_s < record.first_ran_at_s + self._physics.may_hibernate_after_s:
+            # As on EC2, it is not said which.
+            raise ProviderError(
+                "Instance is not ready to hibernate yet, retry in a few minutes", code="UnsupportedOperation"
+            )
 
     def _has_memory(self, record: Record) -> bool:
         saved_s = record.memory_saved_at_s

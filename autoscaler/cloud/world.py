@@ -216,12 +216,9 @@ class World:
 
     def _stop(self, records: list[Record], *, force: bool, hibernate: bool) -> None:
         check_stoppable((record.view for record in records), hibernate=hibernate)
-        running = (record for record in records if record.view.state is State.RUNNING)
-        if hibernate and not all(self._vms.may_hibernate(record) for record in running):
-            # As on EC2, it is not said which.
-            raise ProviderError(
-                "Instance is not ready to hibernate yet, retry in a few minutes", code="UnsupportedOperation"
-            )
+        for record in records if hibernate else ():
+            if record.view.state is State.RUNNING:
+                self._vms.check_hibernation(record)
         self.api.spend_vms(self.now_s, "StopInstances", len(records))
         for record in records:
             if record.view.state is State.RUNNING:

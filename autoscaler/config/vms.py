@@ -107,6 +107,15 @@ class BoundsSection(Section):
     maximum: int = Field(ge=1, le=100_000, description="Most VMs in service, in VMs.")
 
 
+class HibernationSection(Section):
+    """How VMs that go into the warm pool keep their memory."""
+
+    renew_after_s: Annotated[float, Quantity(DURATION, HOUR_S, 59 * DAY_S)] = Field(
+        50 * DAY_S,
+        description="How long after its memory was saved a VM is tried and hibernated anew, within the windows of freshness.exercise; the provider keeps none for longer than 60 days.",
+    )
+
+
 class WarmPoolSection(Section):
     """How many VMs wait stopped."""
 
@@ -118,6 +127,10 @@ class WarmPoolSection(Section):
         DAY_S, description="How long a peak keeps its VMs in the warm pool."
     )
     spare: Annotated[float, Quantity(PERCENT, 0, 10)] = Field(0.1, description="Share added to that peak.")
+    hibernate: Annotated[HibernationSection | None, Off] = Field(
+        None,
+        description="Save the memory of VMs that are stopped after they served and were launched for it (hibernation), or off.",
+    )
 
 
 class ProvisionSection(Section):

@@ -23,6 +23,7 @@ from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.fleet_rows import Said
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.operating.allowances import Allowances
+from autoscaler.daemon.vms.hibernation import Hibernation
 from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.vms.metering import Meter, Prices
 from autoscaler.daemon.vms.real_fleet import RealFleet
@@ -90,6 +91,7 @@ class Fleet:
         self.own_probe = setup.probe
         self.probe = setup.probe if self.drains is None else self.drains.admitting(setup.probe)
         self.balancer_error = ""
+        self.hibernation = Hibernation(policy.warm_pool.hibernate)
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
         self.begin_anew()
@@ -137,6 +139,7 @@ class Fleet:
             patience = self.inventory.patience
             self.inventory = before.inventory
             self.inventory.patience = patience
+            self.hibernation.carry_on(before.hibernation)
             if self.drains is not None and before.drains is not None:
                 self.drains.carry_on(before.drains)
             self.real = before.real

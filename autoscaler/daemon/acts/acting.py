@@ -168,6 +168,8 @@ class Acting:
         )
         for vm_id in intent.vm_ids if how.force else ():
             fleet.inventory.vms[vm_id].forced = True
+        for vm_id in how.hibernate:
+            fleet.inventory.vms[vm_id].saves_memory = True
         return self._under_way(self._carry_out(action_id, intent, how, turn))
 
     def _under_way(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -186,7 +188,8 @@ class Acting:
             return How(spec)
         vms = [fleet.inventory.vms[vm_id] for vm_id in intent.vm_ids]
         if intent.verb is Verb.STOP:
-            return How(force=bool(vms) and all(t.phase is Phase.STOPPING for t in vms))
+            force = bool(vms) and all(t.phase is Phase.STOPPING for t in vms)
+            return How(force=force, hibernate=fleet.hibernation.of_stops(vms, now_s))
         changing = [t for t in vms if t.start_as]
         return How(
             start_as={t.vm.id: t.start_as for t in changing}, type_of={t.vm.id: own_type(t) for t in changing}
@@ -303,7 +306,10 @@ class Acting:
             self._learn(fleet, done, made=bool(accepted))
             notes = [Note("provision_failed", fleet.name, f"{o.kind} {o.code}: {o.message}") for o in failed]
         else:
-            notes = fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
+            fleet.hibernation.refused(fleet.inventory, fleet.name, done.plainly, done.received_s)
+            fleet.hibernation.stopped(done.outcomes)
+            notes = fleet.hibernation.take_news()
+            notes += fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
         denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
         if denied is not None:
             fleet.held_until_s = done.received_s + _DENIED_HOLD_S

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from autoscaler.daemon.bounded import within
+from autoscaler.daemon.vms.hibernation import PLAINLY
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, TYPE_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
     BUDGET_SPENT,
+    NO_HIBERNATION,
     ActionIntent,
     Clock,
     Outcome,
@@ -49,12 +51,14 @@ class How:
         start_as: By id, the type of VMs that are to be started as another type than they have, and
         type_of: the type that they have.
         force: Whether a stop is forced.
+        hibernate: Ids of VMs that save their memory when they are stopped.
     """
 
     spec: ProvisionSpec | None = None
     start_as: Mapping[str, str] = field(default_factory=dict)
     type_of: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
+    hibernate: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Done:
         outcomes: One per VM; for a provision, one per VM made or one failure.
         sent_s, received_s: The clock around the calls.
         how: What the calls were made with.
+        plainly: What refused VMs to save their memory that were then stopped without.
     """
 
     action_id: int
@@ -75,6 +80,7 @@ class Done:
     sent_s: float
     received_s: float
     how: How = field(default_factory=How)
+    plainly: tuple[Outcome, ...] = ()
 
 
 async def carry_out(
@@ -97,14 +103,50 @@ async def carry_out(
         timeout_s: Longest time of one call, in seconds of the event loop.
     """
     sent_s = clock.now()
+    plainly: tuple[Outcome, ...] = ()
     if intent.verb is Verb.START:
         outcomes = await _start(provider, intent.vm_ids, how, timeout_s)
     elif intent.verb is Verb.STOP:
-        call = partial(provider.stop, force=True) if how.force else provider.stop
-        outcomes = await _in_batches(call, intent.vm_ids, timeout_s)
+        outcomes, plainly = await stop(provider, intent.vm_ids, how, timeout_s)
     else:
         outcomes = await _provision(provider, intent, how.spec, timeout_s)
-    return Done(action_id, intent, outcomes, sent_s, clock.now(), how)
+    return Done(action_id, intent, outcomes, sent_s, clock.now(), how, plainly)
+
+
+async def stop(
+    provider: Provider,
+    vm_ids: Sequence[str],
+    how: How,
+    timeout_s: float,
+    *,
+    waits: Callable[[str], bool] = lambda _: False,
+) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...]]:
+    """Stop VMs: those of `how.hibernate` with their memory saved, or plainly where that is refused.
+
+    Args:
+        provider: Where.
+        vm_ids: Which.
+        how: How.
+        timeout_s: Longest time of one call, in seconds of the event loop.
+        waits: Which of those that cannot hibernate yet are not stopped plainly either: they run on.
+
+    Returns:
+        The outcome of each VM, and what was refused of saving memories.
+    """
+    saving = [vm_id for vm_id in vm_ids if vm_id in how.hibernate]
+    found: dict[str, Outcome] = {}
+    if saving:
+        call: Call = partial(provider.stop, hibernate=True)
+        found = {o.vm_id: o for o in await _in_batches(call, saving, timeout_s)}
+    refused = [o for o in found.values() if o.kind is OutcomeKind.REFUSED and o.code in PLAINLY]
+    for outcome in refused:
+        if outcome.code == NO_HIBERNATION or not waits(outcome.vm_id):
+            del found[outcome.vm_id]
+    plain = [vm_id for vm_id in vm_ids if vm_id not in found]
+    if plain:
+        call = partial(provider.stop, force=True) if how.force else provider.stop
+        found |= {o.vm_id: o for o in await _in_batches(call, plain, timeout_s)}
+    return tuple(found[vm_id] for vm_id in vm_ids), tuple(refused)
 
 
 async def _start(

@@ -88,6 +88,9 @@ class Holdings:
         own, zone = t.vm.vm_type, t.vm.zone
         if self.places.at_most(own, zone, now_s) >= 1.0:
             return own
+        if t.vm.hibernates:
+            # Another type could not go on from its memory.
+            return ""
         return next((each for each in self.types if self.places.at_most(each, zone, now_s) == math.inf), "")
 
     def start_success(self, now_s: float) -> float:

@@ -239,7 +239,11 @@ class FleetInventory(Lateness):
             notes.append(self._stopped_outside(t, now_s))
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
-        t.end_run(stopped_at_s)
+        if t.vm.hibernates:
+            # Billed until its memory is saved.
+            stopped_at_s = self._between(listing)
+        if not (t.vm.hibernates and t.vm.state is VmState.STOPPING):
+            t.end_run(stopped_at_s)
         t.in_service_from_s = None
         t.ordered_at_s = None
         t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)

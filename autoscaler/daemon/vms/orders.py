@@ -156,7 +156,8 @@ class Orders(Holdings):
         if outcome.kind is OutcomeKind.ACCEPTED:
             if t.dismissed and t.hedged and t.run is not None:
                 self.hedges.ran_idle(received_s - t.run.from_s)
-            t.end_run((sent_s + received_s) / 2.0)
+            if not t.saves_memory:
+                t.end_run((sent_s + received_s) / 2.0)
             t.in_service_from_s = None
         elif t.order is not None and not t.order.confirmed:
             t.order = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.core.lead_time import StartSource
+from autoscaler.daemon.vms.memory import resumes
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.ports import Verb, Vm
 
@@ -144,6 +145,8 @@ class TrackedVm:
     """Why it is stopped before it ever serves; empty where it is not."""
     forced: bool = False
     """A stop was forced."""
+    saves_memory: bool = False
+    """The stop under way saves its memory first, and is billed until that is done."""
     start_as: str = ""
     """The type that it is started as, where that is not the one it has."""
     restoring: bool = False
@@ -152,8 +155,7 @@ class TrackedVm:
     def start_ordered(self, at_s: float) -> None:
         """A start is ordered; how long its parts take is measured from here."""
         self.ordered_at_s, self.pending_at_s = at_s, None
-        hibernated = "Hibernate" in self.vm.state_reason
-        self.source = StartSource.HIBERNATED if hibernated else StartSource.STOPPED
+        self.source = StartSource.HIBERNATED if resumes(self.vm, at_s) else StartSource.STOPPED
 
     @property
     def rests(self) -> bool:
@@ -165,6 +167,7 @@ class TrackedVm:
         if phase is self.phase:
             return
         self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
+        self.saves_memory = False
         if phase not in ON_THE_WAY and phase is not Phase.STOPPING:
             self.late = self.hedged = False
             self.dismissed = ""

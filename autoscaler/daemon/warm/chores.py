@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from autoscaler.daemon.acts.acting import ActWaits
-from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT
+from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, stop
 from autoscaler.daemon.acts.ladder import place_of
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
@@ -36,6 +36,7 @@ from autoscaler.daemon.warm.refill import hold_s
 from autoscaler.daemon.warm.warm_pool import Expected, Preparing, WarmPool
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
+    NOT_YET,
     ActionIntent,
     Clock,
     Deferring,
@@ -154,6 +155,8 @@ def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, no
                 pool.preparing[vm_id] = Preparing(now_s, trying=True)
         case Verb.STORE:
             inventory.sent(Verb.STOP, ids, intent.count, action_id, now_s)
+            for t in (inventory.vms[vm_id] for vm_id in ids):
+                t.saves_memory = fleet.hibernation.may(t, now_s)
         case Verb.TERMINATE:
             pool.begin_deleting(inventory, ids, now_s)
         case _:
@@ -181,9 +184,23 @@ async def _done(
             if any(outcome.kind is not OutcomeKind.ACCEPTED for outcome in marked):
                 # What is not marked must not be taken for a member: it runs on, and this is tried again.
                 return tuple(replace(o, kind=OutcomeKind.REFUSED, code=o.code or NOT_MARKED) for o in marked)
-            return await _call(ids, lambda: provider.stop(ids), timeout_s)
+            return await _stored(fleet, ids, clock, timeout_s)
         case _:
             return await _call(ids, lambda: provider.terminate(ids), timeout_s)
+
+
+async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: float) -> Outcomes:
+    """Stop VMs into the pool; one that will be able to hibernate in a minute runs on until then."""
+    vms, hibernation = fleet.inventory.vms, fleet.hibernation
+    how = How(hibernate=frozenset(i for i in ids if i in vms and vms[i].saves_memory))
+
+    def waits(vm_id: str) -> bool:
+        return hibernation.is_waited_for(vm_id, clock.now())
+
+    outcomes, refusals = await stop(fleet.provider, ids, how, timeout_s, waits=waits)
+    hibernation.refused(fleet.inventory, fleet.name, refusals, clock.now())
+    hibernation.stopped(outcomes)
+    return outcomes
 
 
 def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
@@ -225,7 +242,10 @@ def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
         case Verb.EXERCISE:
             return inventory.settle(Verb.START, outcomes, sent_s, now_s)
         case Verb.STORE:
-            notes = inventory.settle(Verb.STOP, outcomes, sent_s, now_s)
+            waiting = [outcome for outcome in outcomes if outcome.code == NOT_YET]
+            inventory.settle(Verb.STOP, waiting, sent_s, now_s)
+            told = [outcome for outcome in outcomes if outcome.code != NOT_YET]
+            notes = fleet.hibernation.take_news() + inventory.settle(Verb.STOP, told, sent_s, now_s)
             for vm_id in intent.vm_ids:
                 t = inventory.vms.get(vm_id)
                 if t is not None and t.phase in (Phase.RUNNING, Phase.IN_SERVICE):

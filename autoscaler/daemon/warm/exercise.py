@@ -8,7 +8,7 @@ Rules of this file: choice only; nothing here calls anything.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from autoscaler.config.freshness import ExerciseSection
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
@@ -24,16 +24,18 @@ def due(
     candidates: Iterable[TrackedVm],
     section: ExerciseSection | None,
     asked: Collection[str],
+    renewed: Mapping[str, float],
     trying: int,
     spare: int,
     now_s: float,
 ) -> list[TrackedVm]:
-    """The VMs to try now: those that an operator asked for, then those that waited longest.
+    """The VMs to try now: those that an operator asked for, those whose memory is old, those that waited longest.
 
     Args:
         candidates: Stopped VMs that could be started.
         section: How often; None where only operators ask.
         asked: Ids that operators asked for.
+        renewed: Ids of hibernated VMs that are to save their memory anew, with its age in seconds.
         trying: VMs being tried now.
         spare: Startable VMs that may be missing meanwhile.
         now_s: The clock.
@@ -41,7 +43,11 @@ def due(
     at_once = section.at_once if section is not None else 1
     every_s = section.every_s if section is not None else float("inf")
     found = sorted(
-        (t for t in candidates if t.vm.id in asked or now_s - last_well_s(t) >= every_s),
-        key=lambda t: (t.vm.id not in asked, last_well_s(t), t.vm.id),
+        (
+            t
+            for t in candidates
+            if t.vm.id in asked or t.vm.id in renewed or now_s - last_well_s(t) >= every_s
+        ),
+        key=lambda t: (t.vm.id not in asked, -renewed.get(t.vm.id, 0.0), last_well_s(t), t.vm.id),
     )
     return found[: max(min(at_once - trying, spare), 0)]

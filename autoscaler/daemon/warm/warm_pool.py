@@ -19,6 +19,7 @@ from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing, may_be_deleted
+from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
 from autoscaler.daemon.warm.preparing import ready
@@ -167,6 +168,7 @@ class WarmPool:
                 self._mark_stopped(fleet, t)
             self._marked = fleet.inventory.in_phase(Phase.STOPPED)
             self.unready = [t for t in self._marked if is_preparing(t.vm)]
+        notes += fleet.hibernation.lost(fleet.name, self._marked, now_s)
         for vm_id, each in list(self.preparing.items()):
             gone = vms.get(vm_id)
             if gone is not None and gone.phase is Phase.PREPARING:
@@ -324,7 +326,7 @@ class WarmPool:
     def _is_idle(self, policy: Policy) -> bool:
         """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""
         fresh, asked = policy.freshness, self.asked
-        wanted = policy.refill or fresh.refresh or fresh.exercise
+        wanted = policy.refill or fresh.refresh or fresh.exercise or policy.warm_pool.hibernate
         under_way = self.preparing or self.unready or self.deleting
         return not (wanted or under_way or asked.exercise or asked.evict or asked.refresh)
 
@@ -445,11 +447,22 @@ class WarmPool:
         trying = sum(each.trying for each in self.preparing.values())
         ids = {t.vm.id for t in ready}
         self.asked.exercise &= ids
+        renewed = fleet.hibernation.to_renew(ready, now_s, quiet=open_now or section is None)
         spare = len(ready) - fleet.policy.warm_pool.minimum if not self.asked.exercise else len(ready)
+        if any(age_s >= LAST_CALL_S for age_s in renewed.values()):
+            # One less for some minutes is better than one that has lost its memory.
+            spare = max(spare, 1)
         del row
-        due = exercise.due(ready, section if open_now else None, self.asked.exercise, trying, spare, now_s)
+        quiet = section if open_now else None
+        due = exercise.due(ready, quiet, self.asked.exercise, renewed, trying, spare, now_s)
         self.asked.exercise -= {t.vm.id for t in due}
-        return [_intent(fleet, Verb.EXERCISE, (t.vm.id,), "tried: would it serve?") for t in due]
+        return [_intent(fleet, Verb.EXERCISE, (t.vm.id,), _why_tried(renewed.get(t.vm.id))) for t in due]
+
+
+def _why_tried(memory_age_s: float | None) -> str:
+    if memory_age_s is None:
+        return "tried: would it serve?"
+    return f"tried, since its memory was saved {memory_age_s / DAY_S:.0f} days ago"
 
 
 def _quarantine(fleet: Fleet, t: TrackedVm, until_s: float, why: str) -> None:
