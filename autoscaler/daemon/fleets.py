@@ -6,21 +6,23 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter, is_not
+from operator import is_not
 
 import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide
-from autoscaler.core.demand import fold
+from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.queues import QueueState, demand_of_queues
+from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Float, Int, Readings, Samples, Snapshot
+from autoscaler.core.types import Decision, Int, Samples, Snapshot
 from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.fleet_rows import Said
+from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.operating.allowances import Allowances
 from autoscaler.daemon.vms.hibernation import Hibernation
@@ -57,20 +59,6 @@ class FleetSetup:
     source: MetricSource
     probe: ReadinessProbe
     balancer: Balancer | None = None
-
-
-_COUNTED = {
-    "in_service": "in_service",
-    "starting": "starting",
-    "draining": "draining",
-    "stopping": "stopping",
-    "stopped": "startable",
-    "provisioned": "provisioned",
-    "stoppable": "stoppable",
-}
-"""Fields of a Snapshot and of the Counts that they are."""
-_COLUMNS = tuple(_COUNTED)
-_COLUMNS_OF = attrgetter(*_COUNTED.values())
 
 
 class Fleet:
@@ -202,12 +190,18 @@ class Fleets:
         setups: One per fleet; their order is the order of lanes.
         tick_s: Length of a tick.
         now_s: The clock, for laying out schedules.
+        forecasts: Whether forecasts are wanted even where no policy of theirs decides on them.
     """
 
-    def __init__(self, setups: Sequence[FleetSetup], tick_s: float, now_s: float) -> None:
+    def __init__(
+        self, setups: Sequence[FleetSetup], tick_s: float, now_s: float, *, forecasts: bool = True
+    ) -> None:
+        self._forecasts = forecasts
         self.all = [Fleet(setup) for setup in setups]
         self.by_name = {fleet.name: fleet for fleet in self.all}
-        self._tick_s = tick_s
+        self.tick_s = self._tick_s = tick_s
+        self.remembered: set[str] = set()
+        """Fleets whose forecasts go on from an earlier run, until somebody takes them."""
         self.learning = Learning([fleet.name for fleet in self.all])
         self.planned = [fleet.policy for fleet in self.all]
         """The policies with what was learned in the place of their guesses: what core decides with."""
@@ -220,15 +214,10 @@ class Fleets:
         self.news: list[Note] = []
         """What deserves an event, until somebody takes it."""
         self._queues = QueueState.empty(len(self.all))
-        self._weighted = any(fleet.weights for fleet in self.all)
         self._weighed_at_s = -math.inf
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
-        self._capacity = self._compiled.lanes.vm_capacity
-        self._sizes: list[int] = []
-        self._lane = np.empty(0, np.int64)
-        self._capacity_of_reading = np.empty(0)
-        self._counts: list[Counts] | None = None
-        self._counted: dict[str, Int] = {}
+        self._gathering = Gathering(self.all, self._compiled.lanes.vm_capacity)
+        self._folds = Folds()
 
     def carried_over(self, setups: Sequence[FleetSetup], now_s: float) -> Fleets:
         """Fleets for other setups, which go on with what is known of the fleets of the same names.
@@ -236,7 +225,7 @@ class Fleets:
         What forecasts have learned stays as long as the policy measures the same thing. These fleets are not
         used any more afterwards; where this raises, they are as they were.
         """
-        new = Fleets(setups, self._tick_s, now_s)
+        new = Fleets(setups, self._tick_s, now_s, forecasts=self._forecasts)
         lane_of = {fleet.name: lane for lane, fleet in enumerate(self.all)}
         lanes = [lane_of.get(fleet.name, -1) for fleet in new.all]
         series = [
@@ -270,6 +259,8 @@ class Fleets:
 
     def _compile(self, now_s: float) -> CompiledPolicies:
         compiled = compile_params(self.planned, self._tick_s, now_s)
+        lanes = compiled.lanes
+        self._steps = self._forecasts or bool(lanes.cover.any() or compiled.series.laws.any())
         success = np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
         if (success == 1.0).all():
             return compiled
@@ -291,12 +282,11 @@ class Fleets:
         same = np.arange(len(planned))
         self._lane_state = self._lane_state.carried_over(self._compiled.lanes, same)
         self._series_state = self._series_state.carried_over(self._compiled.series, same)
-        self._sizes = []
 
     def _planned(self) -> list[Policy]:
         """The policies with what was learned, one VM taken to have the mean weight of its fleet."""
         planned = self.learning.planned([fleet.policy for fleet in self.all])
-        self._capacity = np.array([policy.vm.capacity_per_s for policy in planned])
+        self._gathering.plan_with(np.array([policy.vm.capacity_per_s for policy in planned]))
         for lane, fleet in enumerate(self.all):
             fleet.capacity_per_s = planned[lane].vm.capacity_per_s * fleet.weights.mean
             if fleet.weights.mean != 1.0:
@@ -305,7 +295,7 @@ class Fleets:
 
     def _weigh(self, now_s: float) -> None:
         """Look whether fleets whose VMs differ in size are made of others now."""
-        if not self._weighted or abs(now_s - self._weighed_at_s) < EVERY_S:
+        if not self._gathering.weighted or abs(now_s - self._weighed_at_s) < EVERY_S:
             return
         self._weighed_at_s = now_s
         changed = [f.weights.weigh([*types_of(f.inventory).values()]) for f in self.all if f.weights]
@@ -316,6 +306,19 @@ class Fleets:
     def series(self) -> SeriesParams:
         """The forecast settings in use; series i is that of fleet i."""
         return self._compiled.series
+
+    def states(self) -> dict[str, Remembered]:
+        """All that core remembers, by name; not to be changed."""
+        return {"lanes": self._lane_state, "forecasts": self._series_state, "queues": self._queues}
+
+    def go_on_from(self, state: Remembered, lanes: Int) -> None:
+        """Remember as core did in an earlier run, where lane i was `lanes[i]`, int64, or -1 where it is new."""
+        if isinstance(state, LaneState):
+            self._lane_state = state.carried_over(self._compiled.lanes, lanes)
+        elif isinstance(state, SeriesState):
+            self._series_state = state.carried_over(self._compiled.series, lanes)
+        elif isinstance(state, QueueState):
+            self._queues = state.carried_over(lanes)
 
     def take_in(self, lanes: Int, learned: SeriesState) -> None:
         """Go on with what was learned of these fleets beside.
@@ -352,7 +355,7 @@ class Fleets:
             allowed: What operators leave to do, over lanes.
         """
         policies = [fleet.policy for fleet in self.all]
-        self.learning.heard(policies, self._of_weight_1(readings), now_s)
+        self.learning.heard(policies, self._gathering.of_weight_1(readings), now_s)
         self._weigh(now_s)
         if self.learning.is_due(now_s):
             self.learning.move(policies)
@@ -360,14 +363,14 @@ class Fleets:
         if abs(now_s - self._compiled_at_s) > _RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         compiled = self._compiled
-        gathered, expected, capacity = self._gather(readings, now_s)
-        samples = fold(compiled.fold, gathered, expected, capacity, now_s)
+        gathered, expected, capacity = self._gathering.readings(readings, now_s)
+        samples = self._folds.fold(compiled.fold, gathered, expected, capacity, now_s)
         if self._has_queues:
-            serving = self._columns(counts)["in_service"] * compiled.lanes.vm_capacity
+            serving = self._gathering.columns(counts)["in_service"] * compiled.lanes.vm_capacity
             samples = demand_of_queues(compiled.fold, self._queues, samples, serving)
         if self.overheard is not None:
             self.overheard.append(samples)
-        outlook = step(compiled.series, self._series_state, samples)
+        outlook = step(compiled.series, self._series_state, samples) if self._steps else None
         snapshot = Snapshot(
             now_s=now_s,
             tick=tick,
@@ -376,8 +379,8 @@ class Fleets:
             freshness=samples.freshness,
             coverage=samples.coverage,
             censored=samples.censored,
-            **self._columns(counts),
-            listed=np.array([listed[fleet.name] for fleet in self.all], np.bool_),
+            **self._gathering.columns(counts),
+            listed=self._gathering.listed(listed),
             may_start=allowed.may_start,
             may_provision=allowed.may_provision,
             may_stop=allowed.may_stop,
@@ -385,74 +388,6 @@ class Fleets:
             ceiling=allowed.ceiling,
         )
         return samples, decide(compiled.lanes, self._lane_state, snapshot, outlook)
-
-    def _gather(
-        self, readings: Mapping[str, FleetReadings], now_s: float
-    ) -> tuple[Readings, np.ndarray, np.ndarray]:
-        """Readings of all fleets in one set of arrays; VMs expected to report, and their capacity."""
-        parts = []
-        expected = np.zeros(len(self.all), np.int64)
-        for index, fleet in enumerate(self.all):
-            got = readings[fleet.name]
-            parts.append(got)
-            expected[index] = fleet.expected(got.vm_ids, now_s)
-        sizes = [len(got.values) for got in parts]
-        if sizes != self._sizes:
-            self._sizes = sizes
-            self._lane = np.repeat(np.arange(len(sizes)), sizes)
-            self._capacity_of_reading = self._capacity[self._lane]
-        capacity, all_capacity = self._capacity_of_reading, expected * self._capacity
-        if self._weighted:
-            weights = [
-                f.weights.of(got.vm_ids, types_of(f.inventory))
-                for f, got in zip(self.all, parts, strict=True)
-            ]
-            capacity = capacity * _joined(weights)
-            for lane, (fleet, weight) in enumerate(zip(self.all, weights, strict=True)):
-                # Who is silent is taken to be like who reported.
-                mean = weight.mean() if len(weight) else fleet.weights.mean
-                all_capacity[lane] *= mean
-        gathered = Readings(
-            lane=self._lane,
-            value=_joined([p.values for p in parts]),
-            observed_at_s=_joined([p.observed_at_s for p in parts]),
-            capacity=capacity,
-            received_at_s=_received(parts, now_s),
-        )
-        return gathered, expected, all_capacity
-
-    def _of_weight_1(self, readings: Mapping[str, FleetReadings]) -> Mapping[str, FleetReadings]:
-        """The readings as if every VM had the weight 1, for learning what such a VM can do."""
-        if not self._weighted:
-            return readings
-        return {
-            f.name: replace(got, values=got.values / f.weights.of(got.vm_ids, types_of(f.inventory)))
-            if f.weights
-            else got
-            for f in self.all
-            for got in (readings[f.name],)
-        }
-
-    def _columns(self, counts: Sequence[Counts]) -> dict[str, Int]:
-        """Counts as fields of a Snapshot; the arrays of the last tick where nothing has changed."""
-        if counts != self._counts:
-            self._counts = list(counts)
-            table = np.array([_COLUMNS_OF(c) for c in counts], np.int64).T
-            self._counted = dict(zip(_COLUMNS, table.copy(), strict=True))
-        return self._counted
-
-
-def _joined(parts: Sequence[Float]) -> Float:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _received(parts: Sequence[FleetReadings], now_s: float) -> Float | None:
-    """When each reading came in; None where all did just now."""
-    if all(p.received_at_s is None for p in parts):
-        return None
-    return _joined(
-        [np.full(len(p.values), now_s) if p.received_at_s is None else p.received_at_s for p in parts]
-    )
 
 
 def _since_s(t: TrackedVm, unknown_s: float) -> float:

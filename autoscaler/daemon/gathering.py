@@ -1,0 +1,151 @@
+"""What was observed of all fleets as the arrays that core reads, over lanes.
+
+Rules of this file: nothing is decided here. Arrays are those of the last tick for as long as they would be the same,
+and read-only, since core asks arrays that it knows no second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float, Int, Readings
+from autoscaler.daemon.vms.tracked import Counts
+from autoscaler.daemon.vms.weights import types_of
+from autoscaler.ports import FleetReadings
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+
+Kind = TypeVar("Kind", Int, Bool)
+
+_COUNTED = {
+    "in_service": "in_service",
+    "starting": "starting",
+    "draining": "draining",
+    "stopping": "stopping",
+    "stopped": "startable",
+    "provisioned": "provisioned",
+    "stoppable": "stoppable",
+}
+"""Fields of a Snapshot and of the Counts that they are."""
+_COLUMNS = tuple(_COUNTED)
+_COLUMNS_OF = attrgetter(*_COUNTED.values())
+
+
+class Gathering:
+    """Makes the arrays of one tick after the other.
+
+    Args:
+        fleets: In lane order.
+        capacity: float64 (L,), work per second of a VM of weight 1 that is planned with.
+    """
+
+    def __init__(self, fleets: Sequence[Fleet], capacity: Float) -> None:
+        self._fleets = fleets
+        self.weighted = any(fleet.weights for fleet in fleets)
+        """Whether VMs of any fleet differ in size."""
+        self._counts: list[Counts] | None = None
+        self._columns: dict[str, Int] = {}
+        self._listed: list[bool] = []
+        self._where_listed = np.empty(0, np.bool_)
+        self.plan_with(capacity)
+
+    def plan_with(self, capacity: Float) -> None:
+        """From here on a VM is planned with other capacities, float64 (L,)."""
+        self._capacity = capacity
+        self._sizes: list[int] | None = None
+        self._expected: list[int] | None = None
+        self._lane = self._expected_vms = np.empty(0, np.int64)
+        self._capacity_of_reading = self._expected_capacity = np.empty(0)
+
+    def readings(self, readings: Mapping[str, FleetReadings], now_s: float) -> tuple[Readings, Int, Float]:
+        """Readings of all fleets in one set of arrays; VMs expected to report, and their capacity."""
+        parts, expected = [], []
+        for fleet in self._fleets:
+            got = readings[fleet.name]
+            parts.append(got)
+            expected.append(fleet.expected(got.vm_ids, now_s))
+        sizes = [len(got.values) for got in parts]
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self._lane = np.repeat(np.arange(len(sizes)), sizes)
+            self._capacity_of_reading = self._capacity[self._lane]
+        if expected != self._expected:
+            self._expected = expected
+            self._expected_vms = np.array(expected, np.int64)
+            self._expected_capacity = self._expected_vms * self._capacity
+        capacity, expected_capacity = self._capacity_of_reading, self._expected_capacity
+        if self.weighted:
+            capacity, expected_capacity = self._by_weight(parts, capacity, expected_capacity.copy())
+        gathered = Readings(
+            lane=self._lane,
+            value=_joined([p.values for p in parts]),
+            observed_at_s=_joined([p.observed_at_s for p in parts]),
+            capacity=capacity,
+            received_at_s=_received(parts, now_s),
+        )
+        return gathered, self._expected_vms, expected_capacity
+
+    def _by_weight(
+        self, parts: Sequence[FleetReadings], capacity: Float, expected: Float
+    ) -> tuple[Float, Float]:
+        weights = [
+            fleet.weights.of(got.vm_ids, types_of(fleet.inventory))
+            for fleet, got in zip(self._fleets, parts, strict=True)
+        ]
+        for lane, (fleet, weight) in enumerate(zip(self._fleets, weights, strict=True)):
+            # Who is silent is taken to be like who reported.
+            expected[lane] *= weight.mean() if len(weight) else fleet.weights.mean
+        return capacity * _joined(weights), expected
+
+    def of_weight_1(self, readings: Mapping[str, FleetReadings]) -> Mapping[str, FleetReadings]:
+        """The readings as if every VM had the weight 1, for learning what such a VM can do."""
+        if not self.weighted:
+            return readings
+        return {
+            f.name: replace(got, values=got.values / f.weights.of(got.vm_ids, types_of(f.inventory)))
+            if f.weights
+            else got
+            for f in self._fleets
+            for got in (readings[f.name],)
+        }
+
+    def columns(self, counts: Sequence[Counts]) -> dict[str, Int]:
+        """Counts as fields of a Snapshot."""
+        if counts != self._counts:
+            self._counts = list(counts)
+            table = np.array([_COLUMNS_OF(c) for c in counts], np.int64).T
+            self._columns = {name: _fixed(column) for name, column in zip(_COLUMNS, table, strict=True)}
+        return self._columns
+
+    def listed(self, listed: Mapping[str, bool]) -> Bool:
+        """By fleet, whether its counts rest on a complete listing; the same over lanes."""
+        now = [listed[fleet.name] for fleet in self._fleets]
+        if now != self._listed:
+            self._listed, self._where_listed = now, _fixed(np.array(now, np.bool_))
+        return self._where_listed
+
+
+def _fixed(array: Kind) -> Kind:
+    """A copy that nobody can change."""
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _joined(parts: Sequence[Float]) -> Float:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _received(parts: Sequence[FleetReadings], now_s: float) -> Float | None:
+    """When each reading came in; None where all did just now."""
+    if all(p.received_at_s is None for p in parts):
+        return None
+    return _joined(
+        [np.full(len(p.values), now_s) if p.received_at_s is None else p.received_at_s for p in parts]
+    )
