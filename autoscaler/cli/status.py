@@ -222,6 +222,10 @@ def _picture(found: dict[str, Any]) -> Group:
     for fleet in found["fleets"]:
         if fleet["decision"]:
             said.append(Text(f"{fleet['fleet']}: {fleet['decision']['sentence']}"))
+        if missed := fleet.get("missed_warm_starts_day"):
+            vms = "1 VM was" if missed == 1 else f"{missed} VMs were"
+            text = f"{fleet['fleet']}: {vms} made from nothing in the last 24 h, since the warm pool had none"
+            said.append(Text(text, style="yellow"))
         if worth := _worth(fleet):
             said.append(Text(f"{fleet['fleet']}: {worth}"))
         said += [

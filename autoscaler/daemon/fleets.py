@@ -31,6 +31,7 @@ from autoscaler.daemon.vms.metering import Meter, Prices
 from autoscaler.daemon.vms.real_fleet import RealFleet
 from autoscaler.daemon.vms.tracked import TrackedVm
 from autoscaler.daemon.vms.weights import EVERY_S, Weights, types_of
+from autoscaler.daemon.warm.missed import MissedStarts
 from autoscaler.ports import (
     Balancer,
     FleetReadings,
@@ -80,6 +81,7 @@ class Fleet:
         self.probe = setup.probe if self.drains is None else self.drains.admitting(setup.probe)
         self.balancer_error = ""
         self.hibernation = Hibernation(policy.warm_pool.hibernate)
+        self.missed = MissedStarts()
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
         self.begin_anew()
@@ -128,6 +130,7 @@ class Fleet:
             self.inventory = before.inventory
             self.inventory.patience = patience
             self.hibernation.carry_on(before.hibernation)
+            self.missed = before.missed
             if self.drains is not None and before.drains is not None:
                 self.drains.carry_on(before.drains)
             self.real = before.real

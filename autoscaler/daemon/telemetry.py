@@ -119,7 +119,7 @@ class Telemetry:
             ("kind",),
         )
         self.cost = counter("cost", "Money spent, in the settings' currency.")
-        self.actions = counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome"))
+        self.actions, self.missed_starts = _of_acting(counter)
         self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
         self.source_errors = counter("source_errors", "Ticks in which a source had something to complain of.")
         self.listing_errors = counter("listing_errors", "Listings that failed or were partial.", ())
@@ -234,6 +234,16 @@ class Telemetry:
         """Count what came back of one intent."""
         for outcome in outcomes:
             self.actions.labels(intent.fleet, str(intent.verb), str(outcome.kind)).inc()
+
+
+def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
+    """The metrics of what is done, and of what the warm pool could not give."""
+    return (
+        counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome")),
+        counter(
+            "missed_warm_starts", "VMs made from nothing for demand, since no stopped VM could be started."
+        ),
+    )
 
 
 def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gauge, Gauge, Gauge, Gauge]:

@@ -65,6 +65,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "dry": [list(pair) for pair in fleet.inventory.dry(now_s)],
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),
+        "missed_warm_starts_day": fleet.missed.in_day(now_s),
         "learned": _learned(daemon, fleet),
         "condition": _condition(daemon.conditions.of(fleet.name)),
         "source_error": fleet.source_error,

@@ -305,6 +305,9 @@ class Acting:
             failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
             self._learn(fleet, done, made=bool(accepted))
             notes = [Note("provision_failed", fleet.name, f"{o.kind} {o.code}: {o.message}") for o in failed]
+            notes += fleet.missed.made(fleet, len(accepted), done.received_s)
+            if accepted and fleet.policy.warm_pool.maximum != 0:
+                self._telemetry.missed_starts.labels(fleet.name).inc(len(accepted))
         else:
             fleet.hibernation.refused(fleet.inventory, fleet.name, done.plainly, done.received_s)
             fleet.hibernation.stopped(done.outcomes)
