@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption
-from autoscaler.cli.output import errors_in_words
+from autoscaler.cli.output import errors_in_words, seconds
 
 app = typer.Typer(no_args_is_help=True, help="Look at VMs one by one, and keep the warm pool in order.")
 
@@ -29,18 +29,47 @@ def list_vms(
     fleet: Annotated[
         str | None, typer.Option("--fleet", "-f", help="Only this fleet.", metavar="FLEET")
     ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="Only VMs made from this image.", metavar="AMI")
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", help="Only VMs whose tag autoscaler:version says this.", metavar="TEXT"),
+    ] = None,
+    older_than_s: Annotated[
+        float | None,
+        typer.Option(
+            "--older-than",
+            parser=seconds,
+            help="Only VMs whose image was made longer ago (tag autoscaler:baked-at), or that were where no tag tells.",
+            metavar="TIME",
+        ),
+    ] = None,
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every VM: where it is in its life, image, age, when it last ran, and what keeps it from being started."""
+    """Show every VM: where it is in its life, image, version, age, and what keeps it from being started.
+
+    With --image, --version and --older-than it finds those that lack what was patched meanwhile.
+    """
     from urllib.parse import quote
 
     from autoscaler.cli.control_client import ask
 
     with errors_in_words("pool list"):
         found = ask(_path(socket), "pool" + (f"?fleet={quote(fleet)}" if fleet else ""))
+    found["vms"] = [
+        vm
+        for vm in found["vms"]
+        if (image is None or vm["image"] == image)
+        and (version is None or vm["version"] == version)
+        and (older_than_s is None or (vm["age_s"] if vm["baked_s"] is None else vm["baked_s"]) > older_than_s)
+    ]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
+        return
+    if not found["vms"] and (image, version, older_than_s) != (None, None, None):
+        typer.echo("no such VM")
         return
     _show(found["vms"])
 
@@ -143,13 +172,15 @@ def _show(vms: list[dict[str, Any]]) -> None:
     if not vms:
         typer.echo("no VM is known")
         return
-    rows = [("fleet", "VM", "phase", "type", "zone", "image", "age", "last ran", "")]
+    rows = [("fleet", "VM", "phase", "type", "zone", "image", "version", "baked", "age", "last ran", "")]
     for vm in vms:
         # Where no tag tells when it was made, it is at least as old as its last start.
         age = _time(vm["age_s"]) + ("" if vm["age_is_known"] else "+")
         rows.append(
             (
                 *(vm[name] for name in ("fleet", "vm", "phase", "type", "zone", "image")),
+                vm["version"] or "-",
+                "-" if vm["baked_s"] is None else _time(vm["baked_s"]),
                 age,
                 _time(vm["last_ran_s"]),
                 "; ".join(_remarks(vm)),
@@ -174,6 +205,8 @@ def _remarks(vm: dict[str, Any]) -> list[str]:
         found.append(f"not started{until}: {vm['quarantine']}")
     if vm["out_of_date"]:
         found.append(f"out of date: {vm['out_of_date']}")
+    if vm["hibernated"]:
+        found.append("hibernated")
     if vm["protected"]:
         found.append("protected")
     return found

@@ -46,6 +46,48 @@ async def test_looking_and_quarantining(serving, run):
     assert told == [f"{ME} quarantined {stopped[0]} (smells)"]
 
 
+async def test_vms_that_lack_a_patch_are_found_by_image_version_and_age(serving, run):
+    day_s, now_s = 86_400, serving.bench.clock.now()
+    world = serving.bench.world
+    (old,) = world.provision(
+        now_s,
+        "web",
+        1,
+        image="ami-0000000a",
+        tags={"autoscaler:version": "7.1", "autoscaler:baked-at": "1998-06-10"},
+    )
+    (new,) = world.provision(
+        now_s,
+        "web",
+        1,
+        image="ami-0000000b",
+        tags={"autoscaler:version": "7.2", "autoscaler:baked-at": f"{now_s - day_s:.0f}"},
+    )
+    await serving.daemon.tick(2)
+
+    async def found(*arguments):
+        code, out, _ = await run("list", "--json", *arguments)
+        assert code == 0
+        return {vm["vm"]: vm for vm in strict_json(out)["vms"]}
+
+    everything = await found()
+    assert everything[old]["image"] == "ami-0000000a"
+    assert everything[old]["version"] == "7.1"
+    assert everything[new]["baked_s"] == pytest.approx(day_s, abs=60)
+    others = everything.keys() - {old, new}
+    assert {everything[i]["version"] for i in others} == {everything[i]["baked_s"] for i in others} == {None}
+    assert set(await found("--image", "ami-0000000a")) == {old}
+    assert set(await found("--version", "7.2")) == {new}
+    assert set(await found("--older-than", "2d")) == {old}
+    # Where no tag tells, a VM counts by its own age.
+    assert set(await found("--older-than", "1h")) == {old, new}
+    code, out, _ = await run("list", "--image", "ami-0000000c")
+    assert (code, out) == (0, "no such VM\n")
+    code, out, _ = await run("list", "--image", "ami-0000000a")
+    (line,) = [line for line in out.splitlines() if old in line]
+    assert "ami-0000000a  7.1" in line
+
+
 async def test_what_is_refused_is_one_sentence_and_ends_with_1(serving, run):
     assert await run("evict", "web", "i-0", "-m", "x") == (
         1,

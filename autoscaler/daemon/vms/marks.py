@@ -6,6 +6,9 @@ A tag changes its meaning only after what it says has happened.
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime
+
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
 from autoscaler.ports import Vm
 
@@ -20,6 +23,10 @@ SPEC_TAG = "autoscaler:spec"
 """Digest of what a VM was made from: the version of the launch template, and what the policy puts in its place."""
 MADE_AT_TAG = "autoscaler:made-at"
 """When a VM was made, in epoch seconds: the provider tells of the last start only."""
+VERSION_TAG = "autoscaler:version"
+"""What is installed on a VM, in the words of whoever builds or patches it; shown, and never read for decisions."""
+BAKED_AT_TAG = "autoscaler:baked-at"
+"""When the image or its last patch was made: a date or time (2026-11-25), or epoch seconds."""
 EXERCISED_AT_TAG = "autoscaler:exercised-at"
 """When a stopped VM was last tried and found well, in epoch seconds."""
 QUARANTINED_TAG = "autoscaler:quarantined"
@@ -47,3 +54,16 @@ def moment_of(vm: Vm, tag: str) -> float | None:
         return float(vm.tags[tag])
     except (KeyError, ValueError):
         return None
+
+
+def baked_at_s(vm: Vm) -> float | None:
+    """When its image or last patch was made; None where no tag tells, or not in a way that is understood."""
+    written = vm.tags.get(BAKED_AT_TAG, "")
+    found = moment_of(vm, BAKED_AT_TAG)
+    if found is not None:
+        return found if math.isfinite(found) else None
+    try:
+        at = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -17,7 +17,15 @@ from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operating.operator_words import unknown_fleet
-from autoscaler.daemon.vms.marks import GROUP_TAG, MADE_AT_TAG, QUARANTINED_TAG, SPEC_TAG, may_be_deleted
+from autoscaler.daemon.vms.marks import (
+    GROUP_TAG,
+    MADE_AT_TAG,
+    QUARANTINED_TAG,
+    SPEC_TAG,
+    VERSION_TAG,
+    baked_at_s,
+    may_be_deleted,
+)
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm.exercise import last_well_s
 from autoscaler.daemon.warm.freshness import made_at_s
@@ -87,6 +95,8 @@ class PoolWords:
             "type": t.vm.vm_type,
             "zone": t.vm.zone,
             "image": t.vm.image,
+            "version": t.vm.tags.get(VERSION_TAG) or None,
+            "baked_s": None if (baked_s := baked_at_s(t.vm)) is None else now_s - baked_s,
             "spec": t.vm.tags.get(SPEC_TAG),
             "age_s": now_s - made_at_s(t),
             "age_is_known": MADE_AT_TAG in t.vm.tags,
@@ -96,6 +106,7 @@ class PoolWords:
             "quarantined_for_s": t.quarantined_until_s - now_s
             if held and t.quarantined_until_s != FOREVER
             else None,
+            "hibernated": t.vm.hibernates,
             "protected": PROTECTED_TAG in t.vm.tags,
             "may_be_deleted": may_be_deleted(t.vm),
             "being_deleted": t.vm.id in pool.deleting,
