@@ -7,10 +7,14 @@ with `coverage` telling how much of it was seen.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from autoscaler.core.params import FoldParams
 from autoscaler.core.types import Bool, Float, Freshness, Int, Readings, Samples, Signal
+
+Kind = TypeVar("Kind", Float, Int, Bool)
 
 CLOCK_SKEW_S = 5.0
 """A reading may be stamped at most this far ahead of when it came in; further ahead its clock is wrong."""
@@ -58,8 +62,7 @@ def fold(
     np.divide(fleet_capacity, capacity_seen, out=silent_share, where=per_vm & (capacity_seen > 0.0))
     demand = work_seen * np.maximum(silent_share, 1.0)
     coverage: Float = np.where(per_vm, count / np.maximum(in_service, 1), seen)
-    oldest = np.full(lanes, np.inf)
-    np.minimum.at(oldest, lane, observed_at_s)
+    oldest = _oldest(lane, observed_at_s, lanes)
     freshness = np.zeros(lanes, np.int64)
     if np.count_nonzero(seen) < lanes:
         demand[~seen], oldest[~seen] = np.nan, np.nan
@@ -82,57 +85,87 @@ class Folds:
     """Folds of one tick after the other, of which one that can only repeat the last is not worked out again.
 
     Samples say the same until a reading is too old, where the readings and what they are compared with are the same
-    to the bit. They have the very arrays of the last ones then, and all are read-only, so that whoever looks at them
-    can know.
+    to the bit; readings that only are newer than the last ones say the same too. Arrays of samples that are those of
+    the last samples are the very same ones, and all are read-only, so that whoever looks at them can know.
     """
 
-    __slots__ = ("_given", "_now_s", "_params", "_samples", "_until_s")
+    __slots__ = ("_params", "_samples", "_since_s", "_until_s", "_what", "_when")
 
     def __init__(self) -> None:
         self._params: FoldParams | None = None
-        self._given: tuple[bytes, ...] = ()
+        self._what: tuple[bytes, ...] = ()
+        self._when = b""
         self._samples: Samples | None = None
-        self._now_s = self._until_s = -np.inf
+        self._since_s = self._until_s = -np.inf
 
     def fold(
         self, params: FoldParams, readings: Readings, in_service: Int, fleet_capacity: Float, now_s: float
     ) -> Samples:
         """As the function of that name, to the bit."""
-        of = (
-            readings.lane,
-            readings.value,
-            readings.observed_at_s,
-            readings.capacity,
-            in_service,
-            fleet_capacity,
-        )
-        given = tuple([array.tobytes() for array in of])
-        same = given == self._given and params is self._params and readings.received_at_s is None
-        last = self._samples
-        if same and last is not None and self._now_s <= now_s < self._until_s:
-            self._now_s = now_s
+        of = (readings.lane, readings.value, readings.capacity, in_service, fleet_capacity)
+        what = tuple([array.tobytes() for array in of])
+        when, last = readings.observed_at_s.tobytes(), self._samples
+        if not (what == self._what and params is self._params and readings.received_at_s is None):
+            samples, until_s = fold(params, readings, in_service, fleet_capacity, now_s), -np.inf
+        elif last is not None and when == self._when and self._since_s <= now_s < self._until_s:
+            self._since_s = now_s
             return Samples(
                 now_s, last.demand, last.observed_at_s, last.freshness, last.coverage, last.censored
             )
-        samples = fold(params, readings, in_service, fleet_capacity, now_s)
-        self._params, self._given, self._samples, self._now_s = params, given, samples, now_s
-        self._until_s = _same_until_s(params, readings, now_s) if same else -np.inf
-        if self._until_s > now_s:
-            for array in (
-                samples.demand, samples.observed_at_s, samples.freshness, samples.coverage, samples.censored,
-            ):  # fmt: skip
-                array.flags.writeable = False
-        return samples
+        else:
+            until_s = _counts_until_s(params, readings, now_s)
+            if last is not None and min(until_s, self._until_s) > -np.inf:
+                oldest = _oldest(readings.lane, readings.observed_at_s, len(last.demand))
+                if len(absent := np.flatnonzero(last.freshness)):
+                    oldest[absent] = np.nan
+                samples = Samples(now_s, last.demand, oldest, last.freshness, last.coverage, last.censored)
+            else:
+                samples = fold(params, readings, in_service, fleet_capacity, now_s)
+        self._params, self._what, self._when = params, what, when
+        self._since_s, self._until_s = now_s, until_s
+        self._samples = samples if last is None else _with_arrays_of(last, samples)
+        for array in (
+            samples.demand,
+            samples.observed_at_s,
+            samples.freshness,
+            samples.coverage,
+            samples.censored,
+        ):
+            array.flags.writeable = False
+        return self._samples
 
 
-def _same_until_s(params: FoldParams, readings: Readings, now_s: float) -> float:
-    """Until when time changes nothing about these readings; -inf where some do not count, as one day they might."""
+def _counts_until_s(params: FoldParams, readings: Readings, now_s: float) -> float:
+    """Until when all of these readings count; -inf where some do not, as one day they might."""
     at_s, value = readings.observed_at_s, readings.value
     most_s = params.max_age_s.take(readings.lane)
     counts = (value >= 0.0) & (value < np.inf) & (now_s - at_s <= most_s) & (at_s - now_s <= CLOCK_SKEW_S)
     if np.count_nonzero(counts) < len(counts):
         return -np.inf
     return float(np.minimum.reduce(at_s + most_s, initial=np.inf)) - _CERTAIN_S
+
+
+def _with_arrays_of(last: Samples, now: Samples) -> Samples:
+    """The same samples, with the arrays of the last ones where they are the same to the bit."""
+    return Samples(
+        now.now_s,
+        _one(last.demand, now.demand),
+        now.observed_at_s,
+        _one(last.freshness, now.freshness),
+        _one(last.coverage, now.coverage),
+        _one(last.censored, now.censored),
+    )
+
+
+def _one(last: Kind, now: Kind) -> Kind:
+    return last if last is now or last.tobytes() == now.tobytes() else now
+
+
+def _oldest(lane: Int, observed_at_s: Float, lanes: int) -> Float:
+    """Age of the oldest reading of each lane: float64 (L,), infinite where there is none."""
+    oldest = np.full(lanes, np.inf)
+    np.minimum.at(oldest, lane, observed_at_s)
+    return oldest
 
 
 def _per_lane(lane: Int, amount: Float, lanes: int) -> Float:

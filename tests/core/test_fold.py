@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.core import demand
 from autoscaler.core.demand import CLOCK_SKEW_S, Folds, fold
 from autoscaler.core.types import Freshness, Readings, Signal
 from tests.core.builders import fold_params
@@ -134,7 +135,7 @@ def test_lanes_do_not_mix():
 
 @given(st.integers(0, 2**32 - 1))
 def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed):
-    """Whatever stays the same, whatever is too old or not yet, and wherever the clock goes."""
+    """Whatever stays the same, is renewed, is too old or not yet, and wherever the clock goes."""
     rng = np.random.default_rng(seed)
     lanes = int(rng.integers(1, 4))
     params = fold_params(lanes, rng.choice(list(Signal), lanes), max_age_s=60.0)
@@ -146,11 +147,17 @@ def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed)
             value=rng.choice([0.0, 3.0, 80.0, np.nan] if rng.random() < 0.2 else [0.0, 3.0, 80.0], count),
             observed_at_s=now_s - rng.choice([0.0, 5.0, 30.0, -CLOCK_SKEW_S, -6.0, 60.0], count),
             capacity=np.full(count, 100.0),
-            received_at_s=np.full(count, now_s) if rng.random() < 0.2 else None,
         )
         expected = rng.integers(0, 4, lanes)
-        for _ in range(int(rng.integers(1, 10))):
+        for _ in range(int(rng.integers(1, 15))):
             now_s += float(rng.choice([10.0, 10.0, 10.0, 2.5, 0.0, -20.0]))
+            if rng.random() < 0.3:
+                got = replace(
+                    got,
+                    observed_at_s=now_s - rng.choice([0.0, 5.0, 30.0, 65.0], count, p=[0.3, 0.3, 0.3, 0.1]),
+                )
+            if rng.random() < 0.1:
+                got = replace(got, received_at_s=np.full(count, now_s) if rng.random() < 0.5 else None)
             of = (params, got, expected, expected * 100.0, now_s)
             said, meant = folds.fold(*of), fold(*of)
             for name in ("demand", "observed_at_s", "freshness", "coverage", "censored"):
@@ -158,11 +165,34 @@ def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed)
             assert said.now_s == now_s
 
 
-def test_a_fold_that_can_only_repeat_the_last_has_its_arrays_until_a_reading_is_too_old():
+def test_a_fold_that_can_only_repeat_the_last_has_its_arrays_until_a_reading_is_too_old(monkeypatch):
+    asked = []
+    monkeypatch.setattr(demand, "fold", lambda *of: asked.append(of[-1]) or fold(*of))
     folds, params, got = Folds(), fold_params(1), readings([30.0, 50.0])
     of = (params, got, np.array([2]), np.array([200.0]))
-    said = [folds.fold(*of, NOW_S + late_s) for late_s in (0.0, 0.0, 20.0, 54.0, 55.0, 55.1)]
-    assert [one.demand is said[1].demand for one in said] == [False, True, True, True, False, False]
+    said = [folds.fold(*of, NOW_S + late_s) for late_s in (0.0, 0.0, 20.0, 54.0, 54.9995, 55.1)]
+    assert [one.demand is said[0].demand for one in said] == [True] * 5 + [False]
     assert [float(one.demand[0]) for one in said[:5]] == [80.0] * 5
     assert said[5].freshness[0] == Freshness.STALE
     assert not said[2].demand.flags.writeable
+    assert asked == [NOW_S, NOW_S, NOW_S + 55.1]
+
+
+def test_readings_that_are_only_newer_have_the_arrays_of_the_last_but_for_their_age(monkeypatch):
+    asked = []
+    monkeypatch.setattr(demand, "fold", lambda *of: asked.append(of[-1]) or fold(*of))
+    folds, params = Folds(), fold_params(1)
+    given_s = (0.0, 0.0, 30.0, 60.0, 90.0)
+    said = [
+        folds.fold(
+            params,
+            replace(readings([30.0, 50.0]), observed_at_s=np.array([NOW_S, NOW_S - 5.0]) + at_s),
+            np.array([2]),
+            np.array([200.0]),
+            NOW_S + at_s,
+        )
+        for at_s in given_s
+    ]
+    assert all(one.demand is said[0].demand and one.coverage is said[0].coverage for one in said)
+    assert [float(one.observed_at_s[0]) for one in said] == [NOW_S - 5.0 + at_s for at_s in given_s]
+    assert asked == [NOW_S, NOW_S]
