@@ -241,10 +241,10 @@ def _reasons_part() -> list[str]:
 
 def stages() -> dict[Any, Any]:
     """The function of every stage of a decision, in order: it has the stage's name."""
-    from autoscaler.core import economic, guards, sizing, trust
+    from autoscaler.core import economic, guards, shared_limits, sizing, trust
     from autoscaler.core.types import Stage
 
-    named = {**vars(economic), **vars(sizing), **vars(trust), **vars(guards)}
+    named = {**vars(economic), **vars(sizing), **vars(trust), **vars(guards), **vars(shared_limits)}
     return {stage: named[stage.name.lower()] for stage in Stage}
 
 

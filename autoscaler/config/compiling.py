@@ -16,6 +16,7 @@ import numpy as np
 from autoscaler.config.calendar import spans
 from autoscaler.config.compiling_objective import economic_params
 from autoscaler.config.compiling_series import compile_series
+from autoscaler.config.compiling_shared import shared_params
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
@@ -112,6 +113,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float) -> LaneParam
         warm_memory_ticks=_ints(policies, lambda policy: ticks(policy.warm_pool.memory_s, tick_s)),
         warm_spare=_floats(policies, lambda policy: policy.warm_pool.spare),
         **economic_params(policies, tick_s),
+        **shared_params(policies),
     )
 
 

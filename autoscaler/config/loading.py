@@ -8,18 +8,20 @@ Not here: what is valid (`policy`, `checks`), how it is said (`messages`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from autoscaler.config.checks import check_policy
+from autoscaler.config.checks_shared import check_shared
 from autoscaler.config.documents import Document, Mark, Problem, Severity, ancestors, read_document
 from autoscaler.config.finding import Finding
 from autoscaler.config.messages import is_missing, validation_problems
 from autoscaler.config.objective import RELAXED_GUARDS, has_objective
 from autoscaler.config.policy import Policy
+from autoscaler.config.sharing import SharedLimits
 from autoscaler.errors import ConfigError
 
 DEFAULTS = "defaults.yaml"
@@ -62,6 +64,8 @@ def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
     problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
     doubled = _doubled_fleets(loaded)
     problems += doubled
+    if not defaults.problems:
+        problems += _shared_problems(defaults, loaded)
     if not files:
         problems.append(
             Problem(Mark(directory), "there is no policy in this folder", "add one YAML file per fleet")
@@ -194,6 +198,13 @@ def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> N
     except ValidationError as error:
         loaded.problems += validation_problems(error, merged)
         return
+    if _says_otherwise(own, policy):
+        advice = f"write `shared` into {DEFAULTS} alone"
+        place = own.mark(("shared",), of_key=True)
+        loaded.problems.append(
+            Problem(place, "limits that fleets share are the same for all of them", advice)
+        )
+        return
     findings = check_policy(policy, tick_s)
     loaded.problems += [_placed(finding, own, merged) for finding in findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
@@ -203,9 +214,12 @@ def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> N
 def _over(own: Document, defaults: Document) -> Document:
     """A fleet's file over the defaults.
 
-    Guards that an objective takes the place of hold only where the fleet itself writes them.
+    Guards that an objective takes the place of hold only where the fleet itself writes them. Limits that fleets share are
+    those of the defaults whatever the fleet says.
     """
     merged = own.over(defaults)
+    if "shared" in own.data:
+        merged.data["shared"] = defaults.data.get("shared", [])
     if has_objective(merged.data):
         guards, written = merged.data.get("guards"), own.data.get("guards")
         if isinstance(guards, dict):
@@ -214,6 +228,19 @@ def _over(own: Document, defaults: Document) -> Document:
                 key: value for key, value in guards.items() if key in kept or key not in RELAXED_GUARDS
             }
     return merged
+
+
+def _says_otherwise(own: Document, policy: Policy) -> bool:
+    """Whether a fleet's file has other limits that fleets share than those that hold, as a printed policy has not."""
+    if "shared" not in own.data:
+        return False
+    try:
+        return (
+            TypeAdapter(tuple[SharedLimits, ...]).validate_python(own.data["shared"], strict=False)
+            != policy.shared
+        )
+    except ValidationError:
+        return True
 
 
 def _placed(finding: Finding, own: Document, merged: Document) -> Problem:
@@ -234,6 +261,12 @@ def _with_resolved_trace(policy: Policy, file: Path) -> Policy:
         return policy
     resolved = trace.model_copy(update={"file": str((file.parent / trace.file).resolve())})
     return policy.model_copy(update={"signal": policy.signal.model_copy(update={"trace": resolved})})
+
+
+def _shared_problems(defaults: Document, loaded: Sequence[_Loaded]) -> Iterator[Problem]:
+    names = {one.fleet for one in loaded if isinstance(one.fleet, str)}
+    for finding in check_shared([one.policy for one in loaded if one.policy], names):
+        yield Problem(defaults.mark(finding.paths[0]), finding.message, finding.advice, finding.severity)
 
 
 def _doubled_fleets(loaded: Iterable[_Loaded]) -> list[Problem]:

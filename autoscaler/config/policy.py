@@ -12,6 +12,7 @@ from autoscaler.config.guarding import GuardsSection
 from autoscaler.config.known_events import KnownEvent
 from autoscaler.config.objective import ObjectiveSection, guards_of_an_objective
 from autoscaler.config.section import Off, Section
+from autoscaler.config.sharing import SharedLimits
 from autoscaler.config.signals import SignalSection
 from autoscaler.config.vms import (
     BoundsSection,
@@ -79,6 +80,9 @@ class Policy(Section):
     )
     freshness: FreshnessSection = Field(FreshnessSection(), description="How old VMs of the pool may be.")
     prices: PricesSection = Field(PricesSection(), description="What the fleet costs.")
+    shared: Annotated[tuple[SharedLimits, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Limits that groups of fleets share; only in `defaults.yaml`."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -90,6 +94,11 @@ class Policy(Section):
     def uses_signal(self) -> bool:
         """Whether demand data decides anything (all but schedule-only policies)."""
         return bool(self.reactive or self.forecast or self.steps or self.objective)
+
+    @property
+    def group(self) -> SharedLimits | None:
+        """The limits that the fleet shares with others."""
+        return next((limits for limits in self.shared if limits.has(self.fleet)), None)
 
     @property
     def max_provisioned(self) -> int:

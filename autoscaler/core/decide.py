@@ -13,6 +13,8 @@ from autoscaler.core.economic import economic
 from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
+from autoscaler.core.shared_limits import shared
+from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
 from autoscaler.core.stopped import Holding
 from autoscaler.core.types import (
@@ -41,11 +43,12 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.RATE: guards.rate,
     Stage.ON_TIME: guards.on_time,
     Stage.PAUSE: guards.pause,
+    Stage.SHARED: shared,
     Stage.SUPPLY: guards.supply,
 }
 """Every stage in order, the same objects live and simulated."""
 
-_AFTER_WISH, _AFTER_PAUSE = int(Stage.ECONOMIC) + 1, int(Stage.PAUSE) + 1
+_AFTER_WISH, _AFTER_GUARDS = int(Stage.ECONOMIC) + 1, int(Stage.SHARED) + 1
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -113,7 +116,7 @@ class Chain:
             values.append(wish)
             whys.append(why)
 
-        desired = values[_AFTER_PAUSE]
+        desired = values[_AFTER_GUARDS]
         out = start = np.maximum(wish - seen.ordered, self._none)
         provision = self._none
         if self._provisions:
@@ -130,6 +133,7 @@ class Chain:
                 state.warm_pool, snapshot.tick, desired[lanes], state.trial.habits, price
             )
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
+        story.held_back = seen.held_back
         return StagedDecision(start, provision, stop, story)
 
 
@@ -156,6 +160,7 @@ class Story:
         "_warm_target",
         "_whys",
         "economics",
+        "held_back",
         "values",
     )
 
@@ -170,6 +175,7 @@ class Story:
         held: Int | None,
     ) -> None:
         self.economics = economics
+        self.held_back: tuple[HeldBack, ...] = ()
         self._held = held
         self.values = values
         self._chain = chain
@@ -195,7 +201,7 @@ class Story:
     def warm_target(self) -> Int:
         """Stopped VMs wanted: int (L,)."""
         if self._warm_target is None:
-            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_PAUSE], self._held)
+            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_GUARDS], self._held)
         return self._warm_target
 
     def forecast(self, level: float) -> Float:
@@ -235,7 +241,7 @@ class StagedDecision(Decision):
     @property
     def desired(self) -> Int:
         """VMs wanted in service."""
-        return self._story.values[_AFTER_PAUSE]
+        return self._story.values[_AFTER_GUARDS]
 
     @property
     def warm_target(self) -> Int:
@@ -266,3 +272,8 @@ class StagedDecision(Decision):
     def economics(self) -> Economics | None:
         """The numbers behind the economic stage."""
         return self._story.economics
+
+    @property
+    def held_back(self) -> tuple[HeldBack, ...]:
+        """Lanes that shared limits keep below what they want."""
+        return self._story.held_back

@@ -122,6 +122,13 @@ class LaneParams:
         provision_cost: float64 (L,), price of one VM made from nothing.
         cold_ticks: int64 (L,), ticks that a VM made from nothing serves later than a stopped one.
         refill_ticks: int64 (L,), ticks for which the warm pool is sized.
+        group: int64 (L,), number of the group of lanes that share limits; -1 for none.
+        group_vms, group_money: float64 (L,), VMs that the group may run, money per hour that they may cost; infinite
+            for no limit. All lanes of a group have the same, like what follows.
+        group_starts: float64 (L,), VMs that the group may start within the period (a token bucket); infinite for no
+            limit.
+        group_period_s: float64 (L,), time in which that empty bucket is full again.
+        vm_price: float64 (L,), money per hour of one VM in service.
     """
 
     tick_s: float
@@ -173,3 +180,9 @@ class LaneParams:
     provision_cost: Float
     cold_ticks: Int
     refill_ticks: Int
+    group: Int
+    group_vms: Float
+    group_money: Float
+    group_starts: Float
+    group_period_s: Float
+    vm_price: Float

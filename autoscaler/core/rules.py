@@ -20,6 +20,7 @@ import numpy as np
 
 from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
+from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     MOST_VMS,
@@ -52,6 +53,7 @@ class Seen:
         censored: bool (L,), where saturation hides demand; None where it does nowhere.
         operated: Whether an operator has paused or overridden anything in any lane.
         economics: What the economic stage tells of its numbers; None where no lane has an objective.
+        held_back: Lanes that shared limits keep below what they want.
     """
 
     state: LaneState
@@ -62,6 +64,7 @@ class Seen:
     censored: Bool | None
     operated: bool
     economics: Economics | None = None
+    held_back: tuple[HeldBack, ...] = ()
 
 
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"

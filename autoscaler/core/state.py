@@ -11,6 +11,7 @@ from autoscaler.core.experts import Trial
 from autoscaler.core.objective import Budget
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
+from autoscaler.core.sharing import SharedState
 from autoscaler.core.stopped import WarmPool
 from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
@@ -33,6 +34,7 @@ class LaneState(Remembered):
         trial: Models that compete, in lanes that have an objective.
         budget: The price of shortage, in lanes that have an objective.
         warm_pool: How often wanted VMs rise, in lanes that have an objective.
+        shared: What is remembered for limits that lanes share.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
         last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
@@ -41,13 +43,14 @@ class LaneState(Remembered):
         chain: The policies as `decide` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     wishes: RollingMax
     peaks: RollingMax
     trusted: TrustState
     trial: Trial
     budget: Budget
     warm_pool: WarmPool
+    shared: SharedState
     last_out_s: Float
     last_in_s: Float
     last_starting_s: Float
@@ -68,6 +71,7 @@ class LaneState(Remembered):
             trial=Trial.empty(params),
             budget=Budget.empty(params),
             warm_pool=WarmPool.empty(params),
+            shared=SharedState.empty(params),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
             last_starting_s=np.full(lanes, _LONG_AGO_S),
@@ -86,6 +90,7 @@ class LaneState(Remembered):
             "trial": Trial,
             "budget": Budget,
             "warm_pool": WarmPool,
+            "shared": SharedState,
         }
 
     def carried_over(self, after: LaneParams, lanes: Int) -> LaneState:
@@ -104,6 +109,7 @@ class LaneState(Remembered):
         new.trial = self.trial.carried_over(after, lanes)
         new.budget = self.budget.carried_over(after, lanes)
         new.warm_pool = self.warm_pool.carried_over(after, lanes)
+        new.shared = self.shared.carried_over(after, lanes)
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]
         new.refilled_s = self.refilled_s

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from autoscaler.core.economics import Economics
+    from autoscaler.core.sharing import HeldBack
 
 Float: TypeAlias = NDArray[np.float64]
 SmallFloat: TypeAlias = NDArray[np.float32]
@@ -102,7 +103,8 @@ class Stage(IntEnum):
     RATE = 9
     ON_TIME = 10
     PAUSE = 11
-    SUPPLY = 12
+    SHARED = 12
+    SUPPLY = 13
 
 
 class Reason(IntEnum):
@@ -182,6 +184,12 @@ class Reason(IntEnum):
     """There is no forecast yet, so demand plus headroom is planned for."""
     MODEL_PEAK = 36
     """Demand plus headroom drives, and its highest of a window keeps so many."""
+    SHARED_VMS = 37
+    """The group of fleets may run no more VMs, and those of others earn more or run already."""
+    SHARED_MONEY = 38
+    """The group of fleets may cost no more, and VMs of others earn more or run already."""
+    SHARED_STARTS = 39
+    """The group of fleets may start no more VMs for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +357,7 @@ class Decision:
         reason: int64 (K, L) of `Reason`, one row a `Stage`; NONE where the stage changed nothing.
         value: int64 (K, L), the wish after each stage.
         economics: The numbers behind the economic stage; None where no lane has an objective.
+        held_back: Lanes that shared limits keep below what they want.
     """
 
     wish: Int
@@ -362,3 +371,4 @@ class Decision:
     reason: Int
     value: Int
     economics: Economics | None = None
+    held_back: tuple[HeldBack, ...] = ()

@@ -6,14 +6,16 @@ Rules of this file: nothing is decided here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.core.experts import MODELS
+from autoscaler.core.sharing import HeldBack, Limit
 from autoscaler.core.types import Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
-from autoscaler.ports import Earnings, FleetTick
+from autoscaler.ports import Earnings, FleetTick, SharedHold
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -31,8 +33,8 @@ class Said:
     words: str = ""
 
 
-def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
-    """Per lane what `fleet_tick` needs of both, as numbers of Python."""
+def lane_values(samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -> list[tuple[Any, ...]]:
+    """Per lane what `fleet_tick` needs of both, as numbers of Python; fleets in lane order."""
     arrays = (
         samples.demand,
         samples.observed_at_s,
@@ -51,7 +53,38 @@ def lane_values(samples: Samples, decision: Decision) -> list[tuple[Any, ...]]:
         decision.reason.T,
     )
     columns = [array.tolist() for array in arrays]
-    return list(zip(*columns, earnings_of(decision), strict=True))
+    held: list[SharedHold | None] = [None] * len(fleets)
+    for one in decision.held_back:
+        held[one.lane] = _hold(one, fleets)
+    return list(zip(*columns, earnings_of(decision), held, strict=True))
+
+
+def _hold(held: HeldBack, fleets: Sequence[Fleet]) -> SharedHold | None:
+    """A lane that a shared limit holds back, with names; None where the fleet has no group any more."""
+    policy = fleets[held.lane].policy
+    limits = policy.group
+    if limits is None:
+        return None
+    starts = limits.most_starts
+    most = {
+        Limit.VMS: limits.most_vms,
+        Limit.MONEY: limits.most_money_per_h,
+        Limit.STARTS: None if starts is None else starts.vms,
+    }
+    rival = fleets[held.rival] if held.rival >= 0 else None
+    return SharedHold(
+        group=limits.name,
+        limit=held.limit.name.lower(),
+        most=float(most[held.limit] or 0.0),
+        per_s=starts.per_s if starts is not None and held.limit is Limit.STARTS else 0.0,
+        wanted=held.wanted,
+        worth=_few(held.worth),
+        rival="" if rival is None else rival.name,
+        rival_vm=held.rival_vm,
+        rival_worth=_few(held.rival_worth),
+        priced=policy.objective is not None,
+        rival_priced=rival is not None and rival.policy.objective is not None,
+    )
 
 
 def earnings_of(decision: Decision) -> list[Earnings | None]:
@@ -86,7 +119,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
     """
     (
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
-        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings,
+        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared,
     ) = values  # fmt: skip
     # A number that is missing is not equal to itself, but one and the same object is.
     told = Told(
@@ -103,6 +136,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         demand=math.nan if math.isnan(demand) else demand,
         forecast_hi=forecast_hi if _AHEAD.intersection(reasons) else 0.0,
         earnings=earnings,
+        shared=shared,
     )
     if told != fleet.said.of:
         fleet.said = Said(told, sentence(told))
@@ -136,5 +170,6 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         reasons=told.reasons,
         sentence=fleet.said.words,
         earnings=earnings,
+        shared=shared,
         source_error=fleet.source_error,
     )

@@ -319,7 +319,7 @@ class Daemon:
         )
         self._readings = seen.readings
         rows = []
-        values = lane_values(samples, decision)
+        values = lane_values(samples, decision, self.fleets.all)
         for lane, fleet in enumerate(self.fleets.all):
             if early is not None and not early.has(fleet.name):
                 continue

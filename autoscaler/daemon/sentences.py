@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage
-from autoscaler.ports import Earnings, FleetTick
+from autoscaler.ports import Earnings, FleetTick, SharedHold
 
 
 class Told(NamedTuple):
@@ -29,6 +29,7 @@ class Told(NamedTuple):
     demand: float
     forecast_hi: float
     earnings: Earnings | None = None
+    shared: SharedHold | None = None
 
 
 def sentence(tick: Told | FleetTick) -> str:
@@ -57,6 +58,8 @@ def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
         coverage=tick.coverage,
         desired=tick.desired,
         provision=tick.provision,
+        group="that shares limits" if tick.shared is None else tick.shared.group,
+        shared=_shared(reason, value, tick.shared),
         **_earned(value, tick.earnings),
     )
 
@@ -71,6 +74,31 @@ def _earned(value: int, earnings: Earnings | None) -> dict[str, str]:
         if times is not None and vm > 0
     ]
     return {"earned": f" ({', '.join(told)})" if told else "", "model": earnings.model}
+
+
+def _shared(reason: Reason, value: int, held: SharedHold | None) -> str:
+    """Which limit of a group leaves how many VMs, and what others do with the rest."""
+    if held is None:
+        return f"{_NO_MORE.get(reason, '')}, which leaves {value}"
+    may = {
+        "vms": f"may run {held.most:,.0f} VMs",
+        "money": f"may cost {held.most:,.6g}/h",
+        "starts": f"may start {held.most:,.0f} VMs in {held.per_s:g} s",
+    }[held.limit]
+    earned = [
+        f"VM {vm}{whose} {_earns(worth, priced=priced)}"
+        for vm, whose, worth, priced in (
+            (value + 1, "", held.worth, held.priced),
+            (held.rival_vm, f" of {held.rival}", held.rival_worth, held.rival_priced),
+        )
+        if worth is not None
+    ]
+    more = f" ({', '.join(earned)})" if earned else ""
+    return f"{may}, which leaves {value} of {held.wanted}{more}"
+
+
+def _earns(worth: float, *, priced: bool) -> str:
+    return f"earns {_times(worth)}" if priced else f"would be {worth:.0%} busy"
 
 
 def _times(times: float) -> str:
@@ -101,6 +129,11 @@ def _vms(count: int) -> str:
     return "1 VM" if count == 1 else f"{count} VMs"
 
 
+_NO_MORE = {
+    Reason.SHARED_VMS: "may run no more VMs",
+    Reason.SHARED_MONEY: "may cost no more",
+    Reason.SHARED_STARTS: "may start no more VMs for now",
+}
 _STAGES = tuple(Stage)
 _REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {
@@ -139,6 +172,9 @@ _WORDS: dict[Reason, str] = {
     Reason.PAUSED_START: "an operator has paused starts, which leaves {value}",
     Reason.PAUSED_PROVISION: "an operator has paused provisioning, and the warm pool leaves {value}",
     Reason.WARM_POOL_EMPTY: "the warm pool is short: only {value} of {desired} can be had",
+    Reason.SHARED_VMS: "the group {group} {shared}",
+    Reason.SHARED_MONEY: "the group {group} {shared}",
+    Reason.SHARED_STARTS: "the group {group} {shared}",
     Reason.PROVISION: "the warm pool is empty: {provision} are provisioned from nothing",
 }
 """Each reason in words; the names in braces are those of `phrase`."""

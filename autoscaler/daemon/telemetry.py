@@ -90,7 +90,12 @@ class Telemetry:
         self.forecast_hi = gauge("forecast_high_work_per_second", "95 % quantile of demand at the lead time.")
         self.coverage = gauge("metrics_coverage_ratio", "Share of the VMs in service that reported freshly.")
         self.signal_age = gauge("signal_age_seconds", "Age of the oldest reading used; NaN without one.")
-        self.desired = gauge("desired_vms", "VMs wanted in service, after guards.")
+        self.desired, self.held_back = (
+            gauge("desired_vms", "VMs wanted in service, after guards."),
+            gauge(
+                "held_back_vms", "VMs that the fleet wants and a limit shared with others does not leave it."
+            ),
+        )
         self.condition = gauge(
             "condition",
             "How the VMs do: 0 unknown, 1 well, 2 a few are slow or silent, 3 about half, 4 nearly all.",
@@ -275,6 +280,7 @@ class _Published:
             telemetry.coverage,
             telemetry.signal_age,
             telemetry.desired,
+            telemetry.held_back,
             telemetry.warm_target,
             telemetry.evaluated,
         )
@@ -295,6 +301,7 @@ class _Published:
             t.coverage,
             at_s - t.observed_at_s,
             t.desired,
+            0 if t.shared is None else t.shared.wanted - t.desired,
             t.warm_target,
             at_s,
             *_PHASES_OF(counts),

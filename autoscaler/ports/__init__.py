@@ -19,6 +19,7 @@ from autoscaler.ports.journal import (
     Note,
     OperatorChange,
     RealVms,
+    SharedHold,
     TickRecord,
     Verb,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "RealVms",
     "Rotation",
     "RotationView",
+    "SharedHold",
     "TemplateReader",
     "TickRecord",
     "Verb",

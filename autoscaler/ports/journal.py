@@ -93,6 +93,37 @@ class Earnings:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedHold:
+    """A limit that a fleet shares with others and that keeps it below what it wants.
+
+    Attributes:
+        group: What the policies call it.
+        limit: `vms`, `money` or `starts`.
+        most: VMs, money per hour, or VMs started within `per_s`.
+        per_s: The period of a limit on starts; 0 for another.
+        wanted: VMs that the fleet would have.
+        worth: What the first of the missing VMs would earn, as a multiple of its cost; without an objective how busy
+            VMs would be with it. None where not known.
+        rival: Of the group's other fleets, the one whose last VM earns least; empty where none has any.
+        rival_vm: The number of that VM.
+        rival_worth: What it earns, likewise.
+        priced, rival_priced: Whether they have an objective.
+    """
+
+    group: str
+    limit: str
+    most: float
+    per_s: float
+    wanted: int
+    worth: float | None
+    rival: str
+    rival_vm: int
+    rival_worth: float | None
+    priced: bool
+    rival_priced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FleetTick:
     """One fleet's snapshot, outlook and decision of one tick, as recorded. Field units as in core.types.
 
@@ -100,7 +131,8 @@ class FleetTick:
     `capacity`, `shortage` are work per second; `cost` is money in the settings' currency over the interval
     that this tick closes; `source_error` is empty when the source was well. `may_start` to
     `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
-    the cost are those of the simulated VMs. `earnings` is known for fleets with an objective.
+    the cost are those of the simulated VMs. `earnings` is known for fleets with an objective,
+    `shared` where a limit that the fleet shares with others holds it back.
     """
 
     fleet: str
@@ -138,6 +170,7 @@ class FleetTick:
     ceiling: int = NO_CEILING
     real: RealVms | None = None
     earnings: Earnings | None = None
+    shared: SharedHold | None = None
 
 
 @dataclass(frozen=True, slots=True)

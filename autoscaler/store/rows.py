@@ -2,10 +2,10 @@
 
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once
 released is decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the
-texts, the number of stages, what fleets in shadow really have, and what fleets with an objective are sized by) followed by one structured numpy row per
-fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause,
-with a chain of eleven stages. Chains of eleven and of twelve stages (from before there was an objective) are read as the
-chain of today would have recorded them. Byte planes instead of rows were measured and do not pay: the floats
+texts, the number of stages, what fleets in shadow really have, what fleets with an objective are sized by, and what
+shared limits hold back) followed by one structured numpy row per fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause,
+with a chain of eleven stages. Chains of eleven, of twelve (from before there was an objective) and of thirteen stages
+(from before fleets shared limits) are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay: the floats
 of live demand do not compress.
 """
 
@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from functools import cache
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import Earnings, FleetTick, RealVms
+from autoscaler.ports import Earnings, FleetTick, RealVms, SharedHold
 
 FORMAT = 2
 """Format that `encode` writes."""
@@ -109,11 +109,26 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
             "source_errors": [fleet.source_error for fleet in fleets],
             **_real(fleets),
             **_earnings(fleets),
+            **_shared(fleets),
         },
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode("utf-8", "replace")
     return zlib.compress(_HEAD.pack(len(head)) + head + rows.tobytes(), _ZLIB_LEVEL)
+
+
+class Encoded:
+    """Blobs of one tick after the other; that of the last one again where its rows are the very same."""
+
+    def __init__(self) -> None:
+        self._fleets: tuple[FleetTick, ...] = ()
+        self._body = b""
+
+    def of(self, fleets: tuple[FleetTick, ...]) -> bytes:
+        """As `encode`."""
+        if not (self._body and len(fleets) == len(self._fleets) and all(map(is_, fleets, self._fleets))):
+            self._fleets, self._body = fleets, encode(fleets)
+        return self._body
 
 
 def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]) -> tuple[FleetTick, ...]:
@@ -136,7 +151,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
     try:
         rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
-        real, earnings = head.get("real", {}), head.get("earnings", {})
+        real, earnings, shared = (head.get(part, {}) for part in ("real", "earnings", "shared"))
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
@@ -146,6 +161,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
                 _fleet_tick(names[i], rows[i], sentences[i], source_errors[i]),
                 real=RealVms(*real[str(i)]) if str(i) in real else None,
                 earnings=Earnings(*earnings[str(i)]) if str(i) in earnings else None,
+                shared=SharedHold(*shared[str(i)]) if str(i) in shared else None,
             )
             for i in wanted
         )
@@ -196,6 +212,14 @@ def _earnings(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | 
     return {"earnings": known} if known else {}
 
 
+def _shared(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | int | str | None, ...]]]:
+    """Entry of the head for fleets that a shared limit holds back, likewise."""
+    known = {
+        position: astuple(fleet.shared) for position, fleet in enumerate(fleets) if fleet.shared is not None
+    }
+    return {"shared": known} if known else {}
+
+
 def _unpack(number: int, body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:
     raw = zlib.decompress(body)
     (length,) = _HEAD.unpack_from(raw)
@@ -217,6 +241,8 @@ def _as_today(tick: FleetTick) -> FleetTick:
         tick = _with_stage(tick, int(Stage.PAUSE) - 1)
     if len(tick.stages) == _STAGES_OF_1 + 1:
         tick = _with_stage(tick, int(Stage.ECONOMIC))
+    if len(tick.stages) == _STAGES_OF_1 + 2:
+        tick = _with_stage(tick, int(Stage.SHARED))
     return tick
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from autoscaler.config.calendar import spans
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.compiling_objective import EconomicParams
+from autoscaler.config.compiling_shared import SharedParams
 from autoscaler.config.policy import policy_from
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ScheduleWindow
@@ -95,6 +96,7 @@ def test_every_field_of_a_full_policy():
     covered = {
         *expected,
         *economic,
+        *SharedParams.__annotations__,
         "tick_s",
         "step_lower",
         "step_upper",

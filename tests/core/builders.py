@@ -65,6 +65,12 @@ _LANE_DEFAULTS = {
     "provision_cost": 0.0,
     "cold_ticks": 30,
     "refill_ticks": 360,
+    "group": -1,
+    "group_vms": float("inf"),
+    "group_money": float("inf"),
+    "group_starts": float("inf"),
+    "group_period_s": 60.0,
+    "vm_price": 0.0,
 }
 
 

@@ -122,6 +122,8 @@ def decide_plainly(p, memory, s, at_lead, peak):
     else:
         stage(wish, Reason.NONE)
 
+    assert p["group"] < 0, "what lanes share has a twin of its own"
+    stage(wish, Reason.NONE)
     desired = wish
     start, provision, why = supply(p, s, max(desired - now, 0))
     stage(now + start + provision if desired > now else desired, why)
@@ -268,4 +270,4 @@ def remember(p, s, memory, out, stop):
         memory.last_starting_s = s["now_s"]
 
 
-assert len(Stage) == 13, "a new stage needs its place here"
+assert len(Stage) == 14, "a new stage needs its place here"

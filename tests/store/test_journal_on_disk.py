@@ -278,8 +278,8 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path) -> None:
 
 
 def as_recorded_today(tick: FleetTick) -> FleetTick:
-    """A tick of eleven stages with the two that came later, which left the wish as it was."""
-    for at in (Stage.PAUSE - 1, Stage.ECONOMIC):
+    """A tick of eleven stages with the three that came later, which left the wish as it was."""
+    for at in (Stage.PAUSE - 1, Stage.ECONOMIC, Stage.SHARED):
         stages, reasons = tick.stages, tick.reasons
         tick = replace(
             tick,

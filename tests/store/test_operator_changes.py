@@ -191,8 +191,8 @@ def test_a_row_of_format_1_is_read_as_todays_chain_would_have_recorded_it() -> N
     rows["stages"], rows["reasons"] = np.arange(20, 31), np.arange(1, 12)
     head = json.dumps({"stages": 11, "sentences": ["so"], "source_errors": [""]}).encode()
     (tick,) = decode(1, zlib.compress(_HEAD.pack(len(head)) + head + rows.tobytes()), ("web",), (0,))
-    assert tick.stages == (20, 21, 22, 23, 23, 24, 25, 26, 27, 28, 29, 29, 30)
-    assert tick.reasons == (1, 2, 3, 4, 0, 5, 6, 7, 8, 9, 10, 0, 11)
+    assert tick.stages == (20, 21, 22, 23, 23, 24, 25, 26, 27, 28, 29, 29, 29, 30)
+    assert tick.reasons == (1, 2, 3, 4, 0, 5, 6, 7, 8, 9, 10, 0, 0, 11)
     assert (tick.may_start, tick.may_provision, tick.may_stop, tick.floor) == (True, True, True, 0)
     assert tick.ceiling == 2**31 - 1
 
@@ -205,7 +205,7 @@ async def test_a_version_2_file_opens_with_todays_program(tmp_path) -> None:
     assert (override.id, override.at_s, override.change) == (2, 5.0, OVERRIDE)
     (opened,) = await journal.open_actions()
     assert (opened.tick, opened.intent) == (1, START)
-    stages = {"stages": (4,) * 10 + (6, 5, 5), "reasons": (1,) + (0,) * 9 + (19, 25, 0)}
+    stages = {"stages": (4,) * 10 + (6, 5, 5, 5), "reasons": (1,) + (0,) * 9 + (19, 25, 0, 0)}
     later = replace(fleet_tick(desired=6), may_stop=False, floor=4, ceiling=9, **stages)
     with journal.reader() as reader:
         assert [row.recorded for row in reader.ticks("web", 0.0, 99.0)] == [

@@ -51,6 +51,11 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
         found.append(f"guards.stop_share counts VMs that are leaving one by one; {_LOOP}")
     if policy.balancer is not None:
         found.append(f"balancer: VMs that leave are watched until they are idle, one by one; {_LOOP}")
+    if policy.group is not None:
+        found.append(
+            f"shared: the limits of the group {policy.group.name} are those of several fleets, and lanes are variants of "
+            f"one; {_LOOP}, for the fleets that it runs"
+        )
     if plant.shortage is Shortage.QUEUED and policy.signal.kind == "utilisation":
         found.append(
             "shortage queued with signal.kind utilisation: how busy VMs look depends on the queue, which neither engine "

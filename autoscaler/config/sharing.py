@@ -1,0 +1,39 @@
+"""Limits that several fleets share, as `defaults.yaml` says them once for all.
+
+Why in the defaults: every fleet of a group must know the same limits, and the file of one fleet is nobody's place for
+what concerns others. A fleet finds the group that names it; the checks of a folder see to it that there is at most one.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import Field
+
+from autoscaler.config.guarding import RateLimit
+from autoscaler.config.quantities import PRICE, Quantity
+from autoscaler.config.section import Filled, Section
+
+
+class SharedLimits(Section):
+    """Limits on fleets together; what there is goes to the VMs that earn most (only in `defaults.yaml`)."""
+
+    name: Filled = Field(description="What the group is called; appears in reasons.")
+    fleets: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=1000)] = Field(
+        description="Names of its fleets; `*` stands for any letters. Acting fleets and those in shadow share apart."
+    )
+    most_vms: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None,
+        description="Most VMs of all of them that are in service, on their way there, or draining, in VMs; a limit stops no VM.",
+    )
+    most_money_per_h: Annotated[float, Quantity(PRICE, 0, 1e9)] | None = Field(
+        None, description="Most that these VMs may cost together while they are in service."
+    )
+    most_starts: RateLimit | None = Field(
+        None, description="How many VMs may be started or made for all of them."
+    )
+
+    def has(self, fleet: str) -> bool:
+        """Whether a fleet is in the group."""
+        return any(fnmatchcase(fleet, pattern) for pattern in self.fleets)

@@ -1,0 +1,216 @@
+"""The stage of limits that fleets share: a ceiling on VMs, on money per hour, and on starts, for groups of lanes.
+
+What runs or is on its way stays, and counts, VMs that drain too: a limit is never a reason to stop a VM. Then the floors
+of safety are kept free, which are the policy's minimum and an operator's floor (a schedule's is a wish like another); they
+may be more than the limit, and are given all the same, as far as the starts of the group go. What is left goes to the VMs
+that earn most: by prices and forecast where a lane has an objective; else by how busy VMs would be, from the last
+demand that was known, so that a lane that is blind neither loses nor wins by it. The limits are taken one after the
+other, each from what the one before has left.
+
+Rules of this file: as for guards. The lanes of a group are the only ones that read each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import FRESH, Rule, Seen, Why, within
+from autoscaler.core.sharing import BLOCK, HeldBack, Limit, full_tokens, handed_out
+from autoscaler.core.types import NO_CEILING, CountType, Float, Horizon, Int, Reason
+from autoscaler.core.worth import Worth
+
+_REASONS = np.array(
+    [int(Reason.SHARED_VMS), int(Reason.SHARED_MONEY), int(Reason.SHARED_STARTS), int(Reason.NONE)]
+)
+_FREE = len(_REASONS) - 1
+
+
+def shared(params: LaneParams, counts: CountType) -> Rule | None:
+    """So many VMs as the limits of the lane's group leave it; None where no lane is in a group."""
+    groups = [
+        Group(params, np.flatnonzero(params.group == number))
+        for number in np.unique(params.group)
+        if number >= 0
+    ]
+    if not groups:
+        return None
+    full = full_tokens(params)
+    most = within(np.where(params.provision, params.max_provisioned, 0), counts)
+
+    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+        view, state = seen.snapshot, seen.state.shared
+        known = (view.freshness == FRESH) & ~np.isnan(view.demand)
+        state.demand = np.where(known, view.demand, state.demand)
+        passed_s = max(view.now_s - state.refilled_s, 0.0)
+        state.tokens = np.minimum(state.tokens + passed_s * full / params.group_period_s, full)
+        state.refilled_s = view.now_s
+        can = _can_be_had(seen, wish, most)
+        value, code = wish.copy(), np.full(len(wish), _FREE)
+        for group in groups:
+            lanes = group.lanes
+            claim = Claim.of(params, seen, can, lanes)
+            got, code[lanes], held = group.share(seen, claim)
+            value[lanes] = np.where(got < claim.wanted, got, wish[lanes])
+            seen.held_back += held
+
+        def why() -> Int:
+            told: Int = _REASONS.take(code) * (value < wish)
+            return told
+
+        return value, why
+
+    return rule
+
+
+def _can_be_had(seen: Seen, wish: Int, most: Int) -> Int:
+    """What each lane wants and the warm pool and, where allowed, new VMs can give: int64 (L,)."""
+    view = seen.snapshot
+    room = np.maximum(most - view.provisioned, 0) * view.may_provision
+    reach = seen.ordered + view.stopped * view.may_start + room
+    return np.minimum(np.maximum(wish, seen.ordered), reach).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the lanes of one group have and want: int64 (G,) each.
+
+    Attributes:
+        ordered: VMs in service or on their way.
+        leaving: VMs that drain, which count until they have left.
+        floor: The floor of safety.
+        wanted: VMs wanted that can be had, at least those ordered.
+    """
+
+    ordered: Int
+    leaving: Int
+    floor: Int
+    wanted: Int
+
+    @classmethod
+    def of(cls, params: LaneParams, seen: Seen, can: Int, lanes: Int) -> Claim:
+        """That of some lanes, of which so many VMs can be had."""
+        view = seen.snapshot
+        ceiling, floor = view.ceiling[lanes].astype(np.int64), view.floor[lanes].astype(np.int64)
+        most = np.where(ceiling < NO_CEILING, ceiling, params.maximum[lanes])
+        least = np.minimum(np.maximum(params.minimum[lanes], floor), np.maximum(most, floor))
+        return cls(
+            ordered=seen.ordered[lanes].astype(np.int64),
+            leaving=view.draining[lanes].astype(np.int64),
+            floor=least,
+            wanted=can[lanes],
+        )
+
+
+@dataclass(slots=True)
+class Group:
+    """The lanes that share limits, compiled.
+
+    Attributes:
+        params: The policies, of all lanes.
+        lanes: int64 (G,), which.
+    """
+
+    params: LaneParams
+    lanes: Int
+    _worth: Worth = field(init=False)
+    _money: Float = field(init=False)
+
+    def __post_init__(self) -> None:
+        series, capacity = self.params.series[self.lanes], self.params.vm_capacity[self.lanes]
+        self._worth = Worth(series, capacity, (Horizon.LEAD,) * BLOCK)
+        self._money = self.params.vm_price[self.lanes]
+
+    def share(self, seen: Seen, claim: Claim) -> tuple[Int, Int, tuple[HeldBack, ...]]:
+        """How many VMs each gets, by which limit, and who is held back. Takes the starts from what is left of them.
+
+        Returns:
+            int64 (G,) of VMs, between those ordered and those wanted; int64 (G,) of `Limit`, beyond it where none
+            leaves less than is wanted; and a value per lane that gets less.
+        """
+        first = self.lanes[0]
+        worth = self.worth(seen)
+        got, code = claim.wanted, np.full(len(self.lanes), _FREE)
+        one = np.ones(len(self.lanes))
+        for limit, most, takes in (
+            (Limit.VMS, float(self.params.group_vms[first]), one),
+            (Limit.MONEY, float(self.params.group_money[first]), self._money),
+        ):
+            if np.isfinite(most):
+                safe = np.maximum(claim.ordered, claim.floor)
+                left = most - _together((safe + claim.leaving) * takes)
+                fits = handed_out(safe, np.maximum(got, safe), takes, left, worth)
+                got, code = _lower(got, fits, code, limit)
+        if np.isfinite(self.params.group_starts[first]):
+            # A lane that is new to the group comes with tokens of its own; the group has what its others have left.
+            left = np.floor(np.minimum.reduce(seen.state.shared.tokens[self.lanes]))
+            safe = np.minimum(got, np.maximum(claim.ordered, claim.floor))
+            fits = handed_out(claim.ordered, safe, one, left, worth)
+            if (fits == safe).all():
+                fits = handed_out(safe, got, one, left - _together(safe - claim.ordered), worth)
+            got, code = _lower(got, fits, code, Limit.STARTS)
+            seen.state.shared.tokens[self.lanes] = np.minimum.reduce(
+                seen.state.shared.tokens[self.lanes]
+            ) - _together(got - claim.ordered)
+        short = np.flatnonzero(got < claim.wanted)
+        return got, code, self._held_back(short, code, claim, got, worth) if len(short) else ()
+
+    def worth(self, seen: Seen) -> Callable[[Int], Float]:
+        """A function of numbers of VMs, int64 (BLOCK, G): what the last of them earns, float64 (BLOCK, G)."""
+        lanes, capacity = self.lanes, self.params.vm_capacity[self.lanes]
+        demand = seen.state.shared.demand[lanes]
+        laws = None if seen.outlook is None else seen.outlook.laws
+        economics = seen.economics
+        if economics is None or laws is None:
+            return lambda vms: demand / (capacity * vms)
+        place = np.minimum(np.searchsorted(economics.lanes, lanes), len(economics.lanes) - 1)
+        priced = economics.lanes[place] == lanes
+        price = np.where(priced, economics.price[place], np.nan)
+
+        def earned(vms: Int) -> Float:
+            by_price = self._worth.share(laws, vms) * price
+            return np.where(np.isnan(by_price), demand / (capacity * vms), by_price)
+
+        return earned
+
+    def _held_back(
+        self, short: Int, code: Int, claim: Claim, got: Int, worth: Callable[[Int], Float]
+    ) -> tuple[HeldBack, ...]:
+        """What there is to tell of the lanes that get less than they want."""
+        asked = np.broadcast_to(np.maximum(got, 1), (BLOCK, len(got))).copy()
+        asked[1] = got + 1
+        last, following = worth(asked)[:2]
+        told = []
+        for at in short.tolist():
+            others = [
+                (float(last[one]), one)
+                for one in range(len(got))
+                if one != at and got[one] > 0 and not np.isnan(last[one])
+            ]
+            earned, one = min(others, default=(float("nan"), -1))
+            told.append(
+                HeldBack(
+                    lane=int(self.lanes[at]),
+                    limit=Limit(int(code[at])),
+                    wanted=int(claim.wanted[at]),
+                    worth=float(following[at]),
+                    rival=int(self.lanes[one]) if one >= 0 else -1,
+                    rival_vm=int(got[one]) if one >= 0 else 0,
+                    rival_worth=earned,
+                )
+            )
+        return tuple(told)
+
+
+def _lower(got: Int, fits: Int, code: Int, limit: Limit) -> tuple[Int, Int]:
+    """The lower of two numbers of VMs, and the limit that made it."""
+    lower = fits < got
+    return np.where(lower, fits, got), np.where(lower, int(limit), code)
+
+
+def _together(takes: Int | Float) -> float:
+    """What all take, added in the order of lanes."""
+    return float(np.add.accumulate(takes)[-1])
