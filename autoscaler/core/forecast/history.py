@@ -87,7 +87,8 @@ def _write(settings: Settings, state: SeriesState) -> None:
 
 def _look_back(settings: Settings, state: SeriesState) -> None:
     codes, length = state.codes, state.codes.shape[1]
-    places = (settings.looks + state.slot) % length
+    places = settings.looks + state.slot % length
+    places -= (places >= length) * length
     places += (settings.series * length)[:, np.newaxis]
     found = codes.reshape(-1).take(places)
     recent = found[:, :MEDIAN_SLOTS].copy()

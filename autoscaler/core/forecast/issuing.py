@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,7 +36,8 @@ _LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 _BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
 _EDGES = EDGES.astype(np.float32)
-_FEW = 16
+AT_ONCE = 256
+"""Series whose laws are worked out together: more of them do not fit the cache of one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +99,61 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
 
 def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
     """The Outlook of what is expected at this time."""
+    if len(settings.params.event_odds):
+        moved = functools.partial(
+            events.mix, settings, state, now_s, log_level=expected.log_level, spread=expected.spread
+        )
+        return _outlook(state, [_said(settings, state, expected, slice(None), moved)], expected.bursts)
+    count = len(settings.series)
+    parts = [
+        _said(settings, state, expected, slice(first, first + AT_ONCE)) for first in range(0, count, AT_ONCE)
+    ]
+    return _outlook(state, parts, expected.bursts)
+
+
+Part: TypeAlias = "tuple[Float, Laws | None]"
+"""Quantiles (S, 2, Q) and laws of some of the series."""
+
+
+def _said(
+    settings: Settings,
+    state: SeriesState,
+    expected: Expected,
+    some: slice[int | None, int | None, None],
+    moved: Callable[[SmallFloat], None] | None = None,
+) -> Part:
+    """What is said of some of the series: so many that what it takes stays near the processor."""
     beyond = tables.survival(
         state.tables.reshape(-1, settings.horizons, LAW_BINS),
         state.totals.reshape(-1, settings.horizons),
-        expected.rows,
-        state.weight,
+        expected.rows[some],
+        state.weight[some],
     )
-    if len(settings.params.event_odds):
-        events.mix(settings, state, now_s, beyond, expected.log_level, expected.spread)
-    quantiles = _quantiles(beyond, expected)
-    quantiles -= state.offset[:, np.newaxis, np.newaxis]
+    if moved is not None:
+        moved(np.moveaxis(beyond, 0, -1))
+    spread, log_level, room = expected.spread[some], expected.log_level[some], expected.room[some]
+    quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
+    quantiles -= state.offset[some, np.newaxis, np.newaxis]
     np.maximum(quantiles, 0.0, out=quantiles)
-    at_lead, peak = quantiles[:, 0].T, quantiles[:, 1].T
-    laws = _laws(state, beyond, expected) if settings.horizons > 2 else None
+    laws = None
+    if settings.horizons > Horizon.KEEP + 1:
+        laws = _laws(state.offset[some], beyond, log_level, spread, room)
+    return quantiles, laws
+
+
+def _outlook(state: SeriesState, parts: list[Part], likely: BurstOdds) -> Outlook:
+    quantiles, laws = parts[0]
+    if len(parts) > 1:
+        quantiles = np.concatenate([part for part, _ in parts])
+        if laws is not None:
+            laws = Laws(*(np.concatenate([getattr(part, f.name) for _, part in parts]) for f in fields(Laws)))
+    at_lead = np.ascontiguousarray(quantiles[:, 0].T)
     return Outlook(
-        at_lead=np.ascontiguousarray(at_lead),
-        peak=np.maximum(peak, at_lead),
+        at_lead=at_lead,
+        peak=np.maximum(quantiles[:, 1].T, at_lead),
         evidence=state.evidence,
         laws=laws,
-        bursts=expected.bursts,
+        bursts=likely,
     )
 
 
@@ -184,50 +224,55 @@ def _remember(
                 state.fitted[mine, slot] = fitted[mine]
 
 
-def _quantiles(beyond: SmallFloat, expected: Expected) -> Float:
+def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Float:
     """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
-    first = np.zeros((len(beyond), 2, LAW_BINS + 1), np.float32)
-    first[..., :-1] = beyond[:, :2]
-    index = np.add.reduce(first[:, :, np.newaxis] > _BEYOND[:, np.newaxis], axis=-1, dtype=np.int64)
+    count = 2 * beyond.shape[1]
+    first = np.zeros((LAW_BINS + 1, count), np.float32)
+    first[:-1] = beyond[:, :, :2].reshape(LAW_BINS, count)
+    above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
+    index = np.add.reduce(above, axis=0, dtype=np.uint8).T.astype(np.int64)
     # No edge is exceeded by that much: none of that demand is there.
     none = index == 0
     index -= ~none
-    flat = index + (np.arange(2 * len(beyond)) * (LAW_BINS + 1)).reshape(-1, 2, 1)
+    flat = index * count
+    flat += np.arange(count)[:, np.newaxis]
     values = first.reshape(-1)
     upper = values.take(flat)
-    flat += 1
+    flat += count
     place = ((upper - _BEYOND) / np.maximum(upper - values.take(flat), 1e-30)).astype(np.float64)
     np.maximum(place, 0.0, out=place)
     place += index
     place *= LAW_STEP
     place += LAW_LOW
     np.sinh(place, out=place)
-    place *= expected.spread[:, :2, np.newaxis]
-    np.minimum(place, expected.room[:, :2, np.newaxis], out=place)
-    place += expected.log_level[:, :2, np.newaxis]
-    np.exp(place, out=place)
-    place *= ~none
-    found: Float = place
+    found: Float = place.reshape(-1, 2, len(_BEYOND))
+    found *= spread[:, :, np.newaxis]
+    np.minimum(found, room[:, :, np.newaxis], out=found)
+    found += log_level[:, :, np.newaxis]
+    np.exp(found, out=found)
+    found *= ~none.reshape(found.shape)
     return found
 
 
-def _laws(state: SeriesState, beyond: SmallFloat, expected: Expected) -> Laws:
-    scale = state.offset
-    width = expected.spread.astype(np.float32)[..., np.newaxis] * _EDGES
-    np.minimum(width, np.minimum(expected.room, MOST_LOG).astype(np.float32)[..., np.newaxis], out=width)
+def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Laws:
+    series, horizons = spread.shape
+    # Edges along the first axis, series and horizons along the other.
+    width = _EDGES[:, np.newaxis] * spread.astype(np.float32).reshape(-1)
+    np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1), out=width)
     np.exp(width, out=width)
-    level_and_scale = np.exp(expected.log_level)
-    width *= level_and_scale.astype(np.float32)[..., np.newaxis]
-    width -= scale.astype(np.float32)[:, np.newaxis, np.newaxis]
+    level_and_scale = np.exp(log_level)
+    width *= level_and_scale.astype(np.float32).reshape(-1)
+    width.reshape(-1, series, horizons)[...] -= scale.astype(np.float32)[:, np.newaxis]
     np.maximum(width, 0.0, out=width)
     # Between two edges the probability of more falls evenly.
-    area = width[..., 1:] - width[..., :-1]
+    area = width[1:] - width[:-1]
     area *= 0.5
-    mean = beyond.copy()
-    mean[..., :-1] += beyond[..., 1:]
+    flat = beyond.reshape(LAW_BINS, -1)
+    mean = flat.copy()
+    mean[:-1] += flat[1:]
     area *= mean
     tables.sum_up(area)
-    excess = np.zeros(width.shape, np.float32)
-    excess[..., :-1] = area
+    excess = np.zeros((series, horizons, LAW_BINS + 1), np.float32)
+    excess.reshape(-1, LAW_BINS + 1)[:, :-1] = area.T
     level_and_scale -= scale[:, np.newaxis]
-    return Laws(level=level_and_scale, spread=expected.spread, scale=scale.copy(), excess=excess)
+    return Laws(level=level_and_scale, spread=spread.copy(), scale=scale.copy(), excess=excess)

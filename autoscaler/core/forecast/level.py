@@ -134,9 +134,10 @@ def _solved(systems: Float) -> Float:
     full[:, :FEATURES] = systems.T.take(_PAIR, axis=0)
     full[:, FEATURES] = systems.T[len(_FIRST) :]
     for at in range(FEATURES):
-        pivot = full[at] / np.maximum(full[at, at], 1e-12)
-        full -= full[:, at : at + 1].copy() * pivot
-        full[at] = pivot
+        # What is left of the pivot is nothing already.
+        pivot = full[at, at + 1 :] / np.maximum(full[at, at], 1e-12)
+        full[:, at + 1 :] -= full[:, at : at + 1] * pivot
+        full[at, at + 1 :] = pivot
     found: Float = full[:, FEATURES].copy()
     return found
 

@@ -128,7 +128,7 @@ class Settings:
         reach_s: float64 (S, H), how far each horizon looks.
         farthest_s: The farthest of them.
         looks: int64 (S, MEDIAN_SLOTS + 1 + 4 + 12), slots of the history that are looked at, relative to the present
-            one: the latest, the newest, this time on earlier days, and around the lead time from then on.
+            one and modulo their number: the latest, the newest, this time on earlier days, and around the lead time from then on.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
         swift_alpha: Share of one tick in the demand that bursts are seen in; 1 for ticks of `SWIFT_S` and more.
@@ -225,7 +225,8 @@ def _looks(params: SeriesParams, slot_s: float) -> Int:
     lead = np.floor(params.lead_ticks * params.tick_s / slot_s + 1e-9).astype(np.int64)
     ahead = lead[:, np.newaxis] + (days[:, np.newaxis] + beside).reshape(-1)
     same = np.concatenate([newest - np.arange(MEDIAN_SLOTS), [newest], days])
-    return np.concatenate([np.repeat(same[np.newaxis], len(lead), axis=0), ahead], axis=1)
+    looks = np.concatenate([np.repeat(same[np.newaxis], len(lead), axis=0), ahead], axis=1)
+    return looks % slot_count(params)
 
 
 def _groups(params: SeriesParams) -> tuple[Group, ...]:

@@ -60,38 +60,47 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
         weight: float64 (S,), of a present outcome.
 
     Returns:
-        float32 (S, H, LAW_BINS), falling along the last axis; the first two are alike, since no demand is beyond no edge.
+        float32 (LAW_BINS, S, H), falling along the first axis, so that what is done bin by bin is done to all series at
+        once; the first two are alike, since no demand is beyond no edge.
     """
     of = totals.take(rows, axis=0)
     share = np.empty(of.shape, np.float32)
     share[:, 0] = (1.0 / weight)[:, np.newaxis]
     np.divide(_BORROWED, np.maximum(of[:, 1:], 1e-30), out=share[:, 1:])
-    found = tables.take(rows, axis=0)
-    found *= share[..., np.newaxis]
-    mass = found[:, 0]
-    mass += found[:, 1]
-    mass += found[:, 2]
+    if len(rows) <= _FEW:
+        found = tables.take(rows, axis=0)
+        found *= share[..., np.newaxis]
+        mass = found[:, 0]
+        mass += found[:, 1]
+        mass += found[:, 2]
+    else:
+        # The same with less memory at a time.
+        mass = tables.take(rows[:, 0], axis=0)
+        mass *= share[:, 0, :, np.newaxis]
+        for parent in (1, 2):
+            borrowed = tables.take(rows[:, parent], axis=0)
+            borrowed *= share[:, parent, :, np.newaxis]
+            mass += borrowed
     mass += PRIOR
-    sum_up(mass)
-    mass /= mass[..., :1].copy()
-    mass[..., 0] = mass[..., 1]
-    return mass
+    beyond = np.ascontiguousarray(np.moveaxis(mass, -1, 0))
+    sum_up(beyond)
+    beyond /= beyond[0].copy()
+    beyond[0] = beyond[1]
+    return beyond
 
 
 _BORROWED: Float = np.array([PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 
 
 def sum_up(values: SmallFloat) -> None:
-    """Let each value along the last axis be the sum of itself and all after it, from the last to the first."""
-    if values.size <= _FEW * values.shape[-1]:
-        backwards = values[..., ::-1]
-        np.add.accumulate(backwards, axis=-1, out=backwards)
+    """Let each value along the first axis be the sum of itself and all after it, from the last to the first."""
+    if values.size <= _FEW * len(values):
+        backwards = values[::-1]
+        np.add.accumulate(backwards, axis=0, out=backwards)
         return
-    # The same sums, for all rows at once: a row's own is bound by the latency of one addition after the other.
-    columns = np.ascontiguousarray(np.moveaxis(values, -1, 0))
-    for at in range(len(columns) - 1, 0, -1):
-        columns[at - 1] += columns[at]
-    values[...] = np.moveaxis(columns, 0, -1)
+    # The same sums with longer loops.
+    for at in range(len(values) - 1, 0, -1):
+        values[at - 1] += values[at]
 
 
 _FEW = 64
