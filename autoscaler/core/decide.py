@@ -11,8 +11,9 @@ import numpy as np
 from autoscaler.core import guards, sizing, trust
 from autoscaler.core.economic import economic
 from autoscaler.core.economics import Economics
+from autoscaler.core.lasting import LASTS, Inputs, Lasts, never
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import UNCHANGED, Look, Rule, StageFunction, Why, reasons
+from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons
 from autoscaler.core.shared_limits import shared
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
@@ -95,6 +96,13 @@ class Chain:
         self._none = np.zeros(len(params.series), counts)
         self._none.flags.writeable = False
         self._provisions = bool(params.provision.any())
+        self._lasts: list[Lasts | None] = [
+            None if rule is None else LASTS.get(stage, never)(params)
+            for stage, rule in zip(CHAIN, self.rules, strict=True)
+        ]
+        self._inputs = Inputs()
+        self._until_s, self._now_s = -np.inf, -np.inf
+        self._last: StagedDecision | None = None
         self.warm_target = warm_target(params, counts)
         economic_lanes = np.flatnonzero(params.economic)
         self._holding = Holding(params, economic_lanes) if len(economic_lanes) else None
@@ -105,6 +113,47 @@ class Chain:
 
     def decide(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As `decide`, for a state of these policies."""
+        known = self._inputs.are_those_of(snapshot)
+        if known and self._last is not None and self._now_s <= snapshot.now_s < self._until_s:
+            return self._again(self._last, state, snapshot, outlook)
+        decision, seen = self._anew(state, snapshot, outlook)
+        self._now_s = snapshot.now_s
+        self._until_s = self._lasts_until_s(seen, decision) if known else -np.inf
+        self._last = decision if self._until_s > snapshot.now_s else None
+        return decision
+
+    def _lasts_until_s(self, seen: Seen, decision: StagedDecision) -> float:
+        """Until when the same is decided and nothing new is remembered, if nothing but time changes; -inf if not known."""
+        moving = (seen.snapshot.starting, decision.start, decision.provision, decision.stop)
+        if self._holding is not None or any(map(np.count_nonzero, moving)):
+            return -np.inf
+        # What is handed out again must not be changed by who got it first.
+        for array in moving[1:]:
+            array.flags.writeable = False
+        values, until_s = decision.story.values, np.inf
+        for lasts, before, after in zip(self._lasts, values, values[1:], strict=False):
+            if lasts is not None:
+                until_s = min(until_s, lasts(seen, before, after))
+        return until_s
+
+    def _again(
+        self, decision: StagedDecision, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
+    ) -> StagedDecision:
+        """The decision of the last tick, which lasts; time is noted."""
+        self._now_s = snapshot.now_s
+        if self.rules[Stage.STABILISATION] is not None:
+            state.wishes.again(snapshot.tick)
+        if self.rules[Stage.RATE] is not None:
+            state.refilled_s = snapshot.now_s
+        story = decision.story.with_later(outlook, state.peaks.again(snapshot.tick))
+        if story is not decision.story:
+            decision = self._last = StagedDecision(decision.start, decision.provision, decision.stop, story)
+        return decision
+
+    def _anew(
+        self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
+    ) -> tuple[StagedDecision, Seen]:
+        """The decision by all stages, and what they saw."""
         seen = self._look.at(state, snapshot, outlook)
         wish = self._none
         values = [wish]
@@ -134,7 +183,7 @@ class Chain:
             )
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
-        return StagedDecision(start, provision, stop, story)
+        return StagedDecision(start, provision, stop, story), seen
 
 
 class Story:
@@ -186,6 +235,18 @@ class Story:
         self._reason: Int | None = None
         self._warm_target: Int | None = None
 
+    def with_later(self, outlook: Outlook | None, peak: SmallInt) -> Story:
+        """The same for a later tick in which nothing else has changed; this one where these have not either."""
+        if peak is not self._peak and peak.tobytes() == self._peak.tobytes():
+            peak = self._peak
+        if peak is self._peak and outlook is self._outlook:
+            return self
+        later = Story(self._chain, self.values, self._whys, outlook, peak, self.economics, self._held)
+        later._rows, later._reason = self._rows, self._reason
+        if peak is self._peak:
+            later._warm_target = self._warm_target
+        return later
+
     def rows(self) -> Int:
         """The wish before the first stage and after each: int (K + 1, L)."""
         if self._rows is None:
@@ -216,7 +277,7 @@ class StagedDecision(Decision):
 
     A simulation needs what is to be done of a million ticks and the reasons of a few. They come from the wish after
     each stage and from the arrays of the snapshot and the Outlook that were given: read them before those are
-    changed in place. No array is used by a later decision; some are read-only.
+    changed in place. Arrays that a later decision uses too are read-only.
 
     Args:
         start, provision, stop: As in `Decision`.
@@ -232,6 +293,11 @@ class StagedDecision(Decision):
         note(self, "provision", provision)
         note(self, "stop", stop)
         note(self, "_story", story)
+
+    @property
+    def story(self) -> Story:
+        """How it came about."""
+        return self._story
 
     @property
     def wish(self) -> Int:

@@ -127,11 +127,12 @@ class WhileSame(Generic[Answer]):
         if self._known and all(map(is_, arrays, self._known)):
             return self._answer
         self._answer = self._question(snapshot)
-        self._known = () if arrays[0].flags.writeable or not all(map(_is_fixed, arrays)) else arrays
+        self._known = () if arrays[0].flags.writeable or not all(map(is_fixed, arrays)) else arrays
         return self._answer
 
 
-def _is_fixed(array: Array) -> bool:
+def is_fixed(array: Array) -> bool:
+    """Whether nobody can change an array: it owns its memory and is read-only."""
     return array.base is None and not array.flags.writeable
 
 

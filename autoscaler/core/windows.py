@@ -27,6 +27,19 @@ from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
 _ALL = np.iinfo(np.int32).max
+_WIDE = 64
+"""Lanes from which on a call per row is quicker than a step per number."""
+
+
+def _backwards(ring: SmallInt) -> None:
+    """Every row becomes the highest of itself and the rows after it, in place."""
+    if ring.shape[1] < _WIDE:
+        backwards = ring[::-1]
+        np.maximum.accumulate(backwards, axis=0, out=backwards)
+        return
+    # numpy's accumulate walks down column by column, which takes thirty times as long for thousands of them.
+    for row in range(len(ring) - 2, -1, -1):
+        np.maximum(ring[row], ring[row + 1], out=ring[row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +76,7 @@ class Group:
         else:
             np.maximum(block, under_way, out=block)
             if slot == 0:
-                backwards = ring[::-1]
-                np.maximum.accumulate(backwards, axis=0, out=backwards)
+                _backwards(ring)
                 block.fill(0)
             if slot + 1 < slots:
                 np.maximum(ring[slot + 1], block, out=before)
@@ -158,6 +170,8 @@ class RollingMax(Remembered):
     before: SmallInt
     tick: int
     cut: Cut = field(init=False, compare=False, repr=False)
+    _noted: SmallInt | None = field(init=False, default=None, compare=False, repr=False)
+    _highest: SmallInt | None = field(init=False, default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.cut = Cut.of(self.window_ticks)
@@ -181,12 +195,25 @@ class RollingMax(Remembered):
             known: bool (L,), where there is a value to note; None for everywhere.
 
         Returns:
-            int32 (L,), new each time; 0 where nothing was noted within the window.
+            int32 (L,), not to be changed; 0 where nothing was noted within the window.
         """
-        cut = self.cut
-        present = noted = value.astype(np.int32)
-        if known is not None:
-            present = noted = noted * known
+        present = value.astype(np.int32, copy=False)
+        return self._note(tick, present if known is None else present * known)
+
+    def again(self, tick: int) -> SmallInt:
+        """As `push_and_max` with what was noted last; the same array as then where the highest cannot have changed.
+
+        Raises:
+            ValueError: Nothing was noted yet.
+        """
+        if self._noted is None or self._highest is None:
+            raise ValueError("Nothing has been noted that could be noted again.")
+        if tick <= self.tick or not self._begin_buckets(tick):
+            return self._highest
+        return self._note(tick, self._noted)
+
+    def _note(self, tick: int, present: SmallInt) -> SmallInt:
+        cut, noted = self.cut, present
         if cut.remembers is not None:
             noted = noted * cut.remembers
         if cut.order is not None:
@@ -197,15 +224,20 @@ class RollingMax(Remembered):
         highest: SmallInt = np.maximum(under_way, self.before)
         if cut.column is not None:
             highest = highest.take(cut.column)
-        return highest if cut.remembers is None else np.maximum(highest, present)
+        if cut.remembers is not None:
+            highest = np.maximum(highest, present)
+        self._noted, self._highest = present, highest
+        return highest
 
-    def _begin_buckets(self, tick: int) -> None:
-        """Move on to the buckets that `tick` is in."""
+    def _begin_buckets(self, tick: int) -> bool:
+        """Move on to the buckets that `tick` is in; whether any begins."""
         last, self.tick = self.tick, tick
+        begun = False
         for group in self.cut.groups:
             bucket, was = tick // group.per_bucket, last // group.per_bucket
             if bucket == was:
                 continue
+            begun = True
             columns = slice(group.first, group.end)
             under_way = self.under_way[columns]
             if group.slots == 1:
@@ -219,6 +251,7 @@ class RollingMax(Remembered):
                 continue
             for number in range(was + 1, bucket + 1):
                 group.begin(number, ring, under_way, block, before)
+        return begun
 
     def carried_over(self, window_ticks: Int, lanes: Int) -> RollingMax:
         """The same for other lanes, each of which may have been a lane of these; this one is not changed.

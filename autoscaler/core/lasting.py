@@ -1,0 +1,144 @@
+"""How long a decision lasts: until when nothing but time can change, and time changes nothing.
+
+Why it exists: a fleet that is at rest is decided on like any other, tick by tick, though most of what a stage looks at
+is what it looked at before. Where a snapshot has the very arrays of the last two, a decision is known to be
+that of the last one until a moment that the stages name, and its numbers need not be worked out again.
+
+Rules of this file: a stage that is not named here never lasts, so that forgetting one costs time and nothing else.
+What is said here must follow from the stage alone: the stage was asked at least twice with these arrays, so what it
+remembers of them it has noted. `tests/core/test_lasting.py` holds every decision and every state to what they are without
+this file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from operator import attrgetter, is_
+from typing import TypeAlias
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.rules import Seen, is_fixed
+from autoscaler.core.state import full_buckets
+from autoscaler.core.types import Array, Int, Snapshot, Stage
+
+Lasts: TypeAlias = Callable[[Seen, Int, Int], float]
+"""Of what is seen and of the wish before a stage and after it, each (L,): until when (epoch seconds) the stage
+answers the same and has nothing new to remember, where nothing but time changes; -inf where that is not known."""
+
+_ARRAYS = attrgetter(
+    "demand",
+    "in_service",
+    "starting",
+    "stopped",
+    "stoppable",
+    "freshness",
+    "coverage",
+    "censored",
+    "draining",
+    "stopping",
+    "provisioned",
+    "listed",
+    "may_start",
+    "may_provision",
+    "may_stop",
+    "floor",
+    "ceiling",
+)
+"""All arrays of a snapshot that stages look at; no stage asks how old a reading is."""
+
+
+class Inputs:
+    """The arrays of the last snapshot.
+
+    Attributes:
+        fixed: Whether nobody can change them.
+    """
+
+    __slots__ = ("_arrays", "_demand", "fixed")
+
+    def __init__(self) -> None:
+        self._demand: Array | None = None
+        self._arrays: tuple[Array, ...] = ()
+        self.fixed = False
+
+    def are_those_of(self, snapshot: Snapshot) -> bool:
+        """Whether this snapshot has the same arrays, which nobody can have changed; they are the last ones from here on."""
+        demand = snapshot.demand
+        if demand is not self._demand:
+            self._demand, self._arrays, self.fixed = demand, (), False
+            return False
+        arrays = _ARRAYS(snapshot)
+        if self._arrays and all(map(is_, arrays, self._arrays)):
+            return self.fixed
+        self._arrays, self.fixed = arrays, all(map(is_fixed, arrays))
+        return False
+
+
+def _timeless(params: LaneParams) -> Lasts:
+    """Stages that see no time and remember nothing."""
+    del params
+    return lambda _seen, _before, _after: math.inf
+
+
+def _schedule(params: LaneParams) -> Lasts:
+    edges = np.unique(np.concatenate([params.window_start_s.ravel(), params.window_end_s.ravel()])).tolist()
+
+    def lasts(seen: Seen, before: Int, after: Int) -> float:
+        del before, after
+        return min((edge for edge in edges if edge > seen.snapshot.now_s), default=math.inf)
+
+    return lasts
+
+
+def _stabilisation(params: LaneParams) -> Lasts:
+    """Where the highest wish of the window raises nothing now, it never does: it cannot rise by what it knows."""
+    del params
+
+    def lasts(seen: Seen, before: Int, after: Int) -> float:
+        return math.inf if seen.fresh is None and not np.count_nonzero(before != after) else -math.inf
+
+    return lasts
+
+
+def _unheld(params: LaneParams) -> Lasts:
+    """Guards whose doubts and pauses only ever end by time, and that hand on the very wish where there are none."""
+    del params
+    return lambda _seen, before, after: math.inf if after is before else -math.inf
+
+
+def _rate(params: LaneParams) -> Lasts:
+    """Full buckets stay full."""
+    full_out, full_in = full_buckets(params)
+
+    def lasts(seen: Seen, before: Int, after: Int) -> float:
+        del before, after
+        state = seen.state
+        fuller = np.count_nonzero(state.tokens_out < full_out) or np.count_nonzero(state.tokens_in < full_in)
+        return -math.inf if fuller else math.inf
+
+    return lasts
+
+
+LASTS: dict[Stage, Callable[[LaneParams], Lasts]] = {
+    Stage.REACTIVE: _timeless,
+    Stage.STEPS: _timeless,
+    Stage.SCHEDULE: _schedule,
+    Stage.STABILISATION: _stabilisation,
+    Stage.DATA: _unheld,
+    Stage.COOLDOWN: _unheld,
+    Stage.BOUNDS: _timeless,
+    Stage.RATE: _rate,
+    Stage.ON_TIME: _timeless,
+    Stage.PAUSE: _timeless,
+    Stage.SUPPLY: _timeless,
+}
+"""How long stages last, by the policies; what looks at forecasts does not."""
+
+
+def never(params: LaneParams) -> Lasts:
+    """Of a stage of which nothing is known."""
+    del params
+    return lambda _seen, _before, _after: -math.inf
