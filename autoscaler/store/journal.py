@@ -35,7 +35,7 @@ from autoscaler.store.files import Files
 from autoscaler.store.learned import forget_learned, insert_learned, read_learned
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
-from autoscaler.store.rows import FORMAT, encode
+from autoscaler.store.rows import FORMAT, Encoded
 from autoscaler.store.thread import OneThread
 
 _T = TypeVar("_T")
@@ -84,6 +84,7 @@ class SqliteJournal:
                 undo.callback(self._lock.release)
             self._heal = heal
             self._rosters: dict[str, int] = {}
+            self._encoded = Encoded()
             self._carried_up_to = 0
             self._damage: recovery.Damage | None = None
             self._files: Files | None = None
@@ -95,6 +96,7 @@ class SqliteJournal:
             self._keep(self._translated(lambda: read_in_force(self._connection)))
             undo.pop_all()
         self.answers_at_once = inline or directory is None
+        self.outlives_the_run = directory is not None
         self._executor = None if inline or directory is None else OneThread("journal")
         self._closed = False
 
@@ -295,7 +297,7 @@ class SqliteJournal:
         )
 
     def _write_tick(self, record: TickRecord, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
-        body = encode(record.fleets)
+        body = self._encoded.of(record.fleets)
         roster = _roster(tuple([fleet.fleet for fleet in record.fleets]))
         row = record.tick, record.at_s
         if not intents and roster in self._rosters:
