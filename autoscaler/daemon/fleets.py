@@ -19,9 +19,9 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
-from autoscaler.core.types import Decision, Int, Samples, Snapshot
+from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.drain import Drains
-from autoscaler.daemon.fleet_rows import Said
+from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.operating.allowances import Allowances
@@ -47,6 +47,8 @@ START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
 NOTABLE_MOVE = 0.05
 """Capacities that are planned with are told anew once they have moved by so much."""
+NOTABLE_ODDS = 0.02
+"""Odds that a start works are planned with anew, hourly, once they have moved by so much."""
 _RECOMPILE_S = 6 * 3600.0
 """Schedules are laid out for days ahead; compiled again well before they run out."""
 
@@ -91,6 +93,7 @@ class Fleet:
         self.listing_error = ""
         self.evaluated_at_s: float | None = None
         self.said = Said()
+        self.row: Row | None = None
         self._serving: list[TrackedVm] = []
         self._newest_s = math.inf
 
@@ -264,10 +267,13 @@ class Fleets:
         compiled = compile_params(self.planned, self._tick_s, now_s)
         lanes = compiled.lanes
         self._steps = self._forecasts or bool(lanes.cover.any() or compiled.series.laws.any())
-        success = np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
+        success = self._start_success(now_s)
         if (success == 1.0).all():
             return compiled
         return replace(compiled, lanes=replace(compiled.lanes, start_success=success))
+
+    def _start_success(self, now_s: float) -> Float:
+        return np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
 
     def plan_with_what_was_learned(self, now_s: float) -> None:
         """Put what was learned in the place of the policies' guesses, as if these were others from here on.
@@ -275,7 +281,9 @@ class Fleets:
         What forecasts and guards remember stays, as when policies are read anew.
         """
         planned = self._planned()
-        if [policy.vm for policy in planned] == [policy.vm for policy in self.planned]:
+        odds_moved = np.abs(self._start_success(now_s) - self._compiled.lanes.start_success) >= NOTABLE_ODDS
+        same_vms = [policy.vm for policy in planned] == [policy.vm for policy in self.planned]
+        if same_vms and not odds_moved.any():
             return
         for fleet, before, after in zip(self.all, self.planned, planned, strict=True):
             if text := fleet.replanned(before, after):

@@ -25,7 +25,7 @@ from autoscaler.daemon.acts.acting import Acting, ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, plan
-from autoscaler.daemon.fleet_rows import fleet_tick, lane_values
+from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.learned.condition import Conditions
@@ -141,6 +141,7 @@ class Daemon:
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
         self._readings: dict[str, FleetReadings] = {}
+        self._lane_values = LaneValues()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self._keeping = Keeping(self.recorder, telemetry)
         self.conditions = Conditions(telemetry)
@@ -159,7 +160,7 @@ class Daemon:
         await self._left_open.load(self._longest_lag_s())
         await recall(self.fleets.all, self.recorder, self.began_at_s)
         await self.operators.load()
-        await self._keeping.load(self.fleets.learning)
+        await self._keeping.load(self.fleets, self.clock.now())
         await self._announce()
         done_tick = -1
         while not self.waking.stopping:
@@ -178,7 +179,7 @@ class Daemon:
                     await self._guarded_tick(tick, early)
             await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self.acting.finish()
-        await self._keeping.keep(self.fleets.learning, self.clock.now(), at_once=True)
+        await self._keeping.keep(self.fleets, self.clock.now(), at_once=True)
         await self.chores.finish()
 
     def stop(self) -> None:
@@ -240,7 +241,7 @@ class Daemon:
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
-        await self._keeping.keep(self.fleets.learning, now_s)
+        await self._keeping.keep(self.fleets, now_s)
         return record
 
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────
@@ -319,7 +320,7 @@ class Daemon:
         )
         self._readings = seen.readings
         rows = []
-        values = lane_values(samples, decision, self.fleets.all)
+        values = self._lane_values.of(samples, decision, self.fleets.all)
         for lane, fleet in enumerate(self.fleets.all):
             if early is not None and not early.has(fleet.name):
                 continue
