@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.types import Samples
@@ -63,6 +64,16 @@ def test_what_is_kept_is_what_was_issued():
         same(found, 1, two)
         scales.add(float(one.laws.scale[0]))
     assert len(scales) > 1
+
+
+@pytest.mark.parametrize("wants", [[False, True], [True, False]])
+def test_a_lane_with_an_objective_has_its_laws_beside_one_without(wants):
+    both = replace(params(2), laws=np.array(wants))
+    outlooks, series = OutlookCache().table(["a", "a"], lambda key, ticks: lumps(1), both, TICKS)
+    assert series.tolist() == [0, 0]
+    table = Table(outlooks, series)
+    for tick, outlook in enumerate(issued(lumps(1), 200)):
+        same(table.at(tick, None), 0, outlook)
 
 
 def test_a_shorter_run_takes_the_beginning_of_a_longer_one_and_is_not_stepped_again():

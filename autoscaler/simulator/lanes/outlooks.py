@@ -12,7 +12,7 @@ known then.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -326,9 +326,10 @@ class OutlookCache:
 
 
 def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
-    """Some of the series."""
+    """Some of the series; with laws where any lane wants them, since another lane of the same series may be the one."""
     at = np.array(lanes)
-    return SeriesParams(params.tick_s, *(getattr(params, name)[..., at] for name in _SERIES_FIELDS))
+    some = SeriesParams(params.tick_s, *(getattr(params, name)[..., at] for name in _SERIES_FIELDS))
+    return replace(some, laws=np.full(len(at), bool(params.laws.any())))
 
 
 def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outlooks:
