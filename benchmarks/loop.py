@@ -1,7 +1,8 @@
 """The loop engine: how many ticks of the whole daemon a second of this machine holds, on virtual time.
 
 Everything of a tick is in it (observe, reconcile, decide, journal in memory, act, account) but HTTP and the disk.
-Busy fleets follow a generated crowd; an idle one has stopped VMs only and a load balancer that reports no work.
+Busy fleets follow a generated crowd and order by forecasts; an idle one has stopped VMs only, a load balancer that reports
+no work, and a policy without a forecast.
 The skeleton is an event loop on the same clock that wakes at each tick and does nothing: what is left when all
 of the daemon is taken away. Times are those of the process on its CPU: everything is done in one thread, and other
 processes of the machine do not count.
@@ -39,19 +40,24 @@ PER_VM = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """So many fleets of so many VMs; `idle` or else `busy`, over so many ticks."""
+    """So many fleets of so many VMs over so many ticks; `idle`, `steady` or else `busy`.
+
+    Forecasts that no policy decides on are made where `forecasts` says so, as the daemon does for its operators.
+    """
 
     name: str
     fleets: int
     vms: int
     ticks: int
     traffic: str = "busy"
+    forecasts: bool = False
 
 
 CASES = (
     Case("one busy fleet of 50 VMs", 1, 50, 720),
     Case("one fleet of 50 VMs, demand never changes", 1, 50, 720, "steady"),
     Case("one idle fleet of 50 stopped VMs", 1, 50, 2000, "idle"),
+    Case("one idle fleet of 50 stopped VMs, forecast", 1, 50, 2000, "idle", forecasts=True),
     Case("20 busy fleets of 10 VMs", 20, 10, 360),
     Case("20 idle fleets of 10 stopped VMs", 20, 10, 720, "idle"),
     Case("100 busy fleets of 10 VMs", 100, 10, 120),
@@ -101,7 +107,8 @@ async def _seconds(case: Case, traces: dict[str, Trace]) -> float:
         policies, MemoryProvider(cloud.world(BEGIN_S), clock), clock, lambda policy: sources[policy.fleet]
     )
     journal = SqliteJournal(":memory:", inline=True)
-    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=_Quiet()), LoopSettings(tick_s=TICK_S))
+    settings = LoopSettings(tick_s=TICK_S, forecasts=case.forecasts)
+    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=_Quiet()), settings)
     asyncio.get_running_loop().call_later(case.ticks * TICK_S - 0.5 * TICK_S, daemon.stop)
     before_s = time.process_time()
     await daemon.run()

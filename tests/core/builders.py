@@ -203,8 +203,10 @@ def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
     found = {}
     for f in fields(state):
         value = getattr(state, f.name)
+        if not f.init:
+            continue
         if isinstance(value, np.ndarray):
             found[within + f.name] = value
-        elif is_dataclass(value) and f.init:
+        elif is_dataclass(value):
             found |= arrays_of(value, f"{f.name}.")
     return found
