@@ -87,6 +87,9 @@ class Backfill:
         """Learn for all fleets that have not yet; fleets that change meanwhile are looked at again."""
         while True:
             fleets = self._daemon.fleets
+            while fleets.remembered:
+                fleet = fleets.by_name[fleets.remembered.pop()]
+                self._done[fleet.name] = measure(fleet.policy)
             lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)]
             if not lanes:
                 return

@@ -48,6 +48,8 @@ class Recorder:
     def __init__(self, journal: Journal, telemetry: Telemetry, wait_s: float) -> None:
         self._journal = journal
         self._at_once = answers_at_once(journal)
+        self.outlives_the_run: bool = getattr(journal, "outlives_the_run", True)
+        """Whether another run may read what is written: not where the journal is in memory."""
         self._telemetry = telemetry
         self._wait_s = wait_s
         self._hung: set[asyncio.Future[Any]] = set()

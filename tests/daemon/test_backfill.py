@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.daemon.backfill import Backfill, held_by_tick
+from autoscaler.daemon.learned.remembering import FRESH_S
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import JournalError, SourceError
 from autoscaler.ports.sources import History
-from autoscaler.store import SqliteJournal, past
+from autoscaler.store import SqliteJournal, past, schema
 from autoscaler.store.past import RecordedPast
 from autoscaler.store.rows import FORMAT, encode
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, policy
@@ -70,9 +73,33 @@ def on_disk(folder, clock_s):
     return bench
 
 
+def without_what_was_kept(folder):
+    """As after a crash before anything was kept: ticks are all that is left."""
+    with closing(sqlite3.connect(folder / schema.FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM learned")
+
+
+def test_forecasts_that_were_kept_go_on_and_learn_nothing_twice(tmp_path):
+    once = run_virtual(lambda: lived(on_disk(tmp_path / "once", ORIGIN_S), 180, learn=False))
+    run_virtual(lambda: lived(on_disk(tmp_path / "twice", ORIGIN_S), 120, learn=False))
+    again = on_disk(tmp_path / "twice", ORIGIN_S + 1200.0)
+    recorded = Recorded(tmp_path / "twice")
+    same(once, run_virtual(lambda: lived(again, 60, recorded)))
+    assert recorded.asked == []
+    assert again.log.texts("history_learned") == [
+        "forecasts go on from what was kept at the end of the last run"
+    ]
+    # After a longer time down they learn the rest from the journal.
+    late = on_disk(tmp_path / "twice", ORIGIN_S + 1800.0 + FRESH_S + 60.0)
+    recorded = Recorded(tmp_path / "twice")
+    run_virtual(lambda: lived(late, 60, recorded))
+    assert len(recorded.asked) == 1
+
+
 def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
     once = run_virtual(lambda: lived(on_disk(tmp_path / "once", ORIGIN_S), 180, learn=False))
     run_virtual(lambda: lived(on_disk(tmp_path / "twice", ORIGIN_S), 120, learn=False))
+    without_what_was_kept(tmp_path / "twice")
     again = on_disk(tmp_path / "twice", ORIGIN_S + 1200.0)
     recorded = Recorded(tmp_path / "twice")
     twice = run_virtual(lambda: lived(again, 60, recorded))
@@ -82,6 +109,7 @@ def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
     assert text == "forecasts have learned from 20.0 minutes from the journal"
     # And without learning it would have been something else.
     run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S), 120, learn=False))
+    without_what_was_kept(tmp_path / "other")
     forgot = run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S + 1200.0), 60, learn=False))
     assert not np.array_equal(once["totals"], forgot["totals"])
 

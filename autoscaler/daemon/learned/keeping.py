@@ -1,17 +1,25 @@
 """When what was learned is written to the journal, and how it is taken up again.
 
-Rules of this file: a journal that fails costs what was learned since it was last kept, and nothing else.
+What changes seldom and matters at once (places without room, VMs that are left alone) is kept within half a minute;
+all else every ten minutes, and at the end.
+
+Rules of this file: a journal that fails costs what was learned since it was last kept, and nothing else. Where the
+journal does not outlive the run nothing is remembered that no longer run would use.
 """
 
 from __future__ import annotations
 
+from autoscaler.daemon.fleets import Fleets
 from autoscaler.daemon.learned.learning import Learning
+from autoscaler.daemon.learned.remembering import Remembering
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError
 
 KEEP_EVERY_S = 600.0
 """What has changed is kept so often, and at the end; the rest is learned anew."""
+TROUBLES_EVERY_S = 30.0
+"""Places without room and VMs that are left alone are kept so soon."""
 
 
 class Keeping:
@@ -25,30 +33,52 @@ class Keeping:
     def __init__(self, recorder: Recorder, telemetry: Telemetry) -> None:
         self._recorder = recorder
         self._telemetry = telemetry
+        self._remembering = Remembering() if recorder.outlives_the_run else None
         self._kept_at_s: float | None = None
+        self._looked_at_s = float("-inf")
 
-    async def load(self, learning: Learning) -> None:
+    async def load(self, fleets: Fleets, now_s: float) -> None:
         """Take up what earlier runs learned."""
         try:
             learned = await self._recorder.learned()
         except JournalError as error:
             self._telemetry.log.warning("journal_failed", text=f"{error}; what was learned is learned anew")
             return
-        for text in learning.take_up(learned):
+        wrong = fleets.learning.take_up(learned)
+        if self._remembering is not None:
+            wrong += self._remembering.take_up_troubles(fleets.all, learned, now_s)
+            wrong += self._remembering.take_up_states(fleets, learned, now_s)
+        for text in wrong:
             self._telemetry.log.warning("journal_failed", text=text)
-        self._publish(learning)
+        for name in sorted(fleets.remembered):
+            text = "forecasts go on from what was kept at the end of the last run"
+            self._telemetry.log.info("history_learned", fleet=name, text=text)
+        self._publish(fleets.learning)
 
-    async def keep(self, learning: Learning, now_s: float, *, at_once: bool = False) -> None:
+    async def keep(self, fleets: Fleets, now_s: float, *, at_once: bool = False) -> None:
         """Write what has changed, if it is time."""
         if self._kept_at_s is None:
             self._kept_at_s = now_s
-        if not at_once and abs(now_s - self._kept_at_s) < KEEP_EVERY_S:
+        due = at_once or abs(now_s - self._kept_at_s) >= KEEP_EVERY_S
+        if self._remembering is not None and (due or abs(now_s - self._looked_at_s) >= TROUBLES_EVERY_S):
+            self._looked_at_s = now_s
+            await self._remember(self._remembering, fleets, now_s, everything=due)
+        if not due:
             return
         self._kept_at_s = now_s
-        self._publish(learning)
-        changed = learning.to_keep()
+        self._publish(fleets.learning)
+        changed = fleets.learning.to_keep()
         if changed and await self._recorder.keep_learned(now_s, changed):
-            learning.kept()
+            fleets.learning.kept()
+
+    async def _remember(
+        self, remembering: Remembering, fleets: Fleets, now_s: float, *, everything: bool
+    ) -> None:
+        rows = remembering.troubles(fleets.all, now_s, odds=everything)
+        if everything:
+            rows += await remembering.states(fleets, now_s)
+        if rows and await self._recorder.keep_learned(now_s, rows):
+            remembering.kept(rows)
 
     def _publish(self, learning: Learning) -> None:
         for fleet, source, seconds in learning.start_times():

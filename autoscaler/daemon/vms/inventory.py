@@ -8,8 +8,10 @@ when several complete listings do not show it. Time comes in as an argument; not
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from autoscaler.daemon.vms.aside import Aside, aside_of, aside_rows
 from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
 from autoscaler.daemon.vms.metering import Run
@@ -54,6 +56,7 @@ class FleetInventory(Lateness):
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
+        self._recalled: dict[str, Aside] = {}
         self._quiet: tuple[Vm, ...] | None = None
         """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
 
@@ -116,6 +119,19 @@ class FleetInventory(Lateness):
         self.touch()
         self.vms[new.vm.id] = new
 
+    def aside_rows(self, now_s: float) -> list[list[object]]:
+        """The VMs that are left alone, to be remembered over a restart."""
+        return aside_rows(self.vms.values(), now_s)
+
+    def recall_aside(self, rows: Sequence[Sequence[Any]]) -> None:
+        """What an earlier run remembered of VMs, which holds for those that listings show.
+
+        Raises:
+            ValueError: These are no rows of `aside_rows`.
+            TypeError: Likewise.
+        """
+        self._recalled = aside_of(rows)
+
     @property
     def listed(self) -> bool:
         """Whether a whole listing has been seen yet."""
@@ -141,6 +157,8 @@ class FleetInventory(Lateness):
             expected = next((e for e in self._expected.values() if e.count and e.may_be(vm)), None)
             if expected is not None:
                 expected.count -= 1
+        if (recalled := self._recalled.pop(vm.id, None)) is not None:
+            recalled.onto(tracked)
         return tracked
 
     def _update(self, t: TrackedVm, vm: Vm, listing: Listing, now_s: float, notes: list[Note]) -> None:

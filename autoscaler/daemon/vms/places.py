@@ -11,7 +11,9 @@ again until that is known to have worked.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 ANYWHERE = ""
 """As the zone of a place: every zone of the region."""
@@ -20,6 +22,8 @@ DRY_S, LONGEST_DRY_S = 180.0, 600.0
 """How long a place is dry the first time, and at most, in seconds: lacks last for minutes."""
 _FORGET_S = 3600.0
 """A place that was not found dry for so long is as good as any."""
+MOST_KEPT = 512
+"""Places that are remembered over a restart, at most."""
 _HALF_LIFE_S = 7 * 86400.0
 _PRIOR = 10.0
 """Starts that say as much as what is believed without any."""
@@ -156,6 +160,60 @@ class Places:
         """Odds, above 0 and up to 1, that a start in this place works in this hour of the day."""
         tally = self._tallies.get((vm_type, zone))
         return _BELIEF if tally is None else tally.success(now_s)
+
+    # ── over restarts ──────────────────────────────────────────────────────────────────────────────────
+
+    def dry_rows(self) -> list[list[object]]:
+        """The places that were found dry, as rows for `take_up`."""
+        return [
+            [*key, known.until_s, known.times, known.since_s, known.probing]
+            for key, known in sorted(self._dry.items())
+            if known.until_s > -math.inf
+        ]
+
+    def odds_rows(self) -> list[list[object]]:
+        """What was counted of starts, as rows for `take_up`: of the places that were counted last, at most `MOST_KEPT`."""
+        newest = sorted(self._tallies.items(), key=lambda item: (-item[1].at_s, item[0]))[:MOST_KEPT]
+        return [[*key, t.at_s, t.tried, t.failed, *t.tried_in, *t.failed_in] for key, t in newest]
+
+    def take_up(self, dry: Sequence[Sequence[Any]], odds: Sequence[Sequence[Any]], now_s: float) -> None:
+        """Know what an earlier run knew; what is known already, or lies ahead of the clock, is left alone.
+
+        Raises:
+            ValueError: These are no such rows; then nothing was taken up.
+            TypeError: Likewise.
+        """
+        found_dry = {}
+        for vm_type, zone, until_s, times, since_s, probing in dry[:MOST_KEPT]:
+            known = _Dry(_number(until_s), int(_number(times)), _number(since_s), bool(probing))
+            found_dry[_place(vm_type, zone)] = known
+        found_odds = {}
+        for vm_type, zone, *numbers in odds[:MOST_KEPT]:
+            at_s, tried, failed, *hours = map(_number, numbers)
+            counts = (tried, failed, *hours)
+            if len(hours) != 2 * _HOURS or min(counts) < 0.0 or failed > tried:
+                raise ValueError("these are no counts of starts")
+            tally = _Tally(at_s, tried, failed, hours[:_HOURS], hours[_HOURS:])
+            found_odds[_place(vm_type, zone)] = tally
+        for key, known in found_dry.items():
+            if known.since_s <= now_s and known.until_s - now_s <= LONGEST_DRY_S:
+                self._dry.setdefault(key, known)
+        for key, tally in found_odds.items():
+            if tally.at_s <= now_s:
+                self._tallies.setdefault(key, tally)
+        self.version += 1
+
+
+def _place(vm_type: object, zone: object) -> tuple[str, str]:
+    if not isinstance(vm_type, str) or not isinstance(zone, str):
+        raise TypeError("this is no place")
+    return vm_type, zone
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
 
 
 _STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})

@@ -1,0 +1,189 @@
+"""What a restarted daemon goes on with, beside what it learned of starts and capacities.
+
+Two kinds: troubles (places without room, VMs that are left alone), which are small, change seldom and matter for
+minutes, so they are kept soon; and states of core (forecasts, prices and models of objectives, guards), which are
+large and matter for days. What is remembered by the clock is of use only while that goes forward.
+
+Rules of this file: what cannot be read, or is of another version, is told and begun anew, and costs nothing else.
+Fleets in shadow keep no troubles, since their VMs are simulated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from autoscaler.config.policy import Policy
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.queues import QueueState
+from autoscaler.core.remembered import Dumped, Remembered
+from autoscaler.core.state import LaneState
+from autoscaler.daemon.fleets import Fleet, Fleets, measure
+from autoscaler.daemon.learned.packing import packed, unpacked
+from autoscaler.ports import ALL_FLEETS, Learned
+
+DRY, ODDS, ASIDE = "dry", "odds", "aside"
+LANES, FORECASTS, QUEUES = "lanes", "forecasts", "queues"
+"""Names under which they are kept; those of states are the names in `Fleets.states`."""
+TROUBLES_VERSION, STATES_VERSION = 1, 1
+"""Layouts of the bodies; states of core have versions of their own within."""
+FRESH_S = 1800.0
+"""A forecast that was kept so short a time ago need not learn from the past again."""
+_MOST_BYTES = 2**24
+_STATES: dict[str, type[Remembered]] = {LANES: LaneState, FORECASTS: SeriesState, QUEUES: QueueState}
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
+
+
+class Remembering:
+    """What is remembered of the fleets of one daemon."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], bytes] = {}
+
+    # ── troubles ───────────────────────────────────────────────────────────────────────────────────────
+
+    def troubles(self, fleets: Sequence[Fleet], now_s: float, *, odds: bool) -> list[Learned]:
+        """What has changed since `kept`.
+
+        Args:
+            fleets: All.
+            now_s: The clock.
+            odds: Those of starts too, which change with each start.
+        """
+        acting = [fleet for fleet in fleets if fleet.policy.act]
+        places = {id(f.inventory.places): f.inventory.places for f in acting}.values()
+        found = [Learned(ALL_FLEETS, DRY, TROUBLES_VERSION, _text([r for p in places for r in p.dry_rows()]))]
+        if odds:
+            rows = [row for each in places for row in each.odds_rows()]
+            found.append(Learned(ALL_FLEETS, ODDS, TROUBLES_VERSION, _text(rows)))
+        for fleet in acting:
+            # Before the first listing nobody knows of whom an earlier run remembered something.
+            if fleet.inventory.listed:
+                rows = fleet.inventory.aside_rows(now_s)
+                found.append(Learned(fleet.name, ASIDE, TROUBLES_VERSION, _text(rows)))
+        return [row for row in found if self._kept.get((row.fleet, row.name), _NOTHING) != row.body]
+
+    def kept(self, rows: Iterable[Learned]) -> None:
+        """These are safe."""
+        self._kept.update({(row.fleet, row.name): row.body for row in rows if row.name in (DRY, ODDS, ASIDE)})
+
+    def take_up_troubles(
+        self, fleets: Sequence[Fleet], learned: Iterable[Learned], now_s: float
+    ) -> list[str]:
+        """Go on with what an earlier run knew; for a person, what of it cannot be read."""
+        wrong = []
+        acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
+        for row in learned:
+            if row.name not in (DRY, ODDS, ASIDE):
+                continue
+            try:
+                rows = _rows(row)
+                if row.name == ASIDE and row.fleet in acting:
+                    acting[row.fleet].inventory.recall_aside(rows)
+                elif row.name != ASIDE:
+                    dry, odds = (rows, []) if row.name == DRY else ([], rows)
+                    for places in {
+                        id(f.inventory.places): f.inventory.places for f in acting.values()
+                    }.values():
+                        places.take_up(dry, odds, now_s)
+            except _UNREADABLE as error:
+                wrong.append(f"{_WORDS[row.name]}{_of(row.fleet)} cannot be read and is found anew ({error})")
+            else:
+                self._kept[row.fleet, row.name] = row.body
+        return wrong
+
+    # ── states of core ─────────────────────────────────────────────────────────────────────────────────
+
+    async def states(self, fleets: Fleets, now_s: float) -> list[Learned]:
+        """What core remembers now, as rows."""
+        found = []
+        names = [fleet.name for fleet in fleets.all]
+        measures = [_fingerprint(fleet.policy) for fleet in fleets.all]
+        # All as of one moment, before others are given way to.
+        dumps: dict[str, Dumped] = {name: state.dump() for name, state in fleets.states().items()}
+        roster = np.frombuffer(json.dumps([names, measures]).encode(), np.uint8).astype(np.uint16)
+        for name, dump in dumps.items():
+            body = await packed({"at_s": now_s, "tick_s": fleets.tick_s, "roster": roster, "state": dump})
+            found.append(Learned(ALL_FLEETS, name, STATES_VERSION, body))
+        return found
+
+    def take_up_states(self, fleets: Fleets, learned: Iterable[Learned], now_s: float) -> list[str]:
+        """Let core go on from what it remembered; for a person, what of it cannot be read.
+
+        A fleet that measures something else than before begins its forecasts anew; one that is new begins anew.
+        """
+        wrong = []
+        for row in learned:
+            kind = _STATES.get(row.name)
+            if kind is None:
+                continue
+            try:
+                self._take_up(fleets, row, kind, now_s)
+            except _UNREADABLE as error:
+                wrong.append(f"{_WORDS[row.name]} cannot be read and begin anew ({error})")
+        return wrong
+
+    def _take_up(self, fleets: Fleets, row: Learned, kind: type[Remembered], now_s: float) -> None:
+        if row.version != STATES_VERSION:
+            raise ValueError(f"it is of version {row.version}")
+        got: Any = unpacked(row.body)
+        names, measures = json.loads(got["roster"].astype(np.uint8).tobytes())
+        if got["tick_s"] != fleets.tick_s:
+            raise ValueError(f"it is of ticks of {got['tick_s']:g} s")
+        if got["at_s"] > now_s + fleets.tick_s:
+            raise ValueError("the clock was set back since")
+        was = {(name, told): lane for lane, (name, told) in enumerate(zip(names, measures, strict=True))}
+        same = [was.get((fleet.name, _fingerprint(fleet.policy)), -1) for fleet in fleets.all]
+        by_name = {name: lane for lane, name in enumerate(names)}
+        lanes = [by_name.get(fleet.name, -1) for fleet in fleets.all] if kind is LaneState else same
+        fleets.go_on_from(kind.restore(got["state"]), np.array(lanes, np.int64))
+        if kind is SeriesState and now_s - got["at_s"] <= FRESH_S:
+            fleets.remembered |= {f.name for f, lane in zip(fleets.all, lanes, strict=True) if lane >= 0}
+
+
+_WORDS = {
+    DRY: "where there was no room",
+    ODDS: "how often starts worked",
+    ASIDE: "which VMs are left alone",
+    LANES: "what guards and objectives remembered",
+    FORECASTS: "forecasts",
+    QUEUES: "what was known of queues",
+}
+
+
+def _of(fleet: str) -> str:
+    return f" of {fleet}" if fleet else ""
+
+
+def _fingerprint(policy: Policy) -> str:
+    """Tells whether two policies measure the same thing."""
+    return hashlib.blake2b(repr(measure(policy)).encode(), digest_size=12).hexdigest()
+
+
+def _text(rows: list[list[object]]) -> bytes:
+    return zlib.compress(json.dumps(rows, separators=(",", ":"), allow_nan=False).encode(), 1)
+
+
+_NOTHING = _text([])
+"""As good as never kept."""
+
+
+def _rows(row: Learned) -> list[list[Any]]:
+    if row.version != TROUBLES_VERSION:
+        raise ValueError(f"it is of version {row.version}")
+    expand = zlib.decompressobj()
+    try:
+        text = expand.decompress(row.body, _MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if not expand.eof:
+        raise ValueError("it ends too soon, or never")
+    rows = json.loads(text)
+    if not isinstance(rows, list) or not all(isinstance(each, list) for each in rows):
+        raise ValueError("it is no table")
+    return rows

@@ -1,0 +1,84 @@
+"""VMs that are left alone, as they are remembered over a restart: until when, why, and how often they have failed.
+
+Rules of this file: what is taken up belongs to a VM that is listed; what was kept of others is forgotten. What tags
+say (`marks`) is read from them again and not kept here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaler.daemon.vms.tracked import TrackedVm
+
+MOST_KEPT = 2000
+"""VMs of one fleet, at most; those that are left alone longest go first."""
+MOST_WORDS = 300
+"""Letters of a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What is remembered of one VM.
+
+    Attributes:
+        quarantined_until_s: It is not started before.
+        reason: Why.
+        failures: Failed starts since the last that reached service.
+        hands_off_until_s: Somebody else started it: it is not stopped before.
+    """
+
+    quarantined_until_s: float
+    reason: str
+    failures: int
+    hands_off_until_s: float
+
+    def onto(self, t: TrackedVm) -> None:
+        """Remember it of a VM that has just become known."""
+        t.quarantined_until_s, t.quarantine_reason = self.quarantined_until_s, self.reason
+        t.failures, t.hands_off_until_s = self.failures, self.hands_off_until_s
+
+
+def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
+    """What is to be remembered of these VMs, as rows for `aside_of`."""
+    kept = [
+        t
+        for t in vms
+        if t.failures or now_s < t.quarantined_until_s < math.inf or now_s < t.hands_off_until_s < math.inf
+    ]
+    kept.sort(key=lambda t: (-_finite(t.quarantined_until_s), t.vm.id))
+    return [
+        [
+            t.vm.id,
+            _finite(t.quarantined_until_s),
+            t.quarantine_reason[:MOST_WORDS] if t.quarantined_until_s < math.inf else "",
+            t.failures,
+            _finite(t.hands_off_until_s),
+        ]
+        for t in kept[:MOST_KEPT]
+    ]
+
+
+def aside_of(rows: Sequence[Sequence[Any]]) -> dict[str, Aside]:
+    """By VM what an earlier run remembered.
+
+    Raises:
+        ValueError: These are no such rows.
+        TypeError: Likewise.
+    """
+    found = {}
+    for vm_id, until_s, reason, failures, hands_off_s in rows[:MOST_KEPT]:
+        numbers = (until_s, failures, hands_off_s)
+        if not isinstance(vm_id, str) or not isinstance(reason, str):
+            raise TypeError("this is no VM that is left alone")
+        if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers) or failures < 0:
+            raise ValueError("this is no VM that is left alone")
+        found[vm_id] = Aside(float(until_s), reason[:MOST_WORDS], int(failures), float(hands_off_s))
+    return found
+
+
+def _finite(at_s: float) -> float:
+    """0 stands for no time at all: what it would say is over."""
+    return at_s if math.isfinite(at_s) else 0.0
