@@ -142,7 +142,7 @@ class Chain:
         """The decision of the last tick, which lasts; time is noted."""
         self._now_s = snapshot.now_s
         if self.rules[Stage.STABILISATION] is not None:
-            state.wishes.again(snapshot.tick)
+            state.wishes.hold(snapshot.tick)
         if self.rules[Stage.RATE] is not None:
             state.refilled_s = snapshot.now_s
         story = decision.story.with_later(outlook, state.peaks.again(snapshot.tick))

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Dumped, Remembered
 from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
@@ -172,6 +172,7 @@ class RollingMax(Remembered):
     cut: Cut = field(init=False, compare=False, repr=False)
     _noted: SmallInt | None = field(init=False, default=None, compare=False, repr=False)
     _highest: SmallInt | None = field(init=False, default=None, compare=False, repr=False)
+    _held_to: int = field(init=False, default=-1, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.cut = Cut.of(self.window_ticks)
@@ -197,6 +198,8 @@ class RollingMax(Remembered):
         Returns:
             int32 (L,), not to be changed; 0 where nothing was noted within the window.
         """
+        if self._held_to >= 0:
+            self._catch_up()
         present = value.astype(np.int32, copy=False)
         return self._note(tick, present if known is None else present * known)
 
@@ -211,6 +214,31 @@ class RollingMax(Remembered):
         if tick <= self.tick or not self._begin_buckets(tick):
             return self._highest
         return self._note(tick, self._noted)
+
+    def hold(self, tick: int) -> None:
+        """As `again` in every tick until this one, of which nobody asks for the highest.
+
+        It is worked out when something else is asked, and then for no more ticks than a window has.
+        """
+        self._held_to = max(self._held_to, tick)
+
+    def _catch_up(self) -> None:
+        """Note what was held."""
+        to, self._held_to = self._held_to, -1
+        if to <= self.tick:
+            return
+        lengths = [(group.per_bucket, group.slots) for group in self.cut.groups]
+        # After two turns of every ring nothing is left of what was before.
+        turns = 2 * max((per_bucket * slots for per_bucket, slots in lengths), default=1)
+        step = min((per_bucket for per_bucket, _ in lengths), default=1)
+        for tick in range(max(self.tick + 1, to - turns), to, step):
+            self.again(tick)
+        self.again(to)
+
+    def dump(self) -> Dumped:
+        """As of every state."""
+        self._catch_up()
+        return Remembered.dump(self)
 
     def _note(self, tick: int, present: SmallInt) -> SmallInt:
         cut, noted = self.cut, present
@@ -263,6 +291,7 @@ class RollingMax(Remembered):
             window_ticks: int64 (N,), the windows of the other lanes.
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
+        self._catch_up()
         new = RollingMax.empty(window_ticks)
         new.tick = self.tick
         for lane in np.flatnonzero(lanes >= 0).tolist():

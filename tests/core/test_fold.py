@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core import demand
@@ -133,6 +133,7 @@ def test_lanes_do_not_mix():
     assert got.demand.tolist() == [20.0, 50.0]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed):
     """Whatever stays the same, is renewed, is too old or not yet, and wherever the clock goes."""

@@ -106,3 +106,24 @@ def test_lanes_go_on_among_others_as_if_nothing_had_happened(seed):
         assert got.tolist() == told
     for name, array in kept.items():
         np.testing.assert_array_equal(rolling.dump()[name], array, err_msg=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_what_is_held_is_what_is_noted_again_and_again(seed):
+    """In every number that is remembered, however long nobody has asked."""
+    rng = np.random.default_rng(seed)
+    window = some_windows(rng)
+    held, noted = windows.RollingMax.empty(window), windows.RollingMax.empty(window)
+    tick = 1_000
+    for _ in range(6):
+        tick += int(rng.choice([0, 1, 1, 5, 300]))
+        value = rng.integers(0, 50, len(window))
+        assert (held.push_and_max(tick, value) == noted.push_and_max(tick, value)).all()
+        for _ in range(int(rng.choice([0, 1, 30, 70, 900]))):
+            tick += 1
+            held.hold(tick)
+            noted.push_and_max(tick, value)
+        if rng.random() < 0.5:
+            for name, kept in noted.dump().items():
+                np.testing.assert_array_equal(held.dump()[name], kept, err_msg=name)
