@@ -32,6 +32,8 @@ def check_shared(policies: Sequence[Policy], names: Collection[str]) -> Iterator
                 f"the group {group.name} limits nothing",
                 "write `most_vms`, `most_money` or `most_starts`",
             )
+        if not group.fleets:
+            yield Finding(((*here, "fleets"),), f"the group {group.name} has no fleets", "write their names")
         if group.name in {other.name for other in groups[:at]}:
             yield Finding(
                 ((*here, "name"),), f"there are two groups {group.name}", "give each a name of its own"

@@ -20,7 +20,7 @@ class SharedLimits(Section):
     """Limits on fleets together; what there is goes to the VMs that earn most (only in `defaults.yaml`)."""
 
     name: Filled = Field(description="What the group is called; appears in reasons.")
-    fleets: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=1000)] = Field(
+    fleets: Annotated[tuple[Filled, ...], Field(strict=False, max_length=1000)] = Field(
         description="Names of its fleets; `*` stands for any letters. Acting fleets and those in shadow share apart."
     )
     most_vms: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from autoscaler.config.loading import load_policy
+from autoscaler.config.loading import load_policies, load_policy
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -33,9 +33,24 @@ def merged(base, over):
     return both
 
 
+def shared_limits_load(written, folder):
+    """What fleets share stands in the defaults, and needs the fleets that it names."""
+    for fleet in ("web", "batch-eu"):
+        with (folder / f"{fleet}.yaml").open("w", encoding="utf-8") as file:
+            YAML(typ="safe").dump({**BASE, "fleet": fleet, "prices": {"in_service": "0.1/h"}}, file)
+    with (folder / "defaults.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(written, file)
+    loaded = load_policies(folder)
+    assert [str(each) for each in (*loaded.errors, *loaded.warnings)] == []
+    assert all(policy.group is not None for policy in loaded.policies)
+
+
 @pytest.mark.parametrize("block", list(blocks()))
 def test_it_loads_without_an_error(block, tmp_path):
     written = YAML(typ="safe").load(block)
+    if "shared" in written:
+        shared_limits_load(written, tmp_path)
+        return
     base = BASE if "objective" not in written else {k: v for k, v in BASE.items() if k != "reactive"}
     if "source" in written.get("signal", {}):
         base = {**base, "signal": {}}
