@@ -216,11 +216,17 @@ class RollingMax(Remembered):
         return self._note(tick, self._noted)
 
     def hold(self, tick: int) -> None:
-        """As `again` in every tick until this one, of which nobody asks for the highest.
+        """As `again`, where nobody asks for the highest.
 
         It is worked out when something else is asked, and then for no more ticks than a window has.
         """
-        self._held_to = max(self._held_to, tick)
+        last = max(self.tick, self._held_to)
+        if tick > last + 1:
+            # Ticks that never came are not noted.
+            self._catch_up()
+            self.again(tick)
+        else:
+            self._held_to = max(tick, last)
 
     def _catch_up(self) -> None:
         """Note what was held."""
