@@ -17,7 +17,7 @@ from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
-from autoscaler.wiring_balancers import BalancerMaker, simulated_balancer
+from autoscaler.wiring_balancers import BalancerMaker, HookMaker, simulated_balancer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Wiring:
         clock: Time.
         source_of: Makes a fleet's source; see `wiring_sources.source_for`.
         balancer_of: Makes a fleet's balancer; see `wiring_balancers`. None for simulated ones.
+        hook_of: Makes what is done on VMs that are tried; likewise. None for nothing.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Wiring:
         clock: Clock,
         source_of: Callable[[Policy], MetricSource],
         balancer_of: BalancerMaker | None = None,
+        hook_of: HookMaker | None = None,
     ) -> None:
         self._reader = SharedReader(provider)
         self._acting = SharedProvider(provider, self._reader)
         self._clock = clock
         self._source_of = source_of
         self._balancer_of = balancer_of or simulated_balancer(clock)
+        self._hook_of = hook_of or (lambda _: None)
 
     def wire(self, policies: Sequence[Policy], before: Sequence[FleetSetup] = ()) -> Wired:
         """Give every fleet its adapters.
@@ -90,7 +93,9 @@ class Wiring:
             policy.balancer,
         )
         balancer = was.balancer if was and same_balancer else self._balancer_of(policy)
-        return FleetSetup(policy, provider, source, probe, balancer)
+        same_hook = was is not None and was.policy.act == policy.act and _hooks(was.policy) == _hooks(policy)
+        hook = was.hook if was and same_hook else self._hook_of(policy)
+        return FleetSetup(policy, provider, source, probe, balancer, hook)
 
     def _provider_for(self, policy: Policy, was: FleetSetup | None) -> Provider:
         if policy.act:
@@ -116,8 +121,15 @@ def wire(
 
 
 def _closables(setups: Sequence[FleetSetup]) -> tuple[Closable, ...]:
-    adapters = (adapter for setup in setups for adapter in (setup.source, setup.probe, setup.balancer))
+    adapters = (
+        adapter for setup in setups for adapter in (setup.source, setup.probe, setup.balancer, setup.hook)
+    )
     return tuple(adapter for adapter in adapters if isinstance(adapter, Closable))
+
+
+def _hooks(policy: Policy) -> tuple[object, ...]:
+    tried = policy.freshness.exercise
+    return () if tried is None else (tried.command, tried.ssm)
 
 
 def _same_source(before: Policy, after: Policy) -> bool:

@@ -1,4 +1,4 @@
-"""Which balancer a policy names, made ready to be asked; and the simulated one of runs that touch nothing real.
+"""Which balancer a policy names, and which hook of exercises, made ready; and the simulated one of runs that touch nothing.
 
 Why beside `wiring`: each kind has settings of its own to turn into an adapter's, and what nobody uses is not imported.
 """
@@ -12,9 +12,11 @@ from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Balancer, Clock
+from autoscaler.ports.hooks import ExerciseHook
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 BalancerMaker: TypeAlias = Callable[[Policy], Balancer | None]
+HookMaker: TypeAlias = Callable[[Policy], ExerciseHook | None]
 
 
 def simulated_balancer(clock: Clock) -> BalancerMaker:
@@ -57,5 +59,31 @@ def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
         raise ConfigError(
             f"fleet {policy.fleet}: `balancer` names no load balancer; write one of haproxy, target_group and command"
         )
+
+    return made
+
+
+def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
+    """A maker for what is really done on VMs while they are tried; nothing for fleets that do not act.
+
+    Args:
+        clock: Paces questions.
+        ec2: How AWS is reached; None where it is not.
+    """
+
+    def made(policy: Policy) -> ExerciseHook | None:
+        tried = policy.freshness.exercise
+        if tried is None or not policy.act:
+            return None
+        if tried.command is not None:
+            from autoscaler.providers.hooks import CommandHook
+
+            return CommandHook(tried.command.run, timeout_s=tried.command.timeout_s)
+        if tried.ssm is not None and ec2 is not None:
+            from autoscaler.providers.ec2.ssm import SsmHook
+
+            parameters = {each.name: each.values for each in tried.ssm.parameters}
+            return SsmHook(ec2, tried.ssm.document, parameters, clock, timeout_s=tried.ssm.timeout_s)
+        return None
 
     return made

@@ -7,24 +7,19 @@ AUTOSCALER_ACTION. Exit code 0 means done. The first word that it prints says ho
 out), and the second, where there is one, how many sessions it has; where it prints nothing, what was asked for is
 taken to be so, and sessions are unknown.
 
-Rules of this file: a run is ended, with all of its children, when its time is over. The program inherits no variable of
-ours but PATH, HOME, LANG and TZ, so that no secret of the daemon reaches it.
+How a program is run, and what it inherits, is `program`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Mapping, Sequence
 
+from autoscaler.balancers.program import SHOWN, inherited, of_vm, run_program
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 
 AT_ONCE = 8
 """Runs at the same time."""
-_INHERITED = ("PATH", "HOME", "LANG", "TZ")
-_LARGEST_OUTPUT = 64 * 1024
-_SHOWN = 200
 
 
 class CommandBalancer:
@@ -48,8 +43,7 @@ class CommandBalancer:
         self._command = tuple(command)
         self._clock = clock
         self._timeout_s = timeout_s
-        given = os.environ if environment is None else environment
-        self._inherited = {name: given[name] for name in _INHERITED if name in given}
+        self._inherited = inherited(environment)
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
@@ -79,59 +73,16 @@ class CommandBalancer:
         what = f"{self._command[0]} {action} for {vm.id}"
         async with self._places:
             try:
-                code, output = await self._run(vm, action)
+                environment = self._inherited | of_vm(vm, action)
+                code, output = await run_program((*self._command, action), environment, self._timeout_s)
             except TimeoutError:
                 return None, f"{what} did not end within {self._timeout_s:g} s and was ended"
             except OSError as error:
                 return None, f"{what} cannot be run: {(error.strerror or str(error)).lower()}"
         if code:
-            said = output.strip()[-_SHOWN:] or "it said nothing"
+            said = output.strip()[-SHOWN:] or "it said nothing"
             return None, f"{what} ended with code {code}: {said}"
         return _read(output, what, silent)
-
-    async def _run(self, vm: Vm, action: str) -> tuple[int, str]:
-        environment = self._inherited | {
-            "AUTOSCALER_ACTION": action,
-            "AUTOSCALER_FLEET": vm.fleet,
-            "AUTOSCALER_VM_ID": vm.id,
-            "AUTOSCALER_VM_ADDRESS": vm.address or "",
-        }
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            action,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdout is not None
-            async with asyncio.timeout(self._timeout_s):
-                output = await _read_all(process.stdout)
-                return await process.wait(), output
-        finally:
-            if process.returncode is None:
-                _end(process.pid)
-                # The kernel has the signal; the process is reaped whether or not anybody waits.
-                await asyncio.shield(process.wait())
-
-
-async def _read_all(stream: asyncio.StreamReader) -> str:
-    """What it prints, as much as is of use; the rest is read and dropped, so that it never blocks on us."""
-    kept = bytearray()
-    while chunk := await stream.read(1 << 14):
-        if len(kept) < _LARGEST_OUTPUT:
-            kept += chunk
-    return kept.decode(errors="replace")
-
-
-def _end(pid: int) -> None:
-    """The run and all of its children: it leads a group of its own."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _read(output: str, what: str, silent: Rotation | None) -> tuple[Member | None, str]:
@@ -143,7 +94,7 @@ def _read(output: str, what: str, silent: Rotation | None) -> tuple[Member | Non
     rest = words[1:2]
     if words[0] not in tuple(Rotation) or not all(word.isdecimal() for word in rest):
         return None, (
-            f"{what} printed {output.strip()[:_SHOWN]!r}; it must print in, cordoned or out, and after it a number "
+            f"{what} printed {output.strip()[:SHOWN]!r}; it must print in, cordoned or out, and after it a number "
             "of sessions where it knows one"
         )
     return Member(Rotation(words[0]), int(rest[0]) if rest else None), ""

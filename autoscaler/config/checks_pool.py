@@ -23,6 +23,13 @@ def check_pool(policy: Policy, tick_s: float) -> Iterator[Finding]:
     for key, section in (("refresh", fresh.refresh), ("exercise", fresh.exercise)):
         for at, window in enumerate(section.windows if section else ()):
             yield from _check_window(window, ("freshness", key, "windows", at))
+    tried = fresh.exercise
+    if tried is not None and tried.command is not None and tried.ssm is not None:
+        yield Finding(
+            (("freshness", "exercise", "ssm"),),
+            "`freshness.exercise` has both `command` and `ssm`, and one of them is run",
+            "keep one, and let it call the other",
+        )
     if fresh.refresh is not None and policy.refill is None:
         yield Finding(
             (("freshness", "refresh"),),

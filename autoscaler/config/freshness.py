@@ -68,6 +68,38 @@ class RefreshSection(Section):
     )
 
 
+class ExerciseCommandSection(Section):
+    """A program of yours on this machine, run without a shell; exit code 0 means that the VM is well."""
+
+    run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
+        description="The program and its arguments; the VM is in AUTOSCALER_VM_ID and AUTOSCALER_VM_ADDRESS."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
+        300.0, description="How long one run may take before it is ended with its children."
+    )
+
+
+class SsmParameter(Section):
+    """One parameter of a document."""
+
+    name: Filled = Field(description="Its name, for example commands.")
+    values: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=100)] = Field(
+        description="Its values; no secrets, since policies are shown."
+    )
+
+
+class SsmSection(Section):
+    """A document of AWS Systems Manager, run on the VM by its agent."""
+
+    document: Filled = Field("AWS-RunShellScript", description="Name of the document.")
+    parameters: Annotated[tuple[SsmParameter, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Its parameters."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 30, HOUR_S)] = Field(
+        600.0, description="How long one run may take before it is cancelled."
+    )
+
+
 class ExerciseSection(Section):
     """How stopped VMs are tried: started, seen ready, stopped again."""
 
@@ -77,6 +109,13 @@ class ExerciseSection(Section):
     at_once: int = Field(1, ge=1, le=100, description="Most VMs that are tried at a time, in VMs.")
     windows: Annotated[tuple[QuietWindow, ...], Field(strict=False, max_length=20)] = Field(
         (), description="When it is done; empty: whenever no VM is on its way for demand."
+    )
+    command: Annotated[ExerciseCommandSection | None, Off] = Field(
+        None,
+        description="A program of yours that patches or checks a VM once it is ready, or off; where it fails, the VM is quarantined.",
+    )
+    ssm: Annotated[SsmSection | None, Off] = Field(
+        None, description="The same by AWS Systems Manager, or off; one of the two."
     )
 
 

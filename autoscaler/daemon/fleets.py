@@ -42,6 +42,7 @@ from autoscaler.ports import (
     ReadinessProbe,
     Vm,
 )
+from autoscaler.ports.hooks import ExerciseHook
 
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
@@ -62,6 +63,7 @@ class FleetSetup:
     source: MetricSource
     probe: ReadinessProbe
     balancer: Balancer | None = None
+    hook: ExerciseHook | None = None
 
 
 class Fleet:
@@ -78,6 +80,8 @@ class Fleet:
         self.provider = setup.provider
         self.source = setup.source
         self.balancer = setup.balancer
+        self.hook = setup.hook
+        """What is done on VMs while they are tried."""
         self.drains = None if setup.balancer is None else Drains(setup.balancer, policy.drain)
         self.own_probe = setup.probe
         self.probe = setup.probe if self.drains is None else self.drains.admitting(setup.probe)
@@ -112,7 +116,7 @@ class Fleet:
     @property
     def setup(self) -> FleetSetup:
         """The policy and the adapters."""
-        return FleetSetup(self.policy, self.provider, self.source, self.own_probe, self.balancer)
+        return FleetSetup(self.policy, self.provider, self.source, self.own_probe, self.balancer, self.hook)
 
     def carry_on(self, before: Fleet) -> None:
         """Go on with what another setup of the same fleet knows; that one is not used any more.

@@ -33,7 +33,8 @@ from autoscaler.daemon.vms.marks import (
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
 from autoscaler.daemon.warm.refill import hold_s
-from autoscaler.daemon.warm.warm_pool import Expected, Preparing, WarmPool
+from autoscaler.daemon.warm.trials import Preparing
+from autoscaler.daemon.warm.warm_pool import Expected, WarmPool
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
     NOT_YET,

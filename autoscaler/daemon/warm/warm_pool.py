@@ -23,6 +23,7 @@ from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
 from autoscaler.daemon.warm.preparing import ready
+from autoscaler.daemon.warm.trials import Preparing, Trials
 from autoscaler.ports import (
     ActionIntent,
     FleetTick,
@@ -49,25 +50,6 @@ ORPHAN_S = 900.0
 """How long a VM that was made and never became ready may lie stopped before it is deleted."""
 _DELETED_WITHIN_S = 300.0
 _RETRY_S = 60.0
-
-
-@dataclass(slots=True)
-class Preparing:
-    """One VM that runs for the pool and not for demand.
-
-    Attributes:
-        since_s: When it was made or started.
-        trying: It was in the pool before, and is tried.
-        running_s: When it was first seen running; None before.
-        ready: It may enter the pool.
-        not_before_s: Nothing is done with it until then, since that came to nothing.
-    """
-
-    since_s: float
-    trying: bool
-    running_s: float | None = None
-    ready: bool = False
-    not_before_s: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -102,6 +84,7 @@ class WarmPool:
         """By client token, what the VMs of a refill are made from."""
         self.deleting: dict[str, float] = {}
         self.asked = Asked()
+        self.trials = Trials()
         self.current: LaunchSpec | None = None
         self.stale: list[freshness.Stale] = []
         self.failures = 0
@@ -127,7 +110,7 @@ class WarmPool:
         return [
             t
             for t in fleet.inventory.in_phase(Phase.PREPARING)
-            if t.vm.state is VmState.RUNNING and not self.preparing[t.vm.id].ready
+            if t.vm.state is VmState.RUNNING and self._is_open(t.vm.id)
         ]
 
     async def ask(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
@@ -143,10 +126,17 @@ class WarmPool:
         waiting = self._waiting(fleet)
         for vm_id in await ready(fleet, waiting, self._running_s(), now_s, timeout_s) if waiting else ():
             each = self.preparing[vm_id]
+            if each.trying and self.trials.begins(fleet, fleet.inventory.vms[vm_id].vm):
+                continue
             each.ready = True
             notes.append(_note("pool_ready", fleet, f"{vm_id} is ready after {now_s - each.since_s:.0f} s"))
             self.failures = 0
         return notes
+
+    def _is_open(self, vm_id: str) -> bool:
+        """Whether it is not known how this VM does, and nothing is under way to find out."""
+        each = self.preparing[vm_id]
+        return not each.ready and not each.failed and not self.trials.has(vm_id)
 
     def _running_s(self) -> dict[str, float]:
         """Since when each of them was seen running."""
@@ -169,6 +159,7 @@ class WarmPool:
             self._marked = fleet.inventory.in_phase(Phase.STOPPED)
             self.unready = [t for t in self._marked if is_preparing(t.vm)]
         notes += fleet.hibernation.lost(fleet.name, self._marked, now_s)
+        notes += self.trials.settle(fleet, self.preparing, now_s)
         for vm_id, each in list(self.preparing.items()):
             gone = vms.get(vm_id)
             if gone is not None and gone.phase is Phase.PREPARING:
@@ -354,8 +345,11 @@ class WarmPool:
         late = [
             (i, each.trying)
             for i, each in self.preparing.items()
-            if not each.ready and now_s - each.since_s >= timeout_s and now_s >= each.not_before_s
+            if self._is_open(i) and now_s - each.since_s >= timeout_s and now_s >= each.not_before_s
         ]
+        for i, each in self.preparing.items():
+            if each.failed and may_stop and fleet.inventory.vms[i].phase is Phase.PREPARING:
+                found.append(_intent(fleet, Verb.STOP, (i,), each.failed))
         made = tuple(i for i, trying in late if not trying and may_be_deleted(fleet.inventory.vms[i].vm))
         tried = tuple(i for i, _ in late if i not in made)
         if made:

@@ -1,0 +1,86 @@
+"""One run of a program of the operator's: without a shell, bounded in time, and told nothing that it need not know.
+
+Rules of this file: a run is ended, with all of its children, when its time is over. The program inherits no variable of
+ours but PATH, HOME, LANG and TZ, so that no secret of the daemon reaches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from autoscaler.ports import Vm
+
+SHOWN = 200
+"""Characters of what a program said that are shown to a person."""
+_INHERITED = ("PATH", "HOME", "LANG", "TZ")
+_LARGEST_OUTPUT = 64 * 1024
+
+
+def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a program may have of our environment, or of the one given."""
+    given = os.environ if environment is None else environment
+    return {name: given[name] for name in _INHERITED if name in given}
+
+
+def of_vm(vm: Vm, action: str) -> dict[str, str]:
+    """How a program is told what to do with which VM."""
+    return {
+        "AUTOSCALER_ACTION": action,
+        "AUTOSCALER_FLEET": vm.fleet,
+        "AUTOSCALER_VM_ID": vm.id,
+        "AUTOSCALER_VM_ADDRESS": vm.address or "",
+    }
+
+
+async def run_program(
+    command: Sequence[str], environment: Mapping[str, str], timeout_s: float
+) -> tuple[int, str]:
+    """The exit code, and what was printed, both streams together.
+
+    Args:
+        command: The program and its arguments.
+        environment: All of its variables.
+        timeout_s: Longest time, in seconds of the event loop.
+
+    Raises:
+        TimeoutError: It did not end in time, and was ended.
+        OSError: It cannot be run.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(timeout_s):
+            output = await _read_all(process.stdout)
+            return await process.wait(), output
+    finally:
+        if process.returncode is None:
+            _end(process.pid)
+            # The kernel has the signal; the process is reaped whether or not anybody waits.
+            await asyncio.shield(process.wait())
+
+
+async def _read_all(stream: asyncio.StreamReader) -> str:
+    """What it prints, as much as is of use; the rest is read and dropped, so that it never blocks on us."""
+    kept = bytearray()
+    while chunk := await stream.read(1 << 14):
+        if len(kept) < _LARGEST_OUTPUT:
+            kept += chunk
+    return kept.decode(errors="replace")
+
+
+def _end(pid: int) -> None:
+    """The run and all of its children: it leads a group of its own."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

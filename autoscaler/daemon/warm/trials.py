@@ -1,0 +1,133 @@
+"""What is done on VMs while they are tried: a patch, a check of the operator's own; and what follows from how it went.
+
+    tried ─ ready ─► hook under way ─► well, or it could not be run: back into the pool
+                                  └──► failed: a tag says so, stopped, not started until an operator releases it
+
+Rules of this file: a hook takes its time beside the loop, bounded, and holds nothing else up. What must outlive the daemon
+is a tag on the VM. A VM whose hook could not be run is not to blame for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.vms.marks import QUARANTINED_TAG
+from autoscaler.ports import Note, OutcomeKind, Vm
+from autoscaler.ports.hooks import HookResult
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+
+SLACK_S = 30.0
+"""A hook that has not ended so long after its own time is left behind."""
+_TAG_WITHIN_S = 10.0
+_LONGEST_TAG = 200
+FAILED = "its exercise failed: "
+
+
+@dataclass(slots=True)
+class Preparing:
+    """One VM that runs for the pool and not for demand.
+
+    Attributes:
+        since_s: When it was made or started.
+        trying: It was in the pool before, and is tried.
+        running_s: When it was first seen running; None before.
+        ready: It may enter the pool.
+        not_before_s: Nothing is done with it until then, since that came to nothing.
+        failed: Why it is stopped and not started again; empty where it is well.
+    """
+
+    since_s: float
+    trying: bool
+    running_s: float | None = None
+    ready: bool = False
+    not_before_s: float = float("-inf")
+    failed: str = ""
+
+
+class Trials:
+    """The hooks under way on the VMs of one fleet."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Task[HookResult]] = {}
+
+    def has(self, vm_id: str) -> bool:
+        """Whether a hook is under way on this VM, or its end has not been taken in."""
+        return vm_id in self._under_way
+
+    def begins(self, fleet: Fleet, vm: Vm) -> bool:
+        """Begin the fleet's hook on a VM that is ready; False where the fleet has none."""
+        if fleet.hook is None:
+            return False
+        self._under_way[vm.id] = asyncio.create_task(_run(fleet, vm))
+        return True
+
+    def settle(self, fleet: Fleet, preparing: Mapping[str, Preparing], now_s: float) -> list[Note]:
+        """Take in which hooks have ended, and drop those of VMs that are tried no more."""
+        notes: list[Note] = []
+        for vm_id, task in list(self._under_way.items()):
+            each = preparing.get(vm_id)
+            if each is None:
+                task.cancel()
+                del self._under_way[vm_id]
+            elif task.done():
+                del self._under_way[vm_id]
+                notes.append(_settled(fleet, vm_id, each, task, now_s))
+        return notes
+
+
+def _settled(fleet: Fleet, vm_id: str, each: Preparing, task: asyncio.Task[HookResult], now_s: float) -> Note:
+    result = HookResult(well=None, said="it was ended from outside") if task.cancelled() else task.result()
+    if result.well is False:
+        each.failed = FAILED + result.said
+        t = fleet.inventory.vms.get(vm_id)
+        if t is not None:
+            t.quarantined_until_s, t.quarantine_reason = float("inf"), each.failed
+            # Should the stop come to nothing, it must not serve.
+            t.dismissed = each.failed
+            fleet.inventory.touch()
+        text = (
+            f"{vm_id} failed its exercise and is not started again: {result.said}. Look at it, then `autoscaler pool "
+            f"release {fleet.name} {vm_id}` or `autoscaler pool evict {fleet.name} {vm_id}`"
+        )
+        return Note("exercise_failed", fleet.name, text)
+    each.ready = True
+    if result.well is None:
+        text = f"{vm_id} goes back into the pool unchecked, since {result.said}"
+        return Note("exercise_not_run", fleet.name, text)
+    said = f"; it said: {result.said}" if result.said else ""
+    return Note("pool_ready", fleet.name, f"{vm_id} is ready after {now_s - each.since_s:.0f} s{said}")
+
+
+async def _run(fleet: Fleet, vm: Vm) -> HookResult:
+    """What came of the hook; where the VM failed it, a tag on the VM says so, or the result says why not."""
+    hook = fleet.hook
+    assert hook is not None
+    try:
+        result = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
+    except TimeoutError:
+        return HookResult(well=None, said=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
+    except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
+        return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+    if result.well is not False:
+        return result
+    trouble = await _tagged(fleet, vm, f"its exercise: {result.said}"[:_LONGEST_TAG])
+    return HookResult(well=False, said=result.said + trouble)
+
+
+async def _tagged(fleet: Fleet, vm: Vm, value: str) -> str:
+    try:
+        outcomes = await within(lambda: fleet.provider.tag([vm.id], {QUARANTINED_TAG: value}), _TAG_WITHIN_S)
+    except Exception as error:  # noqa: BLE001  it is quarantined until the daemon ends, and that is told
+        why = f"{type(error).__name__} {error}".rstrip()
+    else:
+        failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
+        if not failed:
+            return ""
+        why = f"{failed[0].code} {failed[0].message}".rstrip()
+    return f" (the tag {QUARANTINED_TAG} could not be written, so a restart forgets it: {why})"

@@ -1,0 +1,47 @@
+"""A program of the operator's as the hook of an exercise: told the VM, bounded, and judged by its exit code."""
+
+import os
+import sys
+
+import pytest
+
+from autoscaler.providers.hooks import CommandHook
+from tests.sources.doubles import vm
+
+VM = vm("i-7", "10.0.0.7")
+
+
+def hook(tmp_path, body, *, timeout_s=10.0, environment=None):
+    program = tmp_path / "patch"
+    program.write_text(f"#!{sys.executable}\nimport os, sys, time\n{body}\n")
+    program.chmod(0o700)
+    return CommandHook([str(program), "--all"], timeout_s=timeout_s, environment=environment)
+
+
+async def test_it_is_told_the_vm_and_inherits_no_secret(tmp_path):
+    body = "print(sys.argv[1:], sorted(k for k in os.environ if k[:3] in ('AUT', 'AWS')), os.environ['AUTOSCALER_VM_ID'])"
+    given = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "s3cret"}
+    result = await hook(tmp_path, body, environment=given).run(VM)
+    names = ["AUTOSCALER_ACTION", "AUTOSCALER_FLEET", "AUTOSCALER_VM_ADDRESS", "AUTOSCALER_VM_ID"]
+    assert (result.well, result.said) == (True, f"['--all'] {names} i-7")
+
+
+@pytest.mark.parametrize(
+    ("body", "well", "said"),
+    [
+        ("print('disk\\nis full'); sys.exit(3)", False, "ended with code 3: disk is full"),
+        ("sys.exit(1)", False, "ended with code 1: it said nothing"),
+        ("time.sleep(60)", False, "did not end within 1.5 s and was ended"),
+        ("pass", True, ""),
+    ],
+)
+async def test_the_exit_code_is_the_verdict(tmp_path, body, well, said):
+    result = await hook(tmp_path, body, timeout_s=1.5).run(VM)
+    assert result.well is well
+    assert said in result.said
+
+
+async def test_a_program_that_is_not_there_blames_no_vm(tmp_path):
+    result = await CommandHook([str(tmp_path / "gone")], timeout_s=5.0).run(VM)
+    assert result.well is None
+    assert "cannot be run: no such file or directory" in result.said

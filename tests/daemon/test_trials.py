@@ -1,0 +1,150 @@
+"""Hooks of exercises: run once a VM is ready, beside the loop; what fails is set aside, and what could not run is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, QUARANTINED_TAG
+from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.ports import Verb
+from autoscaler.ports.hooks import HookResult
+from autoscaler.providers.hooks import SimulatedHook
+from tests.daemon.builders import virtual
+from tests.daemon.pools import chores, pool_bench, states
+
+DAY = 86_400
+
+
+def trial_bench(answer=None, *, took_s=45.0, vms=1, demand=100, **changes):
+    """One VM serves, others wait stopped and are tried once an hour."""
+    bench = pool_bench(
+        demand,
+        running=1,
+        vms=vms,
+        **{
+            "refill": "off",
+            "provision": "off",
+            "warm_pool": {"minimum": 0},
+            "freshness": {"exercise": {"every": "1h"}},
+            **changes,
+        },
+    )
+    bench.hook = SimulatedHook(bench.clock, took_s=took_s, answer=answer)
+    (setup,) = bench.setups
+    bench.setups = [replace(setup, hook=bench.hook)]
+    assert isinstance(bench.setups[0], FleetSetup)
+    return bench
+
+
+def told(bench, *kinds):
+    return [(kind, text) for _, kind, text in bench.events() if kind in kinds]
+
+
+def tags(bench, vm_id):
+    return next(vm.tags for vm in bench.world.page(bench.clock.now()).vms if vm.id == vm_id)
+
+
+@virtual
+async def test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool():
+    bench = trial_bench(lambda _: HookResult(well=True, said="3 packages"))
+    (_, other) = bench.ids
+    await bench.run(4500)
+    began = [s for s, verb, *_ in chores(bench, Verb.EXERCISE)]
+    ((at_s, vm_id),) = [(at - bench.daemon.began_at_s, i) for at, i in bench.hook.runs]
+    assert (began, vm_id) == ([3600], other)
+    assert at_s == 3620  # it runs after 16 s and is ready after 19
+    ((store_s, *_),) = chores(bench, Verb.STORE)
+    assert store_s == 3670  # 45 s later it has ended, which the next tick sees
+    ((_, text),) = told(bench, "pool_ready")
+    assert "it said: 3 packages" in text
+    assert EXERCISED_AT_TAG in tags(bench, other)
+    assert QUARANTINED_TAG not in tags(bench, other)
+
+
+@virtual
+async def test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_until_released():
+    def answer(_):
+        return HookResult(well=False, said="code 3: disk is full")
+
+    bench = trial_bench(answer, demand=lambda second: 100 if second < 4000 else 300)
+    (_, other) = bench.ids
+    await bench.run(4300)
+    assert states(bench) == {"running": 1, "stopped": 1}
+    assert chores(bench, Verb.STORE) == []
+    ((_, text),) = told(bench, "exercise_failed")
+    assert "code 3: disk is full" in text
+    assert f"autoscaler pool release web {other}" in text
+    assert tags(bench, other)[QUARANTINED_TAG] == "its exercise: code 3: disk is full"
+    await bench.run(200)  # a daemon that remembers nothing
+    assert states(bench) == {"running": 1, "stopped": 1}
+    (row,) = [r for r in PoolWords(bench.daemon).shown("web") if r["vm"] == other]
+    assert row["quarantine"] == "quarantined by its exercise: code 3: disk is full"
+    await PoolWords(bench.daemon).release(Word("web", (other,), "alice", "cleaned"))
+    await bench.run(200)
+    assert states(bench)["running"] == 2
+
+
+@virtual
+async def test_a_hook_that_cannot_be_run_is_told_of_and_blames_no_vm():
+    bench = trial_bench(lambda _: HookResult(well=None, said="/opt/patch cannot be run: no such file"))
+    await bench.run(4500)
+    assert len(chores(bench, Verb.STORE)) == 1
+    ((_, text),) = told(bench, "exercise_not_run")
+    assert "no such file" in text
+    assert told(bench, "exercise_failed") == []
+
+
+@virtual
+async def test_a_hook_that_breaks_its_word_is_told_of_and_blames_no_vm():
+    def answer(_):
+        raise KeyError("oops")
+
+    bench = trial_bench(answer)
+    await bench.run(4500)
+    assert len(chores(bench, Verb.STORE)) == 1
+    ((_, text),) = told(bench, "exercise_not_run")
+    assert "KeyError" in text
+
+
+@virtual
+async def test_demand_does_not_wait_for_a_hook():
+    bench = trial_bench(took_s=600.0, vms=2, demand=lambda second: 100 if second < 3700 else 200)
+    await bench.run(4000)
+    assert len(bench.hook.runs) == 1
+    # The other one was started at once.
+    assert [s for s, _, vms, _ in bench.calls("StartInstances")] == [3600, 3700]
+    assert bench.column("in_service")[-1] == 2
+
+
+@virtual
+async def test_a_long_hook_is_not_cut_short_by_the_time_of_preparing():
+    bench = trial_bench(took_s=2400.0)
+    await bench.run(6400)
+    ((store_s, *_),) = chores(bench, Verb.STORE)
+    assert store_s >= 3600 + 2400
+    assert told(bench, "exercise_failed", "exercise_not_run") == []
+
+
+@virtual
+async def test_where_the_tag_cannot_be_written_that_is_said():
+    bench = trial_bench(lambda _: HookResult(well=False, said="bad"))
+    bench.world.add_fault(Fault(FaultKind.API_ERROR, actions=("CreateTags",), code="UnauthorizedOperation"))
+    await bench.run(4500)
+    ((_, text),) = told(bench, "exercise_failed")
+    assert "a restart forgets it: UnauthorizedOperation" in text
+    assert bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now()) == []
+
+
+@virtual
+async def test_vms_made_for_the_pool_are_not_tried():
+    bench = trial_bench(
+        provision={"launch_template": "web", "maximum": 4},
+        refill={"calm": "60s"},
+        warm_pool={"minimum": 2},
+        freshness={"exercise": {"every": "59d"}},
+    )
+    await bench.run(600)
+    assert states(bench) == {"running": 1, "stopped": 2}
+    assert bench.hook.runs == []
