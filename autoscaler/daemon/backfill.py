@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast import SeriesState, learn
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
@@ -206,7 +206,7 @@ class Backfill:
             until_s = loop.time() + SLICE_S
             while row < len(past.demand) and loop.time() < until_s:
                 tick = past.first + row
-                step(
+                learn(
                     params,
                     state,
                     _samples((tick + 1e-3) * params.tick_s, past.demand[row].astype(np.float64)),
@@ -222,7 +222,7 @@ class Backfill:
         while self._daemon.fleets is fleets:
             until_s = loop.time() + SLICE_S
             while at < len(heard) and loop.time() < until_s:
-                step(params, state, _of(heard[at], lanes))
+                learn(params, state, _of(heard[at], lanes))
                 at += 1
             if heard and at == len(heard):
                 # Without a wait since the last of them, so that no tick comes in between.

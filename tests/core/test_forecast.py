@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.forecast import SeriesState, backfill, step
+from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.laws import LawReader
 from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Horizon
 from tests.core.builders import arrays_of, samples, series_params
@@ -183,13 +183,14 @@ def test_restart_changes_nothing(laws):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_backfilled_history_is_as_good_as_a_lived_one():
+def test_a_learned_history_is_as_good_as_a_lived_one():
     rng = np.random.default_rng(9)
     values = rng.gamma(5.0, 40.0, (300, 3))
     params = series_params(3, laws=True)
     lived, _ = run(params, values)
     filled = SeriesState.empty(params)
-    backfill(params, filled, (samples(i * TICK_S, row) for i, row in enumerate(values)))
+    for i, row in enumerate(values):
+        learn(params, filled, samples(i * TICK_S, row))
     for name, array in arrays_of(lived).items():
         np.testing.assert_array_equal(array, arrays_of(filled)[name], err_msg=name)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.forecast.issuing import GROWTH_BOUND
 from autoscaler.core.types import Freshness, Samples
 from tests.core.builders import arrays_of, series_params
@@ -196,19 +196,20 @@ ODD = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            ODD,
-            st.sampled_from(list(Freshness)),
-            st.booleans(),
-            st.sampled_from([0, 1, 1, 1, 2, 9, -3, -400, 5000]),
-        ),
-        min_size=1,
-        max_size=60,
-    )
+EVENTS = st.lists(
+    st.tuples(
+        ODD,
+        st.sampled_from(list(Freshness)),
+        st.booleans(),
+        st.sampled_from([0, 1, 1, 1, 2, 9, -3, -400, 5000]),
+    ),
+    min_size=1,
+    max_size=60,
 )
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS)
 def test_whatever_comes_no_nonsense_leaves(events):
     given_params = params()
     state = SeriesState.empty(given_params)
@@ -220,6 +221,27 @@ def test_whatever_comes_no_nonsense_leaves(events):
         assert np.isfinite(outlook.at_lead).all() == born
         assert np.isfinite(outlook.laws.excess).all() == born
         assert np.isfinite(outlook.evidence).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS, st.booleans(), st.integers(0, 400))
+def test_what_is_only_learned_leaves_the_very_state_that_living_leaves(events, laws, calm):
+    given_params = params(laws=laws)
+    lived, learned = SeriesState.empty(given_params), SeriesState.empty(given_params)
+    quiet = [(100.0 + at % 7, Freshness.FRESH, False, 1) for at in range(calm)]
+    tick = 100_000
+    for demand, freshness, censored, ahead in [*quiet, *events]:
+        tick += ahead
+        now = sample(tick, demand, freshness=freshness, censored=censored)
+        step(given_params, lived, now)
+        learn(given_params, learned, now)
+    one, other = lived.dump(), learned.dump()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+    following = sample(tick + 1, 50.0)
+    np.testing.assert_array_equal(
+        step(given_params, lived, following).at_lead, step(given_params, learned, following).at_lead
+    )
 
 
 def test_noise_that_becomes_four_times_as_strong_is_soon_nearly_covered():

@@ -75,7 +75,7 @@ def test_the_odds_of_a_point_are_those_of_its_time_of_day():
 
     def at(hour):
         # A start ordered now serves at the hour.
-        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0][0])
+        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0])
 
     assert at(9) == 2
     assert at(10) == 2

@@ -1,6 +1,6 @@
-"""Forecasting, vectorised over series: `step` turns new samples into an Outlook with whole predictive laws."""
+"""Forecasting, vectorised over series: `step` turns new samples into an Outlook with whole predictive laws, `learn` only learns."""
 
 from autoscaler.core.forecast.state import SeriesState
-from autoscaler.core.forecast.stepping import backfill, step
+from autoscaler.core.forecast.stepping import learn, step
 
-__all__ = ["SeriesState", "backfill", "step"]
+__all__ = ["SeriesState", "learn", "step"]

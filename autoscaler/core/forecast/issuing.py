@@ -49,14 +49,12 @@ class Expected:
         spread: float64 (S, H).
         room: float64 (S, H), how far above the level anything is expected, in logarithms.
         rows: int64 (S, 3), rows of the tables that speak.
-        bursts: How likely a burst is.
     """
 
     log_level: Float
     spread: Float
     room: Float
     rows: Int
-    bursts: BurstOdds
 
 
 def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -> Expected:
@@ -83,7 +81,7 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
         lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
         np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
     cell = _cell(regime, logs, log_level[:, 0], features)
-    hazard, likely = lattice.hazard(settings, state, now_s)
+    hazard = lattice.hazard(settings, state, now_s)
     if hazard is not None:
         cell += np.where(regime > 0, 0, hazard * tables.LEVELS)
     parent = tables.PARENT_OF.take(cell)
@@ -94,21 +92,22 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
     rows = tables.ROWS_OF.take(cell, axis=0)
     rows += (settings.series * tables.ROWS)[:, np.newaxis]
     _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST], fitted)
-    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows, likely)
+    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
 
 
 def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
     """The Outlook of what is expected at this time."""
+    likely = lattice.by_then(settings, state, now_s)
     if len(settings.params.event_odds):
         moved = functools.partial(
             events.mix, settings, state, now_s, log_level=expected.log_level, spread=expected.spread
         )
-        return _outlook(state, [_said(settings, state, expected, slice(None), moved)], expected.bursts)
+        return _outlook(state, [_said(settings, state, expected, slice(None), moved)], likely)
     count = len(settings.series)
     parts = [
         _said(settings, state, expected, slice(first, first + AT_ONCE)) for first in range(0, count, AT_ONCE)
     ]
-    return _outlook(state, parts, expected.bursts)
+    return _outlook(state, parts, likely)
 
 
 Part: TypeAlias = "tuple[Float, Laws | None]"

@@ -15,7 +15,7 @@ _HUBER = 12.0
 """The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
 
-def learn(
+def judge(
     settings: Settings, group: Group, state: SeriesState, tick: int, demand: Float, usable: Bool | None
 ) -> None:
     """A block of this group ends with `tick`: close it, and judge the forecasts whose window ends with it.

@@ -40,38 +40,41 @@ def note(state: SeriesState, onset: Bool, now_s: float) -> None:
         state.onset_count[series] += 1
 
 
-def hazard(settings: Settings, state: SeriesState, now_s: float) -> tuple[Int | None, BurstOdds]:
-    """How likely a burst is: when a start ordered now serves, as a class, and by then, as a number.
-
-    Returns:
-        int64 (S,), the class of the odds that one begins then, None where no series has a lattice; and the odds that one
-        runs or begins by then.
-    """
-    reach = settings.reach_s[:, 0]
-    running = state.age_s > 0.0
+def hazard(settings: Settings, state: SeriesState, now_s: float) -> Int | None:
+    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where no series has a lattice."""
     if not state.lattices:
-        odds = np.where(running, 1.0, np.minimum(state.stray * reach, 1.0))
-        return None, BurstOdds(odds, np.full(len(odds), np.nan), state.period_s.copy())
-    period, window = state.period_s, _window_s(settings.params.tick_s)
-    on = period > 0.0
-    length = np.where(on, period, DAY_S)
-    served = now_s + reach - state.phase_s
-    point = np.floor(served / length)
-    begins = point * length
-    near = on & (served - begins < window)
+        return None
+    _, begins, odds = _next(settings, state, now_s)
+    served = now_s + settings.reach_s[:, 0] - state.phase_s
+    near = (state.period_s > 0.0) & (served - begins < _window_s(settings.params.tick_s))
+    return _CLASSES.searchsorted(np.where(near, odds, 0.0))
+
+
+def by_then(settings: Settings, state: SeriesState, now_s: float) -> BurstOdds:
+    """How likely it is that a burst runs or begins by the time that a start ordered now serves."""
+    running = state.age_s > 0.0
+    stray = np.minimum(state.stray * settings.reach_s[:, 0], 1.0)
+    period = state.period_s.copy()
+    if not state.lattices:
+        return BurstOdds(np.where(running, 1.0, stray), np.full(len(stray), np.nan), period)
+    point, begins, odds = _next(settings, state, now_s)
+    begins += state.phase_s
+    due = (period > 0.0) & (begins + _window_s(settings.params.tick_s) > now_s)
+    due &= (point > state.last_point) & ~running
+    none = (1.0 - np.where(due, odds, 0.0)) * (1.0 - stray)
+    begins += state.behind_s
+    return BurstOdds(np.where(running, 1.0, 1.0 - none), np.where(due, begins, np.nan), period)
+
+
+def _next(settings: Settings, state: SeriesState, now_s: float) -> tuple[Float, Float, Float]:
+    """The latest point of each lattice before a start ordered now serves: number, seconds after the phase, odds; (S,)."""
+    length = np.where(state.period_s > 0.0, state.period_s, DAY_S)
+    point = np.floor((now_s + settings.reach_s[:, 0] - state.phase_s) / length)
     of_day = (point % np.round(DAY_S / length)).astype(np.int64)
     logit = state.odds_of_day.reshape(-1).take(settings.series * POINTS + of_day).astype(np.float64)
     gap = np.minimum(np.maximum(point - state.last_point, 1.0), GAPS).astype(np.int64) - 1
     logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
-    odds = 1.0 / (1.0 + np.exp(-logit))
-    begins += state.phase_s
-    due = on & (begins + window > now_s) & (point > state.last_point) & ~running
-    none = (1.0 - np.where(due, odds, 0.0)) * (1.0 - np.minimum(state.stray * reach, 1.0))
-    begins += state.behind_s
-    by_then = BurstOdds(
-        np.where(running, 1.0, 1.0 - none), np.where(due, begins, np.nan), state.period_s.copy()
-    )
-    return _CLASSES.searchsorted(np.where(near, odds, 0.0)), by_then
+    return point, point * length, 1.0 / (1.0 + np.exp(-logit))
 
 
 def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:

@@ -6,13 +6,11 @@ impossible samples teach nothing; nor does what saturation hides, or a window in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from autoscaler.core.forecast import bursts, history, lattice, level
 from autoscaler.core.forecast.issuing import expect, say
-from autoscaler.core.forecast.judging import learn
+from autoscaler.core.forecast.judging import judge
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.params import SeriesParams
@@ -46,22 +44,22 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     settings = note(params, state, samples)
-    return say(settings, state, expect(settings, state, samples.censored, samples.now_s), samples.now_s)
+    expected = expect(settings, state, samples.censored, samples.now_s)
+    return say(settings, state, expected, samples.now_s)
 
 
-def backfill(params: SeriesParams, state: SeriesState, history: Iterable[Samples]) -> None:
-    """Learn from a history as if it had been lived through, without saying what was expected meanwhile.
+def learn(params: SeriesParams, state: SeriesState, samples: Samples) -> None:
+    """Learn from samples of the past as if they had been lived through, without saying what was expected then.
 
-    The state is to the bit what `step` would have left. A week of minutes takes 10,080 samples; in batches of a
-    hundred series it is some hundred times quicker than series by series.
+    The state is to the bit what `step` would have left, for about half of its time, and less where there are laws. Many
+    series are learned side by side in hardly more time than one.
 
     Args:
         params: As for `step`.
         state: Updated in place.
-        history: One a tick, in order of time; ticks may be missing.
+        samples: As for `step`, one tick after the other; ticks may be missing.
     """
-    for samples in history:
-        expect(note(params, state, samples), state, samples.censored, samples.now_s)
+    expect(note(params, state, samples), state, samples.censored, samples.now_s)
 
 
 def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
@@ -87,7 +85,7 @@ def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings
     _note_block(state, demand, known, usable)
     for group in settings.groups:
         if (tick + 1) % group.stride == 0:
-            learn(settings, group, state, tick, demand, usable)
+            judge(settings, group, state, tick, demand, usable)
     _follow(settings, state, demand, since)
     _watch(settings, state, demand, since, samples.now_s)
     history.note(settings, state, samples.now_s, demand, usable)
