@@ -13,9 +13,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from inspect import iscoroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 T = TypeVar("T")
+
+
+class Answered(Generic[T]):
+    """An answer at hand, or why there is none: what callers ask of a future, without an event loop behind it."""
+
+    __slots__ = ("_answer", "_error")
+
+    def __init__(self, answer: T | None = None, error: BaseException | None = None) -> None:
+        self._answer = answer
+        self._error = error
+
+    def done(self) -> bool:
+        """It is."""
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled from within."""
+        return isinstance(self._error, asyncio.CancelledError)
+
+    def result(self) -> T:
+        """The answer; raises where there is none."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._answer)
+
+
+Begun: TypeAlias = "asyncio.Future[T] | Answered[T]"
+"""A call that was begun."""
 
 
 def answers_at_once(adapter: object) -> bool:
@@ -23,7 +51,7 @@ def answers_at_once(adapter: object) -> bool:
     return getattr(adapter, "answers_at_once", False) is True
 
 
-def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> asyncio.Future[T]:
+def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> Begun[T]:
     """The call under way, or its answer.
 
     Args:
@@ -36,18 +64,15 @@ def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> asyncio.Future[
     coroutine = call()
     if not (at_once and iscoroutine(coroutine)):
         return asyncio.ensure_future(coroutine)
-    answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     try:
         waits_for = coroutine.send(None)
     except StopIteration as ended:
-        answer.set_result(ended.value)
-    except asyncio.CancelledError:
-        answer.cancel()
-    except Exception as error:  # noqa: BLE001  it is the caller's, who fetches it from the future
-        answer.set_exception(error)
-    else:
-        return asyncio.ensure_future(_Begun(coroutine, waits_for))
-    return answer
+        return Answered(ended.value)
+    except asyncio.CancelledError as cancelled:
+        return Answered(error=cancelled)
+    except Exception as error:  # noqa: BLE001  it is the caller's, who fetches it from the answer
+        return Answered(error=error)
+    return asyncio.ensure_future(_Begun(coroutine, waits_for))
 
 
 class _Begun(Coroutine[Any, Any, T]):

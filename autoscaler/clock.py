@@ -86,6 +86,7 @@ class VirtualClock:
 
     def __init__(self, origin_s: float = 0.0) -> None:
         self.origin_s = origin_s
+        self._jump: _JumpSelector | None = None
 
     def now(self) -> float:
         """Epoch seconds of the virtual time."""
@@ -93,10 +94,12 @@ class VirtualClock:
 
     def monotonic(self) -> float:
         """Virtual seconds since the start of the run."""
-        loop = asyncio.get_running_loop()
-        if not isinstance(loop, _VirtualLoop):
-            raise InvariantError("a VirtualClock works only inside run_virtual")
-        return loop.time()
+        if self._jump is None or self._jump.is_over:
+            loop = asyncio.get_running_loop()
+            if not isinstance(loop, _VirtualLoop):
+                raise InvariantError("a VirtualClock works only inside run_virtual")
+            self._jump = loop.jump
+        return self._jump.time_s
 
     async def sleep_until(self, monotonic_s: float) -> None:
         """Return once `monotonic()` has reached the argument; takes no real time."""
@@ -109,6 +112,11 @@ class _JumpSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.time_s = 0.0
+        self.is_over = False
+
+    def close(self) -> None:
+        self.is_over = True
+        super().close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout == 0:
@@ -131,11 +139,11 @@ class _JumpSelector(selectors.DefaultSelector):
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self._jump = _JumpSelector()
-        super().__init__(self._jump)
+        self.jump = _JumpSelector()
+        super().__init__(self.jump)
 
     def time(self) -> float:
-        return self._jump.time_s
+        return self.jump.time_s
 
 
 def run_virtual(main: Callable[[], Awaitable[T]]) -> T:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from autoscaler.at_once import begun
+from autoscaler.at_once import Begun, begun
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once:
         Exception: What the call itself raises.
     """
     task = begun(call, at_once=at_once)
-    if not task.done():
+    if isinstance(task, asyncio.Future) and not task.done():
         try:
             await asyncio.wait({task}, timeout=timeout_s)
         except asyncio.CancelledError:
@@ -38,7 +38,7 @@ async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once:
     return ended(task)
 
 
-def ended(task: asyncio.Future[T]) -> T:
+def ended(task: Begun[T]) -> T:
     """What a call that was waited for returned; one that has not ended is told to, and left behind.
 
     Raises:
@@ -46,7 +46,7 @@ def ended(task: asyncio.Future[T]) -> T:
         RuntimeError: It was cancelled from within.
         Exception: What the call itself raised.
     """
-    if not task.done():
+    if isinstance(task, asyncio.Future) and not task.done():
         task.add_done_callback(_forget)
         task.cancel()
         raise TimeoutError

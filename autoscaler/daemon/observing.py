@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.at_once import answers_at_once, begun
+from autoscaler.at_once import Answered, Begun, answers_at_once, begun
 from autoscaler.daemon.bounded import ended
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
@@ -119,7 +119,7 @@ async def probe_all(
 class _Asked(Generic[T]):
     """A call that has been made, and what makes sure that its answer is one."""
 
-    call: asyncio.Future[T]
+    call: Begun[T]
     check: Callable[[T], T]
 
     def answer(self, timeout_s: float) -> T | str:
@@ -138,14 +138,13 @@ def _asked(adapter: object, call: Callable[[], Awaitable[T]], check: Callable[[T
     try:
         under_way = begun(call, at_once=answers_at_once(adapter))
     except Exception as error:  # noqa: BLE001  as in `answer`
-        under_way = asyncio.get_running_loop().create_future()
-        under_way.set_exception(error)
+        under_way = Answered(error=error)
     return _Asked(under_way, check)
 
 
 async def _waited(asked: Iterable[_Asked[Any]], timeout_s: float) -> None:
     """Return when all have ended or the time is over."""
-    open_calls = [each.call for each in asked if not each.call.done()]
+    open_calls = [c for each in asked if isinstance(c := each.call, asyncio.Future) and not c.done()]
     if not open_calls:
         return
     try:

@@ -197,6 +197,8 @@ class Recorder:
         if self._hung:
             raise JournalError("an earlier write has not come back; is the disk of state_dir hung?")
         task = begun(call, at_once=self._at_once)
+        if not isinstance(task, asyncio.Future):
+            return task.result()
         if not task.done():
             try:
                 await asyncio.wait({task}, timeout=wait_s)

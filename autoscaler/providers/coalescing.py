@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from autoscaler.at_once import answers_at_once, begun
+from autoscaler.at_once import Begun, answers_at_once, begun
 from autoscaler.ports import Deferring, LaunchSpec, Listing, Outcome, Provider, ProvisionSpec, TemplateReader
 from autoscaler.ports.budget import budget_of
 
@@ -25,22 +25,27 @@ class SharedReader:
         self._list = provider.list_vms
         self._checked = provider.checked
         self._patience_s = patience_s
-        self._under_way: asyncio.Future[Listing] | None = None
+        self._under_way: Begun[Listing] | None = None
         self._began_s = 0.0
 
     async def list_vms(self) -> Listing:
         """As in the Provider port; a caller that gives up does not cancel it for the others."""
         now_s = asyncio.get_running_loop().time()
         under_way = self._under_way
-        if under_way is not None and not under_way.done() and now_s - self._began_s >= self._patience_s:
+        waiting = isinstance(under_way, asyncio.Future) and not under_way.done()
+        if isinstance(under_way, asyncio.Future) and waiting and now_s - self._began_s >= self._patience_s:
             # A listing that never ends would be everybody's listing for ever.
             under_way.cancel()
             under_way = None
-        if under_way is None or (under_way.done() and not (self.answers_at_once and now_s == self._began_s)):
+            waiting = False
+        if under_way is None or not (waiting or (self.answers_at_once and now_s == self._began_s)):
             under_way = begun(self._list, at_once=self.answers_at_once)
-            under_way.add_done_callback(_heard)
+            if isinstance(under_way, asyncio.Future):
+                under_way.add_done_callback(_heard)
             self._under_way, self._began_s = under_way, now_s
-        return under_way.result() if under_way.done() else await asyncio.shield(under_way)
+        if isinstance(under_way, asyncio.Future) and not under_way.done():
+            return await asyncio.shield(under_way)
+        return under_way.result()
 
     def changed(self) -> None:
         """The next one who asks gets a new listing, unless one is under way."""
