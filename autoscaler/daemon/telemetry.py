@@ -278,20 +278,36 @@ class _Published:
             telemetry.forecast,
             telemetry.forecast_hi,
             telemetry.coverage,
-            telemetry.signal_age,
             telemetry.desired,
             telemetry.held_back,
             telemetry.warm_target,
-            telemetry.evaluated,
         )
         self._gauges = [gauge.labels(fleet) for gauge in gauges]
         self._gauges += [telemetry.vms.labels(fleet, phase) for phase in _PHASES]
         self._values: tuple[float, ...] = (math.nan,) * len(self._gauges)
+        self._age, self._evaluated = telemetry.signal_age.labels(fleet), telemetry.evaluated.labels(fleet)
+        self._row: FleetTick | None = None
+        self._counts: Counts | None = None
+        self._shaped_by: list[Counter] = []
         self._cost = telemetry.cost.labels(fleet)
         self._reasons: dict[int, Counter] = {}
 
     def tick(self, t: FleetTick, at_s: float, counts: Counts) -> None:
         """Set what has changed, and count."""
+        if t is not self._row or counts != self._counts:
+            self._row, self._counts = t, counts
+            self._set(t, counts)
+            self._shaped_by = [self._reason(code) for code in t.reasons if code != Reason.NONE]
+        self._age.set(at_s - t.observed_at_s)
+        self._evaluated.set(at_s)
+        if t.cost > 0.0:
+            self._cost.inc(t.cost)
+        for counter in self._shaped_by:
+            counter.inc()
+        if t.source_error:
+            self._telemetry.source_errors.labels(self._fleet).inc()
+
+    def _set(self, t: FleetTick, counts: Counts) -> None:
         values = (
             t.demand,
             t.capacity,
@@ -299,24 +315,15 @@ class _Published:
             t.forecast,
             t.forecast_hi,
             t.coverage,
-            at_s - t.observed_at_s,
             t.desired,
             0 if t.shared is None else t.shared.wanted - t.desired,
             t.warm_target,
-            at_s,
             *_PHASES_OF(counts),
         )
         for gauge, value, before in zip(self._gauges, values, self._values, strict=True):
             if value != before:
                 gauge.set(value)
         self._values = values
-        if t.cost > 0.0:
-            self._cost.inc(t.cost)
-        for code in t.reasons:
-            if code != Reason.NONE:
-                self._reason(code).inc()
-        if t.source_error:
-            self._telemetry.source_errors.labels(self._fleet).inc()
 
     def _reason(self, code: int) -> Counter:
         counter = self._reasons.get(code)
