@@ -12,137 +12,24 @@ shortage is unknown are counted as unknown and left out of what is about demand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import Bool, Float, Int, SmallInt
+from autoscaler.simulator.judging.block import Amount, Block, Count
 from autoscaler.simulator.judging.streaks import Movement, Streaks, counted, summed
 from autoscaler.simulator.judging.summing import CELL_TICKS, FixedPoint
+from autoscaler.simulator.judging.tariff import Tariff
+
+__all__ = ["THRASH_WINDOW_S", "Amount", "Block", "Count", "Sums", "grid_ticks"]
 
 THRASH_WINDOW_S = 3600.0
 """About how long the window is in which movement against the trend counts as thrash."""
 
 _ROUNDING = 1e-9
 _MOST_VMS = 2.0**30
-
-
-@dataclass(slots=True)
-class Block:
-    """Up to B consecutive intervals of L lanes, tick by tick; row i is the interval that begins at tick
-    `first_tick + i`. Counts are int32 VMs. Arrays may be overwritten once they have been added.
-
-    Attributes:
-        tick_s: Length of an interval.
-        first_tick: Tick at which the first row begins.
-        demand: float64 (B, L), or (B, 1) where all lanes share it: work per second wanted; NaN unknown.
-        capacity: float64 (B, L), work per second that the VMs in service could do at the objective.
-        shortage: float64 (B, L), work per second wanted and not served; NaN where demand is unknown.
-        desired: (B, L), VMs wanted in service, after guards.
-        in_service, starting, draining, stopped: (B, L), VMs in that state; starting includes provisioning.
-        warm_target: (B, L), stopped VMs wanted in the warm pool.
-        starts, stops, provisions: (B, L), accepted in the interval.
-        failed_starts: (B, L), starts and provisions that failed in the interval.
-        billed_vm_s: float64 (B, L), VM-seconds billed as running in the interval, the minimum billing
-            included.
-        cost: float64 (B, L), money of all parts: running, storage, starts, provisions.
-    """
-
-    tick_s: float
-    first_tick: int
-    demand: Float
-    capacity: Float
-    shortage: Float
-    desired: SmallInt
-    in_service: SmallInt
-    starting: SmallInt
-    draining: SmallInt
-    stopped: SmallInt
-    warm_target: SmallInt
-    starts: SmallInt
-    stops: SmallInt
-    provisions: SmallInt
-    failed_starts: SmallInt
-    billed_vm_s: Float
-    cost: Float
-
-    @classmethod
-    def empty(cls, ticks: int, lanes: int, tick_s: float, *, shared_demand: bool = False) -> Block:
-        """Room for so many ticks, to be written row by row and used again; all zero."""
-
-        def work(width: int = lanes) -> Float:
-            return np.zeros((ticks, width))
-
-        def vms() -> SmallInt:
-            return np.zeros((ticks, lanes), np.int32)
-
-        return cls(
-            tick_s=tick_s,
-            first_tick=0,
-            demand=work(1 if shared_demand else lanes),
-            capacity=work(),
-            shortage=work(),
-            desired=vms(),
-            in_service=vms(),
-            starting=vms(),
-            draining=vms(),
-            stopped=vms(),
-            warm_target=vms(),
-            starts=vms(),
-            stops=vms(),
-            provisions=vms(),
-            failed_starts=vms(),
-            billed_vm_s=work(),
-            cost=work(),
-        )
-
-
-class Amount(IntEnum):
-    """The float sums of a ledger."""
-
-    DEMAND = 0
-    """Work per second wanted, summed over the known ticks."""
-    SHORTAGE = 1
-    """Work per second not served, summed over the known ticks."""
-    CAPACITY = 2
-    """Work per second that the VMs in service could do."""
-    BILLED_VM_S = 3
-    """VM-seconds billed as running."""
-    COST = 4
-    """Money."""
-    UNDER = 5
-    """VMs missing against the need, as a share of the need, summed over the known ticks."""
-    OVER = 6
-    """VMs serving beyond the need, as a share of the need (of one VM where nothing is needed), likewise."""
-
-
-class Count(IntEnum):
-    """The integer sums of a ledger."""
-
-    UNKNOWN_TICKS = 0
-    """Ticks whose demand or shortage is unknown."""
-    IN_SERVICE = 1
-    STARTING = 2
-    DRAINING = 3
-    STOPPED = 4
-    WARM_TARGET = 5
-    """VMs in that state (or wanted there), summed over ticks."""
-    STARTS = 6
-    STOPS = 7
-    PROVISIONS = 8
-    FAILED_STARTS = 9
-    """VMs."""
-    UNDER_TICKS = 10
-    """Ticks with fewer VMs serving than needed: those in service less those stopped at the beginning of the tick."""
-    OVER_TICKS = 11
-    """Ticks with more VMs serving than needed."""
-    COMPARED_TICKS = 12
-    """Ticks whose need is known and that of the tick before too."""
-    UNSTABLE_TICKS = 13
-    """Of these, ticks in which the VMs serving did not move in the direction of the need."""
 
 
 _SUMMED = (
@@ -171,6 +58,7 @@ class Sums:
         vm_capacity: float64 (L,), work per second of one VM at the objective: what turns demand into need.
         elasticity: Whether VMs are held against the need tick by tick (`Amount.UNDER`, `OVER` and their ticks),
             which is a quarter of the work; without it those are zero and not to be read.
+        tariff: What makes capacity, billed time and cost of counts; None where blocks tell these tick by tick.
         ticks: Ticks added.
         desired: Movement of the VMs wanted in service.
         worst_shortage: float64 (L,), the highest shortage, work per second.
@@ -194,14 +82,18 @@ class Sums:
         "desired",
         "elasticity",
         "most_in_service",
+        "tariff",
         "tick_s",
         "ticks",
         "vm_capacity",
         "worst_shortage",
     )
 
-    def __init__(self, tick_s: float, vm_capacity: Float, *, elasticity: bool = True) -> None:
+    def __init__(
+        self, tick_s: float, vm_capacity: Float, *, elasticity: bool = True, tariff: Tariff | None = None
+    ) -> None:
         lanes = len(vm_capacity)
+        self.tariff = tariff
         self.tick_s = tick_s
         self.elasticity = elasticity
         self.vm_capacity = np.array(vm_capacity, np.float64)
@@ -245,8 +137,21 @@ class Sums:
 
     def amount(self, which: Amount) -> Float:
         """One float sum: float64 (L,); NaN where something in it is unknown."""
-        totals: Float = self._amounts.totals()[which]
-        return totals
+        told: Float = self._amounts.totals()[which]
+        if self.tariff is None or which not in _BY_TARIFF:
+            return told
+        count = self._counts
+        in_service, stops, made = count[Count.IN_SERVICE], count[Count.STOPS], count[Count.MADE]
+        if which is Amount.CAPACITY:
+            return self.tariff.work(in_service, stops)
+        extra_s: Float = self._amounts.totals()[Amount.BILLED_VM_S]
+        billed_s = self.tariff.billed_s(
+            in_service, stops, count[Count.DRAINING], count[Count.ARRIVED], made, extra_s
+        )
+        if which is Amount.BILLED_VM_S:
+            return billed_s
+        came, provisions = count[Count.ARRIVED] + made, count[Count.PROVISIONS]
+        return self.tariff.cost(billed_s, count[Count.PROVISIONED], came, provisions)
 
     def count(self, which: Count) -> Int:
         """One integer sum: int64 (L,)."""
@@ -258,17 +163,19 @@ class Sums:
 
         Args:
             block: Of as many lanes as these sums.
-            rows: Which of its rows, without a step.
+            rows: Which of its rows, without a step; all that its totals are of.
 
         Raises:
             ValueError: The block has another tick or other lanes.
         """
-        if block.tick_s != self.tick_s or block.capacity.shape[1] != self.lanes:
+        if block.tick_s != self.tick_s or block.desired.shape[1] != self.lanes:
             raise ValueError(
-                f"a block of {block.capacity.shape[1]} lanes at {block.tick_s:g} s cannot be added to sums of"
+                f"a block of {block.desired.shape[1]} lanes at {block.tick_s:g} s cannot be added to sums of"
                 f" {self.lanes} lanes at {self.tick_s:g} s"
             )
-        first, end, _ = rows.indices(len(block.capacity))
+        for count, total in block.totals.items():
+            self._counts[count] += total
+        first, end, _ = rows.indices(len(block.desired))
         while first < end:
             part = min(end - first, CELL_TICKS - self.ticks % CELL_TICKS)
             self._add_part(block, slice(first, first + part))
@@ -278,27 +185,38 @@ class Sums:
     def _add_part(self, block: Block, rows: slice) -> None:
         demand, shortage = block.demand[rows], block.shortage[rows]
         desired, present = block.desired[rows], block.in_service[rows]
-        supply = np.subtract(present, block.stops[rows], out=self._steps[2, : len(desired)])
-        known = _known(demand, shortage)
-        if known is not None:
+        add = self._amounts.add
+        wanted, lacked = (
+            self._amounts.added(Amount.DEMAND, demand),
+            self._amounts.added(Amount.SHORTAGE, shortage),
+        )
+        known = None
+        if np.isnan(wanted).any() or np.isnan(lacked).any():
+            known = _known(demand, shortage)
+        if known is None:
+            self._amounts.open[Amount.DEMAND], self._amounts.open[Amount.SHORTAGE] = wanted, lacked
+        else:
             self._counts[Count.UNKNOWN_TICKS] += counted(~known)
             demand, shortage = np.where(known, demand, 0.0), np.where(known, shortage, 0.0)
-
-        add = self._amounts.add
-        add(Amount.DEMAND, demand)
-        add(Amount.SHORTAGE, shortage)
-        add(Amount.CAPACITY, block.capacity[rows])
-        add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
-        add(Amount.COST, block.cost[rows])
+            add(Amount.DEMAND, demand)
+            add(Amount.SHORTAGE, shortage)
+        if self.tariff is None:
+            add(Amount.CAPACITY, block.capacity[rows])
+            add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
+            add(Amount.COST, block.cost[rows])
+        elif block.extra_s is not None:
+            add(Amount.BILLED_VM_S, block.extra_s[rows])
         if self.elasticity:
+            supply = np.subtract(present, block.stops[rows], out=self._steps[2, : len(desired)])
             self._add_elasticity(supply, self._need(demand), known)
-        self._amounts.advance(finished=(self.ticks + len(supply)) % CELL_TICKS == 0)
+        self._amounts.advance(finished=(self.ticks + len(desired)) % CELL_TICKS == 0)
 
         for count, name in _SUMMED:
-            self._counts[count] += summed(getattr(block, name)[rows])
+            if count not in block.totals:
+                self._counts[count] += summed(getattr(block, name)[rows])
         self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
         self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(present, axis=0))
-        holds = self._holds[: len(supply)]
+        holds = self._holds[: len(desired)]
         np.greater(shortage, 0.0, out=holds[:, : self.lanes])
         np.greater(desired, present, out=holds[:, self.lanes :])
         self._streaks.add(holds, self.ticks)
@@ -370,7 +288,8 @@ class Sums:
 
     def taken(self, lanes: Int | slice) -> Sums:
         """The sums of some of the lanes, in the order given; shares nothing with these."""
-        new = Sums(self.tick_s, self.vm_capacity[lanes], elasticity=self.elasticity)
+        tariff = None if self.tariff is None else self.tariff.taken(lanes)
+        new = Sums(self.tick_s, self.vm_capacity[lanes], elasticity=self.elasticity, tariff=tariff)
         new.ticks = self.ticks
         new._streaks = Streaks.side_by_side([self.short.taken(lanes), self.waiting.taken(lanes)])
         new.desired = self.desired.taken(lanes)
@@ -387,12 +306,17 @@ class Sums:
         Raises:
             ValueError: No sums, or they differ in tick length or number of ticks.
         """
-        if len({(part.tick_s, part.ticks, part.elasticity) for part in parts}) != 1:
-            raise ValueError("only sums over equally many ticks of one length can be put side by side")
+        tariffs = [part.tariff for part in parts if part.tariff is not None]
+        alike = {(part.tick_s, part.ticks, part.elasticity, part.tariff is None) for part in parts}
+        if len(alike) != 1:
+            raise ValueError(
+                "only sums over equally many ticks of one length, billed alike, can be put side by side"
+            )
         new = cls(
             parts[0].tick_s,
             np.concatenate([part.vm_capacity for part in parts]),
             elasticity=parts[0].elasticity,
+            tariff=Tariff.side_by_side(tariffs) if tariffs else None,
         )
         new.ticks = parts[0].ticks
         new._streaks = Streaks.side_by_side(
@@ -424,7 +348,7 @@ class Sums:
             )
         if not self.ticks or not second.ticks:
             return (self if self.ticks else second).taken(slice(None))
-        new = Sums(self.tick_s, self.vm_capacity, elasticity=self.elasticity)
+        new = Sums(self.tick_s, self.vm_capacity, elasticity=self.elasticity, tariff=self.tariff)
         new.ticks = self.ticks + second.ticks
         new._streaks = self._streaks.followed_by(second._streaks, self.ticks, second.ticks)
         new.desired = self.desired.followed_by(second.desired, second.ticks)
@@ -453,6 +377,7 @@ class Sums:
         self._make_room()
 
 
+_BY_TARIFF = (Amount.CAPACITY, Amount.BILLED_VM_S, Amount.COST)
 _ROOM = ("_holds", "_shares", "_steps", "_zeros")
 _ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_known", "_last_known")
 

@@ -57,14 +57,18 @@ class FixedPoint:
         self.open: Float = np.zeros((sums, lanes))
         self.begun = False
 
-    def add(self, index: int, rows: Float) -> None:
-        """Add rows to one sum; within a part of a cell every sum is added to once, then `advance` called.
+    def added(self, index: int, rows: Float) -> Float:
+        """The cell under way of one sum with more rows: float64 (L,), or (1,) where all lanes share them.
 
         Args:
             index: Which sum.
             rows: float64 (n, L) or (n, 1), in time order, all of one cell.
         """
-        self.open[index] = added_rows(rows, self.open[index] if self.begun else None)
+        return added_rows(rows, self.open[index] if self.begun else None)
+
+    def add(self, index: int, rows: Float) -> None:
+        """Add rows to one sum, as in `added`; within a part of a cell once, then `advance` is called."""
+        self.open[index] = self.added(index, rows)
 
     def advance(self, *, finished: bool) -> None:
         """Tell that every sum has its rows, and whether the cell is finished with them."""

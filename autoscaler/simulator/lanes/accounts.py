@@ -6,6 +6,8 @@ carry a price. Seconds that a VM runs before it serves are charged in the interv
 service, and what a young VM lacks to its minimum in that in which its stop is accepted; so a run's sum is
 exact, and what is under way at its end has not been charged yet.
 
+Sums over many ticks follow from counts by the `tariff`; the books of each tick are only kept where somebody reads them.
+
 Rules of this file: in place, element-wise over lanes; unknown demand stays unknown.
 """
 
@@ -17,7 +19,8 @@ import numpy as np
 
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Float
-from autoscaler.simulator.judging.ledger import Block
+from autoscaler.simulator.judging.block import Block
+from autoscaler.simulator.judging.tariff import Tariff
 from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.knobs import PlantSettings, Shortage
 from autoscaler.simulator.lanes.plant import Plant
@@ -33,6 +36,12 @@ class Accounts:
         plants: What its lanes are like.
         policies: For capacity and prices.
         tick_s: Length of a tick.
+
+    Attributes:
+        capacity: float64 (L,), work per second of one VM.
+        tariff: What the books come to over many ticks.
+        queues: What was not served in some lane is wanted again.
+        backlog: float64 (L,), how much of that waits.
     """
 
     def __init__(
@@ -57,6 +66,17 @@ class Accounts:
         self._lead_in = _alike(plant.lead_in_s)
         self._made_lead_in = _alike(plant.made_lead_in_s)
         self._kinds = np.array([list(Shortage).index(each.shortage) for each in plants])
+        self.tariff = Tariff(
+            tick_s,
+            self.capacity,
+            plant.drains,
+            plant.lead_in_s * (not plant.lucky),
+            plant.made_lead_in_s * (not plant.lucky),
+            self._running,
+            stored,
+            np.array([policy.prices.start for policy in policies]),
+            np.array([policy.prices.provision for policy in policies]),
+        )
         self._slowdown = np.array([each.slowdown for each in plants])
         self._slows = bool((self._kinds == _SLOWS).any())
         self.queues = bool((self._kinds == _QUEUED).any())
@@ -65,8 +85,28 @@ class Accounts:
         # An array of zeros: with a scalar, numpy's maximum is several times as slow.
         self._nothing: Float = np.zeros(lanes)
 
+    @property
+    def counts_arrivals(self) -> bool:
+        """Whether it matters to the tariff how many VMs came."""
+        return self._start is not None or (self._lead_in is not None and not self._plant.lucky)
+
+    def lack(self, block: Block, row: int, demand: Float) -> None:
+        """Fill in the shortage of a row, and what is billed beside the tariff, once the plant has acted.
+
+        Args:
+            block: Where to.
+            row: Of the block.
+            demand: float64 (L,) or (1,), work per second wanted in the interval.
+        """
+        capacity = self._scratch
+        np.copyto(capacity, self._plant.in_service)
+        capacity *= self._each
+        self._lack(demand, capacity, block.shortage[row])
+        if block.extra_s is not None:
+            block.extra_s[row] = 0.0 if self._plant.extra_s is None else self._plant.extra_s
+
     def enter(self, block: Block, row: int, demand: Float) -> None:
-        """Fill in capacity, shortage, billed time and cost of a row, once the plant has acted.
+        """Fill in capacity, billed time and cost of a row as well.
 
         Row by row, though that takes more calls than a block at once: a row of thousands of lanes is still in the
         processor's cache from one operation to the next, and a block is not.
@@ -80,8 +120,8 @@ class Accounts:
         billed, cost = block.billed_vm_s[row], block.cost[row]
         # Turned into floats once: numpy multiplies counts with floats in a third of the speed.
         np.copyto(billed, plant.in_service)
-        capacity = np.multiply(billed, self._each, out=block.capacity[row])
-        self._lack(demand, capacity, block.shortage[row])
+        np.multiply(billed, self._each, out=block.capacity[row])
+        self.lack(block, row, demand)
         if plant.any_drains:
             # Those ordered to drain just now are among the draining ones already.
             billed += plant.draining

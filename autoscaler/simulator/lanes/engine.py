@@ -12,6 +12,7 @@ and an Outlook into a Decision may decide. What lanes cannot express is refused 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,11 +25,13 @@ from autoscaler.core.decide import decide
 from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Decision, Outlook, Samples, Snapshot
-from autoscaler.simulator.judging.ledger import Block, Sums
+from autoscaler.simulator.judging.block import Block
+from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.lanes.accounts import Accounts
 from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.feeds import feed_of
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import lane_memory
 from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
@@ -37,6 +40,7 @@ from autoscaler.simulator.lanes.plant import Plant
 from autoscaler.simulator.lanes.refusals import refuse
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.simulator.lanes.totals import Totals
 from autoscaler.simulator.lanes.witness import Witness
 
 __all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
@@ -111,21 +115,15 @@ class Lanes:
         self._accounted = True
         lanes = len(run.policies)
         self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
+        if self.plant.has_extras:
+            self._block.extra_s = np.zeros((BLOCK_TICKS, lanes))
         self._makes = self.plant.made is not None
-        self._leave_out_what_never_is(lanes)
+        most = math.inf if decider is not None else _most_vms(params, run.plants)
+        self._totals = Totals(self.plant, most, arrivals=self.accounts.counts_arrivals)
+        self._block.totals = self._totals.of
         self._yes = fixed(np.ones(lanes, np.bool_))
         self._none: Vms = fixed(np.zeros(lanes, np.int32))
         self._endless: Vms = fixed(np.full(lanes, NO_CEILING, np.int32))
-
-    def _leave_out_what_never_is(self, lanes: int) -> None:
-        """Counts that no lane can have are one row of zeros, which costs no memory to read."""
-        nothing = np.broadcast_to(np.zeros((1, lanes), np.int32), (BLOCK_TICKS, lanes))
-        if not self.plant.any_drains:
-            self._block.draining = nothing
-        if self.plant.quarantined is None:
-            self._block.failed_starts = nothing
-        if not self._makes:
-            self._block.provisions = nothing
 
     @property
     def lanes(self) -> int:
@@ -134,7 +132,7 @@ class Lanes:
 
     def sums(self, *, elasticity: bool = True) -> Sums:
         """Empty sums for these lanes, with or without the figures that hold supply against need tick by tick."""
-        return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity)
+        return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity, tariff=self.accounts.tariff)
 
     def run(self, ticks: int, sums: Sums | None = None, fingerprints: Fingerprints | None = None) -> None:
         """Go on for so many ticks.
@@ -150,12 +148,13 @@ class Lanes:
         end = self.tick + ticks
         if end > self.run_of.ticks.count:
             raise ValueError(f"the run has {self.run_of.ticks.count - self.tick} ticks left, not {ticks}")
-        self._accounted = sums is not None or self._witness is not None or self.accounts.queues
+        self._accounted = sums is not None or self.accounts.queues
         while self.tick < end:
             first = self.tick
             count = min(BLOCK_TICKS, end - first)
             self._metrics.load(first, count)
             self._block.demand[:count] = self._metrics.wanted
+            self._totals.begin(count)
             for row in range(count):
                 self._tick(row)
             self._close(first, count, sums, fingerprints)
@@ -207,24 +206,32 @@ class Lanes:
         outlook = self._feed.at(tick, samples)
         decision = self.decider.decide(self._snapshot(samples, tick), outlook)
         block.desired[row] = decision.desired
-        block.warm_target[row] = decision.warm_target
         block.in_service[row] = plant.in_service
-        block.starting[row] = plant.starting
-        block.stopped[row] = plant.stopped
-        if plant.any_drains:
-            block.draining[row] = plant.draining
-        if plant.failed is not None:
-            block.failed_starts[row] = plant.failed
+        self._totals.decided(decision)
         if self._witness is not None:
+            self._keep(row, decision)
             self._witness.see(samples, decision, plant)
         plant.act(tick, decision.start, decision.provision, decision.stop)
         block.starts[row] = plant.starts
         block.stops[row] = plant.stops
         if self._makes:
             block.provisions[row] = plant.provisions
-        if self._accounted:
+        self._totals.acted()
+        if self._witness is not None:
             self.accounts.enter(block, row, self._metrics.wanted[row])
+        elif self._accounted:
+            self.accounts.lack(block, row, self._metrics.wanted[row])
         self.tick = tick + 1
+
+    def _keep(self, row: int, decision: Decision) -> None:
+        """Note in the block what nobody but a witness reads tick by tick."""
+        plant, block = self.plant, self._block
+        block.warm_target[row] = decision.warm_target
+        block.starting[row] = plant.starting
+        block.stopped[row] = plant.stopped
+        block.draining[row] = plant.draining
+        if plant.failed is not None:
+            block.failed_starts[row] = plant.failed
 
     def _snapshot(self, samples: Samples, tick: int) -> Snapshot:
         plant = self.plant
@@ -261,6 +268,13 @@ class Lanes:
             fingerprints.add(block.desired[:count], block.starts[:count], block.stops[:count], provisions)
         if self._witness is not None:
             self._witness.close(block, count, first, self._metrics.shifts)
+
+
+def _most_vms(params: LaneParams, plants: Sequence[PlantSettings]) -> float:
+    """No count of VMs of these lanes is higher."""
+    wanted = np.maximum(params.maximum, params.minimum) * (1.0 + params.warm_spare) + 1.0
+    held = max(float(bound.max()) for bound in (params.warm_minimum, params.max_provisioned))
+    return max(float(wanted.max()), held, *(float(plant.vms) for plant in plants))
 
 
 def schedules_free(params: LaneParams) -> LaneParams:

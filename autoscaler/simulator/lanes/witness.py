@@ -24,7 +24,8 @@ from autoscaler.simulator.replay.timeline import TimelineRow
 _SAMPLE = ("demand", "observed_at_s", "freshness", "coverage", "censored")
 _DECISION = ("forecast", "forecast_hi", "wish", "desired", "start", "provision", "stop", "warm_target")
 _PLANT = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable")
-_BLOCK = tuple(each.name for each in fields(Block) if each.name not in ("tick_s", "first_tick"))
+_NOT_KEPT = ("tick_s", "first_tick", "totals", "extra_s")
+_BLOCK = tuple(each.name for each in fields(Block) if each.name not in _NOT_KEPT)
 _TOLD = (
     "demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity",
     "shortage", "starts", "stops", "provisions", "cost",

@@ -161,7 +161,8 @@ def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str, *, whol
         count = len(page.stages)
         first = max(replay.warm_up_ticks - page.run_tick, 0)
         if first < count:
-            sums.add(Block(replay.tick_s, page.first_tick, **page.block), slice(first, count))
+            kept: dict[str, Any] = page.block
+            sums.add(Block(replay.tick_s, page.first_tick, **kept), slice(first, count))
     return Ran(rows, rows[replay.warm_up_ticks :], sums, decisions, whole, "lanes")
 
 

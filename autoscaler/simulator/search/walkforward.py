@@ -328,7 +328,7 @@ def _walk_part(
     )
     lanes, prints = Lanes(run, cache=shared.cache), Fingerprints(len(part))
     empty = lanes.sums(elasticity=True)
-    whole = _Both(empty.tick_s, empty.vm_capacity, elasticity=True)
+    whole = _Both(empty.tick_s, empty.vm_capacity, elasticity=True, tariff=empty.tariff)
     whole.part = None
     chosen: list[Sums] = []
     judged: list[Sums] = []
