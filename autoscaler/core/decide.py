@@ -20,6 +20,7 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.stopped import Holding
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
+    BurstOdds,
     CountType,
     Decision,
     Float,
@@ -265,6 +266,10 @@ class Story:
             self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_GUARDS], self._held)
         return self._warm_target
 
+    def bursts(self) -> BurstOdds | None:
+        """How likely bursts are, over series; None without an Outlook."""
+        return None if self._outlook is None else self._outlook.bursts
+
     def forecast(self, level: float) -> Float:
         """Demand at the lead time that is not exceeded with this probability: float64 (L,)."""
         if self._outlook is None:
@@ -343,3 +348,8 @@ class StagedDecision(Decision):
     def held_back(self) -> tuple[HeldBack, ...]:
         """Lanes that shared limits keep below what they want."""
         return self._story.held_back
+
+    @property
+    def bursts(self) -> BurstOdds | None:
+        """How likely bursts are, over series."""
+        return self._story.bursts()

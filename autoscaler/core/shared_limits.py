@@ -71,7 +71,8 @@ def _can_be_had(seen: Seen, wish: Int, most: Int) -> Int:
     view = seen.snapshot
     room = np.maximum(most - view.provisioned, 0) * view.may_provision
     reach = seen.ordered + view.stopped * view.may_start + room
-    return np.minimum(np.maximum(wish, seen.ordered), reach).astype(np.int64)
+    can: Int = np.minimum(np.maximum(wish, seen.ordered), reach).astype(np.int64)
+    return can
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,6 +358,7 @@ class Decision:
         value: int64 (K, L), the wish after each stage.
         economics: The numbers behind the economic stage; None where no lane has an objective.
         held_back: Lanes that shared limits keep below what they want.
+        bursts: As in the Outlook, over series; None without one.
     """
 
     wish: Int
@@ -372,3 +373,4 @@ class Decision:
     value: Int
     economics: Economics | None = None
     held_back: tuple[HeldBack, ...] = ()
+    bursts: BurstOdds | None = None

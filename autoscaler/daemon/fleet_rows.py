@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from autoscaler.core.experts import MODELS
 from autoscaler.core.sharing import HeldBack, Limit
-from autoscaler.core.types import Decision, Freshness, Reason, Samples, Stage
+from autoscaler.core.types import BurstOdds, Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
-from autoscaler.ports import Earnings, FleetTick, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -97,7 +97,19 @@ def lane_values(samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -
     held: list[SharedHold | None] = [None] * len(fleets)
     for one in decision.held_back:
         held[one.lane] = _hold(one, fleets)
-    return list(zip(*columns, earnings_of(decision), held, strict=True))
+    return list(zip(*columns, earnings_of(decision), held, due_bursts(decision.bursts, fleets), strict=True))
+
+
+def due_bursts(bursts: BurstOdds | None, fleets: Sequence[Fleet]) -> list[DueBurst | None]:
+    """The burst that is due for each fleet; None where none is, or nothing of the policy goes by forecasts."""
+    found: list[DueBurst | None] = [None] * len(fleets)
+    if bursts is None:
+        return found
+    rows = zip(fleets, bursts.at_s.tolist(), bursts.odds.tolist(), bursts.period_s.tolist(), strict=True)
+    for lane, (fleet, at_s, odds, period_s) in enumerate(rows):
+        if not math.isnan(at_s) and (fleet.policy.objective or fleet.policy.forecast):
+            found[lane] = DueBurst(float(round(at_s)), round(odds, 2), period_s)
+    return found
 
 
 def _hold(held: HeldBack, fleets: Sequence[Fleet]) -> SharedHold | None:
@@ -169,7 +181,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
 def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
     (
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
-        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared,
+        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst,
     ) = values  # fmt: skip
     # A number that is missing is not equal to itself, but one and the same object is.
     told = Told(
@@ -187,6 +199,7 @@ def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: flo
         forecast_hi=forecast_hi if _AHEAD.intersection(reasons) else 0.0,
         earnings=earnings,
         shared=shared,
+        burst=burst,
     )
     if told != fleet.said.of:
         fleet.said = Said(told, sentence(told))
@@ -221,5 +234,6 @@ def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: flo
         sentence=fleet.said.words,
         earnings=earnings,
         shared=shared,
+        burst=burst,
         source_error=fleet.source_error,
     )

@@ -7,10 +7,11 @@ order in which they did. A reason without words here fails a test.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage
-from autoscaler.ports import Earnings, FleetTick, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
 
 
 class Told(NamedTuple):
@@ -30,11 +31,12 @@ class Told(NamedTuple):
     forecast_hi: float
     earnings: Earnings | None = None
     shared: SharedHold | None = None
+    burst: DueBurst | None = None
 
 
 def sentence(tick: Told | FleetTick) -> str:
     """What this tick does for the fleet and why, without the fleet's name."""
-    return f"{_action(tick)}: {'; '.join(phrases(tick)) or _steady(tick)}"
+    return f"{_action(tick)}: {'; '.join(phrases(tick)) or _steady(tick)}{_burst(tick.burst)}"
 
 
 def phrases(tick: Told | FleetTick) -> Iterator[str]:
@@ -74,6 +76,15 @@ def _earned(value: int, earnings: Earnings | None) -> dict[str, str]:
         if times is not None and vm > 0
     ]
     return {"earned": f" ({', '.join(told)})" if told else "", "model": earnings.model}
+
+
+def _burst(due: DueBurst | None) -> str:
+    """What the clock says of the time until a start serves; empty where it says nothing."""
+    if due is None:
+        return ""
+    moment = datetime.fromtimestamp(due.at_s, UTC)
+    when = moment.strftime(":%M" if due.period_s <= _HOUR_S else "%H:%M UTC")
+    return f"; a burst at {when} has odds {due.odds:g}"
 
 
 def _shared(reason: Reason, value: int, held: SharedHold | None) -> str:
@@ -134,6 +145,7 @@ _NO_MORE = {
     Reason.SHARED_MONEY: "may cost no more",
     Reason.SHARED_STARTS: "may start no more VMs for now",
 }
+_HOUR_S = 3600.0
 _STAGES = tuple(Stage)
 _REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {

@@ -93,6 +93,21 @@ class Earnings:
 
 
 @dataclass(frozen=True, slots=True)
+class DueBurst:
+    """A burst that usually begins at a time of the clock which comes before a start ordered now serves.
+
+    Attributes:
+        at_s: Epoch seconds of that time.
+        odds: Probability that it comes, in hundredths.
+        period_s: From one such time to the next.
+    """
+
+    at_s: float
+    odds: float
+    period_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SharedHold:
     """A limit that a fleet shares with others and that keeps it below what it wants.
 
@@ -132,7 +147,8 @@ class FleetTick:
     that this tick closes; `source_error` is empty when the source was well. `may_start` to
     `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
     the cost are those of the simulated VMs. `earnings` is known for fleets with an objective,
-    `shared` where a limit that the fleet shares with others holds it back.
+    `shared` where a limit that the fleet shares with others holds it back, `burst` where one is due and the policy
+    orders by forecast.
     """
 
     fleet: str
@@ -171,6 +187,7 @@ class FleetTick:
     real: RealVms | None = None
     earnings: Earnings | None = None
     shared: SharedHold | None = None
+    burst: DueBurst | None = None
 
 
 @dataclass(frozen=True, slots=True)

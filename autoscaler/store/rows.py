@@ -1,12 +1,13 @@
 """How the fleets of one tick become one blob and back.
 
-Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once
-released is decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the
-texts, the number of stages, what fleets in shadow really have, what fleets with an objective are sized by, and what
-shared limits hold back) followed by one structured numpy row per fleet, in roster order. Format 2 has what operators had in force; format 1 is from before there was anything to pause,
-with a chain of eleven stages. Chains of eleven, of twelve (from before there was an objective) and of thirteen stages
-(from before fleets shared limits) are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay: the floats
-of live demand do not compress.
+Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once released is
+decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the texts, the number of
+stages, what fleets in shadow really have, what fleets with an objective are sized by, what shared limits hold back,
+and bursts that are due) followed by one structured numpy row per fleet, in roster order. Format 2 has what
+operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages. Chains
+of eleven, of twelve (from before there was an objective) and of thirteen stages (from before fleets shared limits)
+are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay:
+the floats of live demand do not compress.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import Earnings, FleetTick, RealVms, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, RealVms, SharedHold
 
 FORMAT = 2
 """Format that `encode` writes."""
@@ -110,6 +111,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
             **_real(fleets),
             **_earnings(fleets),
             **_shared(fleets),
+            **_bursts(fleets),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -152,6 +154,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
         rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
         real, earnings, shared = (head.get(part, {}) for part in ("real", "earnings", "shared"))
+        bursts = head.get("bursts", {})
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
@@ -162,6 +165,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
                 real=RealVms(*real[str(i)]) if str(i) in real else None,
                 earnings=Earnings(*earnings[str(i)]) if str(i) in earnings else None,
                 shared=SharedHold(*shared[str(i)]) if str(i) in shared else None,
+                burst=DueBurst(*bursts[str(i)]) if str(i) in bursts else None,
             )
             for i in wanted
         )
@@ -218,6 +222,14 @@ def _shared(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | in
         position: astuple(fleet.shared) for position, fleet in enumerate(fleets) if fleet.shared is not None
     }
     return {"shared": known} if known else {}
+
+
+def _bursts(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float, ...]]]:
+    """Entry of the head for fleets for which a burst is due, likewise."""
+    known = {
+        position: astuple(fleet.burst) for position, fleet in enumerate(fleets) if fleet.burst is not None
+    }
+    return {"bursts": known} if known else {}
 
 
 def _unpack(number: int, body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:

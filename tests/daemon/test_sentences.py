@@ -1,12 +1,15 @@
 """Every reason has words, and whole sentences read as they should."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from autoscaler.core.types import Reason, Stage
+from autoscaler.core.types import BurstOdds, Reason, Stage
+from autoscaler.daemon.fleet_rows import due_bursts
 from autoscaler.daemon.sentences import phrase, sentence
-from autoscaler.ports import FleetTick
+from autoscaler.ports import DueBurst, FleetTick, SharedHold
 from tests.daemon.builders import Bench, policy, steady, virtual
 
 NONE = (0,) * len(Stage)
@@ -83,6 +86,53 @@ def test_every_reason_has_words_of_its_own(reason):
 )
 def test_a_sentence(row, words):
     assert sentence(row) == words
+
+
+@pytest.mark.parametrize(
+    ("period_s", "words"),
+    [(1800.0, "a burst at :30 has odds 0.7"), (86400.0, "a burst at 11:30 UTC has odds 0.7")],
+)
+def test_a_burst_that_is_due_is_told(period_s, words):
+    row = replace(tick(), burst=DueBurst(1_795_606_200.0, 0.7, period_s))
+    assert sentence(row) == f"holding 4: demand 480/s is served; {words}"
+
+
+def test_a_burst_is_due_for_those_who_order_by_forecast():
+    bursts = BurstOdds(
+        odds=np.array([0.704, 0.9, 1.0, 0.31]),
+        at_s=np.array([1_795_606_200.4, 1_795_606_200.0, np.nan, 1_795_606_260.0]),
+        period_s=np.array([1800.0, 1800.0, 0.0, 3600.0]),
+    )
+    policies = [
+        policy("web", forecast={"cover": "95%"}),
+        policy("api"),
+        policy("event", forecast={"cover": "95%"}),
+        policy("batch", objective={"served": "99%"}),
+    ]
+    fleets = [SimpleNamespace(policy=one) for one in policies]
+    assert due_bursts(bursts, fleets) == [
+        DueBurst(1_795_606_200.0, 0.7, 1800.0),
+        None,
+        None,
+        DueBurst(1_795_606_260.0, 0.31, 3600.0),
+    ]
+    assert due_bursts(None, fleets) == [None] * 4
+
+
+HELD = SharedHold("gpu", "vms", 50.0, 0.0, 18, 1.2, "batch", 31, 2.0, priced=True, rival_priced=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "held", "words"),
+    [
+        (Reason.SHARED_VMS, HELD, "may run 50 VMs, which leaves 12 of 18 (VM 13 earns 1.2 times its cost, VM 31 of batch earns 2 times its cost)"),
+        (Reason.SHARED_MONEY, replace(HELD, limit="money", most=120.5, rival="", rival_worth=None), "may cost 120.5/h, which leaves 12 of 18 (VM 13 earns 1.2 times its cost)"),
+        (Reason.SHARED_STARTS, replace(HELD, limit="starts", most=20.0, per_s=60.0, worth=None, rival_priced=False), "may start 20 VMs in 60 s, which leaves 12 of 18 (VM 31 of batch would be 200% busy)"),
+    ],
+)  # fmt: skip
+def test_who_holds_a_fleet_back_is_told_with_what_vms_earn(reason, held, words):
+    row = replace(tick((Stage.SHARED, reason, 12)), shared=held)
+    assert sentence(row) == f"holding 4: the group gpu {words}"
 
 
 @virtual

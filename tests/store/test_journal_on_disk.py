@@ -20,7 +20,17 @@ import pytest
 
 from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
-from autoscaler.ports import ActionIntent, Earnings, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import (
+    ActionIntent,
+    DueBurst,
+    Earnings,
+    FleetTick,
+    Outcome,
+    OutcomeKind,
+    SharedHold,
+    TickRecord,
+    Verb,
+)
 from autoscaler.store import JournalReader, SqliteJournal, schema
 
 VERSION_1 = Path(__file__).parent / "data" / "journal-v1.sqlite.gz"
@@ -307,10 +317,17 @@ async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
     await journal.close()
 
 
-async def test_what_a_fleet_with_an_objective_is_sized_by_is_kept(tmp_path) -> None:
+async def test_what_a_fleet_is_sized_by_and_held_back_by_is_kept(tmp_path) -> None:
     earnings = Earnings(120.0, "demand + 10%, 2 min", 6, 9, 3.1, None)
+    held = SharedHold("gpu", "vms", 50.0, 0.0, 18, 1.2, "batch", 31, None, priced=True, rival_priced=False)
+    due = DueBurst(1_795_514_400.0, 0.7, 1800.0)
     kept = replace(
-        fleet_tick(), earnings=earnings, stages=(4,) * len(Stage), reasons=(1,) + (0,) * (len(Stage) - 1)
+        fleet_tick(),
+        earnings=earnings,
+        shared=held,
+        burst=due,
+        stages=(4,) * len(Stage),
+        reasons=(1,) + (0,) * (len(Stage) - 1),
     )
     plain = replace(fleet_tick("api"), stages=kept.stages, reasons=kept.reasons)
     journal = SqliteJournal(tmp_path, inline=True)
