@@ -102,6 +102,9 @@ async def _examine(settings: Settings) -> list[Finding]:
         vms = await _listed(ec2, clock)
     except ConfigError as error:
         return [*found, Finding("credentials", Level.PROBLEM, str(error), "give the machine a role")]
+    for policy in loaded.policies:
+        found += _programs(policy)
+        found += await _haproxy(policy, [vm for vm in vms if vm.fleet == policy.fleet])
     folder = PolicyFolder(settings.policies, settings.tick_s).path
     return found + [
         await _metrics(
@@ -158,10 +161,51 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
             spec=spec_of(policy),
             may_provision=policy.max_provisioned if policy.provision else 0,
             reads_cloudwatch=str(policy.signal.source) == "cloudwatch",
+            hibernates=policy.warm_pool.hibernate is not None,
+            target_group=policy.balancer.target_group.arn
+            if policy.balancer is not None and policy.balancer.target_group is not None
+            else "",
+            start_time_s=policy.vm.start_time_s,
+            drain_timeout_s=policy.drain.timeout_s,
         )
         for policy in policies
     ]
     return await examine(ec2, fleets, clock)
+
+
+async def _haproxy(policy: Policy, vms: Sequence[Vm]) -> list[Finding]:
+    """Whether the HAProxy before a fleet can be asked, and knows its VMs."""
+    section = policy.balancer.haproxy if policy.balancer is not None else None
+    if section is None:
+        return []
+    from autoscaler.balancers.haproxy_check import examine_haproxy
+
+    return await examine_haproxy(
+        policy.fleet, section.sockets, section.backend, section.join, section.timeout_s, vms
+    )
+
+
+def _programs(policy: Policy) -> list[Finding]:
+    """Whether the programs that a policy has run are there and may be run by this user."""
+    from autoscaler.ports.findings import Finding, Level
+
+    tried = policy.freshness.exercise
+    commands = {
+        "balancer.command": policy.balancer.command if policy.balancer is not None else None,
+        "freshness.exercise.command": tried.command if tried is not None else None,
+    }
+    found = []
+    for where, command in commands.items():
+        if command is None:
+            continue
+        if shutil.which(command.run[0]) is None:
+            text = f"{where} names {command.run[0]}, which is not there or may not be run by this user"
+            fix = "run as the daemon's user, give the program's whole path, and make it executable"
+            found.append(Finding("program", Level.PROBLEM, text, fix, policy.fleet))
+        else:
+            text = f"{where}: {command.run[0]} can be run"
+            found.append(Finding("program", Level.OK, text, "", policy.fleet))
+    return found
 
 
 async def _metrics(

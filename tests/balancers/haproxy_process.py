@@ -59,7 +59,7 @@ class Vms:
 class Haproxy:
     """HAProxy in front of such VMs; entries are named like VM ids."""
 
-    def __init__(self, folder: Path, vms: Vms, *, tcp=False, maxconn=0, level="admin", mode="http"):
+    def __init__(self, folder: Path, vms: Vms, *, tcp=False, maxconn=0, level="admin", mode="http", check=""):
         require_real("haproxy", Path(PROGRAM).exists())
         self.vms = vms
         self.port = free_port()
@@ -67,7 +67,8 @@ class Haproxy:
         bind = f"ipv4@{self.place}" if tcp else f"{self.place} mode 600"
         limit = f" maxconn {maxconn}" if maxconn else ""
         entries = "\n".join(
-            f"  server i-{number} {address}:{vms.port}{limit}" for number, address in enumerate(vms.addresses)
+            f"  server i-{number} {address}:{vms.port}{limit}{check}"
+            for number, address in enumerate(vms.addresses)
         )
         self.config = folder / "haproxy.cfg"
         self.config.write_text(

@@ -8,6 +8,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from autoscaler.ports import Rotation
+from autoscaler.providers.ec2 import target_group_check
 from autoscaler.providers.ec2.elb import PERMISSIONS, TargetGroupBalancer
 from autoscaler.providers.ec2.settings import Ec2Settings
 from tests.sources.doubles import ManualClock, vm
@@ -106,4 +107,4 @@ def test_the_iam_policy_allows_what_is_called_and_nothing_else():
     for statement in json.loads(path.read_text())["Statement"]:
         actions = statement["Action"]
         found |= set(actions if isinstance(actions, list) else [actions])
-    assert found == PERMISSIONS
+    assert found == PERMISSIONS | target_group_check.PERMISSIONS

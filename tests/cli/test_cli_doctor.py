@@ -63,3 +63,21 @@ def test_an_account_that_cannot_be_reached_is_told_without_a_traceback(examined)
     code, findings, _ = examined(url="http://127.0.0.1:9")
     assert code == 1
     assert "reach" in {each["check"] for each in findings if each["level"] == "problem"}
+
+
+def test_programs_and_balancers_of_a_policy_are_looked_at(examined, cloud, tmp_path):
+    more = f"""
+balancer: {{haproxy: {{sockets: ["{tmp_path}/none.sock"], backend: web}}}}
+freshness: {{exercise: {{command: {{run: ["{tmp_path}/patch"]}}}}}}
+"""
+    path = tmp_path / "policies" / "web.yaml"
+    path.write_text(POLICY.format(fleet="web") + more, encoding="utf-8")
+    _, findings, _ = examined(url=cloud)
+    found = {each["check"]: each for each in findings if each["level"] == "problem"}
+    assert "none.sock cannot be reached" in found["balancer"]["text"]
+    assert f"{tmp_path}/patch" in found["program"]["text"]
+    program = tmp_path / "patch"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    _, findings, _ = examined("--all", url=cloud)
+    assert [each["level"] for each in findings if each["check"] == "program"] == ["ok"]

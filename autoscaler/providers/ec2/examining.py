@@ -24,17 +24,25 @@ from botocore import exceptions as aws
 from autoscaler.ports import FLEET_TAG, Clock, ProvisionSpec
 from autoscaler.ports.findings import Finding, Level
 from autoscaler.providers.budget import CallBudget
-from autoscaler.providers.ec2 import diagnosis
+from autoscaler.providers.ec2 import diagnosis, hibernation_check, target_group_check
 from autoscaler.providers.ec2.classify import shorten
 from autoscaler.providers.ec2.client import open_session
 from autoscaler.providers.ec2.diagnosis import Described
 from autoscaler.providers.ec2.settings import Ec2Settings
 
-PERMISSIONS: Final = frozenset({"ec2:DescribeVolumes", "servicequotas:GetServiceQuota", "kms:DescribeKey"})
+PERMISSIONS: Final = frozenset(
+    {
+        "ec2:DescribeVolumes",
+        "ec2:DescribeInstanceTypes",
+        "servicequotas:GetServiceQuota",
+        "kms:DescribeKey",
+    }
+)
 """What an examination asks beyond what the daemon calls; without them it says so and goes on."""
 
 _PAGE, _MOST_PAGES = 1000, 100
 _MOST_KEYS = 20
+_MOST_TYPES = 100
 
 
 Call: TypeAlias = Callable[..., Awaitable[Mapping[str, Any]]]
@@ -50,12 +58,20 @@ class Examined:
         spec: Where its new VMs come from; None where it makes none.
         may_provision: VMs that may exist in all; 0 where it makes none.
         reads_cloudwatch: Its metrics come from CloudWatch.
+        hibernates: Its VMs shall save their memory.
+        target_group: The target group before it; empty where there is none.
+        start_time_s: What a start is planned with.
+        drain_timeout_s: How long a VM may take to become idle.
     """
 
     fleet: str
     spec: ProvisionSpec | None
     may_provision: int
     reads_cloudwatch: bool
+    hibernates: bool = False
+    target_group: str = ""
+    start_time_s: float = 40.0
+    drain_timeout_s: float = 120.0
 
 
 async def examine(settings: Ec2Settings, fleets: Sequence[Examined], clock: Clock) -> list[Finding]:
@@ -106,6 +122,10 @@ class Examination:
             if each.reads_cloudwatch and mine:
                 found += diagnosis.monitoring(each.fleet, mine)
             found += await self._keys(each.fleet, [vm for vm in mine if vm.exists])
+            if each.hibernates:
+                found += await self._hibernation(each, [vm for vm in mine if vm.exists])
+            if each.target_group:
+                found += await self._target_group(each)
         found += diagnosis.without_policy(vms, (each.fleet for each in fleets))
         owned = [vm for vm in vms if vm.fleet and vm.exists]
         if owned:
@@ -263,6 +283,63 @@ class Examination:
                 key = name, code
                 found.append(diagnosis.headroom(name, owned[key], others[key], quota, extra[key]))
         return found
+
+    # ── hibernation and the load balancer ───────────────────────────────────────────────────────────────
+
+    async def _hibernation(self, each: Examined, vms: Sequence[Described]) -> list[Finding]:
+        unseen: list[Finding] = []
+
+        async def rows(what: str, call: Call, **parameters: Any) -> Sequence[Mapping[str, Any]]:
+            answer = await self._ask(call, **parameters)
+            if not isinstance(answer, Finding):
+                found: Sequence[Mapping[str, Any]] = answer[what]
+                return found
+            text = f"what decides on hibernation could not all be seen: {answer.text}"
+            fix = answer.fix and "allow it to the role (deploy/iam-policy.json has all it needs)"
+            unseen.append(Finding("hibernation", Level.UNKNOWN, text, fix, each.fleet))
+            return ()
+
+        types: Sequence[Mapping[str, Any]] = ()
+        volumes: Sequence[Mapping[str, Any]] = ()
+        if names := sorted({vm.vm_type for vm in vms})[:_MOST_TYPES]:
+            types = await rows("InstanceTypes", self._ec2.describe_instance_types, InstanceTypes=names)
+        if roots := [vm.volumes[0] for vm in vms if vm.volumes and not vm.hibernates][:_PAGE]:
+            volumes = await rows("Volumes", self._ec2.describe_volumes, VolumeIds=roots)
+        template = None
+        if each.spec is not None:
+            by = "LaunchTemplateId" if each.spec.launch_template.startswith("lt-") else "LaunchTemplateName"
+            versions = await rows(
+                "LaunchTemplateVersions",
+                self._ec2.describe_launch_template_versions,
+                **{by: each.spec.launch_template, "Versions": [each.spec.version]},
+            )
+            if versions:
+                asked = versions[0].get("LaunchTemplateData", {}).get("HibernationOptions", {})
+                template = bool(asked.get("Configured"))
+        return unseen + hibernation_check.of_fleet(
+            each.fleet,
+            vms,
+            hibernation_check.type_facts(types),
+            hibernation_check.volume_facts(volumes),
+            template=template,
+        )
+
+    async def _target_group(self, each: Examined) -> list[Finding]:
+        arn = each.target_group
+        async with _client(self._session, self._settings, "elbv2") as elb:
+            groups = await self._ask(elb.describe_target_groups, TargetGroupArns=[arn])
+            attributes = await self._ask(elb.describe_target_group_attributes, TargetGroupArn=arn)
+        for answer in (groups, attributes):
+            if isinstance(answer, Finding):
+                level = Level.PROBLEM if "NotFound" in answer.text else Level.UNKNOWN
+                fix = "correct balancer.target_group.arn, or allow what deploy/iam-policy-target-groups.json lists"
+                text = f"the target group could not be looked at: {answer.text}"
+                return [Finding("balancer", level, text, fix, each.fleet)]
+        assert not isinstance(groups, Finding)
+        assert not isinstance(attributes, Finding)
+        named = {row["Key"]: row["Value"] for row in attributes["Attributes"]}
+        group = target_group_check.target_group(groups["TargetGroups"][0], named)
+        return target_group_check.of_group(each.fleet, group, each.start_time_s, each.drain_timeout_s)
 
     # ── one bounded call ────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,101 @@
+"""Does a target group fit the policy of its fleet: how fast it calls a new VM healthy, and how long it lets one go.
+
+Rules of this file: pure functions from what the load balancer says of the group to findings; no I/O, no botocore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from autoscaler.ports.findings import Finding, Level
+
+PERMISSIONS: Final = frozenset(
+    f"elasticloadbalancing:{action}" for action in ("DescribeTargetGroups", "DescribeTargetGroupAttributes")
+)
+"""What an examination of a target group asks; in `deploy/iam-policy-target-groups.json`."""
+_CHECK: Final = "balancer"
+_MARGIN_S: Final = 60.0
+_DEFAULT_DELAY_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGroup:
+    """A target group as the load balancer describes it.
+
+    Attributes:
+        kind: What its targets are: instance, ip, lambda or alb.
+        interval_s: Time between two health checks of a target.
+        successes: Checks in a row that make a target healthy again.
+        delay_s: How long a deregistered target is `draining` at most.
+        slow_start_s: How long a new target gets less than its share; 0 where it gets it at once.
+    """
+
+    kind: str
+    interval_s: float
+    successes: int
+    delay_s: float
+    slow_start_s: float
+
+    @property
+    def healthy_s(self) -> float:
+        """Until a VM whose first check comes too early is healthy."""
+        return self.interval_s * self.successes
+
+
+def target_group(described: Mapping[str, Any], attributes: Mapping[str, str]) -> TargetGroup:
+    """A group from a row of DescribeTargetGroups and its attributes; what is left out takes its usual value."""
+    return TargetGroup(
+        kind=described.get("TargetType", "instance"),
+        interval_s=float(described.get("HealthCheckIntervalSeconds", 30)),
+        successes=int(described.get("HealthyThresholdCount", 5)),
+        delay_s=float(attributes.get("deregistration_delay.timeout_seconds", _DEFAULT_DELAY_S)),
+        slow_start_s=float(attributes.get("slow_start.duration_seconds", 0)),
+    )
+
+
+def of_group(fleet: str, group: TargetGroup, start_time_s: float, drain_timeout_s: float) -> list[Finding]:
+    """What does not fit; one finding that says so where everything does.
+
+    Args:
+        fleet: Whose.
+        group: The group.
+        start_time_s: What the policy plans a start with, from the order until the VM serves.
+        drain_timeout_s: How long the policy lets a VM become idle.
+    """
+    found = []
+    if group.kind != "instance":
+        text = f"the target group's targets are of type {group.kind}: VMs cannot be registered in it by their ids"
+        fix = "make a target group of type instance, and name it in balancer.target_group.arn"
+        found.append(Finding(_CHECK, Level.PROBLEM, text, fix, fleet))
+    if group.healthy_s > start_time_s:
+        text = (
+            f"the target group may take {group.healthy_s:g} s ({group.successes} checks, one every {group.interval_s:g} s) "
+            f"until it calls a new VM healthy, but vm.start_time is {start_time_s:g} s in all: VMs would be ordered too late"
+        )
+        fix = (
+            "set HealthCheckIntervalSeconds to 5 and HealthyThresholdCount to 2 on the target group, or write the time "
+            "that a start really takes into vm.start_time"
+        )
+        found.append(Finding(_CHECK, Level.WARNING, text, fix, fleet))
+    if group.delay_s > drain_timeout_s:
+        text = (
+            f"the target group drains a VM for up to {group.delay_s:g} s (deregistration delay), and until then it counts "
+            f"as busy, but drain.timeout is {drain_timeout_s:g} s: none would be seen idle in time"
+        )
+        fix = (
+            f"write at least {group.delay_s + _MARGIN_S:g}s for drain.timeout, or lower "
+            "deregistration_delay.timeout_seconds to what the longest request takes"
+        )
+        found.append(Finding(_CHECK, Level.PROBLEM, text, fix, fleet))
+    if group.slow_start_s > 0:
+        text = (
+            f"the target group gives a new VM less than its share for {group.slow_start_s:g} s (slow start)"
+        )
+        fix = "set slow_start.duration_seconds to 0, or add it to vm.start_time"
+        found.append(Finding(_CHECK, Level.WARNING, text, fix, fleet))
+    if found:
+        return found
+    text = f"the target group calls a new VM healthy within {group.healthy_s:g} s and lets one go within {group.delay_s:g} s"
+    return [Finding(_CHECK, Level.OK, text, "", fleet)]
