@@ -63,14 +63,20 @@ class LaneValues:
 
     def of(self, samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -> list[tuple[Any, ...]]:
         """As `lane_values`."""
-        of = (
-            decision, fleets, samples.demand, samples.observed_at_s, samples.freshness, samples.coverage,
-            samples.censored,
-        )  # fmt: skip
+        arrays = samples.demand, samples.freshness, samples.coverage, samples.censored, samples.observed_at_s
         # Arrays that can be changed may have been.
-        fixed = not any(array.flags.writeable for array in of[2:])
-        if not (fixed and self._of and all(map(is_, of, self._of))):
-            self._of, self._values = of if fixed else (), lane_values(samples, decision, fleets)
+        of = () if any(array.flags.writeable for array in arrays) else (decision, fleets, *arrays)
+        if of and self._of and all(map(is_, of[:-1], self._of)):
+            if of[-1] is not self._of[-1]:
+                self._values = [
+                    (demand, observed_at_s, *rest)
+                    for (demand, _, *rest), observed_at_s in zip(
+                        self._values, samples.observed_at_s.tolist(), strict=True
+                    )
+                ]
+        else:
+            self._values = lane_values(samples, decision, fleets)
+        self._of = of
         return self._values
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.at_once import Answered, Begun, answers_at_once, begun
+from autoscaler.core.rules import is_fixed
 from autoscaler.daemon.bounded import ended
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
@@ -44,6 +45,8 @@ class Observer:
         self._clock = clock
         self._rows: dict[int, Rows] = {}
         self._real = Rows()
+        self._readings: dict[str, tuple[FleetReadings, FleetReadings]] = {}
+        """By fleet, readings that cannot be changed as they came, and as they were checked."""
 
     async def observe(
         self,
@@ -65,7 +68,7 @@ class Observer:
         self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
         listings = {key: _asked(p, p.list_vms, partial(self._checked, key)) for key, p in distinct.items()}
         readings = {
-            fleet: _asked(source, partial(source.read, vms[fleet]), _checked_readings)
+            fleet: _asked(source, partial(source.read, vms[fleet]), partial(self._checked_readings, fleet))
             for fleet, source in sources.items()
         }
         await _waited((*listings.values(), *readings.values()), timeout_s)
@@ -96,6 +99,15 @@ class Observer:
         if not all(isinstance(vm, Vm) for vm in listing.vms):
             raise TypeError("the listing holds something else than VMs")
         return listing if type(listing.vms) is tuple else replace(listing, vms=tuple(listing.vms))
+
+    def _checked_readings(self, fleet: str, readings: FleetReadings) -> FleetReadings:
+        last = self._readings.pop(fleet, None)
+        if last is None or last[0] is not readings:
+            last = readings, _checked_readings(readings)
+        arrays = (readings.values, readings.observed_at_s, readings.received_at_s, readings.utilisation)
+        if all(array is None or (isinstance(array, np.ndarray) and is_fixed(array)) for array in arrays):
+            self._readings[fleet] = last
+        return last[1]
 
     def _listing(self, got: Listing | str, asked_s: float) -> Listing:
         return Listing((), False, asked_s, self._clock.now(), got) if isinstance(got, str) else got

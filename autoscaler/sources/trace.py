@@ -27,6 +27,16 @@ NO_VALUES.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True)
+class _Told:
+    """The last readings, and what they were of."""
+
+    vms: Sequence[Vm]
+    rate: float
+    observed_at_s: float
+    readings: FleetReadings
+
+
+@dataclass(frozen=True, slots=True)
 class _Shares:
     """The shares of these VMs, in their order."""
 
@@ -85,6 +95,7 @@ class TraceSource:
         """The interval of the recording that was looked up last, and its row."""
         self._weights: dict[str, float] = {}
         self._shares: _Shares | None = None
+        self._told: _Told | None = None
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """The last value known by now, as seen by each of these VMs (for a total: by the load balancer)."""
@@ -92,12 +103,21 @@ class TraceSource:
         rate, observed_at_s, error = self._last_known(known_at_s)
         if error or (not vms and self._signal is not Signal.TOTAL):
             return FleetReadings((), NO_VALUES, NO_VALUES, error)
+        told = self._told
+        if told is not None and told.vms is vms and (rate, observed_at_s) == (told.rate, told.observed_at_s):
+            return told.readings
         if self._signal is Signal.TOTAL:
-            return FleetReadings(("",), np.array([rate]), np.array([observed_at_s]))
-        values = self._spread(rate, vms)
-        if self._signal is Signal.UTILISATION:
-            values = np.minimum(1.0, values / self._capacity_per_s)
-        return FleetReadings(self._ids(vms), values, np.full(len(vms), observed_at_s))
+            readings = FleetReadings(("",), np.array([rate]), np.array([observed_at_s]))
+        else:
+            values = self._spread(rate, vms)
+            if self._signal is Signal.UTILISATION:
+                values = np.minimum(1.0, values / self._capacity_per_s)
+            readings = FleetReadings(self._ids(vms), values, np.full(len(vms), observed_at_s))
+        # Read-only, since the same readings are handed out until the recording goes on.
+        readings.values.flags.writeable = readings.observed_at_s.flags.writeable = False
+        # A list may be another one the next time, though it is the same object.
+        self._told = _Told(vms, rate, observed_at_s, readings) if isinstance(vms, tuple) else None
+        return readings
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -394,6 +394,8 @@ class SqliteJournal:
     async def _run(self, call: Callable[[], _T]) -> _T:
         if self._closed:
             raise JournalError(f"The journal {self._name} is closed.")
+        if self._executor is None:
+            return self._translated(call)
         return await self._execute(partial(self._translated, call))
 
     async def _execute(self, call: Callable[[], _T]) -> _T:
