@@ -36,8 +36,8 @@ _LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 _BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
 _EDGES = EDGES.astype(np.float32)
-AT_ONCE = 256
-"""Series whose laws are worked out together: more of them do not fit the cache of one core."""
+AT_ONCE, _FEW = 512, 256
+"""Series whose laws are worked out together, since more do not fit the cache of one core; laws that are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _outlook(state: SeriesState, parts: list[Part], likely: BurstOdds) -> Outloo
         quantiles = np.concatenate([part for part, _ in parts])
         if laws is not None:
             laws = Laws(*(np.concatenate([getattr(part, f.name) for _, part in parts]) for f in fields(Laws)))
-    at_lead = np.ascontiguousarray(quantiles[:, 0].T)
+    at_lead = quantiles[:, 0].T.copy()
     return Outlook(
         at_lead=at_lead,
         peak=np.maximum(quantiles[:, 1].T, at_lead),
@@ -228,8 +228,13 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float)
     count = 2 * beyond.shape[1]
     first = np.zeros((LAW_BINS + 1, count), np.float32)
     first[:-1] = beyond[:, :, :2].reshape(LAW_BINS, count)
-    above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
-    index = np.add.reduce(above, axis=0, dtype=np.uint8).T.astype(np.int64)
+    index = np.empty((count, len(_BEYOND)), np.int64)
+    if count <= _FEW:
+        above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
+        index[:] = np.add.reduce(above, axis=0, dtype=np.uint8).T
+    else:
+        for at, level in enumerate(_BEYOND):
+            index[:, at] = np.add.reduce((first > level).view(np.uint8), axis=0, dtype=np.uint8)
     # No edge is exceeded by that much: none of that demand is there.
     none = index == 0
     index -= ~none

@@ -99,7 +99,7 @@ def _grow(settings: Settings, state: SeriesState, ticks: int) -> None:
     """Let older outcomes weigh less. What was learned in a short life is forgotten over about half of that life."""
     growth: Float = settings.growth if ticks == 1 else settings.growth ** np.minimum(ticks, settings.long_ago)
     if not state.grown:
-        state.grown = int(np.min(state.ticks)) >= settings.grown_ticks
+        state.grown = int(state.ticks.min(initial=settings.grown_ticks)) >= settings.grown_ticks
         growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + _CHILDHOOD))
     state.weight *= growth
 

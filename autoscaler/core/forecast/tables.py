@@ -82,7 +82,7 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
             borrowed *= share[:, parent, :, np.newaxis]
             mass += borrowed
     mass += PRIOR
-    beyond = np.ascontiguousarray(np.moveaxis(mass, -1, 0))
+    beyond = mass.transpose(2, 0, 1).copy()
     sum_up(beyond)
     beyond /= beyond[0].copy()
     beyond[0] = beyond[1]
@@ -99,11 +99,16 @@ def sum_up(values: SmallFloat) -> None:
         np.add.accumulate(backwards, axis=0, out=backwards)
         return
     # The same sums with longer loops.
-    for at in range(len(values) - 1, 0, -1):
-        values[at - 1] += values[at]
+    rows = list(values)
+    after = rows.pop()
+    while rows:
+        here = rows.pop()
+        here += after
+        after = here
 
 
 _FEW = 64
+"""Columns, or series, that are few."""
 
 
 def add(
