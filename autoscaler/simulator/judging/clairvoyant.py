@@ -24,6 +24,7 @@ the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Opti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,18 +145,33 @@ def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: boo
         raise ValueError("a schedule needs at least one tick")
     if not shortage_price >= 0 or min(terms.vm_tick, terms.per_start) < 0:
         raise ValueError("prices must be at least 0")
-    wanted = np.where(np.isnan(demand), 0.0, demand) / terms.vm_capacity
-    vms = _by_levels(wanted, terms, shortage_price)
+    wanted = _in_vms(demand, terms)
+    (vms,) = _by_levels(wanted, terms, (shortage_price,))
     found = _priced(vms, demand, terms, shortage_price)
     if terms.least_ticks <= 1 or _stays_long_enough(vms, terms):
         return found
-    if program:
-        return _by_program(wanted, demand, terms, shortage_price)
-    return replace(
-        found,
-        exact=False,
-        remark=f"a lower bound: it ignores that a start is billed for at least {terms.minimum_billing_s:g} s",
-    )
+    return _by_program(wanted, demand, terms, shortage_price) if program else _bounding(found, terms)
+
+
+def _bounding(found: Optimum, terms: Terms) -> Optimum:
+    """A schedule that ignores a minimum billing which binds."""
+    billed = f"a start is billed for at least {terms.minimum_billing_s:g} s"
+    return replace(found, exact=False, remark=f"a lower bound: it ignores that {billed}")
+
+
+def _all_cheapest(demand: Float, terms: Terms, prices: Sequence[float]) -> list[Optimum]:
+    """`cheapest` at several prices, without the program: worked out side by side, in about the time of one."""
+    each = zip(_by_levels(_in_vms(demand, terms), terms, prices), prices, strict=True)
+    found = []
+    for vms, price in each:
+        one = _priced(vms, demand, terms, price)
+        stays = terms.least_ticks <= 1 or _stays_long_enough(vms, terms)
+        found.append(one if stays else _bounding(one, terms))
+    return found
+
+
+def _in_vms(demand: Float, terms: Terms) -> Float:
+    return np.where(np.isnan(demand), 0.0, demand) / terms.vm_capacity
 
 
 class Front:
@@ -176,10 +192,11 @@ class Front:
     """
 
     def __init__(self, demand: Float, terms: Terms, *, precision: float = 1e-9) -> None:
+        if not len(demand):
+            raise ValueError("a schedule needs at least one tick")
         self._demand, self._terms, self._precision = demand, terms, precision
-        nothing = cheapest(demand, terms, 0.0, program=False)
-        everything = cheapest(demand, terms, math.inf, program=False)
-        self._corners = [nothing, everything]
+        self._corners = _all_cheapest(demand, terms, (0.0, math.inf))
+        self._proven: set[tuple[float, float]] = set()
         self.work = float(np.nansum(demand)) * terms.tick_s
         """Work wanted."""
 
@@ -189,41 +206,70 @@ class Front:
         Raises:
             ValueError: A share out of 0..1.
         """
+        self._look_for((served_share,))
         return self._edge(served_share)[1]
 
-    def cost_serving(self, served_share: float) -> float:
-        """The least cost of serving this share, on the edge between two corners: money.
+    def costs_serving(self, served_shares: Sequence[float]) -> list[float]:
+        """The least cost of serving each of these shares, on the edges between two corners: money.
 
         Raises:
             ValueError: A share out of 0..1.
         """
-        less, more = self._edge(served_share)
+        self._look_for(served_shares)
+        return [self._cost_on(*self._edge(share), share) for share in served_shares]
+
+    def cost_serving(self, served_share: float) -> float:
+        """As `costs_serving`, of one share.
+
+        Raises:
+            ValueError: A share out of 0..1.
+        """
+        return self.costs_serving((served_share,))[0]
+
+    def _cost_on(self, less: Optimum, more: Optimum, served_share: float) -> float:
         unserved = (1.0 - served_share) * self.work
         width = less.unserved_work - more.unserved_work
         part = min(max((less.unserved_work - unserved) / width, 0.0), 1.0) if width > 0 else 1.0
         return less.cost + part * (more.cost - less.cost)
 
+    def _look_for(self, served_shares: Sequence[float]) -> None:
+        """Find corners until the edge of every share is proven: those that are open side by side, round by round."""
+        while True:
+            edges = {
+                (less.shortage_price, more.shortage_price): (less, more)
+                for less, more in map(self._edge, served_shares)
+            }
+            priced = {
+                ends: self._price_within(*edge) for ends, edge in edges.items() if ends not in self._proven
+            }
+            self._proven |= {ends for ends, price in priced.items() if price is None}
+            prices = {ends: price for ends, price in priced.items() if price is not None}
+            if not prices:
+                return
+            found = _all_cheapest(self._demand, self._terms, list(prices.values()))
+            for (ends, price), corner in zip(prices.items(), found, strict=True):
+                less = edges[ends][0]
+                if corner.objective >= (less.cost + price * less.unserved_work) * (1.0 - self._precision):
+                    self._proven.add(ends)
+                else:
+                    at = next(i for i, c in enumerate(self._corners) if c is edges[ends][1])
+                    self._corners.insert(at, corner)
+
+    def _price_within(self, less: Optimum, more: Optimum) -> float | None:
+        """The price at which a corner between two would show; None where there is none."""
+        gained, paid = less.unserved_work - more.unserved_work, more.cost - less.cost
+        # Without a gain in service or a price for it there is no corner in between.
+        return None if less is more or gained <= _ROUNDING * self.work or paid <= 0 else paid / gained
+
     def _edge(self, served_share: float) -> tuple[Optimum, Optimum]:
+        """The known corners beside a share."""
         if not 0.0 <= served_share <= 1.0:
             raise ValueError("the share of work to be served lies between 0 and 1")
         allowed = (1.0 - served_share + _ROUNDING) * self.work
-        while True:
-            at = next((i for i, c in enumerate(self._corners) if c.unserved_work <= allowed), -1)
-            if at == 0:
-                return self._corners[0], self._corners[0]
-            less, more = self._corners[at - 1], self._corners[at]
-            if at == -1:
-                return self._corners[-1], self._corners[-1]
-            gained, paid = less.unserved_work - more.unserved_work, more.cost - less.cost
-            # Without a gain in service or a price for it there is no corner in between.
-            if gained <= _ROUNDING * self.work or paid <= 0:
-                return less, more
-            price = paid / gained
-            found = cheapest(self._demand, self._terms, price, program=False)
-            edge = less.cost + price * less.unserved_work
-            if found.objective >= edge * (1.0 - self._precision):
-                return less, more
-            self._corners.insert(at, found)
+        at = next((i for i, c in enumerate(self._corners) if c.unserved_work <= allowed), -1)
+        if at <= 0:
+            return self._corners[at], self._corners[at]
+        return self._corners[at - 1], self._corners[at]
 
 
 def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, program: bool = False) -> Optimum:
@@ -269,21 +315,22 @@ def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, prov
         per_provision: Money per VM made from nothing. Its lead time moves only the order.
         provisioned: VMs that exist before the first tick.
     """
-    return _schedule(
+    (vms,) = _schedules(
         np.asarray(in_service, np.float64),
         levels=max(int(in_service.max(initial=0)), provisioned),
         running=per_vm_tick,
         start=per_provision,
-        lost=math.inf,
+        lost=(math.inf,),
         initial=provisioned,
         lead_ticks=0,
     )
+    return vms
 
 
-def _by_levels(wanted: Float, terms: Terms, shortage_price: float) -> Int:
+def _by_levels(wanted: Float, terms: Terms, shortage_prices: Sequence[float]) -> list[Int]:
     top = math.ceil(float(wanted.max()) - _ROUNDING)
-    lost = shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0
-    return _schedule(
+    lost = [price * terms.vm_capacity * terms.tick_s if price > 0 else 0.0 for price in shortage_prices]
+    return _schedules(
         wanted,
         levels=max(min(top, terms.ceiling), terms.minimum, terms.initial),
         running=terms.vm_tick,
@@ -296,84 +343,92 @@ def _by_levels(wanted: Float, terms: Terms, shortage_price: float) -> Int:
     )
 
 
-def _schedule(
+def _schedules(
     wanted: Float,
     *,
     levels: int,
     running: float,
     start: float,
-    lost: float,
+    lost: Sequence[float],
     initial: int,
     minimum: int = 0,
     ceiling: int | None = None,
     lead_ticks: int,
-) -> Int:
-    """The two-state recursion for all levels.
+) -> list[Int]:
+    """The two-state recursion for all levels, at P prices of what is lost side by side: a schedule for each.
 
     Let g be what being on costs more than being off up to and including a tick, given the last state. Then
     g' = clip(g, 0, start) + running - loss when off: who is off may go on for `start`, who is on may go off for
     nothing. Backwards, a level that is on was on before unless g > start, and one that is off was off unless g < 0.
     """
-    ticks = len(wanted)
+    ticks, width = len(wanted), len(lost) * levels
     if not levels:
-        return np.zeros(ticks, np.int64)
+        return [np.zeros(ticks, np.int64) for _ in lost]
     below = np.arange(levels, dtype=np.float64)
-    going_on = np.full(levels, start)
-    never_early = np.full(levels, math.inf)
-    zeros = np.zeros(levels)
+    going_on = np.full(width, start)
+    never_early = np.full(width, math.inf)
+    zeros = np.zeros(width)
     # What the levels carry into the first tick: those in service are free to stay, the others cannot be had yet.
-    carried = np.where(below < initial, 0.0, math.inf if lead_ticks else start)
+    carried = np.tile(np.where(below < initial, 0.0, math.inf if lead_ticks else start), len(lost))
     must_stay: list[NDArray[np.uint8]] = []
     may_stay: list[NDArray[np.uint8]] = []
-    gained = np.empty((min(ticks, _CHUNK_TICKS), levels))
-    for first in range(0, ticks, _CHUNK_TICKS):
-        rows = _gains(wanted[first : first + _CHUNK_TICKS], below, running, lost, gained)
-        _bound(rows, first, minimum=minimum, ceiling=ceiling, initial=initial, lead_ticks=lead_ticks)
-        for offset, row in enumerate(rows):
+    most = max(_CHUNK_TICKS // len(lost), 1)
+    gained = np.empty((min(ticks, most), len(lost), levels))
+    for first in range(0, ticks, most):
+        table = _gains(wanted[first : first + most], below, running, lost, gained)
+        _bound(table, first, minimum=minimum, ceiling=ceiling, initial=initial, lead_ticks=lead_ticks)
+        for offset, row in enumerate(table.reshape(len(table), width)):
             np.add(carried, row, out=row)
             # The clip for the next tick: before the lead time is over nothing can be turned on.
             early = first + offset + 1 < lead_ticks
-            carried = np.minimum(np.maximum(row, zeros), never_early if early else going_on)
+            np.maximum(row, zeros, out=carried)
+            np.minimum(carried, never_early if early else going_on, out=carried)
         # Off before if more than this was to be gained, on before if less than nothing.
-        limit = np.where(np.arange(first + 1, first + 1 + len(rows)) < lead_ticks, math.inf, start)
-        must_stay.append(np.packbits(rows < 0.0, axis=1))
-        may_stay.append(np.packbits(rows <= limit[:, np.newaxis], axis=1))
-    return _walked_back(must_stay, may_stay, levels)
+        limit = np.where(np.arange(first + 1, first + 1 + len(table)) < lead_ticks, math.inf, start)
+        must_stay.append(np.packbits(table < 0.0, axis=2))
+        may_stay.append(np.packbits(table <= limit[:, np.newaxis, np.newaxis], axis=2))
+    vms = _walked_back(must_stay, may_stay, levels)
+    return [np.ascontiguousarray(column) for column in vms.T]
 
 
-def _gains(wanted: Float, below: Float, running: float, lost: float, out: Float) -> Float:
-    """Running cost less avoided loss, (n, K)."""
-    rows = np.subtract(wanted[:, np.newaxis], below, out=out[: len(wanted)])
-    np.clip(rows, 0.0, 1.0, out=rows)
-    if math.isinf(lost):
-        # Levels that are needed at all are then on: nothing outweighs their loss.
-        np.copyto(rows, np.where(rows > _ROUNDING, -math.inf, running))
-        return rows
-    rows *= -lost
-    rows += running
-    return rows
+def _gains(wanted: Float, below: Float, running: float, lost: Sequence[float], out: Float) -> Float:
+    """Running cost less avoided loss, (n, P, K)."""
+    table = out[: len(wanted)]
+    on = np.clip(wanted[:, np.newaxis] - below, 0.0, 1.0)
+    for at, loss in enumerate(lost):
+        if math.isinf(loss):
+            # Levels that are needed at all are then on: nothing outweighs their loss.
+            table[:, at] = np.where(on > _ROUNDING, -math.inf, running)
+        else:
+            np.multiply(on, -loss, out=table[:, at])
+            table[:, at] += running
+    return table
 
 
 def _bound(
-    rows: Float, first: int, *, minimum: int, ceiling: int | None, initial: int, lead_ticks: int
+    table: Float, first: int, *, minimum: int, ceiling: int | None, initial: int, lead_ticks: int
 ) -> None:
-    rows[:, :minimum] = -math.inf
+    table[..., :minimum] = -math.inf
     if ceiling is not None:
-        rows[:, max(ceiling, minimum) :] = math.inf
+        table[..., max(ceiling, minimum) :] = math.inf
     # Not to be had before the first start serves, whatever it were worth.
-    rows[: max(lead_ticks - first, 0), initial:] = math.inf
+    table[: max(lead_ticks - first, 0), :, initial:] = math.inf
 
 
 def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.uint8]], levels: int) -> Int:
+    """VMs in service: int64 (T, P)."""
     vms: list[Int] = []
     on: NDArray[np.uint8] | None = None
     for must, may in zip(reversed(must_stay), reversed(may_stay), strict=True):
         states = np.empty_like(must)
+        # After the last tick nothing follows, so a level is on there only if that paid.
+        before = np.zeros_like(must[0]) if on is None else on
         for tick in range(len(must) - 1, -1, -1):
-            # After the last tick nothing follows, so a level is on there only if that paid.
-            on = must[tick] if on is None else must[tick] | (may[tick] & on)
-            states[tick] = on
-        vms.append(np.unpackbits(states, axis=1, count=levels).sum(axis=1, dtype=np.int64))
+            on = states[tick]
+            np.bitwise_and(may[tick], before, out=on)
+            np.bitwise_or(must[tick], on, out=on)
+            before = on
+        vms.append(np.unpackbits(states, axis=2, count=levels).sum(axis=2, dtype=np.int64))
     return np.concatenate(vms[::-1])
 
 

@@ -215,7 +215,7 @@ def _judged(
     best, optimum = np.full(lanes, np.nan), None
     if front.work > 0:
         # Each is judged against the least cost of leaving as much unserved as it did itself.
-        best = np.array([front.cost_serving(1.0 - share) for share in shares])
+        best = np.array(front.costs_serving([1.0 - share for share in shares.tolist()]))
         optimum = front.serving(1.0 - shares[_POLICY])
     costs = Beside(
         peak_cost=np.full(lanes, score(peak)["cost"][0]),
