@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-_NOT_BENCHMARKS = {"__main__", "__init__", "calibration"}
+_NOT_BENCHMARKS = {"__main__", "__init__", "calibration", "forecast_library"}
 _WHEN_NAMED = {"policies", "soak"}
 """Take minutes, and check more than they measure."""
 
@@ -24,6 +24,12 @@ def main() -> int:
         default=[n for n in names if n not in _WHEN_NAMED],
         help=f"which to run, of: {', '.join(names)}",
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="forecast: keep there what the library said, or read it from there",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(names))
@@ -31,7 +37,8 @@ def main() -> int:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(names)}")
     found = {}
     for name in options.names:
-        results = importlib.import_module(f"benchmarks.{name}").run()
+        given = {"against": options.against} if name == "forecast" else {}
+        results = importlib.import_module(f"benchmarks.{name}").run(**given)
         found[name] = [asdict(r) for r in results]
         if not options.json:
             print(f"\n{name}")

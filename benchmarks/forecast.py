@@ -8,8 +8,8 @@ own ticks. The first third is for learning, the rest is judged: outcomes at the 
 - Sharpness: mean pinball loss at the levels of an Outlook over mean demand (Koenker and Bassett 1978).
 - Peers: the last value, and the same time a day ago, each with the quantiles of the errors it made so far, learned
   anew each day; and seasonal naive, AutoETS and AutoTheta of statsforecast, fitted anew each day and carried
-  forward, on some days of each recording.
-- Time: per forecast of one series, and of a thousand series side by side.
+  forward, on some days of each recording (`--against FILE` keeps what they said: `forecast_library`).
+- Time of the processor: per forecast of one series, and of a thousand series side by side; of learning only.
 
 The recordings' folder is named by AUTOSCALER_TRACES, else ../shared/traces.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,13 +28,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.laws import EDGES
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Horizon, Laws, Samples
 from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import read_trace
-from benchmarks.calibration import Result, kernel_s, timed
+from benchmarks.calibration import Result, kernel_s
+from benchmarks.forecast_library import Library
 
 Float = NDArray[np.float64]
 
@@ -219,85 +221,35 @@ def naive(recording: Recording, back: int) -> Float:
 
 # ── a library ───────────────────────────────────────────────────────────────────────────────────────────────
 
-PEERS = ("SeasonalNaive", "AutoETS", "AutoTheta")
-DAYS, ORIGINS, POINTS = 3, 24, 2000
-"""Days of each recording on which they are fitted, forecasts on each, and points that they see."""
-
 
 @dataclass(frozen=True, slots=True)
-class Library:
-    """What peers of a library did at some origins: pinball over mean demand of each, and of us there; seconds."""
+class Compared:
+    """Ours against peers of a library at the same origins: ratios of pinball by peer, and to the best of them; seconds."""
 
-    pinball: dict[str, float]
-    ours: float
-    fit_s: dict[str, float]
+    ratios: dict[str, float]
+    best: float
+    theta_s: float
 
 
-def library(recording: Recording, found: Forecasts) -> Library | None:
-    """Fit each peer on some days, carry it forward over the day, and compare at the same origins; None without it."""
-    try:
-        from statsforecast.models import AutoETS, AutoTheta, SeasonalNaive
-    except ImportError:
-        return None
+def compared(recording: Recording, found: Forecasts, library: Library) -> Compared | None:
+    """None where the library is not here, nor what it said is kept."""
     day = min(max(1, round(DAY_S / recording.tick_s)), recording.first_judged // 2)
-    season = day if day * 2 < POINTS else 1
-    # Seasons longer than the points seen, or than a library bears, are left to the one that only looks back.
-    makers = {
-        "SeasonalNaive": lambda: SeasonalNaive(season_length=day),
-        "AutoETS": lambda: AutoETS(
-            season_length=season if season <= 24 else 1, model="ZZN" if season > 24 else "ZZZ"
-        ),
-        "AutoTheta": lambda: AutoTheta(season_length=season),
-    }
-    known = _filled(recording.demand)
-    begins = np.linspace(recording.first_judged, len(known) - recording.lead - day - 1, DAYS).astype(int)
-    scores: dict[str, list[Float]] = defaultdict(list)
-    fit_s: dict[str, list[float]] = defaultdict(list)
-    outcomes = []
-    for begin in begins:
-        origins = begin + np.linspace(0, day - 1, min(ORIGINS, day)).astype(int)
-        origins = origins[~np.isnan(recording.demand[origins + recording.lead])]
-        outcomes.append(recording.demand[origins + recording.lead])
-        scores["ours"].append(found.quantiles[origins])
-        for name, make in makers.items():
-            back = max(POINTS, 2 * day + 1) if name == "SeasonalNaive" else POINTS
-            model = make()
-            fit_s[name].append(
-                timed(
-                    lambda model=model, begin=begin, back=back: model.fit(known[max(0, begin - back) : begin])
-                )
-            )
-            scores[name].append(
-                np.stack(
-                    [_issued(model, known[max(0, at + 1 - back) : at + 1], recording.lead) for at in origins]
-                )
-            )
-    outcome = np.concatenate(outcomes)
-    scale = max(float(np.mean(outcome)), 1e-12)
-    each = {
-        name: float(np.mean(pinball(np.concatenate(rows), outcome))) / scale for name, rows in scores.items()
-    }
-    return Library(each, each.pop("ours"), {name: float(np.mean(times)) for name, times in fit_s.items()})
-
-
-def _issued(model: object, history: Float, lead: int) -> Float:
-    """Quantiles (Q,) of a fitted model carried forward to the end of this history."""
-    told = model.forward(history, h=lead, level=[80, 90, 98])  # type: ignore[attr-defined]
-    high = [told["mean"][-1], told["hi-80"][-1], told["hi-90"][-1], told["hi-98"][-1]]
-    return np.maximum(np.array(high, np.float64), 0.0)
-
-
-def _filled(demand: Float) -> Float:
-    """The last known value where it is unknown, since the library takes no gaps."""
-    at = np.maximum.accumulate(np.where(np.isnan(demand), 0, np.arange(len(demand))))
-    return np.nan_to_num(demand[at])
+    told = library.told(recording.name, recording.demand, recording.first_judged, recording.lead, day)
+    if told is None:
+        return None
+    origins = np.array(told.origins)
+    outcome = recording.demand[origins + recording.lead]
+    ours = float(np.mean(pinball(found.quantiles[origins], outcome)))
+    theirs = {name: float(np.mean(pinball(np.array(rows), outcome))) for name, rows in told.quantiles.items()}
+    ratios = {name: ours / value for name, value in theirs.items()}
+    return Compared(ratios, ours / min(theirs.values()), told.fit_s["AutoTheta"])
 
 
 # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def step_times(series: int, count: int, *, laws: bool, tick_s: float = 60.0) -> Float:
-    """Seconds of single steps over random demand, after a quarter to warm up."""
+def step_times(series: int, count: int, *, laws: bool = True, tick_s: float = 60.0) -> Float:
+    """Seconds of the processor for single steps over random demand, after a quarter to warm up."""
     params, rng = params_of(tick_s, series, laws=laws), np.random.default_rng(0)
     state = SeriesState.empty(params)
     demand = 10.0 * np.exp(rng.normal(0.0, 0.1, (count, series)))
@@ -306,28 +258,59 @@ def step_times(series: int, count: int, *, laws: bool, tick_s: float = 60.0) -> 
     for tick in range(count):
         now_s = 1e9 + tick * tick_s
         samples = Samples(now_s, demand[tick], np.full(series, now_s), zeros, ones, never)
-        times.append(timed(lambda samples=samples: step(params, state, samples)))
+        before = time.process_time()
+        step(params, state, samples)
+        times.append(time.process_time() - before)
     return np.array(times[count // 4 :])
 
 
-def run(names: Sequence[str] = ()) -> list[Result]:
-    """All recordings; minutes."""
+def learn_times(series: int, count: int) -> Float:
+    """The same for what is only learned."""
+    params, rng = params_of(60.0, series), np.random.default_rng(0)
+    state = SeriesState.empty(params)
+    demand = 10.0 * np.exp(rng.normal(0.0, 0.1, (count, series)))
+    zeros, ones, never = np.zeros(series, np.int64), np.ones(series), np.zeros(series, np.bool_)
+    times = []
+    for tick in range(count):
+        now_s = 1e9 + tick * 60.0
+        samples = Samples(now_s, demand[tick], np.full(series, now_s), zeros, ones, never)
+        before = time.process_time()
+        learn(params, state, samples)
+        times.append(time.process_time() - before)
+    return np.array(times[count // 4 :])
+
+
+def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
+    """All recordings; minutes.
+
+    Args:
+        names: Of recordings; empty for all.
+        against: A file that keeps what the library said, written where it is not there yet; None keeps nothing.
+    """
     unit_us = kernel_s() * 1e6
     results = [Result("calibration: in-place add, 1,000 float64", unit_us, "us")]
-    for series, laws, count in ((1, True, 3000), (1, False, 3000), (1000, True, 120)):
+    for series, laws, count in ((1, True, 3000), (1, False, 3000), (1000, True, 200)):
         times_us = step_times(series, count, laws=laws) * 1e6
         what = f"step, {series:,} series, {'laws' if laws else 'quantiles only'}"
         for label, at in (("p50", 50), ("p99", 99)):
             value = float(np.percentile(times_us, at))
             results.append(Result(f"{what}, {label}", value, "us", f"{value / unit_us:,.0f} adds of 1,000"))
-    one_s = float(np.median(step_times(1, 2000, laws=True)))
+    for series, count in ((1, 2000), (64, 600), (1000, 120)):
+        stepped, learned = (
+            float(np.median(times)) for times in (step_times(series, count), learn_times(series, count))
+        )
+        results.append(
+            Result(f"learn / step, {series:,} series", learned / stepped, "x", f"{learned * 1e6:,.0f} us")
+        )
+    one_s = float(np.median(step_times(1, 2000)))
     fits: list[bool] = []
     naive_skill, skills, theta_s = [], defaultdict(list), []
+    library = Library(against)
     for recording in recordings(names):
         found = drive([recording])[0]
+        told, peers = judge(recording, found), compared(recording, found, library)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            told, peers = judge(recording, found), library(recording, found)
             day = min(round(DAY_S / recording.tick_s), len(recording.demand) // 10)
             rivals = [
                 judge(recording, Forecasts(naive(recording, back), np.zeros((len(recording.demand), 2))))
@@ -336,15 +319,14 @@ def run(names: Sequence[str] = ()) -> list[Result]:
         fits.append(bool((np.abs(told.transform - LEVELS) <= WITHIN).all()))
         mine, best = float(told.pinball.mean()), min(np.nanmin([r.pinball.mean() for r in rivals]), np.inf)
         naive_skill.append(mine / best)
-        words = "PIT " + " ".join(f"{share:.3f}" for share in told.transform) + f"; / naive {mine / best:.3f}"
+        words = "PIT " + " ".join(f"{share:.3f}" for share in told.transform) + ("" if fits[-1] else " (out)")
+        words += f"; / naive {mine / best:.3f}"
         if peers is not None:
-            for name, value in peers.pinball.items():
-                skills[name].append(peers.ours / value)
-            skills["best"].append(peers.ours / min(peers.pinball.values()))
-            theta_s.append(peers.fit_s["AutoTheta"])
-            words += "; / " + ", ".join(
-                f"{name} {peers.ours / value:.3f}" for name, value in peers.pinball.items()
-            )
+            for name, ratio in peers.ratios.items():
+                skills[name].append(ratio)
+            skills["best"].append(peers.best)
+            theta_s.append(peers.theta_s)
+            words += "; / " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in peers.ratios.items())
         results.append(Result(recording.name, mine, "pinball", words))
     results.append(
         Result(
