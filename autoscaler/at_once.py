@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from inspect import iscoroutine
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from types import CoroutineType
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Answered(Generic[T]):
     __slots__ = ("_answer", "_error")
 
     def __init__(self, answer: T | None = None, error: BaseException | None = None) -> None:
-        self._answer = answer
+        self._answer: Any = answer
         self._error = error
 
     def done(self) -> bool:
@@ -39,7 +39,8 @@ class Answered(Generic[T]):
         """The answer; raises where there is none."""
         if self._error is not None:
             raise self._error
-        return cast("T", self._answer)
+        answer: T = self._answer
+        return answer
 
 
 Begun: TypeAlias = "asyncio.Future[T] | Answered[T]"
@@ -62,7 +63,7 @@ def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> Begun[T]:
         Exception: What `call` raises before there is anything to wait for.
     """
     coroutine = call()
-    if not (at_once and iscoroutine(coroutine)):
+    if not (at_once and isinstance(coroutine, CoroutineType)):
         return asyncio.ensure_future(coroutine)
     try:
         waits_for = coroutine.send(None)

@@ -103,7 +103,23 @@ class VirtualClock:
 
     async def sleep_until(self, monotonic_s: float) -> None:
         """Return once `monotonic()` has reached the argument; takes no real time."""
-        await asyncio.sleep(max(0.0, monotonic_s - self.monotonic()))
+        if monotonic_s <= self.monotonic():
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        # What `asyncio.sleep` does, but for cancelling a timer that has run.
+        timer = loop.call_at(monotonic_s, _end, over)
+        try:
+            await over
+        except BaseException:
+            timer.cancel()
+            raise
+
+
+def _end(sleep: asyncio.Future[None]) -> None:
+    if not sleep.done():
+        sleep.set_result(None)
 
 
 class _JumpSelector(selectors.DefaultSelector):

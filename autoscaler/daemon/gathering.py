@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from autoscaler.core.rules import is_fixed
 from autoscaler.core.types import Bool, Float, Int, Readings
 from autoscaler.daemon.vms.tracked import Counts
 from autoscaler.daemon.vms.weights import types_of
@@ -60,6 +61,8 @@ class Gathering:
         self._capacity = capacity
         self._sizes: list[int] | None = None
         self._expected: list[int] | None = None
+        self._gathered: Readings | None = None
+        self._parts: list[FleetReadings] = []
         self._lane = self._expected_vms = np.empty(0, np.int64)
         self._capacity_of_reading = self._expected_capacity = np.empty(0)
 
@@ -70,6 +73,16 @@ class Gathering:
             got = readings[fleet.name]
             parts.append(got)
             expected.append(fleet.expected(got.vm_ids, now_s))
+        gathered = self._gathered
+        if gathered is None or expected != self._expected or not all(map(is_, parts, self._parts)):
+            gathered, expected_capacity = self._anew(parts, expected, now_s)
+            self._expected_capacity = expected_capacity
+            # Readings that cannot be changed are gathered once.
+            kept = gathered.received_at_s is None and all(map(_is_kept, parts)) and not self.weighted
+            self._gathered, self._parts = gathered if kept else None, parts
+        return gathered, self._expected_vms, self._expected_capacity
+
+    def _anew(self, parts: list[FleetReadings], expected: list[int], now_s: float) -> tuple[Readings, Float]:
         sizes = [len(got.values) for got in parts]
         if sizes != self._sizes:
             self._sizes = sizes
@@ -78,10 +91,9 @@ class Gathering:
         if expected != self._expected:
             self._expected = expected
             self._expected_vms = np.array(expected, np.int64)
-            self._expected_capacity = self._expected_vms * self._capacity
-        capacity, expected_capacity = self._capacity_of_reading, self._expected_capacity
+        capacity, expected_capacity = self._capacity_of_reading, self._expected_vms * self._capacity
         if self.weighted:
-            capacity, expected_capacity = self._by_weight(parts, capacity, expected_capacity.copy())
+            capacity, expected_capacity = self._by_weight(parts, capacity, expected_capacity)
         gathered = Readings(
             lane=self._lane,
             value=_joined([p.values for p in parts]),
@@ -89,7 +101,7 @@ class Gathering:
             capacity=capacity,
             received_at_s=_received(parts, now_s),
         )
-        return gathered, self._expected_vms, expected_capacity
+        return gathered, expected_capacity
 
     def _by_weight(
         self, parts: Sequence[FleetReadings], capacity: Float, expected: Float
@@ -129,6 +141,10 @@ class Gathering:
         if now != self._listed:
             self._listed, self._where_listed = now, _fixed(np.array(now, np.bool_))
         return self._where_listed
+
+
+def _is_kept(readings: FleetReadings) -> bool:
+    return is_fixed(readings.values) and is_fixed(readings.observed_at_s)
 
 
 def _fixed(array: Kind) -> Kind:

@@ -104,10 +104,12 @@ class Observer:
         last = self._readings.pop(fleet, None)
         if last is None or last[0] is not readings:
             last = readings, _checked_readings(readings)
-        arrays = (readings.values, readings.observed_at_s, readings.received_at_s, readings.utilisation)
-        if all(array is None or (isinstance(array, np.ndarray) and is_fixed(array)) for array in arrays):
-            self._readings[fleet] = last
-        return last[1]
+        checked = last[1]
+        if is_fixed(checked.values) and is_fixed(checked.observed_at_s):
+            arrays = checked.received_at_s, checked.utilisation
+            if all(array is None or is_fixed(array) for array in arrays):
+                self._readings[fleet] = last
+        return checked
 
     def _listing(self, got: Listing | str, asked_s: float) -> Listing:
         return Listing((), False, asked_s, self._clock.now(), got) if isinstance(got, str) else got
@@ -127,7 +129,7 @@ async def probe_all(
     return {fleet: frozenset() if isinstance(ids, str) else ids for fleet, ids in answers.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked(Generic[T]):
     """A call that has been made, and what makes sure that its answer is one."""
 

@@ -66,8 +66,10 @@ class Recorder:
         if ids is None:
             intents.clear()
             return ()
-        await self._settle_too_late(record.at_s)
-        await self._settle_unsettled()
+        if self._too_late:
+            await self._settle_too_late(record.at_s)
+        if self._unsettled:
+            await self._settle_unsettled()
         return ids
 
     async def more(self, tick: int, at_s: float, intents: Sequence[ActionIntent]) -> tuple[int, ...]:

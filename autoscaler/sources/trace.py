@@ -24,6 +24,8 @@ from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 NO_VALUES: NDArray[np.float64] = np.empty(0)
 NO_VALUES.setflags(write=False)
+_CERTAIN_S = 1e-3
+"""This close to the end of an interval it is looked up which one is over, whatever the rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class TraceSource:
         self._weights: dict[str, float] = {}
         self._shares: _Shares | None = None
         self._told: _Told | None = None
+        self._known = math.inf, -math.inf, 0.0, 0.0
+        """From when until when the last value is the last one known, and what it is."""
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """The last value known by now, as seen by each of these VMs (for a total: by the load balancer)."""
@@ -130,6 +134,9 @@ class TraceSource:
 
     def _last_known(self, known_at_s: float) -> tuple[float, float, str]:
         """Rate, end of its window in the clock's time, and why there is none."""
+        from_s, until_s, rate, observed_at_s = self._known
+        if from_s <= known_at_s < until_s:
+            return rate, observed_at_s, ""
         trace, at_s = self._trace, known_at_s + self._offset_s
         span_s = trace.end_s - trace.start_s
         lap_s = math.floor((at_s - trace.start_s) / span_s) * span_s if self._loop else 0.0
@@ -151,8 +158,13 @@ class TraceSource:
         row = self._row
         if row < 0:
             return math.nan, math.nan, f"trace {trace.name} has a gap at {describe_time(start_s)}"
-        observed_at_s = start_s + (trace.interval_s if count else 0.0) + lap_s - self._offset_s
-        return float(self._rates[row]), min(observed_at_s, known_at_s), ""
+        over_s = trace.interval_s if count else 0.0
+        rate, observed_at_s = float(self._rates[row]), start_s + over_s + lap_s - self._offset_s
+        if observed_at_s <= known_at_s and not self._loop:
+            # For as long as this interval is the last one that is over, but for what rounding may do at its end.
+            until_s = observed_at_s + trace.interval_s - _CERTAIN_S
+            self._known = known_at_s, until_s, rate, observed_at_s
+        return rate, min(observed_at_s, known_at_s), ""
 
     def _too_early(self, at_s: float) -> str:
         """Why nothing is known yet, at a moment of the recording."""

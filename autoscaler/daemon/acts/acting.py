@@ -139,9 +139,9 @@ class Acting:
             intents: What to do, of fleets that are governed.
             action_ids: Their journal ids, in order.
         """
-        rows = {row.fleet: row for row in record.fleets}
         numbered = list(zip(action_ids, intents, strict=True))
-        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
+        rows = {row.fleet: row for row in record.fleets} if numbered else {}
+        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)) if numbered else ():
             calls = set()
             for number, intent in numbered:
                 if intent.verb in verbs:
@@ -262,6 +262,8 @@ class Acting:
         for row in record.fleets:
             fleet = self._fleets.get(row.fleet)
             if fleet is None or not fleet.inventory.types or row.start or row.provision:
+                continue
+            if record.at_s < fleet.held_until_s:
                 continue
             for t in fleet.inventory.to_restore()[:_RESTORED_AT_ONCE]:
                 t.restoring = True

@@ -92,6 +92,8 @@ class Conditions:
         self._judged_at_s = now_s
         looks = [_Look.at(fleet, readings[fleet.name], now_s) for fleet in fleets]
         keys = [(fleet.name, vm) for fleet, look in zip(fleets, looks, strict=True) for vm in look.vm_ids]
+        if not keys and not self._slots and not self._of:
+            return []
         self._pasts = self._pasts.carried_over(np.array([self._slots.get(key, -1) for key in keys], np.int64))
         self._slots = {key: slot for slot, key in enumerate(keys)}
         if not keys:
