@@ -35,6 +35,10 @@ class Settings(BaseSettings):
 
     policies: Path = Field(Path("policies"), description="Directory of policy files.")
     state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
+    lease: bool = Field(
+        True,
+        description="Mark each fleet's VMs as this daemon's, and leave alone what another one marks as its own.",
+    )
     tick_s: float = Field(10.0, ge=1.0, le=300.0, description="Seconds from one decision to the next.")
     observe_timeout_s: float = Field(
         5.0, gt=0.0, le=120.0, description="Longest wait for metrics and listing."

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
-    from autoscaler.ports import MetricSource
+    from autoscaler.daemon.telemetry import Telemetry
+    from autoscaler.daemon.vms.leasing import Leasing
+    from autoscaler.ports import Clock, MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
@@ -131,7 +133,8 @@ async def _run(
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
         notifier = Notifier.from_environment(os.environ)
-        daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier)
+        leasing = _leasing(settings, clock, telemetry, stack)
+        daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier, leasing=leasing)
         stack.push_async_callback(close_all, daemon)
         reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
         site = await stack.enter_async_context(
@@ -148,6 +151,18 @@ async def _run(
         beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
         await _hear_hints(settings, ec2, daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
+
+
+def _leasing(settings: Settings, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack) -> Leasing | None:
+    """Keeps off other daemons' fleets, unless the settings say otherwise; ended with the stack."""
+    from autoscaler.daemon.vms.leasing import Leasing
+    from autoscaler.store.identity import daemon_name, run_name
+
+    if not settings.lease:
+        return None
+    leasing = Leasing(clock, telemetry, daemon_name(settings.state_dir), run_name())
+    stack.push_async_callback(leasing.finish)
+    return leasing
 
 
 async def _hear_hints(

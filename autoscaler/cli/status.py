@@ -262,6 +262,8 @@ def _worth(fleet: dict[str, Any]) -> str:
 
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
     told = [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
+    if other := fleet.get("leased_to", ""):
+        told.append(("held", f"the daemon {other} acts on it"))
     told.append(("condition", fleet.get("condition", {}).get("sentence", "")))
     if unsettled := len(fleet.get("unsettled_actions", ())):
         calls = "1 call" if unsettled == 1 else f"{unsettled} calls"

@@ -112,6 +112,8 @@ class Fleet:
         self.inventory = FleetInventory(self.name, patience)
         self.real = None if self.policy.act else RealFleet(self.name, patience, self.meter.prices)
         self.held_until_s = self.provision_held_until_s = float("-inf")
+        self.leased_to = ""
+        """Another daemon that acts on the fleet, which holds it here; empty where there is none."""
 
     @property
     def setup(self) -> FleetSetup:

@@ -28,6 +28,7 @@ from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
+from autoscaler.daemon.holding import held, provisioned
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
@@ -37,6 +38,7 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
+from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.rows import MANY_FLEETS, Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
@@ -115,6 +117,7 @@ class Daemon:
         settings: Lengths and limits.
         on_tick: Called after each tick with its record, for displays and tests.
         notifier: Tells the service manager; None tells nobody.
+        leasing: Keeps off other daemons' fleets; None acts on all.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Daemon:
         settings: LoopSettings | None = None,
         on_tick: Callable[[TickRecord], None] | None = None,
         notifier: Notifier | None = None,
+        leasing: Leasing | None = None,
     ) -> None:
         self.clock = clock
         self.settings = settings or LoopSettings()
@@ -136,6 +140,7 @@ class Daemon:
         self.operators = Operators(clock, self.recorder, telemetry, self.settings.tick_s)
         self.operators.govern(self.fleets.by_name)
         self.notifier = notifier or Notifier()
+        self._leasing = leasing
         self.began_at_s = clock.now()
         self.policies = PolicyStatus()
         self.ticks_skipped = 0
@@ -292,6 +297,8 @@ class Daemon:
                 fleet.real.take_in(listing, self._observer.real_by_fleet().get(fleet.name, ()), now_s)
             if turns.spent(fleet.inventory.looked_at):
                 await give_way()
+        if self._leasing is not None:
+            notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         # Each asks two questions in a row, and probes still have to be asked after them.
         notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
@@ -334,8 +341,8 @@ class Daemon:
             fleet.new_vms = 0
             fleet.evaluated_at_s = now_s
             row = fleet_tick(fleet, values[lane], counts[lane], charge.money)
-            if held := _held(fleet, row, now_s):
-                row = replace(row, sentence=held + row.sentence)
+            if why := held(fleet, row, now_s):
+                row = replace(row, sentence=why + row.sentence)
             if fleet.real is not None:
                 row = replace(row, real=fleet.real.charge(now_s))
             rows.append(allowed.noted(row, lane))
@@ -362,7 +369,7 @@ class Daemon:
                     early=0 if early is None else early.number,
                     may_stop=row.may_stop,
                 )
-                provision = _provision(fleet, row, record.at_s)
+                provision = provisioned(fleet, row, record.at_s)
                 wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
                 intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
             if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
@@ -475,18 +482,3 @@ def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
     """The last record with the rows of an early turn in place of its own."""
     rows = {row.fleet: row for record in (last, early) if record is not None for row in record.fleets}
     return replace(early, fleets=tuple(rows.values()))
-
-
-def _held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
-    """Why the rest of the sentence is not done; empty where it is."""
-    if now_s < fleet.held_until_s and (row.start or row.stop or row.provision):
-        return "held, since the provider denies us: "
-    if not fleet.inventory.listed and (row.start or row.stop or row.provision):
-        return "held until its VMs have been listed: "
-    if row.provision > _provision(fleet, row, now_s):
-        return "no VM is provisioned, since it failed lately: "
-    return ""
-
-
-def _provision(fleet: Fleet, row: FleetTick, now_s: float) -> int:
-    return row.provision if now_s >= fleet.provision_held_until_s else 0

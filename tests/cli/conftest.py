@@ -179,7 +179,8 @@ def write_policies(folder):
 def daemon_settings(endpoint, state_dir, **more):
     return {
         "aws_region": "us-east-1", "aws_endpoint_url": endpoint, "aws_access_key_id": "any",
-        "aws_secret_access_key": "any", "state_dir": state_dir, "http_port": 0, "tick_s": 1, **more,
+        "aws_secret_access_key": "any", "state_dir": state_dir, "http_port": 0, "tick_s": 1,
+        "lease": False, **more,
     }  # fmt: skip
 
 

@@ -1,0 +1,32 @@
+"""What holds a fleet's decision back from being carried out, in words.
+
+Rules of this file: nothing here decides; who holds says until when on the fleet.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.ports import FleetTick
+
+
+def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
+    """Why the rest of the sentence is not done; empty where it is."""
+    asked = row.start or row.stop or row.provision
+    if fleet.leased_to and asked:
+        return f"held, since another daemon acts on the fleet ({fleet.leased_to}): "
+    if fleet.held_until_s == math.inf and asked:
+        return "held until it is known that no other daemon acts on the fleet: "
+    if now_s < fleet.held_until_s and asked:
+        return "held, since the provider denies us: "
+    if not fleet.inventory.listed and asked:
+        return "held until its VMs have been listed: "
+    if row.provision > provisioned(fleet, row, now_s):
+        return "no VM is provisioned, since it failed lately: "
+    return ""
+
+
+def provisioned(fleet: Fleet, row: FleetTick, now_s: float) -> int:
+    """VMs that may be provisioned of those that the decision wants."""
+    return row.provision if now_s >= fleet.provision_held_until_s else 0

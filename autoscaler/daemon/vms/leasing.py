@@ -1,0 +1,126 @@
+"""The leases of all fleets: who is held by another daemon, and the tags that say that this one acts.
+
+Rules of this file: tags are written beside the tick, one call for a fleet every few minutes, after everything else in the
+API budget. What cannot be written is told once and tried again, and holds nothing. Fleets in shadow need no lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.lease import LEASE_TAG, VALID_S, Lease
+from autoscaler.ports import Clock, Listing, Note, OutcomeKind, Vm
+
+WRITE_WITHIN_S = 30.0
+"""Longest wait for one tag, in seconds of the event loop."""
+AT_ONCE = 20
+"""Fleets whose tags are written in one tick, at most, so that many fleets do not renew theirs together."""
+
+
+class Leasing:
+    """One `Lease` per acting fleet.
+
+    Args:
+        clock: Time.
+        telemetry: Told what goes wrong.
+        name: Of this daemon, the same over its restarts; empty where no leases are kept.
+        run: Of this run.
+    """
+
+    def __init__(self, clock: Clock, telemetry: Telemetry, name: str, run: str) -> None:
+        self._clock = clock
+        self._telemetry = telemetry
+        self._name, self._run = name, run
+        self._of: dict[str, Lease] = {}
+        self._writing: dict[str, asyncio.Task[None]] = {}
+        self._refused: set[str] = set()
+        self._notes: list[Note] = []
+
+    def follow(
+        self,
+        fleets: Iterable[Fleet],
+        listings: Mapping[int, Listing],
+        rows_by_fleet: Callable[[int], Mapping[str, tuple[Vm, ...]]],
+        now_s: float,
+    ) -> list[Note]:
+        """After the listings: hold the fleets that are another daemon's, and renew what is ours; what deserves an event.
+
+        Args:
+            fleets: All.
+            listings: By `id` of the provider; one that is not complete leaves its fleets as they are.
+            rows_by_fleet: The rows of the listing of a provider, likewise, by fleet.
+            now_s: The clock.
+        """
+        if not self._name:
+            return []
+        notes, self._notes = self._notes, []
+        acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
+        self._of = {name: self._of.get(name) or Lease(self._name, self._run) for name in acting}
+        for name, fleet in acting.items():
+            lease, before = self._of[name], self._of[name].held_by
+            listing = listings[id(fleet.provider)]
+            if listing.complete:
+                rows = rows_by_fleet(id(fleet.provider)).get(name, ())
+                lease.see(rows, listing.requested_at_s, now_s)
+            if lease.held_by != before:
+                notes.append(_changed(name, before, lease.held_by))
+            _hold(fleet, lease, now_s)
+            if len(self._writing) < AT_ONCE and name not in self._writing and (vm_ids := lease.due(now_s)):
+                self._writing[name] = asyncio.create_task(self._write(fleet, lease, vm_ids))
+        return notes
+
+    async def finish(self) -> None:
+        """Leave what is under way: the tags say the same a little longer."""
+        tasks = [*self._writing.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def _write(self, fleet: Fleet, lease: Lease, vm_ids: Sequence[str]) -> None:
+        tags = {LEASE_TAG: str(lease.mark(self._clock.now()))}
+        trouble = ""
+        try:
+            outcomes = await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S)
+            bad = [outcome for outcome in outcomes if outcome.kind is not OutcomeKind.ACCEPTED]
+            trouble = f"{bad[0].code} {bad[0].message}".strip() or str(bad[0].kind) if bad else ""
+            denied = any(outcome.kind is OutcomeKind.DENIED for outcome in bad)
+        except TimeoutError:
+            trouble, denied = f"no answer within {WRITE_WITHIN_S:g} s", False
+        except Exception as error:  # noqa: BLE001  a lease that cannot be written holds nobody
+            trouble, denied = f"{type(error).__name__}: {error}", False
+        finally:
+            self._writing.pop(fleet.name, None)
+        lease.wrote(self._clock.now(), done=not trouble)
+        if not trouble:
+            self._refused.discard(fleet.name)
+        elif fleet.name not in self._refused:
+            self._refused.add(fleet.name)
+            more = "; allow ec2:CreateTags on its VMs, or set AUTOSCALER_LEASE=false" if denied else ""
+            text = (
+                f"its VMs could not be marked as ours, so another daemon may act on them too: {trouble}{more}"
+            )
+            self._notes.append(Note("lease_not_written", fleet.name, text))
+
+
+def _hold(fleet: Fleet, lease: Lease, now_s: float) -> None:
+    """Nothing is done for a fleet that is not ours, until it is."""
+    fleet.leased_to = lease.held_by
+    if not lease.may_act(now_s):
+        fleet.held_until_s = math.inf
+    elif fleet.held_until_s == math.inf:
+        fleet.held_until_s = -math.inf
+
+
+def _changed(fleet: str, before: str, now: str) -> Note:
+    if now:
+        text = f"the daemon {now} acts on it: nothing is done here until it has not said so for {VALID_S:g} s"
+        return Note("lease_of_another", fleet, text)
+    return Note(
+        "lease_free", fleet, f"the daemon {before} has not renewed its lease: the fleet is taken over"
+    )

@@ -1,0 +1,47 @@
+"""The name of a daemon, the same over its restarts: kept in its state directory.
+
+Rules of this file: a name is made once. It says on which machine, for people, and is otherwise random.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from autoscaler.errors import JournalError
+
+FILE_NAME = "daemon-name"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST_LETTERS = 40
+
+
+def daemon_name(state_dir: Path) -> str:
+    """The name of the daemon whose state directory this is, made if it has none.
+
+    Raises:
+        JournalError: It cannot be read or written.
+    """
+    path = state_dir / FILE_NAME
+    try:
+        with suppress(FileNotFoundError):
+            found = path.read_text("utf-8", "replace").strip()
+            if _NAME.fullmatch(found):
+                return found
+        host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:_HOST_LETTERS] or "daemon"
+        name = f"{host}-{secrets.token_hex(4)}"
+        draft = path.with_suffix(".new")
+        draft.write_text(f"{name}\n", "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise JournalError(
+            f"{path}: {error.strerror or error}; can the daemon write its state_dir?"
+        ) from error
+    return name
+
+
+def run_name() -> str:
+    """The name of one run."""
+    return secrets.token_hex(4)
