@@ -84,6 +84,7 @@ def test_what_is_wrong_is_said_with_its_place(written, changes, said):
         ("faults:\n  - {kind: no_capacity, from: 1}\n", r"hour\.yaml:17"),
         ("kills:\n  - {at: 5m, back_after: 2m}\n  - {at: 6m}\n", r"a daemon that is dead cannot be killed"),
         ("losses:\n  - {from: 5m, to: 4m}\n", r"does not lie within the run"),
+        ("misreadings:\n  - {from: 5m, to: 4h, times: 2}\n", r"does not lie within the run"),
         ("edits:\n  - {at: 5m, change: {reactive: {headrom: 30%}}}\n", r"hour\.yaml:17:\d+.*headrom"),
     ],
 )
@@ -145,6 +146,37 @@ def test_lost_readings_are_lost(written):
     assert starts(whole, 420.0, 960.0)
     assert not starts(lost, 420.0, 960.0)
     assert starts(lost, 960.0, 1200.0)
+
+
+def test_wrong_readings_are_read_and_what_is_so_is_judged(written):
+    more = "misreadings:\n  - {from: 4m, to: 6m, shows: 1200}\n  - {from: 12m, to: 13m, times: 0}\n"
+    true, wrong = play(read_scenario(written())), play(read_scenario(written(more=more)))
+    np.testing.assert_array_equal(true.seen(0.0, 1200.0).demand, wrong.seen(0.0, 1200.0).demand)
+    rows = {row.timestamp_s - wrong.scenario.begin_s: row for row in wrong.rows}
+    assert rows[300.0].forecast > 3 * true.rows[30].forecast
+    assert rows[740.0].forecast < 0.1 * rows[740.0].demand
+    # 1200/s need twelve or more VMs where three serve, and there are twelve in all.
+    assert (true.seen(0.0, 400.0).most_at_once, wrong.seen(0.0, 400.0).most_at_once) == (0, 9)
+
+
+def test_a_daemon_may_come_back_with_another_tick(written):
+    played = play(read_scenario(written(more="kills:\n  - {at: 5m, back_after: 10s, tick: 60s}\n")))
+    at_s = [row.timestamp_s - played.scenario.begin_s for row in played.rows]
+    before, after = [at for at in at_s if at < 300.0], [at for at in at_s if at > 360.0]
+    assert set(np.diff(before)) == {10.0}
+    assert set(np.diff(after)) == {60.0}
+    assert len(played.glances) == 120
+
+
+@pytest.mark.parametrize(
+    ("short", "recovery"),
+    [([0, 0, 0, 0, 0, 0], 0.0), ([0, 5, 0, 5, 0, 0], 40.0), ([5, 0, 0, 0, 0, 5], math.nan)],
+)
+def test_recovery_is_until_the_last_shortage_and_unknown_while_one_lasts(written, short, recovery):
+    seen = play(read_scenario(written())).seen(0.0, 60.0)
+    capacity = np.full(6, 100.0)
+    value = FIGURES["recovery"].measure(replace(seen, capacity=capacity, demand=capacity + np.array(short)))
+    assert value == pytest.approx(recovery, nan_ok=True)
 
 
 def test_a_killed_daemon_decides_nothing_until_it_is_back(written):

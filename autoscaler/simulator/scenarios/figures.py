@@ -32,6 +32,7 @@ class Seen:
         capacity: float64 (n,), work per second that those that served could do.
         desired: float64 (n,), as decided; NaN while no daemon ran.
         starts, stops, provisions: VMs for which that was accepted.
+        most_at_once: Most VMs whose start or making was ordered in one tick, as far as it was accepted.
         repeated_starts: Starts accepted for VMs that ran or were starting.
         calls, refused_calls: API calls that the cloud accepted, refused.
         cost, peak_cost: Money; of as many VMs as the peak needs, always on.
@@ -47,6 +48,7 @@ class Seen:
     starts: int
     stops: int
     provisions: int
+    most_at_once: int
     repeated_starts: int
     calls: int
     refused_calls: int
@@ -109,6 +111,14 @@ def _longest(seen: Seen) -> float:
     return max((episode.end_s - episode.start_s for episode in episodes), default=0.0)
 
 
+def _recovery(seen: Seen) -> float:
+    """Until nothing is short any more, from the beginning of the part; unknown where it still is at the end."""
+    short = np.flatnonzero(seen.shortage > 0)
+    if not len(short):
+        return 0.0
+    return math.nan if short[-1] == len(seen.shortage) - 1 else float(short[-1] + 1) * seen.tick_s
+
+
 FIGURES: dict[str, Figure] = {
     "unserved": Figure("unserved work", "share", Unit.SHARE, _share, _unserved),
     "shortage_time": Figure(
@@ -134,6 +144,10 @@ FIGURES: dict[str, Figure] = {
     "reversals": Figure(
         "reversals", "number", Unit.COUNT, _count, lambda seen: float(reversals(seen.desired))
     ),
+    "growth_most": Figure(
+        "most VMs ordered in a tick", "number of VMs", Unit.COUNT, _count, lambda seen: float(seen.most_at_once)
+    ),
+    "recovery": Figure("time until all is served", "duration", Unit.SPAN, _span, _recovery),
     "calls": Figure("API calls", "number", Unit.COUNT, _count, lambda seen: float(seen.calls), whole_run=True),
     "refused_calls": Figure(
         "refused API calls", "number", Unit.COUNT, _count, lambda seen: float(seen.refused_calls),

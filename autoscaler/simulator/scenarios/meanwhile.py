@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,9 +16,52 @@ from autoscaler.cloud.vms import State, VmView
 from autoscaler.cloud.world import World
 from autoscaler.errors import ProviderError
 from autoscaler.ports import Clock, FleetReadings, MetricSource, Vm
-from autoscaler.simulator.scenarios.model import LossSection, RolloutSection
+from autoscaler.simulator.scenarios.model import LossSection, MisreadingSection, RolloutSection
 
 _OURS = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
+
+
+class MistakenSource:
+    """A source whose readings are wrong at times.
+
+    Args:
+        inner: Reads.
+        clock: Tells when.
+        begin_s: Epoch seconds that the misreadings count from.
+        misreadings: When, and what is read instead.
+        each: Whether what is shown is that of each VM, and not of all together.
+    """
+
+    answers_at_once = True
+    """It waits for nothing; see `autoscaler.at_once`."""
+
+    def __init__(
+        self,
+        inner: MetricSource,
+        clock: Clock,
+        begin_s: float,
+        misreadings: Sequence[MisreadingSection],
+        *,
+        each: bool,
+    ) -> None:
+        self._inner, self._clock, self._begin_s = inner, clock, begin_s
+        self._misreadings, self._each = tuple(misreadings), each
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """What the inner source reads, or what is read instead now."""
+        got = await self._inner.read(vms)
+        since_s = self._clock.now() - self._begin_s
+        now = next((one for one in self._misreadings if one.from_s <= since_s < one.to_s), None)
+        if now is None or not len(got.values):
+            return got
+        if now.shows is None:
+            return replace(got, values=got.values * now.times)
+        shown = now.shows if self._each else now.shows / len(got.values)
+        return replace(got, values=np.full(len(got.values), shown))
+
+    async def close(self) -> None:
+        """Close the inner source."""
+        await self._inner.close()
 
 
 class LossySource:

@@ -67,12 +67,29 @@ class LossSection(Section):
     )
 
 
+class MisreadingSection(Section):
+    """A time in which readings say something else than what is so."""
+
+    from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
+    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
+    times: Annotated[float, Field(ge=-1e9, le=1e9)] = Field(
+        1.0, description="Factor on every reading, in times."
+    )
+    shows: Annotated[float, Field(ge=-1e12, le=1e12)] | None = Field(
+        None,
+        description="What all VMs together show instead, in the unit of the signal; of a kind that is a mean, what each shows.",
+    )
+
+
 class KillSection(Section):
     """The daemon is killed, as by kill -9, and begins again."""
 
     at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it dies.")
     back_after_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
         30.0, description="How long until it runs again."
+    )
+    tick_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
+        None, description="Length of a tick from then on; where missing, as before."
     )
 
 
@@ -106,6 +123,8 @@ FigureName = Literal[
     "provisions",
     "repeated_starts",
     "reversals",
+    "growth_most",
+    "recovery",
     "calls",
     "refused_calls",
     "cost_of_peak",
@@ -153,6 +172,9 @@ class ScenarioFile(Section):
     )
     losses: Annotated[tuple[LossSection, ...], Field(strict=False, max_length=50)] = Field(
         (), description="Times without readings."
+    )
+    misreadings: Annotated[tuple[MisreadingSection, ...], Field(strict=False, max_length=50)] = Field(
+        (), description="Times in which readings are wrong."
     )
     kills: Annotated[tuple[KillSection, ...], Field(strict=False, max_length=50)] = Field(
         (), description="Deaths of the daemon."

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ from autoscaler.simulator.replay.loopback import Silent
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.scenarios.figures import Seen
-from autoscaler.simulator.scenarios.meanwhile import LossySource, roll_out
+from autoscaler.simulator.scenarios.meanwhile import LossySource, MistakenSource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wired, Wiring, simulated
@@ -76,13 +77,17 @@ class Played:
         rate = demand_of(scenario.trace.rate_at, 0.0, scenario.trace.interval_s)
         at_s = np.array([glance.begin_s for glance in glances])
         serving = np.array([glance.serving for glance in glances], np.float64)
-        outcomes = [
-            (action.intent.verb, outcome)
+        accepted = [
+            (action, outcome)
             for action in self.actions
             if begin_s <= action.at_s < end_s
             for outcome in action.outcomes
             if outcome.kind is OutcomeKind.ACCEPTED
         ]
+        outcomes = [(action.intent.verb, outcome) for action, outcome in accepted]
+        grown = Counter(
+            action.tick for action, _ in accepted if action.intent.verb in (Verb.START, Verb.PROVISION)
+        )
         running = (VmState.RUNNING, VmState.PENDING)
         repeated = [o for verb, o in outcomes if verb is Verb.START and o.previous_state in running]
         verbs = [verb for verb, _ in outcomes]
@@ -104,6 +109,7 @@ class Played:
             starts=verbs.count(Verb.START),
             stops=verbs.count(Verb.STOP),
             provisions=verbs.count(Verb.PROVISION),
+            most_at_once=max(grown.values(), default=0),
             repeated_starts=len(repeated),
             calls=self.calls,
             refused_calls=self.refused_calls,
@@ -169,11 +175,11 @@ class _Stage:
         """One daemon after the other, each until it is killed; the last one is stopped."""
         given, begin_s = self.scenario.given, self.scenario.begin_s
         deaths = sorted(given.kills, key=lambda kill: kill.at_s)
-        since_s = 0.0
+        since_s, tick_s = 0.0, given.tick_s
         for kill in (*deaths, None):
             wiring = Wiring(MemoryProvider(self.world, self.clock), self.clock, self._source)
             wired = wiring.wire([self._policy_at(since_s)])
-            daemon = self._daemon(wired)
+            daemon = self._daemon(wired, tick_s)
             end_s = given.length_s if kill is None else kill.at_s
             life = asyncio.create_task(daemon.run())
             edits = asyncio.create_task(self._edits(daemon, wiring, wired, since_s, end_s))
@@ -184,7 +190,7 @@ class _Stage:
                 await life
                 return
             _cut_off(asyncio.all_tasks() - around - {asyncio.current_task()})
-            since_s = kill.at_s + kill.back_after_s
+            since_s, tick_s = kill.at_s + kill.back_after_s, kill.tick_s or tick_s
             await self._until(begin_s + since_s)
 
     def _policy_at(self, since_s: float) -> Policy:
@@ -194,9 +200,9 @@ class _Stage:
         ]
         return simulated(edited[-1]) if edited else self.policy
 
-    def _daemon(self, wired: Wired) -> Daemon:
+    def _daemon(self, wired: Wired, tick_s: float) -> Daemon:
         telemetry = Telemetry(log=Silent(self.failures))
-        settings = LoopSettings(tick_s=self.scenario.given.tick_s)
+        settings = LoopSettings(tick_s=tick_s)
         return Daemon(self.clock, wired.setups, self.journal, telemetry, settings)
 
     async def _edits(
@@ -210,7 +216,17 @@ class _Stage:
 
     def _source(self, policy: Policy) -> MetricSource:
         scenario = self.scenario
-        inner = trace_source(policy, self.clock, scenario.trace, seed=scenario.given.seed, offset_s=0.0)
+        inner: MetricSource = trace_source(
+            policy, self.clock, scenario.trace, seed=scenario.given.seed, offset_s=0.0
+        )
+        if scenario.given.misreadings:
+            inner = MistakenSource(
+                inner,
+                self.clock,
+                scenario.begin_s,
+                scenario.given.misreadings,
+                each=policy.signal.kind == "utilisation",
+            )
         if not scenario.given.losses:
             return inner
         return LossySource(inner, self.clock, scenario.begin_s, scenario.given.losses, scenario.given.seed)

@@ -201,10 +201,11 @@ def _expectation(
 
 
 def _times(document: Document, given: ScenarioFile, problems: list[Problem]) -> None:
-    for name in ("losses", "kills", "rollouts", "edits"):
+    for name in ("losses", "misreadings", "kills", "rollouts", "edits"):
         for at, section in enumerate(getattr(given, name)):
-            last_s = section.to_s if name == "losses" else section.at_s
-            if last_s > given.length_s or (name == "losses" and section.to_s <= section.from_s):
+            lasts = name in ("losses", "misreadings")
+            last_s = section.to_s if lasts else section.at_s
+            if last_s > given.length_s or (lasts and section.to_s <= section.from_s):
                 problems.append(
                     Problem(
                         document.mark((name, at)),
