@@ -58,7 +58,8 @@ EVERYTHING_ON = {
         "command": {"run": ["/usr/local/bin/rotate"]},
     },
     "refill": {},
-    "freshness": {"refresh": {}, "exercise": {}},
+    "warm_pool": {"hibernate": {}},
+    "freshness": {"refresh": {}, "exercise": {"command": {"run": ["/usr/local/sbin/patch-vm"]}, "ssm": {}}},
 }
 
 # An objective relaxes guards, so that their own defaults show without one.
