@@ -80,6 +80,27 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
     return chain.decide(state, snapshot, outlook)
 
 
+def decide_later(
+    params: LaneParams, state: LaneState, now_s: float, tick: int, outlook: Outlook | None
+) -> Decision | None:
+    """What `decide` says at another time, where nothing else has changed: none is made of a snapshot that says so.
+
+    Args:
+        params: Compiled policies, L lanes.
+        state: Updated in place, where there is an answer.
+        now_s: As in a Snapshot all of whose arrays are those of the last one that was decided on.
+        tick: Likewise.
+        outlook: As in `decide`.
+
+    Returns:
+        The decision; None where it has to be worked out.
+    """
+    chain = state.chain
+    if chain is None or chain.params is not params:
+        return None
+    return chain.later(state, now_s, tick, outlook)
+
+
 class Chain:
     """The chain of stages compiled for some policies; a stage that no lane uses costs nothing.
 
@@ -115,8 +136,9 @@ class Chain:
     def decide(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
         """As `decide`, for a state of these policies."""
         known = self._inputs.are_those_of(snapshot)
-        if known and self._last is not None and self._now_s <= snapshot.now_s < self._until_s:
-            return self._again(self._last, state, snapshot, outlook)
+        if known and (later := self.later(state, snapshot.now_s, snapshot.tick, outlook)) is not None:
+            return later
+        self._last = None
         decision, seen = self._anew(state, snapshot, outlook)
         self._now_s = snapshot.now_s
         self._until_s = self._lasts_until_s(seen, decision) if known else -np.inf
@@ -137,16 +159,19 @@ class Chain:
                 until_s = min(until_s, lasts(seen, before, after))
         return until_s
 
-    def _again(
-        self, decision: StagedDecision, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
-    ) -> StagedDecision:
-        """The decision of the last tick, which lasts; time is noted."""
-        self._now_s = snapshot.now_s
+    def later(
+        self, state: LaneState, now_s: float, tick: int, outlook: Outlook | None
+    ) -> StagedDecision | None:
+        """As `decide_later`: the last decision where it lasts, and time is noted."""
+        decision = self._last
+        if decision is None or not self._now_s <= now_s < self._until_s:
+            return None
+        self._now_s = now_s
         if self.rules[Stage.STABILISATION] is not None:
-            state.wishes.hold(snapshot.tick)
+            state.wishes.hold(tick)
         if self.rules[Stage.RATE] is not None:
-            state.refilled_s = snapshot.now_s
-        story = decision.story.with_later(outlook, state.peaks.again(snapshot.tick))
+            state.refilled_s = now_s
+        story = decision.story.with_later(outlook, state.peaks.again(tick))
         if story is not decision.story:
             decision = self._last = StagedDecision(decision.start, decision.provision, decision.stop, story)
         return decision

@@ -6,13 +6,13 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import is_not
+from operator import is_, is_not
 
 import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.policy import Policy
-from autoscaler.core.decide import decide
+from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import SeriesParams
@@ -230,6 +230,8 @@ class Fleets:
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
         self._gathering = Gathering(self.all, self._compiled.lanes.vm_capacity)
         self._folds = Folds()
+        self._seen: tuple[object, ...] = ()
+        """What the last snapshot was made of."""
 
     def carried_over(self, setups: Sequence[FleetSetup], now_s: float) -> Fleets:
         """Fleets for other setups, which go on with what is known of the fleets of the same names.
@@ -388,6 +390,15 @@ class Fleets:
         if self.overheard is not None:
             self.overheard.append(samples)
         outlook = step(compiled.series, self._series_state, samples) if self._steps else None
+        columns = self._gathering.columns(counts)
+        where_listed = self._gathering.listed(listed)
+        arrays = samples.demand, samples.freshness, samples.coverage, samples.censored
+        seen = (*arrays, columns, where_listed, allowed)
+        if self._seen and all(map(is_, seen, self._seen)):
+            later = decide_later(compiled.lanes, self._lane_state, now_s, tick, outlook)
+            if later is not None:
+                return samples, later
+        self._seen = ()
         snapshot = Snapshot(
             now_s=now_s,
             tick=tick,
@@ -396,15 +407,17 @@ class Fleets:
             freshness=samples.freshness,
             coverage=samples.coverage,
             censored=samples.censored,
-            **self._gathering.columns(counts),
-            listed=self._gathering.listed(listed),
+            **columns,
+            listed=where_listed,
             may_start=allowed.may_start,
             may_provision=allowed.may_provision,
             may_stop=allowed.may_stop,
             floor=allowed.floor,
             ceiling=allowed.ceiling,
         )
-        return samples, decide(compiled.lanes, self._lane_state, snapshot, outlook)
+        decision = decide(compiled.lanes, self._lane_state, snapshot, outlook)
+        self._seen = seen
+        return samples, decision
 
 
 def _since_s(t: TrackedVm, unknown_s: float) -> float:

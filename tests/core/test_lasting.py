@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.decide import Chain, decide
+from autoscaler.core.decide import Chain, decide, decide_later
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Freshness
 from tests.core.builders import DECIDED, lane_params, outlook, snapshot
@@ -200,3 +200,31 @@ def test_a_higher_wish_that_leaves_its_window_ends_what_lasts():
         for tick in range(1001, 1040)
     ]
     assert stops == [0] * 29 + [7] * 10
+
+
+def test_a_decision_that_failed_leaves_nothing_that_lasts(monkeypatch):
+    params = lane_params(reactive=True)
+    state = LaneState.empty(params)
+    at_rest, hit = fixed(snapshot(demand=120.0, in_service=2)), fixed(snapshot(demand=900.0, in_service=2))
+    for tick in range(1000, 1005):
+        decide(params, state, replace(at_rest, now_s=10.0 * tick, tick=tick), None)
+
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Chain, "_anew", fails)
+    for tick in range(1005, 1009):
+        with pytest.raises(RuntimeError, match="no memory"):
+            decide(params, state, replace(hit, now_s=10.0 * tick, tick=tick), None)
+        assert decide_later(params, state, 10.0 * tick, tick, None) is None
+
+
+def test_what_another_policy_has_decided_does_not_last():
+    params = lane_params(reactive=True)
+    state = LaneState.empty(params)
+    seen = fixed(snapshot(demand=120.0, in_service=2))
+    for tick in range(1000, 1005):
+        decide(params, state, replace(seen, now_s=10.0 * tick, tick=tick), None)
+    assert decide_later(lane_params(reactive=True, minimum=5), state, 10_050.0, 1005, None) is None
+    assert decide_later(params, LaneState.empty(params), 10_050.0, 1005, None) is None
+    assert decide_later(params, state, 10_050.0, 1005, None) is not None
