@@ -33,6 +33,10 @@ WRONG = {
     ),
     "no share": ({"provision": PROVISION, "refill": {"weights": [0]}}, "none above zero"),
     "refresh of nothing": ({"freshness": {"refresh": {}}}, "no section `refill`"),
+    "two hooks": (
+        {"freshness": {"exercise": {"command": {"run": ["/x"]}, "ssm": {}}}},
+        "has both `command` and `ssm`",
+    ),
     "no such zone": (
         {"freshness": {"exercise": {"windows": [{**WINDOW, "time_zone": "Europe/Berln"}]}}},
         "Europe/Berln",
@@ -67,7 +71,8 @@ def test_a_whole_section_of_each_is_accepted():
         "freshness": {
             "max_age": "30d",
             "refresh": {"windows": [WINDOW]},
-            "exercise": {"every": "7d", "windows": [WINDOW]},
+            "exercise": {"every": "7d", "windows": [WINDOW], "ssm": {"document": "patch", "timeout": "15m"}},
         },
+        "warm_pool": {"hibernate": {"renew_after": "40d"}},
     }
     assert list(check_pool(policy_from(BASE | changes), 10.0)) == []

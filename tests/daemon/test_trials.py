@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.world import World
+from autoscaler.config.vms import BoundsSection
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, QUARANTINED_TAG
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
-from autoscaler.providers.hooks import SimulatedHook
+from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.ec2.ssm import SsmHook
+from autoscaler.providers.hooks import CommandHook, SimulatedHook
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.wiring import Wiring
+from autoscaler.wiring_balancers import real_hook
 from tests.daemon.builders import virtual
-from tests.daemon.pools import chores, pool_bench, states
+from tests.daemon.pools import chores, pool_bench, pool_policy, states
 
-DAY = 86_400
+BOUNDS = BoundsSection(minimum=0, maximum=9)
 
 
 def trial_bench(answer=None, *, took_s=45.0, vms=1, demand=100, **changes):
@@ -148,3 +156,36 @@ async def test_vms_made_for_the_pool_are_not_tried():
     await bench.run(600)
     assert states(bench) == {"running": 1, "stopped": 2}
     assert bench.hook.runs == []
+
+
+def test_a_fleet_gets_what_its_policy_names_and_keeps_it_while_that_stays(tmp_path):
+    clock = VirtualClock(0.0)
+    bench_policy = pool_policy(
+        freshness={"exercise": {"command": {"run": [str(tmp_path / "patch")], "timeout": "9s"}}}
+    )
+    wiring = Wiring(
+        MemoryProvider(World(), clock), clock, lambda _: SimulatedHook(clock), None, real_hook(clock, None)
+    )
+    before = wiring.wire([bench_policy])
+    (setup,) = before.setups
+    assert isinstance(setup.hook, CommandHook)
+    assert setup.hook.timeout_s == 9.0
+    assert setup.hook in before.closables
+    (same,) = wiring.wire([bench_policy.model_copy(update={"bounds": BOUNDS})], before.setups).setups
+    assert same.hook is setup.hook
+    other = pool_policy(freshness={"exercise": {"ssm": {"document": "patch", "timeout": "10m"}}})
+    after = wiring.wire([other], before.setups)
+    assert setup.hook in after.retired
+    # Nothing is done on the VMs of a fleet that does not act.
+    (shadow,) = wiring.wire([bench_policy.model_copy(update={"act": False})], before.setups).setups
+    assert shadow.hook is None
+
+
+def test_systems_manager_is_asked_where_the_policy_says_so():
+    settings = Ec2Settings("eu-central-1", access_key_id="a", secret_access_key="b")
+    own = pool_policy(
+        freshness={"exercise": {"ssm": {"parameters": [{"name": "commands", "values": ["true"]}]}}}
+    )
+    hook = real_hook(VirtualClock(0.0), settings)(own)
+    assert isinstance(hook, SsmHook)
+    assert hook.timeout_s == 600.0

@@ -222,12 +222,17 @@ MODES: tuple[Mode, ...] = (
         16,
         "Stopped VMs grow stale",
         "After a change of the launch template the warm pool is replaced by shares and never below its floor, within "
-        "its windows; stopped VMs are started, seen ready and stopped again from time to time.",
+        "its windows; stopped VMs are started, patched or checked by a command where the policy has one, and stopped again "
+        "from time to time; VMs are found by image, version and age.",
         "daemon/test_pool_freshness.py::"
         "test_after_a_change_of_the_template_the_pool_is_replaced_and_never_below_its_floor",
         "daemon/test_pool_freshness.py::test_where_no_more_may_exist_the_old_goes_first_down_to_the_policys_floor",
         "daemon/test_pool_freshness.py::test_outside_its_windows_nothing_is_replaced_or_tried",
         "daemon/test_pool_freshness.py::test_a_stopped_vm_is_tried_seen_ready_and_stopped_again",
+        "daemon/test_trials.py::test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool",
+        "daemon/test_trials.py::"
+        "test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_until_released",
+        "control/test_pool_commands.py::test_vms_that_lack_a_patch_are_found_by_image_version_and_age",
         "contracts/test_launch_spec.py::test_the_digest_is_the_same_for_the_same_and_the_image_is_that_of_new_vms",
     ),
     _mode(
@@ -286,9 +291,10 @@ MODES: tuple[Mode, ...] = (
         22,
         "A bill that nobody expected",
         "The cost of each tick is metered as EC2 bills it, the minimum of each start and storage included, and agrees "
-        "with the embedded cloud's bill and with sums made by hand.",
+        "with the embedded cloud's bill and with sums made by hand, also where VMs hibernate.",
         "cloud/test_world_laws.py::test_the_bill_of_three_vms_computed_by_hand",
         "cloud/test_world_laws.py::test_hibernating_is_billed_until_stopped",
+        "daemon/test_hibernation.py::test_the_bill_of_the_daemon_is_the_worlds_to_the_end_of_saving",
         "daemon/test_metering.py::test_a_busy_span_is_billed_as_the_world_bills_it",
         "daemon/test_metering.py::test_a_start_costs_its_minimum_at_once_and_seconds_after_that",
         "simulator/test_lane_parity.py::test_the_lanes_bill_is_the_clouds",
@@ -305,9 +311,10 @@ MODES: tuple[Mode, ...] = (
         24,
         "Filling the pool gets in the way of the burst",
         "Nothing is made for the pool while demand is being served or just was, and where both wait for the same "
-        "budget demand goes first.",
+        "budget demand goes first; a VM that the pool could not give is counted and told of, with what to do.",
         "daemon/test_refill.py::test_a_burst_takes_what_is_ready_and_starts_before_anything_is_made",
         "daemon/test_refill.py::test_a_refill_waits_until_it_has_been_calm_for_long_enough",
+        "daemon/test_missed_starts.py::test_what_the_pool_cannot_give_is_counted_told_of_once_and_shown",
         "ec2/test_call_budget.py::test_refills_stand_behind_demand",
         "daemon/test_failure_modes_acting.py::test_twenty_bursts_that_the_pool_can_serve_make_no_vm",
         "daemon/test_failure_modes_budget.py::test_no_vm_is_made_for_a_pool_before_those_that_a_burst_needs",
@@ -364,11 +371,17 @@ MODES: tuple[Mode, ...] = (
     _mode(
         29,
         "Quotas and VMs that cannot be stopped or started",
-        "doctor finds Spot VMs, VMs without an EBS root, those of other owners, other images, failed starts and too "
-        "little quota before the bad day; on it a used up quota holds its family of types alone.",
+        "doctor finds Spot VMs, VMs without an EBS root, those of other owners, other images, failed starts, VMs that "
+        "cannot hibernate, balancers that do not fit and too little quota before the bad day; on it a used up quota holds its "
+        "family of types alone; VMs that are refused to hibernate are stopped plainly, and no memory grows too old.",
         "ec2/test_diagnosis.py::test_each_misfit_is_found_alone_and_names_its_vm",
         "ec2/test_diagnosis.py::test_headroom_counts_the_whole_pool_the_others_and_what_may_come",
         "daemon/test_start_path.py::test_a_quota_that_is_used_up_holds_the_family_and_no_other_type",
+        "ec2/test_examining_fit.py::test_each_misfit_of_a_group_is_named_with_its_fix",
+        "ec2/test_examining_fit.py::test_each_reason_not_to_hibernate_is_named_with_its_fix",
+        "daemon/test_hibernation.py::"
+        "test_what_the_provider_refuses_to_hibernate_is_stopped_at_once_and_never_asked_again",
+        "daemon/test_hibernation.py::test_a_memory_is_renewed_in_time_and_the_vm_hibernates_again",
     ),
     _mode(
         30,
