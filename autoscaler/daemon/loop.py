@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -52,7 +52,7 @@ from autoscaler.ports import (
     Listing,
     TickRecord,
 )
-from autoscaler.ports.budget import budget_of
+from autoscaler.ports.budget import Budget, budget_of
 
 _GRID_TOLERANCE_S = 1e-6
 _READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
@@ -160,6 +160,7 @@ class Daemon:
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)
         self.chores = Chores(clock, self.recorder, telemetry, waits)
+        self._budget = budget_among(self.fleets.all)
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
@@ -209,6 +210,7 @@ class Daemon:
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
             self.warm_pools.govern(self.fleets.by_name)
+            self._budget = budget_among(self.fleets.all)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -244,9 +246,11 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
-        await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, FIRST)
+        if intents:
+            await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, FIRST)
         await self.acting.act(record, intents, action_ids)
-        await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, LAST)
+        if intents:
+            await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, LAST)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
@@ -301,7 +305,8 @@ class Daemon:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         # Each asks two questions in a row, and probes still have to be asked after them.
-        notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
+        if any(fleet.drains is not None for fleet in self.fleets.all):
+            notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
@@ -388,9 +393,8 @@ class Daemon:
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
         self.telemetry.ticked(record, counts)
-        budget = next((b for f in self.fleets.all if (b := budget_of(f.provider)) is not None), None)
-        if budget is not None:
-            self.telemetry.budget(budget)
+        if self._budget is not None:
+            self.telemetry.budget(self._budget)
         if early is not None:
             self.telemetry.early_turns.labels(str(early.cause)).inc()
         self.last_record = record if early is None else _renewed(self.last_record, record)
@@ -476,6 +480,11 @@ class Daemon:
 
     def _longest_lag_s(self) -> float:
         return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)
+
+
+def budget_among(fleets: Iterable[Fleet]) -> Budget | None:
+    """The account's API budget, which whoever keeps one keeps for all; None where nobody does."""
+    return next((kept for fleet in fleets if (kept := budget_of(fleet.provider)) is not None), None)
 
 
 def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
