@@ -178,5 +178,10 @@ def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
     async def call() -> T:
         return await main()
 
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+    with virtual_runner() as runner:
         return runner.run(call())
+
+
+def virtual_runner() -> asyncio.Runner:
+    """Runs coroutines on virtual time one after the other; between two of them, time and all tasks stand still."""
+    return asyncio.Runner(loop_factory=_VirtualLoop)
