@@ -78,6 +78,24 @@ def every_stage(lanes: int) -> LaneParams:
         warm_maximum=full(60),
         warm_memory_ticks=full(8640),
         warm_spare=full(0.1),
+        economic=full(False),
+        shortage_price=full(100.0),
+        unserved_target=full(0.0),
+        start_cost=full(6.0),
+        lead_ticks=full(4),
+        hold_ticks=full(30),
+        billed_ticks=full(6),
+        start_success=full(1.0),
+        stopped_cost=full(0.0),
+        provision_cost=full(0.0),
+        cold_ticks=full(30),
+        refill_ticks=full(360),
+        group=full(-1),
+        group_vms=full(np.inf),
+        group_money=full(np.inf),
+        group_starts=full(np.inf),
+        group_period_s=full(60.0),
+        vm_price=full(0.0),
     )
 
 
@@ -127,7 +145,7 @@ def snapshot_of(tick: Tick) -> Snapshot:
 
 
 def live(lanes: int) -> dict[str, np.ndarray]:
-    """Seconds of each part of a live tick with every stage: float64 (TICKS,) by name."""
+    """Seconds of each part of a live tick with every stage but those of an objective: float64 (TICKS,) by name."""
     fold_params = FoldParams(
         np.full(lanes, int(Signal.THROUGHPUT)),
         np.full(lanes, 60.0),
@@ -141,6 +159,13 @@ def live(lanes: int) -> dict[str, np.ndarray]:
         keep_ticks=np.full(lanes, 8),
         half_life_ticks=np.full(lanes, 43_200.0),
         scale=np.full(lanes, 30.0),
+        hold_ticks=np.full(lanes, 30),
+        refill_ticks=np.full(lanes, 360),
+        laws=np.full(lanes, False),
+        event_start_s=np.zeros((0, lanes)),
+        event_end_s=np.zeros((0, lanes)),
+        event_factor=np.ones((0, lanes)),
+        event_odds=np.zeros((0, lanes)),
     )
     lane_params = every_stage(lanes)
     series_state, lane_state = SeriesState.empty(series_params), LaneState.empty(lane_params)
