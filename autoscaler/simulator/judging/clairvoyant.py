@@ -387,7 +387,7 @@ def _schedules(
         limit = np.where(np.arange(first + 1, first + 1 + len(table)) < lead_ticks, math.inf, start)
         must_stay.append(np.packbits(table < 0.0, axis=2))
         may_stay.append(np.packbits(table <= limit[:, np.newaxis, np.newaxis], axis=2))
-    vms = _walked_back(must_stay, may_stay, levels)
+    vms = _walked_back(must_stay, may_stay)
     return [np.ascontiguousarray(column) for column in vms.T]
 
 
@@ -415,7 +415,7 @@ def _bound(
     table[: max(lead_ticks - first, 0), :, initial:] = math.inf
 
 
-def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.uint8]], levels: int) -> Int:
+def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.uint8]]) -> Int:
     """VMs in service: int64 (T, P)."""
     vms: list[Int] = []
     on: NDArray[np.uint8] | None = None
@@ -428,7 +428,7 @@ def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.u
             np.bitwise_and(may[tick], before, out=on)
             np.bitwise_or(must[tick], on, out=on)
             before = on
-        vms.append(np.unpackbits(states, axis=2, count=levels).sum(axis=2, dtype=np.int64))
+        vms.append(np.bitwise_count(states).sum(axis=2, dtype=np.int64))
     return np.concatenate(vms[::-1])
 
 

@@ -12,7 +12,7 @@ contestant, segments in order within each, and all tick on the clock of the firs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import Decision, Outlook, Snapshot
+from autoscaler.core.types import Decision, Int, Outlook, Snapshot
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
 from autoscaler.simulator.lanes.engine import Lanes, PolicyDecider
 from autoscaler.simulator.lanes.feeds import why_not_cut
@@ -252,6 +252,7 @@ class _Run:
             for at in everybody:
                 if whole and at not in accepted and not torn[at]:
                     accepted[at] = self._joined(at, head, rounds)
+            self._side_by_side.leave_out(accepted)
         if not whole:
             return Result(None, begins, cut.segments), ()
         left = tuple(at for at in everybody if at not in accepted)
@@ -341,15 +342,25 @@ class _SideBySide:
             self._policies = PolicyDecider(_params_of(params, self._ours), schedules)
         self._params = _params_of(params, self._theirs)
         self._peers = [one.make(self._params) for one in contestants if one.make is not None]
+        self._part_ours, self._part_theirs = _Part(self._ours), _Part(self._theirs)
+        self._all = params
+        self._left_out: set[int] = set()
+        self._resting = False
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
         """As in `Decider`."""
         if self._policies is None:
             return self._by_peers(snapshot)
-        ours = self._policies.decide(_lanes_of(snapshot, self._ours), outlook)
+        if self._resting:
+            here = self._part_ours.of(snapshot)
+            sizes = np.concatenate(
+                (here.in_service + here.starting, *self._sizes(self._part_theirs.of(snapshot)))
+            )
+            return answered(self._all, snapshot, sizes)
+        ours = self._policies.decide(self._part_ours.of(snapshot), outlook)
         if not self._peers:
             return ours
-        theirs = self._by_peers(_lanes_of(snapshot, self._theirs))
+        theirs = self._by_peers(self._part_theirs.of(snapshot))
         return Decision(
             wish=np.concatenate((ours.wish, theirs.wish)),
             desired=np.concatenate((ours.desired, theirs.desired)),
@@ -364,10 +375,23 @@ class _SideBySide:
             value=theirs.value,
         )
 
+    def leave_out(self, contestants: Collection[int]) -> None:
+        """Ask these no more, of the policies only if all are among them: their lanes mean nothing from here on."""
+        first = self._ours.stop // self._segments
+        self._left_out = {at - first for at in contestants if at >= first}
+        self._resting = set(range(first)) <= set(contestants)
+
     def _by_peers(self, view: Snapshot) -> Decision:
+        return answered(self._params, view, np.concatenate(self._sizes(view)))
+
+    def _sizes(self, view: Snapshot) -> list[Int]:
+        """What each peer wants of its own lanes."""
         width = self._segments
-        sizes = [peer.sized(view)[at * width : (at + 1) * width] for at, peer in enumerate(self._peers)]
-        return answered(self._params, view, np.concatenate(sizes))
+        there = view.in_service + view.starting
+        return [
+            (there if at in self._left_out else peer.sized(view))[at * width : (at + 1) * width]
+            for at, peer in enumerate(self._peers)
+        ]
 
     def memories(self, now_s: float) -> _Memory:
         """What the deciders remember."""
@@ -385,9 +409,31 @@ class _SideBySide:
 _ARRAYS = tuple(field.name for field in fields(Snapshot) if field.name not in ("now_s", "tick"))
 
 
-def _lanes_of(snapshot: Snapshot, lanes: slice) -> Snapshot:
-    parts: dict[str, Any] = {name: getattr(snapshot, name)[lanes] for name in _ARRAYS}
-    return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
+class _Part:
+    """Some lanes of a snapshot.
+
+    Args:
+        lanes: Which.
+    """
+
+    def __init__(self, lanes: slice) -> None:
+        self._lanes = lanes
+        self._known: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+
+    def of(self, snapshot: Snapshot) -> Snapshot:
+        """Those lanes. What nobody can change is parted once, so that core sees that it has not changed."""
+        parts: dict[str, Any] = {name: self._part(name, getattr(snapshot, name)) for name in _ARRAYS}
+        return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
+
+    def _part(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        if array.flags.writeable or array.base is not None:
+            return array[self._lanes]
+        whole, part = self._known.get(name, (None, array))
+        if whole is not array:
+            part = array[self._lanes].copy()
+            part.flags.writeable = False
+            self._known[name] = array, part
+        return part
 
 
 def _params_of(params: LaneParams, lanes: slice) -> LaneParams:

@@ -28,7 +28,6 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.lanes.witness import Page, Witness, timeline
-from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
@@ -182,6 +181,9 @@ def _by_loop(
     enough: Callable[[], bool] | None,
     journal_dir: Path | None,
 ) -> Ran:
+    # The daemon and all it needs take longer to import than a month by lanes takes to be written down.
+    from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+
     def on_tick(record: TickRecord) -> None:
         if progress is not None:
             progress(min((record.at_s - replay.begin_s) / replay.span_s, 1.0))
