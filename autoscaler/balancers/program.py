@@ -32,6 +32,7 @@ def of_vm(vm: Vm, action: str) -> dict[str, str]:
         "AUTOSCALER_FLEET": vm.fleet,
         "AUTOSCALER_VM_ID": vm.id,
         "AUTOSCALER_VM_ADDRESS": vm.address or "",
+        "AUTOSCALER_VM_PUBLIC_ADDRESS": vm.public_address or "",
     }
 
 

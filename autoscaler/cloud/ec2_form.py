@@ -192,9 +192,10 @@ def read_launch(form: Form) -> LaunchData:
     placement = form.branch("Placement")
     zone = placement.text("AvailabilityZone")
     placement.finish(["Tenancy", "GroupName"])
-    subnet = form.text("SubnetId")
+    subnet, public = form.text("SubnetId"), None
     for interface in form.branches("NetworkInterface"):
         subnet = subnet or interface.text("SubnetId")
+        public = interface.flag("AssociatePublicIpAddress") if public is None else public
     hibernation = form.branch("HibernationOptions")
     return LaunchData(
         image=form.text("ImageId"),
@@ -202,6 +203,7 @@ def read_launch(form: Form) -> LaunchData:
         subnet=subnet,
         zone=zone,
         hibernation=hibernation.flag("Configured"),
+        public=public,
         stop_protection=form.flag("DisableApiStop"),
         termination_protection=form.flag("DisableApiTermination"),
         tags=read_tag_specifications(form, "instance"),

@@ -93,7 +93,7 @@ def instance(view: VmView) -> bytes:
     launched = moment(view.launched_at_s)
     return (
         f"<item><instanceId>{view.id}</instanceId><imageId>{text(view.image)}</imageId>"
-        f"{state('instanceState', view.state)}<privateDnsName>{_dns(view)}</privateDnsName><dnsName/>"
+        f"{state('instanceState', view.state)}<privateDnsName>{_dns(view)}</privateDnsName>{_public_dns(view)}"
         f"<reason>{text(view.transition)}</reason><amiLaunchIndex>{view.index}</amiLaunchIndex><productCodes/>"
         f"<instanceType>{text(view.vm_type)}</instanceType><launchTime>{launched}</launchTime>"
         f"<placement><availabilityZone>{view.zone}</availabilityZone><groupName/><tenancy>default</tenancy>"
@@ -122,13 +122,20 @@ def _dns(view: VmView) -> str:
     return f"ip-{view.address.replace('.', '-')}.ec2.internal" if view.address else ""
 
 
+def _public_dns(view: VmView) -> str:
+    if not view.public_address:
+        return "<dnsName/>"
+    return f"<dnsName>ec2-{view.public_address.replace('.', '-')}.compute-1.amazonaws.com</dnsName>"
+
+
 def _network(view: VmView) -> str:
     # A terminated instance has neither address nor subnet.
     if not view.address:
         return ""
+    public = f"<ipAddress>{view.public_address}</ipAddress>" if view.public_address else ""
     return (
         f"<subnetId>{view.subnet}</subnetId><vpcId>vpc-{view.subnet[7:]}</vpcId>"
-        f"<privateIpAddress>{view.address}</privateIpAddress><sourceDestCheck>true</sourceDestCheck>"
+        f"<privateIpAddress>{view.address}</privateIpAddress>{public}<sourceDestCheck>true</sourceDestCheck>"
         "<groupSet><item><groupId>sg-00000000000000001</groupId><groupName>default</groupName></item></groupSet>"
     )
 
@@ -213,10 +220,13 @@ def _launch_data(data: LaunchData) -> str:
         parts.append(f"<instanceType>{text(data.vm_type)}</instanceType>")
     if data.zone:
         parts.append(f"<placement><availabilityZone>{text(data.zone)}</availabilityZone></placement>")
-    if data.subnet:
+    if data.subnet or data.public is not None:
+        public = data.public is not None and (
+            f"<associatePublicIpAddress>{boolean(data.public)}</associatePublicIpAddress>"
+        )
+        subnet = f"<subnetId>{text(data.subnet)}</subnetId>" if data.subnet else ""
         parts.append(
-            "<networkInterfaceSet><item><deviceIndex>0</deviceIndex>"
-            f"<subnetId>{text(data.subnet)}</subnetId></item></networkInterfaceSet>"
+            f"<networkInterfaceSet><item>{public or ''}<deviceIndex>0</deviceIndex>{subnet}</item></networkInterfaceSet>"
         )
     if data.hibernation is not None:
         configured = boolean(data.hibernation)

@@ -64,6 +64,12 @@ def _by_user(now_s: float) -> str:
     return f"User initiated ({datetime.fromtimestamp(now_s, tz=UTC):%Y-%m-%d %H:%M:%S} GMT)"
 
 
+def _public_address(number: int, starts: int) -> str:
+    """Another one at each start, as on EC2; of the addresses that are kept for tests of networks."""
+    place = (number * 31 + starts * 7919) % 131_072
+    return f"198.{18 + (place >> 16)}.{place >> 8 & 255}.{place & 255}"
+
+
 class Lifecycle:
     """Records of all VMs, the heap of what is due, capacity in use and the meter."""
 
@@ -155,18 +161,22 @@ class Lifecycle:
             self._release(record)
             code = record.fall_back_code
             self._change(
-                record, state=State.STOPPED, reason_code=code, reason_message=f"{code}: the start failed"
+                record,
+                state=State.STOPPED,
+                public_address="",
+                reason_code=code,
+                reason_message=f"{code}: the start failed",
             )
         elif due is _Due.STOPPED:
             self.meter.halt(number, self.now_s)
             self._release(record)
             if record.saves_memory:
                 record.memory_saved_at_s, record.saves_memory = self.now_s, False
-            self._change(record, state=State.STOPPED)
+            self._change(record, state=State.STOPPED, public_address="")
         elif due is _Due.TERMINATED:
             self.meter.end(number, self.now_s)
             self._release(record)
-            self._change(record, state=State.TERMINATED, address="")
+            self._change(record, state=State.TERMINATED, address="", public_address="")
             self._push(
                 self.now_s + self._physics.terminated_listed_s, number, record.generation, _Due.UNLISTED
             )
@@ -197,6 +207,8 @@ class Lifecycle:
     def add(self, view: VmView) -> Record:
         """A new VM, as its view says: pending (it will run), running and ready, or stopped."""
         self._note_change()
+        if view.public and view.state is not State.STOPPED:
+            view = replace(view, public_address=_public_address(view.number, 0))
         record = Record(view, [(self.now_s, view)], created_at_s=self.now_s)
         self._records.append(record)
         self._by_id[view.id] = record
@@ -221,6 +233,7 @@ class Lifecycle:
             record,
             state=State.PENDING,
             launched_at_s=self.now_s,
+            public_address=_public_address(record.view.number, record.starts) if record.view.public else "",
             ready_at_s=math.inf,
             reason_code="",
             reason_message="",

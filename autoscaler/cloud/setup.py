@@ -39,6 +39,7 @@ class FleetSetup:
         zones: Zones to spread over; empty for all.
         tags: Further tags.
         hibernation: Whether the VMs, and those that the template makes, may hibernate.
+        public: Whether they get a public address at each start.
     """
 
     fleet: str
@@ -49,6 +50,7 @@ class FleetSetup:
     zones: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     hibernation: bool = False
+    public: bool = False
 
     def __post_init__(self) -> None:
         if self.vms < 0:
@@ -160,12 +162,14 @@ def place_fleet(world: World, now_s: float, fleet: FleetSetup) -> tuple[str, ...
         zones=fleet.zones,
         tags=fleet.tags,
         hibernation=fleet.hibernation,
+        public=fleet.public,
     )
     if fleet.fleet and all(template.name != fleet.fleet for template in world.templates.all()):
         data = LaunchData(
             image=fleet.image,
             vm_type=fleet.vm_type,
             hibernation=fleet.hibernation or None,
+            public=fleet.public or None,
             tags={"Name": fleet.fleet, **fleet.tags, FLEET_TAG: fleet.fleet},
         )
         world.templates.create(world.new_id("lt"), fleet.fleet, data, world.now_s)

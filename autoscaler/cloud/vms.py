@@ -43,6 +43,7 @@ class LaunchData:
         subnet: Subnet id; it implies the zone.
         zone: Availability zone.
         hibernation: Whether the VM may hibernate; None where not given.
+        public: Whether it gets a public address at each start; None where not given.
         stop_protection: Whether StopInstances is refused; None where not given.
         termination_protection: Whether TerminateInstances is refused; None where not given.
         tags: Tags of the VMs.
@@ -53,6 +54,7 @@ class LaunchData:
     subnet: str = ""
     zone: str = ""
     hibernation: bool | None = None
+    public: bool | None = None
     stop_protection: bool | None = None
     termination_protection: bool | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class LaunchData:
             subnet=self.subnet if placed else base.subnet,
             zone=self.zone if placed else base.zone,
             hibernation=first(self.hibernation, base.hibernation),
+            public=first(self.public, base.public),
             stop_protection=first(self.stop_protection, base.stop_protection),
             termination_protection=first(self.termination_protection, base.termination_protection),
             tags={**base.tags, **self.tags},
@@ -90,6 +93,8 @@ class VmView:
         launched_at_s: Time of the last launch or start.
         ready_at_s: When it has booted; infinite while not known. The truth: a caller sees `ready`.
         hibernation: Whether it may hibernate.
+        public: Whether it gets a public address at each start.
+        public_address: That, while it is on; empty where it has none.
         stop_protection: Whether StopInstances is refused.
         termination_protection: Whether TerminateInstances is refused.
         client_token: Token of the launch.
@@ -111,6 +116,8 @@ class VmView:
     launched_at_s: float
     ready_at_s: float = math.inf
     hibernation: bool = False
+    public: bool = False
+    public_address: str = ""
     stop_protection: bool = False
     termination_protection: bool = False
     client_token: str = ""

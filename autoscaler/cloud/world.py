@@ -309,6 +309,7 @@ class World:
         zones: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
         hibernation: bool = False,
+        public: bool = False,
     ) -> tuple[str, ...]:
         """Put VMs in the world at once, without a call, a budget or a fault; their ids.
 
@@ -321,7 +322,7 @@ class World:
         for zone in places:
             self.places.check_zone(zone, f"VMs for fleet {fleet!r}")
         all_tags = {"Name": fleet, **(tags or {}), **({FLEET_TAG: fleet} if fleet else {})}
-        data = LaunchData(image=image, vm_type=vm_type, hibernation=hibernation, tags=all_tags)
+        data = LaunchData(image=image, vm_type=vm_type, hibernation=hibernation, public=public, tags=all_tags)
         ids = []
         for index in range(count):
             zone = places[index % len(places)]
@@ -354,6 +355,7 @@ class World:
             launched_at_s=self.now_s,
             ready_at_s=self.now_s if state is State.RUNNING else math.inf,
             hibernation=bool(data.hibernation),
+            public=bool(data.public),
             stop_protection=bool(data.stop_protection),
             termination_protection=bool(data.termination_protection),
             client_token=token,

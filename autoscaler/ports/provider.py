@@ -41,6 +41,7 @@ class Vm:
             `Client.UserInitiatedShutdown`), or empty.
         may_hibernate: It was launched so that its memory can be saved when it is stopped.
         stopped_at_s: When it was told to stop last, as the provider records it; None where that is not told.
+        public_address: Public address, which is another one after each start; None where it has none.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Vm:
     state_reason: str = ""
     may_hibernate: bool = False
     stopped_at_s: float | None = None
+    public_address: str | None = None
 
     @property
     def hibernates(self) -> bool:

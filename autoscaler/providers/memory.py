@@ -254,6 +254,7 @@ def _port_vm(view: VmView) -> Vm:
         state_reason=view.reason_code,
         may_hibernate=view.hibernation,
         stopped_at_s=transition_s(view.transition),
+        public_address=view.public_address or None,
     )
 
 

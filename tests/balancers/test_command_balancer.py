@@ -39,6 +39,7 @@ async def test_it_is_told_the_vm_and_the_action_and_inherits_no_secret(tmp_path)
         ("AUTOSCALER_FLEET", "web"),
         ("AUTOSCALER_VM_ADDRESS", "10.0.0.2"),
         ("AUTOSCALER_VM_ID", "i-1"),
+        ("AUTOSCALER_VM_PUBLIC_ADDRESS", ""),
     ]
 
 

@@ -19,10 +19,10 @@ def hook(tmp_path, body, *, timeout_s=10.0, environment=None):
 
 
 async def test_it_is_told_the_vm_and_inherits_no_secret(tmp_path):
-    body = "print(sys.argv[1:], sorted(k for k in os.environ if k[:3] in ('AUT', 'AWS')), os.environ['AUTOSCALER_VM_ID'])"
+    body = "print(sys.argv[1:], *(k[11:] for k in sorted(os.environ) if k[:3] in ('AUT', 'AWS')), os.environ['AUTOSCALER_VM_ID'])"
     given = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "s3cret"}
     result = await hook(tmp_path, body, environment=given).run(VM)
-    names = ["AUTOSCALER_ACTION", "AUTOSCALER_FLEET", "AUTOSCALER_VM_ADDRESS", "AUTOSCALER_VM_ID"]
+    names = "ACTION FLEET VM_ADDRESS VM_ID VM_PUBLIC_ADDRESS"
     assert (result.well, result.said) == (True, f"['--all'] {names} i-7")
 
 

@@ -91,8 +91,8 @@ class Memory(Cloud):
         self.world = self._setup.world(self.clock.now())
         self.provider = MemoryProvider(self.world, self.clock)
 
-    async def seed(self, fleet, count, state="stopped", tags=None, *, hibernation=False):
-        setup = FleetSetup(fleet, count, State(state), tags=tags or {}, hibernation=hibernation)
+    async def seed(self, fleet, count, state="stopped", tags=None, **more):
+        setup = FleetSetup(fleet, count, State(state), tags=tags or {}, **more)
         return place_fleet(self.world, self.clock.now(), setup)
 
     async def fault(self, kind, **fields):
@@ -115,9 +115,8 @@ class Endpoint(Cloud):
             assert response.status == 200, answer
             return answer
 
-    async def seed(self, fleet, count, state="stopped", tags=None, *, hibernation=False):
-        body = {"fleet": fleet, "count": count, "state": state, "tags": tags or {}}
-        body["hibernation"] = hibernation
+    async def seed(self, fleet, count, state="stopped", tags=None, **more):
+        body = {"fleet": fleet, "count": count, "state": state, "tags": tags or {}, **more}
         return (await self._post("/_world/provision", body))["ids"]
 
     async def fault(self, kind, **fields):
@@ -137,6 +136,7 @@ class Moto(Cloud):
         "tags of absent VMs": "it accepts tags for instances that do not exist",
         "templates by id": "it answers 500 for a launch template id that does not exist",
         "types": "it changes the type of running instances too",
+        "public addresses": "its VMs keep their public address",
         "hibernation": "it neither refuses to hibernate nor tells what was launched for it",
         "checks": "its status checks are ok at once, whatever the instance does",
     }

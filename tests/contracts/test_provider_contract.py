@@ -352,6 +352,26 @@ async def test_a_forced_stop_ends_what_does_not_stop(cloud):
     await cloud.until_all(ids, VmState.STOPPED)
 
 
+async def test_a_vm_has_another_public_address_after_each_start_and_none_while_it_is_off(cloud):
+    cloud.needs("public addresses")
+    fleet = cloud.new_fleet()
+    (vm_id,) = await cloud.seed(fleet, 1, "running", public=True)
+    (private,) = await cloud.seed(fleet, 1, "running")
+    first = (await cloud.vms())[vm_id]
+    assert first.public_address.count(".") == 3
+    assert accepted(await cloud.provider.stop([vm_id]))
+    await cloud.until_all([vm_id], VmState.STOPPED)
+    assert (await cloud.vms())[vm_id].public_address is None
+    assert accepted(await cloud.provider.start([vm_id]))
+    vms = await cloud.vms()
+    assert vms[vm_id].public_address not in {None, first.public_address}
+    assert vms[vm_id].address == first.address
+    assert vms[private].public_address is None
+    spec = ProvisionSpec(fleet, fleet)
+    made = await cloud.provider.provision(spec, 1, f"token {fleet}")
+    assert (await cloud.vms())[made[0].vm_id].public_address
+
+
 async def test_a_vm_that_was_launched_for_it_hibernates_and_the_listing_says_so_and_since_when(cloud):
     cloud.needs("hibernation")
     fleet = cloud.new_fleet()

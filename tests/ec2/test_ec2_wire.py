@@ -20,7 +20,7 @@ EXTRAS = (
     "<networkInterfaceSet><item><networkInterfaceId>eni-1</networkInterfaceId><privateIpAddress>10.9.9.9"
     "</privateIpAddress><groupSet><item><groupId>sg-1</groupId></item></groupSet></item></networkInterfaceSet>"
     "<blockDeviceMapping><item><ebs><status>attached</status></ebs></item></blockDeviceMapping>"
-    "<reason>User initiated (2026-11-24 11:30:05 GMT)</reason>"
+    "<ipAddress>203.0.113.9</ipAddress><reason>User initiated (2026-11-24 11:30:05 GMT)</reason>"
     "<hibernationOptions><configured>true</configured></hibernationOptions>"
 )
 STOPPED_AT_S = 1_795_514_400.0 + 5405
@@ -48,6 +48,7 @@ def by_botocore(model, body):
                 instance.get("StateReason", {}).get("Code", ""),
                 instance.get("HibernationOptions", {}).get("Configured", False),
                 STOPPED_AT_S if instance.get("StateTransitionReason") else None,
+                instance.get("PublicIpAddress"),
             )
         )
     return rows, parsed.get("NextToken")

@@ -94,6 +94,8 @@ class PoolWords:
             "phase": str(t.phase),
             "type": t.vm.vm_type,
             "zone": t.vm.zone,
+            "address": t.vm.address,
+            "public_address": t.vm.public_address,
             "image": t.vm.image,
             "version": t.vm.tags.get(VERSION_TAG) or None,
             "baked_s": None if (baked_s := baked_at_s(t.vm)) is None else now_s - baked_s,

@@ -49,6 +49,7 @@ class Row(NamedTuple):
     state_reason: str
     may_hibernate: bool = False
     stopped_at_s: float | None = None
+    public_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def vm_of(row: Row) -> Vm:
         state_reason=row.state_reason,
         may_hibernate=row.may_hibernate,
         stopped_at_s=row.stopped_at_s,
+        public_address=row.public_address,
     )
 
 
@@ -161,6 +163,7 @@ class _Names:
         self._placement = f"{ns}placement"
         self._zone = f"{ns}availabilityZone"
         self._address = f"{ns}privateIpAddress"
+        self._public_address = f"{ns}ipAddress"
         self._launched_at = f"{ns}launchTime"
         self._image = f"{ns}imageId"
         self._reason = f"{ns}stateReason"
@@ -184,6 +187,7 @@ class _Names:
             each.findtext(self._key, ""): each.findtext(self._value, "") for each in parts.get(self._tags, ())
         }
         address, reason = parts.get(self._address), parts.get(self._reason)
+        public = parts.get(self._public_address)
         hibernation, transition = parts.get(self._hibernation), parts.get(self._transition)
         return Row(
             id=_text(parts, self.id),
@@ -198,6 +202,7 @@ class _Names:
             state_reason="" if reason is None else reason.findtext(self._reason_code) or "",
             may_hibernate=hibernation is not None and hibernation.findtext(self._configured) == "true",
             stopped_at_s=None if transition is None or not transition.text else transition_s(transition.text),
+            public_address=None if public is None else public.text or None,
         )
 
 
