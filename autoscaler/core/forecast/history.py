@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.forecast.settings import DAYS_BACK, MEDIAN_SLOTS, Settings
+from autoscaler.core.forecast.settings import LATE_DAYS, MEDIAN_SLOTS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState
 from autoscaler.core.types import Bool, Code, Float
 
@@ -105,15 +105,17 @@ def _look_back(settings: Settings, state: SeriesState) -> None:
     known = logs > 0.0
     logs -= 1.0
     logs *= _STEP
-    paces, pace = state.paces, logs[:, : 1 + len(DAYS_BACK)]
+    paces = state.paces
+    count = paces.shape[1]
+    pace = logs[:, :count]
     moved = pace - paces
     moved *= settings.season_alpha
     moved += paces
-    seen = known[:, : 1 + len(DAYS_BACK)]
+    seen = known[:, :count]
     if state.unseasoned or np.count_nonzero(seen) < seen.size:
         moved = np.where(seen, np.where(np.isnan(paces), pace, moved), paces)
     state.paces = moved
-    _expect(settings, state, logs[:, 1 + len(DAYS_BACK) :], known[:, 1 + len(DAYS_BACK) :])
+    _expect(settings, state, logs[:, count:], known[:, count:])
 
 
 def _demand(settings: Settings, code: Code) -> Float:
@@ -124,7 +126,7 @@ def _demand(settings: Settings, code: Code) -> Float:
 
 
 def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) -> None:
-    """What earlier days and weeks say about the lead time: the logarithms (S, 4 * 3) then, moved by today's pace."""
+    """What earlier days and weeks say about the lead time: the logarithms (S, D * 3) then, moved by today's pace."""
     if not state.unseasoned and np.count_nonzero(known) == known.size:
         ahead = logs[:, 0::3] + logs[:, 1::3]
         ahead += logs[:, 2::3]
@@ -139,20 +141,20 @@ def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) ->
     ahead += paces[:, :1]
     ahead -= paces[:, 1:]
     season = state.track[:, SEASONS]
-    if not state.unseasoned and np.count_nonzero(known) == known.size:
-        days = ahead[:, 0] + ahead[:, 1]
-        days += ahead[:, 2]
-        season[:, 0] = days * (1.0 / 3.0)
-    else:
-        there = ~np.isnan(ahead[:, :3])
-        days = np.where(there, ahead[:, :3], 0.0)
-        count = there[:, 0].astype(np.float64) + there[:, 1] + there[:, 2]
-        season[:, 0] = np.where(
-            count > 0.0, (days[:, 0] + days[:, 1] + days[:, 2]) / np.maximum(count, 1.0), np.nan
-        )
-    season[:, 1] = ahead[:, 3]
+    _mean(ahead[:, :LATE_DAYS], season[:, 0])
+    _mean(ahead[:, LATE_DAYS:], season[:, 1])
     np.minimum(season, _MOST_LOG, out=season)
     np.expm1(season, out=season)
     season *= settings.params.scale[:, np.newaxis]
     np.maximum(season, 0.0, out=season)
     state.unseasoned = int(np.count_nonzero(np.isnan(season)))
+
+
+def _mean(logs: Float, found: Float) -> None:
+    """The mean of what is known along the last axis into `found`, NaN where nothing is."""
+    known = ~np.isnan(logs)
+    total, count = np.where(known, logs, 0.0), known.astype(np.float64)
+    for at in range(1, logs.shape[1]):
+        total[:, 0] += total[:, at]
+        count[:, 0] += count[:, at]
+    found[:] = np.where(count[:, 0] > 0.0, total[:, 0] / np.maximum(count[:, 0], 1.0), np.nan)

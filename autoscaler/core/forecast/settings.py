@@ -24,11 +24,17 @@ RING = MOST_BLOCKS + 1
 SLOT_S = 60.0
 """Slots of the history, or a tick where that is longer."""
 DAY_S = 86_400.0
-DAYS_BACK: tuple[int, ...] = (1, 2, 3, 7)
-"""Days before, of which the same time of day is looked at."""
+DAYS_BACK: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 14, 21, 28)
+"""Days before, of which the same time of day is looked at: days, and weeks as far as the history goes."""
+LATE_DAYS = 6
+"""The first so many of them are days, the others weeks."""
+MOST_SLOTS = 10_084
+"""Slots of a history at most: a week of minutes and a little, four weeks of slots of four minutes and more."""
 MEANS_S: Float = np.array([60.0, 180.0, 600.0, 1800.0, 7200.0])
 MEANS_TICKS: Float = np.array([1.5, 3.0, 8.0, 20.0, 50.0])
 """Time constants of the means that the level is made of, and the least of them in ticks, so that they differ."""
+PACE_S = 600.0
+"""Time constant of the mean by which the present is compared with earlier days."""
 MEDIAN_SLOTS = 30
 """Slots whose median is the level of a burst detector."""
 BASE_S, BASE_TICKS = 600.0, 10.0
@@ -42,7 +48,7 @@ AGES_TICKS: Float = np.array([0.0, 1.0, 2.0, 3.0, 6.0])
 """A burst older than these is in the next regime; the larger of the two counts."""
 REFIT_S, REFIT_TICKS = 900.0, 4
 """The level is fitted anew so often, and not more often than so many ticks."""
-SHORT_S, SHORT_TICKS = 1800.0, 20.0
+SHORT_S, SHORT_TICKS = 600.0, 10.0
 """Time constant of recent errors, and the least of it in ticks."""
 DOUBT_S, DOUBT_TICKS = 600.0, 10.0
 """The same of the errors by which the fit of the level is held against the last value."""
@@ -127,7 +133,7 @@ class Settings:
         refit_ticks: Ticks between two fits of a series.
         reach_s: float64 (S, H), how far each horizon looks.
         farthest_s: The farthest of them.
-        looks: int64 (S, MEDIAN_SLOTS + 1 + 4 + 12), slots of the history that are looked at, relative to the present
+        looks: int64 (S, MEDIAN_SLOTS + 1 + D + 3 * D), slots of the history that are looked at, relative to the present
             one and modulo their number: the latest, the newest, this time on earlier days, and around the lead time from then on.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
@@ -178,7 +184,7 @@ class Settings:
             alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
             base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
             top_alpha=_share(tick_s, TOP_S, 1.0),
-            season_alpha=_share(slot_s, MEANS_S[3], 1.0),
+            season_alpha=_share(slot_s, PACE_S, 1.0),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             reach_s=horizon_ticks(params) * np.float64(tick_s),
@@ -198,8 +204,14 @@ def horizon_count(params: SeriesParams) -> int:
 
 
 def slot_count(params: SeriesParams) -> int:
-    """Slots of the history: a week and a little."""
-    return math.ceil(DAYS_BACK[-1] * DAY_S / max(SLOT_S, params.tick_s)) + 4
+    """Slots of the history: some weeks and a little."""
+    return math.ceil(days_back(params)[-1] * DAY_S / max(SLOT_S, params.tick_s)) + 4
+
+
+def days_back(params: SeriesParams) -> tuple[int, ...]:
+    """Days before that the history reaches."""
+    slot_s = max(SLOT_S, params.tick_s)
+    return tuple(days for days in DAYS_BACK if math.ceil(days * DAY_S / slot_s) + 4 <= MOST_SLOTS)
 
 
 def horizon_ticks(params: SeriesParams) -> Int:
@@ -220,7 +232,7 @@ def strides(params: SeriesParams) -> tuple[Int, Int]:
 
 def _looks(params: SeriesParams, slot_s: float) -> Int:
     newest = 0 if slot_s <= params.tick_s else -1
-    days = -np.round(np.array(DAYS_BACK) * DAY_S / slot_s).astype(np.int64)
+    days = -np.round(np.array(days_back(params)) * DAY_S / slot_s).astype(np.int64)
     beside = np.array([-1, 0, 1] if slot_s <= 120.0 else [0, 0, 0])
     lead = np.floor(params.lead_ticks * params.tick_s / slot_s + 1e-9).astype(np.int64)
     ahead = lead[:, np.newaxis] + (days[:, np.newaxis] + beside).reshape(-1)

@@ -14,10 +14,10 @@ import numpy as np
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS
 from autoscaler.core.forecast.settings import (
     DAY_S,
-    DAYS_BACK,
     MEANS_S,
     RING,
     Settings,
+    days_back,
     horizon_count,
     horizon_ticks,
     slot_count,
@@ -68,7 +68,7 @@ class SeriesState(Remembered):
         codes: uint16 (S, slots), logarithms of the mean demand of each slot (`history`); 0 where unknown.
         slot: The slot that is open; -1 before the first.
         slot_sum, slot_count: float64 (S,), of the samples in it.
-        paces: float64 (S, 5), mean logarithm of demand lately, and around the same time on earlier days.
+        paces: float64 (S, 1 + D), mean logarithm of demand lately, and around the same time on earlier days.
         unseasoned: Expectations from earlier days and weeks that are unknown.
         tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
         totals: float64 (S, ROWS, H), their sums.
@@ -91,7 +91,7 @@ class SeriesState(Remembered):
         settings: The settings as `step` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     tick_s: float
     horizons: Int
     last_tick: int
@@ -175,7 +175,7 @@ class SeriesState(Remembered):
             slot=-1,
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
-            paces=np.full((series, 1 + len(DAYS_BACK)), np.nan),
+            paces=np.full((series, 1 + len(days_back(params))), np.nan),
             unseasoned=2 * series,
             tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
             totals=np.zeros((series, ROWS, horizons)),
@@ -263,7 +263,7 @@ class SeriesState(Remembered):
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 
-_OF_SLOTS = {"codes", "slot_sum", "slot_count"}
+_OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces"}
 _HORIZON_AXIS = {
     "tables": 2,
     "totals": 2,
