@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from autoscaler.config.guarding import GuardsSection
 from autoscaler.core.types import Stage
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
 from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
@@ -150,6 +151,15 @@ def test_plain_reactive_is_the_same_fleet_without_looking_ahead():
     )
     assert describe(plain) == "demand + 30%"
     assert describe(mine) == "demand + 20%, forecast 95%, steps"
+
+
+def test_plain_reactive_of_a_policy_with_an_objective_goes_by_demand_with_the_usual_guards():
+    plain = plain_reactive(policy(objective={"served": "99.9%"}, guards={"minimum_on_time": "90s"}))
+    assert plain.objective is None
+    usual = GuardsSection()
+    assert plain.guards.stabilisation_s == usual.stabilisation_s == 300.0
+    assert (plain.guards.rate_in, plain.guards.cooldown_in_s) == (usual.rate_in, usual.cooldown_in_s)
+    assert plain.guards.minimum_on_time_s == 90.0
 
 
 def short(number, demand, in_service=3, **changes):

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from autoscaler.config.guarding import GuardsSection
+from autoscaler.config.objective import RELAXED_GUARDS
 from autoscaler.config.policy import Policy
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.simulator.replay.timeline import TimelineRow, column
@@ -46,13 +48,23 @@ def always_on(rows: Sequence[TimelineRow], policy: Policy, tick_s: float) -> tup
 
 
 def plain_reactive(policy: Policy) -> Policy:
-    """The same fleet under demand plus 30 % headroom and 10 % tolerance: no forecast, steps or schedule.
+    """The same fleet under demand plus 30 % headroom and 10 % tolerance: no objective, forecast, steps or schedule.
 
     30 % headroom is a wanted utilisation of 77 %; the tolerance is that of the Kubernetes horizontal
-    autoscaler. Bounds, guards, warm pool and prices are those of the policy.
+    autoscaler. Bounds, guards, warm pool and prices are those of the policy; guards that an objective has switched off
+    are as where nothing is written.
     """
     reactive = ReactiveSection.model_construct(headroom=0.3, tolerance=0.1, censored_growth=0.5)
-    return policy.model_copy(update={"reactive": reactive, "forecast": None, "steps": (), "schedule": ()})
+    changes = {"reactive": reactive, "objective": None, "forecast": None, "steps": (), "schedule": ()}
+    if policy.objective is None:
+        return policy.model_copy(update=changes)
+    usual, relaxed = GuardsSection(), GuardsSection.model_validate(dict(RELAXED_GUARDS))
+    switched_off = {
+        name: getattr(usual, name)
+        for name in relaxed.model_fields_set
+        if getattr(policy.guards, name) == getattr(relaxed, name)
+    }
+    return policy.model_copy(update={**changes, "guards": policy.guards.model_copy(update=switched_off)})
 
 
 def describe(policy: Policy) -> str:
