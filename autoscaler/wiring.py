@@ -17,7 +17,12 @@ from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
-from autoscaler.wiring_balancers import BalancerMaker, HookMaker, simulated_balancer
+from autoscaler.wiring_balancers import (
+    ArrivalsMaker,
+    BalancerMaker,
+    HookMaker,
+    simulated_balancer,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Wiring:
         source_of: Makes a fleet's source; see `wiring_sources.source_for`.
         balancer_of: Makes a fleet's balancer; see `wiring_balancers`. None for simulated ones.
         hook_of: Makes what is done on VMs that are tried; likewise. None for nothing.
+        arrivals_of: Makes what is done for VMs after each start; likewise.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Wiring:
         source_of: Callable[[Policy], MetricSource],
         balancer_of: BalancerMaker | None = None,
         hook_of: HookMaker | None = None,
+        arrivals_of: ArrivalsMaker | None = None,
     ) -> None:
         self._reader = SharedReader(provider)
         self._acting = SharedProvider(provider, self._reader)
@@ -62,6 +69,7 @@ class Wiring:
         self._source_of = source_of
         self._balancer_of = balancer_of or simulated_balancer(clock)
         self._hook_of = hook_of or (lambda _: None)
+        self._arrivals_of = arrivals_of or (lambda _: None)
 
     def wire(self, policies: Sequence[Policy], before: Sequence[FleetSetup] = ()) -> Wired:
         """Give every fleet its adapters.
@@ -95,7 +103,13 @@ class Wiring:
         balancer = was.balancer if was and same_balancer else self._balancer_of(policy)
         same_hook = was is not None and was.policy.act == policy.act and _hooks(was.policy) == _hooks(policy)
         hook = was.hook if was and same_hook else self._hook_of(policy)
-        return FleetSetup(policy, provider, source, probe, balancer, hook)
+        same_arrivals = (
+            was is not None
+            and was.policy.act == policy.act
+            and was.policy.readiness.after_start == policy.readiness.after_start
+        )
+        arrivals = was.arrivals if was and same_arrivals else self._arrivals_of(policy)
+        return FleetSetup(policy, provider, source, probe, balancer, hook, arrivals)
 
     def _provider_for(self, policy: Policy, was: FleetSetup | None) -> Provider:
         if policy.act:
@@ -122,7 +136,9 @@ def wire(
 
 def _closables(setups: Sequence[FleetSetup]) -> tuple[Closable, ...]:
     adapters = (
-        adapter for setup in setups for adapter in (setup.source, setup.probe, setup.balancer, setup.hook)
+        adapter
+        for setup in setups
+        for adapter in (setup.source, setup.probe, setup.balancer, setup.hook, setup.arrivals)
     )
     return tuple(adapter for adapter in adapters if isinstance(adapter, Closable))
 

@@ -10,13 +10,15 @@ from typing import TypeAlias
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.config.policy import Policy
+from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Balancer, Clock
-from autoscaler.ports.hooks import ExerciseHook
+from autoscaler.ports.hooks import VmHook
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 BalancerMaker: TypeAlias = Callable[[Policy], Balancer | None]
-HookMaker: TypeAlias = Callable[[Policy], ExerciseHook | None]
+HookMaker: TypeAlias = Callable[[Policy], VmHook | None]
+ArrivalsMaker: TypeAlias = Callable[[Policy], Arrivals | None]
 
 
 def simulated_balancer(clock: Clock) -> BalancerMaker:
@@ -71,7 +73,7 @@ def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
         ec2: How AWS is reached; None where it is not.
     """
 
-    def made(policy: Policy) -> ExerciseHook | None:
+    def made(policy: Policy) -> VmHook | None:
         tried = policy.freshness.exercise
         if tried is None or not policy.act:
             return None
@@ -85,5 +87,19 @@ def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
             parameters = {each.name: each.values for each in tried.ssm.parameters}
             return SsmHook(ec2, tried.ssm.document, parameters, clock, timeout_s=tried.ssm.timeout_s)
         return None
+
+    return made
+
+
+def real_arrivals(clock: Clock) -> ArrivalsMaker:
+    """A maker for what is really done for VMs after each start; nothing for fleets that do not act."""
+
+    def made(policy: Policy) -> Arrivals | None:
+        section = policy.readiness.after_start
+        if section is None or not policy.act:
+            return None
+        from autoscaler.providers.hooks import CommandHook
+
+        return Arrivals(CommandHook(section.run, timeout_s=section.timeout_s, action="start"), clock)
 
     return made

@@ -193,6 +193,7 @@ def _programs(policy: Policy) -> list[Finding]:
     commands = {
         "balancer.command": policy.balancer.command if policy.balancer is not None else None,
         "freshness.exercise.command": tried.command if tried is not None else None,
+        "readiness.after_start": policy.readiness.after_start,
     }
     found = []
     for where, command in commands.items():

@@ -12,6 +12,8 @@ from pathlib import Path
 from autoscaler.ports import Verb
 
 KINDS = {
+    "arrival_failed": "What the policy has done after a start failed for a VM, which does not serve; it is tried again.",
+    "arrival_not_run": "What the policy has done after a start could not be run; the VM serves without it.",
     "drain_failed": "A VM could not be taken out of the balancer; it serves on.",
     "drain_resumed": "A VM that was draining before a restart drains on.",
     "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",

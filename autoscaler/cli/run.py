@@ -107,7 +107,7 @@ async def _run(
     from autoscaler.web.control import Control
     from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring
-    from autoscaler.wiring_balancers import real_balancer, real_hook
+    from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook
     from autoscaler.wiring_sources import Sources
 
     ec2 = ec2_settings(settings)
@@ -129,7 +129,9 @@ async def _run(
         def source_of(policy: Policy) -> MetricSource:
             return made.pop(policy.fleet, None) or sources.source_for(policy)
 
-        wiring = Wiring(provider, clock, source_of, real_balancer(clock, ec2), real_hook(clock, ec2))
+        wiring = Wiring(
+            provider, clock, source_of, real_balancer(clock, ec2), real_hook(clock, ec2), real_arrivals(clock)
+        )
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
         notifier = Notifier.from_environment(os.environ)

@@ -69,6 +69,17 @@ class VmSection(Section):
     )
 
 
+class AfterStartSection(Section):
+    """A program of yours on this machine, run without a shell once per start of a VM; exit code 0 lets it serve."""
+
+    run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
+        description="The program and its arguments; the VM is in AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS and AUTOSCALER_VM_PUBLIC_ADDRESS."
+    )
+    timeout_s: Annotated[float, Quantity(DURATION, 1, 600)] = Field(
+        30.0, description="How long one run may take before it is ended with its children."
+    )
+
+
 class ReadinessSection(Section):
     """When a running VM counts as in service."""
 
@@ -84,6 +95,10 @@ class ReadinessSection(Section):
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
         2.0, description="How long one answer may take (probe http)."
+    )
+    after_start: Annotated[AfterStartSection | None, Off] = Field(
+        None,
+        description="A program of yours that is run once the probe passes after a start, before the VM serves, or off.",
     )
 
 

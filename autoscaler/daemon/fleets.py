@@ -20,6 +20,7 @@ from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
+from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
@@ -42,7 +43,7 @@ from autoscaler.ports import (
     ReadinessProbe,
     Vm,
 )
-from autoscaler.ports.hooks import ExerciseHook
+from autoscaler.ports.hooks import VmHook
 
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
@@ -63,7 +64,8 @@ class FleetSetup:
     source: MetricSource
     probe: ReadinessProbe
     balancer: Balancer | None = None
-    hook: ExerciseHook | None = None
+    hook: VmHook | None = None
+    arrivals: Arrivals | None = None
 
 
 class Fleet:
@@ -83,8 +85,10 @@ class Fleet:
         self.hook = setup.hook
         """What is done on VMs while they are tried."""
         self.drains = None if setup.balancer is None else Drains(setup.balancer, policy.drain)
+        self.arrivals = setup.arrivals
         self.own_probe = setup.probe
-        self.probe = setup.probe if self.drains is None else self.drains.admitting(setup.probe)
+        started = setup.probe if self.arrivals is None else self.arrivals.after(setup.probe)
+        self.probe = started if self.drains is None else self.drains.admitting(started)
         self.balancer_error = ""
         self.hibernation = Hibernation(policy.warm_pool.hibernate)
         self.missed = MissedStarts()
@@ -118,7 +122,8 @@ class Fleet:
     @property
     def setup(self) -> FleetSetup:
         """The policy and the adapters."""
-        return FleetSetup(self.policy, self.provider, self.source, self.own_probe, self.balancer, self.hook)
+        adapters = self.provider, self.source, self.own_probe, self.balancer, self.hook, self.arrivals
+        return FleetSetup(self.policy, *adapters)
 
     def carry_on(self, before: Fleet) -> None:
         """Go on with what another setup of the same fleet knows; that one is not used any more.

@@ -1,4 +1,4 @@
-"""What is done on a VM while it is tried: a patch, a check of one's own; and what came of it."""
+"""What is done on a VM while it is tried, or after it was started: a patch, a check of one's own; and what came of it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class HookResult:
     said: str = ""
 
 
-class ExerciseHook(Protocol):
-    """Does something on a VM that runs, is ready, and gets no work.
+class VmHook(Protocol):
+    """Does something on or for a VM that runs, is ready, and gets no work.
 
     Contract: it ends within a time of its own and never raises; what goes wrong is in the result.
     """

@@ -1,6 +1,7 @@
-"""Hooks of exercises that run here: a program of the operator's, and one for runs that touch nothing real.
+"""Hooks of VMs that run here: a program of the operator's, and one for runs that touch nothing real.
 
-    PROGRAM [ARGUMENT ...]        with AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_FLEET, AUTOSCALER_ACTION=exercise
+    PROGRAM [ARGUMENT ...]        with AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_VM_PUBLIC_ADDRESS,
+                                  AUTOSCALER_FLEET, and AUTOSCALER_ACTION, which is exercise or start
 
 Exit code 0 means that the VM is well.
 """
@@ -8,6 +9,7 @@ Exit code 0 means that the VM is well.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from autoscaler.balancers.program import SHOWN, inherited, of_vm, run_program
 from autoscaler.ports import Clock, Vm
@@ -15,18 +17,25 @@ from autoscaler.ports.hooks import HookResult
 
 
 class CommandHook:
-    """An ExerciseHook that runs a program on this machine.
+    """An VmHook that runs a program on this machine.
 
     Args:
         command: The program and its arguments.
         timeout_s: Longest time of one run, in seconds of the event loop.
+        action: What it is run for.
         environment: What the program may inherit; None for this process's own.
     """
 
     def __init__(
-        self, command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        timeout_s: float,
+        action: Literal["exercise", "start"] = "exercise",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._command = tuple(command)
+        self._action = action
         self.timeout_s = timeout_s
         self._inherited = inherited(environment)
 
@@ -35,7 +44,7 @@ class CommandHook:
         name = self._command[0]
         try:
             code, output = await run_program(
-                self._command, self._inherited | of_vm(vm, "exercise"), self.timeout_s
+                self._command, self._inherited | of_vm(vm, self._action), self.timeout_s
             )
         except TimeoutError:
             return HookResult(
@@ -55,7 +64,7 @@ class CommandHook:
 
 
 class SimulatedHook:
-    """An ExerciseHook for the embedded cloud and for tests: it takes its time and answers what it is told to.
+    """An VmHook for the embedded cloud and for tests: it takes its time and answers what it is told to.
 
     Args:
         clock: Time.

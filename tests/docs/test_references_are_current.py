@@ -58,6 +58,7 @@ EVERYTHING_ON = {
         "command": {"run": ["/usr/local/bin/rotate"]},
     },
     "refill": {},
+    "readiness": {"after_start": {"run": ["/usr/local/bin/arrived"]}},
     "warm_pool": {"hibernate": {}},
     "freshness": {"refresh": {}, "exercise": {"command": {"run": ["/usr/local/sbin/patch-vm"]}, "ssm": {}}},
 }

@@ -53,6 +53,8 @@ class WarmPools:
         for fleet in fleets:
             own = self.by_name[fleet.name]
             notes += own.take_in(fleet, now_s)
+            if fleet.arrivals is not None:
+                notes += fleet.arrivals.take_news()
             if own.has_questions(fleet, now_s):
                 asking.append(own.ask(fleet, now_s, timeout_s))
             if turns.spent(fleet.inventory.looked_at):

@@ -38,7 +38,7 @@ _CLEANING_UP_S = 5.0
 
 
 class SsmHook:
-    """An ExerciseHook that runs a document of Systems Manager.
+    """An VmHook that runs a document of Systems Manager.
 
     Args:
         settings: How AWS is reached.

@@ -1,0 +1,135 @@
+"""Arriving: a command that is run for a VM after each of its starts, before it gets work.
+
+    runs ─► its probe passes ─► command, once per start ─► in service, or admitted by the balancer
+                                   │ failed: told, and tried again; one that never succeeds is never ready
+
+Why: a VM that was off for long comes back with another public address, a clock that is off, tokens that have expired.
+
+Rules of this file: commands run beside the loop, bounded by their own time. Where a command cannot be run at all that is
+told, and the VM serves: it is not to blame, and a fleet without VMs helps nobody. A VM that was started long before the
+daemon is taken to have arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoscaler.daemon.bounded import within
+from autoscaler.ports import Clock, Note, ReadinessProbe, Vm
+from autoscaler.ports.hooks import HookResult, VmHook
+
+AGAIN_S = 30.0
+"""A command that failed is run again for the VM after so long, by the clock."""
+ARRIVED_S = 300.0
+"""A VM started so long before this began has arrived."""
+_SLACK_S = 30.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """The command for one start of one VM."""
+
+    launched_at_s: float
+    task: asyncio.Task[HookResult] | None
+    again_at_s: float = 0.0
+
+
+class Arrivals:
+    """The commands of one fleet's VMs.
+
+    Args:
+        hook: What is run.
+        clock: Time.
+    """
+
+    def __init__(self, hook: VmHook, clock: Clock) -> None:
+        self.hook = hook
+        self._clock = clock
+        self._began_at_s = clock.now()
+        self._runs: dict[str, _Run] = {}
+        self._arrived: dict[str, float] = {}
+        """By id, the launch after which the command has been run."""
+        self._news: list[Note] = []
+
+    def after(self, probe: ReadinessProbe) -> ReadinessProbe:
+        """A probe that finds those ready that the given one does and for which the command has been run."""
+        return _Arrival(probe, self)
+
+    def take_news(self) -> list[Note]:
+        """What deserves an event since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for run in self._runs.values():
+            if run.task is not None:
+                run.task.cancel()
+        self._runs.clear()
+        await self.hook.close()
+
+    def arrived(self, asked: Sequence[Vm], ready: frozenset[str]) -> frozenset[str]:
+        """Those of the ready VMs for which the command has been run since they were started.
+
+        Args:
+            asked: VMs that run and do not serve yet; what is known of others is forgotten.
+            ready: Ids of those that are ready but for this.
+        """
+        ids = {vm.id for vm in asked}
+        for vm_id in self._runs.keys() - ids:
+            if (task := self._runs.pop(vm_id).task) is not None:
+                task.cancel()
+        self._arrived = {vm_id: at_s for vm_id, at_s in self._arrived.items() if vm_id in ids}
+        return frozenset(vm.id for vm in asked if vm.id in ready and self._has_arrived(vm))
+
+    def _has_arrived(self, vm: Vm) -> bool:
+        if vm.launched_at_s <= self._began_at_s - ARRIVED_S or self._arrived.get(vm.id) == vm.launched_at_s:
+            return True
+        now_s = self._clock.now()
+        run = self._runs.get(vm.id)
+        if run is None or run.launched_at_s != vm.launched_at_s:
+            if run is not None and run.task is not None:
+                run.task.cancel()
+            self._runs[vm.id] = _Run(vm.launched_at_s, asyncio.create_task(self._run(vm)))
+            return False
+        if run.task is None:
+            if now_s >= run.again_at_s:
+                run.task = asyncio.create_task(self._run(vm))
+            return False
+        if not run.task.done():
+            return False
+        result = HookResult(well=None, said="it was ended") if run.task.cancelled() else run.task.result()
+        if result.well is False:
+            run.task, run.again_at_s = None, now_s + AGAIN_S
+            text = f"{vm.id} does not serve yet: {result.said}; tried again in {AGAIN_S:g} s"
+            self._news.append(Note("arrival_failed", vm.fleet, text))
+            return False
+        if result.well is None:
+            text = f"{vm.id} serves without what is to be done after its start, since {result.said}"
+            self._news.append(Note("arrival_not_run", vm.fleet, text))
+        del self._runs[vm.id]
+        self._arrived[vm.id] = vm.launched_at_s
+        return True
+
+    async def _run(self, vm: Vm) -> HookResult:
+        limit_s = self.hook.timeout_s + _SLACK_S
+        try:
+            return await within(lambda: self.hook.run(vm), limit_s)
+        except TimeoutError:
+            return HookResult(well=None, said=f"it did not end within {limit_s:g} s")
+        except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
+            return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+
+
+class _Arrival:
+    """A ReadinessProbe that asks another one, and then for the command."""
+
+    def __init__(self, probe: ReadinessProbe, arrivals: Arrivals) -> None:
+        self._probe = probe
+        self._arrivals = arrivals
+
+    async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
+        """Ids of those that may get work now."""
+        return self._arrivals.arrived(vms, await self._probe.ready(vms))
