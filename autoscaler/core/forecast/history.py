@@ -115,7 +115,7 @@ def _look_back(settings: Settings, state: SeriesState) -> None:
     if state.unseasoned or np.count_nonzero(seen) < seen.size:
         moved = np.where(seen, np.where(np.isnan(paces), pace, moved), paces)
     state.paces = moved
-    _expect(settings, state, logs[:, count:], known[:, count:])
+    _expect(settings, state, logs[:, count:], known[:, count:], np.where(seen, pace, np.nan))
 
 
 def _demand(settings: Settings, code: Code) -> Float:
@@ -125,8 +125,11 @@ def _demand(settings: Settings, code: Code) -> Float:
     return found
 
 
-def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) -> None:
-    """What earlier days and weeks say about the lead time: the logarithms (S, D * 3) then, moved by today's pace."""
+def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool, pace: Float) -> None:
+    """What earlier days and weeks say about the lead time: the logarithms (S, D * 3) then, moved by today's pace.
+
+    Moved by the pace of some time it is what the day looks like, moved by that of just now it is the next step.
+    """
     if not state.unseasoned and np.count_nonzero(known) == known.size:
         ahead = logs[:, 0::3] + logs[:, 1::3]
         ahead += logs[:, 2::3]
@@ -137,10 +140,11 @@ def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool) ->
         total = logs[:, 0::3] + logs[:, 1::3] + logs[:, 2::3]
         count = count[:, 0::3] + count[:, 1::3] + count[:, 2::3]
         ahead = np.where(count > 0.0, total / np.maximum(count, 1.0), np.nan)
+    season = state.track[:, SEASONS]
+    _mean(ahead + pace[:, :1] - pace[:, 1:], season[:, 2])
     paces = state.paces
     ahead += paces[:, :1]
     ahead -= paces[:, 1:]
-    season = state.track[:, SEASONS]
     _mean(ahead[:, :LATE_DAYS], season[:, 0])
     _mean(ahead[:, LATE_DAYS:], season[:, 1])
     np.minimum(season, _MOST_LOG, out=season)

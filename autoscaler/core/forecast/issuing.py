@@ -160,10 +160,11 @@ def _features(state: SeriesState, logs: Float) -> Float:
     """(S, FEATURES), log ratios to the last value."""
     last = logs[:, LAST, np.newaxis]
     found = np.empty((len(logs), level.FEATURES))
-    np.subtract(logs[:, MEANS.start : SEASONS.stop], last, out=found[:, :7])
+    np.subtract(logs[:, MEANS.start : SEASONS.stop], last, out=found[:, :-1])
     if state.unseasoned:
-        np.copyto(found[:, 5:7], 0.0, where=np.isnan(found[:, 5:7]))
-    found[:, 7] = 1.0
+        seasons = found[:, SEASONS.start - MEANS.start : -1]
+        np.copyto(seasons, 0.0, where=np.isnan(seasons))
+    found[:, -1] = 1.0
     np.minimum(found, level.MOST_LOG, out=found)
     np.maximum(found, -level.MOST_LOG, out=found)
     return found

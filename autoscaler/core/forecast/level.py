@@ -16,8 +16,8 @@ import numpy as np
 from autoscaler.core.forecast.tables import REGIMES
 from autoscaler.core.types import Float, Int
 
-FEATURES = 8
-"""Five means, the season by days, the season by weeks, and one."""
+FEATURES = 9
+"""Five means, the season by days, by weeks and by the next step, and one."""
 _FIRST, _SECOND = np.triu_indices(FEATURES)
 PRODUCTS = len(_FIRST) + FEATURES
 """Sums that are kept per regime: products of features, and of features with the outcome."""
@@ -54,6 +54,7 @@ def combined(weights: Float, features: Float, doubt: Float) -> tuple[Float, Floa
     means = np.add.accumulate(terms[:, _MEANS], axis=1)[:, -1]
     means += terms[:, -1]
     seasons = terms[:, _MEANS.stop] + terms[:, _MEANS.stop + 1]
+    seasons += terms[:, _MEANS.stop + 2]
     alone = _bounded(means + seasons)
     return _bounded(means * share(doubt) + seasons), alone
 

@@ -33,7 +33,7 @@ MOST_SLOTS = 10_084
 MEANS_S: Float = np.array([60.0, 180.0, 600.0, 1800.0, 7200.0])
 MEANS_TICKS: Float = np.array([1.5, 3.0, 8.0, 20.0, 50.0])
 """Time constants of the means that the level is made of, and the least of them in ticks, so that they differ."""
-PACE_S = 600.0
+PACE_S = 1800.0
 """Time constant of the mean by which the present is compared with earlier days."""
 MEDIAN_SLOTS = 30
 """Slots whose median is the level of a burst detector."""

@@ -14,7 +14,6 @@ import numpy as np
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS
 from autoscaler.core.forecast.settings import (
     DAY_S,
-    MEANS_S,
     RING,
     Settings,
     days_back,
@@ -27,7 +26,7 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 
-LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 9), 9
+LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
 """Columns of `SeriesState.track`."""
 ONSETS, POINTS, GAPS = 128, 288, 16
 """Beginnings of bursts that are remembered; points of a lattice in a day at most; points since the last burst that are
@@ -45,8 +44,8 @@ class SeriesState(Remembered):
         horizons: int64 (S, H), how far each horizon looks, in ticks.
         last_tick: Tick of the last step; -1 before the first.
         unborn: Series without a sample so far.
-        track: float64 (S, 10), last demand, the usual demand, five means of it, demand expected from earlier days and
-            from earlier weeks (NaN where unknown), the highest demand lately; NaN before the first sample.
+        track: float64 (S, 11), last demand, the usual demand, five means of it, demand expected from earlier days, from
+            earlier weeks and from their next steps (NaN where unknown), the highest demand lately; NaN before the first sample.
         offset: float64 (S,), what is added to both sides of a ratio: the scale, or the grain of the noise where that
             is coarser.
         miss: float64 (S,), mean distance of the outcome from the level at the lead time, in demand.
@@ -91,7 +90,7 @@ class SeriesState(Remembered):
         settings: The settings as `step` last compiled them; not remembered.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     tick_s: float
     horizons: Int
     last_tick: int
@@ -151,7 +150,7 @@ class SeriesState(Remembered):
             horizons=horizon_ticks(params),
             last_tick=-1,
             unborn=series,
-            track=np.full((series, len(MEANS_S) + 5), np.nan),
+            track=np.full((series, TOP + 1), np.nan),
             offset=params.scale.copy(),
             miss=np.zeros(series),
             ticks=np.zeros(series, np.int64),
@@ -176,7 +175,7 @@ class SeriesState(Remembered):
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
             paces=np.full((series, 1 + len(days_back(params))), np.nan),
-            unseasoned=2 * series,
+            unseasoned=3 * series,
             tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
             totals=np.zeros((series, ROWS, horizons)),
             sizes=np.full((series, PARENTS, horizons), FIRST_SIZE),
