@@ -24,6 +24,7 @@ from autoscaler.cli import (
     operate,
     plan,
     policy,
+    policy_results,
     recommend,
     replay,
     run,
@@ -57,6 +58,7 @@ app.command()(policy.validate)
 app.command()(doctor.doctor)
 policies.command("show")(policy.policy_show)
 policies.command("schema")(policy.policy_schema)
+policies.command("results")(policy_results.policy_results)
 app.add_typer(policies, name="policy")
 app.command()(status.status)
 app.command()(inspect.explain)

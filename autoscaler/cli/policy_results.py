@@ -1,0 +1,43 @@
+"""`policy results`: a folder of policies on traffic of their kind, as a page.
+
+Exit codes: 0 written, 1 it could not be done, 2 wrong usage, 130 interrupted.
+
+Rules of this file: options and printing. What is run is `simulator.scenarios.shipped`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoscaler.cli.output import errors_in_words
+
+
+def policy_results(
+    folder: Annotated[Path, typer.Argument(help="Folder of policies.", metavar="DIR")] = Path("policies"),
+    recipes: Annotated[
+        Path, typer.Option(help="Folder of recipes of traffic, by the names of the policies.", metavar="DIR")
+    ] = Path("simulations/recipes"),
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: RESULTS.md in the folder).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Replay each policy of a folder on generated traffic of its kind, beside peers, and write the page."""
+    with errors_in_words("policy"):
+        from autoscaler.cli.progress import Bar
+        from autoscaler.errors import ConfigError
+        from autoscaler.simulator.scenarios.shipped import page, section, shipped_in
+
+        sections, found = [], shipped_in(folder, recipes)
+        for number, shipped in enumerate(found):
+            with Bar(f"replaying {shipped.name}", quiet=False) as bar:
+                sections.append(section(shipped))
+                bar((number + 1) / len(found))
+        target = out or folder / "RESULTS.md"
+        try:
+            target.write_text(page(sections), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{target} cannot be written: {error.strerror}") from None
+        typer.echo(f"{target}")

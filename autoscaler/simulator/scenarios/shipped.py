@@ -1,0 +1,141 @@
+"""The policies that are here to copy, each on generated traffic of its kind, beside peers and hindsight: a page of results.
+
+What a person who copies one may expect of it, and how much of that is the policy's own doing. Traffic comes from the
+recipe that has the policy's name, so anybody can make it again (`autoscaler trace synth`); it is generated, and said to be.
+
+Rules of this file: a replay as `autoscaler replay` makes it, nothing of its own. Figures are of the time after the warm-up.
+A section of the page depends on one policy, its defaults and its recipe only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscaler.config.compiling_objective import objective_in_words
+from autoscaler.config.loading import DEFAULTS, require_policy
+from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.score import FIGURES
+from autoscaler.simulator.replay.replaying import Replay, Wanted, prepare, rivals_of
+from autoscaler.simulator.report.card import Entry
+from autoscaler.simulator.report.wording import Unit, shown, span
+from autoscaler.simulator.traffic.parts import generate
+from autoscaler.simulator.traffic.recipe import read_recipe
+
+WARM_UP_S = 3 * 86_400.0
+"""What policies learn from before they are judged."""
+
+_SHOWN = ("unserved_share", "regret", "longest_episode_s", "starts_per_day")
+_UNITS = {figure.key: figure.unit for figure in FIGURES}
+_LABELS = {figure.key: figure.label for figure in FIGURES}
+_HEAD = """# Results
+
+Each policy of this folder on generated traffic of its kind, beside the rules that others use and what hindsight can tell. Written by
+
+    autoscaler policy results policies
+
+and held current by a test. The recipes are [../simulations/recipes](../simulations/recipes), by the names of the policies; the
+first three days are learned from and not judged. All face the same demand and the same luck; peers aim at 30 % headroom and are
+not tuned, so this shows what to expect of a policy as it is, not who is best: for that see `autoscaler benchmark`. *Cost* is
+money of the policy's own prices, disks of stopped VMs included. *Regret* is what a rule cost over the least possible with as
+much work unserved as it left; hindsight has none, and one that served nothing is no example. Rules that go by how busy VMs are
+cannot begin from zero. Ticks are two minutes long here, longer than most people would choose.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A policy and what it is replayed on."""
+
+    policy: Path
+    recipe: Path
+
+    @property
+    def name(self) -> str:
+        """Of the policy's file."""
+        return self.policy.stem
+
+
+def shipped_in(folder: Path, recipes: Path) -> tuple[Shipped, ...]:
+    """The policies of a folder with their recipes, by name.
+
+    Raises:
+        ConfigError: There is none, or one has no recipe.
+    """
+    files = sorted(file for file in folder.glob("*.yaml") if file.name != DEFAULTS)
+    if not files:
+        raise ConfigError(f"{folder}: there is no policy (*.yaml) in this folder")
+    for file in files:
+        if not (recipes / file.name).is_file():
+            raise ConfigError(
+                f"{file}: there is no recipe {recipes / file.name} of the traffic it is for; write one as for "
+                "`autoscaler trace synth`"
+            )
+    return tuple(Shipped(file, recipes / file.name) for file in files)
+
+
+def section(shipped: Shipped) -> str:
+    """One policy's part of the page, as Markdown. Takes some seconds.
+
+    Raises:
+        ConfigError: The policy is wrong, or lanes cannot express it.
+        TraceError: The recipe is wrong.
+    """
+    policy, trace = require_policy(shipped.policy), generate(read_recipe(shipped.recipe))
+    replay = prepare(policy, shipped.policy, trace, Wanted(warm_up_s=WARM_UP_S))
+    entries = rivals_of(replay)
+    if not entries:
+        raise ConfigError(f"{shipped.policy}: lanes cannot express this policy, so it has no peers")
+    return "\n".join(_lines(shipped, replay, entries))
+
+
+def page(sections: Sequence[str]) -> str:
+    """The whole page."""
+    return "\n".join((_HEAD, *sections))
+
+
+def _lines(shipped: Shipped, replay: Replay, entries: Sequence[Entry]) -> list[str]:
+    always = next(entry for entry in entries if entry.key == "static_peak").values["cost"]
+    judged_s = replay.span_s - replay.warm_up_ticks * replay.tick_s
+    kind = " ".join(
+        line.lstrip("# ").strip()
+        for line in shipped.recipe.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    )
+    lines = [
+        f"## {shipped.name}",
+        "",
+        kind,
+        "",
+        f"The policy: {_in_words(replay)}. {replay.plant.vms} VMs exist, and {span(judged_s)} are judged.",
+        "",
+        f"| rule | cost | of always on | {' | '.join(_LABELS[key].lower() for key in _SHOWN)} |",
+        f"|---|---:|---:|{'---:|' * len(_SHOWN)}",
+    ]
+    for entry in entries:
+        name = f"**{shipped.name}.yaml**" if entry.key == "policy" else entry.name
+        cost = entry.values["cost"]
+        cells = [
+            _three_digits(cost),
+            shown(cost / always, Unit.SHARE),
+            *(_cell(entry.values.get(key, math.nan), _UNITS[key]) for key in _SHOWN),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _in_words(replay: Replay) -> str:
+    """How the policy comes to its numbers, without its name."""
+    objective = objective_in_words(replay.policy)
+    return "; ".join(filter(None, (objective.partition(": ")[2], replay.in_words)))
+
+
+def _three_digits(cost: float) -> str:
+    """More of them would tell of the machine, not of the policy."""
+    return f"{cost:,.{max(2 - math.floor(math.log10(cost)), 0)}f}" if cost > 0 else "0"
+
+
+def _cell(value: float, unit: Unit) -> str:
+    return "-" if math.isnan(value) else shown(value, unit)
