@@ -157,8 +157,13 @@ def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool, pa
 def _mean(logs: Float, found: Float) -> None:
     """The mean of what is known along the last axis into `found`, NaN where nothing is."""
     known = ~np.isnan(logs)
-    total, count = np.where(known, logs, 0.0), known.astype(np.float64)
-    for at in range(1, logs.shape[1]):
-        total[:, 0] += total[:, at]
-        count[:, 0] += count[:, at]
-    found[:] = np.where(count[:, 0] > 0.0, total[:, 0] / np.maximum(count[:, 0], 1.0), np.nan)
+    count = np.count_nonzero(known)
+    if count == known.size:
+        found[:] = np.add.accumulate(logs, axis=1)[:, -1] * (1.0 / logs.shape[1])
+    elif not count:
+        found.fill(np.nan)
+    else:
+        total = np.add.accumulate(np.where(known, logs, 0.0), axis=1)[:, -1]
+        each = np.add.reduce(known, axis=1)
+        total *= 1.0 / np.maximum(each, 1)
+        found[:] = np.where(each > 0, total, np.nan)
