@@ -78,7 +78,7 @@ def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
         if tried is None or not policy.act:
             return None
         if tried.command is not None:
-            from autoscaler.providers.hooks import CommandHook
+            from autoscaler.balancers.hooks import CommandHook
 
             return CommandHook(tried.command.run, timeout_s=tried.command.timeout_s)
         if tried.ssm is not None and ec2 is not None:
@@ -98,7 +98,7 @@ def real_arrivals(clock: Clock) -> ArrivalsMaker:
         section = policy.readiness.after_start
         if section is None or not policy.act:
             return None
-        from autoscaler.providers.hooks import CommandHook
+        from autoscaler.balancers.hooks import CommandHook
 
         return Arrivals(CommandHook(section.run, timeout_s=section.timeout_s, action="start"), clock)
 

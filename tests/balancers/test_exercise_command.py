@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from autoscaler.providers.hooks import CommandHook
+from autoscaler.balancers.hooks import CommandHook
 from tests.sources.doubles import vm
 
 VM = vm("i-7", "10.0.0.7")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from autoscaler.balancers.hooks import CommandHook, SimulatedHook
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.world import World
 from autoscaler.daemon.acts.arriving import AGAIN_S, Arrivals
 from autoscaler.ports import VmState
 from autoscaler.ports.hooks import HookResult
-from autoscaler.providers.hooks import CommandHook, SimulatedHook
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_arrivals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autoscaler.balancers.hooks import CommandHook, SimulatedHook
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.world import World
@@ -15,7 +16,6 @@ from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.ssm import SsmHook
-from autoscaler.providers.hooks import CommandHook, SimulatedHook
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_hook
