@@ -74,16 +74,39 @@ def test_a_run_long_enough_to_be_cut_is_judged_as_the_uncut_one():
     assert sum(entry.judged for entry in card.entries) == 1
 
 
-def test_a_run_that_was_ended_is_the_beginning_of_the_whole_one():
-    replay = prepared(minutes(900))
-    whole = run(replay)
+def after(times):
+    """Asks for the end from then on."""
     asked = []
 
     def enough():
         asked.append(True)
-        return len(asked) > 1
+        return len(asked) > times
 
-    part = run(replay, enough=enough)
+    return enough
+
+
+@pytest.mark.parametrize("times", [1, 4, 9])
+def test_a_long_run_ends_when_it_is_asked_to_with_the_beginning_of_the_whole_one(times):
+    replay = prepared(minutes(4 * 1440, seed=2), forecast="off")
+    whole = run(replay)
+    part = run(replay, enough=after(times))
+    assert not part.whole
+    assert len(part.rows) >= 512 * times - 512
+    assert len(part.rows) < len(whole.rows)
+    assert list(map(repr, part.rows)) == list(map(repr, whole.rows[: len(part.rows)]))
+
+
+def test_a_run_ends_while_its_forecasts_are_made():
+    replay = prepared(minutes(900))
+    part = run(replay, enough=after(1))
+    assert (part.rows, part.whole) == ((), False)
+    assert run(replay).whole
+
+
+def test_a_run_that_was_ended_is_the_beginning_of_the_whole_one():
+    replay = prepared(minutes(900))
+    part = run(replay, enough=after(4))
+    whole = run(replay)
     assert 0 < len(part.rows) < len(whole.rows)
     assert list(map(repr, part.rows)) == list(map(repr, whole.rows[: len(part.rows)]))
     assert not part.whole

@@ -251,6 +251,8 @@ class Table:
         return kept.at_each(rows, self._columns)
 
 
+_LOOK_TICKS = 256
+
 MOST_KEPT_BYTES = 200 << 20
 """Outlooks of more than this are not kept: two years of one-minute ticks of two series, say."""
 
@@ -284,10 +286,16 @@ def kept_bytes(series: int, ticks: int, *, laws: bool = False) -> int:
 
 
 class OutlookCache:
-    """Outlooks by trace, pipeline and forecast setting, each computed once."""
+    """Outlooks by trace, pipeline and forecast setting, each computed once.
+
+    Attributes:
+        look: Called now and then while forecasts are made, which takes longer than all else; what it raises ends that,
+            and nothing is kept. None for nobody.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Outlooks] = {}
+        self.look: Callable[[], None] | None = None
 
     def table(
         self, keys: Sequence[Name], seen: Callable[[Name, Ticks], Seen], params: SeriesParams, ticks: Ticks
@@ -314,7 +322,9 @@ class OutlookCache:
         }
         if missing:
             first = list(missing.values())
-            made = _stepped([seen(keys[lane], ticks) for lane in first], taken(params, first), ticks)
+            made = _stepped(
+                [seen(keys[lane], ticks) for lane in first], taken(params, first), ticks, self.look
+            )
             for at, name in enumerate(missing):
                 self._known[name] = made.one(at)
         parts = [self._known[name].until(ticks.count) for name in groups]
@@ -332,7 +342,9 @@ def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
     return replace(some, laws=np.full(len(at), bool(params.laws.any())))
 
 
-def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outlooks:
+def _stepped(
+    seen: Sequence[Seen], params: SeriesParams, ticks: Ticks, look: Callable[[], None] | None
+) -> Outlooks:
     """Step all series over the run, side by side."""
     series = len(seen)
     made = Outlooks.empty(ticks.count, params)
@@ -345,4 +357,6 @@ def _stepped(seen: Sequence[Seen], params: SeriesParams, ticks: Ticks) -> Outloo
     for tick, now_s in enumerate(ticks.times_s.tolist()):
         samples = Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
         made.keep(tick, step(params, state, samples))
+        if look is not None and tick % _LOOK_TICKS == 0:
+            look()
     return made

@@ -11,6 +11,10 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.traces.trace import Trace
 
 
+class EnoughError(Exception):
+    """Raised by who looks at a run under way and wants no more of it: the run ends with what is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneRun:
     """What to run.

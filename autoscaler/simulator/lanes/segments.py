@@ -15,9 +15,9 @@ Forecasts come from a table; where they would depend on the plant, cutting is re
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant import shape_of
+from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.witness import Page, Witness
 
 SETTLING_TICKS = 256
@@ -47,6 +48,11 @@ MOST_LANES = 8192
 
 MOST_KINDS = 16
 """Lanes of so many kinds are cut kind by kind; of more, there are too few of each, and the run is not cut."""
+
+_PART_TICKS = 512
+"""Ticks until somebody who waits is looked at."""
+
+Look: TypeAlias = Callable[[float], None]
 
 _TICK_COST = 60.0
 _LANE_COST = 0.045
@@ -121,6 +127,8 @@ class Segmented:
         pages: What the witness kept, per lane it was asked for, in time order, stamped with the true ticks.
         cut: How it was cut, or the first kind of its lanes was; None for not.
         reruns: Segments that were run again, in all rounds.
+        whole: Whether the run came to its end; if not, the pages are those of its beginning, as far as that is known,
+            and sums and fingerprints mean nothing.
     """
 
     sums: Sums
@@ -128,6 +136,7 @@ class Segmented:
     pages: dict[int, list[Page]]
     cut: Cut | None
     reruns: int
+    whole: bool = True
 
 
 def run_segmented(
@@ -138,6 +147,7 @@ def run_segmented(
     witnessed: Sequence[int] = (),
     elasticity: bool = True,
     skipped: int = 0,
+    look: Look | None = None,
 ) -> Segmented:
     """Run lanes over their whole run, cut into segments where that is faster.
 
@@ -148,6 +158,8 @@ def run_segmented(
         witnessed: Lanes of which every tick is kept.
         elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work.
         skipped: Ticks at the beginning that are in the digests and in what is witnessed, and not in the sums.
+        look: Told now and then the share that is done, forecasts apart; where it raises EnoughError, the run ends with
+            what is known.
 
     Raises:
         ConfigError: Lanes cannot express the run.
@@ -164,14 +176,24 @@ def run_segmented(
                 witnessed=[at for at, lane in enumerate(lanes) if lane in witnessed],
                 elasticity=elasticity,
                 skipped=skipped,
+                look=look,
             )
             for lanes in kinds
         ]
         return _side_by_side(parts, kinds)
     cut = Cut.of(run, segments, skipped) if len(kinds) == 1 else None
     if cut is None:
-        return _uncut(run, cache, witnessed, elasticity=elasticity, skipped=skipped)
-    return _Segments(run, cut, cache, witnessed, elasticity=elasticity, skipped=skipped).result()
+        return _uncut(run, cache, witnessed, elasticity=elasticity, skipped=skipped, look=look)
+    return _Segments(run, cut, cache, witnessed, elasticity=elasticity, look=look).result(skipped)
+
+
+def _go(lanes: Lanes, ticks: int, sums: Sums | None, prints: Fingerprints, look: Look | None) -> None:
+    """Go on for so many ticks, and look up now and then."""
+    end = lanes.tick + ticks
+    while lanes.tick < end:
+        lanes.run(min(_PART_TICKS if look else ticks, end - lanes.tick), sums, prints)
+        if look:
+            look(lanes.tick / lanes.run_of.ticks.count)
 
 
 def alike(run: LaneRun) -> list[list[int]]:
@@ -198,19 +220,30 @@ def _side_by_side(parts: Sequence[Segmented], kinds: Sequence[Sequence[int]]) ->
         },
         parts[0].cut,
         sum(part.reruns for part in parts),
+        all(part.whole for part in parts),
     )
 
 
 def _uncut(
-    run: LaneRun, cache: OutlookCache | None, witnessed: Sequence[int], *, elasticity: bool, skipped: int
+    run: LaneRun,
+    cache: OutlookCache | None,
+    witnessed: Sequence[int],
+    *,
+    elasticity: bool,
+    skipped: int,
+    look: Look | None,
 ) -> Segmented:
     witness = Witness(witnessed) if witnessed else None
     lanes = Lanes(run, cache=cache, witness=witness)
     sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
-    lanes.run(min(skipped, run.ticks.count), None, fingerprints)
-    lanes.run(run.ticks.count - lanes.tick, sums, fingerprints)
+    whole = True
+    try:
+        _go(lanes, min(skipped, run.ticks.count), None, fingerprints, look)
+        _go(lanes, run.ticks.count - lanes.tick, sums, fingerprints, look)
+    except EnoughError:
+        whole = False
     pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
-    return Segmented(sums, fingerprints, pages, None, 0)
+    return Segmented(sums, fingerprints, pages, None, 0, whole)
 
 
 @dataclass(slots=True)
@@ -257,8 +290,9 @@ class _Segments:
         witnessed: Sequence[int],
         *,
         elasticity: bool,
-        skipped: int,
+        look: Look | None,
     ) -> None:
+        self._look = look
         self._cut = cut
         self._lanes = len(run.policies)
         self._witnessed = witnessed
@@ -275,29 +309,41 @@ class _Segments:
             until=run.ticks.count,
         )
         everywhere = [s * self._lanes + v for s in range(cut.segments) for v in witnessed]
-        witness = Witness(everywhere) if witnessed else None
-        lanes = Lanes(whole, cache=cache, witness=witness)
-        first, first_prints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
-        lanes.run(skipped, None, first_prints)
-        lanes.run(cut.warm - skipped, first, first_prints)
-        here = range(self._lanes)
-        self._first = first.taken(np.arange(self._lanes)), first_prints.taken(here)
-        self._first_pages = {v: witness.of(v) for v in witnessed} if witness else {}
-        groups = [[s * self._lanes + v for v in here] for s in range(cut.segments)]
-        self._segments = self._stretch(lanes, groups, witness, last=cut.segments - 1)
+        self._witness = Witness(everywhere) if witnessed else None
+        self._run = Lanes(whole, cache=cache, witness=self._witness)
+        self._segments: list[_Segment] = []
 
-    def result(self) -> Segmented:
-        """Run again what does not join, and join all."""
-        while self._mend():
-            pass
-        sums, fingerprints = self._first
-        pages = {lane: list(kept) for lane, kept in self._first_pages.items()}
+    def result(self, skipped: int) -> Segmented:
+        """Run all, run again what does not join, and join all."""
+        try:
+            sums, fingerprints = self._begun(skipped)
+            pages = self._first_pages()
+            groups = [[s * self._lanes + v for v in range(self._lanes)] for s in range(self._cut.segments)]
+            self._segments = self._stretch(self._run, groups, self._witness, last=self._cut.segments - 1)
+            while self._mend():
+                pass
+        except EnoughError:
+            # What is known to be the run's beginning is the first segment, which begins where the run does.
+            empty = self._run.sums(elasticity=self._elasticity), Fingerprints(self._run.lanes)
+            return Segmented(*empty, self._first_pages(), self._cut, self._reruns, whole=False)
         for segment in self._segments:
             sums = sums.followed_by(segment.sums)
             fingerprints = fingerprints.followed_by(segment.fingerprints)
             for lane, kept in segment.pages.items():
                 pages[lane] += kept
         return Segmented(sums, fingerprints, pages, self._cut, self._reruns)
+
+    def _begun(self, skipped: int) -> tuple[Sums, Fingerprints]:
+        """Run the warm-up, which is the beginning of the first segment: its sums and digests."""
+        lanes = self._run
+        sums, prints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
+        _go(lanes, skipped, None, prints, self._look)
+        _go(lanes, self._cut.warm - skipped, sums, prints, self._look)
+        return sums.taken(np.arange(self._lanes)), prints.taken(range(self._lanes))
+
+    def _first_pages(self) -> dict[int, list[Page]]:
+        """What has been kept of the first segment."""
+        return {v: self._witness.of(v) for v in self._witnessed} if self._witness else {}
 
     def _stretch(
         self, lanes: Lanes, groups: list[list[int]], witness: Witness | None, *, last: int
@@ -313,13 +359,13 @@ class _Segments:
         cut, begun = self._cut, lanes.tick
         sums, fingerprints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
         entry = lanes.state()
-        lanes.run(cut.rest, sums, fingerprints)
+        _go(lanes, cut.rest, sums, fingerprints, self._look)
         tail = None
         if last >= 0:
             at = np.array(groups[last], np.int64)
             tail = sums.taken(at), fingerprints.taken(groups[last])
         if last < 0 or len(groups) > 1:
-            lanes.run(cut.stride - cut.rest, sums, fingerprints)
+            _go(lanes, cut.stride - cut.rest, sums, fingerprints, self._look)
         ended = lanes.state()
         made = []
         for number, places in enumerate(groups):

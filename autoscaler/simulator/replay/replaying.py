@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +20,14 @@ from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
 from autoscaler.simulator.judging.standings import standings
-from autoscaler.simulator.lanes.engine import LaneRun, Lanes
-from autoscaler.simulator.lanes.fingerprints import Fingerprints, fingerprint
+from autoscaler.simulator.lanes.engine import LaneRun
+from autoscaler.simulator.lanes.fingerprints import fingerprint
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.refusals import refusals
+from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
-from autoscaler.simulator.lanes.witness import Page, Witness, timeline
+from autoscaler.simulator.lanes.witness import Page, timeline
 from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
@@ -57,7 +57,6 @@ Progress = Callable[[float], None]
 """Told the share that is done, from 0 to 1."""
 
 _NO_FAULTS = "what the policy is compared with ran without the faults"
-_PART_TICKS = 512
 _LONG_TICKS = 4096
 """A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
 _UNTOLD = ("failed_starts", "running_cost", "start_cost", "storage_cost", "billed_vm_hours")
@@ -133,27 +132,29 @@ def run(
 
 
 def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bool] | None) -> Ran:
-    if replay.ticks > _LONG_TICKS:
-        with suppress(ValueError):
-            # Where what is measured depends on the plant a run cannot be cut, and is run tick by tick.
-            return _cut_in_segments(replay)
-    witness = Witness([0])
-    lanes = Lanes(_lane_run(replay), witness=witness)
-    decisions = Fingerprints(1)
-    while lanes.tick < replay.ticks and not (enough is not None and enough()):
-        lanes.run(min(_PART_TICKS, replay.ticks - lanes.tick), None, decisions)
-        if progress is not None:
-            progress(lanes.tick / replay.ticks)
-    whole = lanes.tick == replay.ticks
-    return _ran_by_lanes(replay, witness.of(0), decisions.digests()[0], whole=whole)
+    def look(share: float | None = None) -> None:
+        if enough is not None and enough():
+            raise EnoughError
+        if progress is not None and share is not None:
+            progress(share)
+
+    replay.outlooks.look = look
+    # A short run is done before cutting it pays; one that cannot be cut is run tick by tick.
+    segments = None if replay.ticks > _LONG_TICKS else 1
+    try:
+        found = run_segmented(
+            _lane_run(replay), segments=segments, cache=replay.outlooks, witnessed=[0], look=look
+        )
+    except EnoughError:
+        # While forecasts were made, before the first tick.
+        return _ran_by_lanes(replay, (), None)
+    finally:
+        replay.outlooks.look = None
+    return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0] if found.whole else None)
 
 
-def _cut_in_segments(replay: Replay) -> Ran:
-    found = run_segmented(_lane_run(replay), cache=replay.outlooks, witnessed=[0])
-    return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0], whole=True)
-
-
-def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str, *, whole: bool) -> Ran:
+def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) -> Ran:
+    """What came of it; without a digest of its decisions it did not come to its end."""
     rows = timeline(pages, replay.policy.fleet, replay.tick_s)
     sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
     for page in pages:
@@ -162,7 +163,14 @@ def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str, *, whol
         if first < count:
             kept: dict[str, Any] = page.block
             sums.add(Block(replay.tick_s, page.first_tick, **kept), slice(first, count))
-    return Ran(rows, rows[replay.warm_up_ticks :], sums, decisions, whole, "lanes")
+    scored = rows[replay.warm_up_ticks :]
+    return Ran(rows, scored, sums, decisions or _digest(rows), decisions is not None, "lanes")
+
+
+def _digest(rows: Sequence[TimelineRow]) -> str:
+    return fingerprint(
+        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
+    )
 
 
 def _lane_run(replay: Replay) -> LaneRun:
@@ -209,10 +217,7 @@ def _by_loop(
     )
     rows = result.rows[: replay.ticks]
     scored = rows[replay.warm_up_ticks :]
-    decisions = fingerprint(
-        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
-    )
-    return Ran(rows, scored, _sums_of(scored, replay), decisions, result.whole, "loop", from_rows=True)
+    return Ran(rows, scored, _sums_of(scored, replay), _digest(rows), result.whole, "loop", from_rows=True)
 
 
 def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
