@@ -184,14 +184,13 @@ class Group:
         asked = np.broadcast_to(np.maximum(got, 1), (BLOCK, len(got))).copy()
         asked[1] = got + 1
         last, following = worth(asked)[:2]
+        known = np.flatnonzero((got > 0) & ~np.isnan(last))
+        # The two that earn least, so that nobody is a rival of its own.
+        least = known[np.argsort(last[known], kind="stable")[:2]].tolist()
         told = []
         for at in short.tolist():
-            others = [
-                (float(last[one]), one)
-                for one in range(len(got))
-                if one != at and got[one] > 0 and not np.isnan(last[one])
-            ]
-            earned, one = min(others, default=(float("nan"), -1))
+            one = next((other for other in least if other != at), -1)
+            earned = float(last[one]) if one >= 0 else float("nan")
             told.append(
                 HeldBack(
                     lane=int(self.lanes[at]),

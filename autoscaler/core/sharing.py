@@ -117,7 +117,7 @@ def handed_out(have: Int, wanted: Int, takes: Float, left: float, worth: Callabl
     Returns:
         int64 (G,), between have and wanted. No VM that is wanted and would fit into what is left is left out.
     """
-    vms, lanes = have.copy(), np.arange(len(have))
+    vms = have.copy()
     slack = _SLACK * max(abs(left), 1.0)
     if _taken(wanted - have, takes) <= left + slack:
         return wanted.copy()
@@ -143,7 +143,7 @@ def handed_out(have: Int, wanted: Int, takes: Float, left: float, worth: Callabl
         affordable = int(np.count_nonzero(cost <= left + slack))
         taken = lane[:affordable]
         left -= float(cost[affordable - 1]) if affordable else 0.0
-        vms += np.count_nonzero(taken[:, np.newaxis] == lanes, axis=0)
+        vms += np.bincount(taken, minlength=len(vms))
 
 
 def _taken(vms: Int, takes: Float) -> float:
