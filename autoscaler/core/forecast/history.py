@@ -1,17 +1,18 @@
-"""A week of minute means, and what the same time on earlier days says about now.
+"""A week of minute means, or four weeks of longer ones, and what the same time on earlier days says about now.
 
 A slot is a minute, or a tick where that is longer. Its mean is kept as a number of 16 bits: the logarithm of (mean +
 scale) / scale in steps of 1/2048, which is 0.05 %, and 0 for unknown.
 
 For each of some earlier days the mean logarithm around this time is kept beside that of today, so that the demand then
-at the time to come, moved by how today compares, is a forecast: the season.
+at the time to come, moved by how today compares, is a forecast: the season. Moved by how just now compares, it is the
+step that those days took next: what happens by the clock, sharper and noisier.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.forecast.settings import LATE_DAYS, MEDIAN_SLOTS, Settings
+from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, NEAR_DAYS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState
 from autoscaler.core.types import Bool, Code, Float
 
@@ -145,8 +146,8 @@ def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool, pa
     paces = state.paces
     ahead += paces[:, :1]
     ahead -= paces[:, 1:]
-    _mean(ahead[:, :LATE_DAYS], season[:, 0])
-    _mean(ahead[:, LATE_DAYS:], season[:, 1])
+    _mean(ahead[:, :NEAR_DAYS], season[:, 0])
+    _mean(ahead[:, FIRST_WEEK:], season[:, 1])
     np.minimum(season, _MOST_LOG, out=season)
     np.expm1(season, out=season)
     season *= settings.params.scale[:, np.newaxis]

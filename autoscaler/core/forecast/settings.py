@@ -26,8 +26,8 @@ SLOT_S = 60.0
 DAY_S = 86_400.0
 DAYS_BACK: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 14, 21, 28)
 """Days before, of which the same time of day is looked at: days, and weeks as far as the history goes."""
-LATE_DAYS = 6
-"""The first so many of them are days, the others weeks."""
+NEAR_DAYS, FIRST_WEEK = 3, 6
+"""The first so many of them say what a day looks like; from this place on they are weeks; all say what the next step is."""
 MOST_SLOTS = 10_084
 """Slots of a history at most: a week of minutes and a little, four weeks of slots of four minutes and more."""
 MEANS_S: Float = np.array([60.0, 180.0, 600.0, 1800.0, 7200.0])
