@@ -28,6 +28,8 @@ from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, DaemonError
 from autoscaler.ports import TickRecord
+from autoscaler.providers.budget import CallBudget
+from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
@@ -207,7 +209,8 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
         started_at_s = clock.now()
         offset_s = prepared.begin_s - started_at_s
         source = trace_source(policy, clock, prepared.trace, seed=options.seed, offset_s=offset_s)
-        wired = wire([simulated(policy)], provider, clock, lambda _: source)
+        budgeted = BudgetedProvider(provider, CallBudget(clock), clock, seed=options.seed)
+        wired = wire([simulated(policy)], budgeted, clock, lambda _: source)
         for adapter in wired.closables:
             stack.push_async_callback(close, adapter, telemetry)
         ages: list[float] = []

@@ -103,7 +103,7 @@ class StartPath(RuleBasedStateMachine):
         where=place,
         for_s=st.integers(10, 300),
         chance=st.sampled_from([0.3, 1.0]),
-        delay_s=st.integers(5, 200),
+        delay_s=st.one_of(st.none(), st.integers(5, 200)),
         data=st.data(),
     )
     def a_bad_day_begins(self, kind, where, for_s, chance, delay_s, data):
@@ -112,7 +112,7 @@ class StartPath(RuleBasedStateMachine):
         if kind in CODES:
             more |= {"code": data.draw(st.sampled_from(CODES[kind])), **where}
         elif kind is FaultKind.LISTING_LAG:
-            more = {"delay_s": min(delay_s, 20)}
+            more = {"delay_s": min(delay_s or 10, 20)}
         elif kind in (FaultKind.STUCK_PENDING, FaultKind.STUCK_STOPPING, FaultKind.UNREADY):
             more |= {"delay_s": delay_s}
         fault = Fault(kind, start_s=now_s, end_s=now_s + for_s, **more)
