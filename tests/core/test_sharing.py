@@ -292,3 +292,12 @@ def test_a_group_is_the_same_alone_beside_others_and_after_a_restart(seed):
         other = decide(alone, own, lanes_of(view, mine), lanes_of(seen, mine))
         for name in DECIDED:
             np.testing.assert_array_equal(getattr(one, name)[..., mine], getattr(other, name), err_msg=name)
+
+
+def test_a_group_of_one_has_no_rival():
+    params = lane_params(2, reactive=True, group=[0, -1], group_vms=[3.0, np.inf])
+    d = decided(params, snapshot(2, demand=[500.0, 500.0]))
+    assert d.desired.tolist() == [3, 5]
+    (held,) = d.held_back
+    assert (held.rival, held.rival_vm, held.wanted, held.worth) == (-1, 0, 5, 1.25)
+    assert np.isnan(held.rival_worth)
