@@ -22,12 +22,9 @@ from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
 from autoscaler.ports import (
     ActionIntent,
-    DueBurst,
-    Earnings,
     FleetTick,
     Outcome,
     OutcomeKind,
-    SharedHold,
     TickRecord,
     Verb,
 )
@@ -314,27 +311,6 @@ async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
         assert reader.actions_of_tick(0)[0].outcomes == (Outcome("i-1", OutcomeKind.ACCEPTED),)
         assert [event.text for event in reader.events(0.0, 99.0)] == ["daemon started"]
     await journal.record_tick(TickRecord(2, 20.0, (fleet_tick(),)), ())
-    await journal.close()
-
-
-async def test_what_a_fleet_is_sized_by_and_held_back_by_is_kept(tmp_path) -> None:
-    earnings = Earnings(120.0, "demand + 10%, 2 min", 6, 9, 3.1, None)
-    held = SharedHold("gpu", "vms", 50.0, 0.0, 18, 1.2, "batch", 31, None, priced=True, rival_priced=False)
-    due = DueBurst(1_795_514_400.0, 0.7, 1800.0)
-    kept = replace(
-        fleet_tick(),
-        earnings=earnings,
-        shared=held,
-        burst=due,
-        stages=(4,) * len(Stage),
-        reasons=(1,) + (0,) * (len(Stage) - 1),
-    )
-    plain = replace(fleet_tick("api"), stages=kept.stages, reasons=kept.reasons)
-    journal = SqliteJournal(tmp_path, inline=True)
-    await journal.record_tick(TickRecord(0, 0.0, (kept, plain)), ())
-    with journal.reader() as reader:
-        assert reader.ticks("web", 0.0, 9.0)[0].recorded == kept
-        assert reader.ticks("api", 0.0, 9.0)[0].recorded == plain
     await journal.close()
 
 
