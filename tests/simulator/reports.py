@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 
 from autoscaler.simulator.replay.timeline import totals
-from autoscaler.simulator.report.card import FIGURES, Card, Entry, card_json, values_of
+from autoscaler.simulator.report.card import Card, Entry, card_json, values_of
 from autoscaler.simulator.report.columns import columns_of
+from autoscaler.simulator.report.figures import FIGURES
 from tests.simulator.builders import row
 
 CAPACITY = 100.0

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.replay.timeline import jsonable, totals
-from autoscaler.simulator.report.card import FIGURES, Card, Entry, card_from, card_json, values_of
+from autoscaler.simulator.report.card import Card, Entry, card_from, card_json, values_of
 from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
+from autoscaler.simulator.report.figures import FIGURES
 from autoscaler.simulator.report.variants import variants_json
 from autoscaler.simulator.report.wording import Unit, money, rounded_share, share, shown, span
 from tests.simulator.reports import crowd
@@ -109,8 +110,19 @@ def test_a_card_travels_through_json():
     assert back.figures == FIGURES
     assert math.isnan(back.subject.values["cost"])
     assert {k: v for k, v in back.subject.values.items() if k != "cost"} == pytest.approx(
-        {k: v for k, v in values.items() if k != "cost"}
+        {k: v for k, v in values.items() if k != "cost"}, nan_ok=True
     )
+
+
+def test_what_totals_do_not_tell_is_unknown_and_in_the_one_list_of_figures():
+    values = values_of(totals(crowd(60), 60.0))
+    assert list(values) == [figure.key for figure in FIGURES]
+    assert {key for key, value in values.items() if math.isnan(value)} >= {
+        "regret",
+        "warm_hits",
+        "worst_shortage",
+    }
+    assert not math.isnan(values["vm_hours"])
 
 
 def test_the_report_of_a_demo_has_a_card_too():

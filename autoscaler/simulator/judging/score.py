@@ -1,6 +1,6 @@
 """The score card of simulated fleets: what a run is judged by, for all lanes at once, from the ledger's sums.
 
-Rules of this file: figures are declared once, in `FIGURES`, with their unit, direction and meaning; tables, pages,
+Rules of this file: figures are declared once, in `report.figures`, with their unit, direction and meaning; tables, pages,
 sweeps and the generated reference read the declaration. A figure that cannot be known is NaN, never 0: because
 something in its sums is unknown, because it is a ratio to nothing, or because what it is compared with was
 not given. Figures are float64 (L,). Shares and means about demand leave out the ticks whose demand is unknown.
@@ -18,9 +18,9 @@ import numpy as np
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Float, Int
 from autoscaler.simulator.judging.ledger import Amount, Count, Sums
-from autoscaler.simulator.report.card import FIGURES as TOTALS_FIGURES
-from autoscaler.simulator.report.card import Better, Figure
-from autoscaler.simulator.report.wording import Unit
+from autoscaler.simulator.report.figures import FIGURES
+
+__all__ = ["FIGURES", "Beside", "Case", "LanePrices", "Score", "score"]
 
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
 
@@ -114,7 +114,7 @@ def score(sums: Sums, prices: LanePrices | None = None, beside: Beside | None = 
     """
     case = Case(sums, prices, beside or Beside())
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Score({figure.key: work_out(case) for figure, work_out in _OF})
+        return Score({figure.key: _OF[figure.key](case) for figure in FIGURES})
 
 
 # ── money ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,8 +298,6 @@ def _seconds(sums: Sums, ticks: Int) -> Float:
 
 # ── the declaration ─────────────────────────────────────────────────────────────────────────────────────
 
-_TOLD = {figure.key: figure for figure in TOTALS_FIGURES}
-
 
 def _per_day(work_out: Callable[[Case], Float]) -> Callable[[Case], Float]:
     return lambda case: work_out(case) / _or_unknown(case.days)
@@ -309,159 +307,40 @@ def _count(which: Count) -> Callable[[Case], Float]:
     return lambda case: case.sums.count(which).astype(np.float64)
 
 
-def _figure(key: str, label: str, unit: Unit, better: Better, group: str, what: str) -> Figure:
-    return Figure(key, label, unit, better, what, group)
-
-
-_OF: tuple[tuple[Figure, Callable[[Case], Float]], ...] = (
-    (_TOLD["cost"], _cost),
-    (_TOLD["cost_per_day"], _per_day(_cost)),
-    (
-        _figure("running_cost", "Cost of running VMs", Unit.MONEY, "lower", "Money",
-                "VM-hours billed as running, at least 60 s per start, at their price."),
-        _running_cost,
-    ),
-    (
-        _figure("start_cost", "Cost of starts and new VMs", Unit.MONEY, "lower", "Money",
-                "Prices of starts that come into service and of VMs made from nothing, if the policy has any."),
-        _start_cost,
-    ),
-    (
-        _figure("storage_cost", "Cost of storage", Unit.MONEY, "lower", "Money",
-                "Disks of all VMs that exist, whether they run or not."),
-        _storage_cost,
-    ),
-    (_TOLD["vm_hours"], _vm_hours),
-    (
-        _figure("billed_vm_hours", "VM-hours billed", Unit.VM_HOURS, "lower", "Money",
-                "Hours for which VMs are billed as running: in service, coming into it, leaving it, and what a short "
-                "run lacks to its minimum."),
-        _billed_vm_hours,
-    ),
-    (
-        _figure("pool_vm_hours", "VM-hours in the warm pool", Unit.VM_HOURS, "neither", "Money",
-                "Hours for which VMs were stopped and could have been started."),
-        _pool_vm_hours,
-    ),
-    (
-        _figure("capacity_used", "Capacity used", Unit.SHARE, "neither", "Money",
-                "Work served, as a share of what the VMs in service could have done at the objective."),
-        _utilisation,
-    ),
-    (_TOLD["unserved_share"], _unserved_share),
-    (
-        _figure("unserved_work", "Unserved work", Unit.WORK, "lower", "Service",
-                "Work wanted that found no capacity, in units of work."),
-        _unserved_work,
-    ),
-    (_TOLD["shortage_s"], _shortage_s),
-    (
-        _figure("unknown_s", "Time unknown", Unit.SPAN, "lower", "Service",
-                "Time for which the trace has no demand: left out of everything that is about demand."),
-        _unknown_s,
-    ),
-    (_TOLD["episodes"], lambda case: case.sums.short.runs.astype(np.float64)),
-    (_TOLD["longest_episode_s"], lambda case: _seconds(case.sums, case.sums.short.longest)),
-    (
-        _figure("mean_episode_s", "Mean episode", Unit.SPAN, "lower", "Service",
-                "How long a shortage lasted on average."),
-        _mean_episode_s,
-    ),
-    (
-        _figure("worst_shortage", "Worst shortage", Unit.NUMBER, "lower", "Service",
-                "The highest shortage of a tick, work per second."),
-        lambda case: case.sums.worst_shortage,
-    ),
-    (
-        _figure("mean_wait_s", "Mean time to capacity", Unit.SPAN, "lower", "Service",
-                "How long it took on average until as many VMs served as were wanted, once they were fewer."),
-        _mean_wait_s,
-    ),
-    (
-        _figure("longest_wait_s", "Longest time to capacity", Unit.SPAN, "lower", "Service",
-                "The longest time in which fewer VMs served than were wanted."),
-        lambda case: _seconds(case.sums, case.sums.waiting.longest),
-    ),
-    (
-        _figure("warm_hits", "Warm hits", Unit.SHARE, "higher", "Service",
-                "Share of the ordered VMs that were started from the warm pool and not made from nothing."),
-        _warm_hits,
-    ),
-    (
-        _figure("failed_starts", "Starts that failed", Unit.SHARE, "lower", "Service",
-                "Share of the ordered VMs that never came into service."),
-        _failed_share,
-    ),
-    (_TOLD["starts_per_day"], _per_day(_count(Count.STARTS))),
-    (
-        _figure("churn_per_day", "Starts and stops per day", Unit.PER_DAY, "lower", "Stability",
-                "VMs started, made and stopped on an average day."),
-        _churn,
-    ),
-    (
-        _TOLD["reversals_per_day"],
-        _per_day(lambda case: case.sums.desired.turns.astype(np.float64)),
-    ),
-    (
-        _figure("thrash_per_day", "Thrash per day", Unit.PER_DAY, "lower", "Stability",
-                "Movement of the wanted number of VMs against its trend of about an hour, on an average day, in units "
-                "of the whole range it moved in: a daily cycle has none, flapping has much."),
-        _thrash,
-    ),
-    (
-        _figure("under_accuracy", "Under-provisioning accuracy", Unit.SHARE, "lower", "Elasticity",
-                "VMs missing against what demand needs, as a share of the need, averaged over time."),
-        _under_accuracy,
-    ),
-    (
-        _figure("over_accuracy", "Over-provisioning accuracy", Unit.SHARE, "lower", "Elasticity",
-                "VMs beyond what demand needs, as a share of the need, averaged over time."),
-        _over_accuracy,
-    ),
-    (
-        _figure("under_time", "Under-provisioning time share", Unit.SHARE, "lower", "Elasticity",
-                "Share of time with fewer VMs than demand needs."),
-        _under_time,
-    ),
-    (
-        _figure("over_time", "Over-provisioning time share", Unit.SHARE, "lower", "Elasticity",
-                "Share of time with more VMs than demand needs."),
-        _over_time,
-    ),
-    (
-        _figure("instability", "Instability", Unit.SHARE, "lower", "Elasticity",
-                "Share of time in which the VMs in service did not move as the need did. It describes and should not "
-                "rank: headroom alone makes it high."),
-        _instability,
-    ),
-    (
-        _figure("regret", "Regret", Unit.SHARE, "lower", "Beside others",
-                "How much more the run cost than the cheapest schedule that knows the future and leaves as large a share "
-                "of the work unserved."),
-        _regret,
-    ),
-    (
-        _figure("captured", "Captured savings", Unit.SHARE, "higher", "Beside others",
-                "How much of what could have been saved against a fleet sized for the peak was saved: 0 is the cost of "
-                "that fleet, 1 the least possible. Read it beside the unserved work."),
-        _captured,
-    ),
-    (
-        _figure("pool_cost", "Cost of the warm pool", Unit.MONEY, "lower", "Beside others",
-                "Cost with the warm pool less the cost without; below 0 the pool pays for itself."),
-        _pool_cost,
-    ),
-    (
-        _figure("shortage_avoided_s", "Shortage avoided by the warm pool", Unit.SPAN, "higher", "Beside others",
-                "Time with shortage without the warm pool less the time with it."),
-        _avoided_s,
-    ),
-    (
-        _figure("cost_per_avoided_s", "Cost per second of shortage avoided", Unit.MONEY, "lower", "Beside others",
-                "What the warm pool costs for each second of shortage that it avoids; unknown where it avoids none."),
-        _per_avoided_s,
-    ),
-)  # fmt: skip
-
-FIGURES: tuple[Figure, ...] = tuple(figure for figure, _ in _OF)
-"""Every figure, in the order of a card."""
+_OF: dict[str, Callable[[Case], Float]] = {
+    "cost": _cost,
+    "cost_per_day": _per_day(_cost),
+    "running_cost": _running_cost,
+    "start_cost": _start_cost,
+    "storage_cost": _storage_cost,
+    "vm_hours": _vm_hours,
+    "billed_vm_hours": _billed_vm_hours,
+    "pool_vm_hours": _pool_vm_hours,
+    "capacity_used": _utilisation,
+    "unserved_share": _unserved_share,
+    "unserved_work": _unserved_work,
+    "shortage_s": _shortage_s,
+    "unknown_s": _unknown_s,
+    "episodes": lambda case: case.sums.short.runs.astype(np.float64),
+    "longest_episode_s": lambda case: _seconds(case.sums, case.sums.short.longest),
+    "mean_episode_s": _mean_episode_s,
+    "worst_shortage": lambda case: case.sums.worst_shortage,
+    "mean_wait_s": _mean_wait_s,
+    "longest_wait_s": lambda case: _seconds(case.sums, case.sums.waiting.longest),
+    "warm_hits": _warm_hits,
+    "failed_starts": _failed_share,
+    "starts_per_day": _per_day(_count(Count.STARTS)),
+    "churn_per_day": _churn,
+    "reversals_per_day": _per_day(lambda case: case.sums.desired.turns.astype(np.float64)),
+    "thrash_per_day": _thrash,
+    "under_accuracy": _under_accuracy,
+    "over_accuracy": _over_accuracy,
+    "under_time": _under_time,
+    "over_time": _over_time,
+    "instability": _instability,
+    "regret": _regret,
+    "captured": _captured,
+    "pool_cost": _pool_cost,
+    "shortage_avoided_s": _avoided_s,
+    "cost_per_avoided_s": _per_avoided_s,
+}

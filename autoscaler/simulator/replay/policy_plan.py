@@ -16,12 +16,26 @@ from autoscaler.config.rendering import effective_data
 from autoscaler.simulator.replay.differing import differences
 from autoscaler.simulator.replay.replaying import Ran, Replay, entry_of
 from autoscaler.simulator.replay.timeline import TimelineRow, column, shortage_episodes
-from autoscaler.simulator.report.card import FIGURES, Entry, Figure
+from autoscaler.simulator.report.card import Entry, Figure
+from autoscaler.simulator.report.figures import FIGURES
 from autoscaler.simulator.report.wording import Unit, moment, money, rounded_share, share, shown, span
 
 _PARTINGS_SHOWN = 5
 _EPISODES_SHOWN = 3
 _TOO_SHORT_S = 86_400.0
+
+_SHOWN = (
+    "cost",
+    "cost_per_day",
+    "vm_hours",
+    "unserved_share",
+    "shortage_s",
+    "episodes",
+    "longest_episode_s",
+    "starts_per_day",
+    "reversals_per_day",
+)
+"""Figures that a reviewer of a change reads; the others are in the reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ def plan_markdown(plan: Plan) -> str:
     ]
     lines += ["", *_fields(plan)]
     lines += ["", "| | in force | changed | difference |", "|---|---:|---:|---:|"]
-    lines += [_row(figure, before, after) for figure in FIGURES]
+    lines += [_row(figure, before, after) for figure in FIGURES if figure.key in _SHOWN]
     lines += ["", *_decisions(plan)]
     if episodes := list(_episodes(plan)):
         lines += ["", *episodes]

@@ -1,6 +1,6 @@
-"""The score card: which figures a run is judged by, what each means, and their values for run and baselines.
+"""The score card: the values of the `figures` that a run is judged by, for run and baselines.
 
-Rules of this file: figures are declared once, in `FIGURES`; the terminal's table, the page and `report.json` are
+Rules of this file: figures are declared once, in `figures`; the terminal's table, the page and `report.json` are
 made from the declaration. A card is plain data and travels in `report.json`, so that a page made later shows
 the figures of the run as it was.
 """
@@ -10,35 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.replay.timeline import Totals
+from autoscaler.simulator.report.figures import FIGURES, Figure
 from autoscaler.simulator.report.wording import Unit
 
+__all__ = ["Card", "Entry", "Figure", "card_from", "card_json", "values_of"]
+
 _DAY_S = 86_400.0
-Better = Literal["lower", "higher", "neither"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One line of the card.
-
-    Attributes:
-        key: Name for programs.
-        label: Name for people.
-        unit: What it is measured in.
-        better: Which direction is better.
-        what: What it means, in a sentence or two.
-        group: Heading that it stands under.
-    """
-
-    key: str
-    label: str
-    unit: Unit
-    better: Better
-    what: str
-    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,79 +73,23 @@ def _per_day(amount: float, totals: Totals) -> float:
     return amount / (totals.span_s / _DAY_S) if totals.span_s > 0 else math.nan
 
 
-_OF: tuple[tuple[Figure, Callable[[Totals], float]], ...] = (
-    (
-        Figure(
-            "cost", "Cost", Unit.MONEY, "lower",
-            "Everything that is paid for the run: VMs while they are billed as running (at least 60 s per start), "
-            "storage of every provisioned VM, and the prices of starts and of new VMs, if the policy has any.",
-            "Money",
-        ),
-        lambda t: t.cost,
-    ),
-    (
-        Figure(
-            "cost_per_day", "Cost per day", Unit.MONEY, "lower", "The same for an average day of the run.", "Money"
-        ),
-        lambda t: _per_day(t.cost, t),
-    ),
-    (
-        Figure(
-            "vm_hours", "VM-hours in service", Unit.VM_HOURS, "lower",
-            "Hours for which VMs could serve, added up over all VMs.", "Money",
-        ),
-        lambda t: t.in_service_vm_s / 3600.0,
-    ),
-    (
-        Figure(
-            "unserved_share", "Work unserved", Unit.SHARE, "lower",
-            "Share of all wanted work for which the VMs in service had no capacity within the objective.", "Service",
-        ),
-        lambda t: t.unserved_share,
-    ),
-    (
-        Figure(
-            "shortage_s", "Time with shortage", Unit.SPAN, "lower",
-            "Time in which demand was higher than capacity, however little.", "Service",
-        ),
-        lambda t: t.shortage_s,
-    ),
-    (
-        Figure(
-            "episodes", "Shortage episodes", Unit.COUNT, "lower",
-            "How often a shortage began: adjoining ticks with shortage are one episode.", "Service",
-        ),
-        lambda t: float(t.episodes),
-    ),
-    (
-        Figure(
-            "longest_episode_s", "Longest episode", Unit.SPAN, "lower",
-            "How long the longest shortage lasted without a pause.", "Service",
-        ),
-        lambda t: t.longest_episode_s,
-    ),
-    (
-        Figure(
-            "starts_per_day", "VMs started per day", Unit.PER_DAY, "lower",
-            "Starts that the provider accepted; every one is a call and a boot that can fail.", "Stability",
-        ),
-        lambda t: _per_day(t.starts, t),
-    ),
-    (
-        Figure(
-            "reversals_per_day", "Changes of direction per day", Unit.PER_DAY, "lower",
-            "How often the wanted number of VMs turned from rising to falling or back.", "Stability",
-        ),
-        lambda t: _per_day(float(t.reversals), t),
-    ),
-)  # fmt: skip
-
-FIGURES: tuple[Figure, ...] = tuple(figure for figure, _ in _OF)
+_OF: dict[str, Callable[[Totals], float]] = {
+    "cost": lambda t: t.cost,
+    "cost_per_day": lambda t: _per_day(t.cost, t),
+    "vm_hours": lambda t: t.in_service_vm_s / 3600.0,
+    "unserved_share": lambda t: t.unserved_share,
+    "shortage_s": lambda t: t.shortage_s,
+    "episodes": lambda t: float(t.episodes),
+    "longest_episode_s": lambda t: t.longest_episode_s,
+    "starts_per_day": lambda t: _per_day(t.starts, t),
+    "reversals_per_day": lambda t: _per_day(float(t.reversals), t),
+}
+"""What totals tell."""
 
 
 def values_of(totals: Totals) -> dict[str, float]:
-    """The figures of a run from its totals."""
-    return {figure.key: of(totals) for figure, of in _OF}
+    """The figures of a run as far as its totals tell them; the others are NaN."""
+    return {f.key: _OF[f.key](totals) if f.key in _OF else math.nan for f in FIGURES}
 
 
 def card_json(card: Card) -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""The figures of a score card: what each is called, measured in and means, declared once for every way to work it out.
+
+Rules of this file: declarations only. Who knows a figure works it out (`judging.score` from sums, `card` from totals);
+who does not says NaN, which is told as unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autoscaler.simulator.report.wording import Unit
+
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the card.
+
+    Attributes:
+        key: Name for programs.
+        label: Name for people.
+        unit: What it is measured in.
+        better: Which direction is better.
+        what: What it means, in a sentence or two.
+        group: Heading that it stands under.
+    """
+
+    key: str
+    label: str
+    unit: Unit
+    better: Better
+    what: str
+    group: str = ""
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        "cost", "Cost", Unit.MONEY, "lower",
+        "Everything that is paid for the run: VMs while they are billed as running (at least 60 s per start), "
+        "storage of every provisioned VM, and the prices of starts and of new VMs, if the policy has any.",
+        "Money",
+    ),
+    Figure(
+        "cost_per_day", "Cost per day", Unit.MONEY, "lower",
+        "The same for an average day of the run.",
+        "Money",
+    ),
+    Figure(
+        "running_cost", "Cost of running VMs", Unit.MONEY, "lower",
+        "VM-hours billed as running, at least 60 s per start, at their price.",
+        "Money",
+    ),
+    Figure(
+        "start_cost", "Cost of starts and new VMs", Unit.MONEY, "lower",
+        "Prices of starts that come into service and of VMs made from nothing, if the policy has any.",
+        "Money",
+    ),
+    Figure(
+        "storage_cost", "Cost of storage", Unit.MONEY, "lower",
+        "Disks of all VMs that exist, whether they run or not.",
+        "Money",
+    ),
+    Figure(
+        "vm_hours", "VM-hours in service", Unit.VM_HOURS, "lower",
+        "Hours for which VMs could serve, added up over all VMs.",
+        "Money",
+    ),
+    Figure(
+        "billed_vm_hours", "VM-hours billed", Unit.VM_HOURS, "lower",
+        "Hours for which VMs are billed as running: in service, coming into it, leaving it, and what a short run "
+        "lacks to its minimum.",
+        "Money",
+    ),
+    Figure(
+        "pool_vm_hours", "VM-hours in the warm pool", Unit.VM_HOURS, "neither",
+        "Hours for which VMs were stopped and could have been started.",
+        "Money",
+    ),
+    Figure(
+        "capacity_used", "Capacity used", Unit.SHARE, "neither",
+        "Work served, as a share of what the VMs in service could have done at the objective.",
+        "Money",
+    ),
+    Figure(
+        "unserved_share", "Work unserved", Unit.SHARE, "lower",
+        "Share of all wanted work for which the VMs in service had no capacity within the objective.",
+        "Service",
+    ),
+    Figure(
+        "unserved_work", "Unserved work", Unit.WORK, "lower",
+        "Work wanted that found no capacity, in units of work.",
+        "Service",
+    ),
+    Figure(
+        "shortage_s", "Time with shortage", Unit.SPAN, "lower",
+        "Time in which demand was higher than capacity, however little.",
+        "Service",
+    ),
+    Figure(
+        "unknown_s", "Time unknown", Unit.SPAN, "lower",
+        "Time for which the trace has no demand: left out of everything that is about demand.",
+        "Service",
+    ),
+    Figure(
+        "episodes", "Shortage episodes", Unit.COUNT, "lower",
+        "How often a shortage began: adjoining ticks with shortage are one episode.",
+        "Service",
+    ),
+    Figure(
+        "longest_episode_s", "Longest episode", Unit.SPAN, "lower",
+        "How long the longest shortage lasted without a pause.",
+        "Service",
+    ),
+    Figure(
+        "mean_episode_s", "Mean episode", Unit.SPAN, "lower",
+        "How long a shortage lasted on average.",
+        "Service",
+    ),
+    Figure(
+        "worst_shortage", "Worst shortage", Unit.NUMBER, "lower",
+        "The highest shortage of a tick, work per second.",
+        "Service",
+    ),
+    Figure(
+        "mean_wait_s", "Mean time to capacity", Unit.SPAN, "lower",
+        "How long it took on average until as many VMs served as were wanted, once they were fewer.",
+        "Service",
+    ),
+    Figure(
+        "longest_wait_s", "Longest time to capacity", Unit.SPAN, "lower",
+        "The longest time in which fewer VMs served than were wanted.",
+        "Service",
+    ),
+    Figure(
+        "warm_hits", "Warm hits", Unit.SHARE, "higher",
+        "Share of the ordered VMs that were started from the warm pool and not made from nothing.",
+        "Service",
+    ),
+    Figure(
+        "failed_starts", "Starts that failed", Unit.SHARE, "lower",
+        "Share of the ordered VMs that never came into service.",
+        "Service",
+    ),
+    Figure(
+        "starts_per_day", "VMs started per day", Unit.PER_DAY, "lower",
+        "Starts that the provider accepted; every one is a call and a boot that can fail.",
+        "Stability",
+    ),
+    Figure(
+        "churn_per_day", "Starts and stops per day", Unit.PER_DAY, "lower",
+        "VMs started, made and stopped on an average day.",
+        "Stability",
+    ),
+    Figure(
+        "reversals_per_day", "Changes of direction per day", Unit.PER_DAY, "lower",
+        "How often the wanted number of VMs turned from rising to falling or back.",
+        "Stability",
+    ),
+    Figure(
+        "thrash_per_day", "Thrash per day", Unit.PER_DAY, "lower",
+        "Movement of the wanted number of VMs against its trend of about an hour, on an average day, in units of the "
+        "whole range it moved in: a daily cycle has none, flapping has much.",
+        "Stability",
+    ),
+    Figure(
+        "under_accuracy", "Under-provisioning accuracy", Unit.SHARE, "lower",
+        "VMs missing against what demand needs, as a share of the need, averaged over time.",
+        "Elasticity",
+    ),
+    Figure(
+        "over_accuracy", "Over-provisioning accuracy", Unit.SHARE, "lower",
+        "VMs beyond what demand needs, as a share of the need, averaged over time.",
+        "Elasticity",
+    ),
+    Figure(
+        "under_time", "Under-provisioning time share", Unit.SHARE, "lower",
+        "Share of time with fewer VMs than demand needs.",
+        "Elasticity",
+    ),
+    Figure(
+        "over_time", "Over-provisioning time share", Unit.SHARE, "lower",
+        "Share of time with more VMs than demand needs.",
+        "Elasticity",
+    ),
+    Figure(
+        "instability", "Instability", Unit.SHARE, "lower",
+        "Share of time in which the VMs in service did not move as the need did. It describes and should not rank: "
+        "headroom alone makes it high.",
+        "Elasticity",
+    ),
+    Figure(
+        "regret", "Regret", Unit.SHARE, "lower",
+        "How much more the run cost than the cheapest schedule that knows the future and leaves as large a share of "
+        "the work unserved.",
+        "Beside others",
+    ),
+    Figure(
+        "captured", "Captured savings", Unit.SHARE, "higher",
+        "How much of what could have been saved against a fleet sized for the peak was saved: 0 is the cost of that "
+        "fleet, 1 the least possible. Read it beside the unserved work.",
+        "Beside others",
+    ),
+    Figure(
+        "pool_cost", "Cost of the warm pool", Unit.MONEY, "lower",
+        "Cost with the warm pool less the cost without; below 0 the pool pays for itself.",
+        "Beside others",
+    ),
+    Figure(
+        "shortage_avoided_s", "Shortage avoided by the warm pool", Unit.SPAN, "higher",
+        "Time with shortage without the warm pool less the time with it.",
+        "Beside others",
+    ),
+    Figure(
+        "cost_per_avoided_s", "Cost per second of shortage avoided", Unit.MONEY, "lower",
+        "What the warm pool costs for each second of shortage that it avoids; unknown where it avoids none.",
+        "Beside others",
+    ),
+)  # fmt: skip
+"""Every figure, in the order of a card."""
