@@ -34,6 +34,9 @@ from autoscaler.simulator.lanes.measuring import Seen, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
+_LOOK_TICKS = 256
+"""Ticks for which series are laid out at once, and until somebody who waits is looked at."""
+
 _SERIES_FIELDS = tuple(f.name for f in fields(SeriesParams) if f.name != "tick_s")
 
 
@@ -95,19 +98,26 @@ class Streamed:
         self._ticks = ticks
         self._lockstep = Lockstep(params)
         self._seen = seen
+        self._page, self._rows = range(0), _laid_out(seen, slice(0, 0))
         self._coverage, self._censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
 
     def at(self, tick: int, samples: Samples) -> Outlook:
         """One step."""
         del samples
-        demand, observed_at_s = (
-            np.array([getattr(each, name)[tick] for each in self._seen])
-            for name in ("demand", "observed_at_s")
-        )
-        freshness = np.array([each.freshness[tick] for each in self._seen])
+        if tick not in self._page:
+            self._page = range(tick, tick + _LOOK_TICKS)
+            self._rows = _laid_out(self._seen, slice(tick, tick + _LOOK_TICKS))
+        demand, observed_at_s, freshness = (rows[tick - self._page.start] for rows in self._rows)
         now_s = (self._ticks.first + tick) * self._ticks.tick_s
         mine = Samples(now_s, demand, observed_at_s, freshness, self._coverage, self._censored)
         return self._lockstep.at(tick, mine)
+
+
+def _laid_out(seen: Sequence[Seen], ticks: slice) -> tuple[Float, Float, Int]:
+    """Demand, when it was observed, and freshness of all series at some ticks: (n, S) each."""
+    demand = np.stack([each.demand[ticks] for each in seen], axis=1)
+    observed_at_s = np.stack([each.observed_at_s[ticks] for each in seen], axis=1)
+    return demand, observed_at_s, np.stack([each.freshness[ticks] for each in seen], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +261,6 @@ class Table:
         return kept.at_each(rows, self._columns)
 
 
-_LOOK_TICKS = 256
-
 MOST_KEPT_BYTES = 200 << 20
 """Outlooks of more than this are not kept: two years of one-minute ticks of two series, say."""
 
@@ -349,10 +357,7 @@ def _stepped(
     series = len(seen)
     made = Outlooks.empty(ticks.count, params)
     state = SeriesState.empty(params)
-    demand, observed_at_s, freshness = (
-        np.stack([getattr(each, name)[: ticks.count] for each in seen], axis=1)
-        for name in ("demand", "observed_at_s", "freshness")
-    )
+    demand, observed_at_s, freshness = _laid_out(seen, slice(0, ticks.count))
     coverage, censored = np.ones(series), np.zeros(series, np.bool_)
     for tick, now_s in enumerate(ticks.times_s.tolist()):
         samples = Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
