@@ -302,10 +302,15 @@ MODES: tuple[Mode, ...] = (
     _mode(
         23,
         "A VM comes back as somebody else",
-        "Nothing is remembered of a VM's address: source, probe and balancer are given the row of the newest listing.",
+        "Nothing is remembered of a VM's address: source, probe, balancer and the command after a start are given the row of "
+        "the newest listing; that command is run before the VM serves.",
         "contracts/test_source_contract.py::test_the_vms_may_change_from_read_to_read",
         "daemon/test_failure_modes_leaving.py::"
         "test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves",
+        "contracts/test_provider_contract.py::"
+        "test_a_vm_has_another_public_address_after_each_start_and_none_while_it_is_off",
+        "daemon/test_arriving.py::test_it_is_told_the_address_that_the_vm_has_now",
+        "daemon/test_arriving.py::test_a_vm_serves_once_its_command_has_been_run_and_it_is_run_once_per_start",
     ),
     _mode(
         24,
