@@ -1,12 +1,15 @@
 """Reading replies straight from XML, held to botocore's own reading of the same bytes."""
 
+from dataclasses import fields
+
 import pytest
 from aiobotocore.session import get_session
 from botocore.parsers import create_parser
 
-from autoscaler.ports import FLEET_TAG, VmState
+from autoscaler.ports import FLEET_TAG, Vm, VmState
 from autoscaler.providers.ec2.wire import (
     STATES,
+    Row,
     UnreadableError,
     read_launched,
     read_page,
@@ -117,6 +120,10 @@ def test_a_row_becomes_a_vm(say):
 )
 def test_when_a_vm_was_told_to_stop_is_read_from_ec2s_sentence(sentence, at_s):
     assert transition_s(sentence) == at_s
+
+
+def test_rows_have_the_fields_of_a_vm_in_their_order():
+    assert Row._fields == tuple(each.name for each in fields(Vm))
 
 
 def test_launched_ids_are_those_of_the_instances_alone(say):

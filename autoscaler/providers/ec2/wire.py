@@ -29,13 +29,15 @@ STATES: Final[Mapping[str, VmState]] = {
 }
 """EC2's instance states."""
 
+_BY_NAME: Final = {state.value: state for state in VmState}
+
 Element: TypeAlias = ET.Element
 
 _TRANSITION: Final = re.compile(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
 class Row(NamedTuple):
-    """One VM in the plain form that crosses the process boundary; fields as in `ports.Vm`."""
+    """One VM in the plain form that crosses the process boundary; fields as in `ports.Vm`, in their order."""
 
     id: str
     fleet: str
@@ -73,21 +75,9 @@ class UnreadableError(Exception):
 
 def vm_of(row: Row) -> Vm:
     """The port's value of a row."""
-    return Vm(
-        id=row.id,
-        fleet=row.fleet,
-        state=VmState(row.state),
-        vm_type=row.vm_type,
-        zone=row.zone,
-        address=row.address,
-        launched_at_s=row.launched_at_s,
-        image=row.image,
-        tags=row.tags,
-        state_reason=row.state_reason,
-        may_hibernate=row.may_hibernate,
-        stopped_at_s=row.stopped_at_s,
-        public_address=row.public_address,
-    )
+    # By position, which takes half as long: this is done for all VMs of an account in the event loop.
+    vm_id, fleet, state, *rest = row
+    return Vm(vm_id, fleet, _BY_NAME[state], *rest)
 
 
 def transition_s(sentence: str) -> float | None:
