@@ -245,7 +245,7 @@ class _MadeAnew(MemoryProvider):
         listing = await super().list_vms()
         turn, rows = int(listing.requested_at_s) // 10, []
         for at, vm in enumerate(listing.vms):
-            if at % 1000 == 999:
+            if at % 200 == 199:
                 await give_way()
             changed = self.changed_every and (at + turn) % self.changed_every == 0
             rows.append(replace(vm, tags={**vm.tags, "seen": str(turn)} if changed else dict(vm.tags)))

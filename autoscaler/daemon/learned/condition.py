@@ -135,6 +135,9 @@ class Conditions:
             inventory = fleet.inventory
             inventory.looked_at = 0
             found.append(self.counted(fleet, inventory.counts(now_s, fleet.minimum_on_time_s), now_s))
+            if inventory.looked_at:
+                # Whoever is asked for metrics is asked for in the order of ids, which is worked out here.
+                inventory.in_phase(Phase.IN_SERVICE)
             if turns.spent(inventory.looked_at):
                 await give_way()
         return found

@@ -87,9 +87,12 @@ class Meter:
         """
         charge = Charge()
         for vm in vms:
-            for run in (*vm.closed_runs, *([vm.run] if vm.run else [])):
-                self._charge_run(run, now_s, charge)
-            vm.closed_runs.clear()
+            if vm.closed_runs:
+                for run in vm.closed_runs:
+                    self._charge_run(run, now_s, charge)
+                vm.closed_runs.clear()
+            if vm.run is not None:
+                self._charge_run(vm.run, now_s, charge)
         if self._charged_to_s is not None:
             charge.stored_s = provisioned * max(now_s - self._charged_to_s, 0.0)
         self._charged_to_s = now_s
