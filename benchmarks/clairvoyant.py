@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from autoscaler.simulator.judging.clairvoyant import Terms, cheapest, cheapest_serving
+from autoscaler.simulator.judging.clairvoyant import Front, Terms, cheapest, cheapest_serving
 from benchmarks.calibration import Result, kernel_s, timed
 
 DAYS, LEVELS, VM = 30, 60, 100.0
+SHARES = (0.9999, 0.99985, 0.9997, 0.9996, 0.9994, 0.9993, 0.999, 0.998)
 TERMS = Terms(
     tick_s=60.0,
     vm_capacity=VM,
@@ -43,6 +44,7 @@ def run() -> list[Result]:
         ("at a price of shortage", lambda: cheapest(work, TERMS, 0.096 / 3600 / VM * 5)),
         ("everything served", lambda: cheapest(work, TERMS, math.inf)),
         ("99.9 % served", lambda: cheapest_serving(work, TERMS, 0.999)),
+        ("costs of eight served shares", lambda: Front(work, TERMS, precision=1e-4).costs_serving(SHARES)),
     )
     for name, case in cases:
         took = min(timed(case) for _ in range(3))

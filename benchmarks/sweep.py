@@ -1,4 +1,7 @@
-"""The lane engine: a year of one-minute ticks under a thousand variants of a reactive policy, and under one.
+"""The lane engine: a year of one-minute ticks under a thousand variants of a policy, and under one.
+
+Reactive variants run the whole year. Forecasting ones run days of it, and so do a thousand fleets whose demand
+differs; the year and the week follow from their ticks (after the first quarter, in which little has been learned yet).
 
 The sweep runs in a process of its own, so that its peak memory is its own too. Seconds are those of one core
 (CPU time), which other programs on the machine lengthen, if less than the clock on the wall. A tick-evaluation
@@ -16,7 +19,8 @@ import time
 import numpy as np
 
 from autoscaler.config.policy import policy_from
-from autoscaler.simulator.lanes.engine import LaneRun
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.segments import run_segmented
@@ -58,10 +62,74 @@ def year_of(variants: int) -> tuple[float, float, float]:
     return *spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
+def forecasting(number: int, kind: str):
+    """One of a thousand variants that order by forecast: by a quantile of it, or by prices."""
+    wishes = {
+        "quantile": {
+            "forecast": {"cover": ("50%", "90%", "95%", "99%")[number % 4]},
+            "reactive": {"headroom": f"{5 + number % 50}%"},
+        },
+        "objective": {"objective": {"shortage_price": f"{1 + number % 50 * 0.2:.1f}/h"}},
+    }
+    return policy_from(
+        {
+            "fleet": "web",
+            "signal": {"kind": "throughput", "source": "trace", "max_age": "150s", "trace": {}},
+            "vm": {"capacity": "120/s", "start_time": "40s", "stop_time": "40s"},
+            "bounds": {"minimum": 1 + number // 500, "maximum": 60},
+            "prices": {"in_service": "0.1/h", "stopped": "0.01/h"},
+            **wishes[kind],
+        }
+    )
+
+
+def per_tick(kind: str, days: float, series: int) -> tuple[float, float, float]:
+    """A thousand lanes that order by forecast, of so many different demands, over some days.
+
+    Returns:
+        Seconds of one core per tick for forecasts, for all else, and the peak MB of this process. Where forecasts are
+        made beside the lanes, all is in the second.
+    """
+    traces = [synth_day(1 + seed, days=days, interval_s=TICK_S) for seed in range(series)]
+    plant = PlantSettings(vms=60, in_service=10, start=Duration(40.0), stop_s=40.0)
+    ticks = Ticks.over(traces[0].start_s, days * 86_400.0, TICK_S)
+    policies = tuple(forecasting(number, kind) for number in range(VARIANTS))
+    each = tuple(traces[number % series] for number in range(VARIANTS))
+    run = LaneRun(policies, (plant,) * VARIANTS, each, ticks)
+    before = time.process_time()
+    lanes = Lanes(run)
+    made_s = (time.process_time() - before) / ticks.count
+    sums, prints = lanes.sums(elasticity=False), Fingerprints(VARIANTS)
+    lanes.run(ticks.count // 4, sums, prints)
+    left, before = ticks.count - lanes.tick, time.process_time()
+    lanes.run(left, sums, prints)
+    decided_s = (time.process_time() - before) / left
+    return made_s, decided_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def forecasts() -> list[Result]:
+    """A year of variants and a week of different fleets, from days of them."""
+    results = []
+    year, week = DAYS * 1440, 7 * 1440
+    for kind in ("quantile", "objective"):
+        made_s, decided_s, peak_mb = _in_a_process(per_tick, (kind, 3.0, 1))
+        note = f"from 3 days: forecasts {made_s * year:.0f} s, {decided_s * 1e6:.0f} us per tick beside; {peak_mb:.0f} MB"
+        results.append(Result(f"1,000 variants of {kind}, a year", (made_s + decided_s) * year, "s", note))
+    for kind in ("quantile", "objective"):
+        made_s, decided_s, peak_mb = _in_a_process(per_tick, (kind, 0.5, VARIANTS))
+        note = f"from half a day: {(made_s + decided_s) * 1e3:.1f} ms per tick; {peak_mb:.0f} MB"
+        results.append(Result(f"1,000 series of {kind}, a week", (made_s + decided_s) * week, "s", note))
+    return results
+
+
+def _in_a_process(call, arguments):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(call, arguments)
+
+
 def apart(variants: int) -> tuple[float, float, float]:
     """The same in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(year_of, (variants,))
+    return _in_a_process(year_of, (variants,))
 
 
 def run() -> list[Result]:
@@ -78,7 +146,7 @@ def run() -> list[Result]:
         Result("tick-evaluations per second and core", rate / 1e6, "M/s"),
         Result("peak memory of that sweep", peak_mb, "MB"),
     ]
-    return results + peer(rate)
+    return results + peer(rate) + forecasts()
 
 
 def peer(rate: float) -> list[Result]:
