@@ -211,10 +211,13 @@ MODES: tuple[Mode, ...] = (
         15,
         "A crash half way",
         "The intent is on disk before the call; killed at any await or within any write and begun again, the daemon "
-        "leaves nothing behind and starts nothing twice.",
+        "leaves nothing behind and starts nothing twice; begun again it decides as if it had never stopped, and leaves dry "
+        "places and broken VMs alone.",
         "crash/test_crash_points.py::test_a_crash_at_any_point_leaves_nothing_behind",
         "crash/test_crash_points.py::test_a_crash_at_any_point_of_the_recovery_from_a_crash",
         "crash/test_real_kill.py::test_a_daemon_killed_again_and_again_starts_no_vm_twice",
+        "daemon/test_remembering.py::test_a_daemon_restarted_in_the_middle_decides_as_one_that_never_stopped",
+        "daemon/test_remembering.py::test_dry_places_and_broken_vms_are_left_alone_after_a_crash_as_without_one",
         "daemon/test_loop_acting.py::test_intents_are_in_the_journal_before_the_provider_is_called",
         "daemon/test_refill.py::test_what_was_made_and_stopped_before_it_was_ready_is_never_started_and_is_swept",
     ),
@@ -362,8 +365,8 @@ MODES: tuple[Mode, ...] = (
         28,
         "Who may act: pauses, overrides, a second daemon",
         "A pause holds from the next tick on, per verb and fleet, with who, why and until when; one state directory "
-        "has one daemon, and a second one is told who the first is; two with state directories of their own are not kept "
-        "apart, but choose alike as long as they see the same.",
+        "has one daemon, and a second one is told who the first is; with a state directory of its own it sees on the fleet's "
+        "VMs that another one acts, leaves them alone, and takes over when that one has not said so for minutes.",
         "control/test_operators.py::test_paused_stops_stop_nothing_and_leave_every_start_as_it_was",
         "control/test_operators.py::test_paused_starts_leave_provisioning_and_both_paused_leave_nothing",
         "control/test_operators.py::test_an_override_moves_the_bounds_both_ways_and_ends_by_itself",
@@ -372,6 +375,9 @@ MODES: tuple[Mode, ...] = (
         "cli/test_cli_run.py::test_a_second_daemon_on_the_same_state_directory_names_the_first",
         "daemon/test_failure_modes_leaving.py::test_a_pause_holds_from_the_next_tick_on",
         "daemon/test_failure_modes_leaving.py::test_two_daemons_that_see_the_same_choose_the_same_vms_and_make_none_twice",
+        "daemon/test_lease.py::test_two_daemons_never_act_on_one_fleet_for_longer_than_listings_lag",
+        "daemon/test_lease.py::test_no_shortage_is_answered_twice_beyond_the_takeover",
+        "cli/test_cli_lease.py::test_the_second_daemon_is_kept_off_and_says_by_whom",
     ),
     _mode(
         29,
