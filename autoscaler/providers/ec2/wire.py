@@ -76,8 +76,7 @@ class UnreadableError(Exception):
 def vm_of(row: Row) -> Vm:
     """The port's value of a row."""
     # By position, which takes half as long: this is done for all VMs of an account in the event loop.
-    vm_id, fleet, state, *rest = row
-    return Vm(vm_id, fleet, _BY_NAME[state], *rest)
+    return Vm(row[0], row[1], _BY_NAME[row[2]], *row[3:])
 
 
 def transition_s(sentence: str) -> float | None:
