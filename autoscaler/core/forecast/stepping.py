@@ -18,6 +18,8 @@ from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Samples
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
+YOUNG = 8
+"""A series is fitted so many times as often until it is as many fits old."""
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
 _MOST_DEMAND = 1e15
@@ -206,7 +208,12 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -
 
 
 def _refit(settings: Settings, state: SeriesState, tick: int, now_s: float) -> None:
-    due = np.flatnonzero(state.phase == tick % settings.refit_ticks)
+    is_due = state.phase == tick % settings.refit_ticks
+    if not state.grown and (often := settings.refit_ticks // YOUNG):
+        # What was learned from little is soon known better, and until then a poor fit would stay for long.
+        is_due |= (state.ticks < YOUNG * settings.refit_ticks) & (state.phase % often == tick % often)
+        is_due &= state.phase >= 0
+    due = np.flatnonzero(is_due)
     if len(due):
         state.fits[due] = level.fitted(
             state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
