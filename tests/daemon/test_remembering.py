@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
@@ -229,6 +229,7 @@ rows = st.lists(
 
 
 @given(rows)
+@example([("m7i.large", "a", "dry", wait_s) for wait_s in (0.0, 180.55242123173622, 360.87415034580096)])
 def test_places_that_are_taken_up_answer_like_those_that_were_kept(told):
     places, now_s = Places(), 0.0
     for vm_type, zone, what, wait_s in told:

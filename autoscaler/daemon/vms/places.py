@@ -196,7 +196,8 @@ class Places:
             tally = _Tally(at_s, tried, failed, hours[:_HOURS], hours[_HOURS:])
             found_odds[_place(vm_type, zone)] = tally
         for key, known in found_dry.items():
-            if known.since_s <= now_s and known.until_s - now_s <= LONGEST_DRY_S:
+            # Sums of floats are not exact.
+            if known.since_s <= now_s and known.until_s - now_s <= LONGEST_DRY_S + 1.0:
                 self._dry.setdefault(key, known)
         for key, tally in found_odds.items():
             if tally.at_s <= now_s:
