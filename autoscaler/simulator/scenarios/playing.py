@@ -27,6 +27,8 @@ from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import InvariantError
 from autoscaler.ports import ActionRecord, MetricSource, OutcomeKind, Verb, VmState
+from autoscaler.providers.budget import CallBudget
+from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.simulator.replay.loopback import Silent
 from autoscaler.simulator.replay.recording import demand_of, timeline
@@ -177,7 +179,10 @@ class _Stage:
         deaths = sorted(given.kills, key=lambda kill: kill.at_s)
         since_s, tick_s = 0.0, given.tick_s
         for kill in (*deaths, None):
-            wiring = Wiring(MemoryProvider(self.world, self.clock), self.clock, self._source)
+            provider = BudgetedProvider(
+                MemoryProvider(self.world, self.clock), CallBudget(self.clock), self.clock, seed=given.seed
+            )
+            wiring = Wiring(provider, self.clock, self._source)
             wired = wiring.wire([self._policy_at(since_s)])
             daemon = self._daemon(wired, tick_s)
             end_s = given.length_s if kill is None else kill.at_s
