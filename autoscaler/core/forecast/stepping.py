@@ -18,8 +18,8 @@ from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Samples
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
-YOUNG = 8
-"""A series is fitted so many times as often until it is as many fits old."""
+YOUNG, YOUNG_TICKS = 8, 8
+"""A series is fitted so many times as often until it is as many fits old, where that is not more often than so many ticks."""
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
 _MOST_DEMAND = 1e15
@@ -209,7 +209,8 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -
 
 def _refit(settings: Settings, state: SeriesState, tick: int, now_s: float) -> None:
     is_due = state.phase == tick % settings.refit_ticks
-    if not state.grown and (often := settings.refit_ticks // YOUNG):
+    often = settings.refit_ticks // YOUNG
+    if often >= YOUNG_TICKS and not state.grown:
         # What was learned from little is soon known better, and until then a poor fit would stay for long.
         is_due |= (state.ticks < YOUNG * settings.refit_ticks) & (state.phase % often == tick % often)
         is_due &= state.phase >= 0
