@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from autoscaler.clock import give_way
 from autoscaler.config.policy import Policy
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.queues import QueueState
@@ -104,12 +105,12 @@ class Remembering:
         found = []
         names = [fleet.name for fleet in fleets.all]
         measures = [_fingerprint(fleet.policy) for fleet in fleets.all]
-        # All as of one moment, before others are given way to.
-        dumps: dict[str, Dumped] = {name: state.dump() for name, state in fleets.states().items()}
         roster = np.frombuffer(json.dumps([names, measures]).encode(), np.uint8).astype(np.uint16)
-        for name, dump in dumps.items():
-            body = await packed({"at_s": now_s, "tick_s": fleets.tick_s, "roster": roster, "state": dump})
-            found.append(Learned(ALL_FLEETS, name, STATES_VERSION, body))
+        # A tick is not over before this is, so they are all as of one tick, whoever is given way to meanwhile.
+        for name, state in fleets.states().items():
+            whole: Dumped = {"at_s": now_s, "tick_s": fleets.tick_s, "roster": roster, "state": state.dump()}
+            found.append(Learned(ALL_FLEETS, name, STATES_VERSION, await packed(whole)))
+            await give_way()
         return found
 
     def take_up_states(self, fleets: Fleets, learned: Iterable[Learned], now_s: float) -> list[str]:
