@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
@@ -98,14 +96,11 @@ def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -
 def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
     """The Outlook of what is expected at this time."""
     likely = lattice.by_then(settings, state, now_s)
-    if len(settings.params.event_odds):
-        moved = functools.partial(
-            events.mix, settings, state, now_s, log_level=expected.log_level, spread=expected.spread
-        )
-        return _outlook(state, [_said(settings, state, expected, slice(None), moved)], likely)
     count = len(settings.series)
+    # Events are looked up by series, so all of them are worked out together.
+    once = count if len(settings.params.event_odds) else AT_ONCE
     parts = [
-        _said(settings, state, expected, slice(first, first + AT_ONCE)) for first in range(0, count, AT_ONCE)
+        _said(settings, state, expected, slice(first, first + once), now_s) for first in range(0, count, once)
     ]
     return _outlook(state, parts, likely)
 
@@ -118,8 +113,8 @@ def _said(
     settings: Settings,
     state: SeriesState,
     expected: Expected,
-    some: slice[int | None, int | None, None],
-    moved: Callable[[SmallFloat], None] | None = None,
+    some: slice[int, int, None],
+    now_s: float,
 ) -> Part:
     """What is said of some of the series: so many that what it takes stays near the processor."""
     beyond = tables.survival(
@@ -128,8 +123,9 @@ def _said(
         expected.rows[some],
         state.weight[some],
     )
-    if moved is not None:
-        moved(np.moveaxis(beyond, 0, -1))
+    if len(settings.params.event_odds):
+        by_series = np.moveaxis(beyond, 0, -1)
+        events.mix(settings, state, now_s, by_series, expected.log_level, expected.spread)
     spread, log_level, room = expected.spread[some], expected.log_level[some], expected.room[some]
     quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
     quantiles -= state.offset[some, np.newaxis, np.newaxis]
