@@ -36,8 +36,7 @@ class EconomicParams(TypedDict):
     start_success: Float
     stopped_cost: Float
     provision_cost: Float
-    cold_ticks: Int
-    refill_ticks: Int
+    cold_ticks: Float
 
 
 def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams:
@@ -62,8 +61,7 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         start_success=np.ones(len(policies)),
         stopped_cost=floats(stopped_share),
         provision_cost=floats(lambda policy: provision_price_s(policy) / tick_s),
-        cold_ticks=ints(lambda policy: ticks(cold_s(policy), tick_s) if cold_s(policy) > 0 else 0),
-        refill_ticks=ints(lambda policy: ticks(refill_s(policy), tick_s)),
+        cold_ticks=floats(lambda policy: cold_s(policy) / tick_s),
     )
 
 

@@ -204,9 +204,7 @@ class Chain:
         held = None
         if self._holding is not None and seen.economics is not None:
             lanes, price = seen.economics.lanes, seen.economics.price
-            held = self._holding.step(
-                state.warm_pool, snapshot.tick, desired[lanes], state.trial.habits, price
-            )
+            held = self._holding.step(state.warm_pool, snapshot.tick, desired[lanes], price)
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
         return StagedDecision(start, provision, stop, story), seen

@@ -13,18 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.economics import Economics
-from autoscaler.core.experts import (
-    AHEAD,
-    HEADROOMS,
-    MODELS,
-    PRICE_FACTORS,
-    Contest,
-    Kind,
-    Model,
-    Prices,
-    Window,
-)
+from autoscaler.core.experts import Contest, Prices
 from autoscaler.core.habits import Habits, note, revise, yesterday
+from autoscaler.core.models import AHEAD, HEADROOMS, MODELS, PRICE_FACTORS, Kind, Model, Window
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, Seen, Why
@@ -48,8 +39,10 @@ _FACTORS = len(PRICE_FACTORS)
 _REASON_OF = {
     Kind.WORTH: Reason.WORTH_START,
     Kind.DEMAND: Reason.MODEL_DEMAND,
+    Kind.FALLING: Reason.MODEL_DEMAND,
     Kind.USUAL: Reason.MODEL_USUAL,
     Kind.HOUR: Reason.MODEL_USUAL,
+    Kind.EVER: Reason.MODEL_USUAL,
     Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
     Kind.LATEST: Reason.MODEL_YESTERDAY,
     Kind.BOTH: Reason.MODEL_YESTERDAY,

@@ -14,7 +14,7 @@ class Economics:
 
     Attributes:
         lanes: int64 (n,), which.
-        model: int64 (n,), the model that drives, as a place in `experts.MODELS`.
+        model: int64 (n,), the model that drives, as a place in `models.MODELS`.
         price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
         low, high: int64 (n,), up to and down to how many VMs it goes.
         worth: Of a number of VMs, int64 (n,): what the last of them and one more earn a tick, in VM-ticks; float64

@@ -1,12 +1,10 @@
-"""Models that compete: each says between how many VMs a fleet should be, and the one that would lately have cost least
-drives.
+"""Models that compete (`models`): the one that would lately have cost least drives.
 
-A model is an order-up-to rule with a dead zone: below `low` VMs go up to it, above `high` come down to it. Economic
-models read the forecast by the prices (`worth`); plain ones take demand, or its highest of the last minutes, plus
-headroom, which is what the autoscalers of Kubernetes and Google do, with break-even timers between the two. Demand does
-not react to how a fleet is sized, so what each would have cost is known exactly: every model runs in shadow on the
-live demand, with VMs that take the lead time to come and are billed as real ones are. Autopilot (Rzadca et al. 2020)
-chooses among its models in this way.
+Demand does not react to how a fleet is sized, so what each would have cost is known exactly: every model runs in shadow
+on the live demand, with VMs that take the lead time to come and are billed as real ones are. Autopilot (Rzadca et al.
+2020) chooses among its models in this way. What a model would cost in a crowd that nobody has seen yet counts, too: by
+the rule of succession one comes once in all the time that was seen, and how much higher it is than the highest ever is
+taken to be Pareto's with index 1, up to `CROWD` times.
 
 Rules of this file: shadows never touch a decision but by which model drives. Missing and censored demand costs
 nobody anything. No reduction over lanes.
@@ -15,12 +13,12 @@ nobody anything. No reduction over lanes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from autoscaler.core.habits import Habits
+from autoscaler.core.habits import CROWD, Habits
+from autoscaler.core.models import FALLING_HEADROOMS, FALLS_S, FIRST, HEADROOMS, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
@@ -45,80 +43,6 @@ TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
 
-class Kind(IntEnum):
-    """How a model comes to its numbers."""
-
-    WORTH = 0
-    """What earns more than it costs, by the forecast."""
-    DEMAND = 1
-    """Demand plus headroom; down only to its highest of a window."""
-    USUAL = 2
-    """What is usually needed, by all hours."""
-    HOUR = 3
-    """What is usually needed at this hour."""
-    YESTERDAY = 4
-    """What was needed at this time yesterday, plus headroom."""
-    LATEST = 5
-    """The same, and demand without headroom where that is more."""
-    BOTH = 6
-    """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
-
-
-class Window(IntEnum):
-    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND and PEAK."""
-
-    NOW = 0
-    SHORT = 1
-    MIDDLE = 2
-    LONG = 3
-    DAILY = 4
-
-
-PAST_S: tuple[float, ...] = (0.0, 120.0, 600.0, 3600.0, 86400.0)
-"""Windows of the past in seconds, by `Window`."""
-PRICE_FACTORS: tuple[float, ...] = (1.0, 2.0)
-"""Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
-HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
-"""Headrooms that are tried."""
-AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
-"""Windows of the forecast."""
-
-
-_LEAST = {Kind.YESTERDAY: "", Kind.LATEST: ", at least demand", Kind.BOTH: ", at least by the forecast"}
-
-
-class Model(NamedTuple):
-    """One model: its kind, which of the factors or headrooms, and its window."""
-
-    kind: Kind
-    knob: int
-    window: Window = Window.NOW
-
-    def __str__(self) -> str:
-        """In a few words."""
-        if self.kind in (Kind.USUAL, Kind.HOUR):
-            hours = "all hours" if self.kind is Kind.USUAL else "this hour"
-            return f"usual of {hours}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
-        if self.kind is Kind.WORTH:
-            kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
-            return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
-        if self.kind in _LEAST:
-            least = _LEAST[self.kind]
-            longer = ", longer" if self.window is Window.LONG else ""
-            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}{longer}"
-        return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
-
-
-MODELS: tuple[Model, ...] = (
-    *(Model(Kind.WORTH, knob, window) for knob in range(len(PRICE_FACTORS)) for window in AHEAD),
-    *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
-    *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
-    *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
-    *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
-)
-"""All of them, M; the number of a model is its place."""
-FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
-"""The model that drives until there is a reason for another."""
 _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
 
@@ -146,6 +70,7 @@ class Trial(Remembered):
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
         habits: What is usually needed.
+        falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
         serving: int32 (M, n), VMs in service in each model's shadow.
         coming: int32 (M, n), ordered and not yet in service.
         young: int32 (M, n), in service and billed anyway.
@@ -154,18 +79,21 @@ class Trial(Remembered):
         paid: float64 (M, n), VM-ticks and starts by weight.
         unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
         nearly: float64 (M, n), the same, had demand been `MORE` times as high.
+        crowd: float64 (M, n), the same, had a crowd come that was never seen.
         ticks: float64 (n,), ticks that were charged, likewise.
+        asked: float64 (n,), of these, those that are in `crowd`.
         wanted: float64 (n,), VM-ticks of work, likewise.
         driver: int64 (n,), the model that drives.
         last_tick: The tick of the last step; -1 before the first.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lanes: Int
     lead_ticks: Int
     billed_ticks: Int
     peaks: RollingMax
     habits: Habits
+    falling: Float
     serving: SmallInt
     coming: SmallInt
     young: SmallInt
@@ -174,7 +102,9 @@ class Trial(Remembered):
     paid: Float
     unserved: Float
     nearly: Float
+    crowd: Float
     ticks: Float
+    asked: Float
     wanted: Float
     driver: Int
     last_tick: int
@@ -192,6 +122,7 @@ class Trial(Remembered):
             billed_ticks=billed,
             peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
             habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
+            falling=np.zeros((len(FALLS_S), len(lanes))),
             serving=np.zeros(shape, np.int32),
             coming=np.zeros(shape, np.int32),
             young=np.zeros(shape, np.int32),
@@ -200,7 +131,9 @@ class Trial(Remembered):
             paid=np.zeros(shape),
             unserved=np.zeros(shape),
             nearly=np.zeros(shape),
+            crowd=np.zeros(shape),
             ticks=np.zeros(len(lanes)),
+            asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
             driver=np.full(len(lanes), FIRST),
             last_tick=-1,
@@ -229,9 +162,9 @@ class Trial(Remembered):
         new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
-        for name in ("serving", "paid", "unserved", "nearly"):
+        for name in ("serving", "paid", "unserved", "nearly", "crowd", "falling"):
             getattr(new, name)[:, known] = getattr(self, name)[:, old]
-        for name in ("weight", "ticks", "wanted", "driver"):
+        for name in ("weight", "ticks", "asked", "wanted", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)
         same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
@@ -277,6 +210,7 @@ class Contest:
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
         self._tick_s = params.tick_s
+        self._lead_s = params.lead_ticks[lanes].astype(np.float64) * params.tick_s
         self._capacity = params.vm_capacity[lanes]
         self._lead, self._billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
         self._one_lead = len(set(self._lead.tolist())) == 1
@@ -287,6 +221,8 @@ class Contest:
         self._most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS).astype(np.int32), self._least)
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
         self._more = self._headroom[:, np.newaxis] / self._capacity
+        self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
+        self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
 
     def plain(
         self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]
@@ -317,9 +253,23 @@ class Contest:
         early, late = (np.where(np.isnan(of), now, _whole(of * self._headroom)) for of in before)
         late = np.maximum(early, late)
         least = now[:1]
-        low = [np.repeat(now, windows, axis=0), early, np.maximum(early, least)]
-        high = [vms.reshape(-1, lanes), late, np.maximum(late, least)]
+        falling, falling_low = self._fallen(state, tick, past[0]), now[list(FALLING_HEADROOMS)]
+        low = [
+            np.repeat(now, windows, axis=0),
+            *[falling_low] * len(falling),
+            early,
+            np.maximum(early, least),
+        ]
+        high = [vms.reshape(-1, lanes), *falling, late, np.maximum(late, least)]
         return np.concatenate(low), np.concatenate(high)
+
+    def _fallen(self, state: Trial, tick: int, demand: Float) -> SmallInt:
+        """Down to how many VMs models may go whose highest demand falls: int32 (F, headrooms, n)."""
+        passed = tick - state.last_tick
+        if passed > 0:
+            state.falling *= self._falls if passed == 1 else self._falls ** min(passed, 1_000_000)
+            np.maximum(state.falling, demand / self._capacity, out=state.falling)
+        return _whole(state.falling[:, np.newaxis] * self._falling_headroom)
 
     def step(
         self,
@@ -369,6 +319,7 @@ class Contest:
         if np.count_nonzero(out):
             state.paid += out * (price.start * state.weight)
         if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
+            self._fear(state)
             self._choose(state, price.shortage)
 
     def _charge(self, state: Trial, demand: Float, counts: Bool) -> None:
@@ -431,15 +382,34 @@ class Contest:
         found: Float = np.exp(high)
         return found
 
+    def _doubt(self, state: Trial, lasts_s: Float | float) -> Float:
+        """The share of the time that may yet be otherwise, if it is otherwise once and for so long: float64 (n,)."""
+        seen_s = np.maximum(state.ticks / state.weight, 1.0) * self._tick_s
+        doubt: Float = np.minimum(lasts_s / seen_s, MOST_DOUBT)
+        return doubt
+
     def _missed(self, state: Trial) -> Float:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        seen_s = np.maximum(state.ticks / state.weight, 1.0) * self._tick_s
-        missed = state.nearly * np.minimum(DOUBT_S / seen_s, MOST_DOUBT)
+        missed = state.nearly * self._doubt(state, DOUBT_S)
         missed += state.unserved
         return missed
 
+    def _fear(self, state: Trial) -> None:
+        """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now."""
+        highest = state.habits.highest
+        serving = np.maximum(state.serving, highest)
+        # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H.
+        left = np.log(np.maximum(CROWD * highest / np.maximum(serving, 1e-9), 1.0))
+        left *= highest
+        left += serving - state.serving
+        left *= state.ticks - state.asked
+        state.crowd += left
+        state.asked = state.ticks
+
     def _choose(self, state: Trial, shortage: Float) -> None:
         cost = self._missed(state)
+        # A crowd is alone with the VMs that it finds for as long as a start takes.
+        cost += state.crowd * self._doubt(state, self._lead_s)
         cost *= shortage
         cost += state.paid
         best = cost.argmin(axis=0)
@@ -451,5 +421,15 @@ class Contest:
         state.driver = np.where(better, best, state.driver)
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
-            for sums in (state.paid, state.unserved, state.nearly, state.ticks, state.wanted, state.weight):
-                np.divide(sums, lighter, out=sums)
+            sums = (
+                state.paid,
+                state.unserved,
+                state.nearly,
+                state.crowd,
+                state.ticks,
+                state.wanted,
+                state.weight,
+            )
+            for each in sums:
+                np.divide(each, lighter, out=each)
+            state.asked = state.ticks

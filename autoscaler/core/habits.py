@@ -2,7 +2,9 @@
 
 Where demand jumps faster than a start takes and nothing announces it, no forecast from the last samples can do better
 than the newsvendor who knows how demand is distributed: hold VM k iff p * P(it is needed) pays for it. Twenty-four
-histograms, one per hour of the day (UTC), and one over all hours, each forgotten exponentially, say how it is.
+histograms, one per hour of the day (UTC), and one over all hours, each forgotten exponentially, say how it is. A further
+one forgets so slowly that it knows the crowds of months; beyond the highest ever, demand is taken to be Pareto's with
+index 1: a tenth of a probability is worth ten times as much.
 
 Rules of this file: element-wise, sums along bins in their order. What is wanted is worked out once an hour.
 """
@@ -15,13 +17,17 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.remembered import Remembered
-from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HOURS = 24
 BINS, PER_OCTAVE = 96, 8
 """Bins of demand in VMs, even in the logarithm of (1 + VMs): 9 % wide, up to 4,095 VMs."""
 HALF_LIFE_S = 5 * 86400.0
 """Demand counts half after this time."""
+EVER_HALF_LIFE_S = 60 * 86400.0
+"""And this long in the histogram of what was ever needed."""
+CROWD = 16.0
+"""A crowd that was never seen is at most so many times as high as the highest ever."""
 BORROWED = 0.25
 """What all hours count beside an hour's own, as a share of the weight that a day leaves in an hour."""
 HOUR_S, DAY_S = 3600.0, 86400.0
@@ -38,15 +44,20 @@ class Habits(Remembered):
 
     Attributes:
         seen: float32 (HOURS + 1, BINS, n), ticks of demand by hour of the day, and over all, forgotten exponentially.
-        wanted: int32 (2, T, n), VMs wanted by all hours, and by this hour, at T prices; as of the last hour.
+        ever: float32 (BINS, n), ticks of demand, forgotten slowly.
+        highest: float64 (n,), the highest demand in VMs, forgotten as slowly.
+        wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by what was ever needed, at T prices; as of the
+            last hour.
         hour: The hour for which `wanted` is, since the epoch; -1 before the first.
         day: float32 (slots, n), highest demand in VMs of each slot of the last day, by slot modulo their number; NaN where
             unknown.
         slot: The slot under way, since the epoch; -1 before the first.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     seen: SmallFloat
+    ever: SmallFloat
+    highest: Float
     wanted: SmallInt
     hour: int
     day: SmallFloat
@@ -58,13 +69,16 @@ class Habits(Remembered):
         seen = np.zeros((HOURS + 1, BINS, lanes), np.float32)
         slots = int(DAY_S // slot_s(tick_s)) + 1
         day = np.full((slots, lanes), np.nan, np.float32)
-        return cls(seen, np.zeros((2, prices, lanes), np.int32), -1, day, -1)
+        ever, highest = np.zeros((BINS, lanes), np.float32), np.zeros(lanes)
+        return cls(seen, ever, highest, np.zeros((3, prices, lanes), np.int32), -1, day, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
         """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
         new = Habits.empty(len(columns), self.wanted.shape[1], tick_s)
         known = columns >= 0
         new.seen[:, :, known] = self.seen[:, :, columns[known]]
+        new.ever[:, known] = self.ever[:, columns[known]]
+        new.highest[known] = self.highest[columns[known]]
         new.wanted[:, :, known] = self.wanted[:, :, columns[known]]
         new.hour = self.hour
         if len(new.day) == len(self.day):
@@ -133,6 +147,8 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     hour = int(now_s // HOUR_S) % HOURS
     for row in (hour, HOURS):
         habits.seen[row].reshape(-1)[cell] += counts
+    habits.ever.reshape(-1)[cell] += counts
+    np.maximum(habits.highest, need, out=habits.highest, where=counts)
     slot, slots = int(now_s // slot_s(tick_s)), len(habits.day)
     if slot != habits.slot:
         first = slot - slots + 1 if habits.slot < 0 else max(habits.slot + 1, slot - slots + 1)
@@ -157,12 +173,20 @@ def revise(habits: Habits, now_s: float, ahead_s: float, share: Float) -> None:
         return
     passed = hour - habits.hour if habits.hour >= 0 else 0
     habits.hour = hour
-    habits.seen *= np.float32(0.5 ** (min(passed, 10_000) * HOUR_S / HALF_LIFE_S))
+    slept_s = min(passed, 10_000) * HOUR_S
+    habits.seen *= np.float32(0.5 ** (slept_s / HALF_LIFE_S))
+    habits.ever *= np.float32(0.5 ** (slept_s / EVER_HALF_LIFE_S))
+    habits.highest *= 0.5 ** (slept_s / EVER_HALF_LIFE_S)
     everything = habits.seen[HOURS].astype(np.float64)
     mine = habits.seen[hour % HOURS].astype(np.float64)
     mine += everything * (BORROWED / HOURS)
     for row, table in enumerate((everything, mine)):
         habits.wanted[row] = _wanted(table, share)
+    ever = habits.ever.astype(np.float64)
+    rarity = np.maximum(np.add.reduce(ever, axis=0) * share, 1.0 / CROWD)
+    beyond = np.ceil(np.minimum(habits.highest / rarity, MOST_VMS) - 1e-9)
+    seen = np.minimum(_wanted(ever, share), np.ceil(habits.highest))
+    habits.wanted[2] = np.where(rarity < 1.0, beyond, seen)
 
 
 def _wanted(table: Float, share: Float) -> SmallInt:

@@ -120,8 +120,7 @@ class LaneParams:
         start_success: float64 (L,), share of the starts that come to serve, above 0.
         stopped_cost: float64 (L,), price of one stopped VM for one tick.
         provision_cost: float64 (L,), price of one VM made from nothing.
-        cold_ticks: int64 (L,), ticks that a VM made from nothing serves later than a stopped one.
-        refill_ticks: int64 (L,), ticks for which the warm pool is sized.
+        cold_ticks: float64 (L,), ticks that a VM made from nothing serves later than a stopped one.
         group: int64 (L,), number of the group of lanes that share limits; -1 for none.
         group_vms, group_money: float64 (L,), VMs that the group may run, money per hour that they may cost; infinite
             for no limit. All lanes of a group have the same, like what follows.
@@ -178,8 +177,7 @@ class LaneParams:
     start_success: Float
     stopped_cost: Float
     provision_cost: Float
-    cold_ticks: Int
-    refill_ticks: Int
+    cold_ticks: Float
     group: Int
     group_vms: Float
     group_money: Float

@@ -1,17 +1,20 @@
-"""How many VMs should exist, stopped ones included: by what a start that finds none would cost.
+"""How many VMs should exist, stopped ones included: by how long levels of the fleet usually wait until they are wanted again.
 
-A VM that waits stopped costs `stopped_cost` a tick. It saves, whenever a start finds it, the time that a VM made from
-nothing takes longer, and the price of making it. So of N VMs the k-th is held iff over the horizon of H ticks
+Level k is VM k. A VM that waits stopped costs `stopped_cost` a tick. If it is wanted while it waits, it saves making it
+anew, and the work that would find no VM until that one serves: together V. Whether it pays to wait on, after s ticks of
+waiting, is the problem of renting skis with a known law of the season: hold iff the best time to give up is not now,
 
-    q * starts(k) * price * unserved(k)  +  provision_cost * P(k needed)  >  stopped_cost * H
+    W(s) = max(0, h(s) V - stopped_cost * ds + (1 - h(s)) W(s + ds)) > 0,
 
-where starts(k) is how often wanted VMs rise to k within H, unserved(k) the VM-ticks of work that the start leaves until
-a VM made from nothing would serve, and P(k needed) = 1 - exp(-starts(k)). H is the time after which a VM has cost as
-much as making it anew (the break-even of ski rental), within bounds. How often wanted VMs rise is counted for every
-level and forgotten slowly, and what has not been seen yet is allowed for: once in all the time that was seen, half as
-many again as ever. If nothing is held by this rule, a pool is not worth its price.
+where h(s) is the share of waits as long as s that end within the next ds. The law is that of the fleet's own waits, for
+groups of levels an octave wide, in bins of half an octave of time, forgotten slowly and with a word of all groups where a
+group has seen little; waits that are not over count as such. A level that was given up is made anew before it is wanted
+where that is worth what making costs. Keeping VMs by the law of idle times is what Shahrad et al.
+(2020, "Serverless in the Wild") do for functions. Levels that were never wanted have no waits: while little was seen, half
+as many again as ever are held, as long as one in all the time that was seen would pay. If nothing is held, a pool is not
+worth its price.
 
-Rules of this file: element-wise, sums along bins in their order. What is wanted is worked out once an hour.
+Rules of this file: element-wise, sums along bins in their order. Laws are worked out once an hour, VMs every five minutes.
 """
 
 from __future__ import annotations
@@ -21,17 +24,26 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.habits import BINS, EDGES, HOUR_S, HOURS, Habits, bin_of
+from autoscaler.core.habits import BINS, EDGES, HOUR_S, PER_OCTAVE, bin_of
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
-from autoscaler.core.types import MOST_VMS, Float, Int
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
-"""A rise of wanted VMs counts half after this time."""
+"""A wait counts half after this time."""
 UNSEEN = 1.5
 """What has not been seen yet may need so many times as many VMs as ever."""
-_LOWER: Float = EDGES[:-1, np.newaxis]
-_NEVER = 1e-12
+LOOK_S = 300.0
+"""How often it is worked out what is worth holding."""
+GROUPS, WAITS, PER_DOUBLING = BINS // PER_OCTAVE, 40, 2
+"""Groups of levels, and bins of how long they wait, two for each doubling from one tick on."""
+PRIOR_ENDS, PRIOR_WAITS, ALL_GROUPS = 0.3, 1.0, 2.0
+"""Waits in each bin that one believes to have seen before any, how many of them ended; and what all groups count in one."""
+USED = 0.5
+"""The share of its work that a VM which is wanted has at first."""
+_LENGTH: Float = np.diff(2.0 ** (np.arange(WAITS + 1) / PER_DOUBLING))
+_LEVELS: Int = np.arange(BINS)[:, np.newaxis]
+_GROUP_OF: Int = _LEVELS // PER_OCTAVE
 
 
 @dataclass(slots=True)
@@ -40,20 +52,25 @@ class WarmPool(Remembered):
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        rises: float64 (BINS, n), how often wanted VMs rose into a bin less how often they rose out of it, forgotten
-            slowly: summed from the top, how often they rose to a bin.
-        ticks: float64 (n,), ticks that were seen, likewise.
+        ended: float64 (GROUPS, WAITS, n), waits of levels that are over, by length, forgotten slowly.
+        worth: bool (GROUPS, WAITS, n), whether a level that has waited so long is held on; as of the last hour.
+        since: int64 (BINS, n), tick at which a level was last wanted; -1 for never.
+        highest: int64 (n,), most VMs ever wanted.
+        ticks: float64 (n,), ticks that were seen, forgotten as waits are.
         wanted: int64 (n,), VMs that should exist; -1 before the first hour is over.
-        last: int64 (n,), VMs wanted at the last tick; -1 before the first.
+        level: int64 (n,), the level wanted at the last tick; -1 before the first.
         last_tick: That tick; -1 before the first.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lanes: Int
-    rises: Float
+    ended: Float
+    worth: Bool
+    since: Int
+    highest: Int
     ticks: Float
     wanted: Int
-    last: Int
+    level: Int
     last_tick: int
 
     @classmethod
@@ -62,7 +79,18 @@ class WarmPool(Remembered):
         lanes = np.flatnonzero(params.economic)
         count = len(lanes)
         unknown = np.full(count, -1)
-        return cls(lanes, np.zeros((BINS, count)), np.zeros(count), unknown, unknown.copy(), -1)
+        shape = (GROUPS, WAITS, count)
+        return cls(
+            lanes=lanes,
+            ended=np.zeros(shape),
+            worth=np.zeros(shape, np.bool_),
+            since=np.full((BINS, count), -1),
+            highest=np.zeros(count, np.int64),
+            ticks=np.zeros(count),
+            wanted=unknown,
+            level=unknown.copy(),
+            last_tick=-1,
+        )
 
     def carried_over(self, after: LaneParams, lanes: Int) -> WarmPool:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -74,7 +102,7 @@ class WarmPool(Remembered):
         new = WarmPool.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
-        for name in ("rises", "ticks", "wanted", "last"):
+        for name in ("ended", "worth", "since", "highest", "ticks", "wanted", "level"):
             getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]
         new.last_tick = self.last_tick
         return new
@@ -92,18 +120,17 @@ class Holding:
         self._tick_s = params.tick_s
         self._columns = np.arange(len(lanes))
         self._stopped, self._made = params.stopped_cost[lanes], params.provision_cost[lanes]
-        self._cold, self._horizon = params.cold_ticks[lanes], params.refill_ticks[lanes]
+        self._late = params.cold_ticks[lanes]
         self._success = params.start_success[lanes]
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
 
-    def step(self, warm_pool: WarmPool, tick: int, desired: Int, habits: Habits, price: Float) -> Int:
+    def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
         """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
 
         Args:
             warm_pool: Updated in place; within a tick only the first call counts.
             tick: Now.
             desired: int (n,), VMs wanted in service.
-            habits: How demand is distributed.
             price: float64 (n,), of a VM-tick of unserved work.
 
         Returns:
@@ -113,38 +140,78 @@ class Holding:
             return warm_pool.wanted
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
-        rose = (now > warm_pool.last) & (warm_pool.last >= 0)
-        if np.count_nonzero(rose):
-            for vms, sign in ((now, 1.0), (warm_pool.last, -1.0)):
-                cell = bin_of(np.maximum(vms, 0).astype(np.float64)) * len(now) + self._columns
-                warm_pool.rises.reshape(-1)[cell] += sign * rose
-        warm_pool.last = now
-        warm_pool.ticks += 1.0
-        hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
-        if last >= 0 and hour != before:
-            warm_pool.wanted = self._worth(warm_pool, habits, price)
-            forgotten = self._decay ** min(hour - before, 10_000)
-            warm_pool.rises *= forgotten
+        level = bin_of(np.maximum(now, 0).astype(np.float64))
+        if last >= 0 and np.count_nonzero(level > warm_pool.level):
+            self._note(warm_pool, tick, level)
+        np.copyto(warm_pool.since, tick, where=level >= _LEVELS)
+        warm_pool.level = level
+        warm_pool.highest = np.maximum(warm_pool.highest, now)
+        warm_pool.ticks = warm_pool.ticks + 1.0
+        hours = int(tick * self._tick_s // HOUR_S) - int(last * self._tick_s // HOUR_S)
+        if last >= 0 and hours:
+            forgotten = self._decay ** min(hours, 10_000)
+            warm_pool.ended *= forgotten
             warm_pool.ticks *= forgotten
+            warm_pool.worth = self._worth(warm_pool, tick, price)
+        known = hours or (warm_pool.wanted >= 0).any()
+        if last >= 0 and known and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
+            warm_pool.wanted = self._held(warm_pool, tick, now, price)
         return warm_pool.wanted
 
-    def _worth(self, warm_pool: WarmPool, habits: Habits, price: Float) -> Int:
+    def _saved(self, price: Float) -> Float:
+        """What a stopped VM saves that is wanted: float64 (n,), in VM-ticks."""
+        saved: Float = self._success * (self._made + price * self._late * USED)
+        return saved
+
+    def _note(self, warm_pool: WarmPool, tick: int, level: Int) -> None:
+        """Note the waits that are over."""
+        over = (warm_pool.level < _LEVELS) & (level >= _LEVELS) & (warm_pool.since >= 0)
+        at, lane = np.nonzero(over & (warm_pool.level >= 0))
+        waited = bin_of_wait(tick - warm_pool.since[at, lane])
+        np.add.at(warm_pool.ended, (at // PER_OCTAVE, waited, lane), 1.0)
+
+    def _worth(self, warm_pool: WarmPool, tick: int, price: Float) -> Bool:
+        """Which levels are held on, by how long they have waited."""
+        ended = warm_pool.ended
+        reached = np.add.accumulate(ended[:, ::-1], axis=1)[:, ::-1].copy()
+        waiting = (warm_pool.since >= 0) & (warm_pool.level < _LEVELS)
+        at, lane = np.nonzero(waiting)
+        open_waits = np.zeros_like(ended)
+        np.add.at(open_waits, (at // PER_OCTAVE, bin_of_wait(tick - warm_pool.since[at, lane]), lane), 1.0)
+        reached += np.add.accumulate(open_waits[:, ::-1], axis=1)[:, ::-1]
+        prior = np.add.reduce(ended, axis=0) + PRIOR_ENDS
+        prior /= np.add.reduce(reached, axis=0) + PRIOR_WAITS
+        ends = (ended + ALL_GROUPS * prior) / (reached + ALL_GROUPS)
+        saved = self._saved(price)
+        gained = np.empty(ended.shape)
+        later = np.zeros((GROUPS, ended.shape[2]))
+        for wait in reversed(range(WAITS)):
+            odds = ends[:, wait]
+            later *= 1.0 - odds
+            later += odds * saved
+            later -= self._stopped * _LENGTH[wait] * (1.0 - 0.5 * odds)
+            gained[:, wait] = later
+            np.maximum(later, 0.0, out=later)
+        # Who was given up would have to be made anew, and is where that pays before it is wanted.
+        kept: Bool = np.logical_and.accumulate(gained > 0.0, axis=1) | (gained > self._made)
+        return kept
+
+    def _held(self, warm_pool: WarmPool, tick: int, now: Int, price: Float) -> Int:
         """How many VMs are worth holding."""
-        rate = np.add.accumulate(warm_pool.rises[::-1], axis=0)[::-1] / warm_pool.ticks
-        np.maximum(rate, 0.0, out=rate)
-        seen = habits.seen[HOURS].astype(np.float64)
-        needed = np.add.accumulate(seen[::-1], axis=0)[::-1]
-        needed = needed / np.maximum(needed[0], 1e-9)
-        # What a start leaves unserved: as long as it is needed at all, at most until a VM made from nothing serves.
-        unserved = np.minimum(needed / np.maximum(rate, 1e-12), self._cold)
-        ever = rate > _NEVER
-        highest = np.where(np.logical_or.reduce(ever, axis=0), EDGES[BINS - ever[::-1].argmax(axis=0)], 0.0)
-        surprise = (highest * UNSEEN > _LOWER) / warm_pool.ticks
-        unserved = np.where(rate >= surprise, unserved, self._cold)
-        starts = np.maximum(rate, surprise) * self._horizon
-        worth = self._success * starts * price * unserved + self._made * (1.0 - np.exp(-starts))
-        held = worth > self._stopped * self._horizon
-        # Levels that are always wanted never rise and need no pool: what counts is the highest that is worth it.
-        top = np.where(np.logical_or.reduce(held, axis=0), BINS - held[::-1].argmax(axis=0), 0)
-        vms = np.maximum(np.ceil(EDGES[top] - 1e-9) - 1.0, 0.0)
-        return np.minimum(np.ceil(vms / self._success - 1e-9), MOST_VMS).astype(np.int64)
+        waited = bin_of_wait(np.maximum(tick - warm_pool.since, 1))
+        held = warm_pool.worth[_GROUP_OF, waited, self._columns] & (warm_pool.since >= 0)
+        top = np.where(np.logical_or.reduce(held, axis=0), BINS - 1 - held[::-1].argmax(axis=0), 0)
+        vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, warm_pool.highest)
+        surprise = self._saved(price) / warm_pool.ticks > self._stopped
+        vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * warm_pool.highest)), vms)
+        vms = np.maximum(vms, now)
+        found: Int = np.minimum(np.ceil(vms / self._success - 1e-9), MOST_VMS).astype(np.int64)
+        return found
+
+
+def bin_of_wait(ticks: Int) -> Int:
+    """The bin of a wait of so many ticks, at least 1; any shape."""
+    bins = np.log2(ticks.astype(np.float64))
+    bins *= PER_DOUBLING
+    bins += 1e-9
+    return np.minimum(bins, WAITS - 1.0).astype(np.int64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from autoscaler.core.experts import MODELS
+from autoscaler.core.models import MODELS
 from autoscaler.core.sharing import HeldBack, Limit
 from autoscaler.core.types import BurstOdds, Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence

@@ -64,7 +64,6 @@ _LANE_DEFAULTS = {
     "stopped_cost": 0.0,
     "provision_cost": 0.0,
     "cold_ticks": 30,
-    "refill_ticks": 360,
     "group": -1,
     "group_vms": float("inf"),
     "group_money": float("inf"),

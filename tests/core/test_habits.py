@@ -66,3 +66,20 @@ def test_a_day_of_any_tick_takes_little(tick_s):
 
 def test_whole_numbers_of_vms_have_bins_of_their_own_while_they_are_few():
     assert len(set(bin_of(np.arange(12.0)).tolist())) == 12
+
+
+def test_what_was_ever_needed_is_not_forgotten_in_a_week():
+    habits = lived(lambda at: 40.0 if at < 3600 else 4.0, 24 * 14, tick_s=300.0, share=(0.01, 0.001))
+    usual, ever = habits.wanted[0, :, 0], habits.wanted[2, :, 0]
+    assert usual[0] < 10
+    assert ever == pytest.approx([4, 37], abs=3)
+
+
+@pytest.mark.parametrize(("times_rarer", "most"), [(1, 30), (2, 60), (10, 300), (16, 480), (1000, 480)])
+def test_beyond_the_highest_ever_rarer_is_higher_up_to_a_bound(times_rarer, most):
+    ticks = 120
+    habits = Habits.empty(1, 1, 60.0)
+    for tick in range(ticks):
+        note(habits, MIDNIGHT_S + tick * 60.0, np.array([30.0 if tick == 7 else 2.0]), KNOWN, 60.0)
+    revise(habits, MIDNIGHT_S + ticks * 60.0, 0.0, np.array([[1.0 / (ticks * times_rarer)]]))
+    assert habits.wanted[2, 0, 0] == pytest.approx(most, rel=0.1)

@@ -86,7 +86,9 @@ class Entrant:
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
 
 
-SHORTAGE_PRICES = (1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 200, 400, 900, 2500, 10000, 100000)
+SHORTAGE_PRICES = (
+    1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 180, 300, 500, 900, 1500, 2500, 4500, 8000, 15_000, 40_000, 150_000
+)  # fmt: skip
 """Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
 
 POOL_SHORTAGE_PRICE = 40.0

@@ -1,0 +1,105 @@
+"""The models that compete for a fleet: between how many VMs each says it should be, told in words.
+
+A model is an order-up-to rule with a dead zone: below `low` VMs go up to it, above `high` come down to it. Economic
+models read the forecast by the prices (`worth`), some read how demand is distributed (`habits`); plain ones take demand,
+or its highest of the last minutes, plus headroom, which is what the autoscalers of Kubernetes and Google do, with
+break-even timers between the two, or let it fall step by step as AWS's step scaling does.
+
+Rules of this file: names and constants; what models want is worked out in `economic`, `habits` and `experts`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Kind(IntEnum):
+    """How a model comes to its numbers."""
+
+    WORTH = 0
+    """What earns more than it costs, by the forecast."""
+    DEMAND = 1
+    """Demand plus headroom; down only to its highest of a window."""
+    USUAL = 2
+    """What is usually needed, by all hours."""
+    HOUR = 3
+    """What is usually needed at this hour."""
+    YESTERDAY = 4
+    """What was needed at this time yesterday, plus headroom."""
+    LATEST = 5
+    """The same, and demand without headroom where that is more."""
+    BOTH = 6
+    """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
+    FALLING = 7
+    """Demand plus headroom; down only as fast as its highest falls exponentially."""
+    EVER = 8
+    """What was needed ever, and what may yet be."""
+
+
+class Window(IntEnum):
+    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND and PEAK."""
+
+    NOW = 0
+    SHORT = 1
+    MIDDLE = 2
+    LONG = 3
+    DAILY = 4
+
+
+PAST_S: tuple[float, ...] = (0.0, 120.0, 600.0, 3600.0, 86400.0)
+"""Windows of the past in seconds, by `Window`."""
+PRICE_FACTORS: tuple[float, ...] = (1.0, 2.0)
+"""Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
+HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Headrooms that are tried."""
+AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
+"""Windows of the forecast."""
+FALLS_S: dict[Window, float] = {Window.LONG: 3600.0, Window.DAILY: 6 * 3600.0}
+"""In which time the highest demand falls by half, by the window it is named after."""
+FALLING_HEADROOMS = (0, 2, 3, 4)
+"""Which of the headrooms are tried with it."""
+
+_LEAST = {Kind.YESTERDAY: "", Kind.LATEST: ", at least demand", Kind.BOTH: ", at least by the forecast"}
+
+
+class Model(NamedTuple):
+    """One model: its kind, which of the factors or headrooms, and its window."""
+
+    kind: Kind
+    knob: int
+    window: Window = Window.NOW
+
+    def __str__(self) -> str:
+        """In a few words."""
+        if self.kind in (Kind.USUAL, Kind.HOUR):
+            hours = "all hours" if self.kind is Kind.USUAL else "this hour"
+            return f"usual of {hours}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+        if self.kind is Kind.WORTH:
+            kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
+            return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+        if self.kind is Kind.EVER:
+            return f"needed ever, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+        if self.kind is Kind.FALLING:
+            return (
+                f"demand + {HEADROOMS[self.knob]:.0%}, falling by half in {FALLS_S[self.window] / 3600.0:g} h"
+            )
+        if self.kind in _LEAST:
+            least = _LEAST[self.kind]
+            longer = ", longer" if self.window is Window.LONG else ""
+            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}{longer}"
+        return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
+
+
+MODELS: tuple[Model, ...] = (
+    *(Model(Kind.WORTH, knob, window) for knob in range(len(PRICE_FACTORS)) for window in AHEAD),
+    *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
+    *(Model(Kind.EVER, knob) for knob in range(len(PRICE_FACTORS))),
+    *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
+    *(Model(Kind.FALLING, knob, window) for window in FALLS_S for knob in FALLING_HEADROOMS),
+    *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
+    *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
+)
+"""All of them, M; the number of a model is its place."""
+FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
+"""The model that drives until there is a reason for another."""
