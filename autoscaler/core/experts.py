@@ -35,6 +35,8 @@ MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
 """For how long it may have been so unseen; that much of the time that was seen counts, at most this share."""
+MOST_FEAR = 0.001
+"""A crowd that was never seen takes at most this share of the time."""
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
@@ -382,15 +384,15 @@ class Contest:
         found: Float = np.exp(high)
         return found
 
-    def _doubt(self, state: Trial, lasts_s: Float | float) -> Float:
+    def _doubt(self, state: Trial, lasts_s: Float | float, most: float) -> Float:
         """The share of the time that may yet be otherwise, if it is otherwise once and for so long: float64 (n,)."""
         seen_s = np.maximum(state.ticks / state.weight, 1.0) * self._tick_s
-        doubt: Float = np.minimum(lasts_s / seen_s, MOST_DOUBT)
+        doubt: Float = np.minimum(lasts_s / seen_s, most)
         return doubt
 
     def _missed(self, state: Trial) -> Float:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        missed = state.nearly * self._doubt(state, DOUBT_S)
+        missed = state.nearly * self._doubt(state, DOUBT_S, MOST_DOUBT)
         missed += state.unserved
         return missed
 
@@ -409,7 +411,7 @@ class Contest:
     def _choose(self, state: Trial, shortage: Float) -> None:
         cost = self._missed(state)
         # A crowd is alone with the VMs that it finds for as long as a start takes.
-        cost += state.crowd * self._doubt(state, self._lead_s)
+        cost += state.crowd * self._doubt(state, self._lead_s, MOST_FEAR)
         cost *= shortage
         cost += state.paid
         best = cost.argmin(axis=0)

@@ -11,6 +11,7 @@ Rules of this file: element-wise, sums along bins in their order. What is wanted
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,8 @@ HALF_LIFE_S = 5 * 86400.0
 """Demand counts half after this time."""
 EVER_HALF_LIFE_S = 60 * 86400.0
 """And this long in the histogram of what was ever needed."""
+LASTING_S = 60.0
+"""So long must demand be as high to be the highest ever."""
 CROWD = 16.0
 """A crowd that was never seen is at most so many times as high as the highest ever."""
 BORROWED = 0.25
@@ -45,7 +48,9 @@ class Habits(Remembered):
     Attributes:
         seen: float32 (HOURS + 1, BINS, n), ticks of demand by hour of the day, and over all, forgotten exponentially.
         ever: float32 (BINS, n), ticks of demand, forgotten slowly.
-        highest: float64 (n,), the highest demand in VMs, forgotten as slowly.
+        highest: float64 (n,), the highest demand in VMs that lasted for `LASTING_S`, forgotten as slowly.
+        above: int64 (n,), for how many ticks demand has been above that.
+        lasting: float64 (n,), the lowest demand of these ticks.
         wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by what was ever needed, at T prices; as of the
             last hour.
         hour: The hour for which `wanted` is, since the epoch; -1 before the first.
@@ -54,10 +59,12 @@ class Habits(Remembered):
         slot: The slot under way, since the epoch; -1 before the first.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     seen: SmallFloat
     ever: SmallFloat
     highest: Float
+    above: Int
+    lasting: Float
     wanted: SmallInt
     hour: int
     day: SmallFloat
@@ -70,7 +77,9 @@ class Habits(Remembered):
         slots = int(DAY_S // slot_s(tick_s)) + 1
         day = np.full((slots, lanes), np.nan, np.float32)
         ever, highest = np.zeros((BINS, lanes), np.float32), np.zeros(lanes)
-        return cls(seen, ever, highest, np.zeros((3, prices, lanes), np.int32), -1, day, -1)
+        above, lasting = np.zeros(lanes, np.int64), np.zeros(lanes)
+        wanted = np.zeros((3, prices, lanes), np.int32)
+        return cls(seen, ever, highest, above, lasting, wanted, -1, day, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
         """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
@@ -78,7 +87,8 @@ class Habits(Remembered):
         known = columns >= 0
         new.seen[:, :, known] = self.seen[:, :, columns[known]]
         new.ever[:, known] = self.ever[:, columns[known]]
-        new.highest[known] = self.highest[columns[known]]
+        for name in ("highest", "above", "lasting"):
+            getattr(new, name)[known] = getattr(self, name)[columns[known]]
         new.wanted[:, :, known] = self.wanted[:, :, columns[known]]
         new.hour = self.hour
         if len(new.day) == len(self.day):
@@ -148,7 +158,7 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     for row in (hour, HOURS):
         habits.seen[row].reshape(-1)[cell] += counts
     habits.ever.reshape(-1)[cell] += counts
-    np.maximum(habits.highest, need, out=habits.highest, where=counts)
+    _note_highest(habits, need, counts, max(1, math.ceil(LASTING_S / tick_s - 1e-9)))
     slot, slots = int(now_s // slot_s(tick_s)), len(habits.day)
     if slot != habits.slot:
         first = slot - slots + 1 if habits.slot < 0 else max(habits.slot + 1, slot - slots + 1)
@@ -157,6 +167,19 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
         habits.slot = slot
     row = habits.day[slot % slots]
     np.fmax(row, np.where(counts, need, np.nan), out=row, casting="same_kind")
+
+
+def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:
+    """Take in a tick: what is higher than ever must last, since a single reading may be wrong."""
+    over = counts & (need > habits.highest)
+    if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
+        return
+    habits.above = np.where(counts, (habits.above + 1) * over, habits.above)
+    lasting = np.where(habits.above > 1, np.minimum(habits.lasting, need), need)
+    habits.lasting = np.where(over, lasting, habits.lasting)
+    lasted = habits.above >= ticks
+    habits.highest = np.where(lasted, habits.lasting, habits.highest)
+    habits.above = habits.above * ~lasted
 
 
 def revise(habits: Habits, now_s: float, ahead_s: float, share: Float) -> None:

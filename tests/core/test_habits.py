@@ -83,3 +83,20 @@ def test_beyond_the_highest_ever_rarer_is_higher_up_to_a_bound(times_rarer, most
         note(habits, MIDNIGHT_S + tick * 60.0, np.array([30.0 if tick == 7 else 2.0]), KNOWN, 60.0)
     revise(habits, MIDNIGHT_S + ticks * 60.0, 0.0, np.array([[1.0 / (ticks * times_rarer)]]))
     assert habits.wanted[2, 0, 0] == pytest.approx(most, rel=0.1)
+
+
+@pytest.mark.parametrize(("ticks", "highest"), [(1, 2.0), (5, 2.0), (6, 90.0), (20, 90.0)])
+def test_what_does_not_last_a_minute_is_not_the_highest_ever(ticks, highest):
+    habits = Habits.empty(1, 1, 10.0)
+    load = [2.0] * 20 + [1000.0] + [90.0] * (ticks - 1) + [2.0] * 20
+    for tick, need in enumerate(load):
+        note(habits, MIDNIGHT_S + tick * 10.0, np.array([need]), KNOWN, 10.0)
+    assert habits.highest[0] == highest
+
+
+def test_a_gap_within_a_crowd_neither_counts_nor_ends_it():
+    habits = Habits.empty(1, 1, 20.0)
+    for tick, need in enumerate([50.0, np.nan, 40.0, np.nan, 60.0]):
+        known = np.array([not np.isnan(need)])
+        note(habits, MIDNIGHT_S + tick * 20.0, np.array([need]), known, 20.0)
+    assert habits.highest[0] == 40.0
