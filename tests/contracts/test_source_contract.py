@@ -70,7 +70,7 @@ class ScrapeHarness:
     async def __aenter__(self):
         await self.web.__aenter__()
         url = self.web.url.replace("{address}", "balancer") if self.signal is Signal.TOTAL else self.web.url
-        limits = Limits(timeout_s=0.5, deadline_s=2.0)
+        limits = Limits(timeout_s=2.0, deadline_s=4.0)
         self.source = ScrapeSource(url, Metric("work"), self.metric_type, self.signal, self.clock, limits)
         return self
 

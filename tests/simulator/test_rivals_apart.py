@@ -99,7 +99,7 @@ def test_they_do_not_outlive_a_killed_one():
         os.close(held)
         assert process.stdout.readline()
         process.kill()
-        ready, _, _ = select.select([watched], [], [], 25.0)
+        ready, _, _ = select.select([watched], [], [], 55.0)
         assert ready
         assert os.read(watched, 1) == b""
     os.close(watched)
