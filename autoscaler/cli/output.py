@@ -18,7 +18,6 @@ import typer
 OK = 0
 FAILED = 1
 """The command could not do what it was asked; the reason is on standard error."""
-USAGE = 2
 INTERRUPTED = 130
 _END_OF_TIME_S = 253_402_300_800.0
 

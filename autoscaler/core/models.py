@@ -38,7 +38,7 @@ class Kind(IntEnum):
 
 
 class Window(IntEnum):
-    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND and PEAK."""
+    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND, a time of falling for FALLING."""
 
     NOW = 0
     SHORT = 1
@@ -63,6 +63,11 @@ FALLING_HEADROOMS = (0, 2, 3, 4)
 _LEAST = {Kind.YESTERDAY: "", Kind.LATEST: ", at least demand", Kind.BOTH: ", at least by the forecast"}
 
 
+def _price(knob: int) -> str:
+    factor = PRICE_FACTORS[knob]
+    return "its price" if factor == 1.0 else f"{factor:g} times its price"
+
+
 class Model(NamedTuple):
     """One model: its kind, which of the factors or headrooms, and its window."""
 
@@ -74,12 +79,12 @@ class Model(NamedTuple):
         """In a few words."""
         if self.kind in (Kind.USUAL, Kind.HOUR):
             hours = "all hours" if self.kind is Kind.USUAL else "this hour"
-            return f"usual of {hours}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+            return f"usual of {hours}, shortage at {_price(self.knob)}"
         if self.kind is Kind.WORTH:
             kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
-            return f"forecast {kept[self.window]}, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+            return f"forecast {kept[self.window]}, shortage at {_price(self.knob)}"
         if self.kind is Kind.EVER:
-            return f"needed ever, shortage at {PRICE_FACTORS[self.knob]:g} of its price"
+            return f"needed ever, shortage at {_price(self.knob)}"
         if self.kind is Kind.FALLING:
             return (
                 f"demand + {HEADROOMS[self.knob]:.0%}, falling by half in {FALLS_S[self.window] / 3600.0:g} h"

@@ -26,9 +26,6 @@ from autoscaler.traces.trace import Trace, TraceKind
 START_S, PROVISION_S, STOP_S = 60.0, 300.0, 25.0
 """From an order to service, from stopped and from nothing; from an order to stop until it is stopped."""
 
-USUAL_SIZES = (40, 8)
-"""VMs that the 99.9 % quantile of demand needs: a fleet of some size, and one where every VM counts."""
-
 WORK_PER_S = 1000.0
 """The 99.9 % quantile of demand in the benchmark's unit of work."""
 

@@ -10,7 +10,7 @@ Not here: what the policy says (capacity, prices, readiness, minimum on-time), w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -233,6 +233,3 @@ class PlantSettings:
     def can_run_dry(self) -> bool:
         """Whether capacity can be missing."""
         return bool(self.dry or self.dry_per_day)
-
-
-PLANT_FIELDS: tuple[str, ...] = tuple(each.name for each in fields(PlantSettings))
