@@ -35,11 +35,12 @@ from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import Observer, no_readings, probe_all
 from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
+from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.vms.inventory import Counts, Note, Phase
+from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
-from autoscaler.daemon.vms.rows import MANY_FLEETS, Turns
+from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
 from autoscaler.daemon.warm.upkeep import WarmPools
@@ -237,9 +238,7 @@ class Daemon:
         if notes := self.conditions.judge(self.fleets.all, seen.readings, now_s):
             await self.recorder.note(notes, now_s)
         counts = await self.conditions.count(self.fleets.all, now_s)
-        rows = self._decide(seen, counts, tick, now_s, early)
-        if len(rows) >= MANY_FLEETS:
-            await give_way()
+        rows = await self._decide(seen, counts, tick, now_s, early)
         if self.fleets.news:
             news, self.fleets.news = self.fleets.news, []
             await self.recorder.note(news, now_s)
@@ -285,22 +284,11 @@ class Daemon:
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
-        notes: list[Note] = []
         # Acting fleets and fleets in shadow share one listing, and so one failure of it.
         for error in {listing.error for listing in seen.listings.values() if not listing.complete}:
             self.telemetry.listing_errors.inc()
             self.telemetry.log.warning("listing_failed", text=error)
-        turns = Turns()
-        for fleet in self.fleets.all:
-            key = id(fleet.provider)
-            listing = seen.listings[key]
-            fleet.listing_error = "" if listing.complete else listing.error
-            own = self._observer.rows_by_fleet(key).get(fleet.name, ())
-            notes += fleet.inventory.reconcile(listing, own, now_s)
-            if fleet.real is not None:
-                fleet.real.take_in(listing, self._observer.real_by_fleet().get(fleet.name, ()), now_s)
-            if turns.spent(fleet.inventory.looked_at):
-                await give_way()
+        notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
@@ -320,9 +308,12 @@ class Daemon:
         if notes:
             await self.recorder.note(notes, now_s)
 
-    def _decide(
+    async def _decide(
         self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float, early: Early | None
     ) -> list[FleetTick]:
+        many = len(counts) >= MANY_FLEETS or sum(each.provisioned for each in counts) >= SLICE_ROWS
+        if many:
+            await give_way()
         # Where nothing is listed, nothing is scaled in.
         listed = {
             f.name: id(f.provider) in seen.listings and seen.listings[id(f.provider)].complete
@@ -335,7 +326,9 @@ class Daemon:
             seen.readings, counts, tick, now_s, listed=listed, allowed=decided
         )
         self._readings = seen.readings
-        rows = []
+        rows, turns = [], Turns()
+        if many:
+            await give_way()
         values = self._lane_values.of(samples, decision, self.fleets.all)
         for lane, fleet in enumerate(self.fleets.all):
             if early is not None and not early.has(fleet.name):
@@ -351,6 +344,10 @@ class Daemon:
             if fleet.real is not None:
                 row = replace(row, real=fleet.real.charge(now_s))
             rows.append(allowed.noted(row, lane))
+            if turns.spent(FLEET_ROWS):
+                await give_way()
+        if many:
+            await give_way()
         return rows
 
     def _select(self, record: TickRecord, early: Early | None) -> list[ActionIntent]:

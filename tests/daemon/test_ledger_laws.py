@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from copy import copy
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -80,7 +81,11 @@ class Watch:
         phases = Counter(t.phase for t in inventory.vms.values())
         assert sum(phases.values()) == len(inventory.vms)
         # What is kept from tick to tick is what would be counted now.
-        assert inventory.counts(now_s, 0.0) == inventory._count(now_s, 0.0)
+        kept = inventory.counts(now_s, 0.0)
+        anew = copy(inventory)
+        anew._by_phase = anew._counted = None
+        anew._in_phase = {}
+        assert kept == anew.counts(now_s, 0.0)
         metered = [t for t in inventory.metered() if t.run or t.closed_runs]
         assert metered == [t for t in inventory.vms.values() if t.run or t.closed_runs]
         for phase in Phase:

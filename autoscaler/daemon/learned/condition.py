@@ -134,12 +134,15 @@ class Conditions:
         for fleet in fleets:
             inventory = fleet.inventory
             inventory.looked_at = 0
+            for rows in inventory.counting(now_s, fleet.minimum_on_time_s):
+                if turns.spent(rows):
+                    await give_way()
             found.append(self.counted(fleet, inventory.counts(now_s, fleet.minimum_on_time_s), now_s))
             if inventory.looked_at:
                 # Whoever is asked for metrics is asked for in the order of ids, which is worked out here.
                 inventory.in_phase(Phase.IN_SERVICE)
-            if turns.spent(inventory.looked_at):
-                await give_way()
+                if turns.spent(inventory.looked_at // 2):
+                    await give_way()
         return found
 
     def counted(self, fleet: Fleet, counts: Counts, now_s: float) -> Counts:

@@ -9,15 +9,27 @@ Rules of this file: nothing here changes a VM. Whoever does says so by `touch`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 from autoscaler.daemon.vms.marks import GROUP_TAG
 from autoscaler.daemon.vms.places import Places
-from autoscaler.daemon.vms.tracked import PROTECTED_TAG, TYPE_TAG, Counts, Phase, TrackedVm
+from autoscaler.daemon.vms.tracked import (
+    ON_THE_WAY,
+    PROTECTED_TAG,
+    TYPE_TAG,
+    Counts,
+    Phase,
+    TrackedVm,
+)
 from autoscaler.ports import Vm
 
 _EDGE_S = 1e-3
 """What was counted is not used so close to the time at which it may change: sums of floats are not exact."""
+_ID = attrgetter("vm.id")
+PART_VMS = 500
+"""VMs that are looked at in a row by what may be done in parts: up to 2 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,42 @@ class _Counted:
     """Version of what was known of places."""
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What has been counted of the VMs that were looked at so far.
+
+    Attributes:
+        by_phase: Those VMs by phase, each in the order in which they became known.
+        until_s: When time alone changes what can be started or stopped of them.
+    """
+
+    by_phase: dict[Phase, list[TrackedVm]] = field(default_factory=lambda: {phase: [] for phase in Phase})
+    startable: int = 0
+    stoppable: int = 0
+    until_s: float = math.inf
+
+    def add(self, vms: Sequence[TrackedVm], places: Places, now_s: float, minimum_on_time_s: float) -> None:
+        """Look at these too."""
+        by_phase, until_s = self.by_phase, self.until_s
+        earliest_s = now_s - _EDGE_S
+        for t in vms:
+            phase = t.phase
+            by_phase[phase].append(t)
+            if phase is Phase.IN_SERVICE:
+                self.stoppable += _is_stoppable(t, now_s, minimum_on_time_s)
+                edge_s = max(_on_since_s(t) + minimum_on_time_s, t.hands_off_until_s)
+            elif phase is Phase.STOPPED:
+                self.startable += _is_free(t, now_s)
+                edge_s = max(t.quarantined_until_s, places.free_from_s(t.vm.vm_type, t.vm.zone))
+            elif phase is Phase.DRAINING:
+                edge_s = t.quarantined_until_s
+            else:
+                continue
+            if earliest_s <= edge_s < until_s:
+                until_s = edge_s
+        self.until_s = until_s
+
+
 class Holdings:
     """The VMs of one fleet by id, and what may be counted of them."""
 
@@ -44,13 +92,17 @@ class Holdings:
         self.looked_at = 0
         """VMs that were looked at one by one since somebody set this to 0, for who gives way to others."""
         self._counted: _Counted | None = None
+        self._changes = 0
+        """How often anything of a VM has changed."""
+        self._by_phase: dict[Phase, list[TrackedVm]] | None = None
         self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
         self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
         self._metered: list[TrackedVm] | None = None
 
     def touch(self) -> None:
         """Something of a VM has changed: what was counted is counted anew."""
-        self._counted = self._metered = None
+        self._changes += 1
+        self._counted = self._metered = self._by_phase = None
         self._in_phase.clear()
         self._vms_in.clear()
 
@@ -63,11 +115,7 @@ class Holdings:
 
         They are neither quarantined nor in a place without room, unless its time is over: then one of them.
         """
-        free = [
-            t
-            for t in self.vms.values()
-            if t.phase is Phase.STOPPED and t.quarantined_until_s <= now_s and not t.restoring
-        ]
+        free = [t for t in self._phases()[Phase.STOPPED] if _is_free(t, now_s)]
         if not self.places.dry_at_all:
             return free
         free.sort(key=_turn)
@@ -114,79 +162,82 @@ class Holdings:
 
     def returnable(self, now_s: float) -> list[TrackedVm]:
         """Draining VMs that may serve again, those that left last first: they have most of their work left."""
-        if not any(t.phase is Phase.DRAINING for t in self.vms.values()):
-            return []
         found = [t for t in self.in_phase(Phase.DRAINING) if t.quarantined_until_s <= now_s]
         return sorted(found, key=lambda t: (-t.phase_since_s, t.vm.id))
 
-    def _free_from_s(self, t: TrackedVm) -> float:
-        """When quarantine and dryness are over."""
-        return max(t.quarantined_until_s, self.places.free_from_s(t.vm.vm_type, t.vm.zone))
-
     def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
-        """VMs in service past their minimum on-time and without protection."""
-        return [
-            t
-            for t in self.vms.values()
-            if t.phase is Phase.IN_SERVICE
-            and PROTECTED_TAG not in t.vm.tags
-            and GROUP_TAG not in t.vm.tags
-            and t.hands_off_until_s <= now_s
-            and now_s - _on_since_s(t) >= minimum_on_time_s
-        ]
+        """VMs in service past their minimum on-time and without protection, in the order in which they became known."""
+        return [t for t in self._phases()[Phase.IN_SERVICE] if _is_stoppable(t, now_s, minimum_on_time_s)]
 
     def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
         """How many VMs are where; the very value of the last call where nothing has changed."""
+        if (counts := self._still(now_s, minimum_on_time_s)) is not None:
+            return counts
+        tally = _Tally()
+        tally.add([*self.vms.values()], self.places, now_s, minimum_on_time_s)
+        self.looked_at += len(self.vms)
+        return self._keep(tally, now_s, minimum_on_time_s)
+
+    def counting(self, now_s: float, minimum_on_time_s: float) -> Iterator[int]:
+        """Do part by part what `counts` needs, which then returns at once; yields how many VMs were looked at.
+
+        Anything may happen between two parts: what changes a VM makes this end, and `counts` count.
+        """
+        if self._still(now_s, minimum_on_time_s) is not None:
+            return
+        tally, vms, changes, places = _Tally(), [*self.vms.values()], self._changes, self.places.version
+        for begin in range(0, len(vms), PART_VMS):
+            part = vms[begin : begin + PART_VMS]
+            tally.add(part, self.places, now_s, minimum_on_time_s)
+            self.looked_at += len(part)
+            yield len(part)
+            if self._changes != changes or self.places.version != places:
+                return
+        self._keep(tally, now_s, minimum_on_time_s)
+
+    def _still(self, now_s: float, minimum_on_time_s: float) -> Counts | None:
+        """What was counted last, where it holds."""
         last = self._counted
         if last is not None:
             same = last.minimum_on_time_s == minimum_on_time_s and last.places == self.places.version
             if same and last.from_s <= now_s < last.until_s:
                 return last.counts
-        self.looked_at += len(self.vms)
-        counts = self._count(now_s, minimum_on_time_s)
-        until_s = self._holds_until_s(now_s, minimum_on_time_s) - _EDGE_S
+        return None
+
+    def _keep(self, tally: _Tally, now_s: float, minimum_on_time_s: float) -> Counts:
+        """The counts of all VMs, which hold until something changes."""
+        self._by_phase = found = tally.by_phase
+        expected = self._expected_vms()
+        counts = Counts(
+            in_service=len(found[Phase.IN_SERVICE]),
+            starting=expected + sum(t.coming for phase in ON_THE_WAY for t in found[phase]),
+            draining=len(found[Phase.DRAINING]),
+            stopping=len(found[Phase.STOPPING]),
+            stopped=len(found[Phase.STOPPED]),
+            startable=len(self.returnable(now_s))
+            + (len(self.startable(now_s)) if self.places.dry_at_all else tally.startable),
+            provisioned=len(self.vms) - len(found[Phase.LOST]) + expected,
+            stoppable=tally.stoppable,
+        )
+        until_s = tally.until_s - _EDGE_S
         self._counted = _Counted(counts, minimum_on_time_s, now_s, until_s, self.places.version)
         return counts
 
-    def _count(self, now_s: float, minimum_on_time_s: float) -> Counts:
-        by_phase = dict.fromkeys(Phase, 0)
-        expected = self._expected_vms()
-        coming = expected
-        for t in self.vms.values():
-            by_phase[t.phase] += 1
-            coming += t.coming
-        return Counts(
-            in_service=by_phase[Phase.IN_SERVICE],
-            starting=coming,
-            draining=by_phase[Phase.DRAINING],
-            stopping=by_phase[Phase.STOPPING],
-            stopped=by_phase[Phase.STOPPED],
-            startable=len(self.startable(now_s)) + len(self.returnable(now_s)),
-            provisioned=len(self.vms) - by_phase[Phase.LOST] + expected,
-            stoppable=len(self.stoppable(now_s, minimum_on_time_s)),
-        )
-
-    def _holds_until_s(self, now_s: float, minimum_on_time_s: float) -> float:
-        """When time alone changes what can be started or stopped."""
-        until_s = math.inf
-        for t in self.vms.values():
-            if t.phase is Phase.STOPPED:
-                edge_s = self._free_from_s(t)
-            elif t.phase is Phase.DRAINING:
-                edge_s = t.quarantined_until_s
-            elif t.phase is Phase.IN_SERVICE:
-                edge_s = max(_on_since_s(t) + minimum_on_time_s, t.hands_off_until_s)
-            else:
-                continue
-            if now_s - _EDGE_S <= edge_s < until_s:
-                until_s = edge_s
-        return until_s
+    def _phases(self) -> dict[Phase, list[TrackedVm]]:
+        """The VMs by phase, in the order in which they became known."""
+        if self._by_phase is None:
+            found: dict[Phase, list[TrackedVm]] = {phase: [] for phase in Phase}
+            for t in self.vms.values():
+                found[t.phase].append(t)
+            self._by_phase = found
+        return self._by_phase
 
     def in_phase(self, *phases: Phase) -> list[TrackedVm]:
         """The VMs in any of these phases, in the order of their ids; not to be changed by the caller."""
         found = self._in_phase.get(phases)
         if found is None:
-            found = sorted((t for t in self.vms.values() if t.phase in phases), key=lambda t: t.vm.id)
+            of = self._phases()
+            found = sorted((t for phase in phases for t in of[phase]), key=_ID)
             self._in_phase[phases] = found
         return found
 
@@ -211,6 +262,22 @@ class Holdings:
         """Actions with an order whose outcome only a listing can tell."""
         orders = (t.order for t in self.vms.values() if t.order is not None)
         return {order.action_id for order in orders if order.unknown and not order.confirmed}
+
+
+def _is_free(t: TrackedVm, now_s: float) -> bool:
+    """Whether a stopped VM may be started, as far as it is up to the VM."""
+    return t.quarantined_until_s <= now_s and not t.restoring
+
+
+def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
+    """Whether a VM in service may be stopped."""
+    tags = t.vm.tags
+    return (
+        PROTECTED_TAG not in tags
+        and GROUP_TAG not in tags
+        and t.hands_off_until_s <= now_s
+        and now_s - _on_since_s(t) >= minimum_on_time_s
+    )
 
 
 def _turn(t: TrackedVm) -> tuple[float, str]:

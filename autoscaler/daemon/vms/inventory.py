@@ -8,10 +8,11 @@ when several complete listings do not show it. Time comes in as an argument; not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from autoscaler.daemon.vms.aside import Aside, aside_of, aside_rows
+from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
 from autoscaler.daemon.vms.metering import Run
@@ -73,14 +74,51 @@ class FleetInventory(Lateness):
         Returns:
             What deserves an event.
         """
+        notes: list[Note] = []
+        for _ in self.reconciling(listing, vms, now_s, notes):
+            pass
+        return notes
+
+    def reconciling(
+        self, listing: Listing, vms: Iterable[Vm], now_s: float, notes: list[Note]
+    ) -> Iterator[int]:
+        """The same part by part; yields how many VMs were looked at, and adds to the notes.
+
+        Anything may happen between two parts that may happen between two listings.
+        """
         if vms is self._quiet and listing.complete:
             self._listed_at_s, self.looked_at = _middle(listing), 0
-            return []
-        notes: list[Note] = []
+            return
         self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
-        seen = set()
+        seen: set[str] = set()
         quiet = True
-        for vm in vms:
+        changes = self._changes
+        rows = vms if isinstance(vms, tuple) else tuple(vms)
+        for begin in range(0, len(rows), PART_VMS):
+            if begin:
+                yield PART_VMS
+            part = rows[begin : begin + PART_VMS]
+            quiet = self._take_in(part, seen, listing, now_s, notes) and quiet
+        if len(rows) > PART_VMS:
+            yield PART_VMS
+        # What was changed from outside between two parts is looked at again.
+        quiet = quiet and self._changes == changes and seen >= self.vms.keys() and not self._expected
+        self._quiet = vms if quiet and isinstance(vms, tuple) else None
+        if listing.complete:
+            self._age_absent(seen, listing, notes)
+            self._listed_at_s = _middle(listing)
+            self._forget_expected(listing)
+        self._give_up_late(now_s, notes)
+        self._judge_arrivals(notes)
+        self.looked_at = len(rows)
+        yield len(rows) % PART_VMS
+
+    def _take_in(
+        self, rows: Iterable[Vm], seen: set[str], listing: Listing, now_s: float, notes: list[Note]
+    ) -> bool:
+        """Take in these rows; whether they changed nothing."""
+        quiet = True
+        for vm in rows:
             seen.add(vm.id)
             tracked = self.vms.get(vm.id)
             if tracked is None:
@@ -98,16 +136,7 @@ class FleetInventory(Lateness):
             if was[0] is not tracked.vm or was[1] is not tracked.phase or was[2] is not tracked.run:
                 self.touch()
             tracked.at_rest = vm if tracked.vm is vm and tracked.rests else None
-        quiet = quiet and seen >= self.vms.keys() and not self._expected
-        self._quiet = vms if quiet and isinstance(vms, tuple) else None
-        if listing.complete:
-            self._age_absent(seen, listing, notes)
-            self._listed_at_s = _middle(listing)
-            self._forget_expected(listing)
-        self._give_up_late(now_s, notes)
-        self._judge_arrivals(notes)
-        self.looked_at = len(seen)
-        return notes
+        return quiet
 
     def touch(self) -> None:
         """As of `Holdings`; the next rows are taken in one by one."""
@@ -301,9 +330,8 @@ class FleetInventory(Lateness):
         notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
-        for vm_id, t in list(self.vms.items()):
-            if vm_id in seen:
-                continue
+        for vm_id in [vm_id for vm_id in self.vms if vm_id not in seen]:
+            t = self.vms[vm_id]
             if t.order is not None and self._may_lag(t.order, listing):
                 continue
             self.touch()

@@ -14,6 +14,7 @@ from autoscaler.daemon.vms.orders import Orders
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Patience, Phase, TrackedVm
 from autoscaler.ports import Note
 
+_AWAITED = (*ON_THE_WAY, Phase.STOPPING)
 LATE_S = 15.0
 """No start is late before that, however fast starts are here."""
 NOT_NEEDED, NEVER_READY = "it came late and is not needed", "it does not become ready"
@@ -35,6 +36,9 @@ class Lateness(Orders):
         """VMs that the last decision wanted in service; None before the first."""
 
     def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
+        of = self._phases()
+        if not any(of[phase] for phase in _AWAITED):
+            return
         for t in self.vms.values():
             if t.phase in ON_THE_WAY:
                 self._await_start(t, now_s, notes)
@@ -96,15 +100,13 @@ class Lateness(Orders):
 
     def _judge_arrivals(self, notes: list[Note]) -> None:
         """Which VMs that were overtaken and run now are needed after all, and which are stopped again."""
-        arrived = [
-            t
-            for t in self.vms.values()
-            if t.late and t.phase is Phase.RUNNING and not t.overdue and not t.dismissed
-        ]
+        running = self._phases()[Phase.RUNNING]
+        arrived = [t for t in running if t.late and not t.overdue and not t.dismissed]
         if not arrived:
             return
         self.touch()
-        counted = len(self.in_phase(Phase.IN_SERVICE)) + sum(t.coming for t in self.vms.values())
+        of = self._phases()
+        counted = len(of[Phase.IN_SERVICE]) + sum(t.coming for phase in ON_THE_WAY for t in of[phase])
         counted += self._expected_vms()
         for t in sorted(arrived, key=lambda each: each.vm.id):
             if self.wanted is not None and counted > self.wanted:

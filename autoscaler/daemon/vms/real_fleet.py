@@ -10,7 +10,7 @@ as it is listed as running, since nobody probes VMs that the daemon does not ord
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.daemon.vms.metering import Meter, Prices
@@ -31,17 +31,20 @@ class RealFleet:
         self._inventory = FleetInventory(fleet, patience)
         self._meter = Meter(prices)
 
-    def take_in(self, listing: Listing, mine: Sequence[Vm], now_s: float) -> None:
-        """Follow a listing of a provider in shadow; one that shows nothing real is left out.
+    def taking_in(self, listing: Listing, mine: Sequence[Vm], now_s: float) -> Iterator[int]:
+        """Follow a listing of a provider in shadow part by part; one that shows nothing real is left out.
 
         Args:
             listing: The whole view.
             mine: The fleet's rows of what is real in it.
             now_s: The clock.
+
+        Yields:
+            How many VMs were looked at.
         """
         if listing.real is not None:
             # What happened to real VMs is no event of the shadow, which has its own story of them.
-            self._inventory.reconcile(listing, mine, now_s)
+            yield from self._inventory.reconciling(listing, mine, now_s, [])
 
     def change(self, patience: Patience, prices: Prices) -> None:
         """Go on under another policy."""

@@ -21,6 +21,8 @@ SLICE_ROWS = 2000
 
 MANY_FLEETS = 50
 """From so many on, what is done for each of them is done in turns of its own."""
+FLEET_ROWS = 40
+"""As many rows take as long as what a tick does for each fleet where nothing has changed."""
 
 
 class Turns:

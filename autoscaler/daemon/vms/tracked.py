@@ -41,6 +41,9 @@ class Phase(StrEnum):
     LOST = "lost"
     """Terminated: nobody counts on it."""
 
+    __hash__ = str.__hash__
+    """VMs are looked up by phase all the time, and an Enum's own is not made in C."""
+
 
 ON_THE_WAY = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING})
 

@@ -1,0 +1,49 @@
+"""What the listings of a tick mean for each fleet, taken in in turns where there are many VMs.
+
+Rules of this file: what a row means is decided in `vms.inventory`. Between two turns anything may happen that may
+happen between two listings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from autoscaler.clock import give_way
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.observing import Observer
+from autoscaler.daemon.vms.inventory import Note
+from autoscaler.daemon.vms.rows import FLEET_ROWS, Turns
+from autoscaler.ports import Listing
+
+
+async def reconcile(
+    fleets: Sequence[Fleet], listings: Mapping[int, Listing], observer: Observer, now_s: float
+) -> list[Note]:
+    """Take in every fleet's part of its listing; what deserves an event.
+
+    Args:
+        fleets: All.
+        listings: By `id` of the provider.
+        observer: Has them by owner.
+        now_s: The clock.
+    """
+    notes: list[Note] = []
+    turns = Turns()
+    for fleet in fleets:
+        key = id(fleet.provider)
+        listing = listings[key]
+        fleet.listing_error = "" if listing.complete else listing.error
+        for rows in _parts(fleet, listing, observer, now_s, notes):
+            if turns.spent(rows):
+                await give_way()
+    return notes
+
+
+def _parts(
+    fleet: Fleet, listing: Listing, observer: Observer, now_s: float, notes: list[Note]
+) -> Iterator[int]:
+    own = observer.rows_by_fleet(id(fleet.provider)).get(fleet.name, ())
+    yield from fleet.inventory.reconciling(listing, own, now_s, notes)
+    if fleet.real is not None:
+        yield from fleet.real.taking_in(listing, observer.real_by_fleet().get(fleet.name, ()), now_s)
+    yield FLEET_ROWS
