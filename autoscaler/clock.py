@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import selectors
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -91,16 +93,24 @@ class VirtualClock:
 
     def now(self) -> float:
         """Epoch seconds of the virtual time."""
-        return self.origin_s + self.monotonic()
+        jump = self._jump
+        if jump is None or jump.is_over:
+            jump = self._of_the_run()
+        return self.origin_s + jump.time_s
 
     def monotonic(self) -> float:
         """Virtual seconds since the start of the run."""
-        if self._jump is None or self._jump.is_over:
-            loop = asyncio.get_running_loop()
-            if not isinstance(loop, _VirtualLoop):
-                raise InvariantError("a VirtualClock works only inside run_virtual")
-            self._jump = loop.jump
-        return self._jump.time_s
+        jump = self._jump
+        if jump is None or jump.is_over:
+            jump = self._of_the_run()
+        return jump.time_s
+
+    def _of_the_run(self) -> _JumpSelector:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, _VirtualLoop):
+            raise InvariantError("a VirtualClock works only inside run_virtual")
+        self._jump = loop.jump
+        return loop.jump
 
     async def sleep_until(self, monotonic_s: float) -> None:
         """Return once `monotonic()` has reached the argument; takes no real time."""
@@ -117,10 +127,27 @@ class VirtualClock:
             timer.cancel()
             raise
 
+    def jumps_to(self, monotonic_s: float) -> bool:
+        """Move time there at once, where a task that slept until then would be the next to do anything.
+
+        For a task that sleeps for itself: who was begun by another that goes on meanwhile must not ask.
+
+        Returns:
+            Whether time was moved; where not, nothing has changed, and the task has to sleep.
+        """
+        loop = asyncio.get_running_loop()
+        return (
+            monotonic_s > self.monotonic() and isinstance(loop, _VirtualLoop) and loop.jumps_to(monotonic_s)
+        )
+
 
 def _end(sleep: asyncio.Future[None]) -> None:
     if not sleep.done():
         sleep.set_result(None)
+
+
+_RESOLUTION_S = 1e-9
+"""Timers so close together are due together."""
 
 
 class _JumpSelector(selectors.DefaultSelector):
@@ -129,6 +156,7 @@ class _JumpSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.time_s = 0.0
+        self.resolution_s = _RESOLUTION_S
         self.is_over = False
 
     def close(self) -> None:
@@ -150,14 +178,63 @@ class _JumpSelector(selectors.DefaultSelector):
                     "virtual time stands still: every task waits for something without a timer"
                 )
             return ready
-        self.time_s += max(timeout, 0.0)
+        self.move(max(timeout, 0.0))
         return ready
+
+    def move(self, by_s: float) -> None:
+        """Time goes on by so much."""
+        self.time_s += by_s
+        # After half a year the loop's own resolution is lost in the rounding, and no timer would ever be due.
+        self.resolution_s = max(_RESOLUTION_S, math.ulp(self.time_s))
+
+
+_JUMPS_IN_A_ROW = 32
+"""So many sleeps at most end without a turn of the event loop, which is what looks for signals and sockets."""
+_LONGEST_JUMP_S = 24 * 3600.0
+"""What asyncio waits at most in one go."""
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
+    # Of asyncio's own loop: what is to be called in this turn, the timers as a heap, and whether the loop is to end.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _stopping: bool
+
     def __init__(self) -> None:
         self.jump = _JumpSelector()
+        self._jumps = 0
         super().__init__(self.jump)
+
+    @property
+    def _clock_resolution(self) -> float:
+        return self.jump.resolution_s
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, of_the_machine_s: float) -> None:
+        """Virtual time has one of its own."""
+
+    def jumps_to(self, time_s: float) -> bool:
+        """As of `VirtualClock`: to suspend a task for a timer that only wakes it again was a tenth of a quiet tick."""
+        jump, scheduled = self.jump, self._scheduled
+        self._jumps += 1
+        task = asyncio.current_task(self)
+        if (
+            self._jumps > _JUMPS_IN_A_ROW
+            or self._ready
+            or self._stopping
+            or (scheduled and scheduled[0].when() <= time_s + _RESOLUTION_S)
+            or time_s - jump.time_s > _LONGEST_JUMP_S
+            # Who was cancelled hears of it where it waits.
+            or task is None
+            or task.cancelling()
+        ):
+            self._jumps = 0
+            return False
+        # As turns of the loop would move it, to the bit.
+        jump.move(time_s - jump.time_s)
+        while time_s >= jump.time_s + jump.resolution_s:
+            jump.move(time_s - jump.time_s)
+        return True
 
     def time(self) -> float:
         return self.jump.time_s

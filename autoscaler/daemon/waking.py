@@ -12,7 +12,7 @@ waits for it, and a regular tick that begins meanwhile serves it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -109,6 +109,7 @@ class Waking:
 
     def __init__(self, clock: Clock, tick_s: float) -> None:
         self._clock = clock
+        self._jumps_to: Callable[[float], bool] = getattr(clock, "jumps_to", _waits)
         self._refill_s = tick_s / EARLY_PER_TICK
         self._allowed = EARLY_AT_ONCE
         self._counted_s: float | None = None
@@ -159,7 +160,7 @@ class Waking:
             until_s = monotonic_s
             if self._asked:
                 until_s = min(until_s, self._clock.monotonic() + self._wait_s())
-            if not await self._slept(task, until_s):
+            if self._jumps_to(until_s) or not await self._slept(task, until_s):
                 return
             if self._asked and self._wait_s() <= 0.0:
                 return
@@ -192,3 +193,8 @@ class Waking:
         self._allowed = min(self._allowed + passed_s / self._refill_s, EARLY_AT_ONCE)
         # A hair below a whole one must not make the loop sleep for no time at all.
         return 0.0 if self._allowed >= 1.0 - 1e-9 else (1.0 - self._allowed) * self._refill_s
+
+
+def _waits(_: float) -> bool:
+    """Of a clock that does not jump: whether the time has come without waiting for it."""
+    return False

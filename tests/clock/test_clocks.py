@@ -89,3 +89,16 @@ def test_a_scaled_sleep_takes_its_share_of_real_time():
 def test_a_clock_that_stands_or_runs_backwards_is_refused():
     with pytest.raises(ValueError, match="positive"):
         ScaledClock(0.0, 0.0)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("begin_s", [2.0**23 + 0.3, 2.0**24 + 0.3, 3e9 + 0.3])
+def test_virtual_time_goes_on_after_half_a_year(begin_s):
+    async def main() -> float:
+        clock = VirtualClock()
+        await clock.sleep_until(begin_s)
+        async with asyncio.timeout(5.0):
+            await clock.sleep_until(clock.monotonic() + 1.0)
+        return clock.monotonic()
+
+    assert run_virtual(main) == pytest.approx(begin_s + 1.0, abs=1e-6)
