@@ -134,7 +134,7 @@ def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool, pa
     if not state.unseasoned and np.count_nonzero(known) == known.size:
         ahead = logs[:, 0::3] + logs[:, 1::3]
         ahead += logs[:, 2::3]
-        ahead *= 1.0 / 3.0
+        ahead /= 3.0
     else:
         logs = np.where(known, logs, 0.0)
         count = np.where(known, 1.0, 0.0)

@@ -6,11 +6,14 @@ impossible samples teach nothing; nor does what saturation hides, or a window in
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from autoscaler.core.forecast import bursts, history, lattice, level
-from autoscaler.core.forecast.issuing import expect, say
+from autoscaler.core.forecast.issuing import expect
 from autoscaler.core.forecast.judging import judge
+from autoscaler.core.forecast.saying import Kept, said, say
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.params import SeriesParams
@@ -22,6 +25,8 @@ YOUNG, YOUNG_TICKS = 8, 8
 """A series is fitted so many times as often until it is as many fits old, where that is not more often than so many ticks."""
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
+TOGETHER = 256
+"""Outlooks, of ticks times series, that are put into words together."""
 _MOST_DEMAND = 1e15
 _HEAVY = 2.0**40
 _CHILDHOOD = 20.0
@@ -48,6 +53,36 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     settings = note(params, state, samples)
     expected = expect(settings, state, samples.censored, samples.now_s)
     return say(settings, state, expected, samples.now_s)
+
+
+def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Outlook]:
+    """What `step` says tick by tick, to the bit, of many ticks together, for less than half of its time.
+
+    Samples must be known beforehand, so this is for replays.
+
+    Args:
+        params: As for `step`.
+        state: Updated in place as the Outlooks are taken.
+        samples: As for `step`, one tick after the other.
+
+    Yields:
+        Outlooks of a tick or of some, which follow each other along their axis of series: as many for each tick as
+        there are series. They do not tell of bursts.
+    """
+    if len(params.event_odds):
+        for each in samples:
+            yield step(params, state, each)
+        return
+    kept, most = None, max(1, TOGETHER // max(1, len(params.scale)))
+    for each in samples:
+        settings = note(params, state, each)
+        expected = expect(settings, state, each.censored, each.now_s)
+        kept = Kept(settings, most) if kept is None else kept
+        kept.keep(state, expected)
+        if len(kept) == most:
+            yield said(settings, kept.taken())
+    if kept:
+        yield said(settings, kept.taken())
 
 
 def learn(params: SeriesParams, state: SeriesState, samples: Samples) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast import SeriesState, step, steps
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import (
     LAW_BINS,
@@ -155,17 +155,26 @@ class Outlooks:
             excess=np.empty((*shape, LAW_BINS + 1), np.float32) if laws else None,
         )
 
-    def keep(self, tick: int, outlook: Outlook) -> None:
-        """The Outlook of a tick."""
-        self.at_lead[tick], self.peak[tick] = outlook.at_lead, outlook.peak
-        self.evidence[tick] = outlook.evidence
+    def keep(self, first: int, outlook: Outlook) -> int:
+        """The Outlooks of some ticks, `first` and those after it, side by side as `steps` has them; how many they are."""
+        series = self.evidence.shape[1]
+        ticks: int = len(outlook.evidence) // series
+        some = slice(first, first + ticks)
+        for mine, theirs in ((self.at_lead, outlook.at_lead), (self.peak, outlook.peak)):
+            mine[some] = theirs.reshape(-1, ticks, series).swapaxes(0, 1)
+        self.evidence[some] = outlook.evidence.reshape(ticks, series)
         if outlook.laws is not None and self.level is not None:
             assert self.spread is not None
             assert self.excess is not None
             assert self.scale is not None
-            self.scale[tick] = outlook.laws.scale
-            self.level[tick], self.spread[tick] = outlook.laws.level, outlook.laws.spread
-            self.excess[tick] = outlook.laws.excess
+            for array, theirs in (
+                (self.scale, outlook.laws.scale),
+                (self.level, outlook.laws.level),
+                (self.spread, outlook.laws.spread),
+            ):
+                array[some] = theirs.reshape(array[some].shape)
+            self.excess[some] = outlook.laws.excess.reshape(self.excess[some].shape)
+        return ticks
 
     def at(self, tick: int) -> Outlook:
         """The same again."""
@@ -356,12 +365,16 @@ def _stepped(
     """Step all series over the run, side by side."""
     series = len(seen)
     made = Outlooks.empty(ticks.count, params)
-    state = SeriesState.empty(params)
     demand, observed_at_s, freshness = _laid_out(seen, slice(0, ticks.count))
     coverage, censored = np.ones(series), np.zeros(series, np.bool_)
-    for tick, now_s in enumerate(ticks.times_s.tolist()):
-        samples = Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
-        made.keep(tick, step(params, state, samples))
-        if look is not None and tick % _LOOK_TICKS == 0:
+    samples = (
+        Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
+        for tick, now_s in enumerate(ticks.times_s.tolist())
+    )
+    done, looked = 0, 0
+    for outlook in steps(params, SeriesState.empty(params), samples):
+        done += made.keep(done, outlook)
+        if look is not None and done >= looked:
             look()
+            looked = done + _LOOK_TICKS
     return made

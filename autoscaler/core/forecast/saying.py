@@ -1,0 +1,245 @@
+"""What is expected, put into words: quantiles and whole laws, of one tick or of many at once.
+
+What a tick says follows from what it expects and from the rows of the tables as they are then, and from nothing else. So
+a replay may copy these rows (`Kept`) and say it later for many ticks together, as if the series of each
+tick were series of their own; that costs as many calls as one tick does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+import numpy as np
+
+from autoscaler.core.forecast import events, lattice, tables
+from autoscaler.core.forecast.issuing import Expected
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.laws import EDGES, MOST_LOG
+from autoscaler.core.types import (
+    LAW_BINS,
+    LAW_LOW,
+    LAW_STEP,
+    QUANTILE_LEVELS,
+    BurstOdds,
+    Float,
+    Horizon,
+    Int,
+    Laws,
+    Outlook,
+    SmallFloat,
+)
+
+_BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
+_EDGES = EDGES.astype(np.float32)
+AT_ONCE, _FEW = 512, 256
+"""Series whose laws are worked out together, since more do not fit the cache of one core; laws that are few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What words are made of, for N series.
+
+    Attributes:
+        expected: Of each.
+        tables: float32 (R, H, LAW_BINS), histograms.
+        totals: float64 (R, H), their sums.
+        rows: int64 (N, 3), which of them speak for each.
+        weight: float64 (N,), of a present outcome.
+        offset: float64 (N,), added to both sides of a ratio.
+        evidence: float64 (N,), effective number of outcomes at the lead time.
+    """
+
+    expected: Expected
+    tables: SmallFloat
+    totals: Float
+    rows: Int
+    weight: Float
+    offset: Float
+    evidence: Float
+
+    @classmethod
+    def now(cls, state: SeriesState, expected: Expected) -> Basis:
+        """As the state has it; valid until the next sample."""
+        horizons = state.open.shape[1]
+        return cls(
+            expected=expected,
+            tables=state.tables.reshape(-1, horizons, LAW_BINS),
+            totals=state.totals.reshape(-1, horizons),
+            rows=expected.rows,
+            weight=state.weight,
+            offset=state.offset,
+            evidence=state.evidence,
+        )
+
+
+class Kept:
+    """What some ticks said, kept to be put into words together.
+
+    Args:
+        settings: Of the series.
+        ticks: The most that are kept.
+    """
+
+    def __init__(self, settings: Settings, ticks: int) -> None:
+        series, horizons = len(settings.series), settings.horizons
+        self._tables = np.empty((ticks, series, 3, horizons, LAW_BINS), np.float32)
+        self._totals = np.empty((ticks, series, 3, horizons))
+        self._weight, self._offset, self._evidence = np.empty((3, ticks, series))
+        self._expected: list[Expected] = []
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    def keep(self, state: SeriesState, expected: Expected) -> None:
+        """What is expected at a tick, right after it was worked out."""
+        at, horizons = len(self._expected), state.open.shape[1]
+        state.tables.reshape(-1, horizons, LAW_BINS).take(
+            expected.rows, axis=0, out=self._tables[at], mode="clip"
+        )
+        state.totals.reshape(-1, horizons).take(expected.rows, axis=0, out=self._totals[at], mode="clip")
+        self._weight[at], self._offset[at] = state.weight, state.offset
+        self._evidence[at] = state.evidence
+        self._expected.append(expected)
+
+    def taken(self) -> Basis:
+        """All of it, tick by tick; nothing is kept any more."""
+        ticks, horizons = len(self._expected), self._totals.shape[-1]
+        together = Expected(
+            *(np.concatenate([getattr(one, f.name) for one in self._expected]) for f in fields(Expected))
+        )
+        self._expected = []
+        return Basis(
+            expected=together,
+            tables=self._tables[:ticks].reshape(-1, horizons, LAW_BINS),
+            totals=self._totals[:ticks].reshape(-1, horizons),
+            rows=np.arange(3 * self._weight[:ticks].size).reshape(-1, 3),
+            weight=self._weight[:ticks].reshape(-1),
+            offset=self._offset[:ticks].reshape(-1),
+            evidence=self._evidence[:ticks].reshape(-1).copy(),
+        )
+
+
+def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
+    """The Outlook of what is expected at this time."""
+    likely = lattice.by_then(settings, state, now_s)
+    basis = Basis.now(state, expected)
+    if not len(settings.params.event_odds):
+        return said(settings, basis, likely)
+
+    def mixed(beyond: SmallFloat) -> None:
+        events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), expected.log_level, expected.spread)
+
+    # Events are looked up by series, so all of them are worked out together.
+    return _outlook(basis, [_said(settings, basis, slice(None), mixed)], likely)
+
+
+def said(settings: Settings, basis: Basis, likely: BurstOdds | None = None) -> Outlook:
+    """The Outlook on this basis, without events."""
+    count = len(basis.weight)
+    parts = [
+        _said(settings, basis, slice(first, first + AT_ONCE), None) for first in range(0, count, AT_ONCE)
+    ]
+    return _outlook(basis, parts, likely)
+
+
+Part: TypeAlias = "tuple[Float, Laws | None]"
+"""Quantiles (S, 2, Q) and laws of some of the series."""
+
+
+def _said(
+    settings: Settings,
+    basis: Basis,
+    some: slice[int | None, int | None, None],
+    mixed: Callable[[SmallFloat], None] | None,
+) -> Part:
+    """What is said of some of the series: so many that what it takes stays near the processor."""
+    beyond = tables.survival(basis.tables, basis.totals, basis.rows[some], basis.weight[some])
+    if mixed is not None:
+        mixed(beyond)
+    expected, offset = basis.expected, basis.offset[some]
+    spread, log_level, room = expected.spread[some], expected.log_level[some], expected.room[some]
+    quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
+    quantiles -= offset[:, np.newaxis, np.newaxis]
+    np.maximum(quantiles, 0.0, out=quantiles)
+    laws = None
+    if settings.horizons > Horizon.KEEP + 1:
+        laws = _laws(offset, beyond, log_level, spread, room)
+    return quantiles, laws
+
+
+def _outlook(basis: Basis, parts: list[Part], likely: BurstOdds | None) -> Outlook:
+    quantiles, laws = parts[0]
+    if len(parts) > 1:
+        quantiles = np.concatenate([part for part, _ in parts])
+        if laws is not None:
+            laws = Laws(*(np.concatenate([getattr(part, f.name) for _, part in parts]) for f in fields(Laws)))
+    at_lead = quantiles[:, 0].T.copy()
+    return Outlook(
+        at_lead=at_lead,
+        peak=np.maximum(quantiles[:, 1].T, at_lead),
+        evidence=basis.evidence,
+        laws=laws,
+        bursts=likely,
+    )
+
+
+def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Float:
+    """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
+    count = 2 * beyond.shape[1]
+    first = np.zeros((LAW_BINS + 1, count), np.float32)
+    first[:-1] = beyond[:, :, :2].reshape(LAW_BINS, count)
+    index = np.empty((count, len(_BEYOND)), np.int64)
+    if count <= _FEW:
+        above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
+        index[:] = np.add.reduce(above, axis=0, dtype=np.uint8).T
+    else:
+        for at, level in enumerate(_BEYOND):
+            index[:, at] = np.add.reduce((first > level).view(np.uint8), axis=0, dtype=np.uint8)
+    # No edge is exceeded by that much: none of that demand is there.
+    none = index == 0
+    index -= ~none
+    flat = index * count
+    flat += np.arange(count)[:, np.newaxis]
+    values = first.reshape(-1)
+    upper = values.take(flat)
+    flat += count
+    place = ((upper - _BEYOND) / np.maximum(upper - values.take(flat), 1e-30)).astype(np.float64)
+    np.maximum(place, 0.0, out=place)
+    place += index
+    place *= LAW_STEP
+    place += LAW_LOW
+    np.sinh(place, out=place)
+    found: Float = place.reshape(-1, 2, len(_BEYOND))
+    found *= spread[:, :, np.newaxis]
+    np.minimum(found, room[:, :, np.newaxis], out=found)
+    found += log_level[:, :, np.newaxis]
+    np.exp(found, out=found)
+    found *= ~none.reshape(found.shape)
+    return found
+
+
+def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Laws:
+    series, horizons = spread.shape
+    # Edges along the first axis, series and horizons along the other.
+    width = _EDGES[:, np.newaxis] * spread.astype(np.float32).reshape(-1)
+    np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1), out=width)
+    np.exp(width, out=width)
+    level_and_scale = np.exp(log_level)
+    width *= level_and_scale.astype(np.float32).reshape(-1)
+    width.reshape(-1, series, horizons)[...] -= scale.astype(np.float32)[:, np.newaxis]
+    np.maximum(width, 0.0, out=width)
+    # Between two edges the probability of more falls evenly.
+    area = width[1:] - width[:-1]
+    area *= 0.5
+    flat = beyond.reshape(LAW_BINS, -1)
+    mean = flat.copy()
+    mean[:-1] += flat[1:]
+    area *= mean
+    tables.sum_up(area)
+    excess = np.zeros((series, horizons, LAW_BINS + 1), np.float32)
+    excess.reshape(-1, LAW_BINS + 1)[:, :-1] = area.T
+    level_and_scale -= scale[:, np.newaxis]
+    return Laws(level=level_and_scale, spread=spread.copy(), scale=scale.copy(), excess=excess)

@@ -1,0 +1,102 @@
+"""Many ticks at once say what they would have said one by one, to the bit, and leave the same state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscaler.core.forecast import SeriesState, step, steps
+from autoscaler.core.types import Samples
+from tests.core.builders import arrays_of, series_params
+
+
+def recorded(seed, ticks, series, tick_s, *, clean=False):
+    """Noisy days with bursts on the half hour; unless clean, with gaps, saturation, nonsense and a clock that jumps."""
+    rng = np.random.default_rng(seed)
+    now_s = 1e6 + np.arange(ticks) * tick_s
+    demand = 500.0 * (1.0 + 0.6 * np.sin(now_s / 13_750.0))[:, np.newaxis]
+    demand = demand * np.exp(rng.normal(0.0, 0.1, (ticks, series)))
+    demand[now_s % 1800.0 < 240.0] += 1500.0
+    freshness = np.zeros(demand.shape, np.int64)
+    censored = np.zeros(demand.shape, np.bool_)
+    if not clean:
+        for odds, value in ((0.05, np.nan), (0.04, 0.0), (0.01, -1.0), (0.01, np.inf)):
+            demand[rng.random(demand.shape) < odds] = value
+        freshness[rng.random(demand.shape) < 0.03] = 1
+        censored = rng.random(demand.shape) < 0.03
+        now_s += np.cumsum((rng.random(ticks) < 0.01) * rng.integers(0, 200, ticks)) * tick_s
+        now_s -= np.cumsum((rng.random(ticks) < 0.005) * rng.integers(0, 60, ticks)) * tick_s
+    return [
+        Samples(float(now_s[at]), demand[at], demand[at], freshness[at], np.ones(series), censored[at])
+        for at in range(ticks)
+    ]
+
+
+def told(outlook, ticks):
+    """All that is said, tick by tick: arrays (ticks, ...)."""
+    series = len(outlook.evidence) // ticks
+    found = [
+        outlook.at_lead.reshape(-1, ticks, series).swapaxes(0, 1),
+        outlook.peak.reshape(-1, ticks, series).swapaxes(0, 1),
+        outlook.evidence.reshape(ticks, series),
+    ]
+    if outlook.laws is not None:
+        laws = outlook.laws
+        found += [each.reshape(ticks, -1) for each in (laws.level, laws.spread, laws.scale, laws.excess)]
+    return found
+
+
+def same(params, samples):
+    one, many = SeriesState.empty(params), SeriesState.empty(params)
+    wanted = [told(step(params, one, each), 1) for each in samples]
+    found = [
+        told(outlook, len(outlook.evidence) // len(params.scale)) for outlook in steps(params, many, samples)
+    ]
+    for name, parts in enumerate(zip(*found, strict=True)):
+        np.testing.assert_array_equal(
+            np.concatenate(parts), np.concatenate([each[name] for each in wanted]), err_msg=str(name)
+        )
+    for name, array in arrays_of(one).items():
+        np.testing.assert_array_equal(array, arrays_of(many)[name], err_msg=name)
+    for name in ("last_tick", "unborn", "lattices", "slot", "unseasoned", "grown"):
+        assert getattr(one, name) == getattr(many, name)
+
+
+@pytest.mark.parametrize("laws", [False, True])
+@pytest.mark.parametrize(("tick_s", "series"), [(60.0, 1), (10.0, 1), (60.0, 5), (3600.0, 2)])
+def test_many_ticks_are_as_one_by_one(tick_s, series, laws):
+    params = series_params(series, laws=laws, tick_s=tick_s, lead=2, keep=4, hold=9, refill=90, half_life=7e3)
+    for clean in (True, False):
+        same(params, recorded(1, 900, series, tick_s, clean=clean))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    ticks=st.integers(1, 700),
+    lead=st.integers(1, 90),
+    tick_s=st.sampled_from([1.0, 10.0, 60.0]),
+    clean=st.booleans(),
+)
+def test_whatever_comes_and_however_long(seed, ticks, lead, tick_s, clean):
+    params = series_params(
+        laws=True, lead=lead, keep=2 * lead, hold=300, refill=900, tick_s=tick_s, half_life=3e3
+    )
+    same(params, recorded(seed, ticks, 1, tick_s, clean=clean))
+
+
+def test_events_are_told_too():
+    params = series_params(2, laws=True, tick_s=60.0, lead=1, keep=2, half_life=7e3)
+    begins = np.full((1, 2), 1e6 + 6000.0)
+    params = replace(
+        params,
+        event_start_s=begins,
+        event_end_s=begins + 3600.0,
+        event_factor=np.array([[3.0, 1.0]]),
+        event_odds=np.array([[0.9, 0.0]]),
+    )
+    same(params, recorded(3, 160, 2, 60.0, clean=True))
