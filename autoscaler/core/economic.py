@@ -15,7 +15,16 @@ import numpy as np
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest, Prices
 from autoscaler.core.habits import Habits, note, revise, yesterday
-from autoscaler.core.models import AHEAD, HEADROOMS, MODELS, PRICE_FACTORS, Kind, Model, Window
+from autoscaler.core.models import (
+    AHEAD,
+    HEADROOMS,
+    MODELS,
+    PRICE_FACTORS,
+    Kind,
+    Model,
+    Window,
+    rows_of,
+)
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, Seen, Why
@@ -28,7 +37,6 @@ from autoscaler.core.types import (
     Int,
     Laws,
     Reason,
-    SmallInt,
     Snapshot,
 )
 from autoscaler.core.worth import Worth
@@ -50,8 +58,9 @@ _REASON_OF = {
 _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
 """What a reason is called where VMs are kept, not started."""
-_PLAIN = MODELS.index(Model(Kind.DEMAND, 0))
-_YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) - _PLAIN for knob in range(3)]
+_WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
+_USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
+_YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) for knob in range(3)]
 _FORECASTS = [MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG)]
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 
@@ -136,22 +145,17 @@ class Economy:
             serving,
             lambda share: self._contest.price_for(state.trial, share),
         )
-        worth_low, worth_high = self._by_worth(laws, price)
-        usual = self._by_habit(state.trial.habits, view, demand, known, price)
-        plain_low, plain_high = self._contest.plain(
-            state.trial,
-            view.tick,
-            demand,
-            yesterday(state.trial.habits, view.now_s, self._windows_s, self._tick_s),
-        )
-        both_low, both_high = (
-            np.maximum(of[_YESTERDAY, np.newaxis], worth[_FORECASTS]).reshape(-1, len(price))
-            for of, worth in ((plain_low, worth_low), (plain_high, worth_high))
-        )
-        low = np.concatenate([worth_low, usual, plain_low, both_low])
-        high = np.concatenate([worth_high, usual, plain_high, both_high])
-        if not fresh.all():
-            low, high = low * fresh, np.where(fresh, high, MOST_VMS).astype(np.int32)
+        low, high = self._contest.low, self._contest.high
+        self._by_worth(laws, price)
+        self._by_habit(state.trial.habits, view, demand, known, price)
+        before = yesterday(state.trial.habits, view.now_s, self._windows_s, self._tick_s)
+        self._contest.plain(state.trial, view.tick, demand, before)
+        for of in (low, high):
+            both = of[_BOTH].reshape(len(_YESTERDAY), len(_FORECASTS), -1)
+            np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
+        blind = np.flatnonzero(~fresh)
+        if len(blind):
+            low[:, blind], high[:, blind] = 0, MOST_VMS
         self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
         unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
         model = np.where(unknown, _FALLBACK, state.trial.driver)
@@ -179,19 +183,23 @@ class Economy:
         found: Float = np.where(vms <= up_to, share[:2], share[2:])
         return found
 
-    def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> SmallInt:
-        """What is usually needed, in the order of `MODELS`. Takes in a tick."""
+    def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> None:
+        """Fill in what is usually needed. Takes in a tick."""
         if view.tick > self._noted:
             note(habits, view.now_s - self._tick_s, demand / self._capacity, known, self._tick_s)
             self._noted = view.tick
         revise(habits, view.now_s, self._ahead_s, self._usual / price)
-        return habits.wanted.reshape(-1, len(price))
+        for of in (self._contest.low, self._contest.high):
+            of[_USUAL].reshape(habits.wanted.shape)[...] = habits.wanted
 
-    def _by_worth(self, laws: Laws, price: Float) -> tuple[SmallInt, SmallInt]:
-        """What the economic models want, low and high, in the order of `MODELS`."""
+    def _by_worth(self, laws: Laws, price: Float) -> None:
+        """Fill in what the economic models want."""
         vms = np.minimum(self._worth.vms(laws, self._cost / price), MOST_VMS).astype(np.int32)
+        shape = _FACTORS, len(AHEAD), len(price)
         low = vms[:_FACTORS]
         keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
         hold = np.maximum(vms[2 * _FACTORS :], low)
-        high = np.stack([low, keep, (keep + hold + 1) // 2, hold], axis=1)
-        return np.repeat(low, len(AHEAD), axis=0), high.reshape(-1, vms.shape[1])
+        self._contest.low[_WORTH].reshape(shape)[...] = low[:, np.newaxis]
+        high = self._contest.high[_WORTH].reshape(shape)
+        for window, most in zip(AHEAD, (low, keep, (keep + hold + 1) // 2, hold), strict=True):
+            high[:, window] = most

@@ -12,17 +12,23 @@ nobody anything. No reduction over lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.habits import CROWD, Habits
-from autoscaler.core.models import FALLING_HEADROOMS, FALLS_S, FIRST, HEADROOMS, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.habits import CROWD
+from autoscaler.core.models import (
+    FALLING_HEADROOMS,
+    FALLS_S,
+    HEADROOMS,
+    MODELS,
+    PAST_S,
+    Kind,
+    rows_of,
+)
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.trial import Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
-from autoscaler.core.windows import RollingMax
 
 HALF_LIFE_S = 4 * 86400.0
 """What a model has cost counts half after this time."""
@@ -41,6 +47,8 @@ LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
 _HEAVY = 1e9
+_SPARSE = 8
+"""Where at most one in so many shadows is concerned, it is quicker to look each up."""
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
@@ -49,11 +57,10 @@ _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
 
 
-def _all_arrived(state: Trial) -> None:
-    """After a gap that is longer than any start takes."""
-    state.serving += state.coming
-    for part in (state.coming, state.young, state.ordered):
-        part.fill(0)
+_DEMAND, _FALLING, _YESTERDAY, _LATEST = map(
+    rows_of, (Kind.DEMAND, Kind.FALLING, Kind.YESTERDAY, Kind.LATEST)
+)
+_PLAIN = slice(_DEMAND.start, _LATEST.stop)
 
 
 class Prices(NamedTuple):
@@ -63,151 +70,27 @@ class Prices(NamedTuple):
     shortage: Float
 
 
-@dataclass(slots=True)
-class Trial(Remembered):
-    """What is remembered of n lanes whose models compete.
-
-    Attributes:
-        lanes: int64 (n,), the lane of each column.
-        lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
-        peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
-        habits: What is usually needed.
-        falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
-        serving: int32 (M, n), VMs in service in each model's shadow.
-        coming: int32 (M, n), ordered and not yet in service.
-        young: int32 (M, n), in service and billed anyway.
-        ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
-        weight: float64 (n,), of a tick now: it grows, so that all that was before fades.
-        paid: float64 (M, n), VM-ticks and starts by weight.
-        unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
-        nearly: float64 (M, n), the same, had demand been `MORE` times as high.
-        crowd: float64 (M, n), the same, had a crowd come that was never seen.
-        ticks: float64 (n,), ticks that were charged, likewise.
-        asked: float64 (n,), of these, those that are in `crowd`.
-        wanted: float64 (n,), VM-ticks of work, likewise.
-        driver: int64 (n,), the model that drives.
-        last_tick: The tick of the last step; -1 before the first.
-    """
-
-    version: ClassVar[int] = 2
-    lanes: Int
-    lead_ticks: Int
-    billed_ticks: Int
-    peaks: RollingMax
-    habits: Habits
-    falling: Float
-    serving: SmallInt
-    coming: SmallInt
-    young: SmallInt
-    ordered: SmallInt
-    weight: Float
-    paid: Float
-    unserved: Float
-    nearly: Float
-    crowd: Float
-    ticks: Float
-    asked: Float
-    wanted: Float
-    driver: Int
-    last_tick: int
-
-    @classmethod
-    def empty(cls, params: LaneParams) -> Trial:
-        """A state without history for the lanes that have an objective."""
-        lanes = np.flatnonzero(params.economic)
-        shape = (len(MODELS), len(lanes))
-        lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
-        rows = int((lead + billed).max(initial=0)) + 1
-        return cls(
-            lanes=lanes,
-            lead_ticks=lead,
-            billed_ticks=billed,
-            peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
-            habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
-            falling=np.zeros((len(FALLS_S), len(lanes))),
-            serving=np.zeros(shape, np.int32),
-            coming=np.zeros(shape, np.int32),
-            young=np.zeros(shape, np.int32),
-            ordered=np.zeros((rows, *shape), np.int32),
-            weight=np.ones(len(lanes)),
-            paid=np.zeros(shape),
-            unserved=np.zeros(shape),
-            nearly=np.zeros(shape),
-            crowd=np.zeros(shape),
-            ticks=np.zeros(len(lanes)),
-            asked=np.zeros(len(lanes)),
-            wanted=np.zeros(len(lanes)),
-            driver=np.full(len(lanes), FIRST),
-            last_tick=-1,
-        )
-
-    @classmethod
-    def parts(cls) -> dict[str, type[Remembered]]:
-        """The fields that are states themselves."""
-        return {"peaks": RollingMax, "habits": Habits}
-
-    def carried_over(self, after: LaneParams, lanes: Int) -> Trial:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
-
-        What models have cost is kept, shadows of VMs under way are not where the times of a start have changed.
-
-        Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
-        """
-        new = Trial.empty(after)
-        was = columns_before(self.lanes, new.lanes, lanes)
-        new.last_tick = self.last_tick
-        new.peaks = self.peaks.carried_over(
-            _windows(after.tick_s, len(new.lanes)), _tiled(was, len(self.lanes))
-        )
-        new.habits = self.habits.carried_over(was, after.tick_s)
-        known = was >= 0
-        old = was[known]
-        for name in ("serving", "paid", "unserved", "nearly", "crowd", "falling"):
-            getattr(new, name)[:, known] = getattr(self, name)[:, old]
-        for name in ("weight", "ticks", "asked", "wanted", "driver"):
-            getattr(new, name)[known] = getattr(self, name)[old]
-        same = np.zeros(len(was), np.bool_)
-        same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
-            new.billed_ticks[known] == self.billed_ticks[old]
-        )
-        old = was[same]
-        for name in ("coming", "young"):
-            getattr(new, name)[:, same] = getattr(self, name)[:, old]
-        span = new.lead_ticks + new.billed_ticks
-        for to, at in zip(np.flatnonzero(same).tolist(), old.tolist(), strict=True):
-            first = self.last_tick - int(new.billed_ticks[to])
-            for tick in range(first, first + int(span[to]) + 1):
-                new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
-        return new
-
-
-def _whole(need: Float) -> SmallInt:
-    """Whole VMs, 0 where unknown."""
-    need = need - 1e-9
+def _whole(need: Float, out: SmallInt) -> None:
+    """Whole VMs, 0 where unknown; what is needed is used up."""
+    need -= 1e-9
     np.ceil(need, out=need)
     np.fmax(need, 0.0, out=need)
-    return np.minimum(need, MOST_VMS).astype(np.int32)
-
-
-def _windows(tick_s: float, lanes: int) -> Int:
-    ticks = [max(1, int(np.ceil(past_s / tick_s - 1e-9)) + 1) for past_s in PAST_S[1:]]
-    return np.repeat(np.array(ticks, np.int64), lanes)
-
-
-def _tiled(was: Int, before: int) -> Int:
-    return np.concatenate(
-        [np.where(was >= 0, was + window * before, -1) for window in range(len(PAST_S) - 1)]
-    )
+    np.minimum(need, MOST_VMS, out=need)
+    np.copyto(out, need, casting="unsafe")
 
 
 class Contest:
     """The models of the lanes that have an objective, compiled; n of the L lanes.
 
+    Passes over (M, n) numbers are what a tick costs, so all are in place or into arrays that are kept.
+
     Args:
         params: The policies, L lanes.
         lanes: int64 (n,), which have one.
+
+    Attributes:
+        low, high: int32 (M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
+            anew every tick, by whoever knows.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -225,11 +108,17 @@ class Contest:
         self._more = self._headroom[:, np.newaxis] / self._capacity
         self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
+        shape = (len(MODELS), len(lanes))
+        self.low, self.high = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self._vms, self._left = np.empty(shape), np.empty(shape)
+        self._over, self._old = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        self._past = np.empty((len(PAST_S), len(lanes)))
+        self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
 
     def plain(
         self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]
     ) -> tuple[SmallInt, SmallInt]:
-        """What plain models want, low and high: int32 (m, n) each, in the order of `MODELS`.
+        """What plain models want, low and high: their rows of `low` and `high`, int32 (m, n) each.
 
         Args:
             state: Remembers the demand.
@@ -238,40 +127,44 @@ class Contest:
             before: float64 (n,) each, the highest demand in VMs from this time of yesterday until a start would serve, and
                 within the hold window; NaN where unknown.
         """
+        now = self._by_demand(state, tick, demand)
+        low, high = self.low[_FALLING], self.high[_FALLING]
+        shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
+        low.reshape(shape)[...] = now[list(FALLING_HEADROOMS)]
+        _whole(state.falling[:, np.newaxis] * self._falling_headroom, high.reshape(shape))
+        early, late = self.low[_YESTERDAY], self.high[_YESTERDAY]
+        for of, vms in zip(before, (early, late), strict=True):
+            _whole(of * self._headroom, vms)
+            unknown = np.isnan(of)
+            if np.count_nonzero(unknown):
+                np.copyto(vms, now, where=unknown)
+        np.maximum(early, late, out=late)
+        np.maximum(early, now[:1], out=self.low[_LATEST])
+        np.maximum(late, now[:1], out=self.high[_LATEST])
+        return self.low[_PLAIN], self.high[_PLAIN]
+
+    def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
+        """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
         windows = len(PAST_S)
         known = ~np.isnan(demand)
-        parts = np.where(known, demand, 0.0) / self._capacity
-        parts *= _SCALE
-        parts = np.minimum(np.ceil(parts), MOST_VMS)
+        present = np.where(known, demand, 0.0)
+        work = present / self._capacity
+        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS)
         noted = np.concatenate([parts.astype(np.int64)] * (windows - 1))
         highest = state.peaks.push_and_max(tick, noted, np.concatenate([known] * (windows - 1)))
-        past = np.empty((windows, len(demand)))
-        past[0] = np.where(known, demand, 0.0)
-        past[1:] = highest.reshape(windows - 1, -1) * (self._capacity / _SCALE)
-        np.maximum(past[1:], past[0], out=past[1:])
-        vms = _whole(past * self._more)
-        lanes = vms.shape[2]
+        past = self._past
+        past[0] = present
+        np.multiply(highest.reshape(windows - 1, -1), self._capacity / _SCALE, out=past[1:])
+        np.maximum(past[1:], present, out=past[1:])
+        vms = self.high[_DEMAND].reshape(len(HEADROOMS), windows, -1)
+        _whole(np.multiply(past, self._more, out=self._need), vms)
         now = vms[:, 0]
-        early, late = (np.where(np.isnan(of), now, _whole(of * self._headroom)) for of in before)
-        late = np.maximum(early, late)
-        least = now[:1]
-        falling, falling_low = self._fallen(state, tick, past[0]), now[list(FALLING_HEADROOMS)]
-        low = [
-            np.repeat(now, windows, axis=0),
-            *[falling_low] * len(falling),
-            early,
-            np.maximum(early, least),
-        ]
-        high = [vms.reshape(-1, lanes), *falling, late, np.maximum(late, least)]
-        return np.concatenate(low), np.concatenate(high)
-
-    def _fallen(self, state: Trial, tick: int, demand: Float) -> SmallInt:
-        """Down to how many VMs models may go whose highest demand falls: int32 (F, headrooms, n)."""
+        self.low[_DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick
         if passed > 0:
             state.falling *= self._falls if passed == 1 else self._falls ** min(passed, 1_000_000)
-            np.maximum(state.falling, demand / self._capacity, out=state.falling)
-        return _whole(state.falling[:, np.newaxis] * self._falling_headroom)
+            np.maximum(state.falling, work, out=state.falling)
+        return now
 
     def step(
         self,
@@ -290,8 +183,8 @@ class Contest:
             tick: Now.
             demand: float64 (n,), of the tick that is over.
             counts: bool (n,), where it may be charged for.
-            low: int32 (M, n), up to how many VMs the models want to go.
-            high: int32 (M, n), down to how many.
+            low: int32 (M, n), up to how many VMs the models want to go; brought within the policy's bounds in place.
+            high: int32 (M, n), down to how many, likewise.
             price: What shadows are charged.
         """
         if tick <= state.last_tick:
@@ -301,28 +194,45 @@ class Contest:
         if passed == 1 and not begins:
             self._charge(state, demand, counts)
         if passed > len(state.ordered):
-            _all_arrived(state)
+            state.all_arrived()
         else:
             for each in range(tick - passed + 1, tick + 1):
                 self._arrive(state, each)
                 self._put(state, each, None)
         state.last_tick = tick
-        low = np.minimum(np.maximum(low, self._least), self._most)
-        high = np.minimum(np.maximum(high, low), self._most)
+        np.maximum(low, self._least, out=low)
+        np.minimum(low, self._most, out=low)
+        np.maximum(high, low, out=high)
+        np.minimum(high, self._most, out=high)
         if begins:
             state.serving[:] = low
             return
-        x = state.serving + state.coming
-        out = np.maximum(low - x, 0)
-        stop = np.minimum(np.maximum(x - high, 0), state.serving - state.young)
-        state.serving -= stop
-        state.coming += out
-        self._put(state, tick, out)
-        if np.count_nonzero(out):
-            state.paid += out * (price.start * state.weight)
+        self._order(state, tick, low, high, price.start)
         if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
             self._fear(state)
             self._choose(state, price.shortage)
+
+    def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt, start: Float) -> None:
+        """Let every shadow order and stop."""
+        over = np.add(state.serving, state.coming, out=self._over)
+        # Where all VMs take equally long, what is ordered goes straight to the tick at which it comes.
+        rows = len(state.ordered)
+        out = state.ordered[(tick + int(self._lead[0])) % rows] if self._one_lead else np.empty_like(low)
+        np.subtract(low, over, out=out)
+        np.maximum(out, 0, out=out)
+        over -= high
+        np.maximum(over, 0, out=over)
+        old = np.subtract(state.serving, state.young, out=self._old)
+        stop = np.minimum(over, old, out=over)
+        state.serving -= stop
+        state.coming += out
+        if not self._one_lead:
+            self._put(state, tick, out)
+        if np.count_nonzero(out):
+            paid = self._left
+            paid[...] = out
+            paid *= start * state.weight
+            state.paid += paid
 
     def _charge(self, state: Trial, demand: Float, counts: Bool) -> None:
         if np.count_nonzero(counts) < len(counts):
@@ -332,9 +242,11 @@ class Contest:
         else:
             work = demand / self._capacity
             weight = state.weight = state.weight * self._growth
-        state.paid += state.serving * weight
+        vms, left = self._vms, self._left
+        vms[...] = state.serving
+        state.paid += np.multiply(vms, weight, out=left)
         for missed, more in ((state.unserved, 1.0), (state.nearly, MORE)):
-            left = more * work - state.serving
+            np.subtract(more * work, vms, out=left)
             np.maximum(left, 0.0, out=left)
             left *= weight
             np.add(missed, left, out=missed)
@@ -373,12 +285,14 @@ class Contest:
         Returns:
             Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
         """
-        missed = self._missed(state)
+        missed = self._missed(state, self._vms)
         allowed = unserved * state.wanted
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            best = (missed * np.exp(middle) + state.paid).argmin(axis=0)
+            cost = np.multiply(missed, np.exp(middle), out=self._left)
+            cost += state.paid
+            best = cost.argmin(axis=0)
             enough = missed[best, self._columns] <= allowed
             high, low = np.where(enough, middle, high), np.where(enough, low, middle)
         found: Float = np.exp(high)
@@ -390,37 +304,48 @@ class Contest:
         doubt: Float = np.minimum(lasts_s / seen_s, most)
         return doubt
 
-    def _missed(self, state: Trial) -> Float:
+    def _missed(self, state: Trial, out: Float) -> Float:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        missed = state.nearly * self._doubt(state, DOUBT_S, MOST_DOUBT)
+        missed = np.multiply(state.nearly, self._doubt(state, DOUBT_S, MOST_DOUBT), out=out)
         missed += state.unserved
         return missed
 
     def _fear(self, state: Trial) -> None:
         """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now."""
-        highest = state.habits.highest
-        serving = np.maximum(state.serving, highest)
+        highest, vms, left = state.habits.highest, self._vms, self._left
+        vms[...] = state.serving
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H.
-        left = np.log(np.maximum(CROWD * highest / np.maximum(serving, 1e-9), 1.0))
-        left *= highest
-        left += serving - state.serving
+        np.subtract(highest, vms, out=left)
+        left += _crowd(highest, highest) * highest
+        above = vms > highest
+        few = np.count_nonzero(above)
+        if few * _SPARSE > above.size:
+            beyond = _crowd(highest, np.maximum(vms, highest, out=vms))
+            beyond *= highest
+            np.copyto(left, beyond, where=above)
+        elif few:
+            at, lane = np.nonzero(above)
+            of = highest[lane]
+            left[at, lane] = _crowd(of, vms[at, lane]) * of
         left *= state.ticks - state.asked
         state.crowd += left
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float) -> None:
-        cost = self._missed(state)
+        cost = self._missed(state, self._vms)
         # A crowd is alone with the VMs that it finds for as long as a start takes.
-        cost += state.crowd * self._doubt(state, self._lead_s, MOST_FEAR)
+        cost += np.multiply(state.crowd, self._doubt(state, self._lead_s, MOST_FEAR), out=self._left)
         cost *= shortage
         cost += state.paid
-        best = cost.argmin(axis=0)
-        least = cost[best, self._columns]
+        least = np.minimum.reduce(cost, axis=0)
         now = cost[state.driver, self._columns]
         days = np.maximum(state.ticks / state.weight * (self._tick_s / 86400.0), 1e-3)
         less = 1.0 - np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS)
-        better = least + TRIAL_VM_TICKS * state.weight < less * now
-        state.driver = np.where(better, best, state.driver)
+        better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < less * now)
+        if len(better):
+            driver = state.driver.copy()
+            driver[better] = cost[:, better].argmin(axis=0)
+            state.driver = driver
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
             sums = (
@@ -435,3 +360,11 @@ class Contest:
             for each in sums:
                 np.divide(each, lighter, out=each)
             state.asked = state.ticks
+
+
+def _crowd(highest: Float, vms: Float) -> Float:
+    """How often in a crowd a VM more than so many would be busy, in units of the highest ever: any shape."""
+    ratio = CROWD * highest / np.maximum(vms, 1e-9)
+    np.maximum(ratio, 1.0, out=ratio)
+    found: Float = np.log(ratio, out=ratio)
+    return found

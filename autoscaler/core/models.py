@@ -108,3 +108,9 @@ MODELS: tuple[Model, ...] = (
 """All of them, M; the number of a model is its place."""
 FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
 """The model that drives until there is a reason for another."""
+
+
+def rows_of(kind: Kind) -> slice[int, int, None]:
+    """The places of the models of a kind, which follow each other."""
+    places = [place for place, model in enumerate(MODELS) if model.kind is kind]
+    return slice(places[0], places[-1] + 1)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from autoscaler.core.experts import Trial
 from autoscaler.core.objective import Budget
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.sharing import SharedState
 from autoscaler.core.stopped import WarmPool
+from autoscaler.core.trial import Trial
 from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
 from autoscaler.core.windows import RollingMax

@@ -1,0 +1,155 @@
+"""What is remembered of the models that compete (`experts`): their shadows, and what each would have cost.
+
+Rules of this file: what is remembered, and how it is carried over to other lanes; nothing is charged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.habits import Habits
+from autoscaler.core.models import FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.params import LaneParams
+from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.types import Float, Int, SmallInt
+from autoscaler.core.windows import RollingMax
+
+
+@dataclass(slots=True)
+class Trial(Remembered):
+    """What is remembered of n lanes whose models compete.
+
+    Attributes:
+        lanes: int64 (n,), the lane of each column.
+        lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
+        peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
+        habits: What is usually needed.
+        falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
+        serving: int32 (M, n), VMs in service in each model's shadow.
+        coming: int32 (M, n), ordered and not yet in service.
+        young: int32 (M, n), in service and billed anyway.
+        ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
+        weight: float64 (n,), of a tick now: it grows, so that all that was before fades.
+        paid: float64 (M, n), VM-ticks and starts by weight.
+        unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
+        nearly: float64 (M, n), the same, had demand been `experts.MORE` times as high.
+        crowd: float64 (M, n), the same, had a crowd come that was never seen.
+        ticks: float64 (n,), ticks that were charged, likewise.
+        asked: float64 (n,), of these, those that are in `crowd`.
+        wanted: float64 (n,), VM-ticks of work, likewise.
+        driver: int64 (n,), the model that drives.
+        last_tick: The tick of the last step; -1 before the first.
+    """
+
+    version: ClassVar[int] = 2
+    lanes: Int
+    lead_ticks: Int
+    billed_ticks: Int
+    peaks: RollingMax
+    habits: Habits
+    falling: Float
+    serving: SmallInt
+    coming: SmallInt
+    young: SmallInt
+    ordered: SmallInt
+    weight: Float
+    paid: Float
+    unserved: Float
+    nearly: Float
+    crowd: Float
+    ticks: Float
+    asked: Float
+    wanted: Float
+    driver: Int
+    last_tick: int
+
+    @classmethod
+    def empty(cls, params: LaneParams) -> Trial:
+        """A state without history for the lanes that have an objective."""
+        lanes = np.flatnonzero(params.economic)
+        shape = (len(MODELS), len(lanes))
+        lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
+        rows = int((lead + billed).max(initial=0)) + 1
+        return cls(
+            lanes=lanes,
+            lead_ticks=lead,
+            billed_ticks=billed,
+            peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
+            habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
+            falling=np.zeros((len(FALLS_S), len(lanes))),
+            serving=np.zeros(shape, np.int32),
+            coming=np.zeros(shape, np.int32),
+            young=np.zeros(shape, np.int32),
+            ordered=np.zeros((rows, *shape), np.int32),
+            weight=np.ones(len(lanes)),
+            paid=np.zeros(shape),
+            unserved=np.zeros(shape),
+            nearly=np.zeros(shape),
+            crowd=np.zeros(shape),
+            ticks=np.zeros(len(lanes)),
+            asked=np.zeros(len(lanes)),
+            wanted=np.zeros(len(lanes)),
+            driver=np.full(len(lanes), FIRST),
+            last_tick=-1,
+        )
+
+    @classmethod
+    def parts(cls) -> dict[str, type[Remembered]]:
+        """The fields that are states themselves."""
+        return {"peaks": RollingMax, "habits": Habits}
+
+    def carried_over(self, after: LaneParams, lanes: Int) -> Trial:
+        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        What models have cost is kept, shadows of VMs under way are not where the times of a start have changed.
+
+        Args:
+            after: The parameters of the other lanes, N of them.
+            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+        """
+        new = Trial.empty(after)
+        was = columns_before(self.lanes, new.lanes, lanes)
+        new.last_tick = self.last_tick
+        new.peaks = self.peaks.carried_over(
+            _windows(after.tick_s, len(new.lanes)), _tiled(was, len(self.lanes))
+        )
+        new.habits = self.habits.carried_over(was, after.tick_s)
+        known = was >= 0
+        old = was[known]
+        for name in ("serving", "paid", "unserved", "nearly", "crowd", "falling"):
+            getattr(new, name)[:, known] = getattr(self, name)[:, old]
+        for name in ("weight", "ticks", "asked", "wanted", "driver"):
+            getattr(new, name)[known] = getattr(self, name)[old]
+        same = np.zeros(len(was), np.bool_)
+        same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
+            new.billed_ticks[known] == self.billed_ticks[old]
+        )
+        old = was[same]
+        for name in ("coming", "young"):
+            getattr(new, name)[:, same] = getattr(self, name)[:, old]
+        span = new.lead_ticks + new.billed_ticks
+        for to, at in zip(np.flatnonzero(same).tolist(), old.tolist(), strict=True):
+            first = self.last_tick - int(new.billed_ticks[to])
+            for tick in range(first, first + int(span[to]) + 1):
+                new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
+        return new
+
+    def all_arrived(self) -> None:
+        """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""
+        self.serving += self.coming
+        for part in (self.coming, self.young, self.ordered):
+            part.fill(0)
+
+
+def _windows(tick_s: float, lanes: int) -> Int:
+    ticks = [max(1, int(np.ceil(past_s / tick_s - 1e-9)) + 1) for past_s in PAST_S[1:]]
+    return np.repeat(np.array(ticks, np.int64), lanes)
+
+
+def _tiled(was: Int, before: int) -> Int:
+    return np.concatenate(
+        [np.where(was >= 0, was + window * before, -1) for window in range(len(PAST_S) - 1)]
+    )
