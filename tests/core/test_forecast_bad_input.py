@@ -253,3 +253,19 @@ def test_noise_that_becomes_four_times_as_strong_is_soon_nearly_covered():
     covered = np.array([values[at + 1] <= outlooks[at].at_lead[2, 0] for at in range(599)])
     assert np.mean(covered[30:150]) > 0.85
     assert np.mean(covered[150:]) > 0.9
+
+
+def test_a_series_that_begins_later_than_others_is_forecast_as_if_it_were_alone():
+    values = 300.0 * np.exp(np.random.default_rng(3).normal(0.0, 0.1, (300, 2)))
+    values[:80, 1] = np.nan
+    given_both, given_one = series_params(2, lead=2), series_params(1, lead=2)
+    both, one = SeriesState.empty(given_both), SeriesState.empty(given_one)
+    ones, never = np.ones(2), np.zeros(2, np.bool_)
+    for tick, row in enumerate(values):
+        missing = np.where(np.isnan(row), int(Freshness.ABSENT), 0)
+        pair = step(given_both, both, Samples(tick * 10.0, row, row, missing, ones, never))
+        single = step(
+            given_one, one, Samples(tick * 10.0, row[1:], row[1:], missing[1:], ones[1:], never[1:])
+        )
+    assert (pair.at_lead[:, 1] > 0.0).all()
+    np.testing.assert_array_equal(pair.at_lead[:, 1:], single.at_lead)

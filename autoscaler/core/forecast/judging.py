@@ -145,6 +145,8 @@ def _fit(
     _compare(group, state, outcome + error, state.fitted.reshape(-1).take(place), known)
     everywhere = np.count_nonzero(known) == len(known)
     if not everywhere:
+        # What a series without a sample had for features is no number, and no weight would make it nothing.
+        features = np.where(known[:, np.newaxis], features, 0.0)
         was = np.where(known[:, np.newaxis], was, _HARMLESS)
         error = np.where(known, error, 0.0)
         outcome = np.where(known, outcome, 0.0)
