@@ -61,6 +61,7 @@ _ALLOWED = ("may_start", "may_provision", "may_stop")
 _OVERRIDES = ("floor", "ceiling")
 _STAGES_OF_1 = 11
 _HEAD = struct.Struct("<I")
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _STAGES = re.compile(rb'\{"stages":(\d+),')
 _ZLIB_LEVEL = 1  # level 6 saves a tenth of the bytes and costs twice the time
 
@@ -103,7 +104,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
         raise InvariantError(
             f"A tick holds a value that the journal cannot store: {error}; please report."
         ) from error
-    head = json.dumps(
+    head = _JSON.encode(
         {
             "stages": stages,
             "sentences": [fleet.sentence for fleet in fleets],
@@ -112,9 +113,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
             **_earnings(fleets),
             **_shared(fleets),
             **_bursts(fleets),
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
+        }
     ).encode("utf-8", "replace")
     return zlib.compress(_HEAD.pack(len(head)) + head + rows.tobytes(), _ZLIB_LEVEL)
 
@@ -125,12 +124,14 @@ class Encoded:
     def __init__(self) -> None:
         self._fleets: tuple[FleetTick, ...] = ()
         self._body = b""
+        self._names: tuple[str, ...] = ()
 
-    def of(self, fleets: tuple[FleetTick, ...]) -> bytes:
-        """As `encode`."""
+    def of(self, fleets: tuple[FleetTick, ...]) -> tuple[bytes, tuple[str, ...]]:
+        """The blob as of `encode`, and the names of the fleets in the order of its rows."""
         if not (self._body and len(fleets) == len(self._fleets) and all(map(is_, fleets, self._fleets))):
             self._fleets, self._body = fleets, encode(fleets)
-        return self._body
+            self._names = tuple([fleet.fleet for fleet in fleets])
+        return self._body, self._names
 
 
 def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]) -> tuple[FleetTick, ...]:

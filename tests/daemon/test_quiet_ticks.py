@@ -84,6 +84,7 @@ async def _lived(fleets, *, forecasts):
     )
     asyncio.get_running_loop().call_later(TICKS * 10.0, daemon.stop)
     await daemon.run()
+    journal.reader()
     blobs = journal._connection.execute("SELECT tick, at_s, body FROM ticks ORDER BY id").fetchall()
     actions = journal._connection.execute("SELECT * FROM actions ORDER BY id").fetchall()
     states = {name: state.dump() for name, state in daemon.fleets.states().items()}
@@ -119,7 +120,11 @@ def _everything_anew(monkeypatch):
     monkeypatch.setattr(Chain, "later", lambda *_: None)
     monkeypatch.setattr(fleet_rows.LaneValues, "of", lambda _, *of: fleet_rows.lane_values(*of))
     monkeypatch.setattr(fleet_rows.Row, "is_of", lambda *_: False)
-    monkeypatch.setattr(rows.Encoded, "of", lambda _, fleets: rows.encode(fleets))
+    monkeypatch.setattr(
+        rows.Encoded, "of", lambda _, fleets: (rows.encode(fleets), tuple(fleet.fleet for fleet in fleets))
+    )
+    monkeypatch.setattr(SqliteJournal, "_hold_back", lambda *_: False)
+    monkeypatch.setattr(VirtualClock, "jumps_to", lambda *_: False)
     monkeypatch.setattr(observing, "is_fixed", lambda _: False)
     monkeypatch.setattr(TraceSource, "read", read_anew)
 
