@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import math
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
+from autoscaler.daemon.collecting import Collecting
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
@@ -21,11 +22,10 @@ PRUNE_FIRST_S = 60.0
 """Housekeeping begins this soon, so that a daemon that is restarted often still keeps its journal small."""
 PRUNE_EVERY_S = 3600.0
 PRUNE_WITHIN_S = 600.0
-SETTLED_AFTER_TICKS = 2.5
-"""By then every VM has been listed and counted once."""
-SETTLE_EVERY_S = 600.0
-_MANY_MORE_VMS = 1000
-"""So many more VMs than before are worth a full collection."""
+COLLECT_AT = 0.9
+"""Of a tick: by then it is over, unless it is late."""
+COLLECT_EVERY_S = 5.0
+"""Garbage is collected at most so often."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -62,18 +62,14 @@ async def run_to_the_end(
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, handler)
     timer = loop.call_later(for_s, daemon.stop) if for_s is not None else None
-    tasks = {
-        asyncio.create_task(keep_alive(daemon, name, body), name=name)
-        for name, body in {**_background(daemon, retention, reloads), **(beside or {})}.items()
-    }
-    # What was imported stays for good: out of the collector's sight, or each full collection stalls the loop
-    # for 80 to 180 ms while a large listing is read (measured at 20,000 VMs).
-    gc.collect()
-    gc.freeze()
+    collecting = Collecting()
+    bodies = {**_background(daemon, retention, reloads, collecting), **(beside or {})}
+    tasks = {asyncio.create_task(keep_alive(daemon, name, body), name=name) for name, body in bodies.items()}
+    collecting.begin()
     try:
         await daemon.run()
     finally:
-        gc.unfreeze()
+        collecting.end()
         if timer:
             timer.cancel()
         for task in tasks:
@@ -94,13 +90,13 @@ async def close_all(daemon: Daemon) -> None:
 
 
 def _background(
-    daemon: Daemon, retention: Retention | None, reloads: Reloads | None
+    daemon: Daemon, retention: Retention | None, reloads: Reloads | None, collecting: Collecting
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     """What runs beside the loop, by name."""
     found: dict[str, Callable[[], Awaitable[object]]] = {}
     if retention is not None:
         found["housekeeping"] = partial(_housekeep, daemon, retention)
-    found["memory"] = partial(_settle, daemon)
+    found["memory"] = partial(_collect, daemon, collecting)
     if reloads is not None:
         found["policies"] = reloads.watch
     if daemon.notifier.watchdog_s is not None:
@@ -121,22 +117,14 @@ async def _housekeep(daemon: Daemon, retention: Retention) -> None:
         )
 
 
-async def _settle(daemon: Daemon) -> None:
-    """Take what is known of VMs out of the collector's sight too: visiting it holds the loop for 80 ms at 20,000 VMs.
-
-    That is done once all have been listed, and again only where there are many more of them: one that goes is freed
-    without the collector, since nothing of it refers to itself.
-    """
-    clock, known = daemon.clock, -_MANY_MORE_VMS
-    wait_s = SETTLED_AFTER_TICKS * daemon.settings.tick_s
+async def _collect(daemon: Daemon, collecting: Collecting) -> None:
+    """Collect garbage shortly before ticks begin."""
+    clock, tick_s = daemon.clock, daemon.settings.tick_s
     while True:
-        await clock.sleep_until(clock.monotonic() + wait_s)
-        wait_s = SETTLE_EVERY_S
-        vms = sum(len(fleet.inventory.vms) for fleet in daemon.fleets.all)
-        if vms >= known + _MANY_MORE_VMS:
-            known = vms
-            gc.collect()
-            gc.freeze()
+        now_s = clock.now()
+        ticks = math.ceil((now_s + COLLECT_EVERY_S) / tick_s - COLLECT_AT)
+        await clock.sleep_until(clock.monotonic() + (ticks + COLLECT_AT) * tick_s - now_s)
+        collecting.between_ticks(clock.monotonic())
 
 
 async def _watch(daemon: Daemon, every_s: float) -> None:

@@ -41,7 +41,7 @@ class SharedReader:
         if under_way is None or not (waiting or (self.answers_at_once and now_s == self._began_s)):
             under_way = begun(self._list, at_once=self.answers_at_once)
             if isinstance(under_way, asyncio.Future):
-                under_way.add_done_callback(_heard)
+                under_way.add_done_callback(self._heard)
             self._under_way, self._began_s = under_way, now_s
         if isinstance(under_way, asyncio.Future) and not under_way.done():
             return await asyncio.shield(under_way)
@@ -56,11 +56,12 @@ class SharedReader:
         """As in the Provider port."""
         return await self._checked(vm_ids)
 
-
-def _heard(task: asyncio.Future[Listing]) -> None:
-    """Where all askers have given up, nobody else fetches an exception, and the event loop would complain."""
-    if not task.cancelled():
-        task.exception()
+    def _heard(self, task: asyncio.Future[Listing]) -> None:
+        """Keep no listing that nobody may ask for any more, nor let the event loop complain of a failure unheard."""
+        if self._under_way is task and not self.answers_at_once:
+            self._under_way = None
+        if not task.cancelled():
+            task.exception()
 
 
 class SharedProvider:

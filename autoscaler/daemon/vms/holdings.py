@@ -92,7 +92,7 @@ class Holdings:
         self.looked_at = 0
         """VMs that were looked at one by one since somebody set this to 0, for who gives way to others."""
         self._counted: _Counted | None = None
-        self._changes = 0
+        self.changes = 0
         """How often anything of a VM has changed."""
         self._by_phase: dict[Phase, list[TrackedVm]] | None = None
         self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
@@ -101,7 +101,7 @@ class Holdings:
 
     def touch(self) -> None:
         """Something of a VM has changed: what was counted is counted anew."""
-        self._changes += 1
+        self.changes += 1
         self._counted = self._metered = self._by_phase = None
         self._in_phase.clear()
         self._vms_in.clear()
@@ -185,13 +185,13 @@ class Holdings:
         """
         if self._still(now_s, minimum_on_time_s) is not None:
             return
-        tally, vms, changes, places = _Tally(), [*self.vms.values()], self._changes, self.places.version
+        tally, vms, changes, places = _Tally(), [*self.vms.values()], self.changes, self.places.version
         for begin in range(0, len(vms), PART_VMS):
             part = vms[begin : begin + PART_VMS]
             tally.add(part, self.places, now_s, minimum_on_time_s)
             self.looked_at += len(part)
             yield len(part)
-            if self._changes != changes or self.places.version != places:
+            if self.changes != changes or self.places.version != places:
                 return
         self._keep(tally, now_s, minimum_on_time_s)
 
@@ -231,6 +231,10 @@ class Holdings:
                 found[t.phase].append(t)
             self._by_phase = found
         return self._by_phase
+
+    def known_in(self, phase: Phase) -> Sequence[TrackedVm]:
+        """The VMs in a phase, in the order in which they became known."""
+        return self._phases()[phase]
 
     def in_phase(self, *phases: Phase) -> list[TrackedVm]:
         """The VMs in any of these phases, in the order of their ids; not to be changed by the caller."""

@@ -92,7 +92,7 @@ class FleetInventory(Lateness):
         self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
         seen: set[str] = set()
         quiet = True
-        changes = self._changes
+        changes = self.changes
         rows = vms if isinstance(vms, tuple) else tuple(vms)
         for begin in range(0, len(rows), PART_VMS):
             if begin:
@@ -102,7 +102,7 @@ class FleetInventory(Lateness):
         if len(rows) > PART_VMS:
             yield PART_VMS
         # What was changed from outside between two parts is looked at again.
-        quiet = quiet and self._changes == changes and seen >= self.vms.keys() and not self._expected
+        quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
         if listing.complete:
             self._age_absent(seen, listing, notes)

@@ -47,11 +47,12 @@ class Rows:
     """The rows of one listing.
 
     Attributes:
-        vms: As the provider gave them.
+        vms: As the provider gave them; None where it makes all its rows anew, so that those of the last listing are
+            not kept beside their equals of the one before.
         by_fleet: The same by owner; the same tuple as before for a fleet none of whose rows has changed.
     """
 
-    vms: tuple[Vm, ...] = ()
+    vms: tuple[Vm, ...] | None = ()
     by_fleet: dict[str, tuple[Vm, ...]] = field(default_factory=dict)
 
     async def followed_by(self, vms: tuple[Vm, ...]) -> Rows:
@@ -67,11 +68,12 @@ class Rows:
                 own.append(vm)
             if turns.spent(len(part)):
                 await give_way()
-        by_fleet = {}
+        by_fleet, as_they_came = {}, True
         for fleet, own in found.items():
             last = self.by_fleet.get(fleet, ())
-            by_fleet[fleet] = await _kept(last, own, turns)
-        return Rows(vms, by_fleet)
+            by_fleet[fleet] = kept = await _kept(last, own, turns)
+            as_they_came = as_they_came and all(map(is_, kept, own))
+        return Rows(vms if as_they_came else None, by_fleet)
 
 
 async def _kept(last: tuple[Vm, ...], rows: Sequence[Vm], turns: Turns) -> tuple[Vm, ...]:

@@ -52,13 +52,13 @@ class WarmPools:
         turns = Turns()
         for fleet in fleets:
             own = self.by_name[fleet.name]
-            notes += own.take_in(fleet, now_s)
+            for vms in own.taking_in(fleet, now_s, notes):
+                if turns.spent(vms):
+                    await give_way()
             if fleet.arrivals is not None:
                 notes += fleet.arrivals.take_news()
             if own.has_questions(fleet, now_s):
                 asking.append(own.ask(fleet, now_s, timeout_s))
-            if turns.spent(fleet.inventory.looked_at):
-                await give_way()
         for found in await asyncio.gather(*asking) if asking else ():
             notes += found
         return notes

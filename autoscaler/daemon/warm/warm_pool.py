@@ -11,12 +11,13 @@ became ready is deleted, since the daemon made it. A VM that somebody else made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing, may_be_deleted
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
@@ -94,7 +95,7 @@ class WarmPool:
         self._excess_since_s: float | None = None
         self._deletions: list[float] = []
         self._marked: list[TrackedVm] = []
-        self._looked: list[TrackedVm] = []
+        self._looked = -1
         self._told: set[str] = set()
         self.unready: list[TrackedVm] = []
         """Stopped VMs that were made for the pool and never seen ready."""
@@ -142,9 +143,9 @@ class WarmPool:
         """Since when each of them was seen running."""
         return {i: each.running_s for i, each in self.preparing.items() if each.running_s is not None}
 
-    def take_in(self, fleet: Fleet, now_s: float) -> list[Note]:
-        """After a listing: know which VMs are the pool's."""
-        notes = self._grouped(fleet)
+    def taking_in(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
+        """After a listing: know which VMs are the pool's, part by part; yields how many VMs were looked at."""
+        yield from self._grouping(fleet, notes)
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
             each = self.preparing.setdefault(
@@ -152,12 +153,7 @@ class WarmPool:
             )
             if t.vm.state is VmState.RUNNING and each.running_s is None:
                 each.running_s = now_s
-        stopped = fleet.inventory.in_phase(Phase.STOPPED)
-        if stopped is not self._marked:
-            for t in stopped:
-                self._mark_stopped(fleet, t)
-            self._marked = fleet.inventory.in_phase(Phase.STOPPED)
-            self.unready = [t for t in self._marked if is_preparing(t.vm)]
+        yield from self._marking(fleet)
         notes += fleet.hibernation.lost(fleet.name, self._marked, now_s)
         notes += self.trials.settle(fleet, self.preparing, now_s)
         for vm_id, each in list(self.preparing.items()):
@@ -178,17 +174,40 @@ class WarmPool:
             for vm_id, until_s in self.deleting.items()
             if vm_id in vms and vms[vm_id].phase is not Phase.LOST and now_s < until_s
         }
-        return notes
 
-    def _grouped(self, fleet: Fleet) -> list[Note]:
+    def _grouping(self, fleet: Fleet, notes: list[Note]) -> Iterator[int]:
         """Tell once of each VM that an Auto Scaling group owns too: it is neither started nor stopped here."""
-        resting = fleet.inventory.in_phase(Phase.IN_SERVICE, Phase.STOPPED)
-        if resting is self._looked:
-            return []
-        self._looked = resting
-        found = [t.vm.id for t in resting if GROUP_TAG in t.vm.tags and t.vm.id not in self._told]
+        inventory = fleet.inventory
+        if inventory.changes == self._looked:
+            return
+        self._looked = inventory.changes
+        found = []
+        for phase in (Phase.IN_SERVICE, Phase.STOPPED):
+            resting = inventory.known_in(phase)
+            for begin in range(0, len(resting), PART_VMS):
+                part = resting[begin : begin + PART_VMS]
+                found += [t.vm.id for t in part if GROUP_TAG in t.vm.tags and t.vm.id not in self._told]
+                yield len(part) // 4
         self._told.update(found)
-        return [_note("vm_in_group", fleet, f"{vm_id} is left alone: {IN_GROUP}") for vm_id in found]
+        notes += [
+            _note("vm_in_group", fleet, f"{vm_id} is left alone: {IN_GROUP}") for vm_id in sorted(found)
+        ]
+
+    def _marking(self, fleet: Fleet) -> Iterator[int]:
+        """Look at stopped VMs where any has changed."""
+        stopped = fleet.inventory.in_phase(Phase.STOPPED)
+        if stopped is self._marked:
+            return
+        for begin in range(0, len(stopped), PART_VMS):
+            part = stopped[begin : begin + PART_VMS]
+            for t in part:
+                self._mark_stopped(fleet, t)
+            yield len(part)
+        after = fleet.inventory.in_phase(Phase.STOPPED)
+        # What came to rest between two parts is looked at in the next tick.
+        self._marked = after if after == stopped else stopped
+        self.unready = [t for t in after if is_preparing(t.vm)]
+        yield len(after) // 4
 
     def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
         """Keep from being started what was never ready, and what an operator has taken out."""

@@ -1,0 +1,68 @@
+"""The collector of the daemon's process: what it finds, what it never looks at by itself, and how it is left."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from autoscaler.daemon import collecting as module
+from autoscaler.daemon.collecting import Collecting
+
+
+class Circle:
+    """Refers to itself, so that only the collector can free it."""
+
+    def __init__(self):
+        self.me = self
+
+
+@pytest.fixture
+def collecting():
+    begun = Collecting()
+    before = gc.get_threshold()
+    begun.begin()
+    yield begun
+    begun.end()
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
+
+
+def test_circles_that_came_and_went_within_a_tick_are_freed(collecting):
+    watched = [weakref.ref(Circle()) for _ in range(100)]
+    collecting.between_ticks(0.0)
+    assert not any(ref() for ref in watched)
+
+
+def test_what_stays_is_hidden_so_that_the_next_look_is_short(collecting):
+    rows = [{"number": number} for number in range(50_000)]
+    collecting.between_ticks(0.0)
+    assert len(gc.get_objects()) < 5_000
+    assert len(rows) == 50_000
+
+
+def test_the_collector_looks_at_everything_only_when_told(collecting):
+    """By itself it would, many times over, while so many objects come and stay."""
+    seen = []
+    gc.callbacks.append(lambda phase, info: seen.append(info["generation"]) if phase == "start" else None)
+    try:
+        rows = [[number] for number in range(300_000)]
+    finally:
+        gc.callbacks.pop()
+    assert {0, 1} <= set(seen)
+    assert 2 not in seen
+    assert rows
+
+
+def test_hidden_circles_are_found_once_they_may_be_many(collecting, monkeypatch):
+    monkeypatch.setattr(module, "_MANY_MORE", 5_000 - gc.get_freeze_count())
+    collecting.between_ticks(0.0)
+    circles = [Circle() for _ in range(20_000)]
+    first = weakref.ref(circles[0])
+    collecting.between_ticks(10.0)
+    circles.clear()
+    collecting.between_ticks(1800.0)
+    assert first() is not None
+    collecting.between_ticks(3600.0)
+    assert first() is None
