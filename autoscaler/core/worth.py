@@ -4,19 +4,153 @@ The k-th VM of capacity c serves `W_k = (E[(D - (k-1)c)+] - E[(D - kc)+]) / c` o
 unserved work it is worth p * W_k VM-ticks a tick. W falls in k, so the VMs that earn more than a price are
 counted, not searched for: the newsvendor's rule for whole VMs, which loses nothing to rounding in small fleets.
 
+Bins are halved to find the one where a VM stops to earn its price. That bin seldom changes from tick to tick, and two
+bins tell whether it has: laws are convex, so where the one before earns enough and it itself does not, by more than
+rounding could hide, halving would end there. So the last answer is tried first, and changes nothing but the time taken.
+
 Rules of this file: element-wise only, no state. A law is unknown where its level is NaN; nothing is worth a VM there.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.rules import ROUNDING
-from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, MOST_VMS, Float, Horizon, Int, Laws, SmallFloat
+from autoscaler.core.types import (
+    LAW_BINS,
+    LAW_LOW,
+    LAW_STEP,
+    MOST_VMS,
+    Bool,
+    Float,
+    Horizon,
+    Int,
+    Laws,
+    SmallFloat,
+)
 
 _HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
+_MIDDLE = LAW_BINS // 2
 _FEWEST = 1e-300
+_ROUGH = 256.0 * float(np.finfo(np.float32).eps)
+"""What rounding may do to a law, in relation to its edges and what is beyond them; far more than it does."""
+_NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
+"""From the first bin that halving looks at upwards, none is narrower, in spreads."""
+
+
+class _Law(NamedTuple):
+    """A law read for questions: excess flat, the rest of any shape that fits the questions.
+
+    Attributes:
+        excess: float32 (S * H * (LAW_BINS + 1),), all of them.
+        base: Where the law's own begins.
+        unit: What edges are multiples of, less `scale`.
+        scale, spread: As in `Laws`.
+    """
+
+    excess: SmallFloat
+    base: Int
+    unit: Float
+    scale: Float
+    spread: Float
+
+    def edges(self, spots: Float) -> Float:
+        """The demands at these places, in spreads of the log ratio."""
+        found = spots * self.spread
+        np.minimum(found, MOST_LOG, out=found)
+        np.exp(found, out=found)
+        found *= self.unit
+        found -= self.scale
+        return np.maximum(found, 0.0, out=found)
+
+    def beyond(self, demand: Float) -> Float:
+        """Expected work per second beyond a demand, straight from edge to edge."""
+        place = demand + self.scale
+        place /= self.unit
+        np.log(place, out=place)
+        place /= self.spread
+        np.arcsinh(place, out=place)
+        place -= LAW_LOW
+        place /= LAW_STEP
+        np.maximum(place, 0.0, out=place)
+        np.minimum(place, LAW_BINS - 1.0, out=place)
+        at = place.astype(np.int64)
+        low = self.edges(EDGES.take(at))
+        high = self.edges(_UPPER.take(at))
+        at += self.base
+        first = self.excess.take(at).astype(np.float64)
+        at += 1
+        found = np.subtract(self.excess.take(at), first)
+        into = demand - low
+        high -= low
+        np.maximum(high, _FEWEST, out=high)
+        into /= high
+        np.minimum(into, 1.0, out=into)
+        found *= into
+        found += first
+        under = demand < low
+        if np.count_nonzero(under):
+            # Below the first edge an outcome is certain.
+            found[under] = first[under] + (low - demand)[under]
+        return found
+
+    def bins_over(self, share: Float) -> Int:
+        """How many bins have outcomes that are exceeded with at least this probability, by halving."""
+        count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
+        for half in _HALVES:
+            at = count + (half - 1)
+            cell = at + self.base
+            fall = self.excess.take(cell).astype(np.float64)
+            cell += 1
+            fall -= self.excess.take(cell)
+            width = self.edges(_UPPER.take(at))
+            width -= self.edges(EDGES.take(at))
+            width *= share
+            count += half * (fall >= width)
+        return count
+
+
+_UPPER = EDGES[1:]
+
+
+class _Around(NamedTuple):
+    """The two bins around a place, of any shape; each array has them, or their edges, along its first axis.
+
+    Attributes:
+        edges: float64 (3, ...), demands.
+        excess: float64 (3, ...), expected beyond them.
+        odds: float64 (2, ...), probability that demand is above a bin's middle.
+    """
+
+    edges: Float
+    excess: Float
+    odds: Float
+
+    @classmethod
+    def of(cls, law: _Law, spots: Float, cells: Int) -> _Around:
+        """Around three edges, given by their places and cells."""
+        edges, excess = law.edges(spots), law.excess.take(cells).astype(np.float64)
+        odds, width = excess[:2] - excess[1:], edges[1:] - edges[:2]
+        # Bins below no demand have no width, and an outcome beyond them is certain.
+        certain = ~(width[0] > 0.0)
+        np.maximum(width, _FEWEST, out=width)
+        odds /= width
+        if np.count_nonzero(certain):
+            odds[0][certain] = 1.0
+        return cls(edges, excess, odds)
+
+    def tells(self, law: _Law, share: Float) -> tuple[Float, Float]:
+        """By how much the odds differ from a share, and by how much they must for that to say where halving would end."""
+        gap = self.odds - share
+        np.negative(gap[1], out=gap[1])
+        rough = self.edges[1:] + law.scale
+        rough *= self.odds
+        rough += self.excess[:2]
+        rough *= _ROUGH / _NARROWEST / (law.unit * law.spread)
+        return gap, rough
 
 
 class Worth:
@@ -29,10 +163,16 @@ class Worth:
     """
 
     def __init__(self, series: Int, capacity: Float, horizons: tuple[Horizon, ...]) -> None:
-        self._series = series
-        self._capacity = capacity
-        self._row = series * len(Horizon) + np.array(horizons, np.int64)[:, np.newaxis]
-        self._base = self._row * (LAW_BINS + 1)
+        self._series, self._capacity = series, capacity
+        asked = tuple(dict.fromkeys(horizons))
+        times = len(horizons) // len(asked)
+        if horizons != tuple(horizon for horizon in asked for _ in range(times)):
+            asked, times = horizons, 1
+        self._questions = len(horizons), len(series)
+        # Questions are laws x times x lanes, so that what is about a law is worked out once.
+        self._shape = len(asked), times, len(series)
+        self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
+        self._last: _Last | None = None
 
     def vms(self, laws: Laws, share: Float) -> Int:
         """Of how many VMs each serves at least this share of its work: int64 (Q, L).
@@ -41,52 +181,44 @@ class Worth:
             laws: As issued.
             share: float64 (Q, L), 0..1; above 1 for no VM.
         """
-        scale = laws.scale.take(self._series)
-        unit = laws.level.reshape(-1).take(self._row)
-        unknown = np.isnan(unit)
-        unit = np.where(unknown, 1.0, unit)
-        unit += scale
-        spread = laws.spread.reshape(-1).take(self._row)
-        excess = laws.excess.reshape(-1)
-
-        def edge(at: Int) -> Float:
-            found: Float = spread * EDGES.take(at)
-            np.minimum(found, MOST_LOG, out=found)
-            np.exp(found, out=found)
-            found *= unit
-            found -= scale
-            return np.maximum(found, 0.0, out=found)
-
-        # Bins whose outcomes are exceeded with at least this probability.
-        count = np.zeros(self._row.shape, np.int64)
-        for half in _HALVES:
-            at = count + (half - 1)
-            fall = self._fall(excess, at)
-            width = edge(at + 1)
-            width -= edge(at)
-            width *= share
-            count += half * (fall >= width)
+        law, unknown = self._read(laws)
+        share = share.reshape(self._shape)
+        if self._last is None:
+            self._last = _Last(self._row, self._shape)
+        count, around = self._last.around(law, share)
+        first, middle, last = around.edges
+        above, below = around.odds
         # Within the bins around, the probability falls evenly from middle to middle.
-        upper = np.minimum(count, LAW_BINS - 1)
-        lower = np.maximum(upper - 1, 0)
-        middle = edge(upper)
-        first, last = edge(lower), edge(upper + 1)
-        # Bins below no demand have no width, and an outcome beyond them is certain.
-        above = self._fall(excess, lower) / np.maximum(middle - first, _FEWEST)
-        above = np.where(middle > first, above, 1.0)
-        below = self._fall(excess, upper) / np.maximum(last - middle, _FEWEST)
-        into = (above - share) / np.maximum(above - below, _FEWEST)
-        into = np.minimum(np.maximum(into, 0.0), 1.0)
-        reached = 0.5 * (first + middle) + into * 0.5 * (last - first)
-        reached = np.where(count > 0, reached, first)
-        surely = np.floor(reached / self._capacity + ROUNDING)
+        into = above - share
+        between = above - below
+        np.maximum(between, _FEWEST, out=between)
+        into /= between
+        np.maximum(into, 0.0, out=into)
+        np.minimum(into, 1.0, out=into)
+        into *= 0.5
+        into *= last - first
+        reached = first + middle
+        reached *= 0.5
+        reached += into
+        if np.count_nonzero(count) < count.size:
+            reached = np.where(count > 0, reached, first)
+        surely = reached
+        surely /= self._capacity
+        surely += ROUNDING
+        np.floor(surely, out=surely)
         np.minimum(surely, MOST_VMS - 1.0, out=surely)
         # One VM more reaches over that point, and is worth it or not by all that it would serve.
-        low = self._beyond(excess, surely * self._capacity, unit, scale, spread)
-        low -= self._beyond(excess, (surely + 1.0) * self._capacity, unit, scale, spread)
+        ends = np.empty((2, *self._shape))
+        ends[0] = surely
+        np.add(surely, 1.0, out=ends[1])
+        ends *= self._capacity
+        low, beyond = law.beyond(ends)
+        low -= beyond
         surely += low >= share * self._capacity
-        surely *= ~unknown
-        return surely.astype(np.int64)
+        if np.count_nonzero(unknown):
+            surely *= ~unknown
+        found: Int = surely.astype(np.int64).reshape(self._questions)
+        return found
 
     def share(self, laws: Laws, vms: Int) -> Float:
         """What the last of so many VMs serves of its work: float64 (Q, L); NaN where the law is unknown.
@@ -95,37 +227,68 @@ class Worth:
             laws: As issued.
             vms: int (Q, L), at least 1.
         """
+        law, unknown = self._read(laws)
+        vms = vms.reshape(self._shape)
+        served = law.beyond((vms - 1.0) * self._capacity)
+        served -= law.beyond(vms * self._capacity)
+        served /= self._capacity
+        return np.where(unknown, np.nan, served).reshape(self._questions)
+
+    def _read(self, laws: Laws) -> tuple[_Law, Bool]:
+        """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
         scale = laws.scale.take(self._series)
         unit = laws.level.reshape(-1).take(self._row)
         unknown = np.isnan(unit)
-        unit = np.where(unknown, 1.0, unit) + scale
+        unit[unknown] = 1.0
+        unit += scale
         spread = laws.spread.reshape(-1).take(self._row)
-        excess = laws.excess.reshape(-1)
-        served = self._beyond(excess, (vms - 1.0) * self._capacity, unit, scale, spread)
-        served -= self._beyond(excess, vms * self._capacity, unit, scale, spread)
-        served /= self._capacity
-        return np.where(unknown, np.nan, served)
+        return _Law(laws.excess.reshape(-1), self._row * (LAW_BINS + 1), unit, scale, spread), unknown
 
-    def _fall(self, excess: SmallFloat, at: Int) -> Float:
-        """How much less is expected beyond the next edge."""
-        cell = at + self._base
-        return excess.take(cell).astype(np.float64) - excess.take(cell + 1)
 
-    def _beyond(self, excess: SmallFloat, demand: Float, unit: Float, scale: Float, spread: Float) -> Float:
-        """Expected work per second beyond a demand, straight from edge to edge."""
-        place = np.log((demand + scale) / unit)
-        place /= spread
-        np.arcsinh(place, out=place)
-        place -= LAW_LOW
-        place /= LAW_STEP
-        at = np.minimum(np.maximum(place, 0.0), LAW_BINS - 1.0).astype(np.int64)
-        low = np.exp(np.minimum(spread * EDGES.take(at), MOST_LOG)) * unit - scale
-        np.maximum(low, 0.0, out=low)
-        high = np.exp(np.minimum(spread * EDGES.take(at + 1), MOST_LOG)) * unit - scale
-        np.maximum(high, 0.0, out=high)
-        cell = at + self._base
-        first, last = excess.take(cell).astype(np.float64), excess.take(cell + 1)
-        into = (demand - low) / np.maximum(high - low, _FEWEST)
-        found = first + np.minimum(into, 1.0) * (last - first)
-        # Below the first edge an outcome is certain.
-        return np.where(demand < low, first + (low - demand), found)
+class _Last:
+    """Where questions ended the last time.
+
+    Args:
+        row: int64 (laws, 1, lanes), the law of each question.
+        shape: Of questions: laws x times x lanes.
+    """
+
+    def __init__(self, row: Int, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._base = np.broadcast_to(row * (LAW_BINS + 1), shape).reshape(-1)
+        self._lane = np.broadcast_to(np.arange(shape[2]), shape).reshape(-1)
+        self._law = np.broadcast_to(np.arange(row.size).reshape(row.shape), shape).reshape(-1)
+        self._count = np.zeros(shape, np.int64)
+        self._spots, self._cells = np.zeros((3, *shape)), np.zeros((3, *shape), np.int64)
+        self._ended_at(np.arange(len(self._base)), np.full(len(self._base), _MIDDLE))
+
+    def _ended_at(self, questions: Int, count: Int) -> tuple[Float, Int]:
+        """Note where some questions ended; the places and the cells of three edges each, (3, k)."""
+        at = np.stack([np.maximum(count - 1, 0), count, count + 1])
+        spots, cells = EDGES.take(at), at + self._base.take(questions)
+        self._count.reshape(-1)[questions] = count
+        self._spots.reshape(3, -1)[:, questions] = spots
+        self._cells.reshape(3, -1)[:, questions] = cells
+        return spots, cells
+
+    def around(self, law: _Law, share: Float) -> tuple[Int, _Around]:
+        """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
+        around = _Around.of(law, self._spots, self._cells)
+        gap, rough = around.tells(law, share)
+        told = gap >= rough
+        sure = told[0] & told[1]
+        sure &= self._count >= _MIDDLE
+        rest = np.flatnonzero(~sure)
+        if len(rest):
+            mine = self._law.take(rest)
+            some = _Law(
+                law.excess,
+                self._base.take(rest),
+                law.unit.take(mine),
+                law.scale.take(self._lane.take(rest)),
+                law.spread.take(mine),
+            )
+            found = _Around.of(some, *self._ended_at(rest, some.bins_over(share.take(rest))))
+            around.edges.reshape(3, -1)[:, rest] = found.edges
+            around.odds.reshape(2, -1)[:, rest] = found.odds
+        return self._count, around
