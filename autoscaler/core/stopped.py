@@ -43,7 +43,6 @@ USED = 0.5
 """The share of its work that a VM which is wanted has at first."""
 _LENGTH: Float = np.diff(2.0 ** (np.arange(WAITS + 1) / PER_DOUBLING))
 _LEVELS: Int = np.arange(BINS)[:, np.newaxis]
-_GROUP_OF: Int = _LEVELS // PER_OCTAVE
 
 
 @dataclass(slots=True)
@@ -54,11 +53,12 @@ class WarmPool(Remembered):
         lanes: int64 (n,), the lane of each column.
         ended: float64 (GROUPS, WAITS, n), waits of levels that are over, by length, forgotten slowly.
         worth: bool (GROUPS, WAITS, n), whether a level that has waited so long is held on; as of the last hour.
-        since: int64 (BINS, n), tick at which a level was last wanted; -1 for never.
+        since: int64 (BINS, n), tick at which a level that is not wanted now was last wanted; -1 for never. Levels that are
+            wanted are not kept up to date.
         highest: int64 (n,), most VMs ever wanted.
         ticks: float64 (n,), ticks that were seen, forgotten as waits are.
         wanted: int64 (n,), VMs that should exist; -1 before the first hour is over.
-        level: int64 (n,), the level wanted at the last tick; -1 before the first.
+        level: int64 (n,), the highest level wanted at the last tick; -1 before the first.
         last_tick: That tick; -1 before the first.
     """
 
@@ -141,9 +141,11 @@ class Holding:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
         level = bin_of(np.maximum(now, 0).astype(np.float64))
-        if last >= 0 and np.count_nonzero(level > warm_pool.level):
-            self._note(warm_pool, tick, level)
-        np.copyto(warm_pool.since, tick, where=level >= _LEVELS)
+        before = warm_pool.level
+        if last >= 0:
+            self._note(warm_pool, tick, np.flatnonzero((level > before) & (before >= 0)), level)
+            fell = np.flatnonzero(level < before)
+            warm_pool.since[_between(level[fell], before[fell], fell)] = last
         warm_pool.level = level
         warm_pool.highest = np.maximum(warm_pool.highest, now)
         warm_pool.ticks = warm_pool.ticks + 1.0
@@ -163,44 +165,65 @@ class Holding:
         saved: Float = self._success * (self._made + price * self._late * USED)
         return saved
 
-    def _note(self, warm_pool: WarmPool, tick: int, level: Int) -> None:
-        """Note the waits that are over."""
-        over = (warm_pool.level < _LEVELS) & (level >= _LEVELS) & (warm_pool.since >= 0)
-        at, lane = np.nonzero(over & (warm_pool.level >= 0))
-        waited = bin_of_wait(tick - warm_pool.since[at, lane])
-        np.add.at(warm_pool.ended, (at // PER_OCTAVE, waited, lane), 1.0)
+    def _note(self, warm_pool: WarmPool, tick: int, rose: Int, level: Int) -> None:
+        """Note the waits that are over in these lanes, in which the level has risen."""
+        if not len(rose):
+            return
+        at, lane = _between(warm_pool.level[rose], level[rose], rose)
+        since = warm_pool.since[at, lane]
+        known = since >= 0
+        at, lane = at[known], lane[known]
+        np.add.at(warm_pool.ended, (at // PER_OCTAVE, bin_of_wait(tick - since[known]), lane), 1.0)
 
     def _worth(self, warm_pool: WarmPool, tick: int, price: Float) -> Bool:
         """Which levels are held on, by how long they have waited."""
-        ended = warm_pool.ended
-        reached = np.add.accumulate(ended[:, ::-1], axis=1)[:, ::-1].copy()
+        # Groups that nobody was ever in are all alike, so one of them is worked out.
+        groups = min(_rows(warm_pool) // PER_OCTAVE + 2, GROUPS)
+        ended = warm_pool.ended[:groups]
         waiting = (warm_pool.since >= 0) & (warm_pool.level < _LEVELS)
         at, lane = np.nonzero(waiting)
-        open_waits = np.zeros_like(ended)
+        reached, open_waits = ended.copy(), np.zeros_like(ended)
         np.add.at(open_waits, (at // PER_OCTAVE, bin_of_wait(tick - warm_pool.since[at, lane]), lane), 1.0)
-        reached += np.add.accumulate(open_waits[:, ::-1], axis=1)[:, ::-1]
+        # Row by row: numpy's accumulate walks down column by column.
+        for wait in reversed(range(WAITS - 1)):
+            for waits in (reached, open_waits):
+                waits[:, wait] += waits[:, wait + 1]
+        reached += open_waits
         prior = np.add.reduce(ended, axis=0) + PRIOR_ENDS
         prior /= np.add.reduce(reached, axis=0) + PRIOR_WAITS
-        ends = (ended + ALL_GROUPS * prior) / (reached + ALL_GROUPS)
+        prior *= ALL_GROUPS
+        ends = np.add(ended, prior, out=open_waits)
+        reached += ALL_GROUPS
+        ends /= reached
         saved = self._saved(price)
-        gained = np.empty(ended.shape)
-        later = np.zeros((GROUPS, ended.shape[2]))
+        kept = np.zeros((GROUPS, *ended.shape[1:]), np.bool_)
+        later = np.zeros((groups, ended.shape[2]))
         for wait in reversed(range(WAITS)):
             odds = ends[:, wait]
             later *= 1.0 - odds
             later += odds * saved
             later -= self._stopped * _LENGTH[wait] * (1.0 - 0.5 * odds)
-            gained[:, wait] = later
+            reached[:, wait] = later
             np.maximum(later, 0.0, out=later)
         # Who was given up would have to be made anew, and is where that pays before it is wanted.
-        kept: Bool = np.logical_and.accumulate(gained > 0.0, axis=1) | (gained > self._made)
+        gained, on = reached, np.ones(later.shape, np.bool_)
+        for wait in range(WAITS):
+            on &= gained[:, wait] > 0.0
+            np.logical_or(on, gained[:, wait] > self._made, out=kept[:groups, wait])
+        kept[groups:] = kept[groups - 1]
         return kept
 
     def _held(self, warm_pool: WarmPool, tick: int, now: Int, price: Float) -> Int:
         """How many VMs are worth holding."""
-        waited = bin_of_wait(np.maximum(tick - warm_pool.since, 1))
-        held = warm_pool.worth[_GROUP_OF, waited, self._columns] & (warm_pool.since >= 0)
-        top = np.where(np.logical_or.reduce(held, axis=0), BINS - 1 - held[::-1].argmax(axis=0), 0)
+        levels = _LEVELS[: _rows(warm_pool) + 1]
+        since = np.where(levels > warm_pool.level, warm_pool.since[: len(levels)], tick)
+        cell = bin_of_wait(np.maximum(tick - since, 1))
+        cell *= len(now)
+        cell += levels // PER_OCTAVE * (WAITS * len(now))
+        cell += self._columns
+        held = warm_pool.worth.reshape(-1).take(cell)
+        held &= since >= 0
+        top = np.maximum.reduce(held * levels, axis=0)
         vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, warm_pool.highest)
         surprise = self._saved(price) / warm_pool.ticks > self._stopped
         vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * warm_pool.highest)), vms)
@@ -215,3 +238,16 @@ def bin_of_wait(ticks: Int) -> Int:
     bins *= PER_DOUBLING
     bins += 1e-9
     return np.minimum(bins, WAITS - 1.0).astype(np.int64)
+
+
+def _rows(warm_pool: WarmPool) -> int:
+    """The highest level that any lane ever wanted."""
+    return int(bin_of(warm_pool.highest.max(initial=0, keepdims=True).astype(np.float64))[0])
+
+
+def _between(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
+    """All levels above the first and up to the second, int64 (k,) each, and the lane of each level."""
+    count = high - low
+    ends = np.add.accumulate(count)
+    level = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - count - low - 1, count)
+    return level, np.repeat(lanes, count)
