@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoscaler.core.alike import Alike
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest, Prices
 from autoscaler.core.habits import Habits, note, revise, yesterday
@@ -93,7 +94,6 @@ class Economy:
         self._windows_s = (self._ahead_s + params.tick_s, self._ahead_s + max(300.0, params.tick_s))
         self._noted = -1
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
-        self._worth = Worth(self._series, capacity, asked)
         self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD))
         self._start_cost, self._success = params.start_cost[lanes], params.start_success[lanes]
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
@@ -101,6 +101,12 @@ class Economy:
         cost[:_FACTORS] += self._start_cost / params.hold_ticks[lanes]
         cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
         self._cost: Float = cost
+        # Prices that are found come apart with what fleets miss.
+        found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._columns, 0)
+        self._alike = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
+        some = self._alike.first
+        self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
+        self._worth = Worth(self._series, capacity, asked)
         self._least, self._most = params.minimum[lanes], params.maximum[lanes]
 
     def rule(self, seen: Seen, wish: Int) -> tuple[Int, Why]:
@@ -194,12 +200,21 @@ class Economy:
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""
-        vms = np.minimum(self._worth.vms(laws, self._cost / price), MOST_VMS).astype(np.int32)
-        shape = _FACTORS, len(AHEAD), len(price)
+        alike = self._alike.hold(price)
+        worth, cost, at = (
+            (self._few_worth, self._few_cost, self._alike.of_first(price))
+            if alike
+            else (self._worth, self._cost, price)
+        )
+        vms = np.minimum(worth.vms(laws, cost / at), MOST_VMS).astype(np.int32)
         low = vms[:_FACTORS]
         keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
         hold = np.maximum(vms[2 * _FACTORS :], low)
+        middle = (keep + hold + 1) // 2
+        if alike:
+            low, keep, middle, hold = (self._alike.spread(of) for of in (low, keep, middle, hold))
+        shape = _FACTORS, len(AHEAD), len(price)
         self._contest.low[_WORTH].reshape(shape)[...] = low[:, np.newaxis]
         high = self._contest.high[_WORTH].reshape(shape)
-        for window, most in zip(AHEAD, (low, keep, (keep + hold + 1) // 2, hold), strict=True):
+        for window, most in zip(AHEAD, (low, keep, middle, hold), strict=True):
             high[:, window] = most
