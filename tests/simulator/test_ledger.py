@@ -23,7 +23,7 @@ VM = 100.0
 def random_block(seed: int, ticks: int, lanes: int, *, shared: bool = False, gaps: float = 0.05) -> Block:
     """A block as a plant could leave it: moves now and then, gaps in demand, shortage where VMs are missing."""
     rng = np.random.default_rng(seed)
-    block = Block.empty(ticks, lanes, TICK_S, shared_demand=shared)
+    block = Block.empty(ticks, lanes, TICK_S, demands=1 if shared else None)
     calm = rng.random((ticks, lanes))
     block.demand[:] = rng.gamma(2.0, 150.0, block.demand.shape) * (rng.random(block.demand.shape) > 0.2)
     block.in_service[:] = np.floor(np.cumsum((calm < 0.2) * rng.normal(0, 2, (ticks, lanes)), axis=0)) % 9

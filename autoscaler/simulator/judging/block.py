@@ -5,6 +5,7 @@ Rules of this file: nothing that computes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -24,9 +25,11 @@ class Block:
     Attributes:
         tick_s: Length of an interval.
         first_tick: Tick at which the first row begins.
-        demand: float64 (B, L), or (B, 1) where all lanes share it: work per second wanted; NaN unknown.
+        demand: float64 (B, C), work per second wanted; NaN unknown. C is the number of lanes, or less where lanes
+            side by side want the same: each column is that of L / C lanes, one after the other.
         capacity: float64 (B, L), work per second that the VMs in service could do at the objective.
-        shortage: float64 (B, L), work per second wanted and not served; NaN where demand is unknown.
+        shortage: float64 (B, L), work per second wanted and not served; NaN where demand is unknown. None where it is
+            what the VMs that serve cannot do, all of which is lost.
         desired: (B, L), VMs wanted in service, after guards.
         in_service, starting, draining, stopped: (B, L), VMs in that state; starting includes provisioning.
         warm_target: (B, L), stopped VMs wanted in the warm pool.
@@ -37,13 +40,14 @@ class Block:
         cost: float64 (B, L), money of all parts: running, storage, starts, provisions.
         totals: Counts that are summed over the rows already, int (L,); their rows are not read.
         extra_s: float64 (B, L), VM-seconds billed that a `Tariff` does not know of; None for none.
+        most_vms: No count is higher.
     """
 
     tick_s: float
     first_tick: int
     demand: Float
     capacity: Float
-    shortage: Float
+    shortage: Float | None
     desired: SmallInt
     in_service: SmallInt
     starting: SmallInt
@@ -58,10 +62,18 @@ class Block:
     cost: Float
     totals: Mapping[Count, NDArray[np.signedinteger[Any]]] = field(default_factory=dict)
     extra_s: Float | None = None
+    most_vms: float = math.inf
 
     @classmethod
-    def empty(cls, ticks: int, lanes: int, tick_s: float, *, shared_demand: bool = False) -> Block:
-        """Room for so many ticks, to be written row by row and used again; all zero."""
+    def empty(cls, ticks: int, lanes: int, tick_s: float, *, demands: int | None = None) -> Block:
+        """Room for so many ticks, to be written row by row and used again; all zero.
+
+        Args:
+            ticks: B.
+            lanes: L.
+            tick_s: Length of an interval.
+            demands: C; None for as many as lanes.
+        """
 
         def work(width: int = lanes) -> Float:
             return np.zeros((ticks, width))
@@ -72,7 +84,7 @@ class Block:
         return cls(
             tick_s=tick_s,
             first_tick=0,
-            demand=work(1 if shared_demand else lanes),
+            demand=work(demands or lanes),
             capacity=work(),
             shortage=work(),
             desired=vms(),

@@ -3,6 +3,8 @@
 The plant writes `Block`s of consecutive intervals; `Sums` adds them up and forgets them, so memory does not
 depend on the length of a trace. The score card (`score`) reads nothing but `Sums`.
 
+Rows are taken a few at a time, as many as stay in the processor's cache from one operation to the next.
+
 Rules of this file: no sum depends on how the ticks were cut into blocks, nor on the other lanes; integers are
 counted exactly, floats as `summing` says. `Sums.followed_by` joins two adjoining segments to the bits of the
 uncut run, where the first is a whole number of `grid_ticks`. Missing is never zero: intervals whose demand or
@@ -12,15 +14,22 @@ shortage is unknown are counted as unknown and left out of what is about demand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoscaler.core.types import Bool, Float, Int, SmallInt
 from autoscaler.simulator.judging.block import Amount, Block, Count
-from autoscaler.simulator.judging.streaks import Movement, Streaks, counted, summed
-from autoscaler.simulator.judging.summing import CELL_TICKS, FixedPoint
+from autoscaler.simulator.judging.streaks import (
+    SUM_FITS,
+    Bits,
+    Course,
+    Movement,
+    Streaks,
+    counted,
+    raised,
+    summed,
+)
+from autoscaler.simulator.judging.summing import CELL_TICKS, FixedPoint, rows_together
 from autoscaler.simulator.judging.tariff import Tariff
 
 __all__ = ["THRASH_WINDOW_S", "Amount", "Block", "Count", "Sums", "grid_ticks"]
@@ -30,7 +39,6 @@ THRASH_WINDOW_S = 3600.0
 
 _ROUNDING = 1e-9
 _MOST_VMS = 2.0**30
-
 
 _SUMMED = (
     (Count.IN_SERVICE, "in_service"),
@@ -67,17 +75,19 @@ class Sums:
 
     __slots__ = (
         "_amounts",
+        "_bits",
         "_counts",
         "_first_known",
         "_first_need",
         "_first_supply",
-        "_holds",
+        "_flags",
         "_last_known",
         "_last_need",
         "_last_supply",
         "_shares",
         "_steps",
         "_streaks",
+        "_together",
         "_zeros",
         "desired",
         "elasticity",
@@ -114,11 +124,15 @@ class Sums:
         self._make_room()
 
     def _make_room(self) -> None:
-        # Temporaries as large as a part would be mapped and unmapped by the allocator at every use.
-        self._shares: Float = np.empty((2, CELL_TICKS, self.lanes))
+        # Temporaries would be mapped and unmapped by the allocator at every use.
+        self._together = rows_together(self.lanes)
+        shape = (self._together, self.lanes)
+        self._shares: Float = np.empty((3, *shape))
         self._zeros: Float = np.zeros((1, self.lanes))
-        self._holds: Bool = np.zeros((CELL_TICKS, 2 * self.lanes), np.bool_)
-        self._steps: SmallInt = np.empty((3, CELL_TICKS, self.lanes), np.int32)
+        self._flags: Bool = np.zeros(shape, np.bool_)
+        self._steps: SmallInt = np.empty((3, *shape), np.int32)
+        # Shortage, waiting, moves and moves up, a bit per tick of a part.
+        self._bits = Bits(4, self.lanes, self._together)
 
     @property
     def lanes(self) -> int:
@@ -178,49 +192,85 @@ class Sums:
         first, end, _ = rows.indices(len(block.desired))
         while first < end:
             part = min(end - first, CELL_TICKS - self.ticks % CELL_TICKS)
-            self._add_part(block, slice(first, first + part))
-            self.ticks += part
+            self._add_part(block, first, part)
             first += part
 
-    def _add_part(self, block: Block, rows: slice) -> None:
-        demand, shortage = block.demand[rows], block.shortage[rows]
-        desired, present = block.desired[rows], block.in_service[rows]
-        add = self._amounts.add
-        wanted, lacked = (
-            self._amounts.added(Amount.DEMAND, demand),
-            self._amounts.added(Amount.SHORTAGE, shortage),
-        )
-        known = None
-        if np.isnan(wanted).any() or np.isnan(lacked).any():
-            known = _known(demand, shortage)
-        if known is None:
-            self._amounts.open[Amount.DEMAND], self._amounts.open[Amount.SHORTAGE] = wanted, lacked
+    def _add_part(self, block: Block, first: int, count: int) -> None:
+        """Add rows of one cell, as many at once as stay in the processor's cache with all that is made of them."""
+        rows = slice(first, first + count)
+        demand = block.demand[rows]
+        unknown = _has_unknown(demand) or (block.shortage is not None and _has_unknown(block.shortage[rows]))
+        if unknown or self._amounts.begun:
+            demand = _by_lane(demand, self.lanes)
+        # Into the first tick of all, nothing moves.
+        began = block.desired[first]
+        course = Course(began, self.desired.last if self.ticks else began, block.most_vms)
+        most = block.in_service[first].copy()
+        counts = _Counted(self._counts, block)
+        self._bits.begin()
+        seen = self.ticks
+        for at in range(0, count, self._together):
+            few = min(self._together, count - at)
+            here = slice(first + at, first + at + few)
+            self._add_work(block, here, demand[at : at + few], at, unknown=unknown)
+            self._add_counts(block, here, at, course)
+            counts.add(here)
+            raised(most, block.in_service[here])
+            self._amounts.advance(finished=(self.ticks + few) % CELL_TICKS == 0)
+            self.ticks += few
+        counts.close()
+        np.maximum(self.most_in_service, most, out=self.most_in_service)
+        words = self._bits.words()
+        self._streaks.add(words[:2].reshape(-1), count, seen)
+        self.desired.add(course, words[2], words[3], count, seen)
+
+    def _add_work(self, block: Block, rows: slice, demand: Float, at: int, *, unknown: bool) -> None:
+        """Add work, and what else is not a count, of a few rows, the first of which is row `at` of its part."""
+        present = block.in_service[rows]
+        few, add, known = len(present), self._amounts.add, None
+        serving: SmallInt = self._steps[2, :few]
+        if self.elasticity or block.shortage is None:
+            np.subtract(present, block.stops[rows], out=serving)
+        if block.shortage is not None:
+            shortage = block.shortage[rows]
         else:
+            shortage = self._lost(demand, serving, self._shares[2, :few])
+        if unknown and (known := _known(demand, shortage)) is not None:
             self._counts[Count.UNKNOWN_TICKS] += counted(~known)
             demand, shortage = np.where(known, demand, 0.0), np.where(known, shortage, 0.0)
-            add(Amount.DEMAND, demand)
-            add(Amount.SHORTAGE, shortage)
+        add(Amount.DEMAND, demand)
+        add(Amount.SHORTAGE, shortage)
         if self.tariff is None:
             add(Amount.CAPACITY, block.capacity[rows])
             add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
             add(Amount.COST, block.cost[rows])
         elif block.extra_s is not None:
             add(Amount.BILLED_VM_S, block.extra_s[rows])
+        raised(self.worst_shortage, shortage)
+        self._bits.note(0, at, np.greater(shortage, 0.0, out=self._flags[:few]))
         if self.elasticity:
-            supply = np.subtract(present, block.stops[rows], out=self._steps[2, : len(desired)])
-            self._add_elasticity(supply, self._need(demand), known)
-        self._amounts.advance(finished=(self.ticks + len(desired)) % CELL_TICKS == 0)
+            self._add_elasticity(serving, self._need(_by_lane(demand, self.lanes)), known)
 
-        for count, name in _SUMMED:
-            if count not in block.totals:
-                self._counts[count] += summed(getattr(block, name)[rows])
-        self.worst_shortage = np.maximum(self.worst_shortage, np.maximum.reduce(shortage, axis=0))
-        self.most_in_service = np.maximum(self.most_in_service, np.maximum.reduce(present, axis=0))
-        holds = self._holds[: len(desired)]
-        np.greater(shortage, 0.0, out=holds[:, : self.lanes])
-        np.greater(desired, present, out=holds[:, self.lanes :])
-        self._streaks.add(holds, self.ticks)
-        self.desired.add(desired, self.ticks, self._steps[0, : len(desired)])
+    def _add_counts(self, block: Block, rows: slice, at: int, course: Course) -> None:
+        """Add how desired moves and what it waits for, of the same rows."""
+        desired = block.desired[rows]
+        note, flags = self._bits.note, self._flags[: len(desired)]
+        note(1, at, np.greater(desired, block.in_service[rows], out=flags))
+        steps = course.steps(desired, self._steps[0, : len(desired)])
+        if np.not_equal(steps, 0, out=flags).any():
+            note(2, at, flags)
+            note(3, at, np.greater(steps, 0, out=flags))
+            course.see(desired, steps)
+
+    def _lost(self, demand: Float, serving: SmallInt, out: Float) -> Float:
+        """Work per second not served where what finds no capacity goes away: (n, L)."""
+        each = self.vm_capacity
+        np.copyto(out, serving)
+        out *= each[:1] if (each == each[:1]).all() else each
+        wide = out.reshape(len(out), demand.shape[1], -1)
+        np.subtract(demand[:, :, np.newaxis], wide, out=wide)
+        # A row of zeros: with a scalar, numpy's maximum is twice as slow.
+        return np.maximum(out, self._zeros, out=out)
 
     def _need(self, demand: Float) -> SmallInt:
         """VMs that the demand needs: (n, L), or (n, 1) where demand and VMs are the same in all lanes."""
@@ -259,11 +309,11 @@ class Sums:
 
     def _compare_directions(self, supply: SmallInt, need: SmallInt, known: Bool | None) -> None:
         if self.ticks == 0:
-            self._first_supply = supply[0].astype(np.int64)
-            self._first_need = self._over_lanes(need[0])
-            self._first_known = np.ones(self.lanes, np.bool_) if known is None else self._over_lanes(known[0])
+            self._first_supply[:] = supply[0]
+            self._first_need[:] = need[0]
+            self._first_known[:] = True if known is None else known[0]
             # Nothing is compared with what was before the first tick.
-            self._last_known = np.zeros(self.lanes, np.bool_)
+            self._last_known[:] = False
         rows = len(supply)
         moved = _directions(supply, self._last_supply, self._steps[0, :rows])
         wanted = _directions(need, self._last_need, self._steps[1, :rows, : need.shape[1]])
@@ -279,12 +329,9 @@ class Sums:
             compared += counted(both)
         self._counts[Count.COMPARED_TICKS] += compared
         self._counts[Count.UNSTABLE_TICKS] += counted(unstable)
-        self._last_supply = supply[-1].astype(np.int64)
-        self._last_need = self._over_lanes(need[-1])
-        self._last_known = np.ones(self.lanes, np.bool_) if known is None else self._over_lanes(known[-1])
-
-    def _over_lanes(self, row: NDArray[Any]) -> NDArray[Any]:
-        return np.broadcast_to(row, (self.lanes,)).copy()
+        self._last_supply[:] = supply[-1]
+        self._last_need[:] = need[-1]
+        self._last_known[:] = True if known is None else known[-1]
 
     def taken(self, lanes: Int | slice) -> Sums:
         """The sums of some of the lanes, in the order given; shares nothing with these."""
@@ -378,8 +425,48 @@ class Sums:
 
 
 _BY_TARIFF = (Amount.CAPACITY, Amount.BILLED_VM_S, Amount.COST)
-_ROOM = ("_holds", "_shares", "_steps", "_zeros")
+_ROOM = ("_bits", "_flags", "_shares", "_steps", "_together", "_zeros")
 _ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_known", "_last_known")
+
+
+class _Counted:
+    """The counts of a part that no totals tell, summed a few rows at a time.
+
+    Args:
+        into: int64 (K, L), what they are added to in the end.
+        block: Whose rows.
+    """
+
+    def __init__(self, into: Int, block: Block) -> None:
+        self._into = into
+        self._most = block.most_vms
+        self._rows = [(count, getattr(block, name)) for count, name in _SUMMED if count not in block.totals]
+        # Adding in 32 bits takes a third of the time, and fits unless somebody has millions of VMs.
+        fits = self._most < SUM_FITS
+        self._sums = [np.zeros(into.shape[1], np.int32) for _ in self._rows] if fits else []
+
+    def add(self, rows: slice) -> None:
+        for (_, array), total in zip(self._rows, self._sums, strict=False):
+            few = array[rows]
+            np.add(total, few[0] if len(few) == 1 else np.add.reduce(few, axis=0, dtype=np.int32), out=total)
+        if not self._sums:
+            for count, array in self._rows:
+                self._into[count] += summed(array[rows])
+
+    def close(self) -> None:
+        for (count, _), total in zip(self._rows, self._sums, strict=False):
+            self._into[count] += total
+
+
+def _by_lane(demand: Float, lanes: int) -> Float:
+    """Demand (n, C) as (n, L), or as it is where all lanes share one column."""
+    columns = demand.shape[1]
+    return demand if columns in (1, lanes) else np.repeat(demand, lanes // columns, axis=1)
+
+
+def _has_unknown(amounts: Float) -> bool:
+    # A sum in one go, and no array of flags as large as the amounts.
+    return bool(np.isnan(np.add.reduce(amounts, axis=None)))
 
 
 def _known(demand: Float, shortage: Float) -> Bool | None:

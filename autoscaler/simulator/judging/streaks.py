@@ -1,15 +1,18 @@
 """Runs of ticks and turns of direction, counted while a run streams by.
 
-Rules of this file: a part is at most `LONGEST_PART` consecutive ticks, (n, L) arrays tick by tick; what is
-carried from part to part makes the result independent of how ticks are cut; `followed_by` joins two adjoining
-runs that were counted apart, exactly. Element-wise over lanes.
+A part of a run is at most `LONGEST_PART` consecutive ticks. What holds in them is one word per lane, a bit per tick:
+runs and turns are then found in all ticks of a lane at once (Warren, Hacker's Delight, 2012, sections 5 and 6).
+
+Rules of this file: what is carried from part to part makes the result independent of how ticks are cut; `followed_by`
+joins two adjoining runs that were counted apart, exactly. Element-wise over lanes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +20,20 @@ from numpy.typing import NDArray
 from autoscaler.core.types import Bool, Int, SmallInt
 
 LONGEST_PART = 64
-"""Row numbers and codes of a part fit into one byte, where numpy is fastest."""
+"""The rows of a lane fit into one word."""
 
-_SUM_FITS = 2**31 // LONGEST_PART
+SUM_FITS = 2**31 // LONGEST_PART
+"""Numbers below this are summed over a part in 32 bits."""
 
 _Bytes: TypeAlias = NDArray[np.uint8]
+Vms: TypeAlias = NDArray[np.signedinteger[Any]]
+Words: TypeAlias = NDArray[np.uint64]
+"""A bit per row."""
+
+_ONE = np.uint64(1)
+_ALL = np.uint64(2**64 - 1)
+_REACHES = tuple(np.uint64(2**step) for step in range(6))
+_WEIGHTS: _Bytes = (1 << np.arange(8)).astype(np.uint8)[np.newaxis, :, np.newaxis]
 
 
 def counted(flags: Bool) -> Int:
@@ -30,22 +42,96 @@ def counted(flags: Bool) -> Int:
     return total
 
 
-def summed(count: SmallInt) -> Int:
-    """Sum over at most `LONGEST_PART` rows (n, L), exact: int64 (L,)."""
+def summed(count: SmallInt, most: float = math.inf) -> Int:
+    """Sum over at most `LONGEST_PART` rows (n, L), none of which is higher than `most`, exact: int64 (L,)."""
     # Adding in 32 bits takes a third of the time, and fits unless somebody has millions of VMs.
-    small = np.maximum.reduce(count, axis=None) < _SUM_FITS
+    small = most < SUM_FITS or np.maximum.reduce(count, axis=None) < SUM_FITS
     total: Int = np.add.reduce(count, axis=0, dtype=np.int32 if small else np.int64).astype(np.int64)
     return total
 
 
-def running_maximum(codes: _Bytes) -> None:
-    """Every row becomes the highest of itself and the rows before it, in place."""
-    # Doubling takes six operations on the whole part; numpy's accumulate, which walks down column by column,
-    # takes ten times as long, and row by row one and a half times.
-    reach = 1
-    while reach < len(codes):
-        np.maximum(codes[reach:], codes[:-reach], out=codes[reach:])
-        reach *= 2
+def raised(highest: NDArray[Any], rows: NDArray[Any]) -> None:
+    """Every lane of `highest` becomes the highest of itself and the rows (n, L), in place."""
+    np.maximum(highest, rows[0] if len(rows) == 1 else np.maximum.reduce(rows, axis=0), out=highest)
+
+
+class Bits:
+    """What holds in each tick of a part, as bits.
+
+    Args:
+        kinds: Number of things that may hold.
+        lanes: L.
+        together: No more rows are noted at once.
+    """
+
+    def __init__(self, kinds: int, lanes: int, together: int) -> None:
+        self._bytes: _Bytes = np.zeros((kinds, 8, lanes), np.uint8)
+        self._room: _Bytes = np.empty((together // 8, 8, lanes), np.uint8)
+        self._row: _Bytes = np.empty(lanes, np.uint8)
+
+    def begin(self) -> None:
+        """Begin with a part."""
+        self._bytes.fill(0)
+
+    def note(self, kind: int, first: int, flags: Bool) -> None:
+        """Note where a thing holds.
+
+        Args:
+            kind: Which.
+            first: Row of the part that the first of these rows is; a multiple of 8 where these are 8 or more.
+            flags: bool (n, L).
+        """
+        rows, into = flags.view(np.uint8), self._bytes[kind]
+        whole = len(rows) // 8
+        if whole:
+            eights = rows[: 8 * whole].reshape(whole, 8, -1)
+            weighed = np.multiply(eights, _WEIGHTS, out=self._room[:whole])
+            np.add.reduce(weighed, axis=1, dtype=np.uint8, out=into[first // 8 : first // 8 + whole])
+        for at in range(8 * whole, len(rows)):
+            byte, bit = divmod(first + at, 8)
+            one = np.multiply(rows[at], _WEIGHTS[0, bit, 0], out=self._row)
+            np.bitwise_or(into[byte], one, out=into[byte])
+
+    def words(self) -> Words:
+        """The part, row 0 of it in the lowest bit: uint64 (kinds, L)."""
+        found = [np.ascontiguousarray(rows.T).view("<u8").reshape(-1) for rows in self._bytes]
+        return np.stack(found).astype(np.uint64, copy=False)
+
+
+def _leading(words: Words) -> Int:
+    """How many rows from the first on are set, without a gap: int64 (L,)."""
+    return np.bitwise_count(words & ~(words + _ONE)).astype(np.int64)
+
+
+def _filled_down(words: Words) -> Words:
+    """Every bit at or below the highest that is set."""
+    for reach in _REACHES:
+        words = words | (words >> reach)
+    return words
+
+
+def _trailing(words: Words, rows: int) -> Int:
+    """How many rows up to the last of so many are set, without a gap: int64 (L,)."""
+    without = _filled_down(~(words << np.uint64(LONGEST_PART - rows)))
+    return LONGEST_PART - np.bitwise_count(without).astype(np.int64)
+
+
+def _longest(words: Words) -> Int:
+    """Length of the longest run of set rows: int64 (L,)."""
+    begins = [words]
+    """Where runs of at least 1, 2, 4 ... 32 rows begin."""
+    for reach in _REACHES[:-1]:
+        begins.append(begins[-1] & (begins[-1] >> reach))
+    length = np.zeros_like(words)
+    here = ~length
+    for reach, begin in zip(_REACHES[::-1], begins[::-1], strict=True):
+        longer = here & (begin >> length)
+        there = longer > 0
+        here = np.where(there, longer, here)
+        length += there * reach
+    # The steps come to 63 at most.
+    longest: Int = (length + (words == _ALL)).astype(np.int64)
+    return longest
 
 
 @dataclass(slots=True)
@@ -71,32 +157,27 @@ class Streaks:
         """Nothing seen yet."""
         return cls(*(np.zeros(lanes, np.int64) for _ in fields(cls)))
 
-    def add(self, holds: Bool, seen: int) -> None:
+    def add(self, holds: Words, rows: int, seen: int) -> None:
         """Add a part.
 
         Args:
-            holds: bool (n, L), n at most `LONGEST_PART`.
+            holds: uint64 (L,), as `packed` makes them; no bit beyond the rows is set.
+            rows: Ticks of the part.
             seen: Ticks added before.
         """
-        if not holds.any():
+        some = holds.nonzero()[0]
+        if not len(some):
             self.tail = np.zeros_like(self.tail)
             return
-        rows = len(holds)
-        number = np.arange(1, rows + 1, dtype=np.uint8)[:, np.newaxis]
-        last_without: _Bytes = np.multiply(~holds, number, dtype=np.uint8)
-        begins = np.empty_like(holds)
-        np.greater(holds[0], self.tail > 0, out=begins[0])
-        np.greater(holds[1:], holds[:-1], out=begins[1:])
-        self.ticks = self.ticks + counted(holds)
-        self.runs = self.runs + counted(begins)
-
-        running_maximum(last_without)
-        leading = counted(last_without == 0)
-        reached = np.maximum.reduce(number - last_without, axis=0).astype(np.int64)
+        begins = holds & ~((holds << _ONE) | (self.tail > 0))
+        self.ticks += np.bitwise_count(holds)
+        self.runs += np.bitwise_count(begins)
+        leading = _leading(holds)
         carried = np.where(leading > 0, self.tail + leading, 0)
-        self.longest = np.maximum(self.longest, np.maximum(reached, carried))
+        np.maximum(self.longest, carried, out=self.longest)
+        self.longest[some] = np.maximum(self.longest[some], _longest(holds[some]))
         self.head = np.where(self.head == seen, self.head + leading, self.head)
-        self.tail = np.where(leading == rows, self.tail + rows, rows - last_without[-1].astype(np.int64))
+        self.tail = np.where(leading == rows, self.tail + rows, _trailing(holds, rows))
 
     def taken(self, lanes: Int | slice) -> Streaks:
         """Those of some of the lanes, in the order given."""
@@ -123,6 +204,52 @@ class Streaks:
             head=np.where(self.head == seen, seen + second.head, self.head),
             tail=np.where(second.tail == seen_second, self.tail + seen_second, second.tail),
         )
+
+
+class Course:
+    """How a number of VMs goes in a part, taken in a few rows at a time. All int32 (L,) unless it is more than fits.
+
+    Args:
+        first: int32 (L,), the number at the first tick of the part.
+        before: int64 (L,), the number at the tick before.
+        most: No number is higher.
+
+    Attributes:
+        first: As given.
+        row: The number at the last tick.
+        lowest, highest: Extremes.
+        moved: Total movement; int64 where millions of VMs may move.
+    """
+
+    __slots__ = ("first", "highest", "lowest", "moved", "row")
+
+    def __init__(self, first: SmallInt, before: Int, most: float) -> None:
+        self.first = first
+        self.row: SmallInt = before.astype(np.int32)
+        self.lowest, self.highest = first.copy(), first.copy()
+        self.moved: Vms = np.zeros(len(first), np.int32 if most < SUM_FITS else np.int64)
+
+    def steps(self, value: SmallInt, out: SmallInt) -> SmallInt:
+        """The steps into each of some rows, (n, L), in time order; `value` must stay as it is until the part is over."""
+        np.subtract(value[0], self.row, out=out[0])
+        if len(value) > 1:
+            np.subtract(value[1:], value[:-1], out=out[1:])
+        self.row = value[-1]
+        return out
+
+    def see(self, value: SmallInt, steps: SmallInt) -> None:
+        """Take in these rows; where nothing moved, the caller may leave it.
+
+        Args:
+            value: int32 (n, L).
+            steps: The steps into each, overwritten.
+        """
+        raised(self.highest, value)
+        lowest = value[0] if len(value) == 1 else np.minimum.reduce(value, axis=0)
+        np.minimum(self.lowest, lowest, out=self.lowest)
+        np.abs(steps, out=steps)
+        moved = steps[0] if len(steps) == 1 else np.add.reduce(steps, axis=0, dtype=self.moved.dtype)
+        np.add(self.moved, moved, out=self.moved)
 
 
 @dataclass(slots=True)
@@ -166,59 +293,51 @@ class Movement:
         """Nothing seen yet."""
         return cls(window_ticks, *(np.zeros(lanes, np.int64) for _ in fields(cls)[1:]))
 
-    def add(self, value: SmallInt, seen: int, room: SmallInt) -> None:
+    def add(self, part: Course, stirs: Words, ups: Words, rows: int, seen: int) -> None:
         """Add a part that lies within one window.
 
         Args:
-            value: int32 (n, L), n at most `LONGEST_PART`.
+            part: How the number went.
+            stirs: uint64 (L,), where it moved, as `Bits` has them.
+            ups: uint64 (L,), where it rose.
+            rows: Ticks of the part.
             seen: Ticks added before.
-            room: int32 (n, L), overwritten.
         """
+        last, moved = part.row.astype(np.int64), part.moved.astype(np.int64)
         if seen == 0:
-            self.first = value[0].astype(np.int64)
-            self.last, self.lowest, self.highest = self.first, self.first, self.first
-        self.lowest = np.minimum(self.lowest, np.minimum.reduce(value, axis=0))
-        self.highest = np.maximum(self.highest, np.maximum.reduce(value, axis=0))
-
-        steps = room
-        np.subtract(value[0], self.last, out=steps[0], casting="unsafe")
-        np.subtract(value[1:], value[:-1], out=steps[1:])
-        last = value[-1].astype(np.int64)
-        if steps.any():
-            self._move(steps, last)
+            for ends in (self.first, self.last, self.lowest, self.highest):
+                ends[:] = part.first
+        np.minimum(self.lowest, part.lowest, out=self.lowest)
+        np.maximum(self.highest, part.highest, out=self.highest)
+        if stirs.any():
+            net = last - self.last
+            self.moved += moved
+            self.up += (moved + net) >> 1
+            self.down += (moved - net) >> 1
+            self._turn(stirs, ups)
         self.last = last
         if seen < self.window_ticks:
-            self.head_up, self.head_down = self.up, self.down
-        if (seen + len(value)) % self.window_ticks == 0:
-            self.against = self.against + np.minimum(self.up, self.down)
-            self.up, self.down = np.zeros_like(self.up), np.zeros_like(self.down)
+            self.head_up[:], self.head_down[:] = self.up, self.down
+        if (seen + rows) % self.window_ticks == 0:
+            self.against += np.minimum(self.up, self.down)
+            self.up.fill(0)
+            self.down.fill(0)
 
-    def _move(self, steps: SmallInt, last: Int) -> None:
-        net = last - self.last
-        ups = steps > 0
-        stirs = steps != 0
-        moved = summed(np.abs(steps, out=steps))
-        self.moved = self.moved + moved
-        self.up = self.up + (moved + net) // 2
-        self.down = self.down + (moved - net) // 2
-
-        # Row number and direction in one byte, so that the highest so far is the latest move.
-        rows = len(steps)
-        codes = np.empty((rows + 1, steps.shape[1]), np.uint8)
-        codes[0] = np.where(self.last_way == 0, 0, np.where(self.last_way > 0, 3, 2))
-        number = np.arange(4, 2 * rows + 4, 2, dtype=np.uint8)[:, np.newaxis]
-        np.add(ups.view(np.uint8), number, out=codes[1:])
-        np.multiply(codes[1:], stirs.view(np.uint8), out=codes[1:])
+    def _turn(self, stirs: Words, ups: Words) -> None:
         if not self.first_way.all():
-            first = np.minimum.reduce(np.where(stirs, codes[1:], np.uint8(255)), axis=0)
-            way = np.where(first == 255, 0, np.where(first & 1, 1, -1))
+            lowest = stirs & (~stirs + _ONE)
+            way = np.where(stirs == 0, 0, np.where(ups & lowest, 1, -1))
             self.first_way = np.where(self.first_way == 0, way, self.first_way)
-        running_maximum(codes)
-        before = codes[:-1]
-        turned = ((before & 1) != ups.view(np.uint8)) & (before > 1) & stirs
-        self.turns = self.turns + counted(turned)
-        final = codes[-1]
-        self.last_way = np.where(final == 0, 0, np.where(final & 1, 1, -1))
+        # The direction of the last move before each row, filled upwards from where one is known.
+        known = (stirs << _ONE) | (self.last_way != 0)
+        rising = (ups << _ONE) | (self.last_way > 0)
+        for reach in _REACHES:
+            rising |= (rising << reach) & ~known
+            known |= known << reach
+        self.turns += np.bitwise_count(stirs & known & (rising ^ ups))
+        filled = _filled_down(stirs)
+        highest = filled ^ (filled >> _ONE)
+        self.last_way = np.where(stirs == 0, self.last_way, np.where(ups & highest, 1, -1))
 
     def against_trend(self) -> Int:
         """Movement against the trend, the window under way included, VMs: int64 (L,)."""

@@ -23,6 +23,18 @@ CELL_TICKS = 64
 _UNIT = 2.0**-40
 
 
+_TOGETHER = 2**17
+"""Numbers that are gone through together: fewer cost more calls, and more do not stay in the processor's cache."""
+
+
+def rows_together(lanes: int) -> int:
+    """How many rows of so many lanes are best gone through at once: a power of two up to a cell."""
+    rows = CELL_TICKS
+    while rows > 1 and rows * lanes > _TOGETHER:
+        rows //= 2
+    return rows
+
+
 def added_rows(rows: Float, before: Float | None = None) -> Float:
     """The rows added one after another, after `before` where there is one: float64 (W,) of (n, W)."""
     if before is not None:
@@ -46,9 +58,10 @@ class FixedPoint:
         unknown: bool (F, L), something in the sum was NaN or infinite.
         open: float64 (F, L), the cell under way; meaningless between cells.
         begun: Whether a cell is under way.
+        used: The sums to which something was ever added.
     """
 
-    __slots__ = ("begun", "fraction", "open", "unknown", "whole")
+    __slots__ = ("begun", "fraction", "open", "unknown", "used", "whole")
 
     def __init__(self, sums: int, lanes: int) -> None:
         self.whole: Int = np.zeros((sums, lanes), np.int64)
@@ -56,48 +69,62 @@ class FixedPoint:
         self.unknown: Bool = np.zeros((sums, lanes), np.bool_)
         self.open: Float = np.zeros((sums, lanes))
         self.begun = False
+        self.used: set[int] = set()
 
-    def added(self, index: int, rows: Float) -> Float:
-        """The cell under way of one sum with more rows: float64 (L,), or (1,) where all lanes share them.
+    def add(self, index: int, rows: Float) -> None:
+        """Add rows to one sum; when the same rows have been added to all sums, `advance` is called.
 
         Args:
             index: Which sum.
-            rows: float64 (n, L) or (n, 1), in time order, all of one cell.
+            rows: float64 (n, L), in time order, all of one cell. Or (n, C), where each column is that of L / C lanes
+                side by side, whose sums are equal so far.
         """
-        return added_rows(rows, self.open[index] if self.begun else None)
-
-    def add(self, index: int, rows: Float) -> None:
-        """Add rows to one sum, as in `added`; within a part of a cell once, then `advance` is called."""
-        self.open[index] = self.added(index, rows)
+        self.used.add(index)
+        cell = self.open[index]
+        columns = rows.shape[1]
+        if columns < len(cell):
+            before = cell[:: len(cell) // columns] if self.begun else None
+            cell.reshape(columns, -1)[...] = added_rows(rows, before)[:, np.newaxis]
+        elif not self.begun:
+            cell[:] = added_rows(rows)
+        elif len(rows) == 1:
+            cell += rows[0]
+        else:
+            cell[:] = added_rows(rows, cell)
 
     def advance(self, *, finished: bool) -> None:
         """Tell that every sum has its rows, and whether the cell is finished with them."""
         self.begun = not finished
         if finished:
-            self.whole, self.fraction, self.unknown = self._closed()
+            self._close(self.whole, self.fraction, self.unknown)
 
     def totals(self) -> Float:
         """float64 (F, L), the cell under way included; NaN where something in the sum is unknown."""
-        whole, fraction, unknown = self._closed() if self.begun else (self.whole, self.fraction, self.unknown)
+        whole, fraction, unknown = self.whole, self.fraction, self.unknown
+        if self.begun:
+            whole, fraction, unknown = whole.copy(), fraction.copy(), unknown.copy()
+            self._close(whole, fraction, unknown)
         return np.where(unknown, np.nan, whole + fraction * _UNIT)
 
-    def _closed(self) -> tuple[Int, Int, Bool]:
-        bad = ~np.isfinite(self.open)
-        cell = np.where(bad, 0.0, self.open) if bad.any() else self.open
-        whole = np.floor(cell)
-        fraction = np.rint((cell - whole) / _UNIT)
-        return (
-            self.whole + whole.astype(np.int64),
-            self.fraction + fraction.astype(np.int64),
-            self.unknown | bad,
-        )
+    def _close(self, whole: Int, fraction: Int, unknown: Bool) -> None:
+        """Add the cell under way; a sum to which nothing was ever added has none."""
+        for sum_of in self.used:
+            cell = self.open[sum_of]
+            bad = ~np.isfinite(cell)
+            if bad.any():
+                unknown[sum_of] |= bad
+                cell = np.where(bad, 0.0, cell)
+            whole_of = np.floor(cell)
+            part = np.rint((cell - whole_of) / _UNIT)
+            whole[sum_of] += whole_of.astype(np.int64)
+            fraction[sum_of] += part.astype(np.int64)
 
     def taken(self, lanes: Int | slice) -> FixedPoint:
         """The sums of some of the lanes, in the order given."""
         new = FixedPoint.__new__(FixedPoint)
         new.whole, new.fraction = self.whole[:, lanes].copy(), self.fraction[:, lanes].copy()
         new.unknown, new.open = self.unknown[:, lanes].copy(), self.open[:, lanes].copy()
-        new.begun = self.begun
+        new.begun, new.used = self.begun, set(self.used)
         return new
 
     @classmethod
@@ -107,6 +134,7 @@ class FixedPoint:
         for name in ("whole", "fraction", "unknown", "open"):
             setattr(new, name, np.concatenate([getattr(part, name) for part in parts], axis=1))
         new.begun = parts[0].begun
+        new.used = set().union(*(part.used for part in parts))
         return new
 
     def followed_by(self, second: FixedPoint) -> FixedPoint:
@@ -115,4 +143,5 @@ class FixedPoint:
         new.whole += self.whole
         new.fraction += self.fraction
         new.unknown |= self.unknown
+        new.used |= self.used
         return new

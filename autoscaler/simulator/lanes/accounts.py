@@ -41,6 +41,7 @@ class Accounts:
         capacity: float64 (L,), work per second of one VM.
         tariff: What the books come to over many ticks.
         queues: What was not served in some lane is wanted again.
+        loses: What is not served is lost, in all lanes.
         backlog: float64 (L,), how much of that waits.
     """
 
@@ -80,6 +81,7 @@ class Accounts:
         self._slowdown = np.array([each.slowdown for each in plants])
         self._slows = bool((self._kinds == _SLOWS).any())
         self.queues = bool((self._kinds == _QUEUED).any())
+        self.loses = not self.queues and not self._slows
         self.backlog: Float = np.zeros(lanes)
         self._scratch: Float = np.zeros(lanes)
         # An array of zeros: with a scalar, numpy's maximum is several times as slow.
@@ -91,17 +93,20 @@ class Accounts:
         return self._start is not None or (self._lead_in is not None and not self._plant.lucky)
 
     def lack(self, block: Block, row: int, demand: Float) -> None:
-        """Fill in the shortage of a row, and what is billed beside the tariff, once the plant has acted.
+        """Fill in the shortage of a row, where the block has it, and what is billed beside the tariff.
+
+        To be called once the plant has acted.
 
         Args:
             block: Where to.
             row: Of the block.
             demand: float64 (L,) or (1,), work per second wanted in the interval.
         """
-        capacity = self._scratch
-        np.copyto(capacity, self._plant.in_service)
-        capacity *= self._each
-        self._lack(demand, capacity, block.shortage[row])
+        if block.shortage is not None:
+            capacity = self._scratch
+            np.copyto(capacity, self._plant.in_service)
+            capacity *= self._each
+            self._lack(demand, capacity, block.shortage[row])
         if block.extra_s is not None:
             block.extra_s[row] = 0.0 if self._plant.extra_s is None else self._plant.extra_s
 

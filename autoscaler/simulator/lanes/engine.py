@@ -114,13 +114,15 @@ class Lanes:
         self._witness = witness
         self._accounted = True
         lanes = len(run.policies)
-        self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, shared_demand=self._metrics.shared)
+        self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, demands=self._metrics.demands)
         if self.plant.has_extras:
             self._block.extra_s = np.zeros((BLOCK_TICKS, lanes))
         self._makes = self.plant.made is not None
         most = math.inf if decider is not None else _most_vms(params, run.plants)
         self._totals = Totals(self.plant, most, arrivals=self.accounts.counts_arrivals)
-        self._block.totals = self._totals.of
+        self._block.totals, self._block.most_vms = self._totals.of, most
+        if self.accounts.loses and witness is None:
+            self._block.shortage = None
         self._yes = fixed(np.ones(lanes, np.bool_))
         self._none: Vms = fixed(np.zeros(lanes, np.int32))
         self._endless: Vms = fixed(np.full(lanes, NO_CEILING, np.int32))
@@ -148,7 +150,8 @@ class Lanes:
         end = self.tick + ticks
         if end > self.run_of.ticks.count:
             raise ValueError(f"the run has {self.run_of.ticks.count - self.tick} ticks left, not {ticks}")
-        self._accounted = sums is not None or self.accounts.queues
+        told = self._block.shortage is not None or self._block.extra_s is not None
+        self._accounted = told and (sums is not None or self.accounts.queues)
         while self.tick < end:
             first = self.tick
             count = min(BLOCK_TICKS, end - first)
@@ -218,9 +221,9 @@ class Lanes:
             block.provisions[row] = plant.provisions
         self._totals.acted()
         if self._witness is not None:
-            self.accounts.enter(block, row, self._metrics.wanted[row])
+            self.accounts.enter(block, row, self._metrics.wanted_by_lane(row))
         elif self._accounted:
-            self.accounts.lack(block, row, self._metrics.wanted[row])
+            self.accounts.lack(block, row, self._metrics.wanted_by_lane(row))
         self.tick = tick + 1
 
     def _keep(self, row: int, decision: Decision) -> None:

@@ -12,13 +12,14 @@ Rules of this file: wrapping unsigned integers only, which are exact in any orde
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import SmallInt
+from autoscaler.simulator.judging.summing import rows_together
 
 _BASE = 0x9E37_79B9_7F4A_7C15
 _WEIGHTS = tuple(np.uint32(w) for w in (0x9E37_79B1, 0x85EB_CA77, 0xC2B2_AE3D, 0x27D4_EB2F))
@@ -34,13 +35,14 @@ class Fingerprints:
         ticks: How many those are.
     """
 
-    __slots__ = ("_terms", "_words", "ticks", "words")
+    __slots__ = ("_room", "_terms", "_together", "ticks", "words")
 
     def __init__(self, lanes: int) -> None:
         self.words: NDArray[np.uint64] = np.zeros(lanes, np.uint64)
         self.ticks = 0
-        self._words: NDArray[np.uint32] = np.empty((2, 0, lanes), np.uint32)
-        self._terms: NDArray[np.uint64] = np.empty((0, lanes), np.uint64)
+        self._together = rows_together(lanes)
+        self._room: NDArray[np.uint32] = np.empty((2, self._together, lanes), np.uint32)
+        self._terms: NDArray[np.uint64] = np.empty((self._together, lanes), np.uint64)
 
     def add(
         self, desired: SmallInt, starts: SmallInt, stops: SmallInt, provisions: SmallInt | None = None
@@ -54,19 +56,26 @@ class Fingerprints:
             provisions: int32 (n, L); None for none in any lane.
         """
         count = len(desired)
-        if len(self._terms) < count:
-            self._words = np.empty((2, count, len(self.words)), np.uint32)
-            self._terms = np.empty((count, len(self.words)), np.uint64)
-        total, part = self._words[:, :count]
-        np.multiply(desired.view(np.uint32), _WEIGHTS[0], out=total)
-        rest = (starts, stops) if provisions is None else (starts, stops, provisions)
-        for rows, weight in zip(rest, _WEIGHTS[1:], strict=False):
-            np.multiply(rows.view(np.uint32), weight, out=part)
-            total += part
-        terms = np.multiply(total, _powers(count)[:, np.newaxis], out=self._terms[:count])
+        powers = _powers(count)[:, np.newaxis]
+        arrays = (desired, starts, stops) if provisions is None else (desired, starts, stops, provisions)
         self.words *= np.uint64(pow(_BASE, count, _WORD))
-        self.words += np.add.reduce(terms, axis=0)
+        for first in range(0, count, self._together):
+            rows = slice(first, min(first + self._together, count))
+            self._mix([array[rows].view(np.uint32) for array in arrays], powers[rows])
         self.ticks += count
+
+    def _mix(self, arrays: Sequence[NDArray[np.uint32]], powers: NDArray[np.uint64]) -> None:
+        """Add the rows that these powers belong to."""
+        count = len(powers)
+        total, part = self._room[:, :count]
+        np.multiply(arrays[0], _WEIGHTS[0], out=total)
+        for rows, weight in zip(arrays[1:], _WEIGHTS[1:], strict=False):
+            np.multiply(rows, weight, out=part)
+            total += part
+        terms = self._terms[:count]
+        np.copyto(terms, total)
+        terms *= powers
+        self.words += terms[0] if count == 1 else np.add.reduce(terms, axis=0)
 
     def taken(self, lanes: Iterable[int]) -> Fingerprints:
         """Those of some of the lanes; shares nothing with these."""

@@ -45,8 +45,8 @@ class LaneMetrics:
             too old is stale by then), so a sweep goes without.
 
     Attributes:
-        wanted: float64 (n, L), or (n, 1) where `shared`: work per second of each tick of the block.
-        shared: All lanes want the same.
+        wanted: float64 (n, C), work per second of each tick of the block.
+        demands: C, the number of lanes, or less where lanes side by side want the same (`Block`).
         watches: What is seen depends on the VMs that serve.
         may_be_empty: Some lane may have no VM in service that could tell its demand.
         keys: One per lane, naming trace and pipeline.
@@ -65,12 +65,12 @@ class LaneMetrics:
         self._truths, truth_of = _distinct(
             [(trace.digest, shift) for trace, shift in zip(run.traces, shifts, strict=True)]
         )
-        self._spread_truth = _spreader(truth_of)
+        self._truth_of = None if _side_by_side(truth_of) else truth_of
+        self.demands = len(self._truths) if self._truth_of is None else len(truth_of)
         self._columns, column_of = _distinct([*zip(self.keys, shifts, strict=True)])
         self._spread_demand, self._spread_times, self._spread_freshness = (
             _spreader(column_of) for _ in range(3)
         )
-        self.shared = len(self._truths) == 1
         self._page_ticks = max(_PAGE_CELLS // max(len(self._columns), len(self._truths)), 64)
         self._page: range = range(0)
         lanes = len(run.policies)
@@ -100,11 +100,16 @@ class LaneMetrics:
         if first not in self._page or first + count > self._page.stop:
             self._turn_page(first)
         rows = slice(first - self._page.start, first - self._page.start + count)
-        self.wanted = self._truth[rows] if self.shared else self._spread_truth(self._truth[rows])
-        demand, observed, freshness = (part[rows] for part in self._parts)
-        self._demand = self._spread_demand(demand)
-        self._observed = self._spread_times(observed) if self._times else None
-        self._freshness = self._spread_freshness(freshness) if freshness.any() else None
+        truth = self._truth[rows]
+        self.wanted = truth if self._truth_of is None else truth.take(self._truth_of, axis=1)
+        self._demand, self._observed, freshness = (part[rows] for part in self._parts)
+        self._freshness = freshness if freshness.any() else None
+
+    def wanted_by_lane(self, row: int) -> Float:
+        """float64 (L,), or (1,) where all want the same: work per second of a tick of the block."""
+        wanted: Float = self.wanted[row]
+        lanes = len(self.shifts)
+        return wanted if self.demands in (1, lanes) else np.repeat(wanted, lanes // self.demands)
 
     def _turn_page(self, first: int) -> None:
         """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
@@ -131,9 +136,9 @@ class LaneMetrics:
             tick: Of the run.
             serving: int32 (L,), the VMs that could be read; None where that does not matter.
         """
-        demand = self._demand[row]
-        observed = self._untimed if self._observed is None else self._observed[row]
-        freshness = self._fresh if self._freshness is None else self._freshness[row]
+        demand = self._spread_demand(self._demand[row])
+        observed = self._spread_times(self._observed[row]) if self._times else self._untimed
+        freshness = self._fresh if self._freshness is None else self._spread_freshness(self._freshness[row])
         censored = self._no
         if serving is not None and self.may_be_empty:
             empty = self._inside & (serving <= 0)
@@ -166,23 +171,28 @@ def _distinct(names: Sequence[Name]) -> tuple[list[Name], Int]:
     return list(place), np.array([place[name] for name in names])
 
 
+def _side_by_side(column_of: Int) -> bool:
+    """Whether equally many lanes of each column follow one another."""
+    lanes, columns = len(column_of), int(column_of.max()) + 1
+    each = lanes // columns
+    return lanes == columns * each and bool((column_of == np.repeat(np.arange(columns), each)).all())
+
+
 def _spreader(column_of: Int) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """A function that lays columns (n, C) out over lanes (n, L), into the same room every time."""
+    """A function that lays a row over columns (C,) out over lanes (L,)."""
     columns, lanes = int(column_of.max()) + 1, len(column_of)
     if columns == 1:
-        return lambda rows: np.broadcast_to(rows, (len(rows), lanes))
-    each = lanes // columns
-    if lanes != columns * each or (column_of != np.repeat(np.arange(columns), each)).any():
-        return lambda rows: rows.take(column_of, axis=1)
-    room: list[NDArray[Any]] = []
+        return lambda row: np.broadcast_to(row, (lanes,))
+    if not _side_by_side(column_of):
+        return lambda row: fixed(row.take(column_of))
+    if columns == lanes:
+        return lambda row: row
 
-    def side_by_side(rows: NDArray[Any]) -> NDArray[Any]:
-        # Lanes of one column lie side by side, as segments do, and filling is several times as fast as taking.
-        if not room or room[0].dtype != rows.dtype or len(room[0]) < len(rows):
-            room[:] = [np.empty((len(rows), columns, each), rows.dtype)]
-        filled = room[0][: len(rows)]
-        filled[...] = rows[:, :, np.newaxis]
-        return filled.reshape(len(rows), lanes)
+    def side_by_side(row: NDArray[Any]) -> NDArray[Any]:
+        # Filling is several times as fast as taking.
+        laid_out = np.empty(lanes, row.dtype)
+        laid_out.reshape(columns, -1)[...] = row[:, np.newaxis]
+        return fixed(laid_out)
 
     return side_by_side
 

@@ -24,7 +24,7 @@ from autoscaler.simulator.replay.timeline import TimelineRow
 _SAMPLE = ("demand", "observed_at_s", "freshness", "coverage", "censored")
 _DECISION = ("forecast", "forecast_hi", "wish", "desired", "start", "provision", "stop", "warm_target")
 _PLANT = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable")
-_NOT_KEPT = ("tick_s", "first_tick", "totals", "extra_s")
+_NOT_KEPT = ("tick_s", "first_tick", "totals", "extra_s", "most_vms")
 _BLOCK = tuple(each.name for each in fields(Block) if each.name not in _NOT_KEPT)
 _TOLD = (
     "demand", "desired", "in_service", "starting", "draining", "stopped", "warm_target", "capacity",
@@ -109,9 +109,9 @@ class Witness:
         kept: dict[str, NDArray[Any]] = {}
         for name in _BLOCK:
             rows = getattr(block, name)[:count]
-            kept[name] = (
-                rows[:, self.lanes] if rows.shape[1] > 1 else np.repeat(rows, len(self.lanes), axis=1)
-            )
+            # Demand may be told once for lanes side by side.
+            each = len(shifts) // rows.shape[1]
+            kept[name] = rows[:, self.lanes // each]
         ticks = {name: np.stack(rows) for name, rows in self._ticks.items()}
         self.pages.append(
             Page(
