@@ -14,7 +14,7 @@ import numpy as np
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Rule, Seen, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
-from autoscaler.core.types import NO_CEILING, CountType, Int, Reason, Snapshot
+from autoscaler.core.types import NO_CEILING, CountType, Float, Int, Reason, Snapshot
 
 
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
@@ -106,6 +106,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
     if not limits_out and not limits_in:
         return None
     full_out, full_in = full_buckets(params)
+    this = object()
     elapsed_s, refill_out, refill_in = -1.0, full_out, full_in
 
     told = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
@@ -119,24 +120,50 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             refill_out = passed_s * full_out / params.rate_out_period_s
             refill_in = passed_s * full_in / params.rate_in_period_s
         state.refilled_s = seen.snapshot.now_s
-        value = wish
+        known = state.spent_by is this
+        state.spent_by = this
         if limits_in:
-            tokens = state.tokens_in
-            np.minimum(np.add(tokens, refill_in, out=tokens), full_in, out=tokens)
-            fewer = (wish < now).nonzero()[0]
-            if len(fewer):
-                value = wish.copy()
-                value[fewer] = np.maximum(wish[fewer], now[fewer] - tokens[fewer].astype(counts))
+            state.spent_in = _refilled(state.tokens_in, state.spent_in if known else None, refill_in, full_in)
         if limits_out:
-            tokens = state.tokens_out
-            np.minimum(np.add(tokens, refill_out, out=tokens), full_out, out=tokens)
-            more = (wish > now).nonzero()[0]
-            if len(more):
-                value = wish.copy() if value is wish else value
-                value[more] = np.minimum(wish[more], now[more] + tokens[more].astype(counts))
+            state.spent_out = _refilled(
+                state.tokens_out, state.spent_out if known else None, refill_out, full_out
+            )
+        moving = (wish != now).nonzero()[0]
+        if not len(moving):
+            return wish, told
+        value, wanted, ordered = wish.copy(), wish[moving], now[moving]
+        fewer = wanted < ordered
+        if limits_in:
+            down, was = moving[fewer], ordered[fewer]
+            value[down] = np.maximum(wanted[fewer], was - state.tokens_in[down].astype(counts))
+        if limits_out:
+            more = ~fewer
+            up, was = moving[more], ordered[more]
+            value[up] = np.minimum(wanted[more], was + state.tokens_out[up].astype(counts))
         return value, told
 
     return rule
+
+
+def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float) -> Int:
+    """Refill buckets in place, and say which are not full then: int64 (n,).
+
+    Args:
+        tokens: float64 (L,).
+        spent: int64 (n,), lanes whose bucket is not full, some of them more than once; None where that is not known.
+        refill: float64 (L,), what has come in since the last time.
+        full: float64 (L,), what goes in.
+    """
+    if spent is None or len(spent) > len(tokens):
+        np.minimum(np.add(tokens, refill, out=tokens), full, out=tokens)
+        return (tokens < full).nonzero()[0]
+    # Most buckets are full most of the time, and a full one stays as it is.
+    if not len(spent):
+        return spent
+    most = full[spent]
+    left = np.minimum(tokens[spent] + refill[spent], most)
+    tokens[spent] = left
+    return spent[left < most]
 
 
 def on_time(params: LaneParams, counts: CountType) -> Rule:
@@ -229,12 +256,22 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None]
         went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
         if len(went_out) and limits_out:
             state.tokens_out[went_out] -= out[went_out]
+            state.spent_out = _and_these(state.spent_out, went_out)
         if len(went_in) and limits_in:
             state.tokens_in[went_in] -= stop[went_in]
+            state.spent_in = _and_these(state.spent_in, went_in)
         if after_out:
             state.last_out_s[went_out] = now_s
         if after_in:
             state.last_in_s[went_in] = now_s
-            state.last_starting_s[(snapshot.starting + out > 0).nonzero()[0]] = now_s
+            under_way = np.count_nonzero(snapshot.starting)
+            starting = (snapshot.starting + out > 0).nonzero()[0] if under_way else went_out
+            state.last_starting_s[starting] = now_s
 
     return note if after_out or after_in or limits_out or limits_in else None
+
+
+def _and_these(spent: Int | None, lanes: Int) -> Int | None:
+    if spent is None:
+        return None
+    return np.concatenate((spent, lanes)) if len(spent) else lanes

@@ -74,6 +74,8 @@ Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
 StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
 
 FRESH = int(Freshness.FRESH)
+_WIDE = 1024
+"""Lanes from which on memory is dearer than calls."""
 UNCHANGED: tuple[int, int] = (0, 0)
 
 
@@ -186,15 +188,24 @@ def within(vms: Int, counts: CountType) -> Int:
     return np.minimum(vms, MOST_VMS).astype(counts)
 
 
+def one_for_all(values: Float) -> Float:
+    """The values, or one for all where they are equal: numpy need not read as many then."""
+    return values[:1] if len(values) and (values == values[0]).all() else values
+
+
 def whole_vms(capacity: Float, counts: CountType) -> Callable[[Float], Int]:
     """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown."""
     nothing, most = np.zeros_like(capacity), np.full_like(capacity, float(MOST_VMS))
-    rounding = np.array(ROUNDING)
+    rounding, highest = np.array(ROUNDING), float(MOST_VMS)
+    wide, each = len(capacity) >= _WIDE, one_for_all(capacity)
 
     def vms(work_per_s: Float) -> Int:
-        need = work_per_s / capacity
+        need = work_per_s / each
         need -= rounding
         np.ceil(need, out=need)
+        if wide and np.minimum.reduce(need) >= 0.0 and np.maximum.reduce(need) <= highest:
+            # Nothing is unknown and nothing too much, which two looks tell sooner than two arrays to compare with.
+            return need.astype(counts)
         # fmax and not maximum: it answers 0 for NaN.
         np.fmax(need, nothing, out=need)
         np.minimum(need, most, out=need)

@@ -41,6 +41,8 @@ class LaneState(Remembered):
         tokens_out, tokens_in: float64 (L,), VMs that the rate limits still allow.
         refilled_s: When the tokens were last refilled.
         chain: The policies as `decide` last compiled them; not remembered.
+        spent_out, spent_in: int64 (n,), lanes that hold fewer tokens than they can, some of them more than once; None
+            where nobody knows. spent_by: The rule that keeps them. Likewise.
     """
 
     version: ClassVar[int] = 5
@@ -58,6 +60,9 @@ class LaneState(Remembered):
     tokens_in: Float
     refilled_s: float
     chain: Chain | None = field(init=False, default=None, compare=False, repr=False)
+    spent_out: Int | None = field(init=False, default=None, compare=False, repr=False)
+    spent_in: Int | None = field(init=False, default=None, compare=False, repr=False)
+    spent_by: object = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> LaneState:

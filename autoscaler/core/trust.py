@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, where_any, whole_vms
+from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, is_fixed, where_any, whole_vms
 from autoscaler.core.sizing import quantiles
 from autoscaler.core.trusted import NEVER
 from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason, Snapshot
@@ -126,9 +126,9 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
     def vanished(seen: Seen) -> Bool | None:
         nonlocal calm
         view, trusted = seen.snapshot, seen.state.trusted
-        if trusted.gone_s is calm and np.count_nonzero(view.demand > 0.0) == len(view.demand):
+        if trusted.gone_s is calm and np.minimum.reduce(view.demand) > 0.0:
             # Nothing is gone and nothing was: most ticks, and a tenth of the work.
-            trusted.work = view.demand.copy()
+            trusted.work = view.demand if is_fixed(view.demand) else view.demand.copy()
             return None
         nothing, some = view.demand == 0.0, view.demand > 0.0
         begun = nothing & np.isnan(trusted.gone_s)

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import ROUNDING, within
-from autoscaler.core.types import CountType, Int, SmallInt
+from autoscaler.core.types import CountType, Float, Int, SmallInt
 
 
 def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, Int, Int | None], Int]:
@@ -28,15 +28,29 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
     minimum, maximum = within(params.warm_minimum, counts), within(params.warm_maximum, counts)
 
     economic = np.flatnonzero(params.economic)
+    # A peak seldom changes: of thousands of lanes, what is wanted is worked out anew where it has.
+    known, kept = np.zeros(0, np.int32), np.zeros(0, counts)
+
+    def spared(peak: SmallInt, spare: Float) -> Int:
+        vms = peak.astype(np.float64)
+        vms *= spare
+        vms -= rounding
+        return np.ceil(vms, out=vms).astype(counts)
 
     def target(peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
-        kept = peak.astype(np.float64)
-        kept *= with_spare
-        kept -= rounding
-        wanted = np.ceil(kept, out=kept).astype(counts)
+        nonlocal known, kept
+        if peak is not known:
+            moved = (peak != known).nonzero()[0] if len(known) else None
+            if moved is None or 4 * len(moved) > len(peak):
+                kept = spared(peak, with_spare)
+            elif len(moved):
+                kept[moved] = spared(peak[moved], with_spare[moved])
+            known = peak
+        beyond = kept - desired
         if worth is not None:
-            wanted[economic] = np.where(worth >= 0, worth, wanted[economic])
-        clipped: Int = np.minimum(np.maximum(wanted - desired, minimum), maximum)
+            beyond[economic] = np.where(worth >= 0, worth, kept[economic]) - desired[economic]
+        np.maximum(beyond, minimum, out=beyond)
+        clipped: Int = np.minimum(beyond, maximum, out=beyond)
         return clipped
 
     return target
