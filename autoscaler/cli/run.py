@@ -5,7 +5,6 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -57,6 +56,7 @@ def run(
 
     Only fleets whose policy says `act: true` are touched; all others run in shadow.
     """
+    from autoscaler import event_loop
     from autoscaler.daemon.policies import PolicyFolder, first_of
     from autoscaler.settings import load_settings
 
@@ -74,7 +74,7 @@ def run(
         loaded = folder.before_loading()
         policies_read = _load(folder)
         loaded = replace(loaded, error=first_of(policies_read))
-        asyncio.run(_run(settings, folder, policies_read, loaded, for_s))
+        event_loop.run(_run(settings, folder, policies_read, loaded, for_s))
 
 
 def _load(folder: PolicyFolder) -> PolicySet:

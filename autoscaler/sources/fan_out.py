@@ -21,6 +21,8 @@ from typing import Generic, TypeVar
 
 import aiohttp
 
+from autoscaler.sources.crowd import Crowd, crowd
+
 T = TypeVar("T")
 
 KEPT_S = 90.0
@@ -78,7 +80,6 @@ class FanOut:
     def __init__(self, limits: Limits, stamp: Callable[[], float] | None = None) -> None:
         self._limits = limits
         self._stamp = stamp
-        self._making = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._keeps = True
 
@@ -94,13 +95,14 @@ class FanOut:
         """
         if not urls:
             return {}
-        session = await self._open(len(urls))
+        session, others = await self._open(len(urls)), crowd()
         answers: dict[str, Answer[T]] = {}
         waiting = iter(urls.items())
 
         async def ask() -> None:
             for key, url in waiting:
-                answers[key] = await self._get(session, url, make)
+                await others.may_begin()
+                answers[key] = await self._get(session, url, make, others)
 
         # A few tasks that go through the URLs, not one for each: ten thousand made at once would hold the loop.
         tasks = [asyncio.ensure_future(ask()) for _ in range(min(self._limits.at_once, len(urls)))]
@@ -140,27 +142,34 @@ class FanOut:
             )
         return self._session
 
-    async def _get(self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T]) -> Answer[T]:
+    async def _get(
+        self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T], others: Crowd
+    ) -> Answer[T]:
         try:
             async with session.get(url, allow_redirects=False) as response:
                 if not 200 <= response.status < 300:
                     return Answer(error=f"HTTP {response.status}")
                 body = await self._body(response)
                 at_s = self._stamp() if self._stamp else 0.0
-            async with self._making:  # one body per turn of the loop: dozens arrive in the same turn
+            async with others.alone():  # one body per turn of the loop: dozens arrive in the same turn
                 value = make(body)
-                await next_turn()
             return Answer(value, at_s=at_s)
         except UnreadableBodyError as error:
             return Answer(error=str(error))
-        except TimeoutError:
-            return Answer(error=f"no answer within {self._limits.timeout_s:g} s")
-        except aiohttp.ClientConnectorError as error:
-            return Answer(error=plain_reason(error.os_error))
-        except aiohttp.InvalidURL:
-            return Answer(error="not a URL")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Answer(error=f"broken answer ({type(error).__name__})")
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            _let_go(error)
+            return Answer(error=self._words(error))
+
+    def _words(self, error: Exception) -> str:
+        match error:
+            case TimeoutError():
+                return f"no answer within {self._limits.timeout_s:g} s"
+            case aiohttp.ClientConnectorError():
+                return plain_reason(error.os_error)
+            case aiohttp.InvalidURL():
+                return "not a URL"
+            case _:
+                return f"broken answer ({type(error).__name__})"
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         parts, size = [], 0
@@ -173,17 +182,14 @@ class FanOut:
         return b"".join(parts)
 
 
-async def next_turn() -> None:
-    """Let everything else that is ready in the loop go first."""
-    loop = asyncio.get_running_loop()
-    turn = loop.create_future()
-
-    def take() -> None:
-        if not turn.done():  # the round may have ended meanwhile
-            turn.set_result(None)
-
-    loop.call_soon(take)
-    await turn
+def _let_go(error: BaseException) -> None:
+    """Forget where an error came from: its frames know the error, and only the collector could free such a circle."""
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__, getattr(one, "os_error", None)]
 
 
 def _most_kept() -> int:

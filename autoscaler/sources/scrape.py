@@ -22,6 +22,7 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.sources.crowd import crowd, next_turn
 from autoscaler.sources.exposition import Labels, Metric, Series, parse
 from autoscaler.sources.fan_out import (
     ADDRESS,
@@ -29,7 +30,6 @@ from autoscaler.sources.fan_out import (
     FanOut,
     Limits,
     UnreadableBodyError,
-    next_turn,
     summary,
     url_host,
 )
@@ -151,13 +151,22 @@ class ScrapeSource:
         Raises:
             SourceError: Nothing at all could be read.
         """
-        places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
-        urls = {
-            key: self._url.replace(ADDRESS, url_host(place))
-            for key, place in self._in_turn(places)
-            if place and not self._rests(key)
-        }
+        others = crowd()
+        async with others.alone():
+            places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
+            urls = {
+                key: self._url.replace(ADDRESS, url_host(place))
+                for key, place in self._in_turn(places)
+                if place and not self._rests(key)
+            }
         answers = await self._fan_out.get_all(urls, self._make)
+        async with others.alone():
+            return await self._readings(places, answers)
+
+    async def _readings(
+        self, places: Mapping[str, str | None], answers: Mapping[str, Answer[_Shown]]
+    ) -> FleetReadings:
+        """What a round has brought, worked out in turns."""
         self._some_late = any(answer.late for answer in answers.values())
         self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
