@@ -26,6 +26,8 @@ COLLECT_AT = 0.9
 """Of a tick: by then it is over, unless it is late."""
 COLLECT_EVERY_S = 5.0
 """Garbage is collected at most so often."""
+COLLECT_YOUNG_EVERY_S = 0.05
+"""While a tick is under way: few milliseconds' worth of looking each time."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -118,12 +120,18 @@ async def _housekeep(daemon: Daemon, retention: Retention) -> None:
 
 
 async def _collect(daemon: Daemon, collecting: Collecting) -> None:
-    """Collect garbage shortly before ticks begin."""
+    """Collect garbage while a tick is under way, little by little, and shortly before the next one begins."""
     clock, tick_s = daemon.clock, daemon.settings.tick_s
     while True:
         now_s = clock.now()
         ticks = math.ceil((now_s + COLLECT_EVERY_S) / tick_s - COLLECT_AT)
-        await clock.sleep_until(clock.monotonic() + (ticks + COLLECT_AT) * tick_s - now_s)
+        before_s = clock.monotonic() + (ticks + COLLECT_AT) * tick_s - now_s
+        # Next comes a tick, if there is one before that.
+        await clock.sleep_until(min(clock.monotonic() + (1.0 - now_s / tick_s % 1.0) * tick_s, before_s))
+        while daemon.is_ticking and clock.monotonic() < before_s:
+            collecting.within_a_tick()
+            await clock.sleep_until(clock.monotonic() + COLLECT_YOUNG_EVERY_S)
+        await clock.sleep_until(before_s)
         collecting.between_ticks(clock.monotonic())
 
 

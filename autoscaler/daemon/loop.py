@@ -200,6 +200,11 @@ class Daemon:
             self.notifier.stopping()
         self.waking.stop()
 
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick or an early turn is under way."""
+        return self._turn.locked()
+
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
         """Go on with these fleets after the tick under way; what is known of those that stay is kept.
 
