@@ -151,6 +151,7 @@ class Economy:
             serving,
             lambda share: self._contest.price_for(state.trial, share),
         )
+        self._contest.fit(state.trial)
         low, high = self._contest.low, self._contest.high
         self._by_worth(laws, price)
         self._by_habit(state.trial.habits, view, demand, known, price)
@@ -161,7 +162,7 @@ class Economy:
             np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
         blind = np.flatnonzero(~fresh)
         if len(blind):
-            low[:, blind], high[:, blind] = 0, MOST_VMS
+            low[:, blind], high[:, blind] = 0, self._contest.most
         self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
         unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
         model = np.where(unknown, _FALLBACK, state.trial.driver)
@@ -195,8 +196,9 @@ class Economy:
             note(habits, view.now_s - self._tick_s, demand / self._capacity, known, self._tick_s)
             self._noted = view.tick
         revise(habits, view.now_s, self._ahead_s, self._usual / price)
+        usual = np.minimum(habits.wanted, self._contest.most)
         for of in (self._contest.low, self._contest.high):
-            of[_USUAL].reshape(habits.wanted.shape)[...] = habits.wanted
+            of[_USUAL].reshape(usual.shape)[...] = usual
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""
@@ -214,7 +216,7 @@ class Economy:
         if alike:
             low, keep, middle, hold = (self._alike.spread(of) for of in (low, keep, middle, hold))
         shape = _FACTORS, len(AHEAD), len(price)
-        self._contest.low[_WORTH].reshape(shape)[...] = low[:, np.newaxis]
+        self._contest.low[_WORTH].reshape(shape)[...] = np.minimum(low, self._contest.most)[:, np.newaxis]
         high = self._contest.high[_WORTH].reshape(shape)
         for window, most in zip(AHEAD, (low, keep, middle, hold), strict=True):
-            high[:, window] = most
+            high[:, window] = np.minimum(most, self._contest.most)

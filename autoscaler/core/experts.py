@@ -27,7 +27,7 @@ from autoscaler.core.models import (
     rows_of,
 )
 from autoscaler.core.params import LaneParams
-from autoscaler.core.trial import Trial
+from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 
 HALF_LIFE_S = 4 * 86400.0
@@ -70,12 +70,18 @@ class Prices(NamedTuple):
     shortage: Float
 
 
-def _whole(need: Float, out: SmallInt) -> None:
-    """Whole VMs, 0 where unknown; what is needed is used up."""
+def _count_type(most: int) -> ShadowType:
+    """The narrowest type that holds the sum of two such counts."""
+    found: ShadowType = np.dtype("i2" if 2 * most <= np.iinfo(np.int16).max else "i4")
+    return found
+
+
+def _whole(need: Float, most: int, out: SmallInt) -> None:
+    """Whole VMs, at most so many, 0 where unknown; what is needed is used up."""
     need -= 1e-9
     np.ceil(need, out=need)
     np.fmax(need, 0.0, out=need)
-    np.minimum(need, MOST_VMS, out=need)
+    np.minimum(need, most, out=need)
     np.copyto(out, need, casting="unsafe")
 
 
@@ -90,7 +96,8 @@ class Contest:
 
     Attributes:
         low, high: int32 (M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
-            anew every tick, by whoever knows.
+            anew every tick, by whoever knows. int16, as all counts of shadows, where no policy allows more VMs.
+        most: No lane may have more VMs; whoever fills in more fills in this.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -102,18 +109,36 @@ class Contest:
         self._one_billed = len(set(self._billed.tolist())) == 1
         self._columns = np.arange(len(lanes))
         self._growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
-        self._least = np.minimum(params.minimum[lanes], MOST_VMS).astype(np.int32)
-        self._most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS).astype(np.int32), self._least)
+        least = np.minimum(params.minimum[lanes], MOST_VMS)
+        most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
+        self._bounds = least, most
+        self.most = int(most.max())
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
         self._more = self._headroom[:, np.newaxis] / self._capacity
         self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
         shape = (len(MODELS), len(lanes))
-        self.low, self.high = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._vms, self._left = np.empty(shape), np.empty(shape)
-        self._over, self._old = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
         self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
+
+    def _count_in(self, counts: ShadowType) -> None:
+        """Make room for counts of this type."""
+        self._counts = counts
+        least, most = self._bounds
+        self._least, self._most = least.astype(counts), most.astype(counts)
+        self.low, self.high, self._over, self._old = (np.zeros(self._vms.shape, counts) for _ in range(4))
+
+    def fit(self, state: Trial) -> None:
+        """Have the counts of the state and those of this in one type: ask for it before `low` and `high` are filled."""
+        if state.serving.dtype == self._counts:
+            return
+        # A policy may have allowed more until now.
+        ordered = int((state.serving + state.coming).max(initial=0))
+        if _count_type(ordered).itemsize > self._counts.itemsize:
+            self._count_in(_count_type(ordered))
+        state.count_in(self._counts)
 
     def plain(
         self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]
@@ -131,10 +156,10 @@ class Contest:
         low, high = self.low[_FALLING], self.high[_FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now[list(FALLING_HEADROOMS)]
-        _whole(state.falling[:, np.newaxis] * self._falling_headroom, high.reshape(shape))
+        _whole(state.falling[:, np.newaxis] * self._falling_headroom, self.most, high.reshape(shape))
         early, late = self.low[_YESTERDAY], self.high[_YESTERDAY]
         for of, vms in zip(before, (early, late), strict=True):
-            _whole(of * self._headroom, vms)
+            _whole(of * self._headroom, self.most, vms)
             unknown = np.isnan(of)
             if np.count_nonzero(unknown):
                 np.copyto(vms, now, where=unknown)
@@ -157,7 +182,7 @@ class Contest:
         np.multiply(highest.reshape(windows - 1, -1), self._capacity / _SCALE, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
         vms = self.high[_DEMAND].reshape(len(HEADROOMS), windows, -1)
-        _whole(np.multiply(past, self._more, out=self._need), vms)
+        _whole(np.multiply(past, self._more, out=self._need), self.most, vms)
         now = vms[:, 0]
         self.low[_DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick

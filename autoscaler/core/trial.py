@@ -6,16 +6,20 @@ Rules of this file: what is remembered, and how it is carried over to other lane
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from autoscaler.core.habits import Habits
 from autoscaler.core.models import FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.remembered import Dumped, Remembered, columns_before
 from autoscaler.core.types import Float, Int, SmallInt
 from autoscaler.core.windows import RollingMax
+
+ShadowType: TypeAlias = np.dtype[np.int32]
+"""Type of counts of shadows' VMs: int32, or int16 where no policy allows more."""
+_COUNTS = ("serving", "coming", "young", "ordered")
 
 
 @dataclass(slots=True)
@@ -28,7 +32,8 @@ class Trial(Remembered):
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
         habits: What is usually needed.
         falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
-        serving: int32 (M, n), VMs in service in each model's shadow.
+        serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 after `count_in` says so, and int32
+            in dumps.
         coming: int32 (M, n), ordered and not yet in service.
         young: int32 (M, n), in service and billed anyway.
         ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
@@ -136,6 +141,18 @@ class Trial(Remembered):
             for tick in range(first, first + int(span[to]) + 1):
                 new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
         return new
+
+    def count_in(self, counts: ShadowType) -> None:
+        """Have the counts of shadows in a narrower or wider type, which must hold them."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name).astype(counts))
+
+    def dump(self) -> Dumped:
+        """As of every state."""
+        dumped = Remembered.dump(self)
+        for name in _COUNTS:
+            dumped[name] = getattr(self, name).astype(np.int32)
+        return dumped
 
     def all_arrived(self) -> None:
         """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""
