@@ -21,11 +21,12 @@ T = TypeVar("T")
 class Answered(Generic[T]):
     """An answer at hand, or why there is none: what callers ask of a future, without an event loop behind it."""
 
-    __slots__ = ("_answer", "_error")
+    __slots__ = ("answer", "error")
 
     def __init__(self, answer: T | None = None, error: BaseException | None = None) -> None:
-        self._answer: Any = answer
-        self._error = error
+        self.answer: Any = answer
+        """The answer, where there is no error."""
+        self.error = error
 
     def done(self) -> bool:
         """It is."""
@@ -33,13 +34,13 @@ class Answered(Generic[T]):
 
     def cancelled(self) -> bool:
         """Whether the call was cancelled from within."""
-        return isinstance(self._error, asyncio.CancelledError)
+        return isinstance(self.error, asyncio.CancelledError)
 
     def result(self) -> T:
         """The answer; raises where there is none."""
-        if self._error is not None:
-            raise self._error
-        answer: T = self._answer
+        if self.error is not None:
+            raise self.error
+        answer: T = self.answer
         return answer
 
 

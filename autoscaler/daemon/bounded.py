@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from autoscaler.at_once import Begun, begun
+from autoscaler.at_once import Answered, Begun, begun
 
 T = TypeVar("T")
 
@@ -46,7 +46,11 @@ def ended(task: Begun[T]) -> T:
         RuntimeError: It was cancelled from within.
         Exception: What the call itself raised.
     """
-    if isinstance(task, asyncio.Future) and not task.done():
+    if isinstance(task, Answered):
+        if task.error is None:
+            answer: T = task.answer
+            return answer
+    elif not task.done():
         task.add_done_callback(_forget)
         task.cancel()
         raise TimeoutError

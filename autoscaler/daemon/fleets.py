@@ -178,6 +178,8 @@ class Fleet:
         if self.real is not None:
             return self.real.expected(reported, now_s, self.policy.vm.start_time_s + grace_s)
         serving = self.inventory.in_phase(Phase.IN_SERVICE)
+        if not serving:
+            return 0
         if serving is not self._serving:
             self._serving = serving
             self._newest_s = max((_since_s(t, math.inf) for t in serving), default=math.inf)
@@ -216,6 +218,12 @@ class Fleets:
         self._forecasts = forecasts
         self.all = [Fleet(setup) for setup in setups]
         self.by_name = {fleet.name: fleet for fleet in self.all}
+        self.providers = list({id(fleet.provider): fleet.provider for fleet in self.all}.values())
+        """Each once."""
+        self.sources = {fleet.name: fleet.source for fleet in self.all}
+        self.drain = any(fleet.drains is not None for fleet in self.all)
+        """Whether VMs of any fleet stand behind a balancer."""
+        self._policies = [fleet.policy for fleet in self.all]
         self.tick_s = self._tick_s = tick_s
         self.remembered: set[str] = set()
         """Fleets whose forecasts go on from an earlier run, until somebody takes them."""
@@ -365,7 +373,7 @@ class Fleets:
         tick: int,
         now_s: float,
         *,
-        listed: Mapping[str, bool],
+        listed: list[bool],
         allowed: Allowances,
     ) -> tuple[Samples, Decision]:
         """Fold, forecast and decide for all fleets.
@@ -375,10 +383,10 @@ class Fleets:
             counts: In lane order.
             tick: On the absolute grid.
             now_s: The clock.
-            listed: By fleet, whether the counts rest on a complete listing of this tick.
+            listed: In lane order, whether the counts rest on a complete listing of this tick.
             allowed: What operators leave to do, over lanes.
         """
-        policies = [fleet.policy for fleet in self.all]
+        policies = self._policies
         self.learning.heard(policies, self._gathering.of_weight_1(readings), now_s)
         self._weigh(now_s)
         if self.learning.is_due(now_s):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
 
 Kind = TypeVar("Kind", Int, Bool)
+Own = TypeVar("Own", Int, Float)
 
 _COUNTED = {
     "in_service": "in_service",
@@ -86,14 +87,15 @@ class Gathering:
         sizes = [len(got.values) for got in parts]
         if sizes != self._sizes:
             self._sizes = sizes
-            self._lane = np.repeat(np.arange(len(sizes)), sizes)
-            self._capacity_of_reading = self._capacity[self._lane]
+            self._lane = _shut(np.repeat(np.arange(len(sizes)), sizes))
+            self._capacity_of_reading = _shut(self._capacity[self._lane])
         if expected != self._expected:
             self._expected = expected
-            self._expected_vms = np.array(expected, np.int64)
+            self._expected_vms = _shut(np.array(expected, np.int64))
         capacity, expected_capacity = self._capacity_of_reading, self._expected_vms * self._capacity
         if self.weighted:
             capacity, expected_capacity = self._by_weight(parts, capacity, expected_capacity)
+        _shut(expected_capacity)
         gathered = Readings(
             lane=self._lane,
             value=_joined([p.values for p in parts]),
@@ -135,11 +137,10 @@ class Gathering:
             self._columns = {name: _fixed(column) for name, column in zip(_COLUMNS, table, strict=True)}
         return self._columns
 
-    def listed(self, listed: Mapping[str, bool]) -> Bool:
-        """By fleet, whether its counts rest on a complete listing; the same over lanes."""
-        now = [listed[fleet.name] for fleet in self._fleets]
-        if now != self._listed:
-            self._listed, self._where_listed = now, _fixed(np.array(now, np.bool_))
+    def listed(self, listed: list[bool]) -> Bool:
+        """In lane order, whether counts rest on a complete listing; the same as an array."""
+        if listed != self._listed:
+            self._listed, self._where_listed = listed, _fixed(np.array(listed, np.bool_))
         return self._where_listed
 
 
@@ -155,7 +156,13 @@ def _fixed(array: Kind) -> Kind:
 
 
 def _joined(parts: Sequence[Float]) -> Float:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts[0] if len(parts) == 1 else _shut(np.concatenate(parts))
+
+
+def _shut(array: Own) -> Own:
+    """An array of ours, which nobody changes from here on."""
+    array.flags.writeable = False
+    return array
 
 
 def _received(parts: Sequence[FleetReadings], now_s: float) -> Float | None:

@@ -13,14 +13,15 @@ from autoscaler.ports import FleetTick
 
 def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """Why the rest of the sentence is not done; empty where it is."""
-    asked = row.start or row.stop or row.provision
-    if fleet.leased_to and asked:
+    if not (row.start or row.stop or row.provision):
+        return ""
+    if fleet.leased_to:
         return f"held, since another daemon acts on the fleet ({fleet.leased_to}): "
-    if fleet.held_until_s == math.inf and asked:
+    if fleet.held_until_s == math.inf:
         return "held until it is known that no other daemon acts on the fleet: "
-    if now_s < fleet.held_until_s and asked:
+    if now_s < fleet.held_until_s:
         return "held, since the provider denies us: "
-    if not fleet.inventory.listed and asked:
+    if not fleet.inventory.listed:
         return "held until its VMs have been listed: "
     if row.provision > provisioned(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "

@@ -239,7 +239,8 @@ class Daemon:
         else:
             seen = await self._read(early)
         now_s = self.clock.now()
-        self.acting.begin_turn(f.name for f in self.fleets.all if early is None or early.has(f.name))
+        names: Iterable[str] = self.fleets.by_name
+        self.acting.begin_turn(names if early is None else [name for name in names if early.has(name)])
         if notes := self.conditions.judge(self.fleets.all, seen.readings, now_s):
             await self.recorder.note(notes, now_s)
         counts = await self.conditions.count(self.fleets.all, now_s)
@@ -267,8 +268,8 @@ class Daemon:
         serving = {f.name: f.measured() for f in self.fleets.all}
         until_s = asyncio.get_running_loop().time() + self.settings.observing_s
         listings, readings = await self._observer.observe(
-            (f.provider for f in self.fleets.all),
-            {f.name: f.source for f in self.fleets.all},
+            self.fleets.providers,
+            self.fleets.sources,
             serving,
             self.settings.reading_s,
         )
@@ -296,9 +297,10 @@ class Daemon:
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
-        await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
+        if self._left_open:
+            await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         # Each asks two questions in a row, and probes still have to be asked after them.
-        if any(fleet.drains is not None for fleet in self.fleets.all):
+        if self.fleets.drain:
             notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
@@ -320,10 +322,8 @@ class Daemon:
         if many:
             await give_way()
         # Where nothing is listed, nothing is scaled in.
-        listed = {
-            f.name: id(f.provider) in seen.listings and seen.listings[id(f.provider)].complete
-            for f in self.fleets.all
-        }
+        whole = {key for key, listing in seen.listings.items() if listing.complete}
+        listed = [id(f.provider) in whole for f in self.fleets.all]
         allowed = decided = self.operators.allowed(now_s)
         if early is not None:
             decided = allowed.only([early.has(f.name) for f in self.fleets.all])

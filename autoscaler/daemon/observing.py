@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from operator import is_
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 _NONE = Rows()
 
@@ -65,15 +66,23 @@ class Observer:
         """
         asked_s = self._clock.now()
         distinct = {id(provider): provider for provider in providers}
-        self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
-        listings = {key: _asked(p, p.list_vms, partial(self._checked, key)) for key, p in distinct.items()}
+        if self._rows.keys() - distinct.keys():
+            self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
+        listings = {key: _asked(p, p.list_vms) for key, p in distinct.items()}
         readings = {
-            fleet: _asked(source, partial(source.read, vms[fleet]), partial(self._checked_readings, fleet))
-            for fleet, source in sources.items()
+            fleet: _asked(source, partial(source.read, vms[fleet])) for fleet, source in sources.items()
         }
         await _waited((*listings.values(), *readings.values()), timeout_s)
-        listed = {key: self._listing(asked.answer(timeout_s), asked_s) for key, asked in listings.items()}
-        read = {fleet: _readings(asked.answer(timeout_s)) for fleet, asked in readings.items()}
+        listed: dict[int, Listing] = {}
+        for key, asked in listings.items():
+            got = _answer(asked, self._checked, key, timeout_s)
+            if isinstance(got, str):
+                got = Listing((), False, asked_s, self._clock.now(), got)
+            listed[key] = got
+        read: dict[str, FleetReadings] = {}
+        for fleet, call in readings.items():
+            told = _answer(call, self._checked_readings, fleet, timeout_s)
+            read[fleet] = no_readings(told) if isinstance(told, str) else told
         for key, listing in listed.items():
             if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
                 self._rows[key] = await last.followed_by(listing.vms)
@@ -101,18 +110,16 @@ class Observer:
         return listing if type(listing.vms) is tuple else replace(listing, vms=tuple(listing.vms))
 
     def _checked_readings(self, fleet: str, readings: FleetReadings) -> FleetReadings:
-        last = self._readings.pop(fleet, None)
-        if last is None or last[0] is not readings:
-            last = readings, _checked_readings(readings)
-        checked = last[1]
-        if is_fixed(checked.values) and is_fixed(checked.observed_at_s):
-            arrays = checked.received_at_s, checked.utilisation
-            if all(array is None or is_fixed(array) for array in arrays):
-                self._readings[fleet] = last
+        last = self._readings.get(fleet)
+        if last is not None and last[0] is readings:
+            return last[1]
+        checked = _checked_readings(readings)
+        arrays = checked.values, checked.observed_at_s, checked.received_at_s, checked.utilisation
+        if all(array is None or is_fixed(array) for array in arrays):
+            self._readings[fleet] = readings, checked
+        else:
+            self._readings.pop(fleet, None)
         return checked
-
-    def _listing(self, got: Listing | str, asked_s: float) -> Listing:
-        return Listing((), False, asked_s, self._clock.now(), got) if isinstance(got, str) else got
 
 
 async def probe_all(
@@ -120,45 +127,48 @@ async def probe_all(
 ) -> dict[str, frozenset[str]]:
     """Which of the running VMs of each fleet are ready; fleets without such VMs are not asked."""
     asked = {
-        fleet: _asked(probes[fleet], partial(probes[fleet].ready, running), _checked_ids)
+        fleet: _asked(probes[fleet], partial(probes[fleet].ready, running))
         for fleet, running in vms.items()
         if running
     }
     await _waited(asked.values(), timeout_s)
-    answers = {fleet: each.answer(timeout_s) for fleet, each in asked.items()}
-    return {fleet: frozenset() if isinstance(ids, str) else ids for fleet, ids in answers.items()}
+    ready: dict[str, frozenset[str]] = {}
+    for fleet, call in asked.items():
+        ids = _answer(call, _checked_ids, fleet, timeout_s)
+        ready[fleet] = frozenset() if isinstance(ids, str) else ids
+    return ready
 
 
-@dataclass(slots=True)
-class _Asked(Generic[T]):
-    """A call that has been made, and what makes sure that its answer is one."""
-
-    call: Begun[T]
-    check: Callable[[T], T]
-
-    def answer(self, timeout_s: float) -> T | str:
-        """What the call returned, once checked; words where it failed or what it returned is no such thing."""
-        try:
-            return self.check(ended(self.call))
-        except TimeoutError:
-            return f"no answer within {timeout_s:g} s"
-        except AutoscalerError as error:
-            return str(error) or type(error).__name__
-        except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
-            return f"unexpected {type(error).__name__}: {error}; please report"
-
-
-def _asked(adapter: object, call: Callable[[], Awaitable[T]], check: Callable[[T], T]) -> _Asked[T]:
+def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:
+    """The call under way."""
     try:
-        under_way = begun(call, at_once=answers_at_once(adapter))
-    except Exception as error:  # noqa: BLE001  as in `answer`
-        under_way = Answered(error=error)
-    return _Asked(under_way, check)
+        return begun(call, at_once=answers_at_once(adapter))
+    except Exception as error:  # noqa: BLE001  as in `_answer`
+        return Answered(error=error)
 
 
-async def _waited(asked: Iterable[_Asked[Any]], timeout_s: float) -> None:
+def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float) -> T | str:
+    """What the call returned, once checked; words where it failed or what it returned is no such thing.
+
+    Args:
+        call: It was waited for.
+        check: Makes sure of an answer, given whose it is.
+        key: Whose.
+        timeout_s: How long it was waited for.
+    """
+    try:
+        return check(key, ended(call))
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"
+    except AutoscalerError as error:
+        return str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
+        return f"unexpected {type(error).__name__}: {error}; please report"
+
+
+async def _waited(calls: Iterable[Begun[Any]], timeout_s: float) -> None:
     """Return when all have ended or the time is over."""
-    open_calls = [c for each in asked if isinstance(c := each.call, asyncio.Future) and not c.done()]
+    open_calls = [call for call in calls if not isinstance(call, Answered) and not call.done()]
     if not open_calls:
         return
     try:
@@ -169,11 +179,7 @@ async def _waited(asked: Iterable[_Asked[Any]], timeout_s: float) -> None:
         raise
 
 
-def _readings(got: FleetReadings | str) -> FleetReadings:
-    return no_readings(got) if isinstance(got, str) else got
-
-
-def _checked_ids(ids: frozenset[str]) -> frozenset[str]:
+def _checked_ids(_: str, ids: frozenset[str]) -> frozenset[str]:
     return frozenset(ids)
 
 
@@ -183,7 +189,8 @@ def _checked_readings(readings: FleetReadings) -> FleetReadings:
     observed_at_s = np.asarray(readings.observed_at_s, np.float64)
     received_at_s, utilisation = _numbers(readings.received_at_s), _numbers(readings.utilisation)
     arrays = (values, observed_at_s, received_at_s, utilisation)
-    if any(array is not None and array.shape != (len(readings.vm_ids),) for array in arrays):
+    shape = (len(readings.vm_ids),)
+    if any(array is not None and array.shape != shape for array in arrays):
         return no_readings("the source returned arrays of different lengths; please report")
     given = (readings.values, readings.observed_at_s, readings.received_at_s, readings.utilisation)
     as_they_are = all(map(is_, arrays, given))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -262,44 +263,48 @@ def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gaug
 
 
 _PHASES = ("in_service", "starting", "draining", "stopping", "stopped")
-_PHASES_OF = attrgetter(*_PHASES)
+
+
+def _held_back(t: FleetTick) -> int:
+    return 0 if t.shared is None else t.shared.wanted - t.desired
 
 
 class _Published:
-    """One fleet's metrics, found once, and what they were last set to, since most stay as they were."""
+    """One fleet's metrics, found once; gauges are worked out from the last tick when somebody asks for them."""
 
     def __init__(self, telemetry: Telemetry, fleet: str) -> None:
         self._telemetry = telemetry
         self._fleet = fleet
-        gauges = (
-            telemetry.demand,
-            telemetry.capacity,
-            telemetry.shortage,
-            telemetry.forecast,
-            telemetry.forecast_hi,
-            telemetry.coverage,
-            telemetry.desired,
-            telemetry.held_back,
-            telemetry.warm_target,
-        )
-        self._gauges = [gauge.labels(fleet) for gauge in gauges]
-        self._gauges += [telemetry.vms.labels(fleet, phase) for phase in _PHASES]
-        self._values: tuple[float, ...] = (math.nan,) * len(self._gauges)
-        self._age, self._evaluated = telemetry.signal_age.labels(fleet), telemetry.evaluated.labels(fleet)
         self._row: FleetTick | None = None
         self._counts: Counts | None = None
+        self._at_s = math.nan
+        self._reasons_of: tuple[int, ...] = ()
         self._shaped_by: list[Counter] = []
         self._cost = telemetry.cost.labels(fleet)
         self._reasons: dict[int, Counter] = {}
+        for gauge, value in (
+            (telemetry.demand, attrgetter("demand")),
+            (telemetry.capacity, attrgetter("capacity")),
+            (telemetry.shortage, attrgetter("shortage")),
+            (telemetry.forecast, attrgetter("forecast")),
+            (telemetry.forecast_hi, attrgetter("forecast_hi")),
+            (telemetry.coverage, attrgetter("coverage")),
+            (telemetry.desired, attrgetter("desired")),
+            (telemetry.held_back, _held_back),
+            (telemetry.warm_target, attrgetter("warm_target")),
+        ):
+            gauge.labels(fleet).set_function(partial(self._of_row, value))
+        for phase in _PHASES:
+            telemetry.vms.labels(fleet, phase).set_function(partial(self._of_counts, attrgetter(phase)))
+        telemetry.signal_age.labels(fleet).set_function(self._age_s)
+        telemetry.evaluated.labels(fleet).set_function(lambda: self._at_s)
 
     def tick(self, t: FleetTick, at_s: float, counts: Counts) -> None:
-        """Set what has changed, and count."""
-        if t is not self._row or counts != self._counts:
-            self._row, self._counts = t, counts
-            self._set(t, counts)
+        """Show this tick from here on, and count."""
+        self._row, self._counts, self._at_s = t, counts, at_s
+        if t.reasons != self._reasons_of:
+            self._reasons_of = t.reasons
             self._shaped_by = [self._reason(code) for code in t.reasons if code != Reason.NONE]
-        self._age.set(at_s - t.observed_at_s)
-        self._evaluated.set(at_s)
         if t.cost > 0.0:
             self._cost.inc(t.cost)
         for counter in self._shaped_by:
@@ -307,23 +312,14 @@ class _Published:
         if t.source_error:
             self._telemetry.source_errors.labels(self._fleet).inc()
 
-    def _set(self, t: FleetTick, counts: Counts) -> None:
-        values = (
-            t.demand,
-            t.capacity,
-            t.shortage,
-            t.forecast,
-            t.forecast_hi,
-            t.coverage,
-            t.desired,
-            0 if t.shared is None else t.shared.wanted - t.desired,
-            t.warm_target,
-            *_PHASES_OF(counts),
-        )
-        for gauge, value, before in zip(self._gauges, values, self._values, strict=True):
-            if value != before:
-                gauge.set(value)
-        self._values = values
+    def _of_row(self, value: Callable[[FleetTick], float]) -> float:
+        return math.nan if self._row is None else value(self._row)
+
+    def _of_counts(self, value: Callable[[Counts], float]) -> float:
+        return math.nan if self._counts is None else value(self._counts)
+
+    def _age_s(self) -> float:
+        return math.nan if self._row is None else self._at_s - self._row.observed_at_s
 
     def _reason(self, code: int) -> Counter:
         counter = self._reasons.get(code)

@@ -85,6 +85,7 @@ class TraceSource:
             )
         self._trace = trace
         self._rates = trace.rates
+        self._start_s, self._end_s = trace.start_s, trace.end_s
         self._clock = clock
         self._signal = signal
         self._capacity_per_s = capacity_per_s
@@ -138,23 +139,23 @@ class TraceSource:
         if from_s <= known_at_s < until_s:
             return rate, observed_at_s, ""
         trace, at_s = self._trace, known_at_s + self._offset_s
-        span_s = trace.end_s - trace.start_s
-        lap_s = math.floor((at_s - trace.start_s) / span_s) * span_s if self._loop else 0.0
+        span_s = self._end_s - self._start_s
+        lap_s = math.floor((at_s - self._start_s) / span_s) * span_s if self._loop else 0.0
         at_s -= lap_s
         count = trace.kind is TraceKind.COUNT
-        step = math.floor((at_s - trace.start_s) / trace.interval_s) - (1 if count else 0)
+        step = math.floor((at_s - self._start_s) / trace.interval_s) - (1 if count else 0)
         if (
             step < 0 and lap_s > 0
         ):  # the first interval of a lap is not over: the last one of the lap before is known
             step += round(span_s / trace.interval_s)
             lap_s -= span_s
-        start_s = trace.start_s + step * trace.interval_s
+        start_s = self._start_s + step * trace.interval_s
         if step < 0:
             return math.nan, math.nan, self._too_early(at_s)
-        if start_s >= trace.end_s:
-            return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(trace.end_s)}"
+        if start_s >= self._end_s:
+            return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(self._end_s)}"
         if step != self._step:
-            self._step, self._row = step, int(trace.row_at(np.array([start_s + trace.interval_s / 2]))[0])
+            self._step, self._row = step, self._row_at(start_s + trace.interval_s / 2)
         row = self._row
         if row < 0:
             return math.nan, math.nan, f"trace {trace.name} has a gap at {describe_time(start_s)}"
@@ -165,6 +166,12 @@ class TraceSource:
             until_s = observed_at_s + trace.interval_s - _CERTAIN_S
             self._known = known_at_s, until_s, rate, observed_at_s
         return rate, min(observed_at_s, known_at_s), ""
+
+    def _row_at(self, at_s: float) -> int:
+        """As `Trace.row_at` of one time."""
+        stamps = self._trace.timestamps
+        row = int(stamps.searchsorted(at_s, "right")) - 1
+        return row if row >= 0 and at_s < float(stamps[row]) + self._trace.interval_s else -1
 
     def _too_early(self, at_s: float) -> str:
         """Why nothing is known yet, at a moment of the recording."""

@@ -18,7 +18,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, replace
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter, is_
 from typing import Any
 
@@ -104,18 +104,41 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
         raise InvariantError(
             f"A tick holds a value that the journal cannot store: {error}; please report."
         ) from error
-    head = _JSON.encode(
-        {
-            "stages": stages,
-            "sentences": [fleet.sentence for fleet in fleets],
-            "source_errors": [fleet.source_error for fleet in fleets],
-            **_real(fleets),
-            **_earnings(fleets),
-            **_shared(fleets),
-            **_bursts(fleets),
-        }
-    ).encode("utf-8", "replace")
-    return zlib.compress(_HEAD.pack(len(head)) + head + rows.tobytes(), _ZLIB_LEVEL)
+    texts = tuple([fleet.sentence for fleet in fleets]), tuple([fleet.source_error for fleet in fleets])
+    parts: dict[str, dict[int, tuple[Any, ...]]] = {}
+    for name, part in _PARTS:
+        known = {at: astuple(value) for at, fleet in enumerate(fleets) if (value := part(fleet)) is not None}
+        if known:
+            parts[name] = known
+    head = _head(stages, *texts, parts) if parts else _plain_head(stages, *texts)
+    return zlib.compress(head + rows.tobytes(), _ZLIB_LEVEL)
+
+
+_PARTS = (
+    ("real", attrgetter("real")),
+    ("earnings", attrgetter("earnings")),
+    ("shared", attrgetter("shared")),
+    ("bursts", attrgetter("burst")),
+)
+"""Entries of the head by position of the fleet, which are absent where no fleet has such a thing."""
+
+
+def _head(
+    stages: int,
+    sentences: tuple[str, ...],
+    source_errors: tuple[str, ...],
+    parts: dict[str, dict[int, tuple[Any, ...]]],
+) -> bytes:
+    """The head of a blob, with its length before it."""
+    told = {"stages": stages, "sentences": sentences, "source_errors": source_errors, **parts}
+    head = _JSON.encode(told).encode("utf-8", "replace")
+    return _HEAD.pack(len(head)) + head
+
+
+@lru_cache(maxsize=4)
+def _plain_head(stages: int, sentences: tuple[str, ...], source_errors: tuple[str, ...]) -> bytes:
+    """The same where there are only texts, which most ticks have in common with the one before."""
+    return _head(stages, sentences, source_errors, {})
 
 
 class Encoded:
@@ -195,42 +218,6 @@ def numbers(number: int, body: bytes) -> NDArray[np.void]:
         return np.frombuffer(raw, dtype=row_dtype(stages, number), offset=_HEAD.size + length)
     except (zlib.error, struct.error, ValueError, KeyError, TypeError) as error:
         raise JournalError(f"A tick in the journal is damaged ({error}).") from error
-
-
-def _real(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[int, int, float]]]:
-    """Entry of the head for fleets in shadow, by position; absent where there are none."""
-    known = {
-        position: (fleet.real.running, fleet.real.provisioned, fleet.real.cost)
-        for position, fleet in enumerate(fleets)
-        if fleet.real is not None
-    }
-    return {"real": known} if known else {}
-
-
-def _earnings(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | int | str | None, ...]]]:
-    """Entry of the head for fleets with an objective, likewise."""
-    known = {
-        position: astuple(fleet.earnings)
-        for position, fleet in enumerate(fleets)
-        if fleet.earnings is not None
-    }
-    return {"earnings": known} if known else {}
-
-
-def _shared(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float | int | str | None, ...]]]:
-    """Entry of the head for fleets that a shared limit holds back, likewise."""
-    known = {
-        position: astuple(fleet.shared) for position, fleet in enumerate(fleets) if fleet.shared is not None
-    }
-    return {"shared": known} if known else {}
-
-
-def _bursts(fleets: Sequence[FleetTick]) -> dict[str, dict[int, tuple[float, ...]]]:
-    """Entry of the head for fleets for which a burst is due, likewise."""
-    known = {
-        position: astuple(fleet.burst) for position, fleet in enumerate(fleets) if fleet.burst is not None
-    }
-    return {"bursts": known} if known else {}
 
 
 def _unpack(number: int, body: bytes) -> tuple[NDArray[np.void], dict[str, Any]]:

@@ -150,6 +150,9 @@ def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed)
             capacity=np.full(count, 100.0),
         )
         expected = rng.integers(0, 4, lanes)
+        planned = expected * 100.0
+        # What nobody can change is known by being the same object; all else may have changed.
+        shut = rng.random() < 0.6
         for _ in range(int(rng.integers(1, 15))):
             now_s += float(rng.choice([10.0, 10.0, 10.0, 2.5, 0.0, -20.0]))
             if rng.random() < 0.3:
@@ -159,7 +162,11 @@ def test_folds_of_one_tick_after_the_other_are_each_what_it_would_be_alone(seed)
                 )
             if rng.random() < 0.1:
                 got = replace(got, received_at_s=np.full(count, now_s) if rng.random() < 0.5 else None)
-            of = (params, got, expected, expected * 100.0, now_s)
+            for array in (got.lane, got.value, got.observed_at_s, got.capacity, expected, planned):
+                array.flags.writeable = not shut
+            if count and not shut and rng.random() < 0.3:
+                got.value[0] += 1.0
+            of = (params, got, expected, planned, now_s)
             said, meant = folds.fold(*of), fold(*of)
             for name in ("demand", "observed_at_s", "freshness", "coverage", "censored"):
                 assert getattr(said, name).tobytes() == getattr(meant, name).tobytes(), name

@@ -127,7 +127,8 @@ class Acting:
 
     def begin_turn(self, fleets: Iterable[str]) -> None:
         """These fleets are about to be counted and decided on: for them, nothing earlier asks for more."""
-        self._turns.update(fleets)
+        for name in fleets:
+            self._turns[name] += 1
 
     async def act(
         self, record: TickRecord, intents: Sequence[ActionIntent], action_ids: Sequence[int]
@@ -139,9 +140,14 @@ class Acting:
             intents: What to do, of fleets that are governed.
             action_ids: Their journal ids, in order.
         """
-        numbered = list(zip(action_ids, intents, strict=True))
-        rows = {row.fleet: row for row in record.fleets} if numbered else {}
-        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)) if numbered else ():
+        if intents:
+            await self._carry_out_all(record, list(zip(action_ids, intents, strict=True)))
+        await self._follow_shortages(record)
+        self._restore_types(record)
+
+    async def _carry_out_all(self, record: TickRecord, numbered: Sequence[tuple[int, ActionIntent]]) -> None:
+        rows = {row.fleet: row for row in record.fleets}
+        for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
             calls = set()
             for number, intent in numbered:
                 if intent.verb in verbs:
@@ -149,8 +155,6 @@ class Acting:
                     calls.add(self._begun(number, intent, turn))
             if calls:
                 await asyncio.wait(calls, timeout=self._waits.tick_s)
-        await self._follow_shortages(record)
-        self._restore_types(record)
 
     async def finish(self) -> None:
         """Wait for the calls under way; what is open after that is settled by the next run."""

@@ -64,6 +64,10 @@ class LeftOpen:
         found = await self._recording.recent_actions(self._began_at_s - longest_lag_s)
         self._actions = {action.id: action for action in found}
 
+    def __bool__(self) -> bool:
+        """Whether anything waits for a listing."""
+        return bool(self._actions)
+
     async def settle(
         self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float
     ) -> None:
