@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 _NOT_BENCHMARKS = {"__main__", "__init__", "calibration", "forecast_library"}
-_WHEN_NAMED = {"policies", "soak"}
+_WHEN_NAMED = {"policies", "scraped_hour", "soak"}
 """Take minutes, and check more than they measure."""
 
 

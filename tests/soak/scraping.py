@@ -1,0 +1,361 @@
+"""An hour of one daemon that scrapes its VMs over HTTP: what the process holds, and what a round costs.
+
+Real: the loop, the wiring, the scrape source with its connections, HTTP on loopback to a process that answers for all
+VMs (each has an address of its own, and so a connection of its own), the journal on a disk, the collector between
+ticks. Simulated: the time between two ticks, which nobody waits for, and the cloud. VMs come and go all the time,
+so that what is kept for one that has gone shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from autoscaler import event_loop
+from autoscaler.clock import SystemClock, give_way
+from autoscaler.cloud.physics import Physics
+from autoscaler.cloud.vms import State
+from autoscaler.cloud.world import World
+from autoscaler.config.policy import Policy, policy_from
+from autoscaler.daemon.collecting import Collecting
+from autoscaler.daemon.lifecycle import COLLECT_YOUNG_EVERY_S
+from autoscaler.daemon.loop import Daemon, LoopSettings
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.ports import Listing, TickRecord, Vm
+from autoscaler.providers.memory import MemoryProvider
+from autoscaler.store import SqliteJournal
+from autoscaler.wiring import wire
+from autoscaler.wiring_sources import Sources
+from tests.soak.sizes import Sizes, measured
+
+ORIGIN_S = 1_795_478_400.0
+EVERY_S = 15.0
+CPUS = 4
+BUSY = 0.39
+"""Share of the CPUs' time that is not idle, on every VM."""
+SPARE = 4
+"""Stopped VMs of each fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What to run.
+
+    Attributes:
+        vms: That serve and are scraped.
+        fleets: Among which they are shared out.
+        minutes: How long.
+        sample_at: Minutes after which to measure.
+        churn_every_s: So often one VM of each fleet goes for good and another one comes.
+        idle_s: A connection that nobody has used for so long, on the machine's clock, is one of a VM that has gone.
+    """
+
+    vms: int
+    fleets: int
+    minutes: float = 60.0
+    sample_at: tuple[float, ...] = (10.0, 20.0, 40.0, 60.0)
+    churn_every_s: float = 120.0
+    idle_s: float = 60.0
+
+
+@dataclass
+class Scraped:
+    """What came of it."""
+
+    samples: list[Sizes] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """On the wall, of each tick."""
+    cpu_s: list[float] = field(default_factory=list)
+    """Of this process, likewise, with the collecting after it."""
+    turns_s: list[float] = field(default_factory=list)
+    """CPU time of the longest turn of the event loop of each tick."""
+    coverage: list[float] = field(default_factory=list)
+    """Least share of a fleet's VMs that was heard in each tick."""
+    failures: list[str] = field(default_factory=list)
+
+
+class SteppedClock:
+    """Time that somebody sets; a sleep waits until it is set so far."""
+
+    def __init__(self, origin_s: float) -> None:
+        self._origin_s = origin_s
+        self._stepped_s = 0.0
+        self._stepped = asyncio.Event()
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self._origin_s + self._stepped_s
+
+    def monotonic(self) -> float:
+        """Seconds since the origin."""
+        return self._stepped_s
+
+    async def sleep_until(self, monotonic_s: float) -> None:
+        """Return once the clock has been set so far."""
+        while self._stepped_s < monotonic_s:
+            await self._stepped.wait()
+
+    def step(self, seconds: float) -> None:
+        """Let time pass."""
+        self._stepped_s += seconds
+        self._stepped.set()
+        self._stepped = asyncio.Event()
+
+
+class Patient(LoopSettings):
+    """Readings may take as long as the machine needs: nobody waits for the time between two ticks."""
+
+    @property
+    def reading_s(self) -> float:
+        return self.observe_timeout_s
+
+    observing_s = reading_s
+
+
+class LoopbackProvider(MemoryProvider):
+    """The embedded cloud, each VM of which has an address of its own on the loopback device."""
+
+    def __init__(self, world: World, clock: SteppedClock) -> None:
+        super().__init__(world, clock)
+        self._given: dict[str, str] = {}
+        self._known: dict[str, tuple[Vm, Vm]] = {}
+        self._as_listed: tuple[Vm, ...] = ()
+        self._addressed: tuple[Vm, ...] = ()
+
+    async def list_vms(self) -> Listing:
+        listing = await super().list_vms()
+        if listing.vms is not self._as_listed:
+            self._as_listed = listing.vms
+            # As the daemon's own rows: what has not changed is the very value of the last listing.
+            self._known = {vm.id: self._of(vm) for vm in listing.vms}
+            self._addressed = tuple(made for _, made in self._known.values())
+        return replace(listing, vms=self._addressed)
+
+    def _of(self, vm: Vm) -> tuple[Vm, Vm]:
+        known = self._known.get(vm.id)
+        if known is not None and known[0] is vm:
+            return known
+        number = len(self._given)
+        address = self._given.setdefault(
+            vm.id, f"127.{number // 62500 + 1}.{number // 250 % 250}.{number % 250 + 1}"
+        )
+        return vm, replace(vm, address=address)
+
+
+class Log:
+    """Keeps the failures of the program itself."""
+
+    def __init__(self, scraped: Scraped) -> None:
+        self._scraped = scraped
+
+    def info(self, event: str, **facts: object) -> None:
+        if event in {"tick_failed", "act_failed", "journal_failed", "source_failed"}:
+            self._scraped.failures.append(f"{event}: {facts.get('text', '')}")
+
+    debug = warning = error = exception = info
+
+
+def _tell_nobody(sample: Sizes) -> None:
+    del sample
+
+
+def run(hour: Hour, told: Callable[[Sizes], None] = _tell_nobody) -> Scraped:
+    """Run it, with the journal on a disk in memory where there is one; `told` is told of each sample at once."""
+    memory = Path("/dev/shm")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with (
+            answering(hour.idle_s) as port,
+            tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder,
+        ):
+            return event_loop.run(_scraping(hour, port, Path(folder), told))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Sizes], None]) -> Scraped:
+    scraped = Scraped()
+    clock = SteppedClock(ORIGIN_S)
+    # Those that have gone are listed for a while; so short a one that what comes and what goes is even in minutes.
+    world = World(start_s=ORIGIN_S, zones="abc", physics=Physics(terminated_listed_s=120.0))
+    names = [f"fleet-{number:03d}" for number in range(hour.fleets)]
+    each = hour.vms // hour.fleets
+    for name in names:
+        world.provision(ORIGIN_S, name, each, state=State.RUNNING)
+        world.provision(ORIGIN_S, name, SPARE)
+    provider = LoopbackProvider(world, clock)
+    sources = Sources(clock, state_dir)
+    policies = [_policy(name, each, port) for name in names]
+    wired = wire(policies, provider, clock, sources.source_for)
+    journal = SqliteJournal(state_dir)
+
+    def ticked(record: TickRecord) -> None:
+        scraped.coverage.append(min(row.coverage for row in record.fleets))
+
+    settings = Patient(tick_s=EVERY_S, observe_timeout_s=60.0)
+    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Log(scraped)), settings, ticked)
+    collecting = Collecting()
+    collecting.begin()
+    longest = _Longest()
+    looking = asyncio.create_task(_look(collecting))
+    try:
+        for number in range(round(hour.minutes * 60.0 / EVERY_S)):
+            began_s, before_s = time.perf_counter(), time.process_time()
+            await daemon.tick(int(ORIGIN_S // EVERY_S) + number)
+            scraped.seconds.append(time.perf_counter() - began_s)
+            collecting.between_ticks(clock.monotonic())
+            scraped.cpu_s.append(time.process_time() - before_s)
+            clock.step(EVERY_S)
+            await give_way()
+            scraped.turns_s.append(longest.taken())
+            if clock.monotonic() % hour.churn_every_s < EVERY_S:
+                _churn(world, clock.now(), names, number)
+            if any(abs(clock.monotonic() - minutes * 60.0) < EVERY_S / 2 for minutes in hour.sample_at):
+                await give_way()
+                apart = World, LoopbackProvider, Scraped
+                sample = measured(clock.monotonic(), daemon, await journal.size_bytes(), apart)
+                scraped.samples.append(sample)
+                told(sample)
+                await give_way()
+                longest.taken()
+    finally:
+        looking.cancel()
+        collecting.end()
+        for fleet in daemon.fleets.all:
+            await fleet.source.close()
+        await journal.close()
+    return scraped
+
+
+async def _look(collecting: Collecting) -> None:
+    """As `daemon.lifecycle` does."""
+    clock = SystemClock()
+    while True:
+        await clock.sleep_until(clock.monotonic() + COLLECT_YOUNG_EVERY_S)
+        collecting.within_a_tick()
+
+
+def _policy(name: str, vms: int, port: int) -> Policy:
+    return policy_from(
+        {
+            "fleet": name,
+            "act": True,
+            "signal": {
+                "kind": "utilisation",
+                "source": "scrape",
+                "max_age": "60s",
+                "scrape": {"type": "cpu", "url": f"http://{{address}}:{port}/cpu", "timeout": "40s"},
+            },
+            "vm": {"capacity": "100/s", "start_time": "30s", "stop_time": "60s"},
+            "readiness": {"probe": "running", "after": "0s"},
+            "bounds": {"minimum": vms, "maximum": vms + SPARE},
+        }
+    )
+
+
+def _churn(world: World, now_s: float, names: Sequence[str], number: int) -> None:
+    """In every fleet one VM goes for good, and another one comes."""
+    for name in names:
+        running = [view.id for view in world.views(now_s, name) if view.state is State.RUNNING]
+        world.terminate(now_s, [running[number % len(running)]])
+        world.provision(now_s, name, 1, state=State.RUNNING)
+
+
+class _Longest:
+    """The longest turn of the running event loop, in CPU time of the process."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._longest_s = 0.0
+        self._runs = loop._run_once
+        loop._run_once = self._timed
+
+    def taken(self) -> float:
+        """Of the turns since the last call, in seconds."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
+
+    def _timed(self) -> None:
+        before_s = time.process_time()
+        self._runs()
+        self._longest_s = max(self._longest_s, time.process_time() - before_s)
+
+
+# ── the VMs ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def answering(idle_s: float) -> Iterator[int]:
+    """A process that answers for every address of the loopback device, and no other; its port."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+    listening.bind(("0.0.0.0", 0))
+    listening.listen(4096)
+    process = get_context("fork").Process(target=_answer, args=(listening, idle_s), daemon=True)
+    process.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        process.kill()
+        process.join(10)
+        listening.close()
+
+
+def _answer(listening: socket.socket, idle_s: float) -> None:
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        opened: set[_Exporter] = set()
+        server = await loop.create_server(lambda: _Exporter(opened), sock=listening, backlog=4096)
+
+        def sweep() -> None:
+            before_s = time.perf_counter() - idle_s
+            for each in [one for one in opened if one.asked_at_s < before_s]:
+                each.transport.close()
+            loop.call_later(idle_s / 4.0, sweep)
+
+        sweep()
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+class _Exporter(asyncio.Protocol):
+    """CPU counters of one VM, which go on with the machine's time."""
+
+    def __init__(self, opened):
+        self._opened = opened
+        self.asked_at_s = time.perf_counter()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self._opened.add(self)
+
+    def connection_lost(self, exc):
+        del exc
+        self._opened.discard(self)
+
+    def data_received(self, data):
+        now_s = self.asked_at_s = time.perf_counter()
+        modes = {"idle": 1.0 - BUSY, "system": 0.1, "user": BUSY - 0.1}
+        lines = ["# TYPE node_cpu_seconds_total counter"]
+        lines += [
+            f'node_cpu_seconds_total{{cpu="{cpu}",mode="{mode}"}} {now_s * share:.6f}'
+            for cpu in range(CPUS)
+            for mode, share in modes.items()
+        ]
+        body = ("\n".join(lines) + "\n").encode()
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
