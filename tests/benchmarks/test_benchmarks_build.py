@@ -69,6 +69,14 @@ def forecast(module, patch):
     assert len(module.step_times(2, 8)) == len(module.learn_times(2, 8)) == 6
 
 
+def objective(module, patch):
+    patch(module, "WARM_UP", 2)
+    patch(module, "TICKS", 31)
+    times, spent = module.decided(4, 2)
+    assert len(times) == 31
+    assert set(spent) == {name for name, _, _ in module.PARTS}
+
+
 def clairvoyant(module, patch):
     patch(module, "DAYS", 1)
     assert len(module.demand()) == 1440
@@ -107,7 +115,10 @@ def policies_of_others(module, patch):
 
 
 BUILT = {
-    **{each.__name__: each for each in (core_tick, sweep, fold, ledger, forecast, clairvoyant, loop, traces)},
+    **{
+        each.__name__: each
+        for each in (core_tick, sweep, fold, ledger, forecast, objective, clairvoyant, loop, traces)
+    },
     **dict.fromkeys(("push", "reaction", "replay", "scrape", "starts"), policies_of_others),
 }
 
