@@ -339,16 +339,17 @@ class Contest:
         """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now."""
         highest, vms, left = state.habits.highest, self._vms, self._left
         vms[...] = state.serving
-        # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H.
+        # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
         np.subtract(highest, vms, out=left)
-        left += _crowd(highest, highest) * highest
+        np.maximum(left, 0.0, out=left)
         above = vms > highest
-        few = np.count_nonzero(above)
-        if few * _SPARSE > above.size:
-            beyond = _crowd(highest, np.maximum(vms, highest, out=vms))
-            beyond *= highest
-            np.copyto(left, beyond, where=above)
-        elif few:
+        if np.count_nonzero(above) * _SPARSE > above.size:
+            np.maximum(vms, highest, out=vms)
+            crowd = _crowd(highest, vms)
+            crowd *= highest
+            left += crowd
+        else:
+            left += _crowd(highest, highest.copy()) * highest
             at, lane = np.nonzero(above)
             of = highest[lane]
             left[at, lane] = _crowd(of, vms[at, lane]) * of
@@ -388,8 +389,8 @@ class Contest:
 
 
 def _crowd(highest: Float, vms: Float) -> Float:
-    """How often in a crowd a VM more than so many would be busy, in units of the highest ever: any shape."""
-    ratio = CROWD * highest / np.maximum(vms, 1e-9)
-    np.maximum(ratio, 1.0, out=ratio)
-    found: Float = np.log(ratio, out=ratio)
-    return found
+    """How much of a crowd so many VMs leave, in units of the highest ever, which is not more: in place of the VMs."""
+    np.maximum(vms, 1e-9, out=vms)
+    np.divide(CROWD * highest, vms, out=vms)
+    np.maximum(vms, 1.0, out=vms)
+    return np.log(vms, out=vms)

@@ -141,11 +141,8 @@ class Holding:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
         level = bin_of(np.maximum(now, 0).astype(np.float64))
-        before = warm_pool.level
-        if last >= 0:
-            self._note(warm_pool, tick, np.flatnonzero((level > before) & (before >= 0)), level)
-            fell = np.flatnonzero(level < before)
-            warm_pool.since[_between(level[fell], before[fell], fell)] = last
+        if last >= 0 and np.count_nonzero(level != warm_pool.level):
+            self._note(warm_pool, tick, last, level)
         warm_pool.level = level
         warm_pool.highest = np.maximum(warm_pool.highest, now)
         warm_pool.ticks = warm_pool.ticks + 1.0
@@ -165,15 +162,18 @@ class Holding:
         saved: Float = self._success * (self._made + price * self._late * USED)
         return saved
 
-    def _note(self, warm_pool: WarmPool, tick: int, rose: Int, level: Int) -> None:
-        """Note the waits that are over in these lanes, in which the level has risen."""
-        if not len(rose):
-            return
-        at, lane = _between(warm_pool.level[rose], level[rose], rose)
-        since = warm_pool.since[at, lane]
-        known = since >= 0
-        at, lane = at[known], lane[known]
-        np.add.at(warm_pool.ended, (at // PER_OCTAVE, bin_of_wait(tick - since[known]), lane), 1.0)
+    def _note(self, warm_pool: WarmPool, tick: int, last: int, level: Int) -> None:
+        """Note the waits that are over where levels are wanted again, and when those that are wanted no more were last."""
+        before = warm_pool.level
+        rose, fell = np.flatnonzero((level > before) & (before >= 0)), np.flatnonzero(level < before)
+        if len(fell):
+            warm_pool.since[_between(level[fell], before[fell], fell)] = last
+        if len(rose):
+            at, lane = _between(before[rose], level[rose], rose)
+            since = warm_pool.since[at, lane]
+            known = since >= 0
+            at, lane = at[known], lane[known]
+            np.add.at(warm_pool.ended, (at // PER_OCTAVE, bin_of_wait(tick - since[known]), lane), 1.0)
 
     def _worth(self, warm_pool: WarmPool, tick: int, price: Float) -> Bool:
         """Which levels are held on, by how long they have waited."""
