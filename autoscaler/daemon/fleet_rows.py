@@ -12,8 +12,9 @@ from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.core.models import MODELS
+from autoscaler.core.rules import is_fixed
 from autoscaler.core.sharing import HeldBack, Limit
-from autoscaler.core.types import BurstOdds, Decision, Freshness, Reason, Samples, Stage
+from autoscaler.core.types import Array, BurstOdds, Decision, Freshness, Reason, Samples, Stage
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
 from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
@@ -63,20 +64,22 @@ class LaneValues:
 
     def of(self, samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -> list[tuple[Any, ...]]:
         """As `lane_values`."""
-        arrays = samples.demand, samples.freshness, samples.coverage, samples.censored, samples.observed_at_s
-        # Arrays that can be changed may have been.
-        of = () if any(array.flags.writeable for array in arrays) else (decision, fleets, *arrays)
-        if of and self._of and all(map(is_, of[:-1], self._of)):
-            if of[-1] is not self._of[-1]:
-                self._values = [
-                    (demand, observed_at_s, *rest)
-                    for (demand, _, *rest), observed_at_s in zip(
-                        self._values, samples.observed_at_s.tolist(), strict=True
-                    )
-                ]
+        arrays: tuple[Array, ...] = (samples.demand, samples.freshness, samples.coverage, samples.censored)
+        when = samples.observed_at_s
+        of = (decision, fleets, *arrays, when)
+        if self._of and all(map(is_, of[:-1], self._of)):
+            if when is self._of[-1]:
+                return self._values
+            self._values = [
+                (demand, observed_at_s, *rest)
+                for (demand, _, *rest), observed_at_s in zip(self._values, when.tolist(), strict=True)
+            ]
+            fixed = is_fixed(when)
         else:
             self._values = lane_values(samples, decision, fleets)
-        self._of = of
+            fixed = all(map(is_fixed, (*arrays, when)))
+        # Arrays that can be changed may be.
+        self._of = of if fixed else ()
         return self._values
 
 

@@ -16,7 +16,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from functools import cache, lru_cache
 from operator import attrgetter, is_
@@ -78,9 +78,15 @@ def row_dtype(stages: int, number: int = FORMAT) -> np.dtype[np.void]:
     )
 
 
+_FIRST = attrgetter(*_FLOATS, *_COUNTS, "freshness", "censored")
+_LAST = attrgetter(*_OVERRIDES, *_ALLOWED)
+
+
 @cache
-def _fields_of(names: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
-    return attrgetter(*names)
+def _packer(stages: int) -> Callable[..., bytes]:
+    """What makes the bytes of one row of `row_dtype`, which for a few rows is quicker than numpy."""
+    counts = f"{len(_COUNTS)}qB?{stages}q{stages}B{len(_OVERRIDES)}q{len(_ALLOWED)}?"
+    return struct.Struct(f"<{len(_FLOATS)}d{counts}").pack
 
 
 def encode(fleets: Sequence[FleetTick]) -> bytes:
@@ -96,11 +102,12 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
                 f"Fleet {fleet.fleet} records {len(fleet.stages)} stages and {len(fleet.reasons)} reasons, "
                 f"others of the same tick {stages}; please report this."
             )
-    dtype = row_dtype(stages)
-    fields = _fields_of(dtype.names or ())
+    pack = _packer(stages)
     try:
-        rows = np.array([fields(fleet) for fleet in fleets], dtype=dtype)
-    except (OverflowError, TypeError, ValueError) as error:
+        rows = b"".join(
+            [pack(*_FIRST(fleet), *fleet.stages, *fleet.reasons, *_LAST(fleet)) for fleet in fleets]
+        )
+    except (struct.error, OverflowError, TypeError, ValueError) as error:
         raise InvariantError(
             f"A tick holds a value that the journal cannot store: {error}; please report."
         ) from error
@@ -111,7 +118,7 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
         if known:
             parts[name] = known
     head = _head(stages, *texts, parts) if parts else _plain_head(stages, *texts)
-    return zlib.compress(head + rows.tobytes(), _ZLIB_LEVEL)
+    return zlib.compress(head + rows, _ZLIB_LEVEL)
 
 
 _PARTS = (

@@ -86,13 +86,15 @@ class Meter:
             now_s: The clock.
         """
         charge = Charge()
+        running_s = 0.0
         for vm in vms:
             if vm.closed_runs:
                 for run in vm.closed_runs:
-                    self._charge_run(run, now_s, charge)
+                    running_s += _due(run, now_s, charge)
                 vm.closed_runs.clear()
             if vm.run is not None:
-                self._charge_run(vm.run, now_s, charge)
+                running_s += _due(vm.run, now_s, charge)
+        charge.running_s = running_s
         if self._charged_to_s is not None:
             charge.stored_s = provisioned * max(now_s - self._charged_to_s, 0.0)
         self._charged_to_s = now_s
@@ -110,15 +112,18 @@ class Meter:
         total.money += charge.money
         return charge
 
-    @staticmethod
-    def _charge_run(run: Run, now_s: float, charge: Charge) -> None:
-        due_s = (now_s if run.to_s is None else run.to_s) - run.from_s
-        if run.counts_start:
-            # The minimum is due at once, as the provider has it, also while the first minute still runs.
-            due_s = max(due_s, MINIMUM_S)
-        extra_s = max(due_s - run.charged_s, 0.0)
-        charge.running_s += extra_s
-        run.charged_s += extra_s
-        if run.counts_start and not run.start_charged:
+
+def _due(run: Run, now_s: float, charge: Charge) -> float:
+    """Seconds of a run that have not been charged yet, and are from here on; its start is counted where it is due."""
+    due_s = (now_s if run.to_s is None else run.to_s) - run.from_s
+    if run.counts_start:
+        # The minimum is due at once, as the provider has it, also while the first minute still runs.
+        due_s = max(due_s, MINIMUM_S)
+        if not run.start_charged:
             charge.starts += 1
             run.start_charged = True
+    extra_s = due_s - run.charged_s
+    if extra_s <= 0.0:
+        return 0.0
+    run.charged_s += extra_s
+    return extra_s
