@@ -14,6 +14,7 @@ is said by the `Condition`.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
@@ -35,6 +36,7 @@ STRIKES, MOST_STRIKES = 2, 3
 """Slow from so many slow readings on, and well again when none is left; a good reading takes one back."""
 KNOWN_AFTER = 10.0
 """Readings after which a VM's own past counts."""
+_FIELDS = ("level", "seen", "strikes", "slow")
 _FASTEST = 0.02
 _MAD_TO_DEVIATION = 1.4826
 
@@ -83,9 +85,26 @@ class VmPasts(Remembered):
         """
         new = VmPasts.empty(len(vms))
         known = vms >= 0
-        for name in ("level", "seen", "strikes", "slow"):
+        for name in _FIELDS:
             getattr(new, name)[known] = getattr(self, name)[vms[known]]
         return new
+
+    @classmethod
+    def together(cls, parts: Sequence[VmPasts]) -> VmPasts:
+        """The VMs of several, one after the other; the very value where it is one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
+
+    def apart(self, sizes: Sequence[int]) -> list[VmPasts]:
+        """Undo `together`: so many VMs each; the very value where it is one."""
+        if len(sizes) == 1:
+            return [self]
+        ends = np.add.accumulate(np.array(sizes, np.int64))
+        return [
+            VmPasts(*(getattr(self, name)[end - size : end] for name in _FIELDS))
+            for size, end in zip(sizes, ends.tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +135,22 @@ def judge(
         slow_below: float64 (L,), share of the others' speed, or of its own past, below which a VM is slow.
         comparable: bool (L,), speeds of a VM at different times can be compared.
     """
+    steps = judging(pasts, lane, speed, silent, slow_below, comparable)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            judged: Judged = ended.value
+            return judged
+
+
+def judging(
+    pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
+) -> Generator[None, None, Judged]:
+    """As `judge`, in steps of a few passes over the VMs each, for who must not be held for all of them.
+
+    The pasts are updated in the last step; nothing of the arguments may change until then.
+    """
     lanes = len(slow_below)
     reported = (speed > 0.0) & (speed < np.inf)
     value = np.zeros(len(speed))
@@ -124,13 +159,16 @@ def judge(
     heard = np.bincount(lane[~silent], minlength=lanes)
     counted = np.bincount(lane[reported], minlength=lanes)
     low = np.log(slow_below).take(lane)
+    yield
 
-    among = _slow_among(lane, value, reported, low, lanes) & (counted >= FEWEST).take(lane)
+    slow_among = yield from _slow_among(lane, value, reported, low, lanes)
+    among = slow_among & (counted >= FEWEST).take(lane)
     past = comparable.take(lane) & (pasts.seen >= KNOWN_AFTER) & (value < pasts.level + low)
     # Silence of most is an outage of measuring, and says nothing of the VMs.
     out = silent & (2 * heard > vms).take(lane)
     bad = (reported & (among | past)) | out
     known = reported | out
+    yield
 
     strikes = np.where(bad, np.minimum(pasts.strikes + 1, MOST_STRIKES), np.maximum(pasts.strikes - 1, 0))
     pasts.strikes = np.where(known, strikes, pasts.strikes)
@@ -149,13 +187,18 @@ def judge(
     return Judged(np.where(unknown, int(Condition.UNKNOWN), condition), slow, vms)
 
 
-def _slow_among(lane: Int, value: Float, reported: Bool, low: Float, lanes: int) -> Bool:
+def _slow_among(
+    lane: Int, value: Float, reported: Bool, low: Float, lanes: int
+) -> Generator[None, None, Bool]:
     """Which VMs are far below the others of their lane: bool (V,)."""
     high = _ranked(lane[reported], value[reported], 0.75, lanes)
+    yield
     well = reported & (value >= high.take(lane) + low)
     median = _ranked(lane[well], value[well], 0.5, lanes)
+    yield
     off = np.abs(value - median.take(lane))
     spread = np.maximum(_MAD_TO_DEVIATION * _ranked(lane[well], off[well], 0.5, lanes), LEAST_SPREAD)
+    yield
     bar = np.minimum(median.take(lane) + low, (median - SPREADS * spread).take(lane))
     return reported & (value < bar)
 

@@ -241,7 +241,8 @@ class Daemon:
         now_s = self.clock.now()
         names: Iterable[str] = self.fleets.by_name
         self.acting.begin_turn(names if early is None else [name for name in names if early.has(name)])
-        if notes := self.conditions.judge(self.fleets.all, seen.readings, now_s):
+        if self.conditions.is_due(now_s):
+            notes = await self.conditions.judge(self.fleets.all, seen.readings, now_s)
             await self.recorder.note(notes, now_s)
         counts = await self.conditions.count(self.fleets.all, now_s)
         rows = await self._decide(seen, counts, tick, now_s, early)

@@ -10,24 +10,24 @@ Rules of this file: what slow means is `core.condition`. Nothing is stopped here
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from autoscaler.clock import give_way
-from autoscaler.core.condition import Condition, VmPasts, judge
-from autoscaler.core.types import Float
+from autoscaler.core.condition import Condition, VmPasts, judging
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.learned.looks import Look, looking
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
 from autoscaler.daemon.vms.rows import Turns
-from autoscaler.daemon.vms.weights import types_of
 from autoscaler.ports import FleetReadings
 
 JUDGE_EVERY_S = 30.0
-IDLE_SHARE = 0.05
-"""A fleet whose VMs do less than this share of their capacity is too idle to be judged."""
+GROUP_VMS = 5000
+"""Fleets are judged together up to so many VMs; one that has more is judged in steps."""
+_PART_VMS = 4000
 _SHOWN_IDS = 5
 _WORDS = {
     Condition.DEGRADED_FEW: "",
@@ -74,8 +74,7 @@ class Conditions:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._pasts = VmPasts.empty(0)
-        self._slots: dict[tuple[str, str], int] = {}
+        self._pasts: dict[str, _Past] = {}
         self._judged_at_s = -math.inf
         self._of: dict[str, FleetCondition] = {}
 
@@ -83,50 +82,63 @@ class Conditions:
         """The last judgement."""
         return self._of.get(fleet, WELL)
 
-    def judge(
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to judge."""
+        return abs(now_s - self._judged_at_s) >= JUDGE_EVERY_S
+
+    async def judge(
         self, fleets: Sequence[Fleet], readings: Mapping[str, FleetReadings], now_s: float
     ) -> list[Note]:
-        """Judge all fleets, if it is time; what deserves an event."""
-        if abs(now_s - self._judged_at_s) < JUDGE_EVERY_S:
-            return []
+        """Judge all fleets, in turns where there are many VMs; what deserves an event."""
         self._judged_at_s = now_s
-        looks = [_Look.at(fleet, readings[fleet.name], now_s) for fleet in fleets]
-        keys = [(fleet.name, vm) for fleet, look in zip(fleets, looks, strict=True) for vm in look.vm_ids]
-        if not keys and not self._slots and not self._of:
+        turns = Turns()
+        looks = [await turns.through(looking(fleet, readings[fleet.name], now_s)) for fleet in fleets]
+        if not any(look.vm_ids for look in looks):
+            self._pasts, self._of = {}, {}
             return []
-        self._pasts = self._pasts.carried_over(np.array([self._slots.get(key, -1) for key in keys], np.int64))
-        self._slots = {key: slot for slot, key in enumerate(keys)}
-        if not keys:
-            self._of = {}
-            return []
+        notes: list[Note] = []
+        pasts: dict[str, _Past] = {}
+        found: dict[str, FleetCondition] = {}
+        for group in _groups(looks):
+            among, seen = [fleets[lane] for lane in group], [looks[lane] for lane in group]
+            for fleet, now, past in await self._judged(among, seen, turns):
+                was = self.of(fleet.name)
+                pasts[fleet.name] = past
+                found[fleet.name] = replace(now, replacing=_replacing(fleet, now, was))
+                notes += _notes(fleet.name, was, found[fleet.name])
+        self._pasts, self._of = pasts, found
+        for name, now in found.items():
+            self._telemetry.condition.labels(name).set(now.condition)
+            self._telemetry.slow_vms.labels(name).set(len(now.slow))
+        return notes
+
+    async def _judged(
+        self, fleets: Sequence[Fleet], looks: Sequence[Look], turns: Turns
+    ) -> list[tuple[Fleet, FleetCondition, _Past]]:
+        """The condition of a group of fleets, and what is to be remembered of their VMs."""
+        nothing = _Past()
+        before = [
+            await turns.through(_following(self._pasts.get(fleet.name, nothing), look.vm_ids))
+            for fleet, look in zip(fleets, looks, strict=True)
+        ]
         sizes = [len(look.vm_ids) for look in looks]
-        found = judge(
-            self._pasts,
+        pasts = VmPasts.together(before)
+        steps = judging(
+            pasts,
             np.repeat(np.arange(len(fleets)), sizes),
             np.concatenate([look.speed for look in looks]),
             np.concatenate([look.silent for look in looks]),
             np.array([fleet.policy.condition.slow_below for fleet in fleets]),
             np.array([look.comparable for look in looks], np.bool_),
         )
-        slow: dict[str, list[str]] = {}
-        for slot in np.flatnonzero(self._pasts.slow).tolist():
-            fleet_name, vm = keys[slot]
-            slow.setdefault(fleet_name, []).append(vm)
-        before, self._of = self._of, {}
-        notes: list[Note] = []
-        for lane, fleet in enumerate(fleets):
-            was = before.get(fleet.name, WELL)
-            now = FleetCondition(
-                Condition(int(found.condition[lane])),
-                tuple(sorted(slow.get(fleet.name, ()))),
-                sizes[lane],
-            )
-            now = replace(now, replacing=_replacing(fleet, now, was))
-            self._of[fleet.name] = now
-            self._telemetry.condition.labels(fleet.name).set(now.condition)
-            self._telemetry.slow_vms.labels(fleet.name).set(len(now.slow))
-            notes += _notes(fleet.name, was, now)
-        return notes
+        judged = await turns.through(steps, sum(sizes) // 20)
+        found = []
+        for lane, part in enumerate(pasts.apart(sizes)):
+            vm_ids = looks[lane].vm_ids
+            slow = tuple(sorted(vm_ids[slot] for slot in np.flatnonzero(part.slow).tolist()))
+            now = FleetCondition(Condition(int(judged.condition[lane])), slow, sizes[lane])
+            found.append((fleets[lane], now, _Past(vm_ids, part)))
+        return found
 
     async def count(self, fleets: Sequence[Fleet], now_s: float) -> list[Counts]:
         """What of each fleet is to be decided on, worked out in slices where much has changed."""
@@ -178,65 +190,40 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What one fleet's VMs can be judged by.
+class _Past:
+    """What is remembered of the VMs of one fleet."""
 
-    Attributes:
-        vm_ids: The VMs.
-        speed: float64, the higher the better, NaN where nothing can be said.
-        silent: bool, should have reported and did not.
-        comparable: Speeds can be compared over time.
-    """
-
-    vm_ids: tuple[str, ...]
-    speed: Float
-    silent: np.ndarray
-    comparable: bool
-
-    @classmethod
-    def at(cls, fleet: Fleet, got: FleetReadings, now_s: float) -> _Look:
-        signal = fleet.policy.signal
-        fresh = now_s - got.observed_at_s <= signal.max_age_s
-        reported = {vm for vm, is_fresh in zip(got.vm_ids, fresh.tolist(), strict=True) if is_fresh and vm}
-        if not reported:
-            return cls((), np.empty(0), np.empty(0, np.bool_), comparable=False)
-        missing = sorted(_overdue(fleet, now_s) - reported)
-        at = np.array([i for i, vm in enumerate(got.vm_ids) if vm in reported], np.int64)
-        ids = (*(got.vm_ids[i] for i in at.tolist()), *missing)
-        speed, comparable = _speed(fleet, got, at)
-        return cls(
-            ids,
-            np.concatenate([speed, np.full(len(missing), np.nan)]),
-            np.arange(len(ids)) >= len(at),
-            comparable,
-        )
+    vm_ids: tuple[str, ...] = ()
+    pasts: VmPasts = field(default_factory=lambda: VmPasts.empty(0))
 
 
-def _speed(fleet: Fleet, got: FleetReadings, at: np.ndarray) -> tuple[Float, bool]:
-    """The speed of the VMs at these places, and whether it can be compared over time."""
-    value, capacity = got.values[at], fleet.policy.vm.capacity_per_s
-    if fleet.weights and fleet.policy.signal.kind != "utilisation":
-        value = value / fleet.weights.of([got.vm_ids[i] for i in at.tolist()], types_of(fleet.inventory))
-    if fleet.policy.signal.kind == "utilisation":
-        busy = np.where(value >= IDLE_SHARE, value, np.nan)
-        return 1.0 / busy, False
-    if got.utilisation is not None:
-        busy = got.utilisation[at]
-        return value / np.where(busy >= IDLE_SHARE, busy, np.nan), True
-    known = value[np.isfinite(value)]
-    if not len(known) or float(np.median(known)) < IDLE_SHARE * capacity:
-        return np.full(len(value), np.nan), False
-    # One that gets no work at all while others do is as slow as can be.
-    return np.maximum(value, 1e-6 * capacity), False
+def _following(past: _Past, vm_ids: tuple[str, ...]) -> Generator[int, None, VmPasts]:
+    """What is remembered of these VMs, in this order."""
+    if past.vm_ids == vm_ids:
+        return past.pasts
+    slots: dict[str, int] = {}
+    for begin in range(0, len(past.vm_ids), _PART_VMS):
+        part = past.vm_ids[begin : begin + _PART_VMS]
+        slots.update(zip(part, range(begin, begin + len(part)), strict=True))
+        yield len(part) // 4
+    known = np.full(len(vm_ids), -1, np.int64)
+    for begin in range(0, len(vm_ids), _PART_VMS):
+        part = vm_ids[begin : begin + _PART_VMS]
+        known[begin : begin + len(part)] = [slots.get(vm, -1) for vm in part]
+        yield len(part) // 4
+    return past.pasts.carried_over(known)
 
 
-def _overdue(fleet: Fleet, now_s: float) -> set[str]:
-    """The VMs that have served for long enough to be heard."""
-    if fleet.real is not None:
-        return set()
-    grace_s = 2.0 * fleet.policy.signal.max_age_s
-    serving = fleet.inventory.in_phase(Phase.IN_SERVICE)
-    return {t.vm.id for t in serving if now_s - (t.in_service_from_s or now_s) > grace_s}
+def _groups(looks: Sequence[Look]) -> Iterator[range]:
+    """Fleets that follow each other and are judged together: many small ones, or a large one."""
+    begin, vms = 0, 0
+    for at, look in enumerate(looks):
+        vms += len(look.vm_ids)
+        if vms >= GROUP_VMS:
+            yield range(begin, at + 1)
+            begin, vms = at + 1, 0
+    if begin < len(looks):
+        yield range(begin, len(looks))
 
 
 def _replacing(fleet: Fleet, now: FleetCondition, was: FleetCondition) -> tuple[str, ...]:

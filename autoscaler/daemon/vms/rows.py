@@ -9,12 +9,15 @@ that runs on virtual time are the same each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from operator import is_
+from typing import TypeVar
 
 from autoscaler.clock import give_way
 from autoscaler.ports import Vm
+
+T = TypeVar("T")
 
 SLICE_ROWS = 2000
 """Rows that are looked at in one turn of the event loop: 2 to 5 ms of it."""
@@ -40,6 +43,22 @@ class Turns:
             return False
         self._done = 0
         return True
+
+    async def through(self, work: Generator[int | None, None, T], rows: int = 0) -> T:
+        """What work returns that is done part by part.
+
+        Args:
+            work: Yields after each part how many rows it looked at.
+            rows: Instead, for work that does not say.
+        """
+        while True:
+            try:
+                looked_at = next(work)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            if self.spent(rows if looked_at is None else looked_at):
+                await give_way()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,109 @@
+"""What the VMs of one fleet can be judged by at one moment, worked out part by part.
+
+Rules of this file: nothing is judged here. A VM that should have reported and did not is silent, and comes after those
+that did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float, Int
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.weights import types_of
+from autoscaler.ports import FleetReadings
+
+IDLE_SHARE = 0.05
+"""A fleet whose VMs do less than this share of their capacity is too idle to be judged."""
+_PART_VMS = 4000
+_PER_ROW = 4
+"""So many VMs are looked at here in the time that a row of a listing takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one fleet's VMs can be judged by.
+
+    Attributes:
+        vm_ids: The VMs.
+        speed: float64 (V,), the higher the better, NaN where nothing can be said.
+        silent: bool (V,), should have reported and did not.
+        comparable: Speeds can be compared over time.
+    """
+
+    vm_ids: tuple[str, ...]
+    speed: Float
+    silent: Bool
+    comparable: bool
+
+
+def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, None, Look]:
+    """Look at the readings of one fleet; yields what has been done, in rows of a listing.
+
+    Args:
+        fleet: Whose.
+        got: Its readings, one per VM.
+        now_s: The clock.
+
+    Returns:
+        The Look; without VMs where none has reported lately.
+    """
+    ids = got.vm_ids
+    fresh = (now_s - got.observed_at_s <= fleet.policy.signal.max_age_s).tolist()
+    heard: list[int] = []
+    reported: set[str] = set()
+    for begin in range(0, len(ids), _PART_VMS):
+        part = [i for i in range(begin, min(begin + _PART_VMS, len(ids))) if fresh[i] and ids[i]]
+        heard += part
+        reported.update(ids[i] for i in part)
+        yield min(_PART_VMS, len(ids) - begin) // _PER_ROW
+    if not heard:
+        return Look((), np.empty(0), np.empty(0, np.bool_), comparable=False)
+    overdue = yield from _overdue(fleet, now_s)
+    missing = sorted(overdue - reported)
+    at = np.array(heard, np.int64)
+    told = ids if len(heard) == len(ids) else tuple(ids[i] for i in heard)
+    yield len(ids) // _PER_ROW // 2
+    speed, comparable = _speed(fleet, got, at)
+    return Look(
+        (*told, *missing) if missing else told,
+        np.concatenate([speed, np.full(len(missing), np.nan)]),
+        np.arange(len(told) + len(missing)) >= len(told),
+        comparable,
+    )
+
+
+def _speed(fleet: Fleet, got: FleetReadings, at: Int) -> tuple[Float, bool]:
+    """The speed of the VMs at these places, and whether it can be compared over time."""
+    value, capacity = got.values[at], fleet.policy.vm.capacity_per_s
+    if fleet.weights and fleet.policy.signal.kind != "utilisation":
+        value = value / fleet.weights.of([got.vm_ids[i] for i in at.tolist()], types_of(fleet.inventory))
+    if fleet.policy.signal.kind == "utilisation":
+        busy = np.where(value >= IDLE_SHARE, value, np.nan)
+        return 1.0 / busy, False
+    if got.utilisation is not None:
+        busy = got.utilisation[at]
+        return value / np.where(busy >= IDLE_SHARE, busy, np.nan), True
+    known = value[np.isfinite(value)]
+    if not len(known) or float(np.median(known)) < IDLE_SHARE * capacity:
+        return np.full(len(value), np.nan), False
+    # One that gets no work at all while others do is as slow as can be.
+    return np.maximum(value, 1e-6 * capacity), False
+
+
+def _overdue(fleet: Fleet, now_s: float) -> Generator[int, None, set[str]]:
+    """The VMs that have served for long enough to be heard."""
+    found: set[str] = set()
+    if fleet.real is not None:
+        return found
+    grace_s = 2.0 * fleet.policy.signal.max_age_s
+    serving = fleet.inventory.in_phase(Phase.IN_SERVICE)
+    for begin in range(0, len(serving), _PART_VMS):
+        part = serving[begin : begin + _PART_VMS]
+        found.update(t.vm.id for t in part if now_s - (t.in_service_from_s or now_s) > grace_s)
+        yield len(part) // _PER_ROW
+    return found
