@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autoscaler.core.alike import Alike
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import (
@@ -65,6 +66,11 @@ class _Law(NamedTuple):
         found *= self.unit
         found -= self.scale
         return np.maximum(found, 0.0, out=found)
+
+    def of_kinds(self, kinds: Alike) -> _Law:
+        """Those of the lanes that stand for their kind."""
+        of = kinds.of_first
+        return _Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread))
 
     def beyond(self, demand: Float) -> Float:
         """Expected work per second beyond a demand, straight from edge to edge."""
@@ -172,6 +178,7 @@ class Worth:
         # Questions are laws x times x lanes, so that what is about a law is worked out once.
         self._shape = len(asked), times, len(series)
         self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
+        self._kinds = Alike(series, capacity)
         self._last: _Last | None = None
 
     def vms(self, laws: Laws, share: Float) -> Int:
@@ -208,17 +215,33 @@ class Worth:
         np.floor(surely, out=surely)
         np.minimum(surely, MOST_VMS - 1.0, out=surely)
         # One VM more reaches over that point, and is worth it or not by all that it would serve.
-        ends = np.empty((2, *self._shape))
-        ends[0] = surely
-        np.add(surely, 1.0, out=ends[1])
-        ends *= self._capacity
-        low, beyond = law.beyond(ends)
-        low -= beyond
-        surely += low >= share * self._capacity
+        surely += self._work_of_next(law, surely) >= share * self._capacity
         if np.count_nonzero(unknown):
             surely *= ~unknown
         found: Int = surely.astype(np.int64).reshape(self._questions)
         return found
+
+    def _work_of_next(self, law: _Law, vms: Float) -> Float:
+        """Work per second that the VM after so many serves, float64 (laws, times, lanes)."""
+        kinds, most = len(self._kinds.first), int(vms.max()) + 2
+        if not self._kinds.few or most * kinds > self._shape[2]:
+            ends = np.empty((2, *vms.shape))
+            ends[0] = vms
+            np.add(vms, 1.0, out=ends[1])
+            ends *= self._capacity
+            beyond = law.beyond(ends)
+            served: Float = beyond[0] - beyond[1]
+            return served
+        # Many lanes of few kinds: every number of VMs once.
+        some, first_of = law.of_kinds(self._kinds), self._kinds.of_first(self._capacity)
+        each = np.arange(float(most))[:, np.newaxis] * first_of
+        beyond = some.beyond(np.broadcast_to(each, (self._shape[0], most, kinds)))
+        by_kind = beyond[:, :-1] - beyond[:, 1:]
+        at = vms.astype(np.int64)
+        at *= kinds
+        at += self._kinds.group
+        at += np.arange(self._shape[0])[:, np.newaxis, np.newaxis] * (kinds * (most - 1))
+        return by_kind.reshape(-1).take(at)
 
     def share(self, laws: Laws, vms: Int) -> Float:
         """What the last of so many VMs serves of its work: float64 (Q, L); NaN where the law is unknown.

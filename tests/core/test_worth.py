@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.types import Horizon
-from autoscaler.core.worth import Worth
+from autoscaler.core.worth import Worth, _Law
+from tests.core.builders import samples, series_params
 from tests.core.laws import joined, laws_of
 
 seeds = st.integers(0, 2**32 - 1)
@@ -92,6 +94,52 @@ def test_lanes_do_not_depend_on_their_company(seed):
         at = slice(lane, lane + 1)
         alone = Worth(series[at], capacity[at], (Horizon.HOLD,)).vms(laws, share[:, at])
         assert alone.tobytes() == together[:, at].tobytes()
+
+
+@pytest.mark.parametrize("capacities", [2, 200])
+def test_lanes_that_are_alike_are_worked_out_together_and_do_not_see_each_other(capacities):
+    rng = np.random.default_rng(capacities)
+    laws = joined([laws_of(rng.gamma(2.0, 3.0, 50), spread=rng.uniform(0.02, 0.5)) for _ in range(2)])
+    lanes = np.arange(200)
+    series, capacity = lanes % 2, rng.uniform(0.8, 3.0, capacities)[lanes // 2 % capacities]
+    share = rng.uniform(0.001, 0.9, (4, 200))
+    asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
+    together = Worth(series, capacity, asked).vms(laws, share)
+    for lane in range(12):
+        at = slice(lane, lane + 1)
+        alone = Worth(series[at], capacity[at], asked).vms(laws, share[:, at])
+        assert alone.tobytes() == together[:, at].tobytes()
+
+
+def forecasts(seed, series, ticks):
+    """The laws of a forecaster that learns demand in jumps, tick by tick."""
+    params = series_params(series, laws=True, half_life=300.0)
+    state, rng = SeriesState.empty(params), np.random.default_rng(seed)
+    level = rng.gamma(2.0, 100.0, series)
+    for tick in range(ticks):
+        level = np.where(rng.random(series) < 0.03, rng.gamma(2.0, 100.0, series), level)
+        noise = np.exp(np.linspace(0.003, 0.6, series) * rng.standard_normal(series))
+        laws = step(params, state, samples(1e6 + 10.0 * tick, level * noise)).laws
+        assert laws is not None
+        yield laws
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
+    series = 8
+    each = np.arange(6 * series)
+    share = 1.0 / np.exp(np.random.default_rng(seed).uniform(0.1, 8.0, (4, len(each))))
+    asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
+    trying, halving = (Worth(each % series, np.full(len(each), 9.0), asked) for _ in range(2))
+    looked = []
+    searched = _Law.bins_over
+    monkeypatch.setattr(_Law, "bins_over", lambda law, of: looked.append(of.size) or searched(law, of))
+    for laws in forecasts(seed, series, 150):
+        found = trying.vms(laws, share)
+        with monkeypatch.context() as never:
+            never.setattr("autoscaler.core.worth._ROUGH", 1e300)
+            np.testing.assert_array_equal(found, halving.vms(laws, share))
+    assert sum(looked[0::2]) < 0.6 * sum(looked[1::2])
 
 
 def test_what_the_last_vm_serves():
