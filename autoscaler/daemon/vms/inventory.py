@@ -95,12 +95,9 @@ class FleetInventory(Lateness):
         changes = self.changes
         rows = vms if isinstance(vms, tuple) else tuple(vms)
         for begin in range(0, len(rows), PART_VMS):
-            if begin:
-                yield PART_VMS
             part = rows[begin : begin + PART_VMS]
             quiet = self._take_in(part, seen, listing, now_s, notes) and quiet
-        if len(rows) > PART_VMS:
-            yield PART_VMS
+            yield len(part)
         # What was changed from outside between two parts is looked at again.
         quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
@@ -111,7 +108,6 @@ class FleetInventory(Lateness):
         self._give_up_late(now_s, notes)
         self._judge_arrivals(notes)
         self.looked_at = len(rows)
-        yield len(rows) % PART_VMS
 
     def _take_in(
         self, rows: Iterable[Vm], seen: set[str], listing: Listing, now_s: float, notes: list[Note]
