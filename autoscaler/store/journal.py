@@ -35,7 +35,7 @@ from autoscaler.store.files import Files
 from autoscaler.store.learned import forget_learned, insert_learned, read_learned
 from autoscaler.store.lock import StateLock
 from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
-from autoscaler.store.rows import FORMAT, Encoded
+from autoscaler.store.rows import FORMAT, Encoded, Raw
 from autoscaler.store.thread import OneThread
 
 _T = TypeVar("_T")
@@ -44,8 +44,8 @@ PRUNE_BATCH = 200
 """Ticks deleted in one transaction: short enough that a tick in between does not wait."""
 
 _MAX_PRUNE_BATCHES = 500
-_HELD_TICKS = 256
-"""Ticks of a journal in memory that are written together, which costs a third of writing each of them."""
+_HELD_ROWS = 256
+"""Rows of ticks of a journal in memory that are written together, which costs a third of writing each of them."""
 
 _INSERT_TICK = "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)"
 # The last tick always stays: it is what a restart begins from.
@@ -88,7 +88,8 @@ class SqliteJournal:
             self._rosters: dict[str, int] = {}
             self._encoded = Encoded()
             self._holds_back = directory is None
-            self._held: list[tuple[object, ...]] = []
+            self._held: list[tuple[int, float, int, Raw]] = []
+            self._held_rows = 0
             self._carried_up_to = 0
             self._damage: recovery.Damage | None = None
             self._files: Files | None = None
@@ -308,21 +309,25 @@ class SqliteJournal:
 
     def _hold_back(self, record: TickRecord) -> bool:
         """Keep a tick to be written with others, where nobody can tell: nobody reads, and a crash leaves nothing."""
-        body, names = self._encoded.of(record.fleets)
+        raw, names = self._encoded.raw(record.fleets)
         roster_id = self._rosters.get(_roster(names))
         if roster_id is None:
             return False
-        self._held.append((record.tick, record.at_s, roster_id, FORMAT, body))
-        if len(self._held) >= _HELD_TICKS:
+        self._held.append((record.tick, record.at_s, roster_id, raw))
+        self._held_rows += len(names)
+        if self._held_rows >= _HELD_ROWS:
             self._let_go()
         return True
 
     def _let_go(self) -> None:
         """Write what was held back."""
         if self._held:
+            blob = self._encoded.blob
+            rows = [(tick, at_s, roster, FORMAT, blob(raw)) for tick, at_s, roster, raw in self._held]
             with schema.translated(self._name, "written"), schema.transaction(self._connection):
-                self._connection.executemany(_INSERT_TICK, self._held)
+                self._connection.executemany(_INSERT_TICK, rows)
             self._held.clear()
+            self._held_rows = 0
 
     def _write_tick(self, record: TickRecord, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
         body, names = self._encoded.of(record.fleets)

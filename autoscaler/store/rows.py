@@ -17,7 +17,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache, lru_cache
 from operator import attrgetter, is_
 from typing import Any
@@ -89,8 +89,32 @@ def _packer(stages: int) -> Callable[..., bytes]:
     return struct.Struct(f"<{len(_FLOATS)}d{counts}").pack
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A tick that fits into the journal, to be made a blob when it is written.
+
+    Attributes:
+        stages: Number of stages.
+        rows: The rows as bytes.
+        fleets: What they are of; their texts are not in the rows.
+    """
+
+    stages: int
+    rows: bytes
+    fleets: Sequence[FleetTick]
+
+
 def encode(fleets: Sequence[FleetTick]) -> bytes:
     """The blob of format `FORMAT` for these rows.
+
+    Raises:
+        InvariantError: As of `raw`.
+    """
+    return blob(raw(fleets))
+
+
+def raw(fleets: Sequence[FleetTick]) -> Raw:
+    """What a blob is made of.
 
     Raises:
         InvariantError: The rows have stage lists of different lengths or a value out of its type's range.
@@ -111,14 +135,20 @@ def encode(fleets: Sequence[FleetTick]) -> bytes:
         raise InvariantError(
             f"A tick holds a value that the journal cannot store: {error}; please report."
         ) from error
+    return Raw(stages, rows, fleets)
+
+
+def blob(of: Raw) -> bytes:
+    """The blob of format `FORMAT`."""
+    fleets = of.fleets
     texts = tuple([fleet.sentence for fleet in fleets]), tuple([fleet.source_error for fleet in fleets])
     parts: dict[str, dict[int, tuple[Any, ...]]] = {}
     for name, part in _PARTS:
         known = {at: astuple(value) for at, fleet in enumerate(fleets) if (value := part(fleet)) is not None}
         if known:
             parts[name] = known
-    head = _head(stages, *texts, parts) if parts else _plain_head(stages, *texts)
-    return zlib.compress(head + rows, _ZLIB_LEVEL)
+    head = _head(of.stages, *texts, parts) if parts else _plain_head(of.stages, *texts)
+    return zlib.compress(head + of.rows, _ZLIB_LEVEL)
 
 
 _PARTS = (
@@ -152,16 +182,29 @@ class Encoded:
     """Blobs of one tick after the other; that of the last one again where its rows are the very same."""
 
     def __init__(self) -> None:
-        self._fleets: tuple[FleetTick, ...] = ()
-        self._body = b""
+        self._raw: Raw | None = None
         self._names: tuple[str, ...] = ()
+        self._packed: Raw | None = None
+        self._blob = b""
 
     def of(self, fleets: tuple[FleetTick, ...]) -> tuple[bytes, tuple[str, ...]]:
         """The blob as of `encode`, and the names of the fleets in the order of its rows."""
-        if not (self._body and len(fleets) == len(self._fleets) and all(map(is_, fleets, self._fleets))):
-            self._fleets, self._body = fleets, encode(fleets)
+        made, names = self.raw(fleets)
+        return self.blob(made), names
+
+    def raw(self, fleets: tuple[FleetTick, ...]) -> tuple[Raw, tuple[str, ...]]:
+        """The same without making the blob yet; the very value of the last tick where it is the same."""
+        last = self._raw
+        if last is None or len(fleets) != len(last.fleets) or not all(map(is_, fleets, last.fleets)):
+            last = self._raw = raw(fleets)
             self._names = tuple([fleet.fleet for fleet in fleets])
-        return self._body, self._names
+        return last, self._names
+
+    def blob(self, made: Raw) -> bytes:
+        """As the function of that name."""
+        if made is not self._packed:
+            self._packed, self._blob = made, blob(made)
+        return self._blob
 
 
 def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]) -> tuple[FleetTick, ...]:
