@@ -99,7 +99,8 @@ def test_lanes_do_not_depend_on_their_company(seed):
 @pytest.mark.parametrize("capacities", [2, 200])
 def test_lanes_that_are_alike_are_worked_out_together_and_do_not_see_each_other(capacities):
     rng = np.random.default_rng(capacities)
-    laws = joined([laws_of(rng.gamma(2.0, 3.0, 50), spread=rng.uniform(0.02, 0.5)) for _ in range(2)])
+    outcomes = [{horizon: rng.gamma(2.0, 3.0 + horizon, 50) for horizon in Horizon} for _ in range(2)]
+    laws = joined([laws_of(each, spread=rng.uniform(0.02, 0.5)) for each in outcomes])
     lanes = np.arange(200)
     series, capacity = lanes % 2, rng.uniform(0.8, 3.0, capacities)[lanes // 2 % capacities]
     share = rng.uniform(0.001, 0.9, (4, 200))
