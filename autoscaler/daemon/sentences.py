@@ -6,8 +6,9 @@ order in which they did. A reason without words here fails a test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from string import Formatter
 from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage
@@ -42,40 +43,32 @@ def sentence(tick: Told | FleetTick) -> str:
 def phrases(tick: Told | FleetTick) -> Iterator[str]:
     """One phrase per stage that shaped the number; overruled proposals are left out."""
     shaped = [
-        (stage, _REASONS[tick.reasons[stage]], tick.stages[stage]) for stage in _STAGES if tick.reasons[stage]
+        (stage, _REASONS[reason], value)
+        for stage, (reason, value) in enumerate(zip(tick.reasons, tick.stages, strict=True))
+        if reason
     ]
+    last_proposal = max([stage for stage, _, _ in shaped if stage <= _PROPOSALS_TO], default=-1)
     for stage, reason, value in shaped:
-        overruled = stage <= Stage.ECONOMIC and any(s <= Stage.ECONOMIC and s > stage for s, _, _ in shaped)
+        overruled = stage < last_proposal
         if not overruled:
             yield phrase(reason, value, tick)
 
 
 def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
     """One reason in words, with the numbers that it rests on."""
-    return _WORDS[reason].format(
-        value=value,
-        vms=_vms(value),
-        demand=_work(tick.demand),
-        high=_work(tick.forecast_hi),
-        coverage=tick.coverage,
-        desired=tick.desired,
-        provision=tick.provision,
-        group="that shares limits" if tick.shared is None else tick.shared.group,
-        shared=_shared(reason, value, tick.shared),
-        **_earned(value, tick.earnings),
-    )
+    return _WORDS[reason].format_map({name: _TOLD[name](reason, value, tick) for name in _NAMES[reason]})
 
 
-def _earned(value: int, earnings: Earnings | None) -> dict[str, str]:
-    """What the last VM and one more earn, and which model drives, for `_WORDS`."""
+def _earned(value: int, earnings: Earnings | None) -> str:
+    """What the last VM and one more earn."""
     if earnings is None:
-        return {"earned": "", "model": "another model"}
+        return ""
     told = [
         f"VM {vm} earns {_times(times)}"
         for vm, times in ((value, earnings.last), (value + 1, earnings.following))
         if times is not None and vm > 0
     ]
-    return {"earned": f" ({', '.join(told)})" if told else "", "model": earnings.model}
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _burst(due: DueBurst | None) -> str:
@@ -146,7 +139,7 @@ _NO_MORE = {
     Reason.SHARED_STARTS: "may start no more VMs for now",
 }
 _HOUR_S = 3600.0
-_STAGES = tuple(Stage)
+_PROPOSALS_TO = int(Stage.ECONOMIC)
 _REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {
     Reason.DEMAND: "demand {demand} with headroom needs {vms}",
@@ -189,4 +182,23 @@ _WORDS: dict[Reason, str] = {
     Reason.SHARED_STARTS: "the group {group} {shared}",
     Reason.PROVISION: "the warm pool is empty: {provision} are provisioned from nothing",
 }
-"""Each reason in words; the names in braces are those of `phrase`."""
+"""Each reason in words; the names in braces are those of `_TOLD`."""
+_TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
+    "value": lambda _, value, __: value,
+    "vms": lambda _, value, __: _vms(value),
+    "demand": lambda _, __, tick: _work(tick.demand),
+    "high": lambda _, __, tick: _work(tick.forecast_hi),
+    "coverage": lambda _, __, tick: tick.coverage,
+    "desired": lambda _, __, tick: tick.desired,
+    "provision": lambda _, __, tick: tick.provision,
+    "group": lambda _, __, tick: "that shares limits" if tick.shared is None else tick.shared.group,
+    "shared": lambda reason, value, tick: _shared(reason, value, tick.shared),
+    "earned": lambda _, value, tick: _earned(value, tick.earnings),
+    "model": lambda _, __, tick: "another model" if tick.earnings is None else tick.earnings.model,
+}
+"""What the words may tell: of the reason, of the wish after its stage, and of the tick."""
+_NAMES = {
+    reason: tuple({name: None for _, name, _, _ in Formatter().parse(words) if name})
+    for reason, words in _WORDS.items()
+}
+"""What the words of each reason do tell."""
