@@ -403,3 +403,63 @@ def test_dearer_shortage_and_higher_demand_never_ask_for_fewer(seed, factor):
 def test_the_first_model_is_the_forecast_within_the_hold_window():
     assert MODELS[FIRST] == Model(Kind.WORTH, 0, Window.LONG)
     assert len(set(MODELS)) == len(MODELS) == len({str(model) for model in MODELS})
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_variants_that_are_alike_decide_as_each_would_alone(seed):
+    rng = np.random.default_rng(seed)
+    lanes = 12
+    params = objective(
+        lanes,
+        series=np.arange(lanes) % 2,
+        shortage_price=np.array([8.0, 70.0, 70.0])[np.arange(lanes) // 2 % 3],
+        unserved_target=np.where(np.arange(lanes) < 10, 0.0, 0.01),
+        maximum=rng.integers(20, 40, lanes),
+    )
+    state, alone = LaneState.empty(params), [some(params, [lane]) for lane in range(lanes)]
+    states = [LaneState.empty(one) for one in alone]
+    for tick in range(60):
+        laws = whole(joined([laws_of(rng.gamma(2.0, 3.0, 20), spread=0.1) for _ in range(2)]))
+        demand, fresh = rng.gamma(2.0, 3.0, 2)[params.series], rng.random(lanes) < 0.95
+        view = snapshot(
+            lanes,
+            now_s=1e6 + tick * 400.0,
+            tick=10**5 + tick,
+            demand=np.where(fresh, demand, np.nan),
+            freshness=np.where(fresh, 0, int(Freshness.ABSENT)),
+            in_service=rng.integers(0, 20, lanes),
+        )
+        value = decide(params, state, view, laws).value
+        for lane, one in enumerate(alone):
+            mine = decide(one, states[lane], some(view, [lane]), laws).value
+            np.testing.assert_array_equal(value[:, [lane]], mine)
+
+
+@pytest.mark.parametrize("before", [30, 40_000])
+@pytest.mark.parametrize("after", [30, 40_000])
+def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
+    rng = np.random.default_rng(before + after)
+    policies = [objective(3, maximum=most, lead_ticks=4, billed_ticks=3) for most in (before, before, after)]
+    demands = rng.gamma(2.0, np.where(np.arange(90) % 30 < 20, 5.0, 9_000.0)[:, np.newaxis], (90, 3))
+
+    def run():
+        state, values = LaneState.empty(policies[0]), []
+        for tick, demand in enumerate(demands):
+            params = policies[tick // 30]
+            if tick % 30 == 15:
+                state = LaneState.restore(state.dump())
+            if tick % 30 == 0:
+                state = state.carried_over(params, np.arange(3))
+            laws = whole(joined([laws_of(np.full(4, each)) for each in demand]))
+            view = snapshot(3, now_s=1e6 + tick * 300.0, tick=10**5 + tick, demand=demand, in_service=9)
+            values.append(decide(params, state, view, laws).value)
+        return np.stack(values), state.trial
+
+    values, trial = run()
+    with monkeypatch.context() as wide:
+        wide.setattr("autoscaler.core.experts._count_type", lambda most: np.dtype(np.int32))
+        same, other = run()
+    np.testing.assert_array_equal(values, same)
+    for name, array in arrays_of(trial).items():
+        np.testing.assert_array_equal(array, arrays_of(other)[name], err_msg=name)
+    assert trial.serving.dtype == (np.int16 if after == 30 else np.int32)
