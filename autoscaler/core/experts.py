@@ -30,7 +30,7 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 
-HALF_LIFE_S = 4 * 86400.0
+HALF_LIFE_S = 16 * 86400.0
 """What a model has cost counts half after this time."""
 CHOICE_S = 300.0
 """How often the driver may change."""
@@ -40,7 +40,10 @@ seen, since early differences are luck; at most the third."""
 MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
-"""For how long it may have been so unseen; that much of the time that was seen counts, at most this share."""
+"""For how long it may have been so unseen; that much of the time that was seen counts, at most this share, and where a
+share of work is promised no more than may stay unserved."""
+MOST_SEEN_S = 5 * 86400.0
+"""No more time than this counts as seen there: demand changes its ways, so doubt does not go away."""
 MOST_FEAR = 0.001
 """A crowd that was never seen takes at most this share of the time."""
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
@@ -76,6 +79,20 @@ def _count_type(most: int) -> ShadowType:
     return found
 
 
+def _alike(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
+    """Each number of ticks, and 1 for the lanes that have it, 0 for others; None where all have it."""
+    found = [(int(each), (ticks == each).astype(counts)) for each in np.unique(ticks)]
+    return [(ticks, None) for ticks, _ in found] if len(found) == 1 else list(found)
+
+
+def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
+    """Nothing of these lanes is left in a slot."""
+    if mine is None:
+        slot.fill(0)
+    else:
+        slot *= 1 - mine
+
+
 def _whole(need: Float, most: int, out: SmallInt) -> None:
     """Whole VMs, at most so many, 0 where unknown; what is needed is used up."""
     need -= 1e-9
@@ -105,9 +122,9 @@ class Contest:
         self._lead_s = params.lead_ticks[lanes].astype(np.float64) * params.tick_s
         self._capacity = params.vm_capacity[lanes]
         self._lead, self._billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
-        self._one_lead = len(set(self._lead.tolist())) == 1
-        self._one_billed = len(set(self._billed.tolist())) == 1
         self._columns = np.arange(len(lanes))
+        promised = params.unserved_target[lanes]
+        self._most_doubt = np.where(promised > 0.0, np.minimum(promised, MOST_DOUBT), MOST_DOUBT)
         self._growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         least = np.minimum(params.minimum[lanes], MOST_VMS)
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
@@ -128,6 +145,7 @@ class Contest:
         self._counts = counts
         least, most = self._bounds
         self._least, self._most = least.astype(counts), most.astype(counts)
+        self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
         self.low, self.high, self._over, self._old = (np.zeros(self._vms.shape, counts) for _ in range(4))
 
     def fit(self, state: Trial) -> None:
@@ -223,7 +241,8 @@ class Contest:
         else:
             for each in range(tick - passed + 1, tick + 1):
                 self._arrive(state, each)
-                self._put(state, each, None)
+                for lead, mine in self._leads:
+                    _clear(state.ordered[(each + lead) % len(state.ordered)], mine)
         state.last_tick = tick
         np.maximum(low, self._least, out=low)
         np.minimum(low, self._most, out=low)
@@ -241,8 +260,8 @@ class Contest:
         """Let every shadow order and stop."""
         over = np.add(state.serving, state.coming, out=self._over)
         # Where all VMs take equally long, what is ordered goes straight to the tick at which it comes.
-        rows = len(state.ordered)
-        out = state.ordered[(tick + int(self._lead[0])) % rows] if self._one_lead else np.empty_like(low)
+        rows, (lead, all_of_them) = len(state.ordered), self._leads[0]
+        out = state.ordered[(tick + lead) % rows] if all_of_them is None else np.empty_like(low)
         np.subtract(low, over, out=out)
         np.maximum(out, 0, out=out)
         over -= high
@@ -251,8 +270,10 @@ class Contest:
         stop = np.minimum(over, old, out=over)
         state.serving -= stop
         state.coming += out
-        if not self._one_lead:
-            self._put(state, tick, out)
+        for lead, mine in self._leads:
+            if mine is not None:
+                slot = state.ordered[(tick + lead) % rows]
+                slot += np.multiply(out, mine, out=self._old)
         if np.count_nonzero(out):
             paid = self._left
             paid[...] = out
@@ -280,25 +301,16 @@ class Contest:
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
-        if self._one_lead and self._one_billed:
-            came = state.ordered[tick % rows]
-            settled = state.ordered[(tick - int(self._billed[0])) % rows]
-        else:
-            came = state.ordered[tick % rows]
-            settled = state.ordered[(tick - self._billed) % rows, :, self._columns].T
+        came = state.ordered[tick % rows]
         state.serving += came
         state.coming -= came
         if self._billed.any():
             state.young += came
-            state.young -= settled
-
-    def _put(self, state: Trial, tick: int, out: SmallInt | None) -> None:
-        """Note what is ordered at a tick; None clears what an older one has left in its place."""
-        rows = len(state.ordered)
-        if self._one_lead:
-            state.ordered[(tick + int(self._lead[0])) % rows] = 0 if out is None else out
-        else:
-            state.ordered[(tick + self._lead) % rows, :, self._columns] = 0 if out is None else out.T
+            for billed, mine in self._bills:
+                settled = state.ordered[(tick - billed) % rows]
+                if mine is not None:
+                    settled = np.multiply(settled, mine, out=self._over)
+                state.young -= settled
 
     def price_for(self, state: Trial, unserved: Float) -> Float:
         """The lowest price of shortage at which the cheapest model leaves at most this share of work: float64 (n,).
@@ -310,7 +322,8 @@ class Contest:
         Returns:
             Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
         """
-        missed = self._missed(state, self._vms)
+        # Twice the demand for as long as a start takes: a crowd of ten minutes would be insured at any price for days.
+        missed = self._missed(state, self._lead_s, self._vms)
         allowed = unserved * state.wanted
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
         for _ in range(_HALVINGS):
@@ -323,15 +336,15 @@ class Contest:
         found: Float = np.exp(high)
         return found
 
-    def _doubt(self, state: Trial, lasts_s: Float | float, most: float) -> Float:
+    def _doubt(self, state: Trial, lasts_s: Float | float, most: Float | float) -> Float:
         """The share of the time that may yet be otherwise, if it is otherwise once and for so long: float64 (n,)."""
-        seen_s = np.maximum(state.ticks / state.weight, 1.0) * self._tick_s
+        seen_s = np.minimum(np.maximum(state.ticks / state.weight, 1.0) * self._tick_s, MOST_SEEN_S)
         doubt: Float = np.minimum(lasts_s / seen_s, most)
         return doubt
 
-    def _missed(self, state: Trial, out: Float) -> Float:
+    def _missed(self, state: Trial, lasts_s: Float | float, out: Float) -> Float:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        missed = np.multiply(state.nearly, self._doubt(state, DOUBT_S, MOST_DOUBT), out=out)
+        missed = np.multiply(state.nearly, self._doubt(state, lasts_s, self._most_doubt), out=out)
         missed += state.unserved
         return missed
 
@@ -358,7 +371,7 @@ class Contest:
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float) -> None:
-        cost = self._missed(state, self._vms)
+        cost = self._missed(state, DOUBT_S, self._vms)
         # A crowd is alone with the VMs that it finds for as long as a start takes.
         cost += np.multiply(state.crowd, self._doubt(state, self._lead_s, MOST_FEAR), out=self._left)
         cost *= shortage

@@ -2,8 +2,9 @@
 
 An objective such as 99.9 % says nothing about money, and everything else here is decided by prices. So every hour the
 price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
-is allowed. What the fleet itself has missed in the last days corrects how much is aimed at: up to twice what is allowed
-where it missed nothing, a fifth where it missed twice as much. Prices move slowly, and within bounds.
+is allowed. What the fleet itself has missed in the last weeks corrects how much is aimed at: less where it missed more
+than is allowed, down to a fifth where it missed twice as much; never more, since a quiet week says little of the next
+crowd. Prices move slowly, and within bounds.
 
 Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
 """
@@ -21,7 +22,7 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import Bool, Float, Int
 
-HALF_LIFE_S = 3 * 86400.0
+HALF_LIFE_S = 14 * 86400.0
 """Work that was missed counts half after this time."""
 STEP_S = 3600.0
 """How often the price moves."""
@@ -30,7 +31,7 @@ STEP = 0.3
 DRIFT, MOST_OFF = 0.05, 3.0
 """How far it moves at least, in its logarithm, where what was missed is off by as much as is allowed; off by more counts as
 this far off."""
-LEAST_AIM, MOST_AIM = 0.2, 2.0
+LEAST_AIM, MOST_AIM = 0.2, 1.0
 """Bounds of what is aimed at, as shares of what is allowed."""
 
 
