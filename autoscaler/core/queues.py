@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.params import FoldParams
 from autoscaler.core.remembered import Remembered
-from autoscaler.core.types import Float, Freshness, Int, Samples, Signal
+from autoscaler.core.types import Bool, Float, Freshness, Int, Samples, Signal
 
 FADES_S = 600.0
 """While nothing waits, what is taken to arrive halves in this time."""
@@ -73,7 +73,32 @@ def demand_of_queues(
     """
     queue = params.signal == int(Signal.QUEUE)
     fresh = queue & (samples.freshness == int(Freshness.FRESH))
-    backlog, at_s = samples.demand, samples.observed_at_s
+    wanted = _wanted(state, fresh, samples.demand, samples.observed_at_s, serving_capacity, params.drain_s)
+    return replace(samples, demand=np.where(fresh, wanted, samples.demand))
+
+
+def demand_if(
+    state: QueueState, backlog: float, at_s: float, serving_capacity: float, drain_s: float
+) -> float:
+    """What demand would be found to be, in work per second, if a backlog were seen at that time.
+
+    Args:
+        state: Of one lane; not changed.
+        backlog: Work that waits.
+        at_s: When.
+        serving_capacity: Work per second that the VMs in service can do.
+        drain_s: Time in which a backlog is to be worked off.
+    """
+    one = state.carried_over(np.zeros(1, np.int64))
+    fresh = np.ones(1, np.bool_)
+    arrays = (np.array([number]) for number in (backlog, at_s, serving_capacity, drain_s))
+    return float(_wanted(one, fresh, *arrays)[0])
+
+
+def _wanted(
+    state: QueueState, fresh: Bool, backlog: Float, at_s: Float, serving_capacity: Float, drain_s: Float
+) -> Float:
+    """Work per second that is wanted where there is something fresh, over lanes."""
     first = fresh & np.isnan(state.backlog)
     later = fresh & (at_s > state.at_s) & ~first
     passed_s = np.where(later, at_s - state.at_s, 1.0)
@@ -82,7 +107,7 @@ def demand_of_queues(
 
     change = np.where(waited, (backlog - state.backlog) / passed_s, 0.0)
     arrived = np.maximum(serving_capacity + change, 0.0)
-    weight = 1.0 - np.exp(-passed_s / (SMOOTHED * params.drain_s))
+    weight = 1.0 - np.exp(-passed_s / (SMOOTHED * drain_s))
     seen = state.arrives + weight * (arrived - state.arrives)
     faded = np.minimum(state.arrives * 0.5 ** (passed_s / FADES_S), serving_capacity)
     faded = np.where(faded < NOTHING * serving_capacity, 0.0, faded)
@@ -91,5 +116,5 @@ def demand_of_queues(
     taken = first | later
     state.backlog = np.where(taken, backlog, state.backlog)
     state.at_s = np.where(taken, at_s, state.at_s)
-    demand = np.where(fresh, state.arrives + backlog / params.drain_s, samples.demand)
-    return replace(samples, demand=demand)
+    wanted: Float = state.arrives + backlog / drain_s
+    return wanted

@@ -102,6 +102,8 @@ class Fleet:
         self.evaluated_at_s: float | None = None
         self.said = Said()
         self.row: Row | None = None
+        self.queue: QueueState | None = None
+        """What is known of the queue that it works off, of one lane; None before the first decision."""
         self._serving: list[TrackedVm] = []
         self._newest_s = math.inf
 
@@ -400,6 +402,9 @@ class Fleets:
         if self._has_queues:
             serving = self._gathering.columns(counts)["in_service"] * compiled.lanes.vm_capacity
             samples = demand_of_queues(compiled.fold, self._queues, samples, serving)
+            for lane, fleet in enumerate(self.all):
+                if fleet.policy.signal.kind == "queue":
+                    fleet.queue = self._queues.carried_over(np.array([lane]))
         if self.overheard is not None:
             self.overheard.append(samples)
         outlook = step(compiled.series, self._series_state, samples) if self._steps else None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from autoscaler.core.queues import demand_if
 from autoscaler.core.types import Signal
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import Phase
@@ -84,9 +85,11 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
     signal = Signal[policy.signal.kind.upper()]
     demand = pushed
     if signal is Signal.QUEUE:
-        # How much of it is demand is told by how it changes, which the next tick sees.
-        return False
-    if signal is not Signal.TOTAL:
+        if fleet.queue is None:
+            return False
+        serving = counts.in_service * fleet.capacity_per_s
+        demand = demand_if(fleet.queue, pushed, now_s, serving, policy.signal.drain_time_s)
+    elif signal is not Signal.TOTAL:
         # As if all VMs that serve were like those that have pushed.
         demand *= max(len(fleet.inventory.in_phase(Phase.IN_SERVICE)) / max(vms, 1), 1.0)
     if signal is Signal.UTILISATION:

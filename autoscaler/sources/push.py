@@ -234,7 +234,7 @@ def _unfit(
     if intake is None:
         return Result.UNKNOWN_FLEET, f"no fleet is called {fleet!r}; write the name as in its policy"
     if intake.signal is Signal.TOTAL and sample.vm:
-        text = f"fleet {fleet} takes one value for all of its VMs (kind total); leave the VM out"
+        text = f"fleet {fleet} takes one value for all of its VMs (kind total or queue); leave the VM out"
         return Result.VM_NOT_ASKED, text
     if intake.signal is not Signal.TOTAL and not sample.vm:
         by = "address" if intake.by_address else "id"

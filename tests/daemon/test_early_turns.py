@@ -214,3 +214,36 @@ async def test_a_time_line_counts_each_start_once():
             (row.timestamp_s - ORIGIN_S, row.starts) for row in timeline(reader, "web", 0, ORIGIN_S + 100)
         ]
     assert found == [(0, 0), (9.5, 1), (10, 0), (13.25, 2), (20, 0)]
+
+
+QUEUE = {"kind": "queue", "source": "push", "drain_time": "300s", "trace": "off"}
+
+
+@virtual
+async def test_a_pushed_backlog_beyond_what_is_ordered_starts_vms_at_once():
+    """By hand: in 8.25 s 90,000 came on top of what two VMs of 100/s worked off, of which a part is believed; and the
+    backlog is to be gone in 300 s."""
+    bench = Bench(vms=10, running=2, zones="a")
+    bench.add(policy(signal=QUEUE, bounds={"minimum": 2}), pushing(bench))
+    await lived(bench, 20, push_at(bench, 5, 0.0), push_at(bench, 13.25, 90_000.0))
+    believed = (200.0 + 90_000.0 / 8.25) * (1.0 - np.exp(-8.25 / 150.0))
+    assert turns(bench)[2] == (13.25, 1, ["web"])
+    early = bench.rows()[2]
+    assert early.demand == pytest.approx(believed + 300.0)
+    assert bench.calls("StartInstances")[0] == (13.25, "StartInstances", 7, "")
+
+
+@virtual
+async def test_a_pushed_backlog_that_those_in_service_work_off_in_time_wakes_nobody():
+    bench = Bench(vms=10, running=2, zones="a")
+    bench.add(policy(signal=QUEUE, bounds={"minimum": 2}), pushing(bench))
+    await lived(bench, 20, push_at(bench, 5, 0.0), push_at(bench, 13.25, 9_000.0))
+    assert [at_s for at_s, _, _ in turns(bench)] == [0, 10, 20]
+
+
+@virtual
+async def test_before_the_first_decision_nobody_knows_what_a_backlog_means():
+    bench = Bench(vms=10, running=2)
+    bench.add(policy(signal=QUEUE), pushing(bench))
+    bench.daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    assert not needs_more(bench.daemon.fleets.by_name["web"], 1e9, 1, bench.clock.now())
