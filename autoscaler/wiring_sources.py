@@ -157,6 +157,7 @@ def _prometheus_source(policy: Policy, sources: Sources) -> MetricSource:
             own_query=asked.history_query and asked.history_query.replace(FLEET, policy.fleet),
             capacity_per_s=policy.vm.capacity_per_s,
             saturation=policy.signal.saturation,
+            fleet=policy.fleet,
         ),
         sources.clock,
         join=Join(join.label, JoinBy(join.by)) if join else None,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -254,12 +255,32 @@ class PrometheusSource:
         past = self._past
         alone = past.own_query or past.select or past.signal is Signal.TOTAL
         if not alone and self._queries.users.get(past.query, 0) > 1:
-            raise SourceError(
-                "its query serves several fleets, and VMs of the past cannot be joined: say which series are its own "
-                "with `select`, or give `history_query`",
-                retryable=False,
-            )
+            raise SourceError(await self._how_to_tell_apart(), retryable=False)
         return await read_history(self._queries.access.address, self._clock, past, start_s, end_s, step_s)
+
+    async def _how_to_tell_apart(self) -> str:
+        """For a person, what to write so that the past of this fleet can be read."""
+        fleet = self._past.fleet
+        why = "its query serves several fleets, and VMs of the past cannot be joined"
+        try:
+            samples = (await self._queries.instant(self._query)).samples
+        except SourceError:
+            samples = ()
+        named = Counter(
+            name for sample in samples for name, value in sample.labels.items() if value == fleet != ""
+        )
+        if not named:
+            return (
+                f"{why}: write under signal.prometheus either `select: '{{service=\"{fleet or '{fleet}'}\"}}'`, with a "
+                f"label that this fleet's series carry and no others' do (none has the value {fleet!r} now), or "
+                f"`history_query: 'sum({shortened(self._query)} …)'` with VMs' own matchers, which gives the demand of "
+                "this fleet alone"
+            )
+        name, count = min(named.items(), key=lambda item: (-item[1], item[0]))
+        return (
+            f"{why}: write `select: '{{{name}=\"{{fleet}}\"}}'` under signal.prometheus if the label {name} says which "
+            f'fleet a series is of ({count} of {len(samples)} series carry {name}="{fleet}" now)'
+        )
 
     async def close(self) -> None:
         """Release connections, unless other fleets use them."""

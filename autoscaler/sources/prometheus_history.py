@@ -43,6 +43,7 @@ class Past:
         own_query: Gives the demand of the fleet as one series instead, in the unit of the signal, summed over VMs.
         capacity_per_s: Work per second of one VM.
         saturation: Mean utilisation from which demand counts as hidden.
+        fleet: Its name, for what people are told.
     """
 
     query: str
@@ -52,6 +53,7 @@ class Past:
     own_query: str | None = None
     capacity_per_s: float = 1.0
     saturation: float = 1.0
+    fleet: str = ""
 
     def aggregated(self, how: str) -> str:
         """The query as one series of this fleet."""

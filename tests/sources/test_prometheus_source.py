@@ -365,3 +365,35 @@ async def test_a_query_that_nobody_asks_any_more_is_forgotten(web, make):
     assert set(queries._asked) == {"other[1m]"}
     await second.close()
     assert not queries._asked
+
+
+# ── The past of a query that serves several fleets ──────────────────────────────────────────────────────
+
+
+async def no_past(source):
+    with pytest.raises(SourceError) as caught:
+        await source.history(0.0, 600.0, 60.0)
+    assert not caught.value.retryable
+    return str(caught.value)
+
+
+async def test_where_a_label_has_the_fleets_name_it_is_said_what_to_write(web, make):
+    web.vectors[RATE] = [
+        ({"instance": "10.0.0.1", "service": "web", "team": "web"}, 1),
+        ({"instance": "10.0.0.2", "service": "web"}, 1),
+        ({"instance": "10.0.0.9", "service": "api"}, 1),
+    ]
+    shared = [make(fleet=name) for name in ("web", "api")]
+    text = await no_past(shared[0])
+    assert """write `select: '{service="{fleet}"}'` under signal.prometheus""" in text
+    assert '(2 of 3 series carry service="web" now)' in text
+    assert '(1 of 3 series carry service="api" now)' in await no_past(shared[1])
+
+
+@pytest.mark.parametrize("mood", ["", "down"])
+async def test_where_no_label_has_it_both_ways_to_write_it_are_said(web, make, mood):
+    web.vectors[RATE] = on(("10.0.0.1", 1), ("10.0.0.2", 1))
+    shared = [make(fleet=name, url="http://127.0.0.1:1" if mood else None) for name in ("web", "api")]
+    text = await no_past(shared[0])
+    for part in ("select: '{service=", f"history_query: 'sum({RATE}", "none has the value 'web' now"):
+        assert part in text
