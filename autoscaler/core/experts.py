@@ -30,7 +30,7 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 
-HALF_LIFE_S = 16 * 86400.0
+HALF_LIFE_S = 32 * 86400.0
 """What a model has cost counts half after this time."""
 CHOICE_S = 300.0
 """How often the driver may change."""
