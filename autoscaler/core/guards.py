@@ -131,15 +131,20 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         moving = (wish != now).nonzero()[0]
         if not len(moving):
             return wish, told
-        value, wanted, ordered = wish.copy(), wish[moving], now[moving]
-        fewer = wanted < ordered
+        ordered = now[moving]
+        change = wish[moving] - ordered
+        allowed = change
         if limits_in:
-            down, was = moving[fewer], ordered[fewer]
-            value[down] = np.maximum(wanted[fewer], was - state.tokens_in[down].astype(counts))
+            least = -state.tokens_in[moving].astype(counts)
+            allowed = np.where(change < 0, np.maximum(change, least), allowed)
         if limits_out:
-            more = ~fewer
-            up, was = moving[more], ordered[more]
-            value[up] = np.minimum(wanted[more], was + state.tokens_out[up].astype(counts))
+            most = state.tokens_out[moving].astype(counts)
+            allowed = np.where(change > 0, np.minimum(change, most), allowed)
+        held = (allowed != change).nonzero()[0]
+        if not len(held):
+            return wish, told
+        value = wish.copy()
+        value[moving[held]] = (ordered + allowed)[held]
         return value, told
 
     return rule

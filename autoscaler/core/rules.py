@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -188,23 +188,35 @@ def within(vms: Int, counts: CountType) -> Int:
     return np.minimum(vms, MOST_VMS).astype(counts)
 
 
+class VmsFor(Protocol):
+    """A function of work per second."""
+
+    def __call__(self, work_per_s: Float, *, spoil: bool = False) -> Int:
+        """VMs that can do it: int (L,)."""
+        ...
+
+
 def one_for_all(values: Float) -> Float:
     """The values, or one for all where they are equal: numpy need not read as many then."""
     return values[:1] if len(values) and (values == values[0]).all() else values
 
 
-def whole_vms(capacity: Float, counts: CountType) -> Callable[[Float], Int]:
-    """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown."""
+def whole_vms(capacity: Float, counts: CountType) -> VmsFor:
+    """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown.
+
+    With `spoil` it may overwrite what it is given.
+    """
     nothing, most = np.zeros_like(capacity), np.full_like(capacity, float(MOST_VMS))
-    rounding, highest = np.array(ROUNDING), float(MOST_VMS)
+    rounding, highest = np.array(ROUNDING), np.array(float(MOST_VMS)).view(np.uint64)
     wide, each = len(capacity) >= _WIDE, one_for_all(capacity)
 
-    def vms(work_per_s: Float) -> Int:
-        need = work_per_s / each
+    def vms(work_per_s: Float, *, spoil: bool = False) -> Int:
+        need = np.divide(work_per_s, each, out=work_per_s if spoil else None)
         need -= rounding
         np.ceil(need, out=need)
-        if wide and np.minimum.reduce(need) >= 0.0 and np.maximum.reduce(need) <= highest:
-            # Nothing is unknown and nothing too much, which two looks tell sooner than two arrays to compare with.
+        if wide and np.maximum.reduce(need.view(np.uint64)) <= highest:
+            # Nothing is unknown, below zero or too much: as bits, all of these are higher than any number within. One
+            # look tells so sooner than two arrays to compare with.
             return need.astype(counts)
         # fmax and not maximum: it answers 0 for NaN.
         np.fmax(need, nothing, out=need)

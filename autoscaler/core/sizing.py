@@ -49,7 +49,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
         demand, censored = seen.snapshot.demand, seen.censored
         if censored is not None:
             demand = demand * np.where(censored, params.censored_growth, 1.0)
-        need = proposal = vms(demand * with_headroom)
+        need = proposal = vms(demand * with_headroom, spoil=True)
         held = None
         if within_tolerance is not None:
             change = need - seen.ordered

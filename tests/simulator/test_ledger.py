@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscaler.simulator.judging import ledger
 from autoscaler.simulator.judging.ledger import Amount, Block, Count, Sums, grid_ticks
 from autoscaler.simulator.judging.streaks import Movement, Streaks
 from autoscaler.simulator.replay.timeline import reversals, shortage_episodes
@@ -282,3 +283,29 @@ def test_without_elasticity_all_else_is_the_same() -> None:
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
     with pytest.raises(ValueError, match="put side by side"):
         Sums.side_by_side([full, lean])
+
+
+@pytest.mark.parametrize("gaps", [0.0, 0.05])
+@pytest.mark.parametrize("together", [4, 64])
+def test_columns_of_demand_and_what_is_lost_come_to_what_every_lane_told_apart_does(
+    together: int, gaps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "rows_together", lambda _lanes: together)
+    wide = random_block(11, 150, 6, gaps=gaps)
+    columns = wide.demand[:, ::2].copy()
+    wide.demand[:] = np.repeat(columns, 2, axis=1)
+    wide.shortage = np.maximum(wide.demand - (wide.in_service - wide.stops) * VM, 0.0)
+    narrow = replace(wide, demand=columns, shortage=None)
+    for cuts in ((), (37,), (37, 90)):
+        assert_same(sums_of(wide), sums_of(narrow, cuts))
+
+
+@pytest.mark.parametrize("together", [1, 2, 16])
+def test_how_many_rows_are_taken_at_once_changes_no_bit(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = random_block(12, 150, 6)
+    expected = sums_of(block)
+    monkeypatch.setattr(ledger, "rows_together", lambda _lanes: together)
+    for most in (math.inf, 20.0):
+        assert_same(expected, sums_of(replace(block, most_vms=most), (37,)))

@@ -89,8 +89,13 @@ class FixedPoint:
             cell[:] = added_rows(rows)
         elif len(rows) == 1:
             cell += rows[0]
-        else:
+        elif columns == 1:
             cell[:] = added_rows(rows, cell)
+        else:
+            # In the order of time all the same, and no copy of all rows with one more.
+            cell += rows[0]
+            for row in rows[1:]:
+                cell += row
 
     def advance(self, *, finished: bool) -> None:
         """Tell that every sum has its rows, and whether the cell is finished with them."""

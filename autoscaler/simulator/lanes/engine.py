@@ -160,6 +160,7 @@ class Lanes:
             self._totals.begin(count)
             for row in range(count):
                 self._tick(row)
+            self._totals.end()
             self._close(first, count, sums, fingerprints)
 
     def continued(self, lanes: Sequence[int], ticks: int, witness: Witness | None = None) -> Lanes:

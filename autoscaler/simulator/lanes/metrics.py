@@ -6,7 +6,7 @@ array, which core then looks at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,9 +68,7 @@ class LaneMetrics:
         self._truth_of = None if _side_by_side(truth_of) else truth_of
         self.demands = len(self._truths) if self._truth_of is None else len(truth_of)
         self._columns, column_of = _distinct([*zip(self.keys, shifts, strict=True)])
-        self._spread_demand, self._spread_times, self._spread_freshness = (
-            _spreader(column_of) for _ in range(3)
-        )
+        self._spread = _Spread(column_of)
         self._page_ticks = max(_PAGE_CELLS // max(len(self._columns), len(self._truths)), 64)
         self._page: range = range(0)
         lanes = len(run.policies)
@@ -102,8 +100,10 @@ class LaneMetrics:
         rows = slice(first - self._page.start, first - self._page.start + count)
         truth = self._truth[rows]
         self.wanted = truth if self._truth_of is None else truth.take(self._truth_of, axis=1)
-        self._demand, self._observed, freshness = (part[rows] for part in self._parts)
-        self._freshness = freshness if freshness.any() else None
+        demand, observed, freshness = (part[rows] for part in self._parts)
+        self._demand = self._spread.block(demand)
+        self._observed = self._spread.block(observed) if self._times else None
+        self._freshness = self._spread.block(freshness) if freshness.any() else None
 
     def wanted_by_lane(self, row: int) -> Float:
         """float64 (L,), or (1,) where all want the same: work per second of a tick of the block."""
@@ -136,9 +136,10 @@ class LaneMetrics:
             tick: Of the run.
             serving: int32 (L,), the VMs that could be read; None where that does not matter.
         """
-        demand = self._spread_demand(self._demand[row])
-        observed = self._spread_times(self._observed[row]) if self._times else self._untimed
-        freshness = self._fresh if self._freshness is None else self._spread_freshness(self._freshness[row])
+        spread = self._spread.row
+        demand = spread(self._demand[row])
+        observed = self._untimed if self._observed is None else spread(self._observed[row])
+        freshness = self._fresh if self._freshness is None else spread(self._freshness[row])
         censored = self._no
         if serving is not None and self.may_be_empty:
             empty = self._inside & (serving <= 0)
@@ -178,23 +179,34 @@ def _side_by_side(column_of: Int) -> bool:
     return lanes == columns * each and bool((column_of == np.repeat(np.arange(columns), each)).all())
 
 
-def _spreader(column_of: Int) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """A function that lays a row over columns (C,) out over lanes (L,)."""
-    columns, lanes = int(column_of.max()) + 1, len(column_of)
-    if columns == 1:
-        return lambda row: np.broadcast_to(row, (lanes,))
-    if not _side_by_side(column_of):
-        return lambda row: fixed(row.take(column_of))
-    if columns == lanes:
-        return lambda row: row
+class _Spread:
+    """Lays columns out over lanes.
 
-    def side_by_side(row: NDArray[Any]) -> NDArray[Any]:
-        # Filling is several times as fast as taking.
-        laid_out = np.empty(lanes, row.dtype)
-        laid_out.reshape(columns, -1)[...] = row[:, np.newaxis]
+    Args:
+        column_of: int64 (L,), the column of each lane.
+    """
+
+    def __init__(self, column_of: Int) -> None:
+        self._column_of = column_of
+        self._lanes, self._columns = len(column_of), int(column_of.max()) + 1
+        self._by_row = self._columns > 1 and self._columns < self._lanes and _side_by_side(column_of)
+
+    def block(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Rows (n, C) as (n, L), unless each of them is better laid out when it is needed."""
+        if self._by_row:
+            return rows
+        if self._columns == 1:
+            return np.broadcast_to(rows, (len(rows), self._lanes))
+        return rows if _side_by_side(self._column_of) else rows.take(self._column_of, axis=1)
+
+    def row(self, row: NDArray[Any]) -> NDArray[Any]:
+        """A row of the block: (L,)."""
+        if not self._by_row:
+            return row
+        # Filling is several times as fast as taking, and what is read at once is still in the processor's cache.
+        laid_out = np.empty(self._lanes, row.dtype)
+        laid_out.reshape(self._columns, -1)[...] = row[:, np.newaxis]
         return fixed(laid_out)
-
-    return side_by_side
 
 
 def depends_on_vms(policy: Policy, plant: PlantSettings) -> bool:

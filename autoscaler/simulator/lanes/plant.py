@@ -64,6 +64,7 @@ class Plant:
         extra_s: float64 (L,), VM-seconds billed at this tick beside those of VMs in service or draining: for the rest of a
             minimum, and, where start times are drawn (`lead_in_s` is None), before they came. None for none.
         starts, provisions, stops: int32 (L,), accepted at this tick.
+        left: int32 (L,), stops accepted so far; may wrap around.
         lead_in_s, made_lead_in_s: float64 (L,), what one VM that came from stopped, or from nothing, has been billed
             for before it is in service, where that is the same for all.
         drains: bool (L,), stops go through draining; any_drains: some do.
@@ -164,7 +165,7 @@ class Plant:
         self._came: Vms = np.zeros((self._came_rows, len(plants)), np.int32)
         self._came_flat = self._came.reshape(-1)
         self._cells = np.arange(len(plants))
-        self._left: Vms = np.zeros(len(plants), np.int32)
+        self.left: Vms = np.zeros(len(plants), np.int32)
         self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
         # An array of zeros: with a scalar, numpy's maximum is several times as slow.
         self._nothing: Vms = _vms([0] * len(plants))
@@ -256,7 +257,7 @@ class Plant:
             at *= len(self._cells)
             at += self._cells
             ripe = self._came_flat.take(at)
-        np.subtract(ripe, self._left, out=self.stoppable)
+        np.subtract(ripe, self.left, out=self.stoppable)
         np.maximum(self.stoppable, self._nothing, out=self.stoppable)
 
     def act(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
@@ -300,7 +301,7 @@ class Plant:
     def _send_home(self, tick: int, stop: Vms) -> None:
         if self._young_ticks:
             self._charge_young(tick, stop)
-        self._left += stop
+        self.left += stop
         self.in_service -= stop
         if self._drain_way is None:
             self._stop_way.put(tick, stop)
@@ -361,7 +362,7 @@ class Plant:
         for age in range(min(self._young_ticks, tick + 1)):
             at = (tick - age) % self._came_rows
             # Differences of running counts stay right when those wrap around.
-            up_to_here, before = self._came[at] - self._left, self._came[at - 1] - self._left
+            up_to_here, before = self._came[at] - self.left, self._came[at - 1] - self.left
             of_these = np.minimum(up_to_here, stop) - np.maximum(before, 0)
             ran_s = age * self._tick_s + self._drain_s + self._lead_ins[at]
             self.extra_s += np.maximum(of_these, 0) * np.maximum(self._minimum_s - ran_s, 0.0)
@@ -376,7 +377,7 @@ class Plant:
         """
         now_s = tick * self._tick_s
         rows, oldest = self._came_rows, int(self._on_ticks.max())
-        ages = [np.maximum(self._came[(tick - 1 - age) % rows] - self._left, 0) for age in range(oldest)]
+        ages = [np.maximum(self._came[(tick - 1 - age) % rows] - self.left, 0) for age in range(oldest)]
         found: list[NDArray[Any]] = [np.stack([*self._counts(), *ages])]
         found += [way.ahead(tick) for way in self._delays()]
         for lottery in self._lotteries():
@@ -397,7 +398,7 @@ class Plant:
         for bucket, full in zip(self._buckets(), other._buckets(), strict=True):
             bucket.tokens = full.tokens[lanes]
         self._start_from_s, self._make_from_s = other._start_from_s[lanes], other._make_from_s[lanes]
-        self._left = other._left[lanes]
+        self.left = other.left[lanes]
         for back in range(1, min(self._came_rows, other._came_rows) + 1):
             mine_at, theirs_at = (tick - back) % self._came_rows, (tick - back) % other._came_rows
             self._came[mine_at] = other._came[theirs_at][lanes]

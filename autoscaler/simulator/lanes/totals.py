@@ -52,6 +52,9 @@ class Totals:
             )
         }
         self._arrivals = arrivals
+        self._follows = not plant.lucky and plant.made is None
+        if self._follows:
+            self.of |= {Count.STARTS: np.zeros(lanes, np.int64), Count.STOPS: np.zeros(lanes, np.int64)}
         self._grows = plant.made is not None
         self._failures = plant.quarantined is not None
 
@@ -59,6 +62,8 @@ class Totals:
         """Begin with a block of so many ticks."""
         for total in self.of.values():
             total.fill(0)
+        if self._follows:
+            self._before = self._ordered(), self._plant.left.copy()
         if not self._grows:
             np.multiply(self._plant.provisioned, ticks, out=self.of[Count.PROVISIONED])
 
@@ -82,6 +87,19 @@ class Totals:
         if self._grows:
             self._add(Count.PROVISIONS, self._plant.provisions)
             self._add(Count.PROVISIONED, self._plant.provisioned)
+
+    def end(self) -> None:
+        """The block is over."""
+        if self._follows:
+            ordered, left = self._before
+            stops, starts = self.of[Count.STOPS], self.of[Count.STARTS]
+            np.subtract(self._plant.left, left, out=stops)
+            # Nothing else than starts and stops changes what is ordered.
+            np.subtract(self._ordered(), ordered, out=starts)
+            starts += stops
+
+    def _ordered(self) -> Vms:
+        return self._plant.in_service + self._plant.starting
 
     def _add(self, which: Count, counts: Vms) -> None:
         total = self.of[which]
