@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -186,7 +187,7 @@ def reversals(desired: NDArray[np.float64]) -> int:
 
 def column(rows: Sequence[TimelineRow], name: str) -> NDArray[np.float64]:
     """One numeric field of all rows, NaN where unknown."""
-    return np.array([getattr(row, name) for row in rows], dtype=np.float64)
+    return np.array([*map(attrgetter(name), rows)], dtype=np.float64)
 
 
 def totals(rows: Sequence[TimelineRow], interval_s: float) -> Totals:
@@ -243,9 +244,10 @@ def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
     """Write the header and the rows as CSV; how many rows there were."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(TIMELINE_COLUMNS)
-    count = 0
+    count, cells = 0, attrgetter(*TIMELINE_COLUMNS[1:])
     for row in rows:
-        values = (_cell(getattr(row, name)) for name in TIMELINE_COLUMNS[1:])
+        # All but floats are written as they are, and what is not known as nothing.
+        values = [_digits(cell) if isinstance(cell, float) else cell for cell in cells(row)]
         writer.writerow((describe_time(row.timestamp_s), *values))
         count += 1
     return count
@@ -294,13 +296,9 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     _write_whole(path, write)
 
 
-def _cell(value: float | str | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        # Ten digits: more than any measurement has, and free of the tail of binary fractions.
-        return "" if math.isnan(value) else f"{value:.10g}"
-    return f"{value}"
+def _digits(value: float) -> str:
+    # Ten digits: more than any measurement has, and free of the tail of binary fractions.
+    return "" if math.isnan(value) else f"{value:.10g}"
 
 
 def jsonable(value: Any) -> Any:
