@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.forecast.lattice import choose, hazard
+from autoscaler.core.forecast.lattice import Marks, choose, hazard
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.laws import LawReader
 from autoscaler.core.types import Horizon
@@ -75,7 +75,9 @@ def test_the_odds_of_a_point_are_those_of_its_time_of_day():
 
     def at(hour):
         # A start ordered now serves at the hour.
-        return int(hazard(settings, state, 8 * 86_400.0 + hour * 3600.0 - 60.0)[0])
+        marks = Marks.of(settings, state, [8 * 86_400.0 + hour * 3600.0 - 60.0])
+        found = hazard(settings, state, marks, 0)
+        return 0 if found is None else int(found[0])
 
     assert at(9) == 2
     assert at(10) == 2

@@ -16,31 +16,62 @@ from autoscaler.core.types import Bool, Float, Int
 _RISE, _STAY, _VMS = 1.6, 1.3, 1.5
 
 
-def note(settings: Settings, state: SeriesState, demand: Float, ticks: int) -> Bool:
-    """Follow the bursts. Returns bool (S,), where one begins now.
+def note(
+    settings: Settings, state: SeriesState, demand: Float, median: Float, since: int
+) -> tuple[Int, Bool | None]:
+    """Follow the bursts over some ticks.
 
     Args:
         settings: Of the series.
         state: Updated in place.
-        demand: float64 (S,), known.
-        ticks: Since the last call.
+        demand: float64 (T, S), known.
+        median: float64 (T, S), of the slots before each tick.
+        since: Ticks from the last call to the first of these; the others follow each other.
+
+    Returns:
+        int64 (T, S), 0 without a burst, else by its age; and bool (T, S), where one begins, None for nowhere.
     """
-    dt = settings.params.tick_s * ticks
     room = _VMS * settings.unit
-    base = state.base
-    usual = np.minimum(demand, _RISE * state.median + room)
-    usual -= base
-    usual *= settings.base_alpha
-    base += usual
-    on = state.age_s > 0.0
-    above = demand > np.where(on, _STAY, _RISE) * base + room
-    state.quiet_s = quiet = np.where(above, 0.0, state.quiet_s + dt)
-    state.age_s = np.where(above | (on & (quiet < QUIET_S)), state.age_s + dt, 0.0)
-    onset: Bool = above & ~on
-    return onset
+    usual = np.minimum(demand, _RISE * median + room)
+    base = np.empty_like(usual)
+    was = state.base
+    for value, found in zip(usual, base, strict=True):
+        moved = np.subtract(value, was, out=value)
+        moved *= settings.base_alpha
+        was = np.add(was, moved, out=found)
+    state.base = base[-1].copy()
+    rises = demand > _RISE * base + room
+    if not np.count_nonzero(rises) and not np.count_nonzero(state.age_s):
+        for tick in range(len(demand)):
+            state.quiet_s = state.quiet_s + settings.params.tick_s * (1 if tick else since)
+        return np.zeros(demand.shape, np.int64), None
+    return _within(settings, state, rises, demand > _STAY * base + room, since)
 
 
-def regime(settings: Settings, state: SeriesState) -> Int:
-    """int64 (S,), 0 without a burst, else by its age."""
-    found: Int = np.add.reduce(state.age_s[:, np.newaxis] > settings.ages_s, axis=1)
+def _within(
+    settings: Settings, state: SeriesState, rises: Bool, stays: Bool, since: int
+) -> tuple[Int, Bool | None]:
+    """The same where demand is above 1.6 times and 1.3 times what is usual, bool (T, S), at some tick."""
+    ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
+    age, quiet = state.age_s, state.quiet_s
+    is_on = np.count_nonzero(age) > 0
+    dt = settings.params.tick_s * since
+    for tick, any_rise in enumerate(np.logical_or.reduce(rises, axis=1).tolist()):
+        if not is_on and not any_rise:
+            quiet = quiet + dt
+        else:
+            on = age > 0.0
+            above = np.where(on, stays[tick], rises[tick])
+            quiet = np.where(above, 0.0, quiet + dt)
+            np.greater(above, on, out=onset[tick])
+            age = ages[tick] = np.where(above | (on & (quiet < QUIET_S)), age + dt, 0.0)
+            is_on = np.count_nonzero(age) > 0
+        dt = settings.params.tick_s
+    state.age_s, state.quiet_s = age, quiet
+    return regime(settings, ages), onset if np.count_nonzero(onset) else None
+
+
+def regime(settings: Settings, age_s: Float) -> Int:
+    """int64, 0 without a burst, else by its age: of ages of any shape."""
+    found: Int = np.add.reduce(age_s[..., np.newaxis] > settings.ages_s, axis=-1)
     return found

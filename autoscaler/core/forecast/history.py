@@ -10,11 +10,13 @@ step that those days took next: what happens by the clock, sharper and noisier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, NEAR_DAYS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState
-from autoscaler.core.types import Bool, Code, Float
+from autoscaler.core.types import Bool, Code, Float, Int
 
 _STEP = 1.0 / 2048.0
 _MOST_CODE = 65_535.0
@@ -29,35 +31,95 @@ def encoded(ratio_log: Float) -> Code:
     return code.astype(np.uint16)
 
 
-def note(settings: Settings, state: SeriesState, now_s: float, demand: Float, usable: Bool | None) -> None:
-    """Add a sample to its slot; where a slot ends, look at the median and the season anew."""
-    slot = int(now_s // settings.slot_s)
-    begins = slot != state.slot
-    if settings.slot_s <= settings.params.tick_s:
-        # A tick is a slot.
+def note(
+    settings: Settings, state: SeriesState, now_s: Sequence[float], demand: Float, usable: Bool | None
+) -> tuple[Float, Float]:
+    """Add samples to their slots; where a slot ends, look at the median and the season anew.
+
+    Args:
+        settings: Of the series.
+        state: Updated in place, but for the season in its `track`.
+        now_s: Times of T ticks.
+        demand: float64 (T, S).
+        usable: bool (T, S), where it may be learned from; None for everywhere.
+
+    Returns:
+        The medians before each tick, float64 (T, S), and the seasons after it, float64 (T, S, 3).
+    """
+    slots = [int(now // settings.slot_s) for now in now_s]
+    before = [state.slot, *slots[:-1]]
+    begins = [tick for tick, slot in enumerate(slots) if slot != before[tick]]
+    median, season = state.median, state.track[:, SEASONS]
+    # A tick is a slot, or less.
+    by = _by_tick if settings.slot_s <= settings.params.tick_s else _by_slot
+    found = by(settings, state, slots, demand, usable)
+    if len(slots) == 1:
+        if not begins:
+            return median[np.newaxis], season[np.newaxis]
+        medians, seasons = _look_back(settings, state, found)
+        return median[np.newaxis], seasons
+    medians, seasons = np.empty((len(slots) + 1, *median.shape)), np.empty((len(slots), *season.shape))
+    medians[:], seasons[:] = median, season
+    if begins:
+        new_medians, new_seasons = _look_back(settings, state, found)
+        for place, first in enumerate(begins):
+            medians[first + 1 :], seasons[first:] = new_medians[place], new_seasons[place]
+    return medians[:-1], seasons
+
+
+def _by_tick(
+    settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
+) -> Code:
+    """What is looked at, (N, S, K), at each of N beginnings of a slot, where each tick has a slot of its own."""
+    code = encoded(
+        np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
+    )
+    if usable is not None:
+        code *= usable
+    places, found = _places(settings, slots), np.empty((len(slots), *settings.looks.shape), np.uint16)
+    seen = 0
+    for tick, slot in enumerate(slots):
+        begins = slot != state.slot
         if begins:
             _open(state, slot)
-        code = encoded(
-            np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
-        )
-        if usable is not None:
-            code *= usable
-        state.codes[:, slot % state.codes.shape[1]] = code
-    else:
+        state.codes[:, slot % state.codes.shape[1]] = code[tick]
         if begins:
+            state.codes.reshape(-1).take(places[tick], out=found[seen], mode="clip")
+            seen += 1
+    return found[:seen]
+
+
+def _by_slot(
+    settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
+) -> Code:
+    """The same where a slot is longer than a tick."""
+    if usable is not None:
+        demand = np.where(usable, demand, 0.0)
+    ends = [tick for tick in range(1, len(slots)) if slots[tick] != slots[tick - 1]]
+    found = []
+    for first, end in zip([0, *ends], [*ends, len(slots)], strict=True):
+        if slots[first] != state.slot:
             if state.slot >= 0:
                 _write(settings, state)
-            _open(state, slot)
+            _open(state, slots[first])
             state.slot_sum.fill(0.0)
             state.slot_count.fill(0.0)
-        if usable is None:
-            state.slot_sum += demand
-            state.slot_count += 1.0
-        else:
-            state.slot_sum += np.where(usable, demand, 0.0)
-            state.slot_count += usable
-    if begins:
-        _look_back(settings, state)
+            found.append(state.codes.reshape(-1).take(_places(settings, slots[first : first + 1])[0]))
+        for tick in range(first, end):
+            state.slot_sum += demand[tick]
+            state.slot_count += 1.0 if usable is None else usable[tick]
+    return np.array(found, np.uint16)
+
+
+def _places(settings: Settings, slots: Sequence[int]) -> Int:
+    """int64 (N, S, K), where in flat codes to look at these slots."""
+    if len(slots) == 1:
+        places = settings.looks[np.newaxis] + slots[0] % settings.slots
+    else:
+        places = settings.looks + (np.array(slots) % settings.slots)[:, np.newaxis, np.newaxis]
+    places -= (places >= settings.slots) * settings.slots
+    places += (settings.series * settings.slots)[:, np.newaxis]
+    return places
 
 
 def _open(state: SeriesState, slot: int) -> None:
@@ -86,37 +148,49 @@ def _write(settings: Settings, state: SeriesState) -> None:
     state.codes[:, state.slot % state.codes.shape[1]] = code
 
 
-def _look_back(settings: Settings, state: SeriesState) -> None:
-    codes, length = state.codes, state.codes.shape[1]
-    places = settings.looks + state.slot % length
-    places -= (places >= length) * length
-    places += (settings.series * length)[:, np.newaxis]
-    found = codes.reshape(-1).take(places)
-    recent = found[:, :MEDIAN_SLOTS].copy()
-    recent.sort(axis=1)
-    if recent[:, 0].all():
-        state.median = _demand(settings, recent[:, MEDIAN_SLOTS // 2])
+def _look_back(settings: Settings, state: SeriesState, found: Code) -> tuple[Float, Float]:
+    """Medians (N, S) and seasons (N, S, 3) by what is looked at, (N, S, K)."""
+    recent = found[..., :MEDIAN_SLOTS].copy()
+    recent.sort(axis=-1)
+    if recent[..., 0].all():
+        median = _demand(settings, recent[..., MEDIAN_SLOTS // 2])
     else:
-        unknown = np.add.reduce(recent == 0, axis=1)
+        unknown = np.add.reduce(recent == 0, axis=-1)
         middle = np.minimum((unknown + MEDIAN_SLOTS) // 2, MEDIAN_SLOTS - 1)
-        median = recent.reshape(-1).take(settings.series * MEDIAN_SLOTS + middle)
-        state.median = np.where(median > 0, _demand(settings, median), state.median)
+        rows = np.arange(middle.size).reshape(middle.shape)
+        code = recent.reshape(-1).take(rows * MEDIAN_SLOTS + middle)
+        median = _demand(settings, code)
+        was = state.median
+        for at, known in enumerate(code > 0):
+            was = median[at] = np.where(known, median[at], was)
+    state.median = median[-1].copy()
 
-    logs = found[:, MEDIAN_SLOTS:].astype(np.float64)
+    logs = found[..., MEDIAN_SLOTS:].astype(np.float64)
     known = logs > 0.0
     logs -= 1.0
     logs *= _STEP
-    paces = state.paces
-    count = paces.shape[1]
-    pace = logs[:, :count]
-    moved = pace - paces
-    moved *= settings.season_alpha
-    moved += paces
-    seen = known[:, :count]
-    if state.unseasoned or np.count_nonzero(seen) < seen.size:
-        moved = np.where(seen, np.where(np.isnan(paces), pace, moved), paces)
-    state.paces = moved
-    _expect(settings, state, logs[:, count:], known[:, count:], np.where(seen, pace, np.nan))
+    count = state.paces.shape[1]
+    pace, seen = logs[..., :count], known[..., :count]
+    paces = _paces(settings, state, pace, seen)
+    season = _expected(settings, paces, logs[..., count:], known[..., count:], np.where(seen, pace, np.nan))
+    state.unseasoned = int(np.count_nonzero(np.isnan(season[-1])))
+    return median, season
+
+
+def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> Float:
+    """The means of the paces, (N, S, 1 + D), of which some may not be seen."""
+    found = np.empty(pace.shape)
+    was = state.paces
+    everything = np.count_nonzero(seen) == seen.size and not np.count_nonzero(np.isnan(was))
+    for at, now in enumerate(pace):
+        moved = np.subtract(now, was, out=found[at])
+        moved *= settings.season_alpha
+        moved += was
+        if not everything:
+            found[at] = np.where(seen[at], np.where(np.isnan(was), now, moved), was)
+        was = found[at]
+    state.paces = was.copy()
+    return found
 
 
 def _demand(settings: Settings, code: Code) -> Float:
@@ -126,33 +200,32 @@ def _demand(settings: Settings, code: Code) -> Float:
     return found
 
 
-def _expect(settings: Settings, state: SeriesState, logs: Float, known: Bool, pace: Float) -> None:
-    """What earlier days and weeks say about the lead time: the logarithms (S, D * 3) then, moved by today's pace.
+def _expected(settings: Settings, paces: Float, logs: Float, known: Bool, pace: Float) -> Float:
+    """What earlier days and weeks say about the lead time, (N, S, 3): the logarithms (N, S, D * 3) then, moved by today's.
 
     Moved by the pace of some time it is what the day looks like, moved by that of just now it is the next step.
     """
-    if not state.unseasoned and np.count_nonzero(known) == known.size:
-        ahead = logs[:, 0::3] + logs[:, 1::3]
-        ahead += logs[:, 2::3]
+    if np.count_nonzero(known) == known.size:
+        ahead = logs[..., 0::3] + logs[..., 1::3]
+        ahead += logs[..., 2::3]
         ahead /= 3.0
     else:
         logs = np.where(known, logs, 0.0)
         count = np.where(known, 1.0, 0.0)
-        total = logs[:, 0::3] + logs[:, 1::3] + logs[:, 2::3]
-        count = count[:, 0::3] + count[:, 1::3] + count[:, 2::3]
+        total = logs[..., 0::3] + logs[..., 1::3] + logs[..., 2::3]
+        count = count[..., 0::3] + count[..., 1::3] + count[..., 2::3]
         ahead = np.where(count > 0.0, total / np.maximum(count, 1.0), np.nan)
-    season = state.track[:, SEASONS]
-    _mean(ahead + pace[:, :1] - pace[:, 1:], season[:, 2])
-    paces = state.paces
-    ahead += paces[:, :1]
-    ahead -= paces[:, 1:]
-    _mean(ahead[:, :NEAR_DAYS], season[:, 0])
-    _mean(ahead[:, FIRST_WEEK:], season[:, 1])
+    season = np.empty((*ahead.shape[:2], 3))
+    _mean(ahead + pace[..., :1] - pace[..., 1:], season[..., 2])
+    ahead += paces[..., :1]
+    ahead -= paces[..., 1:]
+    _mean(ahead[..., :NEAR_DAYS], season[..., 0])
+    _mean(ahead[..., FIRST_WEEK:], season[..., 1])
     np.minimum(season, _MOST_LOG, out=season)
     np.expm1(season, out=season)
     season *= settings.params.scale[:, np.newaxis]
     np.maximum(season, 0.0, out=season)
-    state.unseasoned = int(np.count_nonzero(np.isnan(season)))
+    return season
 
 
 def _mean(logs: Float, found: Float) -> None:
@@ -160,11 +233,11 @@ def _mean(logs: Float, found: Float) -> None:
     known = ~np.isnan(logs)
     count = np.count_nonzero(known)
     if count == known.size:
-        found[:] = np.add.accumulate(logs, axis=1)[:, -1] * (1.0 / logs.shape[1])
+        found[...] = np.add.accumulate(logs, axis=-1)[..., -1] * (1.0 / logs.shape[-1])
     elif not count:
         found.fill(np.nan)
     else:
-        total = np.add.accumulate(np.where(known, logs, 0.0), axis=1)[:, -1]
-        each = np.add.reduce(known, axis=1)
+        total = np.add.accumulate(np.where(known, logs, 0.0), axis=-1)[..., -1]
+        each = np.add.reduce(known, axis=-1)
         total *= 1.0 / np.maximum(each, 1)
-        found[:] = np.where(each > 0, total, np.nan)
+        found[...] = np.where(each > 0, total, np.nan)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from autoscaler.core.forecast import bursts, lattice, level, tables
+from autoscaler.core.forecast import level, tables
+from autoscaler.core.forecast.lattice import Marks, hazard
+from autoscaler.core.forecast.seeing import Seen
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
-from autoscaler.core.types import Bool, Float, Horizon, Int
+from autoscaler.core.types import Bool, Float, Int
 
 LEAST_SPREAD, MOST_SPREAD = 0.002, 1.0
 GROWTH_BOUND = 8.0
@@ -19,124 +22,172 @@ _LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What is expected before it is put into words.
+@dataclass(slots=True)
+class Grounds:
+    """What forecasts rest on over T ticks, as long as neither the fit nor the offset changes.
 
     Attributes:
-        log_level: float64 (S, H), logarithm of level and offset.
-        spread: float64 (S, H).
-        room: float64 (S, H), how far above the level anything is expected, in logarithms.
-        rows: int64 (S, 3), rows of the tables that speak.
+        last, usual, top: float64 (T, S), logarithms of the last value, the usual one, and the highest that is expected.
+        lately: float64 (T, S), of the highest demand of the farthest window; nothing (0, S) where that is not looked at.
+        features: float64 (T, S, FEATURES), log ratios to the last value.
+        means, seasons, fitted: float64 (T, S), what the fit makes of them (`level.parts`).
+        within: int64 (T, S), the cell of a burst; -1 without one.
+        bursting: For each tick whether there is one anywhere.
     """
 
-    log_level: Float
-    spread: Float
-    room: Float
-    rows: Int
+    last: Float
+    usual: Float
+    top: Float
+    lately: Float
+    features: Float
+    means: Float
+    seasons: Float
+    fitted: Float
+    within: Int
+    bursting: Sequence[bool]
+
+    @classmethod
+    def of(
+        cls, series: Int, state: SeriesState, seen: Seen, first: int = 0, some: Int | None = None
+    ) -> Grounds:
+        """From a tick on, of all or some of the series: int64 (N,); `series` are as many numbers from 0 on."""
+        track, regime = seen.track[first:], seen.regime[first:]
+        offset, fits = state.offset, state.fits
+        if some is not None:
+            track, regime = track[:, some], regime[:, some]
+            offset, fits = offset[some], fits[some]
+        logs = np.log(track + offset[:, np.newaxis])
+        features = _features(logs)
+        rows = level.rows_of(series, regime)
+        means, seasons, fitted = level.parts(fits.reshape(-1, level.FEATURES).take(rows, axis=0), features)
+        lately = np.empty((0, len(offset)))
+        if seen.lately is not None:
+            high = seen.lately[first:] if some is None else seen.lately[first:, some]
+            lately = np.log(np.where(high < np.inf, high, 0.0) + offset)
+        bursts = regime > 0
+        if np.count_nonzero(bursts):
+            within = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
+            within += _GROWTHS.searchsorted(-features[..., 1])
+            within = np.where(bursts, within, -1)
+            bursting = np.logical_or.reduce(bursts, axis=1).tolist()
+        else:
+            within = regime - 1
+            bursting = [False] * len(bursts)
+        return cls(
+            last=logs[..., LAST],
+            usual=logs[..., USUAL],
+            top=logs[..., TOP] + _LOG_BOUND,
+            lately=lately,
+            features=features,
+            means=means,
+            seasons=seasons,
+            fitted=fitted,
+            within=within,
+            bursting=bursting,
+        )
+
+    def change(self, first: int, some: Int, new: Grounds) -> None:
+        """From a tick on some series have new ones; their bursts stay."""
+        for f in fields(Grounds):
+            mine = getattr(self, f.name)
+            if f.name != "bursting" and len(mine):
+                mine[first:, some] = getattr(new, f.name)
 
 
-def expect(settings: Settings, state: SeriesState, hidden: Bool, now_s: float) -> Expected:
-    """What is to be expected now, and its trace in the state for when its outcomes come.
-
-    Args:
-        settings: Of the series.
-        state: Of which the forecasts that wait for their outcome are updated.
-        hidden: bool (S,), where demand is at least the last value: no fall from there is expected.
-        now_s: Time of the forecast.
-    """
-    logs = np.log(state.track + state.offset[:, np.newaxis])
-    features = _features(state, logs)
-    regime = bursts.regime(settings, state)
-    fit = state.fits.reshape(-1, level.FEATURES).take(level.rows_of(settings.series, regime), axis=0)
-    ahead, fitted = level.combined(fit, features, state.doubt)
-    if np.count_nonzero(hidden):
-        np.copyto(ahead, np.maximum(ahead, 0.0), where=hidden)
-    top = logs[:, TOP] + _LOG_BOUND
-    log_level = np.empty((len(logs), settings.horizons))
-    log_level[:] = (logs[:, LAST] + ahead)[:, np.newaxis]
-    if settings.horizons > Horizon.REFILL:
-        high = np.fmax(state.high, state.open[:, Horizon.REFILL])
-        lately = np.log(np.where(high < np.inf, high, 0.0) + state.offset)
-        np.fmax(log_level[:, -1], lately, out=log_level[:, -1])
-    cell = _cell(regime, logs, log_level[:, 0], features)
-    hazard = lattice.hazard(settings, state, now_s)
-    if hazard is not None:
-        cell += np.where(regime > 0, 0, hazard * tables.LEVELS)
-    parent = tables.PARENT_OF.take(cell)
-    parent += settings.series * tables.PARENTS
-    log_level[:, 1:] += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)[:, 1:]
-    spread = _spread(settings, state, parent)
-    np.minimum(log_level, top[:, np.newaxis], out=log_level)
-    rows = tables.ROWS_OF.take(cell, axis=0)
-    rows += (settings.series * tables.ROWS)[:, np.newaxis]
-    _remember(settings, state, log_level, spread, cell, features, log_level[:, 0] - logs[:, LAST], fitted)
-    return Expected(log_level, spread, top[:, np.newaxis] - log_level, rows)
-
-
-def _features(state: SeriesState, logs: Float) -> Float:
-    """(S, FEATURES), log ratios to the last value."""
-    last = logs[:, LAST, np.newaxis]
-    found = np.empty((len(logs), level.FEATURES))
-    np.subtract(logs[:, MEANS.start : SEASONS.stop], last, out=found[:, :-1])
-    if state.unseasoned:
-        seasons = found[:, SEASONS.start - MEANS.start : -1]
-        np.copyto(seasons, 0.0, where=np.isnan(seasons))
-    found[:, -1] = 1.0
+def _features(logs: Float) -> Float:
+    """(T, S, FEATURES), log ratios to the last value; what earlier days do not tell says nothing."""
+    found = np.empty((*logs.shape[:-1], level.FEATURES))
+    np.subtract(logs[..., MEANS.start : SEASONS.stop], logs[..., LAST, np.newaxis], out=found[..., :-1])
+    seasons = found[..., SEASONS.start - MEANS.start : -1]
+    unknown = np.isnan(seasons)
+    if np.count_nonzero(unknown):
+        np.copyto(seasons, 0.0, where=unknown)
+    found[..., -1] = 1.0
     np.minimum(found, level.MOST_LOG, out=found)
     np.maximum(found, -level.MOST_LOG, out=found)
     return found
 
 
-def _cell(regime: Int, logs: Float, log_level: Float, features: Float) -> Int:
-    height = _LEVELS.searchsorted(log_level - logs[:, USUAL])
-    growth = _GROWTHS.searchsorted(-features[:, 1])
-    within = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
-    within += growth
-    return np.where(regime > 0, within, height)
+def expect(
+    settings: Settings,
+    state: SeriesState,
+    grounds: Grounds,
+    marks: Marks | None,
+    tick: int,
+    hidden: Bool | None,
+) -> Float:
+    """What is to be expected at a tick, and its trace in the state for when its outcomes come.
 
+    Args:
+        settings: Of the series.
+        state: Of which the forecasts that wait for their outcome are updated.
+        grounds: Of the ticks.
+        marks: Of the ticks; None without a lattice.
+        tick: Which of them; the latest that the state knows.
+        hidden: bool (S,), where demand is at least the last value: no fall from there is expected; None for nowhere.
 
-def _spread(settings: Settings, state: SeriesState, parent: Int) -> Float:
+    Returns:
+        float64 (S, H, 3): logarithm of level and offset, spread, cell.
+    """
+    ahead = level.believed(grounds.means[tick], grounds.seasons[tick], state.doubt)
+    if hidden is not None:
+        np.copyto(ahead, np.maximum(ahead, 0.0), where=hidden)
+    last = grounds.last[tick]
+    ahead += last
+    issued = np.empty((len(ahead), settings.horizons, 3))
+    log_level = issued[..., 0]
+    log_level[:] = ahead[:, np.newaxis]
+    if len(grounds.lately):
+        np.fmax(log_level[:, -1], grounds.lately[tick], out=log_level[:, -1])
+    cell = _cell(settings, state, grounds, marks, tick, ahead)
+    issued[..., 2] = cell[:, np.newaxis]
+    parent = tables.PARENT_OF.take(cell)
+    parent += settings.first_parent
+    log_level[:, 1:] += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)[:, 1:]
+    np.minimum(log_level, grounds.top[tick][:, np.newaxis], out=log_level)
     spread = state.sizes.reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)
     np.maximum(spread, LEAST_SPREAD, out=spread)
-    np.minimum(spread, MOST_SPREAD, out=spread)
-    return spread
+    np.minimum(spread, MOST_SPREAD, out=issued[..., 1])
+    _remember(settings, state, grounds, tick, issued)
+    return issued
 
 
-def _remember(
-    settings: Settings,
-    state: SeriesState,
-    log_level: Float,
-    spread: Float,
-    cell: Int,
-    features: Float,
-    ahead: Float,
-    fitted: Float,
-) -> None:
+def _cell(
+    settings: Settings, state: SeriesState, grounds: Grounds, marks: Marks | None, tick: int, log_level: Float
+) -> Int:
+    cell: Int = _LEVELS.searchsorted(log_level - grounds.usual[tick])
+    odds = None if marks is None else hazard(settings, state, marks, tick)
+    if odds is not None:
+        odds *= tables.LEVELS
+        cell += odds
+    if grounds.bursting[tick]:
+        within = grounds.within[tick]
+        cell = np.where(within >= 0, within, cell)
+    return cell
+
+
+def _remember(settings: Settings, state: SeriesState, grounds: Grounds, tick: int, issued: Float) -> None:
     """Keep what was issued until its outcome comes, for the groups whose block ends now."""
-    tick, ring = state.last_tick, state.issued.shape[1]
+    now, ring = state.last_tick, state.issued.shape[1]
     for group in settings.groups:
-        if (tick + 1) % group.stride:
+        if (now + 1) % group.stride:
             continue
-        slot, columns = (tick // group.stride) % ring, group.columns
+        slot, columns = (now // group.stride) % ring, group.columns
         kept = state.issued[:, slot, columns]
         if group.mine is None:
-            kept[..., 0] = log_level[:, columns]
-            kept[..., 1] = spread[:, columns]
-            kept[..., 2] = cell[:, np.newaxis]
+            kept[:] = issued[:, columns]
         else:
-            kept[..., 0] = np.where(group.mine, log_level[:, columns], kept[..., 0])
-            kept[..., 1] = np.where(group.mine, spread[:, columns], kept[..., 1])
-            kept[..., 2] = np.where(group.mine, cell[:, np.newaxis], kept[..., 2])
+            np.copyto(kept, issued[:, columns], where=group.mine[..., np.newaxis])
         if group.lead:
+            ahead = issued[:, 0, 0] - grounds.last[tick]
             if group.mine is None:
-                state.features[:, slot] = features
+                state.features[:, slot] = grounds.features[tick]
                 state.ahead[:, slot] = ahead
-                state.fitted[:, slot] = fitted
+                state.fitted[:, slot] = grounds.fitted[tick]
             else:
                 mine = group.mine[:, 0]
-                state.features[mine, slot] = features[mine]
+                state.features[mine, slot] = grounds.features[tick, mine]
                 state.ahead[mine, slot] = ahead[mine]
-                state.fitted[mine, slot] = fitted[mine]
+                state.fitted[mine, slot] = grounds.fitted[tick, mine]

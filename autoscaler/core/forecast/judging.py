@@ -1,13 +1,23 @@
-"""What an outcome teaches: where it fell in the law that was issued for it, how far from the level, and why."""
+"""What an outcome teaches: where it fell in the law that was issued for it, how far from the level, and why.
+
+Mean sizes and shifts, and how far the fit is believed, are wanted by the next forecast, so they are learned at
+once. The tables are wanted when laws are said, the sums of the fit when it is fitted: what goes there is put by in
+`Lessons`, and worked out for many ticks together.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
+from autoscaler.core.forecast.seeing import Closed
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
 from autoscaler.core.forecast.state import SeriesState
-from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int
+from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _MOST_SIZE = 2.0
 """A larger log error counts as this in the mean size."""
@@ -15,106 +25,144 @@ _HUBER = 12.0
 """The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
 
-def judge(
-    settings: Settings, group: Group, state: SeriesState, tick: int, demand: Float, usable: Bool | None
-) -> None:
-    """A block of this group ends with `tick`: close it, and judge the forecasts whose window ends with it.
+@dataclass(slots=True)
+class Place:
+    """Outcomes of one tick, to be counted in the tables: N pairs of series and horizon, each at most once.
+
+    Attributes:
+        tick: Of the stretch.
+        rows: int64 (N, 3), flat rows of the tables.
+        horizon: int64 (N,).
+        spread, error, weight: float64 (N,).
+        none: bool (N,), where there was no demand.
+    """
+
+    tick: int
+    rows: Int
+    horizon: Int
+    spread: Float
+    error: Float
+    weight: Float
+    none: Bool
+
+
+@dataclass(slots=True)
+class Lesson:
+    """Outcomes at the lead time of one tick, for the fit of the level.
+
+    Attributes:
+        place: int64 (S,), of what the forecast was made of, in flat (S, RING).
+        error: float64 (S,), log of outcome over forecast.
+        was: float64 (S, 3), what was issued.
+        known: bool (S,), where there is an outcome; None for everywhere.
+        size: float64 (S,), mean size of the error without a burst.
+        evidence: float64 (S,), weight of all outcomes.
+        weight: float64 (S,), of this one.
+    """
+
+    place: Int
+    error: Float
+    was: Float
+    known: Bool | None
+    size: Float
+    evidence: Float
+    weight: Float
+
+
+@dataclass(slots=True)
+class Lessons:
+    """What was put by: at most so many ticks of it that no forecast judged has been overwritten."""
+
+    places: list[Place] = field(default_factory=list)
+    fits: list[Lesson] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """The blocks of a group that end within a stretch, to be judged one after the other.
+
+    Attributes:
+        closed: What came.
+        logs: float64 (N, S, C), of `logs`.
+    """
+
+    closed: Closed
+    logs: Float
+
+
+def logs(state: SeriesState, closed: Closed) -> Float:
+    """Logarithms (N, S, C) of outcomes and offset."""
+    found = np.where(closed.known, closed.outcome, 0.0)
+    found += state.offset[:, np.newaxis]
+    np.log(found, out=found)
+    return found
+
+
+def judge(group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes, tick: int) -> None:
+    """Judge the forecasts of a group whose window ends at a tick.
 
     Args:
-        settings: Of the series.
         group: Whose block ended.
         state: Updated in place.
-        tick: Now.
-        demand: float64 (S,), now.
-        usable: bool (S,), where it may be learned from; None for everywhere.
+        lessons: Where the rest of it is put by.
+        outcomes: Of the blocks that end in this stretch.
+        tick: Of the stretch.
     """
-    number, ring = tick // group.stride, state.blocks.shape[1]
-    _close(group, state, number % ring)
-    at = group.at + ((number - group.blocks) % ring) * state.open.shape[1]
-    was = state.issued.reshape(-1, 3).take(at, axis=0)
-    outcome = _outcomes(group, state, number)
-    if group.lead:
-        outcome[:, 0] = demand if usable is None else np.where(usable, demand, np.nan)
-    if group.columns.stop == 4:
-        _remember_high(group, state, outcome)
-    known = np.isfinite(outcome)
-    known &= was[..., 0] == was[..., 0]
-    if group.mine is not None:
-        known &= group.mine
+    closed = outcomes.closed
+    at = (tick - closed.first) // group.stride
+    places = closed.issued[at]
+    was = state.issued.reshape(-1, 3).take(places, axis=0)
+    known = was[..., 0] == was[..., 0]
+    known &= closed.known[at]
     count = np.count_nonzero(known)
     if not count:
         return
-    outcome = np.where(known, outcome, 0.0)
-    none = outcome <= 0.0
-    error = outcome
-    error += state.offset[:, np.newaxis]
-    np.log(error, out=error)
-    error -= was[..., 0]
+    error = outcomes.logs[at] - was[..., 0]
+    none = closed.outcome[at] <= 0.0
     if count == known.size:
-        _count(group.pairs, state, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1))
+        pairs, errors, issued, nothing = group.pairs, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1)
     else:
         some = np.flatnonzero(known)
-        _count(
+        pairs, errors, issued, nothing = (
             group.pairs.some(some),
-            state,
             error.reshape(-1).take(some),
             was.reshape(-1, 3).take(some, axis=0),
             none.reshape(-1).take(some),
         )
-    if group.lead and known[:, 0].any():
-        _fit(settings, group, state, at[:, 0], error[:, 0], was[:, 0], known[:, 0])
+    lessons.places.append(_count(pairs, state, errors, issued, nothing, tick))
+    if group.lead and (count == known.size or known[:, 0].any()):
+        everywhere = np.count_nonzero(known[:, 0]) == len(known)
+        lesson = Lesson(
+            place=places[:, 0] // state.open.shape[1],
+            error=error[:, 0],
+            was=was[:, 0],
+            known=None if everywhere else known[:, 0],
+            size=state.sizes[:, 0, 0].copy(),
+            evidence=state.totals[:, -1, 0].copy(),
+            weight=state.weight,
+        )
+        _compare(group, state, lesson)
+        lessons.fits.append(lesson)
 
 
-def _close(group: Group, state: SeriesState, slot: int) -> None:
-    open_ = state.open[:, group.columns]
-    closed = state.blocks[:, slot, group.columns]
-    if group.mine is None:
-        closed[:] = open_
-        open_.fill(np.nan)
-    else:
-        closed[:] = np.where(group.mine, open_, closed)
-        open_[group.mine] = np.nan
-
-
-def _outcomes(group: Group, state: SeriesState, number: int) -> Float:
-    """The highest of the latest blocks, (S, C); NaN where one is unknown, infinite where one hides something."""
-    ring = state.blocks.shape[1]
-    recent = state.blocks[:, (number - np.arange(group.most)) % ring, group.columns]
-    found: Float = np.maximum.reduce(np.where(group.within, recent, -np.inf), axis=1)
-    return found
-
-
-def _remember_high(group: Group, state: SeriesState, outcome: Float) -> None:
-    if group.mine is None:
-        state.high = outcome[:, -1].copy()
-    else:
-        state.high = np.where(group.mine[:, -1], outcome[:, -1], state.high)
-
-
-def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool) -> None:
-    """Add outcomes of pairs of series and horizon, each at most once, to tables and mean sizes."""
+def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool, tick: int) -> Place:
+    """Add outcomes of pairs of series and horizon, each at most once, to totals and mean sizes."""
     series, columns, at = pairs.series, pairs.horizon, pairs.at
     cell = was[:, 2].astype(np.int64)
     one = state.weight.take(series)
     weight = one * pairs.weight
-    place = error / was[:, 1]
-    np.arcsinh(place, out=place)
-    place -= LAW_LOW
-    place /= LAW_STEP
     rows = tables.ROWS_OF.take(cell, axis=0)
-    flat = rows + (series * tables.ROWS)[:, np.newaxis]
-    tables.add(
-        state.tables.reshape(-1, *state.tables.shape[2:]),
-        state.totals.reshape(-1, state.totals.shape[2]),
-        flat,
-        columns,
-        place,
-        weight,
-        none,
-    )
-
-    size = np.minimum(np.abs(error), _MOST_SIZE)
+    rows += pairs.first_row
     horizons = state.short.shape[1]
+    flat = rows * horizons
+    flat += columns[:, np.newaxis]
+    totals = state.totals.reshape(-1)
+    found = totals.take(flat)
+    found += weight[:, np.newaxis]
+    totals.put(flat, found)
+
+    size = np.abs(error)
+    np.minimum(size, _MOST_SIZE, out=size)
     short = state.short.reshape(-1)
     alpha = pairs.short_alpha
     if not state.grown:
@@ -122,68 +170,129 @@ def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Boo
         count = state.ticks.take(series) / pairs.stride
         count += _FIRST_WEIGHT
         alpha = np.maximum(alpha, 1.0 / count)
-    short[at] += alpha * (size - short.take(at))
-    total = state.totals.reshape(-1).take(flat[:, 1] * horizons + columns)
-    sizes = state.sizes.reshape(-1)
-    at = (series * tables.PARENTS + tables.PARENT_OF.take(cell)) * horizons + columns
+    was_size = short.take(at)
+    moved = size - was_size
+    moved *= alpha
+    moved += was_size
+    short.put(at, moved)
+    sizes, shifts = state.sizes.reshape(-1), state.shifts.reshape(-1)
+    at = tables.PARENT_OF.take(cell)
+    at *= horizons
+    at += pairs.first_parent
     # The first sizes weigh as some outcomes.
-    share = weight / (total + _FIRST_WEIGHT * one)
-    sizes[at] += share * (size - sizes.take(at))
-    state.shifts.reshape(-1)[at] += share * np.minimum(np.maximum(error, -_MOST_SIZE), _MOST_SIZE)
+    share = weight / (found[:, 1] + _FIRST_WEIGHT * one)
+    was_size = sizes.take(at)
+    size -= was_size
+    size *= share
+    size += was_size
+    sizes.put(at, size)
+    shift = np.maximum(error, -_MOST_SIZE)
+    np.minimum(shift, _MOST_SIZE, out=shift)
+    shift *= share
+    shift += shifts.take(at)
+    shifts.put(at, shift)
+    return Place(tick, rows, columns, was[:, 1], error, weight, none)
 
 
 _FIRST_WEIGHT = 5.0
 
 
-def _fit(
-    settings: Settings, group: Group, state: SeriesState, at: Int, error: Float, was: Float, known: Bool
-) -> None:
-    """Add an outcome at the lead time to the sums of its regime."""
-    place = at // state.open.shape[1]
-    features = state.features.reshape(-1, level.FEATURES).take(place, axis=0)
-    outcome = state.ahead.reshape(-1).take(place)
-    _compare(group, state, outcome + error, state.fitted.reshape(-1).take(place), known)
-    everywhere = np.count_nonzero(known) == len(known)
-    if not everywhere:
-        # What a series without a sample had for features is no number, and no weight would make it nothing.
-        features = np.where(known[:, np.newaxis], features, 0.0)
-        was = np.where(known[:, np.newaxis], was, _HARMLESS)
-        error = np.where(known, error, 0.0)
-        outcome = np.where(known, outcome, 0.0)
-    spread = was[:, 1]
-    # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
-    limit = _HUBER * spread
-    outcome += np.minimum(np.maximum(error, -limit), limit)
-    share = np.minimum(state.weight / (state.totals[:, -1, 0] + 1.0), 1.0)
-    far = np.abs(np.exp(was[:, 0]) * np.expm1(error))
-    far -= state.miss
-    far *= share
-    weight = state.sizes[:, 0, 0] / spread
-    weight *= weight
-    np.minimum(weight, 4.0, out=weight)
-    weight *= settings.fit_weight
-    weight *= state.weight
-    if not everywhere:
-        far *= known
-        weight *= known
-    state.miss += far
-    rows = tables.REGIME_OF.take(was[:, 2].astype(np.int64))
-    rows += settings.series * tables.REGIMES
-    state.sums.reshape(-1, level.PRODUCTS)[rows] += level.products(features, outcome, weight)
-
-
-def _compare(group: Group, state: SeriesState, outcome: Float, fitted: Float, known: Bool) -> None:
+def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     """Note how far the fit alone and the last value were from an outcome, as its log ratio to the last value."""
+    outcome = state.ahead.reshape(-1).take(lesson.place)
+    outcome += lesson.error
     squares = np.empty((len(outcome), 2))
-    np.subtract(outcome, fitted, out=squares[:, 0])
+    np.subtract(outcome, state.fitted.reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
     np.minimum(squares, _MOST_SIZE, out=squares)
     squares -= state.doubt
     squares *= group.doubt_alpha
-    if np.count_nonzero(known) < len(known):
-        squares = np.where(known[:, np.newaxis], squares, 0.0)
+    if lesson.known is not None:
+        squares = np.where(lesson.known[:, np.newaxis], squares, 0.0)
     state.doubt += squares
+
+
+def count_in(state: SeriesState, lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
+    """What is to be added to the flat tables in turn: ticks, places (N, 3) and weights (N, 1); it is put by no more."""
+    if not lessons.places:
+        return []
+    some, lessons.places = lessons.places, []
+    together = some[0]
+    if len(some) > 1:
+        together = Place(
+            -1, *(np.concatenate([getattr(each, f.name) for each in some]) for f in fields(Place)[1:])
+        )
+    place = together.error / together.spread
+    np.arcsinh(place, out=place)
+    place -= LAW_LOW
+    place /= LAW_STEP
+    flat = tables.flat(together.rows, together.horizon, state.short.shape[1], place, together.none)
+    weight = together.weight[:, np.newaxis].astype(np.float32)
+    if len(some) == 1:
+        return [(together.tick, flat, weight)]
+    ends = np.add.accumulate([len(each.weight) for each in some]).tolist()
+    return [
+        (each.tick, flat[first:end], weight[first:end])
+        for each, first, end in zip(some, [0, *ends], ends, strict=False)
+    ]
+
+
+def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
+    """Add what was put by to the sums of the regimes, and to the mean distance from the level."""
+    if not lessons.fits:
+        return
+    some, lessons.fits = lessons.fits, []
+    count, series = len(some), len(settings.series)
+    place, error, was = (
+        _stacked([each.place for each in some]),
+        _stacked([each.error for each in some]),
+        _stacked([each.was for each in some]),
+    )
+    weights = _stacked([each.weight for each in some])
+    features = state.features.reshape(-1, level.FEATURES).take(place.reshape(-1), axis=0)
+    outcome = state.ahead.reshape(-1).take(place)
+    known = None
+    if any(each.known is not None for each in some):
+        known = np.array([np.ones(series, np.bool_) if each.known is None else each.known for each in some])
+        # What a series without a sample had for features is no number, and no weight would make it nothing.
+        features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
+        was = np.where(known[..., np.newaxis], was, _HARMLESS)
+        error = np.where(known, error, 0.0)
+        outcome = np.where(known, outcome, 0.0)
+    spread = was[..., 1]
+    # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
+    limit = _HUBER * spread
+    outcome += np.minimum(np.maximum(error, -limit), limit)
+    share = np.minimum(weights / (_stacked([each.evidence for each in some]) + 1.0), 1.0)
+    off = np.abs(np.exp(was[..., 0]) * np.expm1(error))
+    weight = _stacked([each.size for each in some]) / spread
+    weight *= weight
+    np.minimum(weight, 4.0, out=weight)
+    weight *= settings.fit_weight
+    weight *= weights
+    if known is not None:
+        weight *= known
+    for at in range(count):
+        far = off[at]
+        far -= state.miss
+        far *= share[at]
+        if known is not None:
+            far *= known[at]
+        state.miss += far
+    rows = tables.REGIME_OF.take(was[..., 2].astype(np.int64))
+    rows += settings.series * tables.REGIMES
+    both = level.products(features, outcome.reshape(-1), weight.reshape(-1)).reshape(count, series, -1)
+    sums = state.sums.reshape(-1, level.PRODUCTS)
+    for at in range(count):
+        sums[rows[at]] += both[at]
+
+
+Numbers = TypeVar("Numbers", Float, Int)
+
+
+def _stacked(rows: Sequence[Numbers]) -> Numbers:
+    return rows[0][np.newaxis] if len(rows) == 1 else np.array(rows)
 
 
 _HARMLESS: Float = np.array([0.0, 1.0, 0.0])

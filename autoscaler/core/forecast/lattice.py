@@ -12,6 +12,8 @@ none, costs evidence and not honesty.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,41 +42,76 @@ def note(state: SeriesState, onset: Bool, now_s: float) -> None:
         state.onset_count[series] += 1
 
 
-def hazard(settings: Settings, state: SeriesState, now_s: float) -> Int | None:
-    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where no series has a lattice."""
-    if not state.lattices:
+@dataclass(slots=True)
+class Marks:
+    """The latest point of each lattice before a start ordered at each of T ticks serves; S series.
+
+    Attributes:
+        now_s: When each tick is.
+        point: float64 (T, S), its number.
+        begins_s: float64 (T, S), seconds from the phase to it.
+        of_day: int64 (T, S), place of the odds at that time of the day, in flat (S, POINTS).
+        near: bool (T, S), where a start ordered at that tick serves within the window of the point.
+        any_near: For each tick whether that is so anywhere.
+    """
+
+    now_s: Float
+    point: Float
+    begins_s: Float
+    of_day: Int
+    near: Bool
+    any_near: Sequence[bool]
+
+    @classmethod
+    def of(cls, settings: Settings, state: SeriesState, now_s: Sequence[float]) -> Marks | None:
+        """None where no series has a lattice."""
+        if not state.lattices:
+            return None
+        some = state.period_s > 0.0
+        length = np.where(some, state.period_s, DAY_S)
+        times_s = np.array(now_s)[:, np.newaxis]
+        served_s = times_s + settings.reach_s[:, 0] - state.phase_s
+        point = np.floor(served_s / length)
+        begins_s = point * length
+        of_day = (point % np.round(DAY_S / length)).astype(np.int64)
+        of_day += settings.series * POINTS
+        near = served_s - begins_s < _window_s(settings.params.tick_s)
+        near &= some
+        return cls(times_s[:, 0], point, begins_s, of_day, near, np.logical_or.reduce(near, axis=1).tolist())
+
+    def odds(self, settings: Settings, state: SeriesState, tick: int) -> Float:
+        """Of a burst at the point, by the time of day and the points since the last burst: float64 (S,)."""
+        logit = state.odds_of_day.reshape(-1).take(self.of_day[tick]).astype(np.float64)
+        gap = np.minimum(np.maximum(self.point[tick] - state.last_point, 1.0), GAPS).astype(np.int64) - 1
+        logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
+        found: Float = 1.0 / (1.0 + np.exp(-logit))
+        return found
+
+
+def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> Int | None:
+    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where it is 0 everywhere."""
+    if not marks.any_near[tick]:
         return None
-    _, begins, odds = _next(settings, state, now_s)
-    served = now_s + settings.reach_s[:, 0] - state.phase_s
-    near = (state.period_s > 0.0) & (served - begins < _window_s(settings.params.tick_s))
-    return _CLASSES.searchsorted(np.where(near, odds, 0.0))
+    odds = np.where(marks.near[tick], marks.odds(settings, state, tick), 0.0)
+    return _CLASSES.searchsorted(odds)
 
 
-def by_then(settings: Settings, state: SeriesState, now_s: float) -> BurstOdds:
-    """How likely it is that a burst runs or begins by the time that a start ordered now serves."""
+def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
+    """How likely it is that a burst runs or begins by the time that a start ordered at the one tick serves."""
     running = state.age_s > 0.0
     stray = np.minimum(state.stray * settings.reach_s[:, 0], 1.0)
     period = state.period_s.copy()
-    if not state.lattices:
+    if marks is None:
         return BurstOdds(np.where(running, 1.0, stray), np.full(len(stray), np.nan), period)
-    point, begins, odds = _next(settings, state, now_s)
-    begins += state.phase_s
-    due = (period > 0.0) & (begins + _window_s(settings.params.tick_s) > now_s)
-    due &= (point > state.last_point) & ~running
-    none = (1.0 - np.where(due, odds, 0.0)) * (1.0 - stray)
+    begins = marks.begins_s[0] + state.phase_s
+    due = (period > 0.0) & (begins + _window_s(settings.params.tick_s) > marks.now_s[0])
+    due &= (marks.point[0] > state.last_point) & ~running
+    if np.count_nonzero(due):
+        none = (1.0 - np.where(due, marks.odds(settings, state, 0), 0.0)) * (1.0 - stray)
+    else:
+        none = 1.0 - stray
     begins += state.behind_s
     return BurstOdds(np.where(running, 1.0, 1.0 - none), np.where(due, begins, np.nan), period)
-
-
-def _next(settings: Settings, state: SeriesState, now_s: float) -> tuple[Float, Float, Float]:
-    """The latest point of each lattice before a start ordered now serves: number, seconds after the phase, odds; (S,)."""
-    length = np.where(state.period_s > 0.0, state.period_s, DAY_S)
-    point = np.floor((now_s + settings.reach_s[:, 0] - state.phase_s) / length)
-    of_day = (point % np.round(DAY_S / length)).astype(np.int64)
-    logit = state.odds_of_day.reshape(-1).take(settings.series * POINTS + of_day).astype(np.float64)
-    gap = np.minimum(np.maximum(point - state.last_point, 1.0), GAPS).astype(np.int64) - 1
-    logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
-    return point, point * length, 1.0 / (1.0 + np.exp(-logit))
 
 
 def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:

@@ -38,25 +38,36 @@ def products(features: Float, outcome: Float, weight: Float) -> Float:
     return both
 
 
-def combined(weights: Float, features: Float, doubt: Float) -> tuple[Float, Float]:
-    """The log ratio of the level to the last value, as it is believed and as the fit alone has it: (N,) each.
+def parts(weights: Float, features: Float) -> tuple[Float, Float, Float]:
+    """The log ratio of the level to the last value: what means say, what earlier days say, and both as the fit has it.
+
+    Args:
+        weights: (..., FEATURES), as fitted.
+        features: (..., FEATURES), now.
+    """
+    terms = weights * features
+    means = np.add.accumulate(terms[..., _MEANS], axis=-1)[..., -1]
+    means += terms[..., -1]
+    seasons = terms[..., _MEANS.stop] + terms[..., _MEANS.stop + 1]
+    seasons += terms[..., _MEANS.stop + 2]
+    return means, seasons, _bounded(means + seasons)
+
+
+def believed(means: Float, seasons: Float, doubt: Float) -> Float:
+    """The log ratio of the level to the last value as it is believed: (N,).
 
     What the means say is believed as far as the fit was no worse than the last value lately: in a long rise a fit that was
     learned in quiet times goes back to means that lag. What earlier days say is about a time that comes only once a
     day, and is believed as it is.
 
     Args:
-        weights: (N, FEATURES), as fitted.
-        features: (N, FEATURES), now.
+        means: (N,), what the means say (`parts`).
+        seasons: (N,), what earlier days say.
         doubt: (N, 2), mean squares of the errors lately, of the fit alone and of the last value.
     """
-    terms = weights * features
-    means = np.add.accumulate(terms[:, _MEANS], axis=1)[:, -1]
-    means += terms[:, -1]
-    seasons = terms[:, _MEANS.stop] + terms[:, _MEANS.stop + 1]
-    seasons += terms[:, _MEANS.stop + 2]
-    alone = _bounded(means + seasons)
-    return _bounded(means * share(doubt) + seasons), alone
+    ahead = means * share(doubt)
+    ahead += seasons
+    return _bounded(ahead)
 
 
 _MEANS = slice(0, 5)
@@ -68,7 +79,8 @@ def _bounded(ahead: Float) -> Float:
 
 def share(doubt: Float) -> Float:
     """How much of the fit is believed: (N,), all where it was no worse, else less by the square of the ratio."""
-    ratio = (doubt[:, 1] + _QUIET) / (doubt[:, 0] + _QUIET)
+    doubt = doubt + _QUIET
+    ratio = doubt[:, 1] / doubt[:, 0]
     ratio *= ratio
     return np.minimum(ratio, 1.0)
 

@@ -7,14 +7,13 @@ tick were series of their own; that costs as many calls as one tick does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
 
 from autoscaler.core.forecast import events, lattice, tables
-from autoscaler.core.forecast.issuing import Expected
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.laws import EDGES, MOST_LOG
@@ -38,12 +37,14 @@ AT_ONCE, _FEW = 512, 256
 """Series whose laws are worked out together, since more do not fit the cache of one core; laws that are few."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Basis:
-    """What words are made of, for N series.
+    """What words are made of, for N series: those of one tick, or of many ticks side by side.
 
     Attributes:
-        expected: Of each.
+        log_level: float64 (N, H), logarithm of level and offset.
+        spread: float64 (N, H).
+        room: float64 (N, H), how far above the level anything is expected, in logarithms.
         tables: float32 (R, H, LAW_BINS), histograms.
         totals: float64 (R, H), their sums.
         rows: int64 (N, 3), which of them speak for each.
@@ -52,7 +53,9 @@ class Basis:
         evidence: float64 (N,), effective number of outcomes at the lead time.
     """
 
-    expected: Expected
+    log_level: Float
+    spread: Float
+    room: Float
     tables: SmallFloat
     totals: Float
     rows: Int
@@ -61,14 +64,25 @@ class Basis:
     evidence: Float
 
     @classmethod
-    def now(cls, state: SeriesState, expected: Expected) -> Basis:
-        """As the state has it; valid until the next sample."""
-        horizons = state.open.shape[1]
+    def now(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> Basis:
+        """As the state has it; valid until the next sample.
+
+        Args:
+            settings: Of the series.
+            state: All outcomes so far are in its tables.
+            issued: float64 (S, H, 3), of `issuing.expect`.
+            top: float64 (S,), logarithm of the highest that is expected.
+        """
+        horizons, log_level = settings.horizons, issued[..., 0]
+        rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
+        rows += settings.first_row[:, np.newaxis]
         return cls(
-            expected=expected,
+            log_level=log_level,
+            spread=issued[..., 1],
+            room=top[:, np.newaxis] - log_level,
             tables=state.tables.reshape(-1, horizons, LAW_BINS),
             totals=state.totals.reshape(-1, horizons),
-            rows=expected.rows,
+            rows=rows,
             weight=state.weight,
             offset=state.offset,
             evidence=state.evidence,
@@ -76,61 +90,78 @@ class Basis:
 
 
 class Kept:
-    """What some ticks said, kept to be put into words together.
+    """What some ticks expect, to be put into words together.
 
     Args:
         settings: Of the series.
-        ticks: The most that are kept.
+        ticks: How many.
     """
 
     def __init__(self, settings: Settings, ticks: int) -> None:
         series, horizons = len(settings.series), settings.horizons
+        self._settings = settings
+        self._issued = np.empty((ticks, series, horizons, 3))
         self._tables = np.empty((ticks, series, 3, horizons, LAW_BINS), np.float32)
         self._totals = np.empty((ticks, series, 3, horizons))
-        self._weight, self._offset, self._evidence = np.empty((3, ticks, series))
-        self._expected: list[Expected] = []
+        self._whole, self._weight, self._offset = np.empty((3, ticks, series))
 
-    def __len__(self) -> int:
-        return len(self._expected)
+    def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
+        """What is expected at a tick, right after it was worked out: of `issuing.expect`."""
+        rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
+        rows += self._settings.first_row[:, np.newaxis]
+        self._issued[tick], self._offset[tick] = issued, state.offset
+        self._whole[tick], self._weight[tick] = state.totals[:, -1, 0], state.weight
+        totals = state.totals.reshape(-1, self._settings.horizons)
+        totals.take(rows, axis=0, out=self._totals[tick], mode="clip")
 
-    def keep(self, state: SeriesState, expected: Expected) -> None:
-        """What is expected at a tick, right after it was worked out."""
-        at, horizons = len(self._expected), state.open.shape[1]
-        state.tables.reshape(-1, horizons, LAW_BINS).take(
-            expected.rows, axis=0, out=self._tables[at], mode="clip"
-        )
-        state.totals.reshape(-1, horizons).take(expected.rows, axis=0, out=self._totals[at], mode="clip")
-        self._weight[at], self._offset[at] = state.weight, state.offset
-        self._evidence[at] = state.evidence
-        self._expected.append(expected)
+    def fill(self, state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
+        """Bring the tables up to the last tick, and copy of each tick what speaks there.
 
-    def taken(self) -> Basis:
-        """All of it, tick by tick; nothing is kept any more."""
-        ticks, horizons = len(self._expected), self._totals.shape[-1]
-        together = Expected(
-            *(np.concatenate([getattr(one, f.name) for one in self._expected]) for f in fields(Expected))
-        )
-        self._expected = []
+        Args:
+            state: Its tables are those before the first tick.
+            added: What came to them, of `judging.count_in`.
+        """
+        rows = tables.ROWS_OF.take(self._issued[:, :, 0, 2].astype(np.int64), axis=0)
+        rows += self._settings.first_row[:, np.newaxis]
+        flat, by_row = state.tables.reshape(-1), state.tables.reshape(-1, *state.tables.shape[2:])
+        done = 0
+        for tick, (mine, kept) in enumerate(zip(rows, self._tables, strict=True)):
+            while done < len(added) and added[done][0] == tick:
+                _, places, weight = added[done]
+                found = flat.take(places)
+                found += weight
+                flat.put(places, found)
+                done += 1
+            by_row.take(mine, axis=0, out=kept, mode="clip")
+
+    def basis(self, top: Float) -> Basis:
+        """All of it, tick by tick; `top` is float64 (T, S), logarithm of the highest that is expected."""
+        horizons = self._settings.horizons
+        issued = self._issued.reshape(-1, horizons, 3)
+        log_level = issued[..., 0]
         return Basis(
-            expected=together,
-            tables=self._tables[:ticks].reshape(-1, horizons, LAW_BINS),
-            totals=self._totals[:ticks].reshape(-1, horizons),
-            rows=np.arange(3 * self._weight[:ticks].size).reshape(-1, 3),
-            weight=self._weight[:ticks].reshape(-1),
-            offset=self._offset[:ticks].reshape(-1),
-            evidence=self._evidence[:ticks].reshape(-1).copy(),
+            log_level=log_level,
+            spread=issued[..., 1],
+            room=top.reshape(-1)[:, np.newaxis] - log_level,
+            tables=self._tables.reshape(-1, horizons, LAW_BINS),
+            totals=self._totals.reshape(-1, horizons),
+            rows=np.arange(3 * len(issued)).reshape(-1, 3),
+            weight=self._weight.reshape(-1),
+            offset=self._offset.reshape(-1),
+            evidence=(self._whole / self._weight).reshape(-1),
         )
 
 
-def say(settings: Settings, state: SeriesState, expected: Expected, now_s: float) -> Outlook:
-    """The Outlook of what is expected at this time."""
-    likely = lattice.by_then(settings, state, now_s)
-    basis = Basis.now(state, expected)
+def say(
+    settings: Settings, state: SeriesState, basis: Basis, marks: lattice.Marks | None, now_s: float
+) -> Outlook:
+    """The Outlook of this tick."""
+    likely = lattice.by_then(settings, state, marks)
     if not len(settings.params.event_odds):
         return said(settings, basis, likely)
 
     def mixed(beyond: SmallFloat) -> None:
-        events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), expected.log_level, expected.spread)
+        events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), basis.log_level, basis.spread)
 
     # Events are looked up by series, so all of them are worked out together.
     return _outlook(basis, [_said(settings, basis, slice(None), mixed)], likely)
@@ -159,8 +190,9 @@ def _said(
     beyond = tables.survival(basis.tables, basis.totals, basis.rows[some], basis.weight[some])
     if mixed is not None:
         mixed(beyond)
-    expected, offset = basis.expected, basis.offset[some]
-    spread, log_level, room = expected.spread[some], expected.log_level[some], expected.room[some]
+    offset, spread, log_level, room = (
+        each[some] for each in (basis.offset, basis.spread, basis.log_level, basis.room)
+    )
     quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
     quantiles -= offset[:, np.newaxis, np.newaxis]
     np.maximum(quantiles, 0.0, out=quantiles)
@@ -224,22 +256,33 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float)
 def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Laws:
     series, horizons = spread.shape
     # Edges along the first axis, series and horizons along the other.
-    width = _EDGES[:, np.newaxis] * spread.astype(np.float32).reshape(-1)
-    np.minimum(width, np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1), out=width)
+    unit = spread.astype(np.float32).reshape(-1)
+    most = np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1)
+    width = _EDGES[:, np.newaxis] * unit
+    # The edges from which on some law may be wider than there is room.
+    far = width[_far(unit, most) :]
+    np.minimum(far, most, out=far)
     np.exp(width, out=width)
     level_and_scale = np.exp(log_level)
-    width *= level_and_scale.astype(np.float32).reshape(-1)
-    width.reshape(-1, series, horizons)[...] -= scale.astype(np.float32)[:, np.newaxis]
+    # Half of each demand, since the areas between two edges are means of two probabilities: halves are exact.
+    width *= (0.5 * level_and_scale).astype(np.float32).reshape(-1)
+    width.reshape(-1, series, horizons)[...] -= (0.5 * scale).astype(np.float32)[:, np.newaxis]
     np.maximum(width, 0.0, out=width)
     # Between two edges the probability of more falls evenly.
     area = width[1:] - width[:-1]
-    area *= 0.5
     flat = beyond.reshape(LAW_BINS, -1)
-    mean = flat.copy()
-    mean[:-1] += flat[1:]
-    area *= mean
+    area[:-1] *= flat[:-1] + flat[1:]
+    area[-1] *= flat[-1]
     tables.sum_up(area)
     excess = np.zeros((series, horizons, LAW_BINS + 1), np.float32)
     excess.reshape(-1, LAW_BINS + 1)[:, :-1] = area.T
     level_and_scale -= scale[:, np.newaxis]
     return Laws(level=level_and_scale, spread=spread.copy(), scale=scale.copy(), excess=excess)
+
+
+def _far(unit: SmallFloat, most: SmallFloat) -> int:
+    """The first edge that may be further than `most`, (N,), from the level for any spread, (N,)."""
+    least, widest = float(np.fmin.reduce(most)), float(np.fmax.reduce(unit))
+    if not least > 0.0:
+        return 0
+    return max(int(_EDGES.searchsorted(0.999 * least / widest)) - 1, 0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from autoscaler.core.forecast import level
+from autoscaler.core.forecast import level, tables
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Bool, Float, Horizon, Int
 
@@ -54,6 +54,8 @@ DOUBT_S, DOUBT_TICKS = 600.0, 10.0
 """The same of the errors by which the fit of the level is held against the last value."""
 LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
 """Time constants of the usual demand that levels are compared with, and of the highest demand remembered."""
+TOGETHER, MOST_TOGETHER = 256, 64
+"""Ticks times series that are gone through together at most, and ticks."""
 LEAST_WEIGHT = 1.0 / 16.0
 """Outcomes of overlapping windows say little new: one counts as its block's share of the window, at least this."""
 
@@ -65,6 +67,8 @@ class Pairs:
     Attributes:
         series, horizon: int64 (N,).
         at: int64 (N,), their place in a flat (S, H).
+        first_row: int64 (N, 1), first row of each series in flat tables.
+        first_parent: int64 (N,), place of the first parent of each in a flat (S, PARENTS, H).
         weight: float64 (N,), of an outcome.
         stride: float64 (N,), ticks between two outcomes.
         short_alpha: float64 (N,), share of one outcome in the size of recent errors.
@@ -73,13 +77,15 @@ class Pairs:
     series: Int
     horizon: Int
     at: Int
+    first_row: Int
+    first_parent: Int
     weight: Float
     stride: Float
     short_alpha: Float
 
     def some(self, which: Int) -> Pairs:
         """Some of them, by position."""
-        return Pairs(*(getattr(self, f.name).take(which) for f in fields(self)))
+        return Pairs(*(getattr(self, f.name).take(which, axis=0) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +95,24 @@ class Group:
     Attributes:
         stride: Ticks per block.
         columns: The horizons that have such blocks for any series.
-        blocks: int64 (S, C), blocks that each looks ahead.
-        most: The most of them.
+        most: Blocks that the farthest of them looks ahead.
         within: bool (1 or S, most, C), which of the latest blocks, the newest first, are in the window.
         mine: bool (S, C), series and horizons of this group; None where all are.
         pairs: All series with all of its horizons.
-        at: int64 (S, C), place of each in a flat (S, RING, H), less the slot.
+        window: int64 (RING, most), the latest blocks at each block of the ring, the newest first.
+        issued: int64 (RING, S, C), place in a flat (S, RING, H) of the forecasts whose window ends with each.
         lead: Whether the first column is the lead time.
         doubt_alpha: Share of one outcome at the lead time in what is held against the fit of the level.
     """
 
     stride: int
     columns: slice[int, int, None]
-    blocks: Int
     most: int
     within: Bool
     mine: Bool | None
     pairs: Pairs
-    at: Int
+    window: Int
+    issued: Int
     lead: bool
     doubt_alpha: float
 
@@ -118,6 +124,7 @@ class Settings:
     Attributes:
         params: Whose they are.
         series: int64 (S,), 0, 1, 2 ...
+        first_row, first_parent: int64 (S,), the first row of each in flat tables, and the first parent.
         horizons: Number of horizons: all with laws, else lead and keep.
         groups: Horizons by the length of their blocks.
         slot_s: Length of a slot of the history.
@@ -138,10 +145,13 @@ class Settings:
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
         swift_alpha: Share of one tick in the demand that bursts are seen in; 1 for ticks of `SWIFT_S` and more.
+        together: Ticks that may be gone through together: few enough that no ring of blocks comes round within them.
     """
 
     params: SeriesParams
     series: Int
+    first_row: Int
+    first_parent: Int
     horizons: int
     groups: tuple[Group, ...]
     slot_s: float
@@ -162,17 +172,21 @@ class Settings:
     fit_weight: Float
     prior: Float
     swift_alpha: float
+    together: int
 
     @classmethod
     def of(cls, params: SeriesParams) -> Settings:
         """For these series."""
         tick_s = params.tick_s
         slot_s = max(SLOT_S, tick_s)
+        groups = _groups(params)
         return cls(
             params=params,
             series=np.arange(len(params.scale)),
+            first_row=np.arange(len(params.scale)) * tables.ROWS,
+            first_parent=np.arange(len(params.scale)) * tables.PARENTS,
             horizons=horizon_count(params),
-            groups=_groups(params),
+            groups=groups,
             slot_s=slot_s,
             slots=slot_count(params),
             unit=params.scale / SCALE_IN_VMS,
@@ -195,6 +209,11 @@ class Settings:
                 params.lead_ticks * np.float64(tick_s), np.maximum(MEANS_S, MEANS_TICKS * tick_s)
             ),
             swift_alpha=1.0 if tick_s >= SWIFT_S else _share(tick_s, SWIFT_S, 1.0),
+            together=min(
+                MOST_TOGETHER,
+                max(1, TOGETHER // max(1, len(params.scale))),
+                *((RING - group.most) * group.stride for group in groups),
+            ),
         )
 
 
@@ -244,6 +263,7 @@ def _looks(params: SeriesParams, slot_s: float) -> Int:
 def _groups(params: SeriesParams) -> tuple[Group, ...]:
     stride, blocks = strides(params)
     series, horizons = stride.shape
+    ring = np.arange(RING)
     groups = []
     for length in np.unique(stride).tolist():
         having = np.flatnonzero((stride == length).any(axis=0))
@@ -257,12 +277,12 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
             Group(
                 stride=length,
                 columns=columns,
-                blocks=ahead,
                 most=most,
                 within=np.arange(most)[:, np.newaxis] < alike[:, np.newaxis, :],
                 mine=None if mine.all() else mine,
                 pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
-                at=place,
+                window=(ring[:, np.newaxis] - np.arange(most)) % RING,
+                issued=place + ((ring[:, np.newaxis, np.newaxis] - ahead) % RING) * horizons,
                 lead=columns.start == 0,
                 doubt_alpha=_share(params.tick_s * length, DOUBT_S, DOUBT_TICKS),
             )
@@ -281,6 +301,8 @@ def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: i
         series=series,
         horizon=horizon,
         at=series * horizons + horizon,
+        first_row=(series * tables.ROWS)[:, np.newaxis],
+        first_parent=series * (tables.PARENTS * horizons) + horizon,
         weight=weight.reshape(-1),
         stride=np.full(blocks.size, float(stride)),
         short_alpha=np.full(blocks.size, _share(tick_s * stride, SHORT_S, SHORT_TICKS)),

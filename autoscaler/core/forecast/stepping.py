@@ -6,18 +6,21 @@ impossible samples teach nothing; nor does what saturation hides, or a window in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core.forecast import bursts, history, lattice, level
-from autoscaler.core.forecast.issuing import expect
-from autoscaler.core.forecast.judging import judge
-from autoscaler.core.forecast.saying import Kept, said, say
+from autoscaler.core.forecast import lattice, level
+from autoscaler.core.forecast.issuing import Grounds, expect
+from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, learn_fit, logs
+from autoscaler.core.forecast.lattice import Marks
+from autoscaler.core.forecast.saying import Basis, Kept, said, say
+from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Seen, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.types import Bool, Float, Freshness, Int, Outlook, Samples
+from autoscaler.core.types import Float, Int, Outlook, Samples
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
@@ -25,16 +28,24 @@ YOUNG, YOUNG_TICKS = 8, 8
 """A series is fitted so many times as often until it is as many fits old, where that is not more often than so many ticks."""
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
-TOGETHER = 256
-"""Outlooks, of ticks times series, that are put into words together."""
-_MOST_DEMAND = 1e15
 _HEAVY = 2.0**40
-_CHILDHOOD = 20.0
 _MOST_GRAIN = 2.0
 """The grain of the noise is at most this many times the usual demand."""
-_CLIP = 3.0
-"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
-soon forgotten."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of some ticks.
+
+    Attributes:
+        grounds: What their forecasts rest on.
+        marks: Where their lattices are; None where there is none.
+        issued: What is expected at the last one, of `issuing.expect`.
+    """
+
+    grounds: Grounds
+    marks: Marks | None
+    issued: Float
 
 
 def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
@@ -50,13 +61,14 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     Returns:
         The Outlook issued at `samples.now_s`.
     """
-    settings = note(params, state, samples)
-    expected = expect(settings, state, samples.censored, samples.now_s)
-    return say(settings, state, expected, samples.now_s)
+    settings = _settings(params, state)
+    found = _live(settings, state, [samples])
+    basis = Basis.now(settings, state, found.issued, found.grounds.top[0])
+    return say(settings, state, basis, found.marks, samples.now_s)
 
 
 def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Outlook]:
-    """What `step` says tick by tick, to the bit, of many ticks together, for less than half of its time.
+    """What `step` says tick by tick, to the bit, of many ticks together, for a third of its time where series are few.
 
     Samples must be known beforehand, so this is for replays.
 
@@ -69,104 +81,172 @@ def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) 
         Outlooks of a tick or of some, which follow each other along their axis of series: as many for each tick as
         there are series. They do not tell of bursts.
     """
-    if len(params.event_odds):
-        for each in samples:
-            yield step(params, state, each)
-        return
-    kept, most = None, max(1, TOGETHER // max(1, len(params.scale)))
-    for each in samples:
-        settings = note(params, state, each)
-        expected = expect(settings, state, each.censored, each.now_s)
-        kept = Kept(settings, most) if kept is None else kept
-        kept.keep(state, expected)
-        if len(kept) == most:
-            yield said(settings, kept.taken())
-    if kept:
-        yield said(settings, kept.taken())
+    settings = _settings(params, state)
+    for some in _stretches(settings, state, samples):
+        if len(some) == 1 or len(params.event_odds):
+            for each in some:
+                yield step(params, state, each)
+        else:
+            kept = Kept(settings, len(some))
+            found = _live(settings, state, some, kept)
+            yield said(settings, kept.basis(found.grounds.top))
 
 
-def learn(params: SeriesParams, state: SeriesState, samples: Samples) -> None:
+def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """Learn from samples of the past as if they had been lived through, without saying what was expected then.
 
-    The state is to the bit what `step` would have left, for about half of its time, and less where there are laws. Many
-    series are learned side by side in hardly more time than one.
+    The state is to the bit what `step` would have left, for about half of its time, and less where there are laws or
+    many ticks are given at once. Many series are learned side by side in hardly more time than one.
 
     Args:
         params: As for `step`.
         state: Updated in place.
         samples: As for `step`, one tick after the other; ticks may be missing.
     """
-    expect(note(params, state, samples), state, samples.censored, samples.now_s)
+    settings = _settings(params, state)
+    for some in _stretches(settings, state, samples):
+        _live(settings, state, some)
 
 
-def note(params: SeriesParams, state: SeriesState, samples: Samples) -> Settings:
-    """Learn from the new samples, without saying anything; the other half of `step`."""
+def _settings(params: SeriesParams, state: SeriesState) -> Settings:
     settings = state.settings
     if settings is None or settings.params is not params:
         settings = state.settings = Settings.of(params)
-    tick = int(samples.now_s // params.tick_s)
-    demand, known, usable = _read(state, samples)
-    since = tick - state.last_tick if state.last_tick >= 0 else 1
-    if since < 0 and -since * params.tick_s > BACK_S:
-        _begin_anew(state)
-        since = 1
-    if state.unborn:
-        _bear(settings, state, demand)
-    if since <= 0:
-        _replace(settings, state, demand)
-        return settings
-    _grow(settings, state, since)
-    if since > 1:
-        _skip(settings, state, tick)
-    state.last_tick = tick
-    _note_block(state, demand, known, usable)
-    for group in settings.groups:
-        if (tick + 1) % group.stride == 0:
-            judge(settings, group, state, tick, demand, usable)
-    _follow(settings, state, demand, since)
-    _watch(settings, state, demand, since, samples.now_s)
-    history.note(settings, state, samples.now_s, demand, usable)
-    _refit(settings, state, tick, samples.now_s)
-    if state.weight[0] > _HEAVY or (tick % 4096 == 0 and (state.weight > _HEAVY).any()):
-        _lighten(state)
     return settings
 
 
-def _grow(settings: Settings, state: SeriesState, ticks: int) -> None:
-    """Let older outcomes weigh less. What was learned in a short life is forgotten over about half of that life."""
-    growth: Float = settings.growth if ticks == 1 else settings.growth ** np.minimum(ticks, settings.long_ago)
+def _stretches(
+    settings: Settings, state: SeriesState, samples: Iterable[Samples]
+) -> Iterator[Sequence[Samples]]:
+    """Samples of ticks that may be gone through together; they must have been when the next are taken."""
+    some: list[Samples] = []
+    last, most = 0, 1
+    for each in samples:
+        tick = int(each.now_s // settings.params.tick_s)
+        if some and (len(some) >= most or tick != last + 1):
+            yield some
+            some = []
+        if not some:
+            most = settings.together if _may_go_on(settings, state, tick) else 1
+        some.append(each)
+        last = tick
+    if some:
+        yield some
+
+
+def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> bool:
+    """Whether others may be gone through with this tick: not where a series waits for its first sample, where ticks
+    were skipped, or where weights must soon be brought down.
+    """
+    if state.unborn or tick != state.last_tick + 1 or settings.together == 1:
+        return False
+    growth = float(settings.growth.max()) * (1.0 if state.grown else 1.0 + 1.0 / CHILDHOOD)
+    return float(state.weight.max()) * growth ** (settings.together + 1) < _HEAVY
+
+
+def _live(
+    settings: Settings, state: SeriesState, samples: Sequence[Samples], kept: Kept | None = None
+) -> Found:
+    """Live through ticks that follow each other: learn from each, then work out what is expected.
+
+    Args:
+        settings: Of the series.
+        state: Updated in place.
+        samples: More than one only where `_may_go_on` from the first.
+        kept: Where to keep what each tick expects; None where the last one is enough.
+
+    Returns:
+        What the forecasts rest on, and what is expected at the last tick.
+    """
+    tick = int(samples[0].now_s // settings.params.tick_s)
+    facts = read(state, tick, samples)
+    since = tick - state.last_tick if state.last_tick >= 0 else 1
+    if since < 0 and -since * settings.params.tick_s > BACK_S:
+        _begin_anew(state)
+        since = 1
+    if state.unborn:
+        _bear(settings, state, facts.demand[0])
+    if since <= 0:
+        grounds = Grounds.of(settings.series, state, again(settings, state, facts))
+        marks = Marks.of(settings, state, facts.now_s)
+        return Found(grounds, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     if not state.grown:
-        state.grown = int(state.ticks.min(initial=settings.grown_ticks)) >= settings.grown_ticks
-        growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + _CHILDHOOD))
-    state.weight *= growth
+        state.grown = _is_grown(settings, state, 0)
+    weight = weights(settings, state, len(samples), since)
+    if since > 1:
+        _skip(settings, state, tick)
+    seen = see(settings, state, facts, since)
+    found = _go_through(settings, state, facts, seen, weight, kept)
+    state.track[:], state.weight = seen.track[-1], weight[-1].copy()
+    if not state.grown:
+        state.grown = _is_grown(settings, state, 1)
+    return found
 
 
-def _read(state: SeriesState, samples: Samples) -> tuple[Float, Bool | None, Bool | None]:
-    """Demand with the last value where it is not known, where it is, and where it may be learned from; None: everywhere."""
-    demand = samples.demand
-    possible = demand >= 0.0
-    possible &= demand < _MOST_DEMAND
-    if np.count_nonzero(samples.freshness):
-        possible &= samples.freshness == int(Freshness.FRESH)
-    known = None if np.count_nonzero(possible) == len(possible) else possible
-    if known is not None:
-        demand = np.where(known, demand, state.track[:, LAST])
-    usable = known
-    if np.count_nonzero(samples.censored):
-        usable = ~samples.censored if known is None else known & ~samples.censored
-    return demand, known, usable
+def _is_grown(settings: Settings, state: SeriesState, less: int) -> bool:
+    return int(state.ticks.min(initial=settings.grown_ticks + less)) - less >= settings.grown_ticks
 
 
-def _watch(settings: Settings, state: SeriesState, demand: Float, ticks: int, now_s: float) -> None:
-    """Look out for bursts."""
-    if settings.swift_alpha < 1.0:
-        state.swift += settings.swift_alpha * (demand - state.swift)
-    else:
-        state.swift = demand
-    onset = bursts.note(settings, state, state.swift, ticks)
-    if np.count_nonzero(onset):
-        lattice.note(state, onset, now_s)
-        lattice.follow(settings, state, onset, now_s)
+def _go_through(
+    settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
+) -> Found:
+    """What depends on what was forecast, tick by tick."""
+    lessons, outcomes = Lessons(), _with_logs(state, seen)
+    grounds: Grounds | None = None
+    marks: Marks | None = None
+    for at in range(len(weight)):
+        state.last_tick = facts.tick + at
+        state.weight = weight[at]
+        _judge(settings, state, lessons, outcomes, at)
+        state.ticks += 1
+        _note_onset(settings, state, facts, seen, at)
+        due = _due(settings, state, state.last_tick)
+        if due is not None:
+            learn_fit(settings, state, lessons)
+            if _refit(settings, state, due, seen.track[at], facts.now_s[at]):
+                outcomes = _with_logs(state, seen)
+        _lighten(settings, state, lessons)
+        if grounds is None:
+            grounds, marks = Grounds.of(settings.series, state, seen), Marks.of(settings, state, facts.now_s)
+        elif due is not None:
+            grounds.change(at, due, Grounds.of(settings.series[: len(due)], state, seen, at, due))
+            marks = Marks.of(settings, state, facts.now_s)
+        issued = expect(settings, state, grounds, marks, at, facts.hidden[at])
+        if kept is not None:
+            kept.keep(state, at, issued)
+    assert grounds is not None
+    if kept is not None:
+        kept.fill(state, count_in(state, lessons))
+    _put_in(settings, state, lessons)
+    return Found(grounds, marks, issued)
+
+
+def _judge(
+    settings: Settings, state: SeriesState, lessons: Lessons, outcomes: Sequence[Outcomes | None], at: int
+) -> None:
+    for group, mine in zip(settings.groups, outcomes, strict=True):
+        if mine is not None and (state.last_tick + 1) % group.stride == 0:
+            judge(group, state, lessons, mine, at)
+
+
+def _note_onset(settings: Settings, state: SeriesState, facts: Read, seen: Seen, at: int) -> None:
+    if seen.onset is not None and np.count_nonzero(seen.onset[at]):
+        lattice.note(state, seen.onset[at], facts.now_s[at])
+        lattice.follow(settings, state, seen.onset[at], facts.now_s[at])
+
+
+def _with_logs(state: SeriesState, seen: Seen) -> list[Outcomes | None]:
+    return [None if each is None else Outcomes(each, logs(state, each)) for each in seen.closed]
+
+
+def _put_in(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
+    """Bring tables and sums up to what was put by."""
+    learn_fit(settings, state, lessons)
+    flat = state.tables.reshape(-1)
+    for _, places, weight in count_in(state, lessons):
+        found = flat.take(places)
+        found += weight
+        flat.put(places, found)
 
 
 def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
@@ -179,21 +259,6 @@ def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
         state.base[new] = state.median[new] = state.swift[new] = demand[new]
         state.phase[new] = (demand[new] * 7919.0 % settings.refit_ticks).astype(np.int64)
         state.unborn -= len(new)
-
-
-def _replace(settings: Settings, state: SeriesState, demand: Float) -> None:
-    """Another sample of the tick that was noted last."""
-    del settings
-    state.track[:, LAST] = demand
-    np.maximum(state.track[:, TOP], demand, out=state.track[:, TOP])
-
-
-def _note_block(state: SeriesState, demand: Float, known: Bool | None, usable: Bool | None) -> None:
-    value = demand
-    if usable is not None:
-        hidden = np.nan if known is None else np.where(known, np.inf, np.nan)
-        value = np.where(usable, demand, np.inf if known is None else hidden)
-    np.fmax(state.open, value[:, np.newaxis], out=state.open)
 
 
 def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
@@ -221,46 +286,30 @@ def _begin_anew(state: SeriesState) -> None:
     state.last_tick = -1
 
 
-def _follow(settings: Settings, state: SeriesState, demand: Float, ticks: int) -> None:
-    """Move the means towards the sample."""
-    track = state.track
-    track[:, LAST] = demand
-    means = track[:, USUAL : MEANS.stop]
-    room = means * _CLIP
-    room += (_CLIP * settings.unit)[:, np.newaxis]
-    np.minimum(room, demand[:, np.newaxis], out=room)
-    room -= means
-    state.ticks += 1
-    alphas: Float = settings.alphas if ticks == 1 else 1.0 - (1.0 - settings.alphas) ** ticks
-    if not state.grown:
-        # The first samples make a plain mean.
-        alphas = np.maximum(alphas, 1.0 / (state.ticks + 1.0)[:, np.newaxis])
-    room *= alphas
-    means += room
-    top = track[:, TOP]
-    top *= 1.0 - settings.top_alpha if ticks == 1 else (1.0 - settings.top_alpha) ** ticks
-    np.maximum(top, demand, out=top)
-
-
-def _refit(settings: Settings, state: SeriesState, tick: int, now_s: float) -> None:
+def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
+    """The series that are fitted now; None for none."""
     is_due = state.phase == tick % settings.refit_ticks
     often = settings.refit_ticks // YOUNG
     if often >= YOUNG_TICKS and not state.grown:
         # What was learned from little is soon known better, and until then a poor fit would stay for long.
         is_due |= (state.ticks < YOUNG * settings.refit_ticks) & (state.phase % often == tick % often)
         is_due &= state.phase >= 0
-    due = np.flatnonzero(is_due)
-    if len(due):
-        state.fits[due] = level.fitted(
-            state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
-        )
-        _regrain(settings, state, due)
-        if tick // settings.refit_ticks % CHOICE_FITS == 0:
-            lattice.choose(settings, state, due, now_s)
+    return np.flatnonzero(is_due) if np.count_nonzero(is_due) else None
 
 
-def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:
-    """Set what is added to both sides of a ratio by the grain of the noise.
+def _refit(settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float) -> bool:
+    """Fit the level of these series anew, and look for lattices; whether the offset of any has changed."""
+    state.fits[due] = level.fitted(
+        state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
+    )
+    is_changed = _regrain(settings, state, due, track)
+    if state.last_tick // settings.refit_ticks % CHOICE_FITS == 0:
+        lattice.choose(settings, state, due, now_s)
+    return is_changed
+
+
+def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> bool:
+    """Set what is added to both sides of a ratio by the grain of the noise; whether it has changed for any series.
 
     Where demand comes in lumps, as requests that each occupy a VM do, its spread grows as the root of demand and not
     with demand. Ratios of demand plus the grain (mean distance squared over mean demand; for a Poisson law of
@@ -268,7 +317,7 @@ def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:
     """
     scale = settings.params.scale[due]
     miss = state.miss[due]
-    usual = np.maximum(state.track[due, USUAL], 1e-300)
+    usual = np.maximum(track[due, USUAL], 1e-300)
     grain = np.minimum(miss * miss / usual, _MOST_GRAIN * usual)
     wanted = np.log2(np.maximum(grain / scale, 1.0))
     steps = np.log2(state.offset[due] / scale)
@@ -277,10 +326,14 @@ def _regrain(settings: Settings, state: SeriesState, due: Int) -> None:
         moved = due[off]
         state.offset[moved] = scale[off] * 2.0 ** np.floor(wanted[off] + 0.5)
         state.issued[moved] = np.nan
+    return len(off) > 0
 
 
-def _lighten(state: SeriesState) -> None:
-    """Weigh all that was learned anew, so that no weight overflows."""
+def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
+    """Weigh all that was learned anew, before any weight overflows."""
+    if state.weight[0] <= _HEAVY and (state.last_tick % 4096 or not (state.weight > _HEAVY).any()):
+        return
+    _put_in(settings, state, lessons)
     weight = np.where(state.weight > _HEAVY, state.weight, 1.0)
     state.tables /= weight.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
     state.totals /= weight[:, np.newaxis, np.newaxis]

@@ -111,26 +111,20 @@ _FEW = 64
 """Columns, or series, that are few."""
 
 
-def add(
-    tables: SmallFloat, totals: Float, rows: Int, columns: Int, place: Float, weight: Float, none: Bool
-) -> None:
-    """Count outcomes.
+def flat(rows: Int, columns: Int, horizons: int, place: Float, none: Bool) -> Int:
+    """Where outcomes are counted in flat tables: int64 (N, 3).
 
     Args:
-        tables: As in `survival`, updated in place.
-        totals: Likewise.
         rows: int64 (N, 3), flat rows.
         columns: int64 (N,), horizons.
+        horizons: How many there are.
         place: float64 (N,), in bins; clipped into range.
-        weight: float64 (N,).
         none: bool (N,), where there was no demand.
     """
-    horizons = totals.shape[1]
-    flat = rows * horizons
-    flat += columns[:, np.newaxis]
-    totals.reshape(-1)[flat] += weight[:, np.newaxis]
-    flat *= LAW_BINS
+    found = rows * horizons
+    found += columns[:, np.newaxis]
+    found *= LAW_BINS
     bins = np.minimum(np.maximum(place, 1.0), LAW_BINS - 1.0).astype(np.int64)
     bins *= ~none
-    flat += bins[:, np.newaxis]
-    tables.reshape(-1)[flat] += weight[:, np.newaxis].astype(np.float32)
+    found += bins[:, np.newaxis]
+    return found

@@ -1,0 +1,283 @@
+"""What follows from demand alone, worked out for some ticks at once: weights, means, bursts, season, outcomes.
+
+Nothing of it depends on what was forecast, so it may run ahead of learning and forecasting, which go tick by tick.
+A live tick is a stretch of one; a replay, which knows its demand beforehand, takes longer ones and gets the same to
+the bit, with the numpy calls of one tick.
+
+Rules of this file: what depends on its own past goes tick by tick, or by accumulation along ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.core.forecast import bursts, history
+from autoscaler.core.forecast.settings import Group, Settings
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
+from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
+
+_MOST_DEMAND = 1e15
+CHILDHOOD = 20.0
+_CLIP = 3.0
+"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
+soon forgotten."""
+
+
+@dataclass(slots=True)
+class Read:
+    """Samples of T ticks that follow each other, checked.
+
+    Attributes:
+        tick: Number of the first.
+        now_s: Times.
+        demand: float64 (T, S), the last value where it is not known.
+        known: bool (T, S), where it is; None for everywhere.
+        usable: bool (T, S), where it may be learned from; None for everywhere.
+        hidden: For each tick bool (S,), where demand is at least the last value; None for nowhere.
+    """
+
+    tick: int
+    now_s: Sequence[float]
+    demand: Float
+    known: Bool | None
+    usable: Bool | None
+    hidden: Sequence[Bool | None]
+
+
+@dataclass(slots=True)
+class Closed:
+    """The blocks of a group that end within a stretch, N of them.
+
+    Attributes:
+        first: The first tick of the stretch at which one ends.
+        issued: int64 (N, S, C), places of the forecasts whose window ends with each, in flat (S, RING, H).
+        outcome: float64 (N, S, C), what came in the window; NaN where that is unknown, infinite where some of it is hidden.
+        known: bool (N, S, C), where it is neither.
+    """
+
+    first: int
+    issued: Int
+    outcome: Float
+    known: Bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen in T ticks.
+
+    Attributes:
+        track: float64 (T, S, 11), as in the state, after each tick.
+        regime: int64 (T, S), 0 without a burst, else by its age.
+        onset: bool (T, S), where a burst begins; None for nowhere.
+        lately: float64 (T, S), highest demand of the farthest window; None where that is not looked at.
+        closed: For each group of horizons; None where no block ends.
+    """
+
+    track: Float
+    regime: Int
+    onset: Bool | None
+    lately: Float | None
+    closed: tuple[Closed | None, ...]
+
+
+def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
+    """Check the samples of ticks that follow each other."""
+    demand = np.array([each.demand for each in samples])
+    possible = demand >= 0.0
+    possible &= demand < _MOST_DEMAND
+    for at, each in enumerate(samples):
+        if np.count_nonzero(each.freshness):
+            possible[at] &= each.freshness == int(Freshness.FRESH)
+    known = None if np.count_nonzero(possible) == possible.size else possible
+    if known is not None:
+        was = state.track[:, LAST]
+        for at, here in enumerate(known):
+            was = demand[at] = np.where(here, demand[at], was)
+    usable = known
+    hidden: list[Bool | None] = [
+        each.censored if np.count_nonzero(each.censored) else None for each in samples
+    ]
+    if any(each is not None for each in hidden):
+        shown = ~np.array([each.censored for each in samples])
+        usable = shown if known is None else known & shown
+    return Read(tick, [each.now_s for each in samples], demand, known, usable, hidden)
+
+
+def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> Float:
+    """The weight of a present outcome at each of some ticks, (T, S); older ones weigh less by it.
+
+    What was learned in a short life is forgotten over about half of that life.
+    """
+    growth: Float = settings.growth if since == 1 else settings.growth ** np.minimum(since, settings.long_ago)
+    if ticks == 1:
+        if not state.grown:
+            growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + CHILDHOOD))
+        return (state.weight * growth)[np.newaxis]
+    found = np.empty((1 + ticks, len(growth)))
+    found[0] = state.weight
+    found[1:] = growth
+    if not state.grown:
+        age = state.ticks + np.arange(ticks)[:, np.newaxis]
+        np.maximum(found[1:], 1.0 + 1.0 / (age + CHILDHOOD), out=found[1:])
+    np.multiply.accumulate(found, axis=0, out=found)
+    return found[1:]
+
+
+def see(settings: Settings, state: SeriesState, samples: Read, since: int) -> Seen:
+    """Follow what is seen.
+
+    Args:
+        settings: Of the series.
+        state: Updated in place, but for `track`, which still is what it was before, and for the count of its ticks.
+        samples: Of ticks that follow each other.
+        since: Ticks since the last one; more than 1 only where there is one tick.
+    """
+    value = _to_learn(samples)
+    far = settings.horizons > Horizon.REFILL
+    under_way = state.open[:, Horizon.REFILL].copy() if far else None
+    closed = tuple(_close(group, state, samples, value) for group in settings.groups)
+    lately = None if under_way is None else _lately(settings, state, under_way, closed, value)
+    track = _follow(settings, state, samples.demand, since)
+    medians, seasons = history.note(settings, state, samples.now_s, samples.demand, samples.usable)
+    track[..., SEASONS] = seasons
+    regime, onset = bursts.note(settings, state, _swift(settings, state, samples.demand), medians, since)
+    return Seen(track, regime, onset, lately, closed)
+
+
+def again(settings: Settings, state: SeriesState, samples: Read) -> Seen:
+    """What is seen where another sample comes for the tick that was noted last, which it replaces; nothing more."""
+    demand, track = samples.demand[0], state.track
+    track[:, LAST] = demand
+    np.maximum(track[:, TOP], demand, out=track[:, TOP])
+    lately = None
+    if settings.horizons > Horizon.REFILL:
+        lately = np.fmax(state.high, state.open[:, Horizon.REFILL])[np.newaxis]
+    return Seen(track[np.newaxis].copy(), bursts.regime(settings, state.age_s)[np.newaxis], None, lately, ())
+
+
+def _to_learn(samples: Read) -> Float:
+    """Demand (T, S), NaN where unknown and infinite where hidden."""
+    if samples.usable is None:
+        return samples.demand
+    hidden = np.inf if samples.known is None else np.where(samples.known, np.inf, np.nan)
+    return np.where(samples.usable, samples.demand, hidden)
+
+
+def ends(group: Group, tick: int, ticks: int) -> range:
+    """Which of these ticks end a block."""
+    return range((-tick - 1) % group.stride, ticks, group.stride)
+
+
+def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Closed | None:
+    """Close the blocks that end, and find the highest of each window: NaN where a block is unknown."""
+    last = ends(group, samples.tick, len(value))
+    highest = state.open[:, group.columns]
+    first = 0
+    if last:
+        ring = state.blocks.shape[1]
+        number = (samples.tick + last.start) // group.stride
+        at = number % ring if len(last) == 1 else (number + np.arange(len(last))) % ring
+        blocks = state.blocks[:, :, group.columns]
+        for place, end in zip([at] if len(last) == 1 else at.tolist(), last, strict=True):
+            _into(group, blocks[:, place], np.fmax(highest, _highest(value, first, end + 1)))
+            first, highest = end + 1, _NOTHING
+    under_way = highest if first == len(value) else np.fmax(highest, _highest(value, first, len(value)))
+    _into(group, state.open[:, group.columns], under_way)
+    if not last:
+        return None
+    if len(last) == 1:
+        recent, issued = blocks[np.newaxis, :, group.window[at]], group.issued[at : at + 1]
+    else:
+        recent, issued = blocks[:, group.window[at]].swapaxes(0, 1), group.issued[at]
+    outcome: Float = np.maximum.reduce(np.where(group.within, recent, -np.inf), axis=2)
+    if group.lead:
+        those = slice(last.start, None, last.step)
+        outcome[..., 0] = samples.demand[those]
+        if samples.usable is not None:
+            np.copyto(outcome[..., 0], np.nan, where=~samples.usable[those])
+    known = np.isfinite(outcome)
+    if group.mine is not None:
+        known &= group.mine
+    return Closed(last.start, issued, outcome, known)
+
+
+_NOTHING: Float = np.full((1, 1), np.nan)
+
+
+def _highest(value: Float, first: int, end: int) -> Float:
+    """Of some ticks: (S, 1)."""
+    found: Float = value[first] if end == first + 1 else np.fmax.reduce(value[first:end], axis=0)
+    return found[:, np.newaxis]
+
+
+def _into(group: Group, columns: Float, value: Float) -> None:
+    if group.mine is None:
+        columns[:] = value
+    else:
+        np.copyto(columns, value, where=group.mine)
+
+
+def _lately(
+    settings: Settings, state: SeriesState, under_way: Float, closed: Sequence[Closed | None], value: Float
+) -> Float:
+    """The highest of the last window of the farthest horizon and of its block under way, after each tick: (T, S)."""
+    found = np.empty(value.shape)
+    for tick, here in enumerate(value):
+        under_way = np.fmax(under_way, here)
+        for group, each in zip(settings.groups, closed, strict=True):
+            if each is None or tick < each.first or group.columns.stop <= Horizon.REFILL:
+                continue
+            at, rest = divmod(tick - each.first, group.stride)
+            if not rest:
+                mine = True if group.mine is None else group.mine[:, -1]
+                state.high = np.where(mine, each.outcome[at, :, -1], state.high)
+                np.copyto(under_way, np.nan, where=mine)
+        np.fmax(state.high, under_way, out=found[tick])
+    return found
+
+
+def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -> Float:
+    """The means and the highest demand, each moved towards the samples: (T, S, 11), but for the seasons."""
+    track = np.empty((*demand.shape, TOP + 1))
+    track[..., LAST] = demand
+    alphas: Float = settings.alphas if since == 1 else 1.0 - (1.0 - settings.alphas) ** since
+    each = [alphas] * len(demand)
+    if not state.grown:
+        # The first samples make a plain mean.
+        each = [
+            np.maximum(alphas, 1.0 / (state.ticks + (2.0 + at))[:, np.newaxis]) for at in range(len(demand))
+        ]
+    fade = 1.0 - settings.top_alpha if since == 1 else (1.0 - settings.top_alpha) ** since
+    unit = (_CLIP * settings.unit)[:, np.newaxis]
+    means, top = state.track[:, USUAL : MEANS.stop], state.track[:, TOP]
+    room, faded = np.empty(means.shape), np.empty(top.shape)
+    for value, alpha, next_means, next_top in zip(
+        demand, each, track[..., USUAL : MEANS.stop], track[..., TOP], strict=True
+    ):
+        np.multiply(means, _CLIP, out=room)
+        room += unit
+        np.minimum(room, value[:, np.newaxis], out=room)
+        room -= means
+        room *= alpha
+        means = np.add(means, room, out=next_means)
+        np.multiply(top, fade, out=faded)
+        top = np.maximum(faded, value, out=next_top)
+    return track
+
+
+def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
+    """Demand averaged over some seconds: (T, S)."""
+    if settings.swift_alpha >= 1.0:
+        state.swift = demand[-1].copy()
+        return demand
+    found, was = np.empty(demand.shape), state.swift
+    for value, swift in zip(demand, found, strict=True):
+        moved = np.subtract(value, was, out=swift)
+        moved *= settings.swift_alpha
+        moved += was
+        was = moved
+    state.swift = was.copy()
+    return found
