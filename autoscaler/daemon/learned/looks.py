@@ -89,7 +89,7 @@ def _speed(fleet: Fleet, got: FleetReadings, at: Int) -> tuple[Float, bool]:
         busy = got.utilisation[at]
         return value / np.where(busy >= IDLE_SHARE, busy, np.nan), True
     known = value[np.isfinite(value)]
-    if not len(known) or float(np.median(known)) < IDLE_SHARE * capacity:
+    if not len(known) or _median(known) < IDLE_SHARE * capacity:
         return np.full(len(value), np.nan), False
     # One that gets no work at all while others do is as slow as can be.
     return np.maximum(value, 1e-6 * capacity), False
@@ -107,3 +107,9 @@ def _overdue(fleet: Fleet, now_s: float) -> Generator[int, None, set[str]]:
         found.update(t.vm.id for t in part if now_s - (t.in_service_from_s or now_s) > grace_s)
         yield len(part) // _PER_ROW
     return found
+
+
+def _median(values: Float) -> float:
+    """As numpy's, which takes ten times as long for a few numbers."""
+    ordered = np.sort(values)
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0)
