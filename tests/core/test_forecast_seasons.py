@@ -55,3 +55,11 @@ def test_longer_slots_reach_further_back_in_the_same_space(tick_s, farthest):
     params = series_params(tick_s=tick_s)
     assert days_back(params)[-1] == farthest
     assert slot_count(params) <= 10_084
+
+
+def test_every_day_and_week_back_is_looked_at_once_it_is_there():
+    params = series_params(tick_s=3600.0, lead=1, keep=2, hold=3, refill=24, half_life=120.0)
+    state = SeriesState.empty(params)
+    for at in range(29 * 24):
+        step(params, state, samples(at * 3600.0, 1000.0 + at % 24))
+    assert not np.isnan(state.paces).any()
