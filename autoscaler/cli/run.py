@@ -56,7 +56,7 @@ def run(
 
     Only fleets whose policy says `act: true` are touched; all others run in shadow.
     """
-    from autoscaler import event_loop
+    from autoscaler.daemon import event_loop
     from autoscaler.daemon.policies import PolicyFolder, first_of
     from autoscaler.settings import load_settings
 

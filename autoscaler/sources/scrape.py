@@ -22,7 +22,6 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
-from autoscaler.sources.crowd import crowd, next_turn
 from autoscaler.sources.exposition import Labels, Metric, Series, parse
 from autoscaler.sources.fan_out import (
     ADDRESS,
@@ -30,6 +29,8 @@ from autoscaler.sources.fan_out import (
     FanOut,
     Limits,
     UnreadableBodyError,
+    crowd,
+    next_turn,
     summary,
     url_host,
 )

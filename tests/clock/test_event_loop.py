@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from autoscaler import event_loop
+from autoscaler.daemon import event_loop
 
 MANY = 500
 

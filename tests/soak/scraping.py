@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from autoscaler import event_loop
 from autoscaler.clock import SystemClock, give_way
 from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
+from autoscaler.daemon import event_loop
 from autoscaler.daemon.collecting import Collecting
 from autoscaler.daemon.lifecycle import COLLECT_YOUNG_EVERY_S
 from autoscaler.daemon.loop import Daemon, LoopSettings

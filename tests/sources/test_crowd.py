@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from autoscaler.sources.crowd import BEGUN_PER_TURN, crowd
-from autoscaler.sources.fan_out import FanOut, Limits
+from autoscaler.sources.fan_out import BEGUN_PER_TURN, FanOut, Limits, crowd
 
 
 async def counted_turns() -> list[int]:
