@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.forecast import SeriesState, learn, step
+from autoscaler.core.forecast import SeriesState, learn, step, steps
 from autoscaler.core.laws import EDGES
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Horizon, Laws, Samples
@@ -280,6 +280,18 @@ def learn_times(series: int, count: int) -> Float:
     return np.array(times[count // 4 :])
 
 
+def together_s(series: int, count: int) -> float:
+    """The same for each tick of a replay, which goes through many ticks at once."""
+    params, rng = params_of(60.0, series), np.random.default_rng(0)
+    demand = 10.0 * np.exp(rng.normal(0.0, 0.1, (count, series)))
+    zeros, ones, never = np.zeros(series, np.int64), np.ones(series), np.zeros(series, np.bool_)
+    samples = [Samples(1e9 + tick * 60.0, row, row, zeros, ones, never) for tick, row in enumerate(demand)]
+    before = time.process_time()
+    for _ in steps(params, SeriesState.empty(params), samples):
+        pass
+    return (time.process_time() - before) / count
+
+
 def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
     """All recordings; minutes.
 
@@ -302,6 +314,9 @@ def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
         results.append(
             Result(f"learn / step, {series:,} series", learned / stepped, "x", f"{learned * 1e6:,.0f} us")
         )
+    for series, count in ((1, 8000), (8, 2000)):
+        each_us = min(together_s(series, count) for _ in range(3)) * 1e6
+        results.append(Result(f"a tick of a replay, {series:,} series", each_us, "us", "many ticks at once"))
     one_s = float(np.median(step_times(1, 2000)))
     fits: list[bool] = []
     naive_skill, skills, theta_s = [], defaultdict(list), []

@@ -95,8 +95,8 @@ def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """Learn from samples of the past as if they had been lived through, without saying what was expected then.
 
-    The state is to the bit what `step` would have left, for about half of its time, and less where there are laws or
-    many ticks are given at once. Many series are learned side by side in hardly more time than one.
+    The state is to the bit what `step` would have left, for half to two thirds of its time, and a third where many
+    ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
 
     Args:
         params: As for `step`.
