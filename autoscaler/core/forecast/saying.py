@@ -64,7 +64,7 @@ class Basis:
     evidence: Float
 
     @classmethod
-    def now(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> Basis:
+    def present(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> Basis:
         """As the state has it; valid until the next sample.
 
         Args:

@@ -63,7 +63,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     """
     settings = _settings(params, state)
     found = _live(settings, state, [samples])
-    basis = Basis.now(settings, state, found.issued, found.grounds.top[0])
+    basis = Basis.present(settings, state, found.issued, found.grounds.top[0])
     return say(settings, state, basis, found.marks, samples.now_s)
 
 
