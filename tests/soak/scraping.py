@@ -224,6 +224,8 @@ async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Size
             if number == _WARM_AFTER:
                 # Measuring needs memory, which the process keeps: it is to be there before the first sample.
                 measured(clock.monotonic(), daemon, 0, (World, LoopbackProvider, Scraped))
+                await give_way()
+                longest.taken()
             if any(abs(clock.monotonic() - minutes * 60.0) < EVERY_S / 2 for minutes in hour.sample_at):
                 await give_way()
                 apart = World, LoopbackProvider, Scraped
