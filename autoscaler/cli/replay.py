@@ -151,13 +151,14 @@ def replay(
             with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
                 ran = replaying.run(prepared, bar, interrupted, out, chosen)
             _refuse_empty(ran, prepared)
+            lines = _lines(out, {"": (prepared, ran)}, form)
             with Bar("replaying what else could have served", quiet=as_json) as bar:
                 rivals = others.result(bar, interrupted)
         own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
         card = replaying.card_of((own,), rivals)
         document = _document(prepared, ran, card, said)
         if out is not None:
-            _write(out, document, {"": (prepared, ran)}, form=form, with_page=not no_page)
+            _write(out, document, lines, with_page=not no_page)
         _tell(document, card, out, as_json=as_json, with_page=not no_page)
         _end(interrupted)
 
@@ -232,6 +233,7 @@ def compare(
                     runs[name] = (one, replaying.run(one, bar, interrupted, folder, chosen))
                 _refuse_empty(runs[name][1], one)
             runs = replaying.same_span(runs)
+            lines = _lines(out, runs, form)
             with Bar("replaying what else could have served", quiet=as_json) as bar:
                 rivals = others.result(bar, interrupted)
         judged = [
@@ -247,7 +249,7 @@ def compare(
             (a, (_, ran_a)), (b, (_, ran_b)) = list(runs.items())[:2]
             document["differences"] = differences((a, ran_a.rows), (b, ran_b.rows))
         if out is not None:
-            _write(out, document, runs, form=form, with_page=not no_page, shown=shown)
+            _write(out, document, lines, with_page=not no_page, shown=shown)
         _tell(document, card, out, as_json=as_json, with_page=not no_page)
         _end(interrupted)
 
@@ -337,22 +339,25 @@ def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, An
     }
 
 
-def _write(
-    out: Path,
-    document: dict[str, Any],
-    runs: dict[str, tuple[Replay, Ran]],
-    *,
-    form: Literal["csv", "parquet"],
-    with_page: bool,
-    shown: str = "",
-) -> None:
-    from autoscaler.simulator.report.folder import write_rows, write_run
+def _lines(
+    out: Path | None, runs: dict[str, tuple[Replay, Ran]], form: Literal["csv", "parquet"]
+) -> dict[str, Columns]:
+    """Write the time lines, while what else could have served is still worked out."""
+    from autoscaler.simulator.report.folder import write_rows
 
-    lines: dict[str, Columns] = {
-        name: write_rows(out / name, ran.rows, one.tick_s, form) for name, (one, ran) in runs.items()
-    }
-    columns = lines.pop(shown)
-    write_run(out, document, columns, lines, with_page=with_page)
+    if out is None:
+        return {}
+    return {name: write_rows(out / name, ran.rows, one.tick_s, form) for name, (one, ran) in runs.items()}
+
+
+def _write(
+    out: Path, document: dict[str, Any], lines: dict[str, Columns], *, with_page: bool, shown: str = ""
+) -> None:
+    from autoscaler.simulator.report.folder import write_run
+
+    others = dict(lines)
+    columns = others.pop(shown)
+    write_run(out, document, columns, others, with_page=with_page)
 
 
 def _tell(
