@@ -106,8 +106,8 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
 """All of them, M; the number of a model is its place."""
-FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
-"""The model that drives until there is a reason for another."""
+FIRST = MODELS.index(Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE))
+"""The model that drives until there is a reason for another, and where there is no forecast: what a careful person would do by hand."""
 
 
 def rows_of(kind: Kind) -> slice[int, int, None]:
