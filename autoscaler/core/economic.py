@@ -18,7 +18,7 @@ from autoscaler.core.experts import Contest, Prices
 from autoscaler.core.habits import Habits, note, revise, yesterday
 from autoscaler.core.models import (
     AHEAD,
-    FIRST,
+    CAREFUL,
     MODELS,
     PRICE_FACTORS,
     Kind,
@@ -163,7 +163,7 @@ class Economy:
             low[:, blind], high[:, blind] = 0, self._contest.most
         self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
         unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
-        model = np.where(unknown, FIRST, state.trial.driver)
+        model = np.where(unknown, CAREFUL, state.trial.driver)
         up_to, down_to = (
             np.minimum(np.maximum(of[model, self._columns].astype(np.int64), self._least), self._most)
             for of in (low, high)

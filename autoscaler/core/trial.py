@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from autoscaler.core.habits import Habits
-from autoscaler.core.models import FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.models import CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before
 from autoscaler.core.types import Float, Int, SmallInt
@@ -97,7 +97,7 @@ class Trial(Remembered):
             ticks=np.zeros(len(lanes)),
             asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
-            driver=np.full(len(lanes), FIRST),
+            driver=np.where(params.unserved_target[lanes] > 0.0, CAREFUL, FIRST),
             last_tick=-1,
         )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
 from autoscaler.core.experts import Contest, Prices
-from autoscaler.core.models import FALLING_HEADROOMS, FIRST, HEADROOMS, MODELS, Kind, Model, Window
+from autoscaler.core.models import CAREFUL, FALLING_HEADROOMS, FIRST, HEADROOMS, MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Horizon, Reason, Stage
 from tests.core.builders import DECIDED, arrays_of, lane_params, snapshot
@@ -400,8 +400,11 @@ def test_dearer_shortage_and_higher_demand_never_ask_for_fewer(seed, factor):
     assert (decide(params, LaneState.empty(params), view, replace(seen, laws=higher)).wish >= low.wish).all()
 
 
-def test_the_first_model_is_the_forecast_within_the_hold_window():
+def test_the_first_model_is_the_forecast_where_a_price_is_given_and_a_plain_rule_where_a_share_is_promised():
     assert MODELS[FIRST] == Model(Kind.WORTH, 0, Window.LONG)
+    assert MODELS[CAREFUL] == Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE)
+    params = objective(2, unserved_target=np.array([0.0, 0.001]))
+    assert LaneState.empty(params).trial.driver.tolist() == [FIRST, CAREFUL]
     assert len(set(MODELS)) == len(MODELS) == len({str(model) for model in MODELS})
 
 
