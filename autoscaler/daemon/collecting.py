@@ -6,7 +6,8 @@ are scraped as much goes as comes, so that it waits until all that the connectio
 60 ms. So what is young is looked at every few milliseconds while a tick is under way; the collector never looks at
 everything by itself; and what is there between two ticks is taken out of its sight (`gc.freeze`). What goes is freed
 without the collector, unless it refers to itself in a circle; such circles are found while they are young. Those that
-are not are looked for once they may be many, which holds the loop for long, once in days if ever.
+are not, as of calls that nobody waits for any more, are looked for a few times a day, between two ticks, and sooner where
+they may be many: that holds the loop for as long as everything takes.
 
 Rules of this file: nothing waits here; `daemon.lifecycle` says when.
 """
@@ -23,6 +24,8 @@ _YOUNGEST_LOOKS = 4
 """So often one generation is looked at before the next one is, too."""
 _LOOKED_AT_EVERY_S = 600.0
 """How often the hidden objects are counted, which takes some milliseconds."""
+_FULLY_EVERY_S = 6 * 3600.0
+"""How often everything is looked at, so that what is held in circles does not grow from day to day."""
 _MANY_MORE = 300_000
 """So many more hidden objects than twice those of the last full look are worth another one: about 50 MB."""
 
@@ -35,6 +38,7 @@ class Collecting:
     _hidden: int = 0
     """Objects out of the collector's sight after the last full look."""
     _counted_at_s: float = float("-inf")
+    _fully_at_s: float | None = None
     _looks: int = 0
 
     def begin(self) -> None:
@@ -59,7 +63,11 @@ class Collecting:
         if now_s - self._counted_at_s < _LOOKED_AT_EVERY_S:
             return
         self._counted_at_s = now_s
-        if gc.get_freeze_count() > 2 * self._hidden + _MANY_MORE:
+        if self._fully_at_s is None:
+            self._fully_at_s = now_s
+        is_due = now_s - self._fully_at_s >= _FULLY_EVERY_S
+        if is_due or gc.get_freeze_count() > 2 * self._hidden + _MANY_MORE:
+            self._fully_at_s = now_s
             self._fully()
 
     def end(self) -> None:

@@ -66,3 +66,15 @@ def test_hidden_circles_are_found_once_they_may_be_many(collecting, monkeypatch)
     assert first() is not None
     collecting.between_ticks(600.0)
     assert first() is None
+
+
+def test_hidden_circles_are_found_a_few_times_a_day(collecting):
+    collecting.between_ticks(0.0)
+    circle = Circle()
+    watched = weakref.ref(circle)
+    collecting.between_ticks(5.0)
+    del circle
+    collecting.between_ticks(3600.0)
+    assert watched() is not None
+    collecting.between_ticks(7 * 3600.0)
+    assert watched() is None
