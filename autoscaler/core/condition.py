@@ -122,10 +122,13 @@ class Judged:
     judged: Int
 
 
-def judge(
+def judging(
     pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
-) -> Judged:
-    """Judge every VM by one reading, and its fleet by its VMs.
+) -> Generator[None, None, Judged]:
+    """Judge every VM by one reading, and its fleet by its VMs, in steps of a few passes over the VMs each.
+
+    In steps, for who must not be held for all of them. The pasts are updated in the last one; nothing of the arguments may
+    change until then.
 
     Args:
         pasts: Of the V VMs; updated in place.
@@ -134,22 +137,6 @@ def judge(
         silent: bool (V,), the VM should have reported and did not.
         slow_below: float64 (L,), share of the others' speed, or of its own past, below which a VM is slow.
         comparable: bool (L,), speeds of a VM at different times can be compared.
-    """
-    steps = judging(pasts, lane, speed, silent, slow_below, comparable)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            judged: Judged = ended.value
-            return judged
-
-
-def judging(
-    pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
-) -> Generator[None, None, Judged]:
-    """As `judge`, in steps of a few passes over the VMs each, for who must not be held for all of them.
-
-    The pasts are updated in the last step; nothing of the arguments may change until then.
     """
     lanes = len(slow_below)
     reported = (speed > 0.0) & (speed < np.inf)

@@ -71,7 +71,7 @@ class Limits:
     max_bytes: int = 4 << 20
 
 
-class Crowd:
+class SharedTurns:
     """What all requests share that are under way in one event loop: its turns. Made within it.
 
     Why: fifty fleets that are scraped begin thousands of requests at the same moment, and their answers come at the
@@ -132,15 +132,15 @@ async def next_turn() -> None:
     await turn
 
 
-_OF: WeakKeyDictionary[asyncio.AbstractEventLoop, Crowd] = WeakKeyDictionary()
+_OF: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedTurns] = WeakKeyDictionary()
 
 
-def crowd() -> Crowd:
+def shared_turns() -> SharedTurns:
     """That of the running event loop."""
     loop = asyncio.get_running_loop()
     found = _OF.get(loop)
     if found is None:
-        found = _OF[loop] = Crowd()
+        found = _OF[loop] = SharedTurns()
     return found
 
 
@@ -170,14 +170,14 @@ class FanOut:
         """
         if not urls:
             return {}
-        session, others = await self._open(len(urls)), crowd()
+        session, turns = await self._open(len(urls)), shared_turns()
         answers: dict[str, Answer[T]] = {}
         waiting = iter(urls.items())
 
         async def ask() -> None:
             for key, url in waiting:
-                await others.may_begin()
-                answers[key] = await self._get(session, url, make, others)
+                await turns.may_begin()
+                answers[key] = await self._get(session, url, make, turns)
 
         # A few tasks that go through the URLs, not one for each: ten thousand made at once would hold the loop.
         tasks = [asyncio.ensure_future(ask()) for _ in range(min(self._limits.at_once, len(urls)))]
@@ -218,7 +218,7 @@ class FanOut:
         return self._session
 
     async def _get(
-        self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T], others: Crowd
+        self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T], turns: SharedTurns
     ) -> Answer[T]:
         try:
             async with session.get(url, allow_redirects=False) as response:
@@ -226,7 +226,7 @@ class FanOut:
                     return Answer(error=f"HTTP {response.status}")
                 body = await self._body(response)
                 at_s = self._stamp() if self._stamp else 0.0
-            async with others.alone():  # one body per turn of the loop: dozens arrive in the same turn
+            async with turns.alone():  # one body per turn of the loop: dozens arrive in the same turn
                 value = make(body)
             return Answer(value, at_s=at_s)
         except UnreadableBodyError as error:

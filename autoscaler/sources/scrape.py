@@ -29,8 +29,8 @@ from autoscaler.sources.fan_out import (
     FanOut,
     Limits,
     UnreadableBodyError,
-    crowd,
     next_turn,
+    shared_turns,
     summary,
     url_host,
 )
@@ -152,8 +152,8 @@ class ScrapeSource:
         Raises:
             SourceError: Nothing at all could be read.
         """
-        others = crowd()
-        async with others.alone():
+        turns = shared_turns()
+        async with turns.alone():
             places = {"": self._url} if self._signal is Signal.TOTAL else {vm.id: vm.address for vm in vms}
             urls = {
                 key: self._url.replace(ADDRESS, url_host(place))
@@ -161,7 +161,7 @@ class ScrapeSource:
                 if place and not self._rests(key)
             }
         answers = await self._fan_out.get_all(urls, self._make)
-        async with others.alone():
+        async with turns.alone():
             return await self._readings(places, answers)
 
     async def _readings(

@@ -161,7 +161,7 @@ class Streaks:
         """Add a part.
 
         Args:
-            holds: uint64 (L,), as `packed` makes them; no bit beyond the rows is set.
+            holds: uint64 (L,), as `Bits` makes them; no bit beyond the rows is set.
             rows: Ticks of the part.
             seen: Ticks added before.
         """

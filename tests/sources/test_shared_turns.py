@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from autoscaler.sources.fan_out import BEGUN_PER_TURN, FanOut, Limits, crowd
+from autoscaler.sources.fan_out import BEGUN_PER_TURN, FanOut, Limits, shared_turns
 
 
 async def counted_turns() -> list[int]:
@@ -18,7 +18,7 @@ async def counted_turns() -> list[int]:
         loop.call_soon(count)
 
     async def ask() -> None:
-        await crowd().may_begin()
+        await shared_turns().may_begin()
         passed.append(now[0])
 
     loop.call_soon(count)
@@ -35,7 +35,7 @@ def test_requests_begin_a_few_in_each_turn_and_none_is_forgotten():
 
 def test_one_who_is_told_to_end_while_it_waits_takes_nobodys_place():
     async def main() -> int:
-        waiting = [asyncio.ensure_future(crowd().may_begin()) for _ in range(3 * BEGUN_PER_TURN)]
+        waiting = [asyncio.ensure_future(shared_turns().may_begin()) for _ in range(3 * BEGUN_PER_TURN)]
         turn = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(turn.set_result, None)
         await turn
@@ -52,7 +52,7 @@ def test_work_that_is_done_alone_is_done_one_at_a_time_and_goes_on_after_an_erro
         story: list[str] = []
 
         async def work(name: str) -> None:
-            async with crowd().alone():
+            async with shared_turns().alone():
                 story.append(f"{name} begins")
                 if name == "b":
                     raise ValueError
