@@ -5,6 +5,7 @@ Rules of this file: only ratios of prices leave it, so that a currency, or a pri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -37,6 +38,11 @@ class EconomicParams(TypedDict):
     stopped_cost: Float
     provision_cost: Float
     cold_ticks: Float
+    hibernate: Bool
+    sooner_ticks: Float
+    unbilled_ticks: Float
+    saving_cost: Float
+    memory_cost: Float
 
 
 def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams:
@@ -62,6 +68,11 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         stopped_cost=floats(stopped_share),
         provision_cost=floats(lambda policy: provision_price_s(policy) / tick_s),
         cold_ticks=floats(lambda policy: cold_s(policy) / tick_s),
+        hibernate=np.array([policy.warm_pool.hibernate is not None for policy in policies], np.bool_),
+        sooner_ticks=floats(sooner_s) / tick_s,
+        unbilled_ticks=unbilled_s(policies, floats(sooner_s)) / tick_s,
+        saving_cost=floats(saving_s) / tick_s,
+        memory_cost=floats(lambda policy: memory_share(policy) * ticks(refill_s(policy), tick_s)),
     )
 
 
@@ -82,6 +93,9 @@ def objective_in_words(policy: Policy) -> str:
         parts.append(f"a stopped VM costs a VM-second every {1.0 / stopped:,.3g} s")
     if made_s > 0:
         parts.append(f"one made from nothing {made_s:,.4g} VM-seconds")
+    if policy.warm_pool.hibernate is not None:
+        held = f" and holding it {60.0 * memory_share(policy):,.3g} a minute" if memory_share(policy) else ""
+        parts.append(f"saving a memory {saving_s(policy):,.4g} VM-seconds{held}")
     return f"{policy.fleet}: {', '.join(parts)}"
 
 
@@ -121,6 +135,44 @@ def stopped_share(policy: Policy) -> float:
     """Price of a stopped VM, as a share of the price of one in service."""
     prices = policy.prices
     return prices.stopped_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
+
+
+def sooner_s(policy: Policy) -> float:
+    """How much sooner a hibernated VM serves than a stopped one, by what the policy says; NaN where it does not."""
+    section = policy.warm_pool.hibernate
+    if section is None or section.start_time_s is None:
+        return math.nan
+    return policy.vm.start_time_s - section.start_time_s
+
+
+def unbilled_s(policies: Sequence[Policy], sooner: Float) -> Float:
+    """How much less is billed of starts that are so much quicker: float64 (L,), seconds.
+
+    Args:
+        policies: L of them.
+        sooner: float64 (L,), seconds; NaN where not known.
+    """
+    billed = np.array(
+        [
+            1.0 if (billed_s := policy.prices.start_billed_s) is None
+            else min(billed_s / policy.vm.start_time_s, 1.0)
+            for policy in policies
+        ]
+    )  # fmt: skip
+    found: Float = billed * np.fmax(sooner, 0.0)
+    return found
+
+
+def saving_s(policy: Policy) -> float:
+    """What saving one memory costs, in seconds of a VM in service."""
+    section = policy.warm_pool.hibernate
+    return 0.0 if section is None else section.save_time_s
+
+
+def memory_share(policy: Policy) -> float:
+    """Price of a saved memory, as a share of the price of a VM in service."""
+    prices = policy.prices
+    return prices.memory_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
 
 
 def hold_s(policy: Policy) -> float:

@@ -123,8 +123,20 @@ class BoundsSection(Section):
 
 
 class HibernationSection(Section):
-    """How VMs that go into the warm pool keep their memory."""
+    """How VMs that go into the warm pool keep their memory.
 
+    With an objective, so many of those that wait are hibernated as are worth it, those that are started first: where the
+    start is quicker by `start_time`, and the work that is expected to wait meanwhile costs more than saving the memory and
+    holding it (`prices.memory`). Without one, and until it is known how quick the starts are, all are.
+    """
+
+    start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
+        None,
+        description="Expected time from the order to start a hibernated VM until it serves, weighed against vm.start_time; where missing, learned with vm.learn_start_time, and until then all that may hibernate do.",
+    )
+    save_time_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        60.0, description="How long saving a memory takes, during which the VM is billed as running."
+    )
     renew_after_s: Annotated[float, Quantity(DURATION, HOUR_S, 59 * DAY_S)] = Field(
         50 * DAY_S,
         description="How long after its memory was saved a VM is tried and hibernated anew, within the windows of freshness.exercise; the provider keeps none for longer than 60 days.",

@@ -96,3 +96,7 @@ class PricesSection(Section):
     provision: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(
         0.0, description="Money per VM made from nothing."
     )
+    memory_per_h: Annotated[float, Quantity(PRICE, 0, 1e6)] = Field(
+        0.0,
+        description="Money per VM-hour that a saved memory costs while its VM waits hibernated, beside `prices.stopped`; 0 where the disk has room for it in any case.",
+    )

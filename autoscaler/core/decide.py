@@ -18,6 +18,7 @@ from autoscaler.core.shared_limits import shared
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
 from autoscaler.core.stopped import Holding
+from autoscaler.core.tiers import Tiering, Tiers
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
     BurstOdds,
@@ -128,6 +129,8 @@ class Chain:
         self.warm_target = warm_target(params, counts)
         economic_lanes = np.flatnonzero(params.economic)
         self._holding = Holding(params, economic_lanes) if len(economic_lanes) else None
+        may_hibernate = np.flatnonzero(params.hibernate)
+        self.tiering = Tiering(params, may_hibernate) if len(may_hibernate) else None
         self.forecasts = {
             level: sizing.quantiles(params, np.full(len(params.series), at))
             for at, level in enumerate(QUANTILE_LEVELS)
@@ -230,6 +233,7 @@ class Story:
         "_peak",
         "_reason",
         "_rows",
+        "_tiers",
         "_warm_target",
         "_whys",
         "economics",
@@ -258,6 +262,7 @@ class Story:
         self._rows: Int | None = None
         self._reason: Int | None = None
         self._warm_target: Int | None = None
+        self._tiers: Tiers | None = None
 
     def with_later(self, outlook: Outlook | None, peak: SmallInt) -> Story:
         """The same for a later tick in which nothing else has changed; this one where these have not either."""
@@ -288,6 +293,14 @@ class Story:
         if self._warm_target is None:
             self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_GUARDS], self._held)
         return self._warm_target
+
+    def tiers(self) -> Tiers | None:
+        """How VMs should wait; None where no lane's may hibernate."""
+        tiering = self._chain.tiering
+        if self._tiers is None and tiering is not None:
+            laws = None if self._outlook is None else self._outlook.laws
+            self._tiers = tiering.tiers(laws, self.values[_AFTER_GUARDS], self.economics)
+        return self._tiers
 
     def bursts(self) -> BurstOdds | None:
         """How likely bursts are, over series; None without an Outlook."""
@@ -371,6 +384,11 @@ class StagedDecision(Decision):
     def held_back(self) -> tuple[HeldBack, ...]:
         """Lanes that shared limits keep below what they want."""
         return self._story.held_back
+
+    @property
+    def tiers(self) -> Tiers | None:
+        """How many of the VMs that wait should wait hibernated."""
+        return self._story.tiers()
 
     @property
     def bursts(self) -> BurstOdds | None:

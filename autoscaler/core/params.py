@@ -121,6 +121,12 @@ class LaneParams:
         stopped_cost: float64 (L,), price of one stopped VM for one tick.
         provision_cost: float64 (L,), price of one VM made from nothing.
         cold_ticks: float64 (L,), ticks that a VM made from nothing serves later than a stopped one.
+        hibernate: bool (L,), VMs that stop may save their memory.
+        sooner_ticks: float64 (L,), ticks that a start of a hibernated VM is quicker than one of a stopped VM; NaN where
+            nobody knows. What follows matters where this is known and there is an objective.
+        unbilled_ticks: float64 (L,), how many of them are not billed, therefore.
+        saving_cost: float64 (L,), price of saving one memory.
+        memory_cost: float64 (L,), price of keeping one over the whole refill horizon.
         group: int64 (L,), number of the group of lanes that share limits; -1 for none.
         group_vms, group_money: float64 (L,), VMs that the group may run, money per hour that they may cost; infinite
             for no limit. All lanes of a group have the same, like what follows.
@@ -178,6 +184,11 @@ class LaneParams:
     stopped_cost: Float
     provision_cost: Float
     cold_ticks: Float
+    hibernate: Bool
+    sooner_ticks: Float
+    unbilled_ticks: Float
+    saving_cost: Float
+    memory_cost: Float
     group: Int
     group_vms: Float
     group_money: Float

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from autoscaler.core.economics import Economics
     from autoscaler.core.sharing import HeldBack
+    from autoscaler.core.tiers import Tiers
 
 Float: TypeAlias = NDArray[np.float64]
 SmallFloat: TypeAlias = NDArray[np.float32]
@@ -192,6 +193,19 @@ class Reason(IntEnum):
     """The group of fleets may start no more VMs for now."""
 
 
+class TierReason(IntEnum):
+    """Why so many of the VMs that wait should wait hibernated."""
+
+    UNPRICED = 0
+    """The fleet has no objective, so nothing says what a slower start costs: all that may hibernate do."""
+    NO_FORECAST = 1
+    """There is no forecast yet: all that may hibernate do."""
+    UNMEASURED = 2
+    """Nobody knows yet how much sooner hibernated VMs serve: all that may hibernate do."""
+    WEIGHED = 3
+    """So many memories are worth what saving and keeping them costs, by the prices and the forecast."""
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
     """Per-VM readings of all lanes of one tick, in any order.
@@ -359,6 +373,7 @@ class Decision:
         economics: The numbers behind the economic stage; None where no lane has an objective.
         held_back: Lanes that shared limits keep below what they want.
         bursts: As in the Outlook, over series; None without one.
+        tiers: How many of the VMs that wait should wait hibernated; None where no lane's VMs may.
     """
 
     wish: Int
@@ -374,3 +389,4 @@ class Decision:
     economics: Economics | None = None
     held_back: tuple[HeldBack, ...] = ()
     bursts: BurstOdds | None = None
+    tiers: Tiers | None = None

@@ -125,3 +125,55 @@ def test_what_an_objective_means_is_told_in_seconds_of_a_vm():
         policy_from({**FLEET, "objective": {"served": "99.9%"}})
     )
     assert objective_in_words(policy_from({**FLEET, "reactive": {}})) == ""
+
+
+# ── hibernation ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_memories_become_vm_ticks():
+    got = lanes(
+        objective={"shortage_price": "12/h"},
+        warm_pool={"hibernate": {"start_time": "15s", "save_time": "50s"}},
+        prices={**FLEET["prices"], "memory": "0.002/h"},
+    )
+    # 25 s sooner, all of it billed; the horizon is that in which 0.005/h come to 0.01, two hours: 720 ticks at 0.02.
+    figures = {
+        "hibernate": True,
+        "sooner_ticks": 2.5,
+        "unbilled_ticks": 2.5,
+        "saving_cost": 5.0,
+        "memory_cost": 14.4,
+    }
+    for name, value in figures.items():
+        assert getattr(got, name).tolist() == pytest.approx([value]), name
+
+
+def test_of_a_start_that_is_billed_in_part_so_much_is_saved():
+    got = lanes(
+        objective={"shortage_price": "12/h"},
+        warm_pool={"hibernate": {"start_time": "15s"}},
+        prices={**FLEET["prices"], "start_billed": "10s"},
+    )
+    assert got.unbilled_ticks.tolist() == pytest.approx([0.625])
+    slower = lanes(objective={"shortage_price": "12/h"}, warm_pool={"hibernate": {"start_time": "60s"}})
+    assert (slower.sooner_ticks.tolist(), slower.unbilled_ticks.tolist()) == ([-2.0], [0.0])
+
+
+def test_how_much_sooner_is_unknown_until_somebody_says_it():
+    got = lanes(objective={"shortage_price": "12/h"}, warm_pool={"hibernate": {}})
+    assert got.hibernate.tolist() == [True]
+    assert got.sooner_ticks.tolist() == pytest.approx([float("nan")], nan_ok=True)
+    assert got.unbilled_ticks.tolist() == [0.0]
+    assert lanes(objective={"shortage_price": "12/h"}).hibernate.tolist() == [False]
+
+
+def test_a_memory_is_told_in_words():
+    said = policy_from(
+        {
+            **FLEET,
+            "objective": {"shortage_price": "12/h"},
+            "warm_pool": {"hibernate": {}},
+            "prices": {**FLEET["prices"], "memory": "0.002/h"},
+        }
+    )
+    assert objective_in_words(said).endswith("saving a memory 60 VM-seconds and holding it 1.2 a minute")

@@ -1,0 +1,134 @@
+"""How many of the VMs that wait should wait hibernated: by what a quicker start is worth, and what keeping a memory costs.
+
+VMs that wait are started in a fixed order, hibernated ones first, so the question is asked of levels: is VM k worth a
+saved memory while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand
+of the refill horizon, `(E[(D - (k-1)c)+] - E[(D - kc)+]) / c` under that law. Demand that reaches VM k wants it, so the
+odds that it is wanted within the horizon are at least w, and w is taken for them. If it is wanted, it serves some ticks
+sooner than from stopped. The work of these ticks, of which a VM that is only just wanted has `AT_FIRST` of its own, would
+find no VM, and what of a shorter start is not billed is saved. Saving the memory is billed once; keeping it costs a price per
+tick, for half of the horizon where the VM is wanted in it, at any moment as likely as at any other, and else for all of it.
+Hibernating pays where
+
+    w (success (shortage AT_FIRST sooner + unbilled)) >= saving + memory (1 - w / 2)
+
+with `memory` the price of the whole horizon, so from a share w on that is closed-form. It falls in k, so levels are counted
+(`worth`). It is the newsvendor's rule (Arrow, Harris and Marschak, 1951) asked once for a dearer, quicker tier; the half of
+the horizon is that of the keeping rule in `stopped`, after Shahrad et al. (2020).
+
+Where nobody says what shortage costs, where nothing is forecast, or nobody knows how much sooner hibernated VMs serve, there
+is nothing to weigh: all that may hibernate do. Nothing here starts a VM, so a VM changes its tier only when it stops anyway.
+
+Rules of this file: element-wise only, no state. Lanes whose VMs do not hibernate are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.core.economics import Economics
+from autoscaler.core.params import LaneParams
+from autoscaler.core.types import MOST_VMS, Float, Horizon, Int, Laws, TierReason
+from autoscaler.core.worth import Worth
+
+AT_FIRST = 0.5
+"""The share of its work that a VM which is only just wanted has while it starts."""
+_NEVER = 2.0
+"""A share of its work that no VM serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """How the VMs that wait should wait, in the n of L lanes whose VMs may hibernate.
+
+    Attributes:
+        lanes: int64 (n,), which.
+        first: int64 (n,), so many of them hibernated, those that would be started first; `MOST_VMS` where all may be.
+        reason: int64 (n,) of `TierReason`.
+        least: float64 (n,), the share of its work that a VM must be expected to serve within the refill horizon;
+            above 1 where no VM could; NaN where nothing was weighed.
+        shares: Gives what the last of these VMs is expected to serve and the one after it: float64 (2, n); NaN where nothing
+            was weighed. Of arrays that nothing changes before the next tick.
+    """
+
+    lanes: Int
+    first: Int
+    reason: Int
+    least: Float
+    shares: Callable[[], Float]
+
+
+class Tiering:
+    """The rule, compiled for the lanes whose VMs may hibernate.
+
+    Args:
+        params: The policies, L lanes.
+        lanes: int64 (n,), whose may.
+    """
+
+    def __init__(self, params: LaneParams, lanes: Int) -> None:
+        self._lanes = lanes
+        weighed = params.economic[lanes] & ~np.isnan(params.sooner_ticks[lanes])
+        self._at = np.flatnonzero(weighed)
+        self._weighed = mine = lanes[self._at]
+        # Where the lanes that have an objective are counted, these are so many of them.
+        self._priced = np.searchsorted(np.flatnonzero(params.economic), mine)
+        self._reason = np.where(params.economic[lanes], int(TierReason.UNMEASURED), int(TierReason.UNPRICED))
+        self._all = np.full(len(lanes), MOST_VMS, np.int64)
+        self._series = params.series[mine]
+        success = self._success = params.start_success[mine]
+        sooner = params.sooner_ticks[mine]
+        self._work = success * AT_FIRST * np.maximum(sooner, 0.0)
+        self._unbilled = success * params.unbilled_ticks[mine]
+        self._saving, self._memory = params.saving_cost[mine], params.memory_cost[mine]
+        self._worth = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL,))
+        self._shown = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL, Horizon.REFILL))
+
+    def tiers(self, laws: Laws | None, desired: Int, economics: Economics | None) -> Tiers:
+        """How VMs should wait.
+
+        Args:
+            laws: As issued; None where no lane has an objective.
+            desired: int (L,), VMs wanted in service.
+            economics: What the economic stage tells; None likewise.
+        """
+        unknown = np.full(len(self._lanes), np.nan)
+        first, reason, least = self._all.copy(), self._reason.copy(), unknown.copy()
+        if laws is None or economics is None or not len(self._at):
+            shape = 2, len(self._lanes)
+            return Tiers(self._lanes, first, reason, least, lambda: np.full(shape, np.nan))
+        share = self.least_share(economics.price[self._priced])
+        now = desired[self._weighed].astype(np.int64)
+        levels = self._worth.vms(laws, share[np.newaxis])[0]
+        # Of those that are started some will not come, and others are in their place.
+        wait = np.minimum(np.ceil(np.maximum(levels - now, 0) / self._success - 1e-9), MOST_VMS)
+        known = ~np.isnan(laws.level[self._series, int(Horizon.REFILL)])
+        first[self._at] = np.where(known, wait, MOST_VMS).astype(np.int64)
+        reason[self._at] = np.where(known, int(TierReason.WEIGHED), int(TierReason.NO_FORECAST))
+        least[self._at] = np.where(known, share, np.nan)
+
+        def shares() -> Float:
+            found = np.full((2, len(self._lanes)), np.nan)
+            last = np.maximum(np.maximum(levels, now), 1)
+            found[:, self._at] = self._shown.share(laws, np.stack([last, np.maximum(levels, now) + 1]))
+            return found
+
+        return Tiers(self._lanes, first, reason, least, shares)
+
+    def least_share(self, price: Float) -> Float:
+        """The share of its work that a VM must be expected to serve for its memory to be worth saving.
+
+        Args:
+            price: float64 (m,), of a VM-tick of unserved work, in the lanes that are weighed.
+
+        Returns:
+            float64 (m,): 0 where it costs nothing, above 1 where it pays for none.
+        """
+        gained = self._work * price + self._unbilled
+        cost = self._saving + self._memory
+        whole = gained + 0.5 * self._memory
+        share = np.where(gained > 0.0, cost / np.where(whole > 0.0, whole, 1.0), _NEVER)
+        found: Float = np.minimum(share, _NEVER)
+        return found
