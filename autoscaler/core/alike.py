@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from autoscaler.core.types import Float, Int, SmallInt
+from autoscaler.core.types import Bool, Float, Int, SmallInt
 
-Number = TypeVar("Number", Float, Int)
+Number = TypeVar("Number", Float, Int, SmallInt, Bool)
 
 
 class Alike:
@@ -24,7 +24,7 @@ class Alike:
         given: float64 or int64 (n,) each, what must be equal within a group.
 
     Attributes:
-        first: int64 (G,), a column of each group.
+        first: int64 (G,), the first column of each group, ascending.
         group: int64 (n,), the group of each column.
         few: Whether there are so few groups that it is worth asking whether they are equal in a tick, too.
     """
@@ -32,9 +32,11 @@ class Alike:
     def __init__(self, *given: Float | Int) -> None:
         columns = np.stack([np.asarray(each, np.float64) for each in given])
         _, first, group = np.unique(columns, axis=1, return_index=True, return_inverse=True)
-        self.first: Int = first.astype(np.int64)
+        # Groups are in the order of their first columns, so that where all differ each column is a group in its place.
+        order = np.argsort(first)
+        self.first: Int = first[order].astype(np.int64)
         self.few = 2 * len(first) <= len(given[0])
-        self.group: Int = group.reshape(-1).astype(np.int64)
+        self.group: Int = np.argsort(order)[group.reshape(-1)].astype(np.int64)
 
     def hold(self, *values: Float) -> bool:
         """Whether the columns of each group have the same values, float64 (..., n) each; NaN is like nothing."""
@@ -42,12 +44,19 @@ class Alike:
             (value == self.of_first(value).take(self.group, axis=-1)).all() for value in values
         )
 
+    def part(self, *values: Float | Int | Bool) -> Bool:
+        """Where columns have other values, (n,) each, than the first of their group: bool (n,)."""
+        found = np.zeros(len(self.group), np.bool_)
+        for value in values:
+            found |= value != value.take(self.first).take(self.group)
+        return found
+
     def of_first(self, value: Number) -> Number:
         """The columns that stand for their groups: (..., G) of (..., n)."""
         found: Number = value.take(self.first, axis=-1)
         return found
 
-    def spread(self, few: SmallInt) -> SmallInt:
-        """What each column has, int32 (m, n), of what its group has, int32 (m, G)."""
-        found: SmallInt = few.take(self.group, axis=-1)
+    def spread(self, few: Number) -> Number:
+        """What each column has, (..., n), of what its group has, (..., G)."""
+        found: Number = few.take(self.group, axis=-1)
         return found

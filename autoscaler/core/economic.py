@@ -10,9 +10,11 @@ Rules of this file: a stage as `rules` describes them. A lane without fresh data
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import Alike, Number
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest, Prices
 from autoscaler.core.habits import Habits, note, revise, yesterday
@@ -29,8 +31,8 @@ from autoscaler.core.models import (
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, Seen, Why
+from autoscaler.core.trial import Trial
 from autoscaler.core.types import (
-    MOST_VMS,
     Bool,
     CountType,
     Float,
@@ -61,6 +63,8 @@ _WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
 _USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
 _YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) for knob in range(3)]
 _FORECASTS = [MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG)]
+_PARTINGS = 8
+"""After so many ticks in which lanes parted none shares with another any more: each time costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 
 
@@ -80,32 +84,16 @@ class Economy:
     """
 
     def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
-        self._lanes, self._counts = lanes, counts
+        self._params, self._lanes, self._counts = params, lanes, counts
         self._everywhere = len(lanes) == len(params.series)
-        self._columns = np.arange(len(lanes))
-        self._contest, self._dearness = Contest(params, lanes), Dearness(params, lanes)
+        self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
-        capacity = self._capacity = params.vm_capacity[lanes]
-        self._tick_s = params.tick_s
-        self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
-        self._ahead_s = params.tick_s * float(params.lead_ticks[lanes].min())
-        self._windows_s = (self._ahead_s + params.tick_s, self._ahead_s + max(300.0, params.tick_s))
-        self._noted = -1
-        asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
-        self._shown = Worth(self._series, capacity, (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD))
-        self._start_cost, self._success = params.start_cost[lanes], params.start_success[lanes]
-        # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
-        cost = np.ones((len(asked), len(lanes)))
-        cost[:_FACTORS] += self._start_cost / params.hold_ticks[lanes]
-        cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
-        self._cost: Float = cost
-        # Prices that are found come apart with what fleets miss.
-        found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._columns, 0)
-        self._alike = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
-        some = self._alike.first
-        self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
-        self._worth = Worth(self._series, capacity, asked)
+        asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
+        self._shown = Worth(self._series, params.vm_capacity[lanes], asked)
+        self._success = params.start_success[lanes]
         self._least, self._most = params.minimum[lanes], params.maximum[lanes]
+        self._columns: _Columns | None = None
+        self._partings = 0
 
     def rule(self, seen: Seen, wish: Int) -> tuple[Int, Why]:
         """The stage's rule."""
@@ -137,36 +125,25 @@ class Economy:
 
     def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Int]:
         """Up to and down to how many VMs, and the reason: int64 (n,) each. Moves the models on by a tick."""
-        view, state = seen.snapshot, seen.state
+        view, trial = seen.snapshot, seen.state.trial
         demand = np.where(fresh, view.demand[self._lanes], np.nan)
         known = fresh & ~view.censored[self._lanes]
+        columns = self._columns_of(trial, demand, known, fresh)
         serving = view.in_service[self._lanes].astype(np.float64)
         price = self._dearness.step(
-            state.budget,
+            seen.state.budget,
             view.tick,
             demand,
             known,
             serving,
-            lambda share: self._contest.price_for(state.trial, share),
+            lambda share: columns.spread(columns.contest.price_for(trial, columns.first(share))),
         )
-        self._contest.fit(state.trial)
-        low, high = self._contest.low, self._contest.high
-        self._by_worth(laws, price)
-        self._by_habit(state.trial.habits, view, demand, known, price)
-        before = yesterday(state.trial.habits, view.now_s, self._windows_s, self._tick_s)
-        self._contest.plain(state.trial, view.tick, demand, before)
-        for of in (low, high):
-            both = of[_BOTH].reshape(len(_YESTERDAY), len(_FORECASTS), -1)
-            np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
-        blind = np.flatnonzero(~fresh)
-        if len(blind):
-            low[:, blind], high[:, blind] = 0, self._contest.most
-        self._contest.step(state.trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
-        unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
-        model = np.where(unknown, CAREFUL, state.trial.driver)
+        first = columns.first
+        own = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
+        of_lead = laws.level[self._series, int(Horizon.LEAD)]
+        unknown, model = np.isnan(of_lead), columns.spread(own.model)
         up_to, down_to = (
-            np.minimum(np.maximum(of[model, self._columns].astype(np.int64), self._least), self._most)
-            for of in (low, high)
+            np.minimum(np.maximum(columns.spread(of), self._least), self._most) for of in (own.low, own.high)
         )
         seen.economics = Economics(
             lanes=self._lanes,
@@ -178,6 +155,19 @@ class Economy:
         )
         return up_to, down_to, np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
 
+    def _columns_of(self, trial: Trial, demand: Float, known: Bool, fresh: Bool) -> _Columns:
+        """The columns of the state, each for lanes that see the same; who sees anything else parts from them first."""
+        columns = self._columns
+        if columns is None or columns.column is not trial.column:
+            columns = self._columns = _Columns(self._params, self._lanes, trial.column)
+        if columns.shared:
+            apart = columns.alike.part(fresh, known, np.where(fresh, demand, 0.0))
+            if np.count_nonzero(apart):
+                self._partings += 1
+                trial.part(apart if self._partings < _PARTINGS else np.ones_like(apart))
+                columns = self._columns = _Columns(self._params, self._lanes, trial.column, columns.noted)
+        return columns
+
     def _earned(self, laws: Laws, price: Float, up_to: Int, vms: Int) -> Float:
         """What the last of so many VMs and one more earn a tick: float64 (2, n), in VM-ticks.
 
@@ -188,33 +178,123 @@ class Economy:
         found: Float = np.where(vms <= up_to, share[:2], share[2:])
         return found
 
+
+class _Wishes(NamedTuple):
+    """What the models that drive want, n columns.
+
+    Attributes:
+        model: int64 (n,), which.
+        low, high: int64 (n,), up to and down to how many VMs.
+    """
+
+    model: Int
+    low: Int
+    high: Int
+
+
+class _Columns:
+    """The models of the lanes that share a column of the state.
+
+    Args:
+        params: The policies, L lanes.
+        lanes: int64 (k,), which have an objective.
+        column: int64 (k,), the column of each, as in `Trial`.
+        noted: The last tick that was taken in.
+    """
+
+    def __init__(self, params: LaneParams, lanes: Int, column: Int, noted: int = -1) -> None:
+        self.column, self.alike, self.noted = column, Alike(column), noted
+        self.shared = len(self.alike.first) < len(lanes)
+        lanes = lanes[self.alike.first]
+        self._at = np.arange(len(lanes))
+        self.contest = Contest(params, lanes)
+        self._series = params.series[lanes]
+        capacity = self._capacity = params.vm_capacity[lanes]
+        self._tick_s = params.tick_s
+        self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
+        self._ahead_s = params.tick_s * float(params.lead_ticks[lanes].min())
+        self._windows_s = (self._ahead_s + params.tick_s, self._ahead_s + max(300.0, params.tick_s))
+        asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
+        self._start_cost = params.start_cost[lanes]
+        # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
+        cost = np.ones((len(asked), len(lanes)))
+        cost[:_FACTORS] += self._start_cost / params.hold_ticks[lanes]
+        cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
+        self._cost: Float = cost
+        # Prices that are found come apart with what fleets miss.
+        found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._at, 0)
+        self._same = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
+        some = self._same.first
+        self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
+        self._worth = Worth(self._series, capacity, asked)
+
+    def first(self, value: Number) -> Number:
+        """What the columns have of what lanes have, (..., k)."""
+        return self.alike.of_first(value) if self.shared else value
+
+    def spread(self, value: Number) -> Number:
+        """What lanes have of what the columns have, (..., n)."""
+        return self.alike.spread(value) if self.shared else value
+
+    def step(
+        self, trial: Trial, view: Snapshot, laws: Laws, demand: Float, known: Bool, fresh: Bool, price: Float
+    ) -> _Wishes:
+        """Move the models on by a tick.
+
+        Args:
+            trial: Updated in place.
+            view: The snapshot, for its time.
+            laws: Of all series.
+            demand: float64 (n,), NaN where it is not fresh.
+            known: bool (n,), where it counts.
+            fresh: bool (n,).
+            price: float64 (n,), of shortage.
+        """
+        contest = self.contest
+        contest.fit(trial)
+        low, high = contest.low, contest.high
+        self._by_worth(laws, price)
+        self._by_habit(trial.habits, view, demand, known, price)
+        before = yesterday(trial.habits, view.now_s, self._windows_s, self._tick_s)
+        contest.plain(trial, view.tick, demand, before)
+        for of in (low, high):
+            both = of[_BOTH].reshape(len(_YESTERDAY), len(_FORECASTS), -1)
+            np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
+        if np.count_nonzero(fresh) < len(fresh):
+            blind = np.flatnonzero(~fresh)
+            low[:, blind], high[:, blind] = 0, contest.most
+        contest.step(trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
+        unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
+        model = np.where(unknown, CAREFUL, trial.driver)
+        return _Wishes(model, *(of[model, self._at].astype(np.int64) for of in (low, high)))
+
     def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> None:
         """Fill in what is usually needed. Takes in a tick."""
-        if view.tick > self._noted:
+        if view.tick > self.noted:
             note(habits, view.now_s - self._tick_s, demand / self._capacity, known, self._tick_s)
-            self._noted = view.tick
+            self.noted = view.tick
         revise(habits, view.now_s, self._ahead_s, self._usual / price)
-        usual = np.minimum(habits.wanted, self._contest.most)
-        for of in (self._contest.low, self._contest.high):
+        usual = np.minimum(habits.wanted, self.contest.most)
+        for of in (self.contest.low, self.contest.high):
             of[_USUAL].reshape(usual.shape)[...] = usual
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""
-        alike = self._alike.hold(price)
+        same = self._same.hold(price)
         worth, cost, at = (
-            (self._few_worth, self._few_cost, self._alike.of_first(price))
-            if alike
+            (self._few_worth, self._few_cost, self._same.of_first(price))
+            if same
             else (self._worth, self._cost, price)
         )
-        vms = np.minimum(worth.vms(laws, cost / at), MOST_VMS).astype(np.int32)
+        vms = np.minimum(worth.vms(laws, cost / at), self.contest.most).astype(np.int32)
         low = vms[:_FACTORS]
         keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
         hold = np.maximum(vms[2 * _FACTORS :], low)
         middle = (keep + hold + 1) // 2
-        if alike:
-            low, keep, middle, hold = (self._alike.spread(of) for of in (low, keep, middle, hold))
+        if same:
+            low, keep, middle, hold = (self._same.spread(of) for of in (low, keep, middle, hold))
         shape = _FACTORS, len(AHEAD), len(price)
-        self._contest.low[_WORTH].reshape(shape)[...] = np.minimum(low, self._contest.most)[:, np.newaxis]
-        high = self._contest.high[_WORTH].reshape(shape)
+        self.contest.low[_WORTH].reshape(shape)[...] = low[:, np.newaxis]
+        high = self.contest.high[_WORTH].reshape(shape)
         for window, most in zip(AHEAD, (low, keep, middle, hold), strict=True):
-            high[:, window] = np.minimum(most, self._contest.most)
+            high[:, window] = most

@@ -12,7 +12,7 @@ Rules of this file: element-wise, sums along bins in their order. What is wanted
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -95,6 +95,11 @@ class Habits(Remembered):
             new.day[:, known] = self.day[:, columns[known]]
             new.slot = self.slot
         return new
+
+    def of_columns(self, columns: Int) -> Habits:
+        """The same for columns that are all known, int64 (N,): which each was; this one is not changed."""
+        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "day")
+        return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in arrays})
 
 
 def slot_s(tick_s: float) -> float:

@@ -1,5 +1,10 @@
 """What is remembered of the models that compete (`experts`): their shadows, and what each would have cost.
 
+How the models of a lane fare follows from demand, prices and times alone, so the variants of a policy that have all of
+these in common need not each remember it: they share a column for as long as they see the same. Whoever sees anything else
+in a tick has a column of its own from then on, a copy of the one that it shared; so nothing depends on sharing but the time
+taken. Lanes that find their price by what they themselves have missed share with nobody.
+
 Rules of this file: what is remembered, and how it is carried over to other lanes; nothing is charged here.
 """
 
@@ -10,24 +15,64 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from autoscaler.core.alike import Alike
 from autoscaler.core.habits import Habits
 from autoscaler.core.models import CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before
-from autoscaler.core.types import Float, Int, SmallInt
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 where no policy allows more."""
 _COUNTS = ("serving", "coming", "young", "ordered")
+_BY_COLUMN = (
+    "lead_ticks",
+    "billed_ticks",
+    "falling",
+    "weight",
+    "paid",
+    "unserved",
+    "nearly",
+    "crowd",
+    "ticks",
+    "asked",
+    "wanted",
+    "driver",
+)
+"""All else that has a number for each column."""
+
+
+def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike:
+    """Which lanes have all in common that their models depend on, and that is given.
+
+    Args:
+        params: The policies, L lanes.
+        lanes: int64 (k,), lanes that have an objective.
+        before: int64 (k,), which of them had a past in common; -1 for none. None where nobody has a past.
+    """
+    return Alike(
+        params.series[lanes],
+        params.vm_capacity[lanes],
+        params.shortage_price[lanes],
+        np.where(params.unserved_target[lanes] > 0.0, 1 + np.arange(len(lanes)), 0),
+        params.start_cost[lanes],
+        params.hold_ticks[lanes],
+        params.lead_ticks[lanes],
+        params.billed_ticks[lanes],
+        np.minimum(params.minimum[lanes], MOST_VMS),
+        np.minimum(params.maximum[lanes], MOST_VMS),
+        np.zeros(len(lanes)) if before is None else before,
+    )
 
 
 @dataclass(slots=True)
 class Trial(Remembered):
-    """What is remembered of n lanes whose models compete.
+    """What is remembered of lanes whose models compete, in n columns.
 
     Attributes:
-        lanes: int64 (n,), the lane of each column.
+        lanes: int64 (k,), the lanes, ascending.
+        column: int64 (k,), the column of each; columns are in the order of the first lanes that have them.
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
         habits: What is usually needed.
@@ -49,8 +94,9 @@ class Trial(Remembered):
         last_tick: The tick of the last step; -1 before the first.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     lanes: Int
+    column: Int
     lead_ticks: Int
     billed_ticks: Int
     peaks: RollingMax
@@ -75,11 +121,17 @@ class Trial(Remembered):
     def empty(cls, params: LaneParams) -> Trial:
         """A state without history for the lanes that have an objective."""
         lanes = np.flatnonzero(params.economic)
+        return cls._empty(params, lanes, contests(params, lanes))
+
+    @classmethod
+    def _empty(cls, params: LaneParams, everyone: Int, alike: Alike) -> Trial:
+        lanes = everyone[alike.first]
         shape = (len(MODELS), len(lanes))
         lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
         rows = int((lead + billed).max(initial=0)) + 1
         return cls(
-            lanes=lanes,
+            lanes=everyone,
+            column=alike.group,
             lead_ticks=lead,
             billed_ticks=billed,
             peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
@@ -115,12 +167,15 @@ class Trial(Remembered):
             after: The parameters of the other lanes, N of them.
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
-        new = Trial.empty(after)
-        was = columns_before(self.lanes, new.lanes, lanes)
+        economic = np.flatnonzero(after.economic)
+        lane = columns_before(self.lanes, economic, lanes)
+        column = np.where(lane >= 0, self.column[lane] if len(self.lanes) else -1, -1)
+        alike = contests(after, economic, column)
+        new = Trial._empty(after, economic, alike)
+        was = column[alike.first]
         new.last_tick = self.last_tick
-        new.peaks = self.peaks.carried_over(
-            _windows(after.tick_s, len(new.lanes)), _tiled(was, len(self.lanes))
-        )
+        columns = len(self.weight)
+        new.peaks = self.peaks.carried_over(_windows(after.tick_s, len(was)), _tiled(was, columns))
         new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
@@ -141,6 +196,24 @@ class Trial(Remembered):
             for tick in range(first, first + int(span[to]) + 1):
                 new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
         return new
+
+    def part(self, lanes: Bool) -> None:
+        """Give some lanes columns of their own, and all that share one with them.
+
+        Args:
+            lanes: bool (k,), which.
+        """
+        apart = np.zeros(len(self.weight), np.bool_)
+        apart[self.column[lanes]] = True
+        of_its_own = len(apart) + np.arange(len(self.column))
+        alike = Alike(np.where(apart[self.column], of_its_own, self.column))
+        was, before = self.column[alike.first], len(apart)
+        self.column = alike.group
+        windows = self.peaks.window_ticks.reshape(-1, before)[:, was].reshape(-1)
+        self.peaks = self.peaks.carried_over(windows, _tiled(was, before))
+        self.habits = self.habits.of_columns(was)
+        for name in (*_COUNTS, *_BY_COLUMN):
+            setattr(self, name, getattr(self, name).take(was, axis=-1))
 
     def count_in(self, counts: ShadowType) -> None:
         """Have the counts of shadows in a narrower or wider type, which must hold them."""

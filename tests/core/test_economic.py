@@ -438,6 +438,73 @@ def test_variants_that_are_alike_decide_as_each_would_alone(seed):
             np.testing.assert_array_equal(value[:, [lane]], mine)
 
 
+@pytest.mark.parametrize("parting", ["demand", "freshness", "censored"])
+def test_variants_that_share_models_part_when_they_see_anything_else_and_are_as_each_would_be_alone(parting):
+    rng = np.random.default_rng(5)
+    lanes = 10
+    params = objective(
+        lanes,
+        series=np.arange(lanes) % 2,
+        shortage_price=np.array([8.0, 70.0])[np.arange(lanes) // 2 % 2],
+        unserved_target=np.where(np.arange(lanes) < 9, 0.0, 0.01),
+        start_success=rng.uniform(0.5, 1.0, lanes),
+        lead_ticks=4,
+        billed_ticks=3,
+    )
+    state, alone = LaneState.empty(params), [some(params, [lane]) for lane in range(lanes)]
+    states = [LaneState.empty(one) for one in alone]
+    columns = []
+    for tick in range(70):
+        if tick == 25:
+            state = LaneState.restore(state.dump())
+        if tick == 50:
+            kept = np.array([7, 8, 1, 3, 5])
+            params, alone, states = (
+                some(params, kept),
+                [alone[at] for at in kept],
+                [states[at] for at in kept],
+            )
+            state = state.carried_over(params, kept)
+        laws = whole(joined([laws_of(rng.gamma(2.0, 3.0, 20), spread=0.1) for _ in range(2)]))
+        seen = {
+            "demand": rng.gamma(2.0, 3.0, 2)[params.series],
+            "freshness": np.zeros(len(alone), np.int64),
+            "censored": np.zeros(len(alone), np.bool_),
+        }
+        if tick in (15, 40):
+            # Lanes 4 and 8 of one contest, then lane 1 of another.
+            lane = [4, 8] if tick == 15 else [1]
+            seen[parting][lane] += np.array(1, seen[parting].dtype)
+        serving = rng.integers(0, 20, len(alone))
+        view = snapshot(len(alone), now_s=1e6 + tick * 400.0, tick=10**5 + tick, in_service=serving, **seen)
+        value = decide(params, state, view, laws).value
+        for at, one in enumerate(alone):
+            mine = decide(one, states[at], some(view, [at]), laws).value
+            np.testing.assert_array_equal(value[:, [at]], mine)
+        columns.append(len(state.trial.weight))
+    # Four contests and a share that is promised; one contest of three lanes parts, and one of two; five lanes go on.
+    assert columns[:15] == [5] * 15
+    assert columns[15:40] == [7] * 25
+    assert columns[40:50] == [8] * 10
+    assert columns[50:] == [4] * 20
+    for at, lane in enumerate(states):
+        column = state.trial.column[at]
+        for name in (
+            "serving",
+            "paid",
+            "unserved",
+            "nearly",
+            "crowd",
+            "falling",
+            "weight",
+            "ticks",
+            "driver",
+        ):
+            np.testing.assert_array_equal(
+                getattr(state.trial, name)[..., column], getattr(lane.trial, name)[..., 0], err_msg=name
+            )
+
+
 @pytest.mark.parametrize("before", [30, 40_000])
 @pytest.mark.parametrize("after", [30, 40_000])
 def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
