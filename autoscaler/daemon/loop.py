@@ -25,6 +25,7 @@ from autoscaler.daemon.acts.acting import Acting, ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.doubts import complaint
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
@@ -339,12 +340,11 @@ class Daemon:
         for lane, fleet in enumerate(self.fleets.all):
             if early is not None and not early.has(fleet.name):
                 continue
-            self._hear_source(fleet, seen.readings[fleet.name].error)
-            inventory = fleet.inventory
-            charge = fleet.meter.charge(inventory.metered(), counts[lane].provisioned, fleet.new_vms, now_s)
-            fleet.new_vms = 0
+            max_age_s = fleet.policy.signal.max_age_s
+            self._hear_source(fleet, complaint(seen.readings[fleet.name], values[lane], now_s, max_age_s))
+            cost = fleet.charge(counts[lane].provisioned, now_s)
             fleet.evaluated_at_s = now_s
-            row = fleet_tick(fleet, values[lane], counts[lane], charge.money)
+            row = fleet_tick(fleet, values[lane], counts[lane], cost)
             if why := held(fleet, row, now_s):
                 row = replace(row, sentence=why + row.sentence)
             if fleet.real is not None:
@@ -362,7 +362,7 @@ class Daemon:
         for lane, row in enumerate(record.fleets):
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
-            fleet.inventory.wanted = row.desired
+            fleet.wants(row)
             ending = bool(fleet.inventory.dismissed() or fleet.inventory.stuck())
             leaving = fleet.drains is not None and bool(fleet.drains.leaving)
             replaced = self.conditions.replacements(fleet, row.desired, row.in_service)

@@ -95,16 +95,21 @@ class HaproxySource:
         return self._throughput(tables, rates, vms, now_s)
 
     async def _tables(self) -> list[list[Row]]:
-        asked = [asyncio.ensure_future(socket.table(self._backend)) for socket in self._sockets]
-        try:
-            # All of them are waited for, since each is bounded and none may be left behind.
-            await asyncio.wait(asked)
-            return [each.result() for each in asked]
-        except HaproxyError as error:
-            raise SourceError(str(error)) from None
-        finally:
-            for each in asked:
-                each.cancel()
+        # All of them are waited for, since each is bounded, and what each says is heard: the first is not the only one.
+        found = await asyncio.gather(
+            *(socket.table(self._backend) for socket in self._sockets), return_exceptions=True
+        )
+        tables, troubles = [], []
+        for each in found:
+            if isinstance(each, HaproxyError):
+                troubles.append(str(each))
+            elif isinstance(each, BaseException):
+                raise each
+            else:
+                tables.append(each)
+        if troubles:
+            raise SourceError("; ".join(troubles))
+        return tables
 
     async def close(self) -> None:
         """Nothing is held between readings."""

@@ -32,7 +32,7 @@ class PairedSource:
     def __init__(self, work: MetricSource, busy: MetricSource) -> None:
         self._work = work
         self._busy = busy
-        self._round: asyncio.Task[FleetReadings] | None = None
+        self._round: asyncio.Task[tuple[dict[str, float], str]] | None = None
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Read both.
@@ -48,10 +48,9 @@ class PairedSource:
         if not self._round.done():
             return work
         ended, self._round = self._round, None
-        busy = ended.result()
-        of = dict(zip(busy.vm_ids, busy.values.tolist(), strict=True))
+        of, trouble = ended.result()
         utilisation = np.array([of.get(vm_id, np.nan) for vm_id in work.vm_ids], np.float64)
-        told = f"utilisation: {busy.error}" if busy.error else ""
+        told = f"utilisation: {trouble}" if trouble else ""
         error = "; ".join(text for text in (work.error, told) if text)
         return replace(work, utilisation=utilisation, error=error)
 
@@ -84,9 +83,12 @@ class PairedHistorySource(PairedSource):
         return await self._past.history(start_s, end_s, step_s)
 
 
-async def _read(busy: MetricSource, vms: Sequence[Vm]) -> FleetReadings:
-    """What it reads; a failure is nothing with words."""
+async def _read(busy: MetricSource, vms: Sequence[Vm]) -> tuple[dict[str, float], str]:
+    """What it reads, utilisation by VM; a failure is nothing with words."""
     try:
-        return await busy.read(vms)
+        found = await busy.read(vms)
+        return dict(zip(found.vm_ids, found.values.tolist(), strict=True)), found.error
     except AutoscalerError as error:
-        return FleetReadings((), np.empty(0), np.empty(0), str(error) or type(error).__name__)
+        return {}, str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001  what is beside must not cost the readings of work
+        return {}, f"unexpected {type(error).__name__}: {error}; please report"

@@ -34,6 +34,7 @@ from autoscaler.sources.fan_out import (
     summary,
     url_host,
 )
+from autoscaler.sources.remedies import remedy
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
 FIRST = "first scrape (a rate takes two)"
@@ -188,7 +189,7 @@ class ScrapeSource:
             ids.append(key)
             values.append(value)
             stamps.append(stamp_s)
-        text = summary(errors, len(places))
+        text = "; ".join(filter(None, (summary(errors, len(places)), remedy(errors))))
         if self._some_late:
             text = f"{LATE}; {text}" if text else LATE
         if errors and not ids and FIRST not in errors.values():

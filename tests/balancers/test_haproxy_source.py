@@ -1,6 +1,7 @@
 """HAProxy as a source: real traffic through the real program, counted by hand."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -108,3 +109,16 @@ async def test_the_sum_over_two_processes_is_not_made_of_one(tmp_path):
         total = source(ManualClock(), Signal.TOTAL, str(script.path), str(tmp_path / "nobody"))
         with pytest.raises(SourceError, match="nobody cannot be reached"):
             await total.read([])
+
+
+async def test_of_several_processes_that_are_gone_each_is_told_and_nothing_is_left_to_the_event_loop(
+    tmp_path,
+):
+    unheard = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context["message"]))
+    total = source(ManualClock(), Signal.TOTAL, str(tmp_path / "one"), str(tmp_path / "two"))
+    with pytest.raises(SourceError, match=r"one cannot be reached .*; HAProxy at .*two cannot be reached"):
+        await total.read([])
+    del total
+    gc.collect()
+    assert unheard == []

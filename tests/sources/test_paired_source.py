@@ -67,6 +67,16 @@ async def test_what_fails_beside_is_said_and_fails_nothing():
     assert got.error == "utilisation: no exporter answers"
 
 
+async def test_what_is_wrong_beside_is_asked_to_be_reported_and_fails_nothing_and_heals():
+    _, busy, source = pair()
+    busy.error = KeyError("a bug")
+    got = await source.read(VMS)
+    assert got.values.tolist() == [10.0, 20.0, 30.0]
+    assert got.error == "utilisation: unexpected KeyError: 'a bug'; please report"
+    busy.error = None
+    assert (await source.read(VMS)).error == ""
+
+
 async def test_work_that_fails_fails_as_alone():
     work, _, source = pair()
     work.error = SourceError("nobody answers")

@@ -199,15 +199,15 @@ async def test_cpu_counters_that_begin_again_or_stand_still_give_nothing(web, cl
 # ── Bad days ────────────────────────────────────────────────────────────────────────────────────────────
 
 BAD = {
-    "html": "no metric requests_total (a web page came)",
-    "garbage": "no metric requests_total",
-    "huge": "answer larger than 4 MiB",
-    "bomb": "answer larger than 4 MiB",
-    "broken-gzip": "broken answer",
-    "cut": "broken answer",
-    "hang": "no answer within 1 s",
-    "moved": "HTTP 302",
-    "error": "HTTP 500",
+    "html": ("no metric requests_total (a web page came)", "no page of metrics"),
+    "garbage": ("no metric requests_total", "mend `signal.scrape.metric`"),
+    "huge": ("answer larger than 4 MiB", "ask for less"),
+    "bomb": ("answer larger than 4 MiB", "ask for less"),
+    "broken-gzip": ("broken answer", "see what comes with curl"),
+    "cut": ("broken answer", "see what comes with curl"),
+    "hang": ("no answer within 1 s", "allow more by `signal.scrape.timeout`"),
+    "moved": ("HTTP 302", "write where it leads"),
+    "error": ("HTTP 500", "its own log"),
 }
 
 
@@ -216,8 +216,11 @@ async def test_a_bad_vm_is_absent_and_named_and_the_others_are_read(web, make, a
     web.texts = {"ok": 'requests_total{code="200"} 3\n'}
     found = await make(REQUESTS, MetricType.GAUGE).read(on(address, "ok"))
     assert (found.vm_ids, found.values.tolist()) == (("i-ok",), [3.0])
-    assert found.error.startswith(f"1 of 2 gave no reading: {BAD[address]}")
-    assert found.error.endswith(f" at {address}")
+    trouble, remedy = BAD[address]
+    assert found.error.startswith(f"1 of 2 gave no reading: {trouble}")
+    said, _, advice = found.error.partition("; ")
+    assert said.endswith(f" at {address}")
+    assert remedy in advice
 
 
 @pytest.mark.parametrize("address", BAD)
@@ -230,14 +233,14 @@ async def test_nothing_at_all_is_an_error_that_may_heal(make, address):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no metric load"),
-        ("# TYPE load gauge\n", "no metric load"),
-        ("load_average 1\n", "no metric load"),
-        ("load\n", "no metric load"),
-        ("load one\n", "metric load cannot be read"),
-        ('load{a="b} 1\n', "metric load cannot be read"),
-        ('load{x="other"} 1\n', "metric load has no series with these labels"),
-        ("load 1_000\n", "metric load cannot be read"),
+        ("", "no metric load at a; .* renamed"),
+        ("# TYPE load gauge\n", "no metric load at a; .* renamed"),
+        ("load_average 1\n", "no metric load at a; .* renamed"),
+        ("load\n", "no metric load at a; .* renamed"),
+        ("load one\n", "metric load cannot be read at a; .* not Prometheus text"),
+        ('load{a="b} 1\n', "metric load cannot be read at a; .* not Prometheus text"),
+        ('load{x="other"} 1\n', "metric load has no series with these labels at a; .* mend the labels"),
+        ("load 1_000\n", "metric load cannot be read at a; .* not Prometheus text"),
     ],
 )
 async def test_bodies_without_a_readable_value(web, make, text, message):
@@ -261,6 +264,7 @@ async def test_refused_connections_and_vms_without_an_address(web, make, unused_
     assert text.startswith("4 of 4 gave no reading")
     assert f"connection refused at 127.0.0.1:{unused_tcp_port}" in text
     assert "no address at i-2" in text
+    assert text.endswith("`signal.scrape.url` says where")
 
 
 async def test_a_round_ends_at_its_deadline_whatever_hangs(web, make):

@@ -1,0 +1,86 @@
+"""What is wrong with readings that came and do not count, in words for a person.
+
+A source that fails says so itself. One that delivers numbers that cannot be, or old ones, knows nothing of it: the fold
+leaves them out, and without this nobody would be told which VM it was and what to do.
+
+Rules of this file: nothing is decided here, and no words hold a number that changes from tick to tick, or else they
+would be told anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autoscaler.core.demand import CLOCK_SKEW_S
+from autoscaler.core.types import Bool
+from autoscaler.ports import FleetReadings
+
+_SHOWN = 3
+
+
+def complaint(readings: FleetReadings, values: Sequence[Any], now_s: float, max_age_s: float) -> str:
+    """What the source complains of and what is wrong with its readings, or nothing.
+
+    Args:
+        readings: Of one fleet.
+        values: What was made of them, as `fleet_rows.lane_values` has it: the freshness third, then the coverage.
+        now_s: Of the decision, epoch seconds.
+        max_age_s: Older readings do not count.
+    """
+    if not values[2] and values[3] >= 1.0:
+        return readings.error
+    return "; ".join(filter(None, (readings.error, doubts(readings, now_s, max_age_s))))
+
+
+def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
+    """Why some of the readings do not count and what to do about it, or nothing.
+
+    Args:
+        readings: Of one fleet.
+        now_s: Of the decision, epoch seconds.
+        max_age_s: Older readings do not count.
+    """
+    values, at_s = readings.values, readings.observed_at_s
+    no_number, endless, negative = np.isnan(values), np.isposinf(values), values < 0.0
+    impossible = no_number | endless | negative
+    old = ~impossible & ~(now_s - at_s <= max_age_s)
+    came_s = now_s if readings.received_at_s is None else np.minimum(readings.received_at_s, now_s)
+    ahead = ~impossible & (at_s - came_s > CLOCK_SKEW_S)
+    if not (impossible | old | ahead).any():
+        return ""
+    told = []
+    if impossible.any():
+        kinds = (("not a number", no_number), ("infinite", endless), ("negative", negative))
+        named = [f"{what}{_where(readings, which)}" for what, which in kinds if which.any()]
+        told.append(
+            f"{_share(readings, impossible)} impossible: {', '.join(named)}; demand is a finite number of at least 0, "
+            f"so mend what is measured there{' (0 divided by 0 gives no number)' if no_number.any() else ''}"
+        )
+    if old.any():
+        told.append(
+            f"{_share(readings, old)} older than {max_age_s:g} s{_where(readings, old)}; see whether what measures "
+            "still runs and its clock is right, or allow more by `signal.max_age`"
+        )
+    if ahead.any():
+        told.append(
+            f"{_share(readings, ahead)} stamped more than {CLOCK_SKEW_S:g} s ahead of our clock"
+            f"{_where(readings, ahead)}; set both clocks by one time service"
+        )
+    return "; ".join(told)
+
+
+def _share(readings: FleetReadings, which: Bool) -> str:
+    asked, number = len(which), np.count_nonzero(which)
+    if readings.vm_ids == ("",):
+        return "the reading is"
+    return f"{number} of {asked} readings {'is' if number == 1 else 'are'}"
+
+
+def _where(readings: FleetReadings, which: Bool) -> str:
+    """The VMs, first to last; nothing where the reading is the fleet's."""
+    ids = [readings.vm_ids[at] for at in np.flatnonzero(which) if readings.vm_ids[at]]
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return f" at {', '.join(ids[:_SHOWN])}{more}" if ids else ""

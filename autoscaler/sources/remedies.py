@@ -1,0 +1,54 @@
+"""What a person may do about VMs that cannot be scraped, by the reason that is told of them.
+
+Rules of this file: pure. One remedy per message, that of the reason which most VMs have; a reason that heals by
+itself has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+_REMEDIES = tuple(
+    (re.compile(reason), remedy)
+    for reason, remedy in (
+        # The source itself says of rounds that end too early what to do.
+        (r"first scrape|scraped twice|no answer when the round ended", ""),
+        (r"no address", "a VM has a private address once it runs; is this one in your network?"),
+        (
+            r"no answer within",
+            "see whether the exporter is slow there, or allow more by `signal.scrape.timeout`",
+        ),
+        (r"HTTP 40[137]", "scraping sends no credentials, so let this machine in without"),
+        (r"HTTP 404", "is the path of `signal.scrape.url` right?"),
+        (r"HTTP 3", "redirects are not followed: write where it leads into `signal.scrape.url`"),
+        (r"HTTP", "its own log says why"),
+        (r"not a URL", "mend `signal.scrape.url`"),
+        (r"broken answer", "see what comes with curl: it ends too early, or is no HTTP"),
+        (r"answer larger", "ask for less, for example by `?collect[]=cpu` in `signal.scrape.url`"),
+        (r".*a web page came", "that is no page of metrics, so mend `signal.scrape.url`"),
+        (r"no metric", "look there with curl whether it was renamed, and mend `signal.scrape.metric`"),
+        (
+            r"metric .* with these labels",
+            "look there with curl and mend the labels in `signal.scrape.metric`",
+        ),
+        (r"metric .* cannot be read", "look there with curl: its lines are not Prometheus text"),
+        (r"CPU counters", "they are not those of a node_exporter on Linux, so mend `signal.scrape.url`"),
+        (r"", "does an exporter listen there, and may this machine reach it? `signal.scrape.url` says where"),
+    )
+)
+"""The first that fits; the last is for what the operating system says of connections."""
+
+
+def remedy(errors: Mapping[str, str]) -> str:
+    """What to do first, or nothing where nothing needs to be done.
+
+    Args:
+        errors: Place (address, VM id) to reason, in the words of `fan_out`, `exposition` and `scrape`.
+    """
+    for reason, _ in Counter(errors.values()).most_common():
+        found = next(remedy for fits, remedy in _REMEDIES if fits.match(reason))
+        if found:
+            return found
+    return ""
