@@ -212,8 +212,11 @@ class _Columns:
         capacity = self._capacity = params.vm_capacity[lanes]
         self._tick_s = params.tick_s
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
-        self._ahead_s = params.tick_s * float(params.lead_ticks[lanes].min())
-        self._windows_s = (self._ahead_s + params.tick_s, self._ahead_s + max(300.0, params.tick_s))
+        self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
+        self._windows_s = [
+            ((ahead_s + params.tick_s, ahead_s + max(300.0, params.tick_s)), self._ahead_s == ahead_s)
+            for ahead_s in np.unique(self._ahead_s).tolist()
+        ]
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         self._start_cost = params.start_cost[lanes]
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
@@ -255,8 +258,7 @@ class _Columns:
         low, high = contest.low, contest.high
         self._by_worth(laws, price)
         self._by_habit(trial.habits, view, demand, known, price)
-        before = yesterday(trial.habits, view.now_s, self._windows_s, self._tick_s)
-        contest.plain(trial, view.tick, demand, before)
+        contest.plain(trial, view.tick, demand, self._yesterday(trial.habits, view.now_s))
         for of in (low, high):
             both = of[_BOTH].reshape(len(_YESTERDAY), len(_FORECASTS), -1)
             np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
@@ -277,6 +279,17 @@ class _Columns:
         usual = np.minimum(habits.wanted, self.contest.most)
         for of in (self.contest.low, self.contest.high):
             of[_USUAL].reshape(usual.shape)[...] = usual
+
+    def _yesterday(self, habits: Habits, now_s: float) -> tuple[Float, Float]:
+        """The highest demand of yesterday until a start would serve, and within the hold window."""
+        (windows_s, _), *others = self._windows_s
+        early, late = yesterday(habits, now_s, windows_s, self._tick_s)
+        for windows_s, mine in others:
+            again = yesterday(habits, now_s, windows_s, self._tick_s)
+            early, late = (
+                np.where(mine, mine_of, of) for mine_of, of in zip(again, (early, late), strict=True)
+            )
+        return early, late
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""

@@ -53,20 +53,20 @@ class Habits(Remembered):
         lasting: float64 (n,), the lowest demand of these ticks.
         wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by what was ever needed, at T prices; as of the
             last hour.
-        hour: The hour for which `wanted` is, since the epoch; -1 before the first.
+        hour: int64 (n,), the hour for which `wanted` is, since the epoch; -1 before the first.
         day: float32 (slots, n), highest demand in VMs of each slot of the last day, by slot modulo their number; NaN where
             unknown.
         slot: The slot under way, since the epoch; -1 before the first.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     seen: SmallFloat
     ever: SmallFloat
     highest: Float
     above: Int
     lasting: Float
     wanted: SmallInt
-    hour: int
+    hour: Int
     day: SmallFloat
     slot: int
 
@@ -79,7 +79,7 @@ class Habits(Remembered):
         ever, highest = np.zeros((BINS, lanes), np.float32), np.zeros(lanes)
         above, lasting = np.zeros(lanes, np.int64), np.zeros(lanes)
         wanted = np.zeros((3, prices, lanes), np.int32)
-        return cls(seen, ever, highest, above, lasting, wanted, -1, day, -1)
+        return cls(seen, ever, highest, above, lasting, wanted, np.full(lanes, -1), day, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
         """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
@@ -87,10 +87,9 @@ class Habits(Remembered):
         known = columns >= 0
         new.seen[:, :, known] = self.seen[:, :, columns[known]]
         new.ever[:, known] = self.ever[:, columns[known]]
-        for name in ("highest", "above", "lasting"):
+        for name in ("highest", "above", "lasting", "hour"):
             getattr(new, name)[known] = getattr(self, name)[columns[known]]
         new.wanted[:, :, known] = self.wanted[:, :, columns[known]]
-        new.hour = self.hour
         if len(new.day) == len(self.day):
             new.day[:, known] = self.day[:, columns[known]]
             new.slot = self.slot
@@ -98,7 +97,7 @@ class Habits(Remembered):
 
     def of_columns(self, columns: Int) -> Habits:
         """The same for columns that are all known, int64 (N,): which each was; this one is not changed."""
-        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "day")
+        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day")
         return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in arrays})
 
 
@@ -187,34 +186,45 @@ def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None
     habits.above = habits.above * ~lasted
 
 
-def revise(habits: Habits, now_s: float, ahead_s: float, share: Float) -> None:
+def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
     """Forget an hour's worth, and work out what is wanted; does nothing within the hour.
 
     Args:
         habits: Updated in place.
         now_s: Time of the tick.
-        ahead_s: How far ahead what is wanted serves.
+        ahead_s: float64 (n,), how far ahead what is wanted serves.
         share: float64 (T, n), of how many ticks a VM must be needed to be held.
     """
-    hour = int((now_s + ahead_s) // HOUR_S)
-    if hour == habits.hour:
-        return
-    passed = hour - habits.hour if habits.hour >= 0 else 0
-    habits.hour = hour
-    slept_s = min(passed, 10_000) * HOUR_S
-    habits.seen *= np.float32(0.5 ** (slept_s / HALF_LIFE_S))
-    habits.ever *= np.float32(0.5 ** (slept_s / EVER_HALF_LIFE_S))
-    habits.highest *= 0.5 ** (slept_s / EVER_HALF_LIFE_S)
-    everything = habits.seen[HOURS].astype(np.float64)
-    mine = habits.seen[hour % HOURS].astype(np.float64)
+    hour = ((now_s + ahead_s) // HOUR_S).astype(np.int64)
+    late = np.flatnonzero(hour != habits.hour)
+    for due in np.unique(hour[late]).tolist() if len(late) else ():
+        _revise(habits, late[hour[late] == due], due, share)
+
+
+def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
+    """Work out what some columns want in an hour."""
+    everyone = len(some) == len(habits.hour)
+    at: Int | slice = slice(None) if everyone else some
+    passed = np.where(habits.hour[at] >= 0, hour - habits.hour[at], 0)
+    slept_s = np.minimum(passed, 10_000) * HOUR_S
+    for array, half_life_s in (
+        (habits.seen, HALF_LIFE_S),
+        (habits.ever, EVER_HALF_LIFE_S),
+        (habits.highest, EVER_HALF_LIFE_S),
+    ):
+        array[..., at] *= (0.5 ** (slept_s / half_life_s)).astype(array.dtype)
+    habits.hour[at] = hour
+    everything = habits.seen[HOURS][:, at].astype(np.float64)
+    mine = habits.seen[hour % HOURS][:, at].astype(np.float64)
     mine += everything * (BORROWED / HOURS)
+    share, highest = share[:, at], habits.highest[at]
     for row, table in enumerate((everything, mine)):
-        habits.wanted[row] = _wanted(table, share)
-    ever = habits.ever.astype(np.float64)
+        habits.wanted[row][:, at] = _wanted(table, share)
+    ever = habits.ever[:, at].astype(np.float64)
     rarity = np.maximum(np.add.reduce(ever, axis=0) * share, 1.0 / CROWD)
-    beyond = np.ceil(np.minimum(habits.highest / rarity, MOST_VMS) - 1e-9)
-    seen = np.minimum(_wanted(ever, share), np.ceil(habits.highest))
-    habits.wanted[2] = np.where(rarity < 1.0, beyond, seen)
+    beyond = np.ceil(np.minimum(highest / rarity, MOST_VMS) - 1e-9)
+    seen = np.minimum(_wanted(ever, share), np.ceil(highest))
+    habits.wanted[2][:, at] = np.where(rarity < 1.0, beyond, seen)
 
 
 def _wanted(table: Float, share: Float) -> SmallInt:

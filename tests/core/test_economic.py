@@ -353,6 +353,34 @@ def test_a_lane_alone_or_among_others_decides_the_same_to_the_bit(seed):
             np.testing.assert_array_equal(getattr(a, name)[..., [4]], getattr(c, name), err_msg=name)
 
 
+def test_how_long_others_take_to_start_says_nothing_of_what_is_usual_when_a_start_serves():
+    lead_ticks, rng = np.array([1, 45, 200]), np.random.default_rng(4)
+    params = objective(3, lead_ticks=lead_ticks, series=np.zeros(3, np.int64), hold_ticks=200)
+    state, alone = LaneState.empty(params), [some(params, [lane]) for lane in range(3)]
+    states = [LaneState.empty(one) for one in alone]
+    laws = whole(laws_of(np.full(4, 8.0)))
+    for tick in range(432):
+        demand = float(rng.gamma(2.0, 3.0)) * (1.0 + tick % 108 / 36.0)
+        view = snapshot(3, now_s=1e6 + tick * 400.0, tick=10**5 + tick, demand=demand)
+        value = decide(params, state, view, laws).value
+        for lane, one in enumerate(alone):
+            np.testing.assert_array_equal(
+                value[:, [lane]], decide(one, states[lane], some(view, [lane]), laws).value
+            )
+    for lane, one in enumerate(states):
+        for name in ("wanted", "hour", "seen", "highest"):
+            np.testing.assert_array_equal(
+                getattr(state.trial.habits, name)[..., lane],
+                getattr(one.trial.habits, name)[..., 0],
+                err_msg=name,
+            )
+        for name in ("serving", "paid"):
+            np.testing.assert_array_equal(
+                getattr(state.trial, name)[:, lane], getattr(one.trial, name)[:, 0], err_msg=name
+            )
+    assert len(set(state.trial.habits.wanted[1, 0].tolist())) > 1 or len(set(state.trial.paid[6])) > 1
+
+
 @settings(max_examples=5, deadline=None)
 @given(seeds)
 def test_a_restart_or_a_change_of_lanes_in_the_middle_changes_nothing(seed):

@@ -17,7 +17,7 @@ def lived(demand_at, hours, tick_s=60.0, share=(0.5, 0.01)):
     for tick in range(int(hours * HOUR_S / tick_s)):
         now_s = MIDNIGHT_S + tick * tick_s
         note(habits, now_s, np.array([demand_at(tick * tick_s)]), KNOWN, tick_s)
-        revise(habits, now_s + tick_s, 0.0, np.array(share)[:, np.newaxis])
+        revise(habits, now_s + tick_s, np.zeros(1), np.array(share)[:, np.newaxis])
     return habits
 
 
@@ -81,7 +81,7 @@ def test_beyond_the_highest_ever_rarer_is_higher_up_to_a_bound(times_rarer, most
     habits = Habits.empty(1, 1, 60.0)
     for tick in range(ticks):
         note(habits, MIDNIGHT_S + tick * 60.0, np.array([30.0 if tick == 7 else 2.0]), KNOWN, 60.0)
-    revise(habits, MIDNIGHT_S + ticks * 60.0, 0.0, np.array([[1.0 / (ticks * times_rarer)]]))
+    revise(habits, MIDNIGHT_S + ticks * 60.0, np.zeros(1), np.array([[1.0 / (ticks * times_rarer)]]))
     assert habits.wanted[2, 0, 0] == pytest.approx(most, rel=0.1)
 
 
