@@ -119,7 +119,7 @@ def _explained(row: TickRow, actions: list[ActionRecord]) -> dict[str, Any]:
 
 def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     from autoscaler.core.types import Freshness, Reason, Stage
-    from autoscaler.daemon.sentences import phrase
+    from autoscaler.daemon.sentences import phrase, waiting
 
     r = row.recorded
     say = typer.echo
@@ -135,6 +135,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
         f"{r.stopped} stopped (wanted {r.warm_target}), {r.stoppable} could be stopped"
     )
+    if r.memories is not None:
+        say(f"  waiting   {waiting(r.memories)}")
     if held := _held(r):
         say(f"  operators {held}")
     say("stages")

@@ -156,6 +156,7 @@ class Lifecycle:
             self.meter.run(number, self.now_s)
             record.first_ran_at_s = min(record.first_ran_at_s, self.now_s)
             record.memory_saved_at_s = None
+            self.meter.release(number, self.now_s)
             self._change(record, state=State.RUNNING, ready_at_s=self.now_s + record.boot_s)
         elif due is _Due.FALLEN_BACK:
             self._release(record)
@@ -172,6 +173,7 @@ class Lifecycle:
             self._release(record)
             if record.saves_memory:
                 record.memory_saved_at_s, record.saves_memory = self.now_s, False
+                self.meter.hold(number, self.now_s)
             self._change(record, state=State.STOPPED, public_address="")
         elif due is _Due.TERMINATED:
             self.meter.end(number, self.now_s)

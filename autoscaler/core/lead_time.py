@@ -116,6 +116,20 @@ class LeadTimes(Remembered):
         planned: Float = np.where(self.evidence(Span.WHOLE, *warm) >= ENOUGH, bounded, guess_s)
         return planned
 
+    def sooner_s(self, stopped_s: Float, hibernated_s: Float) -> Float:
+        """How much sooner a hibernated VM serves than a stopped one, float64 (L,), by medians of what was measured.
+
+        Args:
+            stopped_s: float64 (L,), the first guess at starts from stopped, until enough of them were seen.
+            hibernated_s: float64 (L,), likewise of hibernated VMs; NaN where nobody guesses, and so is the answer then.
+        """
+        found = []
+        for guess_s, source in ((stopped_s, StartSource.STOPPED), (hibernated_s, StartSource.HIBERNATED)):
+            known = self.evidence(Span.WHOLE, source) >= ENOUGH
+            found.append(np.where(known, self.quantile(0.5, Span.WHOLE, source), guess_s))
+        sooner: Float = found[0] - found[1]
+        return sooner
+
     def carried_over(self, lanes: Int) -> LeadTimes:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
 

@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 from autoscaler.core.models import MODELS
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.sharing import HeldBack, Limit
-from autoscaler.core.types import Array, BurstOdds, Decision, Freshness, Reason, Samples, Stage
+from autoscaler.core.types import (
+    MOST_VMS,
+    Array,
+    BurstOdds,
+    Decision,
+    Freshness,
+    Reason,
+    Samples,
+    Stage,
+    TierReason,
+)
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
-from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -106,7 +116,8 @@ def lane_values(samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -
     held: list[SharedHold | None] = [None] * len(fleets)
     for one in decision.held_back:
         held[one.lane] = _hold(one, fleets)
-    return list(zip(*columns, earnings_of(decision), held, due_bursts(decision.bursts, fleets), strict=True))
+    bursts, memories = due_bursts(decision.bursts, fleets), memories_of(decision)
+    return list(zip(*columns, earnings_of(decision), held, bursts, memories, strict=True))
 
 
 def due_bursts(bursts: BurstOdds | None, fleets: Sequence[Fleet]) -> list[DueBurst | None]:
@@ -165,6 +176,23 @@ def earnings_of(decision: Decision) -> list[Earnings | None]:
     return found
 
 
+def memories_of(decision: Decision) -> list[Memories | None]:
+    """How the VMs of each lane should wait that may hibernate; None for lanes whose may not."""
+    found: list[Memories | None] = [None] * len(decision.desired)
+    tiers = decision.tiers
+    if tiers is None:
+        return found
+    last, following = tiers.shares()
+    rows = zip(
+        tiers.lanes.tolist(), tiers.first.tolist(), tiers.reason.tolist(),
+        tiers.least.tolist(), last.tolist(), following.tolist(), strict=True,
+    )  # fmt: skip
+    for lane, first, reason, *shares in rows:
+        hibernated = first if first < MOST_VMS else None
+        found[lane] = Memories(hibernated, TierReason(reason).name.lower(), *map(_few, shares))
+    return found
+
+
 def _few(number: float) -> float | None:
     """Three digits, since more of them say nothing and make every sentence new; None where it is not known."""
     return None if math.isnan(number) else float(f"{number:.3g}")
@@ -190,7 +218,7 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
 def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
     (
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
-        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst,
+        wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst, memories,
     ) = values  # fmt: skip
     # A number that is missing is not equal to itself, but one and the same object is.
     told = Told(
@@ -244,5 +272,6 @@ def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: flo
         earnings=earnings,
         shared=shared,
         burst=burst,
+        memories=memories,
         source_error=fleet.source_error,
     )

@@ -11,6 +11,7 @@ from operator import is_, is_not
 import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
+from autoscaler.config.compiling_objective import unbilled_s
 from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
@@ -26,7 +27,7 @@ from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.operating.allowances import Allowances
-from autoscaler.daemon.vms.hibernation import Hibernation
+from autoscaler.daemon.vms.hibernation import Hibernation, held
 from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Patience, Phase
 from autoscaler.daemon.vms.metering import Meter, Prices
 from autoscaler.daemon.vms.real_fleet import RealFleet
@@ -36,6 +37,7 @@ from autoscaler.daemon.warm.missed import MissedStarts
 from autoscaler.ports import (
     Balancer,
     FleetReadings,
+    FleetTick,
     MetricSource,
     Note,
     Provider,
@@ -93,7 +95,7 @@ class Fleet:
         self.hibernation = Hibernation(policy.warm_pool.hibernate)
         self.missed = MissedStarts()
         p = policy.prices
-        self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision))
+        self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision, p.memory_per_h))
         self.begin_anew()
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
@@ -168,6 +170,17 @@ class Fleet:
             told.append(f"a VM does {now:.4g}/s ({was:.4g}/s before)")
         return f"planned with from now on: {', and '.join(told)}" if told else ""
 
+    def wants(self, row: FleetTick) -> None:
+        """Know what was decided, for what is done about it."""
+        self.inventory.wanted = row.desired
+        self.hibernation.wanted = None if row.memories is None else row.memories.hibernated
+
+    def charge(self, provisioned: int, now_s: float) -> float:
+        """Charge everything up to now, with so many VMs that exist: the money that it costs."""
+        memories = held(self.inventory) if self.meter.prices.memory_per_h else 0
+        new_vms, self.new_vms = self.new_vms, 0
+        return self.meter.charge(self.inventory.metered(), provisioned, new_vms, now_s, memories).money
+
     def measured(self) -> Sequence[Vm]:
         """The VMs that are asked for metrics: those that serve, in shadow those that really do."""
         if self.real is not None:
@@ -232,6 +245,7 @@ class Fleets:
         self.learning = Learning([fleet.name for fleet in self.all])
         self.planned = [fleet.policy for fleet in self.all]
         """The policies with what was learned in the place of their guesses: what core decides with."""
+        self._sooner_s: Float = np.zeros(0)
         self._compiled = self._compile(now_s)
         self._compiled_at_s = now_s
         self._series_state = SeriesState.empty(self._compiled.series)
@@ -264,7 +278,7 @@ class Fleets:
         new._queues = self._queues.carried_over(np.array(series))
         new.learning = self.learning.carried_over([fleet.name for fleet in new.all])
         planned = new._planned()
-        if any(map(is_not, planned, new.planned)):
+        if any(map(is_not, planned, new.planned)) or new._sooner_moved():
             new.planned = planned
             new._compiled = new._compile(now_s)
         new._lane_state = self._lane_state.carried_over(new._compiled.lanes, np.array(lanes))
@@ -291,9 +305,13 @@ class Fleets:
         lanes = compiled.lanes
         self._steps = self._forecasts or bool(lanes.cover.any() or compiled.series.laws.any())
         success = self._start_success(now_s)
-        if (success == 1.0).all():
-            return compiled
-        return replace(compiled, lanes=replace(compiled.lanes, start_success=success))
+        if (success != 1.0).any():
+            lanes = replace(lanes, start_success=success)
+        if lanes.hibernate.any():
+            self._sooner_s = self.learning.sooner_s(self._policies)
+            unbilled = unbilled_s(self._policies, self._sooner_s) / self._tick_s
+            lanes = replace(lanes, sooner_ticks=self._sooner_s / self._tick_s, unbilled_ticks=unbilled)
+        return compiled if lanes is compiled.lanes else replace(compiled, lanes=lanes)
 
     def _start_success(self, now_s: float) -> Float:
         return np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
@@ -306,7 +324,7 @@ class Fleets:
         planned = self._planned()
         odds_moved = np.abs(self._start_success(now_s) - self._compiled.lanes.start_success) >= NOTABLE_ODDS
         same_vms = [policy.vm for policy in planned] == [policy.vm for policy in self.planned]
-        if same_vms and not odds_moved.any():
+        if same_vms and not odds_moved.any() and not self._sooner_moved():
             return
         for fleet, before, after in zip(self.all, self.planned, planned, strict=True):
             if text := fleet.replanned(before, after):
@@ -316,6 +334,14 @@ class Fleets:
         same = np.arange(len(planned))
         self._lane_state = self._lane_state.carried_over(self._compiled.lanes, same)
         self._series_state = self._series_state.carried_over(self._compiled.series, same)
+
+    def _sooner_moved(self) -> bool:
+        """Whether it is known, and notably otherwise than so far, how much sooner hibernated VMs serve."""
+        if not self._compiled.lanes.hibernate.any():
+            return False
+        now_s = self.learning.sooner_s(self._policies)
+        moved = np.abs(now_s - self._sooner_s) > NOTABLE_MOVE * np.abs(self._sooner_s)
+        return bool((moved | (np.isnan(now_s) != np.isnan(self._sooner_s))).any())
 
     def _planned(self) -> list[Policy]:
         """The policies with what was learned, one VM taken to have the mean weight of its fleet."""

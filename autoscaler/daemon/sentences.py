@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from string import Formatter
 from typing import NamedTuple
 
-from autoscaler.core.types import Freshness, Reason, Stage
-from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
+from autoscaler.core.types import Freshness, Reason, Stage, TierReason
+from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold
 
 
 class Told(NamedTuple):
@@ -57,6 +57,24 @@ def phrases(tick: Told | FleetTick) -> Iterator[str]:
 def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
     """One reason in words, with the numbers that it rests on."""
     return _WORDS[reason].format_map({name: _TOLD[name](reason, value, tick) for name in _NAMES[reason]})
+
+
+def waiting(memories: Memories) -> str:
+    """How VMs should wait that may hibernate, and why."""
+    if memories.hibernated is None:
+        return f"all that may hibernate, since {_NOT_WEIGHED[memories.reason]}"
+    if memories.least is None or memories.least > 1.0:
+        return "none hibernated: a start would not be enough quicker for what a memory costs"
+    told = [
+        f"{whose} is expected to do {share:.0%} of its work within the refill horizon"
+        for whose, share in (
+            ("the last of them", memories.last if memories.hibernated else None),
+            ("the next", memories.following),
+        )
+        if share is not None
+    ]
+    first = f"the first {memories.hibernated} to start" if memories.hibernated else "none"
+    return f"{first} hibernated: {', '.join(told)}; a memory pays from {memories.least:.2%} on"
 
 
 def _earned(value: int, earnings: Earnings | None) -> str:
@@ -137,6 +155,11 @@ _NO_MORE = {
     Reason.SHARED_VMS: "may run no more VMs",
     Reason.SHARED_MONEY: "may cost no more",
     Reason.SHARED_STARTS: "may start no more VMs for now",
+}
+_NOT_WEIGHED = {
+    TierReason.UNPRICED.name.lower(): "the fleet has no objective that would say what a slower start costs",
+    TierReason.NO_FORECAST.name.lower(): "there is no forecast yet",
+    TierReason.UNMEASURED.name.lower(): "it is not known yet how much sooner hibernated VMs serve",
 }
 _HOUR_S = 3600.0
 _PROPOSALS_TO = int(Stage.ECONOMIC)

@@ -107,7 +107,13 @@ class Telemetry:
             "Learned 90 % quantile of start times, by what starts begin from; absent before the first.",
             ("fleet", "source"),
         )
-        self.warm_target = gauge("warm_target_vms", "Stopped VMs wanted in the warm pool.")
+        self.warm_target, self.hibernated_target = (
+            gauge("warm_target_vms", "Stopped VMs wanted in the warm pool."),
+            gauge(
+                "hibernated_target_vms",
+                "VMs wanted hibernated of those that wait; NaN where all that may be are, absent where none may.",
+            ),
+        )
         self.vms = gauge("vms", "VMs by phase.", ("fleet", "phase"))
         self.evaluated = gauge("last_evaluation_timestamp_seconds", "When the fleet was last decided on.")
         self.acts = gauge("acts", "1 if the fleet's VMs are really started and stopped, 0 in shadow.")
@@ -265,6 +271,11 @@ def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gaug
 _PHASES = ("in_service", "starting", "draining", "stopping", "stopped")
 
 
+def _hibernated(t: FleetTick) -> float:
+    wanted = None if t.memories is None else t.memories.hibernated
+    return math.nan if wanted is None else wanted
+
+
 def _held_back(t: FleetTick) -> int:
     return 0 if t.shared is None else t.shared.wanted - t.desired
 
@@ -282,6 +293,7 @@ class _Published:
         self._shaped_by: list[Counter] = []
         self._cost = telemetry.cost.labels(fleet)
         self._reasons: dict[int, Counter] = {}
+        self._hibernates = False
         for gauge, value in (
             (telemetry.demand, attrgetter("demand")),
             (telemetry.capacity, attrgetter("capacity")),
@@ -302,6 +314,10 @@ class _Published:
     def tick(self, t: FleetTick, at_s: float, counts: Counts) -> None:
         """Show this tick from here on, and count."""
         self._row, self._counts, self._at_s = t, counts, at_s
+        if t.memories is not None and not self._hibernates:
+            self._hibernates = True
+            shown = self._telemetry.hibernated_target.labels(self._fleet)
+            shown.set_function(partial(self._of_row, _hibernated))
         if t.reasons != self._reasons_of:
             self._reasons_of = t.reasons
             self._shaped_by = [self._reason(code) for code in t.reasons if code != Reason.NONE]

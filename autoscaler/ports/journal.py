@@ -108,6 +108,27 @@ class DueBurst:
 
 
 @dataclass(frozen=True, slots=True)
+class Memories:
+    """How the VMs of a fleet that may hibernate should wait.
+
+    Attributes:
+        hibernated: So many of those that wait with their memory saved, those that are started first; None where all that
+            may are.
+        reason: The name of a `core.types.TierReason`, in lower case.
+        least: Share of its work that a VM must be expected to serve within the refill horizon for that; above 1 where it
+            pays for none; None where nothing was weighed.
+        last: What the last of them is expected to serve, likewise.
+        following: What the next one is.
+    """
+
+    hibernated: int | None
+    reason: str
+    least: float | None
+    last: float | None
+    following: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SharedHold:
     """A limit that a fleet shares with others and that keeps it below what it wants.
 
@@ -148,7 +169,7 @@ class FleetTick:
     `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
     the cost are those of the simulated VMs. `earnings` is known for fleets with an objective,
     `shared` where a limit that the fleet shares with others holds it back, `burst` where one is due and the policy
-    orders by forecast.
+    orders by forecast, `memories` where VMs of the fleet may hibernate.
     """
 
     fleet: str
@@ -188,6 +209,7 @@ class FleetTick:
     earnings: Earnings | None = None
     shared: SharedHold | None = None
     burst: DueBurst | None = None
+    memories: Memories | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once released is
 decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the texts, the number of
 stages, what fleets in shadow really have, what fleets with an objective are sized by, what shared limits hold back,
-and bursts that are due) followed by one structured numpy row per fleet, in roster order. Format 2 has what
+bursts that are due, and how VMs that may hibernate should wait) followed by one structured numpy row per fleet, in roster order. Format 2 has what
 operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages. Chains
 of eleven, of twelve (from before there was an objective) and of thirteen stages (from before fleets shared limits)
 are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay:
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import DueBurst, Earnings, FleetTick, RealVms, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, RealVms, SharedHold
 
 FORMAT = 2
 """Format that `encode` writes."""
@@ -156,6 +156,7 @@ _PARTS = (
     ("earnings", attrgetter("earnings")),
     ("shared", attrgetter("shared")),
     ("bursts", attrgetter("burst")),
+    ("memories", attrgetter("memories")),
 )
 """Entries of the head by position of the fleet, which are absent where no fleet has such a thing."""
 
@@ -228,7 +229,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
         rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
         real, earnings, shared = (head.get(part, {}) for part in ("real", "earnings", "shared"))
-        bursts = head.get("bursts", {})
+        bursts, memories = head.get("bursts", {}), head.get("memories", {})
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
@@ -240,6 +241,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
                 earnings=Earnings(*earnings[str(i)]) if str(i) in earnings else None,
                 shared=SharedHold(*shared[str(i)]) if str(i) in shared else None,
                 burst=DueBurst(*bursts[str(i)]) if str(i) in bursts else None,
+                memories=Memories(*memories[str(i)]) if str(i) in memories else None,
             )
             for i in wanted
         )

@@ -15,6 +15,7 @@ from autoscaler.daemon.learned.benefit import pool_benefit
 from autoscaler.daemon.learned.condition import FleetCondition
 from autoscaler.daemon.learned.learning import capacity_params
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.sentences import waiting
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import FleetTick, Verb
 from autoscaler.web.operations import operations
@@ -169,6 +170,9 @@ def row_json(row: FleetTick) -> dict[str, Any]:
             for stage in Stage
             if stage < len(row.stages)
         ],
+        "memories": None
+        if row.memories is None
+        else asdict(row.memories) | {"sentence": waiting(row.memories)},
         "sentence": row.sentence,
         "source_error": row.source_error,
     }

@@ -266,6 +266,21 @@ def test_room_for_the_memory_is_paid_for_as_long_as_the_vm_exists():
     assert world.bill(10_000).memory_s == 120
 
 
+def test_a_memory_is_held_from_when_it_is_saved_until_its_vm_runs_again_or_is_gone():
+    prices = Prices(held_per_h=3600.0)
+    world = World(physics=replace(EXACT, hibernate=Spread(60), resume=Spread(16)), prices=prices)
+    back, gone = world.provision(0, "web", 2, state="running", hibernation=True)
+    world.stop(200, [back, gone], hibernate=True)  # saved at 260
+    assert world.bill(260).held_s == 0
+    assert world.bill(300).held_s == 2 * 40
+    world.start(400, [back])  # runs again at 416
+    world.terminate(500, [gone])  # terminated at 520
+    assert world.bill(1000).held_s == 156 + 260
+    assert world.bill(10_000).money == 156 + 260
+    world.stop(10_000, [back])
+    assert world.bill(20_000).held_s == 156 + 260
+
+
 def test_a_hundred_starts_one_by_one_take_as_long_as_the_published_bucket_says():
     world = World()
     ids = list(world.provision(0, "web", 100))

@@ -25,7 +25,7 @@ async def _route(serve):
 
 
 def bill_of(**parts):
-    return {**parts, "memory_s": 0}
+    return {**parts, "memory_s": 0, "held_s": 0}
 
 
 async def test_the_bill(route):

@@ -101,9 +101,9 @@ async def test_one_that_never_served_or_served_badly_is_stopped_plainly():
     served, late, slow = (TrackedVm(_row(name), Phase.IN_SERVICE, 0.0) for name in ("i-1", "i-2", "i-3"))
     late.phase, slow.quarantined_until_s = Phase.RUNNING, 100.0
     own = Hibernation(policy(warm_pool={"hibernate": {}}).warm_pool.hibernate)
-    assert own.of_stops([served, late, slow], 50.0) == {"i-1"}
-    assert own.of_stops([served, late, slow], 100.0) == {"i-1", "i-3"}
-    assert Hibernation(None).of_stops([served], 50.0) == frozenset()
+    assert own.of_stops(Holdings(), [served, late, slow], 50.0) == {"i-1"}
+    assert own.of_stops(Holdings(), [served, late, slow], 100.0) == {"i-1", "i-3"}
+    assert Hibernation(None).of_stops(Holdings(), [served], 50.0) == frozenset()
 
 
 def _row(vm_id, state=VmState.RUNNING, **fields):

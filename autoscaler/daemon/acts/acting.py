@@ -193,7 +193,7 @@ class Acting:
         vms = [fleet.inventory.vms[vm_id] for vm_id in intent.vm_ids]
         if intent.verb is Verb.STOP:
             force = bool(vms) and all(t.phase is Phase.STOPPING for t in vms)
-            return How(force=force, hibernate=fleet.hibernation.of_stops(vms, now_s))
+            return How(force=force, hibernate=fleet.hibernation.of_stops(fleet.inventory, vms, now_s))
         changing = [t for t in vms if t.start_as]
         return How(
             start_as={t.vm.id: t.start_as for t in changing}, type_of={t.vm.id: own_type(t) for t in changing}

@@ -1,7 +1,7 @@
 """From a decision's numbers to chosen VMs: the plan, as intents to be recorded before anything is done.
 
-Order of choice for starts: as they are before as another type, even zones, best type, least recently launched (so
-that every VM gets its turn and a broken one is found in quiet times), then id. For stops: fullest zone, longest in
+Order of choice for starts: as they are before as another type, hibernated before stopped (since they serve sooner), even
+zones, best type, least recently launched (so that every VM gets its turn and a broken one is found in quiet times), then id. For stops: fullest zone, longest in
 service, then id. Both are stable: the same fleet gives the same choice.
 """
 
@@ -18,6 +18,7 @@ from autoscaler.core.select import start_order, stop_order
 from autoscaler.core.types import Int
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
+from autoscaler.daemon.vms.memory import resumes
 from autoscaler.ports import ActionIntent, Verb
 
 
@@ -102,15 +103,19 @@ def _token(fleet: str, turn: str, count: int) -> str:
 
 
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:
-    """The VMs to start, in groups of one type and zone; those that must change their type last."""
+    """The VMs to start, in groups of one type and zone; first those that go on from their memory, which serve sooner,
+    and last those that must change their type.
+    """
     if count <= 0:
         return []
     found = [(t, inventory.type_for(t, now_s)) for t in inventory.startable(now_s)]
     chosen: list[tuple[TrackedVm, str]] = []
-    for as_they_are in (True, False):
+    turns: dict[tuple[bool, bool], list[tuple[TrackedVm, str]]] = {}
+    for t, vm_type in found:
+        turns.setdefault((vm_type != t.vm.vm_type, not resumes(t.vm, now_s)), []).append((t, vm_type))
+    for _, here in sorted(turns.items()):
         left = count - len(chosen)
-        here = [(t, vm_type) for t, vm_type in found if (vm_type == t.vm.vm_type) is as_they_are]
-        if left > 0 and here:
+        if left > 0:
             chosen += _spread(inventory, here, [t for t, _ in chosen], left)
     for t, vm_type in chosen:
         t.start_as = "" if vm_type == t.vm.vm_type else vm_type

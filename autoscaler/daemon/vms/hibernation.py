@@ -1,8 +1,11 @@
 """Hibernation in one fleet: which VMs save their memory when they stop, who cannot, and when a memory is renewed.
 
-    stop wanted ─ launched for it, served, never refused ─► stop with its memory saved
+    stop wanted ─ launched for it, served, never refused, and a memory more is worth it ─► stop with its memory saved
                                      │ refused
                                      └─► plain stop at once; never asked again, or again in some minutes
+
+How many memories are worth what they cost is decided with the rest (`core.tiers`). Nothing is started only for that: a VM that
+waits keeps its tier until it is started for demand or tried.
 
 Rules of this file: choice and memory only; nothing here calls anything. A VM that did not serve, or badly, is stopped
 plainly: what is in its memory is not worth keeping.
@@ -14,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from autoscaler.config.vms import HibernationSection
 from autoscaler.daemon.vms.holdings import Holdings
-from autoscaler.daemon.vms.memory import DAY_S, KEPT_S, LAST_CALL_S, saved_at_s
+from autoscaler.daemon.vms.memory import DAY_S, KEPT_S, LAST_CALL_S, resumes, saved_at_s
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import NO_HIBERNATION, NOT_YET, Note, Outcome, OutcomeKind
 
@@ -23,6 +26,18 @@ PLAINLY = frozenset({NO_HIBERNATION, NOT_YET})
 READY_WITHIN_S = 600.0
 """A new VM that cannot hibernate yet is waited for so long, before it enters the warm pool without."""
 _SERVED = frozenset({Phase.IN_SERVICE, Phase.DRAINING})
+
+
+def memories(holdings: Holdings, now_s: float) -> int:
+    """VMs that wait, or soon will, and would go on from their memory if they were started; they may be started."""
+    stopped = holdings.known_in(Phase.STOPPED)
+    waiting = sum(resumes(t.vm, now_s) and t.quarantined_until_s <= now_s for t in stopped)
+    return waiting + sum(t.saves_memory or t.vm.hibernates for t in holdings.known_in(Phase.STOPPING))
+
+
+def held(holdings: Holdings) -> int:
+    """VMs whose memory is saved, too old to be resumed from or not."""
+    return sum(t.vm.hibernates for t in holdings.known_in(Phase.STOPPED))
 
 
 class Hibernation:
@@ -34,6 +49,8 @@ class Hibernation:
 
     def __init__(self, section: HibernationSection | None) -> None:
         self._section = section
+        self.wanted: int | None = None
+        """So many of the VMs that wait should be hibernated; None where all that may are."""
         self._never: set[str] = set()
         """VMs that the provider said cannot hibernate."""
         self._not_yet_since_s: dict[str, float] = {}
@@ -43,6 +60,7 @@ class Hibernation:
     def carry_on(self, before: Hibernation) -> None:
         """Go on with what another setup of the same fleet knows."""
         self._never, self._not_yet_since_s, self._told = before._never, before._not_yet_since_s, before._told
+        self.wanted = before.wanted if self._section is not None else None
 
     def may(self, t: TrackedVm, now_s: float) -> bool:
         """Whether its memory may be saved, for all that is known, and is worth it."""
@@ -50,9 +68,19 @@ class Hibernation:
             return False
         return not t.dismissed and t.quarantined_until_s <= now_s
 
-    def of_stops(self, vms: Iterable[TrackedVm], now_s: float) -> frozenset[str]:
+    def of_stops(self, holdings: Holdings, vms: Iterable[TrackedVm], now_s: float) -> frozenset[str]:
         """Those of the VMs about to be stopped, in the phase that they are in before, that save their memory."""
-        return frozenset(t.vm.id for t in vms if t.phase in _SERVED and self.may(t, now_s))
+        able = [t.vm.id for t in vms if t.phase in _SERVED and self.may(t, now_s)]
+        return frozenset(able[: self._room(holdings, now_s)] if able else ())
+
+    def of_stored(self, holdings: Holdings, vms: Iterable[TrackedVm], now_s: float) -> frozenset[str]:
+        """Those of the VMs on their way into the pool that save their memory; they are in no order to stop yet."""
+        able = [t.vm.id for t in vms if self.may(t, now_s)]
+        return frozenset(able[: self._room(holdings, now_s)] if able else ())
+
+    def _room(self, holdings: Holdings, now_s: float) -> int | None:
+        """How many more memories are wanted; None for no limit."""
+        return None if self.wanted is None else max(self.wanted - memories(holdings, now_s), 0)
 
     def is_waited_for(self, vm_id: str, now_s: float) -> bool:
         """Whether a VM on its way into the pool may still become able to."""

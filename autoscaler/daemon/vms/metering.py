@@ -1,7 +1,8 @@
 """What a fleet costs, as the journal has it: the one money model of the product.
 
 A VM is billed from running until stopping begins, per second, at least `MINIMUM_S` per start; pending and
-stopping are free; storage is paid for every provisioned VM; a start and a provisioning may carry a price.
+stopping are free, but where a VM hibernates it is billed until that is done; storage is paid for every provisioned VM, and
+a saved memory may cost more; a start and a provisioning may carry a price.
 When a VM began to run is only known to lie between two listings, so the middle is taken: an error without
 bias, which evens out over starts.
 """
@@ -49,6 +50,7 @@ class Prices:
     stopped_per_h: float
     start: float
     provision: float
+    memory_per_h: float = 0.0
 
 
 @dataclass(slots=True)
@@ -76,7 +78,9 @@ class Meter:
         self.total = Charge()
         self._charged_to_s: float | None = None
 
-    def charge(self, vms: Iterable[Metered], provisioned: int, new_vms: int, now_s: float) -> Charge:
+    def charge(
+        self, vms: Iterable[Metered], provisioned: int, new_vms: int, now_s: float, memories: int = 0
+    ) -> Charge:
         """Charge everything up to now.
 
         Args:
@@ -84,6 +88,7 @@ class Meter:
             provisioned: VMs that exist.
             new_vms: VMs accepted for provisioning since the last call.
             now_s: The clock.
+            memories: Saved memories that are held.
         """
         charge = Charge()
         running_s = 0.0
@@ -95,8 +100,10 @@ class Meter:
             if vm.run is not None:
                 running_s += _due(vm.run, now_s, charge)
         charge.running_s = running_s
+        held_s = 0.0
         if self._charged_to_s is not None:
-            charge.stored_s = provisioned * max(now_s - self._charged_to_s, 0.0)
+            since_s = max(now_s - self._charged_to_s, 0.0)
+            charge.stored_s, held_s = provisioned * since_s, memories * since_s
         self._charged_to_s = now_s
         p = self.prices
         charge.money = (
@@ -105,6 +112,8 @@ class Meter:
             + charge.starts * p.start
             + new_vms * p.provision
         )
+        if held_s:
+            charge.money += held_s / 3600.0 * p.memory_per_h
         total = self.total
         total.running_s += charge.running_s
         total.stored_s += charge.stored_s

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from autoscaler.daemon.vms.hibernation import held
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.daemon.vms.metering import Meter, Prices
 from autoscaler.daemon.vms.tracked import Patience
@@ -67,5 +68,6 @@ class RealFleet:
             return None
         counts = self._inventory.counts(now_s, math.inf)
         provisioned = counts.provisioned
-        charge = self._meter.charge(self._inventory.metered(), provisioned, 0, now_s)
+        memories = held(self._inventory) if self._meter.prices.memory_per_h else 0
+        charge = self._meter.charge(self._inventory.metered(), provisioned, 0, now_s, memories)
         return RealVms(len(self.running), provisioned, charge.money)

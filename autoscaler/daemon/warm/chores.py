@@ -155,9 +155,11 @@ def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, no
                 inventory.vms[vm_id].move(Phase.PREPARING, now_s)
                 pool.preparing[vm_id] = Preparing(now_s, trying=True)
         case Verb.STORE:
+            stored = [inventory.vms[vm_id] for vm_id in ids]
+            saving = fleet.hibernation.of_stored(inventory, stored, now_s)
             inventory.sent(Verb.STOP, ids, intent.count, action_id, now_s)
-            for t in (inventory.vms[vm_id] for vm_id in ids):
-                t.saves_memory = fleet.hibernation.may(t, now_s)
+            for t in stored:
+                t.saves_memory = t.vm.id in saving
         case Verb.TERMINATE:
             pool.begin_deleting(inventory, ids, now_s)
         case _:
