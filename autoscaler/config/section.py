@@ -47,6 +47,10 @@ def _filled(raw: object) -> object:
 def _http(raw: object) -> object:
     if isinstance(raw, str) and not re.match(r"https?://[^/\s]", raw):
         raise refuse(f"{shown(raw)} is not a web address", "write for example http://{address}:9100/metrics")
+    if isinstance(raw, str) and "@" in re.split(r"[/?#]", raw.partition("://")[2], maxsplit=1)[0]:
+        raise refuse(
+            "an address with a password in it would be logged", "let this machine in there without one"
+        )
     return raw
 
 

@@ -184,7 +184,8 @@ class ScrapeSource:
                 try:
                     value, stamp_s = self._last[key] = self._reading(key, answer)
                 except UnreadableBodyError as error:
-                    errors[place or key] = str(error)
+                    # What stands behind the path may be a key, and this is logged.
+                    errors[(place or key).partition("?")[0]] = str(error)
                     continue
             ids.append(key)
             values.append(value)

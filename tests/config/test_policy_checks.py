@@ -170,6 +170,14 @@ def test_the_address_belongs_to_per_vm_signals(tmp_path):
     clean(scrape(tmp_path, "  scrape: {metric: m, url: 'http://lb/metrics'}\n", kind="total"))
 
 
+@pytest.mark.parametrize("kind", ["total", "throughput"])
+def test_no_address_carries_a_password(tmp_path, kind):
+    host = "{address}" if kind == "throughput" else "lb"
+    section = "  scrape: {{metric: m, url: 'http://{}/metrics{}'}}\n"
+    the_error(scrape(tmp_path, section.format(f"scaler:s3cret@{host}", ""), kind=kind), 5, "would be logged")
+    clean(scrape(tmp_path, section.format(host, "?who=a@b"), kind=kind))
+
+
 @pytest.mark.parametrize("metric", ["9lives", "a{b=c}", "a{b='c'}", "a b", 'a{b=~"c"}', "''"])
 def test_what_is_no_metric(tmp_path, metric):
     the_error(scrape(tmp_path, f"  scrape:\n    metric: {metric}\n"), 6, "is not a metric; write its name")

@@ -298,6 +298,14 @@ async def test_a_total_is_one_reading_from_one_place(web, make):
     assert web.seen == ["balancer", "balancer"]
 
 
+async def test_what_follows_the_path_may_be_a_key_and_is_not_told(web, make):
+    url = web.url.replace("{address}", "error")
+    source = make(Metric("load"), MetricType.GAUGE, Signal.TOTAL, url=f"{url}?key=s3cret")
+    with pytest.raises(SourceError, match="HTTP 500 at http") as failed:
+        await source.read([])
+    assert "s3cret" not in str(failed.value)
+
+
 async def test_a_metric_must_be_named(web, clock):
     with pytest.raises(SourceError, match="needs the name of a metric"):
         ScrapeSource(web.url, None, MetricType.GAUGE, Signal.THROUGHPUT, clock)
