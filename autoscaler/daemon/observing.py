@@ -28,6 +28,10 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 _NONE = Rows()
+_NOT_READ = (
+    ", when a tick ends reading; see whether what the source asks runs (with a shorter `timeout` it says itself "
+    "what hangs)"
+)
 
 
 def no_readings(why: str) -> FleetReadings:
@@ -81,7 +85,7 @@ class Observer:
             listed[key] = got
         read: dict[str, FleetReadings] = {}
         for fleet, call in readings.items():
-            told = _answer(call, self._checked_readings, fleet, timeout_s)
+            told = _answer(call, self._checked_readings, fleet, timeout_s, _NOT_READ)
             read[fleet] = no_readings(told) if isinstance(told, str) else told
         for key, listing in listed.items():
             if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
@@ -147,7 +151,7 @@ def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:
         return Answered(error=error)
 
 
-def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float) -> T | str:
+def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float, late: str = "") -> T | str:
     """What the call returned, once checked; words where it failed or what it returned is no such thing.
 
     Args:
@@ -155,11 +159,12 @@ def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float
         check: Makes sure of an answer, given whose it is.
         key: Whose.
         timeout_s: How long it was waited for.
+        late: What more to say where it did not come in time.
     """
     try:
         return check(key, ended(call))
     except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
+        return f"no answer within {timeout_s:g} s{late}"
     except AutoscalerError as error:
         return str(error) or type(error).__name__
     except Exception as error:  # noqa: BLE001  an adapter's bug must not reach another fleet
