@@ -151,7 +151,7 @@ class TraceSource:
             lap_s -= span_s
         start_s = self._start_s + step * trace.interval_s
         if step < 0:
-            return math.nan, math.nan, self._too_early(at_s)
+            return math.nan, math.nan, self._too_early(at_s, known_at_s)
         if start_s >= self._end_s:
             return math.nan, math.nan, f"trace {trace.name} ended at {describe_time(self._end_s)}"
         if step != self._step:
@@ -173,14 +173,14 @@ class TraceSource:
         row = int(stamps.searchsorted(at_s, "right")) - 1
         return row if row >= 0 and at_s < float(stamps[row]) + self._trace.interval_s else -1
 
-    def _too_early(self, at_s: float) -> str:
-        """Why nothing is known yet, at a moment of the recording."""
-        if at_s < self._trace.start_s:
-            return f"trace {self._trace.name} begins at {describe_time(self._trace.start_s)} only"
-        left_s = self._trace.start_s + self._trace.interval_s - at_s
-        return (
-            f"trace {self._trace.name}: its first count is known in {left_s:.0f} s, once its interval is over"
-        )
+    def _too_early(self, at_s: float, known_at_s: float) -> str:
+        """Why nothing is known yet, at a moment of the recording and of what is known by then."""
+        trace = self._trace
+        if at_s < trace.start_s:
+            return f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
+        # A moment and not the time left, which would be told anew in each tick.
+        moment_s = round(known_at_s + self._lag_s + trace.start_s + trace.interval_s - at_s, 1)
+        return f"trace {trace.name}: its first count is known at {describe_time(moment_s)}, once its interval is over"
 
     def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
         """float64 (n,), the rate in uneven parts whose sum is the rate."""

@@ -205,8 +205,16 @@ def translated(name: str, doing: str) -> Iterator[None]:
         raise JournalDamagedError(
             f"The journal {name} cannot be {doing}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}"
         ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise JournalError(
+            f"The journal {name} cannot be {doing}: {Path(name).parent} is no folder. "
+            "Give a state directory that is one, or that is not there yet."
+        ) from error
     except OSError as error:
-        raise JournalError(f"The journal {name} cannot be {doing}: {error.strerror or error}.") from error
+        raise JournalError(
+            f"The journal {name} cannot be {doing}: {error.strerror or error}. "
+            "Check owner, mode and free space of the state directory, or give another one."
+        ) from error
 
 
 _ADVICE: dict[int, str] = {

@@ -42,7 +42,10 @@ def total(trace, after_s, **options):
 
 def test_a_count_is_known_once_its_interval_is_over():
     assert total(COUNTS, -0.1) == "trace day begins at 1970-01-12T13:46:40Z only"
-    assert total(COUNTS, 59.0) == "trace day: its first count is known in 1 s, once its interval is over"
+    assert {total(COUNTS, at_s) for at_s in (0.0, 1.0, 33.3, 59.0)} == {
+        "trace day: its first count is known at 1970-01-12T13:47:40Z, once its interval is over"
+    }
+    assert "known at 1970-01-12T13:47:50Z," in total(COUNTS, 15.0, lag_s=10.0)
     assert total(COUNTS, 60.0) == (10.0, 60.0)
     assert total(COUNTS, 119.9) == (10.0, 60.0)
     assert total(COUNTS, 120.0) == (20.0, 120.0)
@@ -77,7 +80,7 @@ def test_a_loop_goes_on_with_the_last_interval_until_the_first_is_over_again():
     assert total(COUNTS, 240.0 + 60.0, loop=True) == (10.0, 300.0)
     assert total(COUNTS, 240.0 * 5 + 121.0, loop=True) == (20.0, 240.0 * 5 + 120.0)
     assert total(GAUGE, 240.0 * 5 + 1.0, loop=True) == (10.0, 240.0 * 5)
-    assert "first count is known in 30 s" in total(COUNTS, 30.0, loop=True)
+    assert "first count is known at 1970-01-12T13:47:40Z" in total(COUNTS, 30.0, loop=True)
 
 
 @given(

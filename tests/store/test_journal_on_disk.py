@@ -452,8 +452,18 @@ def test_a_directory_that_may_not_be_written_to(closed_directory) -> None:
 
 def test_a_state_directory_that_is_a_file(tmp_path) -> None:
     (tmp_path / "state").touch()
-    with pytest.raises(JournalError, match=r"state/journal\.sqlite cannot be opened: File exists"):
-        SqliteJournal(tmp_path / "state")
+    for path in (tmp_path / "state", tmp_path / "state" / "below"):
+        with pytest.raises(
+            JournalError, match=r"cannot be opened: .*/state.* is no folder\. Give a state directory"
+        ):
+            SqliteJournal(path)
+
+
+def test_a_state_directory_that_cannot_be_made_says_what_to_check() -> None:
+    with pytest.raises(
+        JournalError, match=r"/proc/none/journal\.sqlite cannot be opened: .* Check owner, mode"
+    ):
+        SqliteJournal(Path("/proc/none"))
 
 
 def test_reading_where_no_daemon_ever_ran(tmp_path) -> None:
