@@ -16,7 +16,7 @@ import numpy as np
 
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.economics import Economics
-from autoscaler.core.experts import Contest, Prices
+from autoscaler.core.experts import Contest
 from autoscaler.core.habits import Habits, note, revise, yesterday
 from autoscaler.core.models import (
     AHEAD,
@@ -218,10 +218,9 @@ class _Columns:
             for ahead_s in np.unique(self._ahead_s).tolist()
         ]
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
-        self._start_cost = params.start_cost[lanes]
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
         cost = np.ones((len(asked), len(lanes)))
-        cost[:_FACTORS] += self._start_cost / params.hold_ticks[lanes]
+        cost[:_FACTORS] += params.start_cost[lanes] / params.hold_ticks[lanes]
         cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
         self._cost: Float = cost
         # Prices that are found come apart with what fleets miss.
@@ -265,7 +264,7 @@ class _Columns:
         if np.count_nonzero(fresh) < len(fresh):
             blind = np.flatnonzero(~fresh)
             low[:, blind], high[:, blind] = 0, contest.most
-        contest.step(trial, view.tick, demand, known, low, high, Prices(self._start_cost, price))
+        contest.step(trial, view.tick, demand, known, low, high, price)
         unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
         model = np.where(unknown, CAREFUL, trial.driver)
         return _Wishes(model, *(of[model, self._at].astype(np.int64) for of in (low, high)))

@@ -12,8 +12,6 @@ nobody anything. No reduction over lanes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from autoscaler.core.habits import CROWD
@@ -28,7 +26,7 @@ from autoscaler.core.models import (
 )
 from autoscaler.core.params import LaneParams
 from autoscaler.core.trial import ShadowType, Trial
-from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HALF_LIFE_S = 32 * 86400.0
 """What a model has cost counts half after this time."""
@@ -60,17 +58,14 @@ _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
 
 
+_ROUNDING = 0.5e-9
+"""Of a VM, and at most twice that with headroom."""
+
+
 _DEMAND, _FALLING, _YESTERDAY, _LATEST = map(
     rows_of, (Kind.DEMAND, Kind.FALLING, Kind.YESTERDAY, Kind.LATEST)
 )
 _PLAIN = slice(_DEMAND.start, _LATEST.stop)
-
-
-class Prices(NamedTuple):
-    """What shadows are charged, n lanes, in VM-ticks: per start, and per VM-tick of unserved work."""
-
-    start: Float
-    shortage: Float
 
 
 def _count_type(most: int) -> ShadowType:
@@ -132,10 +127,13 @@ class Contest:
         self.most = int(most.max())
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
         self._more = self._headroom[:, np.newaxis] / self._capacity
+        self._rounding, self._highest = _ROUNDING * self._capacity, self.most * self._capacity
         self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
-        shape = (len(MODELS), len(lanes))
-        self._vms, self._left = np.empty(shape), np.empty(shape)
+        shape = len(MODELS), len(lanes)
+        self._start_cost = params.start_cost[lanes].astype(np.float32)
+        self._cost, self._left = np.empty(shape), np.empty(shape)
+        self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
         self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
@@ -146,7 +144,7 @@ class Contest:
         least, most = self._bounds
         self._least, self._most = least.astype(counts), most.astype(counts)
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
-        self.low, self.high, self._over, self._old = (np.zeros(self._vms.shape, counts) for _ in range(4))
+        self.low, self.high, self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(4))
 
     def fit(self, state: Trial) -> None:
         """Have the counts of the state and those of this in one type: ask for it before `low` and `high` are filled."""
@@ -199,8 +197,12 @@ class Contest:
         past[0] = present
         np.multiply(highest.reshape(windows - 1, -1), self._capacity / _SCALE, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
+        # What would exceed whole VMs by rounding only, or all counts, is taken off before there are five of each.
+        past -= self._rounding
+        np.minimum(past, self._highest, out=past)
         vms = self.high[_DEMAND].reshape(len(HEADROOMS), windows, -1)
-        _whole(np.multiply(past, self._more, out=self._need), self.most, vms)
+        need = np.multiply(past, self._more, out=self._need)
+        np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         now = vms[:, 0]
         self.low[_DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick
@@ -217,7 +219,7 @@ class Contest:
         counts: Bool,
         low: SmallInt,
         high: SmallInt,
-        price: Prices,
+        price: Float,
     ) -> None:
         """Charge every shadow for the tick that is over, and let it order.
 
@@ -228,7 +230,7 @@ class Contest:
             counts: bool (n,), where it may be charged for.
             low: int32 (M, n), up to how many VMs the models want to go; brought within the policy's bounds in place.
             high: int32 (M, n), down to how many, likewise.
-            price: What shadows are charged.
+            price: float64 (n,), of a VM-tick of unserved work, in VM-ticks.
         """
         if tick <= state.last_tick:
             return
@@ -251,12 +253,13 @@ class Contest:
         if begins:
             state.serving[:] = low
             return
-        self._order(state, tick, low, high, price.start)
+        self._order(state, tick, low, high)
         if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
+            self._settle(state)
             self._fear(state)
-            self._choose(state, price.shortage)
+            self._choose(state, price)
 
-    def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt, start: Float) -> None:
+    def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order and stop."""
         over = np.add(state.serving, state.coming, out=self._over)
         # Where all VMs take equally long, what is ordered goes straight to the tick at which it comes.
@@ -275,10 +278,10 @@ class Contest:
                 slot = state.ordered[(tick + lead) % rows]
                 slot += np.multiply(out, mine, out=self._old)
         if np.count_nonzero(out):
-            paid = self._left
+            paid = self._vms
             paid[...] = out
-            paid *= start * state.weight
-            state.paid += paid
+            paid *= self._start_cost
+            state.lately[0] += paid
 
     def _charge(self, state: Trial, demand: Float, counts: Bool) -> None:
         if np.count_nonzero(counts) < len(counts):
@@ -288,16 +291,25 @@ class Contest:
         else:
             work = demand / self._capacity
             weight = state.weight = state.weight * self._growth
-        vms, left = self._vms, self._left
+        paid, unserved, nearly = state.lately
+        vms, short = self._vms, self._short
         vms[...] = state.serving
-        state.paid += np.multiply(vms, weight, out=left)
-        for missed, more in ((state.unserved, 1.0), (state.nearly, MORE)):
-            np.subtract(more * work, vms, out=left)
-            np.maximum(left, 0.0, out=left)
-            left *= weight
-            np.add(missed, left, out=missed)
+        if weight is state.weight:
+            paid += vms
+        else:
+            paid += np.multiply(vms, counts, out=short)
+        for missed, more in ((unserved, 1.0), (nearly, MORE)):
+            np.subtract((more * work).astype(np.float32), vms, out=short)
+            np.maximum(short, 0.0, out=short)
+            np.add(missed, short, out=missed)
         state.wanted = state.wanted + work * weight
         state.ticks = state.ticks + weight
+
+    def _settle(self, state: Trial) -> None:
+        """Weigh what the last minutes have cost, as their last tick."""
+        for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True):
+            np.add(of, np.multiply(lately, state.weight, out=self._left), out=of)
+        state.lately.fill(0.0)
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -323,13 +335,18 @@ class Contest:
             Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
         """
         # Twice the demand for as long as a start takes: a crowd of ten minutes would be insured at any price for days.
-        missed = self._missed(state, self._lead_s, self._vms)
+        paid, missed, nearly = (
+            of + lately * state.weight
+            for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True)
+        )
+        nearly *= self._doubt(state, self._lead_s, self._most_doubt)
+        missed += nearly
         allowed = unserved * state.wanted
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
             cost = np.multiply(missed, np.exp(middle), out=self._left)
-            cost += state.paid
+            cost += paid
             best = cost.argmin(axis=0)
             enough = missed[best, self._columns] <= allowed
             high, low = np.where(enough, middle, high), np.where(enough, low, middle)
@@ -342,15 +359,9 @@ class Contest:
         doubt: Float = np.minimum(lasts_s / seen_s, most)
         return doubt
 
-    def _missed(self, state: Trial, lasts_s: Float | float, out: Float) -> Float:
-        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        missed = np.multiply(state.nearly, self._doubt(state, lasts_s, self._most_doubt), out=out)
-        missed += state.unserved
-        return missed
-
     def _fear(self, state: Trial) -> None:
         """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now."""
-        highest, vms, left = state.habits.highest, self._vms, self._left
+        highest, vms, left = state.habits.highest.astype(np.float32), self._vms, self._short
         vms[...] = state.serving
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
         np.subtract(highest, vms, out=left)
@@ -366,12 +377,13 @@ class Contest:
             at, lane = np.nonzero(above)
             of = highest[lane]
             left[at, lane] = _crowd(of, vms[at, lane]) * of
-        left *= state.ticks - state.asked
-        state.crowd += left
+        state.crowd += np.multiply(left, state.ticks - state.asked, out=self._left)
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float) -> None:
-        cost = self._missed(state, DOUBT_S, self._vms)
+        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
+        cost = np.multiply(state.nearly, self._doubt(state, DOUBT_S, self._most_doubt), out=self._cost)
+        cost += state.unserved
         # A crowd is alone with the VMs that it finds for as long as a start takes.
         cost += np.multiply(state.crowd, self._doubt(state, self._lead_s, MOST_FEAR), out=self._left)
         cost *= shortage
@@ -401,9 +413,9 @@ class Contest:
             state.asked = state.ticks
 
 
-def _crowd(highest: Float, vms: Float) -> Float:
+def _crowd(highest: SmallFloat, vms: SmallFloat) -> SmallFloat:
     """How much of a crowd so many VMs leave, in units of the highest ever, which is not more: in place of the VMs."""
     np.maximum(vms, 1e-9, out=vms)
-    np.divide(CROWD * highest, vms, out=vms)
+    np.divide(np.float32(CROWD) * highest, vms, out=vms)
     np.maximum(vms, 1.0, out=vms)
     return np.log(vms, out=vms)

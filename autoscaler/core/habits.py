@@ -204,7 +204,7 @@ def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
 def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
     """Work out what some columns want in an hour."""
     everyone = len(some) == len(habits.hour)
-    at: Int | slice = slice(None) if everyone else some
+    at: Int | slice[None, None, None] = slice(None) if everyone else some
     passed = np.where(habits.hour[at] >= 0, hour - habits.hour[at], 0)
     slept_s = np.minimum(passed, 10_000) * HOUR_S
     for array, half_life_s in (

@@ -20,7 +20,7 @@ from autoscaler.core.habits import Habits
 from autoscaler.core.models import CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before
-from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
@@ -31,6 +31,7 @@ _BY_COLUMN = (
     "billed_ticks",
     "falling",
     "weight",
+    "lately",
     "paid",
     "unserved",
     "nearly",
@@ -83,6 +84,8 @@ class Trial(Remembered):
         young: int32 (M, n), in service and billed anyway.
         ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
         weight: float64 (n,), of a tick now: it grows, so that all that was before fades.
+        lately: float32 (3, M, n), VM-ticks and starts that were paid for, VM-ticks of work that found no VM, and the same had
+            demand been `experts.MORE` times as high: since models were last compared, and not yet in the sums below.
         paid: float64 (M, n), VM-ticks and starts by weight.
         unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
         nearly: float64 (M, n), the same, had demand been `experts.MORE` times as high.
@@ -107,6 +110,7 @@ class Trial(Remembered):
     young: SmallInt
     ordered: SmallInt
     weight: Float
+    lately: SmallFloat
     paid: Float
     unserved: Float
     nearly: Float
@@ -142,6 +146,7 @@ class Trial(Remembered):
             young=np.zeros(shape, np.int32),
             ordered=np.zeros((rows, *shape), np.int32),
             weight=np.ones(len(lanes)),
+            lately=np.zeros((3, *shape), np.float32),
             paid=np.zeros(shape),
             unserved=np.zeros(shape),
             nearly=np.zeros(shape),
@@ -179,8 +184,8 @@ class Trial(Remembered):
         new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
-        for name in ("serving", "paid", "unserved", "nearly", "crowd", "falling"):
-            getattr(new, name)[:, known] = getattr(self, name)[:, old]
+        for name in ("serving", "lately", "paid", "unserved", "nearly", "crowd", "falling"):
+            getattr(new, name)[..., known] = getattr(self, name)[..., old]
         for name in ("weight", "ticks", "asked", "wanted", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.experts import Contest, Prices
+from autoscaler.core.experts import Contest
 from autoscaler.core.models import CAREFUL, FALLING_HEADROOMS, FIRST, HEADROOMS, MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Horizon, Reason, Stage
@@ -144,8 +144,9 @@ def test_shadows_pay_what_a_fleet_would(lead, billed, monkeypatch):
             shadow.tick(view.tick, demand if known else None, low, high, 3.0)
         assert state.trial.serving[at, 0] == shadow.serving
         assert state.trial.coming[at, 0] == sum(shadow.orders.values())
-    assert state.trial.paid[at, 0] == pytest.approx(shadow.paid)
-    assert state.trial.unserved[at, 0] == pytest.approx(shadow.unserved)
+    lately = state.trial.lately[:, at, 0] * state.trial.weight[0]
+    assert state.trial.paid[at, 0] + lately[0] == pytest.approx(shadow.paid)
+    assert state.trial.unserved[at, 0] + lately[1] == pytest.approx(shadow.unserved)
 
 
 def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
@@ -156,10 +157,10 @@ def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
         decide(params, state, snapshot(now_s=1e6 + tick * TICK_S, demand=demand), laws)
     at = MODELS.index(Model(Kind.DEMAND, 0, Window.NOW))
     assert (state.trial.serving[at, 0], state.trial.coming[at, 0]) == (1, 8)
-    paid = state.trial.paid[at, 0]
+    paid = state.trial.lately[0, at, 0]
     decide(params, state, snapshot(now_s=1e6 + 900 * TICK_S, demand=9.0), laws)
     assert (state.trial.serving[at, 0], state.trial.coming[at, 0]) == (9, 0)
-    assert state.trial.paid[at, 0] == paid
+    assert state.trial.paid[at, 0] + state.trial.lately[0, at, 0] == pytest.approx(paid * state.trial.weight[0])
 
 
 def test_a_highest_demand_falls_by_half_in_its_time():
@@ -192,7 +193,7 @@ def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
     trial.last_tick = 0
     ticks = round(600 / TICK_S)
     for tick in range(1, ticks + 1):
-        contest.step(trial, tick, demand, known, wanted, wanted, Prices(np.zeros(1), np.ones(1)))
+        contest.step(trial, tick, demand, known, wanted, wanted, np.ones(1))
     # Demand of 8 Y, P(Y > y) = 1 / y up to 16: the mean of what x VMs leave is 8 log(128 / x), and 4 more below 8.
     left = np.array([8 * np.log(16) + 4, 8 * np.log(16), 8 * np.log(4), 0.0])
     charged = trial.ticks[0]
