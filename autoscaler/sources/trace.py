@@ -179,7 +179,7 @@ class TraceSource:
         if at_s < trace.start_s:
             return f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
         # A moment and not the time left, which would be told anew in each tick.
-        moment_s = round(known_at_s + self._lag_s + trace.start_s + trace.interval_s - at_s, 1)
+        moment_s = round(known_at_s + self._lag_s + trace.start_s + trace.interval_s - at_s)
         return f"trace {trace.name}: its first count is known at {describe_time(moment_s)}, once its interval is over"
 
     def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
