@@ -180,6 +180,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
     lines: dict[str, tuple[object, str]] = {
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
     }
+    lines |= {f"policies {text}": (text, f"policies: {text}") for text in _policy_troubles(found)}
     lines |= {f"operators {text}": (text, f"operators: {text}") for text in _operations(found)}
     lines |= {f"push {text}": (text, f"push: {text}") for text in _push_troubles(found)}
     for fleet in found["fleets"]:
@@ -231,10 +232,17 @@ def _picture(found: dict[str, Any]) -> Group:
         said += [
             Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
         ]
+    said += [Text(f"policies: {text}", style="red") for text in _policy_troubles(found)]
     said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
     said += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
     said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
     return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), table, *said)
+
+
+def _policy_troubles(found: dict[str, Any]) -> list[str]:
+    """Why the policies in the folder are not those in use, where they are not."""
+    error = found.get("policies", {}).get("error", "")
+    return [f"the last good ones stay in use, since the folder's cannot be used: {error}"] if error else []
 
 
 def _push_troubles(found: dict[str, Any]) -> list[str]:

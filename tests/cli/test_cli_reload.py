@@ -10,6 +10,7 @@ from tests.cli.conftest import (
     TERMINATE,
     TWO_FLEETS,
     Program,
+    call,
     daemon_settings,
     embedded_cloud,
     get,
@@ -88,12 +89,16 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         web.write_text(web.read_text().replace("minimum: 4", "minimum: four"))
         program.hears("policies_rejected")
         assert "web.yaml:6:" in status(url)["policies"]["error"]
+        shown = call("status", "--url", url, cwd=tmp_path)
+        assert "policies: the last good ones stay in use, since the folder's cannot be used" in shown.stdout
+        assert "web.yaml:6:" in shown.stdout
         assert status(url)["policies"]["digest"] == reloaded["digest"]
         assert "\nautoscaler_policy_reload_failed 1.0\n" in get(f"{url}/metrics")[1]
 
         web.write_text(web.read_text().replace("minimum: four", "minimum: 5"))
         program.hears(r"web: starting 1 \(4 to 5\)")
         assert status(url)["policies"]["error"] == ""
+        assert "policies:" not in call("status", "--url", url, cwd=tmp_path).stdout
         assert program.end(TERMINATE) == 0
         until(lambda: "STOPPING=1" in manager.lines)
     assert any(line.startswith("STATUS=2 fleets (1 acting), ") for line in manager.lines)
