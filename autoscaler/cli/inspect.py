@@ -130,6 +130,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     censored = ", hidden by saturation" if r.censored else ""
     freshness = Freshness(r.freshness).name.lower()
     say(f"  demand    {work(r.demand)}/s ({freshness}{age}, {r.coverage:.0%} of VMs reporting{censored})")
+    if r.source_error:
+        say(f"  metrics   {r.source_error}")
     say(f"  forecast  {work(r.forecast)}/s at the lead time; 95 % of outcomes below {work(r.forecast_hi)}/s")
     say(
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
