@@ -17,7 +17,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest
-from autoscaler.core.habits import Habits, note, revise, yesterday
+from autoscaler.core.habits import HOUR_S, Habits, note, revise, yesterday
 from autoscaler.core.models import (
     AHEAD,
     CAREFUL,
@@ -213,9 +213,10 @@ class _Columns:
         self._tick_s = params.tick_s
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
         self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
+        self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
         self._windows_s = [
             ((ahead_s + params.tick_s, ahead_s + max(300.0, params.tick_s)), self._ahead_s == ahead_s)
-            for ahead_s in np.unique(self._ahead_s).tolist()
+            for ahead_s in self._ahead_of
         ]
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
@@ -274,7 +275,10 @@ class _Columns:
         if view.tick > self.noted:
             note(habits, view.now_s - self._tick_s, demand / self._capacity, known, self._tick_s)
             self.noted = view.tick
-        revise(habits, view.now_s, self._ahead_s, self._usual / price)
+        hours = [(view.now_s + ahead_s) // HOUR_S for ahead_s in self._ahead_of]
+        if hours != self._hours:
+            revise(habits, view.now_s, self._ahead_s, self._usual / price)
+            self._hours = hours
         usual = np.minimum(habits.wanted, self.contest.most)
         for of in (self.contest.low, self.contest.high):
             of[_USUAL].reshape(usual.shape)[...] = usual

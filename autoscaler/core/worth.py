@@ -7,6 +7,8 @@ counted, not searched for: the newsvendor's rule for whole VMs, which loses noth
 Bins are halved to find the one where a VM stops to earn its price. That bin seldom changes from tick to tick, and two
 bins tell whether it has: laws are convex, so where the one before earns enough and it itself does not, by more than
 rounding could hide, halving would end there. So the last answer is tried first, and changes nothing but the time taken.
+Where laws are few, which is to say where many lanes read the same or where there are few lanes, all edges of each are worked
+out, and the answers are looked up; these are the same to the bit.
 
 Rules of this file: element-wise only, no state. A law is unknown where its level is NaN; nothing is worth a VM there.
 """
@@ -33,7 +35,11 @@ from autoscaler.core.types import (
     SmallFloat,
 )
 
+_MOST_TABLED = 64
+"""So many laws are worked out whole at most: more take longer than looking for what is asked."""
 _HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
+_EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
+_WHOLES, _BEFORE = 2 * _EACH_HALF, _EACH_HALF - 1
 _MIDDLE = LAW_BINS // 2
 _FEWEST = 1e-300
 _ROUGH = 256.0 * float(np.finfo(np.float32).eps)
@@ -46,17 +52,19 @@ class _Law(NamedTuple):
     """A law read for questions: excess flat, the rest of any shape that fits the questions.
 
     Attributes:
-        excess: float32 (S * H * (LAW_BINS + 1),), all of them.
+        excess: float32 (S * H * (LAW_BINS + 1),), all of them; float64 (K * (LAW_BINS + 1),) in a table.
         base: Where the law's own begins.
         unit: What edges are multiples of, less `scale`.
         scale, spread: As in `Laws`.
+        edged: float64 (K * (LAW_BINS + 1),), the edges in a table; None where there is none.
     """
 
-    excess: SmallFloat
+    excess: SmallFloat | Float
     base: Int
     unit: Float
     scale: Float
     spread: Float
+    edged: Float | None = None
 
     def edges(self, spots: Float) -> Float:
         """The demands at these places, in spreads of the log ratio."""
@@ -70,7 +78,9 @@ class _Law(NamedTuple):
     def of_kinds(self, kinds: Alike) -> _Law:
         """Those of the lanes that stand for their kind."""
         of = kinds.of_first
-        return _Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread))
+        return self._replace(
+            base=of(self.base), unit=of(self.unit), scale=of(self.scale), spread=of(self.spread)
+        )
 
     def beyond(self, demand: Float) -> Float:
         """Expected work per second beyond a demand, straight from edge to edge."""
@@ -84,10 +94,13 @@ class _Law(NamedTuple):
         np.maximum(place, 0.0, out=place)
         np.minimum(place, LAW_BINS - 1.0, out=place)
         at = place.astype(np.int64)
-        low = self.edges(EDGES.take(at))
-        high = self.edges(_UPPER.take(at))
-        at += self.base
-        first = self.excess.take(at).astype(np.float64)
+        if self.edged is None:
+            low, high = self.edges(EDGES.take(at)), self.edges(_UPPER.take(at))
+            at += self.base
+        else:
+            at += self.base
+            low, high = self.edged.take(at), self.edged[1:].take(at)
+        first = self.excess.take(at).astype(np.float64, copy=False)
         at += 1
         found = np.subtract(self.excess.take(at), first)
         into = demand - low
@@ -136,9 +149,8 @@ class _Around(NamedTuple):
     odds: Float
 
     @classmethod
-    def of(cls, law: _Law, spots: Float, cells: Int) -> _Around:
-        """Around three edges, given by their places and cells."""
-        edges, excess = law.edges(spots), law.excess.take(cells).astype(np.float64)
+    def of(cls, edges: Float, excess: Float) -> _Around:
+        """Around three edges."""
         odds, width = excess[:2] - excess[1:], edges[1:] - edges[:2]
         # Bins below no demand have no width, and an outcome beyond them is certain.
         certain = ~(width[0] > 0.0)
@@ -180,6 +192,9 @@ class Worth:
         self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
         self._kinds = Alike(series, capacity)
         self._last: _Last | None = None
+        own = Alike(series)
+        few = len(asked) * len(own.first) <= _MOST_TABLED
+        self._table = _Table(own, asked, self._shape) if few else None
 
     def vms(self, laws: Laws, share: Float) -> Int:
         """Of how many VMs each serves at least this share of its work: int64 (Q, L).
@@ -188,11 +203,15 @@ class Worth:
             laws: As issued.
             share: float64 (Q, L), 0..1; above 1 for no VM.
         """
-        law, unknown = self._read(laws)
         share = share.reshape(self._shape)
-        if self._last is None:
-            self._last = _Last(self._row, self._shape)
-        count, around = self._last.around(law, share)
+        if self._table is not None:
+            law, unknown = self._table.read(laws, self._series)
+            count, around = self._table.around(law, share)
+        else:
+            law, unknown = self._read(laws)
+            if self._last is None:
+                self._last = _Last(self._row, self._shape)
+            count, around = self._last.around(law, share)
         first, middle, last = around.edges
         above, below = around.odds
         # Within the bins around, the probability falls evenly from middle to middle.
@@ -296,7 +315,7 @@ class _Last:
 
     def around(self, law: _Law, share: Float) -> tuple[Int, _Around]:
         """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
-        around = _Around.of(law, self._spots, self._cells)
+        around = _Around.of(law.edges(self._spots), law.excess.take(self._cells).astype(np.float64))
         gap, rough = around.tells(law, share)
         told = gap >= rough
         sure = told[0] & told[1]
@@ -311,7 +330,92 @@ class _Last:
                 law.scale.take(self._lane.take(rest)),
                 law.spread.take(mine),
             )
-            found = _Around.of(some, *self._ended_at(rest, some.bins_over(share.take(rest))))
+            spots, cells = self._ended_at(rest, some.bins_over(share.take(rest)))
+            found = _Around.of(some.edges(spots), some.excess.take(cells).astype(np.float64))
             around.edges.reshape(3, -1)[:, rest] = found.edges
             around.odds.reshape(2, -1)[:, rest] = found.odds
         return self._count, around
+
+
+class _Table:
+    """Few laws worked out whole, and where questions about them ended the last time.
+
+    Args:
+        own: The lanes in groups that read one series each, G of them.
+        horizons: Of the laws.
+        shape: Of questions: laws x times x lanes.
+    """
+
+    def __init__(self, own: Alike, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]) -> None:
+        self._own, self._horizons = own, np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]
+        groups, edges = len(own.first), LAW_BINS + 1
+        self._each = groups == shape[2]
+        self._base = (np.arange(shape[0])[:, np.newaxis, np.newaxis] * groups + own.group) * edges
+        self._first = np.broadcast_to(self._base, shape).reshape(-1)
+        self._shape = shape
+        questions = len(self._first)
+        self._count = np.zeros(shape, np.int64)
+        self._looked = np.zeros((len(_HALVES), questions), np.int64)
+        self._found = np.zeros(self._looked.shape, np.bool_)
+        self._cells = np.zeros((3, questions), np.int64)
+        self._ended_at(np.arange(questions), np.full(questions, _MIDDLE))
+
+    def _ended_at(self, questions: Int, count: Int) -> None:
+        """Note where some questions ended: which bins halving looked at, what it found there, and three edges."""
+        first = self._first.take(questions)
+        self._count.reshape(-1)[questions] = count
+        self._looked[:, questions] = count - count % _WHOLES + _BEFORE + first
+        self._found[:, questions] = count & _EACH_HALF > 0
+        self._cells[:, questions] = np.stack([np.maximum(count - 1, 0), count, count + 1]) + first
+
+    def read(self, laws: Laws, series: Int) -> tuple[_Law, Bool]:
+        """The laws that are asked, laws x 1 x lanes, and where they are unknown.
+
+        Args:
+            laws: As issued.
+            series: int64 (L,), the series of each lane.
+        """
+        own = self._own
+        mine = own.of_first(series)
+        row = mine * len(Horizon) + self._horizons
+        scale, unit = laws.scale.take(mine), laws.level.reshape(-1).take(row)
+        unknown = np.isnan(unit)
+        unit[unknown] = 1.0
+        unit += scale
+        spread = laws.spread.reshape(-1).take(row)
+        law = _Law(laws.excess.reshape(-1), row, unit, scale, spread)
+        whole = law._replace(
+            unit=unit[..., np.newaxis], scale=scale[:, np.newaxis], spread=spread[..., np.newaxis]
+        )
+        edged = whole.edges(EDGES).reshape(-1)
+        excess = laws.excess.reshape(-1, LAW_BINS + 1).take(row.reshape(-1), axis=0).astype(np.float64)
+        if not self._each:
+            unit, spread, unknown = own.spread(unit), own.spread(spread), own.spread(unknown)
+            scale = own.spread(scale)
+        return _Law(excess.reshape(-1), self._base, unit, scale, spread, edged), unknown
+
+    def around(self, law: _Law, share: Float) -> tuple[Int, _Around]:
+        """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
+        assert law.edged is not None
+        share = share.reshape(-1)
+        fall = law.excess[:-1] - law.excess[1:]
+        width = law.edged[1:] - law.edged[:-1]
+        least = width.take(self._looked)
+        least *= share
+        # Halving would look at the same bins again, and end there, where it finds the same in all of them.
+        other = (fall.take(self._looked) >= least) != self._found
+        if np.count_nonzero(other):
+            rest = np.flatnonzero(np.logical_or.reduce(other, axis=0))
+            first, wanted = self._first.take(rest), share.take(rest)
+            cell = first.copy()
+            for half in _HALVES:
+                at = cell + (half - 1)
+                least = width.take(at)
+                least *= wanted
+                cell += half * (fall.take(at) >= least)
+            cell -= first
+            self._ended_at(rest, cell)
+        shape = 3, *self._shape
+        edges = law.edged.take(self._cells)
+        excess = law.excess.take(self._cells).astype(np.float64, copy=False)
+        return self._count, _Around.of(edges.reshape(shape), excess.reshape(shape))

@@ -131,6 +131,7 @@ def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
     each = np.arange(6 * series)
     share = 1.0 / np.exp(np.random.default_rng(seed).uniform(0.1, 8.0, (4, len(each))))
     asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
+    monkeypatch.setattr("autoscaler.core.worth._MOST_TABLED", 0)
     trying, halving = (Worth(each % series, np.full(len(each), 9.0), asked) for _ in range(2))
     looked = []
     searched = _Law.bins_over
@@ -141,6 +142,26 @@ def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
             never.setattr("autoscaler.core.worth._ROUGH", 1e300)
             np.testing.assert_array_equal(found, halving.vms(laws, share))
     assert sum(looked[0::2]) < 0.6 * sum(looked[1::2])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("lanes", [4, 60, 900])
+def test_few_laws_worked_out_whole_give_the_same_answers_to_the_bit(seed, lanes, monkeypatch):
+    series, rng = 4, np.random.default_rng(seed)
+    each = rng.integers(0, series, lanes)
+    capacity = rng.choice([3.0, 9.0, 31.0], lanes)
+    share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
+    asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
+    whole = Worth(each, capacity, asked)
+    with monkeypatch.context() as never:
+        never.setattr("autoscaler.core.worth._MOST_TABLED", 0)
+        looked_for = Worth(each, capacity, asked)
+    for tick, laws in enumerate(forecasts(seed, series, 80)):
+        if tick % 7 == 3:
+            share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
+        if tick % 9 == 4:
+            laws.level[1] = np.nan
+        np.testing.assert_array_equal(whole.vms(laws, share), looked_for.vms(laws, share))
 
 
 def test_what_the_last_vm_serves():
