@@ -188,7 +188,12 @@ def cold_s(policy: Policy) -> float:
 
 
 def refill_s(policy: Policy) -> float:
-    """How far the warm pool looks ahead: until a stopped VM has cost as much as making it anew, within bounds."""
+    """How far the warm pool looks ahead: until a stopped VM has cost as much as making it anew, within bounds.
+
+    A saved memory is held until its VM is started, however long that takes, so fleets that hibernate look as far as any.
+    """
+    if policy.warm_pool.hibernate is not None:
+        return LONGEST_REFILL_S
     stopped, made = stopped_share(policy), provision_price_s(policy)
     break_even_s = made / stopped if stopped > 0 else LONGEST_REFILL_S
     return min(max(break_even_s, SHORTEST_REFILL_S), LONGEST_REFILL_S)

@@ -210,6 +210,8 @@ class Chain:
             held = self._holding.step(state.warm_pool, snapshot.tick, desired[lanes], price)
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
+        if self.tiering is not None:
+            story.at_first = self.tiering.step(state.starting, snapshot)
         return StagedDecision(start, provision, stop, story), seen
 
 
@@ -236,6 +238,7 @@ class Story:
         "_tiers",
         "_warm_target",
         "_whys",
+        "at_first",
         "economics",
         "held_back",
         "values",
@@ -253,6 +256,7 @@ class Story:
     ) -> None:
         self.economics = economics
         self.held_back: tuple[HeldBack, ...] = ()
+        self.at_first: Float | None = None
         self._held = held
         self.values = values
         self._chain = chain
@@ -299,7 +303,8 @@ class Story:
         tiering = self._chain.tiering
         if self._tiers is None and tiering is not None:
             laws = None if self._outlook is None else self._outlook.laws
-            self._tiers = tiering.tiers(laws, self.values[_AFTER_GUARDS], self.economics)
+            desired = self.values[_AFTER_GUARDS]
+            self._tiers = tiering.tiers(laws, desired, self.economics, self.at_first)
         return self._tiers
 
     def bursts(self) -> BurstOdds | None:

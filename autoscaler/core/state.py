@@ -11,6 +11,7 @@ from autoscaler.core.objective import Budget
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.sharing import SharedState
+from autoscaler.core.starting import Starting
 from autoscaler.core.stopped import WarmPool
 from autoscaler.core.trial import Trial
 from autoscaler.core.trusted import TrustState
@@ -34,6 +35,7 @@ class LaneState(Remembered):
         trial: Models that compete, in lanes that have an objective.
         budget: The price of shortage, in lanes that have an objective.
         warm_pool: How often wanted VMs rise, in lanes that have an objective.
+        starting: What VMs lacked while they started, in lanes that have an objective and whose VMs may hibernate.
         shared: What is remembered for limits that lanes share.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.
@@ -45,13 +47,14 @@ class LaneState(Remembered):
             where nobody knows. spent_by: The rule that keeps them. Likewise.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     wishes: RollingMax
     peaks: RollingMax
     trusted: TrustState
     trial: Trial
     budget: Budget
     warm_pool: WarmPool
+    starting: Starting
     shared: SharedState
     last_out_s: Float
     last_in_s: Float
@@ -76,6 +79,7 @@ class LaneState(Remembered):
             trial=Trial.empty(params),
             budget=Budget.empty(params),
             warm_pool=WarmPool.empty(params),
+            starting=Starting.empty(params),
             shared=SharedState.empty(params),
             last_out_s=np.full(lanes, _LONG_AGO_S),
             last_in_s=np.full(lanes, _LONG_AGO_S),
@@ -95,6 +99,7 @@ class LaneState(Remembered):
             "trial": Trial,
             "budget": Budget,
             "warm_pool": WarmPool,
+            "starting": Starting,
             "shared": SharedState,
         }
 
@@ -114,6 +119,7 @@ class LaneState(Remembered):
         new.trial = self.trial.carried_over(after, lanes)
         new.budget = self.budget.carried_over(after, lanes)
         new.warm_pool = self.warm_pool.carried_over(after, lanes)
+        new.starting = self.starting.carried_over(after, lanes)
         new.shared = self.shared.carried_over(after, lanes)
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]

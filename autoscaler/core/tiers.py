@@ -4,21 +4,28 @@ VMs that wait are started in a fixed order, hibernated ones first, so the questi
 saved memory while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand
 of the refill horizon, `(E[(D - (k-1)c)+] - E[(D - kc)+]) / c` under that law. Demand that reaches VM k wants it, so the
 odds that it is wanted within the horizon are at least w, and w is taken for them. If it is wanted, it serves some ticks
-sooner than from stopped. The work of these ticks, of which a VM that is only just wanted has `AT_FIRST` of its own, would
-find no VM, and what of a shorter start is not billed is saved. Saving the memory is billed once; keeping it costs a price per
-tick, for half of the horizon where the VM is wanted in it, at any moment as likely as at any other, and else for all of it.
+sooner than from stopped: the work that would find no VM in these ticks is saved, and what of a shorter start is not billed.
+Saving a memory is billed once, and since a VM that was stopped is started before it is stopped again, each saving buys one
+quicker start. What is uncertain is how long the memory is held until then. With odds w that it is started within the horizon,
+at any moment of it as likely as at any other, and as if every horizon were like this one, that is (1 - w / 2) / w horizons.
 Hibernating pays where
 
-    w (success (shortage AT_FIRST sooner + unbilled)) >= saving + memory (1 - w / 2)
+    success (shortage at_first sooner + unbilled) >= saving + memory (1 - w / 2) / w
 
-with `memory` the price of the whole horizon, so from a share w on that is closed-form. It falls in k, so levels are counted
-(`worth`). It is the newsvendor's rule (Arrow, Harris and Marschak, 1951) asked once for a dearer, quicker tier; the half of
-the horizon is that of the keeping rule in `stopped`, after Shahrad et al. (2020).
+with `memory` the price of one horizon, so from a share w on that is closed-form. It falls in k, so levels are counted
+(`worth`): the newsvendor's rule (Arrow, Harris and Marschak, 1951) asked once for a dearer, quicker tier. What one waits for
+and what that costs is put side by side as in `stopped`, after Shahrad et al. (2020), but nobody may give up meanwhile: a memory
+is held until its VM is started. So the horizon of fleets that hibernate is a day, in which most that is ever wanted is. A
+memory that costs nothing to hold is worth it for all VMs or for none.
+
+How much of its work a VM has while it starts (`at_first`) is not what it has later: what is ordered ahead of demand has next to
+none, what a crowd surprises has all. So it is measured: the work that found no VM and for which VMs were on their way, as a
+share of all that these could have done, forgotten slowly; half of it before anything was seen.
 
 Where nobody says what shortage costs, where nothing is forecast, or nobody knows how much sooner hibernated VMs serve, there
 is nothing to weigh: all that may hibernate do. Nothing here starts a VM, so a VM changes its tier only when it stops anyway.
 
-Rules of this file: element-wise only, no state. Lanes whose VMs do not hibernate are not looked at.
+Rules of this file: element-wise only. Lanes whose VMs do not hibernate are not looked at.
 """
 
 from __future__ import annotations
@@ -30,11 +37,11 @@ import numpy as np
 
 from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
-from autoscaler.core.types import MOST_VMS, Float, Horizon, Int, Laws, TierReason
+from autoscaler.core.starting import HALF_LIFE_S, Starting
+from autoscaler.core.types import MOST_VMS, Float, Freshness, Horizon, Int, Laws, Snapshot, TierReason
 from autoscaler.core.worth import Worth
 
-AT_FIRST = 0.5
-"""The share of its work that a VM which is only just wanted has while it starts."""
+_FRESH = int(Freshness.FRESH)
 _NEVER = 2.0
 """A share of its work that no VM serves."""
 
@@ -47,8 +54,8 @@ class Tiers:
         lanes: int64 (n,), which.
         first: int64 (n,), so many of them hibernated, those that would be started first; `MOST_VMS` where all may be.
         reason: int64 (n,) of `TierReason`.
-        least: float64 (n,), the share of its work that a VM must be expected to serve within the refill horizon;
-            above 1 where no VM could; NaN where nothing was weighed.
+        least: float64 (n,), the share of its work that a VM must be expected to serve within the refill horizon; 0 for any,
+            above 1 for none; NaN where nothing was weighed.
         shares: Gives what the last of these VMs is expected to serve and the one after it: float64 (2, n); NaN where nothing
             was weighed. Of arrays that nothing changes before the next tick.
     """
@@ -80,32 +87,55 @@ class Tiering:
         self._series = params.series[mine]
         success = self._success = params.start_success[mine]
         sooner = params.sooner_ticks[mine]
-        self._work = success * AT_FIRST * np.maximum(sooner, 0.0)
+        self._sooner = success * np.maximum(sooner, 0.0)
+        self._watched = np.flatnonzero(params.economic & params.hibernate)
+        self._seen_of = np.searchsorted(self._watched, mine)
+        self._capacity = params.vm_capacity[self._watched]
+        self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
         self._unbilled = success * params.unbilled_ticks[mine]
         self._saving, self._memory = params.saving_cost[mine], params.memory_cost[mine]
         self._worth = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL,))
         self._shown = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL, Horizon.REFILL))
 
-    def tiers(self, laws: Laws | None, desired: Int, economics: Economics | None) -> Tiers:
+    def step(self, starting: Starting, snapshot: Snapshot) -> Float:
+        """Take in what VMs on their way would have done in a tick; within a tick only the first call counts.
+
+        Returns:
+            float64 (w,): the share of its work that a VM has while it starts, in the lanes that have an objective.
+        """
+        if snapshot.tick > starting.last_tick:
+            starting.last_tick = snapshot.tick
+            mine = self._watched
+            demand = np.where(snapshot.freshness[mine] == _FRESH, snapshot.demand[mine], 0.0)
+            lacking = np.maximum(demand / self._capacity - snapshot.in_service[mine], 0.0)
+            coming = snapshot.starting[mine].astype(np.float64)
+            starting.lacked = starting.lacked * self._decay + np.minimum(lacking, coming)
+            starting.waited = starting.waited * self._decay + coming
+        return starting.at_first()
+
+    def tiers(
+        self, laws: Laws | None, desired: Int, economics: Economics | None, at_first: Float | None
+    ) -> Tiers:
         """How VMs should wait.
 
         Args:
             laws: As issued; None where no lane has an objective.
             desired: int (L,), VMs wanted in service.
             economics: What the economic stage tells; None likewise.
+            at_first: Of `step`; None likewise.
         """
         unknown = np.full(len(self._lanes), np.nan)
         first, reason, least = self._all.copy(), self._reason.copy(), unknown.copy()
-        if laws is None or economics is None or not len(self._at):
+        if laws is None or economics is None or at_first is None or not len(self._at):
             shape = 2, len(self._lanes)
             return Tiers(self._lanes, first, reason, least, lambda: np.full(shape, np.nan))
-        share = self.least_share(economics.price[self._priced])
+        share = self.least_share(economics.price[self._priced], at_first[self._seen_of])
         now = desired[self._weighed].astype(np.int64)
         levels = self._worth.vms(laws, share[np.newaxis])[0]
         # Of those that are started some will not come, and others are in their place.
         wait = np.minimum(np.ceil(np.maximum(levels - now, 0) / self._success - 1e-9), MOST_VMS)
         known = ~np.isnan(laws.level[self._series, int(Horizon.REFILL)])
-        first[self._at] = np.where(known, wait, MOST_VMS).astype(np.int64)
+        first[self._at] = np.where(known & (share > 0.0), wait, MOST_VMS).astype(np.int64)
         reason[self._at] = np.where(known, int(TierReason.WEIGHED), int(TierReason.NO_FORECAST))
         least[self._at] = np.where(known, share, np.nan)
 
@@ -117,18 +147,18 @@ class Tiering:
 
         return Tiers(self._lanes, first, reason, least, shares)
 
-    def least_share(self, price: Float) -> Float:
+    def least_share(self, price: Float, at_first: Float) -> Float:
         """The share of its work that a VM must be expected to serve for its memory to be worth saving.
 
         Args:
             price: float64 (m,), of a VM-tick of unserved work, in the lanes that are weighed.
+            at_first: float64 (m,), the share of its work that a VM has while it starts, likewise.
 
         Returns:
-            float64 (m,): 0 where it costs nothing, above 1 where it pays for none.
+            float64 (m,): 0 where it pays for all, above 1 where it pays for none.
         """
-        gained = self._work * price + self._unbilled
-        cost = self._saving + self._memory
+        gained = self._sooner * at_first * price + self._unbilled - self._saving
         whole = gained + 0.5 * self._memory
-        share = np.where(gained > 0.0, cost / np.where(whole > 0.0, whole, 1.0), _NEVER)
+        share = np.where(gained > 0.0, self._memory / np.where(whole > 0.0, whole, 1.0), _NEVER)
         found: Float = np.minimum(share, _NEVER)
         return found

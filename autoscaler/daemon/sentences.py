@@ -62,7 +62,8 @@ def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
 def waiting(memories: Memories) -> str:
     """How VMs should wait that may hibernate, and why."""
     if memories.hibernated is None:
-        return f"all that may hibernate, since {_NOT_WEIGHED[memories.reason]}"
+        why = _NOT_WEIGHED.get(memories.reason, "holding a memory costs nothing, and a quicker start is worth saving it")
+        return f"all that may hibernate, since {why}"
     if memories.least is None or memories.least > 1.0:
         return "none hibernated: a start would not be enough quicker for what a memory costs"
     told = [

@@ -115,8 +115,8 @@ class Memories:
         hibernated: So many of those that wait with their memory saved, those that are started first; None where all that
             may are.
         reason: The name of a `core.types.TierReason`, in lower case.
-        least: Share of its work that a VM must be expected to serve within the refill horizon for that; above 1 where it
-            pays for none; None where nothing was weighed.
+        least: Share of its work that a VM must be expected to serve within the refill horizon for that; 0 for any, above
+            1 for none; None where nothing was weighed.
         last: What the last of them is expected to serve, likewise.
         following: What the next one is.
     """

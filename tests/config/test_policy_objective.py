@@ -136,13 +136,13 @@ def test_memories_become_vm_ticks():
         warm_pool={"hibernate": {"start_time": "15s", "save_time": "50s"}},
         prices={**FLEET["prices"], "memory": "0.002/h"},
     )
-    # 25 s sooner, all of it billed; the horizon is that in which 0.005/h come to 0.01, two hours: 720 ticks at 0.02.
+    # 25 s sooner, all of it billed; the horizon of a fleet that hibernates is a day, 8640 ticks at 0.02.
     figures = {
         "hibernate": True,
         "sooner_ticks": 2.5,
         "unbilled_ticks": 2.5,
         "saving_cost": 5.0,
-        "memory_cost": 14.4,
+        "memory_cost": 172.8,
     }
     for name, value in figures.items():
         assert getattr(got, name).tolist() == pytest.approx([value]), name

@@ -1,0 +1,67 @@
+"""How much of its work a VM has while it starts, as measured: what `tiers` weighs a quicker start by.
+
+What is ordered ahead of demand has next to nothing to do while it starts, what a crowd surprises has all. So the work that
+found no VM while VMs for it were on their way is put beside all that these could have done.
+
+Rules of this file: what is remembered, and nothing that decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from autoscaler.core.params import LaneParams
+from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.types import Float, Int
+
+AT_FIRST, AT_FIRST_WEIGHT = 0.5, 30.0
+"""The share of its work that a VM has while it starts, before any was seen; and after so many VM-ticks of starting as much of
+what is believed has been seen."""
+HALF_LIFE_S = 14 * 86400.0
+"""What was seen counts half after this time."""
+
+
+@dataclass(slots=True)
+class Starting(Remembered):
+    """What is remembered of VMs while they start, in n lanes that have an objective and whose VMs may hibernate.
+
+    Attributes:
+        lanes: int64 (n,), the lane of each column.
+        lacked: float64 (n,), VM-ticks of work that found no VM while VMs for it were on their way, forgotten slowly.
+        waited: float64 (n,), VM-ticks of VMs on their way, likewise.
+        last_tick: The last tick that was taken in; -1 before the first.
+    """
+
+    version: ClassVar[int] = 1
+    lanes: Int
+    lacked: Float
+    waited: Float
+    last_tick: int
+
+    @classmethod
+    def empty(cls, params: LaneParams) -> Starting:
+        """Nothing seen yet."""
+        lanes = np.flatnonzero(params.economic & params.hibernate)
+        return cls(lanes, np.zeros(len(lanes)), np.zeros(len(lanes)), -1)
+
+    def carried_over(self, after: LaneParams, lanes: Int) -> Starting:
+        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+
+        Args:
+            after: The parameters of the other lanes, N of them.
+            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+        """
+        new = Starting.empty(after)
+        was = columns_before(self.lanes, new.lanes, lanes)
+        known = was >= 0
+        new.lacked[known], new.waited[known] = self.lacked[was[known]], self.waited[was[known]]
+        new.last_tick = self.last_tick
+        return new
+
+    def at_first(self) -> Float:
+        """The share of its work that a VM has while it starts: float64 (n,)."""
+        share: Float = (self.lacked + AT_FIRST * AT_FIRST_WEIGHT) / (self.waited + AT_FIRST_WEIGHT)
+        return share
