@@ -255,20 +255,20 @@ class _Columns:
         """
         contest = self.contest
         contest.fit(trial)
-        low, high = contest.low, contest.high
+        want = contest.want
         self._by_worth(laws, price)
         self._by_habit(trial.habits, view, demand, known, price)
         contest.plain(trial, view.tick, demand, self._yesterday(trial.habits, view.now_s))
-        for of in (low, high):
-            both = of[_BOTH].reshape(len(_YESTERDAY), len(_FORECASTS), -1)
-            np.maximum(of[_YESTERDAY][:, np.newaxis], of[_FORECASTS], out=both)
+        both = want[:, _BOTH].reshape(2, len(_YESTERDAY), len(_FORECASTS), -1)
+        np.maximum(want[:, _YESTERDAY, np.newaxis], want[:, np.newaxis, _FORECASTS], out=both)
         if np.count_nonzero(fresh) < len(fresh):
             blind = np.flatnonzero(~fresh)
-            low[:, blind], high[:, blind] = 0, contest.most
-        contest.step(trial, view.tick, demand, known, low, high, price)
+            want[0][:, blind], want[1][:, blind] = 0, contest.most
+        contest.step(trial, view.tick, demand, known, want, price)
         unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
         model = np.where(unknown, CAREFUL, trial.driver)
-        return _Wishes(model, *(of[model, self._at].astype(np.int64) for of in (low, high)))
+        low, high = want[:, model, self._at].astype(np.int64)
+        return _Wishes(model, low, high)
 
     def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> None:
         """Fill in what is usually needed. Takes in a tick."""
@@ -280,19 +280,15 @@ class _Columns:
             revise(habits, view.now_s, self._ahead_s, self._usual / price)
             self._hours = hours
         usual = np.minimum(habits.wanted, self.contest.most)
-        for of in (self.contest.low, self.contest.high):
-            of[_USUAL].reshape(usual.shape)[...] = usual
+        self.contest.want[:, _USUAL].reshape(2, *usual.shape)[...] = usual
 
-    def _yesterday(self, habits: Habits, now_s: float) -> tuple[Float, Float]:
-        """The highest demand of yesterday until a start would serve, and within the hold window."""
+    def _yesterday(self, habits: Habits, now_s: float) -> Float:
+        """The highest demand of yesterday until a start would serve, and within the hold window: (2, n)."""
         (windows_s, _), *others = self._windows_s
-        early, late = yesterday(habits, now_s, windows_s, self._tick_s)
+        found = yesterday(habits, now_s, windows_s, self._tick_s)
         for windows_s, mine in others:
-            again = yesterday(habits, now_s, windows_s, self._tick_s)
-            early, late = (
-                np.where(mine, mine_of, of) for mine_of, of in zip(again, (early, late), strict=True)
-            )
-        return early, late
+            np.copyto(found, yesterday(habits, now_s, windows_s, self._tick_s), where=mine)
+        return found
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""
@@ -302,15 +298,13 @@ class _Columns:
             if same
             else (self._worth, self._cost, price)
         )
-        vms = np.minimum(worth.vms(laws, cost / at), self.contest.most).astype(np.int32)
-        low = vms[:_FACTORS]
-        keep = np.maximum(vms[_FACTORS : 2 * _FACTORS], low)
-        hold = np.maximum(vms[2 * _FACTORS :], low)
-        middle = (keep + hold + 1) // 2
+        vms = worth.vms(laws, cost / at)
+        np.minimum(vms, self.contest.most, out=vms)
+        low, keep, hold = vms.reshape(3, _FACTORS, -1)
+        np.maximum(keep, low, out=keep)
+        np.maximum(hold, low, out=hold)
+        windows = np.array((low, keep, (keep + hold + 1) // 2, hold)).swapaxes(0, 1)
+        want = self.contest.want[:, _WORTH].reshape(2, _FACTORS, len(AHEAD), -1)
         if same:
-            low, keep, middle, hold = (self._same.spread(of) for of in (low, keep, middle, hold))
-        shape = _FACTORS, len(AHEAD), len(price)
-        self.contest.low[_WORTH].reshape(shape)[...] = low[:, np.newaxis]
-        high = self.contest.high[_WORTH].reshape(shape)
-        for window, most in zip(AHEAD, (low, keep, middle, hold), strict=True):
-            high[:, window] = most
+            low, windows = self._same.spread(low), self._same.spread(windows)
+        want[0], want[1] = low[:, np.newaxis], windows

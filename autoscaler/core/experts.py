@@ -107,7 +107,7 @@ class Contest:
         lanes: int64 (n,), which have one.
 
     Attributes:
-        low, high: int32 (M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
+        want: int32 (2, M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
             anew every tick, by whoever knows. int16, as all counts of shadows, where no policy allows more VMs.
         most: No lane may have more VMs; whoever fills in more fills in this.
     """
@@ -144,10 +144,11 @@ class Contest:
         least, most = self._bounds
         self._least, self._most = least.astype(counts), most.astype(counts)
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
-        self.low, self.high, self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(4))
+        self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
+        self.want = np.zeros((2, *self._left.shape), counts)
 
     def fit(self, state: Trial) -> None:
-        """Have the counts of the state and those of this in one type: ask for it before `low` and `high` are filled."""
+        """Have the counts of the state and those of this in one type: ask for it before `want` is filled."""
         if state.serving.dtype == self._counts:
             return
         # A policy may have allowed more until now.
@@ -156,33 +157,29 @@ class Contest:
             self._count_in(_count_type(ordered))
         state.count_in(self._counts)
 
-    def plain(
-        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]
-    ) -> tuple[SmallInt, SmallInt]:
-        """What plain models want, low and high: their rows of `low` and `high`, int32 (m, n) each.
+    def plain(self, state: Trial, tick: int, demand: Float, before: Float) -> SmallInt:
+        """What plain models want: their rows of `want`, int32 (2, m, n).
 
         Args:
             state: Remembers the demand.
             tick: Now.
             demand: float64 (n,), NaN where unknown.
-            before: float64 (n,) each, the highest demand in VMs from this time of yesterday until a start would serve, and
+            before: float64 (2, n), the highest demand in VMs from this time of yesterday until a start would serve, and
                 within the hold window; NaN where unknown.
         """
         now = self._by_demand(state, tick, demand)
-        low, high = self.low[_FALLING], self.high[_FALLING]
+        low, high = self.want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
-        low.reshape(shape)[...] = now[list(FALLING_HEADROOMS)]
+        low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
         _whole(state.falling[:, np.newaxis] * self._falling_headroom, self.most, high.reshape(shape))
-        early, late = self.low[_YESTERDAY], self.high[_YESTERDAY]
-        for of, vms in zip(before, (early, late), strict=True):
-            _whole(of * self._headroom, self.most, vms)
-            unknown = np.isnan(of)
-            if np.count_nonzero(unknown):
-                np.copyto(vms, now, where=unknown)
-        np.maximum(early, late, out=late)
-        np.maximum(early, now[:1], out=self.low[_LATEST])
-        np.maximum(late, now[:1], out=self.high[_LATEST])
-        return self.low[_PLAIN], self.high[_PLAIN]
+        vms = self.want[:, _YESTERDAY]
+        _whole(before[:, np.newaxis] * self._headroom, self.most, vms)
+        unknown = np.isnan(before)
+        if np.count_nonzero(unknown):
+            np.copyto(vms, now, where=unknown[:, np.newaxis])
+        np.maximum(vms[0], vms[1], out=vms[1])
+        np.maximum(vms, now[:1], out=self.want[:, _LATEST])
+        return self.want[:, _PLAIN]
 
     def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
         """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
@@ -200,11 +197,11 @@ class Contest:
         # What would exceed whole VMs by rounding only, or all counts, is taken off before there are five of each.
         past -= self._rounding
         np.minimum(past, self._highest, out=past)
-        vms = self.high[_DEMAND].reshape(len(HEADROOMS), windows, -1)
+        vms = self.want[1, _DEMAND].reshape(len(HEADROOMS), windows, -1)
         need = np.multiply(past, self._more, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         now = vms[:, 0]
-        self.low[_DEMAND].reshape(vms.shape)[...] = vms[:, :1]
+        self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick
         if passed > 0:
             state.falling *= self._falls if passed == 1 else self._falls ** min(passed, 1_000_000)
@@ -217,8 +214,7 @@ class Contest:
         tick: int,
         demand: Float,
         counts: Bool,
-        low: SmallInt,
-        high: SmallInt,
+        want: SmallInt,
         price: Float,
     ) -> None:
         """Charge every shadow for the tick that is over, and let it order.
@@ -228,8 +224,8 @@ class Contest:
             tick: Now.
             demand: float64 (n,), of the tick that is over.
             counts: bool (n,), where it may be charged for.
-            low: int32 (M, n), up to how many VMs the models want to go; brought within the policy's bounds in place.
-            high: int32 (M, n), down to how many, likewise.
+            want: int32 (2, M, n), up to and down to how many VMs the models want to go; brought within the policy's bounds in
+                place.
             price: float64 (n,), of a VM-tick of unserved work, in VM-ticks.
         """
         if tick <= state.last_tick:
@@ -246,10 +242,10 @@ class Contest:
                 for lead, mine in self._leads:
                     _clear(state.ordered[(each + lead) % len(state.ordered)], mine)
         state.last_tick = tick
-        np.maximum(low, self._least, out=low)
-        np.minimum(low, self._most, out=low)
+        np.maximum(want, self._least, out=want)
+        np.minimum(want, self._most, out=want)
+        low, high = want
         np.maximum(high, low, out=high)
-        np.minimum(high, self._most, out=high)
         if begins:
             state.serving[:] = low
             return

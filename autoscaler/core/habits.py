@@ -106,10 +106,8 @@ def slot_s(tick_s: float) -> float:
     return max(SLOT_S, tick_s)
 
 
-def yesterday(
-    habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float
-) -> tuple[Float, Float]:
-    """The highest demand of yesterday in two windows that begin at this time of the day: float64 (n,) each, in VMs.
+def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
+    """The highest demand of yesterday in two windows that begin at this time of the day: float64 (2, n), in VMs.
 
     Args:
         habits: Of which `note` has noted the last tick.
@@ -122,17 +120,17 @@ def yesterday(
     """
     length, slots = slot_s(tick_s), len(habits.day)
     first = int((now_s - DAY_S) // length)
-    highest = np.full(habits.day.shape[1], np.nan)
-    found = []
+    found = np.full((len(ahead_s), habits.day.shape[1]), np.nan)
     done = first
-    for window_s in ahead_s:
+    for highest, window_s in zip(found, ahead_s, strict=True):
         # A window that reaches over a day would come to what is not over yet.
         end = min(int((now_s - DAY_S + window_s) // length) + 1, first + slots - 1)
         for slot in range(done, end):
-            highest = np.fmax(highest, habits.day[slot % slots])
+            np.fmax(highest, habits.day[slot % slots], out=highest)
         done = max(done, end)
-        found.append(highest)
-    return found[0], found[1]
+        # The longer window goes on from here.
+        found[-1] = highest
+    return found
 
 
 def bin_of(need: Float) -> Int:
@@ -155,13 +153,14 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
         tick_s: Length of a tick.
     """
     lanes = len(need)
-    cell = bin_of(np.where(counts, need, 0.0))
+    everywhere = np.count_nonzero(counts) == lanes
+    cell = bin_of(need if everywhere else np.where(counts, need, 0.0))
     cell *= lanes
     cell += np.arange(lanes)
     hour = int(now_s // HOUR_S) % HOURS
-    for row in (hour, HOURS):
-        habits.seen[row].reshape(-1)[cell] += counts
-    habits.ever.reshape(-1)[cell] += counts
+    for table in (habits.seen[hour], habits.seen[HOURS], habits.ever):
+        flat = table.reshape(-1)
+        flat.put(cell, flat.take(cell) + counts)
     _note_highest(habits, need, counts, max(1, math.ceil(LASTING_S / tick_s - 1e-9)))
     slot, slots = int(now_s // slot_s(tick_s)), len(habits.day)
     if slot != habits.slot:
@@ -170,7 +169,7 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
             habits.day[skipped % slots] = np.nan
         habits.slot = slot
     row = habits.day[slot % slots]
-    np.fmax(row, np.where(counts, need, np.nan), out=row, casting="same_kind")
+    np.fmax(row, need if everywhere else np.where(counts, need, np.nan), out=row, casting="same_kind")
 
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:

@@ -160,14 +160,16 @@ def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
     paid = state.trial.lately[0, at, 0]
     decide(params, state, snapshot(now_s=1e6 + 900 * TICK_S, demand=9.0), laws)
     assert (state.trial.serving[at, 0], state.trial.coming[at, 0]) == (9, 0)
-    assert state.trial.paid[at, 0] + state.trial.lately[0, at, 0] == pytest.approx(paid * state.trial.weight[0])
+    assert state.trial.paid[at, 0] + state.trial.lately[0, at, 0] == pytest.approx(
+        paid * state.trial.weight[0]
+    )
 
 
 def test_a_highest_demand_falls_by_half_in_its_time():
     params = objective()
     state = LaneState.empty(params)
     contest = Contest(params, np.array([0]))
-    unknown = (np.full(1, np.nan), np.full(1, np.nan))
+    unknown = np.full((2, 1), np.nan)
     capacity = params.vm_capacity[0]
     contest.plain(state.trial, 0, np.array([80.0 * capacity]), unknown)
     state.trial.last_tick = 0
@@ -193,7 +195,7 @@ def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
     trial.last_tick = 0
     ticks = round(600 / TICK_S)
     for tick in range(1, ticks + 1):
-        contest.step(trial, tick, demand, known, wanted, wanted, np.ones(1))
+        contest.step(trial, tick, demand, known, np.stack([wanted, wanted]), np.ones(1))
     # Demand of 8 Y, P(Y > y) = 1 / y up to 16: the mean of what x VMs leave is 8 log(128 / x), and 4 more below 8.
     left = np.array([8 * np.log(16) + 4, 8 * np.log(16), 8 * np.log(4), 0.0])
     charged = trial.ticks[0]
