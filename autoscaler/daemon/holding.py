@@ -1,4 +1,4 @@
-"""What holds a fleet's decision back from being carried out, in words.
+"""What holds a fleet's decision back from being carried out, and what it was kept from being, in words.
 
 Rules of this file: nothing here decides; who holds says until when on the fleet.
 """
@@ -7,8 +7,21 @@ from __future__ import annotations
 
 import math
 
+from autoscaler.core.types import Reason
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import FleetTick
+
+_MAXIMUM = int(Reason.MAXIMUM)
+
+
+def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
+    """The sentence of a decision with what holds it back; the very same one where nothing does."""
+    why, told = held(fleet, row, now_s), row.sentence
+    # With an objective no more than the maximum is ever proposed, so that no stage is seen to lower it.
+    short = row.desired == fleet.policy.bounds.maximum and row.demand > row.desired * fleet.capacity_per_s
+    if short and _MAXIMUM not in row.reasons:
+        told = f"{told}; more would be needed, but the policy's maximum is {row.desired}"
+    return why + told if why else told
 
 
 def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:

@@ -29,7 +29,7 @@ from autoscaler.daemon.doubts import complaint
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
-from autoscaler.daemon.holding import held, provisioned
+from autoscaler.daemon.holding import in_full, provisioned
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
@@ -345,8 +345,8 @@ class Daemon:
             cost = fleet.charge(counts[lane].provisioned, now_s)
             fleet.evaluated_at_s = now_s
             row = fleet_tick(fleet, values[lane], counts[lane], cost)
-            if why := held(fleet, row, now_s):
-                row = replace(row, sentence=why + row.sentence)
+            if (told := in_full(fleet, row, now_s)) is not row.sentence:
+                row = replace(row, sentence=told)
             if fleet.real is not None:
                 row = replace(row, real=fleet.real.charge(now_s))
             rows.append(allowed.noted(row, lane))

@@ -1,0 +1,31 @@
+"""A sentence says what a decision was kept from being: a maximum that binds is told, whichever stage kept to it."""
+
+from __future__ import annotations
+
+from tests.daemon.builders import Bench, policy, virtual
+
+BINDS = "more would be needed, but the policy's maximum is 4"
+BOUNDS = {"minimum": 1, "maximum": 4}
+
+
+async def last_sentence(demand, **changes):
+    bench = Bench(vms=8, running=1)
+    plan = policy(bounds=BOUNDS, **changes)
+    bench.add(plan if plan.objective is None else plan.model_copy(update={"reactive": None}), demand)
+    await bench.run(120)
+    return bench.records[-1].fleets[0].sentence
+
+
+@virtual
+async def test_an_objective_that_keeps_to_the_maximum_says_so_where_demand_is_above_it():
+    prices = {"in_service": "1/h", "stopped": "0.01/h", "start": 0, "provision": 0}
+    objective = {"objective": {"served": "99.9%"}, "prices": prices, "signal": {"kind": "total"}}
+    assert (await last_sentence(1000.0, **objective)).endswith(f"; {BINDS}")
+    assert "maximum" not in await last_sentence(150.0, **objective)
+
+
+@virtual
+async def test_where_a_stage_says_so_it_is_said_once():
+    sentence = await last_sentence(1000.0)
+    assert "the policy's maximum is 4" in sentence
+    assert BINDS not in sentence
