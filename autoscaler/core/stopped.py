@@ -234,10 +234,20 @@ class Holding:
 
 def bin_of_wait(ticks: Int) -> Int:
     """The bin of a wait of so many ticks, at least 1; any shape."""
+    if ticks.max(initial=1) < len(_BIN_OF):
+        return _BIN_OF.take(ticks)
+    return _bin_of_wait(ticks)
+
+
+def _bin_of_wait(ticks: Int) -> Int:
     bins = np.log2(ticks.astype(np.float64))
     bins *= PER_DOUBLING
     bins += 1e-9
     return np.minimum(bins, WAITS - 1.0).astype(np.int64)
+
+
+_BIN_OF: Int = _bin_of_wait(np.maximum(np.arange(2**15), 1))
+"""Of waits of less than three weeks of minutes."""
 
 
 def _rows(warm_pool: WarmPool) -> int:

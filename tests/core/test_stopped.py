@@ -146,3 +146,12 @@ def test_lanes_do_not_see_each_other():
         alone = lived(loads[lane], price=9.0)[0]
         assert alone.wanted[0] == together[lane]
         np.testing.assert_array_equal(alone.ended[..., 0], pool.ended[..., lane])
+
+
+def test_the_bin_of_a_wait_is_the_same_looked_up_or_worked_out():
+    ticks = np.arange(1, 2**15)
+    worked_out = np.minimum(np.floor(2.0 * np.log2(ticks) + 1e-9), WAITS - 1).astype(np.int64)
+    np.testing.assert_array_equal(bin_of_wait(ticks), worked_out)
+    # Where one wait is longer than those that are looked up, all are worked out.
+    np.testing.assert_array_equal(bin_of_wait(np.append(ticks, 2**40)), np.append(worked_out, WAITS - 1))
+    assert bin_of_wait(ticks[:0]).shape == (0,)
