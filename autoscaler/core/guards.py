@@ -32,8 +32,9 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
         known = seen.fresh
         if known is not None and needs_none is not None:
             known = known | needs_none
-        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known).astype(counts, copy=False)
-        return np.maximum(wish, np.minimum(highest, seen.ordered)), told
+        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known)
+        kept = np.minimum(highest, seen.ordered).astype(counts, copy=False)
+        return np.maximum(wish, kept), told
 
     return rule
 
@@ -76,13 +77,15 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
     """
     minimum, maximum = within(params.minimum, counts), within(params.maximum, counts)
     told = pair(Reason.MINIMUM, Reason.MAXIMUM)
+    top = np.iinfo(counts).max
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
-            return np.minimum(np.maximum(wish, minimum), maximum), told
-        floor = seen.snapshot.floor.astype(counts, copy=False)
-        ceiling = seen.snapshot.ceiling.astype(counts, copy=False)
-        capped = ceiling < NO_CEILING
+            value = np.maximum(wish, minimum)
+            return np.minimum(value, maximum, out=value), told
+        capped = seen.snapshot.ceiling < NO_CEILING
+        floor = np.minimum(seen.snapshot.floor, top).astype(counts, copy=False)
+        ceiling = np.minimum(seen.snapshot.ceiling, top).astype(counts, copy=False)
         most = np.where(capped, ceiling, maximum)
         value = np.minimum(np.maximum(wish, np.maximum(minimum, floor)), np.maximum(most, floor))
 
@@ -102,6 +105,7 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
 
 def rate(params: LaneParams, counts: CountType) -> Rule | None:
     """So many VMs per period and direction, as token buckets."""
+    del counts
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
     if not limits_out and not limits_in:
         return None
@@ -133,21 +137,37 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             return wish, told
         ordered = now[moving]
         change = wish[moving] - ordered
-        allowed = change
-        if limits_in:
-            least = -state.tokens_in[moving].astype(counts)
-            allowed = np.where(change < 0, np.maximum(change, least), allowed)
-        if limits_out:
-            most = state.tokens_out[moving].astype(counts)
-            allowed = np.where(change > 0, np.minimum(change, most), allowed)
-        held = (allowed != change).nonzero()[0]
-        if not len(held):
+        allowed = _allowed(
+            change,
+            state.tokens_in[moving] if limits_in else None,
+            state.tokens_out[moving] if limits_out else None,
+        )
+        if allowed is change:
             return wish, told
+        held = (allowed != change).nonzero()[0]
         value = wish.copy()
         value[moving[held]] = (ordered + allowed)[held]
         return value, told
 
     return rule
+
+
+def _allowed(change: Int, tokens_in: Float | None, tokens_out: Float | None) -> Int:
+    """What whole tokens allow of changes: (n,) each; the very changes where they allow all, as they do in most ticks.
+
+    Args:
+        change: VMs more, or less where negative.
+        tokens_in: For less; None where that has no limit.
+        tokens_out: For more, likewise.
+    """
+    allowed = change
+    for tokens, way in ((tokens_in, -1), (tokens_out, 1)):
+        if tokens is None or not np.count_nonzero(over := change * way > tokens):
+            continue
+        # Fewer than there are in a count, since they are beyond.
+        whole = np.where(over, tokens, 0.0).astype(change.dtype) * way
+        allowed = np.where(over, whole, allowed)
+    return allowed
 
 
 def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float) -> Int:

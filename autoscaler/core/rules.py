@@ -183,9 +183,14 @@ class Look:
         )
 
 
+def most_of(counts: CountType) -> int:
+    """The highest number of VMs of a type of counts: sums of two fit into it."""
+    return min(MOST_VMS, int(np.iinfo(counts).max) // 2)
+
+
 def within(vms: Int, counts: CountType) -> Int:
     """Bounds of a policy as the type of counts can hold them: int (L,)."""
-    return np.minimum(vms, MOST_VMS).astype(counts)
+    return np.minimum(vms, most_of(counts)).astype(counts)
 
 
 class VmsFor(Protocol):
@@ -206,8 +211,9 @@ def whole_vms(capacity: Float, counts: CountType) -> VmsFor:
 
     With `spoil` it may overwrite what it is given.
     """
-    nothing, most = np.zeros_like(capacity), np.full_like(capacity, float(MOST_VMS))
-    rounding, highest = np.array(ROUNDING), np.array(float(MOST_VMS)).view(np.uint64)
+    limit = float(most_of(counts))
+    nothing, most = np.zeros_like(capacity), np.full_like(capacity, limit)
+    rounding, highest = np.array(ROUNDING), np.array(limit).view(np.uint64)
     wide, each = len(capacity) >= _WIDE, one_for_all(capacity)
 
     def vms(work_per_s: Float, *, spoil: bool = False) -> Int:

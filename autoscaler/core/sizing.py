@@ -11,7 +11,18 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import ROUNDING, UNCHANGED, Rule, Seen, Why, one_for_all, pair, whole_vms
+from autoscaler.core.rules import (
+    ROUNDING,
+    UNCHANGED,
+    Rule,
+    Seen,
+    Why,
+    most_of,
+    one_for_all,
+    pair,
+    whole_vms,
+    within,
+)
 from autoscaler.core.types import Bool, CountType, Float, Int, Reason, Snapshot
 
 _NO_RULE = -(2**30)
@@ -104,6 +115,7 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
     by_share = params.step_share.any()
     shrinks = params.step_share < 0.0
     nowhere = np.full(len(params.series), np.nan)
+    furthest = most_of(counts)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         now = seen.ordered
@@ -118,8 +130,9 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
             change = change + share.astype(np.int64)
         matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
         # The strongest matching rule in the safe direction: the highest change among those that match.
-        best = np.maximum.reduce(np.where(matches, change, _NO_RULE), axis=0).astype(counts)
-        moved = best > _NO_RULE
+        strongest = np.maximum.reduce(np.where(matches, change, _NO_RULE), axis=0)
+        moved = strongest > _NO_RULE
+        best = np.clip(strongest, -furthest, furthest).astype(counts)
         value = np.maximum(wish, np.where(moved, now + best, now * ~np.isnan(utilisation)))
 
         def why() -> Int:
@@ -136,7 +149,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
     if not len(params.window_floor) or not params.schedule.any():
         return None
     edges = np.unique(np.concatenate([params.window_start_s.ravel(), params.window_end_s.ravel()]))
-    floors = (params.window_floor * params.schedule).astype(counts)
+    floors = within(params.window_floor * params.schedule, counts)
     # Between two edges nothing changes, so the floor is worked out once for each such span.
     span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
 

@@ -30,7 +30,7 @@ Code: TypeAlias = NDArray[np.uint16]
 Bool: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = Float | SmallFloat | Int | SmallInt | Code | Bool
 CountType: TypeAlias = np.dtype[np.int64]
-"""Type of counts of VMs: int64, or int32 where a simulation asks for it."""
+"""Type of counts of VMs: int64, or int32 or int16 where a simulation asks for it."""
 
 NO_CEILING = 2**31 - 1
 """`Snapshot.ceiling` where no operator has overridden the policy's maximum."""
@@ -309,7 +309,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All inputs of one decision. Counts are int64 (L,), or int32 all; demand fields as in `Samples`, per lane.
+    """All inputs of one decision. Counts are int64 (L,), or int32 or int16 all; demand fields as in `Samples`, per lane.
 
     Arrays that stay the same from tick to tick are best given as the same read-only arrays (`flags.writeable` off,
     owning their memory), since what is asked of them is then asked once: freshness, coverage, listed and
@@ -357,7 +357,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, with the reasons. Counts are int64 (L,), or int32 where the snapshot's counts are.
+    """What to do now, with the reasons. Counts are int64 (L,), or narrower where the snapshot's counts are.
 
     Attributes:
         wish: What the policy stages ask for, before guards.

@@ -18,7 +18,7 @@ Werman 1993). Where windows differ, the rows of all are gone through, masked.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from autoscaler.core.remembered import Dumped, Remembered
 from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
-_ALL = np.iinfo(np.int32).max
+Kind: TypeAlias = np.dtype[np.int32]
+"""int32, or int16 where a simulation knows that its counts fit."""
+INT32: Kind = np.dtype(np.int32)
 _WIDE = 64
 """Lanes from which on a call per row is quicker than a step per number."""
 
@@ -50,7 +52,7 @@ class Group:
         per_bucket: Ticks per bucket.
         first, end: Its columns in the ring, half open.
         slots: Buckets of its longest window, with the one under way.
-        kept: int32 (2 * slots, lanes), for lanes whose windows have different numbers of buckets: rows
+        kept: int (2 * slots, lanes), for lanes whose windows have different numbers of buckets: rows
             slots - s to 2 * slots - s say, where slot s is under way, which slots count. None where all windows
             have equally many.
     """
@@ -102,7 +104,7 @@ class Cut:
         order: int64 (L,), the lane of each column; None where columns are lanes.
         column: int64 (L,), the column of each lane; None likewise.
         per_bucket, buckets: int64 (L,), ticks per bucket and number of buckets by lane.
-        remembers: int32 (L,), 0 for the lanes whose window is the present only, else 1; None where all are 1.
+        remembers: int (L,), 0 for the lanes whose window is the present only, else 1; None where all are 1.
     """
 
     groups: tuple[Group, ...]
@@ -113,8 +115,8 @@ class Cut:
     remembers: SmallInt | None
 
     @classmethod
-    def of(cls, window_ticks: Int) -> Cut:
-        """The cut of windows of these lengths, int64 (L,)."""
+    def of(cls, window_ticks: Int, kind: Kind) -> Cut:
+        """The cut of windows of these lengths, int64 (L,), for values of this kind."""
         length = np.maximum(window_ticks, 1)
         long = length > SLOTS
         per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
@@ -122,10 +124,10 @@ class Cut:
         order = np.argsort(per_bucket, kind="stable").astype(np.int64)
         firsts = np.flatnonzero(np.diff(per_bucket[order], prepend=-1))
         groups = tuple(
-            _group(int(per_bucket[order[first]]), int(first), int(end), buckets[order[first:end]])
+            _group(int(per_bucket[order[first]]), int(first), int(end), buckets[order[first:end]], kind)
             for first, end in zip(firsts, [*firsts[1:], len(length)][: len(firsts)], strict=True)
         )
-        remembers = None if (length > 1).all() else (length > 1).astype(np.int32)
+        remembers = None if (length > 1).all() else (length > 1).astype(kind)
         if (order == np.arange(len(order))).all():
             return cls(groups, None, None, per_bucket, buckets, remembers)
         return cls(groups, order, np.argsort(order).astype(np.int64), per_bucket, buckets, remembers)
@@ -136,28 +138,30 @@ class Cut:
         return column, next(group for group in self.groups if column < group.end)
 
 
-def _group(per_bucket: int, first: int, end: int, buckets: Int) -> Group:
+def _group(per_bucket: int, first: int, end: int, buckets: Int, kind: Kind) -> Group:
     slots = int(buckets.max())
     if (buckets == slots).all():
         return Group(per_bucket, first, end, slots, None)
     # Row r is `slots - r` buckets before the one under way, and again after a whole turn of the ring.
     age = (slots - np.arange(2 * slots)) % slots
     counts = (age[:, np.newaxis] > 0) & (age[:, np.newaxis] < buckets)
-    return Group(per_bucket, first, end, slots, np.where(counts, _ALL, 0).astype(np.int32))
+    return Group(per_bucket, first, end, slots, np.where(counts, np.iinfo(kind).max, 0).astype(kind))
 
 
 @dataclass(slots=True)
 class RollingMax(Remembered):
     """The highest value noted within each lane's window. Columns are in the order of `Cut`.
 
+    Values are kept as int32, or as int16 where a simulation that knows that they fit asks for it.
+
     Attributes:
         window_ticks: int64 (L,), the windows, by lane.
-        ring: int32 (slots, L), the highest of each bucket before the one under way, by bucket modulo the
+        ring: int (slots, L), the highest of each bucket before the one under way, by bucket modulo the
             group's slots; of a full block, the highest from each bucket to the block's end. The largest thing
             that a decision reads, so as narrow as a count of VMs allows.
-        under_way: int32 (L,), the highest of the bucket under way; 0 where nothing was noted.
-        block: int32 (L,), the highest of the buckets that are over of the block under way.
-        before: int32 (L,), the highest of the window's other buckets.
+        under_way: int (L,), the highest of the bucket under way; 0 where nothing was noted.
+        block: int (L,), the highest of the buckets that are over of the block under way.
+        before: int (L,), the highest of the window's other buckets.
         tick: The last tick; -1 before the first.
         cut: How the windows are cut.
     """
@@ -175,15 +179,20 @@ class RollingMax(Remembered):
     _held_to: int = field(init=False, default=-1, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.cut = Cut.of(self.window_ticks)
+        self.cut = Cut.of(self.window_ticks, self.ring.dtype)
 
     @classmethod
-    def empty(cls, window_ticks: Int) -> RollingMax:
-        """Nothing noted yet. The windows are int64 (L,), in ticks; 0 and 1 mean the present value only."""
+    def empty(cls, window_ticks: Int, kind: Kind = INT32) -> RollingMax:
+        """Nothing noted yet.
+
+        Args:
+            window_ticks: int64 (L,), the windows in ticks; 0 and 1 mean the present value only.
+            kind: What values are kept as.
+        """
         lanes = len(window_ticks)
-        slots = max((group.slots for group in Cut.of(window_ticks).groups), default=0)
-        none = np.zeros(lanes, np.int32)
-        ring = np.zeros((slots, lanes), np.int32)
+        slots = max((group.slots for group in Cut.of(window_ticks, kind).groups), default=0)
+        none = np.zeros(lanes, kind)
+        ring = np.zeros((slots, lanes), kind)
         return cls(window_ticks.copy(), ring, none, none.copy(), none.copy(), -1)
 
     def push_and_max(self, tick: int, value: Int, known: Bool | None = None) -> SmallInt:
@@ -196,11 +205,11 @@ class RollingMax(Remembered):
             known: bool (L,), where there is a value to note; None for everywhere.
 
         Returns:
-            int32 (L,), not to be changed; 0 where nothing was noted within the window.
+            int (L,) of the kind kept, not to be changed; 0 where nothing was noted within the window.
         """
         if self._held_to >= 0:
             self._catch_up()
-        present = value.astype(np.int32, copy=False)
+        present = value.astype(self.ring.dtype, copy=False)
         return self._note(tick, present if known is None else present * known)
 
     def again(self, tick: int) -> SmallInt:
@@ -298,7 +307,7 @@ class RollingMax(Remembered):
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
         self._catch_up()
-        new = RollingMax.empty(window_ticks)
+        new = RollingMax.empty(window_ticks, self.ring.dtype)
         new.tick = self.tick
         for lane in np.flatnonzero(lanes >= 0).tolist():
             was = int(lanes[lane])

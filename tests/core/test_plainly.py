@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autoscaler.core.decide import decide
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Reason, Snapshot, Stage
+from autoscaler.core.windows import RollingMax
 from tests.core.builders import DECIDED
 from tests.core.plainly import Memory, decide_plainly, lane_of
 from tests.core.test_properties import history, random_outlook, random_params, random_snapshot
@@ -148,21 +149,39 @@ NARROW = (
     "stopped",
     "provisioned",
     "stoppable",
-    "floor",
-    "ceiling",
 )
+OPERATED = ("floor", "ceiling")
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int16])
 @pytest.mark.parametrize("uses", USES)
-def test_narrow_counts_give_the_same_numbers(uses):
+def test_narrow_counts_give_the_same_numbers(uses, kind):
     params = policies(7, uses)
     wide, narrow = LaneState.empty(params), LaneState.empty(params)
+    if kind is np.int16:
+        narrow.wishes = RollingMax.empty(params.stabilisation_ticks, np.dtype(kind))
+        narrow.peaks = RollingMax.empty(params.warm_memory_ticks, np.dtype(kind))
     for view, seen in views(7, 60, operated=0.3):
-        slim = replace(view, **{name: getattr(view, name).astype(np.int32) for name in NARROW})
+        slim = replace(
+            view,
+            **{name: getattr(view, name).astype(kind) for name in NARROW},
+            **{name: getattr(view, name).astype(np.int32) for name in OPERATED},
+        )
         one, other = decide(params, wide, view, seen), decide(params, narrow, slim, seen)
         same(one, other)
         for count in (other.wish, other.desired, other.start, other.provision, other.stop, other.value):
-            assert count.dtype == np.int32
+            assert count.dtype == kind
+
+
+def test_demand_beyond_any_narrow_count_is_the_highest_of_them():
+    params = replace(policies(7, "plain reactive"), maximum=np.full(LANES, 400), minimum=np.full(LANES, 1))
+    (view, seen), *_ = views(7, 1, operated=0.0)
+    view = replace(view, demand=np.full(LANES, 1e9), freshness=np.full(LANES, int(Freshness.FRESH)))
+    slim = replace(view, **{name: getattr(view, name).astype(np.int16) for name in NARROW})
+    one, other = (decide(params, LaneState.empty(params), each, seen) for each in (view, slim))
+    assert (other.wish == 2**14 - 1).all()
+    for name in ("desired", "start", "provision", "stop"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
 def test_without_an_outlook_there_is_no_forecast_and_all_else_is_the_same():

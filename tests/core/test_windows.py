@@ -74,11 +74,12 @@ def pushes(rng, tick):
 def test_it_is_the_maximum_of_the_windows_buckets(seed):
     rng = np.random.default_rng(seed)
     window = some_windows(rng)
-    rolling = windows.RollingMax.empty(window)
+    rolling = windows.RollingMax.empty(window, rng.choice([windows.INT32, np.dtype(np.int16)]))
     notes = []
     for tick, value in pushes(rng, 1_000):
         notes.append((tick, value))
         got = rolling.push_and_max(tick, np.full(5, value))
+        assert got.dtype == rolling.ring.dtype
         assert got.tolist() == [plainly(notes, tick, length) for length in window.tolist()]
 
 

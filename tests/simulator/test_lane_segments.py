@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +15,8 @@ from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
-from autoscaler.simulator.lanes.segments import Cut, alike, run_segmented
-from autoscaler.simulator.lanes.witness import timeline
+from autoscaler.simulator.lanes.segments import Cut, Segmented, alike, run_segmented
+from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.simulator.traffic.synth import synth_day
 from tests.simulator.builders import policy
 
@@ -84,6 +85,39 @@ def test_a_cut_run_is_the_uncut_run(name, segments):
     assert cut.cut is not None
     assert cut.cut.segments >= 3
     assert figures(cut) == figures(whole)
+
+
+def test_small_fleets_are_counted_narrowly_to_the_same_bits():
+    """Who is watched is counted in 32 bits: then all else must be the same."""
+    slow = policy(**BASE, forecast="off", guards={"rate_in": {"vms": 1, "per": "30m"}})
+    fleets, plants = [QUICK, RUNS["by forecast"][0], slow], [PLANT, PLANT, replace(PLANT, drain_s=90.0)]
+    fleets.append(RUNS["a pool that only ever grows"][0])
+    plants.append(replace(PLANT, vms=8, stop_budget=Budget(3.0, 0.01)))
+    run, cache, found = run_of(fleets, plants, days=1.0), OutlookCache(), []
+    for witness in (None, Witness([0])):
+        lanes = Lanes(run, cache=cache, witness=witness)
+        sums, prints = lanes.sums(), Fingerprints(4)
+        lanes.run(run.ticks.count, sums, prints)
+        found.append((lanes, figures(Segmented(sums, prints, {}, None, 0))))
+    (narrow, one), (wide, other) = found
+    assert (narrow.plant.in_service.dtype, wide.plant.in_service.dtype) == (np.int16, np.int32)
+    assert one == other
+    for mine, theirs in zip(narrow.state(), wide.state(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "plant"),
+    [
+        (policy(**{**BASE, "bounds": {"minimum": 2, "maximum": 600}}, forecast="off"), PLANT),
+        (QUICK, replace(PLANT, vms=600)),
+        (policy(**BASE, objective={"shortage_price": "0.2/h"}), PLANT),
+        (QUICK, replace(PLANT, start_failure=0.1)),
+    ],
+)
+def test_what_may_not_fit_is_counted_widely(fleet, plant):
+    lanes = Lanes(run_of([QUICK, fleet], [PLANT, plant], days=0.1))
+    assert lanes.plant.in_service.dtype == np.int32
 
 
 def test_seams_that_do_not_hold_are_mended():

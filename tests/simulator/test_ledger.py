@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.simulator.judging import ledger
+from autoscaler.simulator.judging.counting import least_vms
 from autoscaler.simulator.judging.ledger import Amount, Block, Count, Sums, grid_ticks
 from autoscaler.simulator.judging.streaks import Movement, Streaks
 from autoscaler.simulator.replay.timeline import reversals, shortage_episodes
@@ -298,6 +299,50 @@ def test_columns_of_demand_and_what_is_lost_come_to_what_every_lane_told_apart_d
     narrow = replace(wide, demand=columns, shortage=None)
     for cuts in ((), (37,), (37, 90)):
         assert_same(sums_of(wide), sums_of(narrow, cuts))
+
+
+@pytest.mark.parametrize("plenty", [0, 11, 40])
+@pytest.mark.parametrize("elasticity", [True, False])
+def test_few_lanes_that_lack_something_and_narrow_counts_come_to_the_same(
+    elasticity: bool, plenty: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether all lanes are short in some rows, few, or none: each row is gone through in the way that is quicker."""
+    monkeypatch.setattr(ledger, "rows_together", lambda _lanes: 8)
+    wide = random_block(13, 150, 48, gaps=0.0)
+    wide.in_service += plenty
+    wide.desired += plenty
+    columns = wide.demand[:, ::16].copy()
+    wide.demand[:] = np.repeat(columns, 16, axis=1)
+    wide.shortage = np.maximum(wide.demand - (wide.in_service - wide.stops) * VM, 0.0)
+    assert (wide.shortage > 0.0).any() == (plenty < 40)
+    counts = {
+        f.name: v for f in fields(Block) if getattr(v := getattr(wide, f.name), "dtype", None) == np.int32
+    }
+    assert len(counts) == 10
+    slim = {name: values.astype(np.int16) for name, values in counts.items()}
+    for rows in ({}, slim):
+        for cuts in ((), (37, 90)):
+            expected, lean = (Sums(TICK_S, np.full(48, VM), elasticity=elasticity) for _ in range(2))
+            expected.add(wide)
+            block = replace(wide, demand=columns, shortage=None, most_vms=100.0, **rows)
+            for first, end in itertools.pairwise((0, *cuts, 150)):
+                lean.add(block, slice(first, end))
+            assert_same(expected, lean)
+
+
+@given(
+    st.floats(1e-3, 1e6),
+    st.one_of(st.floats(0.0, 1e9), st.integers(0, 10**6)),
+    st.integers(-2, 2),
+)
+def test_the_fewest_vms_that_leave_nothing_unserved(each: float, amount: float, ulps: int) -> None:
+    """Also where the demand is a whole number of VMs, or the next number to one."""
+    demand = amount * each if isinstance(amount, int) else amount
+    demand = max(demand + ulps * math.ulp(demand), 0.0)
+    least = int(least_vms(np.array([[demand]]), each, np.dtype(np.int64))[0, 0])
+    assert least * each >= demand
+    assert least == 0 or (least - 1) * each < demand
+    assert least_vms(np.array([[demand]]), each, np.dtype(np.int16))[0, 0] == min(least, 2**15 - 1)
 
 
 @pytest.mark.parametrize("together", [1, 2, 16])

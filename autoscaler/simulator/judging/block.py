@@ -20,7 +20,7 @@ from autoscaler.core.types import Float, SmallInt
 @dataclass(slots=True)
 class Block:
     """Up to B consecutive intervals of L lanes, tick by tick; row i is the interval that begins at tick
-    `first_tick + i`. Counts are int32 VMs. Arrays may be overwritten once they have been added.
+    `first_tick + i`. Counts are VMs: int32, or int16 all. Arrays may be overwritten once they have been added.
 
     Attributes:
         tick_s: Length of an interval.
@@ -65,7 +65,9 @@ class Block:
     most_vms: float = math.inf
 
     @classmethod
-    def empty(cls, ticks: int, lanes: int, tick_s: float, *, demands: int | None = None) -> Block:
+    def empty(
+        cls, ticks: int, lanes: int, tick_s: float, *, demands: int | None = None, narrow: bool = False
+    ) -> Block:
         """Room for so many ticks, to be written row by row and used again; all zero.
 
         Args:
@@ -73,13 +75,14 @@ class Block:
             lanes: L.
             tick_s: Length of an interval.
             demands: C; None for as many as lanes.
+            narrow: Whether counts are int16.
         """
 
         def work(width: int = lanes) -> Float:
             return np.zeros((ticks, width))
 
         def vms() -> SmallInt:
-            return np.zeros((ticks, lanes), np.int32)
+            return np.zeros((ticks, lanes), np.int16 if narrow else np.int32)
 
         return cls(
             tick_s=tick_s,

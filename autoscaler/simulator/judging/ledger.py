@@ -19,15 +19,14 @@ import numpy as np
 
 from autoscaler.core.types import Bool, Float, Int, SmallInt
 from autoscaler.simulator.judging.block import Amount, Block, Count
+from autoscaler.simulator.judging.counting import Counted, least_vms
 from autoscaler.simulator.judging.streaks import (
-    SUM_FITS,
     Bits,
     Course,
     Movement,
     Streaks,
     counted,
     raised,
-    summed,
 )
 from autoscaler.simulator.judging.summing import CELL_TICKS, FixedPoint, rows_together
 from autoscaler.simulator.judging.tariff import Tariff
@@ -38,19 +37,10 @@ THRASH_WINDOW_S = 3600.0
 """About how long the window is in which movement against the trend counts as thrash."""
 
 _ROUNDING = 1e-9
+_FEW_COLUMNS, _FEW = 8, 16
+"""So many times fewer columns of demand than lanes, and lanes that are short than lanes, are few."""
+_NOWHERE: Int = np.zeros(0, np.int64)
 _MOST_VMS = 2.0**30
-
-_SUMMED = (
-    (Count.IN_SERVICE, "in_service"),
-    (Count.STARTING, "starting"),
-    (Count.DRAINING, "draining"),
-    (Count.STOPPED, "stopped"),
-    (Count.WARM_TARGET, "warm_target"),
-    (Count.STARTS, "starts"),
-    (Count.STOPS, "stops"),
-    (Count.PROVISIONS, "provisions"),
-    (Count.FAILED_STARTS, "failed_starts"),
-)
 
 
 def grid_ticks(tick_s: float) -> int:
@@ -202,17 +192,21 @@ class Sums:
         unknown = _has_unknown(demand) or (block.shortage is not None and _has_unknown(block.shortage[rows]))
         if unknown or self._amounts.begun:
             demand = _by_lane(demand, self.lanes)
+        # Against the need, which may be any number, VMs are held in 32 bits.
+        if not self.elasticity and self._steps.dtype != block.desired.dtype:
+            self._steps = np.empty(self._steps.shape, block.desired.dtype)
+        least = None if unknown else self._least(block, demand)
         # Into the first tick of all, nothing moves.
         began = block.desired[first]
         course = Course(began, self.desired.last if self.ticks else began, block.most_vms)
         most = block.in_service[first].copy()
-        counts = _Counted(self._counts, block)
+        counts = Counted(self._counts, block)
         self._bits.begin()
         seen = self.ticks
         for at in range(0, count, self._together):
             few = min(self._together, count - at)
             here = slice(first + at, first + at + few)
-            self._add_work(block, here, demand[at : at + few], at, unknown=unknown)
+            self._add_work(block, here, demand[at : at + few], at, least, unknown=unknown)
             self._add_counts(block, here, at, course)
             counts.add(here)
             raised(most, block.in_service[here])
@@ -224,30 +218,35 @@ class Sums:
         self._streaks.add(words[:2].reshape(-1), count, seen)
         self.desired.add(course, words[2], words[3], count, seen)
 
-    def _add_work(self, block: Block, rows: slice, demand: Float, at: int, *, unknown: bool) -> None:
+    def _add_work(
+        self, block: Block, rows: slice, demand: Float, at: int, least: SmallInt | None, *, unknown: bool
+    ) -> None:
         """Add work, and what else is not a count, of a few rows, the first of which is row `at` of its part."""
         present = block.in_service[rows]
         few, add, known = len(present), self._amounts.add, None
         serving: SmallInt = self._steps[2, :few]
         if self.elasticity or block.shortage is None:
             np.subtract(present, block.stops[rows], out=serving)
-        if block.shortage is not None:
+        if least is not None and self._add_few_short(demand, serving, at, least[at : at + few]):
+            shortage = None
+        elif block.shortage is not None:
             shortage = block.shortage[rows]
         else:
             shortage = self._lost(demand, serving, self._shares[2, :few])
-        if unknown and (known := _known(demand, shortage)) is not None:
+        if unknown and shortage is not None and (known := _known(demand, shortage)) is not None:
             self._counts[Count.UNKNOWN_TICKS] += counted(~known)
             demand, shortage = np.where(known, demand, 0.0), np.where(known, shortage, 0.0)
         add(Amount.DEMAND, demand)
-        add(Amount.SHORTAGE, shortage)
+        if shortage is not None:
+            add(Amount.SHORTAGE, shortage)
+            raised(self.worst_shortage, shortage)
+            self._bits.note(0, at, np.greater(shortage, 0.0, out=self._flags[:few]))
         if self.tariff is None:
             add(Amount.CAPACITY, block.capacity[rows])
             add(Amount.BILLED_VM_S, block.billed_vm_s[rows])
             add(Amount.COST, block.cost[rows])
         elif block.extra_s is not None:
             add(Amount.BILLED_VM_S, block.extra_s[rows])
-        raised(self.worst_shortage, shortage)
-        self._bits.note(0, at, np.greater(shortage, 0.0, out=self._flags[:few]))
         if self.elasticity:
             self._add_elasticity(serving, self._need(_by_lane(demand, self.lanes)), known)
 
@@ -261,6 +260,41 @@ class Sums:
             note(2, at, flags)
             note(3, at, np.greater(steps, 0, out=flags))
             course.see(desired, steps)
+
+    def _least(self, block: Block, demand: Float) -> SmallInt | None:
+        """Fewest VMs that leave nothing of the demand (n, C) unserved, exactly as `_lost` has it: int (n, C).
+
+        None where shortage is told, or where looking for it by whole VMs would not be quicker.
+        """
+        each = self.vm_capacity[0]
+        wide = _FEW_COLUMNS * demand.shape[1] <= self.lanes
+        if block.shortage is not None or not wide or each <= 0.0 or (self.vm_capacity != each).any():
+            return None
+        return least_vms(demand, float(each), self._steps.dtype)
+
+    def _add_few_short(self, demand: Float, serving: SmallInt, at: int, least: SmallInt) -> bool:
+        """Add the shortage of a few rows where few lanes have one, and say whether so few have.
+
+        Most lanes lack nothing most of the time: one comparison of counts tells which do.
+        """
+        rows, columns = demand.shape
+        short = self._flags[:rows]
+        np.less(
+            serving.reshape(rows, columns, -1),
+            least[:, :, np.newaxis],
+            out=short.reshape(rows, columns, -1),
+        )
+        found = np.count_nonzero(short)
+        if found * _FEW > short.size:
+            return False
+        row, lane = short.nonzero() if found else (_NOWHERE, _NOWHERE)
+        of_column = self.lanes // columns
+        lacking = demand[row, lane // of_column] - serving[row, lane] * self.vm_capacity[lane]
+        self._amounts.add_few(Amount.SHORTAGE, lane, lacking)
+        if found:
+            np.maximum.at(self.worst_shortage, lane, lacking)
+            self._bits.note(0, at, short)
+        return True
 
     def _lost(self, demand: Float, serving: SmallInt, out: Float) -> Float:
         """Work per second not served where what finds no capacity goes away: (n, L)."""
@@ -427,35 +461,6 @@ class Sums:
 _BY_TARIFF = (Amount.CAPACITY, Amount.BILLED_VM_S, Amount.COST)
 _ROOM = ("_bits", "_flags", "_shares", "_steps", "_together", "_zeros")
 _ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_known", "_last_known")
-
-
-class _Counted:
-    """The counts of a part that no totals tell, summed a few rows at a time.
-
-    Args:
-        into: int64 (K, L), what they are added to in the end.
-        block: Whose rows.
-    """
-
-    def __init__(self, into: Int, block: Block) -> None:
-        self._into = into
-        self._most = block.most_vms
-        self._rows = [(count, getattr(block, name)) for count, name in _SUMMED if count not in block.totals]
-        # Adding in 32 bits takes a third of the time, and fits unless somebody has millions of VMs.
-        fits = self._most < SUM_FITS
-        self._sums = [np.zeros(into.shape[1], np.int32) for _ in self._rows] if fits else []
-
-    def add(self, rows: slice) -> None:
-        for (_, array), total in zip(self._rows, self._sums, strict=False):
-            few = array[rows]
-            np.add(total, few[0] if len(few) == 1 else np.add.reduce(few, axis=0, dtype=np.int32), out=total)
-        if not self._sums:
-            for count, array in self._rows:
-                self._into[count] += summed(array[rows])
-
-    def close(self) -> None:
-        for (count, _), total in zip(self._rows, self._sums, strict=False):
-            self._into[count] += total
 
 
 def _by_lane(demand: Float, lanes: int) -> Float:

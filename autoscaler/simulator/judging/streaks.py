@@ -9,7 +9,6 @@ joins two adjoining runs that were counted apart, exactly. Element-wise over lan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -24,6 +23,8 @@ LONGEST_PART = 64
 
 SUM_FITS = 2**31 // LONGEST_PART
 """Numbers below this are summed over a part in 32 bits."""
+SUM_FITS_NARROW = 2**15 // LONGEST_PART
+"""And numbers below this in 16."""
 
 _Bytes: TypeAlias = NDArray[np.uint8]
 Vms: TypeAlias = NDArray[np.signedinteger[Any]]
@@ -42,17 +43,16 @@ def counted(flags: Bool) -> Int:
     return total
 
 
-def summed(count: SmallInt, most: float = math.inf) -> Int:
-    """Sum over at most `LONGEST_PART` rows (n, L), none of which is higher than `most`, exact: int64 (L,)."""
-    # Adding in 32 bits takes a third of the time, and fits unless somebody has millions of VMs.
-    small = most < SUM_FITS or np.maximum.reduce(count, axis=None) < SUM_FITS
-    total: Int = np.add.reduce(count, axis=0, dtype=np.int32 if small else np.int64).astype(np.int64)
-    return total
-
-
 def raised(highest: NDArray[Any], rows: NDArray[Any]) -> None:
     """Every lane of `highest` becomes the highest of itself and the rows (n, L), in place."""
     np.maximum(highest, rows[0] if len(rows) == 1 else np.maximum.reduce(rows, axis=0), out=highest)
+
+
+def summing_kind(rows: NDArray[Any], most: float) -> np.dtype[np.signedinteger[Any]]:
+    """In what to sum such rows over a part, none of which is higher than `most`: as few bits as they fit into."""
+    if rows.dtype == np.int16 and most < SUM_FITS_NARROW:
+        return np.dtype(np.int16)
+    return np.dtype(np.int32 if most < SUM_FITS else np.int64)
 
 
 class Bits:
@@ -207,10 +207,11 @@ class Streaks:
 
 
 class Course:
-    """How a number of VMs goes in a part, taken in a few rows at a time. All int32 (L,) unless it is more than fits.
+    """How a number of VMs goes in a part, taken in a few rows at a time. All int (L,) as the rows, unless it is more
+    than fits.
 
     Args:
-        first: int32 (L,), the number at the first tick of the part.
+        first: int (L,), the number at the first tick of the part.
         before: int64 (L,), the number at the tick before.
         most: No number is higher.
 
@@ -225,9 +226,9 @@ class Course:
 
     def __init__(self, first: SmallInt, before: Int, most: float) -> None:
         self.first = first
-        self.row: SmallInt = before.astype(np.int32)
+        self.row: SmallInt = before.astype(first.dtype)
         self.lowest, self.highest = first.copy(), first.copy()
-        self.moved: Vms = np.zeros(len(first), np.int32 if most < SUM_FITS else np.int64)
+        self.moved: Vms = np.zeros(len(first), summing_kind(first, most))
 
     def steps(self, value: SmallInt, out: SmallInt) -> SmallInt:
         """The steps into each of some rows, (n, L), in time order; `value` must stay as it is until the part is over."""
@@ -241,7 +242,7 @@ class Course:
         """Take in these rows; where nothing moved, the caller may leave it.
 
         Args:
-            value: int32 (n, L).
+            value: int (n, L).
             steps: The steps into each, overwritten.
         """
         raised(self.highest, value)

@@ -97,6 +97,21 @@ class FixedPoint:
             for row in rows[1:]:
                 cell += row
 
+    def add_few(self, index: int, lanes: Int, amounts: Float) -> None:
+        """As `add`, for rows in which all other lanes have zero.
+
+        Args:
+            index: Which sum.
+            lanes: int64 (m,), row by row in time order.
+            amounts: float64 (m,), of these, none negative.
+        """
+        self.used.add(index)
+        cell = self.open[index]
+        if not self.begun:
+            cell.fill(0.0)
+        # One after the other, as they come, also where a lane is there more than once.
+        np.add.at(cell, lanes, amounts)
+
     def advance(self, *, finished: bool) -> None:
         """Tell that every sum has its rows, and whether the cell is finished with them."""
         self.begun = not finished

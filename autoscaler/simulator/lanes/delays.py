@@ -23,7 +23,11 @@ from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import PlantSettings
 
 Vms: TypeAlias = NDArray[np.signedinteger[Any]]
-"""Counts of VMs, int32 in all that is kept here: thousands of lanes are read faster the narrower they are."""
+"""Counts of VMs, int32 or, where no fleet is large, int16: thousands of lanes are read faster the narrower they are."""
+Kind: TypeAlias = np.dtype[np.signedinteger[Any]]
+"""Of counts."""
+INT16: Kind = np.dtype(np.int16)
+INT32: Kind = np.dtype(np.int32)
 
 
 def whole_ticks(seconds: float, tick_s: float) -> int:
@@ -36,20 +40,21 @@ class Delay:
 
     Args:
         ticks: int64 (L,), at least 1.
+        kind: Of counts.
     """
 
     __slots__ = ("_cells", "_flat", "_rows", "ring", "ticks")
 
-    def __init__(self, ticks: Int) -> None:
+    def __init__(self, ticks: Int, kind: Kind = INT32) -> None:
         self.ticks = ticks
         self._rows = int(ticks.max()) + 1
-        self.ring: Vms = np.zeros((self._rows, len(ticks)), np.int32)
+        self.ring: Vms = np.zeros((self._rows, len(ticks)), kind)
         uniform = (ticks == ticks[0]).all()
         self._flat = None if uniform else self.ring.reshape(-1)
         self._cells = np.arange(len(ticks))
 
     def out(self, tick: int) -> Vms:
-        """int32 (L,), what comes out at this tick; valid until the next `put`."""
+        """Int (L,), what comes out at this tick; valid until the next `put`."""
         if self._flat is None:
             row: Vms = self.ring[(tick - int(self.ticks[0])) % self._rows]
             return row
@@ -63,7 +68,7 @@ class Delay:
         self.ring[tick % self._rows] = counts
 
     def ahead(self, tick: int) -> Vms:
-        """int32 (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
+        """Int (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
         rows = np.arange(self._rows)[:, np.newaxis]
         due = self.ring[(tick + rows - self.ticks) % self._rows, self._cells]
         return np.where(rows < self.ticks, due, 0)

@@ -25,10 +25,11 @@ from autoscaler.core.decide import decide
 from autoscaler.core.params import LaneParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Decision, Outlook, Samples, Snapshot
+from autoscaler.core.windows import RollingMax
 from autoscaler.simulator.judging.block import Block
 from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.lanes.accounts import Accounts
-from autoscaler.simulator.lanes.delays import Vms
+from autoscaler.simulator.lanes.delays import INT16, INT32, Kind, Vms
 from autoscaler.simulator.lanes.feeds import feed_of
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import PlantSettings
@@ -36,11 +37,11 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import lane_memory
 from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
 from autoscaler.simulator.lanes.outlooks import OutlookCache
-from autoscaler.simulator.lanes.plant import Plant
+from autoscaler.simulator.lanes.plant import Plant, has_luck
 from autoscaler.simulator.lanes.refusals import refuse
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
-from autoscaler.simulator.lanes.totals import Totals
+from autoscaler.simulator.lanes.totals import NARROW, Totals
 from autoscaler.simulator.lanes.witness import Witness
 
 __all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
@@ -62,11 +63,15 @@ class PolicyDecider:
     Args:
         params: Compiled policies.
         schedules: Lays their windows out as time goes on.
+        kind: Of counts, which are remembered likewise.
     """
 
-    def __init__(self, params: LaneParams, schedules: Schedules) -> None:
+    def __init__(self, params: LaneParams, schedules: Schedules, kind: Kind = INT32) -> None:
         self.params = params
         self.state = LaneState.empty(params)
+        if kind != INT32:
+            self.state.wishes = RollingMax.empty(params.stabilisation_ticks, kind)
+            self.state.peaks = RollingMax.empty(params.warm_memory_ticks, kind)
         self._schedules = schedules
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
@@ -102,7 +107,11 @@ class Lanes:
         self._tick_s = run.ticks.tick_s
         shifts = run.shifts or (0,) * len(run.policies)
         compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
-        self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts)
+        # Who else decides, or looks at every tick, gets counts that hold any number.
+        plain = decider is None and witness is None
+        most = _most_vms(compiled.lanes, run.plants) if decider is None else math.inf
+        kind = INT16 if plain and most < NARROW and fits_narrow(compiled.lanes, run) else INT32
+        self.plant = Plant(run.plants, run.policies, run.ticks, run.seed, shifts, kind)
         self.accounts = Accounts(self.plant, run.plants, run.policies, self._tick_s)
         self._metrics = LaneMetrics(run, shifts, times=witness is not None)
         self._cache = OutlookCache() if cache is None else cache
@@ -110,15 +119,16 @@ class Lanes:
         schedules = Schedules(run.policies, [shift * self._tick_s for shift in shifts])
         params = replace(schedules_free(compiled.lanes), series=self._feed.series)
         compiled = replace(compiled, lanes=params)
-        self.decider = PolicyDecider(params, schedules) if decider is None else decider(compiled)
+        self.decider = PolicyDecider(params, schedules, kind) if decider is None else decider(compiled)
         self._witness = witness
         self._accounted = True
         lanes = len(run.policies)
-        self._block = Block.empty(BLOCK_TICKS, lanes, self._tick_s, demands=self._metrics.demands)
+        self._block = Block.empty(
+            BLOCK_TICKS, lanes, self._tick_s, demands=self._metrics.demands, narrow=kind == INT16
+        )
         if self.plant.has_extras:
             self._block.extra_s = np.zeros((BLOCK_TICKS, lanes))
         self._makes = self.plant.made is not None
-        most = math.inf if decider is not None else _most_vms(params, run.plants)
         self._totals = Totals(self.plant, most, arrivals=self.accounts.counts_arrivals)
         self._block.totals, self._block.most_vms = self._totals.of, most
         if self.accounts.loses and witness is None:
@@ -279,6 +289,11 @@ def _most_vms(params: LaneParams, plants: Sequence[PlantSettings]) -> float:
     wanted = np.maximum(params.maximum, params.minimum) * (1.0 + params.warm_spare) + 1.0
     held = max(float(bound.max()) for bound in (params.warm_minimum, params.max_provisioned))
     return max(float(wanted.max()), held, *(float(plant.vms) for plant in plants))
+
+
+def fits_narrow(params: LaneParams, run: LaneRun) -> bool:
+    """Whether 16 bits do for fleets that are small: prices are weighed in wide numbers, and luck is drawn in such."""
+    return not params.economic.any() and not has_luck(run.plants, run.policies)
 
 
 def schedules_free(params: LaneParams) -> LaneParams:

@@ -50,10 +50,10 @@ class Fingerprints:
         """Add rows in time order.
 
         Args:
-            desired: int32 (n, L), none negative, like the others.
-            starts: int32 (n, L).
-            stops: int32 (n, L).
-            provisions: int32 (n, L); None for none in any lane.
+            desired: int32 or int16 (n, L), none negative, like the others.
+            starts: int (n, L).
+            stops: int (n, L).
+            provisions: int (n, L); None for none in any lane.
         """
         count = len(desired)
         powers = _powers(count)[:, np.newaxis]
@@ -61,16 +61,16 @@ class Fingerprints:
         self.words *= np.uint64(pow(_BASE, count, _WORD))
         for first in range(0, count, self._together):
             rows = slice(first, min(first + self._together, count))
-            self._mix([array[rows].view(np.uint32) for array in arrays], powers[rows])
+            self._mix([array[rows] for array in arrays], powers[rows])
         self.ticks += count
 
-    def _mix(self, arrays: Sequence[NDArray[np.uint32]], powers: NDArray[np.uint64]) -> None:
+    def _mix(self, arrays: Sequence[SmallInt], powers: NDArray[np.uint64]) -> None:
         """Add the rows that these powers belong to."""
         count = len(powers)
         total, part = self._room[:, :count]
-        np.multiply(arrays[0], _WEIGHTS[0], out=total)
+        _weighed(arrays[0], _WEIGHTS[0], total)
         for rows, weight in zip(arrays[1:], _WEIGHTS[1:], strict=False):
-            np.multiply(rows, weight, out=part)
+            _weighed(rows, weight, part)
             total += part
         terms = self._terms[:count]
         np.copyto(terms, total)
@@ -98,6 +98,16 @@ class Fingerprints:
             hashlib.blake2b(f"decisions 1 {self.ticks} {word}".encode(), digest_size=16).hexdigest()
             for word in self.words.tolist()
         )
+
+
+def _weighed(rows: SmallInt, weight: np.uint32, out: NDArray[np.uint32]) -> None:
+    """Counts times a weight, modulo 2^32."""
+    if rows.dtype.itemsize == out.dtype.itemsize:
+        np.multiply(rows.view(np.uint32), weight, out=out)
+        return
+    # Two passes, which are quicker than one in which numpy turns narrow numbers into wide ones by buffers.
+    np.copyto(out, rows, casting="unsafe")
+    out *= weight
 
 
 def fingerprint(rows: Iterable[tuple[int, int, int, int]]) -> str:

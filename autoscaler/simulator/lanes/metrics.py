@@ -123,10 +123,17 @@ class LaneMetrics:
             [wanted(self._traces[digest], page(shift)) for digest, shift in self._truths], axis=1
         )
         found = [self.seen(key, page(shift)) for key, shift in self._columns]
-        self._parts = tuple(
+        demand, observed, freshness = (
             np.stack([getattr(each, name) for each in found], axis=1)
             for name in ("demand", "observed_at_s", "freshness")
         )
+        if self._run.until:
+            # Lanes that run on beyond the end only accompany others, who would all be asked what is not known.
+            at = np.arange(first, first + self._page_ticks)[:, np.newaxis]
+            self._truth[at + [shift for _, shift in self._truths] >= self._run.until] = 1.0
+            over = at + [shift for _, shift in self._columns] >= self._run.until
+            demand[over], freshness[over] = 1.0, int(Freshness.FRESH)
+        self._parts = demand, observed, freshness
 
     def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
         """What the lanes know at a tick.

@@ -29,7 +29,17 @@ from numpy.typing import NDArray
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks as at_least_one_tick
 from autoscaler.core.types import Bool, Float, Int
-from autoscaler.simulator.lanes.delays import Arrivals, Delay, Lottery, Odds, Vms, whole_ticks
+from autoscaler.simulator.lanes.buckets import Bucket
+from autoscaler.simulator.lanes.delays import (
+    INT32,
+    Arrivals,
+    Delay,
+    Kind,
+    Lottery,
+    Odds,
+    Vms,
+    whole_ticks,
+)
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Budget, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
@@ -50,21 +60,22 @@ class Plant:
         ticks: The run.
         seed: Of everything random.
         shifts: Ticks that each lane is ahead of `ticks`, for luck that belongs to a moment; none where missing.
+        kind: Of counts, all of which must fit: int32, or int16 where no start has luck of its own.
 
     Attributes:
-        in_service, starting, draining, stopping, stopped, provisioned: int32 (L,), VMs in that state; starting
+        in_service, starting, draining, stopping, stopped, provisioned: int (L,), VMs in that state; starting
             includes provisioning, stopped includes quarantined VMs. Changed in place.
-        startable: int32 (L,), stopped VMs that could be started now.
-        stoppable: int32 (L,), VMs in service past their minimum on-time.
+        startable: int (L,), stopped VMs that could be started now.
+        stoppable: int (L,), VMs in service past their minimum on-time.
         quarantined: int32 (L,), of the stopped ones, VMs that are not tried; None where none can be.
         given_up: int32 (L,), VMs that hang and are not counted on; None where none can be.
-        arrived, made: int32 (L,), VMs that came into service at this tick from stopped, and from nothing (None where
+        arrived, made: int (L,), VMs that came into service at this tick from stopped, and from nothing (None where
             no lane may make any).
         failed: int32 (L,), starts that fell back at this tick; None where none can.
         extra_s: float64 (L,), VM-seconds billed at this tick beside those of VMs in service or draining: for the rest of a
             minimum, and, where start times are drawn (`lead_in_s` is None), before they came. None for none.
-        starts, provisions, stops: int32 (L,), accepted at this tick.
-        left: int32 (L,), stops accepted so far; may wrap around.
+        starts, provisions, stops: int (L,), accepted at this tick.
+        left: int (L,), stops accepted so far; may wrap around.
         lead_in_s, made_lead_in_s: float64 (L,), what one VM that came from stopped, or from nothing, has been billed
             for before it is in service, where that is the same for all.
         drains: bool (L,), stops go through draining; any_drains: some do.
@@ -79,17 +90,19 @@ class Plant:
         ticks: Ticks,
         seed: int,
         shifts: Sequence[int] | None = None,
+        kind: Kind = INT32,
     ) -> None:
         lanes = len(plants)
+        self._kind = kind
         self._tick_s = ticks.tick_s
         self._first = ticks.first
         self._now_s = 0.0
         shifts = shifts or [0] * lanes
-        self.in_service = _vms([plant.in_service for plant in plants])
-        self.provisioned = _vms([plant.vms for plant in plants])
+        self.in_service: Vms = np.array([plant.in_service for plant in plants], kind)
+        self.provisioned: Vms = np.array([plant.vms for plant in plants], kind)
         self.stopped = self.provisioned - self.in_service
-        self.starting, self.draining, self.stopping = (_vms([0] * lanes) for _ in range(3))
-        none = np.zeros(lanes, np.int32)
+        self.starting, self.draining, self.stopping = (np.zeros(lanes, kind) for _ in range(3))
+        none = np.zeros(lanes, kind)
         self.starts = self.provisions = self.stops = self.arrived = none
         self.made: Vms | None = None
         self.failed: Vms | None = None
@@ -112,21 +125,19 @@ class Plant:
         self, plants: Sequence[PlantSettings], policies: Sequence[Policy], seed: int, shifts: Sequence[int]
     ) -> None:
         tick_s, lanes = self._tick_s, len(plants)
-        lucky = any(
-            plant.lucky or _slow(plant, policy) for plant, policy in zip(plants, policies, strict=True)
-        )
+        lucky = has_luck(plants, policies)
         makes = any(policy.provision is not None for policy in policies)
         self.lucky = lucky
         if makes:
-            self.made = np.zeros(lanes, np.int32)
+            self.made = np.zeros(lanes, self._kind)
         self._start_lottery = Lottery(lanes, tick_s) if lucky else None
         self._make_lottery = Lottery(lanes, tick_s) if lucky and makes else None
         start_s = np.array([plant.start.longest_s for plant in plants])
         make_s = np.array([plant.provision.longest_s for plant in plants])
         boot_s = np.array([plant.boot_s for plant in plants])
         start_ticks, make_ticks = _whole(start_s, tick_s), _whole(make_s, tick_s)
-        self._start_way = None if lucky else Delay(start_ticks)
-        self._make_way = Delay(make_ticks) if makes and not lucky else None
+        self._start_way = None if lucky else Delay(start_ticks, self._kind)
+        self._make_way = Delay(make_ticks, self._kind) if makes and not lucky else None
         self.lead_in_s = start_ticks * tick_s - start_s + np.minimum(boot_s, start_s)
         self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
         self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
@@ -147,8 +158,8 @@ class Plant:
         drain = _ints([math.ceil(plant.drain_s / tick_s - 1e-9) for plant in plants])
         self.drains: Bool = drain > 0
         self.any_drains = bool(self.drains.any())
-        self._drain_way = Delay(np.maximum(drain, 1)) if self.any_drains else None
-        self._stop_way = Delay(_whole(np.array([plant.stop_s for plant in plants]), tick_s))
+        self._drain_way = Delay(np.maximum(drain, 1), self._kind) if self.any_drains else None
+        self._stop_way = Delay(_whole(np.array([plant.stop_s for plant in plants]), tick_s), self._kind)
         self._drain_s = drain * tick_s
 
     def _wire_ages(self, plants: Sequence[PlantSettings], policies: Sequence[Policy], tick_s: float) -> None:
@@ -162,14 +173,14 @@ class Plant:
         self._minimum_s = minimum_s
         self.has_extras = self.lucky or self._young_ticks > 0
         self._came_rows = max(int(self._on_ticks.max()), self._young_ticks) + 2
-        self._came: Vms = np.zeros((self._came_rows, len(plants)), np.int32)
+        self._came: Vms = np.zeros((self._came_rows, len(plants)), self._kind)
         self._came_flat = self._came.reshape(-1)
         self._cells = np.arange(len(plants))
-        self.left: Vms = np.zeros(len(plants), np.int32)
+        self.left: Vms = np.zeros(len(plants), self._kind)
         self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
         # An array of zeros: with a scalar, numpy's maximum is several times as slow.
-        self._nothing: Vms = _vms([0] * len(plants))
-        self.stoppable: Vms = np.zeros(len(plants), np.int32)
+        self._nothing: Vms = np.zeros(len(plants), self._kind)
+        self.stoppable: Vms = np.zeros(len(plants), self._kind)
 
     def _wire_refusals(self, plants: Sequence[PlantSettings]) -> None:
         def buckets(budgets: list[Budget | None]) -> Bucket | None:
@@ -265,9 +276,9 @@ class Plant:
 
         Args:
             tick: As in `advance`.
-            start: int32 (L,), at most `startable`.
-            provision: int32 (L,).
-            stop: int32 (L,), at most `stoppable`.
+            start: int (L,), at most `startable`.
+            provision: int (L,).
+            stop: int (L,), at most `stoppable`.
         """
         if self._spells is not None:
             start, provision = self._not_dry(tick, start, provision)
@@ -429,26 +440,9 @@ class Plant:
         return np.where(came > 0, self._lead_ins[back], 0.0)
 
 
-class Bucket:
-    """A token bucket per lane; calls that do not fit are refused as a whole.
-
-    Args:
-        budgets: One per lane; None is no limit.
-        tick_s: Length of a tick.
-    """
-
-    def __init__(self, budgets: Sequence[Budget | None], tick_s: float) -> None:
-        self._size = np.array([np.inf if each is None else each.vms for each in budgets])
-        self._flow = np.array([0.0 if each is None else each.vms_per_s * tick_s for each in budgets])
-        self.tokens = self._size.copy()
-
-    def accepted(self, counts: Vms) -> Vms:
-        """What is accepted of the calls of this tick; called once a tick."""
-        # A thousand additions of a fraction must still make the whole tokens that a person computes.
-        fits = counts <= self.tokens + 1e-9
-        taken: Vms = counts * fits
-        self.tokens = np.minimum(np.maximum(self.tokens - taken, 0.0) + self._flow, self._size)
-        return taken
+def has_luck(plants: Sequence[PlantSettings], policies: Sequence[Policy]) -> bool:
+    """Whether the starts of some lane have luck of their own."""
+    return any(plant.lucky or _slow(plant, policy) for plant, policy in zip(plants, policies, strict=True))
 
 
 def _slow(plant: PlantSettings, policy: Policy) -> bool:
@@ -464,10 +458,6 @@ def _groups(
     for lane, (plant, policy, shift) in enumerate(zip(plants, policies, shifts, strict=True)):
         found.setdefault((plant, policy.fleet, patience_s(policy), shift), []).append(lane)
     return list(found.items())
-
-
-def _vms(values: Sequence[int]) -> Vms:
-    return np.array(values, np.int32)
 
 
 def _ints(values: Sequence[int]) -> Int:

@@ -28,7 +28,8 @@ class LaneRun:
         shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
             stretch that any lane may run.
         forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
-        until: Ticks from `ticks.first` after which forecasts do not matter; 0 for as far as any lane goes.
+        until: Ticks from `ticks.first` after which nothing matters, so that it need not be forecast, nor even what is
+            recorded; 0 for as far as any lane goes.
     """
 
     policies: tuple[Policy, ...]
