@@ -1,8 +1,9 @@
 """Observing: all listings and readings of one tick, concurrently, under one deadline, failures as values.
 
 Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
-own fleets says so in words, and nobody else's result waits for it longer than the deadline. All calls are begun
-before any is waited for; those that are answered at once cost no task.
+own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source that hung is waited
+for no more until it is well (`hanging`). All calls are begun before any is waited for; those that are answered at
+once cost no task.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from autoscaler.at_once import Answered, Begun, answers_at_once, begun
 from autoscaler.core.rules import is_fixed
 from autoscaler.daemon.bounded import ended
+from autoscaler.daemon.hanging import Hanging
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
@@ -50,6 +52,7 @@ class Observer:
         self._clock = clock
         self._rows: dict[int, Rows] = {}
         self._real = Rows()
+        self._hanging = Hanging()
         self._readings: dict[str, tuple[FleetReadings, FleetReadings]] = {}
         """By fleet, readings that cannot be changed as they came, and as they were checked."""
 
@@ -70,13 +73,18 @@ class Observer:
         """
         asked_s = self._clock.now()
         distinct = {id(provider): provider for provider in providers}
-        if self._rows.keys() - distinct.keys():
+        if distinct and self._rows.keys() - distinct.keys():
             self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
         listings = {key: _asked(p, p.list_vms) for key, p in distinct.items()}
+        began_s = asyncio.get_running_loop().time()
         readings = {
-            fleet: _asked(source, partial(source.read, vms[fleet])) for fleet, source in sources.items()
+            fleet: _asked(source, partial(source.read, vms[fleet]))
+            for fleet, source in sources.items()
+            if self._hanging.look(fleet, source, began_s)
         }
-        await _waited((*listings.values(), *readings.values()), timeout_s)
+        # Where all of them hang there is nobody to wait less for.
+        waited_for = {fleet for fleet in readings if fleet not in self._hanging} or readings.keys()
+        await _waited((*listings.values(), *(readings[fleet] for fleet in waited_for)), timeout_s)
         listed: dict[int, Listing] = {}
         for key, asked in listings.items():
             got = _answer(asked, self._checked, key, timeout_s)
@@ -84,9 +92,12 @@ class Observer:
                 got = Listing((), False, asked_s, self._clock.now(), got)
             listed[key] = got
         read: dict[str, FleetReadings] = {}
-        for fleet, call in readings.items():
-            told = _answer(call, self._checked_readings, fleet, timeout_s, _NOT_READ)
+        for fleet, source in sources.items():
+            call = readings.get(fleet)
+            told = self._heard(fleet, source, call, began_s, timeout_s, waited=fleet in waited_for)
             read[fleet] = no_readings(told) if isinstance(told, str) else told
+        if distinct:
+            self._hanging.keep(sources)
         for key, listing in listed.items():
             if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
                 self._rows[key] = await last.followed_by(listing.vms)
@@ -94,6 +105,26 @@ class Observer:
             if listing.real is not None and listing.real is not self._real.vms:
                 self._real = await self._real.followed_by(listing.real)
         return listed, read
+
+    def _heard(
+        self,
+        fleet: str,
+        source: MetricSource,
+        call: Begun[FleetReadings] | None,
+        began_s: float,
+        timeout_s: float,
+        *,
+        waited: bool,
+    ) -> FleetReadings | str:
+        """What the source answered, or words; None is a source that was not asked, since it hangs."""
+        if isinstance(call, Answered) and fleet not in self._hanging:
+            return _answer(call, self._checked_readings, fleet, timeout_s)
+        if call is not None:
+            self._hanging.heard(fleet, source, call, began_s, timeout_s)
+            if call.done() or waited:
+                return _answer(call, self._checked_readings, fleet, timeout_s, _NOT_READ)
+        # It goes on beside the tick.
+        return f"no answer within {timeout_s:g} s{_NOT_READ}"
 
     def rows_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
         """The rows of the last listing by owner; the same tuple again for a fleet none of whose rows has changed."""

@@ -1,6 +1,7 @@
 """One fleet's trouble is its own: whatever its adapters do, the other fleet's record is the same to the bit."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -68,8 +69,29 @@ QUICK = {
 DEMAND = steady((0, 200), (60, 500), (120, 100))
 
 
+class Healing:
+    """Takes so many seconds for each of its first answers, and no time for all others."""
+
+    def __init__(self, takes_s):
+        self.left_s = list(takes_s)
+
+    def __call__(self, vms):
+        return self.answer(vms, self.left_s.pop(0) if self.left_s else 1.0)
+
+    async def answer(self, vms, takes_s):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(takes_s):
+                await hang()
+        return readings(vms, np.full(len(vms), 100.0))
+
+
+def at_s_of(web_source):
+    """When each tick was decided."""
+    return api_rows(web_source)["at_s"]
+
+
 def api_rows(web_source):
-    """The other fleet's rows, the fleet's own rows, and the log."""
+    """The other fleet's rows, the fleet's own rows, when each was decided, and the log."""
     found = {}
 
     @virtual
@@ -80,6 +102,7 @@ def api_rows(web_source):
         bench.add(policy("api"), DEMAND)
         await bench.run(240)
         found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log, ids=bench.ids)
+        found["at_s"] = [record.at_s for record in bench.records]
         found["failed"] = bench.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total")
 
     run()
@@ -115,9 +138,30 @@ def test_a_source_that_hangs_costs_its_deadline_and_nothing_else(never, healthy)
         "no answer within 5 s, when a tick ends reading; see whether what the source asks runs"
     )
     assert {row.in_service for row in found["web"][1:]} == {2}
-    # Decided and acted 5 s later within each tick, and the same otherwise.
+    # The tick in which it began to hang was decided on 5 s later; all others were what they are without it, to the bit.
     for name in ("demand", "observed_at_s", "desired", "start", "stop", "warm_target", "sentence"):
         assert repr([getattr(r, name) for r in found["api"]]) == repr([getattr(r, name) for r in healthy])
+    assert [now - then for now, then in zip(found["at_s"], at_s_of(None), strict=True)] == [5.0] + [0.0] * 24
+
+
+def test_a_source_that_answers_in_time_again_is_waited_for_again():
+    found = api_rows(Healing((1.0, 9.0, 9.0, 1.0, 1.0)))
+    hangs = [row.source_error.startswith("no answer within 5 s") for row in found["web"]]
+    # It hangs in the second tick; the third asks it in vain; in the fourth it answers, too late for that tick.
+    assert hangs == [False, True, True, True] + [False] * 21
+    late = [now - then for now, then in zip(found["at_s"], at_s_of(None), strict=True)]
+    assert late[:7] == [1.0, 5.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_a_question_that_does_not_even_end_when_told_to_is_asked_anew_once_a_minute():
+    asked = []
+
+    def answer(vms):
+        asked.append(vms)
+        return deaf()
+
+    assert all("no answer" in row.source_error for row in api_rows(answer)["web"])
+    assert len(asked) == 5  # of 25 ticks of 10 s
 
 
 class BadListing:

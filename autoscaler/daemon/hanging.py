@@ -1,0 +1,81 @@
+"""Sources that hang: a tick waits for one in full once, and then no more until it has answered in time.
+
+Why: all fleets are decided on together once all was observed, so that a source that hangs would cost each of them the
+whole time for reading, tick after tick. It is still asked in every tick. What it answers after the others is not used; it
+shows that the source is well, and the next tick waits for it again.
+
+Rules of this file: at most one question of a fleet is under way, unless one does not even end when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from autoscaler.at_once import Answered, Begun
+
+ASKED_ANEW_S = 60.0
+"""A question that does not end although it was told to is left behind after so long."""
+
+
+@dataclass(slots=True)
+class _Hung:
+    """The last question to a source that hung."""
+
+    source: object
+    call: asyncio.Future[Any]
+    began_s: float
+    is_well: bool = False
+
+
+class Hanging:
+    """Which sources hang, by fleet; times are seconds of the event loop."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, _Hung] = {}
+
+    def __contains__(self, fleet: str) -> bool:
+        """Whether its source hung the last time."""
+        return fleet in self._of
+
+    def look(self, fleet: str, source: object, now_s: float) -> bool:
+        """Whether the source may be asked now; forgets that it hung where it is well again or another one."""
+        hung = self._of.get(fleet)
+        if hung is None:
+            return True
+        if hung.source is not source or hung.is_well:
+            del self._of[fleet]
+            return True
+        return hung.call.done() or now_s - hung.began_s >= ASKED_ANEW_S
+
+    def heard(self, fleet: str, source: object, call: Begun[Any], began_s: float, timeout_s: float) -> None:
+        """Note of a question that was waited for whether it hangs; one that was not is ended in time.
+
+        Args:
+            fleet: Whose.
+            source: Was asked.
+            call: The question; the caller has waited for it.
+            began_s: When it was asked.
+            timeout_s: How long it may take.
+        """
+        if isinstance(call, Answered) or call.done():
+            self._of.pop(fleet, None)
+            return
+        loop = asyncio.get_running_loop()
+        hung = self._of[fleet] = _Hung(source, call, began_s)
+        timer = loop.call_later(max(began_s + timeout_s - loop.time(), 0.0), call.cancel)
+
+        def ended(call: asyncio.Future[Any]) -> None:
+            timer.cancel()
+            # Whoever answers, were it with an error, does not hang; an error is fetched, or else the loop complains.
+            hung.is_well = not call.cancelled() and loop.time() < began_s + timeout_s
+            if not call.cancelled():
+                call.exception()
+
+        call.add_done_callback(ended)
+
+    def keep(self, fleets: Container[str]) -> None:
+        """Forget all other fleets."""
+        self._of = {fleet: hung for fleet, hung in self._of.items() if fleet in fleets}
