@@ -38,6 +38,7 @@ def run() -> list[Result]:
             f"median of rounds {1e3 * np.median(turns_s):.1f}; 20 is the limit",
         ),
         Result("  fleets' least share of VMs heard", 100.0 * min(found.coverage[FIRST:]), "%"),
+        Result("  failures", float(len(found.failures)), "", "; ".join(found.failures[:3])),
     ]
     results += [
         Result(f"resident after {each.at_s / 60:.0f} minutes", each.resident / 2**20, "MB", _rest(each))
