@@ -32,11 +32,9 @@ from autoscaler.simulator.lanes.memory import lane_memory, longest_memory, windo
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.simulator.lanes.segments import SETTLING_TICKS
 from autoscaler.simulator.peers.peer import CLOCK_S, DAY_S, Peer, answered
 from autoscaler.traces.trace import Trace
-
-_SETTLING_TICKS = 256
-"""Ticks in which the number of VMs itself comes right (measured for `segments`); too few cost time only."""
 
 _TICK_COST, _LANE_COST = 350.0, 0.3
 """About how many microseconds a tick costs, and each lane adds to it: what cuts are chosen by."""
@@ -161,7 +159,7 @@ def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | 
     # Shifted lanes must find the clock's minutes and the windows' buckets where they are.
     clock = math.lcm(round(CLOCK_S), round(ticks.tick_s)) // round(ticks.tick_s)
     unit = math.lcm(grid, clock, *window_buckets(params))
-    needed = _SETTLING_TICKS + max(longest_memory(params), round(DAY_S / ticks.tick_s)) - course.warm_up_ticks
+    needed = SETTLING_TICKS + max(longest_memory(params), round(DAY_S / ticks.tick_s)) - course.warm_up_ticks
     warm = course.warm_up_ticks + max(-(-needed // grid), 1) * grid
     left = ticks.count - warm
     cuts = []

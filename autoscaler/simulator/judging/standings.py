@@ -24,6 +24,7 @@ from autoscaler.simulator.judging.clairvoyant import Front, Optimum, Terms, peak
 from autoscaler.simulator.judging.contest import Contestant, Course, contest
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import Beside, LanePrices, score
+from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
 from autoscaler.simulator.lanes.outlooks import OutlookCache
@@ -288,9 +289,7 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
     storage = terms.stopped_per_h * (terms.provisioned if moves else int(vms.max()))
     block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
-    sums = Sums(terms.tick_s, np.array([terms.vm_capacity]))
-    sums.add(block)
-    return sums
+    return sums_of_one(block, terms.vm_capacity)
 
 
 def _lacking(demand: Float, capacity: Float) -> Float:

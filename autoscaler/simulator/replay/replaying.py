@@ -20,6 +20,7 @@ from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
 from autoscaler.simulator.judging.standings import standings
+from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun
 from autoscaler.simulator.lanes.fingerprints import fingerprint
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
@@ -142,8 +143,14 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
     # A short run is done before cutting it pays; one that cannot be cut is run tick by tick.
     segments = None if replay.ticks > _LONG_TICKS else 1
     try:
+        # The sums are those of what is witnessed, as far as it goes.
         found = run_segmented(
-            _lane_run(replay), segments=segments, cache=replay.outlooks, witnessed=[0], look=look
+            _lane_run(replay),
+            segments=segments,
+            cache=replay.outlooks,
+            witnessed=[0],
+            elasticity=False,
+            look=look,
         )
     except EnoughError:
         # While forecasts were made, before the first tick.
@@ -156,13 +163,15 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
 def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) -> Ran:
     """What came of it; without a digest of its decisions it did not come to its end."""
     rows = timeline(pages, replay.policy.fleet, replay.tick_s)
-    sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
-    for page in pages:
-        count = len(page.stages)
-        first = max(replay.warm_up_ticks - page.run_tick, 0)
-        if first < count:
-            kept: dict[str, Any] = page.block
-            sums.add(Block(replay.tick_s, page.first_tick, **kept), slice(first, count))
+    kept: dict[str, Any] = {
+        name: np.concatenate([page.block[name] for page in pages])[replay.warm_up_ticks :]
+        for name in (pages[0].block if pages else ())
+    }
+    capacity = replay.policy.vm.capacity_per_s
+    sums = Sums(replay.tick_s, np.array([capacity]))
+    if pages:
+        first_tick = pages[0].first_tick + replay.warm_up_ticks
+        sums = sums_of_one(Block(replay.tick_s, first_tick, **kept), capacity)
     scored = rows[replay.warm_up_ticks :]
     return Ran(rows, scored, sums, decisions or _digest(rows), decisions is not None, "lanes")
 
