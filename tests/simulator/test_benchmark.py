@@ -23,7 +23,7 @@ from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, serie
 from autoscaler.simulator.benchmark.generated import generated
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
-from autoscaler.simulator.benchmark.tables import csv_text, markdown_text
+from autoscaler.simulator.benchmark.tables import csv_text, markdown_text, pool_sentence
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 from autoscaler.simulator.benchmark.warm_pools import Books
 from autoscaler.simulator.judging.clairvoyant import Front
@@ -315,7 +315,18 @@ def bout_of(name: str, regrets: dict[str, tuple[float, ...]], *, long: bool = Tr
     )
     promises = {"ours": (Promise("99%", 0.01, 0.012, 5.0), Promise("99.9%", 0.001, math.nan, 6.0))}
     books = Books(2.0, 3, 4, 1, 0.5)
-    pools = {"ours": PoolVerdict(books, replace(books, cost=8.0), books, 1.0, 0.001, pays=False)}
+    pools = {
+        "ours": PoolVerdict(
+            books,
+            replace(books, cost=8.0),
+            books,
+            replace(books, cost=1.25, missed=0),
+            50,
+            1.0,
+            0.001,
+            pays=False,
+        )
+    }
     fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools)
     return Bout(name, "d", 60.0, 10.0 if long else 1.0, long, (fleet,))
 
@@ -358,6 +369,11 @@ def test_results_come_back_as_they_were(tmp_path: Path) -> None:
     assert again.fleets[0].clairvoyant == bout.fleets[0].clairvoyant
     assert math.isnan(again.fleets[0].promises["ours"][1].late_unserved)
     np.testing.assert_array_equal(again.fleets[0].curves["ours"].cost, bout.fleets[0].curves["ours"].cost)
+    # A pool that an earlier run judged without who knows the next hour is judged anew.
+    told = json.loads((tmp_path / "results.json").read_text())
+    del told["traces"][0]["fleets"][0]["warm_pools"]["ours"]["foreseen"]
+    (tmp_path / "results.json").write_text(json.dumps(told))
+    assert not read_bouts(tmp_path)[0].fleets[0].warm_pools
     (tmp_path / "results.json").write_text('{"version": 0}')
     with pytest.raises(ConfigError, match="not written by this version"):
         read_bouts(tmp_path)
@@ -368,7 +384,13 @@ def test_tables_say_what_is_in_the_bouts() -> None:
     text = markdown_text(bouts, "ours", "this program", ("google",))
     assert "| a * | 8 | 10.0% : 20.0% google | 20.0% : 30.0% google | - : 40.0% google |" in text
     assert "| a | 8 | 98.800% |" in text
-    assert "| a | 8 | 0.5 | 2.00 x | 4, 1 within what had been wanted | 8.00 x, 4 missed |" in text
+    own = "4 of 50, 1 (2.0%) within what had been wanted"
+    assert f"| a | 8 | 0.5 | 2.00 x | {own} | 1.25 x, 0 missed | 8.00 x, 4 missed |" in text
+    said = pool_sentence(bouts, "ours")
+    assert (
+        "1 of 50 starts (2.0%) missed within what had been wanted before; who knows the next hour 1.25 times"
+        in said
+    )
     rows = csv_text(bouts).splitlines()
     assert len(rows) == 1 + 2 * 2
     assert rows[1] == "a,60,1.000,8,ours,knob,1,0.0005,9.0,30,1"

@@ -14,9 +14,11 @@ from autoscaler.simulator.benchmark.warm_pools import (
     PoolTerms,
     break_even_target,
     clairvoyant_books,
+    foreseen_target,
     kept_books,
     least_cost,
     peak_target,
+    rises,
     worth_of,
 )
 
@@ -63,6 +65,39 @@ def test_hindsight_holds_across_short_gaps_only() -> None:
     assert clairvoyant_books(long, TERMS, 0) * 60.0 == pytest.approx(2.0)
     own = kept_books(short, ints(0, 1, 1, 1, 1, 0), TERMS, 0)
     assert (own.missed, own.cost * 60.0) == (0, pytest.approx(1.0))
+
+
+def test_who_knows_what_comes_holds_that_and_nothing_else() -> None:
+    wanted = ints(1, 1, 1, 1, 3, 1, 1, 1, 1, 1)
+    assert foreseen_target(wanted, TERMS, 180.0).tolist() == [0, 2, 2, 2, 0, 0, 0, 0, 0, 0]
+    # Who sees a minute only still sees as far as making a VM takes, two ticks.
+    assert foreseen_target(wanted, TERMS, 60.0).tolist() == [0, 0, 2, 2, 0, 0, 0, 0, 0, 0]
+    own = kept_books(wanted, foreseen_target(wanted, TERMS, 60.0), TERMS, 0)
+    assert (own.missed, own.provisions) == (0, 2)
+
+
+@given(
+    wanted=st.lists(st.integers(0, 6), min_size=3, max_size=40),
+    ahead_s=st.sampled_from([0.0, 120.0, 600.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_who_knows_what_comes_misses_nothing_and_does_not_beat_hindsight(
+    wanted: list[int], ahead_s: float
+) -> None:
+    series = np.array([wanted[0]] * 3 + wanted, np.int64)
+    own = kept_books(series, foreseen_target(series, TERMS, ahead_s), TERMS, 3)
+    assert own.missed == 0
+    least = clairvoyant_books(series, TERMS, 3)
+    # The least cost begins with as many VMs as are wanted; what waits already when scoring begins is not in its books.
+    waiting = foreseen_target(series, TERMS, ahead_s)[3]
+    assert own.cost * 60.0 >= least * 60.0 - 2.0 * waiting - 1e-9
+
+
+def test_starts_are_what_is_asked_for_beyond_the_tick_before() -> None:
+    assert rises(ints(1, 4, 2, 3, 3, 5), 0) == 3 + 1 + 2
+    assert rises(ints(1, 4, 2, 3, 3, 5), 2) == 1 + 2
+    assert rises(ints(1, 4), 1) == 3
+    assert rises(ints(7), 0) == 0
 
 
 def cheapest_by_trying(needed: list[float], price: float, *, pool: bool) -> float:

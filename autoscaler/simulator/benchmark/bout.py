@@ -20,8 +20,10 @@ from autoscaler.simulator.benchmark.warm_pools import (
     PoolTerms,
     break_even_target,
     clairvoyant_books,
+    foreseen_target,
     kept_books,
     peak_target,
+    rises,
     worth_of,
 )
 from autoscaler.simulator.judging.clairvoyant import Front
@@ -71,6 +73,8 @@ class PoolVerdict:
         own: Its books.
         peak: Those of a pool that holds all VMs ever wanted.
         break_even: Those of a pool that holds a VM until that has cost as much as making it.
+        foreseen: Those of a pool that knows the next hour.
+        starts: VMs that the policy started in the scored time, of which some were missed.
         least: VM-hours of the cheapest pool for what the policy wanted, with hindsight.
         saving: Share of all cost that any pool can save on this demand, with hindsight.
         pays: Whether that is worth the trouble.
@@ -79,6 +83,8 @@ class PoolVerdict:
     own: Books
     peak: Books
     break_even: Books
+    foreseen: Books
+    starts: int
     least: float
     saving: float
     pays: bool
@@ -228,6 +234,8 @@ def _pool_of(course: Course, fleet: Fleet, wanted: Int, warm: Int) -> PoolVerdic
         own=kept_books(wanted, warm, terms, scored),
         peak=kept_books(wanted, peak_target(wanted), terms, scored),
         break_even=kept_books(wanted, break_even_target(wanted, terms), terms, scored),
+        foreseen=kept_books(wanted, foreseen_target(wanted, terms), terms, scored),
+        starts=rises(wanted, scored),
         least=clairvoyant_books(wanted, terms, scored),
         saving=worth.saving,
         pays=worth.pays,

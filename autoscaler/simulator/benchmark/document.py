@@ -134,13 +134,14 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
-        {key: _pool_from(pool) for key, pool in told["warm_pools"].items()},
+        # Pools that were judged by fewer yardsticks are as if they had not been: their entrants run again anyway.
+        {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "foreseen" in pool},
     )
 
 
 def _pool_from(told: Mapping[str, Any]) -> PoolVerdict:
-    books = {name: Books(**told[name]) for name in ("own", "peak", "break_even")}
-    return PoolVerdict(**books, least=told["least"], saving=told["saving"], pays=told["pays"])
+    books = {name: Books(**told[name]) for name in ("own", "peak", "break_even", "foreseen")}
+    return PoolVerdict(**{**told, **books})
 
 
 def _promise_from(told: Mapping[str, Any]) -> Promise:

@@ -101,8 +101,8 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
     if not rows:
         return []
     heads = (
-        "warm pool", "VMs", "stopped, mean", "cost over the least", "missed starts", "holds the peak",
-        "until break-even", "any pool saves",
+        "warm pool", "VMs", "stopped, mean", "cost over the least", "missed starts", "knows the next hour",
+        "holds the peak", "until break-even", "any pool saves",
     )  # fmt: skip
     return [
         f"| {' | '.join(heads)} |",
@@ -112,12 +112,15 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 
 def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
+    known = verdict.own.missed_known
+    missed = f"{verdict.own.missed} of {verdict.starts}, {known} ({share(known, verdict.starts)})"
     return (
         trace,
         str(size),
         f"{verdict.own.mean_stopped:.1f}",
         times(verdict.own.cost, verdict.least),
-        f"{verdict.own.missed}, {verdict.own.missed_known} within what had been wanted",
+        f"{missed} within what had been wanted",
+        f"{times(verdict.foreseen.cost, verdict.least)}, {verdict.foreseen.missed} missed",
         f"{times(verdict.peak.cost, verdict.least)}, {verdict.peak.missed} missed",
         f"{times(verdict.break_even.cost, verdict.least)}, {verdict.break_even.missed} missed",
         f"{verdict.saving:.1%}{'' if verdict.pays else ', does not pay'}",
@@ -133,14 +136,20 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
     def over(costs: Sequence[tuple[float, float]]) -> str:
         return f"{geometric_mean([cost / least for cost, least in costs if least > 0]):.2f}"
 
-    missed = sum(pool.own.missed_known for pool in pools)
+    missed, starts = sum(pool.own.missed_known for pool in pools), sum(pool.starts for pool in pools)
     return (
         f"Warm pools: {over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
-        f"(geometric mean), {missed} starts missed within what had been wanted before; holding the peak "
+        f"(geometric mean), {missed} of {starts} starts ({share(missed, starts)}) missed within what had been wanted before; "
+        f"who knows the next hour {over([(p.foreseen.cost, p.least) for p in pools])} times; holding the peak "
         f"{over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
         f"{over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
         f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."
     )
+
+
+def share(part: int, whole: int) -> str:
+    """A part as a share of the whole."""
+    return f"{part / whole:.1%}" if whole else "-"
 
 
 def times(cost: float, least: float) -> str:

@@ -1,8 +1,9 @@
 """The warm pool under judgement: what holding stopped VMs costs, what it saves, and whether it pays at all.
 
-Three yardsticks, all with hindsight. For the numbers of VMs that a policy wanted, the cheapest pool that always has
-the VM that is started (`judging.clairvoyant.warm_pool`). Two rules that people use: hold the highest number ever
-wanted, which is the usual default of vendors, and hold a VM until holding it has cost what making it costs. And, for
+Four yardsticks. For the numbers of VMs that a policy wanted, the cheapest pool that always has the VM that is started,
+with hindsight (`judging.clairvoyant.warm_pool`). The pool of who knows the next hour, and nothing after it: what
+forecasting alone can bring, since a rule that only learns from the past does worse. Two rules that people use: hold the
+highest number ever wanted, which is the usual default of vendors, and hold a VM until holding it has cost what making it costs. And, for
 demand itself, the cheapest schedule in which each level of the fleet is cold, stopped or running, with and without the
 stopped state, for who sees as far as a start from stopped takes and no further: a VM that is made when it is needed is
 late. The difference is what any pool can earn.
@@ -27,6 +28,9 @@ from autoscaler.simulator.judging.clairvoyant import warm_pool
 
 STOPPED_SHARE = 0.046
 """Price of a stopped VM (its disk), over that of one in service: 0.0044 against 0.096 an hour, as in the example policy."""
+
+FORESEEN_S = 3600.0
+"""How far the pool of who knows the future sees."""
 
 _ROUNDING = 1e-9
 _SECONDS_PER_H = 3600.0
@@ -149,6 +153,27 @@ def break_even_target(wanted: Int, terms: PoolTerms) -> Int:
     padded = np.concatenate((np.zeros(length - 1, np.int64), wanted))
     highest: Int = np.lib.stride_tricks.sliding_window_view(padded, length).max(axis=1)
     return highest - wanted
+
+
+def foreseen_target(wanted: Int, terms: PoolTerms, ahead_s: float = FORESEEN_S) -> Int:
+    """The pool that has whatever is wanted before a time ahead is over, and nothing else: int64 (T,). It looks ahead.
+
+    It sees at least as far as a VM takes to be made, so it misses nothing.
+    """
+    length = max(math.floor(ahead_s / terms.tick_s + _ROUNDING), terms.cold_ticks) + 1
+    padded = np.concatenate((wanted, np.zeros(length - 1, np.int64)))
+    highest: Int = np.lib.stride_tricks.sliding_window_view(padded, length).max(axis=1)
+    return highest - wanted
+
+
+def rises(wanted: Int, scored_from: int) -> int:
+    """VMs that a policy asked for beyond what it had wanted the tick before, in the scored ticks: its starts.
+
+    Args:
+        wanted: int64 (T,), VMs wanted in service.
+        scored_from: First tick that counts.
+    """
+    return int(np.maximum(np.diff(wanted[max(scored_from - 1, 0) :]), 0).sum())
 
 
 @dataclass(frozen=True, slots=True)
