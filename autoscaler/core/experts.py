@@ -304,7 +304,11 @@ class Contest:
     def _settle(self, state: Trial) -> None:
         """Weigh what the last minutes have cost, as their last tick."""
         for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True):
-            np.add(of, np.multiply(lately, state.weight, out=self._left), out=of)
+            # Copied first, since numpy multiplies numbers of two widths in small pieces.
+            weighed = self._left
+            weighed[...] = lately
+            weighed *= state.weight
+            np.add(of, weighed, out=of)
         state.lately.fill(0.0)
 
     def _arrive(self, state: Trial, tick: int) -> None:
@@ -373,7 +377,10 @@ class Contest:
             at, lane = np.nonzero(above)
             of = highest[lane]
             left[at, lane] = _crowd(of, vms[at, lane]) * of
-        state.crowd += np.multiply(left, state.ticks - state.asked, out=self._left)
+        weighed = self._left
+        weighed[...] = left
+        weighed *= state.ticks - state.asked
+        state.crowd += weighed
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float) -> None:
