@@ -147,13 +147,15 @@ def replay(
             _ready(out, force=force, with_page=not no_page)
         (prepared,) = _prepare((policy,), trace, kind, wanted)
         chosen, said = replaying.engine_for(prepared, engine)
-        with interruptible() as interrupted, RivalsApart(prepared) as others:
-            with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
-                ran = replaying.run(prepared, bar, interrupted, out, chosen)
-            _refuse_empty(ran, prepared)
-            lines = _lines(out, {"": (prepared, ran)}, form)
-            with Bar("replaying what else could have served", quiet=as_json) as bar:
-                rivals = others.result(bar, interrupted)
+        with interruptible() as interrupted:
+            _foresee(prepared, chosen, interrupted, quiet=as_json)
+            with RivalsApart(prepared) as others:
+                with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
+                    ran = replaying.run(prepared, bar, interrupted, out, chosen)
+                _refuse_empty(ran, prepared)
+                lines = _lines(out, {"": (prepared, ran)}, form)
+                with Bar("replaying what else could have served", quiet=as_json) as bar:
+                    rivals = others.result(bar, interrupted)
         own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
         card = replaying.card_of((own,), rivals)
         document = _document(prepared, ran, card, said)
@@ -224,18 +226,20 @@ def compare(
         if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
             chosen = "loop"
         runs: dict[str, tuple[Replay, Ran]] = {}
-        with interruptible() as interrupted, RivalsApart(replays[0]) as others:
-            for name, one in zip(names, replays, strict=True):
-                if interrupted():
-                    break
-                folder = None if out is None else out / name
-                with Bar(f"replaying {name}", quiet=as_json) as bar:
-                    runs[name] = (one, replaying.run(one, bar, interrupted, folder, chosen))
-                _refuse_empty(runs[name][1], one)
-            runs = replaying.same_span(runs)
-            lines = _lines(out, runs, form)
-            with Bar("replaying what else could have served", quiet=as_json) as bar:
-                rivals = others.result(bar, interrupted)
+        with interruptible() as interrupted:
+            _foresee(replays[0], chosen, interrupted, quiet=as_json)
+            with RivalsApart(replays[0]) as others:
+                for name, one in zip(names, replays, strict=True):
+                    if interrupted():
+                        break
+                    folder = None if out is None else out / name
+                    with Bar(f"replaying {name}", quiet=as_json) as bar:
+                        runs[name] = (one, replaying.run(one, bar, interrupted, folder, chosen))
+                    _refuse_empty(runs[name][1], one)
+                runs = replaying.same_span(runs)
+                lines = _lines(out, runs, form)
+                with Bar("replaying what else could have served", quiet=as_json) as bar:
+                    rivals = others.result(bar, interrupted)
         judged = [
             replaying.entry_of(one, ran, name, name, rivals if one is replays[0] else ())
             for name, (one, ran) in runs.items()
@@ -292,6 +296,18 @@ def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: 
     played: Trace = read_trace(trace, kind=TraceKind(kind) if kind else None)
     tick_s = wanted.tick_s or tick_for(played)
     return tuple(prepare(require_policy(file, tick_s=tick_s), file, played, wanted) for file in policies)
+
+
+def _foresee(
+    one: Replay, engine: Literal["lanes", "loop"], interrupted: Interruption, *, quiet: bool
+) -> None:
+    """Make the forecasts once, before what else could have served is worked out in a process of its own."""
+    from autoscaler.cli.progress import Bar
+    from autoscaler.simulator.replay.replaying import foresee
+
+    if engine == "lanes":
+        with Bar(f"forecasting {one.trace.name}", quiet=quiet):
+            foresee(one, interrupted)
 
 
 def _names(policies: list[Path]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 from autoscaler.errors import InvariantError
 from autoscaler.simulator.replay.preparing import Wanted, prepare
-from autoscaler.simulator.replay.replaying import rivals_of
+from autoscaler.simulator.replay.replaying import foresee, rivals_of, run
 from autoscaler.simulator.search.apart import RivalsApart
 from tests.simulator.builders import levels, policy
 
@@ -43,6 +43,29 @@ def test_they_are_the_same_to_the_bit(processors):
     assert len(found) > 6
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_forecasts_are_made_once_for_the_policy_and_its_rivals():
+    ahead, alone = replay(), replay()
+    foresee(ahead)
+    made = dict(ahead.outlooks._known)
+    # The policy's own, and those at the lead time that it would have without a pool.
+    assert len(made) == 2
+    ran = run(ahead)
+    found = rivals_of(ahead)
+    assert ahead.outlooks._known.keys() == made.keys()
+    assert all(ahead.outlooks._known[name] is outlooks for name, outlooks in made.items())
+    assert ran.decisions == run(alone).decisions
+    assert str(ran.rows) == str(run(alone).rows)
+    assert figures(found) == figures(rivals_of(replay()))
+
+
+def test_forecasts_that_nobody_waits_for_are_not_kept():
+    ended = replay()
+    foresee(ended, lambda: True)
+    assert ended.outlooks._known == {}
+    assert ended.outlooks.look is None
+    assert run(ended).decisions == run(replay()).decisions
 
 
 def test_nobody_waits_for_what_is_not_wanted():

@@ -19,9 +19,9 @@ from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
-from autoscaler.simulator.judging.standings import standings
+from autoscaler.simulator.judging.standings import standings, without_pool
 from autoscaler.simulator.judging.stretches import sums_of_one
-from autoscaler.simulator.lanes.engine import LaneRun
+from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.measuring import Ticks
@@ -45,6 +45,7 @@ __all__ = [
     "details_of",
     "engine_for",
     "entry_of",
+    "foresee",
     "prepare",
     "rivals_of",
     "run",
@@ -104,6 +105,35 @@ def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes",
     if asked == "lanes":
         raise ConfigError(f"--engine lanes cannot run this: {'; '.join(reasons)}")
     return "loop", f"run by the loop engine: {'; '.join(reasons)}"
+
+
+def foresee(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
+    """Make the forecasts that a run by lanes and `rivals_of` need, side by side, for both to find them made.
+
+    Steps of two series cost little more than those of one. Nothing is kept where it is ended before its end, and
+    nothing is made where nobody looks at forecasts, or where they depend on the plant.
+
+    Args:
+        replay: What is to be run, by lanes.
+        enough: Asked now and then; true ends it.
+    """
+    policy = as_probed(replay.fitted)
+    other, plant = without_pool(policy, replay.plant)
+
+    def look() -> None:
+        if enough is not None and enough():
+            raise EnoughError
+
+    replay.outlooks.look = look
+    run_of = LaneRun(
+        (policy, other), (replay.plant, plant), (replay.trace,) * 2, _ticks_of(replay), replay.seed
+    )
+    try:
+        Lanes(run_of, cache=replay.outlooks)
+    except EnoughError:
+        return
+    finally:
+        replay.outlooks.look = None
 
 
 def run(
