@@ -232,19 +232,27 @@ async def _metrics(
     except AutoscalerError as error:
         return Finding("metrics", Level.PROBLEM, str(error), fix, policy.fleet)
     try:
-        seen, why = await _read_twice(source, running, clock)
+        seen, why = await _read_twice(source, running, clock, policy.signal.max_age_s)
     finally:
         await source.close()
     wanted = 1 if policy.signal.of_the_fleet else len(running)
-    text = f"{name}: {seen} of {wanted} readings came" + (f"; {why}" if why else "")
-    if seen >= wanted:
+    text = f"{name}: {seen} of {wanted} readings came and count" + (f"; {why}" if why else "")
+    if seen >= wanted and not why:
         return Finding("metrics", Level.OK, text, "", policy.fleet)
+    if policy.signal.source == "trace" and not seen:
+        # A recording begins when the daemon does, and its first value may be known an interval later.
+        return Finding(
+            "metrics", Level.UNKNOWN, text, "see `autoscaler status` once the daemon runs", policy.fleet
+        )
     level = Level.PROBLEM if seen == 0 else Level.WARNING
     return Finding("metrics", level, text, fix, policy.fleet)
 
 
-async def _read_twice(source: MetricSource, vms: Sequence[Vm], clock: Clock) -> tuple[int, str]:
-    """Readings that came and what was wrong; a rate needs to be read twice."""
+async def _read_twice(
+    source: MetricSource, vms: Sequence[Vm], clock: Clock, max_age_s: float
+) -> tuple[int, str]:
+    """Readings that came and count, and what was wrong; a rate needs to be read twice."""
+    from autoscaler.daemon.doubts import counting, doubts
     from autoscaler.errors import SourceError
 
     count, why = 0, ""
@@ -259,7 +267,9 @@ async def _read_twice(source: MetricSource, vms: Sequence[Vm], clock: Clock) -> 
         except SourceError as failed:
             count, why = 0, str(failed)
         else:
-            count, why = len(read.values), read.error
+            now_s = clock.now()
+            count = counting(read, now_s, max_age_s)
+            why = "; ".join(filter(None, (read.error, doubts(read, now_s, max_age_s))))
         if count and not why:
             break
     return count, why

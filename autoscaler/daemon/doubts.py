@@ -43,16 +43,13 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
         now_s: Of the decision, epoch seconds.
         max_age_s: Older readings do not count.
     """
-    values, at_s = readings.values, readings.observed_at_s
-    no_number, endless, negative = np.isnan(values), np.isposinf(values), values < 0.0
-    impossible = no_number | endless | negative
-    old = ~impossible & ~(now_s - at_s <= max_age_s)
-    came_s = now_s if readings.received_at_s is None else np.minimum(readings.received_at_s, now_s)
-    ahead = ~impossible & (at_s - came_s > CLOCK_SKEW_S)
+    impossible, old, ahead = _left_out(readings, now_s, max_age_s)
     if not (impossible | old | ahead).any():
         return ""
     told = []
     if impossible.any():
+        values = readings.values
+        no_number, endless, negative = np.isnan(values), np.isposinf(values), values < 0.0
         kinds = (("not a number", no_number), ("infinite", endless), ("negative", negative))
         named = [f"{what}{_where(readings, which)}" for what, which in kinds if which.any()]
         told.append(
@@ -70,6 +67,21 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
             f"{_where(readings, ahead)}; set both clocks by one time service"
         )
     return "; ".join(told)
+
+
+def counting(readings: FleetReadings, now_s: float, max_age_s: float) -> int:
+    """How many of the readings count; arguments as of `doubts`."""
+    impossible, old, ahead = _left_out(readings, now_s, max_age_s)
+    return int(np.count_nonzero(~(impossible | old | ahead)))
+
+
+def _left_out(readings: FleetReadings, now_s: float, max_age_s: float) -> tuple[Bool, Bool, Bool]:
+    """Which readings are impossible, else too old, else ahead of our clock: bool (n,) each."""
+    values, at_s = readings.values, readings.observed_at_s
+    impossible = ~((values >= 0.0) & (values < np.inf))
+    old = ~impossible & ~(now_s - at_s <= max_age_s)
+    came_s = now_s if readings.received_at_s is None else np.minimum(readings.received_at_s, now_s)
+    return impossible, old, ~impossible & (at_s - came_s > CLOCK_SKEW_S)
 
 
 def _share(readings: FleetReadings, which: Bool) -> str:

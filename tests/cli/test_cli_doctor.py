@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -81,3 +83,64 @@ freshness: {{exercise: {{command: {{run: ["{tmp_path}/patch"]}}}}}}
     program.chmod(0o700)
     _, findings, _ = examined("--all", url=cloud)
     assert [each["level"] for each in findings if each["check"] == "program"] == ["ok"]
+
+
+class Shows(BaseHTTPRequestHandler):
+    """An exporter that shows what it is told to."""
+
+    text = ""
+
+    def do_GET(self):
+        """Answer."""
+        body = type(self).text.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture(name="exporter")
+def _exporter():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Shows)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("value", "level", "said"),
+    [
+        ("NaN", "problem", "0 of 1 readings came and count; the reading is impossible: not a number"),
+        ("-3", "problem", "the reading is impossible: negative"),
+        ("3 1000", "problem", "the reading is older than 60 s"),
+        ("3", "ok", "1 of 1 readings came and count"),
+    ],
+)
+def test_readings_that_come_and_do_not_count_are_a_problem(
+    examined, cloud, exporter, tmp_path, value, level, said
+):
+    Shows.text = f"requests {value}\n"
+    path = tmp_path / "policies" / "web.yaml"
+    text = POLICY.format(fleet="web").replace("http://127.0.0.1:9/metrics", exporter)
+    path.write_text(text.replace("metric: requests", "metric: requests, type: gauge"), encoding="utf-8")
+    _, findings, _ = examined("--all", url=cloud)
+    (found,) = [each for each in findings if each["check"] == "metrics"]
+    assert found["level"] == level
+    assert said in found["text"]
+
+
+def test_a_recording_whose_first_value_is_not_known_yet_is_no_problem(examined, cloud, tmp_path):
+    folder = tmp_path / "policies"
+    (folder / "day.csv").write_text("timestamp,value\n0,5\n60,6\n")
+    signal = "{kind: total, source: trace, trace: {file: day.csv, kind: count, loop: true}}"
+    text = POLICY.format(fleet="web")
+    (folder / "web.yaml").write_text(f"fleet: web\nsignal: {signal}\n" + text.split("\n", 3)[3])
+    _, findings, _ = examined("--all", url=cloud)
+    (found,) = [each for each in findings if each["check"] == "metrics"]
+    assert (found["level"], "first count is known at" in found["text"]) == ("unknown", True)
