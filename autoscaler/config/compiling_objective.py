@@ -146,7 +146,7 @@ def sooner_s(policy: Policy) -> float:
 
 
 def unbilled_s(policies: Sequence[Policy], sooner: Float) -> Float:
-    """How much less is billed of starts that are so much quicker: float64 (L,), seconds.
+    """How much of the time by which starts are quicker is billed in any case: float64 (L,), seconds.
 
     Args:
         policies: L of them.

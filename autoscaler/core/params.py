@@ -124,7 +124,7 @@ class LaneParams:
         hibernate: bool (L,), VMs that stop may save their memory.
         sooner_ticks: float64 (L,), ticks that a start of a hibernated VM is quicker than one of a stopped VM; NaN where
             nobody knows. What follows matters where this is known and there is an objective.
-        unbilled_ticks: float64 (L,), how many of them are not billed, therefore.
+        unbilled_ticks: float64 (L,), how many of them are billed anyway where the VM starts from stopped.
         saving_cost: float64 (L,), price of saving one memory.
         memory_cost: float64 (L,), price of keeping one over the whole refill horizon.
         group: int64 (L,), number of the group of lanes that share limits; -1 for none.

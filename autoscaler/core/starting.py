@@ -1,7 +1,8 @@
 """How much of its work a VM has while it starts, as measured: what `tiers` weighs a quicker start by.
 
-What is ordered ahead of demand has next to nothing to do while it starts, what a crowd surprises has all. So the work that
-found no VM while VMs for it were on their way is put beside all that these could have done.
+What is ordered ahead of demand has next to nothing to do at first, what a crowd surprises has all. So the work that there is
+for VMs that were ordered within a start time is put beside all that these could do: whether they serve already, since their
+starts are quick, or not yet, so that it does not depend on how VMs wait.
 
 Rules of this file: what is remembered, and nothing that decides.
 """
@@ -17,8 +18,8 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
 from autoscaler.core.types import Float, Int
 
-AT_FIRST, AT_FIRST_WEIGHT = 0.5, 30.0
-"""The share of its work that a VM has while it starts, before any was seen; and after so many VM-ticks of starting as much of
+AT_FIRST, AT_FIRST_WEIGHT = 0.25, 20.0
+"""The share of its work that a VM has while it starts, before any was seen; and after so many VM-ticks as much of
 what is believed has been seen."""
 HALF_LIFE_S = 14 * 86400.0
 """What was seen counts half after this time."""
@@ -30,22 +31,27 @@ class Starting(Remembered):
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        lacked: float64 (n,), VM-ticks of work that found no VM while VMs for it were on their way, forgotten slowly.
-        waited: float64 (n,), VM-ticks of VMs on their way, likewise.
+        recent: float64 (n,), VMs that were ordered lately: of those of one tick, an even share less each tick of a start.
+        ordered: int64 (n,), VMs in service or on their way at the last tick.
+        worked: float64 (n,), VM-ticks of work that there was for recent VMs, forgotten slowly.
+        passed: float64 (n,), VM-ticks of recent VMs, likewise.
         last_tick: The last tick that was taken in; -1 before the first.
     """
 
     version: ClassVar[int] = 1
     lanes: Int
-    lacked: Float
-    waited: Float
+    recent: Float
+    ordered: Int
+    worked: Float
+    passed: Float
     last_tick: int
 
     @classmethod
     def empty(cls, params: LaneParams) -> Starting:
         """Nothing seen yet."""
         lanes = np.flatnonzero(params.economic & params.hibernate)
-        return cls(lanes, np.zeros(len(lanes)), np.zeros(len(lanes)), -1)
+        count = len(lanes)
+        return cls(lanes, np.zeros(count), np.zeros(count, np.int64), np.zeros(count), np.zeros(count), -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Starting:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -57,11 +63,12 @@ class Starting(Remembered):
         new = Starting.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
-        new.lacked[known], new.waited[known] = self.lacked[was[known]], self.waited[was[known]]
+        for name in ("recent", "ordered", "worked", "passed"):
+            getattr(new, name)[known] = getattr(self, name)[was[known]]
         new.last_tick = self.last_tick
         return new
 
     def at_first(self) -> Float:
         """The share of its work that a VM has while it starts: float64 (n,)."""
-        share: Float = (self.lacked + AT_FIRST * AT_FIRST_WEIGHT) / (self.waited + AT_FIRST_WEIGHT)
+        share: Float = (self.worked + AT_FIRST * AT_FIRST_WEIGHT) / (self.passed + AT_FIRST_WEIGHT)
         return share

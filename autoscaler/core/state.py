@@ -35,7 +35,7 @@ class LaneState(Remembered):
         trial: Models that compete, in lanes that have an objective.
         budget: The price of shortage, in lanes that have an objective.
         warm_pool: How often wanted VMs rise, in lanes that have an objective.
-        starting: What VMs lacked while they started, in lanes that have an objective and whose VMs may hibernate.
+        starting: What VMs had to do while they started, in lanes that have an objective and whose VMs may hibernate.
         shared: What is remembered for limits that lanes share.
         last_out_s: float64 (L,), last order of a scale-out.
         last_in_s: float64 (L,), last scale-in.

@@ -4,13 +4,14 @@ VMs that wait are started in a fixed order, hibernated ones first, so the questi
 saved memory while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand
 of the refill horizon, `(E[(D - (k-1)c)+] - E[(D - kc)+]) / c` under that law. Demand that reaches VM k wants it, so the
 odds that it is wanted within the horizon are at least w, and w is taken for them. If it is wanted, it serves some ticks
-sooner than from stopped: the work that would find no VM in these ticks is saved, and what of a shorter start is not billed.
+sooner than from stopped: the work that would find no VM in these ticks is served, for which it is billed so much sooner, less
+what is billed of a start in any case.
 Saving a memory is billed once, and since a VM that was stopped is started before it is stopped again, each saving buys one
 quicker start. What is uncertain is how long the memory is held until then. With odds w that it is started within the horizon,
 at any moment of it as likely as at any other, and as if every horizon were like this one, that is (1 - w / 2) / w horizons.
 Hibernating pays where
 
-    success (shortage at_first sooner + unbilled) >= saving + memory (1 - w / 2) / w
+    success ((shortage at_first - 1) sooner + unbilled) >= saving + memory (1 - w / 2) / w
 
 with `memory` the price of one horizon, so from a share w on that is closed-form. It falls in k, so levels are counted
 (`worth`): the newsvendor's rule (Arrow, Harris and Marschak, 1951) asked once for a dearer, quicker tier. What one waits for
@@ -18,9 +19,7 @@ and what that costs is put side by side as in `stopped`, after Shahrad et al. (2
 is held until its VM is started. So the horizon of fleets that hibernate is a day, in which most that is ever wanted is. A
 memory that costs nothing to hold is worth it for all VMs or for none.
 
-How much of its work a VM has while it starts (`at_first`) is not what it has later: what is ordered ahead of demand has next to
-none, what a crowd surprises has all. So it is measured: the work that found no VM and for which VMs were on their way, as a
-share of all that these could have done, forgotten slowly; half of it before anything was seen.
+How much of its work a VM has while it starts (`at_first`) is not what it has later. So it is measured (`starting`).
 
 Where nobody says what shortage costs, where nothing is forecast, or nobody knows how much sooner hibernated VMs serve, there
 is nothing to weigh: all that may hibernate do. Nothing here starts a VM, so a VM changes its tier only when it stops anyway.
@@ -91,6 +90,7 @@ class Tiering:
         self._watched = np.flatnonzero(params.economic & params.hibernate)
         self._seen_of = np.searchsorted(self._watched, mine)
         self._capacity = params.vm_capacity[self._watched]
+        self._stay = 1.0 - 1.0 / np.maximum(params.lead_ticks[self._watched], 1)
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
         self._unbilled = success * params.unbilled_ticks[mine]
         self._saving, self._memory = params.saving_cost[mine], params.memory_cost[mine]
@@ -98,19 +98,23 @@ class Tiering:
         self._shown = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL, Horizon.REFILL))
 
     def step(self, starting: Starting, snapshot: Snapshot) -> Float:
-        """Take in what VMs on their way would have done in a tick; within a tick only the first call counts.
+        """Take in what VMs that were ordered lately have to do; within a tick only the first call counts.
 
         Returns:
             float64 (w,): the share of its work that a VM has while it starts, in the lanes that have an objective.
         """
         if snapshot.tick > starting.last_tick:
+            mine, first = self._watched, starting.last_tick < 0
             starting.last_tick = snapshot.tick
-            mine = self._watched
-            demand = np.where(snapshot.freshness[mine] == _FRESH, snapshot.demand[mine], 0.0)
-            lacking = np.maximum(demand / self._capacity - snapshot.in_service[mine], 0.0)
-            coming = snapshot.starting[mine].astype(np.float64)
-            starting.lacked = starting.lacked * self._decay + np.minimum(lacking, coming)
-            starting.waited = starting.waited * self._decay + coming
+            ordered = snapshot.in_service[mine].astype(np.int64) + snapshot.starting[mine]
+            new = np.zeros_like(ordered) if first else np.maximum(ordered - starting.ordered, 0)
+            starting.recent = np.minimum(starting.recent * self._stay + new, ordered)
+            starting.ordered = ordered
+            fresh = snapshot.freshness[mine] == _FRESH
+            wanted = np.where(fresh, snapshot.demand[mine], 0.0) / self._capacity
+            work = np.minimum(np.maximum(wanted - (ordered - starting.recent), 0.0), starting.recent)
+            starting.worked = starting.worked * self._decay + work
+            starting.passed = starting.passed * self._decay + np.where(fresh, starting.recent, 0.0)
         return starting.at_first()
 
     def tiers(
@@ -157,7 +161,7 @@ class Tiering:
         Returns:
             float64 (m,): 0 where it pays for all, above 1 where it pays for none.
         """
-        gained = self._sooner * at_first * price + self._unbilled - self._saving
+        gained = self._sooner * (at_first * price - 1.0) + self._unbilled - self._saving
         whole = gained + 0.5 * self._memory
         share = np.where(gained > 0.0, self._memory / np.where(whole > 0.0, whole, 1.0), _NEVER)
         found: Float = np.minimum(share, _NEVER)

@@ -62,20 +62,25 @@ def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
 def waiting(memories: Memories) -> str:
     """How VMs should wait that may hibernate, and why."""
     if memories.hibernated is None:
-        why = _NOT_WEIGHED.get(memories.reason, "holding a memory costs nothing, and a quicker start is worth saving it")
+        why = _NOT_WEIGHED.get(
+            memories.reason, "holding a memory costs nothing, and a quicker start is worth saving it"
+        )
         return f"all that may hibernate, since {why}"
     if memories.least is None or memories.least > 1.0:
         return "none hibernated: a start would not be enough quicker for what a memory costs"
-    told = [
-        f"{whose} is expected to do {share:.0%} of its work within the refill horizon"
+    shares = [
+        f"{whose} {share:.0%}"
         for whose, share in (
             ("the last of them", memories.last if memories.hibernated else None),
             ("the next", memories.following),
         )
         if share is not None
     ]
-    first = f"the first {memories.hibernated} to start" if memories.hibernated else "none"
-    return f"{first} hibernated: {', '.join(told)}; a memory pays from {memories.least:.2%} on"
+    first = (
+        f"the first {memories.hibernated} to start hibernated" if memories.hibernated else "none hibernated"
+    )
+    told = f"within the refill horizon {' and '.join(shares)} of its work are expected, and "
+    return f"{first}: {told if shares else ''}a memory pays from {memories.least:.0%} on"
 
 
 def _earned(value: int, earnings: Earnings | None) -> str:

@@ -44,14 +44,16 @@ def tiers(laws, *, price=100.0, desired=0, lanes=1, **changed):
 
 
 def test_the_share_that_pays_by_hand():
-    # 2 ticks sooner at half its work and a price of 100 are 100 VM-ticks, 2 ticks less are billed, saving costs 6: 96 are
+    # 2 ticks sooner at a quarter of its work and a price of 100 are 50 VM-ticks, and are billed anyway; saving costs 6: 44 are
     # left to hold it. A horizon costs 20, and half of that in the one in which it is wanted.
     laws = laws_of(np.full(50, 5.0))
-    assert tiers(laws).least.tolist() == pytest.approx([20 / (96 + 10)])
-    assert tiers(laws, start_success=0.5).least.tolist() == pytest.approx([20 / (45 + 10)])
+    assert tiers(laws).least.tolist() == pytest.approx([20 / (44 + 10)])
+    assert tiers(laws, start_success=0.5).least.tolist() == pytest.approx([20 / (19 + 10)])
+    # Where starts are not billed, who serves sooner is billed sooner.
+    assert tiers(laws, unbilled_ticks=0.5).least.tolist() == pytest.approx([20 / (42.5 + 10)])
 
 
-@pytest.mark.parametrize("changed", [{}, {"memory_cost": 3.0}, {"saving_cost": 60.0}, {"sooner_ticks": 0.5}])
+@pytest.mark.parametrize("changed", [{}, {"memory_cost": 3.0}, {"saving_cost": 12.0}, {"sooner_ticks": 1.6}])
 def test_as_many_as_by_reckoning_each_level(changed):
     rng = np.random.default_rng(7)
     peaks = rng.gamma(4.0, 4.0, 3000)
@@ -60,7 +62,7 @@ def test_as_many_as_by_reckoning_each_level(changed):
     level = 3
     while True:
         w = np.clip(peaks - level, 0.0, 1.0).mean()
-        gain = 100.0 * AT_FIRST * at["sooner_ticks"] + at["unbilled_ticks"]
+        gain = (100.0 * AT_FIRST - 1.0) * at["sooner_ticks"] + at["unbilled_ticks"]
         if gain < at["saving_cost"] + at["memory_cost"] * (1.0 - w / 2.0) / w:
             break
         level += 1
@@ -191,26 +193,40 @@ def test_hibernation_changes_nothing_else_of_a_decision():
 # ── while VMs start ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_vms_would_have_done_while_they_started_is_measured():
-    params = lane_params(1, tick_s=60.0, **PRICED)
+def test_what_there_is_to_do_for_vms_that_start_is_measured():
+    params = lane_params(1, tick_s=60.0, lead_ticks=2, **PRICED)
     tiering, starting = Tiering(params, np.array([0])), Starting.empty(params)
     assert starting.at_first().tolist() == [AT_FIRST]
 
     def at(tick, **seen):
         return tiering.step(starting, snapshot(1, tick=tick, **seen))[0]
 
-    # Of 4 VMs on their way 3 are needed at once; of 2 all; none is, where demand does not need any yet.
-    at(1, demand=8.0, in_service=5, starting=4)
-    at(2, demand=80.0, in_service=5, starting=2)
-    found = at(3, demand=5.0, in_service=5, starting=4)
+    # Who was there before is not new. Of 4 new ones 3 have work, the next tick 2 of them count on, and have 1.
+    at(1, demand=5.0, in_service=5)
+    at(2, demand=8.0, in_service=5, starting=4)
+    found = at(3, demand=8.0, in_service=5, starting=4)
     believed = AT_FIRST * AT_FIRST_WEIGHT
-    assert found == pytest.approx((believed + 3 + 2) / (AT_FIRST_WEIGHT + 4 + 2 + 4), rel=1e-3)
+    assert found == pytest.approx((believed + 3 + 1) / (AT_FIRST_WEIGHT + 4 + 2), rel=1e-3)
     assert at(3, demand=99.0, in_service=0, starting=99) == found
-    blind = at(4, demand=np.nan, freshness=int(Freshness.ABSENT), in_service=0, starting=0)
+    blind = at(4, demand=np.nan, freshness=int(Freshness.ABSENT), in_service=9)
     assert blind == pytest.approx(found, rel=1e-3)
     for tick in range(5, 3000):
-        last = at(tick, demand=5.0, in_service=5, starting=1)
+        last = at(tick, demand=0.0, in_service=1 + 2 * (tick % 2))
     assert last < 0.02
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_it_does_not_matter_whether_they_serve_already(quick):
+    params = lane_params(1, tick_s=60.0, lead_ticks=2, **PRICED)
+    tiering, starting = Tiering(params, np.array([0])), Starting.empty(params)
+    for tick, ordered in enumerate((5, 9, 9, 9, 6, 8, 8)):
+        serving = ordered if quick else 5
+        view = snapshot(1, tick=tick, demand=7.5, in_service=serving, starting=ordered - serving)
+        found = tiering.step(starting, view)
+    believed = AT_FIRST * AT_FIRST_WEIGHT
+    # 2.5 of 4, 0.5 of 2, none of 1; at 6 half a VM is left and has all to do; of 2.25 1.75, of 1.125 0.625.
+    worked, passed = 2.5 + 0.5 + 0.5 + 1.75 + 0.625, 4 + 2 + 1 + 0.5 + 2.25 + 1.125
+    assert found[0] == pytest.approx((believed + worked) / (AT_FIRST_WEIGHT + passed), rel=1e-3)
 
 
 def test_what_was_measured_is_carried_over_and_restored():
@@ -232,9 +248,9 @@ def test_a_lane_that_is_ordered_ahead_of_demand_is_worth_fewer_memories():
     laws = laws_of(np.random.default_rng(3).gamma(4.0, 4.0, 3000), spread=0.4)
     params = lane_params(1, **PRICED)
     found = []
-    for lacked in (0.0, 400.0):
+    for worked in (60.0, 400.0):
         starting = Starting.empty(params)
-        starting.lacked[:], starting.waited[:] = lacked, 500.0
+        starting.worked[:], starting.passed[:] = worked, 500.0
         told = economics([0], 100.0)
         tiering = Tiering(params, np.array([0]))
         found.append(int(tiering.tiers(laws, np.array([3]), told, starting.at_first()).first[0]))

@@ -8,6 +8,7 @@ said by `unmatched`, and a comparison of the engines is then one of distribution
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.faults import Fault, FaultKind
@@ -26,13 +27,22 @@ def as_probed(policy: Policy) -> Policy:
 
 def cloud_of(policy: Policy, plant: PlantSettings, seed: int = 0) -> CloudSetup:
     """The cloud with that fleet, in one zone. What `unmatched` names is left out."""
-    prices = Prices(policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)
-    fleets = [FleetSetup(policy.fleet, plant.vms - plant.in_service, State.STOPPED)]
+    priced, hibernates = policy.prices, policy.warm_pool.hibernate is not None
+    prices = Prices(
+        priced.in_service_per_h, priced.stopped_per_h, priced.start, held_per_h=priced.memory_per_h
+    )
+    fleets = [FleetSetup(policy.fleet, plant.vms - plant.in_service, State.STOPPED, hibernation=hibernates)]
     if plant.in_service:
-        fleets.insert(0, FleetSetup(policy.fleet, plant.in_service, State.RUNNING))
+        serving = FleetSetup(policy.fleet, plant.in_service, State.RUNNING, hibernation=hibernates)
+        fleets.insert(0, serving)
     start, boot = _parts(plant.start, plant.boot_s)
     launch, first_boot = _parts(plant.provision, plant.boot_s)
     physics = Physics(start=start, boot=boot, launch=launch, first_boot=first_boot, stop=Spread(plant.stop_s))
+    if (section := policy.warm_pool.hibernate) is not None:
+        resume, wake = start, boot
+        if section.start_time_s is not None:
+            resume, wake = _parts(Duration(section.start_time_s), plant.boot_s)
+        physics = replace(physics, resume=resume, wake=wake, hibernate=Spread(section.save_time_s))
     return CloudSetup(
         seed=seed,
         fleets=tuple(fleets),

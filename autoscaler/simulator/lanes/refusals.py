@@ -47,6 +47,11 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
         or policy.freshness.exercise is not None
     ):
         found.append(f"refill, freshness: VMs are prepared, tried and replaced one by one; {_LOOP}")
+    if policy.warm_pool.hibernate is not None:
+        found.append(
+            f"warm_pool.hibernate: VMs that wait hibernated and VMs that wait stopped start in different times, and lanes know "
+            f"one; {_LOOP}"
+        )
     if policy.guards.stop_share < 1.0:
         found.append(f"guards.stop_share counts VMs that are leaving one by one; {_LOOP}")
     if policy.balancer is not None:

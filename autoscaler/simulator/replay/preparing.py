@@ -264,7 +264,19 @@ def _plant(
         start_failure=wanted.start_failure,
         metric_lag_s=wanted.metric_lag_s,
     )
-    return plant, f"a start takes {span(start_s)}{late}, {why}"
+    return plant, f"a start takes {span(start_s)}{late}, {why}{_hibernated(policy)}"
+
+
+def _hibernated(policy: Policy) -> str:
+    """What hibernated VMs are taken to do; empty where none is."""
+    section = policy.warm_pool.hibernate
+    if section is None:
+        return ""
+    if section.start_time_s is None:
+        return "; one of a hibernated VM takes as long, since warm_pool.hibernate has no start_time"
+    return (
+        f"; one of a hibernated VM takes {span(section.start_time_s)}, as warm_pool.hibernate.start_time says"
+    )
 
 
 def _start_time(mean_s: float, p95_s: float | None) -> Duration:

@@ -52,6 +52,15 @@ class CloudSection(Section):
     stop_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         25.0, description="A VM is stopped so long after the order."
     )
+    save_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        60.0, description="A VM is hibernated so long after the order, and billed until then."
+    )
+    resume_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        16.0, description="A hibernated VM is running so long after the order."
+    )
+    wake_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
+        2.4, description="It is ready so long after it runs."
+    )
     spread: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
         0.2, description="Standard deviation of the logarithm of all of these."
     )

@@ -280,9 +280,10 @@ def _cut_off(tasks: Sequence[asyncio.Task[object]] | set[asyncio.Task[object]]) 
 def _cloud(scenario: Scenario) -> CloudSetup:
     given, policy = scenario.given, scenario.policy
     times, p = given.cloud, policy.prices
+    hibernates = policy.warm_pool.hibernate is not None
     fleets = (
-        FleetSetup(policy.fleet, given.fleet.running, state=State.RUNNING),
-        FleetSetup(policy.fleet, given.fleet.stopped),
+        FleetSetup(policy.fleet, given.fleet.running, state=State.RUNNING, hibernation=hibernates),
+        FleetSetup(policy.fleet, given.fleet.stopped, hibernation=hibernates),
     )
     return CloudSetup(
         seed=given.seed,
@@ -293,7 +294,10 @@ def _cloud(scenario: Scenario) -> CloudSetup:
             launch=Spread(times.launch_s, times.spread),
             first_boot=Spread(times.first_boot_s, times.spread),
             stop=Spread(times.stop_s, times.spread),
+            hibernate=Spread(times.save_s, times.spread),
+            resume=Spread(times.resume_s, times.spread),
+            wake=Spread(times.wake_s, times.spread),
         ),
         faults=scenario.faults,
-        prices=Prices(p.in_service_per_h, p.stopped_per_h, p.start),
+        prices=Prices(p.in_service_per_h, p.stopped_per_h, p.start, held_per_h=p.memory_per_h),
     )
