@@ -270,7 +270,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("mood", TROUBLES)
 async def test_each_trouble_is_named_with_what_to_do_and_heals(web, clock, make, mood):
-    source = make(signal=Signal.TOTAL, timeout_s=0.5)
+    source = make(signal=Signal.TOTAL, timeout_s=0.5 if mood == "hang" else 20.0)
     web.vectors[RATE], web.mood = [({}, 5)], mood
     text = await failing(source, ())
     for part in (web.url, *TROUBLES[mood]) if mood not in {"shape", "matrix"} else TROUBLES[mood]:
