@@ -47,7 +47,7 @@ until demand has been through its swing, and running a long segment again is dea
 
 MOST_LANES = 16_384
 """Segments are so many that no more lanes run at once: a lane's tick gets cheaper up to there (a year of a thousand
-variants: 26.4 s at 4,096, 22.3 at 8,192, 20.6 at 12,288, 19.3 here, 19.5 at 24,576), and memory grows."""
+variants: 18.5 s at 8,192, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows."""
 
 MOST_KINDS = 16
 """Lanes of so many kinds are cut kind by kind; of more, there are too few of each, and the run is not cut."""
