@@ -39,6 +39,8 @@ SETTLING_TICKS = 720
 policies: the median is below 50, the highest 197. Within a tolerance two numbers of VMs can stay apart for half a swing
 of demand: of months of three generated kinds of days, each in 14 segments, 256 left a seam open in all three, 512 in
 one, these in none. Too few cost a second run, never a wrong number."""
+_LEAST_SETTLING_TICKS, _SETTLING_PART = 256, 8
+"""Of a short run this part is taken for it, and no fewer ticks, so that something is left to be cut."""
 
 SETTLING_S = 86_400.0
 SETTLING_SHARE = 1 / 32
@@ -94,9 +96,10 @@ class Cut:
         grid, lanes, total = grid_ticks(run.ticks.tick_s), len(run.policies), run.ticks.count
         unit = math.lcm(grid, *window_buckets(params))
         day = round(SETTLING_S / run.ticks.tick_s)
+        least = max(min(SETTLING_TICKS, total // _SETTLING_PART), _LEAST_SETTLING_TICKS)
 
         def warm(segments: int) -> int:
-            settling = max(SETTLING_TICKS, min(day, round(SETTLING_SHARE * total / segments)))
+            settling = max(least, min(day, round(SETTLING_SHARE * total / segments)))
             return -(-(settling + longest_memory(params)) // grid) * grid + skipped
 
         most = min(-(-total // unit), MOST_LANES // lanes)
