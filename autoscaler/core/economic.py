@@ -48,6 +48,7 @@ _FACTORS = len(PRICE_FACTORS)
 _REASON_OF = {
     Kind.WORTH: Reason.WORTH_START,
     Kind.DEMAND: Reason.MODEL_DEMAND,
+    Kind.AMPLE: Reason.MODEL_DEMAND,
     Kind.FALLING: Reason.MODEL_DEMAND,
     Kind.USUAL: Reason.MODEL_USUAL,
     Kind.HOUR: Reason.MODEL_USUAL,

@@ -16,12 +16,14 @@ import numpy as np
 
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import (
+    AMPLE_HEADROOMS,
     FALLING_HEADROOMS,
     FALLS_S,
     HEADROOMS,
     MODELS,
     PAST_S,
     Kind,
+    Window,
     rows_of,
 )
 from autoscaler.core.params import LaneParams
@@ -62,8 +64,8 @@ _ROUNDING = 0.5e-9
 """Of a VM, and at most twice that with headroom."""
 
 
-_DEMAND, _FALLING, _YESTERDAY, _LATEST = map(
-    rows_of, (Kind.DEMAND, Kind.FALLING, Kind.YESTERDAY, Kind.LATEST)
+_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _LATEST = map(
+    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.LATEST)
 )
 _PLAIN = slice(_DEMAND.start, _LATEST.stop)
 
@@ -127,6 +129,7 @@ class Contest:
         self.most = int(most.max())
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
         self._more = self._headroom[:, np.newaxis] / self._capacity
+        self._ample = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / self._capacity
         self._rounding, self._highest = _ROUNDING * self._capacity, self.most * self._capacity
         self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
@@ -200,6 +203,9 @@ class Contest:
         vms = self.want[1, _DEMAND].reshape(len(HEADROOMS), windows, -1)
         need = np.multiply(past, self._more, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
+        ample = past[[0, Window.LONG], np.newaxis] * self._ample
+        np.minimum(ample, self.most, out=ample)
+        np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
         now = vms[:, 0]
         self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick

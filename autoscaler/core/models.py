@@ -35,6 +35,8 @@ class Kind(IntEnum):
     """Demand plus headroom; down only as fast as its highest falls exponentially."""
     EVER = 8
     """What was needed ever, and what may yet be."""
+    AMPLE = 9
+    """Several times demand; down only to that of its highest of an hour."""
 
 
 class Window(IntEnum):
@@ -55,6 +57,8 @@ HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Headrooms that are tried."""
 AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
 """Windows of the forecast."""
+AMPLE_HEADROOMS: tuple[float, ...] = (3.0, 7.0, 19.0)
+"""Headrooms that are tried for demand which comes in rare crowds, many times what it usually is, and in proportion to it."""
 FALLS_S: dict[Window, float] = {Window.LONG: 3600.0, Window.DAILY: 6 * 3600.0}
 """In which time the highest demand falls by half, by the window it is named after."""
 FALLING_HEADROOMS = (0, 2, 3, 4)
@@ -93,7 +97,8 @@ class Model(NamedTuple):
             least = _LEAST[self.kind]
             longer = ", longer" if self.window is Window.LONG else ""
             return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}{longer}"
-        return f"demand + {HEADROOMS[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
+        headrooms = AMPLE_HEADROOMS if self.kind is Kind.AMPLE else HEADROOMS
+        return f"demand + {headrooms[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
 
 MODELS: tuple[Model, ...] = (
@@ -101,6 +106,7 @@ MODELS: tuple[Model, ...] = (
     *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
     *(Model(Kind.EVER, knob) for knob in range(len(PRICE_FACTORS))),
     *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
+    *(Model(Kind.AMPLE, knob, Window.LONG) for knob in range(len(AMPLE_HEADROOMS))),
     *(Model(Kind.FALLING, knob, window) for window in FALLS_S for knob in FALLING_HEADROOMS),
     *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),

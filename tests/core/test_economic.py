@@ -178,6 +178,27 @@ def test_a_highest_demand_falls_by_half_in_its_time():
             assert high[at, 0] == np.ceil(left * (1.0 + HEADROOMS[knob]) - 1e-9)
 
 
+def test_several_times_demand_is_held_for_an_hour_within_what_counts_can_say():
+    params = objective(maximum=1000)
+    state = LaneState.empty(params)
+    contest = Contest(params, np.array([0]))
+    unknown = np.full((2, 1), np.nan)
+    capacity = params.vm_capacity[0]
+    contest.plain(state.trial, 0, np.array([80.0 * capacity]), unknown)
+    state.trial.last_tick = 0
+    low, high = contest.plain(state.trial, round(1800 / TICK_S), np.array([3.0 * capacity]), unknown)
+    rows = [
+        MODELS.index(Model(Kind.AMPLE, knob, Window.LONG)) - MODELS.index(Model(Kind.DEMAND, 0))
+        for knob in range(3)
+    ]
+    assert low[rows, 0].tolist() == [12, 24, 60]
+    assert high[rows, 0].tolist() == [320, 640, 1000]
+    state.trial.last_tick = round(1800 / TICK_S)
+    low, high = contest.plain(state.trial, round(7200 / TICK_S), np.array([3.0 * capacity]), unknown)
+    assert high[rows, 0].tolist() == low[rows, 0].tolist()
+    assert str(MODELS[MODELS.index(Model(Kind.AMPLE, 2, Window.LONG))]) == "demand + 1900%, 60 min"
+
+
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
     params = objective(shortage_price=1.0, start_cost=0.0)
     state = LaneState.empty(params)
