@@ -40,7 +40,10 @@ class RivalsApart:
         self._context = multiprocessing.get_context("fork")
         self._here, self._there = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
-            target=_work, args=(self._replay, self._here, self._there), name="rivals", daemon=True
+            target=_work,
+            args=(self._replay, self._here, self._there, os.getpid()),
+            name="rivals",
+            daemon=True,
         )
 
     def __enter__(self) -> Self:
@@ -93,8 +96,8 @@ class RivalsApart:
         return ()
 
 
-def _work(replay: Replay, here: Connection, there: Connection) -> None:
-    _end_with(os.getppid())
+def _work(replay: Replay, here: Connection, there: Connection, parent: int) -> None:
+    _end_with(parent)
     # With the reader's end open here too, a write would not fail when the one who waits has been killed.
     here.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -118,7 +121,7 @@ def _work(replay: Replay, here: Connection, there: Connection) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End within a second of the one that waits, however that one ends: it may be killed."""
+    """End within a second of the one that waits, however that one ends: it may be killed, were it before this is reached."""
 
     def look(_number: int, _frame: FrameType | None) -> None:
         if os.getppid() != parent:
