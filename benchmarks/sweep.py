@@ -146,7 +146,9 @@ def run() -> list[Result]:
         Result("tick-evaluations per second and core", rate / 1e6, "M/s"),
         Result("peak memory of that sweep", peak_mb, "MB"),
     ]
-    return results + peer(rate) + forecasts()
+    # Before the peer: a process begins with the peak memory of the one that makes it.
+    ahead = forecasts()
+    return results + peer(rate) + ahead
 
 
 def peer(rate: float) -> list[Result]:
