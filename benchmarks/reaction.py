@@ -113,6 +113,7 @@ async def _run(source: str) -> list[Result]:
             "s",
             f"a tick is {TICK_S:g} s",
         ),
+        Result(f"{source}: 99th percentile", float(np.percentile(found, 99)), "s"),
         Result(
             f"{source}: the slowest of {BURSTS}",
             float(found.max()),
