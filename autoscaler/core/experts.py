@@ -203,7 +203,8 @@ class Contest:
         vms = self.want[1, _DEMAND].reshape(len(HEADROOMS), windows, -1)
         need = np.multiply(past, self._more, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
-        ample = past[[0, Window.LONG], np.newaxis] * self._ample
+        ample = need[:2, : len(AMPLE_HEADROOMS)]
+        np.multiply(past[[0, Window.LONG], np.newaxis], self._ample, out=ample)
         np.minimum(ample, self.most, out=ample)
         np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
         now = vms[:, 0]

@@ -7,7 +7,17 @@ import pytest
 
 from autoscaler.core.decide import decide
 from autoscaler.core.experts import Contest
-from autoscaler.core.models import CAREFUL, FALLING_HEADROOMS, FIRST, HEADROOMS, MODELS, Kind, Model, Window
+from autoscaler.core.models import (
+    AMPLE_HEADROOMS,
+    CAREFUL,
+    FALLING_HEADROOMS,
+    FIRST,
+    HEADROOMS,
+    MODELS,
+    Kind,
+    Model,
+    Window,
+)
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness, Horizon, Reason, Stage
 from tests.core.builders import lane_params, snapshot
@@ -160,43 +170,35 @@ def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
     )
 
 
-def test_a_highest_demand_falls_by_half_in_its_time():
-    params = objective()
-    state = LaneState.empty(params)
-    contest = Contest(params, np.array([0]))
-    unknown = np.full((2, 1), np.nan)
-    capacity = params.vm_capacity[0]
-    contest.plain(state.trial, 0, np.array([80.0 * capacity]), unknown)
-    state.trial.last_tick = 0
-    hour = round(3600 / TICK_S)
-    low, high = contest.plain(state.trial, hour, np.array([3.0 * capacity]), unknown)
+def plain_after_a_peak(*later_s, **given):
+    """What plain models want, low and high by `Model`, so long after demand for 80 VMs, at demand for 3."""
+    params = objective(**given)
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    unknown, capacity = np.full((2, 1), np.nan), params.vm_capacity[0]
+    contest.plain(trial, 0, np.array([80.0 * capacity]), unknown)
     first = MODELS.index(Model(Kind.DEMAND, 0))
+    trial.last_tick = 0
+    for each_s in later_s:
+        tick = round(each_s / TICK_S)
+        want = contest.plain(trial, tick, np.array([3.0 * capacity]), unknown)[..., 0].tolist()
+        trial.last_tick = tick
+        yield dict(zip(MODELS[first:], zip(*want, strict=True), strict=False))
+
+
+def test_a_highest_demand_falls_by_half_in_its_time():
+    (found,) = plain_after_a_peak(3600)
     for window, left in ((Window.LONG, 40.0), (Window.DAILY, 80.0 * 0.5 ** (1 / 6))):
         for knob in FALLING_HEADROOMS:
-            at = MODELS.index(Model(Kind.FALLING, knob, window)) - first
-            assert low[at, 0] == np.ceil(3.0 * (1.0 + HEADROOMS[knob]) - 1e-9)
-            assert high[at, 0] == np.ceil(left * (1.0 + HEADROOMS[knob]) - 1e-9)
+            of = found[Model(Kind.FALLING, knob, window)]
+            assert of == tuple(np.ceil(vms * (1.0 + HEADROOMS[knob]) - 1e-9) for vms in (3.0, left))
 
 
 def test_several_times_demand_is_held_for_an_hour_within_what_counts_can_say():
-    params = objective(maximum=1000)
-    state = LaneState.empty(params)
-    contest = Contest(params, np.array([0]))
-    unknown = np.full((2, 1), np.nan)
-    capacity = params.vm_capacity[0]
-    contest.plain(state.trial, 0, np.array([80.0 * capacity]), unknown)
-    state.trial.last_tick = 0
-    low, high = contest.plain(state.trial, round(1800 / TICK_S), np.array([3.0 * capacity]), unknown)
-    rows = [
-        MODELS.index(Model(Kind.AMPLE, knob, Window.LONG)) - MODELS.index(Model(Kind.DEMAND, 0))
-        for knob in range(3)
-    ]
-    assert low[rows, 0].tolist() == [12, 24, 60]
-    assert high[rows, 0].tolist() == [320, 640, 1000]
-    state.trial.last_tick = round(1800 / TICK_S)
-    low, high = contest.plain(state.trial, round(7200 / TICK_S), np.array([3.0 * capacity]), unknown)
-    assert high[rows, 0].tolist() == low[rows, 0].tolist()
-    assert str(MODELS[MODELS.index(Model(Kind.AMPLE, 2, Window.LONG))]) == "demand + 1900%, 60 min"
+    models = [Model(Kind.AMPLE, knob, Window.LONG) for knob in range(len(AMPLE_HEADROOMS))]
+    within, after = plain_after_a_peak(1800, 7200, maximum=1000)
+    assert [within[model] for model in models] == [(12, 320), (24, 640), (60, 1000)]
+    assert [after[model] for model in models] == [(12, 12), (24, 24), (60, 60)]
+    assert str(models[2]) == "demand + 1900%, 60 min"
 
 
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
