@@ -93,7 +93,7 @@ async def _run(
 ) -> None:
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
-    from autoscaler.daemon.lifecycle import Retention, close, close_all, run_to_the_end
+    from autoscaler.daemon.lifecycle import Retention, close, close_all, run_to_the_end, signals_heard
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
@@ -134,11 +134,18 @@ async def _run(
         )
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
-        notifier = Notifier.from_environment(os.environ)
-        leasing = _leasing(settings, clock, telemetry, stack)
-        daemon = Daemon(clock, wired.setups, journal, telemetry, limits, notifier=notifier, leasing=leasing)
+        daemon = Daemon(
+            clock,
+            wired.setups,
+            journal,
+            telemetry,
+            limits,
+            notifier=Notifier.from_environment(os.environ),
+            leasing=_leasing(settings, clock, telemetry, stack),
+        )
         stack.push_async_callback(close_all, daemon)
         reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
+        stack.enter_context(signals_heard(daemon, reloads))
         site = await stack.enter_async_context(
             Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon))
         )

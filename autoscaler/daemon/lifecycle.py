@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
 
-__all__ = ["Closable", "Retention", "close", "close_all", "run_to_the_end"]
+__all__ = ["Closable", "Retention", "close", "close_all", "run_to_the_end", "signals_heard"]
 
 PRUNE_FIRST_S = 60.0
 """Housekeeping begins this soon, so that a daemon that is restarted often still keeps its journal small."""
@@ -56,6 +56,16 @@ async def run_to_the_end(
         beside: Further tasks to keep alive while the daemon runs, by name.
         for_s: Seconds of the event loop after which to end; None means never.
     """
+    with signals_heard(daemon, reloads):
+        await _run(daemon, retention, reloads, beside, for_s)
+
+
+@contextmanager
+def signals_heard(daemon: Daemon, reloads: Reloads | None) -> Iterator[None]:
+    """While it lasts, a signal ends the daemon in order and SIGHUP asks for a reload, even before it runs.
+
+    Entered before anything says that the daemon is there: who reads that may send a signal at once.
+    """
     loop = asyncio.get_running_loop()
     handlers = dict.fromkeys(_SIGNALS, daemon.stop)
     if reloads is not None:
@@ -63,6 +73,22 @@ async def run_to_the_end(
     for number, handler in handlers.items():
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+
+
+async def _run(
+    daemon: Daemon,
+    retention: Retention | None,
+    reloads: Reloads | None,
+    beside: Mapping[str, Callable[[], Awaitable[object]]] | None,
+    for_s: float | None,
+) -> None:
+    loop = asyncio.get_running_loop()
     timer = loop.call_later(for_s, daemon.stop) if for_s is not None else None
     collecting = Collecting()
     bodies = {**_background(daemon, retention, reloads, collecting), **(beside or {})}
@@ -78,9 +104,6 @@ async def run_to_the_end(
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_WITHIN_S)
-        for number in handlers:
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
 
 
 async def close_all(daemon: Daemon) -> None:

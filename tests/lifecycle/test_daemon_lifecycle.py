@@ -14,6 +14,7 @@ from autoscaler.daemon.lifecycle import (
     Retention,
     close,
     run_to_the_end,
+    signals_heard,
 )
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.telemetry import Telemetry
@@ -52,6 +53,20 @@ async def test_it_ends_on_a_signal_and_then_handles_signals_no_more():
     asyncio.get_running_loop().call_later(15.0, os.kill, os.getpid(), signal.SIGTERM)
     await run_to_the_end(daemon_of(bench), for_s=1000.0)
     assert len(bench.records) == 2
+    assert asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM) is False
+
+
+@virtual
+async def test_a_signal_that_comes_between_the_daemon_being_there_and_its_first_tick_ends_it_in_order():
+    bench = Bench(vms=4, running=2)
+    bench.add(policy(), 200.0)
+    daemon = daemon_of(bench)
+    with signals_heard(daemon, None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await bench.clock.sleep_until(bench.clock.monotonic() + 1.0)
+        await run_to_the_end(daemon, for_s=1000.0)
+    assert bench.records == []
+    assert bench.log.events().count("daemon_stopping") == 1
     assert asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM) is False
 
 
