@@ -89,11 +89,30 @@ app.add_typer(scenario.app, name="scenario")
 app.add_typer(warm_pool.app, name="pool")
 
 
+def _show_version(asked: bool) -> None:
+    """Answer `--version` with the name and the version in one line, before a command is asked for."""
+    if asked:
+        from importlib.metadata import version as of
+
+        typer.echo(f"autoscaler {of('vm-autoscaler')}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Starts and stops already provisioned VMs to meet demand, and says why."""
+
+
 @app.command()
 def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show the version of the program and of what it runs on."""
+    """Show the version of the program and of what it runs on; `--version` shows that of the program alone."""
     from importlib.metadata import version as of
 
     found = {

@@ -88,6 +88,21 @@ def test_version_for_people_and_for_programs(invoke):
     assert invoke("version").stdout.splitlines()[0] == f"autoscaler {found['autoscaler']}"
 
 
+def test_the_version_alone_is_one_line_and_imports_nothing_heavy(invoke):
+    number = strict_json(invoke("version", "--json").stdout)["autoscaler"]
+    code = f"""
+import sys
+from autoscaler.cli.main import app
+app(["--version"], standalone_mode=False)
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.splitlines() == [f"autoscaler {number}", "[]"]
+    assert invoke("--version", "status").exit_code == 0
+
+
 def test_durations_and_moments():
     assert (seconds("40s"), seconds("1h30m"), seconds(5)) == (40.0, 5400.0, 5.0)
     assert moment("1970-01-02T00:00:00Z") == moment("1970-01-02") == moment(86_400) == 86_400.0
