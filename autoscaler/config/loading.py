@@ -18,7 +18,7 @@ from autoscaler.config.checks import check_policy
 from autoscaler.config.checks_shared import check_shared
 from autoscaler.config.documents import Document, Mark, Problem, Severity, ancestors, read_document
 from autoscaler.config.finding import Finding
-from autoscaler.config.messages import is_missing, validation_problems
+from autoscaler.config.messages import validation_problems
 from autoscaler.config.objective import RELAXED_GUARDS, has_objective
 from autoscaler.config.policy import Policy
 from autoscaler.config.sharing import SharedLimits
@@ -174,8 +174,7 @@ def _findings_but_missing(document: Document) -> list[Problem]:
     try:
         Policy.model_validate(document.data)
     except ValidationError as error:
-        found = zip(error.errors(include_url=False), validation_problems(error, document), strict=True)
-        return [problem for details, problem in found if not is_missing(details)]
+        return validation_problems(error, document, whole=False)
     return []
 
 

@@ -21,15 +21,43 @@ from autoscaler.config.quantities import Quantity, Text, shown
 
 
 def validation_problems(
-    error: ValidationError, document: Document, root: type[BaseModel] = Policy
+    error: ValidationError, document: Document, root: type[BaseModel] = Policy, *, whole: bool = True
 ) -> list[Problem]:
-    """One problem per finding, placed in the (merged) document, whose top level is of the model `root`."""
-    return [_problem(found, document, root) for found in error.errors(include_url=False)]
+    """One problem per finding, placed in the (merged) document, whose top level is of the model `root`.
+
+    A required key that is there with a typo is one problem, told where the typo is.
+
+    Args:
+        error: What pydantic found.
+        document: Where it was found.
+        root: The model of its top level.
+        whole: Whether required keys must be there; they need not in a defaults file.
+    """
+    findings = error.errors(include_url=False)
+    missing = {tuple(found["loc"]) for found in findings if _is_missing(found)} if whole else set()
+    problems, told = [], set()
+    for found in findings:
+        if found["type"] == "extra_forbidden":
+            joined = _in_place_of(tuple(found["loc"]), missing, root)
+            told |= joined
+            problems.append(_problem(found, document, root, joined))
+    problems += [
+        _problem(found, document, root)
+        for found in findings
+        if found["type"] != "extra_forbidden"
+        and not (_is_missing(found) and (not whole or tuple(found["loc"]) in told))
+    ]
+    return problems
 
 
-def is_missing(found: ErrorDetails) -> bool:
-    """Whether a required key is absent (not an error in a defaults file)."""
+def _is_missing(found: ErrorDetails) -> bool:
     return found["type"] == "missing"
+
+
+def _in_place_of(path: YamlPath, missing: set[YamlPath], root: type[BaseModel]) -> set[YamlPath]:
+    """Of the required keys that are missing those that an unknown key was probably meant to be or to hold."""
+    meant = _nearest(path, root)
+    return {key for key in missing if meant is not None and key[: len(path)] == (*path[:-1], meant)}
 
 
 def dotted(path: YamlPath) -> str:
@@ -40,13 +68,25 @@ def dotted(path: YamlPath) -> str:
     return text
 
 
-def _problem(found: ErrorDetails, document: Document, root: type[BaseModel]) -> Problem:
+def _problem(
+    found: ErrorDetails, document: Document, root: type[BaseModel], joined: set[YamlPath] | None = None
+) -> Problem:
     path = tuple(found["loc"])
     message, advice = _words(found, path, root)
+    if joined:
+        advice = advice.removesuffix("?") + _without(path, joined)
     mark = document.mark(path, of_key=found["type"] == "extra_forbidden")
-    if is_missing(found) and mark.file != document.file:
+    if _is_missing(found) and mark.file != document.file:
         mark = Mark(document.file)  # what is missing is to be added to the fleet's file, not to the defaults
     return Problem(mark, message, advice)
+
+
+def _without(path: YamlPath, missing: set[YamlPath]) -> str:
+    """The end of a suggestion whose key is required, or a section with required keys."""
+    inner = sorted(f"`{dotted(key[len(path) :])}`" for key in missing if len(key) > len(path))
+    if not inner:
+        return ", which is missing?"
+    return f", where {' and '.join(inner)} {'is' if len(inner) == 1 else 'are'} missing?"
 
 
 _TEMPLATES = {
@@ -88,16 +128,25 @@ def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[
 
 def suggestion(path: YamlPath, root: type[BaseModel] = Policy) -> str:
     """What was probably meant by an unknown key: the nearest in its section, or its right section."""
-    model = model_at(path[:-1], root)
-    keys = list(_keys(model)) if model else []
+    close = _nearest(path, root)
+    if close is not None:
+        return f"did you mean `{close}`?"
     word = str(path[-1])
-    close = difflib.get_close_matches(word, keys, 1, cutoff=0.6)
-    if close:
-        return f"did you mean `{close[0]}`?"
     elsewhere = [dotted(found) for found in _all_paths(root, ()) if found[-1] == word]
     if elsewhere:
         return f"it belongs at {' or '.join(f'`{place}`' for place in elsewhere[:3])}"
-    return f"valid keys here are {', '.join(keys)}"
+    return f"valid keys here are {', '.join(_keys_at(path[:-1], root))}"
+
+
+def _nearest(path: YamlPath, root: type[BaseModel]) -> str | None:
+    """The key of the same section that an unknown one is closest to, if any is close."""
+    close = difflib.get_close_matches(str(path[-1]), _keys_at(path[:-1], root), 1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _keys_at(section: YamlPath, root: type[BaseModel]) -> list[str]:
+    model = model_at(section, root)
+    return list(_keys(model)) if model else []
 
 
 def _wanted(path: YamlPath, root: type[BaseModel]) -> str:

@@ -251,6 +251,43 @@ def test_what_a_policy_needs(tmp_path, old, new, message):
     assert problem.mark.file == path
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        (
+            "capacity: 120/s",
+            "capasity: 120/s",
+            3,
+            "`vm.capasity`; did you mean `capacity`, which is missing?",
+        ),
+        ("vm: ", "vmm: ", 3, "`vmm`; did you mean `vm`, which is missing?"),
+        ("vm: ", "guards: {rate_in: {vns: 3}}\nvm: ", 3, "`guards.rate_in.vns`; did you mean `vms`, which"),
+        ("fleet: web", "flet: web", 1, "`flet`; did you mean `fleet`, which is missing?"),
+    ],
+)
+def test_a_typo_in_a_required_key_is_one_problem_where_the_typo_is(tmp_path, old, new, line, message):
+    assert old in WEB
+    path = write(tmp_path, WEB.replace(old, new))
+    problem = only(load_policies(tmp_path).errors)
+    assert (problem.mark.file, problem.mark.line) == (path, line)
+    assert f"unknown key {message}" in str(problem)
+
+
+def test_a_typo_in_a_section_that_has_defaults_names_what_is_missing_in_it(tmp_path):
+    write(tmp_path, "signal: {max_age: 60s}\n", "defaults.yaml")
+    write(tmp_path, WEB.replace("signal:", "signals:"))
+    said = str(only(load_policies(tmp_path).errors))
+    assert "unknown key `signals`; did you mean `signal`, where `kind` and `source` are missing?" in said
+
+
+def test_an_unknown_key_that_is_like_no_missing_one_takes_nothing_away(tmp_path):
+    write(tmp_path, WEB.replace("{capacity: 120/s}", "{start_tine: 40s}"))
+    said = [str(problem) for problem in load_policies(tmp_path).errors]
+    assert len(said) == 2
+    assert "`vm.capacity` is missing; add it" in said[0] + said[1]
+    assert "`vm.start_tine`; did you mean `start_time`?" in said[0] + said[1]
+
+
 def test_all_errors_of_all_files_are_told_at_once_and_good_files_still_load(tmp_path):
     write(tmp_path, WEB)
     write(
