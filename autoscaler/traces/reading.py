@@ -144,8 +144,8 @@ def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind:
             f"{path}: {MANIFEST} says it is of kind `{kind}`, which is not a series of demand (count or gauge)"
         )
     raise TraceError(
-        f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): give the kind, "
-        f"or name the file in a {MANIFEST} beside it with the columns file,kind,interval_s"
+        f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind count` or "
+        f"`--kind gauge` (in a policy `kind: count` or `kind: gauge` in `trace`), or name the file in a {MANIFEST} beside it with the columns file,kind,interval_s"
     )
 
 

@@ -150,7 +150,9 @@ def test_missing_files_and_folders(tmp_path):
 
 
 def test_the_kind_is_never_guessed(tmp_path):
-    with pytest.raises(TraceError, match="say whether the values are counts"):
+    with pytest.raises(
+        TraceError, match=r"say whether the values are counts.* `--kind count` or `--kind gauge`"
+    ):
         read_trace(write(tmp_path, GOOD))
 
 
