@@ -191,6 +191,19 @@ place_if_missing() {
   fi
 }
 
+# What a command prints becomes a file whole or not at all: what is there stays until it has ended well.
+place_output() {
+  local mode=$1 file=$2
+  shift 2
+  mkdir -p "$(dirname "$file")"
+  "$@" >"$file.new" || {
+    rm -f "$file.new"
+    refuse "${file#"$root"} could not be written, as said above; mend that and run this again"
+  }
+  chmod "$mode" "$file.new"
+  mv -T "$file.new" "$file"
+}
+
 place_configuration() {
   mkdir -p "$etc/policies"
   place_if_missing "$checkout/deploy/autoscaler.toml" "$etc/autoscaler.toml"
@@ -198,13 +211,12 @@ place_configuration() {
   # What this version ships, to compare with after an upgrade.
   place 640 "$checkout/deploy/autoscaler.toml" "$etc/shipped/autoscaler.toml"
   place 640 "$checkout/policies/defaults.yaml" "$etc/shipped/defaults.yaml"
-  "$home/current/bin/autoscaler" policy schema >"$etc/policy.schema.json"
+  place_output 644 "$etc/policy.schema.json" "$home/current/bin/autoscaler" policy schema
 }
 
 place_command() {
   local wrapper=$root/usr/local/bin/autoscaler completion=$root/usr/local/share/bash-completion/completions/autoscaler
-  mkdir -p "$(dirname "$wrapper")" "$(dirname "$completion")"
-  cat >"$wrapper" <<TEXT
+  place_output 755 "$wrapper" cat <<TEXT
 #!/bin/sh
 # The installed autoscaler, on the settings of this machine where the caller may read them.
 if [ -z "\${AUTOSCALER_CONFIG:-}" ] && [ -r $etc/autoscaler.toml ]; then
@@ -212,8 +224,7 @@ if [ -z "\${AUTOSCALER_CONFIG:-}" ] && [ -r $etc/autoscaler.toml ]; then
 fi
 exec $home/current/bin/autoscaler "\$@"
 TEXT
-  chmod 755 "$wrapper"
-  _AUTOSCALER_COMPLETE=source_bash "$home/current/bin/autoscaler" >"$completion"
+  place_output 644 "$completion" env _AUTOSCALER_COMPLETE=source_bash "$home/current/bin/autoscaler"
 }
 
 name=$(release_name)

@@ -181,6 +181,27 @@ def test_a_release_that_was_cut_off_is_built_again(own):
     assert run(place.command, "version").returncode == 0
 
 
+def test_what_a_step_that_fails_would_have_written_stays_as_it_was(own):
+    place = own
+    schema = place.etc / "policy.schema.json"
+    before = schema.read_bytes()
+    program = place.code / "current/bin/autoscaler"
+    program.unlink()
+    program.write_text("#!/bin/sh\necho '{\"half\": '\necho 'no space left' >&2\nexit 1\n")
+    program.chmod(0o755)
+
+    result = place.install()
+
+    assert result.returncode == 1
+    assert "no space left" in result.stderr
+    said = (
+        "/etc/autoscaler/policy.schema.json could not be written, as said above; mend that and run this again"
+    )
+    assert said in result.stderr
+    assert schema.read_bytes() == before
+    assert not list(place.etc.rglob("*.new"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
