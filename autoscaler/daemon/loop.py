@@ -39,6 +39,7 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.unlisted import Unlisted
 from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
@@ -151,6 +152,7 @@ class Daemon:
         self.waking = Waking(clock, self.settings.tick_s)
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
+        self._unlisted = Unlisted(telemetry.log)
         self._readings: dict[str, FleetReadings] = {}
         self._lane_values = LaneValues()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
@@ -292,10 +294,7 @@ class Daemon:
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
-        # Acting fleets and fleets in shadow share one listing, and so one failure of it.
-        for error in {listing.error for listing in seen.listings.values() if not listing.complete}:
-            self.telemetry.listing_errors.inc()
-            self.telemetry.log.warning("listing_failed", text=error)
+        self.telemetry.listing_errors.inc(self._unlisted.follow(seen.listings.values(), now_s))
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)

@@ -195,12 +195,13 @@ def test_a_bad_listing_of_one_account_is_a_failed_listing_of_its_fleets_only(ans
         bench.add(policy("web"), 200, provider=BadListing(bench.provider, answer))
         bench.add(policy("api"), DEMAND)
         await bench.run(240)
-        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log)
+        found.update(api=bench.rows("api"), web=bench.rows("web"), log=bench.log, metrics=bench.telemetry)
 
     run()
     assert repr(found["api"]) == repr(healthy)
     assert {(r.in_service, r.stop) for r in found["web"]} == {(0, 0)}
-    assert found["log"].events().count("listing_failed") == 25
+    assert found["log"].events().count("listing_failed") == 1
+    assert found["metrics"].registry.get_sample_value("autoscaler_listing_errors_total") == 25
     assert "tick_failed" not in found["log"].events()
 
 

@@ -1,0 +1,76 @@
+"""A provider that is down is said once, for each reason, hourly, and when it is back."""
+
+from dataclasses import replace
+
+from autoscaler.daemon.unlisted import Unlisted
+from autoscaler.errors import ProviderError
+from tests.daemon.builders import Bench, Log, listing, policy, virtual
+from tests.daemon.test_loop_isolation import BadListing
+
+
+def failed(text, at):
+    return replace(listing(at=at, complete=False), error=text)
+
+
+def followed(*ticks):
+    """The log of (second, reasons) in turn, and how many failures were counted at each."""
+    log = Log()
+    unlisted = Unlisted(log)
+    counts = [
+        unlisted.follow([failed(text, at) if text else listing(at=at) for text in texts], float(at))
+        for at, texts in ticks
+    ]
+    return [(event, facts["text"]) for _, event, facts in log.lines], counts
+
+
+def test_it_is_said_when_it_begins_hourly_and_when_it_ended():
+    said, counts = followed(*((at, ["down"]) for at in range(0, 7201, 10)), (7210, [""]), (7220, [""]))
+    assert said == [
+        ("listing_failed", "down"),
+        ("listing_failed", "down (no whole listing for 60 min)"),
+        ("listing_failed", "down (no whole listing for 2.0 h)"),
+        ("listing_recovered", "the list of VMs is whole again, after 2.0 h"),
+    ]
+    assert counts == [1] * 721 + [0, 0]
+
+
+def test_another_reason_is_said_at_once_and_reasons_that_take_turns_are_not_said_in_turns():
+    said, _ = followed(*((10 * n, ["down" if n % 2 else "denied"]) for n in range(20)))
+    assert said == [
+        ("listing_failed", "denied"),
+        ("listing_failed", "down (no whole listing for 10 s)"),
+    ]
+
+
+def test_equal_failures_count_once_and_all_must_be_whole():
+    said, counts = followed((0, ["down", "down"]), (10, ["down", ""]), (20, []), (30, ["", ""]))
+    assert (counts, said) == (
+        [1, 1, 0, 0],
+        [("listing_failed", "down"), ("listing_recovered", "the list of VMs is whole again, after 30 s")],
+    )
+
+
+def test_the_next_time_is_said_again():
+    said, _ = followed((0, ["down"]), (10, [""]), (20, ["down"]))
+    assert [event for event, _ in said] == ["listing_failed", "listing_recovered", "listing_failed"]
+
+
+def test_a_clock_that_is_set_back_does_not_keep_it_quiet():
+    said, _ = followed((7200, ["down"]), (3600, ["down"]), (3610, ["down"]))
+    assert said == [("listing_failed", "down"), ("listing_failed", "down")]
+
+
+@virtual
+async def test_a_daemon_whose_provider_comes_back():
+    bench = Bench(vms=4, running=2)
+
+    def answer(provider):
+        if 30 <= bench.clock.now() - bench.world.start_s < 90:
+            raise ProviderError("DescribeInstances: cannot reach the endpoint")
+        return provider.list_vms()
+
+    bench.add(policy("web"), 200, provider=BadListing(bench.provider, answer))
+    await bench.run(120)
+    said = [event for event in bench.log.events() if event.startswith("listing_")]
+    assert said == ["listing_failed", "listing_recovered"]
+    assert bench.telemetry.registry.get_sample_value("autoscaler_listing_errors_total") == 6
