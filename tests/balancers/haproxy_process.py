@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from contextlib import suppress
 from pathlib import Path
 
 from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket
 from autoscaler.clock import SystemClock
+from tests.free_ports import Ports
 from tests.real import require_real
 
 PROGRAM = shutil.which("haproxy") or "/usr/sbin/haproxy"
 BACKEND = "web"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Vms:
@@ -27,7 +21,8 @@ class Vms:
 
     def __init__(self, count):
         self.addresses = [f"127.0.1.{number + 1}" for number in range(count)]
-        self.port = free_port()
+        self._ports = Ports()
+        self.port = self._ports.one()
         self.seen: list[str] = []
         self.free = asyncio.Event()
         self.free.set()
@@ -42,6 +37,7 @@ class Vms:
         self.free.set()
         for each in self._listening:
             each.close()
+        self._ports.close()
 
     def _serve(self, address):
         async def serve(reader, writer):
@@ -62,8 +58,9 @@ class Haproxy:
     def __init__(self, folder: Path, vms: Vms, *, tcp=False, maxconn=0, level="admin", mode="http", check=""):
         require_real("haproxy", Path(PROGRAM).exists())
         self.vms = vms
-        self.port = free_port()
-        self.place = f"127.0.0.1:{free_port()}" if tcp else str(folder / "haproxy.sock")
+        self._ports = Ports()
+        self.port = self._ports.one()
+        self.place = f"127.0.0.1:{self._ports.one()}" if tcp else str(folder / "haproxy.sock")
         bind = f"ipv4@{self.place}" if tcp else f"{self.place} mode 600"
         limit = f" maxconn {maxconn}" if maxconn else ""
         entries = "\n".join(
@@ -97,6 +94,7 @@ class Haproxy:
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        self._ports.close()
 
     async def request(self):
         """One request through HAProxy; its status line."""
@@ -114,7 +112,7 @@ async def closed(writer):
         await writer.wait_closed()
 
 
-async def until(condition, within_s=10.0):
+async def until(condition, within_s=60.0):
     """Ask until it holds."""
     clock = SystemClock()
     end_s = clock.monotonic() + within_s

@@ -204,12 +204,4 @@ def _taken_port():
         yield taken.getsockname()[1]
 
 
-@pytest.fixture(name="free_port")
-def _free_port():
-    """A port on which nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 INTERRUPT, TERMINATE = signal.SIGINT, signal.SIGTERM

@@ -1,7 +1,6 @@
 """A scripted EC2: answers each operation with what a test laid out, and counts the requests on the wire."""
 
 import asyncio
-import socket
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from urllib.parse import parse_qsl
@@ -159,11 +158,3 @@ def _say():
         error = staticmethod(error)
 
     return Say
-
-
-@pytest.fixture(name="free_port")
-def _free_port():
-    """A port on which nothing listens."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return reserved.getsockname()[1]
