@@ -27,7 +27,7 @@ REGION = "us-east-1"
 KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 SPEED = 200.0
 ORIGIN_S = 1_795_514_400.0
-POLLS = 200
+POLLS = 2000
 MOTO_IMAGE = "ami-12c6146b"  # one of those it knows from the start
 
 
