@@ -24,7 +24,7 @@ class Unlisted:
     """
 
     def __init__(self, log: Any) -> None:
-        self._log = log
+        self.log = log
         self._since_s: float | None = None
         self._said_s: dict[str, float] = {}
         """By reason, when it was last said; for an hour at most, so that reasons which take turns are not said in turns."""
@@ -50,13 +50,13 @@ class Unlisted:
             if error not in self._said_s:
                 self._said_s[error] = now_s
                 lasting = f" (no whole listing for {_span(now_s - first_s)})" if now_s > first_s else ""
-                self._log.warning("listing_failed", text=error + lasting)
+                self.log.warning("listing_failed", text=error + lasting)
         return len(errors)
 
     def _ended(self, now_s: float) -> None:
         if self._since_s is not None:
             text = f"the list of VMs is whole again, after {_span(now_s - self._since_s)}"
-            self._log.info("listing_recovered", text=text)
+            self.log.info("listing_recovered", text=text)
         self._since_s = None
         self._said_s.clear()
 

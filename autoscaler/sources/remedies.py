@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-_REMEDIES = tuple(
+REMEDIES = tuple(
     (re.compile(reason), remedy)
     for reason, remedy in (
         # The source itself says of rounds that end too early what to do.
@@ -38,7 +38,7 @@ _REMEDIES = tuple(
         (r"", "does an exporter listen there, and may this machine reach it? `signal.scrape.url` says where"),
     )
 )
-"""The first that fits; the last is for what the operating system says of connections."""
+"""Beginning of a reason, remedy. The first that fits; the last is for what the operating system says of connections."""
 
 
 def remedy(errors: Mapping[str, str]) -> str:
@@ -48,7 +48,7 @@ def remedy(errors: Mapping[str, str]) -> str:
         errors: Place (address, VM id) to reason, in the words of `fan_out`, `exposition` and `scrape`.
     """
     for reason, _ in Counter(errors.values()).most_common():
-        found = next(remedy for fits, remedy in _REMEDIES if fits.match(reason))
+        found = next(remedy for fits, remedy in REMEDIES if fits.match(reason))
         if found:
             return found
     return ""

@@ -94,6 +94,8 @@ class VmsOverHttp:
             case "hang":
                 await self._wait(30.0)
                 return web.Response(text="too late")
+            case "status":
+                return web.Response(status=int(address.removeprefix("status")), text="requests_total 5\n")
             case "moved":
                 raise web.HTTPFound("/ok/metrics")
         return web.Response(status=500, text="requests_total 5\n")

@@ -1,31 +1,123 @@
-"""Each reason why a VM gave no reading has its remedy, and those that heal by themselves have none."""
+"""Each reason why a VM gave no reading has its remedy, and those that heal by themselves have none.
+
+The reasons are made by what makes them: a scrape of a VM that does so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import pytest
 
-from autoscaler.sources.remedies import remedy
+from autoscaler.core.types import Signal
+from autoscaler.errors import SourceError
+from autoscaler.sources.exposition import Metric
+from autoscaler.sources.fan_out import Limits
+from autoscaler.sources.remedies import REMEDIES, remedy
+from autoscaler.sources.scrape import MetricType, ScrapeSource
+from tests.sources.doubles import ManualClock, VmsOverHttp, vm
+
+LOAD, CODED, CPU = Metric("load"), Metric("load", {"code": "200"}), None
+LIMITS = Limits(timeout_s=1.0, deadline_s=10.0)
+GONE = "127.0.0.1:1"
+"""Nobody listens there."""
 
 
-@pytest.mark.parametrize(
-    ("reason", "advice"),
-    [
-        ("first scrape (a rate takes two)", ""),
-        ("no answer when the round ended after 8 s", ""),
-        ("no answer within 3 s", "`signal.scrape.timeout`"),
-        ("no address", "once it runs"),
-        ("HTTP 401", "no credentials"),
-        ("HTTP 403", "no credentials"),
-        ("HTTP 404", "the path of `signal.scrape.url`"),
-        ("HTTP 503", "its own log"),
-        ("not a URL", "mend `signal.scrape.url`"),
-        ("no metric load (a web page came)", "no page of metrics"),
-        ("CPU counters stand still", "node_exporter"),
-        ("connection refused", "does an exporter listen there"),
-        ("no route to host", "does an exporter listen there"),
-    ],
-)
-def test_what_to_do(reason, advice):
-    assert advice in remedy({"a": reason})
-    assert bool(remedy({"a": reason})) == bool(advice)
+@dataclass(frozen=True)
+class Scrape:
+    """A VM that is scraped, at each round showing the next text, and what is said at the last.
+
+    Attributes:
+        advice: What a person is told; empty for nothing.
+        address: Whose behaviour; as in `VmsOverHttp`.
+        texts: What it shows instead, round by round.
+        metric: What is looked for; CPU use for None.
+        direct: The address is a host of its own.
+        limits: Of a round.
+        seconds: Between two rounds.
+    """
+
+    advice: str
+    address: str | None = "a"
+    texts: tuple[str, ...] = ()
+    metric: Metric | None = field(default_factory=lambda: LOAD)
+    counter: bool = False
+    direct: bool = False
+    limits: Limits = LIMITS
+    seconds: float = 10.0
+
+
+def cpu(idle, user):
+    return f'node_cpu_seconds_total{{cpu="0",mode="idle"}} {idle}\nnode_cpu_seconds_total{{cpu="0",mode="user"}} {user}\n'
+
+
+BUSY = 'node_cpu_seconds_total{{cpu="0",mode="user"}} {}\n'
+REASONS = {
+    "first scrape (a rate takes two)": Scrape("", texts=("load 1\n",), counter=True),
+    "scraped twice at the same time": Scrape("", texts=("load 1\n",) * 2, counter=True, seconds=0.0),
+    "no answer when the round ended after 0.2 s": Scrape(
+        "", "hang", limits=Limits(timeout_s=5.0, deadline_s=0.2)
+    ),
+    "no address": Scrape("once it runs", None),
+    "no answer within 0.2 s": Scrape("`signal.scrape.timeout`", "hang", limits=Limits(timeout_s=0.2)),
+    "HTTP 401": Scrape("no credentials", "status401"),
+    "HTTP 403": Scrape("no credentials", "status403"),
+    "HTTP 407": Scrape("no credentials", "status407"),
+    "HTTP 404": Scrape("the path of `signal.scrape.url`", "status404"),
+    "HTTP 302": Scrape("write where it leads", "moved"),
+    "HTTP 503": Scrape("its own log", "status503"),
+    "not a URL": Scrape("mend `signal.scrape.url`", "[::1", direct=True),
+    "broken answer": Scrape("see what comes with curl: it ends", "cut"),
+    "answer larger than 1 MiB": Scrape(
+        "ask for less", "huge", limits=Limits(timeout_s=9.0, deadline_s=10.0, max_bytes=1 << 20)
+    ),
+    "no metric load (a web page came)": Scrape("no page of metrics", "html"),
+    "no metric load": Scrape("renamed", texts=("other 1\n",)),
+    "metric load has no series with these labels": Scrape(
+        "mend the labels", texts=("load 1\n",), metric=CODED
+    ),
+    "metric load cannot be read": Scrape("not Prometheus text", texts=("load one\n",)),
+    "CPU counters stand still": Scrape("node_exporter", texts=(cpu(5, 1),) * 2, metric=CPU),
+    "CPU counters without idle time": Scrape(
+        "node_exporter", texts=(BUSY.format(1), BUSY.format(2)), metric=CPU
+    ),
+    "connection refused": Scrape("does an exporter listen there", GONE, direct=True),
+}
+
+
+async def complaint(case: Scrape) -> str:
+    clock = ManualClock()
+    async with VmsOverHttp() as web:
+        kind = (
+            MetricType.CPU if case.metric is CPU else MetricType.COUNTER if case.counter else MetricType.GAUGE
+        )
+        url = "http://{address}/metrics" if case.direct else web.url
+        source = ScrapeSource(url, case.metric, kind, Signal.THROUGHPUT, clock, case.limits)
+        said = ""
+        for text in case.texts or (None,):
+            if text is not None:
+                web.texts = {"a": text}
+            try:
+                said = (await source.read([vm("i-1", case.address)])).error
+            except SourceError as error:
+                said = str(error)
+            clock.at_s += case.seconds
+        await source.close()
+    return said
+
+
+@pytest.mark.parametrize("reason", REASONS)
+async def test_what_is_said_and_what_to_do(reason):
+    case = REASONS[reason]
+    said = await complaint(case)
+    assert f"1 of 1 gave no reading: {reason}" in said
+    assert case.advice == remedy({"a": reason}) == "" or said.endswith(f"; {remedy({'a': reason})}")
+    assert case.advice in remedy({"a": reason})
+
+
+def test_each_remedy_is_for_a_reason_that_is_really_told():
+    used = [next(fits for fits, _ in REMEDIES if fits.match(reason)) for reason in REASONS]
+    assert set(used) == {fits for fits, _ in REMEDIES}
 
 
 def test_most_vms_come_first_and_what_heals_is_passed_over():
