@@ -14,7 +14,7 @@ from tests.sources.doubles import ManualClock, vm
 VMS = [vm("i-0", "10.0.0.1"), vm("i-1", "10.0.0.2")]
 
 
-def command(tmp_path, body, *, timeout_s=10.0, environment=None):
+def command(tmp_path, body, *, timeout_s=30.0, environment=None):
     program = tmp_path / "hook"
     program.write_text(f"#!{sys.executable}\nimport os, sys\n{body}\n")
     program.chmod(0o700)
@@ -70,14 +70,11 @@ async def test_a_program_that_is_not_there(tmp_path):
 
 
 async def test_a_run_that_hangs_is_ended_with_its_children(tmp_path):
-    hook = command(
-        tmp_path,
-        "import subprocess, time\n"
-        "child = subprocess.Popen(['sleep', '60'])\n"
-        f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\n"
-        "time.sleep(60)",
-        timeout_s=1.5,
-    )
+    # A shell, since it has its child much sooner than Python.
+    program = tmp_path / "hook"
+    program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/child\nwait\n")
+    program.chmod(0o700)
+    hook = CommandBalancer([str(program)], ManualClock(), timeout_s=1.5)
     view = await hook.admit(VMS[:1])
     assert "did not end within 1.5 s and was ended" in view.error
     child = int((tmp_path / "child").read_text())

@@ -14,7 +14,7 @@ from tests.sources.doubles import ManualClock, vm
 
 
 def source(clock, signal, *places, **more):
-    return HaproxySource(places, BACKEND, "address", signal, clock, timeout_s=5.0, **more)
+    return HaproxySource(places, BACKEND, "address", signal, clock, timeout_s=20.0, **more)
 
 
 @pytest.mark.parametrize("mode", ["http", "tcp"])
@@ -57,6 +57,8 @@ async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
         await rates.read(known)
         for _ in range(4):
             await haproxy.request()
+        # A session is counted for a moment after its last byte.
+        await until(lambda: nobody_there(haproxy.place))
         clock.at_s += 2.0
         stranger = vm("i-9", "127.0.9.9")
         found = await rates.read([*known, stranger])
@@ -86,6 +88,10 @@ async def test_without_a_limit_use_is_unknown_and_not_zero(tmp_path):
 async def all_there(place):
     rows = await HaproxySocket(place, 5.0).table(BACKEND)
     return next(row.queued for row in rows if row.name == "BACKEND") == 4
+
+
+async def nobody_there(place):
+    return not any(row.sessions for row in await HaproxySocket(place, 5.0).table(BACKEND))
 
 
 TABLE = "# pxname,svname,qcur,scur,slim,stot,status,addr,\nweb,BACKEND,0,0,,{},UP,,\n"

@@ -222,16 +222,16 @@ async def _turns(number):
 
 
 async def test_a_hanging_query_is_asked_once_and_others_are_answered(web, make):
-    hanging, well = make(timeout_s=0.3), None
+    hanging, well = make(timeout_s=1.5), None
     web.mood = "hang"
     reads = [asyncio.ensure_future(hanging.read(VMS)) for _ in range(20)]
     await _turns(50)
     web.mood = ""
     web.vectors["other[1m]"] = [({}, 1)]
-    well = make("other[1m]", Signal.TOTAL, timeout_s=0.3)
+    well = make("other[1m]", Signal.TOTAL, timeout_s=1.5)
     assert (await well.read(())).values.tolist() == [1.0]
     answers = await asyncio.gather(*reads, return_exceptions=True)
-    assert all("no answer within 0.3 s" in str(answer) for answer in answers)
+    assert all("no answer within 1.5 s" in str(answer) for answer in answers)
     assert web.queries.count(RATE) == 1
 
 
@@ -309,7 +309,7 @@ async def test_a_busy_prometheus_is_left_alone_for_as_long_as_it_asks(web, clock
 @pytest.mark.parametrize("mood", ["huge", "bomb"])
 async def test_memory_is_bounded_whatever_comes(web, make, mood):
     web.mood = mood
-    source = make(signal=Signal.TOTAL, timeout_s=5.0)
+    source = make(signal=Signal.TOTAL, timeout_s=20.0)
     tracemalloc.start()
     try:
         await failing(source, ())

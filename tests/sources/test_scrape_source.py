@@ -269,14 +269,14 @@ async def test_refused_connections_and_vms_without_an_address(web, make, unused_
 
 async def test_a_round_ends_at_its_deadline_whatever_hangs(web, make):
     web.texts = {"ok": "load 1\n"}
-    limits = Limits(timeout_s=20.0, deadline_s=0.3, at_once=2)
+    limits = Limits(timeout_s=20.0, deadline_s=1.0, at_once=2)
     started_s = SystemClock().monotonic()
     found = await make(Metric("load"), MetricType.GAUGE, limits=limits).read(
         on("ok", *(f"hang{n}" for n in range(20)))
     )
-    assert SystemClock().monotonic() - started_s < 3.0
+    assert SystemClock().monotonic() - started_s < 15.0
     assert found.vm_ids == ("i-ok",)
-    assert "20 of 21 gave no reading: no answer when the round ended after 0.3 s" in found.error
+    assert "20 of 21 gave no reading: no answer when the round ended after 1 s" in found.error
     assert len(web.seen) <= 4
 
 
