@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from autoscaler.core.types import Float
 from autoscaler.simulator.judging.clairvoyant import Front, Terms, cheapest, cheapest_serving
 from benchmarks.calibration import Result, kernel_s, worked
 
@@ -27,7 +28,7 @@ TERMS = Terms(
 )
 
 
-def demand() -> np.ndarray:
+def demand() -> Float:
     """Days and weeks, noise, and a crowd a day, up to the last level."""
     rng = np.random.default_rng(0)
     minute = np.arange(DAYS * 1440)
@@ -35,7 +36,8 @@ def demand() -> np.ndarray:
     week = np.where((minute // 1440) % 7 < 5, 1.0, 0.6)
     level = 8 + 30 * day * week + rng.gamma(2.0, 1.0, len(minute))
     level[rng.integers(0, len(minute), DAYS)[:, np.newaxis] % (len(minute) - 20) + np.arange(20)] += 15
-    return np.minimum(level / level.max(), 1.0) * LEVELS * VM
+    told: Float = np.minimum(level / level.max(), 1.0) * LEVELS * VM
+    return told
 
 
 def run() -> list[Result]:

@@ -11,7 +11,7 @@ from autoscaler.core.capacity import Capacities, CapacityParams
 from autoscaler.core.condition import VmPasts, judging
 from autoscaler.core.demand import fold
 from autoscaler.core.params import FoldParams
-from autoscaler.core.types import Readings, Signal
+from autoscaler.core.types import Float, Int, Readings, Signal
 from benchmarks.calibration import Result, kernel_s, percentiles_ms
 
 READINGS = 100_000
@@ -29,7 +29,9 @@ def run() -> list[Result]:
             params, readings, in_service = _tick(lanes, bad=bad)
             capacity = in_service * 100.0
 
-            def one(p=params, r=readings, n=in_service, c=capacity) -> object:
+            def one(
+                p: FoldParams = params, r: Readings = readings, n: Int = in_service, c: Float = capacity
+            ) -> object:
                 return fold(p, r, n, c, NOW_S)
 
             name = f"{READINGS:,} readings of {lanes:,} fleets" + (", a tenth bad" if bad else "")
@@ -87,7 +89,7 @@ def _learned() -> tuple[str, tuple[float, float]]:
     params = CapacityParams(full(100.0), full(1.0), full(0.9), full(3.0), full(0.2))
     capacities, work = Capacities.empty(lanes), 100.0 * busy
 
-    def one() -> object:
-        return capacities.take(params, lane, work, busy)
+    def one() -> None:
+        capacities.take(params, lane, work, busy)
 
     return f"{READINGS:,} pairs of {lanes} fleets learned from", percentiles_ms(one, REPEATS)

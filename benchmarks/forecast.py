@@ -196,7 +196,8 @@ def judge(recording: Recording, found: Forecasts) -> Judgement:
 
 def pinball(quantiles: Float, outcome: Float) -> Float:
     missed = outcome[:, np.newaxis] - quantiles
-    return np.mean(np.maximum(LEVELS * missed, (LEVELS - 1.0) * missed), axis=0)
+    lost: Float = np.mean(np.maximum(LEVELS * missed, (LEVELS - 1.0) * missed), axis=0)
+    return lost
 
 
 def naive(recording: Recording, back: int) -> Float:
@@ -216,7 +217,8 @@ def naive(recording: Recording, back: int) -> Float:
         past = past[~np.isnan(past)]
         if len(past) > 10:
             offsets[begin : begin + day] = np.quantile(past, LEVELS)
-    return np.maximum(point[:, np.newaxis] + offsets, 0.0)
+    told: Float = np.maximum(point[:, np.newaxis] + offsets, 0.0)
+    return told
 
 
 # ── a library ───────────────────────────────────────────────────────────────────────────────────────────────

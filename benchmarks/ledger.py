@@ -14,6 +14,7 @@ def block(*, shared: bool) -> Block:
     """A daily cycle's slope: VMs come and go in a tenth of all ticks, some lanes short now and then."""
     rng = np.random.default_rng(0)
     made = Block.empty(TICKS, LANES, TICK_S, demands=1 if shared else None)
+    assert made.shortage is not None
     noise = rng.normal(0.0, 5.0, made.demand.shape)
     made.demand[:] = 500.0 + 300.0 * np.sin(np.arange(TICKS)[:, np.newaxis] / 40.0) + noise
     stirs = rng.random((2, TICKS, LANES)) < 0.1

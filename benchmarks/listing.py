@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Awaitable
 
 from aiobotocore.session import get_session
 
@@ -23,7 +24,7 @@ from benchmarks.calibration import Result
 VMS = 20_000
 ROUNDS = 3
 TICK_S = 0.001
-KEYS = {"access_key_id": "embedded", "secret_access_key": "embedded"}
+KEY = "embedded"
 
 
 def run() -> list[Result]:
@@ -35,7 +36,7 @@ async def _run() -> list[Result]:
         fleets=(FleetSetup("web", VMS, tags={"team": "shop", "env": "prod"}),), api_limits=False
     )
     async with EndpointProcess(setup) as endpoint:
-        settings = Ec2Settings(setup.region, endpoint.url, **KEYS)
+        settings = Ec2Settings(setup.region, endpoint.url, access_key_id=KEY, secret_access_key=KEY)
         async with await Ec2Provider.open(settings, SystemClock()) as provider:
             gc.collect()
             gc.freeze()
@@ -60,8 +61,9 @@ async def _ours(provider: Ec2Provider) -> None:
 
 
 async def _plain(url: str, region: str) -> None:
-    keys = {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}
-    async with get_session().create_client("ec2", region_name=region, endpoint_url=url, **keys) as client:
+    async with get_session().create_client(
+        "ec2", region_name=region, endpoint_url=url, aws_access_key_id=KEY, aws_secret_access_key=KEY
+    ) as client:
         pages = client.get_paginator("describe_instances").paginate(
             Filters=[{"Name": "tag-key", "Values": [FLEET_TAG]}], PaginationConfig={"PageSize": 1000}
         )
@@ -69,7 +71,7 @@ async def _plain(url: str, region: str) -> None:
     assert sum(map(len, found)) == VMS
 
 
-async def _timed(work) -> tuple[float, float]:
+async def _timed(work: Awaitable[None]) -> tuple[float, float]:
     """Seconds that the work took, and the longest that a task waking every millisecond was late."""
     stalls = [0.0]
     ticker = asyncio.create_task(_tick(stalls))

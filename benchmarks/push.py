@@ -45,7 +45,7 @@ TICK_S = 10.0
 PER_VM = 100.0
 PAUSES_S = (0.005, 0.04)
 TOKEN = "0123456789abcdef0123456789abcdef"
-KEYS = {"access_key_id": "embedded", "secret_access_key": "embedded"}
+KEY = "embedded"
 POLICY = {
     "fleet": "web",
     "act": True,
@@ -110,7 +110,9 @@ async def _run() -> list[Result]:
         cable = Wire(cloud.url)
         url = await stack.enter_async_context(cable)
         provider = await stack.enter_async_context(
-            await Ec2Provider.open(Ec2Settings(setup.region, url, **KEYS), clock)
+            await Ec2Provider.open(
+                Ec2Settings(setup.region, url, access_key_id=KEY, secret_access_key=KEY), clock
+            )
         )
         journal = open_journal(folder / "state", clock.now, print)
         stack.push_async_callback(journal.close)

@@ -30,7 +30,7 @@ from autoscaler.store import open_journal
 from autoscaler.wiring import wire
 from autoscaler.wiring_sources import Sources
 from benchmarks.calibration import Result
-from benchmarks.push import KEYS, Wire
+from benchmarks.push import KEY, Wire
 
 BURSTS = 30
 TICK_S = 1.0
@@ -89,7 +89,9 @@ async def _run(source: str) -> list[Result]:
         cable = Wire(cloud.url)
         url = await stack.enter_async_context(cable)
         provider = await stack.enter_async_context(
-            await Ec2Provider.open(Ec2Settings(setup.region, url, **KEYS), clock)
+            await Ec2Provider.open(
+                Ec2Settings(setup.region, url, access_key_id=KEY, secret_access_key=KEY), clock
+            )
         )
         journal = open_journal(folder / "state", clock.now, print)
         stack.push_async_callback(journal.close)

@@ -19,7 +19,7 @@ from autoscaler.clock import SystemClock
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.core.demand import fold
-from autoscaler.core.types import Readings, Signal
+from autoscaler.core.types import Float, Readings, Signal
 from autoscaler.ports import Vm, VmState
 from autoscaler.sources.fan_out import Limits
 from autoscaler.sources.scrape import MetricType, ScrapeSource
@@ -108,9 +108,8 @@ def _fold() -> list[Result]:
         capacity=np.full(SERIES, 100.0),
     )
     expected = np.bincount(readings.lane, minlength=lanes)
-    seconds = min(
-        timed(lambda: fold(params, readings, expected, expected * 100.0, 1000.0)) for _ in range(20)
-    )
+    able: Float = np.multiply(expected, 100.0, dtype=np.float64)
+    seconds = min(timed(lambda: fold(params, readings, expected, able, 1000.0)) for _ in range(20))
     return [Result(f"{SERIES:,} series of {lanes} fleets folded", seconds * 1e3, "ms", "50 is the limit")]
 
 
@@ -148,10 +147,11 @@ def _listening() -> socket.socket:
 class _Vm(asyncio.Protocol):
     """CPU counters that go on by a second per second."""
 
-    def connection_made(self, transport):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         body = _cpu_text() if b"/cpu" in data[:12] else _BEFORE + _cpu_text() + _AFTER
         self.transport.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: %d\r\n\r\n"

@@ -9,8 +9,9 @@ Only the quiet tick is timed, in CPU time of the process.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,7 +55,7 @@ class _Source:
     def __init__(self, clock: VirtualClock, demand: Demand) -> None:
         self._clock, self._demand = clock, demand
 
-    async def read(self, vms: tuple[Vm, ...]) -> FleetReadings:
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         del vms
         now_s = self._clock.now()
         return FleetReadings(("",), np.array([self._demand(now_s - ORIGIN_S)]), np.array([now_s]))
@@ -224,7 +225,7 @@ def _dry_zone() -> list[Result]:
 
 def _hedging() -> list[Result]:
     def demand(second: float) -> float:
-        return PER_VM * (40 + 20 * np.sin(second / 600.0 * 2 * np.pi))
+        return PER_VM * (40 + 20 * math.sin(second / 600.0 * 2 * math.pi))
 
     physics = Physics(start=Spread(16, 0.2), boot=Spread(3, 0.3), stop=Spread(25, 0.2))
     late = (Fault(FaultKind.STUCK_PENDING, start_s=1800, probability=0.1, delay_s=150),)
