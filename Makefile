@@ -8,11 +8,12 @@ FORECAST := .venv-forecast
 FORECAST_PIP := $(FORECAST)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers bench bench-policies bench-forecast lock clean
+.PHONY: help run test explore check lint types layers bench bench-policies bench-forecast lock clean
 
 help:
 	@echo "make run     set up and play the demo: a real daemon against an embedded EC2 (ARGS='--for 40s --out out')"
 	@echo "make test    set up and pass the tests"
+	@echo "make explore the tests in another order, and properties with other examples, each time"
 	@echo "make check   what CI runs: lint, types, layers, then make test"
 	@echo "make bench   benchmarks, as ratios to a calibration kernel or a peer in the same run"
 	@echo "make bench-policies  the example objective against all peers, on the recordings in AUTOSCALER_TRACES"
@@ -52,6 +53,9 @@ layers: $(VENV)/dev.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
+
+explore: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest --hypothesis-profile=explore --randomly-seed=$$(date +%s) $(ARGS)
 
 check: lint types layers
 	$(MAKE) test

@@ -1,13 +1,26 @@
-"""Options of the test run."""
+"""How the tests are run: in which order, with which examples, on which ports."""
+
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.free_ports import Ports
 
 # What a property holds is not how fast the machine is: beside others an example may take any time.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Two runs of the same code try the same examples, so that a change is judged by what it changes. `make explore` tries others.
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+ROOT = Path(__file__).parents[1]
+LONGEST_FIRST = ("tests/soak/test_soak.py",)
+"""Modules that take long, most first: a process that came to one of them last would keep the other waiting."""
+
+
+def pytest_collection_modifyitems(items):
+    places = {ROOT / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_addoption(parser):

@@ -19,8 +19,6 @@ from tests.cli.conftest import (
     write_policies,
 )
 
-pytestmark = pytest.mark.xdist_group("run")
-
 
 class Manager:
     """What a service manager hears; it listens all the time, since its queue is short."""

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from autoscaler.cloud.vms import DEFAULT_IMAGE
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("moto_comparison")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FLEET = "autoscaler:fleet"
 

@@ -22,7 +22,7 @@ PHONE = {"width": 375, "height": 812}
 MONTH_OF_MINUTES = 43_200
 MOST_FRAMES = 1800
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(name="browser", scope="module")

@@ -10,8 +10,6 @@ import pytest
 from tests.soak.scraping import EVERY_S, Hour, Scraped, run
 from tests.soak.sizes import growth
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("soak")]
-
 HOUR = Hour(
     vms=200, fleets=4, minutes=30.0, sample_at=(10.0, 15.0, 25.0, 30.0), churn_every_s=EVERY_S, idle_s=2.0
 )

@@ -13,7 +13,7 @@ from tests.soak.sizes import containers, growth
 from tests.soak.soaking import Soak, Soaked, run
 from tests.soak.troubles import DAY_S, Kind, bad_days
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("soak")]
+pytestmark = pytest.mark.timeout(1200)
 """The fixture is the whole run, half a minute where nothing else runs, and is made once."""
 
 SOAK = Soak(days=1.0, seed=1, retention_s=4 * 3600.0, flat_from_s=DAY_S / 2.0)
