@@ -23,7 +23,8 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 
 COMMAND = str(Path(sys.executable).parent / "autoscaler")
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""Nobody waits so long where nothing is wrong; a busy machine may take ten times as long as an idle one."""
 CLOCK = SystemClock()
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -63,7 +64,7 @@ class Program:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -82,7 +83,7 @@ class Program:
     def end(self, number):
         """Send a signal and wait; the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 def children(pid):
@@ -115,7 +116,7 @@ def exists(pid):
 def get(url):
     """Status and body of an answer."""
     try:
-        with OPENER.open(url, timeout=10) as answer:
+        with OPENER.open(url, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -145,7 +146,7 @@ def embedded_cloud(*fleets):
         yield json.loads(process.stdout.readline())["url"]
     finally:
         process.stdin.close()
-        process.wait(15)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 

@@ -94,7 +94,7 @@ async def test_an_endpoint_that_answers_wrongly_from_the_start(tmp_path, answer,
             )
             shown = subprocess.run(
                 [COMMAND, "status", "--url", base], cwd=tmp_path, env=environment(), capture_output=True,
-                text=True, check=False, timeout=60,
+                text=True, check=False, timeout=300,
             )  # fmt: skip
             assert program.end(TERMINATE) == 0
             return line, found, shown, program.said()
@@ -120,7 +120,7 @@ async def test_credentials_that_expire_while_it_runs_hold_the_acts_and_it_says_w
             request = urllib.request.Request(
                 f"{url}/_world/faults", body, {"Content-Type": "application/json"}
             )
-            OPENER.open(request, timeout=10).close()
+            OPENER.open(request, timeout=300).close()
             with Program("run", cwd=tmp_path, **daemon_settings(url, tmp_path / "state")) as program:
                 program.hears(
                     r"acting_held .*denies us: RequestExpired .*; check credentials and permissions"

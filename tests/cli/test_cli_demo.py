@@ -186,7 +186,7 @@ def test_ctrl_c_in_a_terminal_leaves_the_picture_and_nothing_else(tmp_path):
             assert endpoints
             terminal.stdin.write(b"\x03")
             terminal.stdin.flush()
-            assert terminal.wait(30) == 0, shown()
+            assert terminal.wait(300) == 0, shown()
         finally:
             # Ends the terminal where it still runs, and with it, by a hangup, what runs in it.
             terminal.kill()

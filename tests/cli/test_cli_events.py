@@ -156,6 +156,6 @@ def test_following_shows_what_comes_and_ends_with_130(tmp_path):
 def test_a_long_journal_is_not_poured_out_unasked(tmp_path):
     state_dir = write(tmp_path / "state", *(DAY * 50))
     with Program("events", "--state-dir", state_dir, cwd=tmp_path) as program:
-        assert program.process.wait(30) == 0
+        assert program.process.wait(300) == 0
     assert len(program.out.read_text().splitlines()) == 100
     assert "100 earlier ones are left out" in program.said()

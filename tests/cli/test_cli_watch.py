@@ -126,7 +126,7 @@ async def test_in_a_terminal_it_is_refreshed_in_place_and_the_cursor_comes_back(
         await asyncio.to_thread(until, lambda: b"no daemon answers" in read())
         process.send_signal(INTERRUPT)
         await asyncio.to_thread(until, lambda: b"interrupted" in read())
-        assert await asyncio.to_thread(process.wait, 30) == 130
+        assert await asyncio.to_thread(process.wait, 300) == 130
     finally:
         process.kill()
         process.wait()

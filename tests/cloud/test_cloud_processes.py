@@ -17,7 +17,7 @@ from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup
 from autoscaler.errors import DaemonError
 
 COMMAND = "import typer; from autoscaler.cli.cloud import cloud; typer.run(cloud)"
-DEADLINE_S = 30
+DEADLINE_S = 300
 
 
 def alive(pid):

@@ -197,7 +197,7 @@ async def raw(path, sent):
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
         writer.write(sent)
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), 300)
     except ConnectionError:
         return b""
     finally:
@@ -222,7 +222,7 @@ async def raw(path, sent):
 )
 async def test_garbage_is_answered_or_cut_off_and_hurts_nobody(tmp_path, sent, caplog):
     made = Serving(tmp_path / "c.sock")
-    async with Control(made.daemon, made.path, connection_s=0.3):
+    async with Control(made.daemon, made.path, connection_s=1.0):
         answer = await raw(made.path, sent)
         assert answer == b"" or answer.startswith(b"HTTP/1.")
         assert b"200 OK" not in answer
@@ -235,7 +235,7 @@ async def test_one_who_says_nothing_is_cut_off_in_time(tmp_path):
     made = Serving(tmp_path / "c.sock")
     async with Control(made.daemon, made.path, connection_s=0.2):
         reader, writer = await asyncio.open_unix_connection(str(made.path))
-        assert await asyncio.wait_for(reader.read(), 30) == b""
+        assert await asyncio.wait_for(reader.read(), 300) == b""
         writer.close()
     await made.bench.journal.close()
 
@@ -245,7 +245,7 @@ async def test_many_at_once_are_bounded_and_the_rest_is_served_afterwards(tmp_pa
     async with Control(made.daemon, made.path, connection_s=1.0) as control:
         guests = [await asyncio.open_unix_connection(str(made.path)) for _ in range(MOST_CONNECTIONS + 20)]
         ended = [asyncio.ensure_future(reader.read()) for reader, _ in guests]
-        done, _ = await asyncio.wait(ended, timeout=30)
+        done, _ = await asyncio.wait(ended, timeout=300)
         assert len(done) == len(guests)
         assert len(control._runner.server.connections) == 0
         assert (await made.get("v1/operations"))[0] == 200
@@ -314,7 +314,7 @@ async def test_a_socket_that_somebody_removes_is_made_anew(tmp_path, left):
 
 
 async def until_true(found):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while not found():
             await asyncio.to_thread(select.select, [], [], [], 0.01)
 

@@ -27,7 +27,7 @@ reactive: {}
 """
 
 
-def install(checkout, *arguments, within_s=115, **process):
+def install(checkout, *arguments, within_s=300, **process):
     return subprocess.run(
         [checkout / "deploy" / "install.sh", *arguments],
         env=environment(), capture_output=True, text=True, timeout=within_s, check=False, **process,
@@ -40,7 +40,7 @@ def environment():
 
 def run(command, *arguments):
     return subprocess.run(
-        [command, *arguments], cwd="/", env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [command, *arguments], cwd="/", env=environment(), capture_output=True, text=True, timeout=300, check=False
     )  # fmt: skip
 
 
@@ -281,13 +281,12 @@ def test_the_script_is_clean_for_shellcheck():
     assert (result.returncode, result.stdout) == (0, "")
 
 
-@pytest.mark.timeout(300)
 def test_locked_packages_are_downloaded_and_installed(tmp_path):
     """As on a new VM, with nothing linked; needs a package index, so only where everything is there."""
     require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
     place = Place(tmp_path)
     place.check_out()
-    result = install(place.checkout, "--root", place.root, within_s=280)
+    result = install(place.checkout, "--root", place.root, within_s=560)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not list(place.code.glob("current/lib/python*/site-packages/linked.pth"))
     assert run(place.command, "version").returncode == 0

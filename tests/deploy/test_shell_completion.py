@@ -13,7 +13,7 @@ from tests.real import require_real
 def ask(cwd, **environment):
     return subprocess.run(
         [COMMAND],
-        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_bash_takes_the_script(tmp_path):
         f" _autoscaler_completion {COMMAND}; echo ${{COMPREPLY[@]}}; complete -p autoscaler"
     )
     done = subprocess.run(
-        ["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == "version"

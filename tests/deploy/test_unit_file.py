@@ -22,7 +22,7 @@ def analyze(*arguments):
     require_real("systemd-analyze", shutil.which("systemd-analyze") is not None)
     return subprocess.run(
         ["systemd-analyze", "--no-pager", *map(str, arguments)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def confined(allowed, *command, cwd):
         pytest.skip("the kernel is older than 6.3 and cannot refuse writable code on request")
     return subprocess.run(
         [sys.executable, CONFINE, allowed, "--", *map(str, command)],
-        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=90, check=False,
+        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

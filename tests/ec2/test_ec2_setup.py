@@ -16,7 +16,7 @@ def lister(settings):
     """Run the listing process on a standard input that ends after the settings, as when its parent dies."""
     command = [sys.executable, "-m", "autoscaler.providers.ec2.lister"]
     line = json.dumps(settings).encode() + b"\n"
-    return subprocess.run(command, input=line, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, input=line, capture_output=True, timeout=300, check=False)
 
 
 def test_the_listing_process_ends_with_its_parent():

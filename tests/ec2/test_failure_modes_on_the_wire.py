@@ -70,7 +70,6 @@ async def lived(fault, for_s):
     return rows, events, actions, calls, state
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", FAULT_OF)
 async def test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice(name):
     rows, events, actions, calls, state = await lived(FAULT_OF[name], 100)

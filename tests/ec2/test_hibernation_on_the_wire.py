@@ -35,7 +35,6 @@ DEMAND = steady((0, 300), (25, 0), (95, 300))
 LIVES_S = 140.0
 
 
-@pytest.mark.timeout(120)
 async def test_the_one_that_can_hibernates_all_are_stopped_at_once_and_all_come_back():
     clock = ScaledClock(ORIGIN_S, SPEED)
     setup = CloudSetup(

@@ -54,7 +54,7 @@ async def boot(imds, folder, *, tool, codes, **variables):
         program.chmod(0o700)
     given = {"PATH": f"{folder}:{os.environ['PATH']}", "IMDS": imds, "TOOL": tool, **variables}
     process = await asyncio.create_subprocess_exec(str(SCRIPT), env=given, stderr=asyncio.subprocess.DEVNULL)
-    code = await asyncio.wait_for(process.wait(), 30)
+    code = await asyncio.wait_for(process.wait(), 300)
     return code, {path.stem: path.read_text().split("\n")[:-1] for path in folder.glob("*.told")}
 
 

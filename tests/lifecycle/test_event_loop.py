@@ -68,5 +68,5 @@ def test_time_passes_and_threads_and_processes_are_heard():
         return waited_s, added, await process.wait()
 
     waited_s, added, code = event_loop.run(main())
-    assert 0.02 <= waited_s < 5.0
+    assert 0.02 <= waited_s < 100.0
     assert (added, code) == (3, 0)

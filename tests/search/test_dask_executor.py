@@ -146,7 +146,7 @@ def test_where_nobody_is_left_the_rest_is_lost_and_not_waited_for_without_end():
         )
         try:
             with distributed.Client(local.scheduler_address, set_as_default=False) as client:
-                client.wait_for_workers(1, timeout=60)
+                client.wait_for_workers(1, timeout=300)
             executor = Dask(local.scheduler_address, patience_s=2.0)
             found = {each.number: each.result for each in executor.run(_dies, 10, [1, 1])}
         finally:

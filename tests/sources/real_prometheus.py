@@ -21,7 +21,7 @@ async def done(*command, cwd=None):
     process = await asyncio.create_subprocess_exec(
         *map(str, command), cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
+    said, _ = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode == 0, said.decode()
 
 
@@ -71,16 +71,16 @@ async def running(folder: Path, port: int, *, history="", config="", web="", rea
         yield f"{'http' if ready else 'https'}://127.0.0.1:{port}"
     finally:
         process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 300)
 
 
 async def until_ready(url):
     clock, asking = SystemClock(), FanOut(Limits(timeout_s=2.0))
     try:
-        for _ in range(200):
+        for _ in range(2000):
             if not (await asking.get_all({"": url}, len))[""].error:
                 return
             await clock.sleep_until(clock.monotonic() + 0.05)
-        pytest.fail(f"{url} did not answer within 10 s")
+        pytest.fail(f"{url} did not answer within 100 s")
     finally:
         await asking.close()

@@ -274,7 +274,7 @@ def _certificate(tmp_path_factory):
     subprocess.run(
         [command, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key.pem", "-out",
          folder / "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     return folder
 
@@ -316,7 +316,7 @@ async def _prometheus(tmp_path, unused_tcp_port):
     await asyncio.to_thread(
         subprocess.run,
         [tool, "tsdb", "create-blocks-from", "openmetrics", tmp_path / "om.txt", tmp_path / "data"],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     url = f"http://127.0.0.1:{unused_tcp_port}"
     process = await asyncio.create_subprocess_exec(
@@ -326,7 +326,7 @@ async def _prometheus(tmp_path, unused_tcp_port):
     )  # fmt: skip
     try:
         async with ClientSession(trust_env=False) as session:
-            for _ in range(100):
+            for _ in range(1000):
                 try:
                     async with session.get(f"{url}/-/ready") as answer:
                         if answer.status == 200:
@@ -335,11 +335,11 @@ async def _prometheus(tmp_path, unused_tcp_port):
                     pass
                 await clock.sleep_until(clock.monotonic() + 0.1)
             else:
-                pytest.fail("prometheus did not answer within 10 s")
+                pytest.fail("prometheus did not answer within 100 s")
         yield url, begin
     finally:
         process.terminate()
-        await asyncio.wait_for(process.wait(), 10)
+        await asyncio.wait_for(process.wait(), 300)
 
 
 @pytest.mark.real

@@ -51,7 +51,7 @@ def started(state):
 def push(url, value, at_s, token=TOKEN):
     body = json.dumps([{"fleet": "web", "value": value, "timestamp": at_s}]).encode()
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-    with OPENER.open(urllib.request.Request(f"{url}/v1/samples", body, headers), timeout=10) as answer:
+    with OPENER.open(urllib.request.Request(f"{url}/v1/samples", body, headers), timeout=300) as answer:
         return strict_json(answer.read().decode())
 
 

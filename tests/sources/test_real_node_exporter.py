@@ -34,17 +34,17 @@ async def _address(unused_tcp_port):
     )
     probe = FanOut(Limits(timeout_s=2.0))
     try:
-        for _ in range(100):
+        for _ in range(1000):
             if not (await probe.get_all({"": URL.replace("{address}", address)}, len))[""].error:
                 break
             await clock.sleep_until(clock.monotonic() + 0.1)
         else:
-            pytest.fail(f"{COMMAND} did not answer within 10 s")
+            pytest.fail(f"{COMMAND} did not answer within 100 s")
         yield address
     finally:
         await probe.close()
         process.terminate()
-        await asyncio.wait_for(process.wait(), 10)
+        await asyncio.wait_for(process.wait(), 300)
 
 
 def memory_of_this_machine():

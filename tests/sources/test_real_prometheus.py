@@ -111,7 +111,7 @@ async def test_node_exporter_through_prometheus(tmp_path, unused_tcp_port_factor
             assert clock.now() - found.observed_at_s[0] < 2.0
     finally:
         process.terminate()
-        await asyncio.wait_for(process.wait(), 10)
+        await asyncio.wait_for(process.wait(), 300)
 
 
 async def _certificate(folder, name, authority):

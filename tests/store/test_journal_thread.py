@@ -67,7 +67,7 @@ def test_the_process_ends_while_a_write_hangs(tmp_path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         with held(tmp_path):
-            said, errors = process.communicate("go\n", timeout=60)
+            said, errors = process.communicate("go\n", timeout=300)
     # Had the process waited, the write would have been told that the lock did not come, or have come through.
     assert (process.returncode, said, errors) == (0, "closed False\nended\n", "")
     with JournalReader(tmp_path) as reader:

@@ -269,5 +269,5 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path):
         "except TraceError as error: print(error)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "t.parquet")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     assert "t.parquet: reading Parquet needs pyarrow; install the extra `sim`, or use CSV" in told
