@@ -2,17 +2,24 @@
 
 Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
 own site now and then, and where nothing answers it says so and listens anew.
+
+Rules of this file: whoever connects costs the daemon little. Connections are bounded in number, or else they would take
+the files that calls to the cloud need; those that say nothing, and those that do not read their answer, are ended.
+Garbage is answered, and nothing is logged of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from contextlib import suppress
+import resource
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from autoscaler.daemon.loop import Daemon
@@ -31,6 +38,28 @@ ANSWER_WITHIN_S = 10.0
 """Of the event loop. A loop that is late is late for both ends, and is not the site's fault."""
 
 
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(512, max(files // 4, 8)) if files > 0 else 512
+
+
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """What those who connect may do. Times are of the event loop.
+
+    Attributes:
+        most: Connections at the same time; at most a quarter of the files that this process may open.
+        silent_s: How long one may be without a request, the first one included.
+        longest_s: After so long it takes no further request.
+        ending_s: After so much longer it is ended, whatever it does.
+    """
+
+    most: int = field(default_factory=_most_connections)
+    silent_s: float = 75.0
+    longest_s: float = 600.0
+    ending_s: float = 60.0
+
+
 class Site:
     """Serves a daemon's state while a context lasts.
 
@@ -39,9 +68,18 @@ class Site:
         host: Address to listen on.
         port: Port; 0 takes any free one.
         ingest: Takes pushed samples; None takes none.
+        guests: Bounds of connections.
     """
 
-    def __init__(self, daemon: Daemon, host: str, port: int, ingest: Ingest | None = None) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        host: str,
+        port: int,
+        ingest: Ingest | None = None,
+        guests: Guests | None = None,
+    ) -> None:
+        self._guests = guests or Guests()
         self._host, self._port = host, port
         self._daemon = daemon
         app = web.Application()
@@ -58,7 +96,18 @@ class Site:
         app[_INGEST] = ingest
         if ingest is not None:
             app.add_routes(ingest.routes())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        # The library would write a traceback for every line of garbage that a guest sends.
+        quiet = logging.Logger("site")  # noqa: LOG001  of its own, without handlers and above no other
+        quiet.addHandler(logging.NullHandler())
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=quiet,
+            shutdown_timeout=2.0,
+            keepalive_timeout=self._guests.silent_s,
+        )
+        self._listening: asyncio.Server | None = None
+        self._since_s: dict[RequestHandler, float] = {}
         self.url = ""
         """Where it listens, while the context lasts."""
 
@@ -73,7 +122,9 @@ class Site:
             await self._listen()
         except OSError as error:
             await self._runner.cleanup()
-            why = os.strerror(error.errno).lower() if error.errno else str(error)
+            # Names that cannot be resolved have numbers of their own.
+            number = error.errno or 0
+            why = os.strerror(number).lower() if number > 0 else error.strerror or str(error)
             msg = (
                 f"cannot listen on {self._host}:{self._port}: {why}; another daemon may be running, or choose "
                 "another port (setting http_port, --http-port; 0 takes a free one)"
@@ -82,23 +133,54 @@ class Site:
         return self
 
     async def watch(self) -> None:
-        """Ask the site for ever whether it answers; where it does not, say so and listen anew."""
+        """Ask the site for ever whether it answers; where it does not, say so and listen anew.
+
+        Ends what has been connected for too long.
+        """
         clock, telemetry = self._daemon.clock, self._daemon.telemetry
         while True:
             await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
+            self._end_old()
             if await self._answers():
                 continue
             text = f"nothing answers at {self.url} any more; it listens anew"
             telemetry.log.error("site_silent", text=text)
-            for site in tuple(self._runner.sites):
-                with suppress(RuntimeError):  # it was stopped already
-                    await site.stop()
+            self._stop_listening()
             await self._listen()
 
     async def _listen(self) -> None:
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        host, self._port = self._runner.addresses[0][:2]
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._connected, self._host, self._port, backlog=128)
+        host, self._port = self._listening.sockets[0].getsockname()[:2]
         self.url = f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    def _stop_listening(self) -> None:
+        """What was asked already is still answered."""
+        if self._listening is not None:
+            self._listening.close()
+        self._listening = None
+
+    def _connected(self) -> asyncio.Protocol:
+        serving = self._runner.server
+        assert serving is not None
+        protocol = serving()
+        if len(serving.connections) >= self._guests.most:
+            asyncio.get_running_loop().call_later(0.0, protocol.force_close)
+        return protocol
+
+    def _end_old(self) -> None:
+        """A sender that never reads its answer would hold it, and its place, for ever."""
+        assert self._runner.server is not None
+        now_s, longest_s = asyncio.get_running_loop().time(), self._guests.longest_s
+        self._since_s = {each: self._since_s.get(each, now_s) for each in self._runner.server.connections}
+        for each, since_s in self._since_s.items():
+            if now_s - since_s >= longest_s + self._guests.ending_s:
+                transport = each.transport
+                each.force_close()
+                if transport is not None:
+                    transport.abort()  # closing would wait until what is left is read
+            elif now_s - since_s >= longest_s:
+                each.close()
 
     async def _answers(self) -> bool:
         """Whether a request from this machine gets any answer."""
@@ -118,6 +200,7 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening."""
+        self._stop_listening()
         await self._runner.cleanup()
 
 

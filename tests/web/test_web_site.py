@@ -1,8 +1,10 @@
 """What is served over HTTP, with a clock that the test sets: health, metrics, status, a taken address."""
 
 import asyncio
+import contextlib
 import json
 import math
+import resource
 import socket
 from contextlib import closing
 
@@ -13,7 +15,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
-from autoscaler.web.site import ASK_EVERY_S, Site
+from autoscaler.web.site import ASK_EVERY_S, Guests, Site
 from autoscaler.web.status import status
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
 
@@ -114,6 +116,86 @@ async def test_a_taken_address_is_an_error_that_says_what_to_do(daemon):
         await asked(f"http://127.0.0.1:{port}/healthz")
 
 
+async def test_a_name_that_is_no_address_is_an_error_in_words(daemon):
+    with pytest.raises(DaemonError, match=r"cannot listen on nowhere\.invalid:0: ") as failed:
+        async with Site(daemon, "nowhere.invalid", 0):
+            pass
+    assert "unknown error" not in str(failed.value)
+
+
+# ── guests ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def guest(site):
+    """A connection that is ended with the context, whatever is left to be sent."""
+    reader, writer = await asyncio.open_connection(*site._listening.sockets[0].getsockname()[:2])
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def raw(site, sent):
+    """The beginning of the answer; nothing where it was hung up."""
+    async with guest(site) as (reader, writer):
+        writer.write(sent)
+        try:
+            return await asyncio.wait_for(reader.read(200), 60)
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\x00\xff\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["no HTTP", "a long header", "chunks that are none"],
+)
+async def test_garbage_is_answered_and_nothing_is_logged_of_it(daemon, sent, caplog):
+    async with Site(daemon, "127.0.0.1", 0) as site:
+        assert (await raw(site, sent)).startswith(b"HTTP/1.")
+        assert (await asked(f"{site.url}/healthz"))[0] == 200
+    assert caplog.records == []
+
+
+async def test_one_who_says_nothing_or_half_a_request_is_cut_off(daemon):
+    async with Site(daemon, "127.0.0.1", 0, guests=Guests(silent_s=0.2)) as site:
+        for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost"):
+            assert await raw(site, sent) == b""
+
+
+async def test_many_who_stay_do_not_keep_the_daemon_from_its_own_files(daemon):
+    """Those beyond the bound are hung up on; once there is room, others are served."""
+    async with (
+        Site(daemon, "127.0.0.1", 0, guests=Guests(most=8)) as site,
+        contextlib.AsyncExitStack() as stay,
+    ):
+        for _ in range(8):
+            reader, writer = await stay.enter_async_context(guest(site))
+            writer.write(ASK)
+            assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"HTTP/1.1 200")
+        for _ in range(50):
+            assert await raw(site, ASK) == b""
+        assert len(site._runner.server.connections) == 8
+        await stay.aclose()
+        answers = [await raw(site, ASK) for _ in range(20)]
+        assert answers[-1].startswith(b"HTTP/1.1 200")
+
+
+def test_connections_take_a_quarter_of_the_files_at_most():
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 8 <= Guests().most <= max(8, min(512, files // 4))
+
+
 class Turns(SetClock):
     """Time that goes on by being waited for, and stands still once the test has seen enough."""
 
@@ -127,6 +209,30 @@ class Turns(SetClock):
         if self.turns < 0:
             self.enough.set()
             await asyncio.Event().wait()
+
+
+async def test_one_who_never_reads_his_answers_is_ended(bench):
+    bench.clock = Turns(1)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    async with (
+        Site(daemon, "127.0.0.1", 0, guests=Guests(longest_s=0.0, ending_s=0.0)) as site,
+        guest(site) as (_, writer),
+    ):
+
+        async def ask_without_end():
+            while True:
+                writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+                await asyncio.wait_for(writer.drain(), 0.5)
+
+        with pytest.raises(TimeoutError):  # both directions are full
+            await ask_without_end()
+        assert len(site._runner.server.connections) == 1
+        watch = asyncio.create_task(site.watch())
+        await asyncio.wait_for(bench.clock.enough.wait(), 60)
+        assert site._runner.server.connections == []
+        assert bench.log.texts("site_silent") == []
+        watch.cancel()
+        await asyncio.wait({watch})
 
 
 async def watched(bench, turns, spoil):
@@ -158,8 +264,7 @@ async def test_a_site_that_answers_is_left_alone(bench):
 
 async def test_a_site_that_has_gone_deaf_is_said_and_listens_anew_at_the_same_address(bench):
     async def deafen(site):
-        for listening in tuple(site._runner.sites):
-            await listening.stop()
+        site._listening.close()
 
     answer, before, after = await watched(bench, 3, deafen)
     assert (answer, before) == (200, after)
@@ -170,8 +275,7 @@ async def test_an_address_that_was_taken_meanwhile_ends_the_watch_which_is_then_
     taken = socket.socket()
 
     async def take(site):
-        for listening in tuple(site._runner.sites):
-            await listening.stop()
+        site._listening.close()
         taken.bind(("127.0.0.1", int(site.url.rpartition(":")[2])))
 
     with closing(taken):
