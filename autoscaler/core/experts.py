@@ -49,6 +49,8 @@ MOST_FEAR = 0.001
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
+_FEWEST = np.float32(1e-9)
+"""VMs, by which may be divided."""
 _HEAVY = 1e9
 _SPARSE = 8
 """Where at most one in so many shadows is concerned, it is quicker to look each up."""
@@ -62,6 +64,8 @@ _SCALE = 1024.0
 
 _ROUNDING = 0.5e-9
 """Of a VM, and at most twice that with headroom."""
+_LITTLE: Float = np.array(1e-9)
+"""numpy takes a while to make an array of a plain number, which is much where lanes are few."""
 
 
 _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _LATEST = map(
@@ -72,8 +76,11 @@ _PLAIN = slice(_DEMAND.start, _LATEST.stop)
 
 def _count_type(most: int) -> ShadowType:
     """The narrowest type that holds the sum of two such counts."""
-    found: ShadowType = np.dtype("i2" if 2 * most <= np.iinfo(np.int16).max else "i4")
-    return found
+    for name in ("i1", "i2"):
+        found: ShadowType = np.dtype(name)
+        if 2 * most <= np.iinfo(found).max:
+            return found
+    return np.dtype("i4")
 
 
 def _alike(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
@@ -90,19 +97,11 @@ def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
         slot *= 1 - mine
 
 
-def _whole(need: Float, most: int, out: SmallInt) -> None:
-    """Whole VMs, at most so many, 0 where unknown; what is needed is used up."""
-    need -= 1e-9
-    np.ceil(need, out=need)
-    np.fmax(need, 0.0, out=need)
-    np.minimum(need, most, out=need)
-    np.copyto(out, need, casting="unsafe")
-
-
 class Contest:
     """The models of the lanes that have an objective, compiled; n of the L lanes.
 
-    Passes over (M, n) numbers are what a tick costs, so all are in place or into arrays that are kept.
+    Passes over (M, n) numbers are what a tick costs, so all are in place or into arrays that are kept. The higher of two
+    arrays is found several times as fast as that of an array and one number: hence `max(a, b) - b` for what `a` is above `b`.
 
     Args:
         params: The policies, L lanes.
@@ -110,7 +109,8 @@ class Contest:
 
     Attributes:
         want: int32 (2, M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
-            anew every tick, by whoever knows. int16, as all counts of shadows, where no policy allows more VMs.
+            anew every tick, by whoever knows. int16 or int8, as all counts of shadows, where no policy
+            allows more VMs.
         most: No lane may have more VMs; whoever fills in more fills in this.
     """
 
@@ -135,8 +135,12 @@ class Contest:
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
         shape = len(MODELS), len(lanes)
         self._start_cost = params.start_cost[lanes].astype(np.float32)
+        self._starts_cost = bool(self._start_cost.any())
         self._cost, self._left = np.empty(shape), np.empty(shape)
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._one = np.ones(shape, np.float32)
+        bounded = max(2, len(FALLS_S)), len(HEADROOMS), len(lanes)
+        self._none, self._full = np.zeros(bounded), np.full(bounded, float(self.most))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
         self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
@@ -144,8 +148,10 @@ class Contest:
     def _count_in(self, counts: ShadowType) -> None:
         """Make room for counts of this type."""
         self._counts = counts
-        least, most = self._bounds
-        self._least, self._most = least.astype(counts), most.astype(counts)
+        # As many as there are counts, since a row at a time takes longer.
+        self._least, self._most = (
+            np.broadcast_to(bound.astype(counts), self._left.shape).copy() for bound in self._bounds
+        )
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
         self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
         self.want = np.zeros((2, *self._left.shape), counts)
@@ -174,15 +180,24 @@ class Contest:
         low, high = self.want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
-        _whole(state.falling[:, np.newaxis] * self._falling_headroom, self.most, high.reshape(shape))
+        self._whole(state.falling[:, np.newaxis] * self._falling_headroom, high.reshape(shape))
         vms = self.want[:, _YESTERDAY]
-        _whole(before[:, np.newaxis] * self._headroom, self.most, vms)
+        self._whole(before[:, np.newaxis] * self._headroom, vms)
         unknown = np.isnan(before)
         if np.count_nonzero(unknown):
             np.copyto(vms, now, where=unknown[:, np.newaxis])
         np.maximum(vms[0], vms[1], out=vms[1])
         np.maximum(vms, now[:1], out=self.want[:, _LATEST])
         return self.want[:, _PLAIN]
+
+    def _whole(self, need: Float, out: SmallInt) -> None:
+        """Whole VMs, none where unknown, at most `most`, (a, b, n); what is needed is used up."""
+        need -= _LITTLE
+        np.ceil(need, out=need)
+        windows, headrooms, _ = need.shape
+        np.fmax(need, self._none[:windows, :headrooms], out=need)
+        np.minimum(need, self._full[:windows, :headrooms], out=need)
+        np.copyto(out, need, casting="unsafe")
 
     def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
         """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
@@ -205,7 +220,7 @@ class Contest:
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         ample = need[:2, : len(AMPLE_HEADROOMS)]
         np.multiply(past[[0, Window.LONG], np.newaxis], self._ample, out=ample)
-        np.minimum(ample, self.most, out=ample)
+        np.minimum(ample, self._full[:2, : len(AMPLE_HEADROOMS)], out=ample)
         np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
         now = vms[:, 0]
         self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
@@ -268,10 +283,10 @@ class Contest:
         # Where all VMs take equally long, what is ordered goes straight to the tick at which it comes.
         rows, (lead, all_of_them) = len(state.ordered), self._leads[0]
         out = state.ordered[(tick + lead) % rows] if all_of_them is None else np.empty_like(low)
-        np.subtract(low, over, out=out)
-        np.maximum(out, 0, out=out)
+        np.maximum(low, over, out=out)
+        out -= over
+        np.maximum(over, high, out=over)
         over -= high
-        np.maximum(over, 0, out=over)
         old = np.subtract(state.serving, state.young, out=self._old)
         stop = np.minimum(over, old, out=over)
         state.serving -= stop
@@ -280,7 +295,7 @@ class Contest:
             if mine is not None:
                 slot = state.ordered[(tick + lead) % rows]
                 slot += np.multiply(out, mine, out=self._old)
-        if np.count_nonzero(out):
+        if self._starts_cost and np.count_nonzero(out):
             paid = self._vms
             paid[...] = out
             paid *= self._start_cost
@@ -302,8 +317,8 @@ class Contest:
         else:
             paid += np.multiply(vms, counts, out=short)
         for missed, more in ((unserved, 1.0), (nearly, MORE)):
-            np.subtract((more * work).astype(np.float32), vms, out=short)
-            np.maximum(short, 0.0, out=short)
+            np.maximum((more * work).astype(np.float32), vms, out=short)
+            short -= vms
             np.add(missed, short, out=missed)
         state.wanted = state.wanted + work * weight
         state.ticks = state.ticks + weight
@@ -371,19 +386,19 @@ class Contest:
         highest, vms, left = state.habits.highest.astype(np.float32), self._vms, self._short
         vms[...] = state.serving
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
-        np.subtract(highest, vms, out=left)
-        np.maximum(left, 0.0, out=left)
+        np.maximum(highest, vms, out=left)
+        left -= vms
         above = vms > highest
         if np.count_nonzero(above) * _SPARSE > above.size:
             np.maximum(vms, highest, out=vms)
-            crowd = _crowd(highest, vms)
+            crowd = _crowd(highest, vms, self._one)
             crowd *= highest
             left += crowd
         else:
-            left += _crowd(highest, highest.copy()) * highest
+            left += _crowd(highest, highest.copy(), self._one[0]) * highest
             at, lane = np.nonzero(above)
             of = highest[lane]
-            left[at, lane] = _crowd(of, vms[at, lane]) * of
+            left[at, lane] = _crowd(of, vms[at, lane], np.ones_like(of)) * of
         weighed = self._left
         weighed[...] = left
         weighed *= state.ticks - state.asked
@@ -423,9 +438,13 @@ class Contest:
             state.asked = state.ticks
 
 
-def _crowd(highest: SmallFloat, vms: SmallFloat) -> SmallFloat:
-    """How much of a crowd so many VMs leave, in units of the highest ever, which is not more: in place of the VMs."""
-    np.maximum(vms, 1e-9, out=vms)
+def _crowd(highest: SmallFloat, vms: SmallFloat, ones: SmallFloat) -> SmallFloat:
+    """How much of a crowd so many VMs leave, in units of the highest ever, which is not more: in place of the VMs.
+
+    There are as many ones as VMs.
+    """
+    if np.minimum.reduce(highest, initial=1.0) < _FEWEST:
+        np.maximum(vms, _FEWEST, out=vms)
     np.divide(np.float32(CROWD) * highest, vms, out=vms)
-    np.maximum(vms, 1.0, out=vms)
+    np.maximum(vms, ones, out=vms)
     return np.log(vms, out=vms)

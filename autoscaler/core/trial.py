@@ -24,7 +24,7 @@ from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallI
 from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
-"""Type of counts of shadows' VMs: int32, or int16 where no policy allows more."""
+"""Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
 _COUNTS = ("serving", "coming", "young", "ordered")
 _BY_COLUMN = (
     "lead_ticks",
@@ -78,8 +78,8 @@ class Trial(Remembered):
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
         habits: What is usually needed.
         falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
-        serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 after `count_in` says so, and int32
-            in dumps.
+        serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 or int8 after `count_in` says
+            so, and int32 in dumps.
         coming: int32 (M, n), ordered and not yet in service.
         young: int32 (M, n), in service and billed anyway.
         ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.

@@ -253,8 +253,8 @@ def test_variants_that_share_models_part_when_they_see_anything_else_and_are_as_
             )
 
 
-@pytest.mark.parametrize("before", [30, 40_000])
-@pytest.mark.parametrize("after", [30, 40_000])
+@pytest.mark.parametrize("before", [30, 300, 40_000])
+@pytest.mark.parametrize("after", [30, 300, 40_000])
 def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
     rng = np.random.default_rng(before + after)
     policies = [objective(3, maximum=most, lead_ticks=4, billed_ticks=3) for most in (before, before, after)]
@@ -280,4 +280,4 @@ def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
     np.testing.assert_array_equal(values, same)
     for name, array in arrays_of(trial).items():
         np.testing.assert_array_equal(array, arrays_of(other)[name], err_msg=name)
-    assert trial.serving.dtype == (np.int16 if after == 30 else np.int32)
+    assert trial.serving.dtype == {30: np.int8, 300: np.int16, 40_000: np.int32}[after]
