@@ -42,7 +42,7 @@ EVENTS = {
     "listening": "Where metrics, health and status are served.",
     "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
     "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
-    "site_silent": "Nothing answered any more where metrics, status or operators' commands are served; it listens anew.",
+    "site_silent": "Nothing answered any more where metrics, status or operators' commands are served, so it listens anew; or too many are connected.",
     "close_failed": "An adapter did not close in order at the end.",
     "history_learned": "Forecasts have learned from the demand of before the start: how much, and from where.",
     "history_failed": "The demand of before the start could not be learned from; forecasts learn from now on only.",

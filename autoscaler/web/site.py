@@ -37,6 +37,9 @@ ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
 """Of the event loop. A loop that is late is late for both ends, and is not the site's fault."""
 
+BACKLOG = 32
+"""Connections that are taken in at once, before they are counted."""
+
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -108,6 +111,7 @@ class Site:
         )
         self._listening: asyncio.Server | None = None
         self._since_s: dict[RequestHandler, float] = {}
+        self._said_full = False
         self.url = ""
         """Where it listens, while the context lasts."""
 
@@ -141,6 +145,13 @@ class Site:
         while True:
             await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
             self._end_old()
+            if self._is_full():
+                if not self._said_full:
+                    text = f"{self._guests.most} connections to {self.url} are open, so further ones are hung up on; see who leaves them open"
+                    telemetry.log.error("site_silent", text=text)
+                self._said_full = True
+                continue
+            self._said_full = False
             if await self._answers():
                 continue
             text = f"nothing answers at {self.url} any more; it listens anew"
@@ -150,7 +161,7 @@ class Site:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(self._connected, self._host, self._port, backlog=128)
+        self._listening = await loop.create_server(self._connected, self._host, self._port, backlog=BACKLOG)
         host, self._port = self._listening.sockets[0].getsockname()[:2]
         self.url = f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
@@ -161,12 +172,14 @@ class Site:
         self._listening = None
 
     def _connected(self) -> asyncio.Protocol:
-        serving = self._runner.server
-        assert serving is not None
-        protocol = serving()
-        if len(serving.connections) >= self._guests.most:
+        assert self._runner.server is not None
+        protocol = self._runner.server()
+        if self._is_full():
             asyncio.get_running_loop().call_later(0.0, protocol.force_close)
         return protocol
+
+    def _is_full(self) -> bool:
+        return self._runner.server is not None and len(self._runner.server.connections) >= self._guests.most
 
     def _end_old(self) -> None:
         """A sender that never reads its answer would hold it, and its place, for ever."""

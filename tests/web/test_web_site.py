@@ -271,6 +271,22 @@ async def test_a_site_that_has_gone_deaf_is_said_and_listens_anew_at_the_same_ad
     assert bench.log.texts("site_silent") == [f"nothing answers at {before} any more; it listens anew"]
 
 
+async def test_a_site_that_is_full_is_said_once_and_is_not_deaf(bench):
+    bench.clock = Turns(3)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    async with Site(daemon, "127.0.0.1", 0, guests=Guests(most=1)) as site, guest(site) as (reader, writer):
+        writer.write(ASK)
+        await asyncio.wait_for(reader.readline(), 60)
+        before = site._listening
+        watch = asyncio.create_task(site.watch())
+        await asyncio.wait_for(bench.clock.enough.wait(), 60)
+        (said,) = bench.log.texts("site_silent")
+        assert said.startswith("1 connections to http://127.0.0.1:")
+        assert site._listening is before
+        watch.cancel()
+        await asyncio.wait({watch})
+
+
 async def test_an_address_that_was_taken_meanwhile_ends_the_watch_which_is_then_kept_alive(bench):
     taken = socket.socket()
 
