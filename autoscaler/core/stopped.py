@@ -14,19 +14,23 @@ where that is worth what making costs. Keeping VMs by the law of idle times is w
 as many again as ever are held, as long as one in all the time that was seen would pay. If nothing is held, a pool is not
 worth its price.
 
+Variants of a policy that have had the same past, and are given and want the same, are asked once, for as long as they do.
+
 Rules of this file: element-wise, sums along bins in their order. Laws are worked out once an hour, VMs every five minutes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from autoscaler.core.alike import Alike, Number
 from autoscaler.core.habits import BINS, EDGES, HOUR_S, PER_OCTAVE, bin_of
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.trial import contests
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
@@ -43,6 +47,12 @@ USED = 0.5
 """The share of its work that a VM which is wanted has at first."""
 _LENGTH: Float = np.diff(2.0 ** (np.arange(WAITS + 1) / PER_DOUBLING))
 _LEVELS: Int = np.arange(BINS)[:, np.newaxis]
+_PARTINGS = 32
+"""After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
+
+
+_Some: TypeAlias = "Int | slice[None, None, None]"
+"""Some columns, or all."""
 
 
 @dataclass(slots=True)
@@ -107,6 +117,14 @@ class WarmPool(Remembered):
         new.last_tick = self.last_tick
         return new
 
+    def pasts(self) -> Int:
+        """Equal numbers for columns that remember the same: int64 (n,)."""
+        parts = (self.ended, self.worth, self.since, self.highest, self.ticks, self.wanted, self.level)
+        columns = [np.ascontiguousarray(part.reshape(-1, len(self.level)).T) for part in parts]
+        known: dict[bytes, int] = {}
+        pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
+        return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
+
 
 class Holding:
     """The rule, compiled for the lanes that have an objective.
@@ -118,11 +136,14 @@ class Holding:
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
         self._tick_s = params.tick_s
-        self._columns = np.arange(len(lanes))
         self._stopped, self._made = params.stopped_cost[lanes], params.provision_cost[lanes]
         self._late = params.cold_ticks[lanes]
         self._success = params.start_success[lanes]
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
+        given = (contests(params, lanes).group, self._stopped, self._made, self._late, self._success)
+        self._given, self._alike = given, Alike(*given)
+        self._asked: WarmPool | None = None
+        self._partings = 0
 
     def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
         """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
@@ -140,6 +161,7 @@ class Holding:
             return warm_pool.wanted
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
+        some = self._some(warm_pool, last, now, price)
         level = bin_of(np.maximum(now, 0).astype(np.float64))
         if last >= 0 and np.count_nonzero(level != warm_pool.level):
             self._note(warm_pool, tick, last, level)
@@ -151,15 +173,32 @@ class Holding:
             forgotten = self._decay ** min(hours, 10_000)
             warm_pool.ended *= forgotten
             warm_pool.ticks *= forgotten
-            warm_pool.worth = self._worth(warm_pool, tick, price)
+            warm_pool.worth = self._spread(self._worth(warm_pool, tick, price, some), some)
         known = hours or (warm_pool.wanted >= 0).any()
         if last >= 0 and known and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
-            warm_pool.wanted = self._held(warm_pool, tick, now, price)
+            warm_pool.wanted = self._spread(self._held(warm_pool, tick, now, price, some), some)
         return warm_pool.wanted
 
-    def _saved(self, price: Float) -> Float:
-        """What a stopped VM saves that is wanted: float64 (n,), in VM-ticks."""
-        saved: Float = self._success * (self._made + price * self._late * USED)
+    def _some(self, warm_pool: WarmPool, last: int, now: Int, price: Float) -> _Some:
+        """The columns to be asked: all, or one each of those that have all in common up to and with this tick."""
+        if not self._alike.few:
+            return slice(None)
+        if self._asked is not warm_pool:
+            self._asked = warm_pool
+            self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
+        if self._alike.few and np.count_nonzero(self._alike.part(now, price)):
+            self._partings += 1
+            own = np.arange(len(now)) if self._partings >= _PARTINGS else self._alike.group
+            self._alike = Alike(own, now, price)
+        return self._alike.first if self._alike.few else slice(None)
+
+    def _spread(self, found: Number, some: _Some) -> Number:
+        """What all columns have, of what was asked of some."""
+        return found if isinstance(some, slice) else self._alike.spread(found)
+
+    def _saved(self, price: Float, some: _Some) -> Float:
+        """What a stopped VM saves that is wanted: float64 (k,), in VM-ticks."""
+        saved: Float = self._success[some] * (self._made[some] + price[some] * self._late[some] * USED)
         return saved
 
     def _note(self, warm_pool: WarmPool, tick: int, last: int, level: Int) -> None:
@@ -175,15 +214,15 @@ class Holding:
             at, lane = at[known], lane[known]
             np.add.at(warm_pool.ended, (at // PER_OCTAVE, bin_of_wait(tick - since[known]), lane), 1.0)
 
-    def _worth(self, warm_pool: WarmPool, tick: int, price: Float) -> Bool:
-        """Which levels are held on, by how long they have waited."""
+    def _worth(self, warm_pool: WarmPool, tick: int, price: Float, some: _Some) -> Bool:
+        """Which levels some columns hold on, by how long they have waited: (GROUPS, WAITS, k)."""
         # Groups that nobody was ever in are all alike, so one of them is worked out.
         groups = min(_rows(warm_pool) // PER_OCTAVE + 2, GROUPS)
-        ended = warm_pool.ended[:groups]
-        waiting = (warm_pool.since >= 0) & (warm_pool.level < _LEVELS)
+        ended, since = warm_pool.ended[:groups, :, some], warm_pool.since[:, some]
+        waiting = (since >= 0) & (warm_pool.level[some] < _LEVELS)
         at, lane = np.nonzero(waiting)
         reached, open_waits = ended.copy(), np.zeros_like(ended)
-        np.add.at(open_waits, (at // PER_OCTAVE, bin_of_wait(tick - warm_pool.since[at, lane]), lane), 1.0)
+        np.add.at(open_waits, (at // PER_OCTAVE, bin_of_wait(tick - since[at, lane]), lane), 1.0)
         # Row by row: numpy's accumulate walks down column by column.
         for wait in reversed(range(WAITS - 1)):
             for waits in (reached, open_waits):
@@ -195,40 +234,44 @@ class Holding:
         ends = np.add(ended, prior, out=open_waits)
         reached += ALL_GROUPS
         ends /= reached
-        saved = self._saved(price)
+        saved, stopped, made = self._saved(price, some), self._stopped[some], self._made[some]
         kept = np.zeros((GROUPS, *ended.shape[1:]), np.bool_)
         later = np.zeros((groups, ended.shape[2]))
         for wait in reversed(range(WAITS)):
             odds = ends[:, wait]
             later *= 1.0 - odds
             later += odds * saved
-            later -= self._stopped * _LENGTH[wait] * (1.0 - 0.5 * odds)
+            later -= stopped * _LENGTH[wait] * (1.0 - 0.5 * odds)
             reached[:, wait] = later
             np.maximum(later, 0.0, out=later)
         # Who was given up would have to be made anew, and is where that pays before it is wanted.
         gained, on = reached, np.ones(later.shape, np.bool_)
         for wait in range(WAITS):
             on &= gained[:, wait] > 0.0
-            np.logical_or(on, gained[:, wait] > self._made, out=kept[:groups, wait])
+            np.logical_or(on, gained[:, wait] > made, out=kept[:groups, wait])
         kept[groups:] = kept[groups - 1]
         return kept
 
-    def _held(self, warm_pool: WarmPool, tick: int, now: Int, price: Float) -> Int:
-        """How many VMs are worth holding."""
-        levels = _LEVELS[: _rows(warm_pool) + 1]
-        since = np.where(levels > warm_pool.level, warm_pool.since[: len(levels)], tick)
-        cell = bin_of_wait(np.maximum(tick - since, 1))
-        cell *= len(now)
-        cell += levels // PER_OCTAVE * (WAITS * len(now))
-        cell += self._columns
-        held = warm_pool.worth.reshape(-1).take(cell)
-        held &= since >= 0
-        top = np.maximum.reduce(held * levels, axis=0)
-        vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, warm_pool.highest)
-        surprise = self._saved(price) / warm_pool.ticks > self._stopped
-        vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * warm_pool.highest)), vms)
+    def _held(self, warm_pool: WarmPool, tick: int, now: Int, price: Float, some: _Some) -> Int:
+        """How many VMs are worth holding in some columns: (k,)."""
+        rows = _rows(warm_pool) + 1
+        worth, since = warm_pool.worth[:, :, some], warm_pool.since[:rows, some]
+        now, level, highest = now[some], warm_pool.level[some], warm_pool.highest[some]
+        # Levels that are wanted count as if they had waited a tick, which is the same for all of a group.
+        first = np.arange(0, rows, PER_OCTAVE)[:, np.newaxis]
+        wanted = worth[: len(first), 0] & (first <= level)
+        top = np.maximum.reduce(wanted * np.minimum(first + (PER_OCTAVE - 1), level), axis=0)
+        waiting = since >= 0
+        waiting &= _LEVELS[:rows] > level
+        at, lane = np.nonzero(waiting)
+        wait = bin_of_wait(np.maximum(tick - since[at, lane], 1))
+        held = np.flatnonzero(worth[at // PER_OCTAVE, wait, lane])
+        np.maximum.at(top, lane.take(held), at.take(held))
+        vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, highest)
+        surprise = self._saved(price, some) / warm_pool.ticks[some] > self._stopped[some]
+        vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * highest)), vms)
         vms = np.maximum(vms, now)
-        found: Int = np.minimum(np.ceil(vms / self._success - 1e-9), MOST_VMS).astype(np.int64)
+        found: Int = np.minimum(np.ceil(vms / self._success[some] - 1e-9), MOST_VMS).astype(np.int64)
         return found
 
 
