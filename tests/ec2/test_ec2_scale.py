@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from contextlib import contextmanager
 
 from autoscaler.clock import SystemClock
@@ -29,21 +30,26 @@ def frozen_heap():
         gc.unfreeze()
 
 
-async def worst_lateness_s(work):
-    """The longest that a task waking every millisecond was late while the work was done."""
+async def longest_held_s(work):
+    """The most CPU time that the loop's thread took between two turns of a task waking every millisecond.
+
+    Not how late that task was: other processes on a busy machine hold the loop too, and that is not ours to judge.
+    """
 
     async def tick():
+        before_s = time.thread_time()
         while not done.is_set():
-            due_s = clock.monotonic() + TICK_S
-            await clock.sleep_until(due_s)
-            late_s.append(clock.monotonic() - due_s)
+            await clock.sleep_until(clock.monotonic() + TICK_S)
+            now_s = time.thread_time()
+            held_s.append(now_s - before_s)
+            before_s = now_s
 
-    clock, done, late_s = SystemClock(), asyncio.Event(), [0.0]
+    clock, done, held_s = SystemClock(), asyncio.Event(), [0.0]
     ticker = asyncio.create_task(tick())
     result = await work
     done.set()
     await ticker
-    return max(late_s), result
+    return max(held_s), result
 
 
 async def test_20000_vms_are_listed_without_holding_the_loop():
@@ -53,10 +59,10 @@ async def test_20000_vms_are_listed_without_holding_the_loop():
         async with await Ec2Provider.open(settings, SystemClock()) as provider:
             with frozen_heap():
                 found = []
-                # The best of a few: other processes on a busy machine hold the loop too, and that is not ours to judge.
+                # The best of a few: a busy machine is slower for a while.
                 while not found or (len(found) < MOST_LISTINGS and min(found)[0] >= LONGEST_STALL_S):
-                    late_s, listing = await worst_lateness_s(provider.list_vms())
-                    found.append((late_s, len(found), listing))
+                    held_s, listing = await longest_held_s(provider.list_vms())
+                    found.append((held_s, len(found), listing))
     for _, _, listing in found:
         assert listing.complete, listing.error
         assert len(listing.vms) == VMS
