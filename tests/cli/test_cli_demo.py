@@ -1,8 +1,6 @@
 """`demo` end to end: the real daemon, the endpoint's process, the files that a run leaves."""
 
 import csv
-import fcntl
-import os
 import re
 import subprocess
 import sys
@@ -19,8 +17,8 @@ COLUMNS = (
     "timestamp,demand,forecast,forecast_hi,desired,in_service,starting,draining,stopped,warm_target,capacity,"
     "shortage,starts,stops,provisions,cost,reason"
 )
-SPEED = ("--speed", "60")
-"""Slow enough for a machine that is busy with other tests."""
+PACES = (60, 10, 2)
+"""Speeds. A machine that is busy with much else is refused the first, or skips ticks at it."""
 
 
 class Run(NamedTuple):
@@ -30,19 +28,26 @@ class Run(NamedTuple):
     folder: Path
 
 
+def played(folder, *arguments, for_s):
+    """What a demo prints after some seconds of its own time, at the first pace that the machine keeps."""
+    for pace in PACES:
+        out = folder / f"out-{pace}"
+        run = ("--speed", pace, "--for", f"{for_s / pace:g}s", "--out", out, "--json")
+        result = call("demo", *arguments, *run, cwd=folder)
+        if "The highest speed here is" in result.stderr:
+            continue
+        assert (result.returncode, result.stderr) == (0, "")
+        ticks = len((out / "timeline.csv").read_text().splitlines()) - 1
+        # Even the first tick may come late.
+        if strict_json(result.stdout)["details"]["ticks_skipped"] == 0 and 10 * ticks > 0.8 * for_s:
+            return Run(result.stdout, out)
+    pytest.fail(f"this machine keeps no pace: {result.stdout}{result.stderr}")
+
+
 @pytest.fixture(name="run", scope="module")
 def _run(tmp_path_factory):
-    """A demo of about six minutes of its own time, once for all processes of the tests."""
-    session = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    folder = tmp_path_factory.getbasetemp().parent / f"demo-{session}"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "printed").exists():
-            result = call("demo", *SPEED, "--for", "6s", "--out", "out", "--json", cwd=folder)
-            assert (result.returncode, result.stderr) == (0, "")
-            (folder / "printed").write_text(result.stdout)
-    return Run((folder / "printed").read_text(), folder / "out")
+    """A demo of about eight minutes of its own time, of which three are scored."""
+    return played(tmp_path_factory.mktemp("demo"), for_s=480)
 
 
 @pytest.fixture(name="rows", scope="module")
@@ -94,7 +99,7 @@ def test_every_start_of_the_journal_arrived_at_the_endpoint(run, rows):
 
 def test_the_clouds_bill_is_the_journals(run):
     details = strict_json(run.stdout)["details"]
-    # Six minutes are short and begin with a crowd of starts, whose moments a listing shows late.
+    # Eight minutes are short and begin with a crowd of starts, whose moments a listing shows late.
     assert details["bill_of_the_journal"] == pytest.approx(details["bill_of_the_cloud"], rel=0.03)
 
 
@@ -159,7 +164,7 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], read)))
 
 
 def test_ctrl_c_in_a_terminal_leaves_the_picture_and_nothing_else(tmp_path):
-    command = [sys.executable, "-c", TERMINAL, COMMAND, "demo", *SPEED]
+    command = [sys.executable, "-c", TERMINAL, COMMAND, "demo", "--speed", "5"]
     with (
         (tmp_path / "screen").open("wb") as screen,
         subprocess.Popen(
@@ -212,12 +217,11 @@ def test_a_recording_plays_with_faults_in_a_cloud_of_its_own(tmp_path):
         "timestamp,value\n" + "".join(f"2026-03-02T12:{m:02}:00Z,{600 + 60 * m}\n" for m in range(60))
     )
     (tmp_path / "faults.yaml").write_text("faults:\n- {kind: api_error, actions: [DescribeInstanceStatus]}\n")
-    result = call(
-        "demo", "--trace", "day.csv", "--kind", "count", "--scale-to-vms", "5", "--vms", "6", *SPEED, "--for", "2s",
-        "--faults", "faults.yaml", "--json", "--begin", "2026-03-02T12:30Z", cwd=tmp_path,
+    shown = played(
+        tmp_path, "--trace", "day.csv", "--kind", "count", "--scale-to-vms", "5", "--vms", "6",
+        "--faults", "faults.yaml", "--begin", "2026-03-02T12:30Z", for_s=180,
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    details = strict_json(result.stdout)["details"]
+    details = strict_json(shown.stdout)["details"]
     assert details["begin"] == "2026-03-02T12:30:00Z"
     assert 2 <= details["vms_by_call"]["StartInstances"] <= 6
     assert set(details["calls_refused"]) == {"DescribeInstanceStatus"}
