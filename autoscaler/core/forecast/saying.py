@@ -223,7 +223,8 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float)
     """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
     count = 2 * beyond.shape[1]
     first = np.zeros((LAW_BINS + 1, count), np.float32)
-    first[:-1] = beyond[:, :, :2].reshape(LAW_BINS, count)
+    # Two horizons as one number of twice the width: numpy copies pair by pair far slower.
+    first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
     index = np.empty((count, len(_BEYOND)), np.int64)
     if count <= _FEW:
         above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
@@ -267,8 +268,9 @@ def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, roo
     level_and_scale = np.exp(log_level)
     # Half of each demand, since the areas between two edges are means of two probabilities: halves are exact.
     width *= (0.5 * level_and_scale).astype(np.float32).reshape(-1)
-    width.reshape(-1, series, horizons)[...] -= (0.5 * scale).astype(np.float32)[:, np.newaxis]
-    np.maximum(width, 0.0, out=width)
+    width -= (0.5 * scale).astype(np.float32).repeat(horizons)
+    # Row by row with as many zeros, since the higher of an array and one number takes numpy far longer.
+    np.maximum(width, np.zeros_like(unit), out=width)
     # Between two edges the probability of more falls evenly.
     area = width[1:] - width[:-1]
     flat = beyond.reshape(LAW_BINS, -1)
