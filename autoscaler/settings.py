@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -92,6 +93,38 @@ class Settings(BaseSettings):
         "info", description="Lowest level that is logged."
     )
 
+    @field_validator(
+        "control_socket",
+        "push_token_file",
+        "aws_endpoint_url",
+        "aws_cloudwatch_endpoint_url",
+        "aws_profile",
+        "aws_access_key_id",
+        "aws_secret_access_key",
+        "aws_hint_queue_url",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_not_set(cls, value: Any) -> Any:
+        """As in a line of the shipped file that only lost its comment sign, or `NAME=` in a file of the environment."""
+        return None if value == "" else value
+
+    @field_validator("aws_endpoint_url", "aws_cloudwatch_endpoint_url", "aws_hint_queue_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            named = False
+        if not named:
+            raise ValueError("this is no address; write for example http://127.0.0.1:4599")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an address with a user or password in it would be logged; leave them out")
+        return value
+
     @property
     def control_path(self) -> Path:
         """Where operators' commands reach the daemon."""
@@ -165,9 +198,16 @@ def _words(error: ValidationError) -> str:
     for item in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, Settings.model_fields, 1)
+            advice = f"did you mean {near[0]}? Known" if near else "known"
             known = ", ".join(sorted(Settings.model_fields))
-            lines.append(f"{config_file()}: {name} is not a setting; known are: {known}")
+            lines.append(f"{config_file()}: {name} is not a setting; {advice} are: {known}")
         else:
             where = f"(in {config_file()} or AUTOSCALER_{name.upper()})"
-            lines.append(f"setting {name}: {item['msg'].lower()} {where}")
+            why = (
+                item["msg"].removeprefix("Value error, ")
+                if item["type"] == "value_error"
+                else item["msg"].lower()
+            )
+            lines.append(f"setting {name}: {why} {where}")
     return "\n".join(lines)

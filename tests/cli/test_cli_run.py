@@ -197,7 +197,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(tmp_path, invoke):
     (tmp_path / "autoscaler.toml").write_text('aws_regoin = "us-east-1"\n')
     message = refused(invoke)
     assert message.startswith(
-        "run: autoscaler.toml: aws_regoin is not a setting; known are: act_timeout_s, aws_"
+        "run: autoscaler.toml: aws_regoin is not a setting; did you mean aws_region? Known are: act_timeout_s, aws_"
     )
 
 

@@ -56,7 +56,7 @@ def test_a_named_file_must_exist(monkeypatch):
 def test_an_unknown_key_is_refused_with_those_that_are_known(tmp_path):
     write(tmp_path / "autoscaler.toml", "tik_s = 20\n")
     words = failure()
-    assert words.startswith("autoscaler.toml: tik_s is not a setting; known are: ")
+    assert words.startswith("autoscaler.toml: tik_s is not a setting; did you mean tick_s? Known are: ")
     assert all(name in words for name in Settings.model_fields)
 
 
@@ -75,6 +75,40 @@ def test_a_bad_value_says_which_why_and_where_it_may_be_set(text, words, tmp_pat
     said = failure()
     assert said.startswith(words)
     assert said.endswith(f"(in autoscaler.toml or AUTOSCALER_{name.upper()})")
+
+
+EMPTY = (
+    "aws_access_key_id", "aws_cloudwatch_endpoint_url", "aws_endpoint_url", "aws_hint_queue_url", "aws_profile",
+    "aws_secret_access_key", "control_socket", "push_token_file",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_text_is_as_good_as_none(name, tmp_path, monkeypatch):
+    """All settings that may be without a value: the shipped file shows them as empty."""
+    assert set(EMPTY) == {each for each, field in Settings.model_fields.items() if field.default is None}
+    write(tmp_path / "autoscaler.toml", f'{name} = ""\n')
+    assert getattr(load_settings(), name) is None
+    monkeypatch.setenv(f"AUTOSCALER_{name.upper()}", "")
+    assert getattr(load_settings(), name) is None
+
+
+@pytest.mark.parametrize("name", ["aws_endpoint_url", "aws_cloudwatch_endpoint_url", "aws_hint_queue_url"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("localhost:4599", "this is no address; write for example http://127.0.0.1:4599"),
+        ("http://", "this is no address"),
+        ("http://h:port", "this is no address"),
+        ("ftp://h", "this is no address"),
+        ("https://me:s3cret@proxy", "an address with a user or password in it would be logged"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_no_password_is_told(name, text, words):
+    said = failure(**{name: text})
+    assert said.startswith(f"setting {name}: {words}")
+    assert "s3cret" not in said
+    assert getattr(load_settings(**{name: "https://sqs.example/1/q"}), name) == "https://sqs.example/1/q"
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path):

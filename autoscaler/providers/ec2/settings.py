@@ -42,13 +42,15 @@ class Ec2Settings:
 
     def __post_init__(self) -> None:
         if not self.region:
-            raise ConfigError("EC2 settings: region is empty; name the AWS Region, for example eu-central-1")
+            raise ConfigError(
+                "EC2: no Region is given; name it by the setting aws_region (--region), for example eu-central-1"
+            )
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ConfigError(
-                "EC2 settings: access_key_id and secret_access_key go together; give both or none"
+                "EC2: the settings aws_access_key_id and aws_secret_access_key go together; give both or none"
             )
         if self.access_key_id is not None and self.profile is not None:
-            raise ConfigError("EC2 settings: give either profile or access_key_id, not both")
+            raise ConfigError("EC2: give either the setting aws_profile or aws_access_key_id, not both")
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name.endswith("_s") and not value > 0:
