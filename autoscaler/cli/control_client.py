@@ -60,8 +60,8 @@ def ask(path: Path, what: str, change: dict[str, Any] | None = None) -> dict[str
 def _why(path: Path, error: Exception, *, changing: bool) -> str:
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return (
-            f"no daemon answers at {path}; start it with `autoscaler run`, or name the socket of yours "
-            "(--socket, setting control_socket)"
+            f"no daemon answers at {path}; start it with `autoscaler run`, or give the state_dir that yours was started "
+            "with (AUTOSCALER_STATE_DIR), or name its socket (--socket)"
         )
     if isinstance(error, PermissionError):
         return (

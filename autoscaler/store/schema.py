@@ -160,7 +160,7 @@ def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Conne
     if not path.is_file():
         raise JournalError(
             f"There is no journal at {path}. Has a daemon run with this state directory? "
-            "Give the directory that the daemon was started with."
+            "Give the directory that the daemon was started with (--state-dir, AUTOSCALER_STATE_DIR)."
         )
     with translated(str(path), "opened"):
         connection = _connect(_uri(path, _reading_mode(path)))

@@ -116,7 +116,10 @@ def test_no_journal(invoke, tmp_path):
     result = invoke("events", "--state-dir", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "There is no journal at" in result.stderr
-    assert "Give the directory that the daemon was started with." in result.stderr
+    assert (
+        "Give the directory that the daemon was started with (--state-dir, AUTOSCALER_STATE_DIR)."
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,8 @@ def test_without_a_daemon_it_is_one_sentence(invoke, tmp_path, arguments, left):
     result = invoke(*arguments, "--socket", path)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"{arguments[0]}: no daemon answers at {path}; start it with `autoscaler run`, or name the socket of yours "
-        "(--socket, setting control_socket)\n"
+        f"{arguments[0]}: no daemon answers at {path}; start it with `autoscaler run`, or give the state_dir that yours "
+        "was started with (AUTOSCALER_STATE_DIR), or name its socket (--socket)\n"
     )
 
 
