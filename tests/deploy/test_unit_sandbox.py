@@ -75,9 +75,9 @@ def test_the_control_socket_can_be_made_confined(allowed, tmp_path):
 
 def test_the_daemon_runs_confined(allowed, tmp_path):
     """All of it but systemd: HTTP, listing process, SQLite, numpy, aiobotocore."""
-    result = confined(
-        allowed, COMMAND, "demo", "--for", "3s", "--speed", "60", "--out", "out", "--json", cwd=tmp_path
-    )
+    # Slow enough for a busy machine: two ticks in a good second.
+    pace = ("--for", "8s", "--speed", "3", "--tick", "2s")
+    result = confined(allowed, COMMAND, "demo", *pace, "--out", "out", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert strict_json(result.stdout)
     assert (tmp_path / "out" / "timeline.csv").read_text().count("\n") > 5
