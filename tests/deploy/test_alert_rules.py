@@ -1,0 +1,135 @@
+"""deploy/alerts.yml: Prometheus' own tool finds the rules valid, silent on a daemon that is well, and each fires on its trouble."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import pytest
+from ruamel.yaml import YAML
+
+from autoscaler.daemon.telemetry import Telemetry
+from tests.daemon.builders import Bench, policy, virtual
+from tests.deploy.test_settings_file import FILE
+from tests.real import require_real
+
+RULES = FILE.with_name("alerts.yml")
+WHERE = 'instance="m:9412",job="autoscaler"'
+MINUTES = 40
+
+TROUBLES = {
+    "AutoscalerAbsent": {"up": "0x{n}"},
+    "AutoscalerFleetNotDecidedOn": {'autoscaler_last_evaluation_timestamp_seconds{fleet="web"}': "0x{n}"},
+    "AutoscalerJournalFails": {"autoscaler_journal_errors_total": "0+1x{n}"},
+    "AutoscalerCloudDoesNotAnswer": {"autoscaler_listing_errors_total": "0+6x{n}"},
+    "AutoscalerShort": {'autoscaler_shortage_work_per_second{fleet="web"}': "7x{n}"},
+    "AutoscalerWithoutMetrics": {'autoscaler_metrics_coverage_ratio{fleet="web"}': "0.2x{n}"},
+    "AutoscalerActionsFail": {
+        'autoscaler_actions_total{fleet="web",outcome="no_capacity",verb="start"}': "0+1x{n}"
+    },
+    "AutoscalerPoliciesRejected": {"autoscaler_policy_reload_failed": "1x{n}"},
+    "AutoscalerTaskDies": {'autoscaler_task_restarts_total{task="site"}': "0+1x{n}"},
+    "AutoscalerSlowVms": {'autoscaler_condition{fleet="web"}': "3x{n}"},
+    "AutoscalerPoolMissed": {'autoscaler_missed_warm_starts_total{fleet="web"}': "0+1x{n}"},
+    "AutoscalerPausedForLong": {'autoscaler_paused{fleet="web",verb="stop"}': "1x{n}"},
+}
+"""What each is about, as Prometheus would have seen it, minute by minute."""
+
+
+def rules():
+    return [rule for group in YAML(typ="safe").load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+@pytest.fixture(name="healthy", scope="module")
+def _healthy():
+    """The metrics of a daemon that is well, as series with their values."""
+    found = {}
+
+    @virtual
+    async def run():
+        bench = Bench(vms=4, running=2)
+        bench.add(policy("web"), 150.0)
+        await bench.run(300)
+        for family in bench.telemetry.registry.collect():
+            for sample in family.samples:
+                labels = ",".join(
+                    f"{name}={json.dumps(value)}" for name, value in sorted(sample.labels.items())
+                )
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+
+    run()
+    return found
+
+
+def promtool(*arguments):
+    require_real("promtool", shutil.which("promtool") is not None)
+    return subprocess.run(
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def fired(healthy, trouble, folder, minutes=MINUTES):
+    """Names of the alerts that fire in the end."""
+    series = {name: f"{value:g}x{minutes}" for name, value in healthy.items() if not math.isnan(value)}
+    series["up"] = f"1x{minutes}"
+    # Evaluated at the time of each scrape.
+    series['autoscaler_last_evaluation_timestamp_seconds{fleet="web"}'] = f"0+60x{minutes}"
+    series |= {name: values.format(n=minutes) for name, values in trouble.items()}
+    given = [
+        {
+            "series": name[:-1] + f",{WHERE}}}" if name.endswith("}") else f"{name}{{{WHERE}}}",
+            "values": values,
+        }
+        for name, values in series.items()
+    ]
+    # It tells of an alert what it did not expect; so one is expected that never fires.
+    never = [{"exp_labels": {"never": "so"}, "exp_annotations": {}}]
+    asked = [
+        {"eval_time": f"{minutes}m", "alertname": rule["alert"], "exp_alerts": never} for rule in rules()
+    ]
+    tests = [{"interval": "1m", "input_series": given, "alert_rule_test": asked}]
+    file = folder / "test.yml"
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    result = promtool("test", "rules", file)
+    found = re.findall(
+        r"alertname: ?(\w+), .*?got:\s*\[(.*?)\n?\s*(?=\n\s*alertname|\Z)",
+        result.stdout + result.stderr,
+        re.DOTALL,
+    )
+    assert len(found) == len(asked), result.stdout + result.stderr
+    return [name for name, got in found if got.strip() != "]"]
+
+
+def test_prometheus_finds_them_valid():
+    result = promtool("check", "rules", RULES)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_they_ask_for_metrics_that_there_are():
+    families = Telemetry().registry.collect()
+    there = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+    for rule in rules():
+        for name in re.findall(r"\bautoscaler_\w+", rule["expr"]):
+            assert name in there, f"{rule['alert']}: {name}"
+
+
+def test_each_says_how_bad_what_and_what_to_do():
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["annotations"]["do"]
+
+
+def test_there_is_a_trouble_for_each():
+    assert set(TROUBLES) == {rule["alert"] for rule in rules()}
+
+
+def test_a_daemon_that_is_well_is_silent(healthy, tmp_path):
+    assert fired(healthy, {}, tmp_path) == []
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_each_trouble_fires_its_alert_and_no_other(healthy, tmp_path, name):
+    minutes = 1500 if name == "AutoscalerPausedForLong" else MINUTES
+    assert fired(healthy, TROUBLES[name], tmp_path, minutes) == [name]
