@@ -38,6 +38,8 @@ SLOT_S = 60.0
 
 EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
 """float64 (BINS + 1,), edges of the bins in VMs."""
+_MANY = 64
+"""Columns from which on it takes less to go through rows one by one."""
 _BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
 
 
@@ -226,14 +228,25 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
     habits.wanted[2][:, at] = np.where(rarity < 1.0, beyond, seen)
 
 
+def _summed_up(table: Float) -> Float:
+    """Each row as the sum of itself and all after it, from the last to the first; of many columns in place."""
+    if table.shape[1] < _MANY:
+        return np.add.accumulate(table[::-1], axis=0)[::-1]
+    # numpy's accumulate walks down column by column.
+    for row in range(len(table) - 2, -1, -1):
+        table[row] += table[row + 1]
+    return table
+
+
 def _wanted(table: Float, share: Float) -> SmallInt:
-    """VMs that are needed in at least these shares of the ticks: int32 (T, n)."""
-    beyond = np.add.accumulate(table[::-1], axis=0)[::-1]
+    """VMs that are needed in at least these shares of the ticks: int32 (T, n). The table is used up."""
+    beyond = _summed_up(table)
     total = np.maximum(beyond[0], 1e-9)
     # The probability that demand is above a bin's lower edge falls evenly over the bin.
     above = beyond / total
     after = np.concatenate([above[1:], np.zeros_like(above[:1])])
-    reached = np.add.reduce(above[np.newaxis] >= share[:, np.newaxis], axis=1)
+    enough = above[np.newaxis] >= share[:, np.newaxis]
+    reached = np.add.reduce(enough.view(np.uint8), axis=1, dtype=np.uint8).astype(np.int64)
     at = np.maximum(reached - 1, 0)
     lanes = np.arange(table.shape[1])
     first, last = above[at, lanes], after[at, lanes]

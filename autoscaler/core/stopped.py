@@ -219,10 +219,10 @@ class Holding:
         # Groups that nobody was ever in are all alike, so one of them is worked out.
         groups = min(_rows(warm_pool) // PER_OCTAVE + 2, GROUPS)
         ended, since = warm_pool.ended[:groups, :, some], warm_pool.since[:, some]
-        waiting = (since >= 0) & (warm_pool.level[some] < _LEVELS)
-        at, lane = np.nonzero(waiting)
-        reached, open_waits = ended.copy(), np.zeros_like(ended)
-        np.add.at(open_waits, (at // PER_OCTAVE, bin_of_wait(tick - since[at, lane]), lane), 1.0)
+        reached, open_waits = ended.copy(), np.zeros(ended.shape)
+        waiting = np.flatnonzero((since >= 0) & (warm_pool.level[some] < _LEVELS))
+        _, cell = _cells(waiting, tick - since.reshape(-1).take(waiting), ended.shape[2])
+        np.add.at(open_waits.reshape(-1), cell, 1.0)
         # Row by row: numpy's accumulate walks down column by column.
         for wait in reversed(range(WAITS - 1)):
             for waits in (reached, open_waits):
@@ -261,18 +261,32 @@ class Holding:
         first = np.arange(0, rows, PER_OCTAVE)[:, np.newaxis]
         wanted = worth[: len(first), 0] & (first <= level)
         top = np.maximum.reduce(wanted * np.minimum(first + (PER_OCTAVE - 1), level), axis=0)
-        waiting = since >= 0
-        waiting &= _LEVELS[:rows] > level
-        at, lane = np.nonzero(waiting)
-        wait = bin_of_wait(np.maximum(tick - since[at, lane], 1))
-        held = np.flatnonzero(worth[at // PER_OCTAVE, wait, lane])
-        np.maximum.at(top, lane.take(held), at.take(held))
+        waits = since >= 0
+        waits &= _LEVELS[:rows] > level
+        waiting = np.flatnonzero(waits)
+        wait = np.maximum(tick - since.reshape(-1).take(waiting), 1)
+        at, cell = _cells(waiting, wait, len(now))
+        held = np.flatnonzero(worth.reshape(-1).take(cell))
+        at = at.take(held)
+        np.maximum.at(top, waiting.take(held) - at * len(now), at)
         vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, highest)
         surprise = self._saved(price, some) / warm_pool.ticks[some] > self._stopped[some]
         vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * highest)), vms)
         vms = np.maximum(vms, now)
         found: Int = np.minimum(np.ceil(vms / self._success[some] - 1e-9), MOST_VMS).astype(np.int64)
         return found
+
+
+def _cells(places: Int, ticks: Int, columns: int) -> tuple[Int, Int]:
+    """The level of each of some places of (BINS, n), and its place in (GROUPS, WAITS, n), where it has waited so long."""
+    at = places // columns
+    cell = at // PER_OCTAVE
+    cell *= WAITS
+    cell += bin_of_wait(ticks)
+    cell -= at
+    cell *= columns
+    cell += places
+    return at, cell
 
 
 def bin_of_wait(ticks: Int) -> Int:

@@ -148,6 +148,33 @@ def test_lanes_do_not_see_each_other():
         np.testing.assert_array_equal(alone.ended[..., 0], pool.ended[..., lane])
 
 
+def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once_they_part():
+    rng = np.random.default_rng(3)
+    kinds, times = 3, 4
+    bursts = np.where(rng.random((600, kinds)) < 0.02, rng.integers(5, 60, (600, kinds)), 2)
+    load, prices = bursts.repeat(times, axis=1), np.array([5.0, 50.0, 500.0]).repeat(times)
+    # One variant wants something else for an hour, and one ever after.
+    load[200:260, 1] += 5
+    load[400:, 2] += 7
+    given = {"economic": True, "stopped_cost": 0.2, "provision_cost": 2.0, "cold_ticks": 4.0}
+
+    def run(columns):
+        params = lane_params(len(columns), tick_s=TICK_S, series=np.zeros(len(columns), np.int64), **given)
+        pool, rule, found = WarmPool.empty(params), Holding(params, np.arange(len(columns))), []
+        for tick, vms in enumerate(load[:, columns]):
+            if tick == 300:
+                pool = WarmPool.restore(pool.dump())
+            found.append(rule.step(pool, START + tick, vms, prices[columns]))
+        return np.array(found), pool
+
+    together, pool = run(np.arange(kinds * times))
+    for column in range(kinds * times):
+        alone, own = run(np.array([column]))
+        np.testing.assert_array_equal(together[:, column], alone[:, 0])
+        for name in ("ended", "worth", "since"):
+            np.testing.assert_array_equal(getattr(pool, name)[..., column], getattr(own, name)[..., 0])
+
+
 def test_the_bin_of_a_wait_is_the_same_looked_up_or_worked_out():
     ticks = np.arange(1, 2**15)
     worked_out = np.minimum(np.floor(2.0 * np.log2(ticks) + 1e-9), WAITS - 1).astype(np.int64)
