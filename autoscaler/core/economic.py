@@ -89,6 +89,7 @@ class Economy:
         self._everywhere = len(lanes) == len(params.series)
         self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
+        self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
         self._shown = Worth(self._series, params.vm_capacity[lanes], asked)
         self._success = params.start_success[lanes]
@@ -141,7 +142,7 @@ class Economy:
         )
         first = columns.first
         own = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
-        of_lead = laws.level[self._series, int(Horizon.LEAD)]
+        of_lead = laws.level.reshape(-1).take(self._at_lead)
         unknown, model = np.isnan(of_lead), columns.spread(own.model)
         up_to, down_to = (
             np.minimum(np.maximum(columns.spread(of), self._least), self._most) for of in (own.low, own.high)
@@ -180,6 +181,10 @@ class Economy:
         return found
 
 
+def _as_it_is(value: Int) -> Int:
+    return value
+
+
 class _Wishes(NamedTuple):
     """What the models that drive want, n columns.
 
@@ -210,6 +215,7 @@ class _Columns:
         self._at = np.arange(len(lanes))
         self.contest = Contest(params, lanes)
         self._series = params.series[lanes]
+        self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         capacity = self._capacity = params.vm_capacity[lanes]
         self._tick_s = params.tick_s
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
@@ -266,9 +272,11 @@ class _Columns:
             blind = np.flatnonzero(~fresh)
             want[0][:, blind], want[1][:, blind] = 0, contest.most
         contest.step(trial, view.tick, demand, known, want, price)
-        unknown = np.isnan(laws.level[self._series, int(Horizon.LEAD)])
-        model = np.where(unknown, CAREFUL, trial.driver)
-        low, high = want[:, model, self._at].astype(np.int64)
+        unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
+        model = np.where(unknown, CAREFUL, trial.driver) if np.count_nonzero(unknown) else trial.driver
+        place = model * len(self._at)
+        place += self._at
+        low, high = (of.reshape(-1).take(place).astype(np.int64) for of in want)
         return _Wishes(model, low, high)
 
     def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> None:
@@ -304,8 +312,11 @@ class _Columns:
         low, keep, hold = vms.reshape(3, _FACTORS, -1)
         np.maximum(keep, low, out=keep)
         np.maximum(hold, low, out=hold)
-        windows = np.array((low, keep, (keep + hold + 1) // 2, hold)).swapaxes(0, 1)
+        between = keep + hold
+        between += 1
+        between //= 2
         want = self.contest.want[:, _WORTH].reshape(2, _FACTORS, len(AHEAD), -1)
-        if same:
-            low, windows = self._same.spread(low), self._same.spread(windows)
-        want[0], want[1] = low[:, np.newaxis], windows
+        spread = self._same.spread if same else _as_it_is
+        want[0] = spread(low)[:, np.newaxis]
+        for window, of in enumerate((low, keep, between, hold)):
+            want[1, :, window] = spread(of)

@@ -130,6 +130,7 @@ class Contest:
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
         self._more = self._headroom[:, np.newaxis] / self._capacity
         self._ample = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / self._capacity
+        self._part = self._capacity / _SCALE
         self._rounding, self._highest = _ROUNDING * self._capacity, self.most * self._capacity
         self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
@@ -202,15 +203,16 @@ class Contest:
     def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
         """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
         windows = len(PAST_S)
-        known = ~np.isnan(demand)
-        present = np.where(known, demand, 0.0)
+        unknown, present, everywhere = np.isnan(demand), demand, None
+        if np.count_nonzero(unknown):
+            known = ~unknown
+            present, everywhere = np.where(known, demand, 0.0), np.concatenate([known] * (windows - 1))
         work = present / self._capacity
-        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS)
-        noted = np.concatenate([parts.astype(np.int64)] * (windows - 1))
-        highest = state.peaks.push_and_max(tick, noted, np.concatenate([known] * (windows - 1)))
+        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(state.peaks.ring.dtype)
+        highest = state.peaks.push_and_max(tick, np.concatenate([parts] * (windows - 1)), everywhere)
         past = self._past
         past[0] = present
-        np.multiply(highest.reshape(windows - 1, -1), self._capacity / _SCALE, out=past[1:])
+        np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
         # What would exceed whole VMs by rounding only, or all counts, is taken off before there are five of each.
         past -= self._rounding
@@ -219,7 +221,7 @@ class Contest:
         need = np.multiply(past, self._more, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         ample = need[:2, : len(AMPLE_HEADROOMS)]
-        np.multiply(past[[0, Window.LONG], np.newaxis], self._ample, out=ample)
+        np.multiply(past[: Window.LONG + 1 : Window.LONG, np.newaxis], self._ample, out=ample)
         np.minimum(ample, self._full[:2, : len(AMPLE_HEADROOMS)], out=ample)
         np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
         now = vms[:, 0]

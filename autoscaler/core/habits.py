@@ -38,6 +38,10 @@ SLOT_S = 60.0
 
 EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
 """float64 (BINS + 1,), edges of the bins in VMs."""
+# As arrays, since numpy takes a while to make one of a plain number, which is much where columns are few.
+_ONE, _PER_OCTAVE, _LITTLE, _LAST = (
+    np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
+)
 _MANY = 64
 """Columns from which on it takes less to go through rows one by one."""
 _BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
@@ -137,10 +141,11 @@ def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s
 
 def bin_of(need: Float) -> Int:
     """The bin of so many VMs, any shape."""
-    bins = np.log2(1.0 + need)
-    bins *= PER_OCTAVE
-    bins += 1e-9
-    np.minimum(bins, BINS - 1.0, out=bins)
+    bins: Float = need + _ONE
+    np.log2(bins, out=bins)
+    bins *= _PER_OCTAVE
+    bins += _LITTLE
+    np.minimum(bins, _LAST, out=bins)
     return bins.astype(np.int64)
 
 
@@ -176,15 +181,21 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:
     """Take in a tick: what is higher than ever must last, since a single reading may be wrong."""
-    over = counts & (need > habits.highest)
-    if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
+    over = need > habits.highest
+    over &= counts
+    # Few are, or were until now.
+    some = np.flatnonzero((habits.above > 0) | over)
+    if not len(some):
         return
-    habits.above = np.where(counts, (habits.above + 1) * over, habits.above)
-    lasting = np.where(habits.above > 1, np.minimum(habits.lasting, need), need)
-    habits.lasting = np.where(over, lasting, habits.lasting)
-    lasted = habits.above >= ticks
-    habits.highest = np.where(lasted, habits.lasting, habits.highest)
-    habits.above = habits.above * ~lasted
+    over, need, counts = over.take(some), need.take(some), counts.take(some)
+    before, lasted = habits.above.take(some), habits.lasting.take(some)
+    above = np.where(counts, (before + 1) * over, before)
+    lasting = np.where(over, np.where(above > 1, np.minimum(lasted, need), need), lasted)
+    habits.lasting.put(some, lasting)
+    long = above >= ticks
+    habits.highest.put(some.compress(long), lasting.compress(long))
+    above *= ~long
+    habits.above.put(some, above)
 
 
 def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:

@@ -44,7 +44,10 @@ _BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
 _FEW = 48
 """Of so few questions it takes less to look at all bins than to halve."""
 _MIDDLE = LAW_BINS // 2
-_FEWEST = 1e-300
+# As arrays, since numpy takes a while to make one of a plain number, which is much where lanes are few.
+_FEWEST, _NONE, _HALF, _ONE = (np.array(number) for number in (1e-300, 0.0, 0.5, 1.0))
+_MOST_LOG, _LOW, _STEP = (np.array(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
+_LAST_BIN, _LAST_VM, _ROUNDING = (np.array(number) for number in (LAW_BINS - 1.0, MOST_VMS - 1.0, ROUNDING))
 _ROUGH = 256.0 * float(np.finfo(np.float32).eps)
 """What rounding may do to a law, in relation to its edges and what is beyond them; far more than it does."""
 _NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
@@ -72,18 +75,17 @@ class _Law(NamedTuple):
     def edges(self, spots: Float) -> Float:
         """The demands at these places, in spreads of the log ratio."""
         found = spots * self.spread
-        np.minimum(found, MOST_LOG, out=found)
+        np.minimum(found, _MOST_LOG, out=found)
         np.exp(found, out=found)
         found *= self.unit
         found -= self.scale
-        return np.maximum(found, 0.0, out=found)
+        np.maximum(found, _NONE, out=found)
+        return found
 
     def of_kinds(self, kinds: Alike) -> _Law:
         """Those of the lanes that stand for their kind."""
         of = kinds.of_first
-        return self._replace(
-            base=of(self.base), unit=of(self.unit), scale=of(self.scale), spread=of(self.spread)
-        )
+        return _Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread), self.edged)
 
     def beyond(self, demand: Float) -> Float:
         """Expected work per second beyond a demand, straight from edge to edge."""
@@ -92,10 +94,10 @@ class _Law(NamedTuple):
         np.log(place, out=place)
         place /= self.spread
         np.arcsinh(place, out=place)
-        place -= LAW_LOW
-        place /= LAW_STEP
-        np.maximum(place, 0.0, out=place)
-        np.minimum(place, LAW_BINS - 1.0, out=place)
+        place -= _LOW
+        place /= _STEP
+        np.maximum(place, _NONE, out=place)
+        np.minimum(place, _LAST_BIN, out=place)
         at = place.astype(np.int64)
         if self.edged is None:
             low, high = self.edges(EDGES.take(at)), self.edges(_UPPER.take(at))
@@ -110,7 +112,7 @@ class _Law(NamedTuple):
         high -= low
         np.maximum(high, _FEWEST, out=high)
         into /= high
-        np.minimum(into, 1.0, out=into)
+        np.minimum(into, _ONE, out=into)
         found *= into
         found += first
         under = demand < low
@@ -156,7 +158,7 @@ class _Around(NamedTuple):
         """Around three edges."""
         odds, width = excess[:2] - excess[1:], edges[1:] - edges[:2]
         # Bins below no demand have no width, and an outcome beyond them is certain.
-        certain = ~(width[0] > 0.0)
+        certain = ~(width[0] > _NONE)
         np.maximum(width, _FEWEST, out=width)
         odds /= width
         if np.count_nonzero(certain):
@@ -193,11 +195,12 @@ class Worth:
         # Questions are laws x times x lanes, so that what is about a law is worked out once.
         self._shape = len(asked), times, len(series)
         self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
-        self._kinds = Alike(series, capacity)
+        self._base = self._row * (LAW_BINS + 1)
+        self._kinds, self._each_most = Alike(series, capacity), 0
         self._last: _Last | None = None
         own = Alike(series)
         few = len(asked) * len(own.first) <= _MOST_TABLED
-        self._table = _Table(own, asked, self._shape) if few else None
+        self._table = _Table(own, series, asked, self._shape) if few else None
 
     def vms(self, laws: Laws, share: Float) -> Int:
         """Of how many VMs each serves at least this share of its work: int64 (Q, L).
@@ -208,7 +211,7 @@ class Worth:
         """
         share = share.reshape(self._shape)
         if self._table is not None:
-            law, unknown = self._table.read(laws, self._series)
+            law, unknown = self._table.read(laws)
             count, around = self._table.around(law, share)
         else:
             law, unknown = self._read(laws)
@@ -222,20 +225,20 @@ class Worth:
         between = above - below
         np.maximum(between, _FEWEST, out=between)
         into /= between
-        np.maximum(into, 0.0, out=into)
-        np.minimum(into, 1.0, out=into)
-        into *= 0.5
+        np.maximum(into, _NONE, out=into)
+        np.minimum(into, _ONE, out=into)
+        into *= _HALF
         into *= last - first
         reached = first + middle
-        reached *= 0.5
+        reached *= _HALF
         reached += into
         if np.count_nonzero(count) < count.size:
             reached = np.where(count > 0, reached, first)
         surely = reached
         surely /= self._capacity
-        surely += ROUNDING
+        surely += _ROUNDING
         np.floor(surely, out=surely)
-        np.minimum(surely, MOST_VMS - 1.0, out=surely)
+        np.minimum(surely, _LAST_VM, out=surely)
         # One VM more reaches over that point, and is worth it or not by all that it would serve.
         surely += self._work_of_next(law, surely) >= share * self._capacity
         if np.count_nonzero(unknown):
@@ -245,24 +248,29 @@ class Worth:
 
     def _work_of_next(self, law: _Law, vms: Float) -> Float:
         """Work per second that the VM after so many serves, float64 (laws, times, lanes)."""
-        kinds, most = len(self._kinds.first), int(vms.max()) + 2
-        if not self._kinds.few or most * kinds > self._shape[2]:
+        kinds, most = len(self._kinds.first), 0
+        if self._kinds.few:
+            most = int(vms.max()) + 2
+        if not most or most * kinds > self._shape[2]:
             ends = np.empty((2, *vms.shape))
             ends[0] = vms
-            np.add(vms, 1.0, out=ends[1])
+            np.add(vms, _ONE, out=ends[1])
             ends *= self._capacity
             beyond = law.beyond(ends)
             served: Float = beyond[0] - beyond[1]
             return served
         # Many lanes of few kinds: every number of VMs once.
-        some, first_of = law.of_kinds(self._kinds), self._kinds.of_first(self._capacity)
-        each = np.arange(float(most))[:, np.newaxis] * first_of
-        beyond = some.beyond(np.broadcast_to(each, (self._shape[0], most, kinds)))
+        if most != self._each_most:
+            self._each_most = most
+            each = np.arange(float(most))[:, np.newaxis] * self._kinds.of_first(self._capacity)
+            self._each = np.broadcast_to(each, (self._shape[0], most, kinds))
+            self._offset = np.arange(self._shape[0])[:, np.newaxis, np.newaxis] * (kinds * (most - 1))
+            self._offset = self._offset + self._kinds.group
+        beyond = law.of_kinds(self._kinds).beyond(self._each)
         by_kind = beyond[:, :-1] - beyond[:, 1:]
         at = vms.astype(np.int64)
         at *= kinds
-        at += self._kinds.group
-        at += np.arange(self._shape[0])[:, np.newaxis, np.newaxis] * (kinds * (most - 1))
+        at += self._offset
         return by_kind.reshape(-1).take(at)
 
     def share(self, laws: Laws, vms: Int) -> Float:
@@ -284,10 +292,11 @@ class Worth:
         scale = laws.scale.take(self._series)
         unit = laws.level.reshape(-1).take(self._row)
         unknown = np.isnan(unit)
-        unit[unknown] = 1.0
+        if np.count_nonzero(unknown):
+            unit[unknown] = 1.0
         unit += scale
         spread = laws.spread.reshape(-1).take(self._row)
-        return _Law(laws.excess.reshape(-1), self._row * (LAW_BINS + 1), unit, scale, spread), unknown
+        return _Law(laws.excess.reshape(-1), self._base, unit, scale, spread), unknown
 
 
 class _Last:
@@ -345,12 +354,17 @@ class _Table:
 
     Args:
         own: The lanes in groups that read one series each, G of them.
+        series: int64 (L,), the series of each lane.
         horizons: Of the laws.
         shape: Of questions: laws x times x lanes.
     """
 
-    def __init__(self, own: Alike, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]) -> None:
-        self._own, self._horizons = own, np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]
+    def __init__(
+        self, own: Alike, series: Int, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]
+    ) -> None:
+        self._own, self._mine = own, own.of_first(series)
+        self._row = self._mine * len(Horizon) + np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]
+        self._rows = self._row.reshape(-1)
         groups, edges = len(own.first), LAW_BINS + 1
         self._each = groups == shape[2]
         self._base = (np.arange(shape[0])[:, np.newaxis, np.newaxis] * groups + own.group) * edges
@@ -371,31 +385,22 @@ class _Table:
         self._found[:, questions] = count & _EACH_HALF > 0
         self._cells[:, questions] = np.stack([np.maximum(count - 1, 0), count, count + 1]) + first
 
-    def read(self, laws: Laws, series: Int) -> tuple[_Law, Bool]:
-        """The laws that are asked, laws x 1 x lanes, and where they are unknown.
-
-        Args:
-            laws: As issued.
-            series: int64 (L,), the series of each lane.
-        """
-        own = self._own
-        mine = own.of_first(series)
-        row = mine * len(Horizon) + self._horizons
-        scale, unit = laws.scale.take(mine), laws.level.reshape(-1).take(row)
+    def read(self, laws: Laws) -> tuple[_Law, Bool]:
+        """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
+        own, row = self._own, self._row
+        scale, unit = laws.scale.take(self._mine), laws.level.reshape(-1).take(row)
         unknown = np.isnan(unit)
-        unit[unknown] = 1.0
+        if np.count_nonzero(unknown):
+            unit[unknown] = 1.0
         unit += scale
         spread = laws.spread.reshape(-1).take(row)
-        law = _Law(laws.excess.reshape(-1), row, unit, scale, spread)
-        whole = law._replace(
-            unit=unit[..., np.newaxis], scale=scale[:, np.newaxis], spread=spread[..., np.newaxis]
-        )
+        excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).astype(np.float64).reshape(-1)
+        whole = _Law(excess, row, unit[..., np.newaxis], scale[:, np.newaxis], spread[..., np.newaxis])
         edged = whole.edges(EDGES).reshape(-1)
-        excess = laws.excess.reshape(-1, LAW_BINS + 1).take(row.reshape(-1), axis=0).astype(np.float64)
         if not self._each:
             unit, spread, unknown = own.spread(unit), own.spread(spread), own.spread(unknown)
             scale = own.spread(scale)
-        return _Law(excess.reshape(-1), self._base, unit, scale, spread, edged), unknown
+        return _Law(excess, self._base, unit, scale, spread, edged), unknown
 
     def around(self, law: _Law, share: Float) -> tuple[Int, _Around]:
         """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
