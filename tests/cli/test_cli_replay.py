@@ -1,5 +1,6 @@
 """`replay`, `compare`, `report` and `explain` on what they leave: the commands as they are typed."""
 
+import contextlib
 import csv
 import json
 import math
@@ -7,13 +8,12 @@ import os
 import re
 import select
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoscaler.store import JournalReader
-from tests.cli.conftest import COMMAND, INTERRUPT, PATIENCE_S, Program, call, environment, strict_json, until
+from tests.cli.conftest import COMMAND, INTERRUPT, PATIENCE_S, call, environment, strict_json
 
 POLICY = """\
 fleet: web
@@ -324,17 +324,56 @@ def test_a_report_of_nothing_is_one_sentence(here):
     assert result.stderr.startswith("report: nowhere/report.json: cannot be read: No such file")
 
 
+@contextlib.contextmanager
+def in_terminal(*arguments, cwd, out=subprocess.DEVNULL):
+    """A command whose messages go to a terminal: its process, and a function that reads until a pattern is in them."""
+    ours, theirs = os.openpty()
+    shown = b""
+
+    def reads(pattern):
+        nonlocal shown
+        while not re.search(pattern, shown):
+            ready, _, _ = select.select([ours], [], [], PATIENCE_S)
+            assert ready, shown
+            shown += os.read(ours, 65536)
+
+    try:
+        with subprocess.Popen(
+            [COMMAND, *arguments], cwd=cwd, env={**environment(), "TERM": "xterm"}, stdout=out, stderr=theirs
+        ) as process:
+            try:
+                yield process, reads
+            finally:
+                process.kill()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
 def test_ctrl_c_keeps_what_was_run(here):
     """The loop engine at a second per tick runs for long; what it has done by then is shown and written."""
-    program = Program(
-        "replay", "web.yaml", "day.csv", "--kind", "gauge", "--engine", "loop", "--tick", "1s", "--out", "out", "--warm-up", "1s", cwd=here
-    )  # fmt: skip
-    with program:
-        # Nothing is said while it runs outside of a terminal; its own interpreter tells when it computes.
-        until(lambda: computed(program.process.pid, 300), program.said, alive=program.process)
-        assert program.end(INTERRUPT) == 130
-    assert "interrupted: the figures are of the part that was run" in program.said()
-    assert "The run was interrupted: it covers" in program.out.read_text()
+    arguments = (
+        "web.yaml",
+        "day.csv",
+        "--kind",
+        "gauge",
+        "--engine",
+        "loop",
+        "--tick",
+        "1s",
+        "--warm-up",
+        "1s",
+    )
+    with (
+        (here / "said").open("w") as out,
+        in_terminal("replay", *arguments, "--out", "out", cwd=here, out=out) as (process, reads),
+    ):
+        # Before the first hundredth nothing was run that could be kept.
+        reads(rb"replaying .*[1-9]\d?%")
+        process.send_signal(INTERRUPT)
+        reads(b"interrupted: the figures are of the part that was run")
+        assert process.wait(PATIENCE_S) == 130
+    assert "The run was interrupted: it covers" in (here / "said").read_text()
     document = strict_json((here / "out" / "report.json").read_text())
     assert document["details"]["partial"] is True
     rows = rows_of(here / "out")
@@ -343,30 +382,11 @@ def test_ctrl_c_keeps_what_was_run(here):
     assert {file.name for file in (here / "out").iterdir()} == FILES | {"journal.sqlite"}
 
 
-def computed(pid, least):
-    """Whether a process has used so many hundredths of a second of the processor."""
-    told = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(told[11]) + int(told[12]) >= least
-
-
 @pytest.mark.parametrize("engine", ["loop", "lanes"])
 def test_what_takes_over_two_seconds_shows_a_bar_in_a_terminal_and_nowhere_else(here, engine):
     write_day(here / "long.csv", hours=24 * 120)
     arguments = ("replay", "web.yaml", "long.csv", "--kind", "gauge", "--engine", engine)
-    master, slave = os.openpty()
-    command = [COMMAND, *arguments]
-    with subprocess.Popen(
-        command, cwd=here, env={**environment(), "TERM": "xterm"}, stdout=subprocess.DEVNULL, stderr=slave
-    ) as process:
-        os.close(slave)
-        try:
-            shown = b""
-            while b"replaying" not in shown:
-                ready, _, _ = select.select([master], [], [], PATIENCE_S)
-                assert ready, shown
-                shown += os.read(master, 65536)
-        finally:
-            process.kill()
-            os.close(master)
+    with in_terminal(*arguments, cwd=here) as (_, reads):
+        reads(b"replaying")
     quiet = replay(here)
     assert quiet.stderr == ""
