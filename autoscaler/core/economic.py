@@ -62,8 +62,10 @@ _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason
 """What a reason is called where VMs are kept, not started."""
 _WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
 _USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
-_YESTERDAY = [MODELS.index(Model(Kind.YESTERDAY, knob)) for knob in range(3)]
-_FORECASTS = [MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG)]
+_YESTERDAY = slice(rows_of(Kind.YESTERDAY).start, rows_of(Kind.YESTERDAY).start + 3)
+_NOW, _LONG = (MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG))
+_FORECASTS = slice(_NOW, _LONG + 1, _LONG - _NOW)
+"""A slice, since numpy looks at a list of places far longer."""
 _PARTINGS = 8
 """After so many ticks in which lanes parted none shares with another any more: each time costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
@@ -266,8 +268,9 @@ class _Columns:
         self._by_worth(laws, price)
         self._by_habit(trial.habits, view, demand, known, price)
         contest.plain(trial, view.tick, demand, self._yesterday(trial.habits, view.now_s))
-        both = want[:, _BOTH].reshape(2, len(_YESTERDAY), len(_FORECASTS), -1)
-        np.maximum(want[:, _YESTERDAY, np.newaxis], want[:, np.newaxis, _FORECASTS], out=both)
+        days, forecasts = want[:, _YESTERDAY, np.newaxis], want[:, np.newaxis, _FORECASTS]
+        both = want[:, _BOTH].reshape(2, days.shape[1], forecasts.shape[2], -1)
+        np.maximum(days, forecasts, out=both)
         if np.count_nonzero(fresh) < len(fresh):
             blind = np.flatnonzero(~fresh)
             want[0][:, blind], want[1][:, blind] = 0, contest.most

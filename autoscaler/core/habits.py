@@ -126,16 +126,19 @@ def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s
     """
     length, slots = slot_s(tick_s), len(habits.day)
     first = int((now_s - DAY_S) // length)
-    found = np.full((len(ahead_s), habits.day.shape[1]), np.nan)
-    done = first
-    for highest, window_s in zip(found, ahead_s, strict=True):
+    found = np.empty((len(ahead_s), habits.day.shape[1]))
+    found[0], done, before = np.nan, first, 0
+    for window, window_s in enumerate(ahead_s):
+        # The longer window goes on from where the shorter one ends.
+        found[window] = found[before]
         # A window that reaches over a day would come to what is not over yet.
         end = min(int((now_s - DAY_S + window_s) // length) + 1, first + slots - 1)
-        for slot in range(done, end):
-            np.fmax(highest, habits.day[slot % slots], out=highest)
-        done = max(done, end)
-        # The longer window goes on from here.
-        found[-1] = highest
+        while done < end:
+            at = done % slots
+            rows = habits.day[at : at + end - done]
+            np.fmax(found[window], np.fmax.reduce(rows, axis=0), out=found[window])
+            done += len(rows)
+        before = window
     return found
 
 
@@ -181,21 +184,15 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:
     """Take in a tick: what is higher than ever must last, since a single reading may be wrong."""
-    over = need > habits.highest
-    over &= counts
-    # Few are, or were until now.
-    some = np.flatnonzero((habits.above > 0) | over)
-    if not len(some):
+    over = counts & (need > habits.highest)
+    if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
         return
-    over, need, counts = over.take(some), need.take(some), counts.take(some)
-    before, lasted = habits.above.take(some), habits.lasting.take(some)
-    above = np.where(counts, (before + 1) * over, before)
-    lasting = np.where(over, np.where(above > 1, np.minimum(lasted, need), need), lasted)
-    habits.lasting.put(some, lasting)
-    long = above >= ticks
-    habits.highest.put(some.compress(long), lasting.compress(long))
-    above *= ~long
-    habits.above.put(some, above)
+    habits.above = np.where(counts, (habits.above + 1) * over, habits.above)
+    lasting = np.where(habits.above > 1, np.minimum(habits.lasting, need), need)
+    habits.lasting = np.where(over, lasting, habits.lasting)
+    lasted = habits.above >= ticks
+    habits.highest = np.where(lasted, habits.lasting, habits.highest)
+    habits.above = habits.above * ~lasted
 
 
 def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
