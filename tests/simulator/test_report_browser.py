@@ -21,6 +21,7 @@ DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 375, "height": 812}
 MONTH_OF_MINUTES = 43_200
 MOST_FRAMES = 1800
+PATIENCE_MS = 200_000
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +34,9 @@ def _browser():
         require_real("playwright", available=False)
     require_real("Chromium", CHROMIUM.exists())
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=PATIENCE_MS
+        )
         yield browser
         browser.close()
 
@@ -52,13 +55,14 @@ class Looked:
 
     def __init__(self, browser, path, viewport, **context):
         self.context = browser.new_context(viewport=viewport, **context)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page = self.context.new_page()
         self.said, self.asked = [], []
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("[data-ready=true]", timeout=30_000)
+        self.page.wait_for_selector("[data-ready=true]")
 
     def __enter__(self):
         return self
