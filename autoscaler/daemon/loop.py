@@ -156,13 +156,13 @@ class Daemon:
         self._readings: dict[str, FleetReadings] = {}
         self._lane_values = LaneValues()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
-        self._keeping = Keeping(self.recorder, telemetry)
         self.conditions = Conditions(telemetry)
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
         self.acting = Acting(clock, self.recorder, telemetry, waits)
         self.acting.govern(self.fleets.by_name)
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)
+        self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
         self.chores = Chores(clock, self.recorder, telemetry, waits)
         self._budget = budget_among(self.fleets.all)
         self._failures: Counter[tuple[str, str, int]] = Counter()
@@ -174,7 +174,7 @@ class Daemon:
         await self._left_open.load(self._longest_lag_s())
         await recall(self.fleets.all, self.recorder, self.began_at_s)
         await self.operators.load()
-        await self._keeping.load(self.fleets, self.clock.now())
+        await self.keeping.load(self.fleets, self.clock.now())
         await self._announce()
         done_tick = -1
         while not self.waking.stopping:
@@ -193,7 +193,7 @@ class Daemon:
                     await self._guarded_tick(tick, early)
             await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
         await self.acting.finish()
-        await self._keeping.keep(self.fleets, self.clock.now(), at_once=True)
+        await self.keeping.keep(self.fleets, self.clock.now(), at_once=True)
         await self.chores.finish()
 
     def stop(self) -> None:
@@ -263,7 +263,7 @@ class Daemon:
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
-        await self._keeping.keep(self.fleets, now_s)
+        await self.keeping.keep(self.fleets, now_s)
         return record
 
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────

@@ -1,13 +1,17 @@
 """What operators do with VMs of the pool: recorded with who and why, then done; and refused where it makes no sense."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from autoscaler.clock import run_virtual
+from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.marks import QUARANTINED_TAG
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.errors import ChangeRefusedError, JournalError
-from autoscaler.ports import FLEET_TAG
+from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind
+from autoscaler.store import SqliteJournal
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states
 
@@ -108,6 +112,111 @@ async def test_adopted_and_disowned():
     assert view(bench, stray).tags[FLEET_TAG] == "web"
     assert view(bench, bench.ids[1]).tags[FLEET_TAG] == ""
     assert stray in bench.daemon.fleets.by_name["web"].inventory.vms
+
+
+@virtual
+async def test_what_was_disowned_is_neither_started_nor_stopped_while_listings_still_show_it():
+    bench = pool_bench(
+        lambda second: 300 if second < 20 else 0 if second < 60 else 700,
+        running=3,
+        vms=3,
+        refill="off",
+        provision="off",
+        warm_pool={"minimum": 0},
+    )
+    on, off = bench.ids[0], bench.ids[5]
+    say(bench, 19, "disown", on, off)
+    await bench.run(140)
+    assert (view(bench, on).state, view(bench, off).state) == ("running", "stopped")
+    assert {call[3] for call in bench.calls("StopInstances", "StartInstances")} == {""}
+    kinds = [kind for _, kind, _ in bench.events()]
+    assert "vm_gone" not in kinds, "it was given up, not lost"
+    assert not bench.daemon.fleets.by_name["web"].inventory.vms.keys() & {on, off}
+
+
+class NoTags:
+    """A provider that may not write tags."""
+
+    def __init__(self, provider):
+        self._provider = provider
+
+    def __getattr__(self, name):
+        return getattr(self._provider, name)
+
+    async def tag(self, vm_ids, tags):
+        del tags
+        return tuple(Outcome(i, OutcomeKind.DENIED, "UnauthorizedOperation", "not you") for i in vm_ids)
+
+
+@virtual
+async def test_what_cannot_be_tagged_is_neither_adopted_nor_given_up():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+    bench.setups[0] = replace(bench.setups[0], provider=NoTags(bench.provider))
+    for at_s, what in ((15, "disown"), (16, "adopt"), (17, "quarantine")):
+        say(bench, at_s, what, bench.ids[1])
+    await bench.run(80)
+    gave, took, kept = map(str, bench.answers)
+    why = f"{bench.ids[1]} UnauthorizedOperation not you"
+    assert gave == (
+        f"not all of {bench.ids[1]} could be given up, since the tag autoscaler:fleet could not be written: {why}"
+    )
+    assert took.startswith(f"not all of {bench.ids[1]} could be adopted, since the tag")
+    assert kept.endswith(f"could not be written ({why}), so it does not outlive the daemon: try again.")
+    assert not bench.daemon.fleets.by_name["web"].inventory.vms[bench.ids[1]].disowned
+
+
+def test_what_was_asked_of_the_pool_is_done_after_a_crash(tmp_path):
+    """It was answered, so it is on the disk, though nothing of it could be done yet."""
+
+    async def main():
+        bench = pool_bench(100, running=1, vms=4, refill={"calm": "90s"}, warm_pool={"minimum": 1})
+        bench.journal = SqliteJournal(tmp_path, inline=True)
+        say(bench, 15, "exercise", bench.ids[1])
+        say(bench, 15.5, "evict", bench.ids[2])
+        bench.daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+        running = asyncio.create_task(bench.daemon.run())
+        await bench.clock.sleep_until(bench.clock.monotonic() + 17)
+        running.cancel()
+        await asyncio.wait({running})
+        tried, evicted = bench.answers
+        assert tried == (
+            f"{bench.ids[1]} of web will be tried, as soon as no VM has been on its way for demand for 90 s; "
+            "`autoscaler events` tells how it went."
+        )
+        assert evicted == f"{bench.ids[2]} of web will be deleted for good, at the next tick."
+        assert chores(bench) == []
+        await bench.run(300)
+        done = [(verb, reason) for _, verb, _, reason in chores(bench, "exercise", "terminate")]
+        assert done == [("terminate", "evicted by an operator"), ("exercise", "tried: would it serve?")]
+        # Once more, and it is not done again.
+        await bench.run(300)
+        assert len(chores(bench, "exercise", "terminate")) == 2
+        await bench.journal.close()
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Learned("web", "asked", 2, b"{}"),
+        Learned("web", "asked", 1, b"no JSON"),
+        Learned("web", "asked", 1, b"[]"),
+        Learned("web", "asked", 1, b'{"exercise": [1], "evict": [], "refresh": false}'),
+    ],
+    ids=lambda row: row.body.decode(),
+)
+def test_what_was_asked_and_cannot_be_read_is_told_and_forgotten(row, tmp_path):
+    async def main():
+        bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+        bench.journal = SqliteJournal(tmp_path, inline=True)
+        await bench.journal.record_learned(ORIGIN_S, [row])
+        await bench.run(20)
+        (said,) = bench.log.texts("journal_failed")
+        assert said.startswith("what operators asked of the pool of web cannot be read: ")
+        await bench.journal.close()
+
+    run_virtual(main)
 
 
 REFUSED = {

@@ -206,7 +206,7 @@ def test_odds_of_starts_outlive_an_orderly_end_and_are_planned_with(tmp_path):
         assert again.success("m7i.large", "us-east-1a", ORIGIN_S) == 1.0
         again.tell("m7i.large", "us-east-1a", bench.clock.now(), tried=30, failed=15)
         told = again.success("m7i.large", "us-east-1a", ORIGIN_S)
-        await bench.daemon._keeping.keep(bench.daemon.fleets, bench.clock.now(), at_once=True)
+        await bench.daemon.keeping.keep(bench.daemon.fleets, bench.clock.now(), at_once=True)
         await bench.run(20)
         fleets = bench.daemon.fleets
         assert fleets.all[0].inventory.places.success("m7i.large", "us-east-1a", ORIGIN_S) == told < 0.7

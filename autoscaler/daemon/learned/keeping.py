@@ -14,6 +14,7 @@ from autoscaler.daemon.learned.learning import Learning
 from autoscaler.daemon.learned.remembering import Remembering
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.errors import JournalError
 
 KEEP_EVERY_S = 600.0
@@ -28,11 +29,13 @@ class Keeping:
     Args:
         recorder: The journal.
         telemetry: Told what cannot be read.
+        warm_pools: What operators asked of them is kept, too.
     """
 
-    def __init__(self, recorder: Recorder, telemetry: Telemetry) -> None:
+    def __init__(self, recorder: Recorder, telemetry: Telemetry, warm_pools: WarmPools) -> None:
         self._recorder = recorder
         self._telemetry = telemetry
+        self._warm_pools = warm_pools
         self._remembering = Remembering() if recorder.outlives_the_run else None
         self._kept_at_s: float | None = None
         self._looked_at_s = float("-inf")
@@ -46,6 +49,7 @@ class Keeping:
             return
         wrong = fleets.learning.take_up(learned)
         if self._remembering is not None:
+            wrong += self._warm_pools.take_up(learned)
             wrong += self._remembering.take_up_troubles(fleets.all, learned, now_s)
             wrong += self._remembering.take_up_states(fleets, learned, now_s)
         for text in wrong:
@@ -71,14 +75,23 @@ class Keeping:
         if changed and await self._recorder.keep_learned(now_s, changed):
             fleets.learning.kept()
 
+    async def keep_asked(self, now_s: float) -> bool:
+        """Write what operators asked of pools, if it has changed; False where that failed."""
+        rows = self._warm_pools.to_keep() if self._remembering is not None else []
+        if rows and not await self._recorder.keep_learned(now_s, rows):
+            return False
+        self._warm_pools.kept(rows)
+        return True
+
     async def _remember(
         self, remembering: Remembering, fleets: Fleets, now_s: float, *, everything: bool
     ) -> None:
-        rows = remembering.troubles(fleets.all, now_s, odds=everything)
+        rows = remembering.troubles(fleets.all, now_s, odds=everything) + self._warm_pools.to_keep()
         if everything:
             rows += await remembering.states(fleets, now_s)
         if rows and await self._recorder.keep_learned(now_s, rows):
             remembering.kept(rows)
+            self._warm_pools.kept(rows)
 
     def _publish(self, learning: Learning) -> None:
         for fleet, source, seconds in learning.start_times():

@@ -270,7 +270,7 @@ class Holdings:
 
 def _is_free(t: TrackedVm, now_s: float) -> bool:
     """Whether a stopped VM may be started, as far as it is up to the VM."""
-    return t.quarantined_until_s <= now_s and not t.restoring
+    return t.quarantined_until_s <= now_s and not t.restoring and not t.disowned
 
 
 def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
@@ -279,6 +279,7 @@ def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
     return (
         PROTECTED_TAG not in tags
         and GROUP_TAG not in tags
+        and not t.disowned
         and t.hands_off_until_s <= now_s
         and now_s - _on_since_s(t) >= minimum_on_time_s
     )

@@ -336,7 +336,7 @@ class FleetInventory(Lateness):
             t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
             long_s = listing.requested_at_s - t.missing_since_s
             if t.missing >= self.patience.absent_listings and long_s >= self.patience.absent_s:
-                if t.phase is not Phase.LOST:
+                if t.phase is not Phase.LOST and not t.disowned:
                     notes.append(
                         self._note("vm_gone", f"{vm_id} is missing from {t.missing} complete listings")
                     )

@@ -154,6 +154,8 @@ class TrackedVm:
     """The type that it is started as, where that is not the one it has."""
     restoring: bool = False
     """Its type is being changed back."""
+    disowned: bool = False
+    """An operator gave it up: until listings no longer show it, it stays as it is."""
 
     def start_ordered(self, at_s: float) -> None:
         """A start is ordered; how long its parts take is measured from here."""

@@ -9,7 +9,7 @@ of them can be done or none is.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +131,11 @@ class PoolWords:
             raise ChangeRefusedError(f"only stopped VMs are tried: {', '.join(wrong) or 'there is none'}")
         await self._record("pool_exercise", word, f"asked to try {_some(ids)}")
         pool.asked.exercise.update(ids)
-        return f"{_some(ids)} of {word.fleet} will be tried, as soon as no VM is on its way for demand; `autoscaler events` tells how it went."
+        calm_s = pool.calm_s(fleet)
+        return (
+            f"{_some(ids)} of {word.fleet} will be tried, as soon as no VM has been on its way for demand for {calm_s:g} s; "
+            f"`autoscaler events` tells how it went.{await self._keep()}"
+        )
 
     async def refresh(self, word: Word) -> str:
         """Replace what is out of date now, windows or not, within the policy's share at a time.
@@ -149,7 +153,10 @@ class PoolWords:
             return f"Nothing in the pool of {word.fleet} is out of date."
         await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(pool.stale)})")
         pool.asked.refresh = True
-        return f"{len(pool.stale)} out of date in {word.fleet} will be replaced, the new ones first."
+        stale = len(pool.stale)
+        return (
+            f"{stale} out of date in {word.fleet} will be replaced, the new ones first.{await self._keep()}"
+        )
 
     async def evict(self, word: Word) -> str:
         """Delete these stopped VMs for good.
@@ -166,7 +173,7 @@ class PoolWords:
             raise ChangeRefusedError(f"only stopped, unprotected VMs can be evicted: {', '.join(wrong)}")
         await self._record("pool_evict", word, f"evicted {_some(word.vms)}: deleted for good")
         pool.asked.evict.update(word.vms)
-        return f"{_some(word.vms)} of {word.fleet} will be deleted for good, at the next tick."
+        return f"{_some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
 
     async def quarantine(self, word: Word) -> str:
         """Keep these VMs from being started until they are released; those that serve go on serving.
@@ -182,7 +189,7 @@ class PoolWords:
             if t.phase in _RESTING:
                 t.quarantined_until_s, t.quarantine_reason = FOREVER, BY_OPERATOR + said
         fleet.inventory.touch()
-        lost = await self._tag(fleet, word.vms, {QUARANTINED_TAG: said})
+        lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: said}))
         return f"{_some(word.vms)} of {word.fleet} will not be started until released.{lost}"
 
     async def release(self, word: Word) -> str:
@@ -197,7 +204,7 @@ class PoolWords:
         for t in vms:
             t.quarantined_until_s, t.quarantine_reason = float("-inf"), ""
         fleet.inventory.touch()
-        lost = await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""})
+        lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""}))
         return f"{_some(word.vms)} of {word.fleet} may be started again.{lost}"
 
     async def adopt(self, word: Word) -> str:
@@ -209,10 +216,12 @@ class PoolWords:
         fleet, _ = self._fleet(word.fleet)
         _named(word)
         await self._record("pool_adopt", word, f"adopted {_some(word.vms)}")
-        lost = await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet})
-        return (
-            f"{_some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}.{lost}"
-        )
+        if why := await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet}):
+            raise ChangeRefusedError(
+                f"not all of {_some(word.vms)} could be adopted, since the tag {FLEET_TAG} could not be written: {why}"
+            )
+        self._give_up(fleet, word.vms, up=False)
+        return f"{_some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
 
     async def disown(self, word: Word) -> str:
         """These VMs belong to no fleet any more and stay as they are.
@@ -223,8 +232,20 @@ class PoolWords:
         fleet, _ = self._fleet(word.fleet)
         self._vms(fleet, word.vms)
         await self._record("pool_disown", word, f"disowned {_some(word.vms)}: they stay as they are")
-        lost = await self._tag(fleet, word.vms, {FLEET_TAG: ""})
-        return f"{_some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are.{lost}"
+        self._give_up(fleet, word.vms, up=True)  # before a tick can come in between
+        if why := await self._tag(fleet, word.vms, {FLEET_TAG: ""}):
+            self._give_up(fleet, word.vms, up=False)
+            raise ChangeRefusedError(
+                f"not all of {_some(word.vms)} could be given up, since the tag {FLEET_TAG} could not be written: {why}"
+            )
+        return f"{_some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are."
+
+    def _give_up(self, fleet: Fleet, ids: Iterable[str], *, up: bool) -> None:
+        """Listings go on showing a VM for a while, and it is neither started nor stopped meanwhile."""
+        for vm_id in ids:
+            if (t := fleet.inventory.vms.get(vm_id)) is not None:
+                t.disowned = up
+        fleet.inventory.touch()
 
     @property
     def by_name(self) -> dict[str, Callable[[Word], Awaitable[str]]]:
@@ -268,8 +289,14 @@ class PoolWords:
         await daemon.recorder.changes(daemon.clock.now(), (), [note], lambda _: None)
         daemon.telemetry.log.info("operator", fleet=note.fleet, kind=note.kind, text=note.text)
 
+    async def _keep(self) -> str:
+        """Write what is asked of pools; for a person, that it failed, or nothing."""
+        if await self._daemon.keeping.keep_asked(self._daemon.clock.now()):
+            return ""
+        return " But it could not be written to the journal, so it may not outlive the daemon."
+
     async def _tag(self, fleet: Fleet, ids: Sequence[str], tags: dict[str, str]) -> str:
-        """Write tags; for a person, what of it failed, or nothing."""
+        """Write tags; for a person, why some could not be written, or nothing."""
 
         async def call() -> tuple[Outcome, ...]:
             return await fleet.provider.tag(ids, tags)
@@ -277,15 +304,21 @@ class PoolWords:
         try:
             outcomes = await within(call, _TAG_WITHIN_S)
         except TimeoutError:
-            why = f"no answer within {_TAG_WITHIN_S:g} s"
+            return f"no answer within {_TAG_WITHIN_S:g} s"
         except Exception as error:  # noqa: BLE001  the operator is told, and the daemon goes on
-            why = f"{type(error).__name__}: {error}"
-        else:
-            failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
-            if not failed:
-                return ""
-            why = f"{failed[0].code} {failed[0].message}".strip()
-        return f" But the tag {next(iter(tags))} could not be written ({why}), so it does not outlive the daemon: try again."
+            return f"{type(error).__name__}: {error}"
+        failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
+        return f"{failed[0].vm_id} {failed[0].code} {failed[0].message}".strip() if failed else ""
+
+
+def _lost(why: str) -> str:
+    """Of what holds as long as the daemon lives."""
+    tag = QUARANTINED_TAG
+    return (
+        f" But the tag {tag} could not be written ({why}), so it does not outlive the daemon: try again."
+        if why
+        else ""
+    )
 
 
 def _named(word: Word) -> None:

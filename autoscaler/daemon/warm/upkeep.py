@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping
 from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
+from autoscaler.daemon.warm import asked
 from autoscaler.daemon.warm.warm_pool import WarmPool
-from autoscaler.ports import Clock, Note
+from autoscaler.ports import Clock, Learned, Note
+
+_NOTHING = asked.Asked().kept("").body
 
 
 class WarmPools:
@@ -27,6 +30,8 @@ class WarmPools:
         self._clock = clock
         self.by_name: dict[str, WarmPool] = {}
         self._acts: dict[str, bool] = {}
+        self._kept: dict[str, bytes] = {}
+        """By fleet, what operators asked for as it is on the disk."""
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
         """From now on these are the fleets; with `anew` nothing is known of their pools."""
@@ -38,6 +43,29 @@ class WarmPools:
             name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
         }
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
+
+    def to_keep(self) -> list[Learned]:
+        """What operators asked for, where it is not on the disk as it is; VMs in shadow are simulated, and not kept."""
+        rows = [pool.asked.kept(name) for name, pool in self.by_name.items() if self._acts[name]]
+        return [row for row in rows if self._kept.get(row.fleet, _NOTHING) != row.body]
+
+    def kept(self, rows: Iterable[Learned]) -> None:
+        """Of these, what operators asked for is on the disk."""
+        self._kept.update({row.fleet: row.body for row in rows if row.name == asked.NAME})
+
+    def take_up(self, learned: Iterable[Learned]) -> list[str]:
+        """Go on with what an earlier run was asked; for a person, what of it cannot be read."""
+        wrong = []
+        for row in learned:
+            if row.name != asked.NAME or not self._acts.get(row.fleet, False):
+                continue
+            try:
+                self.by_name[row.fleet].asked = asked.asked_of(row)
+            except ValueError as error:
+                wrong.append(f"what operators asked of the pool of {row.fleet} cannot be read: {error}")
+            else:
+                self.kept((row,))
+        return wrong
 
     async def follow(self, fleets: Iterable[Fleet], timeout_s: float) -> list[Note]:
         """After the listings: what deserves an event.

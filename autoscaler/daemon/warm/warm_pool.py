@@ -12,7 +12,7 @@ became ready is deleted, since the daemon made it. A VM that somebody else made 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.bounded import within
@@ -23,6 +23,7 @@ from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
+from autoscaler.daemon.warm.asked import Asked
 from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.trials import Preparing, Trials
 from autoscaler.ports import (
@@ -60,15 +61,6 @@ class Expected:
     count: int
     until_s: float
     token: str
-
-
-@dataclass(slots=True)
-class Asked:
-    """What operators asked for."""
-
-    exercise: set[str] = field(default_factory=set)
-    evict: set[str] = field(default_factory=set)
-    refresh: bool = False
 
 
 class WarmPool:
@@ -309,12 +301,11 @@ class WarmPool:
         if refill.is_busy(row):
             self._serve(fleet, row, now_s)
         found = self._ends(fleet, now_s, may_stop=row.may_stop)
-        section, inventory = fleet.policy.refill, fleet.inventory
+        inventory = fleet.inventory
         ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]
         self.stale = freshness.stale(ready, fleet.policy.freshness, self.current, now_s)
         found += self._evictions(fleet, now_s)
-        calm_s = section.calm_s if section is not None else 120.0
-        if now_s - self._busy_s < calm_s or refill.is_busy(row):
+        if now_s - self._busy_s < self.calm_s(fleet) or refill.is_busy(row):
             return found
         fresh = fleet.policy.freshness
         refreshing = self.asked.refresh or (
@@ -332,6 +323,11 @@ class WarmPool:
         if row.may_start:
             found += self._tries(fleet, row, ready, now_s)
         return found
+
+    def calm_s(self, fleet: Fleet) -> float:
+        """How long no VM has been on its way for demand before anything is made or tried."""
+        section = fleet.policy.refill
+        return section.calm_s if section is not None else 120.0
 
     def _is_idle(self, policy: Policy) -> bool:
         """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""

@@ -1,0 +1,56 @@
+"""What operators asked of one fleet's warm pool and what is not done yet, and how a restart goes on with it.
+
+Whoever was answered that a VM will be tried or deleted does not look again; so it is on the disk before the answer.
+
+Rules of this file: values only. What an earlier run was asked holds for VMs that listings show; of others it is forgotten
+where it would be done.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoscaler.ports import Learned
+
+NAME, VERSION = "asked", 1
+"""Under which it is kept, and the layout of the body."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What operators asked for.
+
+    Attributes:
+        exercise: Ids of VMs to be tried.
+        evict: Ids of VMs to be deleted.
+        refresh: Whether all that is out of date is replaced.
+    """
+
+    exercise: set[str] = field(default_factory=set)
+    evict: set[str] = field(default_factory=set)
+    refresh: bool = False
+
+    def kept(self, fleet: str) -> Learned:
+        """As it is kept."""
+        body = {"exercise": sorted(self.exercise), "evict": sorted(self.evict), "refresh": self.refresh}
+        return Learned(fleet, NAME, VERSION, json.dumps(body).encode())
+
+
+def asked_of(row: Learned) -> Asked:
+    """What was kept.
+
+    Raises:
+        ValueError: It is of another layout, or no such thing.
+    """
+    if row.version != VERSION:
+        raise ValueError(f"it is of version {row.version}")
+    body: Any = json.loads(row.body)
+    if not isinstance(body, dict) or body.keys() != {"exercise", "evict", "refresh"}:
+        raise ValueError("it is no list of what was asked")
+    exercise, evict, refresh = body["exercise"], body["evict"], body["refresh"]
+    ids = (exercise, evict)
+    if not all(isinstance(each, list) and all(isinstance(i, str) for i in each) for each in ids):
+        raise ValueError("it names no VMs")
+    return Asked(set(exercise), set(evict), refresh is True)
