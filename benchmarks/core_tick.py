@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
@@ -205,7 +206,7 @@ def live(lanes: int) -> dict[str, np.ndarray]:
         readings = Readings(lane, values, observed_at_s, np.full(lanes * VMS, 100.0))
         tick = Tick(number, readings, in_service)
         for name, part in parts.items():
-            times[name].append(timed(lambda part=part, tick=tick: part(tick)))
+            times[name].append(timed(partial(part, tick)))
     del times["look"]
     return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
 
@@ -228,7 +229,7 @@ def swept(params: LaneParams) -> np.ndarray:
     times = []
     for number in range(1_000_000, 1_000_000 + WARM_UP + TICKS):
         view = Snapshot(**kept | {"now_s": number * TICK_S, "tick": number, "demand": demands[number % 64]})
-        times.append(timed(lambda view=view: decide(params, state, view, None)))
+        times.append(timed(partial(decide, params, state, view, None)))
     return np.array(times[WARM_UP:])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from autoscaler.config.compiling import compile_params
-from autoscaler.config.policy import policy_from
+from autoscaler.config.policy import Policy, policy_from
 from autoscaler.core import economic, experts, objective, stopped, worth
 from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, step
@@ -47,7 +47,7 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
 """What takes time: its name, and the class or module and the name by which it is called there."""
 
 
-def policy(number: int):
+def policy(number: int) -> Policy:
     """One of many fleets, or variants of one, that differ in their price of shortage."""
     return policy_from(
         {

@@ -15,10 +15,12 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from autoscaler.config.policy import policy_from
+from autoscaler.config.policy import Policy, policy_from
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
@@ -26,6 +28,9 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.traffic.synth import synth_day
 from benchmarks.calibration import Result, kernel_s
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 VARIANTS = 1000
 DAYS = 365
@@ -35,7 +40,7 @@ WINDOWS = 46
 """1,035 pairs of windows."""
 
 
-def reactive(number: int):
+def reactive(number: int) -> Policy:
     """One of a thousand variants in sizing: of headroom, tolerance and minimum."""
     return policy_from(
         {
@@ -62,7 +67,7 @@ def year_of(variants: int) -> tuple[float, float, float]:
     return *spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
-def forecasting(number: int, kind: str):
+def forecasting(number: int, kind: str) -> Policy:
     """One of a thousand variants that order by forecast: by a quantile of it, or by prices."""
     wishes = {
         "quantile": {
@@ -112,24 +117,24 @@ def forecasts() -> list[Result]:
     results = []
     year, week = DAYS * 1440, 7 * 1440
     for kind in ("quantile", "objective"):
-        made_s, decided_s, peak_mb = _in_a_process(per_tick, (kind, 3.0, 1))
+        made_s, decided_s, peak_mb = _in_a_process(per_tick, kind, 3.0, 1)
         note = f"from 3 days: forecasts {made_s * year:.0f} s, {decided_s * 1e6:.0f} us per tick beside; {peak_mb:.0f} MB"
         results.append(Result(f"1,000 variants of {kind}, a year", (made_s + decided_s) * year, "s", note))
     for kind in ("quantile", "objective"):
-        made_s, decided_s, peak_mb = _in_a_process(per_tick, (kind, 0.5, VARIANTS))
+        made_s, decided_s, peak_mb = _in_a_process(per_tick, kind, 0.5, VARIANTS)
         note = f"from half a day: {(made_s + decided_s) * 1e3:.1f} ms per tick; {peak_mb:.0f} MB"
         results.append(Result(f"1,000 series of {kind}, a week", (made_s + decided_s) * week, "s", note))
     return results
 
 
-def _in_a_process(call, arguments):
+def _in_a_process(call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(call, arguments)
+        return pool.apply(call, arguments, options)
 
 
 def apart(variants: int) -> tuple[float, float, float]:
     """The same in a process of its own."""
-    return _in_a_process(year_of, (variants,))
+    return _in_a_process(year_of, variants)
 
 
 def run() -> list[Result]:
