@@ -37,18 +37,17 @@ class Alike:
         self.first: Int = first[order].astype(np.int64)
         self.few = 2 * len(first) <= len(given[0])
         self.group: Int = np.argsort(order)[group.reshape(-1)].astype(np.int64)
+        self._first_of = self.first.take(self.group)
 
     def hold(self, *values: Float) -> bool:
         """Whether the columns of each group have the same values, float64 (..., n) each; NaN is like nothing."""
-        return self.few and all(
-            (value == self.of_first(value).take(self.group, axis=-1)).all() for value in values
-        )
+        return self.few and all((value == value.take(self._first_of, axis=-1)).all() for value in values)
 
     def part(self, *values: Float | Int | Bool) -> Bool:
         """Where columns have other values, (n,) each, than the first of their group: bool (n,)."""
         found = np.zeros(len(self.group), np.bool_)
         for value in values:
-            found |= value != value.take(self.first).take(self.group)
+            found |= value != value.take(self._first_of)
         return found
 
     def of_first(self, value: Number) -> Number:

@@ -207,7 +207,8 @@ class Chain:
         held = None
         if self._holding is not None and seen.economics is not None:
             lanes, price = seen.economics.lanes, seen.economics.price
-            held = self._holding.step(state.warm_pool, snapshot.tick, desired[lanes], price)
+            mine = desired if len(lanes) == len(desired) else desired[lanes]
+            held = self._holding.step(state.warm_pool, snapshot.tick, mine, price)
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
         if self.tiering is not None:

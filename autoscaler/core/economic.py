@@ -89,6 +89,8 @@ class Economy:
     def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
         self._params, self._lanes, self._counts = params, lanes, counts
         self._everywhere = len(lanes) == len(params.series)
+        # All at once are had far sooner than one by one.
+        self._mine = slice(None) if self._everywhere else lanes
         self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
@@ -104,20 +106,20 @@ class Economy:
         laws = None if seen.outlook is None else seen.outlook.laws
         if laws is None:
             raise ValueError("A lane has an objective, so `decide` needs an Outlook with whole laws.")
-        lanes = self._lanes
-        fresh: Bool = seen.snapshot.freshness[lanes] == FRESH
+        lanes, mine = self._lanes, self._mine
+        fresh: Bool = seen.snapshot.freshness[mine] == FRESH
         up_to, down_to, told = self._wanted(seen, laws, fresh)
-        now = seen.ordered[lanes].astype(np.int64)
+        now = seen.ordered[mine].astype(np.int64)
         proposal = np.minimum(now, np.maximum(down_to, up_to))
         # Of those on their way some will not come; more are ordered in their place.
-        coming = seen.snapshot.starting[lanes] * self._success
-        lacking = (up_to - seen.snapshot.in_service[lanes] - coming) / self._success
+        coming = seen.snapshot.starting[mine] * self._success
+        lacking = (up_to - seen.snapshot.in_service[mine] - coming) / self._success
         more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
         proposal = np.where(more > 0, now + more, proposal)
         spread = np.where(fresh, proposal, 0).astype(self._counts)
         if not self._everywhere:
-            mine, spread = spread, np.zeros_like(wish)
-            spread[lanes] = mine
+            own, spread = spread, np.zeros_like(wish)
+            spread[lanes] = own
         value = np.maximum(wish, spread)
 
         def why() -> Int:
@@ -130,10 +132,10 @@ class Economy:
     def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Int]:
         """Up to and down to how many VMs, and the reason: int64 (n,) each. Moves the models on by a tick."""
         view, trial = seen.snapshot, seen.state.trial
-        demand = np.where(fresh, view.demand[self._lanes], np.nan)
-        known = fresh & ~view.censored[self._lanes]
+        demand = np.where(fresh, view.demand[self._mine], np.nan)
+        known = fresh & ~view.censored[self._mine]
         columns = self._columns_of(trial, demand, known, fresh)
-        serving = view.in_service[self._lanes].astype(np.float64)
+        serving = view.in_service[self._mine].astype(np.float64)
         price = self._dearness.step(
             seen.state.budget,
             view.tick,

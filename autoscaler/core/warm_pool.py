@@ -28,6 +28,7 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
     minimum, maximum = within(params.warm_minimum, counts), within(params.warm_maximum, counts)
 
     economic = np.flatnonzero(params.economic)
+    everywhere = len(economic) == len(params.economic)
     # A peak seldom changes: of thousands of lanes, what is wanted is worked out anew where it has.
     known, kept = np.zeros(0, np.int32), np.zeros(0, counts)
 
@@ -47,7 +48,9 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
                 kept[moved] = spared(peak[moved], with_spare[moved])
             known = peak
         beyond = kept - desired
-        if worth is not None:
+        if worth is not None and everywhere:
+            np.copyto(beyond, np.where(worth >= 0, worth, kept) - desired, casting="same_kind")
+        elif worth is not None:
             beyond[economic] = np.where(worth >= 0, worth, kept[economic]) - desired[economic]
         np.maximum(beyond, minimum, out=beyond)
         clipped: Int = np.minimum(beyond, maximum, out=beyond)

@@ -39,8 +39,13 @@ _MOST_TABLED = 64
 """So many laws are worked out whole at most: more take longer than looking for what is asked."""
 _HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
 _EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
-_WHOLES, _BEFORE = 2 * _EACH_HALF, _EACH_HALF - 1
 _BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
+_ENDS = _BINS.reshape(-1)
+_LOOKED: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
+"""Which bins halving looks at, (halves, bins), where it ends before each bin; and what it finds there."""
+_FOUND: Bool = _ENDS & _EACH_HALF > 0
+_AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
+"""The edges around it."""
 _FEW = 48
 """Of so few questions it takes less to look at all bins than to halve."""
 _MIDDLE = LAW_BINS // 2
@@ -318,7 +323,7 @@ class _Last:
 
     def _ended_at(self, questions: Int, count: Int) -> tuple[Float, Int]:
         """Note where some questions ended; the places and the cells of three edges each, (3, k)."""
-        at = np.stack([np.maximum(count - 1, 0), count, count + 1])
+        at = _AROUND.take(count, axis=1)
         spots, cells = EDGES.take(at), at + self._base.take(questions)
         self._count.reshape(-1)[questions] = count
         self._spots.reshape(3, -1)[:, questions] = spots
@@ -381,9 +386,9 @@ class _Table:
         """Note where some questions ended: which bins halving looked at, what it found there, and three edges."""
         first = self._first.take(questions)
         self._count.reshape(-1)[questions] = count
-        self._looked[:, questions] = count - count % _WHOLES + _BEFORE + first
-        self._found[:, questions] = count & _EACH_HALF > 0
-        self._cells[:, questions] = np.stack([np.maximum(count - 1, 0), count, count + 1]) + first
+        self._looked[:, questions] = _LOOKED.take(count, axis=1) + first
+        self._found[:, questions] = _FOUND.take(count, axis=1)
+        self._cells[:, questions] = _AROUND.take(count, axis=1) + first
 
     def read(self, laws: Laws) -> tuple[_Law, Bool]:
         """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
