@@ -14,11 +14,27 @@ settings.register_profile("repeatable", settings.get_profile("explore"), derando
 settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
-LONGEST_FIRST = ("tests/soak/test_soak.py",)
-"""Modules that take long, most first: a process that came to one of them last would keep the other waiting."""
+LONGEST_FIRST = (
+    "tests/soak/test_soak.py",
+    "tests/simulator/test_lane_segments.py",
+    "tests/checks/test_guards.py",
+    "tests/ec2/test_failure_modes_on_the_wire.py",
+    "tests/deploy/test_install_script.py",
+    "tests/search/test_dask_executor.py",
+    "tests/cli/test_cli_demo.py",
+    "tests/simulator/test_replaying.py",
+    "tests/cli/test_cli_run.py",
+    "tests/control/test_control_processes.py",
+    "tests/core/test_forecast_bad_input.py",
+    "tests/core/test_economic.py",
+    "tests/cli/test_cli_sweep.py",
+)
+"""Modules that take twenty seconds or more: a process that came to one of them last would keep the other waiting."""
 
 
 def pytest_collection_modifyitems(items):
+    if gone := [name for name in LONGEST_FIRST if not (ROOT / name).exists()]:
+        raise pytest.UsageError(f"{__file__}: LONGEST_FIRST names {', '.join(gone)}, which is not there")
     places = {ROOT / name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 

@@ -21,13 +21,13 @@ from tests.simulator.builders import policy
 DAY = generate(
     Recipe(
         length_s=86_400.0,
-        interval_s=60.0,
+        interval_s=120.0,
         dispersion=4.0,
         parts=(Level(200.0), Daily(900.0, 13 * 3600.0), Crowd(at_s=16 * 3600.0, height=800.0)),
     )
 )
 PLANT = PlantSettings(vms=24, in_service=3, start=Duration(40.0))
-TICKS = Ticks.over(DAY.start_s + 60.0, 0.9 * 86_400.0, 60.0)
+TICKS = Ticks.over(DAY.start_s + 120.0, 0.9 * 86_400.0, 120.0)
 POLICIES = {
     "reactive": policy(forecast="off", signal={"max_age": "150s"}),
     "forecast": policy(signal={"max_age": "150s"}, forecast={"half_life": "2h"}),
@@ -81,7 +81,7 @@ def test_stops_of_vms_that_do_not_serve_are_caught_as_well():
 @pytest.mark.parametrize("guard", ["prefix", "poison", "warm-up", "conservation", "silence"])
 def test_what_could_not_fail_is_not_called_shown(guard):
     flat = generate(
-        Recipe(length_s=86_400.0, interval_s=60.0, dispersion=1.0, variation=0.0, parts=(Level(1.0),))
+        Recipe(length_s=86_400.0, interval_s=120.0, dispersion=1.0, variation=0.0, parts=(Level(1.0),))
     )
     idle = subject(
         policy=policy(forecast="off", signal={"max_age": "150s"}),
@@ -112,7 +112,9 @@ def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
     one = subject()
     fleet = as_probed(one.policy)
     run_loop(
-        LoopRun(fleet, DAY, cloud_of(fleet, PLANT), TICKS.start_s, 20_000.0, 60.0, journal_dir=Path(tmp_path))
+        LoopRun(
+            fleet, DAY, cloud_of(fleet, PLANT), TICKS.start_s, 20_000.0, 120.0, journal_dir=Path(tmp_path)
+        )
     )
     with JournalReader(Path(tmp_path)) as reader:
         ticks = reader.ticks(fleet.fleet, float("-inf"), float("inf"))
@@ -123,7 +125,7 @@ def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
 
 
 def test_the_shipped_policy_passes_every_guard():
-    shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=60.0)
+    shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=120.0)
     for guard in GUARDS.values():
         verdict = guard(subject(policy=shipped))
         assert verdict.state is State.HOLDS, f"{verdict.guard}: {verdict.said}"
