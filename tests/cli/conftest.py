@@ -23,7 +23,7 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 
 COMMAND = str(Path(sys.executable).parent / "autoscaler")
-PATIENCE_S = 300.0
+PATIENCE_S = 200.0
 """Nobody waits so long where nothing is wrong; a busy machine may take ten times as long as an idle one."""
 CLOCK = SystemClock()
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -281,6 +281,7 @@ def test_the_script_is_clean_for_shellcheck():
     assert (result.returncode, result.stdout) == (0, "")
 
 
+@pytest.mark.timeout(600)
 def test_locked_packages_are_downloaded_and_installed(tmp_path):
     """As on a new VM, with nothing linked; needs a package index, so only where everything is there."""
     require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
