@@ -39,11 +39,13 @@ ANSWER_WITHIN_S = 10.0
 
 BACKLOG = 32
 """Connections that are taken in at once, before they are counted."""
+MOST_CONNECTIONS = 8192
+"""Probes on thousands of VMs may each keep a connection by which they push; each costs some kilobytes."""
 
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(512, max(files // 4, 8)) if files > 0 else 512
+    return min(MOST_CONNECTIONS, max(files // 4, 8)) if files > 0 else MOST_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True)

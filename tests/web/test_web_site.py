@@ -15,7 +15,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
-from autoscaler.web.site import ASK_EVERY_S, Guests, Site
+from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, Guests, Site
 from autoscaler.web.status import status
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
 
@@ -193,7 +193,7 @@ async def test_many_who_stay_do_not_keep_the_daemon_from_its_own_files(daemon):
 
 def test_connections_take_a_quarter_of_the_files_at_most():
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 8 <= Guests().most <= max(8, min(512, files // 4))
+    assert 8 <= Guests().most <= max(8, min(MOST_CONNECTIONS, files // 4))
 
 
 class Turns(SetClock):
