@@ -248,6 +248,8 @@ def _share(share: float) -> str:
     percent = 100.0 * share
     if percent == 0:
         return "0 %"
+    if percent >= 10:
+        return f"{percent:.0f} %"
     return f"{percent:.2g} %" if percent >= 0.01 else "<0.01 %"
 
 

@@ -130,7 +130,7 @@ def _earns(worth: float, *, priced: bool) -> str:
 
 
 def _times(times: float) -> str:
-    return f"{times:.2g} times its cost" if times < 100 else f"{times:,.0f} times its cost"
+    return f"{times:.2g} times its cost" if times < 99.5 else f"{times:,.0f} times its cost"
 
 
 def _action(tick: Told | FleetTick) -> str:
