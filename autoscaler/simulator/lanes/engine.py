@@ -47,6 +47,7 @@ from autoscaler.simulator.lanes.witness import Witness
 __all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
 
 BLOCK_TICKS = 64
+_FREED_BYTES = 24 << 20
 
 
 class Decider(Protocol):
@@ -102,6 +103,7 @@ class Lanes:
         witness: Witness | None = None,
     ) -> None:
         refuse(run.policies, run.plants, run.ticks.tick_s)
+        keep_freed_memory()
         self.run_of = run
         self.tick = 0
         self._tick_s = run.ticks.tick_s
@@ -282,6 +284,17 @@ class Lanes:
             fingerprints.add(block.desired[:count], block.starts[:count], block.stops[:count], provisions)
         if self._witness is not None:
             self._witness.close(block, count, first, self._metrics.shifts)
+
+
+def keep_freed_memory() -> None:
+    """Have what is freed kept for the next tick.
+
+    glibc gives the end of its heap back to the system once more is free than twice the largest block of its own mapping that
+    was freed so far, up to 32 MB. What a tick of thousands of series frees is just about that much at first, and having it
+    mapped again page by page each tick takes a fifth of a run, or nothing, by how blocks happen to lie. So a block
+    is freed that nobody has touched, and which therefore has never taken any memory. Elsewhere this does nothing.
+    """
+    np.empty(_FREED_BYTES, np.uint8)
 
 
 def _most_vms(params: LaneParams, plants: Sequence[PlantSettings]) -> float:
