@@ -135,7 +135,6 @@ def test_accepted_orders_of_ticks_in_shadow_are_counted():
     assert (found.total.starts, found.total.stops, found.total.provisions) == (2, 1, 1)
 
 
-@pytest.mark.parametrize("ticks", [(), (tick(0),), (tick(0, real=None), tick(1, real=None))])
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0, "0 %"), (1e-6, "<0.01 %"), (0.00123, "0.12 %"), (0.0996, "10 %"), (0.613, "61 %"), (0.9996, "100 %"), (1, "100 %")],
@@ -144,6 +143,7 @@ def test_a_share_is_written_as_people_write_it(share, text):
     assert words._share(share) == text
 
 
+@pytest.mark.parametrize("ticks", [(), (tick(0),), (tick(0, real=None), tick(1, real=None))])
 def test_nothing_to_compare(ticks):
     assert report(*ticks) is None
 
