@@ -1,10 +1,14 @@
 """Leaving in two steps: cordoned, idle at two looks, stopped; taken back before anything is started; after a crash."""
 
+import asyncio
+
 import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.daemon.vms.tracked import Phase
+from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.ports import Verb
 from autoscaler.providers.readiness import StatusCheckProbe
 from tests.control.builders import STOP, Commands, asked
@@ -75,6 +79,27 @@ async def test_a_busy_vm_serves_again_where_the_policy_says_so():
     )
     await bench.run(70)
     assert verbs(bench)[:2] == [(20, Verb.DRAIN, 1), (60, Verb.RETURN, 1)]
+    assert bench.changes() == []
+
+
+@virtual
+async def test_a_vm_that_is_given_up_while_it_drains_serves_again_and_is_not_stopped():
+    bench = bench_of(steady((0, 200), (20, 100)), running=2)
+    answers = []
+
+    async def give_up():
+        (vm_id,) = (vm.id for vm in bench.daemon.fleets.by_name["web"].inventory.vms_in(Phase.DRAINING))
+        word = Word("web", (vm_id,), "alice", "it is needed elsewhere")
+        answers.append((vm_id, await PoolWords(bench.daemon).disown(word)))
+
+    asyncio.get_running_loop().call_later(25, lambda: answers.append(asyncio.ensure_future(give_up())))
+    await bench.run(100)
+    vm_id, answer = answers[1]
+    assert "stay as they are" in answer
+    assert verbs(bench)[:2] == [(20, Verb.DRAIN, 1), (30, Verb.RETURN, 1)]
+    assert bench.actions()[1].intent.vm_ids == (vm_id,)
+    assert bench.actions()[1].intent.reason == "given up by an operator while it was draining"
+    assert vm_id not in bench.balancer.cordoned
     assert bench.changes() == []
 
 

@@ -188,9 +188,17 @@ class Drains:
     def ends(
         self, inventory: FleetInventory, now_s: float, taken_back: frozenset[str], *, may_stop: bool
     ) -> list[ActionIntent]:
-        """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says."""
+        """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says.
+
+        What operators have given up meanwhile is put back, since it is to stay as it was.
+        """
+        given_up = sorted(i for i in self.leaving if i not in taken_back and inventory.vms[i].disowned)
+        taken_back |= frozenset(given_up)
         idle, late = self.over(now_s)
         fleet, found = inventory.fleet, []
+        if given_up:
+            why = "given up by an operator while it was draining"
+            found.append(ActionIntent(fleet, Verb.RETURN, tuple(given_up), len(given_up), "", why))
         stays = self.section.on_timeout == "return"
         for verb, ids, why in (
             (Verb.STOP, idle, f"idle at {IDLE_LOOKS} looks after the cordon"),
