@@ -100,7 +100,7 @@ async def test_a_vm_that_is_given_up_while_it_drains_serves_again_and_is_not_sto
     assert bench.actions()[1].intent.vm_ids == (vm_id,)
     assert bench.actions()[1].intent.reason == "given up by an operator while it was draining"
     assert vm_id not in bench.balancer.cordoned
-    assert bench.changes() == []
+    assert [call for call in bench.changes() if call[1] != "CreateTags"] == []
 
 
 @virtual
