@@ -17,7 +17,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest
-from autoscaler.core.habits import HOUR_S, Habits, note, revise, yesterday
+from autoscaler.core.habits import HOUR_S, Habits, last_week, note, revise, yesterday
 from autoscaler.core.models import (
     AHEAD,
     CAREFUL,
@@ -54,7 +54,8 @@ _REASON_OF = {
     Kind.HOUR: Reason.MODEL_USUAL,
     Kind.EVER: Reason.MODEL_USUAL,
     Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
-    Kind.LATEST: Reason.MODEL_YESTERDAY,
+    Kind.WEEK: Reason.MODEL_YESTERDAY,
+    Kind.EITHER: Reason.MODEL_YESTERDAY,
     Kind.BOTH: Reason.MODEL_YESTERDAY,
 }
 _KEEPING = np.arange(len(Reason))
@@ -226,7 +227,10 @@ class _Columns:
         self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
         self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
         self._windows_s = [
-            ((ahead_s + params.tick_s, ahead_s + max(300.0, params.tick_s)), self._ahead_s == ahead_s)
+            (
+                (ahead_s + params.tick_s, ahead_s + params.tick_s + max(300.0, params.tick_s)),
+                self._ahead_s == ahead_s,
+            )
             for ahead_s in self._ahead_of
         ]
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
@@ -269,7 +273,7 @@ class _Columns:
         want = contest.want
         self._by_worth(laws, price)
         self._by_habit(trial.habits, view, demand, known, price)
-        contest.plain(trial, view.tick, demand, self._yesterday(trial.habits, view.now_s))
+        contest.plain(trial, view.tick, demand, self._before(trial.habits, view.now_s))
         days, forecasts = want[:, _YESTERDAY, np.newaxis], want[:, np.newaxis, _FORECASTS]
         both = want[:, _BOTH].reshape(2, days.shape[1], forecasts.shape[2], -1)
         np.maximum(days, forecasts, out=both)
@@ -278,10 +282,10 @@ class _Columns:
             want[0][:, blind], want[1][:, blind] = 0, contest.most
         contest.step(trial, view.tick, demand, known, want, price)
         unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
-        model = np.where(unknown, CAREFUL, trial.driver) if np.count_nonzero(unknown) else trial.driver
-        place = model * len(self._at)
-        place += self._at
-        low, high = (of.reshape(-1).take(place).astype(np.int64) for of in want)
+        model, (low, high) = trial.driver, contest.bands.wishes(trial, want)
+        if np.count_nonzero(unknown):
+            model = np.where(unknown, CAREFUL, model)
+            low, high = np.where(unknown, want[:, CAREFUL], (low, high))
         return _Wishes(model, low, high)
 
     def _by_habit(self, habits: Habits, view: Snapshot, demand: Float, known: Bool, price: Float) -> None:
@@ -296,12 +300,14 @@ class _Columns:
         usual = np.minimum(habits.wanted, self.contest.most)
         self.contest.want[:, _USUAL].reshape(2, *usual.shape)[...] = usual
 
-    def _yesterday(self, habits: Habits, now_s: float) -> Float:
-        """The highest demand of yesterday until a start would serve, and within the hold window: (2, n)."""
+    def _before(self, habits: Habits, now_s: float) -> Float:
+        """The highest demand of yesterday and of a week ago until a start would serve, and within the hold window: (2, 2, n)."""
         (windows_s, _), *others = self._windows_s
-        found = yesterday(habits, now_s, windows_s, self._tick_s)
-        for windows_s, mine in others:
-            np.copyto(found, yesterday(habits, now_s, windows_s, self._tick_s), where=mine)
+        found = np.empty((2, 2, len(self._at)))
+        for of, then in zip(found, (yesterday, last_week), strict=True):
+            of[...] = then(habits, now_s, windows_s, self._tick_s)
+            for other_s, mine in others:
+                np.copyto(of, then(habits, now_s, other_s, self._tick_s), where=mine)
         return found
 
     def _by_worth(self, laws: Laws, price: Float) -> None:

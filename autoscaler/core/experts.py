@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoscaler.core.bands import Bands
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import (
     AMPLE_HEADROOMS,
+    EITHER_HEADROOMS,
     FALLING_HEADROOMS,
     FALLS_S,
     HEADROOMS,
     MODELS,
     PAST_S,
+    WEEK_HEADROOMS,
     Kind,
     Window,
     rows_of,
@@ -68,10 +71,10 @@ _LITTLE: Float = np.array(1e-9)
 """numpy takes a while to make an array of a plain number, which is much where lanes are few."""
 
 
-_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _LATEST = map(
-    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.LATEST)
+_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _WEEK, _EITHER = map(
+    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.WEEK, Kind.EITHER)
 )
-_PLAIN = slice(_DEMAND.start, _LATEST.stop)
+_PLAIN = slice(_DEMAND.start, _EITHER.stop)
 
 
 def _count_type(most: int) -> ShadowType:
@@ -142,6 +145,7 @@ class Contest:
         self._one = np.ones(shape, np.float32)
         bounded = max(2, len(FALLS_S)), len(HEADROOMS), len(lanes)
         self._none, self._full = np.zeros(bounded), np.full(bounded, float(self.most))
+        self.bands = Bands(most, self._start_cost, params.tick_s, len(MODELS))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
         self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
@@ -156,6 +160,7 @@ class Contest:
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
         self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
         self.want = np.zeros((2, *self._left.shape), counts)
+        self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._columns)), counts)
 
     def fit(self, state: Trial) -> None:
         """Have the counts of the state and those of this in one type: ask for it before `want` is filled."""
@@ -174,21 +179,25 @@ class Contest:
             state: Remembers the demand.
             tick: Now.
             demand: float64 (n,), NaN where unknown.
-            before: float64 (2, n), the highest demand in VMs from this time of yesterday until a start would serve, and
-                within the hold window; NaN where unknown.
+            before: float64 (2, 2, n), the highest demand in VMs from this time of yesterday, and of the day a week ago,
+                until a start would serve, and within the hold window; NaN where unknown.
         """
         now = self._by_demand(state, tick, demand)
         low, high = self.want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
         self._whole(state.falling[:, np.newaxis] * self._falling_headroom, high.reshape(shape))
-        vms = self.want[:, _YESTERDAY]
-        self._whole(before[:, np.newaxis] * self._headroom, vms)
-        unknown = np.isnan(before)
-        if np.count_nonzero(unknown):
-            np.copyto(vms, now, where=unknown[:, np.newaxis])
-        np.maximum(vms[0], vms[1], out=vms[1])
-        np.maximum(vms, now[:1], out=self.want[:, _LATEST])
+        vms, last_week = self.want[:, _YESTERDAY], self._last_week
+        for of, to in zip(before, (vms, last_week), strict=True):
+            headrooms = to.shape[1]
+            self._whole(of[:, np.newaxis] * self._headroom[:headrooms], to)
+            unknown = np.isnan(of)
+            if np.count_nonzero(unknown):
+                np.copyto(to, now[:headrooms], where=unknown[:, np.newaxis])
+            np.maximum(to[0], to[1], out=to[1])
+        either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=self.want[:, _EITHER])
+        np.maximum(either, now[:1], out=either)
+        np.maximum(last_week[:, :WEEK_HEADROOMS], now[:1], out=self.want[:, _WEEK])
         return self.want[:, _PLAIN]
 
     def _whole(self, need: Float, out: SmallInt) -> None:
@@ -257,7 +266,7 @@ class Contest:
         passed = tick - state.last_tick
         begins = state.last_tick < 0
         if passed == 1 and not begins:
-            self._charge(state, demand, counts)
+            self._charge(state, tick, demand, counts)
         if passed > len(state.ordered):
             state.all_arrived()
         else:
@@ -302,8 +311,10 @@ class Contest:
             paid[...] = out
             paid *= self._start_cost
             state.lately[0] += paid
+            if self.bands.due(tick):
+                self.bands.charge_starts(state, out)
 
-    def _charge(self, state: Trial, demand: Float, counts: Bool) -> None:
+    def _charge(self, state: Trial, tick: int, demand: Float, counts: Bool) -> None:
         if np.count_nonzero(counts) < len(counts):
             work = np.where(counts, demand, 0.0) / self._capacity
             state.weight = np.where(counts, state.weight * self._growth, state.weight)
@@ -324,6 +335,10 @@ class Contest:
             np.add(missed, short, out=missed)
         state.wanted = state.wanted + work * weight
         state.ticks = state.ticks + weight
+        if self.bands.due(tick):
+            if weight is not state.weight:
+                vms *= counts
+            self.bands.charge(state, vms, (work, MORE * work))
 
     def _settle(self, state: Trial) -> None:
         """Weigh what the last minutes have cost, as their last tick."""
@@ -334,6 +349,7 @@ class Contest:
             weighed *= state.weight
             np.add(of, weighed, out=of)
         state.lately.fill(0.0)
+        self.bands.settle(state)
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -401,15 +417,21 @@ class Contest:
             at, lane = np.nonzero(above)
             of = highest[lane]
             left[at, lane] = _crowd(of, vms[at, lane], np.ones_like(of)) * of
+        passed = state.ticks - state.asked
+        fear, doubt = (
+            self._doubt(state, *of) for of in ((self._lead_s, MOST_FEAR), (DOUBT_S, self._most_doubt))
+        )
+        self.bands.fear(state, left, highest, passed * fear / doubt)
         weighed = self._left
         weighed[...] = left
-        weighed *= state.ticks - state.asked
+        weighed *= passed
         state.crowd += weighed
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float) -> None:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        cost = np.multiply(state.nearly, self._doubt(state, DOUBT_S, self._most_doubt), out=self._cost)
+        doubt = self._doubt(state, DOUBT_S, self._most_doubt)
+        cost = np.multiply(state.nearly, doubt, out=self._cost)
         cost += state.unserved
         # A crowd is alone with the VMs that it finds for as long as a start takes.
         cost += np.multiply(state.crowd, self._doubt(state, self._lead_s, MOST_FEAR), out=self._left)
@@ -424,6 +446,7 @@ class Contest:
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
             state.driver = driver
+        self.bands.choose(state, shortage, doubt, cost[state.driver, self._columns], days)
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
             sums = (
@@ -434,6 +457,7 @@ class Contest:
                 state.ticks,
                 state.wanted,
                 state.weight,
+                state.below,
             )
             for each in sums:
                 np.divide(each, lighter, out=each)

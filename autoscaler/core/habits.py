@@ -33,8 +33,8 @@ CROWD = 16.0
 """A crowd that was never seen is at most so many times as high as the highest ever."""
 BORROWED = 0.25
 """What all hours count beside an hour's own, as a share of the weight that a day leaves in an hour."""
-HOUR_S, DAY_S = 3600.0, 86400.0
-SLOT_S = 60.0
+HOUR_S, DAY_S, WEEK_S = 3600.0, 86400.0, 7 * 86400.0
+SLOT_S, WEEK_SLOT_S = 60.0, 300.0
 
 EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
 """float64 (BINS + 1,), edges of the bins in VMs."""
@@ -63,9 +63,10 @@ class Habits(Remembered):
         day: float32 (slots, n), highest demand in VMs of each slot of the last day, by slot modulo their number; NaN where
             unknown.
         slot: The slot under way, since the epoch; -1 before the first.
+        week, week_slot: The same of the last week, in slots that are longer.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     seen: SmallFloat
     ever: SmallFloat
     highest: Float
@@ -75,17 +76,21 @@ class Habits(Remembered):
     hour: Int
     day: SmallFloat
     slot: int
+    week: SmallFloat
+    week_slot: int
 
     @classmethod
     def empty(cls, lanes: int, prices: int, tick_s: float) -> Habits:
         """Nothing seen yet."""
         seen = np.zeros((HOURS + 1, BINS, lanes), np.float32)
-        slots = int(DAY_S // slot_s(tick_s)) + 1
-        day = np.full((slots, lanes), np.nan, np.float32)
+        day, week = (
+            np.full((int(all_s // each_s) + 1, lanes), np.nan, np.float32)
+            for all_s, each_s in ((DAY_S, slot_s(tick_s)), (WEEK_S, week_slot_s(tick_s)))
+        )
         ever, highest = np.zeros((BINS, lanes), np.float32), np.zeros(lanes)
         above, lasting = np.zeros(lanes, np.int64), np.zeros(lanes)
         wanted = np.zeros((3, prices, lanes), np.int32)
-        return cls(seen, ever, highest, above, lasting, wanted, np.full(lanes, -1), day, -1)
+        return cls(seen, ever, highest, above, lasting, wanted, np.full(lanes, -1), day, -1, week, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
         """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
@@ -99,17 +104,25 @@ class Habits(Remembered):
         if len(new.day) == len(self.day):
             new.day[:, known] = self.day[:, columns[known]]
             new.slot = self.slot
+        if len(new.week) == len(self.week):
+            new.week[:, known] = self.week[:, columns[known]]
+            new.week_slot = self.week_slot
         return new
 
     def of_columns(self, columns: Int) -> Habits:
         """The same for columns that are all known, int64 (N,): which each was; this one is not changed."""
-        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day")
+        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day", "week")
         return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in arrays})
 
 
 def slot_s(tick_s: float) -> float:
     """Length of a slot of the last day: a minute, or a tick where ticks are longer."""
     return max(SLOT_S, tick_s)
+
+
+def week_slot_s(tick_s: float) -> float:
+    """Length of a slot of the last week: five minutes, or a tick where ticks are longer."""
+    return max(WEEK_SLOT_S, tick_s)
 
 
 def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
@@ -124,18 +137,26 @@ def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s
     Returns:
         NaN where yesterday is unknown.
     """
-    length, slots = slot_s(tick_s), len(habits.day)
-    first = int((now_s - DAY_S) // length)
-    found = np.empty((len(ahead_s), habits.day.shape[1]))
+    return _then(habits.day, now_s - DAY_S, ahead_s, slot_s(tick_s))
+
+
+def last_week(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
+    """The same of the day a week ago, to five minutes."""
+    return _then(habits.week, now_s - WEEK_S, ahead_s, week_slot_s(tick_s))
+
+
+def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float) -> Float:
+    slots, first = len(ring), int(then_s // length_s)
+    found = np.empty((len(ahead_s), ring.shape[1]))
     found[0], done, before = np.nan, first, 0
     for window, window_s in enumerate(ahead_s):
         # The longer window goes on from where the shorter one ends.
         found[window] = found[before]
-        # A window that reaches over a day would come to what is not over yet.
-        end = min(int((now_s - DAY_S + window_s) // length) + 1, first + slots - 1)
+        # A window that reaches all round would come to what is not over yet.
+        end = min(math.ceil((then_s + window_s) / length_s - 1e-9), first + slots - 1)
         while done < end:
             at = done % slots
-            rows = habits.day[at : at + end - done]
+            rows = ring[at : at + end - done]
             np.fmax(found[window], np.fmax.reduce(rows, axis=0), out=found[window])
             done += len(rows)
         before = window
@@ -172,14 +193,21 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
         flat = table.reshape(-1)
         flat.put(cell, flat.take(cell) + counts)
     _note_highest(habits, need, counts, max(1, math.ceil(LASTING_S / tick_s - 1e-9)))
-    slot, slots = int(now_s // slot_s(tick_s)), len(habits.day)
-    if slot != habits.slot:
-        first = slot - slots + 1 if habits.slot < 0 else max(habits.slot + 1, slot - slots + 1)
+    known = need if everywhere else np.where(counts, need, np.nan)
+    habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
+    habits.week_slot = _note_slot(habits.week, habits.week_slot, int(now_s // week_slot_s(tick_s)), known)
+
+
+def _note_slot(ring: SmallFloat, before: int, slot: int, need: Float) -> int:
+    """Take a tick into its slot; the slot. What was last there is forgotten."""
+    slots = len(ring)
+    if slot != before:
+        first = slot - slots + 1 if before < 0 else max(before + 1, slot - slots + 1)
         for skipped in range(first, slot + 1):
-            habits.day[skipped % slots] = np.nan
-        habits.slot = slot
-    row = habits.day[slot % slots]
-    np.fmax(row, need if everywhere else np.where(counts, need, np.nan), out=row, casting="same_kind")
+            ring[skipped % slots] = np.nan
+    row = ring[slot % slots]
+    np.fmax(row, need, out=row, casting="same_kind")
+    return slot
 
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:

@@ -10,6 +10,7 @@ Rules of this file: names and constants; what models want is worked out in `econ
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ class Kind(IntEnum):
     """What is usually needed at this hour."""
     YESTERDAY = 4
     """What was needed at this time yesterday, plus headroom."""
-    LATEST = 5
-    """The same, and demand without headroom where that is more."""
+    WEEK = 5
+    """What was needed at this time a week ago, plus headroom, and demand where that is more."""
     BOTH = 6
     """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
     FALLING = 7
@@ -37,6 +38,8 @@ class Kind(IntEnum):
     """What was needed ever, and what may yet be."""
     AMPLE = 9
     """Several times demand; down only to that of its highest of an hour."""
+    EITHER = 10
+    """What was needed at this time yesterday or a week ago, the more of the two, plus headroom, and demand likewise."""
 
 
 class Window(IntEnum):
@@ -61,10 +64,21 @@ AMPLE_HEADROOMS: tuple[float, ...] = (3.0, 7.0, 19.0)
 """Headrooms that are tried for demand which comes in rare crowds, many times what it usually is, and in proportion to it."""
 FALLS_S: dict[Window, float] = {Window.LONG: 3600.0, Window.DAILY: 6 * 3600.0}
 """In which time the highest demand falls by half, by the window it is named after."""
+BAND_TOPS: tuple[float, ...] = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
+"""Numbers of VMs at which bands end: what the first two VMs are for is not what the thousandth is for, so that in a band
+another model may drive (`bands`)."""
 FALLING_HEADROOMS = (0, 2, 3, 4)
 """Which of the headrooms are tried with it."""
 
-_LEAST = {Kind.YESTERDAY: "", Kind.LATEST: ", at least demand", Kind.BOTH: ", at least by the forecast"}
+WEEK_HEADROOMS, EITHER_HEADROOMS = 2, 3
+"""How many of the headrooms are tried with what a week ago needed, and with the more of that and of yesterday."""
+
+_LEAST = {
+    Kind.YESTERDAY: ("yesterday", ""),
+    Kind.WEEK: ("last week", ", at least demand"),
+    Kind.EITHER: ("yesterday or last week", ", at least demand"),
+    Kind.BOTH: ("yesterday", ", at least by the forecast"),
+}
 
 
 def _price(knob: int) -> str:
@@ -94,9 +108,9 @@ class Model(NamedTuple):
                 f"demand + {HEADROOMS[self.knob]:.0%}, falling by half in {FALLS_S[self.window] / 3600.0:g} h"
             )
         if self.kind in _LEAST:
-            least = _LEAST[self.kind]
+            when, least = _LEAST[self.kind]
             longer = ", longer" if self.window is Window.LONG else ""
-            return f"this time yesterday + {HEADROOMS[self.knob]:.0%}{least}{longer}"
+            return f"this time {when} + {HEADROOMS[self.knob]:.0%}{least}{longer}"
         headrooms = AMPLE_HEADROOMS if self.kind is Kind.AMPLE else HEADROOMS
         return f"demand + {headrooms[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
@@ -108,7 +122,9 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
     *(Model(Kind.AMPLE, knob, Window.LONG) for knob in range(len(AMPLE_HEADROOMS))),
     *(Model(Kind.FALLING, knob, window) for window in FALLS_S for knob in FALLING_HEADROOMS),
-    *(Model(kind, knob) for kind in (Kind.YESTERDAY, Kind.LATEST) for knob in range(len(HEADROOMS))),
+    *(Model(Kind.YESTERDAY, knob) for knob in range(len(HEADROOMS))),
+    *(Model(Kind.WEEK, knob) for knob in range(WEEK_HEADROOMS)),
+    *(Model(Kind.EITHER, knob) for knob in range(EITHER_HEADROOMS)),
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
 """All of them, M; the number of a model is its place."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.habits import Habits
-from autoscaler.core.models import CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
@@ -40,6 +40,9 @@ _BY_COLUMN = (
     "asked",
     "wanted",
     "driver",
+    "below",
+    "below_lately",
+    "drivers",
 )
 """All else that has a number for each column."""
 
@@ -94,10 +97,14 @@ class Trial(Remembered):
         asked: float64 (n,), of these, those that are in `crowd`.
         wanted: float64 (n,), VM-ticks of work, likewise.
         driver: int64 (n,), the model that drives.
+        below: float64 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`; a crowd
+            that was never seen is in the last.
+        below_lately: float32 (3, B, M, n), the same since models were last compared, of one tick in each minute.
+        drivers: int64 (B, n), the model that drives in each band.
         last_tick: The tick of the last step; -1 before the first.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     lanes: Int
     column: Int
     lead_ticks: Int
@@ -119,6 +126,9 @@ class Trial(Remembered):
     asked: Float
     wanted: Float
     driver: Int
+    below: Float
+    below_lately: SmallFloat
+    drivers: Int
     last_tick: int
 
     @classmethod
@@ -133,6 +143,8 @@ class Trial(Remembered):
         shape = (len(MODELS), len(lanes))
         lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
         rows = int((lead + billed).max(initial=0)) + 1
+        driver = np.where(params.unserved_target[lanes] > 0.0, CAREFUL, FIRST)
+        bands = 3, len(BAND_TOPS), *shape
         return cls(
             lanes=everyone,
             column=alike.group,
@@ -154,7 +166,10 @@ class Trial(Remembered):
             ticks=np.zeros(len(lanes)),
             asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
-            driver=np.where(params.unserved_target[lanes] > 0.0, CAREFUL, FIRST),
+            driver=driver,
+            below=np.zeros(bands),
+            below_lately=np.zeros(bands, np.float32),
+            drivers=np.tile(driver, (len(BAND_TOPS), 1)),
             last_tick=-1,
         )
 
@@ -184,7 +199,18 @@ class Trial(Remembered):
         new.habits = self.habits.carried_over(was, after.tick_s)
         known = was >= 0
         old = was[known]
-        for name in ("serving", "lately", "paid", "unserved", "nearly", "crowd", "falling"):
+        for name in (
+            "serving",
+            "lately",
+            "paid",
+            "unserved",
+            "nearly",
+            "crowd",
+            "falling",
+            "below",
+            "below_lately",
+            "drivers",
+        ):
             getattr(new, name)[..., known] = getattr(self, name)[..., old]
         for name in ("weight", "ticks", "asked", "wanted", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]

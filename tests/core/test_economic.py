@@ -174,7 +174,7 @@ def plain_after_a_peak(*later_s, **given):
     """What plain models want, low and high by `Model`, so long after demand for 80 VMs, at demand for 3."""
     params = objective(**given)
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
-    unknown, capacity = np.full((2, 1), np.nan), params.vm_capacity[0]
+    unknown, capacity = np.full((2, 2, 1), np.nan), params.vm_capacity[0]
     contest.plain(trial, 0, np.array([80.0 * capacity]), unknown)
     first = MODELS.index(Model(Kind.DEMAND, 0))
     trial.last_tick = 0
@@ -199,6 +199,26 @@ def test_several_times_demand_is_held_for_an_hour_within_what_counts_can_say():
     assert [within[model] for model in models] == [(12, 320), (24, 640), (60, 1000)]
     assert [after[model] for model in models] == [(12, 12), (24, 24), (60, 60)]
     assert str(models[2]) == "demand + 1900%, 60 min"
+
+
+def test_what_a_week_ago_needed_holds_what_demand_needs_and_yesterday_what_it_needed():
+    params = objective()
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    yesterday, week_ago = np.array([[10.0], [12.0]]), np.array([[20.0], [30.0]])
+
+    def wanted(demand, before):
+        want = contest.plain(trial, 0, np.array([demand]), np.stack(before))[..., 0].tolist()
+        return dict(zip(MODELS[MODELS.index(Model(Kind.DEMAND, 0)) :], zip(*want, strict=True), strict=False))
+
+    found = wanted(4.0, (yesterday, week_ago))
+    assert [found[Model(Kind.YESTERDAY, knob)] for knob in (0, 1)] == [(10, 12), (11, 14)]
+    assert [found[Model(Kind.WEEK, knob)] for knob in (0, 1)] == [(20, 30), (22, 33)]
+    assert [found[Model(Kind.EITHER, knob)] for knob in (0, 2)] == [(20, 30), (25, 38)]
+    assert wanted(4.0, (week_ago, yesterday))[Model(Kind.EITHER, 0)] == (20, 30)
+    assert wanted(25.0, (yesterday, week_ago))[Model(Kind.WEEK, 0)] == (25, 30)
+    unknown = wanted(4.0, (yesterday, np.full((2, 1), np.nan)))
+    assert unknown[Model(Kind.WEEK, 1)] == (5, 5)
+    assert unknown[Model(Kind.EITHER, 0)] == (10, 12)
 
 
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():

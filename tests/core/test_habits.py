@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.habits import DAY_S, HOUR_S, Habits, bin_of, note, revise, yesterday
+from autoscaler.core.habits import (
+    DAY_S,
+    HOUR_S,
+    WEEK_S,
+    Habits,
+    bin_of,
+    last_week,
+    note,
+    revise,
+    yesterday,
+)
 
 KNOWN = np.array([True])
 MIDNIGHT_S = 20_000 * DAY_S
@@ -50,6 +60,26 @@ def test_yesterday_is_read_from_now_on_and_holds_what_comes():
     assert (soon[0], later[0]) == (20.0, 20.0)
 
 
+def test_a_week_ago_is_read_to_five_minutes_and_a_day_ago_is_another_day():
+    def burst_at_noon_of_the_first_day(at):
+        return 20.0 if 12 * HOUR_S <= at < 12 * HOUR_S + 60 else 2.0
+
+    habits = lived(burst_at_noon_of_the_first_day, 7 * 24 + 11.9)
+    now_s = MIDNIGHT_S + WEEK_S + 11.9 * HOUR_S
+    assert last_week(habits, now_s, (120.0, 600.0), 60.0)[:, 0].tolist() == [2.0, 20.0]
+    assert last_week(habits, now_s + 300.0, (120.0, 600.0), 60.0)[:, 0].tolist() == [20.0, 20.0]
+    assert yesterday(habits, now_s, (120.0, 600.0), 60.0)[:, 0].tolist() == [2.0, 2.0]
+    assert np.isnan(
+        last_week(lived(lambda _: 2.0, 5 * 24), MIDNIGHT_S + 5 * DAY_S, (120.0, 600.0), 60.0)
+    ).all()
+
+
+def test_a_window_ends_where_it_says():
+    habits = lived(lambda at: 20.0 if 12 * HOUR_S <= at % DAY_S < 13 * HOUR_S else 2.0, 34, tick_s=3600.0)
+    now_s = MIDNIGHT_S + 34 * HOUR_S
+    assert yesterday(habits, now_s, (7200.0, 10800.0), 3600.0)[:, 0].tolist() == [2.0, 20.0]
+
+
 def test_what_is_not_known_of_yesterday_is_not_zero():
     habits = Habits.empty(1, 1, 60.0)
     assert np.isnan(yesterday(habits, MIDNIGHT_S, (60.0, 600.0), 60.0)[0][0])
@@ -61,6 +91,7 @@ def test_what_is_not_known_of_yesterday_is_not_zero():
 @pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0, 3600.0])
 def test_a_day_of_any_tick_takes_little(tick_s):
     assert Habits.empty(1, 2, tick_s).day.nbytes <= 6_000
+    assert Habits.empty(1, 2, tick_s).week.nbytes <= 8_100
     assert Habits.empty(1, 2, tick_s).seen.nbytes <= 10_000
 
 

@@ -1,0 +1,92 @@
+"""Bands of VMs in which another model drives: what they cost by hand, and who drives where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoscaler.core.bands import SAVED
+from autoscaler.core.experts import MORE, Contest
+from autoscaler.core.models import BAND_TOPS
+from autoscaler.core.state import LaneState
+from tests.core.builders import lane_params
+
+TICK_S = 60.0
+TICKS = 4 * 24 * 60
+
+
+def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600):
+    """A trial whose first models go up to and down to so many VMs by demand, all others to as many as they may."""
+    monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
+    params = lane_params(
+        1,
+        economic=True,
+        vm_capacity=1.0,
+        start_cost=1.0,
+        hold_ticks=5,
+        tick_s=TICK_S,
+        maximum=most,
+    )
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    known, work = np.array([True]), np.zeros(1)
+    for tick in range(1, TICKS + 1):
+        work = np.array([float(demand(tick))])
+        want = contest.want
+        want[...] = most
+        for model, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            want[:, model, 0] = low(work[0]), high(work[0])
+        contest.step(trial, tick, work, known, want, np.array([price]))
+    return trial, contest
+
+
+def test_bands_add_up_to_the_whole_and_each_costs_what_its_vms_do(monkeypatch):
+    rng = np.random.default_rng(5)
+    demands = np.append(rng.gamma(2.0, 9.0, TICKS), 0.0)
+    lows = [lambda need: int(np.ceil(need)), lambda _: 5, lambda _: 40]
+    trial, _ = lived(lambda tick: demands[tick], lows, lows, monkeypatch)
+    for whole, of in ((trial.paid, 0), (trial.unserved, 1)):
+        np.testing.assert_allclose(trial.below[of, -1], whole, rtol=1e-6)
+    assert (np.diff(trial.below, axis=1) >= -1e-6 * trial.below[:, -1:]).all()
+    # Five VMs: two of them are in the first band, three in the next; what they miss is what demand takes of each.
+    charged = demands[2 : TICKS + 1]
+    for band, top in enumerate(BAND_TOPS):
+        served = min(5.0, top)
+        assert trial.below[0, band, 1, 0] == pytest.approx(served * len(charged), rel=1e-6)
+        missed = np.maximum(np.minimum(charged, top) - 5.0, 0.0).sum()
+        assert trial.below[1, band, 1, 0] == pytest.approx(missed, rel=1e-5)
+        nearly = np.maximum(np.minimum(MORE * charged, top) - 5.0, 0.0).sum()
+        assert trial.below[2, band, 1, 0] == pytest.approx(nearly, rel=1e-5)
+
+
+@pytest.mark.parametrize(("held", "drives"), [(20, 0), (8, 1)])
+def test_a_model_that_is_cheapest_in_a_band_drives_it_where_that_saves(held, drives, monkeypatch):
+    # Six VMs are always needed: the first model has none, the second too many. What it holds above the eighth serves nothing.
+    lows = [lambda _: 0, lambda _: held]
+    trial, contest = lived(lambda _: 6.0, lows, lows, monkeypatch)
+    assert trial.driver[0] == 1
+    assert trial.drivers[:4, 0].tolist() == [1, 1, drives, 1]
+    contest.want[:, :2, 0] = [[0, held], [9, held + 2]]
+    low, high = contest.bands.wishes(trial, contest.want)[:, 0]
+    assert (low, high) == ((8, 9) if drives == 0 else (held, held + 2))
+
+
+@pytest.mark.parametrize(("least", "drives"), [(SAVED, 0), (0.0, 1)])
+def test_what_saves_too_little_of_the_whole_changes_nothing(least, drives, monkeypatch):
+    monkeypatch.setattr("autoscaler.core.bands.SAVED", least)
+    monkeypatch.setattr("autoscaler.core.bands.EARLY_SAVED", 4.0 * least)
+    # Two VMs above 512 for a minute now and then: to hold two more all the time is dearer, and none of them is up there.
+    lows = [lambda need: 514 if need > 400 else 400, lambda _: 402]
+    trial, _ = lived(lambda tick: 400.0 + (tick % 1000 == 0), lows, lows, monkeypatch)
+    assert trial.driver[0] == 0
+    assert trial.drivers[:, 0].tolist() == [0, 0, 0, 0, drives, drives]
+
+
+def test_a_band_that_a_fleet_may_not_reach_is_none_of_its_own(monkeypatch):
+    lows = [lambda _: 0, lambda _: 20]
+    trial, contest = lived(lambda _: 6.0, lows, lows, monkeypatch, most=20)
+    whole = trial.driver[0]
+    assert whole != 0
+    assert trial.drivers[:, 0].tolist() == [whole, whole, 0, whole, whole, whole]
+    np.testing.assert_array_equal(trial.below[:, 2], trial.below[:, -1])
+    contest.want[:, [0, whole], 0] = [[20, 12], [20, 12]]
+    assert contest.bands.wishes(trial, contest.want)[:, 0].tolist() == [20, 20]
