@@ -6,8 +6,8 @@ and seldom does one model know both best. So what every model would have cost is
 `BAND_TOPS`, too. In a band the model that is cheapest there drives, if that saves enough of what the whole fleet
 costs; else the one that drives all of it.
 
-Rules of this file: bands are weighed on one tick of each minute, since each takes as many passes as a whole fleet. Bounds are
-the same for all fleets and never move. No reduction over lanes.
+Rules of this file: bands are weighed on one tick of each minute, and compared about once in an hour, since each takes as many
+passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import numpy as np
 
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import BAND_TOPS
-from autoscaler.core.trial import Trial
+from autoscaler.core.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 60.0
 """How often bands are weighed."""
+CHOICE_S = 3300.0
+"""How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
+crowds come at certain ones."""
 SAVED, EARLY_SAVED = 0.005, 0.02
 """A model drives in a band if it saves this share of what the fleet costs: the first, and the second over the days that
 were seen."""
@@ -41,18 +44,21 @@ class Bands:
         self._columns = np.arange(columns)
         self._used = 1 + int(np.count_nonzero(tops < most.max()))
         # What a column can never have is no band of its own: its last one goes on for ever.
-        self._tops = np.where(tops < most, tops, np.inf)[: self._used]
-        self._small = self._tops.astype(np.float32)
+        self._tops = np.where(tops < most, tops, np.inf)[: self._used].astype(np.float32)
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
-        self._start_cost = start_cost
+        self._start_cost, self._tick_s = start_cost, tick_s
         self._every = max(1, round(EVERY_S / tick_s))
-        self._part = np.empty((models, columns), np.float32)
-        self._under, self._cost = np.empty((models, columns)), np.empty((models, columns))
+        self._part, self._cost, self._under = (np.empty((models, columns), np.float32) for _ in range(3))
+        self._nothing = np.zeros((models, columns), np.float32)
 
     def due(self, tick: int) -> bool:
         """Whether bands are weighed at this tick."""
         return tick % self._every == 0
+
+    def may_change(self, before: int, tick: int) -> bool:
+        """Whether who drives in them may change after a tick and up to another."""
+        return int(tick * self._tick_s // CHOICE_S) != int(before * self._tick_s // CHOICE_S)
 
     def charge(self, state: Trial, vms: SmallFloat, works: tuple[Float, Float]) -> None:
         """Charge the bands for a tick that is over.
@@ -63,11 +69,11 @@ class Bands:
             works: float64 (n,) each, VM-ticks of work, and had demand been more; 0 likewise.
         """
         part, few = self._part, tuple(work.astype(np.float32) for work in works)
-        for top, paid, *lacking in zip(self._small, *state.below_lately, strict=False):
+        for top, paid, *lacking in zip(self._tops, *state.below, strict=False):
             np.add(paid, np.minimum(vms, top, out=part), out=paid)
             for work, missed in zip(few, lacking, strict=True):
                 np.subtract(np.minimum(work, top), vms, out=part)
-                np.maximum(part, 0.0, out=part)
+                np.maximum(part, self._nothing, out=part)
                 np.add(missed, part, out=missed)
 
     def charge_starts(self, state: Trial, ordered: SmallInt) -> None:
@@ -75,54 +81,57 @@ class Bands:
         at, lane = np.nonzero(ordered)
         after = (state.serving[at, lane] + state.coming[at, lane]).astype(np.float32)
         before = after - ordered[at, lane]
-        for top, paid in zip(self._small[:, lane], state.below_lately[0], strict=False):
+        for top, paid in zip(self._tops[:, lane], state.below[0], strict=False):
             paid[at, lane] += (np.minimum(after, top) - np.minimum(before, top)) * self._start_cost[lane]
 
-    def settle(self, state: Trial) -> None:
-        """Weigh what the last minutes have cost, as their last tick."""
-        weight, scratch = state.weight * self._every, self._cost
-        for of, lately in zip(state.below, state.below_lately, strict=True):
-            for band in range(self._used):
-                scratch[...] = lately[band]
-                scratch *= weight
-                of[band] += scratch
-        state.below_lately.fill(0.0)
-
-    def fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, share: Float) -> None:
-        """Charge the bands for a crowd that was never seen.
-
-        Args:
-            state: Updated in place.
-            left: float32 (M, n), what it would leave.
-            highest: float32 (n,), the highest demand ever.
-            share: float64 (n,), for how many ticks, by weight, as if it were demand that has nearly been.
-        """
-        part = self._part
-        for top, nearly in zip(self._small, state.below[2], strict=False):
-            above = np.maximum(np.maximum(top, highest), np.float32(1e-9))
-            beyond = np.log(np.maximum(np.float32(CROWD) * highest / above, 1.0)) * highest
-            beyond += np.maximum(highest - top, 0.0)
-            np.subtract(left, beyond, out=part)
-            np.maximum(part, 0.0, out=part)
-            scratch = self._cost
-            scratch[...] = part
-            scratch *= share
-            np.add(nearly, scratch, out=nearly)
-
-    def choose(self, state: Trial, shortage: Float, doubt: Float, whole: Float, days: Float) -> None:
+    def compare(
+        self,
+        state: Trial,
+        left: SmallFloat,
+        highest: SmallFloat,
+        *,
+        shortage: Float,
+        fear: Float,
+        doubt: Float,
+        whole: Float,
+        days: Float,
+    ) -> None:
         """Say who drives in each band.
 
         Args:
             state: Updated in place; who drives the whole was chosen before.
+            left: float32 (M, n), what a crowd that was never seen would leave.
+            highest: float32 (n,), the highest demand ever.
             shortage: float64 (n,), the price of shortage.
+            fear: float64 (n,), how much such a crowd counts.
             doubt: float64 (n,), how much what has nearly been counts.
-            whole: float64 (n,), what the fleet would have cost by that model.
+            whole: float64 (n,), what the fleet would have cost by the model that drives it.
             days: float64 (n,), that were seen.
         """
-        least = whole * (SAVED + EARLY_SAVED / days)
+        faded = (state.below_weight / state.weight).astype(np.float32)
+        state.below[:, : self._used] *= faded
+        state.below_weight = state.weight.copy()
+        since = state.ticks - state.below_ticks
+        state.below_ticks = state.ticks.copy()
+        self._fear(state, left, highest, since * fear / (doubt * state.weight * self._every))
+        least = whole * (SAVED + EARLY_SAVED / days) / (state.weight * self._every)
+        self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
+
+    def _fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:
+        """Charge the bands for a crowd that was never seen, for so many ticks as if it were demand that has nearly been."""
+        part, share = self._part, ticks.astype(np.float32)
+        for top, nearly in zip(self._tops, state.below[2], strict=False):
+            above = np.maximum(np.maximum(top, highest), np.float32(1e-9))
+            beyond = np.log(np.maximum(np.float32(CROWD) * highest / above, np.float32(1.0))) * highest
+            beyond += np.maximum(highest - top, np.float32(0.0))
+            np.subtract(left, beyond, out=part)
+            np.maximum(part, self._nothing, out=part)
+            np.add(nearly, np.multiply(part, share, out=part), out=nearly)
+
+    def _choose(self, state: Trial, shortage: SmallFloat, doubt: SmallFloat, least: Float) -> None:
         # Who is allowed more from now on has had no band above this one.
         state.below[:, self._used :] = state.below[:, self._used - 1 : self._used]
-        state.drivers = np.tile(state.driver, (len(BAND_TOPS), 1))
+        drivers = np.full_like(state.drivers, AS_THE_WHOLE)
         cost, under = self._cost, self._under
         under.fill(0.0)
         for band in range(self._used):
@@ -134,19 +143,32 @@ class Bands:
             under -= cost
             best = under.argmax(axis=0)
             saved = under[best, self._columns] - under[state.driver, self._columns]
-            state.drivers[band] = np.where(saved > least, best, state.driver)
-            under[...] = cost
+            drivers[band] = np.where(saved > least, best, AS_THE_WHOLE)
+            under, cost = cost, under
+        state.drivers = drivers
 
-    def wishes(self, state: Trial, want: SmallInt) -> Int:
-        """Up to and down to how many VMs, by who drives in each band: int64 (2, n).
+    def wishes(self, state: Trial, want: SmallInt) -> tuple[Int, Int]:
+        """Who drives the last VM that is wanted, int64 (n,), and up to and down to how many VMs, int64 (2, n).
 
         Args:
             state: Who drives.
             want: int32 (2, M, n), what each model wants.
         """
-        wanted = want[:, state.drivers[: self._used], self._columns].astype(np.int64)
+        models = state.drivers[: self._used]
+        whole = models == AS_THE_WHOLE
+        if np.count_nonzero(whole) == whole.size:
+            return state.driver, self._of(want, state.driver)
+        models = np.where(whole, state.driver, models)
+        wanted = self._of(want, models)
         np.minimum(wanted, self._ends, out=wanted)
         wanted -= self._starts
         np.maximum(wanted, 0, out=wanted)
-        found: Int = np.add.reduce(wanted, axis=1)
+        last = np.maximum(np.count_nonzero(wanted[0], axis=0) - 1, 0)
+        return models[last, self._columns], np.add.reduce(wanted, axis=1)
+
+    def _of(self, want: SmallInt, models: Int) -> Int:
+        """What some models want, int64 (2, ..., n)."""
+        place = models * len(self._columns)
+        place += self._columns
+        found: Int = want.reshape(2, -1).take(place, axis=1).astype(np.int64)
         return found

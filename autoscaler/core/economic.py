@@ -282,7 +282,7 @@ class _Columns:
             want[0][:, blind], want[1][:, blind] = 0, contest.most
         contest.step(trial, view.tick, demand, known, want, price)
         unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
-        model, (low, high) = trial.driver, contest.bands.wishes(trial, want)
+        model, (low, high) = contest.bands.wishes(trial, want)
         if np.count_nonzero(unknown):
             model = np.where(unknown, CAREFUL, model)
             low, high = np.where(unknown, want[:, CAREFUL], (low, high))

@@ -286,7 +286,7 @@ class Contest:
         if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
             self._settle(state)
             self._fear(state)
-            self._choose(state, price)
+            self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order and stop."""
@@ -349,7 +349,6 @@ class Contest:
             weighed *= state.weight
             np.add(of, weighed, out=of)
         state.lately.fill(0.0)
-        self.bands.settle(state)
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -400,7 +399,10 @@ class Contest:
         return doubt
 
     def _fear(self, state: Trial) -> None:
-        """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now."""
+        """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now.
+
+        That is in `_short` until the next tick is charged.
+        """
         highest, vms, left = state.habits.highest.astype(np.float32), self._vms, self._short
         vms[...] = state.serving
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
@@ -417,24 +419,20 @@ class Contest:
             at, lane = np.nonzero(above)
             of = highest[lane]
             left[at, lane] = _crowd(of, vms[at, lane], np.ones_like(of)) * of
-        passed = state.ticks - state.asked
-        fear, doubt = (
-            self._doubt(state, *of) for of in ((self._lead_s, MOST_FEAR), (DOUBT_S, self._most_doubt))
-        )
-        self.bands.fear(state, left, highest, passed * fear / doubt)
         weighed = self._left
         weighed[...] = left
-        weighed *= passed
+        weighed *= state.ticks - state.asked
         state.crowd += weighed
         state.asked = state.ticks
 
-    def _choose(self, state: Trial, shortage: Float) -> None:
+    def _choose(self, state: Trial, shortage: Float, *, bands: bool) -> None:
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
         doubt = self._doubt(state, DOUBT_S, self._most_doubt)
         cost = np.multiply(state.nearly, doubt, out=self._cost)
         cost += state.unserved
         # A crowd is alone with the VMs that it finds for as long as a start takes.
-        cost += np.multiply(state.crowd, self._doubt(state, self._lead_s, MOST_FEAR), out=self._left)
+        fear = self._doubt(state, self._lead_s, MOST_FEAR)
+        cost += np.multiply(state.crowd, fear, out=self._left)
         cost *= shortage
         cost += state.paid
         least = np.minimum.reduce(cost, axis=0)
@@ -446,7 +444,17 @@ class Contest:
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
             state.driver = driver
-        self.bands.choose(state, shortage, doubt, cost[state.driver, self._columns], days)
+        if bands:
+            self.bands.compare(
+                state,
+                self._short,
+                state.habits.highest.astype(np.float32),
+                shortage=shortage,
+                fear=fear,
+                doubt=doubt,
+                whole=cost[state.driver, self._columns],
+                days=days,
+            )
         if (state.weight > _HEAVY).any():
             lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
             sums = (
@@ -457,7 +465,8 @@ class Contest:
                 state.ticks,
                 state.wanted,
                 state.weight,
-                state.below,
+                state.below_weight,
+                state.below_ticks,
             )
             for each in sums:
                 np.divide(each, lighter, out=each)

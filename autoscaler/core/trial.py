@@ -25,6 +25,8 @@ from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
+AS_THE_WHOLE = -1
+"""In a band no other model drives than for the whole fleet."""
 _COUNTS = ("serving", "coming", "young", "ordered")
 _BY_COLUMN = (
     "lead_ticks",
@@ -41,7 +43,8 @@ _BY_COLUMN = (
     "wanted",
     "driver",
     "below",
-    "below_lately",
+    "below_weight",
+    "below_ticks",
     "drivers",
 )
 """All else that has a number for each column."""
@@ -97,10 +100,11 @@ class Trial(Remembered):
         asked: float64 (n,), of these, those that are in `crowd`.
         wanted: float64 (n,), VM-ticks of work, likewise.
         driver: int64 (n,), the model that drives.
-        below: float64 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`; a crowd
-            that was never seen is in the last.
-        below_lately: float32 (3, B, M, n), the same since models were last compared, of one tick in each minute.
-        drivers: int64 (B, n), the model that drives in each band.
+        below: float32 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, of one tick
+            in each minute; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
+            compared as 1.
+        below_weight, below_ticks: float64 (n,), `weight` and `ticks` then.
+        drivers: int64 (B, n), the model that drives in each band; `AS_THE_WHOLE` where it is the one that drives the whole.
         last_tick: The tick of the last step; -1 before the first.
     """
 
@@ -126,8 +130,9 @@ class Trial(Remembered):
     asked: Float
     wanted: Float
     driver: Int
-    below: Float
-    below_lately: SmallFloat
+    below: SmallFloat
+    below_weight: Float
+    below_ticks: Float
     drivers: Int
     last_tick: int
 
@@ -167,9 +172,10 @@ class Trial(Remembered):
             asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
             driver=driver,
-            below=np.zeros(bands),
-            below_lately=np.zeros(bands, np.float32),
-            drivers=np.tile(driver, (len(BAND_TOPS), 1)),
+            below=np.zeros(bands, np.float32),
+            below_weight=np.ones(len(lanes)),
+            below_ticks=np.zeros(len(lanes)),
+            drivers=np.full((len(BAND_TOPS), len(lanes)), AS_THE_WHOLE),
             last_tick=-1,
         )
 
@@ -208,7 +214,8 @@ class Trial(Remembered):
             "crowd",
             "falling",
             "below",
-            "below_lately",
+            "below_weight",
+            "below_ticks",
             "drivers",
         ):
             getattr(new, name)[..., known] = getattr(self, name)[..., old]
