@@ -4,7 +4,8 @@ What a fleet costs is the sum of what each VM costs that it holds, first to last
 the least cost of a fleet separates by VM. The first VMs of a fleet are for what is always there, the last for rare crowds,
 and seldom does one model know both best. So what every model would have cost is kept for the VMs up to each of
 `BAND_TOPS`, too. In a band the model that is cheapest there drives, if that saves enough of what the whole fleet
-costs; else the one that drives all of it.
+costs; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
+whole models would have left (`objective`), and several would leave more.
 
 Rules of this file: bands are weighed on one tick of each minute, and compared about once in an hour, since each takes as many
 passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
@@ -17,16 +18,16 @@ import numpy as np
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import BAND_TOPS
 from autoscaler.core.trial import AS_THE_WHOLE, Trial
-from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
+from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 60.0
 """How often bands are weighed."""
 CHOICE_S = 3300.0
 """How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
 crowds come at certain ones."""
-SAVED, EARLY_SAVED = 0.005, 0.02
-"""A model drives in a band if it saves this share of what the fleet costs: the first, and the second over the days that
-were seen."""
+SAVED, EARLY_SAVED = 0.005, 0.5
+"""A model drives in a band if it saves this share of what the fleet costs: the first, and the second over the square of the days
+that were seen, since a first crowd says little of the next."""
 
 
 class Bands:
@@ -35,11 +36,12 @@ class Bands:
     Args:
         most: int64 (n,), no column may have more VMs.
         start_cost: float32 (n,), of one start.
+        promised: bool (n,), a served share is promised.
         tick_s: Length of a tick.
         models: How many.
     """
 
-    def __init__(self, most: Int, start_cost: SmallFloat, tick_s: float, models: int) -> None:
+    def __init__(self, most: Int, start_cost: SmallFloat, promised: Bool, tick_s: float, models: int) -> None:
         tops, columns = np.array(BAND_TOPS)[:, np.newaxis], len(most)
         self._columns = np.arange(columns)
         self._used = 1 + int(np.count_nonzero(tops < most.max()))
@@ -48,17 +50,20 @@ class Bands:
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
-        self._every = max(1, round(EVERY_S / tick_s))
+        self._least = np.where(promised, np.inf, 1.0)
+        self._every = 0 if promised.all() else max(1, round(EVERY_S / tick_s))
         self._part, self._cost, self._under = (np.empty((models, columns), np.float32) for _ in range(3))
         self._nothing = np.zeros((models, columns), np.float32)
 
     def due(self, tick: int) -> bool:
         """Whether bands are weighed at this tick."""
-        return tick % self._every == 0
+        return self._every > 0 and tick % self._every == 0
 
     def may_change(self, before: int, tick: int) -> bool:
         """Whether who drives in them may change after a tick and up to another."""
-        return int(tick * self._tick_s // CHOICE_S) != int(before * self._tick_s // CHOICE_S)
+        return self._every > 0 and int(tick * self._tick_s // CHOICE_S) != int(
+            before * self._tick_s // CHOICE_S
+        )
 
     def charge(self, state: Trial, vms: SmallFloat, works: tuple[Float, Float]) -> None:
         """Charge the bands for a tick that is over.
@@ -114,7 +119,7 @@ class Bands:
         since = state.ticks - state.below_ticks
         state.below_ticks = state.ticks.copy()
         self._fear(state, left, highest, since * fear / (doubt * state.weight * self._every))
-        least = whole * (SAVED + EARLY_SAVED / days) / (state.weight * self._every)
+        least = self._least * whole * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 
     def _fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:

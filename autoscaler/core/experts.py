@@ -145,7 +145,7 @@ class Contest:
         self._one = np.ones(shape, np.float32)
         bounded = max(2, len(FALLS_S)), len(HEADROOMS), len(lanes)
         self._none, self._full = np.zeros(bounded), np.full(bounded, float(self.most))
-        self.bands = Bands(most, self._start_cost, params.tick_s, len(MODELS))
+        self.bands = Bands(most, self._start_cost, promised > 0.0, params.tick_s, len(MODELS))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
         self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))

@@ -180,7 +180,7 @@ class Reason(IntEnum):
     MODEL_USUAL = 33
     """What is usually needed drives: of all models it would lately have cost the fleet least."""
     MODEL_YESTERDAY = 34
-    """What this time yesterday needed drives: of all models it would lately have cost the fleet least."""
+    """What this time yesterday or a week ago needed drives: of all models it would lately have cost the fleet least."""
     WORTH_UNKNOWN = 35
     """There is no forecast yet, so demand plus headroom is planned for."""
     MODEL_PEAK = 36

@@ -16,7 +16,7 @@ TICK_S = 60.0
 TICKS = 4 * 24 * 60
 
 
-def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600):
+def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.0):
     """A trial whose first models go up to and down to so many VMs by demand, all others to as many as they may."""
     monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
     params = lane_params(
@@ -27,6 +27,7 @@ def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600):
         hold_ticks=5,
         tick_s=TICK_S,
         maximum=most,
+        unserved_target=promised,
     )
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
     known, work = np.array([True]), np.zeros(1)
@@ -70,6 +71,15 @@ def test_a_model_that_is_cheapest_in_a_band_drives_it_where_that_saves(held, dri
     model, (low, high) = contest.bands.wishes(trial, contest.want)
     assert (low[0], high[0]) == ((8, 9) if drives == 0 else (held, held + 2))
     assert model[0] == 1, "the eighth VM is of a band that the model of the whole drives"
+
+
+def test_where_a_share_is_promised_one_model_drives_all_bands(monkeypatch):
+    lows = [lambda _: 0, lambda _: 20]
+    trial, contest = lived(lambda _: 6.0, lows, lows, monkeypatch, promised=0.01)
+    assert trial.driver[0] == 1
+    assert (trial.drivers == WHOLE).all()
+    model, wished = contest.bands.wishes(trial, contest.want)
+    assert (model[0], wished[:, 0].tolist()) == (1, [20, 20])
 
 
 @pytest.mark.parametrize(("least", "drives"), [(SAVED, WHOLE), (0.0, 1)])
