@@ -50,7 +50,7 @@ class Bands:
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
-        self._least = np.where(promised, np.inf, 1.0)
+        self._promised = promised
         self._every = 0 if promised.all() else max(1, round(EVERY_S / tick_s))
         self._part, self._cost, self._under = (np.empty((models, columns), np.float32) for _ in range(3))
         self._nothing = np.zeros((models, columns), np.float32)
@@ -119,7 +119,8 @@ class Bands:
         since = state.ticks - state.below_ticks
         state.below_ticks = state.ticks.copy()
         self._fear(state, left, highest, since * fear / (doubt * state.weight * self._every))
-        least = self._least * whole * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
+        least = whole * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
+        least[self._promised] = np.inf
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 
     def _fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:

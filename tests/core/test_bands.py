@@ -82,6 +82,25 @@ def test_where_a_share_is_promised_one_model_drives_all_bands(monkeypatch):
     assert (model[0], wished[:, 0].tolist()) == (1, [20, 20])
 
 
+def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one_with_a_price():
+    params = lane_params(
+        2,
+        economic=True,
+        vm_capacity=1.0,
+        start_cost=1.0,
+        tick_s=TICK_S,
+        maximum=20,
+        unserved_target=np.array([0.0, 0.01]),
+    )
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.arange(2))
+    idle, known = np.zeros(2), np.array([True, True])
+    for tick in range(1, 24 * 60):
+        contest.want[...] = 0
+        contest.step(trial, tick, idle, known, contest.want, np.array([20.0, 20.0]))
+    assert (trial.drivers == WHOLE).all()
+    assert contest.bands.wishes(trial, contest.want)[1].tolist() == [[0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize(("least", "drives"), [(SAVED, WHOLE), (0.0, 1)])
 def test_what_saves_too_little_of_the_whole_changes_nothing(least, drives, monkeypatch):
     monkeypatch.setattr("autoscaler.core.bands.SAVED", least)
