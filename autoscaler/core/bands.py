@@ -7,11 +7,13 @@ and seldom does one model know both best. So what every model would have cost is
 costs; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
 whole models would have left (`objective`), and several would leave more.
 
-Rules of this file: bands are weighed on one tick of each minute, and compared about once in an hour, since each takes as many
+Rules of this file: bands are weighed on one tick of each five minutes, and compared about once in an hour, since each takes as many
 passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -20,8 +22,12 @@ from autoscaler.core.models import BAND_TOPS
 from autoscaler.core.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
-EVERY_S = 60.0
-"""How often bands are weighed."""
+EVERY_S = 300.0
+"""How often bands are weighed. On another tick of each five minutes, so that what comes at certain minutes counts for as much as it
+lasts, and no more and no less."""
+_TURN = math.sqrt(3.0)
+"""Where in its five minutes that tick is: fractions of multiples of an irrational number are even (Weyl 1916), and those of this one
+are so too from hour to hour, from day to day and from week to week, which come again after 12, 288 and 2,016 of them."""
 CHOICE_S = 3300.0
 """How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
 crowds come at certain ones."""
@@ -57,7 +63,10 @@ class Bands:
 
     def due(self, tick: int) -> bool:
         """Whether bands are weighed at this tick."""
-        return self._every > 0 and tick % self._every == 0
+        if not self._every:
+            return False
+        turn, place = divmod(tick, self._every)
+        return place == int(turn * _TURN % 1.0 * self._every)
 
     def may_change(self, before: int, tick: int) -> bool:
         """Whether who drives in them may change after a tick and up to another."""
@@ -74,20 +83,28 @@ class Bands:
             works: float64 (n,) each, VM-ticks of work, and had demand been more; 0 likewise.
         """
         part, few = self._part, tuple(work.astype(np.float32) for work in works)
-        for top, paid, *lacking in zip(self._tops, *state.below, strict=False):
-            np.add(paid, np.minimum(vms, top, out=part), out=paid)
+        for band, (top, paid, *lacking) in enumerate(zip(self._tops, *state.below, strict=False)):
+            # The last band goes on for ever.
+            last = band == self._used - 1
+            np.add(paid, vms if last else np.minimum(vms, top, out=part), out=paid)
             for work, missed in zip(few, lacking, strict=True):
-                np.subtract(np.minimum(work, top), vms, out=part)
+                np.subtract(work if last else np.minimum(work, top), vms, out=part)
                 np.maximum(part, self._nothing, out=part)
                 np.add(missed, part, out=missed)
 
     def charge_starts(self, state: Trial, ordered: SmallInt) -> None:
         """Charge the bands for what was ordered just now, int32 (M, n)."""
-        at, lane = np.nonzero(ordered)
-        after = (state.serving[at, lane] + state.coming[at, lane]).astype(np.float32)
-        before = after - ordered[at, lane]
-        for top, paid in zip(self._tops[:, lane], state.below[0], strict=False):
-            paid[at, lane] += (np.minimum(after, top) - np.minimum(before, top)) * self._start_cost[lane]
+        at = np.flatnonzero(ordered)
+        lane = at % len(self._columns)
+        after = (state.serving.take(at) + state.coming.take(at)).astype(np.float32)
+        before = after - ordered.take(at).astype(np.float32)
+        tops = self._tops.take(lane, axis=1)
+        more = np.minimum(after, tops)
+        more -= np.minimum(before, tops)
+        more *= self._start_cost.take(lane)
+        bands = state.below[0].reshape(len(BAND_TOPS), -1)
+        for paid, cost in zip(bands, more, strict=False):
+            paid.put(at, paid.take(at) + cost)
 
     def compare(
         self,

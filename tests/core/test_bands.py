@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.bands import SAVED
+from autoscaler.core.bands import EVERY_S, SAVED, Bands
 from autoscaler.core.experts import MORE, Contest
-from autoscaler.core.models import BAND_TOPS
+from autoscaler.core.models import BAND_TOPS, MODELS
 from autoscaler.core.state import LaneState
 from autoscaler.core.trial import AS_THE_WHOLE as WHOLE
 from tests.core.builders import lane_params
@@ -17,7 +17,11 @@ TICKS = 4 * 24 * 60
 
 
 def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.0):
-    """A trial whose first models go up to and down to so many VMs by demand, all others to as many as they may."""
+    """A trial whose first models go up to and down to so many VMs by demand, all others to as many as they may.
+
+    Bands are weighed at every tick, so that what they cost is had by hand.
+    """
+    monkeypatch.setattr("autoscaler.core.bands.EVERY_S", TICK_S)
     monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
     params = lane_params(
         1,
@@ -58,6 +62,25 @@ def test_bands_add_up_to_the_whole_and_each_costs_what_its_vms_do(monkeypatch):
         assert trial.below[1, band, 1, 0] == pytest.approx(missed, rel=1e-5)
         nearly = np.maximum(np.minimum(MORE * charged, top) - 5.0, 0.0).sum()
         assert trial.below[2, band, 1, 0] == pytest.approx(nearly, rel=1e-5)
+
+
+@pytest.mark.parametrize("tick_s", [10.0, 60.0, 300.0, 900.0])
+def test_bands_are_weighed_once_in_five_minutes_and_at_each_minute_of_an_hour_and_of_a_day_equally_often(
+    tick_s,
+):
+    one = np.ones(1)
+    bands = Bands(np.array([60]), one.astype(np.float32), one < 0.0, tick_s, len(MODELS))
+    every, days, first = max(1, round(EVERY_S / tick_s)), 5, 1_700_006_400 // int(tick_s)
+    ticks = first + np.arange(int(days * 86400 / tick_s))
+    due = ticks[[bands.due(int(tick)) for tick in ticks]]
+    assert (due // every == first // every + np.arange(len(due))).all()
+    for period_s in (3600, 86400):
+        # In so many parts as there are times of five minutes and a minute in each, or ticks where they are longer.
+        parts, part_s = int(period_s // max(60.0, tick_s)), max(60.0, tick_s)
+        count = np.bincount((due * tick_s % period_s // part_s).astype(int), minlength=parts)
+        expected = len(due) / parts
+        assert count.min() >= expected - max(1.0, 0.2 * expected)
+        assert count.max() <= expected + max(1.0, 0.2 * expected)
 
 
 @pytest.mark.parametrize(("held", "drives"), [(20, 0), (8, 1)])
