@@ -3,7 +3,8 @@
 Why direct: what a monitoring system collects arrives a minute later, and a burst does not wait. What is read
 is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.
 
-Rules of this file: a VM that fails is absent from the readings and named in `error`. A VM that fails again and again
+Rules of this file: a VM that fails is absent from the readings and named in `error`; one that is scraped for the first time
+is absent and has not failed. A VM that fails again and again
 is asked less often, unless most do: then it is us, or the network. Where a round ends before all VMs were reached, the
 last reading of the others stands, at its time, and they come first in the next one. A rate takes two scrapes of the same VM; nothing
 stands in for the first. Where the exporter stamps its values, these times count. State is kept only for the VMs
@@ -173,7 +174,7 @@ class ScrapeSource:
         self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
         self._last = {key: last for key, last in self._last.items() if key in places}
-        ids, values, stamps, errors = [], [], [], {}
+        ids, values, stamps, errors, beginning = [], [], [], {}, False
         for at, (key, place) in enumerate(places.items()):
             if at % BATCH == BATCH - 1:
                 await next_turn()
@@ -181,9 +182,13 @@ class ScrapeSource:
             if answer.late and key in self._last:
                 value, stamp_s = self._last[key]
             else:
+                is_new = key not in self._seen
                 try:
                     value, stamp_s = self._last[key] = self._reading(key, answer)
                 except UnreadableBodyError as error:
+                    if is_new and str(error) == FIRST:
+                        beginning = True
+                        continue
                     # What stands behind the path may be a key, and this is logged.
                     errors[(place or key).partition("?")[0]] = str(error)
                     continue
@@ -193,7 +198,7 @@ class ScrapeSource:
         text = "; ".join(filter(None, (summary(errors, len(places)), remedy(errors))))
         if self._some_late:
             text = f"{LATE}; {text}" if text else LATE
-        if errors and not ids and FIRST not in errors.values():
+        if errors and not ids and not beginning and FIRST not in errors.values():
             raise SourceError(text)
         return FleetReadings(tuple(ids), np.array(values, np.float64), np.array(stamps, np.float64), text)
 

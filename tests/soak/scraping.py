@@ -162,8 +162,7 @@ class Log:
 
     def info(self, event: str, **facts: object) -> None:
         text = str(facts.get("text", ""))
-        # Each VM that comes is said to be silent until its second scrape: that is no failure, and thousands come.
-        if event in _FAILURES and "first scrape" not in text:
+        if event in _FAILURES:
             self._scraped.failures.append(f"{event}: {text}")
 
     debug = warning = error = exception = info
