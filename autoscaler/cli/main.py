@@ -38,6 +38,7 @@ from autoscaler.cli import (
     trace_synth,
     warm_pool,
 )
+from autoscaler.cli.pipes import ends_with_its_reader
 
 app = typer.Typer(
     name="autoscaler",
@@ -130,4 +131,5 @@ def version(
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    with ends_with_its_reader():
+        app()

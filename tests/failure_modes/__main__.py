@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import textwrap
 
+from autoscaler.cli.pipes import ends_with_its_reader
 from tests.failure_modes.table import MODES, problems
 
 WIDTH = 110
@@ -30,4 +31,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with ends_with_its_reader():
+        raise SystemExit(main())

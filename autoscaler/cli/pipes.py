@@ -1,0 +1,64 @@
+"""A reader that has seen enough: `autoscaler events | head -1` ends as any tool in a pipe does.
+
+Rules of this file: what was under way is left in order (contexts end, processes of ours with them) before this process ends by
+SIGPIPE, which a shell shows as 141 and does not speak of. The signal is ignored until then: a daemon writes to sockets whose
+other ends go, and must not end by that. A reader that goes when all has been written changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+@contextmanager
+def ends_with_its_reader() -> Iterator[None]:
+    """End this process by SIGPIPE where something written to standard output found no reader.
+
+    Whoever wrote may have swallowed the error: click ends with 1 then and silences the stream, and rich puts /dev/null in the
+    place of the pipe. So it is looked up at the end.
+    """
+    piped, stream = _is_pipe(), sys.stdout
+    gone = False
+    try:
+        yield
+    except BrokenPipeError:
+        gone = _reader_has_gone()
+        raise
+    finally:
+        # Whoever found no reader has put something else there.
+        silenced = sys.stdout is not stream or not _is_pipe()
+        if piped and (gone or silenced or _breaks(stream)):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _is_pipe() -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(1).st_mode)
+    except OSError:
+        return False
+
+
+def _reader_has_gone() -> bool:
+    """Whether a pipe that was written to has no reader; the error may have been that of a socket."""
+    poll = select.poll()
+    poll.register(1, select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def _breaks(stream: TextIO) -> bool:
+    """Whether what is still to be written finds no reader."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError):
+        pass  # a full disk is told by whoever wrote
+    return False
