@@ -26,6 +26,8 @@ Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
 """Takes the daemon's answer, or None and why there is none."""
 
 _LATELY_S = 600.0
+PATIENCE_S = 30.0
+"""A daemon of a thousand fleets may take seconds to answer while it decides."""
 
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs; watched, one document per line.")
 
@@ -41,6 +43,10 @@ def status(
         float | None,
         typer.Option("--every", parser=seconds, help="How often, watched (default: 2s).", metavar="TIME"),
     ] = None,
+    timeout_s: Annotated[
+        float,
+        typer.Option("--timeout", parser=seconds, help="How long an answer may take.", metavar="TIME"),
+    ] = PATIENCE_S,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Show what the daemon sees, wants and does now, per fleet."""
@@ -54,8 +60,8 @@ def status(
         if watch:
             _check_address(base)
             with _screen() if not as_json else nullcontext(_json_lines()) as show:
-                asyncio.run(_watch(base, every_s or 2.0, show))
-        found = _fetch(base)
+                asyncio.run(_watch(base, every_s or 2.0, show, timeout_s))
+        found = _fetch(base, timeout_s)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -72,7 +78,7 @@ def _own_address(host: str, port: int) -> str:
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
-def _fetch(base: str) -> dict[str, Any]:
+def _fetch(base: str, timeout_s: float) -> dict[str, Any]:
     import http.client
     import urllib.error
     import urllib.request
@@ -82,10 +88,13 @@ def _fetch(base: str) -> dict[str, Any]:
     _check_address(base)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{base.rstrip('/')}/api/v1/status", timeout=5.0) as answer:
+        with opener.open(f"{base.rstrip('/')}/api/v1/status", timeout=timeout_s) as answer:
             found: Any = json.load(answer)
     except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
         found = None
+    except TimeoutError:  # somebody took the question: where nobody does, urllib wraps it
+        msg = f"the daemon at {base} has not answered within {timeout_s:g} s; it may be busy: wait longer with --timeout"
+        raise DaemonError(msg) from None
     except OSError as error:
         why = getattr(error, "reason", error)
         told = getattr(why, "strerror", None) or why
@@ -108,7 +117,7 @@ def _check_address(base: str) -> None:
 # ── watching ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _watch(base: str, every_s: float, show: Show) -> None:
+async def _watch(base: str, every_s: float, show: Show, timeout_s: float) -> None:
     """Ask for ever; `show` gets the answer, or None and why there is none."""
     from autoscaler.clock import SystemClock
     from autoscaler.errors import DaemonError
@@ -117,7 +126,7 @@ async def _watch(base: str, every_s: float, show: Show) -> None:
     next_s = clock.monotonic()
     while True:
         try:
-            show(await asyncio.to_thread(_fetch, base), "")
+            show(await asyncio.to_thread(_fetch, base, timeout_s), "")
         except DaemonError as error:
             show(None, str(error))
         next_s = max(next_s + every_s, clock.monotonic())

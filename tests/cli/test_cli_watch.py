@@ -12,7 +12,7 @@ import termios
 import pytest
 from aiohttp import web
 
-from tests.cli.conftest import COMMAND, INTERRUPT, Program, environment, until
+from tests.cli.conftest import COMMAND, INTERRUPT, Program, call, environment, until
 
 
 def answer(tick, *, desired=3, demand=250.0, error="", healthy=True):
@@ -96,6 +96,30 @@ async def test_programs_get_a_document_for_each_tick(tmp_path, free_port):
         assert await asyncio.to_thread(program.end, INTERRUPT) == 130
     documents = [json.loads(line) for line in program.out.read_text().splitlines()]
     assert [document.get("tick") for document in documents] == [1, 2, None]
+
+
+async def test_a_daemon_that_is_long_in_answering_is_waited_for_as_long_as_asked(tmp_path, free_port):
+    daemon, held = Daemon(free_port), asyncio.Event()
+
+    async def tell(request):
+        await held.wait()
+        return await Daemon.tell(daemon, request)
+
+    daemon.tell = tell
+    await daemon.begin()
+    impatient = await asyncio.to_thread(
+        call, "status", "--timeout", "0.2s", cwd=tmp_path, http_port=free_port
+    )
+    assert (impatient.returncode, impatient.stdout) == (1, "")
+    assert impatient.stderr == (
+        f"status: the daemon at http://127.0.0.1:{free_port} has not answered within 0.2 s; it may be busy: "
+        "wait longer with --timeout\n"
+    )
+    patient = asyncio.create_task(asyncio.to_thread(call, "status", cwd=tmp_path, http_port=free_port))
+    await asyncio.to_thread(until, lambda: len(daemon.runner.server.connections) > 0)
+    held.set()
+    assert "holding 3" in (await patient).stdout
+    await daemon.end()
 
 
 def in_terminal(theirs, cwd, port):
