@@ -13,7 +13,7 @@ from autoscaler.core.forecast.settings import QUIET_S, Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
-_RISE, _STAY, _VMS = 1.6, 1.3, 1.5
+_RISE, _STAY = np.array(1.6), np.array(1.3)
 
 
 def note(
@@ -31,16 +31,20 @@ def note(
     Returns:
         int64 (T, S), 0 without a burst, else by its age; and bool (T, S), where one begins, None for nowhere.
     """
-    room = _VMS * settings.unit
-    usual = np.minimum(demand, _RISE * median + room)
-    base = np.empty_like(usual)
+    room = settings.burst_room
+    usual = _RISE * median
+    usual += room
+    np.minimum(demand, usual, out=usual)
+    base = np.empty(usual.shape)
     was = state.base
     for value, found in zip(usual, base, strict=True):
         moved = np.subtract(value, was, out=value)
         moved *= settings.base_alpha
         was = np.add(was, moved, out=found)
     state.base = base[-1].copy()
-    rises = demand > _RISE * base + room
+    bound = _RISE * base
+    bound += room
+    rises = demand > bound
     if not np.count_nonzero(rises) and not np.count_nonzero(state.age_s):
         for tick in range(len(demand)):
             state.quiet_s = state.quiet_s + settings.params.tick_s * (1 if tick else since)

@@ -14,10 +14,12 @@ from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
-LEAST_SPREAD, MOST_SPREAD = 0.002, 1.0
+LEAST_SPREAD: Float = np.array(0.002)
+MOST_SPREAD: Float = np.array(1.0)
 GROWTH_BOUND = 8.0
 """Nothing is expected beyond this many times the highest demand of late (and as many scales)."""
-_LOG_BOUND = float(np.log(GROWTH_BOUND))
+_LOG_BOUND: Float = np.array(np.log(GROWTH_BOUND))
+_NOTHING, _ONE = np.array(0.0), np.array(1)
 _LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 
@@ -48,31 +50,34 @@ class Grounds:
 
     @classmethod
     def of(
-        cls, series: Int, state: SeriesState, seen: Seen, first: int = 0, some: Int | None = None
+        cls, settings: Settings, state: SeriesState, seen: Seen, first: int = 0, some: Int | None = None
     ) -> Grounds:
-        """From a tick on, of all or some of the series: int64 (N,); `series` are as many numbers from 0 on."""
+        """From a tick on, of all or some of the series: int64 (N,)."""
         track, regime = seen.track[first:], seen.regime[first:]
-        offset, fits = state.offset, state.fits
+        offset, first_regime = state.offset, settings.first_regime
         if some is not None:
             track, regime = track[:, some], regime[:, some]
-            offset, fits = offset[some], fits[some]
-        logs = np.log(track + offset[:, np.newaxis])
+            offset, first_regime = offset[some], first_regime[some]
+        logs = np.empty(track.shape)
+        logs[:] = offset[:, np.newaxis]
+        logs += track
+        np.log(logs, out=logs)
         features = _features(logs)
-        rows = level.rows_of(series, regime)
-        means, seasons, fitted = level.parts(fits.reshape(-1, level.FEATURES).take(rows, axis=0), features)
+        fits = state.fits.reshape(-1, level.FEATURES)
+        means, seasons, fitted = level.parts(fits.take(regime + first_regime, axis=0), features)
         lately = np.empty((0, len(offset)))
         if seen.lately is not None:
             high = seen.lately[first:] if some is None else seen.lately[first:, some]
             lately = np.log(np.where(high < np.inf, high, 0.0) + offset)
-        bursts = regime > 0
-        if np.count_nonzero(bursts):
+        if np.count_nonzero(regime):
+            bursts = regime > 0
             within = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
             within += _GROWTHS.searchsorted(-features[..., 1])
             within = np.where(bursts, within, -1)
             bursting = np.logical_or.reduce(bursts, axis=1).tolist()
         else:
-            within = regime - 1
-            bursting = [False] * len(bursts)
+            within = regime - _ONE
+            bursting = [False] * len(regime)
         return cls(
             last=logs[..., LAST],
             usual=logs[..., USUAL],
@@ -97,14 +102,16 @@ class Grounds:
 def _features(logs: Float) -> Float:
     """(T, S, FEATURES), log ratios to the last value; what earlier days do not tell says nothing."""
     found = np.empty((*logs.shape[:-1], level.FEATURES))
-    np.subtract(logs[..., MEANS.start : SEASONS.stop], logs[..., LAST, np.newaxis], out=found[..., :-1])
+    found[:] = logs[..., LAST, np.newaxis]
+    ratios = found[..., :-1]
+    np.subtract(logs[..., MEANS.start : SEASONS.stop], ratios, out=ratios)
     seasons = found[..., SEASONS.start - MEANS.start : -1]
     unknown = np.isnan(seasons)
     if np.count_nonzero(unknown):
-        np.copyto(seasons, 0.0, where=unknown)
+        np.copyto(seasons, _NOTHING, where=unknown)
     found[..., -1] = 1.0
     np.minimum(found, level.MOST_LOG, out=found)
-    np.maximum(found, -level.MOST_LOG, out=found)
+    np.maximum(found, level.LEAST_LOG, out=found)
     return found
 
 
@@ -131,7 +138,7 @@ def expect(
     """
     ahead = level.believed(grounds.means[tick], grounds.seasons[tick], state.doubt)
     if hidden is not None:
-        np.copyto(ahead, np.maximum(ahead, 0.0), where=hidden)
+        np.copyto(ahead, np.maximum(ahead, _NOTHING), where=hidden)
     last = grounds.last[tick]
     ahead += last
     issued = np.empty((len(ahead), settings.horizons, 3))
@@ -143,8 +150,10 @@ def expect(
     issued[..., 2] = cell[:, np.newaxis]
     parent = tables.PARENT_OF.take(cell)
     parent += settings.first_parent
-    log_level[:, 1:] += state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)[:, 1:]
-    np.minimum(log_level, grounds.top[tick][:, np.newaxis], out=log_level)
+    shifts = state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)
+    log_level[:, 1:] += shifts[:, 1:]
+    shifts[:] = grounds.top[tick][:, np.newaxis]
+    np.minimum(log_level, shifts, out=log_level)
     spread = state.sizes.reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)

@@ -7,21 +7,21 @@ once. The tables are wanted when laws are said, the sums of the fit when it is f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypeVar
 
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
-from autoscaler.core.forecast.seeing import Closed
+from autoscaler.core.forecast.seeing import Closed, stacked
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
-_MOST_SIZE = 2.0
+_NOTHING, _ONE = np.array(0.0), np.array(1.0)
+_MOST_SIZE, _LEAST_SHIFT = np.array(2.0), np.array(-2.0)
 """A larger log error counts as this in the mean size."""
-_HUBER = 12.0
+_HUBER = np.array(12.0)
+_LAW_LOW, _LAW_STEP = np.array(LAW_LOW), np.array(LAW_STEP)
 """The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
 
@@ -31,15 +31,14 @@ class Place:
 
     Attributes:
         tick: Of the stretch.
-        rows: int64 (N, 3), flat rows of the tables.
-        horizon: int64 (N,).
-        spread, error, weight: float64 (N,).
+        totals: int64 (N, 3), where they are counted in the flat sums of the tables.
+        spread, error: float64 (N,).
+        weight: float64 (N, 3), of each, three times.
         none: bool (N,), where there was no demand.
     """
 
     tick: int
-    rows: Int
-    horizon: Int
+    totals: Int
     spread: Float
     error: Float
     weight: Float
@@ -98,10 +97,13 @@ def logs(state: SeriesState, closed: Closed) -> Float:
     return found
 
 
-def judge(group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes, tick: int) -> None:
+def judge(
+    settings: Settings, group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes, tick: int
+) -> None:
     """Judge the forecasts of a group whose window ends at a tick.
 
     Args:
+        settings: Of the series.
         group: Whose block ended.
         state: Updated in place.
         lessons: Where the rest of it is put by.
@@ -118,7 +120,7 @@ def judge(group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes
     if not count:
         return
     error = outcomes.logs[at] - was[..., 0]
-    none = closed.outcome[at] <= 0.0
+    none = closed.outcome[at] <= _NOTHING
     if count == known.size:
         pairs, errors, issued, nothing = group.pairs, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1)
     else:
@@ -129,14 +131,16 @@ def judge(group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes
             was.reshape(-1, 3).take(some, axis=0),
             none.reshape(-1).take(some),
         )
-    lessons.places.append(_count(pairs, state, errors, issued, nothing, tick))
-    if group.lead and (count == known.size or known[:, 0].any()):
-        everywhere = np.count_nonzero(known[:, 0]) == len(known)
+    lessons.places.append(_count(settings, pairs, state, errors, issued, nothing, tick))
+    at_lead = 0
+    if group.lead:
+        at_lead = len(known) if count == known.size else int(np.count_nonzero(known[:, 0]))
+    if at_lead:
         lesson = Lesson(
             place=places[:, 0] // state.open.shape[1],
             error=error[:, 0],
             was=was[:, 0],
-            known=None if everywhere else known[:, 0],
+            known=None if at_lead == len(known) else known[:, 0],
             size=state.sizes[:, 0, 0].copy(),
             evidence=state.totals[:, -1, 0].copy(),
             weight=state.weight,
@@ -145,21 +149,19 @@ def judge(group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes
         lessons.fits.append(lesson)
 
 
-def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool, tick: int) -> Place:
+def _count(
+    settings: Settings, pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool, tick: int
+) -> Place:
     """Add outcomes of pairs of series and horizon, each at most once, to totals and mean sizes."""
-    series, columns, at = pairs.series, pairs.horizon, pairs.at
-    cell = was[:, 2].astype(np.int64)
-    one = state.weight.take(series)
+    at, cell = pairs.at, was[:, 2].astype(np.int64)
+    one = state.weight.take(pairs.series)
     weight = one * pairs.weight
-    rows = tables.ROWS_OF.take(cell, axis=0)
-    rows += pairs.first_row
-    horizons = state.short.shape[1]
-    flat = rows * horizons
-    flat += columns[:, np.newaxis]
+    places = settings.totals_of.take(cell, axis=0)
+    places += pairs.first_total
     totals = state.totals.reshape(-1)
-    found = totals.take(flat)
-    found += weight[:, np.newaxis]
-    totals.put(flat, found)
+    found = totals.take(places)
+    found += weight
+    totals.put(places, found)
 
     size = np.abs(error)
     np.minimum(size, _MOST_SIZE, out=size)
@@ -167,34 +169,37 @@ def _count(pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Boo
     alpha = pairs.short_alpha
     if not state.grown:
         # The first outcomes make a plain mean.
-        count = state.ticks.take(series) / pairs.stride
+        count = state.ticks.take(pairs.series[:, 0]).astype(np.float64)
+        count /= pairs.stride
         count += _FIRST_WEIGHT
-        alpha = np.maximum(alpha, 1.0 / count)
+        np.divide(_ONE, count, out=count)
+        alpha = np.maximum(alpha, count)
     was_size = short.take(at)
     moved = size - was_size
     moved *= alpha
     moved += was_size
     short.put(at, moved)
     sizes, shifts = state.sizes.reshape(-1), state.shifts.reshape(-1)
-    at = tables.PARENT_OF.take(cell)
-    at *= horizons
+    at = settings.parents_of.take(cell)
     at += pairs.first_parent
     # The first sizes weigh as some outcomes.
-    share = weight / (found[:, 1] + _FIRST_WEIGHT * one)
+    share = _FIRST_WEIGHT * one[:, 0]
+    share += found[:, 1]
+    np.divide(weight[:, 0], share, out=share)
     was_size = sizes.take(at)
     size -= was_size
     size *= share
     size += was_size
     sizes.put(at, size)
-    shift = np.maximum(error, -_MOST_SIZE)
+    shift = np.maximum(error, _LEAST_SHIFT)
     np.minimum(shift, _MOST_SIZE, out=shift)
     shift *= share
     shift += shifts.take(at)
     shifts.put(at, shift)
-    return Place(tick, rows, columns, was[:, 1], error, weight, none)
+    return Place(tick, places, was[:, 1], error, weight, none)
 
 
-_FIRST_WEIGHT = 5.0
+_FIRST_WEIGHT = np.array(5.0)
 
 
 def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
@@ -213,8 +218,8 @@ def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     state.doubt += squares
 
 
-def count_in(state: SeriesState, lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
-    """What is to be added to the flat tables in turn: ticks, places (N, 3) and weights (N, 1); it is put by no more."""
+def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
+    """What is to be added to the flat tables in turn: ticks, places and weights (N, 3); it is put by no more."""
     if not lessons.places:
         return []
     some, lessons.places = lessons.places, []
@@ -225,10 +230,10 @@ def count_in(state: SeriesState, lessons: Lessons) -> list[tuple[int, Int, Small
         )
     place = together.error / together.spread
     np.arcsinh(place, out=place)
-    place -= LAW_LOW
-    place /= LAW_STEP
-    flat = tables.flat(together.rows, together.horizon, state.short.shape[1], place, together.none)
-    weight = together.weight[:, np.newaxis].astype(np.float32)
+    place -= _LAW_LOW
+    place /= _LAW_STEP
+    flat = tables.flat(together.totals, place, together.none)
+    weight = together.weight.astype(np.float32)
     if len(some) == 1:
         return [(together.tick, flat, weight)]
     ends = np.add.accumulate([len(each.weight) for each in some]).tolist()
@@ -245,11 +250,11 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     some, lessons.fits = lessons.fits, []
     count, series = len(some), len(settings.series)
     place, error, was = (
-        _stacked([each.place for each in some]),
-        _stacked([each.error for each in some]),
-        _stacked([each.was for each in some]),
+        stacked([each.place for each in some]),
+        stacked([each.error for each in some]),
+        stacked([each.was for each in some]),
     )
-    weights = _stacked([each.weight for each in some])
+    weights = stacked([each.weight for each in some])
     features = state.features.reshape(-1, level.FEATURES).take(place.reshape(-1), axis=0)
     outcome = state.ahead.reshape(-1).take(place)
     known = None
@@ -263,12 +268,17 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     spread = was[..., 1]
     # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
     limit = _HUBER * spread
-    outcome += np.minimum(np.maximum(error, -limit), limit)
-    share = np.minimum(weights / (_stacked([each.evidence for each in some]) + 1.0), 1.0)
-    off = np.abs(np.exp(was[..., 0]) * np.expm1(error))
-    weight = _stacked([each.size for each in some]) / spread
+    bounded = np.minimum(np.maximum(error, -limit), limit)
+    outcome += bounded
+    share = stacked([each.evidence for each in some]) + _ONE
+    np.divide(weights, share, out=share)
+    np.minimum(share, _ONE, out=share)
+    off = np.exp(was[..., 0])
+    off *= np.expm1(error)
+    np.abs(off, out=off)
+    weight = stacked([each.size for each in some]) / spread
     weight *= weight
-    np.minimum(weight, 4.0, out=weight)
+    np.minimum(weight, _MOST_WEIGHT, out=weight)
     weight *= settings.fit_weight
     weight *= weights
     if known is not None:
@@ -281,19 +291,15 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
             far *= known[at]
         state.miss += far
     rows = tables.REGIME_OF.take(was[..., 2].astype(np.int64))
-    rows += settings.series * tables.REGIMES
+    rows += settings.first_regime
     both = level.products(features, outcome.reshape(-1), weight.reshape(-1)).reshape(count, series, -1)
     sums = state.sums.reshape(-1, level.PRODUCTS)
     for at in range(count):
-        sums[rows[at]] += both[at]
+        found = sums.take(rows[at], axis=0)
+        found += both[at]
+        sums[rows[at]] = found
 
 
-Numbers = TypeVar("Numbers", Float, Int)
-
-
-def _stacked(rows: Sequence[Numbers]) -> Numbers:
-    return rows[0][np.newaxis] if len(rows) == 1 else np.array(rows)
-
-
+_MOST_WEIGHT = np.array(4.0)
 _HARMLESS: Float = np.array([0.0, 1.0, 0.0])
 """A forecast of which nothing is learned."""

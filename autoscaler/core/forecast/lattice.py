@@ -29,6 +29,7 @@ _LEAST_ONSETS, _LEAST_GAIN, _PENALTY = 8, 6.0, 2.0
 _LEAST_WINDOWS = 4
 """A period must be this many windows long."""
 _LEAN = 2.0
+_CERTAIN = np.array(1.0)
 _CLASSES: Float = np.array([0.05, 0.3])
 """From these odds on a point is in the next class of hazard."""
 
@@ -98,11 +99,16 @@ def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> I
 
 def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
     """How likely it is that a burst runs or begins by the time that a start ordered at the one tick serves."""
-    running = state.age_s > 0.0
-    stray = np.minimum(state.stray * settings.reach_s[:, 0], 1.0)
+    odds = state.stray * settings.reach_s[:, 0]
+    stray = np.minimum(odds, _CERTAIN, out=odds)
     period = state.period_s.copy()
     if marks is None:
-        return BurstOdds(np.where(running, 1.0, stray), np.full(len(stray), np.nan), period)
+        at_s = np.empty(len(stray))
+        at_s.fill(np.nan)
+        if np.count_nonzero(state.age_s):
+            np.copyto(stray, _CERTAIN, where=state.age_s > 0.0)
+        return BurstOdds(stray, at_s, period)
+    running = state.age_s > 0.0
     begins = marks.begins_s[0] + state.phase_s
     due = (period > 0.0) & (begins + _window_s(settings.params.tick_s) > marks.now_s[0])
     due &= (marks.point[0] > state.last_point) & ~running

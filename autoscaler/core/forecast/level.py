@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.forecast.tables import REGIMES
-from autoscaler.core.types import Float, Int
+from autoscaler.core.types import Float
 
 FEATURES = 9
 """Five means, the season by days, by weeks and by the next step, and one."""
@@ -25,16 +25,20 @@ _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
 _PAIR[_FIRST, _SECOND] = _PAIR[_SECOND, _FIRST] = np.arange(len(_FIRST))
 _PRIOR_WEIGHT, _POOLED_WEIGHT = 20.0, 40.0
 """Outcomes that the prior is worth, and the weights of all bursts."""
-MOST_LOG = 3.0
+MOST_LOG: Float = np.array(3.0)
+LEAST_LOG: Float = np.array(-3.0)
 """Neither an outcome nor a forecast is further from the last value than this, in logarithms."""
 
 
 def products(features: Float, outcome: Float, weight: Float) -> Float:
     """What one outcome adds to the sums: (N, PRODUCTS) of features (N, FEATURES), outcome and weight (N,)."""
     both = np.empty((len(features), PRODUCTS))
-    weighted = features * weight[:, np.newaxis]
+    weighted = np.empty(features.shape)
+    weighted[:] = weight[:, np.newaxis]
+    weighted *= features
     np.multiply(weighted.take(_FIRST, axis=1), features.take(_SECOND, axis=1), out=both[:, : len(_FIRST)])
-    np.multiply(weighted, outcome[:, np.newaxis], out=both[:, len(_FIRST) :])
+    both[:, len(_FIRST) :] = outcome[:, np.newaxis]
+    both[:, len(_FIRST) :] *= weighted
     return both
 
 
@@ -74,18 +78,22 @@ _MEANS = slice(0, 5)
 
 
 def _bounded(ahead: Float) -> Float:
-    return np.minimum(np.maximum(ahead, -MOST_LOG), MOST_LOG)
+    """Within bounds, in place."""
+    np.maximum(ahead, LEAST_LOG, out=ahead)
+    return np.minimum(ahead, MOST_LOG, out=ahead)
 
 
 def share(doubt: Float) -> Float:
     """How much of the fit is believed: (N,), all where it was no worse, else less by the square of the ratio."""
     doubt = doubt + _QUIET
-    ratio = doubt[:, 1] / doubt[:, 0]
+    ratio: Float = doubt[:, 1] / doubt[:, 0]
     ratio *= ratio
-    return np.minimum(ratio, 1.0)
+    np.minimum(ratio, _ONE, out=ratio)
+    return ratio
 
 
-_QUIET = 1e-6
+_ONE = np.array(1.0)
+_QUIET = np.array(1e-6)
 """Mean squares below this are no reason to doubt anything."""
 
 
@@ -153,8 +161,3 @@ def _solved(systems: Float) -> Float:
         full[at, at + 1 :] = pivot
     found: Float = full[:, FEATURES].copy()
     return found
-
-
-def rows_of(series: Int, regime: Int) -> Int:
-    """Flat rows of (S, REGIMES, ...)."""
-    return series * REGIMES + regime

@@ -76,7 +76,7 @@ class Basis:
         """
         horizons, log_level = settings.horizons, issued[..., 0]
         rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
-        rows += settings.first_row[:, np.newaxis]
+        rows += settings.first_row
         return cls(
             log_level=log_level,
             spread=issued[..., 1],
@@ -109,7 +109,7 @@ class Kept:
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
         """What is expected at a tick, right after it was worked out: of `issuing.expect`."""
         rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
-        rows += self._settings.first_row[:, np.newaxis]
+        rows += self._settings.first_row
         self._issued[tick], self._offset[tick] = issued, state.offset
         self._whole[tick], self._weight[tick] = state.totals[:, -1, 0], state.weight
         totals = state.totals.reshape(-1, self._settings.horizons)
@@ -123,7 +123,7 @@ class Kept:
             added: What came to them, of `judging.count_in`.
         """
         rows = tables.ROWS_OF.take(self._issued[:, :, 0, 2].astype(np.int64), axis=0)
-        rows += self._settings.first_row[:, np.newaxis]
+        rows += self._settings.first_row
         flat, by_row = state.tables.reshape(-1), state.tables.reshape(-1, *state.tables.shape[2:])
         done = 0
         for tick, (mine, kept) in enumerate(zip(rows, self._tables, strict=True)):
@@ -196,7 +196,7 @@ def _said(
     )
     quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
     quantiles -= offset[:, np.newaxis, np.newaxis]
-    np.maximum(quantiles, 0.0, out=quantiles)
+    np.maximum(quantiles, _NOTHING, out=quantiles)
     laws = None
     if settings.horizons > Horizon.KEEP + 1:
         laws = _laws(offset, beyond, log_level, spread, room)
@@ -227,32 +227,48 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float)
     first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
     index = np.empty((count, len(_BEYOND)), np.int64)
     if count <= _FEW:
-        above = (first[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
-        index[:] = np.add.reduce(above, axis=0, dtype=np.uint8).T
+        by_law = first.T.copy()
+        above = (by_law[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
+        index[:] = np.add.reduce(above, axis=-1, dtype=np.uint8)
     else:
         for at, level in enumerate(_BEYOND):
             index[:, at] = np.add.reduce((first > level).view(np.uint8), axis=0, dtype=np.uint8)
-    # No edge is exceeded by that much: none of that demand is there.
-    none = index == 0
-    index -= ~none
-    flat = index * count
+    # Where no edge is exceeded by that much, none of that demand is there.
+    none = None if np.count_nonzero(index) == index.size else index == 0
+    index -= _ONE
+    np.maximum(index, _FIRST, out=index)
+    flat = index * np.array(count)
     flat += np.arange(count)[:, np.newaxis]
     values = first.reshape(-1)
     upper = values.take(flat)
-    flat += count
-    place = ((upper - _BEYOND) / np.maximum(upper - values.take(flat), 1e-30)).astype(np.float64)
-    np.maximum(place, 0.0, out=place)
-    place += index
-    place *= LAW_STEP
-    place += LAW_LOW
+    flat += np.array(count)
+    step = upper - values.take(flat)
+    np.maximum(step, _LEAST_STEP, out=step)
+    upper -= _BEYOND
+    upper /= step
+    place = upper.astype(np.float64)
+    np.maximum(place, _NOTHING, out=place)
+    place += index.astype(np.float64)
+    place *= _LAW_STEP
+    place += _LAW_LOW
     np.sinh(place, out=place)
     found: Float = place.reshape(-1, 2, len(_BEYOND))
-    found *= spread[:, :, np.newaxis]
-    np.minimum(found, room[:, :, np.newaxis], out=found)
-    found += log_level[:, :, np.newaxis]
+    wide = np.empty(found.shape)
+    wide[:] = spread[:, :, np.newaxis]
+    found *= wide
+    wide[:] = room[:, :, np.newaxis]
+    np.minimum(found, wide, out=found)
+    wide[:] = log_level[:, :, np.newaxis]
+    found += wide
     np.exp(found, out=found)
-    found *= ~none.reshape(found.shape)
+    if none is not None:
+        found *= ~none.reshape(found.shape)
     return found
+
+
+_FIRST, _ONE, _NOTHING = np.array(0), np.array(1), np.array(0.0)
+_LEAST_STEP = np.array(1e-30, np.float32)
+_LAW_STEP, _LAW_LOW = np.array(LAW_STEP), np.array(LAW_LOW)
 
 
 def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Laws:

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from autoscaler.core.forecast import bursts, history
-from autoscaler.core.forecast.settings import Group, Settings
+from autoscaler.core.forecast.settings import CLIP, Group, Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
-_MOST_DEMAND = 1e15
 CHILDHOOD = 20.0
-_CLIP = 3.0
-"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
-soon forgotten."""
+_NOTHING_AT_ALL, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
+_MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(CLIP)
+_LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
 
 
 @dataclass(slots=True)
@@ -85,15 +85,15 @@ class Seen:
 
 def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
     """Check the samples of ticks that follow each other."""
-    demand = np.array([each.demand for each in samples])
-    possible = demand >= 0.0
+    demand = stacked([each.demand for each in samples])
+    possible = demand >= _NOTHING_AT_ALL
     possible &= demand < _MOST_DEMAND
     for at, each in enumerate(samples):
         if np.count_nonzero(each.freshness):
             possible[at] &= each.freshness == int(Freshness.FRESH)
     known = None if np.count_nonzero(possible) == possible.size else possible
     if known is not None:
-        was = state.track[:, LAST]
+        was, demand = state.track[:, LAST], demand.copy()
         for at, here in enumerate(known):
             was = demand[at] = np.where(here, demand[at], was)
     usable = known
@@ -114,7 +114,11 @@ def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> F
     growth: Float = settings.growth if since == 1 else settings.growth ** np.minimum(since, settings.long_ago)
     if ticks == 1:
         if not state.grown:
-            growth = np.maximum(growth, 1.0 + 1.0 / (state.ticks + CHILDHOOD))
+            young = state.ticks.astype(np.float64)
+            young += _CHILDHOOD
+            np.divide(_ONE, young, out=young)
+            young += _ONE
+            growth = np.maximum(growth, young)
         return (state.weight * growth)[np.newaxis]
     found = np.empty((1 + ticks, len(growth)))
     found[0] = state.weight
@@ -177,7 +181,8 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     highest = state.open[:, group.columns]
     first = 0
     if last:
-        ring = state.blocks.shape[1]
+        series, ring, horizons = state.blocks.shape
+        outcomes = group.issued.shape[2]
         number = (samples.tick + last.start) // group.stride
         at = number % ring if len(last) == 1 else (number + np.arange(len(last))) % ring
         blocks = state.blocks[:, :, group.columns]
@@ -189,15 +194,18 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     if not last:
         return None
     if len(last) == 1:
-        recent, issued = blocks[np.newaxis, :, group.window[at]], group.issued[at : at + 1]
+        places, issued = group.recent[at : at + 1], group.issued[at : at + 1]
     else:
-        recent, issued = blocks[:, group.window[at]].swapaxes(0, 1), group.issued[at]
-    outcome: Float = np.maximum.reduce(np.where(group.within, recent, -np.inf), axis=2)
+        places, issued = group.recent[at], group.issued[at]
+    recent = state.blocks.reshape(series, ring * horizons).take(places, axis=1)
+    recent = recent.reshape(series, len(last), group.most, outcomes).swapaxes(0, 1)
+    np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
+    outcome: Float = np.maximum.reduce(recent, axis=2)
     if group.lead:
         those = slice(last.start, None, last.step)
         outcome[..., 0] = samples.demand[those]
         if samples.usable is not None:
-            np.copyto(outcome[..., 0], np.nan, where=~samples.usable[those])
+            np.copyto(outcome[..., 0], _UNKNOWN, where=~samples.usable[those])
     known = np.isfinite(outcome)
     if group.mine is not None:
         known &= group.mine
@@ -244,22 +252,23 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
     track = np.empty((*demand.shape, TOP + 1))
     track[..., LAST] = demand
     alphas: Float = settings.alphas if since == 1 else 1.0 - (1.0 - settings.alphas) ** since
-    each = [alphas] * len(demand)
-    if not state.grown:
-        # The first samples make a plain mean.
-        each = [
-            np.maximum(alphas, 1.0 / (state.ticks + (2.0 + at))[:, np.newaxis]) for at in range(len(demand))
-        ]
-    fade = 1.0 - settings.top_alpha if since == 1 else (1.0 - settings.top_alpha) ** since
-    unit = (_CLIP * settings.unit)[:, np.newaxis]
+    fade = settings.top_fade if since == 1 else np.array(float(settings.top_fade) ** since)
+    age = None if state.grown else state.ticks.astype(np.float64)
     means, top = state.track[:, USUAL : MEANS.stop], state.track[:, TOP]
-    room, faded = np.empty(means.shape), np.empty(top.shape)
-    for value, alpha, next_means, next_top in zip(
-        demand, each, track[..., USUAL : MEANS.stop], track[..., TOP], strict=True
+    sample, room, faded = np.empty(means.shape), np.empty(means.shape), np.empty(top.shape)
+    alpha = alphas
+    for value, next_means, next_top in zip(
+        demand, track[..., USUAL : MEANS.stop], track[..., TOP], strict=True
     ):
+        if age is not None:
+            # The first samples make a plain mean.
+            sample[:] = (_ONE / (age + _TWO))[:, np.newaxis]
+            alpha = np.maximum(alphas, sample)
+            age += _ONE
+        sample[:] = value[:, np.newaxis]
         np.multiply(means, _CLIP, out=room)
-        room += unit
-        np.minimum(room, value[:, np.newaxis], out=room)
+        room += settings.clip_room
+        np.minimum(room, sample, out=room)
         room -= means
         room *= alpha
         means = np.add(means, room, out=next_means)
@@ -270,7 +279,7 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
 
 def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
     """Demand averaged over some seconds: (T, S)."""
-    if settings.swift_alpha >= 1.0:
+    if settings.swift_alpha is None:
         state.swift = demand[-1].copy()
         return demand
     found, was = np.empty(demand.shape), state.swift
@@ -281,3 +290,11 @@ def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
         was = moved
     state.swift = was.copy()
     return found
+
+
+Numbers = TypeVar("Numbers", Float, Int)
+
+
+def stacked(rows: Sequence[Numbers]) -> Numbers:
+    """Rows (N, S) of N ticks (S,); a view of the one where it is one."""
+    return rows[0][np.newaxis] if len(rows) == 1 else np.array(rows)

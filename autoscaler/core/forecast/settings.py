@@ -4,18 +4,25 @@ A longer horizon than some ticks is cut into blocks of a power of two of ticks o
 is kept for judgement at the end of each block, and its outcome is the highest of the blocks after it. So a
 horizon of a day costs as much memory as one of a minute. Horizons and series with equally long blocks are a `Group`;
 a group has work to do only when one of its blocks ends.
+
+A tick of few series is as long as numpy takes for its calls, whatever is in the arrays. So numbers that meet arrays every
+tick are arrays without dimensions, here and in the modules beside this one, and what meets each other has the same
+shape: numbers of Python and shapes that differ take numpy two to three times as long, and give the same.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Bool, Float, Horizon, Int
+
+Kind = TypeVar("Kind", Float, Int)
 
 MOST_BLOCKS, MOST_PEAK_BLOCKS = 64, 16
 """Blocks that the lead time is cut into at most, and the window of a peak."""
@@ -35,10 +42,15 @@ MEANS_TICKS: Float = np.array([1.5, 3.0, 8.0, 20.0, 50.0])
 """Time constants of the means that the level is made of, and the least of them in ticks, so that they differ."""
 PACE_S = 1800.0
 """Time constant of the mean by which the present is compared with earlier days."""
+CLIP = 3.0
+"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
+soon forgotten."""
 MEDIAN_SLOTS = 30
 """Slots whose median is the level of a burst detector."""
 BASE_S, BASE_TICKS = 600.0, 10.0
 """Time constant of the mean without bursts, and the least of it in ticks."""
+BURST_VMS = 1.5
+"""By so much, and in proportion, demand exceeds what is usual in a burst."""
 QUIET_S = 60.0
 """A burst is over after so long without high demand."""
 SWIFT_S = 20.0
@@ -65,19 +77,18 @@ class Pairs:
     """Pairs of series and horizon.
 
     Attributes:
-        series, horizon: int64 (N,).
+        series: int64 (N, 3), of each, three times.
         at: int64 (N,), their place in a flat (S, H).
-        first_row: int64 (N, 1), first row of each series in flat tables.
+        first_total: int64 (N, 3), place of the first row of each in a flat (S, ROWS, H), three times.
         first_parent: int64 (N,), place of the first parent of each in a flat (S, PARENTS, H).
-        weight: float64 (N,), of an outcome.
+        weight: float64 (N, 3), of an outcome, three times.
         stride: float64 (N,), ticks between two outcomes.
         short_alpha: float64 (N,), share of one outcome in the size of recent errors.
     """
 
     series: Int
-    horizon: Int
     at: Int
-    first_row: Int
+    first_total: Int
     first_parent: Int
     weight: Float
     stride: Float
@@ -96,10 +107,11 @@ class Group:
         stride: Ticks per block.
         columns: The horizons that have such blocks for any series.
         most: Blocks that the farthest of them looks ahead.
-        within: bool (1 or S, most, C), which of the latest blocks, the newest first, are in the window.
+        outside: bool (1 or S, most, C), which of the latest blocks, the newest first, are not in the window.
         mine: bool (S, C), series and horizons of this group; None where all are.
         pairs: All series with all of its horizons.
-        window: int64 (RING, most), the latest blocks at each block of the ring, the newest first.
+        recent: int64 (RING, most * C), places in a flat (RING, H) of the latest blocks at each block of the ring, the newest
+            first.
         issued: int64 (RING, S, C), place in a flat (S, RING, H) of the forecasts whose window ends with each.
         lead: Whether the first column is the lead time.
         doubt_alpha: Share of one outcome at the lead time in what is held against the fit of the level.
@@ -108,13 +120,13 @@ class Group:
     stride: int
     columns: slice[int, int, None]
     most: int
-    within: Bool
+    outside: Bool
     mine: Bool | None
     pairs: Pairs
-    window: Int
+    recent: Int
     issued: Int
     lead: bool
-    doubt_alpha: float
+    doubt_alpha: Float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +136,22 @@ class Settings:
     Attributes:
         params: Whose they are.
         series: int64 (S,), 0, 1, 2 ...
-        first_row, first_parent: int64 (S,), the first row of each in flat tables, and the first parent.
+        first_row: int64 (S, 3), the first row of each in flat tables, three times.
+        first_parent, first_regime: int64 (S,), the first parent of each, and the first regime.
+        totals_of: int64 (CELLS, 3), places of the rows of a cell in a flat (ROWS, H).
+        parents_of: int64 (CELLS,), place of its parent in a flat (PARENTS, H).
         horizons: Number of horizons: all with laws, else lead and keep.
         groups: Horizons by the length of their blocks.
         slot_s: Length of a slot of the history.
         slots: Slots of the history.
-        unit: float64 (S,), capacity of a VM.
+        clip_room: float64 (S, 6), what a sample may be above `CLIP` times each mean.
+        burst_room: float64 (S,), what demand in a burst is above what is usual, beside its share of that.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
         grown_ticks: After so many samples nothing depends on their number any more.
         long_ago: float64 (S,), ticks after which there is nothing left to forget.
-        alphas: float64 (6,), share of one tick in the usual demand and in the means.
-        base_alpha, top_alpha: The same for demand without bursts, and what the highest demand loses.
+        alphas: float64 (S, 6), share of one tick in the usual demand and in the means.
+        base_alpha: The same for demand without bursts.
+        top_fade: What one tick leaves of the highest demand.
         season_alpha: The same of a slot in the mean that earlier days are compared by.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
@@ -144,7 +161,8 @@ class Settings:
             one and modulo their number: the latest, the newest, this time on earlier days, and around the lead time from then on.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
-        swift_alpha: Share of one tick in the demand that bursts are seen in; 1 for ticks of `SWIFT_S` and more.
+        swift_alpha: Share of one tick in the demand that bursts are seen in; None for all of it, in ticks of `SWIFT_S` and
+            more.
         together: Ticks that may be gone through together: few enough that no ring of blocks comes round within them.
     """
 
@@ -152,18 +170,22 @@ class Settings:
     series: Int
     first_row: Int
     first_parent: Int
+    first_regime: Int
+    totals_of: Int
+    parents_of: Int
     horizons: int
     groups: tuple[Group, ...]
     slot_s: float
     slots: int
-    unit: Float
+    clip_room: Float
+    burst_room: Float
     growth: Float
     grown_ticks: int
     long_ago: Float
     alphas: Float
-    base_alpha: float
-    top_alpha: float
-    season_alpha: float
+    base_alpha: Float
+    top_fade: Float
+    season_alpha: Float
     ages_s: Float
     refit_ticks: int
     reach_s: Float
@@ -171,7 +193,7 @@ class Settings:
     looks: Int
     fit_weight: Float
     prior: Float
-    swift_alpha: float
+    swift_alpha: Float | None
     together: int
 
     @classmethod
@@ -180,35 +202,41 @@ class Settings:
         tick_s = params.tick_s
         slot_s = max(SLOT_S, tick_s)
         groups = _groups(params)
+        unit = params.scale / SCALE_IN_VMS
+        means_s = np.maximum(MEANS_S, MEANS_TICKS * tick_s)
+        alphas = 1.0 - np.exp(-tick_s / np.append(LONG_S, means_s))
+        series, horizons = np.arange(len(params.scale)), horizon_count(params)
         return cls(
             params=params,
-            series=np.arange(len(params.scale)),
-            first_row=np.arange(len(params.scale)) * tables.ROWS,
-            first_parent=np.arange(len(params.scale)) * tables.PARENTS,
-            horizons=horizon_count(params),
+            series=series,
+            first_row=_three_times(series * tables.ROWS),
+            first_parent=series * tables.PARENTS,
+            first_regime=series * tables.REGIMES,
+            totals_of=tables.ROWS_OF * horizons,
+            parents_of=tables.PARENT_OF * horizons,
+            horizons=horizons,
             groups=groups,
             slot_s=slot_s,
             slots=slot_count(params),
-            unit=params.scale / SCALE_IN_VMS,
+            clip_room=np.repeat((CLIP * unit)[:, np.newaxis], len(alphas), axis=1),
+            burst_room=BURST_VMS * unit,
             growth=2.0 ** (1.0 / params.half_life_ticks),
             long_ago=60.0 * params.half_life_ticks,
             grown_ticks=math.ceil(
                 max(params.half_life_ticks.max(initial=1.0) / math.log(2.0), 3.0 * LONG_S / tick_s)
             ),
-            alphas=1.0 - np.exp(-tick_s / np.append(LONG_S, np.maximum(MEANS_S, MEANS_TICKS * tick_s))),
-            base_alpha=_share(tick_s, BASE_S, BASE_TICKS),
-            top_alpha=_share(tick_s, TOP_S, 1.0),
-            season_alpha=_share(slot_s, PACE_S, 1.0),
+            alphas=np.repeat(alphas[np.newaxis], len(unit), axis=0),
+            base_alpha=np.array(_share(tick_s, BASE_S, BASE_TICKS)),
+            top_fade=np.array(1.0 - _share(tick_s, TOP_S, 1.0)),
+            season_alpha=np.array(_share(slot_s, PACE_S, 1.0)),
             ages_s=np.maximum(AGES_S, AGES_TICKS * tick_s),
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             reach_s=horizon_ticks(params) * np.float64(tick_s),
             farthest_s=float(horizon_ticks(params).max(initial=1)) * tick_s,
             looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
-            prior=level.prior(
-                params.lead_ticks * np.float64(tick_s), np.maximum(MEANS_S, MEANS_TICKS * tick_s)
-            ),
-            swift_alpha=1.0 if tick_s >= SWIFT_S else _share(tick_s, SWIFT_S, 1.0),
+            prior=level.prior(params.lead_ticks * np.float64(tick_s), means_s),
+            swift_alpha=None if tick_s >= SWIFT_S else np.array(_share(tick_s, SWIFT_S, 1.0)),
             together=min(
                 MOST_TOGETHER,
                 max(1, TOGETHER // max(1, len(params.scale))),
@@ -272,19 +300,21 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
         ahead = np.where(mine, blocks[:, columns], 1)
         most = int(ahead.max())
         alike = ahead[:1] if (ahead == ahead[:1]).all() else ahead
-        place = np.arange(series)[:, np.newaxis] * (RING * horizons) + np.arange(horizons)[columns]
+        places = np.arange(horizons)[columns]
+        place = np.arange(series)[:, np.newaxis] * (RING * horizons) + places
+        window = (ring[:, np.newaxis] - np.arange(most)) % RING
         groups.append(
             Group(
                 stride=length,
                 columns=columns,
                 most=most,
-                within=np.arange(most)[:, np.newaxis] < alike[:, np.newaxis, :],
+                outside=np.arange(most)[:, np.newaxis] >= alike[:, np.newaxis, :],
                 mine=None if mine.all() else mine,
                 pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
-                window=(ring[:, np.newaxis] - np.arange(most)) % RING,
+                recent=(window[:, :, np.newaxis] * horizons + places).reshape(RING, -1),
                 issued=place + ((ring[:, np.newaxis, np.newaxis] - ahead) % RING) * horizons,
                 lead=columns.start == 0,
-                doubt_alpha=_share(params.tick_s * length, DOUBT_S, DOUBT_TICKS),
+                doubt_alpha=np.array(_share(params.tick_s * length, DOUBT_S, DOUBT_TICKS)),
             )
         )
     return tuple(groups)
@@ -298,15 +328,18 @@ def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: i
     series = np.repeat(np.arange(len(blocks)), blocks.shape[1])
     horizon = np.tile(np.arange(columns.start, columns.stop), len(blocks))
     return Pairs(
-        series=series,
-        horizon=horizon,
+        series=_three_times(series),
         at=series * horizons + horizon,
-        first_row=(series * tables.ROWS)[:, np.newaxis],
+        first_total=_three_times(series * (tables.ROWS * horizons) + horizon),
         first_parent=series * (tables.PARENTS * horizons) + horizon,
-        weight=weight.reshape(-1),
+        weight=_three_times(weight.reshape(-1)),
         stride=np.full(blocks.size, float(stride)),
         short_alpha=np.full(blocks.size, _share(tick_s * stride, SHORT_S, SHORT_TICKS)),
     )
+
+
+def _three_times(values: Kind) -> Kind:
+    return np.repeat(values[:, np.newaxis], 3, axis=1)
 
 
 def _share(tick_s: float, time_s: float, least_ticks: float) -> float:

@@ -87,6 +87,8 @@ class SeriesState(Remembered):
         open: float64 (S, H), the same of the block under way.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
         grown: Whether all series have had so many samples that nothing depends on their number any more.
+        young_for: Samples until they can have had so many; 0 where that has to be looked up.
+        turns: The series that are fitted at each phase; None where that has to be looked up.
         settings: The settings as `step` last compiled them; not remembered.
     """
 
@@ -138,6 +140,8 @@ class SeriesState(Remembered):
     open: Float
     high: Float
     grown: bool = field(init=False, default=False, compare=False, repr=False)
+    young_for: int = field(init=False, default=0, compare=False, repr=False)
+    turns: dict[int, Int] | None = field(init=False, default=None, compare=False, repr=False)
     settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
@@ -257,6 +261,7 @@ class SeriesState(Remembered):
 
     def count_unknown(self) -> None:
         """Note how many series have no sample, and how many no earlier days, after some were replaced."""
+        self.young_for, self.turns = 0, None
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
         self.lattices = int(np.count_nonzero(self.period_s))
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))

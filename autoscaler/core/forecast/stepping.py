@@ -29,6 +29,7 @@ YOUNG, YOUNG_TICKS = 8, 8
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
 _HEAVY = 2.0**40
+_ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
 """The grain of the noise is at most this many times the usual demand."""
 
@@ -167,24 +168,27 @@ def _live(
     if state.unborn:
         _bear(settings, state, facts.demand[0])
     if since <= 0:
-        grounds = Grounds.of(settings.series, state, again(settings, state, facts))
+        grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
         return Found(grounds, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     if not state.grown:
-        state.grown = _is_grown(settings, state, 0)
+        _look_how_old(settings, state, len(samples))
     weight = weights(settings, state, len(samples), since)
     if since > 1:
         _skip(settings, state, tick)
     seen = see(settings, state, facts, since)
     found = _go_through(settings, state, facts, seen, weight, kept)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
-    if not state.grown:
-        state.grown = _is_grown(settings, state, 1)
     return found
 
 
-def _is_grown(settings: Settings, state: SeriesState, less: int) -> bool:
-    return int(state.ticks.min(initial=settings.grown_ticks + less)) - less >= settings.grown_ticks
+def _look_how_old(settings: Settings, state: SeriesState, more: int) -> None:
+    """Note whether all series are grown before so many more samples."""
+    if state.young_for <= 0:
+        youngest = int(state.ticks.min(initial=settings.grown_ticks))
+        state.young_for = settings.grown_ticks - youngest
+        state.grown = youngest >= settings.grown_ticks
+    state.young_for -= more
 
 
 def _go_through(
@@ -198,7 +202,7 @@ def _go_through(
         state.last_tick = facts.tick + at
         state.weight = weight[at]
         _judge(settings, state, lessons, outcomes, at)
-        state.ticks += 1
+        state.ticks += _ONE_MORE
         _note_onset(settings, state, facts, seen, at)
         due = _due(settings, state, state.last_tick)
         if due is not None:
@@ -207,16 +211,16 @@ def _go_through(
                 outcomes = _with_logs(state, seen)
         _lighten(settings, state, lessons)
         if grounds is None:
-            grounds, marks = Grounds.of(settings.series, state, seen), Marks.of(settings, state, facts.now_s)
+            grounds, marks = Grounds.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
         elif due is not None:
-            grounds.change(at, due, Grounds.of(settings.series[: len(due)], state, seen, at, due))
+            grounds.change(at, due, Grounds.of(settings, state, seen, at, due))
             marks = Marks.of(settings, state, facts.now_s)
         issued = expect(settings, state, grounds, marks, at, facts.hidden[at])
         if kept is not None:
             kept.keep(state, at, issued)
     assert grounds is not None
     if kept is not None:
-        kept.fill(state, count_in(state, lessons))
+        kept.fill(state, count_in(lessons))
     _put_in(settings, state, lessons)
     return Found(grounds, marks, issued)
 
@@ -226,7 +230,7 @@ def _judge(
 ) -> None:
     for group, mine in zip(settings.groups, outcomes, strict=True):
         if mine is not None and (state.last_tick + 1) % group.stride == 0:
-            judge(group, state, lessons, mine, at)
+            judge(settings, group, state, lessons, mine, at)
 
 
 def _note_onset(settings: Settings, state: SeriesState, facts: Read, seen: Seen, at: int) -> None:
@@ -243,7 +247,7 @@ def _put_in(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     """Bring tables and sums up to what was put by."""
     learn_fit(settings, state, lessons)
     flat = state.tables.reshape(-1)
-    for _, places, weight in count_in(state, lessons):
+    for _, places, weight in count_in(lessons):
         found = flat.take(places)
         found += weight
         flat.put(places, found)
@@ -259,6 +263,7 @@ def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
         state.base[new] = state.median[new] = state.swift[new] = demand[new]
         state.phase[new] = (demand[new] * 7919.0 % settings.refit_ticks).astype(np.int64)
         state.unborn -= len(new)
+        state.turns = None
 
 
 def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
@@ -288,13 +293,22 @@ def _begin_anew(state: SeriesState) -> None:
 
 def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
     """The series that are fitted now; None for none."""
-    is_due = state.phase == tick % settings.refit_ticks
+    turns = state.turns
+    if turns is None:
+        phases = set(state.phase.tolist())
+        turns = state.turns = {phase: np.flatnonzero(state.phase == phase) for phase in phases}
+    due = turns.get(tick % settings.refit_ticks)
     often = settings.refit_ticks // YOUNG
     if often >= YOUNG_TICKS and not state.grown:
         # What was learned from little is soon known better, and until then a poor fit would stay for long.
-        is_due |= (state.ticks < YOUNG * settings.refit_ticks) & (state.phase % often == tick % often)
-        is_due &= state.phase >= 0
-    return np.flatnonzero(is_due) if np.count_nonzero(is_due) else None
+        often_due = range(tick % often, settings.refit_ticks, often)
+        some = [turns[phase] for phase in often_due if phase in turns and turns[phase] is not due]
+        if some:
+            others = np.concatenate(some)
+            young = others[state.ticks.take(others) < YOUNG * settings.refit_ticks]
+            if len(young):
+                due = young if due is None else np.concatenate([due, young])
+    return due
 
 
 def _refit(settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float) -> bool:

@@ -64,9 +64,9 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
         once; the first two are alike, since no demand is beyond no edge.
     """
     of = totals.take(rows, axis=0)
-    share = np.empty(of.shape, np.float32)
-    share[:, 0] = (1.0 / weight)[:, np.newaxis]
-    np.divide(_BORROWED, np.maximum(of[:, 1:], 1e-30), out=share[:, 1:])
+    np.maximum(of, _LEAST_TOTAL, out=of)
+    of[:, 0] = weight[:, np.newaxis]
+    share = np.divide(_WEIGHTS, of, out=of).astype(np.float32)
     if len(rows) <= _FEW:
         found = tables.take(rows, axis=0)
         found *= share[..., np.newaxis]
@@ -89,7 +89,8 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
     return beyond
 
 
-_BORROWED: Float = np.array([PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
+_LEAST_TOTAL = np.array(1e-30)
+_WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 
 
 def sum_up(values: SmallFloat) -> None:
@@ -111,20 +112,24 @@ _FEW = 64
 """Columns, or series, that are few."""
 
 
-def flat(rows: Int, columns: Int, horizons: int, place: Float, none: Bool) -> Int:
+def flat(totals: Int, place: Float, none: Bool) -> Int:
     """Where outcomes are counted in flat tables: int64 (N, 3).
 
     Args:
-        rows: int64 (N, 3), flat rows.
-        columns: int64 (N,), horizons.
-        horizons: How many there are.
-        place: float64 (N,), in bins; clipped into range.
+        totals: int64 (N, 3), where they are counted in the flat sums.
+        place: float64 (N,), in bins; clipped into range, and overwritten.
         none: bool (N,), where there was no demand.
     """
-    found = rows * horizons
-    found += columns[:, np.newaxis]
-    found *= LAW_BINS
-    bins = np.minimum(np.maximum(place, 1.0), LAW_BINS - 1.0).astype(np.int64)
-    bins *= ~none
-    found += bins[:, np.newaxis]
+    np.maximum(place, _FIRST_BIN, out=place)
+    np.minimum(place, _LAST_BIN, out=place)
+    if np.count_nonzero(none):
+        np.copyto(place, _NONE_BIN, where=none)
+    bins = np.empty(totals.shape, np.int64)
+    bins[:] = place.astype(np.int64)[:, np.newaxis]
+    found: Int = totals * _BINS
+    found += bins
     return found
+
+
+_BINS = np.array(LAW_BINS)
+_NONE_BIN, _FIRST_BIN, _LAST_BIN = np.array(0.0), np.array(1.0), np.array(LAW_BINS - 1.0)
