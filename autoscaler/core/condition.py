@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -37,8 +37,7 @@ STRIKES, MOST_STRIKES = 2, 3
 KNOWN_AFTER = 10.0
 """Readings after which a VM's own past counts."""
 _FIELDS = ("level", "seen", "strikes", "slow")
-_FASTEST = 0.02
-_MAD_TO_DEVIATION = 1.4826
+Kind = TypeVar("Kind", Float, Int)
 
 
 class Condition(IntEnum):
@@ -139,64 +138,135 @@ def judging(
         comparable: bool (L,), speeds of a VM at different times can be compared.
     """
     lanes = len(slow_below)
-    reported = (speed > 0.0) & (speed < np.inf)
+    reported = speed > _NOTHING
+    reported &= speed < _MOST
     value = np.zeros(len(speed))
     np.log(speed, out=value, where=reported)
     vms = np.bincount(lane, minlength=lanes)
-    heard = np.bincount(lane[~silent], minlength=lanes)
-    counted = np.bincount(lane[reported], minlength=lanes)
+    is_silent = bool(np.count_nonzero(silent))
+    heard = np.bincount(lane[~silent], minlength=lanes) if is_silent else vms
+    counted = np.bincount(_some(lane, reported), minlength=lanes)
     low = np.log(slow_below).take(lane)
     yield
 
-    slow_among = yield from _slow_among(lane, value, reported, low, lanes)
-    among = slow_among & (counted >= FEWEST).take(lane)
-    past = comparable.take(lane) & (pasts.seen >= KNOWN_AFTER) & (value < pasts.level + low)
-    # Silence of most is an outage of measuring, and says nothing of the VMs.
-    out = silent & (2 * heard > vms).take(lane)
-    bad = (reported & (among | past)) | out
-    known = reported | out
+    bad = yield from _slow_among(lane, value, reported, low, lanes)
+    bad &= (counted >= FEWEST).take(lane)
+    if np.count_nonzero(comparable):
+        past = comparable.take(lane) & (pasts.seen >= KNOWN_AFTER)
+        past &= value < pasts.level + low
+        bad |= past
+        bad &= reported
+    known = reported
+    if is_silent:
+        # Silence of most is an outage of measuring, and says nothing of the VMs.
+        out = silent & (2 * heard > vms).take(lane)
+        bad |= out
+        known = reported | out
     yield
 
-    strikes = np.where(bad, np.minimum(pasts.strikes + 1, MOST_STRIKES), np.maximum(pasts.strikes - 1, 0))
-    pasts.strikes = np.where(known, strikes, pasts.strikes)
-    pasts.slow = (pasts.strikes >= STRIKES) | (pasts.slow & (pasts.strikes > 0))
+    everywhere = np.count_nonzero(known) == len(known)
+    strikes = np.where(bad, _ONE_MORE, _ONE_LESS)
+    strikes += pasts.strikes
+    np.maximum(strikes, _NO_STRIKE, out=strikes)
+    np.minimum(strikes, _MOST_STRIKES, out=strikes)
+    pasts.strikes = strikes if everywhere else np.where(known, strikes, pasts.strikes)
+    still = pasts.slow & (pasts.strikes > _NO_STRIKE)
+    pasts.slow = still | (pasts.strikes >= _STRIKES)
     learns = reported & ~bad
-    pasts.seen = pasts.seen + learns
-    rate = np.maximum(1.0 / np.maximum(pasts.seen, 1.0), _FASTEST)
-    pasts.level = np.where(learns, pasts.level + rate * (value - pasts.level), pasts.level)
+    pasts.seen = pasts.seen + learns.astype(np.float64)
+    rate = np.maximum(pasts.seen, _ONE)
+    np.divide(_ONE, rate, out=rate)
+    np.maximum(rate, _FASTEST, out=rate)
+    level = value - pasts.level
+    level *= rate
+    level += pasts.level
+    if np.count_nonzero(learns) < len(learns):
+        np.copyto(level, pasts.level, where=~learns)
+    pasts.level = level
 
     slow = np.bincount(lane[pasts.slow], minlength=lanes)
-    share = slow / np.maximum(vms, 1)
-    few_or_more = np.where(share >= ALL, int(Condition.DEGRADED_ALL), int(Condition.DEGRADED_FEW))
-    few_or_more = np.where((share >= HALF) & (share < ALL), int(Condition.DEGRADED_HALF), few_or_more)
-    condition = np.where(slow > 0, few_or_more, int(Condition.HEALTHY))
+    condition = _of_so_many(slow, vms)
     unknown = (2 * heard <= vms) | ((counted == 0) & (slow == 0))
-    return Judged(np.where(unknown, int(Condition.UNKNOWN), condition), slow, vms)
+    if np.count_nonzero(unknown):
+        condition[unknown] = int(Condition.UNKNOWN)
+    return Judged(condition, slow, vms)
+
+
+_NOTHING, _ONE, _MOST, _FASTEST = np.array(0.0), np.array(1.0), np.array(np.inf), np.array(0.02)
+_ONE_MORE, _ONE_LESS, _NO_STRIKE = np.array(1), np.array(-1), np.array(0)
+_STRIKES, _MOST_STRIKES = np.array(STRIKES), np.array(MOST_STRIKES)
+"""Arrays without dimensions, since numpy takes longer to see what numbers of Python are."""
+
+
+def _of_so_many(slow: Int, vms: Int) -> Int:
+    """The condition of fleets of so many VMs of which so many are slow: int64 (L,) of `Condition`."""
+    found = np.empty(len(slow), np.int64)
+    found.fill(int(Condition.HEALTHY))
+    if np.count_nonzero(slow):
+        share = slow / np.maximum(vms, 1)
+        found[slow > 0] = int(Condition.DEGRADED_FEW)
+        found[share >= HALF] = int(Condition.DEGRADED_HALF)
+        found[share >= ALL] = int(Condition.DEGRADED_ALL)
+    return found
 
 
 def _slow_among(
     lane: Int, value: Float, reported: Bool, low: Float, lanes: int
 ) -> Generator[None, None, Bool]:
-    """Which VMs are far below the others of their lane: bool (V,)."""
-    high = _ranked(lane[reported], value[reported], 0.75, lanes)
+    """Which VMs that reported are far below the others of their lane: bool (V,)."""
+    of, values = _some(lane, reported), _some(value, reported)
+    high = _Ranks(of, lanes).of(values, 0.75)
     yield
-    well = reported & (value >= high.take(lane) + low)
-    median = _ranked(lane[well], value[well], 0.5, lanes)
+    bar = high.take(lane)
+    bar += low
+    well = reported & (value >= bar)
+    of, values = _some(lane, well), _some(value, well)
+    ranks = _Ranks(of, lanes)
+    median = ranks.of(values, 0.5)
     yield
-    off = np.abs(value - median.take(lane))
-    spread = np.maximum(_MAD_TO_DEVIATION * _ranked(lane[well], off[well], 0.5, lanes), LEAST_SPREAD)
+    spread = ranks.of(np.abs(values - median.take(of)), 0.5)
+    spread *= _MAD_TO_DEVIATION
+    np.maximum(spread, _LEAST_SPREAD, out=spread)
     yield
-    bar = np.minimum(median.take(lane) + low, (median - SPREADS * spread).take(lane))
-    return reported & (value < bar)
+    bar = median.take(lane)
+    bar += low
+    spread *= _SPREADS
+    np.minimum(bar, (median - spread).take(lane), out=bar)
+    below = value < bar
+    below &= reported
+    return below
 
 
-def _ranked(lane: Int, value: Float, level: float, lanes: int) -> Float:
-    """The value of this rank among those of each lane, the lower one of two: float64 (L,), 0 where there is none."""
-    count = np.bincount(lane, minlength=lanes)
-    first = np.add.accumulate(count) - count
-    ordered = value[np.lexsort((value, lane))]
-    found = np.zeros(lanes)
-    some = count > 0
-    at = first + (level * np.maximum(count - 1, 0)).astype(np.int64)
-    found[some] = ordered[at[some]]
-    return found
+_MAD_TO_DEVIATION, _LEAST_SPREAD, _SPREADS = np.array(1.4826), np.array(LEAST_SPREAD), np.array(SPREADS)
+
+
+def _some(of: Kind, where: Bool) -> Kind:
+    """Those of VMs; the very array where it is all."""
+    return of if np.count_nonzero(where) == len(where) else of[where]
+
+
+class _Ranks:
+    """Who has which rank among the VMs of its lane.
+
+    Args:
+        lane: int64 (n,), of each VM.
+        lanes: How many there are.
+    """
+
+    __slots__ = ("_before", "_first", "_lane", "_lanes", "_some")
+
+    def __init__(self, lane: Int, lanes: int) -> None:
+        count = np.bincount(lane, minlength=lanes)
+        self._lane, self._lanes = lane, lanes
+        self._some = count.nonzero()[0]
+        self._first = (np.add.accumulate(count) - count).take(self._some)
+        self._before = (count.take(self._some) - 1).astype(np.float64)
+
+    def of(self, value: Float, level: float) -> Float:
+        """The value of this rank in each lane, the lower one of two: float64 (L,), 0 where there is none."""
+        ordered = value.take(np.lexsort((value, self._lane)))
+        at = (level * self._before).astype(np.int64)
+        at += self._first
+        found = np.zeros(self._lanes)
+        found[self._some] = ordered.take(at)
+        return found

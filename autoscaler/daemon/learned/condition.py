@@ -12,17 +12,21 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from autoscaler.clock import give_way
 from autoscaler.core.condition import Condition, VmPasts, judging
+from autoscaler.core.types import Bool, Float
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.looks import Look, looking
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.ports import FleetReadings
+
+Kind = TypeVar("Kind", Float, Bool)
 
 JUDGE_EVERY_S = 30.0
 GROUP_VMS = 5000
@@ -104,8 +108,10 @@ class Conditions:
             for fleet, now, past in await self._judged(among, seen, turns):
                 was = self.of(fleet.name)
                 pasts[fleet.name] = past
-                found[fleet.name] = replace(now, replacing=_replacing(fleet, now, was))
-                notes += _notes(fleet.name, was, found[fleet.name])
+                if replacing := _replacing(fleet, now, was):
+                    now = replace(now, replacing=replacing)  # noqa: PLW2901  the same with more
+                found[fleet.name] = now
+                notes += _notes(fleet.name, was, now)
         self._pasts, self._of = pasts, found
         for name, now in found.items():
             self._telemetry.condition.labels(name).set(now.condition)
@@ -126,8 +132,8 @@ class Conditions:
         steps = judging(
             pasts,
             np.repeat(np.arange(len(fleets)), sizes),
-            np.concatenate([look.speed for look in looks]),
-            np.concatenate([look.silent for look in looks]),
+            _joined([look.speed for look in looks]),
+            _joined([look.silent for look in looks]),
             np.array([fleet.policy.condition.slow_below for fleet in fleets]),
             np.array([look.comparable for look in looks], np.bool_),
         )
@@ -135,7 +141,7 @@ class Conditions:
         found = []
         for lane, part in enumerate(pasts.apart(sizes)):
             vm_ids = looks[lane].vm_ids
-            slow = tuple(sorted(vm_ids[slot] for slot in np.flatnonzero(part.slow).tolist()))
+            slow = tuple(sorted(vm_ids[slot] for slot in part.slow.nonzero()[0].tolist()))
             now = FleetCondition(Condition(int(judged.condition[lane])), slow, sizes[lane])
             found.append((fleets[lane], now, _Past(vm_ids, part)))
         return found
@@ -212,6 +218,10 @@ def _following(past: _Past, vm_ids: tuple[str, ...]) -> Generator[int, None, VmP
         known[begin : begin + len(part)] = [slots.get(vm, -1) for vm in part]
         yield len(part) // 4
     return past.pasts.carried_over(known)
+
+
+def _joined(parts: Sequence[Kind]) -> Kind:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _groups(looks: Sequence[Look]) -> Iterator[range]:

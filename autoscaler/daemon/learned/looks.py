@@ -57,10 +57,16 @@ def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, No
     heard: list[int] = []
     reported: set[str] = set()
     for begin in range(0, len(ids), _PART_VMS):
-        part = [i for i in range(begin, min(begin + _PART_VMS, len(ids))) if fresh[i] and ids[i]]
-        heard += part
-        reported.update(ids[i] for i in part)
-        yield min(_PART_VMS, len(ids) - begin) // _PER_ROW
+        end = min(begin + _PART_VMS, len(ids))
+        some = ids[begin:end]
+        if all(fresh[begin:end]) and all(some):
+            heard += range(begin, end)
+            reported.update(some)
+        else:
+            part = [i for i in range(begin, end) if fresh[i] and ids[i]]
+            heard += part
+            reported.update(ids[i] for i in part)
+        yield (end - begin) // _PER_ROW
     if not heard:
         return Look((), np.empty(0), np.empty(0, np.bool_), comparable=False)
     overdue = yield from _overdue(fleet, now_s)
