@@ -9,6 +9,9 @@ Rules of this file: element-wise only, no state.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Float, Horizon, Int, Laws
@@ -19,6 +22,34 @@ EDGES: Float = np.sinh(PLACES)
 """The same in spreads of the log ratio."""
 MOST_LOG = 60.0
 """Log ratios beyond this are never reached; exp of it fits 32 bits."""
+
+
+class Page(NamedTuple):
+    """The laws of some ticks that follow each other, T of S series.
+
+    Attributes:
+        laws: Of T * S series: those of the first tick, then those of the next.
+        ticks: How many.
+    """
+
+    laws: Laws
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class PagedLaws(Laws):
+    """Laws of a tick in a replay that made those of the ticks around it beforehand.
+
+    What is asked of laws in the same way tick by tick takes far less asked of a whole page, where laws are few. That is all
+    that a page is for: no answer may depend on it.
+
+    Attributes:
+        page: In which they are.
+        row: At which of its ticks.
+    """
+
+    page: Page
+    row: int
 
 
 class LawReader:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.laws import PagedLaws
 from autoscaler.core.types import Samples
 from autoscaler.simulator.lanes.measuring import Seen, Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache, Table
@@ -103,3 +104,23 @@ def test_lanes_that_are_ahead_read_their_own_tick():
     same(found, 1, every[300])
     # Beyond the end of the table nothing counts; the last row stands in.
     same(table.at(650, None), 1, every[-1])
+
+
+@pytest.mark.parametrize(("series", "per_page"), [(1, 16), (3, 5), (9, 0)])
+def test_laws_tell_the_page_that_they_are_on_where_they_are_few(series, per_page):
+    recordings = {f"t{number}": lumps(number) for number in range(series)}
+    some = replace(TICKS, count=70)
+    outlooks, of = OutlookCache().table(
+        list(recordings), lambda key, ticks: recordings[key], params(series), some
+    )
+    table = Table(outlooks, of)
+    told = [table.at(tick, None).laws for tick in range(some.count)]
+    # The last ticks are no whole page.
+    whole = some.count // per_page * per_page if per_page else 0
+    assert [isinstance(laws, PagedLaws) for laws in told] == [tick < whole for tick in range(some.count)]
+    assert len({id(laws.page) for laws in told[:whole]}) == (whole // per_page if per_page else 0)
+    for tick, laws in enumerate(told[:whole]):
+        assert (laws.page.ticks, laws.row) == (per_page, tick % per_page)
+        for name in ("level", "spread", "scale", "excess"):
+            mine = np.split(getattr(laws.page.laws, name), per_page)[laws.row]
+            np.testing.assert_array_equal(mine, getattr(laws, name))

@@ -6,7 +6,7 @@ saturate hide demand; a fleet without VMs in service is measured by nobody), eac
 beside the plant (`Lockstep`). Where nobody asks for a forecast there is none (`Blind`).
 
 Rules of this file: no forecasting here, and no look-ahead: row k of a table is issued at tick k from what was
-known then.
+known then. Its laws tell on which page they are, so that equal questions about all of that are worked out together.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from autoscaler.core.forecast import SeriesState, step, steps
+from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import (
     LAW_BINS,
@@ -34,6 +35,8 @@ from autoscaler.simulator.lanes.measuring import Seen, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
+_PAGE_LAWS = 16
+"""Laws of each horizon on a page, at most."""
 _LOOK_TICKS = 256
 """Ticks for which series are laid out at once, and until somebody who waits is looked at."""
 
@@ -176,9 +179,27 @@ class Outlooks:
             self.excess[some] = outlook.laws.excess.reshape(self.excess[some].shape)
         return ticks
 
-    def at(self, tick: int) -> Outlook:
-        """The same again."""
-        return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], self._laws(tick, None))
+    def at(self, tick: int, page: Page | None = None, row: int = 0) -> Outlook:
+        """The same again, whose laws are those at a row of a page, if there is one."""
+        laws = self._laws(tick, None)
+        if laws is not None and page is not None:
+            laws = PagedLaws(laws.level, laws.spread, laws.scale, laws.excess, page, row)
+        return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], laws)
+
+    def page(self, number: int, ticks: int) -> Page | None:
+        """The laws of so many ticks, of those after `number` times as many; None where it ends within them."""
+        some = slice(number * ticks, (number + 1) * ticks)
+        laws = self._laws(some, None)
+        if laws is None or len(laws.scale) < ticks:
+            return None
+        horizons = laws.level.shape[-1]
+        joined = Laws(
+            level=laws.level.reshape(-1, horizons),
+            spread=laws.spread.reshape(-1, horizons),
+            scale=laws.scale.reshape(-1),
+            excess=laws.excess.reshape(-1, horizons, LAW_BINS + 1),
+        )
+        return Page(joined, ticks)
 
     def at_each(self, ticks: Int, series: Int) -> Outlook:
         """For lanes that are at different ticks: int64 (L,) both."""
@@ -189,7 +210,7 @@ class Outlooks:
             self._laws(ticks, series),
         )
 
-    def _laws(self, tick: int | Int, series: Int | None) -> Laws | None:
+    def _laws(self, tick: int | slice[int, int, None] | Int, series: Int | None) -> Laws | None:
         if self.level is None or self.spread is None or self.excess is None or self.scale is None:
             return None
         at = tick if series is None else (tick, series)
@@ -258,13 +279,20 @@ class Table:
         self._columns = series
         self._shifts = shifts
         self.series: Int = series if shifts is None else np.arange(len(series))
+        self._per_page = _PAGE_LAWS // max(1, outlooks.evidence.shape[1])
+        self._page, self._page_number = None if self._per_page < 2 else outlooks.page(0, self._per_page), 0
 
     def at(self, tick: int, samples: Samples) -> Outlook:
         """A row."""
         del samples
         kept = self._outlooks
         if self._shifts is None:
-            return kept.at(tick)
+            if self._per_page < 2:
+                return kept.at(tick)
+            number, row = divmod(tick, self._per_page)
+            if number != self._page_number:
+                self._page, self._page_number = kept.page(number, self._per_page), number
+            return kept.at(tick, self._page, row)
         # A lane that runs on beyond the end of the table is one whose ticks do not count there.
         rows = np.minimum(tick + self._shifts, len(kept.evidence) - 1)
         return kept.at_each(rows, self._columns)
