@@ -143,8 +143,7 @@ class Contest:
         self._cost, self._left = np.empty(shape), np.empty(shape)
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._one = np.ones(shape, np.float32)
-        bounded = max(2, len(FALLS_S)), len(HEADROOMS), len(lanes)
-        self._none, self._full = np.zeros(bounded), np.full(bounded, float(self.most))
+        self._none, self._full = (np.full((2, len(lanes)), number) for number in (0.0, float(self.most)))
         self.bands = Bands(most, self._start_cost, promised > 0.0, params.tick_s, len(MODELS))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
@@ -186,11 +185,11 @@ class Contest:
         low, high = self.want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
-        self._whole(state.falling[:, np.newaxis] * self._falling_headroom, high.reshape(shape))
+        self._whole(state.falling, self._falling_headroom, high.reshape(shape))
         vms, last_week = self.want[:, _YESTERDAY], self._last_week
         for of, to in zip(before, (vms, last_week), strict=True):
             headrooms = to.shape[1]
-            self._whole(of[:, np.newaxis] * self._headroom[:headrooms], to)
+            self._whole(of, self._headroom[:headrooms], to)
             unknown = np.isnan(of)
             if np.count_nonzero(unknown):
                 np.copyto(to, now[:headrooms], where=unknown[:, np.newaxis])
@@ -200,14 +199,13 @@ class Contest:
         np.maximum(last_week[:, :WEEK_HEADROOMS], now[:1], out=self.want[:, _WEEK])
         return self.want[:, _PLAIN]
 
-    def _whole(self, need: Float, out: SmallInt) -> None:
-        """Whole VMs, none where unknown, at most `most`, (a, b, n); what is needed is used up."""
+    def _whole(self, vms: Float, headroom: Float, out: SmallInt) -> None:
+        """Whole VMs with headroom, (a, h, n), of so many, (a, n): none where unknown, and of no more than `most`."""
+        known = np.fmax(vms, self._none[: len(vms)])
+        np.minimum(known, self._full[: len(vms)], out=known)
+        need = known[:, np.newaxis] * headroom
         need -= _LITTLE
-        np.ceil(need, out=need)
-        windows, headrooms, _ = need.shape
-        np.fmax(need, self._none[:windows, :headrooms], out=need)
-        np.minimum(need, self._full[:windows, :headrooms], out=need)
-        np.copyto(out, need, casting="unsafe")
+        np.copyto(out, np.ceil(need, out=need), casting="unsafe")
 
     def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
         """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
@@ -231,7 +229,7 @@ class Contest:
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         ample = need[:2, : len(AMPLE_HEADROOMS)]
         np.multiply(past[: Window.LONG + 1 : Window.LONG, np.newaxis], self._ample, out=ample)
-        np.minimum(ample, self._full[:2, : len(AMPLE_HEADROOMS)], out=ample)
+        np.minimum(ample, self._full[:, np.newaxis], out=ample)
         np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
         now = vms[:, 0]
         self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
@@ -322,15 +320,16 @@ class Contest:
         else:
             work = demand / self._capacity
             weight = state.weight = state.weight * self._growth
-        paid, unserved, nearly = state.lately
+        paid, *lacking = state.lately
         vms, short = self._vms, self._short
         vms[...] = state.serving
         if weight is state.weight:
             paid += vms
         else:
             paid += np.multiply(vms, counts, out=short)
-        for missed, more in ((unserved, 1.0), (nearly, MORE)):
-            np.maximum((more * work).astype(np.float32), vms, out=short)
+        works = work, MORE * work
+        for missed, needed in zip(lacking, works, strict=True):
+            np.maximum(needed.astype(np.float32), vms, out=short)
             short -= vms
             np.add(missed, short, out=missed)
         state.wanted = state.wanted + work * weight
@@ -338,7 +337,7 @@ class Contest:
         if self.bands.due(tick):
             if weight is not state.weight:
                 vms *= counts
-            self.bands.charge(state, vms, (work, MORE * work))
+            self.bands.charge(state, vms, works)
 
     def _settle(self, state: Trial) -> None:
         """Weigh what the last minutes have cost, as their last tick."""

@@ -193,20 +193,22 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
         flat = table.reshape(-1)
         flat.put(cell, flat.take(cell) + counts)
     _note_highest(habits, need, counts, max(1, math.ceil(LASTING_S / tick_s - 1e-9)))
-    known = need if everywhere else np.where(counts, need, np.nan)
+    known = (need if everywhere else np.where(counts, need, np.nan)).astype(np.float32)
     habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
     habits.week_slot = _note_slot(habits.week, habits.week_slot, int(now_s // week_slot_s(tick_s)), known)
 
 
-def _note_slot(ring: SmallFloat, before: int, slot: int, need: Float) -> int:
+def _note_slot(ring: SmallFloat, before: int, slot: int, need: SmallFloat) -> int:
     """Take a tick into its slot; the slot. What was last there is forgotten."""
     slots = len(ring)
-    if slot != before:
-        first = slot - slots + 1 if before < 0 else max(before + 1, slot - slots + 1)
-        for skipped in range(first, slot + 1):
-            ring[skipped % slots] = np.nan
     row = ring[slot % slots]
-    np.fmax(row, need, out=row, casting="same_kind")
+    if slot <= before:
+        np.fmax(row, need, out=row)
+        return slot
+    first = slot - slots + 1 if before < 0 else max(before + 1, slot - slots + 1)
+    for skipped in range(first, slot):
+        ring[skipped % slots] = np.nan
+    row[...] = need
     return slot
 
 
@@ -249,7 +251,9 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
         (habits.ever, EVER_HALF_LIFE_S),
         (habits.highest, EVER_HALF_LIFE_S),
     ):
-        array[..., at] *= (0.5 ** (slept_s / half_life_s)).astype(array.dtype)
+        left: Float = 0.5 ** (slept_s / half_life_s)
+        # By one number far sooner than by as many as there are columns.
+        array[..., at] *= (left[:1] if (left == left[0]).all() else left).astype(array.dtype)
     habits.hour[at] = hour
     everything = habits.seen[HOURS][:, at].astype(np.float64)
     mine = habits.seen[hour % HOURS][:, at].astype(np.float64)
