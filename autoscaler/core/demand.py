@@ -46,24 +46,34 @@ def fold(
         readings.capacity,
     )
     age = now_s - observed_at_s
-    ahead = -age
-    if readings.received_at_s is not None:
-        ahead = observed_at_s - np.minimum(readings.received_at_s, now_s)
-    possible = (value >= 0.0) & (value < np.inf) & (ahead <= CLOCK_SKEW_S)
-    fresh = possible & (age <= params.max_age_s.take(lane))
+    if readings.received_at_s is None:
+        possible = age >= _LEAST_AGE
+    else:
+        possible = observed_at_s - np.minimum(readings.received_at_s, now_s) <= _MOST_AHEAD
+    possible &= value >= _NO_WORK
+    possible &= value < _TOO_MUCH
+    fresh = age <= params.max_age_s.take(lane)
+    fresh &= possible
     if np.count_nonzero(fresh) < len(fresh):
         lane, value = lane[fresh], value[fresh]
         observed_at_s, capacity = observed_at_s[fresh], capacity[fresh]
 
     count = np.bincount(lane, minlength=lanes)
-    seen = count > 0
+    seen = count > _NO_READING
     work_seen, utilisation_seen = _work(params, lane, value, capacity, lanes)
     capacity_seen = _per_lane(lane, capacity, lanes)
-    per_vm = (params.signal != int(Signal.TOTAL)) & (params.signal != int(Signal.QUEUE))
-    silent_share = np.ones(lanes)
-    np.divide(fleet_capacity, capacity_seen, out=silent_share, where=per_vm & (capacity_seen > 0.0))
-    demand = work_seen * np.maximum(silent_share, 1.0)
-    coverage: Float = np.where(per_vm, count / np.maximum(in_service, 1), seen)
+    per_vm = params.signal != _TOTAL
+    per_vm &= params.signal != _QUEUE
+    demand = np.empty(lanes)
+    demand.fill(1.0)
+    np.divide(fleet_capacity, capacity_seen, out=demand, where=per_vm & (capacity_seen > _NO_WORK))
+    # Work that is seen stands for the silent VMs too.
+    np.maximum(demand, _WHOLE, out=demand)
+    demand *= work_seen
+    coverage: Float = count / np.maximum(in_service, _ONE_VM)
+    if np.count_nonzero(per_vm) < lanes:
+        np.copyto(coverage, seen, where=~per_vm)
+    np.minimum(coverage, _WHOLE, out=coverage)
     oldest = _oldest(lane, observed_at_s, lanes)
     freshness = np.zeros(lanes, np.int64)
     if np.count_nonzero(seen) < lanes:
@@ -74,11 +84,17 @@ def fold(
         demand=demand,
         observed_at_s=oldest,
         freshness=freshness,
-        coverage=np.minimum(coverage, 1.0),
+        coverage=coverage,
         censored=_censored(params, utilisation_seen, count, seen),
     )
 
 
+_MOST_AHEAD, _LEAST_AGE = np.array(CLOCK_SKEW_S), np.array(-CLOCK_SKEW_S)
+_NO_WORK, _TOO_MUCH, _WHOLE = np.array(0.0), np.array(np.inf), np.array(1.0)
+_NO_READING, _ONE_VM = np.array(0), np.array(1)
+_TOTAL, _QUEUE = np.array(int(Signal.TOTAL)), np.array(int(Signal.QUEUE))
+_CONCURRENCY, _UTILISATION = np.array(int(Signal.CONCURRENCY)), np.array(int(Signal.UTILISATION))
+"""Arrays without dimensions, since numpy takes longer to see what numbers of Python are."""
 _CERTAIN_S = 1e-3
 """Readings this close to being too old are looked at one by one, whatever the rounding."""
 
@@ -177,7 +193,8 @@ def _one(last: Kind, now: Kind) -> Kind:
 
 def _oldest(lane: Int, observed_at_s: Float, lanes: int) -> Float:
     """Age of the oldest reading of each lane: float64 (L,), infinite where there is none."""
-    oldest = np.full(lanes, np.inf)
+    oldest = np.empty(lanes)
+    oldest.fill(np.inf)
     np.minimum.at(oldest, lane, observed_at_s)
     return oldest
 
@@ -191,12 +208,12 @@ def _work(
     params: FoldParams, lane: Int, value: Float, capacity: Float, lanes: int
 ) -> tuple[Float, Float | None]:
     """Work per second seen in each lane, and the sum of utilisations; None where no lane measures utilisation."""
-    in_flight = params.signal == int(Signal.CONCURRENCY)
+    in_flight = params.signal == _CONCURRENCY
     if np.count_nonzero(in_flight):
         # As a share of what a VM may have in flight, times what it does meanwhile (Little's law).
         share = value / params.in_flight.take(lane)
         value = np.where(in_flight.take(lane), share * capacity, value)
-    measured = params.signal == int(Signal.UTILISATION)
+    measured = params.signal == _UTILISATION
     by_utilisation = np.count_nonzero(measured)
     if not by_utilisation:
         return _per_lane(lane, value, lanes), None
@@ -211,7 +228,7 @@ def _censored(params: FoldParams, utilisation_seen: Float | None, count: Int, se
         return np.zeros(len(seen), np.bool_)
     mean = utilisation_seen / np.maximum(count, 1)
     saturated: Bool = mean >= params.saturation
-    saturated &= (params.signal == int(Signal.UTILISATION)) & seen
+    saturated &= (params.signal == _UTILISATION) & seen
     return saturated
 
 

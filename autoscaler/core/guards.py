@@ -54,17 +54,19 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
         # Only the lanes that want to go somewhere are looked at: of thousands, most stay.
         if after_in:
             fewer = (wish < now).nonzero()[0]
-            last_s = np.maximum(state.last_in_s[fewer], state.last_starting_s[fewer])
-            held = fewer[last_s + params.cooldown_in_s[fewer] > now_s]
-            if len(held):
+            if len(fewer):
+                last_s = np.maximum(state.last_in_s[fewer], state.last_starting_s[fewer])
+                fewer = fewer[last_s + params.cooldown_in_s[fewer] > now_s]
+            if len(fewer):
                 value = wish.copy()
-                value[held] = now[held]
+                value[fewer] = now[fewer]
         if after_out:
             more = (wish > now).nonzero()[0]
-            held = more[state.last_out_s[more] + params.cooldown_out_s[more] > now_s]
-            if len(held):
+            if len(more):
+                more = more[state.last_out_s[more] + params.cooldown_out_s[more] > now_s]
+            if len(more):
                 value = wish.copy() if value is wish else value
-                value[held] = now[held]
+                value[more] = now[more]
         return value, UNCHANGED if value is wish else told
 
     return rule
@@ -285,13 +287,15 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None]
         if len(went_in) and limits_in:
             state.tokens_in[went_in] -= stop[went_in]
             state.spent_in = _and_these(state.spent_in, went_in)
-        if after_out:
+        if after_out and len(went_out):
             state.last_out_s[went_out] = now_s
         if after_in:
-            state.last_in_s[went_in] = now_s
+            if len(went_in):
+                state.last_in_s[went_in] = now_s
             under_way = np.count_nonzero(snapshot.starting)
             starting = (snapshot.starting + out > 0).nonzero()[0] if under_way else went_out
-            state.last_starting_s[starting] = now_s
+            if len(starting):
+                state.last_starting_s[starting] = now_s
 
     return note if after_out or after_in or limits_out or limits_in else None
 

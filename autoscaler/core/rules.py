@@ -94,10 +94,12 @@ def reasons(whys: Sequence[Why], values: Int) -> Int:
     pairs = [UNCHANGED if callable(why) else why for why in whys]
     raised, lowered = np.array(pairs, np.int64).T[:, :, np.newaxis]
     before, after = values[:-1], values[1:]
-    told: Int = (after > before) * raised + (after < before) * lowered
-    for row, why in zip(told, whys, strict=True):
+    told = np.zeros(before.shape, np.int64)
+    np.copyto(told, raised, where=after > before)
+    np.copyto(told, lowered, where=after < before)
+    for at, why in enumerate(whys):
         if callable(why):
-            row[:] = why()
+            told[at] = why()
     return told
 
 

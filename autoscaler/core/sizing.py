@@ -55,6 +55,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
 
     told = pair(Reason.DEMAND, Reason.NONE)
     demand_everywhere = np.full(len(params.series), int(Reason.DEMAND))
+    by_tolerance, by_none = np.array(int(Reason.TOLERANCE)), np.array(int(Reason.NONE))
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         demand, censored = seen.snapshot.demand, seen.censored
@@ -73,14 +74,13 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
             return value, told
 
         def why() -> Int:
-            why: Int = (
-                np.where(censored, int(Reason.CENSORED), int(Reason.DEMAND))
-                if censored is not None
-                else demand_everywhere
-            )
+            why = demand_everywhere.copy()
+            if censored is not None:
+                why[censored] = int(Reason.CENSORED)
             if held is not None:
-                why = np.where(held & (need != seen.ordered), int(Reason.TOLERANCE), why)
-            return why * (value > wish)
+                np.copyto(why, by_tolerance, where=held & (need != seen.ordered))
+            np.copyto(why, by_none, where=value <= wish)
+            return why
 
         return value, why
 
@@ -181,6 +181,8 @@ def cover(params: LaneParams, counts: CountType) -> Rule | None:
     only = _mask(params.cover, counts)
     vms = whole_vms(params.vm_capacity, counts)
     read = quantiles(params, params.cover_quantile)
+    keep_everywhere = np.full(len(params.series), int(Reason.FORECAST_KEEP))
+    by_cover, by_none = np.array(int(Reason.FORECAST_COVER)), np.array(int(Reason.NONE))
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if seen.outlook is None:
@@ -196,8 +198,10 @@ def cover(params: LaneParams, counts: CountType) -> Rule | None:
         value = np.maximum(wish, proposal)
 
         def why() -> Int:
-            way = np.where(low >= now, int(Reason.FORECAST_COVER), int(Reason.FORECAST_KEEP))
-            return way * (value > wish)
+            why = keep_everywhere.copy()
+            np.copyto(why, by_cover, where=low >= now)
+            np.copyto(why, by_none, where=value <= wish)
+            return why
 
         return value, why
 
