@@ -27,6 +27,7 @@ from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.ports import ChangeKind, ChangeRecord, OutcomeKind, Verb, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
@@ -55,6 +56,8 @@ class Scenario:
         provisions: Whether the policy has a launch template.
         commands: What operators ask for: (second, method of Operators, arguments…). What a crash keeps from
             being asked is not asked again.
+        words: What they ask of the warm pool: (second, method of PoolWords), of a VM that is stopped then, the last one
+            where it is evicted and else the first. VMs that are evicted are not among `vms`.
     """
 
     stopped: int
@@ -68,6 +71,7 @@ class Scenario:
     back_s: float = 0.3
     provisions: bool = False
     commands: tuple[tuple, ...] = ()
+    words: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,12 @@ class Wire:
     async def provision(self, spec, count, token):
         return await self._send("provision", spec, count, token)
 
+    async def terminate(self, vm_ids):
+        return await self._send("terminate", tuple(vm_ids))
+
+    async def tag(self, vm_ids, tags):
+        return await self._send("tag", tuple(vm_ids), dict(tags))
+
     async def _send(self, verb, *arguments):
         call = Call(verb, arguments, self.clock.now() + self.scenario.there_s)
         self.outside.on_the_way.append(call)
@@ -138,6 +148,8 @@ class Acknowledged:
     changes: list[ChangeRecord] = field(default_factory=list)
     answered: int = 0
     """Of the changes, those whose operator has been answered."""
+    words: list[tuple[str, str]] = field(default_factory=list)
+    """What has been answered of the warm pool: method and VM."""
 
     def require(self, state: Path) -> None:
         """Everything that was acknowledged is in the journal."""
@@ -337,6 +349,10 @@ def outside_of(scenario: Scenario) -> Outside:
 
 def policy_of(scenario: Scenario):
     changes = {"provision": {"launch_template": "web", "maximum": 9}} if scenario.provisions else {}
+    if scenario.words:
+        changes["refill"] = {"calm": "20s"}
+        changes["provision"] = {"launch_template": "web", "maximum": 9}
+        changes["warm_pool"] = {"minimum": 0, "spare": "0%"}
     return policy(signal={"kind": "total"}, **changes)
 
 
@@ -392,6 +408,10 @@ async def _run(scenario, outside, state, from_s, lost, collect_until_s, seed, sa
             loop.call_later(
                 wait_s, lambda c=command: asking.add(asyncio.ensure_future(_ask(daemon, said, *c)))
             )
+    for second, what in scenario.words:
+        wait_s = ORIGIN_S + second - from_s
+        if wait_s > 0:
+            loop.call_later(wait_s, lambda w=what: asking.add(asyncio.ensure_future(_say(daemon, said, w))))
     if collect_until_s:
         loop.set_task_factory(
             lambda loop, coro, **options: asyncio.Task(_Stepped(coro, crashes.point), loop=loop, **options)
@@ -406,6 +426,13 @@ async def _run(scenario, outside, state, from_s, lost, collect_until_s, seed, sa
 async def _ask(daemon: Daemon, said: Acknowledged, command: str, *arguments) -> None:
     answer = await getattr(daemon.operators, command)(*arguments)
     said.answered += len(answer.changes)
+
+
+async def _say(daemon: Daemon, said: Acknowledged, what: str) -> None:
+    stopped = daemon.fleets.all[0].inventory.in_phase(Phase.STOPPED)
+    vm_id = stopped[-1 if what == "evict" else 0].vm.id
+    await PoolWords(daemon).by_name[what](Word("web", (vm_id,), "alice", "patched"))
+    said.words.append((what, vm_id))
 
 
 async def _late(outside: Outside, call: Call, clock) -> None:
@@ -437,15 +464,25 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
     ]
     views = world.views(ended.now_s)
     truth = {view.id: view for view in views if view.state is not State.TERMINATED}
-    known = {i: t.phase for i, t in ended.daemon.fleets.all[0].inventory.vms.items()}
+    known = {
+        i: t.phase
+        for i, t in ended.daemon.fleets.all[0].inventory.vms.items()
+        if i in truth or t.phase is not Phase.LOST
+    }
     expected = {
         i: Phase.IN_SERVICE if v.state is State.RUNNING and v.ready(ended.now_s) else Phase(str(v.state))
         for i, v in truth.items()
     }
     if known != expected:
         found.append(f"the ledger {known} is not the cloud {expected}")
-    if len(truth) != scenario.vms:
-        found.append(f"{len(truth)} VMs, not {scenario.vms}")
+    asked = [what for _, what in scenario.words].count("evict")
+    words = ended.crashes.acknowledged.words
+    kept = asked - [what for what, _ in words].count("evict")
+    if not scenario.vms <= len(truth) <= scenario.vms + kept:
+        found.append(
+            f"{len(truth)} VMs, not {scenario.vms}, and {kept} that nobody was told would be evicted"
+        )
+    found += [f"{vm_id} was not evicted" for what, vm_id in words if what == "evict" and vm_id in truth]
     if (serving := len(world.serving(ended.now_s))) != scenario.serving:
         found.append(f"{serving} serve, not {scenario.serving}")
     if any(view.fleet != "web" for view in views):
@@ -457,12 +494,30 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
         if reader.open_actions():
             found.append(f"open: {reader.open_actions()}")
         found += _wrong_with_operators(reader, ended)
+        found += [
+            f"{vm_id} was not tried"
+            for what, vm_id in words
+            if what == "exercise" and not _was_tried(reader, vm_id, ended.now_s)
+        ]
     if crash is not None:
         try:
             crash.acknowledged.require(state)
         except AssertionError as error:
             found.append(f"an acknowledged record is lost: {error}")
     return found
+
+
+def _was_tried(reader: JournalReader, vm_id: str, now_s: float) -> bool:
+    """Whether a VM was started to be tried; what is under way when the daemon dies is seen by the next one, and may serve."""
+    tried = (a for a in reader.actions("web", 0.0, now_s + 1.0) if a.intent.verb is Verb.EXERCISE)
+    done = any(
+        o.vm_id == vm_id and o.kind is OutcomeKind.ACCEPTED for action in tried for o in action.outcomes
+    )
+    seen = reader._connection.execute(
+        "SELECT count(*) FROM events WHERE kind = 'action_settled' AND text LIKE ?",
+        (f"exercise of 1: {vm_id} is %",),
+    )
+    return done or seen.fetchone()[0] > 0
 
 
 def _wrong_with_operators(reader: JournalReader, ended: Ended) -> list[str]:

@@ -59,6 +59,12 @@ SCENARIOS = {
     "what operators did ends by the clock, calls take long": scenario(
         commands=ENDING, there_s=7.0, back_s=8.0
     ),
+    "operators have VMs of the pool deleted and tried": scenario(
+        stopped=5, vms=5, end_s=420, words=((3, "evict"), (52, "exercise"))
+    ),
+    "operators have VMs of the pool deleted and tried, calls take long": scenario(
+        stopped=5, vms=5, end_s=420, words=((3, "evict"), (52, "exercise")), there_s=7.0, back_s=8.0
+    ),
     "starts and stops, answers lost": scenario(lost("StartInstances", "StopInstances")),
     "starts and stops, listings lag": scenario(lag(18)),
     "calls take long": scenario(there_s=7.0, back_s=8.0),

@@ -93,8 +93,8 @@ class LeftOpen:
         # A clock that was set back must not hold a VM for as long as it was set back.
         if listing.requested_at_s >= until_s or action.at_s > now_s:
             return False
-        if action.intent.verb not in (Verb.START, Verb.STOP, Verb.PROVISION):
-            # Chores: balancers and tags tell what became of them (`drain`, `pool`).
+        if action.intent.verb not in (Verb.START, Verb.STOP, Verb.STORE, Verb.PROVISION):
+            # Other chores: balancers and tags tell what became of them (`drain`, `pool`).
             return False
         if action.intent.verb is Verb.PROVISION:
             self._expect(action, fleet, listing, until_s)
@@ -106,10 +106,12 @@ class LeftOpen:
         unknown = (
             set(action.intent.vm_ids) if action.settled_at_s is None else _of(action, OutcomeKind.UNKNOWN)
         )
+        # Who was tried and goes back into the pool is stopped as any other: not by somebody else.
+        verb = Verb.STOP if action.intent.verb is Verb.STORE else action.intent.verb
         for vm_id in sorted(unknown | _of(action, OutcomeKind.ACCEPTED)):
             if vm_id in inventory.vms and self._first(action, vm_id):
                 inventory.recall(
-                    action.intent.verb,
+                    verb,
                     (vm_id,),
                     action.id,
                     action.at_s,
