@@ -18,6 +18,7 @@ from autoscaler.core.alike import Alike, Number
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest
 from autoscaler.core.habits import HOUR_S, Habits, last_week, note, revise, yesterday
+from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.models import (
     AHEAD,
     CAREFUL,
@@ -40,6 +41,7 @@ from autoscaler.core.types import (
     Int,
     Laws,
     Reason,
+    SmallInt,
     Snapshot,
 )
 from autoscaler.core.worth import Worth
@@ -203,6 +205,20 @@ class _Wishes(NamedTuple):
     high: Int
 
 
+class _Paged(NamedTuple):
+    """What economic models want at the ticks of a page.
+
+    Attributes:
+        page: Which.
+        price: float64 (n,), of shortage.
+        want: int (T, 2, m, n), as their rows of `Contest.want`.
+    """
+
+    page: Page
+    price: Float
+    want: SmallInt
+
+
 class _Columns:
     """The models of the lanes that share a column of the state.
 
@@ -245,6 +261,7 @@ class _Columns:
         some = self._same.first
         self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
         self._worth = Worth(self._series, capacity, asked)
+        self._paged: _Paged | None = None
 
     def first(self, value: Number) -> Number:
         """What the columns have of what lanes have, (..., k)."""
@@ -312,22 +329,36 @@ class _Columns:
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""
+        want, paged = self.contest.want[:, _WORTH], self._paged
+        if not isinstance(laws, PagedLaws):
+            self._ask(laws, price, want[np.newaxis])
+            return
+        page = laws.page
+        if paged is None or paged.page is not page or not np.array_equal(paged.price, price):
+            paged = self._paged = _Paged(page, price.copy(), np.empty((page.ticks, *want.shape), want.dtype))
+            self._ask(page, price, paged.want)
+        want[...] = paged.want[laws.row]
+
+    def _ask(self, laws: Laws | Page, price: Float, want: SmallInt) -> None:
+        """Fill in what they want at a tick or at those of a page, (T, 2, m, n)."""
         same = self._same.hold(price)
         worth, cost, at = (
             (self._few_worth, self._few_cost, self._same.of_first(price))
             if same
             else (self._worth, self._cost, price)
         )
-        vms = worth.vms(laws, cost / at)
+        share = cost / at
+        vms = worth.vms_of_page(laws, share) if isinstance(laws, Page) else worth.vms(laws, share)
         np.minimum(vms, self.contest.most, out=vms)
-        low, keep, hold = vms.reshape(3, _FACTORS, -1)
+        ticks = len(want)
+        low, keep, hold = vms.reshape(ticks, 3, _FACTORS, -1).swapaxes(0, 1)
         np.maximum(keep, low, out=keep)
         np.maximum(hold, low, out=hold)
         between = keep + hold
         between += 1
         between //= 2
-        want = self.contest.want[:, _WORTH].reshape(2, _FACTORS, len(AHEAD), -1)
+        by_window = want.reshape(ticks, 2, _FACTORS, len(AHEAD), -1)
         spread = self._same.spread if same else _as_it_is
-        want[0] = spread(low)[:, np.newaxis]
+        by_window[:, 0] = spread(low)[:, :, np.newaxis]
         for window, of in enumerate((low, keep, between, hold)):
-            want[1, :, window] = spread(of)
+            by_window[:, 1, :, window] = spread(of)

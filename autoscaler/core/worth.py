@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.laws import EDGES, MOST_LOG, Page, PagedLaws
+from autoscaler.core.laws import EDGES, MOST_LOG, Page
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import (
     LAW_BINS,
@@ -204,9 +204,10 @@ class Worth:
         self._kinds, self._each_most = Alike(series, capacity), 0
         self._last: _Last | None = None
         own = Alike(series)
-        self._laws = len(asked) * len(own.first)
-        self._table = _Table(own, series, asked, self._shape) if self._laws <= _MOST_TABLED else None
-        self._horizons, self._paged = horizons, _Paged()
+        few = len(asked) * len(own.first) <= _MOST_TABLED
+        self._table = _Table(own, series, asked, self._shape) if few else None
+        self._horizons = horizons
+        self._by_page: tuple[int, Worth] | None = None
 
     def vms(self, laws: Laws, share: Float) -> Int:
         """Of how many VMs each serves at least this share of its work: int64 (Q, L).
@@ -215,26 +216,6 @@ class Worth:
             laws: As issued.
             share: float64 (Q, L), 0..1; above 1 for no VM.
         """
-        if isinstance(laws, PagedLaws) and laws.page.ticks * self._laws <= _MOST_TABLED:
-            found: Int = self._of_page(laws.page, share)[laws.row].copy()
-            return found
-        return self._vms(laws, share)
-
-    def _of_page(self, page: Page, share: Float) -> Int:
-        """The same at all ticks of a page: int64 (T, Q, L)."""
-        paged, ticks = self._paged, page.ticks
-        if paged.page is not page or not np.array_equal(paged.share, share):
-            if paged.ticks != ticks:
-                series = self._series + np.arange(ticks)[:, np.newaxis] * (len(page.laws.scale) // ticks)
-                paged.worth = Worth(series.reshape(-1), np.tile(self._capacity, ticks), self._horizons)
-                paged.ticks = ticks
-            assert paged.worth is not None
-            found = paged.worth.vms(page.laws, np.tile(share, ticks))
-            paged.vms = found.reshape(len(share), ticks, -1).swapaxes(0, 1).copy()
-            paged.page, paged.share = page, share.copy()
-        return paged.vms
-
-    def _vms(self, laws: Laws, share: Float) -> Int:
         share = share.reshape(self._shape)
         if self._table is not None:
             law, unknown = self._table.read(laws)
@@ -271,6 +252,16 @@ class Worth:
             surely *= ~unknown
         found: Int = surely.astype(np.int64).reshape(self._questions)
         return found
+
+    def vms_of_page(self, page: Page, share: Float) -> Int:
+        """The same at each tick of a page: int64 (T, Q, L)."""
+        ticks = page.ticks
+        if self._by_page is None or self._by_page[0] != ticks:
+            series = self._series + np.arange(ticks)[:, np.newaxis] * (len(page.laws.scale) // ticks)
+            by_page = Worth(series.reshape(-1), np.tile(self._capacity, ticks), self._horizons)
+            self._by_page = ticks, by_page
+        found = self._by_page[1].vms(page.laws, np.tile(share, ticks)).reshape(len(share), ticks, -1)
+        return found.swapaxes(0, 1).copy()
 
     def _work_of_next(self, law: _Law, vms: Float) -> Float:
         """Work per second that the VM after so many serves, float64 (laws, times, lanes)."""
@@ -323,24 +314,6 @@ class Worth:
         unit += scale
         spread = laws.spread.reshape(-1).take(self._row)
         return _Law(laws.excess.reshape(-1), self._base, unit, scale, spread), unknown
-
-
-class _Paged:
-    """The answers of the last page that was asked.
-
-    Attributes:
-        page, share: Of what; None before the first.
-        vms: int64 (T, Q, L).
-        worth: Who gave them; lanes are those of the first tick, then those of the next.
-        ticks: Of how many ticks.
-    """
-
-    def __init__(self) -> None:
-        self.page: Page | None = None
-        self.share: Float = np.zeros(0)
-        self.vms: Int = np.zeros(0, np.int64)
-        self.worth: Worth | None = None
-        self.ticks = 0
 
 
 class _Last:

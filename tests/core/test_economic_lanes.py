@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
+from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot
@@ -61,6 +62,26 @@ def some(values, lanes):
             if isinstance(getattr(values, f.name), np.ndarray)
         },
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_laws_that_are_on_a_page_decide_what_the_same_laws_decide_alone(seed):
+    lanes, per_page = 5, 7
+    params, steps = random_run(seed, lanes, 91)
+    paged, alone = LaneState.empty(params), LaneState.empty(params)
+    prices = set()
+    for at, (view, seen) in enumerate(steps):
+        first, row = at - at % per_page, at % per_page
+        if row == 0:
+            page = Page(joined([outlook.laws for _, outlook in steps[first : first + per_page]]), per_page)
+        laws = PagedLaws(*(getattr(seen.laws, f.name) for f in fields(seen.laws)), page, row)
+        a, b = decide(params, paged, view, replace(seen, laws=laws)), decide(params, alone, view, seen)
+        for name in set(DECIDED) - {"forecast", "forecast_hi"}:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        prices.add((first, a.economics.price.tobytes()))
+    assert len(prices) > len(steps) // per_page, "prices change within a page, too"
+    for name, was in alone.trial.dump().items():
+        np.testing.assert_equal(paged.trial.dump()[name], was, err_msg=name)
 
 
 @settings(max_examples=6, deadline=None)
