@@ -47,6 +47,8 @@ USED = 0.5
 """The share of its work that a VM which is wanted has at first."""
 _LENGTH: Float = np.diff(2.0 ** (np.arange(WAITS + 1) / PER_DOUBLING))
 _LEVELS: Int = np.arange(BINS)[:, np.newaxis]
+_LEVEL_OF: Int = bin_of(np.arange(EDGES[-1] + 1.0))
+"""The highest level of so many VMs; more are in the last one, too."""
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
 
@@ -162,7 +164,7 @@ class Holding:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
         some = self._some(warm_pool, last, now, price)
-        level = bin_of(np.maximum(now, 0).astype(np.float64))
+        level = _LEVEL_OF.take(now, mode="clip")
         if last >= 0 and np.count_nonzero(level != warm_pool.level):
             self._note(warm_pool, tick, last, level)
         warm_pool.level = level
@@ -174,8 +176,8 @@ class Holding:
             warm_pool.ended *= forgotten
             warm_pool.ticks *= forgotten
             warm_pool.worth = self._spread(self._worth(warm_pool, tick, price, some), some)
-        known = hours or (warm_pool.wanted >= 0).any()
-        if last >= 0 and known and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
+        looks = int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S)
+        if last >= 0 and looks and (hours or (warm_pool.wanted >= 0).any()):
             warm_pool.wanted = self._spread(self._held(warm_pool, tick, now, price, some), some)
         return warm_pool.wanted
 
