@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 
 from autoscaler.core import rules
+from autoscaler.core.forecast import SeriesState
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
 
@@ -204,6 +205,8 @@ def apply(stage, params, state, view, seen, wish):
 
 def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
     """The arrays of a state and of the states in it, by name."""
+    if isinstance(state, SeriesState):
+        state.settle()
     found = {}
     for f in fields(state):
         value = getattr(state, f.name)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.forecast import SeriesState, step, steps
+from autoscaler.core.forecast import SeriesState, learn, step, steps
 from autoscaler.core.types import Samples
 from tests.core.builders import arrays_of, series_params
 
@@ -100,3 +100,31 @@ def test_events_are_told_too():
         event_odds=np.array([[0.9, 0.0]]),
     )
     same(params, recorded(3, 160, 2, 60.0, clean=True))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda state, _: state.copy(),
+        lambda state, params: state.carried_over(params, np.arange(2)),
+        lambda state, params: taken_in(SeriesState.empty(params), state),
+    ],
+    ids=["copied", "carried over", "taken in"],
+)
+def test_what_waits_for_the_fit_is_in_all_that_is_made_of_a_state(made):
+    params = series_params(2, tick_s=60.0)
+    past = recorded(4, 198, 2, 60.0, clean=True)
+    learned, lived = SeriesState.empty(params), SeriesState.empty(params)
+    learn(params, learned, *past)
+    for each in past:
+        step(params, lived, each)
+    assert lived.lessons.fits
+    state = made(lived, params)
+    for name in ("sums", "miss"):
+        np.testing.assert_array_equal(getattr(state, name), getattr(learned, name), err_msg=name)
+
+
+def taken_in(state, other):
+    state.last_tick, state.slot = other.last_tick, other.slot
+    state.take_in(np.arange(2), other)
+    return state

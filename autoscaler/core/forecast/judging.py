@@ -2,7 +2,7 @@
 
 Mean sizes and shifts, and how far the fit is believed, are wanted by the next forecast, so they are learned at
 once. The tables are wanted when laws are said, the sums of the fit when it is fitted: what goes there is put by in
-`Lessons`, and worked out for many ticks together.
+`Lessons`, and worked out for many ticks together. What waits for the fit may wait from one step to the next.
 """
 
 from __future__ import annotations
@@ -70,10 +70,21 @@ class Lesson:
 
 @dataclass(slots=True)
 class Lessons:
-    """What was put by: at most so many ticks of it that no forecast judged has been overwritten."""
+    """What was put by: at most so many ticks of it that no forecast judged has been overwritten.
+
+    Attributes:
+        places: For the tables.
+        fits: For the fit of the level.
+        begun: The tick of the first of those.
+    """
 
     places: list[Place] = field(default_factory=list)
     fits: list[Lesson] = field(default_factory=list)
+    begun: int = -1
+
+    def settle(self, settings: Settings, state: SeriesState) -> None:
+        """Learn what was put by for the fit."""
+        learn_fit(settings, state, self)
 
 
 @dataclass(slots=True)
@@ -146,6 +157,8 @@ def judge(
             weight=state.weight,
         )
         _compare(group, state, lesson)
+        if not lessons.fits:
+            lessons.begun = state.last_tick
         lessons.fits.append(lesson)
 
 

@@ -7,7 +7,7 @@ together. At most 80 kB per series.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -23,8 +23,11 @@ from autoscaler.core.forecast.settings import (
 )
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Dumped, Remembered
 from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
+
+if TYPE_CHECKING:
+    from autoscaler.core.forecast.judging import Lessons
 
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
 """Columns of `SeriesState.track`."""
@@ -89,6 +92,7 @@ class SeriesState(Remembered):
         grown: Whether all series have had so many samples that nothing depends on their number any more.
         young_for: Samples until they can have had so many; 0 where that has to be looked up.
         turns: The series that are fitted at each phase; None where that has to be looked up.
+        lessons: What was put by, which `sums` and `miss` do not have yet (`settle`).
         settings: The settings as `step` last compiled them; not remembered.
     """
 
@@ -142,6 +146,7 @@ class SeriesState(Remembered):
     grown: bool = field(init=False, default=False, compare=False, repr=False)
     young_for: int = field(init=False, default=0, compare=False, repr=False)
     turns: dict[int, Int] | None = field(init=False, default=None, compare=False, repr=False)
+    lessons: Lessons | None = field(init=False, default=None, compare=False, repr=False)
     settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
@@ -198,6 +203,16 @@ class SeriesState(Remembered):
             high=np.full(series, np.nan),
         )
 
+    def settle(self) -> None:
+        """Bring `sums` and `miss` up to the last step."""
+        if self.lessons is not None and self.settings is not None:
+            self.lessons.settle(self.settings, self)
+
+    def dump(self) -> Dumped:
+        """All fields and a version, for `restore`; shares nothing with the state."""
+        self.settle()
+        return Remembered.dump(self)
+
     @property
     def evidence(self) -> Float:
         """float64 (S,), effective number of outcomes at the lead time behind the spread."""
@@ -214,6 +229,7 @@ class SeriesState(Remembered):
             params: Of the other series, N of them.
             columns: int64 (N,), the series that each was; -1 for one that is new and so starts without history.
         """
+        self.settle()
         new = SeriesState.empty(params)
         known = np.flatnonzero(columns >= 0)
         was = columns[known]
@@ -250,6 +266,8 @@ class SeriesState(Remembered):
         Raises:
             ValueError: It is of other parameters, or at another tick.
         """
+        self.settle()
+        other.settle()
         mine, theirs = _arrays(self), _arrays(other)
         if (other.last_tick, other.slot) != (self.last_tick, self.slot) or any(
             array.shape != theirs[name].shape for name, array in mine.items()

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscaler.core.forecast import lattice, level
 from autoscaler.core.forecast.issuing import Grounds, expect
-from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, learn_fit, logs
+from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
 from autoscaler.core.forecast.saying import Basis, Kept, said, say
 from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Seen, again, read, see, weights
@@ -112,6 +112,7 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
 def _settings(params: SeriesParams, state: SeriesState) -> Settings:
     settings = state.settings
     if settings is None or settings.params is not params:
+        state.settle()
         settings = state.settings = Settings.of(params)
     return settings
 
@@ -171,6 +172,8 @@ def _live(
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
         return Found(grounds, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+    if len(samples) > 1 or tick != state.last_tick + 1:
+        state.settle()
     if not state.grown:
         _look_how_old(settings, state, len(samples))
     weight = weights(settings, state, len(samples), since)
@@ -195,7 +198,8 @@ def _go_through(
     settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
 ) -> Found:
     """What depends on what was forecast, tick by tick."""
-    lessons, outcomes = Lessons(), _with_logs(state, seen)
+    lessons, outcomes = state.lessons or Lessons(), _with_logs(state, seen)
+    state.lessons = lessons
     grounds: Grounds | None = None
     marks: Marks | None = None
     for at in range(len(weight)):
@@ -206,7 +210,7 @@ def _go_through(
         _note_onset(settings, state, facts, seen, at)
         due = _due(settings, state, state.last_tick)
         if due is not None:
-            learn_fit(settings, state, lessons)
+            lessons.settle(settings, state)
             if _refit(settings, state, due, seen.track[at], facts.now_s[at]):
                 outcomes = _with_logs(state, seen)
         _lighten(settings, state, lessons)
@@ -221,7 +225,9 @@ def _go_through(
     assert grounds is not None
     if kept is not None:
         kept.fill(state, count_in(lessons))
-    _put_in(settings, state, lessons)
+    _put_in(state, lessons)
+    if len(weight) > 1 or state.last_tick - lessons.begun + 1 >= settings.together:
+        lessons.settle(settings, state)
     return Found(grounds, marks, issued)
 
 
@@ -243,9 +249,8 @@ def _with_logs(state: SeriesState, seen: Seen) -> list[Outcomes | None]:
     return [None if each is None else Outcomes(each, logs(state, each)) for each in seen.closed]
 
 
-def _put_in(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
-    """Bring tables and sums up to what was put by."""
-    learn_fit(settings, state, lessons)
+def _put_in(state: SeriesState, lessons: Lessons) -> None:
+    """Bring tables up to what was put by."""
     flat = state.tables.reshape(-1)
     for _, places, weight in count_in(lessons):
         found = flat.take(places)
@@ -347,7 +352,8 @@ def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     """Weigh all that was learned anew, before any weight overflows."""
     if state.weight[0] <= _HEAVY and (state.last_tick % 4096 or not (state.weight > _HEAVY).any()):
         return
-    _put_in(settings, state, lessons)
+    _put_in(state, lessons)
+    lessons.settle(settings, state)
     weight = np.where(state.weight > _HEAVY, state.weight, 1.0)
     state.tables /= weight.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
     state.totals /= weight[:, np.newaxis, np.newaxis]
