@@ -11,7 +11,8 @@ import pytest
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.operating.operators import Asked
 from autoscaler.ports import PAUSABLE, Verb
-from tests.crash.crashing import Crash, Ended, Scenario, outside_of, problems, restart, run
+from tests.crash.crashing import Crash, Ended, Scenario, outside_of, restart, run
+from tests.crash.verdict import problems
 from tests.daemon.builders import ORIGIN_S
 
 COLLECT_S = 170
