@@ -1,8 +1,8 @@
 """`demo`: the real daemon against an embedded EC2, on a clock that runs faster.
 
 What is real: the daemon, its decisions, the journal, aiobotocore and the EC2 protocol to an endpoint in a
-process of its own. What is not: the VMs behind that endpoint, and the traffic. At the end the run is compared
-with two simpler ways to serve the same demand.
+process of its own. What is not: the VMs behind that endpoint, and the traffic. The fleet goes on from a week that it has
+lived through before (`demo_week`). At the end the run is compared with simpler ways to serve the same demand.
 
 Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong usage.
 """
@@ -36,7 +36,7 @@ def demo(
     begin_s: Annotated[
         float | None,
         typer.Option(
-            "--begin", parser=moment, help="Moment to begin at (generated day: 09:40).", metavar="TIME"
+            "--begin", parser=moment, help="Moment to begin at (generated day: 09:30).", metavar="TIME"
         ),
     ] = None,
     end_s: Annotated[
@@ -44,12 +44,20 @@ def demo(
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="Policy file (default: the example policies/web.yaml).", metavar="FILE"),
+        typer.Option(help="Policy file (default: simulations/demo/web.yaml).", metavar="FILE"),
     ] = None,
     vms: Annotated[int, typer.Option(min=1, max=20_000, help="VMs that exist, stopped, at the start.")] = 60,
     speed: Annotated[
-        float, typer.Option(min=0.1, max=100_000, help="Seconds of the demo per second.")
-    ] = 120.0,
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=100_000,
+            help="Seconds of the demo per second (default: 400, or what this machine keeps).",
+        ),
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Begin as a fleet on its first day, without the week before.")
+    ] = False,
     tick_s: Annotated[
         float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="TIME")
     ] = 10.0,
@@ -71,10 +79,14 @@ def demo(
         bool, typer.Option("--json", help="Print the report as JSON at the end, no table.")
     ] = False,
 ) -> None:
-    """Watch a real daemon start and stop 60 VMs through the EC2 protocol as a crowd arrives."""
-    from autoscaler.cli.demo_run import DemoOptions, prepare, summarise
+    """Watch a real daemon start and stop 60 VMs through the EC2 protocol, on the day after a week that it remembers.
+
+    At the end it is compared with a plain reactive rule and with VMs that are always on, at the same prices.
+    """
+    from autoscaler.cli.demo_run import DemoOptions, prepare
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary
+    from autoscaler.cli.demo_summary import summarise
     from autoscaler.simulator.replay.timeline import jsonable
 
     set_up_logging("console", "error")
@@ -94,6 +106,7 @@ def demo(
             faults=faults,
             seed=seed,
             http_port=http_port,
+            cold=cold,
         )
         prepared = prepare(options)
         screen = Screen(prepared, quiet=as_json)

@@ -1,6 +1,6 @@
-"""The demo's run: set up the cloud, play the traffic, run the daemon, compare with baselines.
+"""The demo's run: set up the cloud, play the traffic, run the daemon.
 
-Not here: options (`demo`), what is shown (`demo_screen`).
+Not here: options (`demo`), the week before (`demo_week`), what is shown (`demo_screen`), the comparison (`demo_summary`).
 """
 
 from __future__ import annotations
@@ -8,49 +8,36 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-import autoscaler
+from autoscaler.cli import demo_week
 from autoscaler.clock import ScaledClock, SystemClock
-from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.endpoint_process import EndpointProcess
-from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, read_faults
+from autoscaler.cloud.setup import ClockSetup, CloudSetup, read_faults
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.lifecycle import close, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, DaemonError
-from autoscaler.ports import TickRecord
+from autoscaler.ports import Learned, TickRecord
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
-from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
-from autoscaler.simulator.judging.recovery import recoveries
-from autoscaler.simulator.replay.identity import identity_of
-from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import (
-    REPORT_NAME,
-    REPORT_VERSION,
-    TIMELINE_NAME,
     TimelineRow,
-    Totals,
-    totals,
-    write_report,
-    write_timeline,
 )
-from autoscaler.simulator.traffic.synth import DEFAULT_START_S, synth_day
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.traces.reading import read_trace
-from autoscaler.traces.trace import Trace, TraceKind
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
 from autoscaler.web.site import Site
 from autoscaler.wiring import simulated, wire
 from autoscaler.wiring_sources import trace_source
@@ -61,7 +48,12 @@ PROBES = 12
 MAX_TICK_S = 3600.0
 MARGIN = 2.0
 """A tick must take at most this fraction (1 / MARGIN) of its time on this machine."""
-BEGIN_OF_DAY_S = 9 * 3600.0 + 40 * 60.0
+EASE = 2.0
+"""And this fraction of that, where the speed is ours to choose: decisions come on top of what is measured."""
+SPEEDS = 400.0, 240.0, 120.0, 60.0, 30.0
+"""The first that the machine keeps is taken where nobody names one."""
+SET_UP_S = 4.0
+"""The cloud and its clock begin so many seconds of the machine before the daemon, so that it begins at the hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +67,14 @@ class DemoOptions:
     end_s: float | None
     policy: Path | None
     vms: int
-    speed: float
+    speed: float | None
     tick_s: float
     for_s: float | None
     out: Path | None
     faults: Path | None
     seed: int
     http_port: int
+    cold: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +88,8 @@ class Prepared:
     begin_s: float
     end_s: float
     cloud: CloudSetup
+    learned: tuple[Learned, ...]
+    """What the fleet remembers of the week before; nothing where it begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +100,7 @@ class Finished:
     rows: tuple[TimelineRow, ...]
     started_at_s: float
     ended_at_s: float
+    speed: float
     ticks_skipped: int
     tick_cost_s: float
     start_times_s: tuple[float, ...]
@@ -115,11 +111,19 @@ class Finished:
     state_dir: Path | None
 
 
+class TooFastError(ConfigError):
+    """This machine does not keep up with the speed asked for."""
+
+
 class Watcher(Protocol):
     """What looks on while the demo runs."""
 
-    def begun(self, daemon: Daemon, url: str, endpoint: str) -> None:
-        """The daemon is about to tick."""
+    def begins(self) -> None:
+        """Everything is about to be set up."""
+        ...
+
+    def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
+        """The daemon is about to tick, so many seconds per second."""
         ...
 
     def ticked(self, record: TickRecord) -> None:
@@ -135,16 +139,16 @@ def prepare(options: DemoOptions) -> Prepared:
     """Load and check everything that the options name.
 
     Raises:
-        ConfigError: A policy, fault file or range is wrong.
+        ConfigError: A policy, fault file or range is wrong, or the week before cannot be read.
         TraceError: The trace cannot be used.
     """
     if not 1.0 <= options.tick_s <= MAX_TICK_S:
         raise ConfigError(f"--tick {options.tick_s:g}s must be from 1 s to {MAX_TICK_S / 3600:g} h")
-    file = options.policy or example_policies() / "web.yaml"
+    file = options.policy or demo_week.policy_file()
     policy = require_policy(file, tick_s=options.tick_s)
     if options.trace is None:
-        trace = synth_day(options.seed, interval_s=10.0)
-        first_s = DEFAULT_START_S + BEGIN_OF_DAY_S
+        trace = demo_week.played_day(options.seed)
+        first_s = demo_week.BEGIN_S
     else:
         trace = read_trace(options.trace, kind=TraceKind(options.kind) if options.kind else None)
         # A count is known once its interval is over, so the first one passes before anything can be read.
@@ -153,45 +157,58 @@ def prepare(options: DemoOptions) -> Prepared:
     end_s = options.end_s if options.end_s is not None else trace.end_s
     if not trace.start_s <= begin_s < end_s <= trace.end_s:
         raise ConfigError(
-            f"trace {trace.name} covers {_time(trace.start_s)} to {_time(trace.end_s)}; "
-            f"begin {_time(begin_s)} and end {_time(end_s)} must lie within it, in this order (--begin, --end)"
+            f"trace {trace.name} covers {describe_time(trace.start_s)} to {describe_time(trace.end_s)}; "
+            f"begin {describe_time(begin_s)} and end {describe_time(end_s)} must lie within it, in this order (--begin, --end)"
         )
     if options.trace is not None:
         played = trace.cut(max(begin_s - 2 * trace.interval_s, trace.start_s), end_s)
         trace = played.scaled_to_peak(options.scale_to_vms * policy.vm.capacity_per_s)
-    prices = policy.prices
-    cloud = CloudSetup(
-        seed=options.seed,
-        fleets=(FleetSetup(policy.fleet, options.vms),),
-        faults=read_faults(options.faults) if options.faults else (),
-        prices=Prices(prices.in_service_per_h, prices.stopped_per_h, prices.start),
-    )
-    return Prepared(options, policy, file, trace, begin_s, end_s, cloud)
-
-
-def example_policies() -> Path:
-    """The example policies: beside the code in a checkout, within the package where it is installed."""
-    package = Path(autoscaler.__file__).parent
-    inside = package / "policies"
-    return inside if inside.is_dir() else package.parent / "policies"
+    cloud = demo_week.cloud_of(policy, options.vms, options.seed)
+    if options.faults:
+        cloud = replace(cloud, faults=read_faults(options.faults))
+    # A week is remembered for the fleet and the hour that it ended at.
+    usual = options.policy is None and options.trace is None and options.begin_s is None
+    knows = usual and not options.cold and options.tick_s == demo_week.TICK_S
+    learned = demo_week.remembered(policy) if knows else ()
+    return Prepared(options, policy, file, trace, begin_s, end_s, cloud, learned)
 
 
 async def run(prepared: Prepared, watcher: Watcher) -> Finished:
     """Run the demo to its end.
 
     Raises:
-        ConfigError: This machine does not keep up with the speed asked for.
+        TooFastError: This machine does not keep up with the speed asked for.
+        ConfigError: The directory for the output holds an earlier run.
         DaemonError: The embedded cloud or the web server did not start.
     """
+    options = prepared.options
+    if options.out is not None:
+        _refuse_used(options.out)
+    watcher.begins()
+    if options.speed is not None:
+        return await _played(prepared, watcher, options.speed, MARGIN)
+    for speed in SPEEDS[:-1]:
+        with suppress(TooFastError):
+            return await _played(prepared, watcher, speed, EASE * MARGIN)
+    return await _played(prepared, watcher, SPEEDS[-1], MARGIN)
+
+
+async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: float) -> Finished:
     options, policy = prepared.options, prepared.policy
     async with AsyncExitStack() as stack:
         state_dir = options.out or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="autoscaler-"))
         )
-        _refuse_used(state_dir)
-        origin_monotonic_s = SystemClock().monotonic()
-        clock = ScaledClock(prepared.begin_s, options.speed, origin_monotonic_s)
-        cloud = replace(prepared.cloud, clock=ClockSetup(options.speed, prepared.begin_s, origin_monotonic_s))
+        before_s = SET_UP_S * speed
+        origin_s, origin_monotonic_s = prepared.begin_s - before_s, SystemClock().monotonic()
+        clock = ScaledClock(origin_s, speed, origin_monotonic_s)
+        # Bad days count from when the daemon begins, and not from when the cloud is set up.
+        faults = tuple(
+            replace(fault, start_s=fault.start_s + before_s, end_s=fault.end_s + before_s)
+            for fault in prepared.cloud.faults
+        )
+        clocked = ClockSetup(speed, origin_s, origin_monotonic_s)
+        cloud = replace(prepared.cloud, clock=clocked, faults=faults)
         endpoint = await stack.enter_async_context(EndpointProcess(cloud))
         settings = Ec2Settings(
             region=cloud.region,
@@ -203,9 +220,11 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
         stack.push_async_callback(close, journal, telemetry)
         provider = await Ec2Provider.open(settings, clock)
         stack.push_async_callback(close, provider, telemetry)
-        # The clock ran while things started; the trace begins when the daemon does.
         tick_cost_s = await _measure_tick(provider, journal)
-        _refuse_too_fast(tick_cost_s, options)
+        _refuse_too_fast(tick_cost_s, options.tick_s, speed, margin)
+        await journal.record_learned(prepared.begin_s, prepared.learned)
+        await clock.sleep_until(before_s)
+        # Where all of that took longer, the clock is ahead, and the trace begins when the daemon does.
         started_at_s = clock.now()
         offset_s = prepared.begin_s - started_at_s
         source = trace_source(policy, clock, prepared.trace, seed=options.seed, offset_s=offset_s)
@@ -229,7 +248,7 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
         before = await _ask(endpoint.url, "bill")
         fleet.meter.charge((), 0, 0, float(before["at_s"]))
         web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port))
-        watcher.begun(daemon, web.url, endpoint.url)
+        watcher.begun(daemon, web.url, endpoint.url, speed)
         try:
             await run_to_the_end(daemon, for_s=options.for_s)
         finally:
@@ -247,6 +266,7 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
             rows=rows,
             started_at_s=started_at_s,
             ended_at_s=ended_at_s,
+            speed=speed,
             ticks_skipped=daemon.ticks_skipped,
             tick_cost_s=tick_cost_s,
             start_times_s=tuple(fleet.start_times_s),
@@ -259,6 +279,12 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
 
 
 def _refuse_used(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{state_dir} cannot be written to: {(error.strerror or str(error)).lower()}"
+        ) from None
     if (state_dir / "journal.sqlite").exists():
         raise ConfigError(
             f"{state_dir} holds the journal of an earlier run; name another --out, or remove it"
@@ -281,12 +307,12 @@ async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
     return float(np.median(times[2:]))
 
 
-def _refuse_too_fast(tick_cost_s: float, options: DemoOptions) -> None:
-    room_s = options.tick_s / options.speed
-    if room_s < MARGIN * tick_cost_s:
-        highest = math.floor(options.tick_s / (MARGIN * tick_cost_s))
-        raise ConfigError(
-            f"--speed {options.speed:g} leaves {room_s * 1e3:.1f} ms for a tick of {options.tick_s:g} s, and this "
+def _refuse_too_fast(tick_cost_s: float, tick_s: float, speed: float, margin: float) -> None:
+    room_s = tick_s / speed
+    if room_s < margin * tick_cost_s:
+        highest = math.floor(tick_s / (MARGIN * tick_cost_s))
+        raise TooFastError(
+            f"--speed {speed:g} leaves {room_s * 1e3:.1f} ms for a tick of {tick_s:g} s, and this "
             f"machine needs about {tick_cost_s * 1e3:.1f} ms for the listing and the journal alone (measured "
             f"just now; twice that is asked for). The highest speed here is about {max(highest, 1)}, "
             "or more with a longer --tick."
@@ -306,111 +332,3 @@ async def _ask(endpoint: str, what: str) -> dict[str, Any]:
 
 def _money(bill: Mapping[str, Any], fleet: str) -> float:
     return float(bill["fleets"][fleet]["money"])
-
-
-# ── the summary ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Compare with the baselines, and write the files where an output directory was named.
-
-    Returns:
-        The report, as in report.json, but with NaN where that has null.
-
-    Raises:
-        ConfigError: The output cannot be written.
-    """
-    prepared, options = finished.prepared, finished.prepared.options
-    scored = _scored(finished.rows)
-    run_totals = totals(scored, options.tick_s)
-    baselines: dict[str, Totals] = {}
-    if scored:
-        progress("replaying the baselines on the same traffic …")
-        baselines["always on at peak"] = totals(
-            always_on(scored, prepared.policy, options.tick_s), options.tick_s
-        )
-        for name, policy in (
-            ("plain reactive", plain_reactive(prepared.policy)),
-            ("same, on virtual time", prepared.policy),
-        ):
-            baselines[name] = totals(_scored(_replayed(finished, policy)), options.tick_s)
-    identity = identity_of(prepared.policy, prepared.trace, asdict(prepared.cloud), options.seed)
-    details = _details(finished, scored)
-    if options.out is not None:
-        write_timeline(options.out / TIMELINE_NAME, finished.rows)
-        write_report(options.out / REPORT_NAME, identity, run_totals, baselines, details)
-    return {
-        "version": REPORT_VERSION,
-        "identity": asdict(identity),
-        "totals": asdict(run_totals),
-        "baselines": {name: asdict(t) for name, t in baselines.items()},
-        "details": details,
-    }
-
-
-def _replayed(finished: Finished, policy: Policy) -> tuple[TimelineRow, ...]:
-    """The same span under a policy on virtual time: the same traffic and cloud, without this machine's delays."""
-    prepared, options = finished.prepared, finished.prepared.options
-    return run_loop(
-        LoopRun(
-            policy,
-            prepared.trace,
-            prepared.cloud,
-            prepared.begin_s,
-            finished.ended_at_s - finished.started_at_s,
-            options.tick_s,
-            options.seed,
-        )
-    ).rows
-
-
-def _scored(rows: tuple[TimelineRow, ...]) -> tuple[TimelineRow, ...]:
-    return tuple(row for row in rows if row.timestamp_s >= rows[0].timestamp_s + WARM_UP_S)
-
-
-def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, Any]:
-    """Facts beside the totals: the bill of the cloud itself, calls, recoveries."""
-    prepared, options = finished.prepared, finished.prepared.options
-    times = sorted(finished.start_times_s)
-    start_p95_s = times[math.ceil(0.95 * len(times)) - 1] if times else math.nan
-    limit_s = finished.signal_age_s + start_p95_s + 2.0 * options.tick_s
-    found = recoveries(scored, prepared.policy.vm.capacity_per_s, options.tick_s)
-    return {
-        "policy_file": str(prepared.policy_file),
-        "policy_in_words": describe(prepared.policy),
-        "trace": prepared.trace.name,
-        "begin": _time(prepared.begin_s),
-        "clock_ahead_of_trace_s": finished.started_at_s - prepared.begin_s,
-        "span_s": finished.ended_at_s - finished.started_at_s,
-        "not_scored_s": WARM_UP_S,
-        "speed": options.speed,
-        "tick_s": options.tick_s,
-        "ticks_skipped": finished.ticks_skipped,
-        "machine_ms_per_tick": 1e3 * finished.tick_cost_s,
-        "starts_measured": len(times),
-        "start_p95_s": start_p95_s,
-        "signal_age_max_s": finished.signal_age_s,
-        "recovery_limit_s": limit_s,
-        "recoveries": [
-            {
-                "start": _time(r.episode.start_s),
-                "end": _time(r.episode.end_s),
-                "unserved_work": r.episode.unserved_work,
-                "last_rise": _time(r.last_rise_s),
-                "took_s": r.took_s,
-                "within_limit": None if math.isnan(limit_s) else r.took_s <= limit_s,
-            }
-            for r in found
-        ],
-        "bill_of_the_cloud": finished.billed,
-        "bill_of_the_journal": finished.journal_cost,
-        "calls": finished.calls["accepted"],
-        "calls_refused": finished.calls["refused"],
-        "vms_by_call": finished.calls["vms"],
-    }
-
-
-def _time(at_s: float) -> str:
-    from autoscaler.traces.trace import describe_time
-
-    return describe_time(at_s)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.cli.demo_run import Finished, Prepared
+from autoscaler.cli.demo_summary import ALWAYS_ON, OURS, REACTIVE, VIRTUAL
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick, TickRecord
 
@@ -44,16 +45,29 @@ class Screen:
         """Something that takes a moment has begun."""
         self._errors.print(text, style="dim")
 
-    def begun(self, daemon: Daemon, url: str, endpoint: str) -> None:
+    def begins(self) -> None:
+        """Say what is going to be seen, while it is set up."""
+        p = self._prepared
+        lines = [
+            f"A real daemon starts and stops the VMs of the fleet {p.policy.fleet} through the EC2 protocol, for {_traffic(p)}:",
+            "ahead of demand, and no more than it is worth. At the end it is compared with simpler ways, in money.",
+            "It remembers the week before, as any installation does after a week; with --cold it is its first day."
+            if p.learned
+            else "It remembers nothing, as on its first day.",
+            f"Policy: {p.policy_file}",
+        ]
+        self._console.print("\n".join(lines), soft_wrap=True)
+
+    def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
         """Show where everything is."""
         self._daemon = daemon
         p = self._prepared
         self._where = f"endpoint {endpoint}   status {url}/api/v1/status   metrics {url}/metrics"
-        say = partial(self._console.print, soft_wrap=True)
-        say(
-            f"{p.options.vms} VMs of fleet {p.policy.fleet} wait stopped behind an EC2 endpoint on {endpoint}"
+        self._console.print(
+            f"{p.options.vms} VMs wait stopped behind an EC2 endpoint on {endpoint} at {_clock(p.begin_s)}; {speed:g} times as "
+            "fast from there:\n",
+            soft_wrap=True,
         )
-        say(f"policy {p.policy_file}   traffic {p.trace.name}   {p.options.speed:g} times as fast")
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=8, transient=False)
             self._live.start()
@@ -131,16 +145,16 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     if not report["baselines"]:
         say(f"\nShorter than the {d['not_scored_s']:.0f} s in which the fleet comes up; nothing to compare.")
         return
-    say(f"\n{_span(d['span_s'])} of {d['trace']}, the first {d['not_scored_s']:.0f} s not scored")
-    console.print(_comparison(report))
     say(
-        f"This policy is: {d['policy_in_words']}. Always on had to know the peak beforehand; the rows below it"
+        f"\n{_span(d['span_s'])} of {d['trace']} for {prepared.policy.fleet}, without the first {_span(d['not_scored_s'])} in which the "
+        "fleet comes up"
     )
-    say("were replayed on virtual time, where calls and this machine take no time.")
-    peak_cost = report["baselines"]["always on at peak"]["cost"]
-    if peak_cost > 0:
-        less = 1.0 - report["totals"]["cost"] / peak_cost
-        say(f"It costs {abs(less):.0%} {'less' if less >= 0 else 'more'} than always on at the peak.")
+    console.print(_comparison(report))
+    for sentence in _verdict(report):
+        say(sentence)
+    say(
+        "The first row is what ran here; the others are worked out, with neither calls nor this machine taking time."
+    )
     calls, vms = d["calls"], d["vms_by_call"]
     say(
         f"Through the EC2 protocol: {vms.get('StartInstances', 0)} VMs started in {calls.get('StartInstances', 0)} "
@@ -155,7 +169,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     say(_recovered(d))
     if d["ticks_skipped"]:
         say(
-            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed.",
+            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed, and the first row suffered by it.",
             style="yellow",
         )
     if finished.state_dir is not None:
@@ -163,6 +177,42 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
         say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why, or make a page of it:")
         say(f"  autoscaler explain {prepared.policy.fleet} --state-dir {where}")
         say(f"  autoscaler report {where}")
+    else:
+        say("With --out DIR it leaves a journal to ask why (`autoscaler explain`), and numbers for a page.")
+
+
+def _traffic(p: Prepared) -> str:
+    if p.options.trace is not None:
+        return p.trace.name
+    return f"a generated day with a crowd at about ten (seed {p.options.seed})"
+
+
+def _verdict(report: dict[str, Any]) -> list[str]:
+    """What the table comes to, in words; whichever way. Like is compared with like: all of it on virtual time."""
+    d, rows = report["details"], report["baselines"]
+    ours, other, total = rows[VIRTUAL], rows[REACTIVE], d["total_cost"]
+    if total[OURS] is None:
+        left = (
+            f"{_share(ours['unserved_share'])} of the work unserved and not {_share(other['unserved_share'])}"
+        )
+        return [
+            f"On virtual time this policy ({d['policy_in_words']}) costs {_than(ours['cost'], other['cost'])} than plain reactive,",
+            f"leaving {left}; and {_than(ours['cost'], rows[ALWAYS_ON]['cost'])} than always on at the peak, which had to know it.",
+        ]
+    less, beside = _than(total[VIRTUAL], total[REACTIVE]), _than(total[VIRTUAL], total[ALWAYS_ON])
+    return [
+        f"On virtual time, VMs and what is lost for want of them cost {less} under this policy than under plain",
+        f"reactive (demand + 30 %), and {beside} than always on at the peak, which had to know it.",
+        f"The price of what is lost is the policy's: {d['policy_in_words']}.",
+    ]
+
+
+def _than(ours: float, theirs: float) -> str:
+    """How much less, in words that are followed by what it is compared with."""
+    if not theirs > 0:
+        return "no less"
+    less = 1.0 - ours / theirs
+    return f"{abs(less):.0%} {'less' if less >= 0 else 'more'}"
 
 
 def _recovered(details: dict[str, Any]) -> str:
@@ -179,17 +229,19 @@ def _recovered(details: dict[str, Any]) -> str:
 
 def _comparison(report: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for name in ("cost", "VM-hours", "unserved", "short for", "episodes", "starts"):
-        table.add_column(name, justify="right")
-    for name, t in (("this policy", report["totals"]), *report["baselines"].items()):
+    table.add_column("", no_wrap=True)
+    totals = report["details"]["total_cost"]
+    priced = totals[OURS] is not None
+    names = ("VMs cost", "lost work", "total") if priced else ("cost",)
+    for name in (*names, "unserved", "short for", "starts"):
+        table.add_column(name, justify="right", style="bold" if name == "total" else "")
+    for name, t in ((OURS, report["totals"]), *report["baselines"].items()):
+        money = (t["cost"], totals[name] - t["cost"], totals[name]) if priced else (t["cost"],)
         table.add_row(
             name,
-            f"{t['cost']:.2f}",
-            f"{t['in_service_vm_s'] / 3600.0:.1f}",
+            *(f"{each:.2f}" for each in money),
             _share(t["unserved_share"]),
             _span(t["shortage_s"]),
-            str(t["episodes"]),
             f"{t['starts']:.0f}",
         )
     return table

@@ -15,10 +15,11 @@ from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.billing import Bill
 from autoscaler.cloud.setup import CloudSetup
 from autoscaler.config.policy import Policy
+from autoscaler.daemon.learned.remembering import Remembering
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.errors import InvariantError
-from autoscaler.ports import TickRecord
+from autoscaler.errors import ConfigError, InvariantError
+from autoscaler.ports import Learned, TickRecord
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
@@ -42,6 +43,8 @@ class LoopRun:
         seed: Of the uneven spread of work over VMs.
         imbalance: How uneven it is, as of `sources.trace`; at 0 all VMs do the same, as in lanes.
         journal_dir: Where the journal is kept, so that `explain` can be asked; None forgets it.
+        learned: States of core that an earlier run ended with, which this one goes on from.
+        remembers: Whether to tell the states that this one ends with.
     """
 
     policy: Policy
@@ -53,6 +56,8 @@ class LoopRun:
     seed: int = 0
     imbalance: float = 0.05
     journal_dir: Path | None = None
+    learned: tuple[Learned, ...] = ()
+    remembers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class LoopResult:
         calls: API calls that the cloud accepted, by action.
         start_times_s: Measured seconds from the order to start a VM until it serves.
         whole: Whether it ran to its end, and was not ended before.
+        learned: States of core at the end, if they were asked for.
     """
 
     rows: tuple[TimelineRow, ...]
@@ -72,6 +78,7 @@ class LoopResult:
     calls: dict[str, int]
     start_times_s: tuple[float, ...]
     whole: bool = True
+    learned: tuple[Learned, ...] = ()
 
 
 def run_loop(
@@ -89,6 +96,7 @@ def run_loop(
     Raises:
         InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
         JournalError: The journal cannot be kept where the run says.
+        ConfigError: What an earlier run learned cannot be read.
     """
     return run_virtual(lambda: _run(run, on_tick, enough))
 
@@ -115,6 +123,8 @@ async def _run(
             daemon.stop()
 
     daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(tick_s=run.tick_s), after_tick)
+    if wrong := Remembering().take_up_states(daemon.fleets, run.learned, run.start_s):
+        raise ConfigError("; ".join(wrong))
     asyncio.get_running_loop().call_later(run.duration_s, daemon.stop)
     await daemon.run()
     if failures:
@@ -127,8 +137,10 @@ async def _run(
     if run.journal_dir is not None:
         journal.reader().copy_to(run.journal_dir)
     await journal.close()
+    learned = tuple(await Remembering().states(daemon.fleets, end_s)) if run.remembers else ()
     calls = {action: count for (action, code), count in sorted(world.api.call_counts.items()) if not code}
-    return LoopResult(rows, bill, calls, tuple(daemon.fleets.all[0].start_times_s), not ended_early)
+    started = tuple(daemon.fleets.all[0].start_times_s)
+    return LoopResult(rows, bill, calls, started, not ended_early, learned)
 
 
 class Silent:

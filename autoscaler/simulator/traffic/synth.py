@@ -27,6 +27,15 @@ VM_CAPACITY_PER_S = 120.0
 """Work per second of one VM that the defaults are drawn for: 5 to 18 VMs on the day, 45 in the crowd."""
 
 
+MORNING_S = 10 * 3600.0 + 5 * 60.0
+"""When the crowd of a morning is usually there, seconds after midnight."""
+
+
+LATER_S = 300.0
+SHARES = 0.7, 1.1
+"""How far the crowd of a morning is off its usual time at most, and how high it is, as shares of the default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Crowd:
     """One flash crowd on top of the daily cycle.
@@ -38,10 +47,23 @@ class Crowd:
         decay_s: From its peak to a twentieth of it, falling exponentially.
     """
 
-    at_s: float = 10 * 3600.0 + 5 * 60.0
+    at_s: float = MORNING_S
     rise_s: float = 240.0
     height: float = 29.0 * VM_CAPACITY_PER_S
     decay_s: float = 2400.0
+
+
+def morning_crowd(seed: int, day: int, at_s: float = MORNING_S) -> Crowd:
+    """The crowd of one of many mornings: it comes when it usually does, give or take, and never as many.
+
+    Args:
+        seed: Of the draws; together with `day`.
+        day: Number of the day.
+        at_s: When it usually begins; the crowd's `at_s` is at most `LATER_S` sooner or later.
+    """
+    draws = np.random.default_rng([seed, day])
+    off_s, share = draws.uniform(-LATER_S, LATER_S), draws.uniform(*SHARES)
+    return Crowd(at_s=at_s + float(off_s), height=float(share) * Crowd().height)
 
 
 def synth_day(

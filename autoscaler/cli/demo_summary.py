@@ -1,0 +1,155 @@
+"""The demo's end: what the run came to beside simpler ways to serve the same demand, at the same prices.
+
+Why a total: one rule leaves less work unserved and the other costs less, and a price of shortage makes one number of both. A
+policy without one is compared in both numbers.
+
+Not here: the run (`demo_run`), how it is printed (`demo_screen`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from autoscaler.cli.demo_run import WARM_UP_S, Finished
+from autoscaler.config.compiling_objective import objective_in_words
+from autoscaler.config.policy import Policy
+from autoscaler.ports import Learned
+from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
+from autoscaler.simulator.judging.recovery import recoveries
+from autoscaler.simulator.replay.identity import identity_of
+from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.timeline import (
+    REPORT_NAME,
+    REPORT_VERSION,
+    TIMELINE_NAME,
+    TimelineRow,
+    Totals,
+    totals,
+    write_report,
+    write_timeline,
+)
+from autoscaler.traces.trace import describe_time
+
+OURS, VIRTUAL = "this policy", "same, on virtual time"
+REACTIVE, ALWAYS_ON = "plain reactive", "always on at peak"
+"""Their names among those that are compared."""
+
+
+def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Compare with the baselines, and write the files where an output directory was named.
+
+    Returns:
+        The report, as in report.json, but with NaN where that has null.
+
+    Raises:
+        ConfigError: The output cannot be written.
+    """
+    prepared, options = finished.prepared, finished.prepared.options
+    scored = _scored(finished.rows)
+    run_totals = totals(scored, options.tick_s)
+    baselines: dict[str, Totals] = {}
+    if scored:
+        progress("replaying the baselines on the same traffic …")
+        baselines[ALWAYS_ON] = totals(always_on(scored, prepared.policy, options.tick_s), options.tick_s)
+        for name, policy, learned in (
+            (REACTIVE, plain_reactive(prepared.policy), ()),
+            (VIRTUAL, prepared.policy, prepared.learned),
+        ):
+            baselines[name] = totals(_scored(_replayed(finished, policy, learned)), options.tick_s)
+    identity = identity_of(prepared.policy, prepared.trace, asdict(prepared.cloud), options.seed)
+    details = _details(finished, scored) | {
+        "total_cost": {
+            name: _total(each, prepared.policy) for name, each in {OURS: run_totals, **baselines}.items()
+        }
+    }
+    if options.out is not None:
+        write_timeline(options.out / TIMELINE_NAME, finished.rows)
+        write_report(options.out / REPORT_NAME, identity, run_totals, baselines, details)
+    return {
+        "version": REPORT_VERSION,
+        "identity": asdict(identity),
+        "totals": asdict(run_totals),
+        "baselines": {name: asdict(t) for name, t in baselines.items()},
+        "details": details,
+    }
+
+
+def _replayed(finished: Finished, policy: Policy, learned: tuple[Learned, ...]) -> tuple[TimelineRow, ...]:
+    """The same span under a policy on virtual time: the same traffic and cloud, without this machine's delays."""
+    prepared, options = finished.prepared, finished.prepared.options
+    return run_loop(
+        LoopRun(
+            policy,
+            prepared.trace,
+            prepared.cloud,
+            prepared.begin_s,
+            finished.ended_at_s - finished.started_at_s,
+            options.tick_s,
+            options.seed,
+            learned=learned,
+        )
+    ).rows
+
+
+def _total(of: Totals, policy: Policy) -> float | None:
+    """Money for VMs, and for the work that found none at the policy's price of shortage; None where it has none."""
+    if policy.objective is None or policy.objective.shortage_price_per_h is None:
+        return None
+    vm_hours = of.unserved_work / policy.vm.capacity_per_s / 3600.0
+    return of.cost + policy.objective.shortage_price_per_h * vm_hours
+
+
+def _scored(rows: tuple[TimelineRow, ...]) -> tuple[TimelineRow, ...]:
+    return tuple(row for row in rows if row.timestamp_s >= rows[0].timestamp_s + WARM_UP_S)
+
+
+def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, Any]:
+    """Facts beside the totals: the bill of the cloud itself, calls, recoveries."""
+    prepared, options = finished.prepared, finished.prepared.options
+    times = sorted(finished.start_times_s)
+    start_p95_s = times[math.ceil(0.95 * len(times)) - 1] if times else math.nan
+    limit_s = finished.signal_age_s + start_p95_s + 2.0 * options.tick_s
+    found = recoveries(scored, prepared.policy.vm.capacity_per_s, options.tick_s)
+    return {
+        "policy_file": str(prepared.policy_file),
+        "policy_in_words": _in_words(prepared.policy),
+        "remembers": bool(prepared.learned),
+        "trace": prepared.trace.name,
+        "begin": describe_time(prepared.begin_s),
+        "clock_ahead_of_trace_s": finished.started_at_s - prepared.begin_s,
+        "span_s": finished.ended_at_s - finished.started_at_s,
+        "not_scored_s": WARM_UP_S,
+        "speed": finished.speed,
+        "tick_s": options.tick_s,
+        "ticks_skipped": finished.ticks_skipped,
+        "machine_ms_per_tick": 1e3 * finished.tick_cost_s,
+        "starts_measured": len(times),
+        "start_p95_s": start_p95_s,
+        "signal_age_max_s": finished.signal_age_s,
+        "recovery_limit_s": limit_s,
+        "recoveries": [
+            {
+                "start": describe_time(r.episode.start_s),
+                "end": describe_time(r.episode.end_s),
+                "unserved_work": r.episode.unserved_work,
+                "last_rise": describe_time(r.last_rise_s),
+                "took_s": r.took_s,
+                "within_limit": None if math.isnan(limit_s) else r.took_s <= limit_s,
+            }
+            for r in found
+        ],
+        "bill_of_the_cloud": finished.billed,
+        "bill_of_the_journal": finished.journal_cost,
+        "calls": finished.calls["accepted"],
+        "calls_refused": finished.calls["refused"],
+        "vms_by_call": finished.calls["vms"],
+    }
+
+
+def _in_words(policy: Policy) -> str:
+    """How a policy asks for VMs, in a few words."""
+    aim = objective_in_words(policy).partition(": ")[2].partition(", a start")[0]
+    return "; ".join(filter(None, (aim, describe(policy))))
