@@ -97,6 +97,22 @@ class Looked:
         return box["y"] + box["height"]
 
 
+def test_the_area_of_shortage_has_no_height_in_gaps_and_where_capacity_suffices(browser, tmp_path):
+    rows = [row for at, row in enumerate(crowd(240, crowds=((60, 90),))) if at % 50 != 49]
+    path = tmp_path / "report.html"
+    write_page(path, document(rows), columns(rows))
+    with Looked(browser, path, DESKTOP) as looked:
+        low, high = looked.page.evaluate(
+            "['base', 'shortage'].map(name => document.getElementById('chart').data.find(one => one.name === name))"
+            ".map(one => one.y)"
+        )
+    assert len(low) == len(high)
+    assert None not in low + high, "a broken edge is joined across"
+    apart = [at for at, (below, above) in enumerate(zip(low, high, strict=True)) if above > below]
+    assert 0 < len(apart) <= 40
+    assert apart[-1] - apart[0] <= 40, "one stretch, that of the crowd"
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_opens_quietly_with_its_conclusion_in_sight(browser, month, viewport, scheme):

@@ -167,6 +167,27 @@
       return { x, y };
     }
 
+    /**
+     * As `points`, for the two edges of an area over `base`: where there is a gap or a value is unknown both lie at the base, since
+     * edges that are broken are joined across, by an area that is not there.
+     */
+    function edge(rows, valueOf) {
+      const x = [];
+      const y = [];
+      const put = (at, ...values) => {
+        x.push(iso(at));
+        y.push(values.find(Number.isFinite) ?? 0);
+      };
+      for (const row of rows) {
+        if (ticks.gap[row] && x.length) put(stamps[row - 1] + step, base(row - 1));
+        put(stamps[row], Number.isFinite(base(row)) ? valueOf(row) : NaN);
+      }
+      if (rows.length) put(stamps[rows[rows.length - 1]] + step, base(rows[rows.length - 1]));
+      return { x, y };
+    }
+
+    const base = (row) => Math.min(ticks.demand[row], ticks.capacity[row]);
+
     function traces(c) {
       const begin = Math.max(rowAt(view[0]) - 1, 0);
       const end = Math.min(rowAt(view[1]) + 2, stamps.length);
@@ -179,8 +200,11 @@
       const lower = { xaxis: "x", yaxis: "y2" };
       const found = [
         { ...line("demand ahead, 95%", (row) => ticks.forecast_hi[row], c.ahead, {}, 1) },
-        { ...line("base", (row) => Math.min(ticks.demand[row], ticks.capacity[row]), "rgba(0,0,0,0)", {}, 0) },
-        { ...line("shortage", (row) => ticks.demand[row], "rgba(0,0,0,0)", {}, 0), fill: "tonexty", fillcolor: c["short-soft"] },
+        { ...line("base", base, "rgba(0,0,0,0)", {}, 0), ...edge(rows, base) },
+        {
+          ...line("shortage", base, "rgba(0,0,0,0)", {}, 0), ...edge(rows, (row) => ticks.demand[row]),
+          fill: "tonexty", fillcolor: c["short-soft"],
+        },
         line("capacity wanted", (row) => ticks.desired[row] * vm, c.wanted, { dash: "dot" }),
         line("capacity in service", (row) => ticks.capacity[row], c.capacity),
         line("demand", (row) => ticks.demand[row], c.demand, {}, 1.25),
