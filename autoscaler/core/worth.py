@@ -46,8 +46,8 @@ _LOOKED: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
 _FOUND: Bool = _ENDS & _EACH_HALF > 0
 _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
 """The edges around it."""
-_FEW = 48
-"""Of so few questions it takes less to look at all bins than to halve."""
+_FEW, _MANY = 48, 64
+"""Of so few questions it takes less to look at all bins than to halve: of those about a table, and of others."""
 _MIDDLE = LAW_BINS // 2
 # As arrays, since numpy takes a while to make one of a plain number, which is much where lanes are few.
 _FEWEST, _NONE, _HALF, _ONE = (np.array(number) for number in (1e-300, 0.0, 0.5, 1.0))
@@ -127,7 +127,25 @@ class _Law(NamedTuple):
         return found
 
     def bins_over(self, share: Float) -> Int:
-        """How many bins have outcomes that are exceeded with at least this probability, by halving."""
+        """How many bins have outcomes that are exceeded with at least this probability, (k,), where halving would end."""
+        if len(share) > _MANY:
+            return self._halved(share)
+        cell = _BINS + self.base
+        fall = self.excess.take(cell).astype(np.float64)
+        cell += 1
+        fall -= self.excess.take(cell)
+        edges = self.edges(EDGES[:, np.newaxis])
+        width = edges[1:] - edges[:-1]
+        width *= share
+        enough = fall >= width
+        # Halving ends where the probability comes to be too low, if it does so once.
+        if np.count_nonzero(enough[1:] > enough[:-1]):
+            return self._halved(share)
+        count: Int = np.add.reduce(enough, axis=0)
+        return np.minimum(count, LAW_BINS - 1)
+
+    def _halved(self, share: Float) -> Int:
+        """The same by halving."""
         count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
         for half in _HALVES:
             at = count + (half - 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.laws import Page
-from autoscaler.core.types import Horizon
+from autoscaler.core.types import LAW_BINS, Horizon
 from autoscaler.core.worth import Worth, _Law
 from tests.core.builders import samples, series_params
 from tests.core.laws import joined, laws_of
@@ -143,6 +143,26 @@ def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
             never.setattr("autoscaler.core.worth._ROUGH", 1e300)
             np.testing.assert_array_equal(found, halving.vms(laws, share))
     assert sum(looked[0::2]) < 0.6 * sum(looked[1::2])
+
+
+@pytest.mark.parametrize("rough", [0.0, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_questions_look_at_all_bins_and_end_where_halving_does(seed, rough):
+    rng, laws = np.random.default_rng(seed), 40
+    # Sums of what is never negative are convex; a law that was bent is not, and probabilities rise and fall in it.
+    excess = np.cumsum(np.cumsum(rng.gamma(0.3, 1.0, (laws, LAW_BINS + 1)), axis=1), axis=1)[:, ::-1]
+    excess *= 1.0 + rough * rng.random(excess.shape) * (rng.random((laws, 1)) < 0.5)
+    law = _Law(
+        excess.astype(np.float32).reshape(-1),
+        np.arange(laws) * (LAW_BINS + 1),
+        rng.gamma(2.0, 100.0, laws),
+        rng.gamma(2.0, 3.0, laws),
+        rng.uniform(0.01, 0.5, laws),
+    )
+    share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, laws))
+    halved = law._halved(share)
+    np.testing.assert_array_equal(law.bins_over(share), halved)
+    assert len(np.unique(halved)) > 5
 
 
 @pytest.mark.parametrize("seed", range(3))
