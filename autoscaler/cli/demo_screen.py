@@ -103,18 +103,8 @@ class Screen:
 
     def _table(self, record: TickRecord, row: FleetTick) -> Group:
         numbers = Table(box=None, pad_edge=False)
-        for name in (
-            "time",
-            "demand/s",
-            "95 % ahead",
-            "desired",
-            "in service",
-            "starting",
-            "warm",
-            "shortage/s",
-            "cost",
-        ):
-            numbers.add_column(name, justify="right")
+        for name in ("time", "demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost"):
+            numbers.add_column(name, justify="right", no_wrap=True)
         short = row.shortage > 0
         numbers.add_row(
             _clock(record.at_s),
@@ -169,7 +159,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     say(_recovered(d))
     if d["ticks_skipped"]:
         say(
-            f"{d['ticks_skipped']} ticks were skipped: this machine was too slow for the speed, and the first row suffered by it.",
+            f"{_ticks(d['ticks_skipped'])} skipped: this machine was too slow for the speed, and the first row suffered by it.",
             style="yellow",
         )
     if finished.state_dir is not None:
@@ -213,6 +203,10 @@ def _than(ours: float, theirs: float) -> str:
         return "no less"
     less = 1.0 - ours / theirs
     return f"{abs(less):.0%} {'less' if less >= 0 else 'more'}"
+
+
+def _ticks(count: int) -> str:
+    return "1 tick was" if count == 1 else f"{count} ticks were"
 
 
 def _recovered(details: dict[str, Any]) -> str:
