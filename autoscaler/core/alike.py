@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from autoscaler.core.types import Bool, Float, Int, SmallInt
+from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
-Number = TypeVar("Number", Float, Int, SmallInt, Bool)
+Number = TypeVar("Number", Float, Int, SmallFloat, SmallInt, Bool)
 
 
 class Alike:

@@ -1,56 +1,87 @@
-"""How many VMs should exist, stopped ones included: by how long levels of the fleet usually wait until they are wanted again.
+"""How many VMs should exist, stopped ones included: by how often levels of the fleet come back after such a wait, at such a time.
 
 Level k is VM k. A VM that waits stopped costs `stopped_cost` a tick. If it is wanted while it waits, it saves making it
-anew, and the work that would find no VM until that one serves: together V. Whether it pays to wait on, after s ticks of
-waiting, is the problem of renting skis with a known law of the season: hold iff the best time to give up is not now,
+anew, and the work that would find no VM until that one serves: together V. How likely it is wanted within an hour follows
+from how long it has waited and from whether it was wanted at that time of the day before (`returns`). So whether to hold it, to give it
+up, or to make it anew before it is wanted is a question of what the next hours are expected to bring, worked out backwards hour by
+hour: the problem of renting skis, with a season that depends on the hour and with skis that can be bought again,
 
-    W(s) = max(0, h(s) V - stopped_cost * ds + (1 - h(s)) W(s + ds)) > 0,
+    having(h) = -stopped_cost * E[wait] + (1 - odds(h)) max(having(h + 1), none(h + 1))
+    none(h) = -V * odds(h) + (1 - odds(h)) max(none(h + 1), having(h + 1) - made)
 
-where h(s) is the share of waits as long as s that end within the next ds. The law is that of the fleet's own waits, for
-groups of levels an octave wide, in bins of half an octave of time, forgotten slowly and with a word of all groups where a
-group has seen little; waits that are not over count as such. A level that was given up is made anew before it is wanted
-where that is worth what making costs. Keeping VMs by the law of idle times is what Shahrad et al.
-(2020, "Serverless in the Wild") do for functions. Levels that were never wanted have no waits: while little was seen, half
-as many again as ever are held, as long as one in all the time that was seen would pay. If nothing is held, a pool is not
-worth its price.
+Who is there is held as long as having is worth no less than having none; who is not there is made where having is worth
+more than making costs. Levels are wanted from below, so none is held above one that is not. Keeping VMs by the law of idle
+times is what Shahrad et al. (2020, "Serverless in the Wild") do for functions. Levels that were never wanted never wait: while
+little was seen, half as many again as ever are held, as long as one in all the time that was seen would pay. If nothing
+is held, a pool is not worth its price.
 
 Variants of a policy that have had the same past, and are given and want the same, are asked once, for as long as they do.
 
-Rules of this file: element-wise, sums along bins in their order. Laws are worked out once an hour, VMs every five minutes.
+Rules of this file: element-wise, sums along bins in their order. Once an hour all that waits is asked; every five minutes
+what has waited for less than an hour.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from autoscaler.core.alike import Alike, Number
-from autoscaler.core.habits import BINS, EDGES, HOUR_S, PER_OCTAVE, bin_of
+from autoscaler.core.habits import HOUR_S
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.returns import (
+    FRESH,
+    GROUP,
+    GROUPS,
+    HITS,
+    HOURS,
+    LAST_VM,
+    RUNGS,
+    UNKNOWN,
+    WAITS,
+    kinds_of,
+    rows_up_to,
+    rung_of,
+    waits_by_ticks,
+    work_out,
+    worth_having,
+)
 from autoscaler.core.trial import contests
-from autoscaler.core.types import MOST_VMS, Bool, Float, Int
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HALF_LIFE_S = 14 * 86400.0
 """A wait counts half after this time."""
-UNSEEN = 1.5
+UNSEEN = 1.25
 """What has not been seen yet may need so many times as many VMs as ever."""
 LOOK_S = 300.0
-"""How often it is worked out what is worth holding."""
-GROUPS, WAITS, PER_DOUBLING = BINS // PER_OCTAVE, 40, 2
-"""Groups of levels, and bins of how long they wait, two for each doubling from one tick on."""
-PRIOR_ENDS, PRIOR_WAITS, ALL_GROUPS = 0.3, 1.0, 2.0
-"""Waits in each bin that one believes to have seen before any, how many of them ended; and what all groups count in one."""
-USED = 0.5
+"""How often what has waited for less than an hour is asked."""
+AHEAD_H = 6
+"""So many hours to come are weighed."""
+USED = 0.75
 """The share of its work that a VM which is wanted has at first."""
-_LENGTH: Float = np.diff(2.0 ** (np.arange(WAITS + 1) / PER_DOUBLING))
-_LEVELS: Int = np.arange(BINS)[:, np.newaxis]
-_LEVEL_OF: Int = bin_of(np.arange(EDGES[-1] + 1.0))
-"""The highest level of so many VMs; more are in the last one, too."""
+_RUNGS: Int = np.arange(RUNGS)[:, np.newaxis]
+_ONE = np.float32(1.0)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
+_ARRAYS = (
+    "ended",
+    "asked",
+    "odds",
+    "lasts",
+    "hours",
+    "since",
+    "cell",
+    "highest",
+    "ticks",
+    "held",
+    "wanted",
+    "level",
+    "peak",
+)
 
 
 _Some: TypeAlias = "Int | slice[None, None, None]"
@@ -63,26 +94,38 @@ class WarmPool(Remembered):
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        ended: float64 (GROUPS, WAITS, n), waits of levels that are over, by length, forgotten slowly.
-        worth: bool (GROUPS, WAITS, n), whether a level that has waited so long is held on; as of the last hour.
-        since: int64 (BINS, n), tick at which a level that is not wanted now was last wanted; -1 for never. Levels that are
+        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, as in `returns.work_out`, forgotten slowly.
+        asked: Likewise, waits that were of a bin at the beginning of an hour, or that outlasted an hour.
+        odds, lasts: Likewise, what follows of them, as of the beginning of this hour.
+        hours: int8 (HOURS, n), the highest rung wanted in each hour, by hour since the epoch modulo HOURS; -1 for none.
+        since: int64 (RUNGS, n), tick at which a rung that is not wanted now was last wanted; -1 for never. Rungs that are
             wanted are not kept up to date.
+        cell: int16 (RUNGS, n), where a rung that had waited for an hour or more at the beginning of this hour is counted, in
+            (WAITS, HITS); where it had not, or was wanted since, -1 less the kind of time that this hour is.
         highest: int64 (n,), most VMs ever wanted.
         ticks: float64 (n,), ticks that were seen, forgotten as waits are.
+        held: int64 (n,), the highest rung that is held; -1 for none.
         wanted: int64 (n,), VMs that should exist; -1 before the first hour is over.
-        level: int64 (n,), the highest level wanted at the last tick; -1 before the first.
+        level: int64 (n,), the highest rung wanted at the last tick; -1 for none.
+        peak: int64 (n,), the highest rung wanted in this hour.
         last_tick: That tick; -1 before the first.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     lanes: Int
-    ended: Float
-    worth: Bool
+    ended: SmallFloat
+    asked: SmallFloat
+    odds: SmallFloat
+    lasts: SmallFloat
+    hours: SmallInt
     since: Int
+    cell: SmallInt
     highest: Int
     ticks: Float
+    held: Int
     wanted: Int
     level: Int
+    peak: Int
     last_tick: int
 
     @classmethod
@@ -91,16 +134,22 @@ class WarmPool(Remembered):
         lanes = np.flatnonzero(params.economic)
         count = len(lanes)
         unknown = np.full(count, -1)
-        shape = (GROUPS, WAITS, count)
+        shape = (GROUPS, WAITS, HITS, count)
         return cls(
             lanes=lanes,
-            ended=np.zeros(shape),
-            worth=np.zeros(shape, np.bool_),
-            since=np.full((BINS, count), -1),
+            ended=np.zeros(shape, np.float32),
+            asked=np.zeros(shape, np.float32),
+            odds=np.zeros(shape, np.float32),
+            lasts=np.zeros(shape, np.float32),
+            hours=np.full((HOURS, count), UNKNOWN, np.int8),
+            since=np.full((RUNGS, count), -1),
+            cell=np.full((RUNGS, count), -1, np.int16),
             highest=np.zeros(count, np.int64),
             ticks=np.zeros(count),
-            wanted=unknown,
+            held=unknown,
+            wanted=unknown.copy(),
             level=unknown.copy(),
+            peak=unknown.copy(),
             last_tick=-1,
         )
 
@@ -114,14 +163,14 @@ class WarmPool(Remembered):
         new = WarmPool.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
-        for name in ("ended", "worth", "since", "highest", "ticks", "wanted", "level"):
+        for name in _ARRAYS:
             getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]
         new.last_tick = self.last_tick
         return new
 
     def pasts(self) -> Int:
         """Equal numbers for columns that remember the same: int64 (n,)."""
-        parts = (self.ended, self.worth, self.since, self.highest, self.ticks, self.wanted, self.level)
+        parts = [getattr(self, name) for name in _ARRAYS]
         columns = [np.ascontiguousarray(part.reshape(-1, len(self.level)).T) for part in parts]
         known: dict[bytes, int] = {}
         pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
@@ -138,6 +187,7 @@ class Holding:
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
         self._tick_s = params.tick_s
+        self._hour_ticks = HOUR_S / params.tick_s
         self._stopped, self._made = params.stopped_cost[lanes], params.provision_cost[lanes]
         self._late = params.cold_ticks[lanes]
         self._success = params.start_success[lanes]
@@ -146,6 +196,9 @@ class Holding:
         self._given, self._alike = given, Alike(*given)
         self._asked: WarmPool | None = None
         self._partings = 0
+        self._wait_of = waits_by_ticks(params.tick_s)
+        self._look_ticks = math.ceil(LOOK_S / params.tick_s)
+        self._kinds: SmallInt | None = None
 
     def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
         """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
@@ -164,26 +217,33 @@ class Holding:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
         some = self._some(warm_pool, last, now, price)
-        level = _LEVEL_OF.take(now, mode="clip")
-        if last >= 0 and np.count_nonzero(level != warm_pool.level):
-            self._note(warm_pool, tick, last, level)
+        level = rung_of(now)
+        hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
+        if last < 0:
+            warm_pool.peak = warm_pool.held = level
+        elif np.count_nonzero(level != warm_pool.level):
+            self._note(warm_pool, tick, last, level, timely=hour <= before + 1)
+            warm_pool.peak = np.maximum(warm_pool.peak, level)
+            warm_pool.held = np.maximum(warm_pool.held, level)
         warm_pool.level = level
         warm_pool.highest = np.maximum(warm_pool.highest, now)
         warm_pool.ticks = warm_pool.ticks + 1.0
-        hours = int(tick * self._tick_s // HOUR_S) - int(last * self._tick_s // HOUR_S)
-        if last >= 0 and hours:
-            forgotten = self._decay ** min(hours, 10_000)
-            warm_pool.ended *= forgotten
-            warm_pool.ticks *= forgotten
-            warm_pool.worth = self._spread(self._worth(warm_pool, tick, price, some), some)
-        looks = int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S)
-        if last >= 0 and looks and (hours or (warm_pool.wanted >= 0).any()):
-            warm_pool.wanted = self._spread(self._held(warm_pool, tick, now, price, some), some)
+        if last >= 0 and hour != before:
+            self._turn(warm_pool, before, hour)
+            self._decide(warm_pool, tick, hour, now, price, some, whole=True)
+        elif last >= 0 and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
+            self._decide(warm_pool, tick, hour, now, price, some, whole=False)
+        elif np.count_nonzero(now > warm_pool.wanted):
+            more = np.where(warm_pool.wanted >= 0, self._there(now, slice(None)), -1)
+            warm_pool.wanted = np.maximum(warm_pool.wanted, more)
         return warm_pool.wanted
 
     def _some(self, warm_pool: WarmPool, last: int, now: Int, price: Float) -> _Some:
         """The columns to be asked: all, or one each of those that have all in common up to and with this tick."""
+        if self._asked is not warm_pool:
+            self._kinds = None
         if not self._alike.few:
+            self._asked = warm_pool
             return slice(None)
         if self._asked is not warm_pool:
             self._asked = warm_pool
@@ -191,7 +251,7 @@ class Holding:
         if self._alike.few and np.count_nonzero(self._alike.part(now, price)):
             self._partings += 1
             own = np.arange(len(now)) if self._partings >= _PARTINGS else self._alike.group
-            self._alike = Alike(own, now, price)
+            self._alike, self._kinds = Alike(own, now, price), None
         return self._alike.first if self._alike.few else slice(None)
 
     def _spread(self, found: Number, some: _Some) -> Number:
@@ -203,119 +263,188 @@ class Holding:
         saved: Float = self._success[some] * (self._made[some] + price[some] * self._late[some] * USED)
         return saved
 
-    def _note(self, warm_pool: WarmPool, tick: int, last: int, level: Int) -> None:
-        """Note the waits that are over where levels are wanted again, and when those that are wanted no more were last."""
-        before = warm_pool.level
-        rose, fell = np.flatnonzero((level > before) & (before >= 0)), np.flatnonzero(level < before)
-        if len(fell):
-            warm_pool.since[_between(level[fell], before[fell], fell)] = last
-        if len(rose):
-            at, lane = _between(before[rose], level[rose], rose)
-            since = warm_pool.since[at, lane]
-            known = since >= 0
-            at, lane = at[known], lane[known]
-            np.add.at(warm_pool.ended, (at // PER_OCTAVE, bin_of_wait(tick - since[known]), lane), 1.0)
-
-    def _worth(self, warm_pool: WarmPool, tick: int, price: Float, some: _Some) -> Bool:
-        """Which levels some columns hold on, by how long they have waited: (GROUPS, WAITS, k)."""
-        # Groups that nobody was ever in are all alike, so one of them is worked out.
-        groups = min(_rows(warm_pool) // PER_OCTAVE + 2, GROUPS)
-        ended, since = warm_pool.ended[:groups, :, some], warm_pool.since[:, some]
-        reached, open_waits = ended.copy(), np.zeros(ended.shape)
-        waiting = np.flatnonzero((since >= 0) & (warm_pool.level[some] < _LEVELS))
-        _, cell = _cells(waiting, tick - since.reshape(-1).take(waiting), ended.shape[2])
-        np.add.at(open_waits.reshape(-1), cell, 1.0)
-        # Row by row: numpy's accumulate walks down column by column.
-        for wait in reversed(range(WAITS - 1)):
-            for waits in (reached, open_waits):
-                waits[:, wait] += waits[:, wait + 1]
-        reached += open_waits
-        prior = np.add.reduce(ended, axis=0) + PRIOR_ENDS
-        prior /= np.add.reduce(reached, axis=0) + PRIOR_WAITS
-        prior *= ALL_GROUPS
-        ends = np.add(ended, prior, out=open_waits)
-        reached += ALL_GROUPS
-        ends /= reached
-        saved, stopped, made = self._saved(price, some), self._stopped[some], self._made[some]
-        kept = np.zeros((GROUPS, *ended.shape[1:]), np.bool_)
-        later = np.zeros((groups, ended.shape[2]))
-        for wait in reversed(range(WAITS)):
-            odds = ends[:, wait]
-            later *= 1.0 - odds
-            later += odds * saved
-            later -= stopped * _LENGTH[wait] * (1.0 - 0.5 * odds)
-            reached[:, wait] = later
-            np.maximum(later, 0.0, out=later)
-        # Who was given up would have to be made anew, and is where that pays before it is wanted.
-        gained, on = reached, np.ones(later.shape, np.bool_)
-        for wait in range(WAITS):
-            on &= gained[:, wait] > 0.0
-            np.logical_or(on, gained[:, wait] > made, out=kept[:groups, wait])
-        kept[groups:] = kept[groups - 1]
-        return kept
-
-    def _held(self, warm_pool: WarmPool, tick: int, now: Int, price: Float, some: _Some) -> Int:
-        """How many VMs are worth holding in some columns: (k,)."""
-        rows = _rows(warm_pool) + 1
-        worth, since = warm_pool.worth[:, :, some], warm_pool.since[:rows, some]
-        now, level, highest = now[some], warm_pool.level[some], warm_pool.highest[some]
-        # Levels that are wanted count as if they had waited a tick, which is the same for all of a group.
-        first = np.arange(0, rows, PER_OCTAVE)[:, np.newaxis]
-        wanted = worth[: len(first), 0] & (first <= level)
-        top = np.maximum.reduce(wanted * np.minimum(first + (PER_OCTAVE - 1), level), axis=0)
-        waits = since >= 0
-        waits &= _LEVELS[:rows] > level
-        waiting = np.flatnonzero(waits)
-        wait = np.maximum(tick - since.reshape(-1).take(waiting), 1)
-        at, cell = _cells(waiting, wait, len(now))
-        held = np.flatnonzero(worth.reshape(-1).take(cell))
-        at = at.take(held)
-        np.maximum.at(top, waiting.take(held) - at * len(now), at)
-        vms = np.minimum(np.ceil(EDGES[top + 1] - 1e-9) - 1.0, highest)
-        surprise = self._saved(price, some) / warm_pool.ticks[some] > self._stopped[some]
-        vms = np.where(surprise, np.maximum(vms, np.ceil(UNSEEN * highest)), vms)
-        vms = np.maximum(vms, now)
+    def _there(self, vms: Int | Float, some: _Some) -> Int:
+        """How many VMs must exist for so many to start: int64 (k,)."""
         found: Int = np.minimum(np.ceil(vms / self._success[some] - 1e-9), MOST_VMS).astype(np.int64)
         return found
 
+    def _note(self, warm_pool: WarmPool, tick: int, last: int, level: Int, *, timely: bool) -> None:
+        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last."""
+        before, columns = warm_pool.level, len(level)
+        rose, fell = np.flatnonzero(level > before), np.flatnonzero(level < before)
+        if len(fell):
+            warm_pool.since[_between(level[fell], before[fell], fell)] = last
+        if not len(rose):
+            return
+        rung, lane = _between(before[rose], level[rose], rose)
+        place = rung * columns
+        place += lane
+        since = warm_pool.since.reshape(-1).take(place)
+        if len(unknown := np.flatnonzero(since < 0)):
+            rung, lane, place, since = (np.delete(each, unknown) for each in (rung, lane, place, since))
+        cells, ended = warm_pool.cell.reshape(-1), warm_pool.ended.reshape(-1)
+        cell = cells.take(place)
+        wait = self._wait_of.take(tick - since, mode="clip")
+        kind = np.where(cell < 0, -1 - cell, cell % HITS)
+        cells[place] = -1 - kind
+        counted = (cell >= 0) & timely
+        fresh = wait < FRESH
+        here = GROUP.take(rung)
+        here *= WAITS * HITS
+        here += np.where(counted, cell, wait * np.int16(HITS) + kind)
+        here *= columns
+        here += lane
+        known = fresh | timely
+        np.add.at(ended, here if timely else here[known], _ONE)
+        # Who was not counted yet when the hour began has outlasted one since then.
+        late = np.flatnonzero(known & ~fresh & ~counted)
+        if len(late):
+            asked = warm_pool.asked.reshape(-1)
+            part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
+            np.add.at(asked, here[late], part)
+            outlasted = GROUP.take(rung[late]) * (WAITS * HITS) + (FRESH - 1) * HITS + kind[late]
+            np.add.at(asked, outlasted * columns + lane[late], _ONE)
 
-def _cells(places: Int, ticks: Int, columns: int) -> tuple[Int, Int]:
-    """The level of each of some places of (BINS, n), and its place in (GROUPS, WAITS, n), where it has waited so long."""
-    at = places // columns
-    cell = at // PER_OCTAVE
-    cell *= WAITS
-    cell += bin_of_wait(ticks)
-    cell -= at
-    cell *= columns
-    cell += places
-    return at, cell
+    def _count(self, warm_pool: WarmPool, tick: int) -> None:
+        """Count the waits that are under way as an hour begins."""
+        columns = len(warm_pool.lanes)
+        place = np.flatnonzero(warm_pool.cell >= 0)
+        rung = place // columns
+        lane = place - rung * columns
+        start = GROUP.take(rung) * (WAITS * HITS)
+        cell = warm_pool.cell.reshape(-1).take(place)
+        waited_h = (tick - warm_pool.since.reshape(-1).take(place)) / self._hour_ticks
+        new = waited_h < 2.0
+        asked = warm_pool.asked.reshape(-1)
+        np.add.at(asked, (start + cell) * columns + lane, np.where(new, waited_h, 1.0).astype(np.float32))
+        outlasted = (start + (FRESH - 1) * HITS + cell % HITS) * columns + lane
+        np.add.at(asked, outlasted[new], _ONE)
+
+    def _turn(self, warm_pool: WarmPool, before: int, hour: int) -> None:
+        """Forget an hour's worth, and note what was wanted in the one that is over."""
+        groups = self._groups(warm_pool)
+        forgotten = self._decay ** min(hour - before, 10_000)
+        warm_pool.ended[:groups] *= np.float32(forgotten)
+        warm_pool.asked[:groups] *= np.float32(forgotten)
+        warm_pool.ticks *= forgotten
+        warm_pool.hours[before % HOURS] = warm_pool.peak
+        for skipped in range(max(before + 1, hour - HOURS), hour):
+            warm_pool.hours[skipped % HOURS] = UNKNOWN
+        warm_pool.peak = warm_pool.level
+        self._kinds = None
+
+    @staticmethod
+    def _groups(warm_pool: WarmPool) -> int:
+        """So many groups have a rung that was ever wanted; at least 1."""
+        top = int(rung_of(warm_pool.highest.max(initial=0, keepdims=True))[0])
+        return int(GROUP[max(top, 0)]) + 1
+
+    def _decide(
+        self, warm_pool: WarmPool, tick: int, hour: int, now: Int, price: Float, some: _Some, *, whole: bool
+    ) -> None:
+        """Work out which rungs are held: of all that wait, or of those that have waited for less than an hour."""
+        since, level, held = warm_pool.since[:, some], warm_pool.level[some], warm_pool.held[some]
+        top = rung_of(warm_pool.highest[some])
+        rows = int(top.max(initial=-1)) + 1
+        since, rungs = since[:rows], _RUNGS[:rows]
+        waits = since > (-1 if whole else max(tick - self._hour_ticks, -1))
+        waits &= rungs > level
+        waits &= rungs <= (top if whole else held)
+        place = np.flatnonzero(waits)
+        rung = place // len(level)
+        lane = place - rung * len(level)
+        waited = tick - since.reshape(-1).take(place)
+        if not whole:
+            # Where a wait is of the same bin as when it was last looked at, so is the answer.
+            bins = self._wait_of.take(waited, mode="clip")
+            other = bins != self._wait_of.take(np.maximum(waited - self._look_ticks, 0), mode="clip")
+            other |= waited <= self._look_ticks
+            rung, lane, waited = rung[other], lane[other], waited[other]
+        if whole or len(rung):
+            if whole:
+                self._work_out(warm_pool, some)
+            kinds = self._kinds_now(warm_pool, hour, some, rows)
+            made = self._made[some].take(lane)
+            gained = worth_having(
+                warm_pool.odds[..., some],
+                warm_pool.lasts[..., some],
+                self._cells(kinds, rung, lane, waited),
+                self._saved(price, some).take(lane),
+                self._stopped[some].take(lane) * self._hour_ticks,
+                made,
+            )
+            good = gained >= np.where(rung <= held.take(lane), 0.0, made)
+            warm_pool.held = self._spread(_held(level, held, rows, rung, lane, good, whole=whole), some)
+            if whole:
+                cell: SmallInt = np.full((RUNGS, len(level)), -1, np.int16)
+                cell[:rows] -= kinds[0]
+                wait = self._wait_of.take(waited, mode="clip")
+                old = wait >= FRESH
+                rung, lane = rung[old], lane[old]
+                cell[rung, lane] = wait[old] * np.int16(HITS) + kinds[0, rung, lane]
+                warm_pool.cell = self._spread(cell, some)
+                self._count(warm_pool, tick)
+        self._want(warm_pool, now, price, some, whole=whole)
+
+    def _work_out(self, warm_pool: WarmPool, some: _Some) -> None:
+        """The law of the hour that begins."""
+        # Groups that nobody was ever in are all alike, so one of them is worked out.
+        groups = min(self._groups(warm_pool) + 1, GROUPS)
+        law = warm_pool.odds[:groups, ..., some], warm_pool.lasts[:groups, ..., some]
+        work_out(warm_pool.ended[:groups, ..., some], warm_pool.asked[:groups, ..., some], *law)
+        for known, part in zip((warm_pool.odds, warm_pool.lasts), law, strict=True):
+            if not isinstance(some, slice):
+                known[:groups] = self._spread(part, some)
+            known[groups:] = known[groups - 1]
+
+    def _kinds_now(self, warm_pool: WarmPool, hour: int, some: _Some, rows: int) -> SmallInt:
+        """What kinds of times the hours to come are, of some columns."""
+        if self._kinds is None or self._kinds.shape[1] < rows:
+            self._kinds = kinds_of(warm_pool.hours[:, some], hour, AHEAD_H, rows)
+        return self._kinds
+
+    def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
+        """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
+        columns = kinds.shape[2]
+        place, start = rung * columns + lane, GROUP.take(rung)
+        start *= WAITS * HITS
+        cells = np.empty((AHEAD_H, len(rung)), np.int64)
+        for ahead in range(AHEAD_H):
+            cell = cells[ahead]
+            np.multiply(
+                self._wait_of.take(waited + int(ahead * self._hour_ticks), mode="clip"), HITS, out=cell
+            )
+            cell += kinds[ahead].reshape(-1).take(place)
+            cell += start
+            cell *= columns
+            cell += lane
+        return cells
+
+    def _want(self, warm_pool: WarmPool, now: Int, price: Float, some: _Some, *, whole: bool) -> None:
+        """How many VMs should exist, by the rungs that are held."""
+        highest = warm_pool.highest[some]
+        vms = np.minimum(LAST_VM.take(warm_pool.held[some]), highest)
+        surprise = self._saved(price, some) / warm_pool.ticks[some] > self._stopped[some]
+        least = np.where(surprise, np.ceil(UNSEEN * highest), now[some])
+        wanted = self._there(np.maximum(np.maximum(vms, least), now[some]), some)
+        if not whole:
+            wanted = np.where(warm_pool.wanted[some] >= 0, wanted, -1)
+        warm_pool.wanted = self._spread(wanted, some)
 
 
-def bin_of_wait(ticks: Int) -> Int:
-    """The bin of a wait of so many ticks, at least 1; any shape."""
-    if ticks.max(initial=1) < len(_BIN_OF):
-        return _BIN_OF.take(ticks)
-    return _bin_of_wait(ticks)
-
-
-def _bin_of_wait(ticks: Int) -> Int:
-    bins = np.log2(ticks.astype(np.float64))
-    bins *= PER_DOUBLING
-    bins += 1e-9
-    return np.minimum(bins, WAITS - 1.0).astype(np.int64)
-
-
-_BIN_OF: Int = _bin_of_wait(np.maximum(np.arange(2**15), 1))
-"""Of waits of less than three weeks of minutes."""
-
-
-def _rows(warm_pool: WarmPool) -> int:
-    """The highest level that any lane ever wanted."""
-    return int(bin_of(warm_pool.highest.max(initial=0, keepdims=True).astype(np.float64))[0])
+def _held(level: Int, held: Int, rows: int, rung: Int, lane: Int, good: Bool, *, whole: bool) -> Int:
+    """The highest rung that is held, if some that wait are good to hold and others not: int64 (k,)."""
+    if whole:
+        fine = np.zeros((rows, len(level)), np.bool_)
+        fine[rung, lane] = good
+        return rows_up_to(level, fine) - 1
+    found = held.copy()
+    np.minimum.at(found, lane[~good], rung[~good] - 1)
+    return found
 
 
 def _between(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
-    """All levels above the first and up to the second, int64 (k,) each, and the lane of each level."""
+    """All rungs above the first and up to the second, int64 (k,) each, and the lane of each rung."""
     count = high - low
     ends = np.add.accumulate(count)
     level = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - count - low - 1, count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.habits import bin_of
-from autoscaler.core.stopped import ALL_GROUPS, PRIOR_ENDS, PRIOR_WAITS, WAITS, Holding, WarmPool, bin_of_wait
+from autoscaler.core.returns import rung_of, waits_by_ticks
+from autoscaler.core.stopped import USED, Holding, WarmPool
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
@@ -14,14 +14,14 @@ PER_HOUR = 60
 START = 10**6 - 10**6 % PER_HOUR
 
 
-def lived(desired, *, price=50.0, **changed):
-    """The pool after a run in which `desired` were wanted, and VMs worth holding after each hour."""
+def lived(desired, *, price=50.0, each=PER_HOUR, **changed):
+    """The pool after a run in which `desired` were wanted, and VMs worth holding after each hour, or after each so many ticks."""
     given = {"economic": True, "stopped_cost": 0.05, "provision_cost": 2.0, "cold_ticks": 4.0} | changed
     params = lane_params(1, tick_s=TICK_S, **given)
     pool, rule, found = WarmPool.empty(params), Holding(params, np.array([0])), []
     for tick, vms in enumerate(desired):
         got = int(rule.step(pool, START + tick, np.array([vms]), np.array([price]))[0])
-        if (tick + 1) % PER_HOUR == 0:
+        if (tick + 1) % each == 0:
             found.append(got)
     return pool, found
 
@@ -48,41 +48,69 @@ def test_a_pool_that_does_not_pay_is_none():
     assert held(bursts(400, 10_000, 20)[200:], stopped_cost=0.5)[-1] == 2
 
 
-def test_waits_are_counted_by_their_length():
-    pool, _ = lived(np.array([9, 9, 2, 2, 2, 2, 2, 9, 9] + [9] * 20))
-    level, base = int(bin_of(np.array([9.0]))[0]), int(bin_of(np.array([2.0]))[0])
-    waited = int(bin_of_wait(np.array([6]))[0])
-    assert waited == 5  # from 2 ** 2.5 = 5.7 to 8 ticks
-    assert pool.ended.sum() == level - base
-    assert pool.ended[:, waited].sum() == level - base
+def counts(pool, ticks):
+    """What was counted of waits of so many ticks: how many ended, and of how many."""
+    wait = waits_by_ticks(TICK_S)[ticks]
+    return float(pool.ended[:, wait].sum()), float(pool.asked[:, wait].sum())
 
 
-def test_a_level_is_held_as_long_as_waiting_on_pays():
-    # Twice a day two bursts, 15 minutes between them; 10 VM-ticks pay for 200 ticks of waiting.
-    minute = np.arange(20 * 720 + 1) % 720
-    load = np.where((minute < 5) | ((minute >= 20) & (minute < 25)), 20, 2)
-    pool, found = lived(load, price=4.0)
-    group = int(bin_of(np.array([20.0]))[0]) // 8
-    # By hand, nothing waits in the burst at the end: the best time to give up, backwards over the bins.
-    ended = pool.ended[group, :, 0]
-    reached = ended[::-1].cumsum()[::-1]
-    everything = pool.ended[:, :, 0].sum(axis=0)
-    prior = (everything + PRIOR_ENDS) / (everything[::-1].cumsum()[::-1] + PRIOR_WAITS)
-    odds = (ended + ALL_GROUPS * prior) / (reached + ALL_GROUPS)
-    saved, later, gained = 2.0 + 4.0 * 4.0 * 0.5, 0.0, []
-    for wait in reversed(range(WAITS)):
-        length = 2.0 ** ((wait + 1) / 2) - 2.0 ** (wait / 2)
-        held_until = 0.05 * length * (1.0 - 0.5 * odds[wait])
-        later = odds[wait] * saved - held_until + (1.0 - odds[wait]) * max(later, 0.0)
-        gained.append(later)
-    gained.reverse()
-    kept = np.logical_and.accumulate(np.array(gained) > 0.0)
-    worth = (kept | (np.array(gained) > 2.0)).tolist()
-    assert worth == pool.worth[group, :, 0].tolist()
-    assert worth[int(bin_of_wait(np.array([15]))[0])]
-    assert not worth[int(bin_of_wait(np.array([64]))[0])]
-    # Given up over the hours, and there again before the next burst of the day, which is always as late.
-    assert found[-5:] == [2, 2, 20, 20, 20]
+def rungs_between(low, high):
+    return int(rung_of(np.array([high]))[0] - rung_of(np.array([low]))[0])
+
+
+def test_a_wait_of_less_than_an_hour_is_counted_when_it_is_over():
+    load = np.full(50, 2)
+    load[:2], load[12:] = 9, 9  # ten minutes lie between
+    pool, _ = lived(load)
+    assert counts(pool, 11) == (rungs_between(2, 9), 0.0)
+    assert pool.ended.sum() == rungs_between(2, 9)
+
+
+def test_a_wait_that_outlasts_an_hour_is_counted_as_each_hour_begins_and_when_it_ends_in_it():
+    # From minute 30 on; at the second hour after that it has waited for 91 minutes, at the next for 151, and is over soon after.
+    load = np.full(4 * PER_HOUR, 2)
+    load[:30], load[3 * PER_HOUR + 20 :] = 9, 9
+    pool, _ = lived(load)
+    rungs, decay = rungs_between(2, 9), 0.5 ** (1 / (14 * 24))
+    ended, asked = counts(pool, 91)
+    assert (ended, asked) == (0.0, pytest.approx(rungs * decay * 91 / 60, rel=1e-6))
+    assert counts(pool, 151) == (rungs, rungs)
+    # Among the shorter ones it is one that outlasted an hour.
+    assert counts(pool, 59) == (0.0, pytest.approx(rungs * decay, rel=1e-6))
+
+
+def test_a_wait_that_ends_before_the_second_hour_begins_counts_for_the_part_of_it_that_it_lasted():
+    load = np.full(3 * PER_HOUR, 2)
+    load[:30], load[30 + 89 :] = 9, 9
+    pool, _ = lived(load)
+    rungs, decay = rungs_between(2, 9), 0.5 ** (1 / (14 * 24))
+    ended, asked = counts(pool, 90)
+    assert (ended, asked) == (
+        pytest.approx(rungs * decay, rel=1e-6),
+        pytest.approx(rungs * decay * 0.5, rel=1e-6),
+    )
+
+
+def working_days(days):
+    """Twelve VMs from 9:20 to 17:00, else two."""
+    day = np.full(24 * PER_HOUR, 2)
+    day[9 * PER_HOUR + 20 : 17 * PER_HOUR] = 12
+    return np.tile(day, days)
+
+
+def test_what_is_wanted_each_morning_is_given_up_at_night_and_made_before_it_is_wanted():
+    quarters = held(working_days(12), price=20.0, each=15)[-96:]
+    assert quarters[4 * 9] == 12  # at 9:15
+    assert quarters[: 4 * 8] == [2] * 32
+    assert quarters[4 * 19 :] == [2] * 20
+
+
+def test_a_morning_that_falls_out_is_not_waited_for_at_night():
+    load = np.concatenate([working_days(12), np.full(24 * PER_HOUR, 2)])
+    quarters = held(load, price=20.0, each=15)[-96:]
+    assert quarters[4 * 9] == 12
+    # Not longer than on any day before.
+    assert quarters[4 * 18 :] == [2] * 24
 
 
 @pytest.mark.parametrize("price", [0.1, 2.0, 20.0])
@@ -97,14 +125,13 @@ def test_it_costs_little_more_than_the_better_of_always_and_never(every, price):
     have, cost, always, never = 2, 0.0, 0.0, 0.0
     for tick, vms in enumerate(load.tolist()):
         wanted = int(rule.step(pool, START + tick, np.array([vms]), np.array([price]))[0])
-        rises = max(vms - (load[tick - 1] if tick else 2), 0)
-        lacking = max(vms - have, 0)
-        have = max(min(max(have, vms), max(wanted, vms)), vms)
+        lacking, had = max(vms - have, 0), max(vms, have)
+        have = max(wanted, vms)
         if tick > len(load) // 4:
-            per_vm = made + price * late * 0.5
-            cost += lacking * per_vm + stopped * (have - vms)
+            per_vm = made + price * late * USED
+            cost += lacking * per_vm + max(have - had, 0) * made + stopped * (have - vms)
             always += stopped * (12 - vms)
-            never += rises * per_vm
+            never += max(vms - load[tick - 1], 0) * per_vm
     assert cost <= 1.35 * min(always, never) + 20.0
 
 
@@ -171,14 +198,5 @@ def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once
     for column in range(kinds * times):
         alone, own = run(np.array([column]))
         np.testing.assert_array_equal(together[:, column], alone[:, 0])
-        for name in ("ended", "worth", "since"):
+        for name in ("ended", "asked", "since", "hours"):
             np.testing.assert_array_equal(getattr(pool, name)[..., column], getattr(own, name)[..., 0])
-
-
-def test_the_bin_of_a_wait_is_the_same_looked_up_or_worked_out():
-    ticks = np.arange(1, 2**15)
-    worked_out = np.minimum(np.floor(2.0 * np.log2(ticks) + 1e-9), WAITS - 1).astype(np.int64)
-    np.testing.assert_array_equal(bin_of_wait(ticks), worked_out)
-    # Where one wait is longer than those that are looked up, all are worked out.
-    np.testing.assert_array_equal(bin_of_wait(np.append(ticks, 2**40)), np.append(worked_out, WAITS - 1))
-    assert bin_of_wait(ticks[:0]).shape == (0,)
