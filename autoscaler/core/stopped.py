@@ -64,6 +64,8 @@ AHEAD_H = 6
 USED = 0.75
 """The share of its work that a VM which is wanted has at first."""
 _RUNGS: Int = np.arange(RUNGS)[:, np.newaxis]
+_START: Int = GROUP * (WAITS * HITS)
+"""Where the group of each rung begins in what is counted."""
 _ONE = np.float32(1.0)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
@@ -198,6 +200,7 @@ class Holding:
         self._partings = 0
         self._wait_of = waits_by_ticks(params.tick_s)
         self._look_ticks = math.ceil(LOOK_S / params.tick_s)
+        self._now: Int | None = None
         self._kinds: SmallInt | None = None
 
     def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
@@ -217,23 +220,26 @@ class Holding:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         now = desired.astype(np.int64)
         some = self._some(warm_pool, last, now, price)
-        level = rung_of(now)
+        same = self._now is not None and not np.count_nonzero(now != self._now)
+        level = warm_pool.level if same else rung_of(now)
+        self._now = now
         hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last < 0:
             warm_pool.peak = warm_pool.held = level
-        elif np.count_nonzero(level != warm_pool.level):
+        elif not same and np.count_nonzero(level != warm_pool.level):
             self._note(warm_pool, tick, last, level, timely=hour <= before + 1)
             warm_pool.peak = np.maximum(warm_pool.peak, level)
             warm_pool.held = np.maximum(warm_pool.held, level)
-        warm_pool.level = level
-        warm_pool.highest = np.maximum(warm_pool.highest, now)
+        if not same:
+            warm_pool.level = level
+            warm_pool.highest = np.maximum(warm_pool.highest, now)
         warm_pool.ticks = warm_pool.ticks + 1.0
         if last >= 0 and hour != before:
             self._turn(warm_pool, before, hour)
             self._decide(warm_pool, tick, hour, now, price, some, whole=True)
         elif last >= 0 and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
             self._decide(warm_pool, tick, hour, now, price, some, whole=False)
-        elif np.count_nonzero(now > warm_pool.wanted):
+        elif not same and np.count_nonzero(now > warm_pool.wanted):
             more = np.where(warm_pool.wanted >= 0, self._there(now, slice(None)), -1)
             warm_pool.wanted = np.maximum(warm_pool.wanted, more)
         return warm_pool.wanted
@@ -241,7 +247,7 @@ class Holding:
     def _some(self, warm_pool: WarmPool, last: int, now: Int, price: Float) -> _Some:
         """The columns to be asked: all, or one each of those that have all in common up to and with this tick."""
         if self._asked is not warm_pool:
-            self._kinds = None
+            self._kinds = self._now = None
         if not self._alike.few:
             self._asked = warm_pool
             return slice(None)
@@ -283,26 +289,31 @@ class Holding:
         if len(unknown := np.flatnonzero(since < 0)):
             rung, lane, place, since = (np.delete(each, unknown) for each in (rung, lane, place, since))
         cells, ended = warm_pool.cell.reshape(-1), warm_pool.ended.reshape(-1)
-        cell = cells.take(place)
+        cell = cells.take(place).astype(np.int64)
         wait = self._wait_of.take(tick - since, mode="clip")
-        kind = np.where(cell < 0, -1 - cell, cell % HITS)
-        cells[place] = -1 - kind
-        counted = (cell >= 0) & timely
-        fresh = wait < FRESH
-        here = GROUP.take(rung)
-        here *= WAITS * HITS
-        here += np.where(counted, cell, wait * np.int16(HITS) + kind)
+        here = wait * np.int64(HITS)
+        here -= cell
+        here -= 1
+        counted = np.flatnonzero(cell >= 0)
+        if len(counted):
+            then = cell[counted]
+            cells[place[counted]] = -1 - then % HITS
+            here[counted] = then
+        start = _START.take(rung)
+        here += start
         here *= columns
         here += lane
-        known = fresh | timely
-        np.add.at(ended, here if timely else here[known], _ONE)
+        if timely:
+            np.add.at(ended, here, _ONE)
+        else:
+            np.add.at(ended, here[wait < FRESH], _ONE)
         # Who was not counted yet when the hour began has outlasted one since then.
-        late = np.flatnonzero(known & ~fresh & ~counted)
-        if len(late):
+        late = np.flatnonzero((wait >= FRESH) & (cell < 0))
+        if timely and len(late):
             asked = warm_pool.asked.reshape(-1)
             part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
             np.add.at(asked, here[late], part)
-            outlasted = GROUP.take(rung[late]) * (WAITS * HITS) + (FRESH - 1) * HITS + kind[late]
+            outlasted = start[late] + (FRESH - 1) * HITS - 1 - cell[late]
             np.add.at(asked, outlasted * columns + lane[late], _ONE)
 
     def _count(self, warm_pool: WarmPool, tick: int) -> None:
@@ -311,7 +322,7 @@ class Holding:
         place = np.flatnonzero(warm_pool.cell >= 0)
         rung = place // columns
         lane = place - rung * columns
-        start = GROUP.take(rung) * (WAITS * HITS)
+        start = _START.take(rung)
         cell = warm_pool.cell.reshape(-1).take(place)
         waited_h = (tick - warm_pool.since.reshape(-1).take(place)) / self._hour_ticks
         new = waited_h < 2.0
@@ -406,8 +417,7 @@ class Holding:
     def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
         """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
         columns = kinds.shape[2]
-        place, start = rung * columns + lane, GROUP.take(rung)
-        start *= WAITS * HITS
+        place, start = rung * columns + lane, _START.take(rung)
         cells = np.empty((AHEAD_H, len(rung)), np.int64)
         for ahead in range(AHEAD_H):
             cell = cells[ahead]
