@@ -12,7 +12,7 @@ hour: the problem of renting skis, with a season that depends on the hour and wi
 Who is there is held as long as having is worth no less than having none; who is not there is made where having is worth
 more than making costs. Levels are wanted from below, so none is held above one that is not. Keeping VMs by the law of idle
 times is what Shahrad et al. (2020, "Serverless in the Wild") do for functions. Levels that were never wanted never wait: while
-little was seen, half as many again as ever are held, as long as one in all the time that was seen would pay. If nothing
+little was seen, a quarter as many again as ever are held, as long as one in all the time that was seen would pay. If nothing
 is held, a pool is not worth its price.
 
 Variants of a policy that have had the same past, and are given and want the same, are asked once, for as long as they do.
@@ -61,8 +61,9 @@ LOOK_S = 300.0
 """How often what has waited for less than an hour is asked."""
 AHEAD_H = 6
 """So many hours to come are weighed."""
-USED = 0.75
-"""The share of its work that a VM which is wanted has at first."""
+USED = 1.0
+"""The share of its work that a VM which is wanted is taken to have at first. It has less, so a start that is missed counts for
+more than it costs: that is what a pool is there to prevent."""
 _RUNGS: Int = np.arange(RUNGS)[:, np.newaxis]
 _START: Int = GROUP * (WAITS * HITS)
 """Where the group of each rung begins in what is counted."""
