@@ -121,6 +121,37 @@ class Judged:
     judged: Int
 
 
+def _remember(pasts: VmPasts, value: Float, reported: Bool, bad: Bool, known: Bool) -> None:
+    """Take a judgement into what is known of the VMs.
+
+    Args:
+        pasts: Of the V VMs; updated in place.
+        value: float64 (V,), logarithm of the speed.
+        reported: bool (V,), where there is one.
+        bad: bool (V,), judged slow or silent.
+        known: bool (V,), judged at all.
+    """
+    everywhere = np.count_nonzero(known) == len(known)
+    strikes = np.where(bad, _ONE_MORE, _ONE_LESS)
+    strikes += pasts.strikes
+    np.maximum(strikes, _NO_STRIKE, out=strikes)
+    np.minimum(strikes, _MOST_STRIKES, out=strikes)
+    pasts.strikes = strikes if everywhere else np.where(known, strikes, pasts.strikes)
+    still = pasts.slow & (pasts.strikes > _NO_STRIKE)
+    pasts.slow = still | (pasts.strikes >= _STRIKES)
+    learns = reported & ~bad
+    pasts.seen = pasts.seen + learns.astype(np.float64)
+    rate = np.maximum(pasts.seen, _ONE)
+    np.divide(_ONE, rate, out=rate)
+    np.maximum(rate, _FASTEST, out=rate)
+    level = value - pasts.level
+    level *= rate
+    level += pasts.level
+    if np.count_nonzero(learns) < len(learns):
+        np.copyto(level, pasts.level, where=~learns)
+    pasts.level = level
+
+
 def judging(
     pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
 ) -> Generator[None, None, Judged]:
@@ -164,26 +195,7 @@ def judging(
         known = reported | out
     yield
 
-    everywhere = np.count_nonzero(known) == len(known)
-    strikes = np.where(bad, _ONE_MORE, _ONE_LESS)
-    strikes += pasts.strikes
-    np.maximum(strikes, _NO_STRIKE, out=strikes)
-    np.minimum(strikes, _MOST_STRIKES, out=strikes)
-    pasts.strikes = strikes if everywhere else np.where(known, strikes, pasts.strikes)
-    still = pasts.slow & (pasts.strikes > _NO_STRIKE)
-    pasts.slow = still | (pasts.strikes >= _STRIKES)
-    learns = reported & ~bad
-    pasts.seen = pasts.seen + learns.astype(np.float64)
-    rate = np.maximum(pasts.seen, _ONE)
-    np.divide(_ONE, rate, out=rate)
-    np.maximum(rate, _FASTEST, out=rate)
-    level = value - pasts.level
-    level *= rate
-    level += pasts.level
-    if np.count_nonzero(learns) < len(learns):
-        np.copyto(level, pasts.level, where=~learns)
-    pasts.level = level
-
+    _remember(pasts, value, reported, bad, known)
     slow = np.bincount(lane[pasts.slow], minlength=lanes)
     condition = _of_so_many(slow, vms)
     unknown = (2 * heard <= vms) | ((counted == 0) & (slow == 0))

@@ -46,12 +46,7 @@ def fold(
         readings.capacity,
     )
     age = now_s - observed_at_s
-    if readings.received_at_s is None:
-        possible = age >= _LEAST_AGE
-    else:
-        possible = observed_at_s - np.minimum(readings.received_at_s, now_s) <= _MOST_AHEAD
-    possible &= value >= _NO_WORK
-    possible &= value < _TOO_MUCH
+    possible = _possible(readings, age, now_s)
     fresh = age <= params.max_age_s.take(lane)
     fresh &= possible
     if np.count_nonzero(fresh) < len(fresh):
@@ -87,6 +82,17 @@ def fold(
         coverage=coverage,
         censored=_censored(params, utilisation_seen, count, seen),
     )
+
+
+def _possible(readings: Readings, age_s: Float, now_s: float) -> Bool:
+    """Which readings may be true: of no time to come, and neither negative nor without bound, bool (R,)."""
+    if readings.received_at_s is None:
+        possible = age_s >= _LEAST_AGE
+    else:
+        possible = readings.observed_at_s - np.minimum(readings.received_at_s, now_s) <= _MOST_AHEAD
+    possible &= readings.value >= _NO_WORK
+    possible &= readings.value < _TOO_MUCH
+    return possible
 
 
 _MOST_AHEAD, _LEAST_AGE = np.array(CLOCK_SKEW_S), np.array(-CLOCK_SKEW_S)
