@@ -4,7 +4,7 @@ What a fleet costs is the sum of what each VM costs that it holds, first to last
 the least cost of a fleet separates by VM. The first VMs of a fleet are for what is always there, the last for rare crowds,
 and seldom does one model know both best. So what every model would have cost is kept for the VMs up to each of
 `BAND_TOPS`, too. In a band the model that is cheapest there drives, if that saves enough of what the whole fleet
-costs; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
+costs too much; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
 whole models would have left (`objective`), and several would leave more.
 
 Rules of this file: bands are weighed on one tick of each five minutes, and compared about once in an hour, since each takes as many
@@ -32,8 +32,8 @@ CHOICE_S = 3300.0
 """How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
 crowds come at certain ones."""
 SAVED, EARLY_SAVED = 0.005, 0.5
-"""A model drives in a band if it saves this share of what the fleet costs: the first, and the second over the square of the days
-that were seen, since a first crowd says little of the next."""
+"""A model drives in a band if it saves this share of what the fleet costs beyond the least that anybody could pay: the first, and the
+second over the square of the days that were seen, since a first crowd says little of the next."""
 
 
 class Bands:
@@ -115,7 +115,7 @@ class Bands:
         shortage: Float,
         fear: Float,
         doubt: Float,
-        whole: Float,
+        avoidable: Float,
         days: Float,
     ) -> None:
         """Say who drives in each band.
@@ -127,7 +127,7 @@ class Bands:
             shortage: float64 (n,), the price of shortage.
             fear: float64 (n,), how much such a crowd counts.
             doubt: float64 (n,), how much what has nearly been counts.
-            whole: float64 (n,), what the fleet would have cost by the model that drives it.
+            avoidable: float64 (n,), what the fleet would have cost by the model that drives it, beyond the least that anybody could pay.
             days: float64 (n,), that were seen.
         """
         faded = (state.below_weight / state.weight).astype(np.float32)
@@ -136,7 +136,7 @@ class Bands:
         since = state.ticks - state.below_ticks
         state.below_ticks = state.ticks.copy()
         self._fear(state, left, highest, since * fear / (doubt * state.weight * self._every))
-        least = whole * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
+        least = avoidable * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
         least[self._promised] = np.inf
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 

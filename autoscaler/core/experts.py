@@ -38,8 +38,9 @@ HALF_LIFE_S = 32 * 86400.0
 CHOICE_S = 300.0
 """How often the driver may change."""
 HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
-"""A driver stays until another would have cost less by this share: the first, and the second over the days that were
-seen, since early differences are luck; at most the third."""
+"""A driver stays until another would have saved this share of what it has cost beyond the least that anybody could pay: the first,
+and the second over the days that were seen, since early differences are luck; at most the third. Of all that it has cost it would
+be more, where demand is smooth, than the best model can save."""
 MORE = 2.0
 """What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
@@ -264,7 +265,7 @@ class Contest:
         passed = tick - state.last_tick
         begins = state.last_tick < 0
         if passed == 1 and not begins:
-            self._charge(state, tick, demand, counts)
+            self._charge(state, tick, demand, counts, price)
         if passed > len(state.ordered):
             state.all_arrived()
         else:
@@ -312,7 +313,7 @@ class Contest:
             if self.bands.due(tick):
                 self.bands.charge_starts(state, out)
 
-    def _charge(self, state: Trial, tick: int, demand: Float, counts: Bool) -> None:
+    def _charge(self, state: Trial, tick: int, demand: Float, counts: Bool, price: Float) -> None:
         if np.count_nonzero(counts) < len(counts):
             work = np.where(counts, demand, 0.0) / self._capacity
             state.weight = np.where(counts, state.weight * self._growth, state.weight)
@@ -333,6 +334,10 @@ class Contest:
             short -= vms
             np.add(missed, short, out=missed)
         state.wanted = state.wanted + work * weight
+        # Whole VMs for what fills them, and one more or shortage for the rest: each is worth its price or is not.
+        filled = np.floor(work)
+        filled += np.minimum((work - filled) * price, 1.0)
+        state.needed = state.needed + np.maximum(filled, self._bounds[0]) * weight
         state.ticks = state.ticks + weight
         if self.bands.due(tick):
             if weight is not state.weight:
@@ -391,6 +396,11 @@ class Contest:
         found: Float = np.exp(high)
         return found
 
+    def _avoidable(self, state: Trial, cost: Float) -> Float:
+        """What of a cost exceeds the least that whoever knows what comes would have paid, starts aside: float64 (n,)."""
+        found: Float = np.maximum(cost - state.needed, 0.0)
+        return found
+
     def _doubt(self, state: Trial, lasts_s: Float | float, most: Float | float) -> Float:
         """The share of the time that may yet be otherwise, if it is otherwise once and for so long: float64 (n,)."""
         seen_s = np.minimum(np.maximum(state.ticks / state.weight, 1.0) * self._tick_s, MOST_SEEN_S)
@@ -437,8 +447,8 @@ class Contest:
         least = np.minimum.reduce(cost, axis=0)
         now = cost[state.driver, self._columns]
         days = np.maximum(state.ticks / state.weight * (self._tick_s / 86400.0), 1e-3)
-        less = 1.0 - np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS)
-        better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < less * now)
+        stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
+        better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
         if len(better):
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
@@ -451,7 +461,7 @@ class Contest:
                 shortage=shortage,
                 fear=fear,
                 doubt=doubt,
-                whole=cost[state.driver, self._columns],
+                avoidable=self._avoidable(state, cost[state.driver, self._columns]),
                 days=days,
             )
         if (state.weight > _HEAVY).any():
@@ -463,6 +473,7 @@ class Contest:
                 state.crowd,
                 state.ticks,
                 state.wanted,
+                state.needed,
                 state.weight,
                 state.below_weight,
                 state.below_ticks,

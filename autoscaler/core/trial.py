@@ -27,6 +27,8 @@ ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
 AS_THE_WHOLE = -1
 """In a band no other model drives than for the whole fleet."""
+_BEFORE = 4
+"""The version that did not know what was needed."""
 _COUNTS = ("serving", "coming", "young", "ordered")
 _BY_COLUMN = (
     "lead_ticks",
@@ -41,6 +43,7 @@ _BY_COLUMN = (
     "ticks",
     "asked",
     "wanted",
+    "needed",
     "driver",
     "below",
     "below_weight",
@@ -99,6 +102,7 @@ class Trial(Remembered):
         ticks: float64 (n,), ticks that were charged, likewise.
         asked: float64 (n,), of these, those that are in `crowd`.
         wanted: float64 (n,), VM-ticks of work, likewise.
+        needed: float64 (n,), the least that whoever knows what comes would have paid, in VM-ticks, starts aside, likewise.
         driver: int64 (n,), the model that drives.
         below: float32 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, of one tick
             in each five minutes; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
@@ -108,7 +112,7 @@ class Trial(Remembered):
         last_tick: The tick of the last step; -1 before the first.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     lanes: Int
     column: Int
     lead_ticks: Int
@@ -129,6 +133,7 @@ class Trial(Remembered):
     ticks: Float
     asked: Float
     wanted: Float
+    needed: Float
     driver: Int
     below: SmallFloat
     below_weight: Float
@@ -171,6 +176,7 @@ class Trial(Remembered):
             ticks=np.zeros(len(lanes)),
             asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
+            needed=np.zeros(len(lanes)),
             driver=driver,
             below=np.zeros(bands, np.float32),
             below_weight=np.ones(len(lanes)),
@@ -219,7 +225,7 @@ class Trial(Remembered):
             "drivers",
         ):
             getattr(new, name)[..., known] = getattr(self, name)[..., old]
-        for name in ("weight", "ticks", "asked", "wanted", "driver"):
+        for name in ("weight", "ticks", "asked", "wanted", "needed", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)
         same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
@@ -264,6 +270,13 @@ class Trial(Remembered):
         for name in _COUNTS:
             dumped[name] = getattr(self, name).astype(np.int32)
         return dumped
+
+    @classmethod
+    def brought_up(cls, dumped: Dumped) -> Dumped:
+        """One of version 4 goes on: it has needed at least the work that was wanted."""
+        if dumped["version"] != _BEFORE:
+            return dumped
+        return dumped | {"version": cls.version, "needed": dumped["wanted"]}
 
     def all_arrived(self) -> None:
         """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""

@@ -128,11 +128,19 @@ def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one
 def test_what_saves_too_little_of_the_whole_changes_nothing(least, drives, monkeypatch):
     monkeypatch.setattr("autoscaler.core.bands.SAVED", least)
     monkeypatch.setattr("autoscaler.core.bands.EARLY_SAVED", 4.0 * least)
-    # Two VMs above 512 for a minute now and then: to hold two more all the time is dearer, and none of them is up there.
+    # Two VMs above 512 for a minute once: to hold two more all the time is dearer, and none of them is up there.
     lows = [lambda need: 514 if need > 400 else 400, lambda _: 402]
-    trial, _ = lived(lambda tick: 400.0 + (tick % 1000 == 0), lows, lows, monkeypatch)
+    trial, _ = lived(lambda tick: 400.0 + (tick % 3000 == 0), lows, lows, monkeypatch)
     assert trial.driver[0] == 0
-    assert trial.drivers[:, 0].tolist() == [WHOLE] * 4 + [drives] * 2
+    assert trial.drivers[:, 0].tolist() == [WHOLE] * 5 + [drives]
+
+
+def test_in_a_band_a_hundredth_of_the_whole_is_much_where_little_can_be_saved(monkeypatch):
+    # The first model holds one VM of 121 for nothing; but above the 128th only it knows of the crowds of two hours.
+    lows = [lambda need: 121 if need <= 120 else 200, lambda need: 120 if need <= 120 else 128]
+    trial, _ = lived(lambda tick: 120.0 + 80.0 * (tick % 2000 < 120), lows, lows, monkeypatch)
+    assert trial.driver[0] == 0
+    assert trial.drivers[:, 0].tolist() == [WHOLE] * 3 + [1] + [WHOLE] * 2
 
 
 def test_a_band_that_a_fleet_may_not_reach_is_none_of_its_own(monkeypatch):

@@ -1,0 +1,74 @@
+"""Which model drives: what a change must save, by hand, and what of it is remembered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoscaler.core.experts import HYSTERESIS, Contest
+from autoscaler.core.models import FIRST
+from autoscaler.core.state import LaneState
+from autoscaler.core.trial import Trial
+from tests.core.builders import lane_params
+
+TICK_S = 60.0
+DAY = 24 * 60
+PRICE = 20.0
+
+
+def lived(held, demand=lambda tick: 100.0, *, days=4, price=PRICE, minimum=0, known=lambda tick: True):
+    """A trial whose models hold so many VMs, by model; all others as many as they may."""
+    params = lane_params(
+        1, economic=True, vm_capacity=1.0, start_cost=1.0, tick_s=TICK_S, maximum=300, minimum=minimum
+    )
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    for tick in range(1, days * DAY + 1):
+        contest.want[...] = 300
+        for model, vms in held.items():
+            contest.want[:, model] = vms
+        work, counts = np.array([float(demand(tick))]), np.array([known(tick)])
+        contest.step(trial, tick, work, counts, contest.want, np.array([price]))
+    return trial
+
+
+def test_where_little_can_be_saved_who_saves_half_of_it_drives():
+    # One VM of a hundred is 1 % of all that is paid, which is less than a change must save of what can be saved.
+    assert HYSTERESIS > 0.01
+    assert lived({FIRST: 102, 0: 101}).driver[0] == 0
+
+
+@pytest.mark.parametrize(("vms", "driver"), [(199, FIRST), (190, 0)])
+def test_where_much_can_be_saved_a_hundredth_of_it_is_no_reason(vms, driver):
+    assert lived({FIRST: 200, 0: vms}).driver[0] == driver
+
+
+def test_the_least_that_anybody_could_pay_is_whole_vms_and_for_the_rest_one_more_or_shortage(monkeypatch):
+    monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
+    rng = np.random.default_rng(3)
+    demands = rng.gamma(1.5, 2.0, DAY + 1)
+    price, minimum = 4.0, 2
+    trial = lived(
+        {0: 8},
+        lambda tick: demands[tick],
+        days=1,
+        price=price,
+        minimum=minimum,
+        known=lambda tick: tick % 7 > 0,
+    )
+    # The work of a tick is told at its end, so the first one is nobody's.
+    charged = [work for tick, work in enumerate(demands) if tick > 1 and tick % 7 > 0]
+    least = [min(vms + price * max(work - vms, 0.0) for vms in range(minimum, 300)) for work in charged]
+    assert trial.needed[0] == pytest.approx(sum(least))
+    assert (trial.needed <= trial.paid + price * trial.unserved).all()
+
+
+def test_what_was_remembered_before_the_least_was_known_goes_on():
+    trial = lived({FIRST: 120, 0: 110}, days=1)
+    dumped = trial.dump()
+    before = {name: value for name, value in dumped.items() if name != "needed"} | {"version": 4}
+    after = Trial.restore(before)
+    np.testing.assert_array_equal(after.needed, trial.wanted)
+    after.needed = trial.needed
+    assert str(after.dump()) == str(dumped)
+    with pytest.raises(ValueError, match="version 3"):
+        Trial.restore(before | {"version": 3})
