@@ -56,7 +56,6 @@ _REASON_OF = {
     Kind.HOUR: Reason.MODEL_USUAL,
     Kind.EVER: Reason.MODEL_USUAL,
     Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
-    Kind.WEEK: Reason.MODEL_YESTERDAY,
     Kind.EITHER: Reason.MODEL_YESTERDAY,
     Kind.BOTH: Reason.MODEL_YESTERDAY,
 }
@@ -354,11 +353,8 @@ class _Columns:
         low, keep, hold = vms.reshape(ticks, 3, _FACTORS, -1).swapaxes(0, 1)
         np.maximum(keep, low, out=keep)
         np.maximum(hold, low, out=hold)
-        between = keep + hold
-        between += 1
-        between //= 2
         by_window = want.reshape(ticks, 2, _FACTORS, len(AHEAD), -1)
         spread = self._same.spread if same else _as_it_is
         by_window[:, 0] = spread(low)[:, :, np.newaxis]
-        for window, of in enumerate((low, keep, between, hold)):
+        for window, of in enumerate((low, keep, hold)):
             by_window[:, 1, :, window] = spread(of)

@@ -18,13 +18,13 @@ from autoscaler.core.bands import Bands
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import (
     AMPLE_HEADROOMS,
+    DEMAND_HEADROOMS,
     EITHER_HEADROOMS,
     FALLING_HEADROOMS,
     FALLS_S,
     HEADROOMS,
     MODELS,
     PAST_S,
-    WEEK_HEADROOMS,
     Kind,
     Window,
     rows_of,
@@ -72,9 +72,10 @@ _LITTLE: Float = np.array(1e-9)
 """numpy takes a while to make an array of a plain number, which is much where lanes are few."""
 
 
-_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _WEEK, _EITHER = map(
-    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.WEEK, Kind.EITHER)
+_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
+    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.EITHER)
 )
+_HOUR = list(PAST_S).index(Window.LONG)
 _PLAIN = slice(_DEMAND.start, _EITHER.stop)
 
 
@@ -132,7 +133,8 @@ class Contest:
         self._bounds = least, most
         self.most = int(most.max())
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
-        self._more = self._headroom[:, np.newaxis] / self._capacity
+        self._each = self._headroom / self._capacity
+        self._more = self._each[list(DEMAND_HEADROOMS), np.newaxis]
         self._ample = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / self._capacity
         self._part = self._capacity / _SCALE
         self._rounding, self._highest = _ROUNDING * self._capacity, self.most * self._capacity
@@ -148,7 +150,8 @@ class Contest:
         self.bands = Bands(most, self._start_cost, promised > 0.0, params.tick_s, len(MODELS))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
-        self._need = np.empty((len(HEADROOMS), len(PAST_S), len(lanes)))
+        self._need = np.empty((len(DEMAND_HEADROOMS), len(PAST_S), len(lanes)))
+        self._need_now = np.empty_like(self._each)
 
     def _count_in(self, counts: ShadowType) -> None:
         """Make room for counts of this type."""
@@ -160,6 +163,7 @@ class Contest:
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
         self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
         self.want = np.zeros((2, *self._left.shape), counts)
+        self._now = np.zeros(self._each.shape, counts)
         self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._columns)), counts)
 
     def fit(self, state: Trial) -> None:
@@ -197,7 +201,6 @@ class Contest:
             np.maximum(to[0], to[1], out=to[1])
         either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=self.want[:, _EITHER])
         np.maximum(either, now[:1], out=either)
-        np.maximum(last_week[:, :WEEK_HEADROOMS], now[:1], out=self.want[:, _WEEK])
         return self.want[:, _PLAIN]
 
     def _whole(self, vms: Float, headroom: Float, out: SmallInt) -> None:
@@ -222,17 +225,18 @@ class Contest:
         past[0] = present
         np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
-        # What would exceed whole VMs by rounding only, or all counts, is taken off before there are five of each.
+        # What would exceed whole VMs by rounding only, or all counts, is taken off before headrooms make more of it.
         past -= self._rounding
         np.minimum(past, self._highest, out=past)
-        vms = self.want[1, _DEMAND].reshape(len(HEADROOMS), windows, -1)
+        vms = self.want[1, _DEMAND].reshape(len(DEMAND_HEADROOMS), windows, -1)
         need = np.multiply(past, self._more, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         ample = need[:2, : len(AMPLE_HEADROOMS)]
-        np.multiply(past[: Window.LONG + 1 : Window.LONG, np.newaxis], self._ample, out=ample)
+        np.multiply(past[: _HOUR + 1 : _HOUR, np.newaxis], self._ample, out=ample)
         np.minimum(ample, self._full[:, np.newaxis], out=ample)
         np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
-        now = vms[:, 0]
+        now, need_now = self._now, np.multiply(past[0], self._each, out=self._need_now)
+        np.copyto(now, np.ceil(need_now, out=need_now), casting="unsafe")
         self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick
         if passed > 0:

@@ -28,17 +28,15 @@ class Kind(IntEnum):
     """What is usually needed at this hour."""
     YESTERDAY = 4
     """What was needed at this time yesterday, plus headroom."""
-    WEEK = 5
-    """What was needed at this time a week ago, plus headroom, and demand where that is more."""
-    BOTH = 6
+    BOTH = 5
     """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
-    FALLING = 7
+    FALLING = 6
     """Demand plus headroom; down only as fast as its highest falls exponentially."""
-    EVER = 8
+    EVER = 7
     """What was needed ever, and what may yet be."""
-    AMPLE = 9
+    AMPLE = 8
     """Several times demand; down only to that of its highest of an hour."""
-    EITHER = 10
+    EITHER = 9
     """What was needed at this time yesterday or a week ago, the more of the two, plus headroom, and demand likewise."""
 
 
@@ -52,13 +50,20 @@ class Window(IntEnum):
     DAILY = 4
 
 
-PAST_S: tuple[float, ...] = (0.0, 120.0, 600.0, 3600.0, 86400.0)
-"""Windows of the past in seconds, by `Window`."""
+PAST_S: dict[Window, float] = {
+    Window.NOW: 0.0,
+    Window.MIDDLE: 600.0,
+    Window.LONG: 3600.0,
+    Window.DAILY: 86400.0,
+}
+"""Windows of the past in seconds, by the window they are named after, ascending."""
 PRICE_FACTORS: tuple[float, ...] = (1.0, 2.0)
 """Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
 HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Headrooms that are tried."""
-AHEAD = (Window.NOW, Window.SHORT, Window.MIDDLE, Window.LONG)
+DEMAND_HEADROOMS = (0, 2, 4)
+"""Which of them are tried with demand and its highest of the past: what is between them never cost noticeably less."""
+AHEAD = (Window.NOW, Window.SHORT, Window.LONG)
 """Windows of the forecast."""
 AMPLE_HEADROOMS: tuple[float, ...] = (3.0, 7.0, 19.0)
 """Headrooms that are tried for demand which comes in rare crowds, many times what it usually is, and in proportion to it."""
@@ -70,14 +75,20 @@ another model may drive (`bands`)."""
 FALLING_HEADROOMS = (0, 2, 3, 4)
 """Which of the headrooms are tried with it."""
 
-WEEK_HEADROOMS, EITHER_HEADROOMS = 2, 3
-"""How many of the headrooms are tried with what a week ago needed, and with the more of that and of yesterday."""
+EITHER_HEADROOMS = 3
+"""How many of the headrooms are tried with the more of what yesterday and a week ago needed."""
 
 _LEAST = {
     Kind.YESTERDAY: ("yesterday", ""),
-    Kind.WEEK: ("last week", ", at least demand"),
     Kind.EITHER: ("yesterday or last week", ", at least demand"),
     Kind.BOTH: ("yesterday", ", at least by the forecast"),
+}
+
+
+_AHEAD = {
+    Window.NOW: "at the lead time",
+    Window.SHORT: "until a stopped VM is back",
+    Window.LONG: "within the hold window",
 }
 
 
@@ -99,8 +110,7 @@ class Model(NamedTuple):
             hours = "all hours" if self.kind is Kind.USUAL else "this hour"
             return f"usual of {hours}, shortage at {_price(self.knob)}"
         if self.kind is Kind.WORTH:
-            kept = ("at the lead time", "until a stopped VM is back", "in between", "within the hold window")
-            return f"forecast {kept[self.window]}, shortage at {_price(self.knob)}"
+            return f"forecast {_AHEAD[self.window]}, shortage at {_price(self.knob)}"
         if self.kind is Kind.EVER:
             return f"needed ever, shortage at {_price(self.knob)}"
         if self.kind is Kind.FALLING:
@@ -119,11 +129,10 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.WORTH, knob, window) for knob in range(len(PRICE_FACTORS)) for window in AHEAD),
     *(Model(kind, knob) for kind in (Kind.USUAL, Kind.HOUR) for knob in range(len(PRICE_FACTORS))),
     *(Model(Kind.EVER, knob) for knob in range(len(PRICE_FACTORS))),
-    *(Model(Kind.DEMAND, knob, window) for knob in range(len(HEADROOMS)) for window in Window),
+    *(Model(Kind.DEMAND, knob, window) for knob in DEMAND_HEADROOMS for window in PAST_S),
     *(Model(Kind.AMPLE, knob, Window.LONG) for knob in range(len(AMPLE_HEADROOMS))),
     *(Model(Kind.FALLING, knob, window) for window in FALLS_S for knob in FALLING_HEADROOMS),
     *(Model(Kind.YESTERDAY, knob) for knob in range(len(HEADROOMS))),
-    *(Model(Kind.WEEK, knob) for knob in range(WEEK_HEADROOMS)),
     *(Model(Kind.EITHER, knob) for knob in range(EITHER_HEADROOMS)),
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )

@@ -42,7 +42,6 @@ class Remembered:
         Raises:
             ValueError: If it was dumped by another version.
         """
-        dumped = cls.brought_up(dumped)
         if dumped["version"] != cls.version:
             msg = f"{cls.__name__} of version {dumped['version']} cannot be read, only {cls.version}"
             raise ValueError(msg)
@@ -56,11 +55,6 @@ class Remembered:
                 if f.init
             }
         )
-
-    @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
-        """A dump of an earlier version in the layout of this one, where a state knows how; others as they are."""
-        return dumped
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:

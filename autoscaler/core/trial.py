@@ -27,8 +27,6 @@ ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
 AS_THE_WHOLE = -1
 """In a band no other model drives than for the whole fleet."""
-_BEFORE = 4
-"""The version that did not know what was needed."""
 _COUNTS = ("serving", "coming", "young", "ordered")
 _BY_COLUMN = (
     "lead_ticks",
@@ -271,13 +269,6 @@ class Trial(Remembered):
             dumped[name] = getattr(self, name).astype(np.int32)
         return dumped
 
-    @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
-        """One of version 4 goes on: it has needed at least the work that was wanted."""
-        if dumped["version"] != _BEFORE:
-            return dumped
-        return dumped | {"version": cls.version, "needed": dumped["wanted"]}
-
     def all_arrived(self) -> None:
         """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""
         self.serving += self.coming
@@ -286,7 +277,7 @@ class Trial(Remembered):
 
 
 def _windows(tick_s: float, lanes: int) -> Int:
-    ticks = [max(1, int(np.ceil(past_s / tick_s - 1e-9)) + 1) for past_s in PAST_S[1:]]
+    ticks = [max(1, int(np.ceil(past_s / tick_s - 1e-9)) + 1) for past_s in list(PAST_S.values())[1:]]
     return np.repeat(np.array(ticks, np.int64), lanes)
 
 

@@ -8,7 +8,6 @@ import pytest
 from autoscaler.core.experts import HYSTERESIS, Contest
 from autoscaler.core.models import FIRST
 from autoscaler.core.state import LaneState
-from autoscaler.core.trial import Trial
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
@@ -60,15 +59,3 @@ def test_the_least_that_anybody_could_pay_is_whole_vms_and_for_the_rest_one_more
     least = [min(vms + price * max(work - vms, 0.0) for vms in range(minimum, 300)) for work in charged]
     assert trial.needed[0] == pytest.approx(sum(least))
     assert (trial.needed <= trial.paid + price * trial.unserved).all()
-
-
-def test_what_was_remembered_before_the_least_was_known_goes_on():
-    trial = lived({FIRST: 120, 0: 110}, days=1)
-    dumped = trial.dump()
-    before = {name: value for name, value in dumped.items() if name != "needed"} | {"version": 4}
-    after = Trial.restore(before)
-    np.testing.assert_array_equal(after.needed, trial.wanted)
-    after.needed = trial.needed
-    assert str(after.dump()) == str(dumped)
-    with pytest.raises(ValueError, match="version 3"):
-        Trial.restore(before | {"version": 3})

@@ -127,19 +127,19 @@ class Shadow:
 @pytest.mark.parametrize(("lead", "billed"), [(1, 1), (4, 6), (7, 0)])
 def test_shadows_pay_what_a_fleet_would(lead, billed, monkeypatch):
     monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
-    params = objective(lead_ticks=lead, billed_ticks=billed)
+    params = objective(lead_ticks=lead, billed_ticks=billed, tick_s=60.0)
     state = LaneState.empty(params)
     rng = np.random.default_rng(lead)
-    at = MODELS.index(Model(Kind.DEMAND, 1, Window.SHORT))
+    at = MODELS.index(Model(Kind.DEMAND, 2, Window.MIDDLE))
     shadow = Shadow(lead, billed)
     seen = []
     for tick in range(400):
         demand = float(rng.gamma(2.0, 4.0)) if rng.random() < 0.9 else np.nan
         fresh = int(Freshness.ABSENT if np.isnan(demand) else Freshness.FRESH)
-        view = snapshot(now_s=1e6 + tick * TICK_S, demand=demand, freshness=fresh)
+        view = snapshot(now_s=1e6 + tick * 60.0, tick=10**5 + tick, demand=demand, freshness=fresh)
         decide(params, state, view, whole(laws_of(np.full(4, 8.0))))
         seen.append(demand)
-        needs = [int(np.ceil(d * 1.1 - 1e-9)) for d in seen[-13:] if not np.isnan(d)]
+        needs = [int(np.ceil(d * 1.25 - 1e-9)) for d in seen[-11:] if not np.isnan(d)]
         known = not np.isnan(demand)
         low = needs[-1] if known else 0
         high = max(needs) if known else 10**9
@@ -201,7 +201,7 @@ def test_several_times_demand_is_held_for_an_hour_within_what_counts_can_say():
     assert str(models[2]) == "demand + 1900%, 60 min"
 
 
-def test_what_a_week_ago_needed_holds_what_demand_needs_and_yesterday_what_it_needed():
+def test_what_yesterday_or_a_week_ago_needed_holds_what_demand_needs_and_yesterday_what_it_needed():
     params = objective()
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
     yesterday, week_ago = np.array([[10.0], [12.0]]), np.array([[20.0], [30.0]])
@@ -212,13 +212,14 @@ def test_what_a_week_ago_needed_holds_what_demand_needs_and_yesterday_what_it_ne
 
     found = wanted(4.0, (yesterday, week_ago))
     assert [found[Model(Kind.YESTERDAY, knob)] for knob in (0, 1)] == [(10, 12), (11, 14)]
-    assert [found[Model(Kind.WEEK, knob)] for knob in (0, 1)] == [(20, 30), (22, 33)]
     assert [found[Model(Kind.EITHER, knob)] for knob in (0, 2)] == [(20, 30), (25, 38)]
     assert wanted(4.0, (week_ago, yesterday))[Model(Kind.EITHER, 0)] == (20, 30)
-    assert wanted(25.0, (yesterday, week_ago))[Model(Kind.WEEK, 0)] == (25, 30)
+    assert wanted(25.0, (yesterday, week_ago))[Model(Kind.EITHER, 0)] == (25, 30)
+    assert wanted(5.5, (yesterday, yesterday))[Model(Kind.EITHER, 1)] == (11, 14)
     unknown = wanted(4.0, (yesterday, np.full((2, 1), np.nan)))
-    assert unknown[Model(Kind.WEEK, 1)] == (5, 5)
     assert unknown[Model(Kind.EITHER, 0)] == (10, 12)
+    nothing = wanted(4.0, np.full((2, 2, 1), np.nan))
+    assert [nothing[Model(Kind.EITHER, knob)] for knob in (0, 1)] == [(4, 4), (5, 5)]
 
 
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
