@@ -7,7 +7,7 @@ and seldom does one model know both best. So what every model would have cost is
 costs too much; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
 whole models would have left (`objective`), and several would leave more.
 
-Rules of this file: bands are weighed on one tick of each five minutes, and compared about once in an hour, since each takes as many
+Rules of this file: bands are weighed on one tick of each three minutes, and compared about once in an hour, since each takes as many
 passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
 """
 
@@ -22,12 +22,12 @@ from autoscaler.core.models import BAND_TOPS
 from autoscaler.core.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
-EVERY_S = 300.0
-"""How often bands are weighed. On another tick of each five minutes, so that what comes at certain minutes counts for as much as it
+EVERY_S = 180.0
+"""How often bands are weighed. On another tick of each three minutes, so that what comes at certain minutes counts for as much as it
 lasts, and no more and no less."""
 _TURN = math.sqrt(3.0)
-"""Where in its five minutes that tick is: fractions of multiples of an irrational number are even (Weyl 1916), and those of this one
-are so too from hour to hour, from day to day and from week to week, which come again after 12, 288 and 2,016 of them."""
+"""Where in its three minutes that tick is: fractions of multiples of an irrational number are even (Weyl 1916), and those of this one
+are so too from hour to hour, from day to day and from week to week, which come again after 20, 480 and 3,360 of them."""
 CHOICE_S = 3300.0
 """How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
 crowds come at certain ones."""

@@ -103,7 +103,7 @@ class Trial(Remembered):
         needed: float64 (n,), the least that whoever knows what comes would have paid, in VM-ticks, starts aside, likewise.
         driver: int64 (n,), the model that drives.
         below: float32 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, of one tick
-            in each five minutes; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
+            in each three minutes; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
             compared as 1.
         below_weight, below_ticks: float64 (n,), `weight` and `ticks` then.
         drivers: int64 (B, n), the model that drives in each band; `AS_THE_WHOLE` where it is the one that drives the whole.

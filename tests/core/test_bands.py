@@ -65,7 +65,7 @@ def test_bands_add_up_to_the_whole_and_each_costs_what_its_vms_do(monkeypatch):
 
 
 @pytest.mark.parametrize("tick_s", [10.0, 60.0, 300.0, 900.0])
-def test_bands_are_weighed_once_in_five_minutes_and_at_each_minute_of_an_hour_and_of_a_day_equally_often(
+def test_bands_are_weighed_once_in_three_minutes_and_at_each_minute_of_an_hour_and_of_a_day_equally_often(
     tick_s,
 ):
     one = np.ones(1)
@@ -75,7 +75,7 @@ def test_bands_are_weighed_once_in_five_minutes_and_at_each_minute_of_an_hour_an
     due = ticks[[bands.due(int(tick)) for tick in ticks]]
     assert (due // every == first // every + np.arange(len(due))).all()
     for period_s in (3600, 86400):
-        # In so many parts as there are times of five minutes and a minute in each, or ticks where they are longer.
+        # In so many parts as there are times of three minutes and a minute in each, or ticks where they are longer.
         parts, part_s = int(period_s // max(60.0, tick_s)), max(60.0, tick_s)
         count = np.bincount((due * tick_s % period_s // part_s).astype(int), minlength=parts)
         expected = len(due) / parts
