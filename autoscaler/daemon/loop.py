@@ -294,7 +294,8 @@ class Daemon:
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
-        self.telemetry.listing_errors.inc(self._unlisted.follow(seen.listings.values(), now_s))
+        if failed := self._unlisted.follow(seen.listings.values(), now_s):
+            self.telemetry.listing_errors.inc(failed)
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)

@@ -103,8 +103,8 @@ async def test_with_an_objective_as_many_hibernate_as_are_worth_it():
     await bench.run(4000)
     last = bench.records[-1].fleets[0]
     assert last.memories.reason == "weighed"
-    assert 0 < last.memories.hibernated < 8
-    assert len(stopped(bench)) == 8
+    assert len(stopped(bench)) == 9 - last.in_service >= 7
+    assert 0 < last.memories.hibernated < len(stopped(bench))
     assert len(hibernating(bench)) == last.memories.hibernated
     assert last.memories.following <= last.memories.least <= last.memories.last
     told = row_json(last)["memories"]

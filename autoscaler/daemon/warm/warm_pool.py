@@ -11,7 +11,7 @@ became ready is deleted, since the daemon made it. A VM that somebody else made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
@@ -137,7 +137,8 @@ class WarmPool:
 
     def taking_in(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
         """After a listing: know which VMs are the pool's, part by part; yields how many VMs were looked at."""
-        yield from self._grouping(fleet, notes)
+        if fleet.inventory.changes != self._looked:
+            yield from self._grouping(fleet, notes)
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
             each = self.preparing.setdefault(
@@ -145,9 +146,25 @@ class WarmPool:
             )
             if t.vm.state is VmState.RUNNING and each.running_s is None:
                 each.running_s = now_s
-        yield from self._marking(fleet)
+        stopped = fleet.inventory.in_phase(Phase.STOPPED)
+        if stopped is not self._marked:
+            yield from self._marking(fleet, stopped)
         notes += fleet.hibernation.lost(fleet.name, self._marked, now_s)
         notes += self.trials.settle(fleet, self.preparing, now_s)
+        if self.preparing:
+            self._drop_gone(fleet, now_s, notes)
+        if self.expected:
+            self._drop_made(vms, now_s)
+        if self.deleting:
+            self.deleting = {
+                vm_id: until_s
+                for vm_id, until_s in self.deleting.items()
+                if vm_id in vms and vms[vm_id].phase is not Phase.LOST and now_s < until_s
+            }
+
+    def _drop_gone(self, fleet: Fleet, now_s: float, notes: list[Note]) -> None:
+        """Whoever prepares no more is not waited for."""
+        vms = fleet.inventory.vms
         for vm_id, each in list(self.preparing.items()):
             gone = vms.get(vm_id)
             if gone is not None and gone.phase is Phase.PREPARING:
@@ -156,22 +173,18 @@ class WarmPool:
             if gone is not None and gone.phase is Phase.STOPPED and not each.ready:
                 why = gone.quarantine_reason or "it stopped by itself"
                 notes.append(self._failed(fleet, vm_id, why, trying=each.trying, now_s=now_s))
+
+    def _drop_made(self, vms: Mapping[str, TrackedVm], now_s: float) -> None:
+        """Whoever was made, or does not come any more, is not expected."""
         for number, asked in list(self.expected.items()):
             known = sum(t.vm.tags.get(MADE_BY_TAG) == asked.token for t in vms.values())
             if known >= asked.count or now_s >= asked.until_s:
                 del self.expected[number]
                 self.specs.pop(asked.token, None)
-        self.deleting = {
-            vm_id: until_s
-            for vm_id, until_s in self.deleting.items()
-            if vm_id in vms and vms[vm_id].phase is not Phase.LOST and now_s < until_s
-        }
 
     def _grouping(self, fleet: Fleet, notes: list[Note]) -> Iterator[int]:
         """Tell once of each VM that an Auto Scaling group owns too: it is neither started nor stopped here."""
         inventory = fleet.inventory
-        if inventory.changes == self._looked:
-            return
         self._looked = inventory.changes
         found = []
         for phase in (Phase.IN_SERVICE, Phase.STOPPED):
@@ -185,11 +198,8 @@ class WarmPool:
             _note("vm_in_group", fleet, f"{vm_id} is left alone: {IN_GROUP}") for vm_id in sorted(found)
         ]
 
-    def _marking(self, fleet: Fleet) -> Iterator[int]:
-        """Look at stopped VMs where any has changed."""
-        stopped = fleet.inventory.in_phase(Phase.STOPPED)
-        if stopped is self._marked:
-            return
+    def _marking(self, fleet: Fleet, stopped: list[TrackedVm]) -> Iterator[int]:
+        """Look at stopped VMs, of which some have changed."""
         for begin in range(0, len(stopped), PART_VMS):
             part = stopped[begin : begin + PART_VMS]
             for t in part:
