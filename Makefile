@@ -24,18 +24,19 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CPython 3.11 or later is needed; name it with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-# --no-build-isolation with the build backend in the lock: nothing is installed that has no hash.
+# --no-build-isolation with the build backend in the lock: nothing is installed that has no hash. --no-deps, since a lock is
+# whole: pip would otherwise look for `coverage[toml]`, find a newer release than the lock's `coverage`, and refuse it.
 $(VENV)/base.stamp: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements.lock
+	$(PIP) install --require-hashes --no-deps -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/base.stamp
-	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
-	$(PIP) install --require-hashes -r requirements-bench.lock
+	$(PIP) install --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
 run: $(VENV)/base.stamp
@@ -66,7 +67,7 @@ bench: $(VENV)/bench.stamp
 # The libraries that the forecaster is judged against need another pandas, so they have an environment of their own.
 $(FORECAST)/ready.stamp: requirements-forecast.lock pyproject.toml
 	$(PYTHON) -m venv $(FORECAST)
-	$(FORECAST_PIP) install --require-hashes -r requirements-forecast.lock
+	$(FORECAST_PIP) install --require-hashes --no-deps -r requirements-forecast.lock
 	$(FORECAST_PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 

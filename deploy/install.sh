@@ -114,7 +114,7 @@ build_release() {
     "$(cd "$link_venv" && pwd)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
       >"$("$release/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/linked.pth"
   else
-    "${pip[@]}" install --require-hashes -r "$checkout/requirements.lock" ||
+    "${pip[@]}" install --require-hashes --no-deps -r "$checkout/requirements.lock" ||
       refuse "the locked packages could not be installed, as said above; nothing was switched"
   fi
   # The build backend is in the lock: nothing is downloaded that has no hash.
