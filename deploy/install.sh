@@ -69,7 +69,8 @@ command -v "$python" >/dev/null ||
   refuse "$("$python" --version 2>&1) is too old: 3.11 or later is needed; name another one with --python PATH"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
   refuse "$python cannot make virtual environments; install python3-venv (apt-get install python3-venv)"
-for file in pyproject.toml requirements.lock autoscaler/__init__.py policies/defaults.yaml deploy/autoscaler.service; do
+for file in pyproject.toml requirements.lock autoscaler/__init__.py policies/defaults.yaml simulations/demo/week.zip \
+  deploy/autoscaler.service; do
   [[ -f $checkout/$file ]] || refuse "$checkout is not a whole checkout: $file is missing"
 done
 [[ -z $wheel || -f $wheel ]] || refuse "there is no wheel $wheel"
@@ -98,7 +99,7 @@ release_name() {
     if [[ -n $wheel ]]; then
       sha256sum <"$wheel"
     else
-      find autoscaler policies pyproject.toml README.md LICENSE -type f ! -name '*.pyc' -print0 |
+      find autoscaler policies simulations/demo pyproject.toml README.md LICENSE -type f ! -name '*.pyc' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum
     fi
   } | sha256sum | cut -c1-12)

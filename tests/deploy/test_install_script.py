@@ -15,7 +15,16 @@ import autoscaler
 from tests.real import REQUIRE, require_real
 
 ROOT = Path(autoscaler.__file__).parents[1]
-SHIPPED = ("autoscaler", "policies", "deploy", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
+SHIPPED = (
+    "autoscaler",
+    "policies",
+    "simulations/demo",
+    "deploy",
+    "pyproject.toml",
+    "requirements.lock",
+    "README.md",
+    "LICENSE",
+)
 NOBODY = 65534
 
 POLICY = """\
