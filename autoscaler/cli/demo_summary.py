@@ -116,6 +116,7 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
     return {
         "policy_file": str(prepared.policy_file),
         "policy_in_words": _in_words(prepared.policy),
+        "reactive_in_words": describe(plain_reactive(prepared.policy)),
         "remembers": bool(prepared.learned),
         "trace": prepared.trace.name,
         "begin": describe_time(prepared.begin_s),
