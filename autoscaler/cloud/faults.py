@@ -8,7 +8,7 @@ from a running stream, so that one fault does not shift another. What a strike d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -154,12 +154,13 @@ class FaultPlan:
         """The most that all listing lags of the schedule could add up to."""
         return sum(fault.delay_s or 0.0 for _, fault in self._by_kind[FaultKind.LISTING_LAG])
 
-    def active(self, kind: FaultKind, now_s: float) -> Iterator[tuple[int, Fault]]:
+    def active(self, kind: FaultKind, now_s: float) -> Sequence[tuple[int, Fault]]:
         """Faults of a kind whose window is open, with their place in the schedule."""
-        if not self._by_kind[kind]:
-            return iter(())
+        scheduled = self._by_kind[kind]
+        if not scheduled:
+            return ()
         at_s = now_s - self._start_s
-        return ((i, f) for i, f in self._by_kind[kind] if f.start_s <= at_s < f.end_s)
+        return [(place, fault) for place, fault in scheduled if fault.start_s <= at_s < fault.end_s]
 
     def on_vm(self, kind: FaultKind, now_s: float, vm: Scope, number: int, count: int) -> Fault | None:
         """The first fault that strikes this VM at its `count`-th event."""

@@ -408,7 +408,7 @@ class Lifecycle:
         return Page(tuple(found), None)
 
     def _visible(self, after: int, number: int) -> Iterator[VmView]:
-        missing = tuple(self._faults.active(FaultKind.MISSING_ROWS, self.now_s))
+        missing = self._faults.active(FaultKind.MISSING_ROWS, self.now_s)
         for record in self.after(after):
             view = self.seen(record)
             if view is None:
@@ -422,10 +422,11 @@ class Lifecycle:
 
     def _all_seen_as_they_are(self) -> bool:
         """Whether a listing shows all VMs in their present state, so that it shows the same until a change."""
-        if any(True for _ in self._faults.active(FaultKind.MISSING_ROWS, self.now_s)):
+        if self._faults.active(FaultKind.MISSING_ROWS, self.now_s):
             return False
-        lags = self._faults.active(FaultKind.LISTING_LAG, self.now_s)
-        lag_s = self._physics.listing_lag_s + sum(fault.delay_s or 0.0 for _, fault in lags)
+        lag_s = self._physics.listing_lag_s
+        if lags := self._faults.active(FaultKind.LISTING_LAG, self.now_s):
+            lag_s += sum(fault.delay_s or 0.0 for _, fault in lags)
         return self.now_s - self._changed_at_s >= lag_s
 
     def seen(self, record: Record) -> VmView | None:

@@ -36,6 +36,10 @@ class Hanging:
     def __init__(self) -> None:
         self._of: dict[str, _Hung] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any source hung the last time."""
+        return bool(self._of)
+
     def __contains__(self, fleet: str) -> bool:
         """Whether its source hung the last time."""
         return fleet in self._of
@@ -78,4 +82,5 @@ class Hanging:
 
     def keep(self, fleets: Container[str]) -> None:
         """Forget all other fleets."""
-        self._of = {fleet: hung for fleet, hung in self._of.items() if fleet in fleets}
+        if self._of:
+            self._of = {fleet: hung for fleet, hung in self._of.items() if fleet in fleets}

@@ -9,7 +9,7 @@ once cost no task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import is_
@@ -83,8 +83,10 @@ class Observer:
             if self._hanging.look(fleet, source, began_s)
         }
         # Where all of them hang there is nobody to wait less for.
-        waited_for = {fleet for fleet in readings if fleet not in self._hanging} or readings.keys()
-        await _waited((*listings.values(), *(readings[fleet] for fleet in waited_for)), timeout_s)
+        waited_for: Collection[str] = readings
+        if self._hanging:
+            waited_for = {fleet for fleet in readings if fleet not in self._hanging} or waited_for
+        await _waited([*listings.values(), *(readings[fleet] for fleet in waited_for)], timeout_s)
         listed: dict[int, Listing] = {}
         for key, asked in listings.items():
             got = _answer(asked, self._checked, key, timeout_s)

@@ -41,6 +41,10 @@ class Look:
     comparable: bool
 
 
+_NOBODY = Look((), np.empty(0), np.empty(0, np.bool_), comparable=False)
+"""What is to be seen where no VM has reported lately, or what reports is none."""
+
+
 def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, None, Look]:
     """Look at the readings of one fleet; yields what has been done, in rows of a listing.
 
@@ -53,6 +57,8 @@ def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, No
         The Look; without VMs where none has reported lately.
     """
     ids = got.vm_ids
+    if not any(ids):
+        return _NOBODY
     fresh = (now_s - got.observed_at_s <= fleet.policy.signal.max_age_s).tolist()
     heard: list[int] = []
     reported: set[str] = set()
@@ -68,7 +74,7 @@ def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, No
             reported.update(ids[i] for i in part)
         yield (end - begin) // _PER_ROW
     if not heard:
-        return Look((), np.empty(0), np.empty(0, np.bool_), comparable=False)
+        return _NOBODY
     overdue = yield from _overdue(fleet, now_s)
     missing = sorted(overdue - reported)
     at = np.array(heard, np.int64)
