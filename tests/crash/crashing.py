@@ -27,7 +27,9 @@ from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.marks import TERMINABLE_TAG
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.errors import ProviderError
 from autoscaler.ports import ChangeRecord, OutcomeKind, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
@@ -38,6 +40,8 @@ HERE = "autoscaler/"
 """Part of the path of the frames that name a place."""
 FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.mark", "journal.operators")
 OPERATORS = FILES[3]
+OLD_IMAGE = "ami-0000000a"
+"""What VMs were made from that are out of date."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,11 @@ class Scenario:
         commands: What operators ask for: (second, method of Operators, arguments…). What a crash keeps from
             being asked is not asked again.
         words: What they ask of the warm pool: (second, method of PoolWords), of a VM that is stopped then, the last one
-            where it is evicted and else the first. VMs that are evicted are not among `vms`.
+            where it is evicted and else the first; of the whole pool where it is refreshed, and then VMs that are
+            stopped at the start were made from an old image. VMs that are evicted are not among `vms`.
+        pool: The least that the warm pool must hold, in VMs.
+        more: VMs that there may be beyond `vms`: a pool that a crowd takes from is filled before all are back.
+        unread: From which second to which the launch template cannot be read.
     """
 
     stopped: int
@@ -71,6 +79,9 @@ class Scenario:
     provisions: bool = False
     commands: tuple[tuple, ...] = ()
     words: tuple[tuple[float, str], ...] = ()
+    pool: int = 0
+    more: int = 0
+    unread: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,12 @@ class Wire:
     async def tag(self, vm_ids, tags):
         return await self._send("tag", tuple(vm_ids), dict(tags))
 
+    async def launch_spec(self, spec):
+        start_s, end_s = self.scenario.unread
+        if start_s <= self.clock.now() - ORIGIN_S < end_s:
+            raise ProviderError("UnauthorizedOperation", "the launch template cannot be read")
+        return await self.near.launch_spec(spec)
+
     async def _send(self, verb, *arguments):
         call = Call(verb, arguments, self.clock.now() + self.scenario.there_s)
         self.outside.on_the_way.append(call)
@@ -148,7 +165,7 @@ class Acknowledged:
     answered: int = 0
     """Of the changes, those whose operator has been answered."""
     words: list[tuple[str, str]] = field(default_factory=list)
-    """What has been answered of the warm pool: method and VM."""
+    """What has been answered of the warm pool: method and VM, empty where all of it was asked for."""
 
     def require(self, state: Path) -> None:
         """Everything that was acknowledged is in the journal."""
@@ -338,11 +355,17 @@ class Ended:
     in_force: tuple[ChangeRecord, ...]
 
 
+def refreshes(scenario: Scenario) -> bool:
+    """Whether operators have the pool replaced."""
+    return any(what == "refresh" for _, what in scenario.words)
+
+
 def outside_of(scenario: Scenario) -> Outside:
     """The cloud at the origin."""
     world = World(start_s=ORIGIN_S, physics=EXACT, faults=scenario.faults, limits=None)
     place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.running, state=State.RUNNING))
-    place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.stopped))
+    old = {"image": OLD_IMAGE, "tags": {TERMINABLE_TAG: "true"}} if refreshes(scenario) else {}
+    place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.stopped, **old))
     return Outside(world)
 
 
@@ -351,7 +374,7 @@ def policy_of(scenario: Scenario):
     if scenario.words:
         changes["refill"] = {"calm": "20s"}
         changes["provision"] = {"launch_template": "web", "maximum": 9}
-        changes["warm_pool"] = {"minimum": 0, "spare": "0%"}
+        changes["warm_pool"] = {"minimum": scenario.pool, "spare": "0%"}
     return policy(signal={"kind": "total"}, **changes)
 
 
@@ -429,8 +452,8 @@ async def _ask(daemon: Daemon, said: Acknowledged, command: str, *arguments) -> 
 
 async def _say(daemon: Daemon, said: Acknowledged, what: str) -> None:
     stopped = daemon.fleets.all[0].inventory.in_phase(Phase.STOPPED)
-    vm_id = stopped[-1 if what == "evict" else 0].vm.id
-    await PoolWords(daemon).by_name[what](Word("web", (vm_id,), "alice", "patched"))
+    vm_id = "" if what == "refresh" else stopped[-1 if what == "evict" else 0].vm.id
+    await PoolWords(daemon).by_name[what](Word("web", (vm_id,) if vm_id else (), "alice", "patched"))
     said.words.append((what, vm_id))
 
 

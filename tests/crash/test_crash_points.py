@@ -41,6 +41,12 @@ def asked(reason: str, until_s: float | None = None) -> Asked:
     return Asked(("web",), "alice", reason, None if until_s is None else ORIGIN_S + until_s)
 
 
+def refreshed(*faults: Fault, **changes) -> Scenario:
+    """Two VMs of the pool are out of date, and operators want them replaced."""
+    values = {"stopped": 2, "vms": 3, "serving": 1, "pool": 2, "demand": ((0, 100),), "end_s": 380}
+    return scenario(*faults, words=((3, "refresh"),), **{**values, **changes})
+
+
 COMMANDS = (
     (3, "pause", asked("no new ones", 280), (Verb.PROVISION, Verb.STOP)),
     (27, "override", asked("crowd", 95), 4, None),
@@ -65,6 +71,11 @@ SCENARIOS = {
     ),
     "operators have VMs of the pool deleted and tried, calls take long": scenario(
         stopped=5, vms=5, end_s=420, words=((3, "evict"), (52, "exercise")), there_s=7.0, back_s=8.0
+    ),
+    "operators have the pool replaced, answers lost": refreshed(lost("RunInstances", "TerminateInstances")),
+    "operators have the pool replaced, calls take long": refreshed(there_s=7.0, back_s=8.0, end_s=480),
+    "operators have the pool replaced, a crowd comes, the cloud tells nothing for a while": refreshed(
+        blind(22, 55), demand=((0, 100), (60, 300), (110, 100)), more=2, unread=(5, 130), end_s=480
     ),
     "starts and stops, answers lost": scenario(lost("StartInstances", "StopInstances")),
     "starts and stops, listings lag": scenario(lag(18)),

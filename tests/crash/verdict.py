@@ -9,7 +9,7 @@ from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import ChangeKind, OutcomeKind, Verb
 from autoscaler.store import JournalReader
 from autoscaler.store.changes import StandingFile, read_in_force
-from tests.crash.crashing import Crash, Ended, Scenario
+from tests.crash.crashing import OLD_IMAGE, Crash, Ended, Scenario
 from tests.daemon.builders import ORIGIN_S
 
 
@@ -38,11 +38,14 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
     asked = [what for _, what in scenario.words].count("evict")
     words = ended.crashes.acknowledged.words
     kept = asked - [what for what, _ in words].count("evict")
-    if not scenario.vms <= len(truth) <= scenario.vms + kept:
+    if not scenario.vms <= len(truth) <= scenario.vms + scenario.more + kept:
         found.append(
             f"{len(truth)} VMs, not {scenario.vms}, and {kept} that nobody was told would be evicted"
         )
     found += [f"{vm_id} was not evicted" for what, vm_id in words if what == "evict" and vm_id in truth]
+    old = sorted(i for i, v in truth.items() if v.state is State.STOPPED and v.image == OLD_IMAGE)
+    if old and any(what == "refresh" for what, _ in words):
+        found.append(f"{old} were not replaced")
     if (serving := len(world.serving(ended.now_s))) != scenario.serving:
         found.append(f"{serving} serve, not {scenario.serving}")
     if any(view.fleet != "web" for view in views):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.clock import run_virtual
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.marks import QUARANTINED_TAG
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
-from autoscaler.errors import ChangeRefusedError, JournalError
-from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind
+from autoscaler.errors import ChangeRefusedError, JournalError, ProviderError
+from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind, Verb
 from autoscaler.store import SqliteJournal
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states
@@ -100,6 +101,70 @@ async def test_an_operator_may_have_the_pool_refreshed_outside_its_windows():
     assert bench.answers == ["2 out of date in web will be replaced, the new ones first."]
     stopped = [vm for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"]
     assert {vm.image for vm in stopped} == {"ami-0000000c"}
+
+
+@virtual
+async def test_what_must_stay_is_not_promised_to_be_replaced_and_nothing_is_made_for_it():
+    bench = pool_bench(100, running=1, vms=2, freshness={"refresh": {}})
+    say(bench, 95, "refresh")
+    await bench.run(600)
+    (answer,) = bench.answers
+    assert "what is out of date in web must stay (2): the daemon did not make it" in str(answer)
+    assert chores(bench) == []
+    # The tag lets one go.
+    bench.world.tag(bench.clock.now(), bench.ids[1:2], {"autoscaler:terminable": "true"})
+    say(bench, 35, "refresh")
+    await bench.run(1200)
+    assert bench.answers[1].startswith(
+        "1 out of date in web will be replaced, the new ones first. What else is must stay (1): "
+    )
+    assert [count for _, _, count, _ in chores(bench, Verb.REFILL)] == [1]
+    assert [count for _, _, count, _ in chores(bench, Verb.TERMINATE)] == [1]
+
+
+@virtual
+async def test_while_the_template_is_unknown_nobody_is_told_that_all_is_up_to_date():
+    bench = pool_bench(100, running=1, vms=2)
+
+    async def unreadable(spec):
+        raise ProviderError(f"{spec.launch_template} cannot be read")
+
+    readable, bench.provider.launch_spec = bench.provider.launch_spec, unreadable
+    say(bench, 35, "refresh")
+    await bench.run(50)
+    assert "it is not known what is out of date in web, since its launch template web" in str(
+        bench.answers[0]
+    )
+    bench.provider.launch_spec = readable
+    say(bench, 75, "refresh")
+    await bench.run(90)
+    assert "must stay" in str(bench.answers[1])
+
+
+@virtual
+async def test_what_is_replaced_on_an_operators_word_and_serves_meanwhile_is_replaced_when_it_is_back():
+    bench = pool_bench(lambda second: 300 if 340 < second < 420 else 100, running=1)
+    await bench.run(300)
+    renew_template(bench)
+    old = {vm.id for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"}
+    await bench.run(20)
+    say(bench, 15, "refresh")
+    await bench.run(1500)
+    assert bench.answers == ["2 out of date in web will be replaced, the new ones first."]
+    left = {vm.id for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"}
+    assert not old & left
+
+
+@virtual
+async def test_what_was_evicted_and_not_deleted_for_want_of_an_answer_is_deleted_later():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, end_s=60, actions=("TerminateInstances",), code="InternalError")
+    )
+    say(bench, 15, "evict", bench.ids[1])
+    await bench.run(900)
+    assert bench.answers == [f"{bench.ids[1]} of web will be deleted for good, at the next tick."]
+    assert view(bench, bench.ids[1]).state == "terminated"
 
 
 @virtual
@@ -199,10 +264,10 @@ def test_what_was_asked_of_the_pool_is_done_after_a_crash(tmp_path):
 @pytest.mark.parametrize(
     "row",
     [
-        Learned("web", "asked", 2, b"{}"),
-        Learned("web", "asked", 1, b"no JSON"),
-        Learned("web", "asked", 1, b"[]"),
-        Learned("web", "asked", 1, b'{"exercise": [1], "evict": [], "refresh": false}'),
+        Learned("web", "asked", 9, b"{}"),
+        Learned("web", "asked", 2, b"no JSON"),
+        Learned("web", "asked", 2, b"[]"),
+        Learned("web", "asked", 2, b'{"exercise": [1], "evict": [], "refresh": []}'),
     ],
     ids=lambda row: row.body.decode(),
 )

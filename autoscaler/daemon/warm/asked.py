@@ -14,8 +14,9 @@ from typing import Any
 
 from autoscaler.ports import Learned
 
-NAME, VERSION = "asked", 1
+NAME, VERSION = "asked", 2
 """Under which it is kept, and the layout of the body."""
+_LISTS = ("exercise", "evict", "refresh")
 
 
 @dataclass(slots=True)
@@ -25,16 +26,16 @@ class Asked:
     Attributes:
         exercise: Ids of VMs to be tried.
         evict: Ids of VMs to be deleted.
-        refresh: Whether all that is out of date is replaced.
+        refresh: Ids of VMs to be replaced, since they were out of date.
     """
 
     exercise: set[str] = field(default_factory=set)
     evict: set[str] = field(default_factory=set)
-    refresh: bool = False
+    refresh: set[str] = field(default_factory=set)
 
     def kept(self, fleet: str) -> Learned:
         """As it is kept."""
-        body = {"exercise": sorted(self.exercise), "evict": sorted(self.evict), "refresh": self.refresh}
+        body = {each: sorted(getattr(self, each)) for each in _LISTS}
         return Learned(fleet, NAME, VERSION, json.dumps(body).encode())
 
 
@@ -47,10 +48,8 @@ def asked_of(row: Learned) -> Asked:
     if row.version != VERSION:
         raise ValueError(f"it is of version {row.version}")
     body: Any = json.loads(row.body)
-    if not isinstance(body, dict) or body.keys() != {"exercise", "evict", "refresh"}:
+    if not isinstance(body, dict) or body.keys() != set(_LISTS):
         raise ValueError("it is no list of what was asked")
-    exercise, evict, refresh = body["exercise"], body["evict"], body["refresh"]
-    ids = (exercise, evict)
-    if not all(isinstance(each, list) and all(isinstance(i, str) for i in each) for each in ids):
+    if not all(isinstance(each, list) and all(isinstance(i, str) for i in each) for each in body.values()):
         raise ValueError("it names no VMs")
-    return Asked(set(exercise), set(evict), refresh is True)
+    return Asked(**{each: set(body[each]) for each in _LISTS})

@@ -10,7 +10,7 @@ Rules of this file: choice only; nothing here calls anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.calendar import spans
@@ -61,24 +61,43 @@ def _why(t: TrackedVm, section: FreshnessSection, current: LaunchSpec | None, no
     return ""
 
 
-def surge(section: FreshnessSection, stale_vms: Sequence[Stale], wanted: int, *, asked: bool) -> int:
+def to_replace(stale_vms: Sequence[Stale], asked: Collection[str], *, open_now: bool) -> list[Stale]:
+    """Those that are to go: all while it is time, else those that an operator asked for; never one that must stay.
+
+    For one that must stay no new one is made, which would go again and be made again.
+    """
+    return [
+        each
+        for each in stale_vms
+        if (open_now or each.tracked.vm.id in asked) and may_be_deleted(each.tracked.vm)
+    ]
+
+
+def surge(section: FreshnessSection, leaving: Sequence[Stale], wanted: int) -> int:
     """VMs to have beyond the wanted number, so that the new ones are there before the old ones go."""
-    if not stale_vms or (section.refresh is None and not asked):
+    if not leaving:
         return 0
     share = section.refresh.share if section.refresh is not None else 0.1
-    return min(len(stale_vms), max(math.floor(share * wanted), 1))
+    return min(len(leaving), max(math.floor(share * wanted), 1))
 
 
-def replaceable(stale_vms: Sequence[Stale], ready: int, floor: int) -> list[Stale]:
-    """Those that may go now: the number of VMs ready never falls below the floor.
+def going(
+    section: FreshnessSection, leaving: Sequence[Stale], ready: int, floor: int, wanted: int
+) -> dict[str, list[str]]:
+    """Ids of those that go now, by why: so many that the number of VMs ready never falls below the floor.
 
     Args:
-        stale_vms: Oldest first.
+        section: How many may go at a time.
+        leaving: Those that are to go, oldest first.
         ready: VMs that could be started now, these included.
         floor: How many must stay.
+        wanted: The warm target, in VMs.
     """
-    gone = [each for each in stale_vms if may_be_deleted(each.tracked.vm)]
-    return gone[: max(ready - floor, 0)]
+    now = leaving[: max(ready - floor, 0)]
+    by_why: dict[str, list[str]] = {}
+    for each in now[: surge(section, now, wanted)]:
+        by_why.setdefault(each.why, []).append(each.tracked.vm.id)
+    return by_why
 
 
 def within(windows: Sequence[QuietWindow], now_s: float) -> bool:

@@ -22,6 +22,7 @@ from autoscaler.daemon.vms.marks import (
     MADE_AT_TAG,
     QUARANTINED_TAG,
     SPEC_TAG,
+    TERMINABLE_TAG,
     VERSION_TAG,
     baked_at_s,
     may_be_deleted,
@@ -36,6 +37,10 @@ from autoscaler.ports import FLEET_TAG, Note, Outcome, OutcomeKind
 LONGEST_REASON = 200
 """A tag holds 256 characters."""
 _TAG_WITHIN_S = 10.0
+_STAY = (
+    "must stay ({}): the daemon did not make it, or it is protected; the tag "
+    f"{TERMINABLE_TAG}=true lets the daemon delete what others made, and `autoscaler pool evict` deletes it once"
+)
 _RESTING = (Phase.STOPPED, Phase.STOPPING)
 
 
@@ -149,14 +154,22 @@ class PoolWords:
                 f"the policy of {word.fleet} makes no VMs for its pool, so none can be replaced; it needs the sections "
                 "provision and refill"
             )
+        if not pool.stale and not pool.knows_template(fleet):
+            raise ChangeRefusedError(
+                f"it is not known what is out of date in {word.fleet}, since its launch template "
+                f"{fleet.policy.provision.launch_template} has not been read yet, or could not be: try again in a "
+                "minute, and see `autoscaler doctor`"
+            )
         if not pool.stale:
             return f"Nothing in the pool of {word.fleet} is out of date."
-        await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(pool.stale)})")
-        pool.asked.refresh = True
-        stale = len(pool.stale)
-        return (
-            f"{stale} out of date in {word.fleet} will be replaced, the new ones first.{await self._keep()}"
-        )
+        ids = [t.vm.id for t in (each.tracked for each in pool.stale) if may_be_deleted(t.vm)]
+        stay = len(pool.stale) - len(ids)
+        if not ids:
+            raise ChangeRefusedError(f"what is out of date in {word.fleet} {_STAY.format(stay)}")
+        await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(ids)})")
+        pool.asked.refresh.update(ids)
+        others = f" What else is {_STAY.format(stay)}." if stay else ""
+        return f"{len(ids)} out of date in {word.fleet} will be replaced, the new ones first.{others}{await self._keep()}"
 
     async def evict(self, word: Word) -> str:
         """Delete these stopped VMs for good.

@@ -240,6 +240,10 @@ class WarmPool:
             return False
         return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
 
+    def knows_template(self, fleet: Fleet) -> bool:
+        """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""
+        return self.current is not None or not isinstance(fleet.provider, TemplateReader)
+
     async def _read_template(self, fleet: Fleet, now_s: float, timeout_s: float) -> None:
         reader, spec = fleet.provider, fleet.spec
         if not self._wants_template(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
@@ -270,7 +274,7 @@ class WarmPool:
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
             if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN):
-                self.asked.evict.discard(outcome.vm_id)
+                # What an operator wants gone stays wanted until it is: an unknown outcome may be that of no call at all.
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
             failed.setdefault(words, []).append(outcome.vm_id)
@@ -314,21 +318,16 @@ class WarmPool:
         inventory = fleet.inventory
         ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]
         self.stale = freshness.stale(ready, fleet.policy.freshness, self.current, now_s)
-        found += self._evictions(fleet, now_s)
+        found += self._evictions(fleet)
         if now_s - self._busy_s < self.calm_s(fleet) or refill.is_busy(row):
             return found
         fresh = fleet.policy.freshness
-        refreshing = self.asked.refresh or (
-            fresh.refresh is not None and freshness.within(fresh.refresh.windows, now_s)
-        )
-        if not self.stale:
-            self.asked.refresh = False
-        more = (
-            freshness.surge(fresh, self.stale, row.warm_target, asked=self.asked.refresh) if refreshing else 0
-        )
+        open_now = fresh.refresh is not None and freshness.within(fresh.refresh.windows, now_s)
+        leaving = freshness.to_replace(self.stale, self._still_asked(fleet, ready), open_now=open_now)
+        more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
-        if refreshing:
-            found += self._replaces(fleet, row, ready, now_s)
+        if leaving:
+            found += self._replaces(fleet, row, leaving, ready)
         found += self._trims(fleet, row, ready, now_s)
         if row.may_start:
             found += self._tries(fleet, row, ready, now_s)
@@ -395,15 +394,22 @@ class WarmPool:
             found.append(_intent(fleet, Verb.TERMINATE, orphans, f"{NEVER_READY}, {ORPHAN_S:g} s ago"))
         return found
 
-    def _evictions(self, fleet: Fleet, now_s: float) -> list[ActionIntent]:
+    def _evictions(self, fleet: Fleet) -> list[ActionIntent]:
         """What operators want gone, as soon as it is stopped."""
-        del now_s
         vms = fleet.inventory.vms
         self.asked.evict = {i for i in self.asked.evict if i in vms and vms[i].phase is not Phase.LOST}
         ids = tuple(
             sorted(i for i in self.asked.evict if vms[i].phase is Phase.STOPPED and i not in self.deleting)
         )
         return [_intent(fleet, Verb.TERMINATE, ids, "evicted by an operator")] if ids else []
+
+    def _still_asked(self, fleet: Fleet, ready: Sequence[TrackedVm]) -> set[str]:
+        """What operators want replaced: until it is gone, or is known to be up to date; what serves is waited for."""
+        if self.asked.refresh:
+            self.asked.refresh &= {i for i, t in fleet.inventory.vms.items() if t.phase is not Phase.LOST}
+            if self.knows_template(fleet):
+                self.asked.refresh -= {t.vm.id for t in ready} - {each.tracked.vm.id for each in self.stale}
+        return self.asked.refresh
 
     def _makes(self, fleet: Fleet, row: FleetTick, tick: int, now_s: float, more: int) -> list[ActionIntent]:
         if now_s < self.held_until_s or now_s < fleet.provision_held_until_s:
@@ -419,20 +425,14 @@ class WarmPool:
         return [batch.intent for batch in made]
 
     def _replaces(
-        self, fleet: Fleet, row: FleetTick, ready: Sequence[TrackedVm], now_s: float
+        self, fleet: Fleet, row: FleetTick, leaving: Sequence[freshness.Stale], ready: Sequence[TrackedVm]
     ) -> list[ActionIntent]:
         exist = sum(t.phase is not Phase.LOST for t in fleet.inventory.vms.values())
         # Without room for a new one first, the policy's own floor is what must stay.
         room = exist < fleet.policy.max_provisioned
         floor = max(row.warm_target, 0) if room else fleet.policy.warm_pool.minimum
-        gone = freshness.replaceable(self.stale, len(ready), floor)
-        by_why: dict[str, list[str]] = {}
-        for each in gone[: freshness.surge(fleet.policy.freshness, gone, row.warm_target, asked=True)]:
-            by_why.setdefault(each.why, []).append(each.tracked.vm.id)
-        del now_s
-        return [
-            _intent(fleet, Verb.TERMINATE, tuple(ids), f"out of date: {why}") for why, ids in by_why.items()
-        ]
+        going = freshness.going(fleet.policy.freshness, leaving, len(ready), floor, row.warm_target)
+        return [_intent(fleet, Verb.TERMINATE, ids, f"out of date: {why}") for why, ids in going.items()]
 
     def _trims(
         self, fleet: Fleet, row: FleetTick, ready: Sequence[TrackedVm], now_s: float
