@@ -126,11 +126,17 @@ def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[
     return fault.format(**values), advice.format(**values)
 
 
-def suggestion(path: YamlPath, root: type[BaseModel] = Policy) -> str:
-    """What was probably meant by an unknown key: the nearest in its section, or its right section."""
+def suggestion(path: YamlPath, root: type[BaseModel] = Policy, *, whole: bool = False) -> str:
+    """What was probably meant by an unknown key: the nearest in its section, or its right section.
+
+    Args:
+        path: The unknown key.
+        root: Of what.
+        whole: Name the nearest by its whole path, for those who have no section around it.
+    """
     close = _nearest(path, root)
     if close is not None:
-        return f"did you mean `{close}`?"
+        return f"did you mean `{dotted((*path[:-1], close)) if whole else close}`?"
     word = str(path[-1])
     elsewhere = [dotted(found) for found in _all_paths(root, ()) if found[-1] == word]
     if elsewhere:

@@ -69,7 +69,7 @@ def test_processes_and_random_draws_change_no_figure(here):
     ("arguments", "code", "words"),
     [
         ((), 2, "say what is varied"),
-        (("--vary", "reactive.headrom=5%"), 1, "did you mean `headroom`?"),
+        (("--vary", "reactive.headrom=5%"), 1, "did you mean `reactive.headroom`?"),
         (("--vary", "reactive.headroom=2000%"), 1, "out of range; it must be 0% to 1000%"),
         (("--vary", "reactive.headroom=5%..9%"), 1, "how many values?"),
         (("--vary", "bounds.minimum=1,90"), 1, "bounds.minimum = 90"),

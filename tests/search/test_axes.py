@@ -53,8 +53,9 @@ def test_a_range_without_a_count_is_drawn_from():
     [
         ("reactive.headroom", r"does not say what is varied; write PATH=VALUE"),
         ("reactive.headroom=", r"does not say what is varied"),
-        ("reactive.headrom=5%", r"no field of a policy; did you mean `headroom`\?"),
-        ("plant.strat=5", r"no field of the plant; did you mean `start`\?"),
+        ("reactive.headrom=5%", r"no field of a policy; did you mean `reactive\.headroom`\?"),
+        ("plant.strat=5", r"no field of the plant; did you mean `plant\.start`\?"),
+        ("plant.start.p95_=5", r"no field of the plant; did you mean `plant\.start\.p95_s`\?"),
         ("plant=5", r"no field of the plant"),
         ("reactive.headroom=5%,,6%", r"a value is missing between two commas"),
         ("reactive.headroom=5%..6%", r"how many values\? Write reactive\.headroom=5%\.\.6%/5"),

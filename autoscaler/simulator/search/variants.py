@@ -190,7 +190,7 @@ def _nearest(keys: YamlPath) -> str:
     close = difflib.get_close_matches(str(keys[0]), [PLANT], 1)
     if wrong == 1 and close:
         return "did you mean `plant`?"
-    return suggestion(keys[:wrong])
+    return suggestion(keys[:wrong], whole=True)
 
 
 def _validated(data: dict[str, Any], tick_s: float, values: Mapping[str, object]) -> Policy:
@@ -229,7 +229,8 @@ def _replaced(settings: Settings, keys: YamlPath, value: object, path: str) -> S
     if not keys or keys[0] not in names:
         word = str(keys[0]) if keys else ""
         close = difflib.get_close_matches(word, names, 1)
-        advice = f"did you mean `{close[0]}`?" if close else f"its fields are {', '.join(names)}"
+        section = path.removesuffix(".".join(map(str, keys)))
+        advice = f"did you mean `{section}{close[0]}`?" if close else f"its fields are {', '.join(names)}"
         raise ConfigError(f"`{path}` is no field of the plant; {advice}")
     name, old = str(keys[0]), getattr(settings, str(keys[0]))
     if len(keys) > 1:
