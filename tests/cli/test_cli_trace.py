@@ -74,6 +74,18 @@ def test_info_for_programs(trace, here):
     assert one["digest"] == read_trace(here / "t.csv", kind=TraceKind.COUNT).digest
 
 
+def test_what_was_generated_tells_its_kind(trace, here):
+    told = trace("synth", here / "level.csv", "--kind", "gauge", "--length", "1d").stdout
+    assert "--kind" not in told
+    (one,) = strict_json(trace("info", here / "level.csv", "--json").stdout)
+    assert one["kind"] == "gauge"
+    told = trace(
+        "synth", here / "alone" / "level.csv", "--kind", "gauge", "--length", "1d", "--no-manifest"
+    ).stdout
+    assert "say so where it is read (`--kind gauge`)" in told
+    assert not (here / "alone" / "manifest.csv").exists()
+
+
 def test_info_of_an_unknown_kind_says_so_and_claims_no_digest(trace, here):
     (one,) = strict_json(trace("info", here / "t.csv", "--json").stdout)
     assert (one["kind"], one["digest"], one["dispersion"]) == (None, None, None)
