@@ -143,6 +143,25 @@ def test_compared_policies_meet_one_plant_whatever_their_fleets_are_called():
     assert second.policy.fleet == "large"
 
 
+def test_compared_policies_are_told_of_the_one_plant_and_of_what_differs_between_them():
+    trace = minutes(300)
+    vm = {"capacity": "100/s", "start_time": "20s"}
+    one = policy(fleet="one", vm=vm, prices={"in_service": "0.1/h"})
+    other = policy(
+        fleet="other", vm={"capacity": "50/s", "start_time": "50s"}, prices={"in_service": "0.05/h"}
+    )
+    first, second = shared_luck(tuple(prepare(each, Path("a"), trace, Wanted()) for each in (one, other)))
+    for replay in (first, second):
+        assert f"a plant of {replay.plant.vms} VMs" in replay.notes[0]
+        assert "a start takes 20 s" in replay.notes[1]
+        assert not any("50 s" in note for note in replay.notes)
+        money, capacity, *_ = replay.cautions
+        assert "a VM in service costs 0.1/h and 0.05/h" in money
+        assert "vm.capacity differs (100/s and 50/s)" in capacity
+    alike = shared_luck((prepare(one, Path("a"), trace, Wanted()), prepare(one, Path("b"), trace, Wanted())))
+    assert all(not replay.cautions for replay in alike)
+
+
 def test_the_engine_that_cannot_is_refused_and_the_one_that_can_is_taken():
     plain = prepared(minutes(300))
     assert engine_for(plain) == ("lanes", "")

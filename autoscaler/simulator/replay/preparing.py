@@ -10,7 +10,7 @@ VM could not carry it out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from autoscaler.traces.trace import Trace, TraceKind, describe_time
 MAX_TICK_S = 3600.0
 _SHORTEST_WARM_UP_S = 300.0
 _WARM_UP_TICKS = 10
+_SIZE, _START = 0, 1
+"""Which notes tell the size of the plant, and how long its starts take."""
 _SPARE = 1.2
 """VMs of the plant over what the peak needs, where nobody says how many there are."""
 _PROVISION_EXTRA_S = 6.0
@@ -312,12 +314,37 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
 def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
     """The same replays on one plant and under one name, so that they meet the same VMs and the same luck.
 
-    The plant is the first one's, with as many VMs as the largest has.
+    The plant is the first one's, with as many VMs as the largest has; notes say that, and cautions what the policies
+    hold of it that differs.
     """
     first = replays[0]
-    vms = max(one.plant.vms for one in replays)
-    plant = replace(first.plant, vms=vms)
+    largest = max(replays, key=lambda one: one.plant.vms)
+    plant = replace(first.plant, vms=largest.plant.vms)
+    shared = (largest.notes[_SIZE], first.notes[_START]) if len(replays) > 1 else first.notes[: _START + 1]
+    cautions = tuple(_differing([one.policy for one in replays]))
     return tuple(
-        replace(one, plant=plant, fitted=one.fitted.model_copy(update={"fleet": first.fitted.fleet}))
+        replace(
+            one,
+            plant=plant,
+            fitted=one.fitted.model_copy(update={"fleet": first.fitted.fleet}),
+            notes=(*shared, *one.notes[_START + 1 :]),
+            cautions=(*cautions, *one.cautions),
+        )
         for one in replays
     )
+
+
+def _differing(policies: Sequence[Policy]) -> Iterator[str]:
+    """What policies that are compared hold of money and VMs that cannot be true of all of them."""
+    if len({policy.prices for policy in policies}) > 1:
+        told = " and ".join(f"{policy.prices.in_service_per_h:g}/h" for policy in policies)
+        yield (
+            f"The policies' prices differ (`prices`; a VM in service costs {told}), and each is reckoned at its own: make "
+            "them alike to compare what the policies do, and not what VMs cost."
+        )
+    if len({policy.vm.capacity_per_s for policy in policies}) > 1:
+        told = " and ".join(f"{count(policy.vm.capacity_per_s)}/s" for policy in policies)
+        yield (
+            f"The policies' vm.capacity differs ({told}), and the VMs do what each says: make it alike, unless that is what "
+            "you compare."
+        )
