@@ -20,12 +20,14 @@ import typer
 from autoscaler.cli.output import FAILED, errors_in_words, seconds, utc, work
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderableType
 
 Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
 """Takes the daemon's answer, or None and why there is none."""
 
 _LATELY_S = 600.0
+_NUMBERS = ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost")
+_ANY_WIDTH = 10_000
 PATIENCE_S = 30.0
 """A daemon of a thousand fleets may take seconds to answer while it decides."""
 
@@ -208,26 +210,8 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
 
 def _picture(found: dict[str, Any]) -> Group:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table("fleet", "acts", box=None, pad_edge=False)
-    for name in ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for fleet in found["fleets"]:
-        d = fleet["decision"] or {}
-        table.add_row(
-            fleet["fleet"],
-            "yes" if fleet["act"] else "shadow",
-            work(d.get("demand")),
-            work(d.get("forecast_hi")),
-            str(d.get("desired", "?")),
-            str(d.get("in_service", "?")),
-            str(d.get("starting", "?")),
-            f"{d.get('stopped', '?')} of {d.get('warm_target', '?')}",
-            work(d.get("shortage")),
-            f"{fleet['cost_total']:,.2f}",
-        )
     said = []
     for fleet in found["fleets"]:
         if fleet["decision"]:
@@ -245,7 +229,48 @@ def _picture(found: dict[str, Any]) -> Group:
     said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
     said += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
     said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
-    return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), table, *said)
+    return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), _Numbers(found), *said)
+
+
+class _Numbers:
+    """A row of numbers per fleet, or a sentence of them where the terminal has no room for the row: none is ever cut."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._rows = [_cells(fleet) for fleet in found["fleets"]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.measure import Measurement
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("fleet", "acts", box=None, pad_edge=False)
+        for name in _NUMBERS:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in self._rows:
+            table.add_row(*row)
+        wide = options.update_width(max(options.max_width, _ANY_WIDTH))
+        if Measurement.get(console, wide, table).maximum <= options.max_width:
+            yield table
+            return
+        for fleet, acts, *numbers in self._rows:
+            told = ", ".join(f"{name} {number}" for name, number in zip(_NUMBERS, numbers, strict=True))
+            yield Text(f"{fleet}: acts {acts}, {told}")
+
+
+def _cells(fleet: dict[str, Any]) -> tuple[str, ...]:
+    d = fleet["decision"] or {}
+    return (
+        fleet["fleet"],
+        "yes" if fleet["act"] else "shadow",
+        work(d.get("demand")),
+        work(d.get("forecast_hi")),
+        str(d.get("desired", "?")),
+        str(d.get("in_service", "?")),
+        str(d.get("starting", "?")),
+        f"{d.get('stopped', '?')} of {d.get('warm_target', '?')}",
+        work(d.get("shortage")),
+        f"{fleet['cost_total']:,.2f}",
+    )
 
 
 def _policy_troubles(found: dict[str, Any]) -> list[str]:

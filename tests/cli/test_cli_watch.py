@@ -122,6 +122,25 @@ async def test_a_daemon_that_is_long_in_answering_is_waited_for_as_long_as_asked
     await daemon.end()
 
 
+@pytest.mark.parametrize("columns", [40, 60])
+async def test_where_a_row_has_no_room_no_number_is_cut(tmp_path, free_port, columns):
+    daemon = Daemon(free_port)
+    daemon.says = answer(1, demand=1234567.0)
+    await daemon.begin()
+    shown = await asyncio.to_thread(
+        subprocess.run,
+        [COMMAND, "status"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300,
+        env={**environment(http_port=free_port), "COLUMNS": str(columns)},
+    )  # fmt: skip
+    await daemon.end()
+    assert "…" not in shown.stdout
+    told = " ".join(shown.stdout.split())
+    assert (
+        "web: acts yes, demand/s 1,234,567, 95 %/s ?, desired 3, serve 2, start 1, warm 5 of 5, short/s 0, cost 1.50"
+        in told
+    )
+
+
 def in_terminal(theirs, cwd, port):
     return subprocess.Popen(
         [COMMAND, "status", "--watch", "--every", "0.1s"], stdin=theirs, stdout=theirs, stderr=theirs,
