@@ -189,9 +189,7 @@ def _fill(document: Document, text: str) -> None:
         document.problems.append(Problem(Mark(document.file), "the text is nested too deeply to be a policy"))
         return
     if root is None or (_scalar(root) is None and isinstance(root, ScalarNode)):
-        document.problems.append(
-            Problem(Mark(document.file), "the file is empty", "write a policy, or remove the file")
-        )
+        document.problems.append(Problem(Mark(document.file), "the file is empty", "fill it, or remove it"))
     elif isinstance(root, MappingNode):
         document.data = _Builder(document).section(root, ())
     else:

@@ -91,8 +91,9 @@ def told_shape(path: Path, layout: Layout) -> Shape:
     if not is_parquet(path) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
     raise TraceError(
-        f"{path}: it is not clear what this file holds; say which with `--shape` ({', '.join(Shape)}), and name its "
-        f"columns with `--time` and `--value`; its columns are: {', '.join(names)[:200]}"
+        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
+        f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
+        f"`--separator`; its columns are: {', '.join(names)[:200]}"
     )
 
 

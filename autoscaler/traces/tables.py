@@ -160,6 +160,10 @@ def check_file(path: Path) -> None:
         raise TraceError(f"{path}: there is no such file")
     if not path.is_file():
         raise TraceError(f"{path}: this is not a file")
+    if path.suffix in (".yaml", ".yml"):
+        raise TraceError(
+            f"{path}: this is YAML and no trace; where a command takes a policy, it comes before the trace"
+        )
 
 
 # ── Blocks of whole lines ───────────────────────────────────────────────────────────────────────────────

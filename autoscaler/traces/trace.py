@@ -169,8 +169,10 @@ class Trace:
         """
         keep = (self.timestamps >= start_s) & (self.timestamps < end_s)
         if not keep.any():
+            span = f" from {describe_time(start_s)}" if math.isfinite(start_s) else ""
+            span += f" to {describe_time(end_s)}" if math.isfinite(end_s) else ""
             raise TraceError(
-                f"trace {self.name} has no rows from {describe_time(start_s)} to {describe_time(end_s)}; "
+                f"trace {self.name} has no rows{span}; "
                 f"it covers {describe_time(self.start_s)} to {describe_time(self.end_s)}"
             )
         return self._with(self.timestamps[keep], self.values[keep], self.censored[keep])

@@ -62,7 +62,8 @@ def test_ways_to_write_a_series(tmp_path, text, options):
     ("text", "options", "message"),
     [
         ("timestamp,value\n0,1\n60,2\n", ImportOptions(), "counts .* or a gauge"),
-        ("a,b,c\n0,1,2\n", GAUGE, "not clear what this file holds.*a, b, c"),
+        ("a,b,c\n0,1,2\n", GAUGE, "not clear what this file holds.*`autoscaler trace import`.*a, b, c"),
+        ("time;value\n0;1\n", GAUGE, "not clear what this file holds.*`--separator`"),
         ("a,b,c\n0,1,2\n", replace(GAUGE, shape=Shape.SERIES), r":1: .*which column is the time"),
         ("time,b,c\n0,1,2\n", GAUGE, r":1: .*which column is the value; name it with `--value`"),
         ("time,b,c\n0,1,2\n", replace(GAUGE, series=SeriesColumns(value="d")), "no column `d`"),

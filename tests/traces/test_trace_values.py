@@ -60,6 +60,8 @@ def test_a_cut_without_rows_says_what_the_trace_covers():
         TraceError, match=r"gappy has no rows .* covers 1970-01-01T00:00:00Z to 1970-01-01T00:04:00Z"
     ):
         GAPPY.cut(120.0, 180.0)
+    with pytest.raises(TraceError, match=r"has no rows from 1970-01-01T01:00:00Z; it covers"):
+        GAPPY.cut(3600.0, float("inf"))
 
 
 def test_scaling():
