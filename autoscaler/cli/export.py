@@ -103,11 +103,17 @@ def _demand(
     force: bool,
 ) -> tuple[dict[str, object], list[str]]:
     from autoscaler.simulator.replay.exporting import demand_trace
+    from autoscaler.traces.manifest import note_in_manifest
+    from autoscaler.traces.reading import manifest_entry
     from autoscaler.traces.writing import kind_note, write_trace
 
     found = demand_trace(fleet, reader.each_tick(fleet, *span), interval_s)
     write_trace(out, found.trace, overwrite=force)
     trace = found.trace
+    # What a manifest says of an earlier file of this name holds no more.
+    noted = manifest_entry(out) is not None
+    if noted:
+        note_in_manifest(out, trace)
     facts: dict[str, object] = {
         "rows": len(trace.values),
         "from": utc(trace.start_s),
@@ -120,7 +126,7 @@ def _demand(
         "censored_rows": int(trace.censored.sum()),
         "digest": trace.digest,
     }
-    return facts, [*found.notes, kind_note(out, trace)]
+    return facts, [*found.notes, *([] if noted else [kind_note(out, trace)])]
 
 
 def _timeline(

@@ -299,11 +299,14 @@ def write(
     """
     from autoscaler.cli.progress import Bar
     from autoscaler.traces.manifest import note_in_manifest
+    from autoscaler.traces.reading import manifest_entry
     from autoscaler.traces.writing import kind_note, write_trace
 
     with Bar(f"writing {out.name}") as bar:
         write_trace(out, trace, overwrite=force, progress=bar)
-    if manifest:
+    # What a manifest says of an earlier file of this name holds no more.
+    noted = manifest or manifest_entry(out) is not None
+    if noted:
         note_in_manifest(out, trace)
     if as_json:
         facts = {
@@ -320,7 +323,7 @@ def write(
     for text in notes:
         typer.echo(f"  {text}")
     typer.echo(f"  digest {trace.digest}")
-    if not manifest:
+    if not noted:
         typer.echo(f"  {kind_note(out, trace)}")
 
 

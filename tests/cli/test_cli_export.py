@@ -197,6 +197,14 @@ def test_what_cannot_be_written_is_said_and_leaves_no_file(invoke, tmp_path, arg
     assert not list(tmp_path.glob("*d.*"))
 
 
+def test_what_is_written_over_a_noted_file_is_noted_as_what_it_is_now(invoke, tmp_path):
+    (tmp_path / "manifest.csv").write_text("file,kind,interval_s\nday.csv,count,60\n")
+    (tmp_path / "day.csv").write_text("of before")
+    exported(invoke, record(tmp_path / "state", every(10, [1, 2])), tmp_path / "day.csv", "--force")
+    back = read_trace(tmp_path / "day.csv")
+    assert (back.kind, back.interval_s) == (TraceKind.GAUGE, 10.0)
+
+
 def test_wrong_usage(invoke):
     assert invoke("export", "web", "d.csv", "--what", "timeline", "--interval", "60s").exit_code == 2
     assert invoke("export", "web").exit_code == 2

@@ -86,6 +86,13 @@ def test_what_was_generated_tells_its_kind(trace, here):
     assert not (here / "alone" / "manifest.csv").exists()
 
 
+def test_what_is_written_over_a_noted_file_is_noted_as_what_it_is_now(trace, here):
+    trace("synth", here / "x.csv", "--length", "1d")
+    trace("import", here / "t.csv", here / "x.csv", "--kind", "gauge", "--force")
+    (one,) = strict_json(trace("info", here / "x.csv", "--json").stdout)
+    assert (one["kind"], one["rows"]) == ("gauge", 3)
+
+
 def test_info_of_an_unknown_kind_says_so_and_claims_no_digest(trace, here):
     (one,) = strict_json(trace("info", here / "t.csv", "--json").stdout)
     assert (one["kind"], one["digest"], one["dispersion"]) == (None, None, None)
