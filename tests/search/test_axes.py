@@ -93,6 +93,13 @@ def test_candidates_nearby_hold_the_policys_own_values_and_are_all_allowed():
     assert any(each.policy == base.variant({}).policy for each in made)
     with pytest.raises(ConfigError, match="say what to vary"):
         nearby(policy(reactive="off", forecast="off"))
+    prices = {"in_service": "0.1/h", "stopped": "0.01/h"}
+    with pytest.raises(
+        ConfigError, match=r"goes by an objective .* --vary objective\.served=99%,99\.5%,99\.9%"
+    ):
+        nearby(policy(reactive="off", forecast="off", objective={"served": "99.9%"}, prices=prices))
+    with pytest.raises(ConfigError, match=r"--vary objective\.shortage_price=2/h,5/h,10/h,20/h"):
+        nearby(policy(reactive="off", forecast="off", objective={"shortage_price": "9/h"}, prices=prices))
 
 
 # ── limits ──────────────────────────────────────────────────────────────────────────────────────────────

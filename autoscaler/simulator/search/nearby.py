@@ -33,6 +33,12 @@ def nearby(policy: Policy) -> tuple[Axis, ...]:
     if policy.forecast:
         covers = sorted({policy.forecast.cover, *_COVERS})
         axes.append(Axis("forecast.cover", tuple(PERCENT.write(each) for each in covers)))
+    if not axes and policy.objective:
+        example = "served=99%,99.5%,99.9%" if policy.objective.served else "shortage_price=2/h,5/h,10/h,20/h"
+        raise ConfigError(
+            f"policy {policy.fleet} goes by an objective and has no headroom or cover to be bettered; what other objectives "
+            f"would cost is told by varying it: --vary objective.{example}"
+        )
     if not axes:
         raise ConfigError(
             f"policy {policy.fleet} neither follows demand nor forecasts it, so say what to vary, for example "
