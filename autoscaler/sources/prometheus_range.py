@@ -132,7 +132,7 @@ def _check(asked: RangeQuery) -> Describes:
     points = (asked.end_s - asked.start_s) / asked.step_s
     if not 2 <= points <= MAX_POINTS:
         raise TraceError(
-            f"from {describe_time(asked.start_s)} to {describe_time(asked.end_s)} there are {points:.0f} steps of "
+            f"from {describe_time(asked.start_s)} to {describe_time(asked.end_s)} there are {max(points, 0.0):.0f} steps of "
             f"{asked.step_s:g} s; 2 to {MAX_POINTS:,} are possible (`--start`, `--end`, `--step`)"
         )
     ranges = {text: _prometheus_seconds(text) for text in _RANGE.findall(asked.query)}
