@@ -100,7 +100,7 @@ def _check_words(reader: JournalReader, wanted: EventFilter, directory: Path) ->
         raise JournalError(unknown_word(wanted.fleet, known, "fleet", where))
     for kind in wanted.kinds:
         if kind not in kinds and kind not in KINDS and kind not in EVENTS:
-            raise JournalError(unknown_word(kind, kinds.union(KINDS), "kind of event", where))
+            raise JournalError(unknown_word(kind, kinds.union(KINDS, EVENTS), "kind of event", where))
 
 
 def _nothing(last: EventRecord | None, directory: Path) -> str:

@@ -100,6 +100,7 @@ def test_nothing_found_says_where_the_journal_ends(invoke, state_dir):
         (("--fleet", "wbe"), "has no fleet wbe; did you mean web?"),
         (("--fleet", "x"), "has no fleet x; known are: api, web"),
         (("--kind", "vm_gnoe"), "has no kind of event vm_gnoe; did you mean vm_gone?"),
+        (("--kind", "action_setled"), "did you mean action_settled?"),
     ],
 )
 def test_a_misspelt_fleet_or_kind_is_not_one_without_events(invoke, state_dir, options, words):
