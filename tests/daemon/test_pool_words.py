@@ -168,6 +168,18 @@ async def test_what_was_evicted_and_not_deleted_for_want_of_an_answer_is_deleted
 
 
 @virtual
+async def test_what_may_not_be_deleted_is_asked_for_again_every_few_minutes_and_not_every_tick():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, actions=("TerminateInstances",), code="OperationNotPermitted")
+    )
+    say(bench, 15, "evict", bench.ids[1])
+    await bench.run(900)
+    assert 2 <= len(chores(bench, Verb.TERMINATE)) <= 4
+    assert view(bench, bench.ids[1]).state == "stopped"
+
+
+@virtual
 async def test_adopted_and_disowned():
     bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
     (stray,) = bench.world.provision(ORIGIN_S, "", 1)

@@ -278,7 +278,8 @@ class WarmPool:
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
             failed.setdefault(words, []).append(outcome.vm_id)
-            self.deleting.pop(outcome.vm_id, None)
+            if outcome.vm_id not in self.asked.evict:  # else asked for again when its time is over
+                self.deleting.pop(outcome.vm_id, None)
             t = fleet.inventory.vms.get(outcome.vm_id)
             if t is not None and t.quarantine_reason == DELETED:
                 _quarantine(fleet, t, float("-inf"), "")
