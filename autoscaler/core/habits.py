@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.remembered import Remembered, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HOURS = 24
@@ -44,6 +44,7 @@ _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
 )
 _MANY = 64
 """Columns from which on it takes less to go through rows one by one."""
+_ARRAYS = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day", "week")
 _BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
 
 
@@ -111,8 +112,11 @@ class Habits(Remembered):
 
     def of_columns(self, columns: Int) -> Habits:
         """The same for columns that are all known, int64 (N,): which each was; this one is not changed."""
-        arrays = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day", "week")
-        return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in arrays})
+        return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in _ARRAYS})
+
+    def take_in(self, mine: Int, other: Habits, theirs: Int) -> None:
+        """Know some columns, int64 (k,) both, as another does, which has noted the same last tick."""
+        take_columns(self, mine, other, theirs, _ARRAYS, when=("slot", "week_slot"))
 
 
 def slot_s(tick_s: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.remembered import Remembered, columns_before, take_columns
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
@@ -83,6 +83,14 @@ class Budget(Remembered):
             getattr(new, name)[known] = getattr(self, name)[was[known]]
         new.last_tick = self.last_tick
         return new
+
+    def take_in(self, lanes: Int, other: Budget) -> None:
+        """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
+        if other.last_tick < 0:
+            return  # none of them has a price that is found
+        at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
+        arrays = ("price", "missed", "wanted", "in_service")
+        take_columns(self, at, other, theirs, arrays, when=("last_tick",))
 
 
 class Dearness:

@@ -6,6 +6,7 @@ Rules of this file: fields are arrays, numbers, or states themselves; what a sta
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import ClassVar, Self, TypeAlias
 
@@ -72,6 +73,35 @@ def columns_before(mine: Int, theirs: Int, lanes: Int) -> Int:
     """
     column = {int(lane): at for at, lane in enumerate(mine)}
     return np.array([column.get(int(lanes[lane]), -1) for lane in theirs], np.int64)
+
+
+def take_columns(
+    mine: Remembered, at: Int, other: Remembered, theirs: Int, arrays: Iterable[str], when: Iterable[str] = ()
+) -> None:
+    """Have in some columns what another state of the same layout has in some of its own.
+
+    Args:
+        mine: Updated in place.
+        at: int64 (k,), the columns.
+        other: Is not changed.
+        theirs: int64 (k,), the columns there.
+        arrays: Names of the arrays, whose last axis is that of columns.
+        when: Names of what must be the same of both, since it says to what time the arrays are.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not len(at):
+        return
+    for name in when:
+        if getattr(mine, name) != getattr(other, name):
+            raise ValueError(
+                f"{type(mine).__name__} at {getattr(mine, name)} is not at {getattr(other, name)}"
+            )
+    for name in arrays:
+        array = getattr(mine, name).copy()
+        array[..., at] = getattr(other, name)[..., theirs]
+        setattr(mine, name, array)
 
 
 def _copied(value: Array | float) -> Array | float:

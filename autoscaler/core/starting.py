@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.remembered import Remembered, columns_before, take_columns
 from autoscaler.core.types import Float, Int
 
 AT_FIRST, AT_FIRST_WEIGHT = 0.25, 20.0
@@ -67,6 +67,11 @@ class Starting(Remembered):
             getattr(new, name)[known] = getattr(self, name)[was[known]]
         new.last_tick = self.last_tick
         return new
+
+    def take_in(self, lanes: Int, other: Starting) -> None:
+        """Know some lanes, int64 (N,), as another state does; the VMs that start now are those of this one."""
+        at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
+        take_columns(self, at, other, theirs, ("worked", "passed"))
 
     def at_first(self) -> Float:
         """The share of its work that a VM has while it starts: float64 (n,)."""

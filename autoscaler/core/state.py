@@ -130,6 +130,24 @@ class LaneState(Remembered):
         new.tokens_in = np.minimum(new.tokens_in, full_in)
         return new
 
+    def take_in(self, lanes: Int, other: LaneState) -> None:
+        """Know what some lanes have learned as another state does, of the same parameters and at the same tick.
+
+        That is what models would have cost, prices, and what waits; what guards remember of orders stays, since those were real.
+
+        Args:
+            lanes: int64 (N,), lanes of both.
+            other: Not used any more afterwards.
+
+        Raises:
+            ValueError: It is of other parameters, or at another tick; then nothing is to be made of this one either.
+        """
+        self.peaks.take_in(lanes, other.peaks, lanes)
+        self.trial.take_in(lanes, other.trial)
+        self.budget.take_in(lanes, other.budget)
+        self.warm_pool.take_in(lanes, other.warm_pool)
+        self.starting.take_in(lanes, other.starting)
+
 
 def full_buckets(params: LaneParams) -> tuple[Float, Float]:
     """Tokens of full buckets, out and in: float64 (L,) each. No limit is more tokens than there can be VMs."""

@@ -32,7 +32,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.habits import HOUR_S
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before
+from autoscaler.core.remembered import Remembered, columns_before, take_columns
 from autoscaler.core.returns import (
     FRESH,
     GROUP,
@@ -170,6 +170,11 @@ class WarmPool(Remembered):
             getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]
         new.last_tick = self.last_tick
         return new
+
+    def take_in(self, lanes: Int, other: WarmPool) -> None:
+        """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
+        at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
+        take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
 
     def pasts(self) -> Int:
         """Equal numbers for columns that remember the same: int64 (n,)."""

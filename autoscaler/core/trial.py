@@ -19,7 +19,7 @@ from autoscaler.core.alike import Alike
 from autoscaler.core.habits import Habits
 from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 from autoscaler.core.windows import RollingMax
 
@@ -238,6 +238,36 @@ class Trial(Remembered):
             for tick in range(first, first + int(span[to]) + 1):
                 new.ordered[tick % len(new.ordered), :, to] = self.ordered[tick % len(self.ordered), :, at]
         return new
+
+    def take_in(self, lanes: Int, other: Trial) -> None:
+        """Know the models of some lanes as another state does, of the same parameters and at the same tick.
+
+        Args:
+            lanes: int64 (N,), lanes of both.
+            other: Its lanes have columns of their own afterwards, and nothing else of it is changed.
+
+        Raises:
+            ValueError: It is of other parameters, or at another tick.
+        """
+        found = []
+        for state in (self, other):
+            some = np.isin(state.lanes, lanes)
+            state.part(some)
+            state.count_in(np.dtype(np.int32))
+            found.append(state.column[some])
+        mine, theirs = found
+        if not len(mine):
+            return
+        if self.ordered.shape[:2] != other.ordered.shape[:2] or len(mine) != len(theirs):
+            raise ValueError("models of other parameters do not fit")
+        take_columns(self, mine, other, theirs, (*_COUNTS, *_BY_COLUMN), when=("last_tick",))
+        self.habits.take_in(mine, other.habits, theirs)
+        windows = np.arange(len(PAST_S) - 1)[:, np.newaxis]
+        self.peaks.take_in(
+            (windows * len(self.weight) + mine).reshape(-1),
+            other.peaks,
+            (windows * len(other.weight) + theirs).reshape(-1),
+        )
 
     def part(self, lanes: Bool) -> None:
         """Give some lanes columns of their own, and all that share one with them.

@@ -326,3 +326,30 @@ class RollingMax(Remembered):
                 self.tick // group.per_bucket, new.ring[: group.slots, columns], new.block[columns]
             )
         return new
+
+    def take_in(self, mine: Int, other: RollingMax, theirs: Int) -> None:
+        """Know some lanes as another does, whose windows for them are as long.
+
+        Args:
+            mine: int64 (n,), the lanes.
+            other: Is not changed.
+            theirs: int64 (n,), the lane that each is there.
+
+        Raises:
+            ValueError: It is at another tick, or of other windows.
+        """
+        self._catch_up()
+        found = other.carried_over(self.window_ticks, _placed(len(self.window_ticks), mine, theirs))
+        if found.tick != self.tick or (other.window_ticks[theirs] != self.window_ticks[mine]).any():
+            raise ValueError(f"windows at tick {found.tick} do not fit those at tick {self.tick}")
+        at = mine if self.cut.column is None else self.cut.column[mine]
+        for name in ("ring", "under_way", "block", "before"):
+            getattr(self, name)[..., at] = getattr(found, name)[..., at]
+        self._noted = self._highest = None
+
+
+def _placed(lanes: int, mine: Int, theirs: Int) -> Int:
+    """The lane there of each lane here: int64 (L,), -1 for none."""
+    placed = np.full(lanes, -1)
+    placed[mine] = theirs
+    return placed

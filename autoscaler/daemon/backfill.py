@@ -1,15 +1,19 @@
 """Learning at the start from the demand of before it, beside the loop, so that no tick waits for it.
 
+Fleets with an objective live through it, models, prices and pool included (`core.living`); the forecasts of others learn from it.
+
     journal ─┐                                  samples of the ticks meanwhile ┐
-    source's ┴─► demand by tick ─► stepped in slices through the forecaster ───┴─► taken in between two ticks
+    source's ┴─► demand by tick ─► gone through in slices, as if lived ────────┴─► taken in between two ticks
     history
 
 Why: a forecaster that begins anew knows neither the spread of its errors nor the week's shape, and both are in what
-the journal recorded before a restart and in what a monitoring system keeps.
+the journal recorded before a restart and in what a monitoring system keeps. So is what each model of an objective would have cost,
+without which who drives a fleet on its first day is a guess.
 
 Rules of this file: the journal goes before the source's history, since it holds what was forecast from. What is not
 known stays unknown. A state comes into use only when it has been stepped through the last tick of the fleets. A
-failure is told for its fleet, and forecasts learn from now on only.
+failure is told for its fleet, and it learns from now on only. What models have cost is kept over a restart and longer than any
+past goes back, so it is lived again only where it was not.
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.policy import Policy
-from autoscaler.core.forecast import SeriesState, learn
-from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.relived import Relived
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports.sources import HistorySource, RecordedDemand
+from autoscaler.ports.time import Clock
 
 AT_ONCE = 64
 MOST_VALUES = 5_000_000
@@ -38,7 +42,9 @@ MOST_VALUES = 5_000_000
 MOST_TICKS = 100_000
 """Of one fleet at 10 s, and values asked of a source; for shorter ticks each value holds for several."""
 SLICE_S, REST_S = 0.01, 0.01
-"""Work at a time, and the pause after it, so that ticks and answers go on: half of one core at most."""
+"""Work at a time, and the pause after it at least, so that ticks and answers go on."""
+MOST_TOGETHER = 64
+"""Ticks that are gone through together at most: no more make it quicker."""
 FETCH_WITHIN_S = 900.0
 TRIES = 3
 
@@ -74,6 +80,8 @@ class Backfill:
         self._daemon = daemon
         self._recorded = recorded
         self._done: dict[str, tuple[object, ...]] = {}
+        self._lived: dict[str, tuple[object, ...]] = {}
+        """By fleet, what it measured when its forecasts, and its models and pool, learned of the past."""
         self._in_vain = 0
 
     async def run(self) -> None:
@@ -90,9 +98,15 @@ class Backfill:
             while fleets.remembered:
                 fleet = fleets.by_name[fleets.remembered.pop()]
                 self._done[fleet.name] = measure(fleet.policy)
+            while fleets.experienced:
+                fleet = fleets.by_name[fleets.experienced.pop()]
+                self._lived[fleet.name] = measure(fleet.policy)
             lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)]
             if not lanes:
                 return
+            # Who decides is not held up by those who only learn.
+            lives = [lane for lane in lanes if fleets.all[lane].policy.objective is not None]
+            lanes = lives or lanes
             ticks = max(self._ticks(fleets.all[lane].policy) for lane in lanes)
             lanes = lanes[: max(1, min(AT_ONCE, MOST_VALUES // ticks))]
             try:
@@ -101,18 +115,25 @@ class Backfill:
                 fleets.overheard = None
 
     def _is_new(self, fleet: Fleet) -> bool:
-        wanted = fleet.policy.signal.backfill is not None and fleet.policy.uses_signal
-        return wanted and self._done.get(fleet.name) != measure(fleet.policy)
+        policy = fleet.policy
+        if policy.signal.backfill is None or not policy.uses_signal:
+            return False
+        return self._done.get(fleet.name) != measure(policy) or self._is_inexperienced(fleet)
+
+    def _is_inexperienced(self, fleet: Fleet) -> bool:
+        """Whether its models and pool know nothing of the past."""
+        return fleet.policy.objective is not None and self._lived.get(fleet.name) != measure(fleet.policy)
 
     async def _learn(self, fleets: Fleets, lanes: Int) -> None:
         daemon, tick_s = self._daemon, self._daemon.settings.tick_s
         mine = [fleets.all[lane] for lane in lanes]
         fleets.overheard = []
         past = await self._past(mine, daemon.clock.now())
-        params = _columns(fleets.series, lanes)
-        state = SeriesState.empty(params)
-        await self._step(params, state, past, fleets)
-        if not await self._catch_up(params, state, fleets, lanes):
+        known = ~np.isnan(past.demand).all(axis=0)
+        inexperienced = np.array([self._is_inexperienced(fleet) for fleet in mine])
+        relived = Relived(fleets, lanes, past.first * tick_s)
+        await self._step(relived, past, fleets)
+        if not await self._catch_up(relived, fleets, lanes, lanes[known & inexperienced]):
             self._in_vain += daemon.fleets is fleets
             if self._in_vain < TRIES:
                 return
@@ -120,6 +141,8 @@ class Backfill:
             past.told[:] = ["the clock was set while it was being learned from"] * len(mine)
         for column, fleet in enumerate(mine):
             self._done[fleet.name] = measure(fleet.policy)
+            if fleet.policy.objective is not None:
+                self._lived[fleet.name] = measure(fleet.policy)
             await self._tell(fleet, past, column, tick_s)
 
     def _ticks(self, policy: Policy) -> int:
@@ -152,7 +175,10 @@ class Backfill:
         if self._recorded is None:
             return
         # Under another measure the journal's demand was something else.
-        names = [fleet.name if fleet.name not in self._done else "" for fleet in fleets]
+        names = [
+            fleet.name if self._done.get(fleet.name, now := measure(fleet.policy)) == now else ""
+            for fleet in fleets
+        ]
         start_s = past.first * tick_s
         end_s = start_s + len(past.demand) * tick_s
         recorded = self._recorded
@@ -197,41 +223,41 @@ class Backfill:
 
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _step(self, params: SeriesParams, state: SeriesState, past: Past, fleets: Fleets) -> None:
+    async def _step(self, relived: Relived, past: Past, fleets: Fleets) -> None:
         """Through the past, which ends before the first tick that is overheard."""
         known = np.flatnonzero(~np.isnan(past.demand).all(axis=1))
-        loop, clock = asyncio.get_running_loop(), self._daemon.clock
-        row = int(known[0]) if len(known) else len(past.demand)
-        while row < len(past.demand) and self._daemon.fleets is fleets:
-            until_s = loop.time() + SLICE_S
-            while row < len(past.demand) and loop.time() < until_s:
-                tick = past.first + row
-                learn(
-                    params,
-                    state,
-                    _samples((tick + 1e-3) * params.tick_s, past.demand[row].astype(np.float64)),
-                )
-                row += 1
-            await clock.sleep_until(clock.monotonic() + REST_S)
+        tick_s, row = self._daemon.settings.tick_s, int(known[0]) if len(known) else len(past.demand)
 
-    async def _catch_up(self, params: SeriesParams, state: SeriesState, fleets: Fleets, lanes: Int) -> bool:
+        def some(most: int) -> list[Samples]:
+            rows = range(row, min(row + most, len(past.demand)))
+            return [
+                _samples(begin_of(past.first + each, tick_s), past.demand[each].astype(np.float64))
+                for each in rows
+            ]
+
+        pace = Pace(self._daemon.clock)
+        while row < len(past.demand) and self._daemon.fleets is fleets:
+            samples = some(pace.ticks)
+            relived.live(samples)
+            row += len(samples)
+            await pace.rest()
+
+    async def _catch_up(self, relived: Relived, fleets: Fleets, lanes: Int, models: Int) -> bool:
         """Through the ticks meanwhile, and into use; whether it came into use."""
-        loop, clock = asyncio.get_running_loop(), self._daemon.clock
         heard = [] if fleets.overheard is None else fleets.overheard  # which may be empty, and grows
-        at = 0
+        at, pace = 0, Pace(self._daemon.clock)
         while self._daemon.fleets is fleets:
-            until_s = loop.time() + SLICE_S
-            while at < len(heard) and loop.time() < until_s:
-                learn(params, state, _of(heard[at], lanes))
-                at += 1
+            if samples := [_of(each, lanes) for each in heard[at : at + pace.ticks]]:
+                relived.live(samples)
+                at += len(samples)
             if heard and at == len(heard):
                 # Without a wait since the last of them, so that no tick comes in between.
                 try:
-                    fleets.take_in(lanes, state)
+                    fleets.take_in(lanes, relived.forecasts, relived.decisions, models)
                 except ValueError:
                     return False  # the clock was set meanwhile; it is begun anew
                 return True
-            await clock.sleep_until(clock.monotonic() + REST_S)
+            await pace.rest()
         return False
 
     async def _tell(self, fleet: Fleet, past: Past, column: int, tick_s: float) -> None:
@@ -245,13 +271,37 @@ class Backfill:
                 for count, where in ((recorded, "the journal"), (learned - recorded, "the source's history"))
                 if count
             ]
-            text = f"forecasts have learned from {' and '.join(parts)}" + (f"; {trouble}" if trouble else "")
+            who = "forecasts" if fleet.policy.objective is None else "forecasts and models"
+            text = f"{who} have learned from {' and '.join(parts)}" + (f"; {trouble}" if trouble else "")
             daemon.telemetry.log.info("history_learned", fleet=fleet.name, text=text)
             await daemon.recorder.event("history_learned", text, daemon.clock.now(), fleet.name)
         elif trouble:
-            text = f"{trouble}; forecasts learn from now on only"
+            who = "forecasts" if fleet.policy.objective is None else "forecasts and models"
+            text = f"{trouble}; {who} learn from now on only"
             daemon.telemetry.log.warning("history_failed", fleet=fleet.name, text=text)
             await daemon.recorder.event("history_failed", text, daemon.clock.now(), fleet.name)
+
+
+class Pace:
+    """How many ticks are gone through at a time, so that others have their turn: half of one core at most.
+
+    Args:
+        clock: What a pause is slept on.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._time = clock, asyncio.get_running_loop().time
+        self.ticks = 1
+        """As many as fit in a slice, by how long the last ones took."""
+        self._since_s = self._time()
+
+    async def rest(self) -> None:
+        """Make a pause, as long as the work before it."""
+        took_s = self._time() - self._since_s
+        fit = int(self.ticks * SLICE_S / took_s) if took_s > 0.0 else MOST_TOGETHER
+        self.ticks = max(1, min(fit, 2 * self.ticks, MOST_TOGETHER))
+        await self._clock.sleep_until(self._clock.monotonic() + max(REST_S, took_s))
+        self._since_s = self._time()
 
 
 def held_by_tick(
@@ -284,18 +334,14 @@ def held_by_tick(
     return np.where(held, demand[last], np.nan).astype(np.float32)
 
 
+def begin_of(tick: int, tick_s: float) -> float:
+    """The first moment of a tick: epoch seconds, and never one of the tick before it by rounding."""
+    at_s = tick * tick_s
+    return at_s if int(at_s // tick_s) == tick else at_s + 1e-3 * tick_s
+
+
 def _words(error: Exception) -> str:
     return str(error) or "no answer in time"
-
-
-def _columns(params: SeriesParams, lanes: Int) -> SeriesParams:
-    """The settings of these series only."""
-    arrays: dict[str, Any] = {
-        f.name: value[..., lanes]
-        for f in fields(params)
-        if isinstance(value := getattr(params, f.name), np.ndarray)
-    }
-    return replace(params, **arrays)
 
 
 def _samples(now_s: float, demand: NDArray[np.float64]) -> Samples:

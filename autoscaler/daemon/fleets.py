@@ -16,7 +16,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.params import SeriesParams
+from autoscaler.core.params import LaneParams, SeriesParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
@@ -53,7 +53,7 @@ NOTABLE_MOVE = 0.05
 """Capacities that are planned with are told anew once they have moved by so much."""
 NOTABLE_ODDS = 0.02
 """Odds that a start works are planned with anew, hourly, once they have moved by so much."""
-_RECOMPILE_S = 6 * 3600.0
+RECOMPILE_S = 6 * 3600.0
 """Schedules are laid out for days ahead; compiled again well before they run out."""
 
 
@@ -242,6 +242,8 @@ class Fleets:
         self.tick_s = self._tick_s = tick_s
         self.remembered: set[str] = set()
         """Fleets whose forecasts go on from an earlier run, until somebody takes them."""
+        self.experienced: set[str] = set()
+        """Those whose models and pool do, likewise."""
         self.learning = Learning([fleet.name for fleet in self.all])
         self.planned = [fleet.policy for fleet in self.all]
         """The policies with what was learned in the place of their guesses: what core decides with."""
@@ -367,6 +369,11 @@ class Fleets:
         """The forecast settings in use; series i is that of fleet i."""
         return self._compiled.series
 
+    @property
+    def lanes(self) -> LaneParams:
+        """The policies in use, compiled."""
+        return self._compiled.lanes
+
     def states(self) -> dict[str, Remembered]:
         """All that core remembers, by name; not to be changed."""
         return {"lanes": self._lane_state, "forecasts": self._series_state, "queues": self._queues}
@@ -380,19 +387,27 @@ class Fleets:
         elif isinstance(state, QueueState):
             self._queues = state.carried_over(lanes)
 
-    def take_in(self, lanes: Int, learned: SeriesState) -> None:
+    def take_in(self, lanes: Int, learned: SeriesState, lived: LaneState | None, models: Int) -> None:
         """Go on with what was learned of these fleets beside.
 
         Args:
             lanes: int64 (N,), of the fleets.
             learned: Of N series with their settings, stepped through the last tick of these fleets.
+            lived: Of N lanes with their policies, likewise; None where none of them decided.
+            models: int64 (k,), those of the fleets whose models and pool go on from that.
 
         Raises:
-            ValueError: It is at another tick.
+            ValueError: It is at another tick; then nothing has changed.
         """
         columns = np.full(len(self.all), -1)
         columns[lanes] = np.arange(len(lanes))
+        # Of a copy all that was worked out beforehand is worked out anew.
+        decisions = self._lane_state
+        if lived is not None and len(models):
+            decisions = decisions.copy()
+            decisions.take_in(models, lived.carried_over(self._compiled.lanes, columns))
         self._series_state.take_in(lanes, learned.carried_over(self._compiled.series, columns))
+        self._lane_state, self._seen = decisions, ()
 
     def decide(
         self,
@@ -420,7 +435,7 @@ class Fleets:
         if self.learning.is_due(now_s):
             self.learning.move(policies)
             self.plan_with_what_was_learned(now_s)
-        if abs(now_s - self._compiled_at_s) > _RECOMPILE_S:
+        if abs(now_s - self._compiled_at_s) > RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         compiled = self._compiled
         gathered, expected, capacity = self._gathering.readings(readings, now_s)

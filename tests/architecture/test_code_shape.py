@@ -144,7 +144,7 @@ def test_the_daemon_and_the_virtual_runs_call_the_same_function_objects():
 
 
 def test_decide_and_step_are_called_by_the_daemon_and_the_lanes_only():
-    """And by the checks, which compute again what these have decided; `backfill` steps beside the loop, for it."""
+    """And by the checks, which compute again what these have decided; `relived` steps beside the loop, for it."""
     callers = {
         str(path.relative_to(PACKAGE))
         for path in modules(PACKAGE)
@@ -152,7 +152,7 @@ def test_decide_and_step_are_called_by_the_daemon_and_the_lanes_only():
         if name in {"autoscaler.core.decide", "autoscaler.core.forecast"} and "core" not in path.parts
     }
     engines = {name for name in callers if not name.startswith("simulator/checks/")}
-    daemon = {"daemon/fleets.py", "daemon/backfill.py"}
+    daemon = {"daemon/fleets.py", "daemon/relived.py"}
     assert engines == daemon | {"simulator/lanes/engine.py", "simulator/lanes/outlooks.py"}
 
 

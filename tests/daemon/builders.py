@@ -30,7 +30,7 @@ EXACT = Physics(start=Spread(16), boot=Spread(3), launch=Spread(18), first_boot=
 
 
 def policy(fleet="web", **changes):
-    """Follows demand at once: one VM does 100/s, no headroom, no pauses; sections merge key by key."""
+    """Follows demand at once: one VM does 100/s, no headroom, no pauses; sections merge key by key, None is none."""
     data = {
         "fleet": fleet,
         "act": True,
@@ -48,8 +48,8 @@ def policy(fleet="web", **changes):
         "prices": {"in_service": "3600/h", "stopped": "36/h", "start": 5, "provision": 7},
     }
     for key, value in changes.items():
-        data[key] = {**data[key], **value} if isinstance(data.get(key), dict) else value
-    return policy_from(data)
+        data[key] = {**data[key], **value} if isinstance(data.get(key), dict) and value is not None else value
+    return policy_from({key: value for key, value in data.items() if value is not None})
 
 
 class Demand:

@@ -142,7 +142,11 @@ class Remembering:
         same = [was.get((fleet.name, _fingerprint(fleet.policy)), -1) for fleet in fleets.all]
         by_name = {name: lane for lane, name in enumerate(names)}
         lanes = [by_name.get(fleet.name, -1) for fleet in fleets.all] if kind is LaneState else same
-        fleets.go_on_from(kind.restore(got["state"]), np.array(lanes, np.int64))
+        state = kind.restore(got["state"])
+        fleets.go_on_from(state, np.array(lanes, np.int64))
+        if isinstance(state, LaneState):
+            known = set(state.trial.lanes.tolist())
+            fleets.experienced |= {f.name for f, lane in zip(fleets.all, lanes, strict=True) if lane in known}
         if kind is SeriesState and now_s - got["at_s"] <= FRESH_S:
             fleets.remembered |= {f.name for f, lane in zip(fleets.all, lanes, strict=True) if lane >= 0}
 

@@ -1,0 +1,175 @@
+"""A past lived again: what a fleet would have learned, had it been there with VMs that only come and go as they should.
+
+A forecast learns from demand alone. What models would have cost, the price of shortage and how often what waits is wanted follow
+from demand and from what was wanted, tick by tick, so all that a fleet knows of a week can be had from the demand of that week:
+by the very functions that decide, over VMs that are imagined. Those serve after the time that a start takes, none is ever late or
+fails, there are always enough to start, and no operator interferes.
+
+Rules of this file: nothing here decides anything that happens. Where demand begins to be known, the VMs that it needs serve: who
+was not watched missed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from autoscaler.core.decide import decide
+from autoscaler.core.forecast import SeriesState, steps
+from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.params import LaneParams, SeriesParams
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import (
+    MOST_VMS,
+    NO_CEILING,
+    Bool,
+    Float,
+    Freshness,
+    Int,
+    Laws,
+    Outlook,
+    Samples,
+    Snapshot,
+)
+
+Fixed = TypeVar("Fixed", Int, Bool)
+_FRESH = int(Freshness.FRESH)
+
+
+class Living:
+    """L fleets that live through a past; lane i reads series i.
+
+    Args:
+        series: The forecast settings at its beginning.
+        lanes: The policies at its beginning.
+        on_ticks: int64 (L,), for so many ticks VMs serve before they may stop.
+
+    Attributes:
+        forecasts: What forecasts have learned.
+        decisions: What deciding has left behind.
+    """
+
+    def __init__(self, series: SeriesParams, lanes: LaneParams, on_ticks: Int) -> None:
+        self.forecasts, self.decisions = SeriesState.empty(series), LaneState.empty(lanes)
+        self._on_ticks = on_ticks
+        self._columns = np.arange(len(on_ticks))
+        self._farthest = int(lanes.lead_ticks.max(initial=1))
+        rows = self._farthest + int(on_ticks.max(initial=0)) + 1
+        self._arrives = np.zeros((rows, len(on_ticks)), np.int64)
+        self._serving, self._coming, self._young = (np.zeros(len(on_ticks), np.int64) for _ in range(3))
+        self._watched = np.zeros(len(on_ticks), np.bool_)
+        self._last_tick = -1
+        self._nobody = _fixed(np.zeros(len(on_ticks), np.int64))
+        self._free, self._ceiling = _fixed(self._nobody == 0), _fixed(self._nobody + NO_CEILING)
+
+    def live(self, series: SeriesParams, lanes: LaneParams, samples: Sequence[Samples]) -> None:
+        """Live through ticks, one after the other; ticks may be missing.
+
+        Args:
+            series: The forecast settings; not to be changed afterwards.
+            lanes: The policies, likewise; times of starts are those of the beginning.
+            samples: Of these ticks.
+        """
+        at = 0
+        for outlook in steps(series, self.forecasts, samples):
+            for each in by_tick(outlook, len(self._columns)):
+                self._decide(lanes, samples[at], each)
+                at += 1
+
+    def _decide(self, lanes: LaneParams, samples: Samples, outlook: Outlook) -> None:
+        tick = int(samples.now_s // lanes.tick_s)
+        self._arrive(tick)
+        fresh = samples.freshness == _FRESH
+        self._begin(lanes, samples.demand, fresh)
+        most = np.maximum(np.minimum(lanes.maximum, MOST_VMS), self._serving + self._coming)
+        serving, coming = self._serving.copy(), self._coming.copy()
+        decision = decide(
+            lanes,
+            self.decisions,
+            Snapshot(
+                now_s=samples.now_s,
+                tick=tick,
+                demand=samples.demand,
+                observed_at_s=samples.observed_at_s,
+                freshness=samples.freshness,
+                coverage=samples.coverage,
+                censored=samples.censored,
+                in_service=serving,
+                starting=coming,
+                draining=self._nobody,
+                stopping=self._nobody,
+                stopped=most - serving - coming,
+                provisioned=most,
+                stoppable=serving - self._young if self._on_ticks.any() else serving,
+                listed=self._free,
+                may_start=self._free,
+                may_provision=self._free,
+                may_stop=self._free,
+                floor=self._nobody,
+                ceiling=self._ceiling,
+            ),
+            outlook,
+        )
+        ordered = decision.start + decision.provision
+        self._coming += ordered
+        self._serving -= decision.stop
+        rows = (tick + lanes.lead_ticks) % len(self._arrives)
+        self._arrives[rows, self._columns] += ordered
+        self._last_tick = tick
+
+    def _arrive(self, tick: int) -> None:
+        """Bring in what was ordered; after a gap all of it."""
+        passed, rows = tick - self._last_tick, len(self._arrives)
+        if passed == 0:
+            return
+        if passed != 1:
+            self._serving += self._coming
+            for part in (self._coming, self._young, self._arrives):
+                part.fill(0)
+            self._watched.fill(False)
+            return
+        came = self._arrives[tick % rows]
+        self._serving += came
+        self._coming -= came
+        self._young += came
+        self._young -= self._arrives[(tick - self._on_ticks) % rows, self._columns]
+        # The oldest row, which nobody asks for any more, is that of the farthest tick for which something may be ordered now.
+        self._arrives[(tick + self._farthest) % rows] = 0
+
+    def _begin(self, lanes: LaneParams, demand: Float, fresh: Bool) -> None:
+        """Have the VMs that demand needs where it begins to be known."""
+        begins = fresh & ~self._watched
+        if begins.any():
+            need = np.ceil(np.where(begins, demand, 0.0) / lanes.vm_capacity - 1e-9)
+            most = np.minimum(lanes.maximum, MOST_VMS)
+            need = np.minimum(np.maximum(need, lanes.minimum), most).astype(np.int64)
+            self._serving = np.where(begins, np.maximum(need - self._coming, self._serving), self._serving)
+        self._watched = fresh
+
+
+def by_tick(outlook: Outlook, series: int) -> Iterator[Outlook]:
+    """The Outlooks of each of some ticks, which are side by side as `forecast.steps` says them.
+
+    Args:
+        outlook: Of T * S series.
+        series: S.
+    """
+    ticks = len(outlook.evidence) // series
+    if ticks == 1:
+        yield outlook
+        return
+    page = None if outlook.laws is None else Page(outlook.laws, ticks)
+    for tick in range(ticks):
+        mine = slice(tick * series, (tick + 1) * series)
+        laws: Laws | None = None
+        if page is not None:
+            of = page.laws
+            laws = PagedLaws(of.level[mine], of.spread[mine], of.scale[mine], of.excess[mine], page, tick)
+        yield Outlook(outlook.at_lead[:, mine], outlook.peak[:, mine], outlook.evidence[mine], laws)
+
+
+def _fixed(array: Fixed) -> Fixed:
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,70 @@
+"""Fleets of the daemon that live through a past, beside those that live now: policies compiled for then, and states.
+
+Rules of this file: nothing waits here, and nothing of the fleets that live now is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autoscaler.config.compiling import CompiledPolicies, compile_params
+from autoscaler.config.section import ticks
+from autoscaler.core.forecast import SeriesState, learn
+from autoscaler.core.living import Living
+from autoscaler.core.state import LaneState
+from autoscaler.core.types import Int, Samples
+from autoscaler.daemon.fleets import RECOMPILE_S, Fleets
+
+
+class Relived:
+    """Some fleets in the past: those with an objective decide there, others only learn.
+
+    Args:
+        fleets: As they are now.
+        lanes: int64 (N,), which of them: all or none with an objective.
+        start_s: When the past begins.
+    """
+
+    def __init__(self, fleets: Fleets, lanes: Int, start_s: float) -> None:
+        self._policies = [fleets.planned[lane] for lane in lanes]
+        self._tick_s = fleets.tick_s
+        now = fleets.lanes
+        self._measured = {
+            name: getattr(now, name)[lanes] for name in ("start_success", "sooner_ticks", "unbilled_ticks")
+        }
+        self._compiled, self._compiled_at_s = self._compile(start_s), start_s
+        compiled, on_s = self._compiled, [policy.guards.minimum_on_time_s for policy in self._policies]
+        self._forecasts = SeriesState.empty(compiled.series)
+        self._living: Living | None = None
+        if compiled.lanes.economic.any():
+            on_ticks = np.array([ticks(each, self._tick_s) for each in on_s], np.int64)
+            self._living = Living(compiled.series, compiled.lanes, on_ticks)
+
+    @property
+    def forecasts(self) -> SeriesState:
+        """What forecasts have learned."""
+        return self._forecasts if self._living is None else self._living.forecasts
+
+    @property
+    def decisions(self) -> LaneState | None:
+        """What deciding has left behind; None where nobody decided."""
+        return None if self._living is None else self._living.decisions
+
+    def live(self, samples: Sequence[Samples]) -> None:
+        """Go through ticks, N series each, one after the other; ticks may be missing."""
+        now_s = samples[0].now_s
+        if abs(now_s - self._compiled_at_s) > RECOMPILE_S:
+            self._compiled, self._compiled_at_s = self._compile(now_s), now_s
+        if self._living is None:
+            learn(self._compiled.series, self._forecasts, *samples)
+        else:
+            self._living.live(self._compiled.series, self._compiled.lanes, samples)
+
+    def _compile(self, at_s: float) -> CompiledPolicies:
+        """As the daemon would have then, but by what it knows of starts now, and for each fleet alone."""
+        compiled = compile_params(self._policies, self._tick_s, at_s)
+        alone = np.full(len(self._policies), -1)
+        return replace(compiled, lanes=replace(compiled.lanes, group=alone, **self._measured))
