@@ -4,7 +4,7 @@ Demand does not react to how a fleet is sized, so what each would have cost is k
 on the live demand, with VMs that take the lead time to come and are billed as real ones are. Autopilot (Rzadca et al.
 2020) chooses among its models in this way. What a model would cost in a crowd that nobody has seen yet counts, too: by
 the rule of succession one comes once in all the time that was seen, and how much higher it is than the highest ever is
-taken to be Pareto's with index 1, up to `CROWD` times.
+taken to be Pareto's with index 1, up to `CROWD` times. While little was seen, who drives must have proven itself (`proving`).
 
 Rules of this file: shadows never touch a decision but by which model drives. Missing and censored demand costs
 nobody anything. No reduction over lanes.
@@ -30,6 +30,7 @@ from autoscaler.core.models import (
     rows_of,
 )
 from autoscaler.core.params import LaneParams
+from autoscaler.core.proving import KNOWN_DAYS, change_driver, unproven
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
@@ -127,6 +128,7 @@ class Contest:
         self._columns = np.arange(len(lanes))
         promised = params.unserved_target[lanes]
         self._most_doubt = np.where(promised > 0.0, np.minimum(promised, MOST_DOUBT), MOST_DOUBT)
+        self._given = promised <= 0.0
         self._growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         least = np.minimum(params.minimum[lanes], MOST_VMS)
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
@@ -448,15 +450,21 @@ class Contest:
         cost += np.multiply(state.crowd, fear, out=self._left)
         cost *= shortage
         cost += state.paid
-        least = np.minimum.reduce(cost, axis=0)
-        now = cost[state.driver, self._columns]
         days = np.maximum(state.ticks / state.weight * (self._tick_s / 86400.0), 1e-3)
+        now = cost[state.driver, self._columns]
         stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
+        young = self._given & (days < KNOWN_DAYS)
+        if np.count_nonzero(young):
+            shown = np.multiply(state.unserved, shortage, out=self._left)
+            shown += state.paid
+            np.copyto(cost, np.inf, where=unproven(state, shown, TRIAL_VM_TICKS) & young)
+            now = cost[state.driver, self._columns]
+        least = np.minimum.reduce(cost, axis=0)
         better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
         if len(better):
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
-            state.driver = driver
+            change_driver(state, driver, shortage)
         if bands:
             self.bands.compare(
                 state,
@@ -469,22 +477,7 @@ class Contest:
                 days=days,
             )
         if (state.weight > _HEAVY).any():
-            lighter = np.where(state.weight > _HEAVY, state.weight, 1.0)
-            sums = (
-                state.paid,
-                state.unserved,
-                state.nearly,
-                state.crowd,
-                state.ticks,
-                state.wanted,
-                state.needed,
-                state.weight,
-                state.below_weight,
-                state.below_ticks,
-            )
-            for each in sums:
-                np.divide(each, lighter, out=each)
-            state.asked = state.ticks
+            state.lighten(np.where(state.weight > _HEAVY, state.weight, 1.0))
 
 
 def _crowd(highest: SmallFloat, vms: SmallFloat, ones: SmallFloat) -> SmallFloat:

@@ -137,11 +137,9 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
 """All of them, M; the number of a model is its place."""
-FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
-"""The model that drives, where a price of shortage is given, until there is a reason for another."""
 CAREFUL = MODELS.index(Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE))
-"""And the one where a share is promised, whose price has yet to be found, and where there is no forecast: what a careful
-person would do by hand. One wild reading makes it start little, and what it started is stopped soon."""
+"""The model that drives until there is a reason for another, and where there is no forecast: what a careful person would do by
+hand. One wild reading makes it start little, and what it started is stopped soon."""
 
 
 def rows_of(kind: Kind) -> slice[int, int, None]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.habits import Habits
-from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, FIRST, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
@@ -42,6 +42,7 @@ _BY_COLUMN = (
     "asked",
     "wanted",
     "needed",
+    "spent",
     "driver",
     "below",
     "below_weight",
@@ -49,6 +50,19 @@ _BY_COLUMN = (
     "drivers",
 )
 """All else that has a number for each column."""
+_WEIGHED = (
+    "paid",
+    "unserved",
+    "nearly",
+    "crowd",
+    "spent",
+    "ticks",
+    "wanted",
+    "needed",
+    "weight",
+    "below_weight",
+    "below_ticks",
+)
 
 
 def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike:
@@ -101,6 +115,8 @@ class Trial(Remembered):
         asked: float64 (n,), of these, those that are in `crowd`.
         wanted: float64 (n,), VM-ticks of work, likewise.
         needed: float64 (n,), the least that whoever knows what comes would have paid, in VM-ticks, starts aside, likewise.
+        spent: float64 (n,), what those that drove have cost while they did, less what the one that drives now would have cost from the
+            beginning, by the prices of when they changed, likewise.
         driver: int64 (n,), the model that drives.
         below: float32 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, of one tick
             in each three minutes; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
@@ -110,7 +126,7 @@ class Trial(Remembered):
         last_tick: The tick of the last step; -1 before the first.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     lanes: Int
     column: Int
     lead_ticks: Int
@@ -132,6 +148,7 @@ class Trial(Remembered):
     asked: Float
     wanted: Float
     needed: Float
+    spent: Float
     driver: Int
     below: SmallFloat
     below_weight: Float
@@ -151,7 +168,7 @@ class Trial(Remembered):
         shape = (len(MODELS), len(lanes))
         lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
         rows = int((lead + billed).max(initial=0)) + 1
-        driver = np.where(params.unserved_target[lanes] > 0.0, CAREFUL, FIRST)
+        driver = np.full(len(lanes), CAREFUL)
         bands = 3, len(BAND_TOPS), *shape
         return cls(
             lanes=everyone,
@@ -175,6 +192,7 @@ class Trial(Remembered):
             asked=np.zeros(len(lanes)),
             wanted=np.zeros(len(lanes)),
             needed=np.zeros(len(lanes)),
+            spent=np.zeros(len(lanes)),
             driver=driver,
             below=np.zeros(bands, np.float32),
             below_weight=np.ones(len(lanes)),
@@ -223,7 +241,7 @@ class Trial(Remembered):
             "drivers",
         ):
             getattr(new, name)[..., known] = getattr(self, name)[..., old]
-        for name in ("weight", "ticks", "asked", "wanted", "needed", "driver"):
+        for name in ("weight", "ticks", "asked", "wanted", "needed", "spent", "driver"):
             getattr(new, name)[known] = getattr(self, name)[old]
         same = np.zeros(len(was), np.bool_)
         same[known] = (new.lead_ticks[known] == self.lead_ticks[old]) & (
@@ -298,6 +316,13 @@ class Trial(Remembered):
         for name in _COUNTS:
             dumped[name] = getattr(self, name).astype(np.int32)
         return dumped
+
+    def lighten(self, lighter: Float) -> None:
+        """Divide all that goes by weight, float64 (n,), before it becomes too heavy to be added to; once all is settled."""
+        for name in _WEIGHED:
+            each = getattr(self, name)
+            np.divide(each, lighter, out=each)
+        self.asked = self.ticks
 
     def all_arrived(self) -> None:
         """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""

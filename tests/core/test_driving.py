@@ -6,21 +6,25 @@ import numpy as np
 import pytest
 
 from autoscaler.core.experts import HYSTERESIS, Contest
-from autoscaler.core.models import FIRST
+from autoscaler.core.models import MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
+FIRST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
 DAY = 24 * 60
 PRICE = 20.0
 
 
-def lived(held, demand=lambda tick: 100.0, *, days=4, price=PRICE, minimum=0, known=lambda tick: True):
+def lived(
+    held, demand=lambda tick: 100.0, *, days=4, price=PRICE, minimum=0, known=lambda tick: True, first=FIRST
+):
     """A trial whose models hold so many VMs, by model; all others as many as they may."""
     params = lane_params(
         1, economic=True, vm_capacity=1.0, start_cost=1.0, tick_s=TICK_S, maximum=300, minimum=minimum
     )
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial.driver[:] = first
     for tick in range(1, days * DAY + 1):
         contest.want[...] = 300
         for model, vms in held.items():

@@ -11,7 +11,6 @@ from autoscaler.core.models import (
     AMPLE_HEADROOMS,
     CAREFUL,
     FALLING_HEADROOMS,
-    FIRST,
     HEADROOMS,
     MODELS,
     Kind,
@@ -24,6 +23,7 @@ from tests.core.builders import lane_params, snapshot
 from tests.core.laws import laws_of, whole
 
 TICK_S = 10.0
+FORECAST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
 
 
 def objective(lanes=1, **changed):
@@ -38,8 +38,11 @@ def objective(lanes=1, **changed):
 
 
 def decided(view, laws, params=None):
+    """What is decided where the forecast drives."""
     params = objective() if params is None else params
-    decision = decide(params, LaneState.empty(params), view, whole(laws))
+    state = LaneState.empty(params)
+    state.trial.driver[:] = FORECAST
+    decision = decide(params, state, view, whole(laws))
     at = int(Stage.ECONOMIC)
     return int(decision.value[at, 0]), Reason(int(decision.reason[at, 0]))
 
@@ -330,9 +333,8 @@ def test_a_served_share_is_met():
     assert state.budget.price[0] != 50.0
 
 
-def test_the_first_model_is_the_forecast_where_a_price_is_given_and_a_plain_rule_where_a_share_is_promised():
-    assert MODELS[FIRST] == Model(Kind.WORTH, 0, Window.LONG)
+def test_the_first_model_is_a_plain_rule():
     assert MODELS[CAREFUL] == Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE)
     params = objective(2, unserved_target=np.array([0.0, 0.001]))
-    assert LaneState.empty(params).trial.driver.tolist() == [FIRST, CAREFUL]
+    assert LaneState.empty(params).trial.driver.tolist() == [CAREFUL, CAREFUL]
     assert len(set(MODELS)) == len(MODELS) == len({str(model) for model in MODELS})

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
+from autoscaler.core.models import MODELS, Kind, Model, Window
 from autoscaler.core.sharing import BLOCK, Limit, handed_out
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
@@ -190,7 +191,9 @@ def test_by_hand_with_objectives_vms_go_where_they_earn_most():
         start_cost=0.1, group=[0, 0, -1], group_vms=[22.0, 22.0, np.inf],
     )  # fmt: skip
     sure = joined([laws_of(np.full(50, vms), spread=0.02) for vms in (19.8, 9.8, 5.0)])
-    d = decide(params, LaneState.empty(params), snapshot(3, demand=[19.8, 9.8, 5.0]), whole(sure))
+    state = LaneState.empty(params)
+    state.trial.driver[:] = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
+    d = decide(params, state, snapshot(3, demand=[19.8, 9.8, 5.0]), whole(sure))
     assert d.value[Stage.PAUSE].tolist() == [20, 10, 5]
     # The 20th VM of the first serves 0.8 of its work: 80 times its cost. Each of the second earns 10 times.
     assert d.desired.tolist() == [20, 2, 5]

@@ -1,0 +1,63 @@
+"""Who may drive while little was seen: nobody but the careful model, until others have shown enough.
+
+What has not been seen yet is most of what there is on a fleet's first day, so what a model would cost in it (`experts`) is a guess,
+and insuring all of it at a high price of shortage costs more than a careful person would pay who sizes a fleet by demand. That
+person is the model `CAREFUL`. It drives from the beginning, and for a week another may only
+
+- while that one has not cost more so far, by what demand really was, than the careful one would have, and
+- while all that drove together have not,
+
+but for a premium. This is the budget of conservative bandits (Wu, Shariff, Lattimore and Szepesvari, 2016): whoever explores must at any
+time have all but a small share of what the known way would have. Models that save early earn what they may spend later. Among
+those that may drive the one drives that is cheapest with all that was never seen.
+
+Rules of this file: element-wise. A past that was lived again (`living`) counts as seen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.models import CAREFUL
+from autoscaler.core.trial import Trial
+from autoscaler.core.types import Bool, Float, Int
+
+KNOWN_DAYS = 7.0
+"""After so many days all kinds of days have been seen, and nothing has to be proven any more."""
+PREMIUM = 0.05
+"""So much more than the careful model would have cost may be paid until then, as a share of that."""
+AGAIN = 0.5
+"""Once that is spent the careful model drives, until no more than this share of it is."""
+
+
+def unproven(state: Trial, shown: Float, least: float) -> Bool:
+    """Which models may not drive: bool (M, n); the careful one always may.
+
+    Args:
+        state: What those that drove have spent.
+        shown: float64 (M, n), what models have cost by what demand was.
+        least: VM-ticks as of now that are always allowed, so that a few early ticks decide nothing.
+    """
+    careful = shown[CAREFUL]
+    premium = PREMIUM * careful + least * state.weight
+    spent = state.spent + shown[state.driver, np.arange(len(careful))] - careful
+    found: Bool = shown > careful + premium
+    found |= spent > premium * np.where(state.driver == CAREFUL, AGAIN, 1.0)
+    found[CAREFUL] = False
+    return found
+
+
+def change_driver(state: Trial, driver: Int, shortage: Float) -> None:
+    """Have other models drive from now on, keeping count of what those that drove have cost while they did.
+
+    Args:
+        state: Updated in place.
+        driver: int64 (n,), which.
+        shortage: float64 (n,), the price of shortage.
+    """
+    columns = np.arange(len(driver))
+    before, after = (
+        state.paid[who, columns] + shortage * state.unserved[who, columns] for who in (state.driver, driver)
+    )
+    state.spent = state.spent + before - after
+    state.driver = driver
