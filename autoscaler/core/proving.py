@@ -2,7 +2,7 @@
 
 What has not been seen yet is most of what there is on a fleet's first day, so what a model would cost in it (`experts`) is a guess,
 and insuring all of it at a high price of shortage costs more than a careful person would pay who sizes a fleet by demand. That
-person is the model `CAREFUL`. It drives from the beginning, and for a week another may only
+person is the model `CAREFUL`. It drives from the beginning, and for some days another may only
 
 - while that one has not cost more so far, by what demand really was, than the careful one would have, and
 - while all that drove together have not,
@@ -22,8 +22,8 @@ from autoscaler.core.models import CAREFUL
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Int
 
-KNOWN_DAYS = 7.0
-"""After so many days all kinds of days have been seen, and nothing has to be proven any more."""
+KNOWN_DAYS = 3.0
+"""After so many days what is usual has been seen twice and again, and nothing has to be proven any more."""
 PREMIUM = 0.05
 """So much more than the careful model would have cost may be paid until then, as a share of that."""
 AGAIN = 0.5

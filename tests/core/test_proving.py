@@ -15,8 +15,8 @@ from tests.core.test_driving import DAY, TICK_S, lived
 DEAR = 2000.0
 
 
-@pytest.mark.parametrize(("days", "driver"), [(5, CAREFUL), (8, 0)])
-def test_who_only_insures_what_was_never_seen_drives_after_a_week(days, driver):
+@pytest.mark.parametrize(("days", "driver"), [(2, CAREFUL), (4, 0)])
+def test_who_only_insures_what_was_never_seen_drives_after_some_days(days, driver):
     """Demand was 10 throughout; 16 VMs cost more than was shown to be needed, and less than what may yet be."""
     held = {CAREFUL: 11, 0: 16}
     assert lived(held, lambda tick: 10.0, days=days, price=DEAR, first=CAREFUL).driver[0] == driver
