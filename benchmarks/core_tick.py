@@ -167,6 +167,7 @@ def live(lanes: int) -> dict[str, np.ndarray]:
         hold_ticks=np.full(lanes, 30),
         refill_ticks=np.full(lanes, 360),
         laws=np.full(lanes, False),
+        refill_laws=np.full(lanes, False),
         event_start_s=np.zeros((0, lanes)),
         event_end_s=np.zeros((0, lanes)),
         event_factor=np.ones((0, lanes)),

@@ -104,6 +104,7 @@ def params_of(tick_s: float, series: int, *, laws: bool = True) -> SeriesParams:
         half_life_ticks=np.full(series, HALF_LIFE_S / tick_s),
         scale=np.full(series, SCALE_IN_VMS),
         laws=np.full(series, laws),
+        refill_laws=np.full(series, laws),
         event_start_s=none,
         event_end_s=none,
         event_factor=none,

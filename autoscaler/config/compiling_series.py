@@ -38,6 +38,10 @@ def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> S
         ),
         scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
         laws=np.array([policy.objective is not None for policy in policies], np.bool_),
+        refill_laws=np.array(
+            [policy.objective is not None and policy.warm_pool.hibernate is not None for policy in policies],
+            np.bool_,
+        ),
         event_start_s=starts,
         event_end_s=ends,
         event_factor=factors,

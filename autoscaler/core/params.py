@@ -45,6 +45,7 @@ class SeriesParams:
         scale: float64 (S,), work per second added to both sides of an error ratio, so that zero demand is
             an ordinary value: `SCALE_IN_VMS` of a VM's capacity.
         laws: bool (S,), whole laws are wanted; where no series asks for them they are not kept.
+        refill_laws: bool (S,), likewise that of `Horizon.REFILL`, which only those need that hibernate; never without the others.
         event_start_s, event_end_s: float64 (E, S), epoch seconds of known events, half open; padding has
             end <= start.
         event_factor: float64 (E, S), how many times the usual demand is expected during it, more than 0.
@@ -59,6 +60,7 @@ class SeriesParams:
     half_life_ticks: Float
     scale: Float
     laws: Bool
+    refill_laws: Bool
     event_start_s: Float
     event_end_s: Float
     event_factor: Float

@@ -256,7 +256,7 @@ class Laws:
 
     Attributes:
         level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first
-            fresh sample.
+            fresh sample, and where nobody asks for the law (`SeriesParams.refill_laws`).
         spread: float64 (S, H), the unit of the log ratio, above 0.
         scale: float64 (S,), at least `SeriesParams.scale`; more where demand comes in lumps.
         excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, edges below 0 counted as

@@ -173,6 +173,7 @@ def series_params(
         half_life_ticks=np.full(series, half_life),
         scale=np.full(series, 30.0),
         laws=np.full(series, laws),
+        refill_laws=np.full(series, laws),
         event_start_s=np.zeros((0, series)),
         event_end_s=np.zeros((0, series)),
         event_factor=np.ones((0, series)),

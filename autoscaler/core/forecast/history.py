@@ -11,6 +11,7 @@ step that those days took next: what happens by the clock, sharper and noisier.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,41 @@ from autoscaler.core.types import Bool, Code, Float, Int
 _STEP = 1.0 / 2048.0
 _MOST_CODE = 65_535.0
 _MOST_LOG = 32.0
+_MANY = 64
+"""Series from which on it takes less to go through days one by one."""
+
+
+class _Looked(NamedTuple):
+    """What is looked at, at each of N beginnings of a slot.
+
+    Attributes:
+        recent: uint16 (N, S, MEDIAN_SLOTS), codes of the latest slots, in any order.
+        others: uint16 (N, S, 1 + D + 3 * D), of the newest one and of those on earlier days, as `Settings.looks` has them.
+    """
+
+    recent: Code
+    others: Code
+
+    @classmethod
+    def room(cls, settings: Settings, beginnings: int) -> _Looked:
+        """To be filled in by `look`."""
+        shape = beginnings, len(settings.series)
+        others = np.empty((*shape, settings.looks.shape[1]), np.uint16)
+        return cls(np.empty((*shape, MEDIAN_SLOTS), np.uint16), others)
+
+    def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
+        """Fill in one of them, at the beginning of a slot: of `_places`."""
+        codes, recent, others = state.codes, self.recent[at], self.others[at]
+        end = (slot + settings.newest) % settings.slots + 1
+        if end >= MEDIAN_SLOTS:
+            recent[:] = codes[:, end - MEDIAN_SLOTS : end]
+        else:
+            recent[:, :end] = codes[:, :end]
+            recent[:, end:] = codes[:, end - MEDIAN_SLOTS :]
+        if len(places) == 1:
+            codes.take(places[0], axis=1, out=others, mode="clip")
+        else:
+            codes.reshape(-1).take(places, out=others, mode="clip")
 
 
 def encoded(ratio_log: Float) -> Code:
@@ -69,56 +105,58 @@ def note(
 
 def _by_tick(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
-) -> Code:
-    """What is looked at, (N, S, K), at each of N beginnings of a slot, where each tick has a slot of its own."""
+) -> _Looked:
+    """What is looked at at each of N beginnings of a slot, where each tick has a slot of its own."""
     code = encoded(
         np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
     )
     if usable is not None:
         code *= usable
-    places, found = _places(settings, slots), np.empty((len(slots), *settings.looks.shape), np.uint16)
-    seen = 0
+    places, found, seen = _places(settings, slots), _Looked.room(settings, len(slots)), 0
     for tick, slot in enumerate(slots):
         begins = slot != state.slot
         if begins:
             _open(state, slot)
         state.codes[:, slot % state.codes.shape[1]] = code[tick]
         if begins:
-            state.codes.reshape(-1).take(places[tick], out=found[seen], mode="clip")
+            found.look(seen, settings, state, slot, places[tick])
             seen += 1
-    return found[:seen]
+    return _Looked(found.recent[:seen], found.others[:seen])
 
 
 def _by_slot(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
-) -> Code:
+) -> _Looked:
     """The same where a slot is longer than a tick."""
     if usable is not None:
         demand = np.where(usable, demand, 0.0)
     ends = [tick for tick in range(1, len(slots)) if slots[tick] != slots[tick - 1]]
-    found = []
+    found, seen = _Looked.room(settings, 1 + len(ends)), 0
     for first, end in zip([0, *ends], [*ends, len(slots)], strict=True):
-        if slots[first] != state.slot:
+        slot = slots[first]
+        if slot != state.slot:
             if state.slot >= 0:
                 _write(settings, state)
-            _open(state, slots[first])
+            _open(state, slot)
             state.slot_sum.fill(0.0)
             state.slot_count.fill(0.0)
-            found.append(state.codes.reshape(-1).take(_places(settings, slots[first : first + 1])[0]))
+            found.look(seen, settings, state, slot, _places(settings, [slot])[0])
+            seen += 1
         for tick in range(first, end):
             state.slot_sum += demand[tick]
             state.slot_count += 1.0 if usable is None else usable[tick]
-    return np.array(found, np.uint16)
+    return _Looked(found.recent[:seen], found.others[:seen])
 
 
 def _places(settings: Settings, slots: Sequence[int]) -> Int:
-    """int64 (N, S, K), where in flat codes to look at these slots."""
+    """Where to look at these slots: int64 (N, 1, K) for all series, or (N, S, K) in flat codes."""
     if len(slots) == 1:
         places = settings.looks[np.newaxis] + slots[0] % settings.slots
     else:
         places = settings.looks + (np.array(slots) % settings.slots)[:, np.newaxis, np.newaxis]
     places -= (places >= settings.slots) * settings.slots
-    places += (settings.series * settings.slots)[:, np.newaxis]
+    if len(settings.looks) > 1:
+        places += (settings.series * settings.slots)[:, np.newaxis]
     return places
 
 
@@ -148,9 +186,9 @@ def _write(settings: Settings, state: SeriesState) -> None:
     state.codes[:, state.slot % state.codes.shape[1]] = code
 
 
-def _look_back(settings: Settings, state: SeriesState, found: Code) -> tuple[Float, Float]:
-    """Medians (N, S) and seasons (N, S, 3) by what is looked at, (N, S, K)."""
-    recent = found[..., :MEDIAN_SLOTS].copy()
+def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:
+    """Medians (N, S) and seasons (N, S, 3) by what is looked at."""
+    recent = found.recent
     recent.sort(axis=-1)
     if recent[..., 0].all():
         median = _demand(settings, recent[..., MEDIAN_SLOTS // 2])
@@ -165,22 +203,23 @@ def _look_back(settings: Settings, state: SeriesState, found: Code) -> tuple[Flo
             was = median[at] = np.where(known, median[at], was)
     state.median = median[-1].copy()
 
-    logs = found[..., MEDIAN_SLOTS:].astype(np.float64)
+    # Series along the last axis, so that numpy goes through them and not through a few days at a time.
+    logs = found.others.swapaxes(1, 2).astype(np.float64, order="C")
     known = logs > 0.0
     logs -= 1.0
     logs *= _STEP
     count = state.paces.shape[1]
-    pace, seen = logs[..., :count], known[..., :count]
+    pace, seen = logs[:, :count], known[:, :count]
     paces = _paces(settings, state, pace, seen)
-    season = _expected(settings, paces, logs[..., count:], known[..., count:], np.where(seen, pace, np.nan))
+    season = _expected(settings, paces, logs[:, count:], known[:, count:], np.where(seen, pace, np.nan))
     state.unseasoned = int(np.count_nonzero(np.isnan(season[-1])))
     return median, season
 
 
 def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> Float:
-    """The means of the paces, (N, S, 1 + D), of which some may not be seen."""
+    """The means of the paces, (N, 1 + D, S), of which some may not be seen."""
     found = np.empty(pace.shape)
-    was = state.paces
+    was = state.paces.T.copy()
     everything = np.count_nonzero(seen) == seen.size and not np.count_nonzero(np.isnan(was))
     for at, now in enumerate(pace):
         moved = np.subtract(now, was, out=found[at])
@@ -189,7 +228,7 @@ def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> F
         if not everything:
             found[at] = np.where(seen[at], np.where(np.isnan(was), now, moved), was)
         was = found[at]
-    state.paces = was.copy()
+    state.paces = was.T.copy()
     return found
 
 
@@ -201,43 +240,55 @@ def _demand(settings: Settings, code: Code) -> Float:
 
 
 def _expected(settings: Settings, paces: Float, logs: Float, known: Bool, pace: Float) -> Float:
-    """What earlier days and weeks say about the lead time, (N, S, 3): the logarithms (N, S, D * 3) then, moved by today's.
+    """What earlier days and weeks say about the lead time, (N, S, 3): the logarithms (N, D * 3, S) then, moved by today's.
 
     Moved by the pace of some time it is what the day looks like, moved by that of just now it is the next step.
     """
     if np.count_nonzero(known) == known.size:
-        ahead = logs[..., 0::3] + logs[..., 1::3]
-        ahead += logs[..., 2::3]
+        ahead = logs[:, 0::3] + logs[:, 1::3]
+        ahead += logs[:, 2::3]
         ahead /= 3.0
     else:
         logs = np.where(known, logs, 0.0)
         count = np.where(known, 1.0, 0.0)
-        total = logs[..., 0::3] + logs[..., 1::3] + logs[..., 2::3]
-        count = count[..., 0::3] + count[..., 1::3] + count[..., 2::3]
+        total = logs[:, 0::3] + logs[:, 1::3] + logs[:, 2::3]
+        count = count[:, 0::3] + count[:, 1::3] + count[:, 2::3]
         ahead = np.where(count > 0.0, total / np.maximum(count, 1.0), np.nan)
-    season = np.empty((*ahead.shape[:2], 3))
-    _mean(ahead + pace[..., :1] - pace[..., 1:], season[..., 2])
-    ahead += paces[..., :1]
-    ahead -= paces[..., 1:]
-    _mean(ahead[..., :NEAR_DAYS], season[..., 0])
-    _mean(ahead[..., FIRST_WEEK:], season[..., 1])
+    season = np.empty((len(ahead), 3, ahead.shape[2]))
+    _mean(ahead + pace[:, :1] - pace[:, 1:], season[:, 2])
+    ahead += paces[:, :1]
+    ahead -= paces[:, 1:]
+    _mean(ahead[:, :NEAR_DAYS], season[:, 0])
+    _mean(ahead[:, FIRST_WEEK:], season[:, 1])
     np.minimum(season, _MOST_LOG, out=season)
     np.expm1(season, out=season)
-    season *= settings.params.scale[:, np.newaxis]
+    season *= settings.params.scale
     np.maximum(season, 0.0, out=season)
-    return season
+    return season.swapaxes(1, 2)
 
 
 def _mean(logs: Float, found: Float) -> None:
-    """The mean of what is known along the last axis into `found`, NaN where nothing is."""
+    """The mean of what is known along the second axis into `found`, NaN where nothing is."""
     known = ~np.isnan(logs)
     count = np.count_nonzero(known)
     if count == known.size:
-        found[...] = np.add.accumulate(logs, axis=-1)[..., -1] * (1.0 / logs.shape[-1])
+        np.multiply(_total(logs), 1.0 / logs.shape[1], out=found)
     elif not count:
         found.fill(np.nan)
     else:
-        total = np.add.accumulate(np.where(known, logs, 0.0), axis=-1)[..., -1]
-        each = np.add.reduce(known, axis=-1)
+        total = _total(np.where(known, logs, 0.0))
+        each = np.add.reduce(known, axis=1)
         total *= 1.0 / np.maximum(each, 1)
         found[...] = np.where(each > 0, total, np.nan)
+
+
+def _total(logs: Float) -> Float:
+    """Sums along the second axis, from the first to the last: (N, S)."""
+    if logs.shape[2] < _MANY:
+        total: Float = np.add.accumulate(logs, axis=1)[:, -1]
+        return total
+    # numpy's accumulate walks down series by series.
+    total = logs[:, 0].copy()
+    for each in range(1, logs.shape[1]):
+        total += logs[:, each]
+    return total

@@ -151,13 +151,23 @@ def _with_prior(sums: Float, prior: Float) -> Float:
 
 def _solved(systems: Float) -> Float:
     """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS), by elimination without pivots."""
-    full = np.empty((FEATURES, FEATURES + 1, len(systems)))
-    full[:, :FEATURES] = systems.T.take(_PAIR, axis=0)
-    full[:, FEATURES] = systems.T[len(_FIRST) :]
-    for at in range(FEATURES):
-        # What is left of the pivot is nothing already.
-        pivot = full[at, at + 1 :] / np.maximum(full[at, at], 1e-12)
-        full[:, at + 1 :] -= full[:, at : at + 1] * pivot
-        full[at, at + 1 :] = pivot
-    found: Float = full[:, FEATURES].copy()
+    found = np.empty((FEATURES, len(systems)))
+    for first in range(0, len(systems), _AT_ONCE):
+        some = systems[first : first + _AT_ONCE].T
+        # Columns of the matrices along the first axis, so that what is left of them is one piece.
+        full = np.empty((FEATURES + 1, FEATURES, some.shape[1]))
+        full[:FEATURES] = some.take(_PAIR, axis=0)
+        full[FEATURES] = some[len(_FIRST) :]
+        room = np.empty_like(full[1:])
+        for at in range(FEATURES):
+            # What is left of the pivot is nothing already.
+            rest = full[at + 1 :]
+            pivot = rest[:, at] / np.maximum(full[at, at], 1e-12)
+            rest -= np.multiply(full[at], pivot[:, np.newaxis], out=room[: len(rest)])
+            rest[:, at] = pivot
+        found[:, first : first + _AT_ONCE] = full[FEATURES]
     return found
+
+
+_AT_ONCE = 200
+"""Systems that are solved together, since more do not fit the cache of one core."""

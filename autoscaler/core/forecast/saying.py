@@ -8,7 +8,7 @@ tick were series of their own; that costs as many calls as one tick does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -165,66 +165,103 @@ def say(
         events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), basis.log_level, basis.spread)
 
     # Events are looked up by series, so all of them are worked out together.
-    return _outlook(basis, [_said(settings, basis, slice(None), mixed)], likely)
+    return _said(settings, basis, [slice(None)], likely, mixed)
 
 
 def said(settings: Settings, basis: Basis, likely: BurstOdds | None = None) -> Outlook:
     """The Outlook on this basis, without events."""
-    count = len(basis.weight)
-    parts = [
-        _said(settings, basis, slice(first, first + AT_ONCE), None) for first in range(0, count, AT_ONCE)
-    ]
-    return _outlook(basis, parts, likely)
-
-
-Part: TypeAlias = "tuple[Float, Laws | None]"
-"""Quantiles (S, 2, Q) and laws of some of the series."""
+    parts = [slice(first, first + AT_ONCE) for first in range(0, len(basis.weight), AT_ONCE)]
+    return _said(settings, basis, parts, likely)
 
 
 def _said(
     settings: Settings,
     basis: Basis,
-    some: slice[int | None, int | None, None],
-    mixed: Callable[[SmallFloat], None] | None,
-) -> Part:
-    """What is said of some of the series: so many that what it takes stays near the processor."""
-    beyond = tables.survival(basis.tables, basis.totals, basis.rows[some], basis.weight[some])
-    if mixed is not None:
-        mixed(beyond)
-    offset, spread, log_level, room = (
-        each[some] for each in (basis.offset, basis.spread, basis.log_level, basis.room)
-    )
-    quantiles = _quantiles(beyond, log_level[:, :2], spread[:, :2], room[:, :2])
-    quantiles -= offset[:, np.newaxis, np.newaxis]
-    np.maximum(quantiles, _NOTHING, out=quantiles)
-    laws = None
-    if settings.horizons > Horizon.KEEP + 1:
-        laws = _laws(offset, beyond, log_level, spread, room)
-    return quantiles, laws
-
-
-def _outlook(basis: Basis, parts: list[Part], likely: BurstOdds | None) -> Outlook:
-    quantiles, laws = parts[0]
-    if len(parts) > 1:
-        quantiles = np.concatenate([part for part, _ in parts])
+    parts: Sequence[slice[int | None, int | None, None]],
+    likely: BurstOdds | None,
+    mixed: Callable[[SmallFloat], None] | None = None,
+) -> Outlook:
+    """What is said of parts of the series one after the other: of so many that what it takes stays near the processor."""
+    laws = _no_laws(len(basis.weight)) if settings.horizons > Horizon.KEEP + 1 else None
+    quantiles: list[_Part] = []
+    for some in parts:
+        beyond = tables.survival(basis.tables, basis.totals, basis.rows[some], basis.weight[some])
+        if mixed is not None:
+            mixed(beyond)
+        offset, spread, log_level, room = (
+            each[some] for each in (basis.offset, basis.spread, basis.log_level, basis.room)
+        )
+        offset = offset.copy()
+        quantiles.append((beyond, log_level, spread, room, offset))
         if laws is not None:
-            laws = Laws(*(np.concatenate([getattr(part, f.name) for _, part in parts]) for f in fields(Laws)))
-    at_lead = quantiles[:, 0].T.copy()
-    return Outlook(
-        at_lead=at_lead,
-        peak=np.maximum(quantiles[:, 1].T, at_lead),
-        evidence=basis.evidence,
-        laws=laws,
-        bursts=likely,
-    )
+            mine = Laws(laws.level[some], laws.spread[some], laws.scale[some], laws.excess[some])
+            _fill_in(mine, offset, beyond, log_level, spread, room)
+    return Issued(quantiles, basis.evidence, laws, likely)
 
 
-def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Float:
-    """Demand plus scale, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
+_Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float]"
+"""What the quantiles of some of the series are worked out of, as `_quantiles` takes it."""
+
+
+class Issued(Outlook):
+    """An Outlook that works out its quantiles when they are first read: who orders by whole laws seldom does.
+
+    Args:
+        parts: What quantiles are worked out of, of some of the series each, one after the other.
+        evidence, laws, bursts: As in `Outlook`.
+    """
+
+    __slots__ = ("_both", "_parts")
+    _parts: Sequence[_Part]
+    _both: tuple[Float, Float] | None
+
+    def __init__(
+        self,
+        parts: Sequence[_Part],
+        evidence: Float,
+        laws: Laws | None,
+        bursts: BurstOdds | None,
+    ) -> None:
+        note = object.__setattr__
+        note(self, "_parts", parts)
+        note(self, "_both", None)
+        note(self, "evidence", evidence)
+        note(self, "laws", laws)
+        note(self, "bursts", bursts)
+
+    def _quantiles(self) -> tuple[Float, Float]:
+        both = self._both
+        if both is None:
+            found = [_quantiles(*part) for part in self._parts]
+            quantiles = found[0] if len(found) == 1 else np.concatenate(found)
+            at_lead = quantiles[:, 0].T.copy()
+            both = at_lead, np.maximum(quantiles[:, 1].T, at_lead)
+            note = object.__setattr__
+            note(self, "_both", both)
+            note(self, "_parts", ())
+        return both
+
+    @property
+    def at_lead(self) -> Float:
+        """As in `Outlook`, like what follows."""
+        return self._quantiles()[0]
+
+    @property
+    def peak(self) -> Float:
+        """Of the highest demand of the keep window."""
+        return self._quantiles()[1]
+
+
+def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float, offset: Float) -> Float:
+    """Demand, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
+    log_level, spread, room = log_level[:, :2], spread[:, :2], room[:, :2]
     count = 2 * beyond.shape[1]
     first = np.zeros((LAW_BINS + 1, count), np.float32)
-    # Two horizons as one number of twice the width: numpy copies pair by pair far slower.
-    first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
+    if beyond.shape[2] % 2:
+        first[:-1].reshape(LAW_BINS, -1, 2)[:] = beyond[:, :, :2]
+    else:
+        # Two horizons as one number of twice the width: numpy copies pair by pair far slower.
+        first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
     index = np.empty((count, len(_BEYOND)), np.int64)
     if count <= _FEW:
         by_law = first.T.copy()
@@ -263,6 +300,8 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float)
     np.exp(found, out=found)
     if none is not None:
         found *= ~none.reshape(found.shape)
+    found -= offset[:, np.newaxis, np.newaxis]
+    np.maximum(found, _NOTHING, out=found)
     return found
 
 
@@ -271,7 +310,21 @@ _LEAST_STEP = np.array(1e-30, np.float32)
 _LAW_STEP, _LAW_LOW = np.array(LAW_STEP), np.array(LAW_LOW)
 
 
-def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float) -> Laws:
+def _no_laws(series: int) -> Laws:
+    """Laws of so many series to be filled in; what nobody asks for stays unknown."""
+    shape = series, len(Horizon)
+    return Laws(
+        level=np.full(shape, np.nan),
+        spread=np.ones(shape),
+        scale=np.empty(series),
+        excess=np.zeros((*shape, LAW_BINS + 1), np.float32),
+    )
+
+
+def _fill_in(
+    laws: Laws, scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float
+) -> None:
+    """Fill in the laws of the horizons that are kept."""
     series, horizons = spread.shape
     # Edges along the first axis, series and horizons along the other.
     unit = spread.astype(np.float32).reshape(-1)
@@ -293,10 +346,10 @@ def _laws(scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, roo
     area[:-1] *= flat[:-1] + flat[1:]
     area[-1] *= flat[-1]
     tables.sum_up(area)
-    excess = np.zeros((series, horizons, LAW_BINS + 1), np.float32)
-    excess.reshape(-1, LAW_BINS + 1)[:, :-1] = area.T
-    level_and_scale -= scale[:, np.newaxis]
-    return Laws(level=level_and_scale, spread=spread.copy(), scale=scale.copy(), excess=excess)
+    laws.excess[:, :horizons, :-1] = area.T.reshape(series, horizons, LAW_BINS)
+    np.subtract(level_and_scale, scale[:, np.newaxis], out=laws.level[:, :horizons])
+    laws.spread[:, :horizons] = spread
+    laws.scale[:] = scale
 
 
 def _far(unit: SmallFloat, most: SmallFloat) -> int:

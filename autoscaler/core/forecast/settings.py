@@ -140,7 +140,7 @@ class Settings:
         first_parent, first_regime: int64 (S,), the first parent of each, and the first regime.
         totals_of: int64 (CELLS, 3), places of the rows of a cell in a flat (ROWS, H).
         parents_of: int64 (CELLS,), place of its parent in a flat (PARENTS, H).
-        horizons: Number of horizons: all with laws, else lead and keep.
+        horizons: Number of horizons (`horizon_count`).
         groups: Horizons by the length of their blocks.
         slot_s: Length of a slot of the history.
         slots: Slots of the history.
@@ -157,8 +157,10 @@ class Settings:
         refit_ticks: Ticks between two fits of a series.
         reach_s: float64 (S, H), how far each horizon looks.
         farthest_s: The farthest of them.
-        looks: int64 (S, MEDIAN_SLOTS + 1 + D + 3 * D), slots of the history that are looked at, relative to the present
-            one and modulo their number: the latest, the newest, this time on earlier days, and around the lead time from then on.
+        newest: The newest slot of the history that is whole, relative to the present one.
+        looks: int64 (1 or S, 1 + D + 3 * D), slots of the history that are looked at, relative to the present one and modulo
+            their number: the newest, this time on earlier days, and around the lead time from then on. One row where all series
+            look at the same.
         fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
         swift_alpha: Share of one tick in the demand that bursts are seen in; None for all of it, in ticks of `SWIFT_S` and
@@ -190,6 +192,7 @@ class Settings:
     refit_ticks: int
     reach_s: Float
     farthest_s: float
+    newest: int
     looks: Int
     fit_weight: Float
     prior: Float
@@ -233,6 +236,7 @@ class Settings:
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             reach_s=horizon_ticks(params) * np.float64(tick_s),
             farthest_s=float(horizon_ticks(params).max(initial=1)) * tick_s,
+            newest=_newest(params, slot_s),
             looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
             prior=level.prior(params.lead_ticks * np.float64(tick_s), means_s),
@@ -246,8 +250,10 @@ class Settings:
 
 
 def horizon_count(params: SeriesParams) -> int:
-    """Horizons that are kept: all with laws, else lead and keep."""
-    return len(Horizon) if params.laws.any() else 2
+    """Horizons that are kept: lead and keep, with laws hold, and refill where that is asked for."""
+    if params.refill_laws.any():
+        return len(Horizon)
+    return Horizon.HOLD + 1 if params.laws.any() else Horizon.KEEP + 1
 
 
 def slot_count(params: SeriesParams) -> int:
@@ -277,14 +283,19 @@ def strides(params: SeriesParams) -> tuple[Int, Int]:
     return stride, -(-ticks // stride)
 
 
+def _newest(params: SeriesParams, slot_s: float) -> int:
+    return 0 if slot_s <= params.tick_s else -1
+
+
 def _looks(params: SeriesParams, slot_s: float) -> Int:
-    newest = 0 if slot_s <= params.tick_s else -1
     days = -np.round(np.array(days_back(params)) * DAY_S / slot_s).astype(np.int64)
     beside = np.array([-1, 0, 1] if slot_s <= 120.0 else [0, 0, 0])
     lead = np.floor(params.lead_ticks * params.tick_s / slot_s + 1e-9).astype(np.int64)
     ahead = lead[:, np.newaxis] + (days[:, np.newaxis] + beside).reshape(-1)
-    same = np.concatenate([newest - np.arange(MEDIAN_SLOTS), [newest], days])
-    looks = np.concatenate([np.repeat(same[np.newaxis], len(lead), axis=0), ahead], axis=1)
+    if (ahead == ahead[:1]).all():
+        ahead = ahead[:1]
+    same = np.append(_newest(params, slot_s), days)
+    looks = np.concatenate([np.repeat(same[np.newaxis], len(ahead), axis=0), ahead], axis=1)
     return looks % slot_count(params)
 
 

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from autoscaler.core.forecast import SeriesState, step, steps
+from autoscaler.core.forecast.settings import horizon_count
 from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import (
@@ -41,6 +42,7 @@ _LOOK_TICKS = 256
 """Ticks for which series are laid out at once, and until somebody who waits is looked at."""
 
 _SERIES_FIELDS = tuple(f.name for f in fields(SeriesParams) if f.name != "tick_s")
+_ASKED = ("laws", "refill_laws")
 
 
 class Feed(Protocol):
@@ -310,13 +312,12 @@ def distinct_series(keys: Sequence[Name], params: SeriesParams) -> dict[tuple[Na
         params: One series per lane.
     """
     found: dict[tuple[Name, bytes], list[int]] = {}
-    laws = bool(params.laws.any())
     for lane, key in enumerate(keys):
-        # Whether a series is asked for its laws does not make another series of it.
+        # What a series is asked for does not make another series of it.
         setting = b"".join(
             np.ascontiguousarray(getattr(params, name)[..., lane]).tobytes()
             for name in _SERIES_FIELDS
-            if name != "laws" or not laws
+            if name not in _ASKED
         )
         found.setdefault((key, setting), []).append(lane)
     return found
@@ -356,8 +357,7 @@ class OutlookCache:
         Returns:
             The Outlooks of the distinct series, and int64 (L,) which of them a lane has.
         """
-        laws = bool(params.laws.any())
-        begin = (ticks.first, ticks.tick_s, laws)
+        begin = (ticks.first, ticks.tick_s, horizon_count(params))
         groups = {(*begin, *name): lanes for name, lanes in distinct_series(keys, params).items()}
         # What was issued over a longer run from the same beginning is what is issued over this one.
         missing = {
@@ -381,10 +381,11 @@ class OutlookCache:
 
 
 def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
-    """Some of the series; with laws where any lane wants them, since another lane of the same series may be the one."""
+    """Some of the series; with the laws that any lane wants, since another lane of the same series may be the one."""
     at = np.array(lanes)
     some = SeriesParams(params.tick_s, *(getattr(params, name)[..., at] for name in _SERIES_FIELDS))
-    return replace(some, laws=np.full(len(at), bool(params.laws.any())))
+    laws, refill_laws = (np.full(len(at), bool(getattr(params, name).any())) for name in _ASKED)
+    return replace(some, laws=laws, refill_laws=refill_laws)
 
 
 def _stepped(
