@@ -360,10 +360,10 @@ class Holding:
         self, warm_pool: WarmPool, tick: int, hour: int, now: Int, price: Float, some: _Some, *, whole: bool
     ) -> None:
         """Work out which rungs are held: of all that wait, or of those that have waited for less than an hour."""
-        since, level, held = warm_pool.since[:, some], warm_pool.level[some], warm_pool.held[some]
+        level, held = warm_pool.level[some], warm_pool.held[some]
         top = rung_of(warm_pool.highest[some])
         rows = int(top.max(initial=-1)) + 1
-        since, rungs = since[:rows], _RUNGS[:rows]
+        since, rungs = warm_pool.since[:rows, some], _RUNGS[:rows]
         waits = since > (-1 if whole else max(tick - self._hour_ticks, -1))
         waits &= rungs > level
         waits &= rungs <= (top if whole else held)
@@ -382,10 +382,11 @@ class Holding:
                 self._work_out(warm_pool, some)
             kinds = self._kinds_now(warm_pool, hour, some, rows)
             made = self._made[some].take(lane)
+            column = lane if isinstance(some, slice) else some.take(lane)
             gained = worth_having(
-                warm_pool.odds[..., some],
-                warm_pool.lasts[..., some],
-                self._cells(kinds, rung, lane, waited),
+                warm_pool.odds,
+                warm_pool.lasts,
+                self._cells(kinds, rung, lane, waited, column, len(warm_pool.lanes)),
                 self._saved(price, some).take(lane),
                 self._stopped[some].take(lane) * self._hour_ticks,
                 made,
@@ -420,10 +421,9 @@ class Holding:
             self._kinds = kinds_of(warm_pool.hours[:, some], hour, AHEAD_H, rows)
         return self._kinds
 
-    def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
-        """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
-        columns = kinds.shape[2]
-        place, start = rung * columns + lane, _START.take(rung)
+    def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int, column: Int, columns: int) -> Int:
+        """Where the law of what waits is in the hours to come: (AHEAD_H, m), of lanes of `kinds` that are columns of the law."""
+        place, start = rung * kinds.shape[2] + lane, _START.take(rung)
         cells = np.empty((AHEAD_H, len(rung)), np.int64)
         for ahead in range(AHEAD_H):
             cell = cells[ahead]
@@ -433,7 +433,7 @@ class Holding:
             cell += kinds[ahead].reshape(-1).take(place)
             cell += start
             cell *= columns
-            cell += lane
+            cell += column
         return cells
 
     def _want(self, warm_pool: WarmPool, now: Int, price: Float, some: _Some, *, whole: bool) -> None:
