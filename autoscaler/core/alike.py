@@ -47,7 +47,9 @@ class Alike:
         """Where columns have other values, (n,) each, than the first of their group: bool (n,)."""
         found = np.zeros(len(self.group), np.bool_)
         for value in values:
-            found |= value != value.take(self._first_of)
+            # What is true of all or of none parts nobody.
+            if value.dtype != np.bool_ or 0 < np.count_nonzero(value) < len(value):
+                found |= value != value.take(self._first_of)
         return found
 
     def of_first(self, value: Number) -> Number:

@@ -10,6 +10,7 @@ Rules of this file: a stage as `rules` describes them. A lane without fresh data
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from autoscaler.core.models import (
 )
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, Rule, Seen, Why
+from autoscaler.core.rules import Rule, Seen, Why
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import (
     Bool,
@@ -99,6 +100,8 @@ class Economy:
         asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
         self._shown = Worth(self._series, params.vm_capacity[lanes], asked)
         self._success = params.start_success[lanes]
+        self._yes = np.ones(len(lanes), np.bool_)
+        self._succeeds = bool((self._success == 1.0).all())
         self._least, self._most = params.minimum[lanes], params.maximum[lanes]
         self._columns: _Columns | None = None
         self._partings = 0
@@ -109,16 +112,22 @@ class Economy:
         if laws is None:
             raise ValueError("A lane has an objective, so `decide` needs an Outlook with whole laws.")
         lanes, mine = self._lanes, self._mine
-        fresh: Bool = seen.snapshot.freshness[mine] == FRESH
+        fresh: Bool = self._yes if seen.fresh is None else seen.fresh[mine]
         up_to, down_to, told = self._wanted(seen, laws, fresh)
         now = seen.ordered[mine].astype(np.int64)
-        proposal = np.minimum(now, np.maximum(down_to, up_to))
-        # Of those on their way some will not come; more are ordered in their place.
-        coming = seen.snapshot.starting[mine] * self._success
-        lacking = (up_to - seen.snapshot.in_service[mine] - coming) / self._success
-        more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
-        proposal = np.where(more > 0, now + more, proposal)
-        spread = np.where(fresh, proposal, 0).astype(self._counts)
+        if self._succeeds:
+            proposal = np.maximum(now, up_to)
+            np.minimum(proposal, np.maximum(down_to, up_to), out=proposal)
+        else:
+            proposal = np.minimum(now, np.maximum(down_to, up_to))
+            # Of those on their way some will not come; more are ordered in their place.
+            coming = seen.snapshot.starting[mine] * self._success
+            lacking = (up_to - seen.snapshot.in_service[mine] - coming) / self._success
+            more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
+            proposal = np.where(more > 0, now + more, proposal)
+        if seen.fresh is not None:
+            proposal *= fresh
+        spread = proposal.astype(self._counts, copy=False)
         if not self._everywhere:
             own, spread = spread, np.zeros_like(wish)
             spread[lanes] = own
@@ -126,17 +135,21 @@ class Economy:
 
         def why() -> Int:
             everyone = np.zeros(len(wish), np.int64)
-            everyone[lanes] = np.where(up_to < now, _KEEPING.take(told), told)
+            reason = told()
+            everyone[lanes] = np.where(up_to < now, _KEEPING.take(reason), reason)
             return everyone * (value > wish)
 
         return value, why
 
-    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Int]:
-        """Up to and down to how many VMs, and the reason: int64 (n,) each. Moves the models on by a tick."""
+    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[], Int]]:
+        """Up to and down to how many VMs, int64 (n,) each, and what gives the reasons. Moves the models on by a tick."""
         view, trial = seen.snapshot, seen.state.trial
-        demand = np.where(fresh, view.demand[self._mine], np.nan)
-        known = fresh & ~view.censored[self._mine]
-        columns = self._columns_of(trial, demand, known, fresh)
+        demand = view.demand[self._mine]
+        if seen.fresh is not None:
+            demand = np.where(fresh, demand, np.nan)
+        known = fresh if seen.censored is None else fresh & ~view.censored[self._mine]
+        present = demand if seen.fresh is None else np.where(fresh, demand, 0.0)
+        columns = self._columns_of(trial, present, known, fresh)
         serving = view.in_service[self._mine].astype(np.float64)
         price = self._dearness.step(
             seen.state.budget,
@@ -148,8 +161,7 @@ class Economy:
         )
         first = columns.first
         own = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
-        of_lead = laws.level.reshape(-1).take(self._at_lead)
-        unknown, model = np.isnan(of_lead), columns.spread(own.model)
+        model = columns.spread(own.model)
         up_to, down_to = (
             np.minimum(np.maximum(columns.spread(of), self._least), self._most) for of in (own.low, own.high)
         )
@@ -161,15 +173,20 @@ class Economy:
             high=down_to,
             worth=lambda vms: self._earned(laws, price, up_to, vms),
         )
-        return up_to, down_to, np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
 
-    def _columns_of(self, trial: Trial, demand: Float, known: Bool, fresh: Bool) -> _Columns:
+        def told() -> Int:
+            unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
+            return np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+
+        return up_to, down_to, told
+
+    def _columns_of(self, trial: Trial, present: Float, known: Bool, fresh: Bool) -> _Columns:
         """The columns of the state, each for lanes that see the same; who sees anything else parts from them first."""
         columns = self._columns
         if columns is None or columns.column is not trial.column:
             columns = self._columns = _Columns(self._params, self._lanes, trial.column)
         if columns.shared:
-            apart = columns.alike.part(fresh, known, np.where(fresh, demand, 0.0))
+            apart = columns.alike.part(fresh, known, present)
             if np.count_nonzero(apart):
                 self._partings += 1
                 trial.part(apart if self._partings < _PARTINGS else np.ones_like(apart))
