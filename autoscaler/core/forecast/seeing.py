@@ -21,6 +21,8 @@ from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, Ser
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
 CHILDHOOD = 20.0
+_MANY = 64
+"""Series from which on it takes less to look at one block of all after the other."""
 _NOTHING_AT_ALL, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
 _MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(CLIP)
 _LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
@@ -181,9 +183,7 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     highest = state.open[:, group.columns]
     first = 0
     if last:
-        series, ring, horizons = state.blocks.shape
-        outcomes = group.issued.shape[2]
-        number = (samples.tick + last.start) // group.stride
+        number, ring = (samples.tick + last.start) // group.stride, state.blocks.shape[1]
         at = number % ring if len(last) == 1 else (number + np.arange(len(last))) % ring
         blocks = state.blocks[:, :, group.columns]
         for place, end in zip([at] if len(last) == 1 else at.tolist(), last, strict=True):
@@ -197,10 +197,7 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
         places, issued = group.recent[at : at + 1], group.issued[at : at + 1]
     else:
         places, issued = group.recent[at], group.issued[at]
-    recent = state.blocks.reshape(series, ring * horizons).take(places, axis=1)
-    recent = recent.reshape(series, len(last), group.most, outcomes).swapaxes(0, 1)
-    np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
-    outcome: Float = np.maximum.reduce(recent, axis=2)
+    outcome = _in_windows(group, state, places)
     if group.lead:
         those = slice(last.start, None, last.step)
         outcome[..., 0] = samples.demand[those]
@@ -213,6 +210,28 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
 
 
 _NOTHING: Float = np.full((1, 1), np.nan)
+
+
+def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
+    """The highest of the windows that end with N blocks, (N, S, C), of `Group.recent`."""
+    series, ring, horizons = state.blocks.shape
+    blocks, outcomes = state.blocks.reshape(series, ring * horizons), group.issued.shape[2]
+    if series < _MANY or len(group.outside) > 1:
+        recent = blocks.take(places, axis=1)
+        recent = recent.reshape(series, len(places), group.most, outcomes).swapaxes(0, 1)
+        np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
+        found: Float = np.maximum.reduce(recent, axis=2)
+        return found
+    # Block by block, since numpy looks for the highest of a few numbers far longer than for the higher of many pairs.
+    found = np.empty((len(places), series, outcomes))
+    within = np.count_nonzero(~group.outside[0], axis=0).tolist()
+    for each, at in zip(found, places.reshape(len(places), group.most, outcomes).tolist(), strict=True):
+        for outcome, count in enumerate(within):
+            highest = blocks[:, at[0][outcome]].copy()
+            for block in range(1, count):
+                np.maximum(highest, blocks[:, at[block][outcome]], out=highest)
+            each[:, outcome] = highest
+    return found
 
 
 def _highest(value: Float, first: int, end: int) -> Float:
