@@ -24,7 +24,7 @@ what has waited for less than an hour.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -32,7 +32,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.habits import HOUR_S
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.returns import (
     FRESH,
     GROUP,
@@ -92,6 +92,20 @@ _Some: TypeAlias = "Int | slice[None, None, None]"
 
 
 @dataclass(slots=True)
+class _Law:
+    """What follows of the waits of some columns, one of each group of columns that are alike.
+
+    Attributes:
+        odds, lasts: float32 (GROUPS, WAITS, HITS, k), as in `WarmPool`.
+        alike: The groups.
+    """
+
+    odds: SmallFloat
+    lasts: SmallFloat
+    alike: Alike
+
+
+@dataclass(slots=True)
 class WarmPool(Remembered):
     """What is remembered of n lanes that have an objective.
 
@@ -112,6 +126,7 @@ class WarmPool(Remembered):
         level: int64 (n,), the highest rung wanted at the last tick; -1 for none.
         peak: int64 (n,), the highest rung wanted in this hour.
         last_tick: That tick; -1 before the first.
+        law: What `odds` and `lasts` do not have yet (`settle`).
     """
 
     version: ClassVar[int] = 3
@@ -130,6 +145,7 @@ class WarmPool(Remembered):
     level: Int
     peak: Int
     last_tick: int
+    law: _Law | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> WarmPool:
@@ -163,6 +179,7 @@ class WarmPool(Remembered):
             after: The parameters of the other lanes, N of them.
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
+        self.settle()
         new = WarmPool.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
@@ -173,16 +190,30 @@ class WarmPool(Remembered):
 
     def take_in(self, lanes: Int, other: WarmPool) -> None:
         """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
+        self.settle()
+        other.settle()
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
         take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
 
     def pasts(self) -> Int:
         """Equal numbers for columns that remember the same: int64 (n,)."""
+        self.settle()
         parts = [getattr(self, name) for name in _ARRAYS]
         columns = [np.ascontiguousarray(part.reshape(-1, len(self.level)).T) for part in parts]
         known: dict[bytes, int] = {}
         pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
         return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
+
+    def settle(self) -> None:
+        """Bring `odds` and `lasts` up to the last hour."""
+        law, self.law = self.law, None
+        if law is not None:
+            self.odds, self.lasts = law.alike.spread(law.odds), law.alike.spread(law.lasts)
+
+    def dump(self) -> Dumped:
+        """As of every state."""
+        self.settle()
+        return Remembered.dump(self)
 
 
 class Holding:
@@ -254,6 +285,7 @@ class Holding:
         """The columns to be asked: all, or one each of those that have all in common up to and with this tick."""
         if self._asked is not warm_pool:
             self._kinds = self._now = None
+            warm_pool.settle()
         if not self._alike.few:
             self._asked = warm_pool
             return slice(None)
@@ -262,6 +294,7 @@ class Holding:
             self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
         if self._alike.few and np.count_nonzero(self._alike.part(now, price)):
             self._partings += 1
+            warm_pool.settle()
             own = np.arange(len(now)) if self._partings >= _PARTINGS else self._alike.group
             self._alike, self._kinds = Alike(own, now, price), None
         return self._alike.first if self._alike.few else slice(None)
@@ -382,11 +415,13 @@ class Holding:
                 self._work_out(warm_pool, some)
             kinds = self._kinds_now(warm_pool, hour, some, rows)
             made = self._made[some].take(lane)
-            column = lane if isinstance(some, slice) else some.take(lane)
+            law = warm_pool.law
+            odds, lasts = (warm_pool.odds, warm_pool.lasts) if law is None else (law.odds, law.lasts)
+            column = lane if law is not None or isinstance(some, slice) else some.take(lane)
             gained = worth_having(
-                warm_pool.odds,
-                warm_pool.lasts,
-                self._cells(kinds, rung, lane, waited, column, len(warm_pool.lanes)),
+                odds,
+                lasts,
+                self._cells(kinds, rung, lane, waited, column, odds.shape[-1]),
                 self._saved(price, some).take(lane),
                 self._stopped[some].take(lane) * self._hour_ticks,
                 made,
@@ -408,11 +443,15 @@ class Holding:
         """The law of the hour that begins."""
         # Groups that nobody was ever in are all alike, so one of them is worked out.
         groups = min(self._groups(warm_pool) + 1, GROUPS)
-        law = warm_pool.odds[:groups, ..., some], warm_pool.lasts[:groups, ..., some]
-        work_out(warm_pool.ended[:groups, ..., some], warm_pool.asked[:groups, ..., some], *law)
-        for known, part in zip((warm_pool.odds, warm_pool.lasts), law, strict=True):
-            if not isinstance(some, slice):
-                known[:groups] = self._spread(part, some)
+        ended, asked = warm_pool.ended[:groups], warm_pool.asked[:groups]
+        odds, lasts = warm_pool.odds, warm_pool.lasts
+        if not isinstance(some, slice):
+            # What all columns have is brought up to it when somebody asks for that.
+            ended, asked = ended.take(some, axis=-1), asked.take(some, axis=-1)
+            odds, lasts = np.empty((2, *odds.shape[:-1], len(some)), np.float32)
+            warm_pool.law = _Law(odds, lasts, self._alike)
+        work_out(ended, asked, odds[:groups], lasts[:groups])
+        for known in (odds, lasts):
             known[groups:] = known[groups - 1]
 
     def _kinds_now(self, warm_pool: WarmPool, hour: int, some: _Some, rows: int) -> SmallInt:
