@@ -16,9 +16,21 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.alike import Alike, Number
+from autoscaler.core.earlier import EarlierDay
 from autoscaler.core.economics import Economics
 from autoscaler.core.experts import Contest
-from autoscaler.core.habits import HOUR_S, Habits, last_week, note, revise, yesterday
+from autoscaler.core.habits import (
+    DAY_S,
+    HOUR_S,
+    WEEK_S,
+    Habits,
+    last_week,
+    note,
+    revise,
+    slot_s,
+    week_slot_s,
+    yesterday,
+)
 from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.models import (
     AHEAD,
@@ -258,13 +270,18 @@ class _Columns:
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
         self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
         self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
-        self._windows_s = [
+        windows_s = [
             (
                 (ahead_s + params.tick_s, ahead_s + params.tick_s + max(300.0, params.tick_s)),
                 self._ahead_s == ahead_s,
             )
             for ahead_s in self._ahead_of
         ]
+        tick_s = params.tick_s
+        self._days = (
+            EarlierDay(yesterday, DAY_S, slot_s(tick_s), windows_s, tick_s),
+            EarlierDay(last_week, WEEK_S, week_slot_s(tick_s), windows_s, tick_s),
+        )
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
         cost = np.ones((len(asked), len(lanes)))
@@ -333,15 +350,12 @@ class _Columns:
         usual = np.minimum(habits.wanted, self.contest.most)
         self.contest.want[:, _USUAL].reshape(2, *usual.shape)[...] = usual
 
-    def _before(self, habits: Habits, now_s: float) -> Float:
-        """The highest demand of yesterday and of a week ago until a start would serve, and within the hold window: (2, 2, n)."""
-        (windows_s, _), *others = self._windows_s
-        found = np.empty((2, 2, len(self._at)))
-        for of, then in zip(found, (yesterday, last_week), strict=True):
-            of[...] = then(habits, now_s, windows_s, self._tick_s)
-            for other_s, mine in others:
-                np.copyto(of, then(habits, now_s, other_s, self._tick_s), where=mine)
-        return found
+    def _before(self, habits: Habits, now_s: float) -> tuple[Float, Float]:
+        """The highest demand of yesterday and of a week ago until a start would serve, and within the hold window: (2, n) each."""
+        day, week = self._days
+        return day.at(habits, habits.day, habits.slot, now_s), week.at(
+            habits, habits.week, habits.week_slot, now_s
+        )
 
     def _by_worth(self, laws: Laws, price: Float) -> None:
         """Fill in what the economic models want."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.bands import Bands
+from autoscaler.core.earlier import WholeVms, whole
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import (
     AMPLE_HEADROOMS,
@@ -69,9 +70,6 @@ _SCALE = 1024.0
 
 _ROUNDING = 0.5e-9
 """Of a VM, and at most twice that with headroom."""
-_LITTLE: Float = np.array(1e-9)
-"""numpy takes a while to make an array of a plain number, which is much where lanes are few."""
-
 
 _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
     rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.EITHER)
@@ -149,6 +147,10 @@ class Contest:
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._one = np.ones(shape, np.float32)
         self._none, self._full = (np.full((2, len(lanes)), number) for number in (0.0, float(self.most)))
+        self._days = tuple(
+            WholeVms(self._headroom[:headrooms], len(lanes), self.most)
+            for headrooms in (len(HEADROOMS), EITHER_HEADROOMS)
+        )
         self.bands = Bands(most, self._start_cost, promised > 0.0, params.tick_s, len(MODELS))
         self._count_in(_count_type(self.most))
         self._past = np.empty((len(PAST_S), len(lanes)))
@@ -178,40 +180,27 @@ class Contest:
             self._count_in(_count_type(ordered))
         state.count_in(self._counts)
 
-    def plain(self, state: Trial, tick: int, demand: Float, before: Float) -> SmallInt:
+    def plain(self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]) -> SmallInt:
         """What plain models want: their rows of `want`, int32 (2, m, n).
 
         Args:
             state: Remembers the demand.
             tick: Now.
             demand: float64 (n,), NaN where unknown.
-            before: float64 (2, 2, n), the highest demand in VMs from this time of yesterday, and of the day a week ago,
+            before: float64 (2, n) each, the highest demand in VMs from this time of yesterday, and of the day a week ago,
                 until a start would serve, and within the hold window; NaN where unknown.
         """
         now = self._by_demand(state, tick, demand)
         low, high = self.want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
-        self._whole(state.falling, self._falling_headroom, high.reshape(shape))
+        whole(state.falling, self._falling_headroom, self._none, self._full, high.reshape(shape))
         vms, last_week = self.want[:, _YESTERDAY], self._last_week
-        for of, to in zip(before, (vms, last_week), strict=True):
-            headrooms = to.shape[1]
-            self._whole(of, self._headroom[:headrooms], to)
-            unknown = np.isnan(of)
-            if np.count_nonzero(unknown):
-                np.copyto(to, now[:headrooms], where=unknown[:, np.newaxis])
-            np.maximum(to[0], to[1], out=to[1])
+        for day, of, to in zip(self._days, before, (vms, last_week), strict=True):
+            day.fill(of, now, to)
         either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=self.want[:, _EITHER])
         np.maximum(either, now[:1], out=either)
         return self.want[:, _PLAIN]
-
-    def _whole(self, vms: Float, headroom: Float, out: SmallInt) -> None:
-        """Whole VMs with headroom, (a, h, n), of so many, (a, n): none where unknown, and of no more than `most`."""
-        known = np.fmax(vms, self._none[: len(vms)])
-        np.minimum(known, self._full[: len(vms)], out=known)
-        need = known[:, np.newaxis] * headroom
-        need -= _LITTLE
-        np.copyto(out, np.ceil(need, out=need), casting="unsafe")
 
     def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
         """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""

@@ -149,15 +149,23 @@ def last_week(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s
     return _then(habits.week, now_s - WEEK_S, ahead_s, week_slot_s(tick_s))
 
 
+def slots_of(then_s: float, ahead_s: tuple[float, float], length_s: float, slots: int) -> tuple[int, ...]:
+    """The first slot of windows that begin at a time, and for each, ascending, the one behind it, since the epoch."""
+    first = int(then_s // length_s)
+    # A window that reaches all round would come to what is not over yet.
+    return first, *(
+        min(math.ceil((then_s + window_s) / length_s - 1e-9), first + slots - 1) for window_s in ahead_s
+    )
+
+
 def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float) -> Float:
-    slots, first = len(ring), int(then_s // length_s)
+    slots = len(ring)
+    done, *ends = slots_of(then_s, ahead_s, length_s, slots)
     found = np.empty((len(ahead_s), ring.shape[1]))
-    found[0], done, before = np.nan, first, 0
-    for window, window_s in enumerate(ahead_s):
+    found[0], before = np.nan, 0
+    for window, end in enumerate(ends):
         # The longer window goes on from where the shorter one ends.
         found[window] = found[before]
-        # A window that reaches all round would come to what is not over yet.
-        end = min(math.ceil((then_s + window_s) / length_s - 1e-9), first + slots - 1)
         while done < end:
             at = done % slots
             rows = ring[at : at + end - done]

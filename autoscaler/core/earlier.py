@@ -1,0 +1,139 @@
+"""What was needed at the same time of an earlier day (`habits`), in VMs and in whole ones with headroom.
+
+It changes with slots of minutes and not with ticks. So it is worked out anew where other slots are looked at, and changes
+nothing but the time taken.
+
+Rules of this file: element-wise only. Nothing is kept that does not follow from what is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from autoscaler.core.habits import Habits, slots_of
+from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
+
+_LITTLE: Float = np.array(1e-9)
+"""numpy takes a while to make an array of a plain number, which is much where lanes are few."""
+
+
+class EarlierDay:
+    """The highest demand of an earlier day, in two windows that begin at this time of it.
+
+    Args:
+        then: Of habits, the time, lengths of two windows in seconds, ascending, and the length of a tick: float64 (2, n), NaN
+            where unknown.
+        ago_s: How long ago it was.
+        slot_s: Length of its slots.
+        windows_s: Windows, and which columns they are those of, bool (n,).
+        tick_s: Length of a tick.
+    """
+
+    def __init__(
+        self,
+        then: Callable[[Habits, float, tuple[float, float], float], Float],
+        ago_s: float,
+        slot_s: float,
+        windows_s: Sequence[tuple[tuple[float, float], Bool]],
+        tick_s: float,
+    ) -> None:
+        self._then, self._ago_s, self._slot_s, self._tick_s = then, ago_s, slot_s, tick_s
+        self._windows_s = windows_s
+        self._ring: SmallFloat | None = None
+        self._looked: tuple[tuple[int, ...], ...] = ()
+        self._found: Float = np.empty((2, len(windows_s[0][1])))
+
+    def at(self, habits: Habits, ring: SmallFloat, slot: int, now_s: float) -> Float:
+        """In VMs: float64 (2, n), not to be changed.
+
+        Args:
+            habits: Of which `note` has noted the last tick.
+            ring: The slots of that day in them.
+            slot: The one under way.
+            now_s: Time of the tick.
+        """
+        then_s, slots = now_s - self._ago_s, len(ring)
+        looked = tuple(slots_of(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s)
+        # What was noted in slots that are over stays as it is.
+        over = all(ends[-1] <= slot for ends in looked)
+        if looked != self._looked or ring is not self._ring or not over:
+            self._looked, self._ring = looked, ring
+            for number, (pair_s, mine) in enumerate(self._windows_s):
+                found = self._then(habits, now_s, pair_s, self._tick_s)
+                if number:
+                    found = np.where(mine, found, self._found)
+                self._found = found
+        return self._found
+
+
+class WholeVms:
+    """Whole VMs with headroom for what was needed, and what is needed now where that is unknown.
+
+    Args:
+        headroom: float64 (h, 1), by which demand is multiplied.
+        columns: How many.
+        most: No column may have more VMs.
+    """
+
+    def __init__(self, headroom: Float, columns: int, most: int) -> None:
+        self._headroom = headroom
+        self._none, self._most = (np.full((2, columns), number) for number in (0.0, float(most)))
+        self._of: Int = np.zeros((2, columns), np.int64)
+        self._kept: SmallInt = np.zeros(0, np.int32)
+        self._unknown: Bool | None = None
+        self._everywhere = False
+
+    def fill(self, vms: Float, now: SmallInt, out: SmallInt) -> None:
+        """Fill in whole VMs, the second no fewer than the first.
+
+        Args:
+            vms: float64 (2, n), NaN where unknown.
+            now: int (h or more, n), what is needed now, with these headrooms.
+            out: int (2, h, n).
+        """
+        # As whole numbers, since what is unknown is like nothing.
+        bits = vms.view(np.int64)
+        if (
+            self._kept.dtype != out.dtype
+            or self._kept.shape != out.shape
+            or np.count_nonzero(bits != self._of)
+        ):
+            self._work_out(vms, out)
+        now = now[: out.shape[1]]
+        if self._everywhere:
+            out[...] = now
+            return
+        out[...] = self._kept
+        if self._unknown is not None:
+            np.copyto(out, now, where=self._unknown)
+            np.maximum(out[0], out[1], out=out[1])
+
+    def _work_out(self, vms: Float, like: SmallInt) -> None:
+        self._of = vms.view(np.int64).copy()
+        self._kept = np.empty_like(like)
+        whole(vms, self._headroom, self._none, self._most, self._kept)
+        unknown = np.isnan(vms)
+        count = np.count_nonzero(unknown)
+        self._everywhere = count == unknown.size
+        self._unknown = unknown[:, np.newaxis] if count else None
+        if not count:
+            np.maximum(self._kept[0], self._kept[1], out=self._kept[1])
+
+
+def whole(vms: Float, headroom: Float, none: Float, most: Float, out: SmallInt) -> None:
+    """Whole VMs with headroom, (a, h, n), of so many, (a, n): none where unknown, and of no more than `most`.
+
+    Args:
+        vms: float64 (a, n), NaN where unknown.
+        headroom: float64 (h, 1), by which they are multiplied.
+        none: float64 (a, n), as many zeros.
+        most: float64 (a, n), bounds.
+        out: int (a, h, n), filled in.
+    """
+    known = np.fmax(vms, none)
+    np.minimum(known, most, out=known)
+    need = known[:, np.newaxis] * headroom
+    need -= _LITTLE
+    np.copyto(out, np.ceil(need, out=need), casting="unsafe")
