@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -274,3 +276,37 @@ def test_a_lead_time_of_many_ticks_is_judged_at_its_end():
     outcome = values[4200:]
     for row, level in enumerate(QUANTILE_LEVELS[:3]):
         assert np.mean(outcome <= issued[:, row]) == pytest.approx(level, abs=0.035)
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_what_nobody_asks_for_is_unknown_and_changes_nothing_else(count):
+    rng = np.random.default_rng(3)
+    values = rng.gamma(20.0, 50.0, (150, count))
+    values[70] = np.nan
+    whole = series_params(count, laws=True)
+    asked = replace(whole, refill_laws=np.zeros(count, np.bool_))
+    (_, all_of_them), (_, some) = run(whole, values), run(asked, values)
+    kept = slice(0, int(Horizon.REFILL))
+    for one, other in zip(all_of_them, some, strict=True):
+        np.testing.assert_array_equal(one.laws.level[:, kept], other.laws.level[:, kept])
+        np.testing.assert_array_equal(one.laws.spread[:, kept], other.laws.spread[:, kept])
+        np.testing.assert_array_equal(one.laws.excess[:, kept], other.laws.excess[:, kept])
+        np.testing.assert_array_equal(one.peak, other.peak)
+        np.testing.assert_array_equal(one.at_lead, other.at_lead)
+        assert np.isnan(other.laws.level[:, Horizon.REFILL]).all()
+    assert not np.isnan(all_of_them[-1].laws.level).any()
+
+
+def test_quantiles_that_are_read_late_are_those_of_their_tick():
+    rng = np.random.default_rng(4)
+    # Noise that grows makes what is added to both sides of a ratio change, in place.
+    values = np.abs(1000.0 + rng.normal(size=(400, 2)) * np.linspace(0.0, 1500.0, 400)[:, np.newaxis])
+    _, late = run(series_params(2, laws=True), values)
+    state, params = None, series_params(2, laws=True)
+    for value, outlook, tick in zip(values, late, range(400), strict=True):
+        state, (once,) = run(params, value[np.newaxis], start_s=tick * TICK_S, state=state)
+        at_lead, peak = once.at_lead.copy(), once.peak.copy()
+        np.testing.assert_array_equal(outlook.at_lead, at_lead)
+        np.testing.assert_array_equal(outlook.peak, peak)
+    assert state is not None
+    assert (state.offset > 30.0).any()

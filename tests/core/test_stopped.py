@@ -195,8 +195,23 @@ def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once
         return np.array(found), pool
 
     together, pool = run(np.arange(kinds * times))
+    pool.settle()
     for column in range(kinds * times):
         alone, own = run(np.array([column]))
         np.testing.assert_array_equal(together[:, column], alone[:, 0])
-        for name in ("ended", "asked", "since", "hours"):
+        for name in ("ended", "asked", "odds", "lasts", "since", "hours"):
             np.testing.assert_array_equal(getattr(pool, name)[..., column], getattr(own, name)[..., 0])
+
+
+def test_variants_that_were_asked_together_are_given_the_law_when_they_are_carried_over_or_dumped():
+    given = {"economic": True, "stopped_cost": 0.2, "provision_cost": 2.0, "cold_ticks": 4.0}
+    params = lane_params(4, tick_s=TICK_S, series=np.zeros(4, np.int64), **given)
+    pool, rule = WarmPool.empty(params), Holding(params, np.arange(4))
+    for tick, vms in enumerate(bursts(5, 30, 20)):
+        rule.step(pool, START + tick, np.full(4, vms), np.full(4, 50.0))
+    known = lived(bursts(5, 30, 20), stopped_cost=0.2)[0].odds
+    assert pool.law is not None
+    others = pool.carried_over(params, np.array([3, 2, 1, 0]))
+    for odds in (others.odds, WarmPool.restore(pool.dump()).odds):
+        np.testing.assert_array_equal(odds, known.repeat(4, axis=-1))
+    assert known.any()
