@@ -16,7 +16,9 @@ from autoscaler.cloud.vms import State, VmView
 from autoscaler.cloud.world import World
 from autoscaler.errors import ProviderError
 from autoscaler.ports import Clock, FleetReadings, MetricSource, Vm
+from autoscaler.ports.sources import History
 from autoscaler.simulator.scenarios.model import LossSection, MisreadingSection, RolloutSection
+from autoscaler.traces.trace import Trace, TraceKind
 
 _OURS = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
 
@@ -58,6 +60,38 @@ class MistakenSource:
             return replace(got, values=got.values * now.times)
         shown = now.shows if self._each else now.shows / len(got.values)
         return replace(got, values=np.full(len(got.values), shown))
+
+    async def close(self) -> None:
+        """Close the inner source."""
+        await self._inner.close()
+
+
+class RecallingSource:
+    """A source that tells of the past, too.
+
+    Args:
+        inner: Reads.
+        trace: What there is to tell.
+    """
+
+    answers_at_once = True
+    """It waits for nothing; see `autoscaler.at_once`."""
+
+    def __init__(self, inner: MetricSource, trace: Trace) -> None:
+        self._inner, self._trace = inner, trace
+
+    async def read(self, vms: Sequence[Vm]) -> FleetReadings:
+        """What the inner source reads."""
+        return await self._inner.read(vms)
+
+    async def history(self, start_s: float, end_s: float, step_s: float) -> History:
+        """What was known at each step, of the recording; see `HistorySource`."""
+        trace = self._trace
+        known_s = trace.timestamps + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
+        times = np.arange(start_s, end_s, step_s)
+        last = np.searchsorted(known_s, times, side="right") - 1
+        told = (last >= 0) & (times - known_s[np.maximum(last, 0)] < trace.interval_s)
+        return History(times[told], trace.rates[last[told]], ())
 
     async def close(self) -> None:
         """Close the inner source."""

@@ -175,6 +175,9 @@ class ScenarioFile(Section):
         None, description="Recipe of generated traffic, as for `autoscaler trace synth`."
     )
     recording: RecordingSection | None = Field(None, description="Recorded traffic instead.")
+    history: bool = Field(
+        False, description="Whether the traffic before `begin` can be asked for, as of a monitoring system."
+    )
     cloud: CloudSection = Field(CloudSection(), description="How long things take.")
     faults: Annotated[tuple[dict[str, Any], ...], Field(strict=False, max_length=50)] = Field(
         (), description="Bad days of the cloud; `from`, `to` and `delay` may be written with units."

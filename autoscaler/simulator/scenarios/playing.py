@@ -23,6 +23,7 @@ from autoscaler.cloud.physics import Physics, Spread
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.config.policy import Policy
+from autoscaler.daemon.backfill import Backfill
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import InvariantError
@@ -34,7 +35,7 @@ from autoscaler.simulator.replay.loopback import Silent
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.scenarios.figures import Seen
-from autoscaler.simulator.scenarios.meanwhile import LossySource, MistakenSource, roll_out
+from autoscaler.simulator.scenarios.meanwhile import LossySource, MistakenSource, RecallingSource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wired, Wiring, simulated
@@ -188,10 +189,13 @@ class _Stage:
             end_s = given.length_s if kill is None else kill.at_s
             life = asyncio.create_task(daemon.run())
             edits = asyncio.create_task(self._edits(daemon, wiring, wired, since_s, end_s))
+            learning = asyncio.create_task(Backfill(daemon).run()) if given.history else None
             await self._until(begin_s + end_s)
             if kill is None:
                 daemon.stop()
                 edits.cancel()
+                if learning is not None:
+                    learning.cancel()
                 await life
                 return
             _cut_off(asyncio.all_tasks() - around - {asyncio.current_task()})
@@ -232,9 +236,11 @@ class _Stage:
                 scenario.given.misreadings,
                 each=policy.signal.kind == "utilisation",
             )
-        if not scenario.given.losses:
-            return inner
-        return LossySource(inner, self.clock, scenario.begin_s, scenario.given.losses, scenario.given.seed)
+        if scenario.given.losses:
+            inner = LossySource(
+                inner, self.clock, scenario.begin_s, scenario.given.losses, scenario.given.seed
+            )
+        return RecallingSource(inner, scenario.trace) if scenario.given.history else inner
 
     async def _watch(self) -> None:
         """Look at the cloud in the middle of each interval, whoever runs."""
