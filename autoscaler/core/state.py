@@ -12,10 +12,10 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.sharing import SharedState
 from autoscaler.core.starting import Starting
-from autoscaler.core.stopped import WarmPool
 from autoscaler.core.trial import Trial
 from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
+from autoscaler.core.waits import WarmPool
 from autoscaler.core.windows import RollingMax
 
 if TYPE_CHECKING:

@@ -24,15 +24,13 @@ what has waited for less than an hour.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.habits import HOUR_S
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.returns import (
     FRESH,
     GROUP,
@@ -51,7 +49,8 @@ from autoscaler.core.returns import (
     worth_having,
 )
 from autoscaler.core.trial import contests
-from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
+from autoscaler.core.waits import Law, WarmPool
 
 HALF_LIFE_S = 14 * 86400.0
 """A wait counts half after this time."""
@@ -70,150 +69,10 @@ _START: Int = GROUP * (WAITS * HITS)
 _ONE = np.float32(1.0)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
-_ARRAYS = (
-    "ended",
-    "asked",
-    "odds",
-    "lasts",
-    "hours",
-    "since",
-    "cell",
-    "highest",
-    "ticks",
-    "held",
-    "wanted",
-    "level",
-    "peak",
-)
 
 
 _Some: TypeAlias = "Int | slice[None, None, None]"
 """Some columns, or all."""
-
-
-@dataclass(slots=True)
-class _Law:
-    """What follows of the waits of some columns, one of each group of columns that are alike.
-
-    Attributes:
-        odds, lasts: float32 (GROUPS, WAITS, HITS, k), as in `WarmPool`.
-        alike: The groups.
-    """
-
-    odds: SmallFloat
-    lasts: SmallFloat
-    alike: Alike
-
-
-@dataclass(slots=True)
-class WarmPool(Remembered):
-    """What is remembered of n lanes that have an objective.
-
-    Attributes:
-        lanes: int64 (n,), the lane of each column.
-        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, as in `returns.work_out`, forgotten slowly.
-        asked: Likewise, waits that were of a bin at the beginning of an hour, or that outlasted an hour.
-        odds, lasts: Likewise, what follows of them, as of the beginning of this hour.
-        hours: int8 (HOURS, n), the highest rung wanted in each hour, by hour since the epoch modulo HOURS; -1 for none.
-        since: int64 (RUNGS, n), tick at which a rung that is not wanted now was last wanted; -1 for never. Rungs that are
-            wanted are not kept up to date.
-        cell: int16 (RUNGS, n), where a rung that had waited for an hour or more at the beginning of this hour is counted, in
-            (WAITS, HITS); where it had not, or was wanted since, -1 less the kind of time that this hour is.
-        highest: int64 (n,), most VMs ever wanted.
-        ticks: float64 (n,), ticks that were seen, forgotten as waits are.
-        held: int64 (n,), the highest rung that is held; -1 for none.
-        wanted: int64 (n,), VMs that should exist; -1 before the first hour is over.
-        level: int64 (n,), the highest rung wanted at the last tick; -1 for none.
-        peak: int64 (n,), the highest rung wanted in this hour.
-        last_tick: That tick; -1 before the first.
-        law: What `odds` and `lasts` do not have yet (`settle`).
-    """
-
-    version: ClassVar[int] = 3
-    lanes: Int
-    ended: SmallFloat
-    asked: SmallFloat
-    odds: SmallFloat
-    lasts: SmallFloat
-    hours: SmallInt
-    since: Int
-    cell: SmallInt
-    highest: Int
-    ticks: Float
-    held: Int
-    wanted: Int
-    level: Int
-    peak: Int
-    last_tick: int
-    law: _Law | None = field(init=False, default=None, compare=False, repr=False)
-
-    @classmethod
-    def empty(cls, params: LaneParams) -> WarmPool:
-        """Nothing seen yet."""
-        lanes = np.flatnonzero(params.economic)
-        count = len(lanes)
-        unknown = np.full(count, -1)
-        shape = (GROUPS, WAITS, HITS, count)
-        return cls(
-            lanes=lanes,
-            ended=np.zeros(shape, np.float32),
-            asked=np.zeros(shape, np.float32),
-            odds=np.zeros(shape, np.float32),
-            lasts=np.zeros(shape, np.float32),
-            hours=np.full((HOURS, count), UNKNOWN, np.int8),
-            since=np.full((RUNGS, count), -1),
-            cell=np.full((RUNGS, count), -1, np.int16),
-            highest=np.zeros(count, np.int64),
-            ticks=np.zeros(count),
-            held=unknown,
-            wanted=unknown.copy(),
-            level=unknown.copy(),
-            peak=unknown.copy(),
-            last_tick=-1,
-        )
-
-    def carried_over(self, after: LaneParams, lanes: Int) -> WarmPool:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
-
-        Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
-        """
-        self.settle()
-        new = WarmPool.empty(after)
-        was = columns_before(self.lanes, new.lanes, lanes)
-        known = was >= 0
-        for name in _ARRAYS:
-            getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]
-        new.last_tick = self.last_tick
-        return new
-
-    def take_in(self, lanes: Int, other: WarmPool) -> None:
-        """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
-        self.settle()
-        other.settle()
-        at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
-        take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
-
-    def pasts(self) -> Int:
-        """Equal numbers for columns that remember the same: int64 (n,)."""
-        self.settle()
-        parts = [getattr(self, name) for name in _ARRAYS]
-        columns = [np.ascontiguousarray(part.reshape(-1, len(self.level)).T) for part in parts]
-        known: dict[bytes, int] = {}
-        pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
-        return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
-
-    def settle(self) -> None:
-        """Bring `odds` and `lasts` up to the last hour."""
-        law, self.law = self.law, None
-        if law is not None:
-            self.odds, self.lasts = law.alike.spread(law.odds), law.alike.spread(law.lasts)
-
-    def dump(self) -> Dumped:
-        """As of every state."""
-        self.settle()
-        return Remembered.dump(self)
 
 
 class Holding:
@@ -449,7 +308,7 @@ class Holding:
             # What all columns have is brought up to it when somebody asks for that.
             ended, asked = ended.take(some, axis=-1), asked.take(some, axis=-1)
             odds, lasts = np.empty((2, *odds.shape[:-1], len(some)), np.float32)
-            warm_pool.law = _Law(odds, lasts, self._alike)
+            warm_pool.law = Law(odds, lasts, self._alike)
         work_out(ended, asked, odds[:groups], lasts[:groups])
         for known in (odds, lasts):
             known[groups:] = known[groups - 1]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from autoscaler.core.returns import rung_of, waits_by_ticks
-from autoscaler.core.stopped import USED, Holding, WarmPool
+from autoscaler.core.stopped import USED, Holding
+from autoscaler.core.waits import WarmPool
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
