@@ -8,12 +8,14 @@ import shutil
 import numpy as np
 import pytest
 
-from autoscaler.clock import SystemClock
+from autoscaler.clock import SystemClock, run_virtual
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
+from autoscaler.ports.sources import History
 from autoscaler.sources.prometheus import Join, JoinBy, PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address, Tls
 from autoscaler.sources.prometheus_history import Past
+from tests.daemon.test_first_day import NOW_S, bench_at, lived
 from tests.real import require_real
 from tests.sources.doubles import vm
 from tests.sources.real_prometheus import NOTHING, done, openmetrics, running
@@ -219,6 +221,17 @@ async def test_a_week_of_history(tmp_path, unused_tcp_port, sources):
         expected = np.where(use / 2.0 >= 0.8, np.nan, 200.0 * use)
         assert np.isnan(expected).any()
         np.testing.assert_allclose(found.demand, expected, rtol=1e-9)
+        # A fleet with an objective that is told so lives through it, on a clock of its own.
+        told = History(found.times_s + (NOW_S - now_s), found.demand, ())
+        bench = bench_at(NOW_S)
+        daemon = await asyncio.to_thread(lambda: run_virtual(lambda: lived(bench, 30, told)))
+        (text,) = bench.log.texts("history_learned")
+        assert text.startswith("forecasts and models have learned from 6.")
+        trial = daemon.fleets.states()["lanes"].trial
+        known = np.count_nonzero(~np.isnan(found.demand))
+        assert 0.9 * known < trial.ticks[0] / trial.weight[0] < known
+        mean = trial.wanted[0] / trial.ticks[0]
+        assert mean == pytest.approx(np.nanmean(found.demand) / 100.0, rel=0.1)
 
         shared = [sources(Address(url), "avg_over_time(use[30s])", Signal.THROUGHPUT) for _ in range(2)]
         with pytest.raises(SourceError, match="serves several fleets"):
