@@ -13,7 +13,7 @@ from autoscaler.core.economic import economic
 from autoscaler.core.economics import Economics
 from autoscaler.core.lasting import LASTS, Inputs, Lasts, never
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons
+from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons, within
 from autoscaler.core.shared_limits import shared
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
@@ -127,6 +127,8 @@ class Chain:
         self._until_s, self._now_s = -np.inf, -np.inf
         self._last: StagedDecision | None = None
         self.warm_target = warm_target(params, counts)
+        # An operator's floor may be higher: what it wants beyond ends with it, and nothing is held for that.
+        self._most = within(params.maximum, counts)
         economic_lanes = np.flatnonzero(params.economic)
         self._holding = Holding(params, economic_lanes) if len(economic_lanes) else None
         may_hibernate = np.flatnonzero(params.hibernate)
@@ -203,11 +205,12 @@ class Chain:
         stop = np.minimum(np.maximum(snapshot.in_service - desired, self._none), snapshot.stoppable)
         if self._note is not None:
             self._note(state, snapshot, out, stop)
-        peak = state.peaks.push_and_max(snapshot.tick, desired)
+        wanted = np.minimum(desired, self._most)
+        peak = state.peaks.push_and_max(snapshot.tick, wanted)
         held = None
         if self._holding is not None and seen.economics is not None:
             lanes, price = seen.economics.lanes, seen.economics.price
-            mine = desired if len(lanes) == len(desired) else desired[lanes]
+            mine = wanted if len(lanes) == len(wanted) else wanted[lanes]
             held = self._holding.step(state.warm_pool, snapshot.tick, mine, price)
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back

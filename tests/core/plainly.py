@@ -129,7 +129,7 @@ def decide_plainly(p, memory, s, at_lead, peak):
     stage(now + start + provision if desired > now else desired, why)
     stop = min(max(s["in_service"] - desired, 0), s["stoppable"])
     remember(p, s, memory, start + provision, stop)
-    memory.desired.append((s["tick"], desired))
+    memory.desired.append((s["tick"], min(desired, p["maximum"])))
     kept = math.ceil(
         highest_of(memory.desired, s["tick"], p["warm_memory_ticks"]) * (1 + p["warm_spare"]) - 1e-9
     )

@@ -347,6 +347,21 @@ def test_the_warm_target_remembers_the_peak_and_adds_the_spare():
     assert wanted == [2, 9, 9, 9, 9, 9, 1]
 
 
+def test_nothing_is_held_for_an_operators_floor_beyond_the_maximum_once_it_is_lifted():
+    params = lane_params(reactive=True, maximum=20, warm_memory_ticks=6, warm_spare=0.0)
+    state = LaneState.empty(params)
+    wanted = []
+    for i, floor in enumerate([99, 99, 0, 0]):
+        decision = decide(
+            params,
+            state,
+            snapshot(now_s=NOW_S + 10 * i, in_service=10, demand=1000.0, floor=floor),
+            outlook(),
+        )
+        wanted.append((int(decision.desired[0]), int(decision.warm_target[0])))
+    assert wanted == [(99, 0), (99, 0), (10, 10), (10, 10)]
+
+
 def test_a_lane_state_survives_dump_and_restore():
     params = lane_params(2, reactive=True, stabilisation_ticks=5, rate_in_vms=3.0)
     state = LaneState.empty(params)
