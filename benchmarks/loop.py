@@ -55,8 +55,8 @@ class Case:
 
 
 CASES = (
-    Case("one busy fleet of 50 VMs", 1, 50, 720),
-    Case("one fleet of 50 VMs, demand never changes", 1, 50, 720, "steady"),
+    Case("one busy fleet of 50 VMs", 1, 50, 720, rounds=8),
+    Case("one fleet of 50 VMs, demand never changes", 1, 50, 720, "steady", rounds=8),
     Case("one idle fleet of 50 stopped VMs", 1, 50, 2000, "idle", rounds=12),
     Case("one idle fleet of 50 stopped VMs, forecast", 1, 50, 2000, "idle", forecasts=True),
     Case("20 busy fleets of 10 VMs", 20, 10, 360),
