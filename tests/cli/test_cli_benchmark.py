@@ -67,4 +67,4 @@ def test_wrong_usage_is_told_in_a_sentence(here):
     wrong = run(
         here, "traces", "--policy", "shop.yaml", "--vary", "reactive.headrom=1%", "--processes", "1", code=1
     )
-    assert "did you mean `headroom`?" in wrong.stderr
+    assert "did you mean `reactive.headroom`?" in wrong.stderr
