@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.laws import LawReader
-from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Horizon
+from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Horizon, Outlook
 from tests.core.builders import arrays_of, samples, series_params
 
 TICK_S = 10.0
@@ -310,3 +312,14 @@ def test_quantiles_that_are_read_late_are_those_of_their_tick():
         np.testing.assert_array_equal(outlook.peak, peak)
     assert state is not None
     assert (state.offset > 30.0).any()
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_an_outlook_whose_quantiles_were_not_read_yet_can_be_copied_and_sent(again):
+    values = np.abs(1000.0 + 50.0 * np.random.default_rng(5).normal(size=(50, 2)))
+    _, (*_, last) = run(series_params(2, laws=True), values)
+    found = again(last)
+    assert type(found) is Outlook
+    np.testing.assert_array_equal(found.at_lead, last.at_lead)
+    np.testing.assert_array_equal(found.peak, last.peak)
+    np.testing.assert_array_equal(found.laws.excess, last.laws.excess)

@@ -229,6 +229,10 @@ class Issued(Outlook):
         note(self, "laws", laws)
         note(self, "bursts", bursts)
 
+    def __reduce__(self) -> tuple[type[Outlook], tuple[object, ...]]:
+        """A copy is a plain Outlook: what it would be worked out of stays here."""
+        return Outlook, (self.at_lead, self.peak, self.evidence, self.laws, self.bursts)
+
     def _quantiles(self) -> tuple[Float, Float]:
         both = self._both
         if both is None:
