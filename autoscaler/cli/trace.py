@@ -29,7 +29,7 @@ KIND_OPTION = typer.Option(
 )
 FORCE_OPTION = typer.Option("--force", help="Replace a file that is there.")
 MANIFEST_OPTION = typer.Option(
-    "--manifest",
+    "--manifest/--no-manifest",
     help="Note kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
 )
 
@@ -227,11 +227,12 @@ def cut(
     ] = None,
     kind: Annotated[str | None, KIND_OPTION] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Write a part of a trace, or the trace in longer intervals."""
     with errors_in_words("trace cut"):
+        check_out(out, force=force, manifest=manifest)
         trace = _read(source, kind)
         if from_s is not None or to_s is not None:
             trace = trace.cut(-math.inf if from_s is None else from_s, math.inf if to_s is None else to_s)
@@ -249,7 +250,7 @@ def merge(
     ],
     kind: Annotated[str | None, KIND_OPTION] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Join recordings of the same thing; where they overlap they must agree, and gaps stay gaps."""
@@ -261,6 +262,7 @@ def merge(
     with errors_in_words("trace merge"):
         from autoscaler.traces import shaping
 
+        check_out(out, force=force, manifest=manifest)
         joined = shaping.merge([_read(path, kind) for path in sources], name=out.name)
         write(out, joined, force=force, manifest=manifest, as_json=as_json)
 
@@ -273,13 +275,14 @@ def _read(path: Path, kind: str | None) -> Trace:
         return read_trace(path, kind=kind_of(kind), progress=bar)
 
 
-def check_out(out: Path, *, force: bool) -> None:
+def check_out(out: Path, *, force: bool, manifest: bool) -> None:
     """Refuse before an hour of reading what would be refused after it.
 
     Raises:
-        TraceError: The file cannot be written there.
+        TraceError: The file cannot be written there, or not be noted in the manifest beside it.
     """
     from autoscaler.errors import TraceError
+    from autoscaler.traces.manifest import read_manifest
     from autoscaler.traces.writing import ending_of
 
     ending_of(out)
@@ -287,6 +290,13 @@ def check_out(out: Path, *, force: bool) -> None:
         raise TraceError(
             f"{out}: there is a file already and it was left alone; give another name or --force"
         )
+    if manifest:
+        try:
+            read_manifest(out)
+        except TraceError as error:
+            raise TraceError(
+                f"{error}; nothing was written. Give {out.name} another folder, or --no-manifest"
+            ) from None
 
 
 def write(

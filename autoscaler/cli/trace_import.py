@@ -216,7 +216,7 @@ def import_trace(
         typer.Option(help="Certificates to trust instead of the system's.", rich_help_panel=_PROMETHEUS),
     ] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Make a trace of a table, of events, of VMs' utilisation, of access logs, or of a Prometheus' history."""
@@ -227,7 +227,7 @@ def import_trace(
             param_hint="SOURCE… OUT",
         )
     with errors_in_words("trace import"):
-        check_out(out, force=force)
+        check_out(out, force=force, manifest=manifest)
         if prometheus:
             if not query or start_s is None:
                 raise typer.BadParameter("--prometheus needs --query and --start")

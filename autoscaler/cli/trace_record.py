@@ -48,7 +48,7 @@ def record(
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = False,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Record a running fleet's demand from its policy's own source; nothing is started or stopped.
@@ -59,7 +59,7 @@ def record(
     from autoscaler.settings import load_settings
 
     with errors_in_words("trace record"):
-        check_out(out, force=force)
+        check_out(out, force=force, manifest=manifest)
         settings = load_settings(aws_endpoint_url=endpoint_url, aws_region=region)
         tick_s = settings.tick_s if every_s is None else every_s
         defaults = policy.parent / "defaults.yaml"

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.output import errors_in_words, moment, seconds
-from autoscaler.cli.trace import FORCE_OPTION, JSON_OPTION, kind_of, share, write
+from autoscaler.cli.trace import (
+    FORCE_OPTION,
+    JSON_OPTION,
+    MANIFEST_OPTION,
+    check_out,
+    kind_of,
+    share,
+    write,
+)
 
 if TYPE_CHECKING:
     from autoscaler.simulator.traffic.parts import Part, Recipe
@@ -97,17 +105,12 @@ def synth(
         ),
     ] = 0.0,
     force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[
-        bool,
-        typer.Option(
-            "--manifest/--no-manifest",
-            help="Note kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
-        ),
-    ] = True,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; the same for a seed."""
     with errors_in_words("trace synth"):
+        check_out(out, force=force, manifest=manifest)
         from autoscaler.simulator.traffic.parts import (
             Crowds,
             Daily,

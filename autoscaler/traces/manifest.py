@@ -17,24 +17,33 @@ from autoscaler.traces.writing import write_whole
 _COLUMNS = ["file", "kind", "interval_s"]
 
 
+def read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and rows of the manifest beside a file; those that it would have where there is none.
+
+    Raises:
+        TraceError: What is there is none, or cannot be read.
+    """
+    manifest = path.parent / MANIFEST
+    if not manifest.is_file():
+        return list(_COLUMNS), []
+    try:
+        text = io.StringIO(manifest.read_text(encoding="utf-8"), newline="")
+        reader = csv.DictReader(text, strict=True)
+        columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TraceError(f"{manifest}: the manifest cannot be read: {error}") from None
+    if not set(_COLUMNS) <= set(columns) or any(None in row for row in rows):
+        raise TraceError(f"{manifest}: this is no manifest; it needs the columns {', '.join(_COLUMNS)}")
+    return columns, rows
+
+
 def note_in_manifest(path: Path, trace: Trace) -> None:
     """Put a trace's kind and interval into the manifest beside its file.
 
     Raises:
         TraceError: The manifest there is not one, or cannot be written.
     """
-    manifest = path.parent / MANIFEST
-    columns, rows = list(_COLUMNS), list[dict[str, str]]()
-    if manifest.is_file():
-        try:
-            reader = csv.DictReader(
-                io.StringIO(manifest.read_text(encoding="utf-8"), newline=""), strict=True
-            )
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise TraceError(f"{manifest}: the manifest cannot be read: {error}") from None
-        if not set(_COLUMNS) <= set(columns) or any(None in row for row in rows):
-            raise TraceError(f"{manifest}: this is no manifest; it needs the columns {', '.join(_COLUMNS)}")
+    columns, rows = read_manifest(path)
     mine = {"file": path.name, "kind": str(trace.kind), "interval_s": f"{trace.interval_s:.12g}"}
     if "rows" in columns:
         mine["rows"] = str(len(trace.values))
@@ -44,7 +53,7 @@ def note_in_manifest(path: Path, trace: Trace) -> None:
     writer.writeheader()
     writer.writerows([*kept, mine])
     data = text.getvalue().encode()
-    write_whole(manifest, lambda unfinished: _put(unfinished, data), overwrite=True)
+    write_whole(path.parent / MANIFEST, lambda unfinished: _put(unfinished, data), overwrite=True)
 
 
 def _put(path: Path, data: bytes) -> None:

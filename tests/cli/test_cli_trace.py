@@ -93,6 +93,36 @@ def test_what_is_written_over_a_noted_file_is_noted_as_what_it_is_now(trace, her
     assert (one["kind"], one["rows"]) == ("gauge", 3)
 
 
+def test_what_is_made_of_a_trace_needs_no_kind_any_more(trace, here):
+    trace("cut", here / "t.csv", here / "a.csv", "--kind", "count", "--to", "2026-03-01T00:02:00Z")
+    trace("cut", here / "t.csv", here / "b.csv", "--kind", "count", "--from", "2026-03-01T00:01:00Z")
+    trace("merge", here / "a.csv", here / "b.csv", here / "both.csv")
+    assert read_trace(here / "both.csv").kind is TraceKind.COUNT
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("synth", "new.csv", "--length", "1d"),
+        ("cut", "t.csv", "new.csv", "--kind", "count"),
+        ("import", "t.csv", "new.csv", "--kind", "count"),
+        ("merge", "t.csv", "u.csv", "new.csv", "--kind", "count"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_where_something_else_is_called_manifest_nothing_is_written(trace, here, command):
+    (here / "u.csv").write_bytes((here / "t.csv").read_bytes())
+    (here / "manifest.csv").write_text("part,price\nscrew,3\n")
+    arguments = [here / each if each.endswith(".csv") else each for each in command]
+    told = " ".join(trace(*arguments, ends=1).stderr.split())
+    assert "this is no manifest" in told
+    assert "--no-manifest" in told
+    assert not (here / "new.csv").exists()
+    assert (here / "manifest.csv").read_text() == "part,price\nscrew,3\n"
+    trace(*arguments, "--no-manifest")
+    assert (here / "new.csv").exists()
+
+
 def test_info_of_an_unknown_kind_says_so_and_claims_no_digest(trace, here):
     (one,) = strict_json(trace("info", here / "t.csv", "--json").stdout)
     assert (one["kind"], one["digest"], one["dispersion"]) == (None, None, None)
@@ -159,7 +189,7 @@ def test_import_of_several_logs(trace, here):
             f'1.2.3.4 - - [01/Mar/2026:00:0{minute}:07 +0000] "GET / HTTP/1.1" 200 5\n'
             f'1.2.3.4 - - [01/Mar/2026:00:0{minute}:08 +0000] "GET / HTTP/1.1" 200 5\n'
         )
-    told = trace("import", here / "b.log", here / "a.log", here / "o.csv").stdout
+    told = trace("import", here / "b.log", here / "a.log", here / "o.csv", "--no-manifest").stdout
     assert "4 requests in common format" in told
     assert "--kind count" in told
     assert read_trace(here / "o.csv", kind=TraceKind.COUNT).values.tolist() == [2.0, 2.0]
