@@ -33,6 +33,8 @@ KINDS = {
     "prepare_failed": "A VM made for the warm pool did not become ready.",
     "refill_failed": "A VM could not be made for the warm pool; the text has the provider's words and when it is tried again.",
     "return_failed": "A draining VM could not be put back into the balancer.",
+    "template_read": "A launch template that could not be read can be read again.",
+    "template_unreadable": "A launch template cannot be read, so that VMs which are out of date are not replaced; the text says why.",
     "terminate_not_accepted": "An order to delete VMs was not taken; the text has the provider's words.",
     "override_cleared": "An operator ended an override; the policy's bounds hold again.",
     "override_expired": "An operator's override has ended by the clock.",

@@ -41,7 +41,7 @@ from autoscaler.ports.provider import (
     VmState,
 )
 from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
-from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader
+from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader, Unread
 from autoscaler.ports.time import Clock
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "SharedHold",
     "TemplateReader",
     "TickRecord",
+    "Unread",
     "Verb",
     "Vm",
     "VmState",

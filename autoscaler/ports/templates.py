@@ -23,6 +23,13 @@ class LaunchSpec:
     image: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A launch template could not be read, and why, for people."""
+
+    why: str
+
+
 @runtime_checkable
 class Deferring(Protocol):
     """A provider that keeps a budget of calls, and can put what may wait behind what demand needs."""
@@ -36,6 +43,6 @@ class Deferring(Protocol):
 class TemplateReader(Protocol):
     """A provider that can say what a launch template says."""
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
-        """What VMs of this spec would be made from now; None where it cannot be told."""
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
+        """What VMs of this spec would be made from now, or why it could not be read; None where the provider cannot tell."""
         ...

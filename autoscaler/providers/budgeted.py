@@ -25,6 +25,7 @@ from autoscaler.ports import (
     Provider,
     ProvisionSpec,
     TemplateReader,
+    Unread,
 )
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
@@ -122,14 +123,14 @@ class BudgetedProvider:
 
         return await self._within("RunInstances", self._demand, call, ("",), vms=count)
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
-        """As in the TemplateReader port; None where the provider cannot tell, or the budget has no room for it."""
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
+        """As in the TemplateReader port; unread where the budget has no room for it."""
         provider = self._provider
         if not isinstance(provider, TemplateReader):
             return None
         action = "DescribeLaunchTemplateVersions"
         if not await self.budget.admit(action, 1, Priority.DESCRIBE, LISTING_WAIT_S):
-            return None
+            return Unread("the account's budget of API calls has had no room for it")
         return await provider.launch_spec(spec)
 
     async def close(self) -> None:

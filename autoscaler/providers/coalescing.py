@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from autoscaler.at_once import Begun, answers_at_once, begun
-from autoscaler.ports import Deferring, LaunchSpec, Listing, Outcome, Provider, ProvisionSpec, TemplateReader
+from autoscaler.ports import (
+    Deferring,
+    LaunchSpec,
+    Listing,
+    Outcome,
+    Provider,
+    ProvisionSpec,
+    TemplateReader,
+    Unread,
+)
 from autoscaler.ports.budget import budget_of
 
 
@@ -127,7 +136,7 @@ class SharedProvider:
             SharedProvider(provider.for_refills(), self._reader) if isinstance(provider, Deferring) else self
         )
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
         """As in the TemplateReader port; None where the provider cannot tell."""
         provider = self._provider
         return await provider.launch_spec(spec) if isinstance(provider, TemplateReader) else None

@@ -28,6 +28,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     ProvisionSpec,
+    Unread,
     Vm,
 )
 from autoscaler.providers.ec2.classify import Failure, failure, outcomes_of
@@ -160,15 +161,15 @@ class MemoryProvider:
             return frozenset()
         return frozenset(view.id for view in page.vms if view.ready(self._world.now_s))
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
-        """What VMs of this spec would be made from now; None where there is no such template."""
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+        """What VMs of this spec would be made from now, or why that cannot be told."""
         by_id = _TEMPLATE_ID.fullmatch(spec.launch_template) is not None
         book = self._world.templates
         try:
             found = book.find(spec.launch_template) if by_id else book.find("", spec.launch_template)
             version = found.version(spec.version)
-        except ProviderError:
-            return None
+        except ProviderError as error:
+            return Unread(f"{error.code}: {error}")
         text = f"{version.data!r} {spec.vm_type}"
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         return LaunchSpec(digest, str(version.number), version.data.image or "")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoscaler.ports import LaunchSpec, ProvisionSpec, TemplateReader
+from autoscaler.ports import LaunchSpec, ProvisionSpec, TemplateReader, Unread
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,5 +23,7 @@ async def test_the_digest_is_the_same_for_the_same_and_the_image_is_that_of_new_
     assert other.digest != found.digest
 
 
-async def test_a_template_that_is_not_there_tells_nothing(cloud):
-    assert await cloud.provider.launch_spec(ProvisionSpec("web", "no-such-template")) is None
+async def test_a_template_that_is_not_there_says_so(cloud):
+    found = await cloud.provider.launch_spec(ProvisionSpec("web", "no-such-template"))
+    assert isinstance(found, Unread)
+    assert "InvalidLaunchTemplateName.NotFoundException" in found.why

@@ -4,7 +4,7 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG
-from autoscaler.ports import Verb
+from autoscaler.ports import Unread, Verb
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states
 
@@ -120,3 +120,49 @@ def test_no_vm_is_tried_where_that_would_leave_fewer_than_the_floor(minimum):
         assert len(chores(bench, Verb.EXERCISE)) == (1 if minimum == 1 else 0)
 
     lives()
+
+
+@virtual
+async def test_a_template_that_cannot_be_read_is_told_once_and_nothing_is_taken_for_out_of_date():
+    bench = pool_bench(100, running=1, freshness={"refresh": {}})
+    readable, renewed = bench.provider.launch_spec, []
+
+    async def unreadable_for_half_an_hour(spec):
+        second = bench.clock.now() - ORIGIN_S
+        if not 900 <= second < 2700:
+            return await readable(spec)
+        if not renewed:
+            renewed.append(renew_template(bench))
+        return Unread("UnauthorizedOperation: not authorized" if second < 2300 else "RequestExpired: late")
+
+    bench.provider.launch_spec = unreadable_for_half_an_hour
+    await bench.run(4500)
+    told = told_of_template(bench)
+    assert [kind for _, kind, _ in told] == ["template_unreadable", "template_unreadable", "template_read"]
+    assert "launch template web cannot be read, so what it said before holds: Unauthor" in told[0][2]
+    assert "RequestExpired" in told[1][2]
+    gone = [at for at, verb, *_ in chores(bench) if verb == Verb.TERMINATE]
+    assert min(gone) > told[2][0]
+    assert len(gone) == 2
+
+
+@virtual
+async def test_one_answer_about_the_template_that_does_not_come_is_not_told():
+    bench = pool_bench(100, running=1, freshness={"refresh": {}})
+    readable, asked = bench.provider.launch_spec, []
+
+    async def at_first_not(spec):
+        asked.append(bench.clock.now() - ORIGIN_S)
+        if len(asked) == 1:
+            raise OSError("connection reset")
+        return await readable(spec)
+
+    bench.provider.launch_spec = at_first_not
+    await bench.run(900)
+    assert told_of_template(bench) == []
+    assert asked[1] - asked[0] == pytest.approx(60, abs=10)
+    assert asked[2] - asked[1] == pytest.approx(300, abs=10)
+
+
+def told_of_template(bench):
+    return [event for event in bench.events() if event[1].startswith("template_")]

@@ -214,8 +214,8 @@ def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) ->
     tags = {**spec.tags, MADE_BY_TAG: intent.token, POOL_TAG: PREPARING, MADE_AT_TAG: f"{now_s:.0f}"}
     if spec.subnet:
         tags[SUBNET_TAG] = spec.subnet
-    if pool.current is not None:
-        tags[SPEC_TAG] = pool.current.digest
+    if pool.template.current is not None:
+        tags[SPEC_TAG] = pool.template.current.digest
     return replace(spec, tags=tags)
 
 

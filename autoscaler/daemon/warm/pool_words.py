@@ -154,11 +154,15 @@ class PoolWords:
                 f"the policy of {word.fleet} makes no VMs for its pool, so none can be replaced; it needs the sections "
                 "provision and refill"
             )
-        if not pool.stale and not pool.knows_template(fleet):
+        if not pool.stale and not pool.template.is_known(fleet):
             raise ChangeRefusedError(
                 f"it is not known what is out of date in {word.fleet}, since its launch template "
-                f"{fleet.policy.provision.launch_template} has not been read yet, or could not be: try again in a "
-                "minute, and see `autoscaler doctor`"
+                f"{fleet.policy.provision.launch_template} "
+                + (
+                    f"cannot be read: {pool.template.trouble}; see `autoscaler doctor`"
+                    if pool.template.trouble
+                    else "has not been read yet: try again in a minute"
+                )
             )
         if not pool.stale:
             return f"Nothing in the pool of {word.fleet} is out of date."

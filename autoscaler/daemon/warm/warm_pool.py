@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.inventory import FleetInventory
@@ -25,16 +24,15 @@ from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
 from autoscaler.daemon.warm.asked import Asked
 from autoscaler.daemon.warm.preparing import ready
+from autoscaler.daemon.warm.template import Template
 from autoscaler.daemon.warm.trials import Preparing, Trials
 from autoscaler.ports import (
     ActionIntent,
     FleetTick,
-    LaunchSpec,
     Note,
     Outcome,
     OutcomeKind,
     ProvisionSpec,
-    TemplateReader,
     Verb,
     VmState,
 )
@@ -46,8 +44,6 @@ DELETED = "it is being deleted"
 IN_GROUP = (
     "it is in an Auto Scaling group, which replaces VMs that are stopped; take it out of one or the other"
 )
-SPEC_EVERY_S = 300.0
-"""How often the launch template is read."""
 ORPHAN_S = 900.0
 """How long a VM that was made and never became ready may lie stopped before it is deleted."""
 _DELETED_WITHIN_S = 300.0
@@ -78,12 +74,11 @@ class WarmPool:
         self.deleting: dict[str, float] = {}
         self.asked = Asked()
         self.trials = Trials()
-        self.current: LaunchSpec | None = None
+        self.template = Template()
         self.stale: list[freshness.Stale] = []
         self.failures = 0
         self.held_until_s = float("-inf")
         self._busy_s = now_s
-        self._read_s = float("-inf")
         self._excess_since_s: float | None = None
         self._deletions: list[float] = []
         self._marked: list[TrackedVm] = []
@@ -96,7 +91,7 @@ class WarmPool:
 
     def has_questions(self, fleet: Fleet, now_s: float) -> bool:
         """Whether the provider or the probe has to be asked; what has been taken in tells."""
-        return bool(self._waiting(fleet)) or self._wants_template(fleet, now_s)
+        return bool(self._waiting(fleet)) or self.template.is_due(fleet, now_s)
 
     def _waiting(self, fleet: Fleet) -> list[TrackedVm]:
         """VMs that run for the pool and have not been seen ready."""
@@ -114,8 +109,7 @@ class WarmPool:
             now_s: The clock.
             timeout_s: Longest wait for each question, in seconds of the event loop.
         """
-        notes: list[Note] = []
-        await self._read_template(fleet, now_s, timeout_s)
+        notes = await self.template.read(fleet, now_s, timeout_s)
         waiting = self._waiting(fleet)
         for vm_id in await ready(fleet, waiting, self._running_s(), now_s, timeout_s) if waiting else ():
             each = self.preparing[vm_id]
@@ -235,25 +229,6 @@ class WarmPool:
         self.held_until_s = now_s + refill.hold_s(self.failures)
         return _note("prepare_failed", fleet, f"{vm_id} did not become ready: {why}")
 
-    def _wants_template(self, fleet: Fleet, now_s: float) -> bool:
-        if now_s < self._read_s + SPEC_EVERY_S or fleet.policy.provision is None:
-            return False
-        return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
-
-    def knows_template(self, fleet: Fleet) -> bool:
-        """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""
-        return self.current is not None or not isinstance(fleet.provider, TemplateReader)
-
-    async def _read_template(self, fleet: Fleet, now_s: float, timeout_s: float) -> None:
-        reader, spec = fleet.provider, fleet.spec
-        if not self._wants_template(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
-            return
-        self._read_s = now_s
-        try:
-            self.current = await within(lambda: reader.launch_spec(spec), timeout_s) or self.current
-        except Exception:  # noqa: BLE001  what the template says is then not known, and nothing is out of date
-            self._read_s = now_s - SPEC_EVERY_S + _RETRY_S
-
     # ── what came back ─────────────────────────────────────────────────────────────────────────────────
 
     def begin_deleting(self, inventory: FleetInventory, ids: Sequence[str], now_s: float) -> None:
@@ -318,7 +293,7 @@ class WarmPool:
         found = self._ends(fleet, now_s, may_stop=row.may_stop)
         inventory = fleet.inventory
         ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]
-        self.stale = freshness.stale(ready, fleet.policy.freshness, self.current, now_s)
+        self.stale = freshness.stale(ready, fleet.policy.freshness, self.template.current, now_s)
         found += self._evictions(fleet)
         if now_s - self._busy_s < self.calm_s(fleet) or refill.is_busy(row):
             return found
@@ -408,7 +383,7 @@ class WarmPool:
         """What operators want replaced: until it is gone, or is known to be up to date; what serves is waited for."""
         if self.asked.refresh:
             self.asked.refresh &= {i for i, t in fleet.inventory.vms.items() if t.phase is not Phase.LOST}
-            if self.knows_template(fleet):
+            if self.template.is_known(fleet):
                 self.asked.refresh -= {t.vm.id for t in ready} - {each.tracked.vm.id for each in self.stale}
         return self.asked.refresh
 

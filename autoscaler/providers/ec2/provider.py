@@ -27,6 +27,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     ProvisionSpec,
+    Unread,
     Vm,
 )
 from autoscaler.providers.ec2.classify import NOT_IN_REPLY, Failure, outcomes_of
@@ -188,17 +189,19 @@ class Ec2Provider:
         batches = [ids[at : at + CHECKED_BATCH] for at in range(0, len(ids), CHECKED_BATCH)]
         return frozenset().union(*[await self._checked(batch) for batch in batches])
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | None:
-        """What VMs of this spec would be made from now; None where it cannot be told.
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+        """What VMs of this spec would be made from now, or why that cannot be told.
 
         The image is empty where the template looks it up at launch (`resolve:ssm:...`).
         """
         reply = await self._reads.call(
             Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **_template(spec), Versions=[spec.version]
         )
-        found = [] if isinstance(reply, Failure) else reply.get("LaunchTemplateVersions", [])
+        if isinstance(reply, Failure):
+            return Unread(str(reply))
+        found = reply.get("LaunchTemplateVersions", [])
         if len(found) != 1:
-            return None
+            return Unread(f"it has no version {spec.version}")
         data = found[0].get("LaunchTemplateData", {})
         text = json.dumps([data, spec.vm_type], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

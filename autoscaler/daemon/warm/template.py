@@ -1,0 +1,77 @@
+"""What VMs would be made from today: a fleet's launch template as it was last read.
+
+Rules of this file: one question at a time, and bounded. What was read stays known while it cannot be read again. One answer
+that does not come says little; of a second in a row people are told, since nothing is out of date until they do something.
+"""
+
+from __future__ import annotations
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.ports import LaunchSpec, Note, TemplateReader, Unread
+
+SPEC_EVERY_S = 300.0
+"""How often the launch template is read."""
+_RETRY_S = 60.0
+_TOLD_AFTER = 2
+"""So many times in a row it could not be read when that is told."""
+
+
+class Template:
+    """A fleet's launch template.
+
+    Attributes:
+        current: What it said when it was last read; None before.
+        trouble: Why it could not be read the last time; empty where it could.
+    """
+
+    def __init__(self) -> None:
+        self.current: LaunchSpec | None = None
+        self.trouble = ""
+        self._next_s = float("-inf")
+        self._failed, self._told = 0, ""
+
+    def is_due(self, fleet: Fleet, now_s: float) -> bool:
+        """Whether it is time to read it, for a fleet that asks what it says."""
+        if now_s < self._next_s or fleet.policy.provision is None:
+            return False
+        return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
+
+    def is_known(self, fleet: Fleet) -> bool:
+        """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""
+        return self.current is not None or not isinstance(fleet.provider, TemplateReader)
+
+    async def read(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
+        """Read it where it is time to.
+
+        Args:
+            fleet: Whose.
+            now_s: The clock.
+            timeout_s: Longest wait, in seconds of the event loop.
+        """
+        reader, spec = fleet.provider, fleet.spec
+        if not self.is_due(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
+            return []
+        try:
+            found = await within(lambda: reader.launch_spec(spec), timeout_s)
+        except TimeoutError:
+            found = Unread(f"no answer within {timeout_s:g} s")
+        except Exception as error:  # noqa: BLE001  whatever an adapter raises, only this is not known
+            found = Unread(str(error) or type(error).__name__)
+        if isinstance(found, Unread):
+            self._next_s = now_s + _RETRY_S
+            return self._unread(fleet, spec.launch_template, found.why)
+        self._next_s = now_s + SPEC_EVERY_S
+        self.current = found or self.current
+        told, self.trouble, self._failed, self._told = self._told, "", 0, ""
+        text = f"launch template {spec.launch_template} can be read again"
+        return [Note("template_read", fleet.name, text)] if told else []
+
+    def _unread(self, fleet: Fleet, name: str, why: str) -> list[Note]:
+        self.trouble, self._failed = why, self._failed + 1
+        if self._failed < _TOLD_AFTER or why == self._told:
+            return []
+        self._told = why
+        known = "what it said before holds" if self.current else "which VMs are out of date is not known"
+        text = f"launch template {name} cannot be read, so {known}: {why}; `autoscaler doctor` tells what is lacking"
+        return [Note("template_unreadable", fleet.name, text)]
