@@ -78,12 +78,11 @@ def kinds_of(hours: SmallInt, hour: int, ahead: int, rungs: int) -> SmallInt:
         int8 (ahead, rungs, n): by on how many of the last days a rung was wanted within that hour or the next one.
     """
     rows = np.arange(rungs, dtype=np.int8)[:, np.newaxis]
-    count = np.zeros((ahead, rungs, hours.shape[1]), np.int8)
-    for later in range(ahead):
-        for day in range(1, DAYS + 1):
-            at = (hour + later - day * DAY_H) % HOURS
-            count[later] += np.maximum(hours[at], hours[(at + 1) % HOURS]) >= rows
-    return _KIND.take(count)
+    at = hour + np.arange(ahead)[:, np.newaxis] - np.arange(1, DAYS + 1) * DAY_H
+    highest = np.maximum(hours.take(at % HOURS, axis=0), hours.take((at + 1) % HOURS, axis=0))
+    wanted = highest[:, :, np.newaxis] >= rows
+    days: SmallInt = np.add.reduce(wanted.view(np.int8), axis=1, dtype=np.int8)
+    return _KIND.take(days)
 
 
 def work_out(ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: SmallFloat) -> None:
@@ -168,9 +167,15 @@ def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
 
 
 def worth_having(
-    odds: SmallFloat, lasts: SmallFloat, cells: Int, saved: Float, stopped: Float, made: Float
-) -> Float:
-    """What it is worth to have a stopped VM rather than none, at best giving it up and making it anew from hour to hour.
+    odds: SmallFloat,
+    lasts: SmallFloat,
+    cells: Int,
+    saved: Float,
+    stopped: Float,
+    made: Float,
+    after: tuple[Float, Float] | None = None,
+) -> tuple[Float, Float]:
+    """What it is worth to have a stopped VM, and to have none, at best giving it up and making it anew from hour to hour.
 
     Backwards over the hours, where a VM is wanted within the hour with odds h: having it costs its price until then, not
     having it costs what it saves, and where it is not wanted one may change one's mind, which costs making it where one has none.
@@ -178,15 +183,16 @@ def worth_having(
     Args:
         odds: Of `work_out`.
         lasts: Likewise.
-        cells: int64 (H, m), where the hours to come are in them, flat.
+        cells: int64 (H, ..., m), where the hours to come are in them, flat.
         saved: float64 (m,), what a stopped VM saves that is wanted.
         stopped: float64 (m,), its price for an hour.
         made: float64 (m,), of making it.
+        after: What both are worth after these hours, float64 (..., m) each, which are overwritten; None for nothing.
 
     Returns:
-        float64 (m,); after these hours, nothing.
+        float64 (..., m) each.
     """
-    having, none = np.zeros(cells.shape[1]), np.zeros(cells.shape[1])
+    having, none = (np.zeros(cells.shape[1:]), np.zeros(cells.shape[1:])) if after is None else after
     for cell in cells[::-1]:
         ends, lost = odds.take(cell).astype(np.float64), lasts.take(cell) * stopped
         anew = np.maximum(having - made, none)
@@ -198,8 +204,7 @@ def worth_having(
         ends *= saved
         anew -= ends
         none = anew
-    found: Float = having - none
-    return found
+    return having, none
 
 
 def rows_up_to(top: Int, mine: Bool) -> Int:
@@ -209,7 +214,9 @@ def rows_up_to(top: Int, mine: Bool) -> Int:
         top: int64 (n,), rows up to and with this one count as true.
         mine: bool (R, n), the others.
     """
-    rows = np.arange(len(mine))[:, np.newaxis]
-    unbroken = np.logical_and.accumulate(mine | (rows <= top), axis=0)
-    found: Int = np.add.reduce(unbroken, axis=0, dtype=np.int64)
+    unbroken = np.zeros((len(mine) + 1, len(top)), np.bool_)
+    np.less_equal(np.arange(len(mine))[:, np.newaxis], top, out=unbroken[:-1])
+    unbroken[:-1] |= mine
+    # The row beyond the last is the first that is false, if no other is.
+    found: Int = unbroken.argmin(axis=0)
     return found

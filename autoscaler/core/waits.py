@@ -35,16 +35,15 @@ _ARRAYS = (
 
 
 @dataclass(slots=True)
-class Law:
-    """What follows of the waits of some columns, one of each group of columns that are alike.
+class Together:
+    """What columns remember that have had the same past, kept once for each group of them.
 
     Attributes:
-        odds, lasts: float32 (GROUPS, WAITS, HITS, k), as in `WarmPool`.
+        kept: One column for each group; its `last_tick` is not kept.
         alike: The groups.
     """
 
-    odds: SmallFloat
-    lasts: SmallFloat
+    kept: WarmPool
     alike: Alike
 
 
@@ -69,7 +68,8 @@ class WarmPool(Remembered):
         level: int64 (n,), the highest rung wanted at the last tick; -1 for none.
         peak: int64 (n,), the highest rung wanted in this hour.
         last_tick: That tick; -1 before the first.
-        law: What `odds` and `lasts` do not have yet (`settle`).
+        together: Where columns are kept once for many: all arrays but `lanes` and `wanted` are as of some tick before, until
+            `settle` brings them up to now.
     """
 
     version: ClassVar[int] = 3
@@ -88,7 +88,7 @@ class WarmPool(Remembered):
     level: Int
     peak: Int
     last_tick: int
-    law: Law | None = field(init=False, default=None, compare=False, repr=False)
+    together: Together | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> WarmPool:
@@ -135,6 +135,7 @@ class WarmPool(Remembered):
         """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
         self.settle()
         other.settle()
+        self.together = None
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
         take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
 
@@ -147,11 +148,19 @@ class WarmPool(Remembered):
         pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
         return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
 
+    def gather(self, alike: Alike) -> Together:
+        """Keep groups of columns together from here on, all of which must remember the same."""
+        self.settle()
+        parts = {name: alike.of_first(getattr(self, name)) for name in ("lanes", *_ARRAYS)}
+        self.together = Together(WarmPool(**parts, last_tick=self.last_tick), alike)
+        return self.together
+
     def settle(self) -> None:
-        """Bring `odds` and `lasts` up to the last hour."""
-        law, self.law = self.law, None
-        if law is not None:
-            self.odds, self.lasts = law.alike.spread(law.odds), law.alike.spread(law.lasts)
+        """Bring the arrays of all columns up to now."""
+        together = self.together
+        if together is not None:
+            for name in _ARRAYS:
+                setattr(self, name, together.alike.spread(getattr(together.kept, name)))
 
     def dump(self) -> Dumped:
         """As of every state."""

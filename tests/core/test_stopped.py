@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.returns import rung_of, waits_by_ticks
-from autoscaler.core.stopped import USED, Holding
+from autoscaler.core.stopped import LATER, USED, Holding
 from autoscaler.core.waits import WarmPool
 from tests.core.builders import lane_params
 
@@ -42,6 +42,16 @@ def test_nothing_is_known_in_the_first_hour():
 
 def test_bursts_that_come_often_are_worth_a_pool_of_their_height():
     assert held(bursts(100, 30, 20))[-1] == 20
+
+
+@pytest.mark.parametrize(
+    "tick_s", [0.25, 1.0, 3.3, 7.0, 10.0, 45.0, 60.0, 251.0, 300.0, 1799.0, 1800.0, 3600.0]
+)
+def test_what_has_not_waited_for_an_hour_is_of_one_bin_in_each_hour_to_come(tick_s):
+    wait_of, hour_ticks = waits_by_ticks(tick_s), 3600.0 / tick_s
+    waited = np.arange(1, int(np.ceil(hour_ticks)))
+    for ahead, bin_then in enumerate(LATER.ravel(), 1):
+        assert (wait_of[waited + int(ahead * hour_ticks)] == bin_then).all()
 
 
 def test_a_pool_that_does_not_pay_is_none():
@@ -211,7 +221,7 @@ def test_variants_that_were_asked_together_are_given_the_law_when_they_are_carri
     for tick, vms in enumerate(bursts(5, 30, 20)):
         rule.step(pool, START + tick, np.full(4, vms), np.full(4, 50.0))
     known = lived(bursts(5, 30, 20), stopped_cost=0.2)[0].odds
-    assert pool.law is not None
+    assert pool.together is not None
     others = pool.carried_over(params, np.array([3, 2, 1, 0]))
     for odds in (others.odds, WarmPool.restore(pool.dump()).odds):
         np.testing.assert_array_equal(odds, known.repeat(4, axis=-1))
