@@ -29,8 +29,11 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
 
     economic = np.flatnonzero(params.economic)
     everywhere = len(economic) == len(params.economic)
-    # A peak seldom changes: of thousands of lanes, what is wanted is worked out anew where it has.
+    # A peak seldom changes, and what is worth holding is the same array while it does not: of thousands of lanes, how many VMs
+    # should exist is worked out anew where it has.
     known, kept = np.zeros(0, np.int32), np.zeros(0, counts)
+    priced: Int | None = None
+    exist = kept
 
     def spared(peak: SmallInt, spare: Float) -> Int:
         vms = peak.astype(np.float64)
@@ -38,20 +41,36 @@ def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, In
         vms -= rounding
         return np.ceil(vms, out=vms).astype(counts)
 
-    def target(peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
+    def remembered(peak: SmallInt) -> bool:
+        """Whether the peak asks for as many VMs as before."""
         nonlocal known, kept
-        if peak is not known:
-            moved = (peak != known).nonzero()[0] if len(known) else None
-            if moved is None or 4 * len(moved) > len(peak):
-                kept = spared(peak, with_spare)
-            elif len(moved):
-                kept[moved] = spared(peak[moved], with_spare[moved])
-            known = peak
-        beyond = kept - desired
-        if worth is not None and everywhere:
-            np.copyto(beyond, np.where(worth >= 0, worth, kept) - desired, casting="same_kind")
-        elif worth is not None:
-            beyond[economic] = np.where(worth >= 0, worth, kept[economic]) - desired[economic]
+        moved = (peak != known).nonzero()[0] if len(known) else None
+        known = peak
+        if moved is None or 4 * len(moved) > len(peak):
+            kept = spared(peak, with_spare)
+        elif len(moved):
+            kept[moved] = spared(peak[moved], with_spare[moved])
+        else:
+            return True
+        return False
+
+    def existing(worth: Int | None) -> Int:
+        if worth is None:
+            return kept
+        of_lanes = kept if everywhere else kept[economic]
+        found = np.where(worth >= 0, worth, of_lanes).astype(counts, copy=False)
+        if everywhere:
+            return found
+        all_lanes = kept.copy()
+        all_lanes[economic] = found
+        return all_lanes
+
+    def target(peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
+        nonlocal exist, priced
+        same = peak is known or remembered(peak)
+        if not same or worth is not priced:
+            exist, priced = existing(worth), worth
+        beyond = exist - desired
         np.maximum(beyond, minimum, out=beyond)
         clipped: Int = np.minimum(beyond, maximum, out=beyond)
         return clipped
