@@ -166,7 +166,8 @@ class Lanes:
         self._accounted = told and (sums is not None or self.accounts.queues)
         while self.tick < end:
             first = self.tick
-            count = min(BLOCK_TICKS, end - first)
+            # Blocks end where cells of the ledger do, which else would take them in two parts.
+            count = min(BLOCK_TICKS - first % BLOCK_TICKS, end - first)
             self._metrics.load(first, count)
             self._block.demand[:count] = self._metrics.wanted
             self._totals.begin(count)
