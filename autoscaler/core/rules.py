@@ -152,11 +152,13 @@ def where_fresh(snapshot: Snapshot) -> Bool | None:
 
 def is_operated(snapshot: Snapshot) -> bool:
     """Whether an operator has paused or overridden anything in any lane."""
-    lanes = len(snapshot.floor)
-    free = (snapshot.may_start, snapshot.may_provision, snapshot.may_stop)
-    if any(np.count_nonzero(may) < lanes for may in free):
-        return True
-    return bool(np.count_nonzero(snapshot.floor) or np.count_nonzero(snapshot.ceiling != NO_CEILING))
+    lanes, count = len(snapshot.floor), np.count_nonzero
+    paused = (
+        count(snapshot.may_start) < lanes
+        or count(snapshot.may_provision) < lanes
+        or count(snapshot.may_stop) < lanes
+    )
+    return bool(paused or count(snapshot.floor) or count(snapshot.ceiling != NO_CEILING))
 
 
 class Look:

@@ -150,13 +150,14 @@ class Holding:
         if self._asked is not warm_pool or self._together is not warm_pool.together:
             self._begin(warm_pool, last)
         same = self._desired is not None and not np.count_nonzero(desired != self._desired)
-        cheap = price is self._price or (
-            self._price is not None and not np.count_nonzero(price != self._price)
-        )
+        known = self._price
+        cheap = price is known or (known is not None and not np.count_nonzero(price != known))
         if same and cheap:
             return True
         alike = self._alike
-        if alike.few and np.count_nonzero(alike.part(desired, price)):
+        # What is as it was parts nobody.
+        other = (desired,) if cheap else (price,) if same else (desired, price)
+        if alike.few and np.count_nonzero(alike.part(*other)):
             self._partings += 1
             own = np.arange(len(desired)) if self._partings >= _PARTINGS else alike.group
             alike = self._alike = Alike(own, desired, price)
@@ -285,14 +286,14 @@ class Holding:
     @staticmethod
     def _groups(warm_pool: WarmPool) -> int:
         """So many groups have a rung that was ever wanted; at least 1."""
-        top = int(rung_of(warm_pool.highest.max(initial=0, keepdims=True))[0])
+        top = int(rung_of(np.maximum.reduce(warm_pool.highest, keepdims=True))[0])
         return int(GROUP[max(top, 0)]) + 1
 
     def _decide(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """Work out which rungs are held, of all that wait, as an hour begins."""
         level, held = warm_pool.level, warm_pool.held
         top = rung_of(warm_pool.highest)
-        rows = int(top.max(initial=-1)) + 1
+        rows = int(np.maximum.reduce(top)) + 1
         waits = warm_pool.since[:rows] > -1
         waits &= _RUNGS[:rows] > level
         waits &= _RUNGS[:rows] <= top
@@ -327,7 +328,7 @@ class Holding:
     def _look(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """Work out which rungs are held on, of those that have waited for less than an hour."""
         level, held, columns = warm_pool.level, warm_pool.held, len(warm_pool.level)
-        low, high = int(level.min(initial=RUNGS)) + 1, int(held.max(initial=-1)) + 1
+        low, high = int(np.minimum.reduce(level)) + 1, int(np.maximum.reduce(held)) + 1
         if high <= low:
             return
         waits = _RUNGS[low:high] > level.astype(np.int8)
