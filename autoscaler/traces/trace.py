@@ -134,6 +134,11 @@ class Trace:
         """float64 (n,), work per second in each interval."""
         return self.values / self.interval_s if self.kind is TraceKind.COUNT else self.values
 
+    def rates_of(self, rows: NDArray[np.int64]) -> Float:
+        """float64, work per second in the intervals of these rows, any shape; the last row's for -1."""
+        values = self.values.take(rows, mode="wrap")
+        return values / self.interval_s if self.kind is TraceKind.COUNT else values
+
     @property
     def peak_per_s(self) -> float:
         """The highest work per second."""
@@ -158,7 +163,7 @@ class Trace:
         """Work per second at these epoch seconds; NaN in gaps, before the start and from the end on."""
         times = np.asarray(t_s, np.float64)
         row = self.row_at(times)
-        rates = np.where(row >= 0, self.rates[row], np.nan)
+        rates = np.where(row >= 0, self.rates_of(row), np.nan)
         return rates if isinstance(t_s, np.ndarray) else float(rates)
 
     def cut(self, start_s: float, end_s: float) -> Trace:

@@ -138,7 +138,7 @@ def _last_row(trace: Trace, known_at_s: Float) -> tuple[Float, Float]:
     step = np.floor((known_at_s - trace.start_s) / trace.interval_s) - late
     start_s = trace.start_s + step * trace.interval_s
     row = trace.row_at(start_s + trace.interval_s / 2)
-    demand = np.where(row >= 0, trace.rates[row], np.nan)
+    demand = np.where(row >= 0, trace.rates_of(row), np.nan)
     return demand, np.minimum(start_s + late * trace.interval_s, known_at_s)
 
 

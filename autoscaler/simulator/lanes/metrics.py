@@ -25,7 +25,7 @@ Name = TypeVar("Name", bound=Hashable)
 Key = tuple[str, Pipeline, str, int]
 """Digest of a trace, what becomes of it, and fleet and seed, whose luck decides what is lost."""
 
-_PAGE_CELLS = 1 << 19
+_PAGE_CELLS = 1 << 20
 """Numbers of one kind that are measured at once, over ticks and distinct lanes."""
 
 
@@ -69,7 +69,8 @@ class LaneMetrics:
         self.demands = len(self._truths) if self._truth_of is None else len(truth_of)
         self._columns, column_of = _distinct([*zip(self.keys, shifts, strict=True)])
         self._spread = _Spread(column_of)
-        self._page_ticks = max(_PAGE_CELLS // max(len(self._columns), len(self._truths)), 64)
+        together = max(len(self._columns), len(self._truths))
+        self._page_ticks = max(min(_PAGE_CELLS // together, run.ticks.count), 64)
         self._page: range = range(0)
         lanes = len(run.policies)
         self._ones = fixed(np.ones(lanes))
@@ -100,9 +101,9 @@ class LaneMetrics:
         rows = slice(first - self._page.start, first - self._page.start + count)
         truth = self._truth[rows]
         self.wanted = truth if self._truth_of is None else truth.take(self._truth_of, axis=1)
-        demand, observed, freshness = (part[rows] for part in self._parts)
+        demand, freshness, *observed = (part[rows] for part in self._parts)
         self._demand = self._spread.block(demand)
-        self._observed = self._spread.block(observed) if self._times else None
+        self._observed = self._spread.block(observed[0]) if observed else None
         self._freshness = self._spread.block(freshness) if freshness.any() else None
 
     def wanted_by_lane(self, row: int) -> Float:
@@ -123,9 +124,9 @@ class LaneMetrics:
             [wanted(self._traces[digest], page(shift)) for digest, shift in self._truths], axis=1
         )
         found = [self.seen(key, page(shift)) for key, shift in self._columns]
-        demand, observed, freshness = (
-            np.stack([getattr(each, name) for each in found], axis=1)
-            for name in ("demand", "observed_at_s", "freshness")
+        names = ("demand", "freshness", "observed_at_s")[: 3 if self._times else 2]
+        demand, freshness, *observed = (
+            np.stack([getattr(each, name) for each in found], axis=1) for name in names
         )
         if self._run.until:
             # Lanes that run on beyond the end only accompany others, who would all be asked what is not known.
@@ -133,7 +134,7 @@ class LaneMetrics:
             self._truth[at + [shift for _, shift in self._truths] >= self._run.until] = 1.0
             over = at + [shift for _, shift in self._columns] >= self._run.until
             demand[over], freshness[over] = 1.0, int(Freshness.FRESH)
-        self._parts = demand, observed, freshness
+        self._parts = demand, freshness, *observed
 
     def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
         """What the lanes know at a tick.
