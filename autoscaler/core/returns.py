@@ -54,7 +54,18 @@ UNKNOWN = -2
 
 def rung_of(vms: Int) -> Int:
     """The highest rung that so many VMs need, any shape; -1 for none."""
+    if np.maximum.reduce(vms, axis=None, initial=0) < len(_FEW_VMS):
+        return _FEW_VMS.take(vms, mode="clip")
+    return _rung_of(vms)
+
+
+def _rung_of(vms: Int) -> Int:
+    """As `rung_of`, worked out."""
     return _RUNG.take(bin_of(np.maximum(vms, 0).astype(np.float64)))
+
+
+_FEW_VMS: Int = _rung_of(np.arange(4096))
+"""The rungs of as many VMs as most fleets have."""
 
 
 def waits_by_ticks(tick_s: float) -> SmallInt:
@@ -100,10 +111,11 @@ def work_out(ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: Smal
     reached[:, FRESH - 1] += ended[:, FRESH - 1]
     for wait in reversed(range(FRESH - 1)):
         np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
-    ends, waits = np.add.reduce(ended, axis=0), np.add.reduce(reached, axis=0)
-    expected = np.empty_like(ends)
-    for some in (slice(FRESH), slice(FRESH, WAITS)):
-        _expect(ends[some], waits[some], expected[some])
+    counted = np.empty((2, *ended.shape[1:]), np.float32)
+    ends, waits = counted
+    np.add.reduce(ended, axis=0, out=ends)
+    np.add.reduce(reached, axis=0, out=waits)
+    expected = _expected(counted)
     expected *= np.float32(ALL_TIMES)
     ends += expected
     waits += np.float32(ALL_TIMES)
@@ -119,51 +131,63 @@ def work_out(ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: Smal
     _within_the_hour(odds, lasts)
 
 
-def _expect(ends: SmallFloat, waits: SmallFloat, expected: SmallFloat) -> None:
-    """The odds of each wait at each kind of time, as if one did not depend on the other.
+def _expected(counted: SmallFloat) -> SmallFloat:
+    """The odds of each wait at each kind of time, as if one did not depend on the other: float32 (WAITS, HITS, n).
 
     Args:
-        ends: float32 (W, HITS, n), waits that ended, of all groups.
-        waits: Likewise, of how many.
-        expected: Likewise, set to the odds.
+        counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
     """
-    by_wait, by_kind = [], []
-    for counted, before in ((ends, PRIOR_ENDS), (waits, PRIOR_WAITS)):
-        of_wait, of_kind = counted[:, 0].copy(), counted[0].copy()
+    by_wait = counted[:, :, 0].copy()
+    for kind in range(1, HITS):
+        by_wait += counted[:, :, kind]
+    expected = np.empty_like(counted[0])
+    odds_of_wait = _odds(by_wait)[:, np.newaxis]
+    for first, end in ((0, FRESH), (FRESH, WAITS)):
+        by_kind = counted[:, first].copy()
+        for wait in range(first + 1, end):
+            by_kind += counted[:, wait]
+        everything = by_kind[:, 0].copy()
         for kind in range(1, HITS):
-            of_wait += counted[:, kind]
-        for wait in range(1, len(counted)):
-            of_kind += counted[wait]
-        by_wait.append(of_wait + np.float32(before))
-        everything = of_kind[0].copy()
-        for kind in range(1, HITS):
-            everything += of_kind[kind]
-        by_kind.append((of_kind, everything + np.float32(before)))
-    (ended, all_ended), (asked, all_asked) = by_kind
-    usual = all_ended / all_asked
-    ended += usual
-    asked += np.float32(1.0)
-    ended /= asked
-    ended /= usual
-    np.multiply((by_wait[0] / by_wait[1])[:, np.newaxis], ended, out=expected)
-    np.minimum(expected, np.float32(MOST_ODDS), out=expected)
+            everything += by_kind[:, kind]
+        usual, (ended, asked) = _odds(everything), by_kind
+        ended += usual
+        asked += np.float32(1.0)
+        ended /= asked
+        ended /= usual
+        np.multiply(odds_of_wait[first:end], ended, out=expected[first:end])
+    found: SmallFloat = np.minimum(expected, np.float32(MOST_ODDS), out=expected)
+    return found
+
+
+def _odds(counted: SmallFloat) -> SmallFloat:
+    """The odds by what ended and of how many, float32 (2, ..., n), with what one believes before any was seen: (..., n)."""
+    ended, asked = counted
+    found: SmallFloat = (ended + np.float32(PRIOR_ENDS)) / (asked + np.float32(PRIOR_WAITS))
+    return found
 
 
 def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
     """For the bins of less than an hour: from what ends within a bin to what ends within an hour, in place."""
+    one = np.float32(1.0)
     stays = np.ones_like(odds[:, FRESH])
-    lasted, beyond = np.zeros_like(stays), np.float32(1.0) - odds[:, FRESH]
+    lasted, beyond = np.zeros_like(stays), one - odds[:, FRESH]
+    goes_on, part = np.empty_like(stays), np.empty_like(stays)
     for wait in reversed(range(FRESH)):
         length, begins = (np.float32(2.0 ** (at - 1) / SHORTEST) for at in (max(wait, 1), wait))
-        lasted *= np.float32(1.0) - odds[:, wait]
-        lasted += length * lasts[:, wait]
-        stays *= np.float32(1.0) - odds[:, wait]
-        odds[:, wait], lasts[:, wait] = np.float32(1.0) - stays, lasted
-        if wait:
-            # The hour goes on for as long beyond the last of these bins as this one began after the first.
-            beyond = np.sqrt(beyond)
-            lasts[:, wait] += (np.float32(0.5) * begins) * stays * (np.float32(1.0) + beyond)
-            odds[:, wait] = np.float32(1.0) - stays * beyond
+        np.subtract(one, odds[:, wait], out=goes_on)
+        lasted *= goes_on
+        lasted += np.multiply(length, lasts[:, wait], out=part)
+        stays *= goes_on
+        if not wait:
+            np.subtract(one, stays, out=odds[:, wait])
+            lasts[:, wait] = lasted
+            continue
+        # The hour goes on for as long beyond the last of these bins as this one began after the first.
+        np.sqrt(beyond, out=beyond)
+        np.multiply(np.float32(0.5) * begins, stays, out=part)
+        part *= np.add(one, beyond, out=goes_on)
+        np.add(lasted, part, out=lasts[:, wait])
+        np.subtract(one, np.multiply(stays, beyond, out=part), out=odds[:, wait])
 
 
 def worth_having(

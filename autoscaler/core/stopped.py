@@ -94,6 +94,7 @@ class Holding:
             params.start_success[lanes],
         )
         self._stopped, self._made, self._late, self._success = self._terms
+        self._hourly = self._stopped * self._hour_ticks
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
         self._given = (contests(params, lanes).group, *self._terms)
         self._alike = Alike(*self._given)
@@ -119,7 +120,7 @@ class Holding:
             price: float64 (n,), of a VM-tick of unserved work. Not to be changed.
 
         Returns:
-            -1 where nothing is known yet.
+            -1 where nothing is known yet. The same array while nothing has changed.
         """
         if tick <= warm_pool.last_tick:
             return warm_pool.wanted
@@ -189,6 +190,7 @@ class Holding:
             warm_pool.settle()
             self._together = warm_pool.together = None
         self._stopped, self._made, self._late, self._success = terms
+        self._hourly = self._stopped * self._hour_ticks
         self._kinds = self._later = None
 
     def _there(self, vms: Int | Float) -> Int:
@@ -309,7 +311,7 @@ class Holding:
             warm_pool.lasts,
             self._cells(kinds, rung, lane, waited),
             self._saved.take(lane),
-            (self._stopped * self._hour_ticks).take(lane),
+            self._hourly.take(lane),
             made,
         )
         good = having - none >= np.where(rung <= held.take(lane), 0.0, made)
@@ -336,10 +338,10 @@ class Holding:
         place = waits.reshape(-1).nonzero()[0]
         place += low * columns
         waited = tick - warm_pool.since.reshape(-1).take(place)
-        asked = self._asks.take(waited, mode="clip")
-        place, waited = place[asked], waited[asked]
-        if not len(place):
+        asked = self._asks.take(waited, mode="clip").nonzero()[0]
+        if not len(asked):
             return
+        place, waited = place.take(asked), waited.take(asked)
         kinds, (having, none) = self._later_hours(warm_pool, hour, high)
         rung = place // columns
         lane = place - rung * columns
@@ -353,7 +355,7 @@ class Holding:
             warm_pool.lasts,
             cell[np.newaxis],
             self._saved.take(lane),
-            (self._stopped * self._hour_ticks).take(lane),
+            self._hourly.take(lane),
             self._made.take(lane),
             (having.reshape(-1).take(place), none.reshape(-1).take(place)),
         )
@@ -394,10 +396,8 @@ class Holding:
             cells += _START[:rows, np.newaxis]
             cells *= kinds.shape[2]
             cells += np.arange(kinds.shape[2])
-            hourly = self._stopped * self._hour_ticks
-            self._later = worth_having(
-                warm_pool.odds, warm_pool.lasts, cells, self._saved, hourly, self._made
-            )
+            terms = self._saved, self._hourly, self._made
+            self._later = worth_having(warm_pool.odds, warm_pool.lasts, cells, *terms)
         return self._kinds_now(warm_pool, hour, rows), self._later
 
     def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
@@ -422,7 +422,11 @@ class Holding:
         surprise = self._saved / warm_pool.ticks > self._stopped
         least = np.where(surprise, np.ceil(UNSEEN * highest), now)
         wanted = self._there(np.maximum(np.maximum(vms, least), now))
-        warm_pool.wanted = wanted if whole else np.where(warm_pool.wanted >= 0, wanted, -1)
+        if not whole:
+            wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
+        # Where it is what it was it is the same array, of which nothing has to be worked out anew.
+        if np.count_nonzero(wanted != warm_pool.wanted):
+            warm_pool.wanted = wanted
 
 
 def _asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
