@@ -226,3 +226,28 @@ def test_variants_that_were_asked_together_are_given_the_law_when_they_are_carri
     for odds in (others.odds, WarmPool.restore(pool.dump()).odds):
         np.testing.assert_array_equal(odds, known.repeat(4, axis=-1))
     assert known.any()
+
+
+def test_variants_that_were_asked_together_part_when_one_takes_in_another_past():
+    given = {"economic": True, "stopped_cost": 0.2, "provision_cost": 2.0, "cold_ticks": 4.0}
+    first, other, then = bursts(5, 30, 20), bursts(5, 50, 40), bursts(5, 70, 9)
+
+    def run(columns, *, changed):
+        params = lane_params(len(columns), tick_s=TICK_S, series=np.zeros(len(columns), np.int64), **given)
+        many, price = np.ones(len(columns), np.int64), np.full(len(columns), 50.0)
+        pool, past = WarmPool.empty(params), WarmPool.empty(params)
+        rule, others_rule = (Holding(params, np.arange(len(columns))) for _ in range(2))
+        for tick, (vms, others) in enumerate(zip(first, other, strict=True)):
+            rule.step(pool, START + tick, vms * many, price)
+            others_rule.step(past, START + tick, others * many, price)
+        pool.take_in(np.flatnonzero(changed), past)
+        for tick, vms in enumerate(then, len(first)):
+            rule.step(pool, START + tick, vms * many, price)
+        return pool.dump()
+
+    changed = np.array([False, True, False, False])
+    together = run(np.arange(4), changed=changed)
+    for column in range(4):
+        alone = run(np.arange(1), changed=changed[[column]])
+        for name in ("ended", "asked", "odds", "since", "held", "wanted", "hours"):
+            np.testing.assert_array_equal(together[name][..., column], alone[name][..., 0])
