@@ -100,6 +100,7 @@ class Holding:
         self._alike = Alike(*self._given)
         self._partings = 0
         self._wait_of = waits_by_ticks(params.tick_s)
+        self._ahead_ticks = np.array([[int(ahead * self._hour_ticks)] for ahead in range(AHEAD_H)], np.int64)
         self._asks = _asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
         self._asked: WarmPool | None = None
         self._together: Together | None = None
@@ -402,17 +403,13 @@ class Holding:
 
     def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
         """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
-        place, start = rung * kinds.shape[2] + lane, _START.take(rung)
-        cells = np.empty((AHEAD_H, len(rung)), np.int64)
-        for ahead in range(AHEAD_H):
-            cell = cells[ahead]
-            np.multiply(
-                self._wait_of.take(waited + int(ahead * self._hour_ticks), mode="clip"), HITS, out=cell
-            )
-            cell += kinds[ahead].reshape(-1).take(place)
-            cell += start
-            cell *= kinds.shape[2]
-            cell += lane
+        columns = kinds.shape[2]
+        cells = self._wait_of.take(waited + self._ahead_ticks, mode="clip").astype(np.int64)
+        cells *= HITS
+        cells += kinds.reshape(AHEAD_H, -1).take(rung * columns + lane, axis=1)
+        cells += _START.take(rung)
+        cells *= columns
+        cells += lane
         return cells
 
     def _want(self, warm_pool: WarmPool, *, whole: bool) -> None:
