@@ -20,7 +20,8 @@ GROWTH_BOUND = 8.0
 """Nothing is expected beyond this many times the highest demand of late (and as many scales)."""
 _LOG_BOUND: Float = np.array(np.log(GROWTH_BOUND))
 _NOTHING, _ONE = np.array(0.0), np.array(1)
-_LEVELS: Float = np.array([-0.7, 0.0, 0.5])
+_ALL = slice(None)
+LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 
 
@@ -50,10 +51,15 @@ class Grounds:
 
     @classmethod
     def of(
-        cls, settings: Settings, state: SeriesState, seen: Seen, first: int = 0, some: Int | None = None
+        cls,
+        settings: Settings,
+        state: SeriesState,
+        seen: Seen,
+        ticks: slice = _ALL,
+        some: Int | None = None,
     ) -> Grounds:
-        """From a tick on, of all or some of the series: int64 (N,)."""
-        track, regime = seen.track[first:], seen.regime[first:]
+        """Of all or some of the ticks, and of the series: int64 (N,)."""
+        track, regime = seen.track[ticks], seen.regime[ticks]
         offset, first_regime = state.offset, settings.first_regime
         if some is not None:
             track, regime = track[:, some], regime[:, some]
@@ -67,7 +73,7 @@ class Grounds:
         means, seasons, fitted = level.parts(fits.take(regime + first_regime, axis=0), features)
         lately = np.empty((0, len(offset)))
         if seen.lately is not None:
-            high = seen.lately[first:] if some is None else seen.lately[first:, some]
+            high = seen.lately[ticks] if some is None else seen.lately[ticks, some]
             lately = np.log(np.where(high < np.inf, high, 0.0) + offset)
         if np.count_nonzero(regime):
             bursts = regime > 0
@@ -166,7 +172,7 @@ def expect(
 def _cell(
     settings: Settings, state: SeriesState, grounds: Grounds, marks: Marks | None, tick: int, log_level: Float
 ) -> Int:
-    cell: Int = _LEVELS.searchsorted(log_level - grounds.usual[tick])
+    cell: Int = LEVELS.searchsorted(log_level - grounds.usual[tick])
     odds = None if marks is None else hazard(settings, state, marks, tick)
     if odds is not None:
         odds *= tables.LEVELS

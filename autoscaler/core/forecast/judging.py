@@ -7,6 +7,7 @@ once. The tables are wanted when laws are said, the sums of the fit when it is f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -18,7 +19,7 @@ from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
-_MOST_SIZE, _LEAST_SHIFT = np.array(2.0), np.array(-2.0)
+MOST_SIZE, LEAST_SHIFT = np.array(2.0), np.array(-2.0)
 """A larger log error counts as this in the mean size."""
 _HUBER = np.array(12.0)
 _LAW_LOW, _LAW_STEP = np.array(LAW_LOW), np.array(LAW_STEP)
@@ -27,17 +28,15 @@ _LAW_LOW, _LAW_STEP = np.array(LAW_LOW), np.array(LAW_STEP)
 
 @dataclass(slots=True)
 class Place:
-    """Outcomes of one tick, to be counted in the tables: N pairs of series and horizon, each at most once.
+    """Outcomes to be counted in the tables: N pairs of series and horizon; those of one tick are different pairs.
 
     Attributes:
-        tick: Of the stretch.
         totals: int64 (N, 3), where they are counted in the flat sums of the tables.
         spread, error: float64 (N,).
         weight: float64 (N, 3), of each, three times.
         none: bool (N,), where there was no demand.
     """
 
-    tick: int
     totals: Int
     spread: Float
     error: Float
@@ -73,12 +72,12 @@ class Lessons:
     """What was put by: at most so many ticks of it that no forecast judged has been overwritten.
 
     Attributes:
-        places: For the tables.
+        places: For the tables: ticks of the stretch, and what came then.
         fits: For the fit of the level.
         begun: The tick of the first of those.
     """
 
-    places: list[Place] = field(default_factory=list)
+    places: list[tuple[int, Place]] = field(default_factory=list)
     fits: list[Lesson] = field(default_factory=list)
     begun: int = -1
 
@@ -142,7 +141,7 @@ def judge(
             was.reshape(-1, 3).take(some, axis=0),
             none.reshape(-1).take(some),
         )
-    lessons.places.append(_count(settings, pairs, state, errors, issued, nothing, tick))
+    lessons.places.append((tick, _count(settings, pairs, state, errors, issued, nothing)))
     at_lead = 0
     if group.lead:
         at_lead = len(known) if count == known.size else int(np.count_nonzero(known[:, 0]))
@@ -163,7 +162,7 @@ def judge(
 
 
 def _count(
-    settings: Settings, pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool, tick: int
+    settings: Settings, pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool
 ) -> Place:
     """Add outcomes of pairs of series and horizon, each at most once, to totals and mean sizes."""
     at, cell = pairs.at, was[:, 2].astype(np.int64)
@@ -177,14 +176,14 @@ def _count(
     totals.put(places, found)
 
     size = np.abs(error)
-    np.minimum(size, _MOST_SIZE, out=size)
+    np.minimum(size, MOST_SIZE, out=size)
     short = state.short.reshape(-1)
     alpha = pairs.short_alpha
     if not state.grown:
         # The first outcomes make a plain mean.
         count = state.ticks.take(pairs.series[:, 0]).astype(np.float64)
         count /= pairs.stride
-        count += _FIRST_WEIGHT
+        count += FIRST_WEIGHT
         np.divide(_ONE, count, out=count)
         alpha = np.maximum(alpha, count)
     was_size = short.take(at)
@@ -196,7 +195,7 @@ def _count(
     at = settings.parents_of.take(cell)
     at += pairs.first_parent
     # The first sizes weigh as some outcomes.
-    share = _FIRST_WEIGHT * one[:, 0]
+    share = FIRST_WEIGHT * one[:, 0]
     share += found[:, 1]
     np.divide(weight[:, 0], share, out=share)
     was_size = sizes.take(at)
@@ -204,15 +203,15 @@ def _count(
     size *= share
     size += was_size
     sizes.put(at, size)
-    shift = np.maximum(error, _LEAST_SHIFT)
-    np.minimum(shift, _MOST_SIZE, out=shift)
+    shift = np.maximum(error, LEAST_SHIFT)
+    np.minimum(shift, MOST_SIZE, out=shift)
     shift *= share
     shift += shifts.take(at)
     shifts.put(at, shift)
-    return Place(tick, places, was[:, 1], error, weight, none)
+    return Place(places, was[:, 1], error, weight, none)
 
 
-_FIRST_WEIGHT = np.array(5.0)
+FIRST_WEIGHT = np.array(5.0)
 
 
 def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
@@ -223,7 +222,7 @@ def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     np.subtract(outcome, state.fitted.reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
-    np.minimum(squares, _MOST_SIZE, out=squares)
+    np.minimum(squares, MOST_SIZE, out=squares)
     squares -= state.doubt
     squares *= group.doubt_alpha
     if lesson.known is not None:
@@ -236,24 +235,31 @@ def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
     if not lessons.places:
         return []
     some, lessons.places = lessons.places, []
-    together = some[0]
-    if len(some) > 1:
-        together = Place(
-            -1, *(np.concatenate([getattr(each, f.name) for each in some]) for f in fields(Place)[1:])
-        )
-    place = together.error / together.spread
-    np.arcsinh(place, out=place)
-    place -= _LAW_LOW
-    place /= _LAW_STEP
-    flat = tables.flat(together.totals, place, together.none)
-    weight = together.weight.astype(np.float32)
     if len(some) == 1:
-        return [(together.tick, flat, weight)]
-    ends = np.add.accumulate([len(each.weight) for each in some]).tolist()
+        tick, place = some[0]
+        return [(tick, *counted(place))]
+    parts = [place for _, place in some]
+    together = Place(*(np.concatenate([getattr(each, f.name) for each in parts]) for f in fields(Place)))
+    ends = np.add.accumulate([len(each.weight) for each in parts]).tolist()
+    return in_turn([tick for tick, _ in some], ends, together)
+
+
+def in_turn(ticks: Sequence[int], ends: Sequence[int], place: Place) -> list[tuple[int, Int, SmallFloat]]:
+    """What is to be added to the flat tables at each of some ticks, whose outcomes end where the next tick's begin."""
+    flat, weight = counted(place)
     return [
-        (each.tick, flat[first:end], weight[first:end])
-        for each, first, end in zip(some, [0, *ends], ends, strict=False)
+        (tick, flat[first:end], weight[first:end])
+        for tick, first, end in zip(ticks, [0, *ends], ends, strict=False)
     ]
+
+
+def counted(place: Place) -> tuple[Int, SmallFloat]:
+    """Where outcomes are counted in the flat tables, and with what weight: (N, 3) both."""
+    at = place.error / place.spread
+    np.arcsinh(at, out=at)
+    at -= _LAW_LOW
+    at /= _LAW_STEP
+    return tables.flat(place.totals, at, place.none), place.weight.astype(np.float32)
 
 
 def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
@@ -261,18 +267,28 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     if not lessons.fits:
         return
     some, lessons.fits = lessons.fits, []
-    count, series = len(some), len(settings.series)
-    place, error, was = (
-        stacked([each.place for each in some]),
-        stacked([each.error for each in some]),
-        stacked([each.was for each in some]),
-    )
-    weights = stacked([each.weight for each in some])
-    features = state.features.reshape(-1, level.FEATURES).take(place.reshape(-1), axis=0)
-    outcome = state.ahead.reshape(-1).take(place)
     known = None
     if any(each.known is not None for each in some):
-        known = np.array([np.ones(series, np.bool_) if each.known is None else each.known for each in some])
+        everywhere = np.ones(len(settings.series), np.bool_)
+        known = np.array([everywhere if each.known is None else each.known for each in some])
+    together = Lesson(
+        place=stacked([each.place for each in some]),
+        error=stacked([each.error for each in some]),
+        was=stacked([each.was for each in some]),
+        known=known,
+        size=stacked([each.size for each in some]),
+        evidence=stacked([each.evidence for each in some]),
+        weight=stacked([each.weight for each in some]),
+    )
+    learn(settings, state, together)
+
+
+def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
+    """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
+    known, error, was = lesson.known, lesson.error, lesson.was
+    features = state.features.reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
+    outcome = state.ahead.reshape(-1).take(lesson.place)
+    if known is not None:
         # What a series without a sample had for features is no number, and no weight would make it nothing.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
         was = np.where(known[..., np.newaxis], was, _HARMLESS)
@@ -283,34 +299,54 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     limit = _HUBER * spread
     bounded = np.minimum(np.maximum(error, -limit), limit)
     outcome += bounded
-    share = stacked([each.evidence for each in some]) + _ONE
-    np.divide(weights, share, out=share)
+    share = lesson.evidence + _ONE
+    np.divide(lesson.weight, share, out=share)
     np.minimum(share, _ONE, out=share)
+    if known is not None:
+        share *= known
     off = np.exp(was[..., 0])
     off *= np.expm1(error)
     np.abs(off, out=off)
-    weight = stacked([each.size for each in some]) / spread
+    weight = lesson.size / spread
     weight *= weight
     np.minimum(weight, _MOST_WEIGHT, out=weight)
     weight *= settings.fit_weight
-    weight *= weights
+    weight *= lesson.weight
     if known is not None:
         weight *= known
-    for at in range(count):
-        far = off[at]
+    _miss(state, off, share)
+    regime = tables.REGIME_OF.take(was[..., 2].astype(np.int64))
+    both = level.products(features, outcome.reshape(-1), weight.reshape(-1))
+    _sum_up(state, regime + settings.first_regime, both.reshape(*regime.shape, -1))
+
+
+def _miss(state: SeriesState, off: Float, share: Float) -> None:
+    """Move the mean distance from the level towards those of some ticks, by a share each: (T, S)."""
+    if len(state.miss) == 1:
+        miss = state.miss.item()
+        for distance, part in zip(off[:, 0].tolist(), share[:, 0].tolist(), strict=True):
+            miss += (distance - miss) * part
+        state.miss[0] = miss
+        return
+    for far, part in zip(off, share, strict=True):
         far -= state.miss
-        far *= share[at]
-        if known is not None:
-            far *= known[at]
+        far *= part
         state.miss += far
-    rows = tables.REGIME_OF.take(was[..., 2].astype(np.int64))
-    rows += settings.first_regime
-    both = level.products(features, outcome.reshape(-1), weight.reshape(-1)).reshape(count, series, -1)
+
+
+def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
+    """Add the products of some ticks, (T, S, PRODUCTS), in turn to sums: int64 (T, S), flat rows."""
     sums = state.sums.reshape(-1, level.PRODUCTS)
-    for at in range(count):
-        found = sums.take(rows[at], axis=0)
-        found += both[at]
-        sums[rows[at]] = found
+    if rows.shape[1] == 1:
+        for row in set(rows[:, 0].tolist()):
+            mine = products[rows == row]
+            mine[0] += sums[row]
+            sums[row] = np.add.accumulate(mine, axis=0)[-1]
+        return
+    for row, both in zip(rows, products, strict=True):
+        found = sums.take(row, axis=0)
+        found += both
+        sums[row] = found
 
 
 _MOST_WEIGHT = np.array(4.0)

@@ -85,7 +85,7 @@ def _bounded(ahead: Float) -> Float:
 
 def share(doubt: Float) -> Float:
     """How much of the fit is believed: (N,), all where it was no worse, else less by the square of the ratio."""
-    doubt = doubt + _QUIET
+    doubt = doubt + QUIET
     ratio: Float = doubt[:, 1] / doubt[:, 0]
     ratio *= ratio
     np.minimum(ratio, _ONE, out=ratio)
@@ -93,7 +93,7 @@ def share(doubt: Float) -> Float:
 
 
 _ONE = np.array(1.0)
-_QUIET = np.array(1e-6)
+QUIET = np.array(1e-6)
 """Mean squares below this are no reason to doubt anything."""
 
 

@@ -104,16 +104,20 @@ class Kept:
         self._issued = np.empty((ticks, series, horizons, 3))
         self._tables = np.empty((ticks, series, 3, horizons, LAW_BINS), np.float32)
         self._totals = np.empty((ticks, series, 3, horizons))
-        self._whole, self._weight, self._offset = np.empty((3, ticks, series))
+        self._weight, self._offset = np.empty((2, ticks, series))
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
         """What is expected at a tick, right after it was worked out: of `issuing.expect`."""
         rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
         self._issued[tick], self._offset[tick] = issued, state.offset
-        self._whole[tick], self._weight[tick] = state.totals[:, -1, 0], state.weight
+        self._weight[tick] = state.weight
         totals = state.totals.reshape(-1, self._settings.horizons)
         totals.take(rows, axis=0, out=self._totals[tick], mode="clip")
+
+    def keep_all(self, issued: Float, totals: Float, offset: Float, weight: Float) -> None:
+        """The same of all ticks: what was issued, the sums of the rows that spoke, (T, S, 3, H), and of the state."""
+        self._issued, self._totals, self._weight, self._offset = issued, totals, weight, offset
 
     def fill(self, state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
         """Bring the tables up to the last tick, and copy of each tick what speaks there.
@@ -149,7 +153,7 @@ class Kept:
             rows=np.arange(3 * len(issued)).reshape(-1, 3),
             weight=self._weight.reshape(-1),
             offset=self._offset.reshape(-1),
-            evidence=(self._whole / self._weight).reshape(-1),
+            evidence=(self._totals[:, :, -1, 0] / self._weight).reshape(-1),
         )
 
 

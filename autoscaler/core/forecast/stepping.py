@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from autoscaler.core.forecast import lattice, level
+from autoscaler.core.forecast.alone import Alone
 from autoscaler.core.forecast.issuing import Grounds, expect
 from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
@@ -20,7 +22,7 @@ from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Seen, again, read, 
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.types import Float, Int, Outlook, Samples
+from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
 BACK_S = 300.0
 """A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
@@ -39,12 +41,12 @@ class Found:
     """What came of some ticks.
 
     Attributes:
-        grounds: What their forecasts rest on.
+        top: float64 (T, S), logarithm of the highest that was expected at each.
         marks: Where their lattices are; None where there is none.
         issued: What is expected at the last one, of `issuing.expect`.
     """
 
-    grounds: Grounds
+    top: Float
     marks: Marks | None
     issued: Float
 
@@ -64,7 +66,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     """
     settings = _settings(params, state)
     found = _live(settings, state, [samples])
-    basis = Basis.present(settings, state, found.issued, found.grounds.top[0])
+    basis = Basis.present(settings, state, found.issued, found.top[0])
     return say(settings, state, basis, found.marks, samples.now_s)
 
 
@@ -90,7 +92,7 @@ def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) 
         else:
             kept = Kept(settings, len(some))
             found = _live(settings, state, some, kept)
-            yield said(settings, kept.basis(found.grounds.top))
+            yield said(settings, kept.basis(found.top))
 
 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
@@ -171,7 +173,7 @@ def _live(
     if since <= 0:
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
-        return Found(grounds, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+        return Found(grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     if len(samples) > 1 or tick != state.last_tick + 1:
         state.settle()
     if not state.grown:
@@ -180,7 +182,9 @@ def _live(
     if since > 1:
         _skip(settings, state, tick)
     seen = see(settings, state, facts, since)
-    found = _go_through(settings, state, facts, seen, weight, kept)
+    # Of one tick, fetching what it needs number by number takes as long as what is saved.
+    go = _go_alone if len(samples) > 1 and len(settings.series) == 1 else _go_through
+    found = go(settings, state, facts, seen, weight, kept)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
     return found
 
@@ -217,7 +221,7 @@ def _go_through(
         if grounds is None:
             grounds, marks = Grounds.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
         elif due is not None:
-            grounds.change(at, due, Grounds.of(settings, state, seen, at, due))
+            grounds.change(at, due, Grounds.of(settings, state, seen, slice(at, None), due))
             marks = Marks.of(settings, state, facts.now_s)
         issued = expect(settings, state, grounds, marks, at, facts.hidden[at])
         if kept is not None:
@@ -228,7 +232,66 @@ def _go_through(
     _put_in(state, lessons)
     if len(weight) > 1 or state.last_tick - lessons.begun + 1 >= settings.together:
         lessons.settle(settings, state)
-    return Found(grounds, marks, issued)
+    return Found(grounds.top, marks, issued)
+
+
+def _go_alone(
+    settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
+) -> Found:
+    """The same of one series, number by number (`alone`), from fit to fit."""
+    ticks = len(weight)
+    dues = {at for at in range(ticks) if _due(settings, state, facts.tick + at, at + 1) is not None}
+    one = Alone(settings, state, facts.tick, weight)
+    one.hear(_with_logs(state, seen))
+    one.judge(0)
+    top, offset = np.empty(weight.shape), np.empty(weight.shape)
+    marks, done = Marks.of(settings, state, facts.now_s), 0
+    for first, end in pairwise(sorted({0, *dues, ticks})):
+        state.last_tick, state.weight = facts.tick + first, weight[first]
+        state.ticks += first + 1 - done
+        done = first + 1
+        _note_onset(settings, state, facts, seen, first)
+        if first in dues:
+            one.settle()
+            if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first]):
+                one.forget()
+                one.hear(_with_logs(state, seen))
+            marks = Marks.of(settings, state, facts.now_s)
+        grounds = Grounds.of(settings, state, seen, slice(first, end))
+        one.go(first, end, grounds, _hazards(settings, state, facts, seen, marks, first, end), facts.hidden)
+        top[first:end], offset[first:end] = grounds.top, state.offset
+    state.last_tick = facts.tick + ticks - 1
+    state.ticks += ticks - done
+    one.write()
+    issued, added = one.issued(), one.added()
+    if kept is None:
+        _add(state, added)
+    else:
+        kept.keep_all(issued, one.spoke(), offset, weight)
+        kept.fill(state, added)
+    return Found(top, marks, issued[-1])
+
+
+def _hazards(
+    settings: Settings,
+    state: SeriesState,
+    facts: Read,
+    seen: Seen,
+    marks: Marks | None,
+    first: int,
+    end: int,
+) -> dict[int, int]:
+    """Classes of the odds of a burst at some ticks where it is one series; onsets after the first are noted."""
+    found: dict[int, int] = {}
+    if marks is None and seen.onset is None:
+        return found
+    for at in range(first, end):
+        if at > first:
+            _note_onset(settings, state, facts, seen, at)
+        odds = None if marks is None else lattice.hazard(settings, state, marks, at)
+        if odds is not None:
+            found[at] = odds.item()
+    return found
 
 
 def _judge(
@@ -251,8 +314,12 @@ def _with_logs(state: SeriesState, seen: Seen) -> list[Outcomes | None]:
 
 def _put_in(state: SeriesState, lessons: Lessons) -> None:
     """Bring tables up to what was put by."""
+    _add(state, count_in(lessons))
+
+
+def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
     flat = state.tables.reshape(-1)
-    for _, places, weight in count_in(lessons):
+    for _, places, weight in added:
         found = flat.take(places)
         found += weight
         flat.put(places, found)
@@ -296,8 +363,8 @@ def _begin_anew(state: SeriesState) -> None:
     state.last_tick = -1
 
 
-def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
-    """The series that are fitted now; None for none."""
+def _due(settings: Settings, state: SeriesState, tick: int, more: int = 0) -> Int | None:
+    """The series that are fitted at a tick, after so many samples more than the state knows; None for none."""
     turns = state.turns
     if turns is None:
         phases = set(state.phase.tolist())
@@ -310,7 +377,7 @@ def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
         some = [turns[phase] for phase in often_due if phase in turns and turns[phase] is not due]
         if some:
             others = np.concatenate(some)
-            young = others[state.ticks.take(others) < YOUNG * settings.refit_ticks]
+            young = others[state.ticks.take(others) + more < YOUNG * settings.refit_ticks]
             if len(young):
                 due = young if due is None else np.concatenate([due, young])
     return due
