@@ -25,6 +25,7 @@ from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
 _PARENT_OF: list[int] = tables.PARENT_OF.tolist()
+_CELLS, _ROWS, _LEVELS = tables.CELLS, tables.ROWS, tables.LEVELS
 _LOW, _MIDDLE, _HIGH = issuing.LEVELS.tolist()
 _LEAST_SPREAD, _MOST_SPREAD = issuing.LEAST_SPREAD.item(), issuing.MOST_SPREAD.item()
 _LEAST_LOG, _MOST_LOG, _QUIET = level.LEAST_LOG.item(), level.MOST_LOG.item(), level.QUIET.item()
@@ -102,6 +103,7 @@ class Alone:
 
     def __init__(self, settings: Settings, state: SeriesState, tick: int, weight: Float) -> None:
         self._settings, self._state, self._tick = settings, state, tick
+        self._horizons = settings.horizons
         self._groups = [_Blocks.of(group, tick) for group in settings.groups]
         self._weight: list[float] = weight[:, 0].tolist()
         self._samples: int | None = None if state.grown else state.ticks.item()
@@ -155,13 +157,14 @@ class Alone:
             if at > first:
                 self.judge(at)
             ahead = self._believed(means, seasons)
-            if hidden[at] is not None:
-                ahead = max(ahead, 0.0)
+            if hidden[at] is not None and ahead < 0.0:
+                ahead = 0.0
             ahead += last
             above = ahead - usual
-            cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + hazard.get(at, 0) * tables.LEVELS
             if within >= 0:
                 cell = within
+            else:
+                cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + hazard.get(at, 0) * _LEVELS
             self._issue(cell, ahead, top, lately)
             self._remember(at, last, fitted)
         self._keep_features(first, end, grounds.features)
@@ -181,52 +184,60 @@ class Alone:
 
     def _count(self, group: _Blocks, block: int, at: int) -> None:
         """Add the outcomes of a group to totals and mean sizes: `judging._count`."""
-        one, horizons, alpha = self._weight[at], self._settings.horizons, group.short_alpha
+        one, horizons, alpha = self._weight[at], self._horizons, group.short_alpha
         if self._samples is not None:
             alpha = max(alpha, 1.0 / ((self._samples + at) / group.stride + _FIRST_WEIGHT))
         totals, sizes, shifts, short = self._totals, self._sizes, self._shifts, self._short
-        log_level, came = self._log_level, self._came
+        log_level, spread, cells, came = self._log_level, self._spread, self._cell, self._came
+        first_weight, parents, whole = _FIRST_WEIGHT * one, _CELLS * horizons, (_ROWS - 1) * horizons
         for horizon, place, log, none, weight in zip(
-            group.horizons,
-            group.places[block],
-            group.logs[block],
-            group.none[block],
-            group.weight,
-            strict=True,
+            group.horizons, group.places[block], group.logs[block], group.none[block], group.weight
         ):
             error = log - log_level[place]
             if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
                 continue
-            cell = int(self._cell[place])
-            weight *= one  # noqa: PLW2901
+            cell, mine = int(cells[place]), one * weight
             own, parent = cell * horizons + horizon, _PARENT_OF[cell] * horizons + horizon
-            beside = parent + tables.CELLS * horizons
-            whole = (tables.ROWS - 1) * horizons + horizon
-            totals[own] += weight
-            totals[beside] += weight
-            totals[whole] += weight
-            came.extend((own, beside, whole, self._spread[place], error, weight, none))
-            size = min(abs(error), _MOST_SIZE)
+            beside, every = parents + parent, whole + horizon
+            totals[own] += mine
+            totals[every] += mine
+            total = totals[beside] = totals[beside] + mine
+            came += (own, beside, every, spread[place], error, mine, none)
+            size = -error if error < 0.0 else error
+            if size > _MOST_SIZE:
+                size = _MOST_SIZE
             was = short[horizon]
             short[horizon] = (size - was) * alpha + was
-            share = weight / (_FIRST_WEIGHT * one + totals[beside])
+            share = mine / (first_weight + total)
             was = sizes[parent]
             sizes[parent] = (size - was) * share + was
-            shifts[parent] += min(max(error, _LEAST_SHIFT), _MOST_SIZE) * share
+            shift = error
+            if shift < _LEAST_SHIFT:
+                shift = _LEAST_SHIFT
+            elif shift > _MOST_SIZE:
+                shift = _MOST_SIZE
+            shifts[parent] += shift * share
             if not horizon:
                 self._compare(group, place, error, one)
 
     def _compare(self, group: _Blocks, place: int, error: float, one: float) -> None:
         """What an outcome at the lead time says of the fit: `judging._compare`, and what `judging.learn` needs."""
-        horizons, doubt, alpha = self._settings.horizons, self._doubt, group.doubt_alpha
+        horizons, doubt, alpha = self._horizons, self._doubt, group.doubt_alpha
         slot = place // horizons
         outcome = self._ahead[slot] + error
         off = outcome - self._fitted[slot]
         doubt[0] += (min(off * off, _MOST_SIZE) - doubt[0]) * alpha
         doubt[1] += (min(outcome * outcome, _MOST_SIZE) - doubt[1]) * alpha
-        was = self._log_level[place], self._spread[place], self._cell[place]
-        whole = self._totals[(tables.ROWS - 1) * horizons]
-        self._lessons.extend((slot, error, *was, self._sizes[0], whole, one))
+        self._lessons += (
+            slot,
+            error,
+            self._log_level[place],
+            self._spread[place],
+            self._cell[place],
+            self._sizes[0],
+            self._totals[(_ROWS - 1) * horizons],
+            one,
+        )
 
     def _believed(self, means: float, seasons: float) -> float:
         """`level.believed`."""
@@ -237,7 +248,7 @@ class Alone:
 
     def _issue(self, cell: int, ahead: float, top: float, lately: float | None) -> None:
         """Level, spread and cell of each horizon: `issuing.expect`."""
-        horizons, issued = self._settings.horizons, self._issued
+        horizons, issued = self._horizons, self._issued
         parent, last = _PARENT_OF[cell] * horizons, horizons - 1
         sizes, shifts = self._sizes, self._shifts
         for horizon, short in enumerate(self._short):
@@ -247,27 +258,36 @@ class Alone:
                     log_level = lately
                 log_level += shifts[parent + horizon]
             spread = sqrt(sizes[parent + horizon] * short)
-            issued += (
-                min(log_level, top),
-                min(max(spread, _LEAST_SPREAD), _MOST_SPREAD),
-                cell,
-            )
-        totals = self._totals
-        for row in (cell, tables.CELLS + _PARENT_OF[cell], tables.ROWS - 1):
-            self._spoke += totals[row * horizons : (row + 1) * horizons]
+            if spread < _LEAST_SPREAD:
+                spread = _LEAST_SPREAD
+            elif spread > _MOST_SPREAD:
+                spread = _MOST_SPREAD
+            issued += (log_level if log_level < top else top, spread, cell)
+        totals, own, beside = self._totals, cell * horizons, _CELLS * horizons + parent
+        self._spoke += totals[own : own + horizons]
+        self._spoke += totals[beside : beside + horizons]
+        self._spoke += totals[-horizons:]
 
     def _remember(self, at: int, last: float, fitted: float) -> None:
         """Keep what was issued until its outcome comes: `issuing._remember`."""
-        horizons, issued = self._settings.horizons, self._issued
+        horizons, issued = self._horizons, self._issued
         now, begin = self._tick + at, len(issued) - 3 * horizons
         for group in self._groups:
             if (now + 1) % group.stride:
                 continue
             slot = now // group.stride % RING
-            for horizon in group.horizons:
-                place, mine = slot * horizons + horizon, begin + 3 * horizon
-                self._log_level[place], self._spread[place], self._cell[place] = issued[mine : mine + 3]
-            if group.horizons[0] == 0:
+            first, mine = slot * horizons, group.horizons
+            if len(mine) == horizons:
+                end = first + horizons
+                self._log_level[first:end] = issued[begin::3]
+                self._spread[first:end] = issued[begin + 1 :: 3]
+                self._cell[first:end] = issued[begin + 2 :: 3]
+            else:
+                for horizon in mine:
+                    at_3 = begin + 3 * horizon
+                    self._log_level[first + horizon], self._spread[first + horizon] = issued[at_3 : at_3 + 2]
+                    self._cell[first + horizon] = issued[at_3 + 2]
+            if not mine[0]:
                 self._ahead[slot] = issued[begin] - last
                 self._fitted[slot] = fitted
 
@@ -304,11 +324,11 @@ class Alone:
 
     def issued(self) -> Float:
         """What was issued: float64 (T, 1, H, 3)."""
-        return np.array(self._issued).reshape(-1, 1, self._settings.horizons, 3)
+        return np.array(self._issued).reshape(-1, 1, self._horizons, 3)
 
     def spoke(self) -> Float:
         """The sums of the rows that spoke: float64 (T, 1, 3, H)."""
-        return np.array(self._spoke).reshape(-1, 1, 3, self._settings.horizons)
+        return np.array(self._spoke).reshape(-1, 1, 3, self._horizons)
 
     def added(self) -> list[tuple[int, Int, SmallFloat]]:
         """What is to be added to the flat tables in turn, as `judging.count_in` has it."""

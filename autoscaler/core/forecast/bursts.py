@@ -35,12 +35,7 @@ def note(
     usual = _RISE * median
     usual += room
     np.minimum(demand, usual, out=usual)
-    base = np.empty(usual.shape)
-    was = state.base
-    for value, found in zip(usual, base, strict=True):
-        moved = np.subtract(value, was, out=value)
-        moved *= settings.base_alpha
-        was = np.add(was, moved, out=found)
+    base = _base(settings, state.base, usual)
     state.base = base[-1].copy()
     bound = _RISE * base
     bound += room
@@ -49,7 +44,28 @@ def note(
         for tick in range(len(demand)):
             state.quiet_s = state.quiet_s + settings.params.tick_s * (1 if tick else since)
         return np.zeros(demand.shape, np.int64), None
-    return _within(settings, state, rises, demand > _STAY * base + room, since)
+    stays = demand > _STAY * base + room
+    if rises.size > 1 and rises.shape[1] == 1:
+        return _within_one(settings, state, rises, stays)
+    return _within(settings, state, rises, stays, since)
+
+
+def _base(settings: Settings, was: Float, usual: Float) -> Float:
+    """The means without bursts, moved towards what is usual at each of some ticks: (T, S); `usual` is overwritten."""
+    found = np.empty(usual.shape)
+    if len(usual) > 1 and usual.shape[1] == 1:
+        # Number by number, since numpy takes far longer for a call.
+        mean, alpha, means = was.item(), settings.base_alpha.item(), []
+        for value in usual[:, 0].tolist():
+            mean += (value - mean) * alpha
+            means.append(mean)
+        found[:, 0] = means
+        return found
+    for value, base in zip(usual, found, strict=True):
+        moved = np.subtract(value, was, out=value)
+        moved *= settings.base_alpha
+        was = np.add(was, moved, out=base)
+    return found
 
 
 def _within(
@@ -72,6 +88,23 @@ def _within(
             is_on = np.count_nonzero(age) > 0
         dt = settings.params.tick_s
     state.age_s, state.quiet_s = age, quiet
+    return regime(settings, ages), onset if np.count_nonzero(onset) else None
+
+
+def _within_one(
+    settings: Settings, state: SeriesState, rises: Bool, stays: Bool
+) -> tuple[Int, Bool | None]:
+    """The same of one series, number by number."""
+    ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
+    age, quiet, dt = state.age_s.item(), state.quiet_s.item(), settings.params.tick_s
+    for tick, (any_rise, stay) in enumerate(zip(rises[:, 0].tolist(), stays[:, 0].tolist(), strict=True)):
+        above = stay if age > 0.0 else any_rise
+        quiet = 0.0 if above else quiet + dt
+        if above and not age > 0.0:
+            onset[tick] = True
+        age = age + dt if above or (age > 0.0 and quiet < QUIET_S) else 0.0
+        ages[tick] = age
+    state.age_s, state.quiet_s = np.array([age]), np.array([quiet])
     return regime(settings, ages), onset if np.count_nonzero(onset) else None
 
 

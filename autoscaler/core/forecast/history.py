@@ -112,6 +112,8 @@ def _by_tick(
     )
     if usable is not None:
         code *= usable
+    if _are_apart(settings, state, slots):
+        return _all_at_once(settings, state, slots, code)
     places, found, seen = _places(settings, slots), _Looked.room(settings, len(slots)), 0
     for tick, slot in enumerate(slots):
         begins = slot != state.slot
@@ -122,6 +124,34 @@ def _by_tick(
             found.look(seen, settings, state, slot, places[tick])
             seen += 1
     return _Looked(found.recent[:seen], found.others[:seen])
+
+
+def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> bool:
+    """Whether some slots follow that which is open, and none of them is looked at as one of an earlier day."""
+    count = len(slots)
+    if count == 1 or state.slot < 0 or slots[0] - state.slot != 1 or slots[-1] - state.slot != count:
+        return False
+    back = settings.looks[:, 1:]
+    return bool(np.minimum.reduce(back, axis=None) > 0) and bool(
+        np.maximum.reduce(back, axis=None) <= settings.slots - count
+    )
+
+
+def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], code: Code) -> _Looked:
+    """What is looked at at the beginnings of slots that are apart; each tick has one, with a code, (T, S)."""
+    count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
+    found, places = _Looked.room(settings, count), _places(settings, slots)
+    if places.shape[1] == 1:
+        state.codes.take(places[:, 0], axis=1, out=found.others.swapaxes(0, 1), mode="clip")
+    else:
+        state.codes.reshape(-1).take(places, out=found.others, mode="clip")
+    found.others[..., 0] = code
+    state.codes[:, newest[MEDIAN_SLOTS - 1 :]] = code.T
+    recent = state.codes.take(newest, axis=1)
+    for tick, latest in enumerate(found.recent):
+        latest[:] = recent[:, tick : tick + MEDIAN_SLOTS]
+    state.slot = slots[-1]
+    return found
 
 
 def _by_slot(
@@ -220,6 +250,19 @@ def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> F
     """The means of the paces, (N, 1 + D, S), of which some may not be seen."""
     found = np.empty(pace.shape)
     was = state.paces.T.copy()
+    if len(pace) > 1 and pace.shape[2] == 1:
+        # Number by number, since numpy takes far longer for a call.
+        alpha, means = settings.season_alpha.item(), was[:, 0].tolist()
+        for column, mean in enumerate(means):
+            moved = []
+            for now, is_seen in zip(pace[:, column, 0].tolist(), seen[:, column, 0].tolist(), strict=True):
+                if is_seen:
+                    # What was never seen is no number, and begins as the first that is.
+                    mean = mean + (now - mean) * alpha if mean == mean else now  # noqa: PLR0124, PLW2901
+                moved.append(mean)
+            found[:, column, 0] = moved
+        state.paces = found[-1].T.copy()
+        return found
     everything = np.count_nonzero(seen) == seen.size and not np.count_nonzero(np.isnan(was))
     for at, now in enumerate(pace):
         moved = np.subtract(now, was, out=found[at])

@@ -109,6 +109,11 @@ def prior(lead_s: Float, means_s: Float) -> Float:
     return found
 
 
+def calm(sums: Float, prior: Float) -> Float:
+    """Weights (N, FEATURES) without a burst, of `fitted`, from its sums (N, PRODUCTS) and the prior's weights (N, FEATURES)."""
+    return _solved(_with_prior(sums, prior)).T
+
+
 def fitted(sums: Float, prior: Float) -> Float:
     """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS) and the prior's weights (N, FEATURES)."""
     systems = np.empty(sums.shape)
@@ -162,12 +167,13 @@ def _solved(systems: Float) -> Float:
         for at in range(FEATURES):
             # What is left of the pivot is nothing already.
             rest = full[at + 1 :]
-            pivot = rest[:, at] / np.maximum(full[at, at], 1e-12)
+            pivot = rest[:, at] / np.maximum(full[at, at], _LEAST_PIVOT)
             rest -= np.multiply(full[at], pivot[:, np.newaxis], out=room[: len(rest)])
             rest[:, at] = pivot
         found[:, first : first + _AT_ONCE] = full[FEATURES]
     return found
 
 
+_LEAST_PIVOT = np.array(1e-12)
 _AT_ONCE = 200
 """Systems that are solved together, since more do not fit the cache of one core."""

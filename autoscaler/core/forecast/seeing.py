@@ -90,18 +90,23 @@ def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
     demand = stacked([each.demand for each in samples])
     possible = demand >= _NOTHING_AT_ALL
     possible &= demand < _MOST_DEMAND
-    for at, each in enumerate(samples):
-        if np.count_nonzero(each.freshness):
-            possible[at] &= each.freshness == int(Freshness.FRESH)
+    freshness = stacked([each.freshness for each in samples])
+    if np.count_nonzero(freshness):
+        possible &= freshness == int(Freshness.FRESH)
     known = None if np.count_nonzero(possible) == possible.size else possible
     if known is not None:
         was, demand = state.track[:, LAST], demand.copy()
         for at, here in enumerate(known):
             was = demand[at] = np.where(here, demand[at], was)
     usable = known
-    hidden: list[Bool | None] = [
-        each.censored if np.count_nonzero(each.censored) else None for each in samples
-    ]
+    hidden: list[Bool | None] = []
+    was, some = None, False
+    for each in samples:
+        # In a replay it often is the same array at all ticks.
+        if each.censored is not was:
+            was = each.censored
+            some = np.count_nonzero(was) > 0
+        hidden.append(was if some else None)
     if any(each is not None for each in hidden):
         shown = ~np.array([each.censored for each in samples])
         usable = shown if known is None else known & shown
@@ -272,6 +277,9 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
     track[..., LAST] = demand
     alphas: Float = settings.alphas if since == 1 else 1.0 - (1.0 - settings.alphas) ** since
     fade = settings.top_fade if since == 1 else np.array(float(settings.top_fade) ** since)
+    if len(demand) > 1 and demand.shape[1] == 1:
+        _follow_one(settings, state, demand, track)
+        return track
     age = None if state.grown else state.ticks.astype(np.float64)
     means, top = state.track[:, USUAL : MEANS.stop], state.track[:, TOP]
     sample, room, faded = np.empty(means.shape), np.empty(means.shape), np.empty(top.shape)
@@ -296,6 +304,31 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
     return track
 
 
+def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Float) -> None:
+    """The same of one series, number by number: numpy takes far longer for a call than for a number."""
+    values: list[float] = demand[:, 0].tolist()
+    clip, fade = _CLIP.item(), settings.top_fade.item()
+    share = None if state.grown else _ONE / (state.ticks + np.arange(2.0, len(values) + 2.0))
+    rows = track[:, 0]
+    for column, (alpha, room) in enumerate(
+        zip(settings.alphas[0].tolist(), settings.clip_room[0].tolist(), strict=True), USUAL
+    ):
+        alphas = [alpha] * len(values) if share is None else np.maximum(alpha, share).tolist()
+        mean, found = state.track[0, column].item(), []
+        for value, part in zip(values, alphas, strict=True):
+            most = mean * clip + room
+            mean += ((value if value < most else most) - mean) * part
+            found.append(mean)
+        rows[:, column] = found
+    top, found = state.track[0, TOP].item(), []
+    for value in values:
+        top *= fade
+        if top < value:
+            top = value
+        found.append(top)
+    rows[:, TOP] = found
+
+
 def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
     """Demand averaged over some seconds: (T, S)."""
     if settings.swift_alpha is None:
@@ -316,4 +349,4 @@ Numbers = TypeVar("Numbers", Float, Int)
 
 def stacked(rows: Sequence[Numbers]) -> Numbers:
     """Rows (N, S) of N ticks (S,); a view of the one where it is one."""
-    return rows[0][np.newaxis] if len(rows) == 1 else np.array(rows)
+    return rows[0][np.newaxis] if len(rows) == 1 else np.concatenate(rows).reshape(len(rows), *rows[0].shape)

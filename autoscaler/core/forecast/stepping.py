@@ -245,7 +245,7 @@ def _go_alone(
     one.hear(_with_logs(state, seen))
     one.judge(0)
     top, offset = np.empty(weight.shape), np.empty(weight.shape)
-    marks, done = Marks.of(settings, state, facts.now_s), 0
+    marks, done, last = Marks.of(settings, state, facts.now_s), 0, max(dues, default=0)
     for first, end in pairwise(sorted({0, *dues, ticks})):
         state.last_tick, state.weight = facts.tick + first, weight[first]
         state.ticks += first + 1 - done
@@ -253,7 +253,9 @@ def _go_alone(
         _note_onset(settings, state, facts, seen, first)
         if first in dues:
             one.settle()
-            if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first]):
+            # The weights of bursts are wanted in bursts only, and by who comes after the last fit.
+            whole = first == last or np.count_nonzero(seen.regime[first:end]) > 0
+            if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
                 one.forget()
                 one.hear(_with_logs(state, seen))
             marks = Marks.of(settings, state, facts.now_s)
@@ -383,11 +385,19 @@ def _due(settings: Settings, state: SeriesState, tick: int, more: int = 0) -> In
     return due
 
 
-def _refit(settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float) -> bool:
-    """Fit the level of these series anew, and look for lattices; whether the offset of any has changed."""
-    state.fits[due] = level.fitted(
-        state.sums[due] / state.weight[due, np.newaxis, np.newaxis], settings.prior[due]
-    )
+def _refit(
+    settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float, *, whole: bool = True
+) -> bool:
+    """Fit the level of these series anew, or only without bursts, and look for lattices.
+
+    Returns:
+        Whether the offset of any has changed.
+    """
+    prior, weight = settings.prior[due], state.weight[due, np.newaxis]
+    if whole:
+        state.fits[due] = level.fitted(state.sums[due] / weight[..., np.newaxis], prior)
+    else:
+        state.fits[due, 0] = level.calm(state.sums[due, 0] / weight, prior)
     is_changed = _regrain(settings, state, due, track)
     if state.last_tick // settings.refit_ticks % CHOICE_FITS == 0:
         lattice.choose(settings, state, due, now_s)
