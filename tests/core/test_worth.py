@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.halving import Law
 from autoscaler.core.laws import Page
 from autoscaler.core.types import LAW_BINS, Horizon
-from autoscaler.core.worth import Worth, _Law
+from autoscaler.core.worth import Worth
 from tests.core.builders import samples, series_params
 from tests.core.laws import joined, laws_of
 
@@ -132,15 +133,14 @@ def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
     each = np.arange(6 * series)
     share = 1.0 / np.exp(np.random.default_rng(seed).uniform(0.1, 8.0, (4, len(each))))
     asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
-    monkeypatch.setattr("autoscaler.core.worth._MOST_TABLED", 0)
-    trying, halving = (Worth(each % series, np.full(len(each), 9.0), asked) for _ in range(2))
+    trying, halving = (Worth(each % series, np.full(len(each), 9.0), asked, most_tabled=0) for _ in range(2))
     looked = []
-    searched = _Law.bins_over
-    monkeypatch.setattr(_Law, "bins_over", lambda law, of: looked.append(of.size) or searched(law, of))
+    searched = Law.bins_over
+    monkeypatch.setattr(Law, "bins_over", lambda law, of: looked.append(of.size) or searched(law, of))
     for laws in forecasts(seed, series, 150):
         found = trying.vms(laws, share)
         with monkeypatch.context() as never:
-            never.setattr("autoscaler.core.worth._ROUGH", 1e300)
+            never.setattr("autoscaler.core.halving._ROUGH", 1e300)
             np.testing.assert_array_equal(found, halving.vms(laws, share))
     assert sum(looked[0::2]) < 0.6 * sum(looked[1::2])
 
@@ -152,7 +152,7 @@ def test_few_questions_look_at_all_bins_and_end_where_halving_does(seed, rough):
     # Sums of what is never negative are convex; a law that was bent is not, and probabilities rise and fall in it.
     excess = np.cumsum(np.cumsum(rng.gamma(0.3, 1.0, (laws, LAW_BINS + 1)), axis=1), axis=1)[:, ::-1]
     excess *= 1.0 + rough * rng.random(excess.shape) * (rng.random((laws, 1)) < 0.5)
-    law = _Law(
+    law = Law(
         excess.astype(np.float32).reshape(-1),
         np.arange(laws) * (LAW_BINS + 1),
         rng.gamma(2.0, 100.0, laws),
@@ -167,22 +167,39 @@ def test_few_questions_look_at_all_bins_and_end_where_halving_does(seed, rough):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("lanes", [4, 60, 900])
-def test_few_laws_worked_out_whole_give_the_same_answers_to_the_bit(seed, lanes, monkeypatch):
+def test_few_laws_worked_out_whole_give_the_same_answers_to_the_bit(seed, lanes):
     series, rng = 4, np.random.default_rng(seed)
     each = rng.integers(0, series, lanes)
     capacity = rng.choice([3.0, 9.0, 31.0], lanes)
     share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
     asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
-    whole = Worth(each, capacity, asked)
-    with monkeypatch.context() as never:
-        never.setattr("autoscaler.core.worth._MOST_TABLED", 0)
-        looked_for = Worth(each, capacity, asked)
+    whole, looked_for = Worth(each, capacity, asked), Worth(each, capacity, asked, most_tabled=0)
     for tick, laws in enumerate(forecasts(seed, series, 80)):
         if tick % 7 == 3:
             share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
         if tick % 9 == 4:
             laws.level[1] = np.nan
         np.testing.assert_array_equal(whole.vms(laws, share), looked_for.vms(laws, share))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_questions_about_laws_that_are_not_convex_end_where_few_do(seed):
+    series, lanes, rng = 3, 400, np.random.default_rng(seed)
+    each, capacity = np.arange(lanes) % series, rng.choice([3.0, 9.0, 31.0], lanes)
+    asked, few = (Horizon.LEAD, Horizon.HOLD), 16
+    many = Worth(each, capacity, asked)
+    parts = [
+        (mine, Worth(each[mine], capacity[mine], asked))
+        for mine in (slice(first, first + few) for first in range(0, lanes, few))
+    ]
+    for laws in forecasts(seed, series, 20):
+        # A law that was bent rises and falls in its odds, and has bins of no width with something in them.
+        laws.excess[:2] *= (1.0 + 0.3 * rng.random(laws.excess[:2].shape)).astype(np.float32)
+        share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (2, lanes)))
+        share[:, :3] = 0.0, 1e-300, 2.0
+        found = many.vms(laws, share)
+        for mine, some in parts:
+            np.testing.assert_array_equal(found[:, mine], some.vms(laws, share[:, mine]))
 
 
 @pytest.mark.parametrize(("series", "lanes"), [(1, 1), (1, 90), (3, 40), (9, 20)])
@@ -198,6 +215,8 @@ def test_a_page_of_ticks_asked_at_once_answers_what_each_of_them_would(series, l
         share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
         found = paged.vms_of_page(Page(joined(mine), ticks), share)
         np.testing.assert_array_equal(found, np.stack([alone.vms(laws, share) for laws in mine]))
+        some = paged.vms_of_page(Page(joined(mine), ticks), share, 1, 2)
+        np.testing.assert_array_equal(some, found[1:3])
 
 
 def test_what_the_last_vm_serves():
