@@ -233,17 +233,23 @@ class _Wishes(NamedTuple):
     high: Int
 
 
+_FEW_TICKS = 4
+"""Of so many ticks of a page it is asked what models want after a price has changed; where it stays, of twice as many each time."""
+
+
 class _Paged(NamedTuple):
-    """What economic models want at the ticks of a page.
+    """What economic models want at some ticks of a page.
 
     Attributes:
         page: Which.
         price: float64 (n,), of shortage.
+        ticks: Which of them.
         want: int (T, 2, m, n), as their rows of `Contest.want`.
     """
 
     page: Page
     price: Float
+    ticks: range
     want: SmallInt
 
 
@@ -363,24 +369,33 @@ class _Columns:
         if not isinstance(laws, PagedLaws):
             self._ask(laws, price, want[np.newaxis])
             return
-        page = laws.page
-        if paged is None or paged.page is not page or not np.array_equal(paged.price, price):
-            paged = self._paged = _Paged(page, price.copy(), np.empty((page.ticks, *want.shape), want.dtype))
-            self._ask(page, price, paged.want)
-        want[...] = paged.want[laws.row]
+        page, row, many = laws.page, laws.row, _FEW_TICKS
+        is_same = paged is not None and np.array_equal(paged.price, price)
+        if paged is None or not is_same or paged.page is not page or row not in paged.ticks:
+            if paged is not None and is_same:
+                many = 2 * len(paged.ticks)
+            many = min(many, page.ticks)
+            first = row // many * many
+            ticks = range(first, min(first + many, page.ticks))
+            room = np.empty((len(ticks), *want.shape), want.dtype)
+            paged = self._paged = _Paged(page, price.copy(), ticks, room)
+            self._ask(page, price, room, first)
+        want[...] = paged.want[row - paged.ticks.start]
 
-    def _ask(self, laws: Laws | Page, price: Float, want: SmallInt) -> None:
-        """Fill in what they want at a tick or at those of a page, (T, 2, m, n)."""
+    def _ask(self, laws: Laws | Page, price: Float, want: SmallInt, first: int = 0) -> None:
+        """Fill in what they want at a tick, or at so many of a page from one on: (T, 2, m, n)."""
         same = self._same.hold(price)
         worth, cost, at = (
             (self._few_worth, self._few_cost, self._same.of_first(price))
             if same
             else (self._worth, self._cost, price)
         )
-        share = cost / at
-        vms = worth.vms_of_page(laws, share) if isinstance(laws, Page) else worth.vms(laws, share)
+        share, ticks = cost / at, len(want)
+        if isinstance(laws, Page):
+            vms = worth.vms_of_page(laws, share, first, ticks)
+        else:
+            vms = worth.vms(laws, share)
         np.minimum(vms, self.contest.most, out=vms)
-        ticks = len(want)
         low, keep, hold = vms.reshape(ticks, 3, _FACTORS, -1).swapaxes(0, 1)
         np.maximum(keep, low, out=keep)
         np.maximum(hold, low, out=hold)

@@ -36,8 +36,8 @@ from autoscaler.simulator.lanes.measuring import Seen, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
-_PAGE_LAWS = 16
-"""Laws of each horizon on a page, at most."""
+_PAGE_LAWS, _PAGED_SERIES = 64, 8
+"""Laws of each horizon on a page at most, and series that have one."""
 _LOOK_TICKS = 256
 """Ticks for which series are laid out at once, and until somebody who waits is looked at."""
 
@@ -189,10 +189,10 @@ class Outlooks:
         return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], laws)
 
     def page(self, number: int, ticks: int) -> Page | None:
-        """The laws of so many ticks, of those after `number` times as many; None where it ends within them."""
+        """The laws of so many ticks, or of the last that there are, of those after `number` times as many; None without laws."""
         some = slice(number * ticks, (number + 1) * ticks)
         laws = self._laws(some, None)
-        if laws is None or len(laws.scale) < ticks:
+        if laws is None:
             return None
         horizons = laws.level.shape[-1]
         joined = Laws(
@@ -201,7 +201,7 @@ class Outlooks:
             scale=laws.scale.reshape(-1),
             excess=laws.excess.reshape(-1, horizons, LAW_BINS + 1),
         )
-        return Page(joined, ticks)
+        return Page(joined, len(laws.scale))
 
     def at_each(self, ticks: Int, series: Int) -> Outlook:
         """For lanes that are at different ticks: int64 (L,) both."""
@@ -281,7 +281,9 @@ class Table:
         self._columns = series
         self._shifts = shifts
         self.series: Int = series if shifts is None else np.arange(len(series))
-        self._per_page = _PAGE_LAWS // max(1, outlooks.evidence.shape[1])
+        count = max(1, outlooks.evidence.shape[1])
+        # Some power of two, so that few numbers of ticks are asked about at once.
+        self._per_page = 1 << (_PAGE_LAWS // count).bit_length() - 1 if count <= _PAGED_SERIES else 0
         self._page, self._page_number = None if self._per_page < 2 else outlooks.page(0, self._per_page), 0
 
     def at(self, tick: int, samples: Samples) -> Outlook:
