@@ -82,7 +82,7 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
             borrowed *= share[:, parent, :, np.newaxis]
             mass += borrowed
     mass += PRIOR
-    beyond = mass.transpose(2, 0, 1).copy()
+    beyond = _turned(mass)
     sum_up(beyond)
     beyond /= beyond[0].copy()
     beyond[0] = beyond[1]
@@ -91,6 +91,17 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
 
 _LEAST_TOTAL = np.array(1e-30)
 _WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
+
+
+def _turned(mass: SmallFloat) -> SmallFloat:
+    """The same with bins first: (LAW_BINS, S, H) of (S, H, LAW_BINS)."""
+    series, horizons, bins = mass.shape
+    flat, found = mass.reshape(-1, bins), np.empty((bins, series, horizons), np.float32)
+    turned = found.reshape(bins, -1)
+    # Some rows after the other, since what is read of all of them for each bin would not fit the nearest cache.
+    for first in range(0, len(flat), _TURNED):
+        turned[:, first : first + _TURNED] = flat[first : first + _TURNED].T
+    return found
 
 
 def sum_up(values: SmallFloat) -> None:
@@ -108,8 +119,8 @@ def sum_up(values: SmallFloat) -> None:
         after = here
 
 
-_FEW = 64
-"""Columns, or series, that are few."""
+_FEW, _TURNED = 64, 125
+"""Columns, or series, that are few; rows that are turned by 90 degrees at a time."""
 
 
 def flat(totals: Int, place: Float, none: Bool) -> Int:
