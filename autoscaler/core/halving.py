@@ -185,10 +185,12 @@ class _Around(NamedTuple):
         np.minimum(into, _ONE, out=into)
         into *= _HALF
         into *= last - first
-        found = first + middle
+        found: Float = first + middle
         found *= _HALF
         found += into
-        return found if np.count_nonzero(count) == count.size else np.where(count > 0, found, first)
+        if np.count_nonzero(count) < count.size:
+            found = np.where(count > 0, found, first)
+        return found
 
     def tells(self, law: Law, share: Float) -> tuple[Float, Float]:
         """By how much the odds differ from a share, and by how much they must for that to say where halving would end."""
@@ -313,9 +315,10 @@ class Table:
     def reached(self, law: Law, share: Float) -> Float:
         """The demand that is exceeded with this probability: of all questions."""
         assert law.edged is not None
+        excess = law.excess.astype(np.float64, copy=False)
         if self._many:
-            return self._by_bins(law.edged, law.excess, share.reshape(-1)).reshape(self._shape)
-        count, around = self._around(law.edged, law.excess, share.reshape(-1))
+            return self._by_bins(law.edged, excess, share.reshape(-1)).reshape(self._shape)
+        count, around = self._around(law.edged, excess, share.reshape(-1))
         return around.reached(count, share)
 
     def _around(self, edged: Float, excess: Float, share: Float) -> tuple[Int, _Around]:
@@ -407,8 +410,10 @@ class _Bins(NamedTuple):
         half[:, 1:] *= _HALF
         np.add(edges[:, :-2], edges[:, 1:-1], out=middle[:, 1:])
         middle[:, 1:] *= _HALF
-        flat = (each.reshape(-1) for each in (least, most, above, between, half, middle))
-        return cls(*flat, bins=(fall.reshape(-1), width.reshape(-1)))
+        least, most, above, between, half, middle, fall, width = (
+            each.reshape(-1) for each in (least, most, above, between, half, middle, fall, width)
+        )
+        return cls(least, most, above, between, half, middle, (fall, width))
 
     def ends(self, first: Int, share: Float) -> tuple[Int, Bool]:
         """Before which bins halving would end, and where that is sure, (k,): of questions about laws that begin at a bin."""

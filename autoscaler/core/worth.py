@@ -98,7 +98,11 @@ class Worth:
             by_page = self._by_page[ticks] = Worth(series.reshape(-1), capacity, self._horizons, MOST_PAGED)
         some = slice(first * each, (first + ticks) * each)
         of = page.laws
-        laws = of if ticks == page.ticks else Laws(of.level[some], of.spread[some], of.scale[some], of.excess[some])
+        laws = (
+            of
+            if ticks == page.ticks
+            else Laws(of.level[some], of.spread[some], of.scale[some], of.excess[some])
+        )
         found = by_page.vms(laws, np.tile(share, ticks)).reshape(len(share), ticks, -1)
         return found.swapaxes(0, 1).copy()
 
@@ -153,5 +157,3 @@ class Worth:
         unit += scale
         spread = laws.spread.reshape(-1).take(self._row)
         return Law(laws.excess.reshape(-1), self._base, unit, scale, spread), unknown
-
-

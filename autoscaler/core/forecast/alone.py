@@ -27,10 +27,10 @@ from autoscaler.core.types import Bool, Float, Int, SmallFloat
 _PARENT_OF: list[int] = tables.PARENT_OF.tolist()
 _CELLS, _ROWS, _LEVELS = tables.CELLS, tables.ROWS, tables.LEVELS
 _LOW, _MIDDLE, _HIGH = issuing.LEVELS.tolist()
-_LEAST_SPREAD, _MOST_SPREAD = issuing.LEAST_SPREAD.item(), issuing.MOST_SPREAD.item()
-_LEAST_LOG, _MOST_LOG, _QUIET = level.LEAST_LOG.item(), level.MOST_LOG.item(), level.QUIET.item()
-_MOST_SIZE, _LEAST_SHIFT = judging.MOST_SIZE.item(), judging.LEAST_SHIFT.item()
-_FIRST_WEIGHT = judging.FIRST_WEIGHT.item()
+_LEAST_SPREAD, _MOST_SPREAD = float(issuing.LEAST_SPREAD), float(issuing.MOST_SPREAD)
+_LEAST_LOG, _MOST_LOG, _QUIET = float(level.LEAST_LOG), float(level.MOST_LOG), float(level.QUIET)
+_MOST_SIZE, _LEAST_SHIFT = float(judging.MOST_SIZE), float(judging.LEAST_SHIFT)
+_FIRST_WEIGHT = float(judging.FIRST_WEIGHT)
 
 
 @dataclass(slots=True)
@@ -44,7 +44,8 @@ class _Blocks:
         columns: Their places among its columns.
         weight: Of an outcome of each.
         short_alpha: Share of one outcome in the size of recent errors.
-        doubt_alpha: The same of what is held against the fit; None where the lead time is not in this group.
+        lead: Whether the first horizon is the lead time.
+        doubt_alpha: The same of what is held against the fit of the level.
         places: Of the forecasts whose window ends with each block, N lists of them, in flat (RING, H).
         logs: Of outcomes and offset, likewise; NaN where there is no outcome.
         none: Whether there was no demand, likewise.
@@ -56,7 +57,8 @@ class _Blocks:
     columns: list[int]
     weight: list[float]
     short_alpha: float
-    doubt_alpha: float | None
+    lead: bool
+    doubt_alpha: float
     places: list[list[int]]
     logs: list[list[float]]
     none: list[list[bool]]
@@ -75,7 +77,8 @@ class _Blocks:
             columns=columns,
             weight=[group.pairs.weight[column, 0].item() for column in columns],
             short_alpha=group.pairs.short_alpha[0].item(),
-            doubt_alpha=group.doubt_alpha.item() if horizons[0] == 0 else None,
+            lead=horizons[0] == 0,
+            doubt_alpha=float(group.doubt_alpha),
             places=[],
             logs=[],
             none=[],
@@ -137,7 +140,8 @@ class Alone:
         """Forecast at some ticks, the first of which was judged, and judge at all after it, the next one included.
 
         Args:
-            first, end: The ticks, `end` not among them.
+            first: The first of the ticks.
+            end: The one after the last.
             grounds: Of these ticks.
             hazard: Class of the odds that a burst begins on the clock, by tick; 0 where there is none.
             hidden: Of all ticks of the stretch, as in `seeing.Read`.
@@ -191,7 +195,12 @@ class Alone:
         log_level, spread, cells, came = self._log_level, self._spread, self._cell, self._came
         first_weight, parents, whole = _FIRST_WEIGHT * one, _CELLS * horizons, (_ROWS - 1) * horizons
         for horizon, place, log, none, weight in zip(
-            group.horizons, group.places[block], group.logs[block], group.none[block], group.weight
+            group.horizons,
+            group.places[block],
+            group.logs[block],
+            group.none[block],
+            group.weight,
+            strict=True,
         ):
             error = log - log_level[place]
             if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
@@ -203,20 +212,13 @@ class Alone:
             totals[every] += mine
             total = totals[beside] = totals[beside] + mine
             came += (own, beside, every, spread[place], error, mine, none)
-            size = -error if error < 0.0 else error
-            if size > _MOST_SIZE:
-                size = _MOST_SIZE
+            size = min(abs(error), _MOST_SIZE)
             was = short[horizon]
             short[horizon] = (size - was) * alpha + was
             share = mine / (first_weight + total)
             was = sizes[parent]
             sizes[parent] = (size - was) * share + was
-            shift = error
-            if shift < _LEAST_SHIFT:
-                shift = _LEAST_SHIFT
-            elif shift > _MOST_SIZE:
-                shift = _MOST_SIZE
-            shifts[parent] += shift * share
+            shifts[parent] += min(max(error, _LEAST_SHIFT), _MOST_SIZE) * share
             if not horizon:
                 self._compare(group, place, error, one)
 
@@ -257,12 +259,8 @@ class Alone:
                 if horizon == last and lately is not None and lately > ahead:
                     log_level = lately
                 log_level += shifts[parent + horizon]
-            spread = sqrt(sizes[parent + horizon] * short)
-            if spread < _LEAST_SPREAD:
-                spread = _LEAST_SPREAD
-            elif spread > _MOST_SPREAD:
-                spread = _MOST_SPREAD
-            issued += (log_level if log_level < top else top, spread, cell)
+            spread = min(max(sqrt(sizes[parent + horizon] * short), _LEAST_SPREAD), _MOST_SPREAD)
+            issued += (min(log_level, top), spread, cell)
         totals, own, beside = self._totals, cell * horizons, _CELLS * horizons + parent
         self._spoke += totals[own : own + horizons]
         self._spoke += totals[beside : beside + horizons]
@@ -287,14 +285,14 @@ class Alone:
                     at_3 = begin + 3 * horizon
                     self._log_level[first + horizon], self._spread[first + horizon] = issued[at_3 : at_3 + 2]
                     self._cell[first + horizon] = issued[at_3 + 2]
-            if not mine[0]:
+            if group.lead:
                 self._ahead[slot] = issued[begin] - last
                 self._fitted[slot] = fitted
 
     def _keep_features(self, first: int, end: int, features: Float) -> None:
         """Keep what the levels of some ticks were made of: float64 (n, 1, FEATURES)."""
         for group in self._groups:
-            if group.horizons[0] == 0:
+            if group.lead:
                 ends = np.arange(first + (group.first - first) % group.stride, end, group.stride)
                 slots = (self._tick + ends) // group.stride % RING
                 self._state.features[0, slots] = features[ends - first, 0]

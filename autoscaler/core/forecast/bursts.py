@@ -91,9 +91,7 @@ def _within(
     return regime(settings, ages), onset if np.count_nonzero(onset) else None
 
 
-def _within_one(
-    settings: Settings, state: SeriesState, rises: Bool, stays: Bool
-) -> tuple[Int, Bool | None]:
+def _within_one(settings: Settings, state: SeriesState, rises: Bool, stays: Bool) -> tuple[Int, Bool | None]:
     """The same of one series, number by number."""
     ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
     age, quiet, dt = state.age_s.item(), state.quiet_s.item(), settings.params.tick_s

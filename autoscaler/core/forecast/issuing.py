@@ -20,7 +20,7 @@ GROWTH_BOUND = 8.0
 """Nothing is expected beyond this many times the highest demand of late (and as many scales)."""
 _LOG_BOUND: Float = np.array(np.log(GROWTH_BOUND))
 _NOTHING, _ONE = np.array(0.0), np.array(1)
-_ALL = slice(None)
+_ALL = slice(0, None)
 LEVELS: Float = np.array([-0.7, 0.0, 0.5])
 _GROWTHS: Float = np.array([-0.14, 0.14])
 
@@ -55,7 +55,7 @@ class Grounds:
         settings: Settings,
         state: SeriesState,
         seen: Seen,
-        ticks: slice = _ALL,
+        ticks: slice[int, int | None, None] = _ALL,
         some: Int | None = None,
     ) -> Grounds:
         """Of all or some of the ticks, and of the series: int64 (N,)."""

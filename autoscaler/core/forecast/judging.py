@@ -328,9 +328,9 @@ def _miss(state: SeriesState, off: Float, share: Float) -> None:
             miss += (distance - miss) * part
         state.miss[0] = miss
         return
-    for far, part in zip(off, share, strict=True):
-        far -= state.miss
-        far *= part
+    for distances, shares in zip(off, share, strict=True):
+        far = distances - state.miss
+        far *= shares
         state.miss += far
 
 

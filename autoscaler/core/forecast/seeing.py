@@ -100,13 +100,14 @@ def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
             was = demand[at] = np.where(here, demand[at], was)
     usable = known
     hidden: list[Bool | None] = []
-    was, some = None, False
+    latest: Bool | None = None
+    some = False
     for each in samples:
         # In a replay it often is the same array at all ticks.
-        if each.censored is not was:
-            was = each.censored
-            some = np.count_nonzero(was) > 0
-        hidden.append(was if some else None)
+        if each.censored is not latest:
+            latest = each.censored
+            some = bool(np.count_nonzero(latest))
+        hidden.append(latest if some else None)
     if any(each is not None for each in hidden):
         shown = ~np.array([each.censored for each in samples])
         usable = shown if known is None else known & shown
@@ -184,18 +185,11 @@ def ends(group: Group, tick: int, ticks: int) -> range:
 
 def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Closed | None:
     """Close the blocks that end, and find the highest of each window: NaN where a block is unknown."""
-    last = ends(group, samples.tick, len(value))
-    highest = state.open[:, group.columns]
-    first = 0
+    last, at = ends(group, samples.tick, len(value)), 0
     if last:
         number, ring = (samples.tick + last.start) // group.stride, state.blocks.shape[1]
         at = number % ring if len(last) == 1 else (number + np.arange(len(last))) % ring
-        blocks = state.blocks[:, :, group.columns]
-        for place, end in zip([at] if len(last) == 1 else at.tolist(), last, strict=True):
-            _into(group, blocks[:, place], np.fmax(highest, _highest(value, first, end + 1)))
-            first, highest = end + 1, _NOTHING
-    under_way = highest if first == len(value) else np.fmax(highest, _highest(value, first, len(value)))
-    _into(group, state.open[:, group.columns], under_way)
+    _fill(group, state, value, last, at)
     if not last:
         return None
     if len(last) == 1:
@@ -212,6 +206,24 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     if group.mine is not None:
         known &= group.mine
     return Closed(last.start, issued, outcome, known)
+
+
+def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
+    """Fill in the blocks that end at some ticks, each in its place of the ring, and the block under way."""
+    blocks = state.blocks[:, :, group.columns]
+    if len(last) == len(value) > 1:
+        # A tick is a block, so that none is under way between two of them.
+        rows = value.T[:, :, np.newaxis]
+        blocks[:, at] = (
+            rows if group.mine is None else np.where(group.mine[:, np.newaxis], rows, blocks[:, at])
+        )
+        return
+    highest, first = state.open[:, group.columns], 0
+    for place, end in zip([at] if isinstance(at, int) else at.tolist(), last, strict=False):
+        _into(group, blocks[:, place], np.fmax(highest, _highest(value, first, end + 1)))
+        first, highest = end + 1, _NOTHING
+    under_way = highest if first == len(value) else np.fmax(highest, _highest(value, first, len(value)))
+    _into(group, state.open[:, group.columns], under_way)
 
 
 _NOTHING: Float = np.full((1, 1), np.nan)
@@ -317,14 +329,15 @@ def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Fl
         mean, found = state.track[0, column].item(), []
         for value, part in zip(values, alphas, strict=True):
             most = mean * clip + room
-            mean += ((value if value < most else most) - mean) * part
+            if value < most:
+                mean += (value - mean) * part
+            else:
+                mean += (most - mean) * part
             found.append(mean)
         rows[:, column] = found
     top, found = state.track[0, TOP].item(), []
     for value in values:
-        top *= fade
-        if top < value:
-            top = value
+        top = max(top * fade, value)
         found.append(top)
     rows[:, TOP] = found
 

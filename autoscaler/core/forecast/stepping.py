@@ -254,7 +254,7 @@ def _go_alone(
         if first in dues:
             one.settle()
             # The weights of bursts are wanted in bursts only, and by who comes after the last fit.
-            whole = first == last or np.count_nonzero(seen.regime[first:end]) > 0
+            whole = first == last or bool(np.count_nonzero(seen.regime[first:end]))
             if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
                 one.forget()
                 one.hear(_with_logs(state, seen))

@@ -393,11 +393,30 @@ def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
 def _stepped(
     seen: Sequence[Seen], params: SeriesParams, ticks: Ticks, look: Callable[[], None] | None
 ) -> Outlooks:
-    """Step all series over the run, side by side."""
+    """Step all series over the run: side by side, or where they are few one after the other, which takes less."""
     series = len(seen)
     made = Outlooks.empty(ticks.count, params)
+    parts = [[at] for at in range(series)] if series <= _ONE_BY_ONE else [list(range(series))]
+    for part in parts:
+        mine = made if len(part) == series else made.one(part[0])
+        _step_into(mine, [seen[at] for at in part], taken(params, part), ticks, look)
+    return made
+
+
+_ONE_BY_ONE = 3
+"""Series that are few."""
+
+
+def _step_into(
+    made: Outlooks,
+    seen: Sequence[Seen],
+    params: SeriesParams,
+    ticks: Ticks,
+    look: Callable[[], None] | None,
+) -> None:
+    """Step series over the run, side by side, and keep what is said."""
     demand, observed_at_s, freshness = _laid_out(seen, slice(0, ticks.count))
-    coverage, censored = np.ones(series), np.zeros(series, np.bool_)
+    coverage, censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
     samples = (
         Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
         for tick, now_s in enumerate(ticks.times_s.tolist())
@@ -408,4 +427,3 @@ def _stepped(
         if look is not None and done >= looked:
             look()
             looked = done + _LOOK_TICKS
-    return made
