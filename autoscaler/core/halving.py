@@ -388,8 +388,7 @@ class _Bins(NamedTuple):
         likely = odds.copy()
         # Below no demand bins have no width, and whatever is asked is exceeded; nothing is said where one is hardly a bin.
         narrow = width < _NARROW
-        if np.count_nonzero(narrow):
-            likely[narrow] = np.where((width[narrow] == 0.0) & (odds[narrow] >= 0.0), np.inf, np.nan)
+        likely[narrow] = np.where((width[narrow] == 0.0) & (odds[narrow] >= 0.0), np.inf, np.nan)
         least, most = np.empty(odds.shape), np.empty(odds.shape)
         least[:, 0] = np.inf
         np.minimum.accumulate(likely[:, :-1], axis=1, out=least[:, 1:])

@@ -64,10 +64,11 @@ def same(params, samples):
         np.testing.assert_array_equal(array, arrays_of(many)[name], err_msg=name)
     for name in ("last_tick", "unborn", "lattices", "slot", "unseasoned", "grown"):
         assert getattr(one, name) == getattr(many, name)
+    return many
 
 
 @pytest.mark.parametrize("laws", [False, True])
-@pytest.mark.parametrize(("tick_s", "series"), [(60.0, 1), (10.0, 1), (60.0, 5), (3600.0, 2)])
+@pytest.mark.parametrize(("tick_s", "series"), [(60.0, 1), (10.0, 1), (60.0, 5), (3600.0, 1), (3600.0, 2)])
 def test_many_ticks_are_as_one_by_one(tick_s, series, laws):
     params = series_params(series, laws=laws, tick_s=tick_s, lead=2, keep=4, hold=9, refill=90, half_life=7e3)
     for clean in (True, False):
@@ -87,6 +88,44 @@ def test_whatever_comes_and_however_long(seed, ticks, lead, tick_s, clean):
         laws=True, lead=lead, keep=2 * lead, hold=300, refill=900, tick_s=tick_s, half_life=3e3
     )
     same(params, recorded(seed, ticks, 1, tick_s, clean=clean))
+
+
+@pytest.mark.parametrize("tick_s", [20.0, 60.0, 300.0])
+def test_bursts_on_the_clock_are_expected_at_the_same_ticks(tick_s):
+    params = series_params(laws=True, tick_s=tick_s, lead=1, keep=2, half_life=7e3)
+    past = recorded(7, 1500, 1, tick_s, clean=True)
+    calm = [replace(each, demand=np.where(each.demand > 1400.0, each.demand, 500.0)) for each in past]
+    assert same(params, calm).lattices == 1
+
+
+def test_a_series_that_has_grown_up_is_as_one_by_one_too():
+    params = series_params(laws=True, tick_s=3600.0, lead=1, keep=2, hold=4, refill=24, half_life=60.0)
+    assert same(params, recorded(8, 500, 1, 3600.0, clean=True)).grown
+
+
+def test_learning_from_many_ticks_leaves_what_living_through_them_does():
+    params = series_params(laws=True, tick_s=60.0, lead=1, keep=2, half_life=7e3)
+    past, learned = recorded(9, 500, 1, 60.0), SeriesState.empty(params)
+    learn(params, learned, *past)
+    for name, array in arrays_of(same(params, past)).items():
+        np.testing.assert_array_equal(array, arrays_of(learned)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("tick_s", [20.0, 60.0])
+def test_series_with_different_lead_times_are_as_one_by_one(tick_s):
+    params = series_params(3, laws=True, tick_s=tick_s, half_life=7e3)
+    lead = np.array([1, 20, 90])
+    params = replace(params, lead_ticks=lead, keep_ticks=lead + 3, hold_ticks=3 * lead)
+    for clean in (True, False):
+        same(params, recorded(5, 600, 3, tick_s, clean=clean))
+    for series in range(3):
+        one = replace(
+            series_params(laws=True, tick_s=tick_s, half_life=7e3),
+            lead_ticks=lead[series : series + 1],
+            keep_ticks=lead[series : series + 1] + 3,
+            hold_ticks=3 * lead[series : series + 1],
+        )
+        same(one, recorded(5, 400, 1, tick_s))
 
 
 def test_events_are_told_too():
