@@ -71,7 +71,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
 
 
 def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Outlook]:
-    """What `step` says tick by tick, to the bit, of many ticks together, for a third of its time where series are few.
+    """What `step` says tick by tick, to the bit, of many ticks together, for a third of its time where series are few, a seventh of one.
 
     Samples must be known beforehand, so this is for replays.
 
@@ -98,8 +98,8 @@ def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """Learn from samples of the past as if they had been lived through, without saying what was expected then.
 
-    The state is to the bit what `step` would have left, for half to two thirds of its time, and a third where many
-    ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
+    The state is to the bit what `step` would have left, for half to two thirds of its time, and far less where
+    many ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
 
     Args:
         params: As for `step`.

@@ -96,6 +96,8 @@ _WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 def _turned(mass: SmallFloat) -> SmallFloat:
     """The same with bins first: (LAW_BINS, S, H) of (S, H, LAW_BINS)."""
     series, horizons, bins = mass.shape
+    if series <= _FEW:
+        return mass.transpose(2, 0, 1).copy()
     flat, found = mass.reshape(-1, bins), np.empty((bins, series, horizons), np.float32)
     turned = found.reshape(bins, -1)
     # Some rows after the other, since what is read of all of them for each bin would not fit the nearest cache.
