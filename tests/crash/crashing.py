@@ -283,7 +283,7 @@ class Crashes:
         if before is None:
             return now
         log, was = now.get(FILES[1], b""), before.get(FILES[1], b"")
-        same = next((i for i, (a, b) in enumerate(zip(was, log, strict=False)) if a != b), len(was))
+        same = _same_beginning(was, log)
         if same < len(log) and len(log) > len(was):
             cut = int(self.rng.integers(same, len(log)))
             rest = self.rng.bytes(len(log) - cut) if self.rng.random() < 0.5 else b""
@@ -310,6 +310,14 @@ class Crashes:
             self.found[key] = Crash(
                 place, self.clock.now(), dict(files), copy.deepcopy(outside), copy.deepcopy(acknowledged)
             )
+
+
+def _same_beginning(was: bytes, log: bytes) -> int:
+    """How many bytes two contents have in common before they differ, or one of them ends."""
+    shorter = min(len(was), len(log))
+    kept, now = (np.frombuffer(content, dtype=np.uint8, count=shorter) for content in (was, log))
+    differ = np.flatnonzero(kept != now)
+    return int(differ[0]) if differ.size else shorter
 
 
 class _Stepped(Coroutine):
