@@ -74,17 +74,21 @@ def figures(result):
     ]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.fixture(scope="module", name="uncut", params=RUNS)
+def _uncut(request):
+    """A run, its forecasts, and what comes of it in one piece: made once for all cuts."""
+    fleet, plant, tick_s = RUNS[request.param]
+    run, cache = run_of([fleet], [plant], tick_s), OutlookCache()
+    return run, cache, figures(run_segmented(run, segments=1, cache=cache))
+
+
 @pytest.mark.parametrize("segments", [None, 3])
-def test_a_cut_run_is_the_uncut_run(name, segments):
-    fleet, plant, tick_s = RUNS[name]
-    run = run_of([fleet], [plant], tick_s)
-    cache = OutlookCache()
-    whole = run_segmented(run, segments=1, cache=cache)
+def test_a_cut_run_is_the_uncut_run(uncut, segments):
+    run, cache, whole = uncut
     cut = run_segmented(run, segments=segments, cache=cache)
     assert cut.cut is not None
     assert cut.cut.segments >= 3
-    assert figures(cut) == figures(whole)
+    assert figures(cut) == whole
 
 
 def test_small_fleets_are_counted_narrowly_to_the_same_bits():

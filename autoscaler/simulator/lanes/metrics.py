@@ -115,10 +115,11 @@ class LaneMetrics:
     def _turn_page(self, first: int) -> None:
         """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
         ticks = self._run.ticks
-        self._page = range(first, first + self._page_ticks)
+        count = min(self._page_ticks, ticks.count - first)
+        self._page = range(first, first + count)
 
         def page(shift: int) -> Ticks:
-            return Ticks(ticks.first + first + shift, self._page_ticks, ticks.tick_s)
+            return Ticks(ticks.first + first + shift, count, ticks.tick_s)
 
         self._truth = np.stack(
             [wanted(self._traces[digest], page(shift)) for digest, shift in self._truths], axis=1
@@ -130,7 +131,7 @@ class LaneMetrics:
         )
         if self._run.until:
             # Lanes that run on beyond the end only accompany others, who would all be asked what is not known.
-            at = np.arange(first, first + self._page_ticks)[:, np.newaxis]
+            at = np.arange(first, first + count)[:, np.newaxis]
             self._truth[at + [shift for _, shift in self._truths] >= self._run.until] = 1.0
             over = at + [shift for _, shift in self._columns] >= self._run.until
             demand[over], freshness[over] = 1.0, int(Freshness.FRESH)
