@@ -21,6 +21,7 @@ from autoscaler.cli.main import app
 from autoscaler.clock import SystemClock
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
+from tests.cli.forked import call_forked
 
 COMMAND = str(Path(sys.executable).parent / "autoscaler")
 PATIENCE_S = 200.0
@@ -37,8 +38,20 @@ def environment(**settings):
     return {**kept, **nowhere, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **given}
 
 
+CALLED = set()
+"""Commands that this test process has called."""
+
+
 def call(*arguments, cwd, **settings):
-    """Run a command to its end."""
+    """Run a command to its end; as it is installed the first time, and then forked."""
+    if arguments[0] in CALLED:
+        return call_forked([COMMAND, *map(str, arguments)], cwd, environment(**settings), PATIENCE_S)
+    CALLED.add(arguments[0])
+    return installed(*arguments, cwd=cwd, **settings)
+
+
+def installed(*arguments, cwd, **settings):
+    """Run a command to its end, as it is installed."""
     return subprocess.run(
         [COMMAND, *map(str, arguments)],
         cwd=cwd, env=environment(**settings), capture_output=True, text=True, timeout=PATIENCE_S, check=False,

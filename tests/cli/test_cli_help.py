@@ -10,7 +10,7 @@ import typer
 from autoscaler.cli.main import app
 from autoscaler.cli.output import moment, seconds
 from tests.architecture.commands import commands
-from tests.cli.conftest import call, strict_json
+from tests.cli.conftest import call, installed, strict_json
 
 HEAVY = (
     "numpy",
@@ -45,7 +45,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 
 
 def test_the_installed_command_names_its_commands_and_exit_codes(tmp_path):
-    result = call("--help", cwd=tmp_path)
+    result = installed("--help", cwd=tmp_path)
     assert result.returncode == 0
     for name in ("run", "demo", "cloud", "validate", "policy", "status", "explain", "version", "130"):
         assert name in result.stdout, name
