@@ -167,9 +167,12 @@ def test_policies_that_do_not_forget_are_mended():
         (policy(**BASE, forecast="off", reactive={"headroom": "60%", "tolerance": f"{n}%"}), PLANT)
         for n in range(18, 30)
     ]
-    run = run_of([fleet for fleet, _ in kinds] + [grown], [plant for _, plant in kinds] + [small], 20.0)
+    # As many seams do not hold as in five days: a tolerance is left at the next swing of a day.
+    run = run_of(
+        [fleet for fleet, _ in kinds] + [grown], [plant for _, plant in kinds] + [small], 20.0, days=2.5
+    )
     whole, cut = (run_segmented(run, segments=count, witnessed=[1, 14]) for count in (1, 3))
-    assert cut.reruns > 0
+    assert cut.reruns > len(kinds)
     assert figures(cut) == figures(whole)
     for lane in (1, 14):
         assert str(timeline(cut.pages[lane], "web", 20.0)) == str(timeline(whole.pages[lane], "web", 20.0))
