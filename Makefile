@@ -7,6 +7,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 FORECAST := .venv-forecast
 FORECAST_PIP := $(FORECAST)/bin/python -m pip --disable-pip-version-check --quiet --no-input
 
+# Tests start some hundreds of programs; each would compile every module again that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test explore check lint types layers bench bench-policies bench-forecast lock clean
 

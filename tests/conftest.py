@@ -15,29 +15,35 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 LONGEST_FIRST = (
+    "tests/crash/test_crash_points.py",
+    "tests/cli/test_cli_demo.py",
+    "tests/scenarios/test_shipped_scenarios.py",
+    "tests/ec2/test_failure_modes_on_the_wire.py",
     "tests/soak/test_soak.py",
     "tests/simulator/test_lane_segments.py",
-    "tests/cli/test_cli_replay.py",
-    "tests/scenarios/test_shipped_scenarios.py",
-    "tests/crash/test_crash_points.py",
     "tests/checks/test_guards.py",
-    "tests/ec2/test_failure_modes_on_the_wire.py",
     "tests/deploy/test_install_script.py",
-    "tests/cli/test_cli_demo.py",
     "tests/cli/test_bad_input.py",
-    "tests/cli/test_cli_run.py",
-    "tests/cli/test_cli_sweep.py",
-    "tests/simulator/test_lane_parity.py",
+    "tests/cli/test_cli_replay.py",
     "tests/search/test_dask_executor.py",
-    "tests/scenarios/test_policy_results.py",
-    "tests/simulator/test_replaying.py",
+    "tests/core/test_economic.py",
     "tests/core/test_forecast.py",
     "tests/core/test_forecast_bad_input.py",
-    "tests/core/test_economic.py",
-    "tests/control/test_control_processes.py",
+    "tests/simulator/test_lane_parity.py",
+    "tests/simulator/test_replaying.py",
+    "tests/simulator/test_lane_sweep.py",
+    "tests/cli/test_cli_sweep.py",
+    "tests/cli/test_cli_run.py",
+    "tests/scenarios/test_policy_results.py",
+    "tests/search/test_recommending.py",
+    "tests/search/test_walkforward.py",
     "tests/crash/test_real_kill.py",
+    "tests/deploy/test_unit_sandbox.py",
+    "tests/simulator/test_report_browser.py",
+    "tests/control/test_control_processes.py",
+    "tests/daemon/test_first_day.py",
 )
-"""Modules that take twenty seconds or more: a process that came to one of them last would keep the other waiting."""
+"""Modules that take ten seconds or more: a process that came to one of them last would keep the others waiting."""
 
 
 def pytest_collection_modifyitems(items):
