@@ -19,7 +19,7 @@ import numpy as np
 
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy, policy_from
-from autoscaler.core import economic, experts, objective, stopped, worth
+from autoscaler.core import columns, experts, noting, objective, stopped, worth
 from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.state import LaneState
@@ -37,9 +37,10 @@ MOST = 60
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("the price that a served share takes", objective.Dearness, "step"),
     ("what VMs are worth by the forecast", worth.Worth, "vms"),
-    ("what is usual: noting", economic, "note"),
-    ("what is usual: every hour", economic, "revise"),
-    ("what yesterday needed", economic, "yesterday"),
+    ("what is usual: noting", noting, "note"),
+    ("what is usual: noting", noting, "note_page"),
+    ("what is usual: every hour", columns, "revise"),
+    ("what yesterday needed", columns, "yesterday"),
     ("what plain models want", experts.Contest, "plain"),
     ("models in shadow: charged and choosing", experts.Contest, "step"),
     ("the warm pool by prices", stopped.Holding, "step"),

@@ -39,8 +39,8 @@ class Alike:
         self.group: Int = np.argsort(order)[group.reshape(-1)].astype(np.int64)
         self._first_of = self.first.take(self.group)
 
-    def hold(self, *values: Float) -> bool:
-        """Whether the columns of each group have the same values, float64 (..., n) each; NaN is like nothing."""
+    def hold(self, *values: Float | Int | SmallInt) -> bool:
+        """Whether the columns of each group have the same values, (..., n) each; NaN is like nothing."""
         return self.few and all((value == value.take(self._first_of, axis=-1)).all() for value in values)
 
     def part(self, *values: Float | Int | Bool) -> Bool:

@@ -92,11 +92,17 @@ class Bands:
                 np.maximum(part, self._nothing, out=part)
                 np.add(missed, part, out=missed)
 
-    def charge_starts(self, state: Trial, ordered: SmallInt) -> None:
-        """Charge the bands for what was ordered just now, int32 (M, n)."""
+    def charge_starts(self, state: Trial, ordered: SmallInt, held: SmallInt) -> None:
+        """Charge the bands for what was ordered in a tick.
+
+        Args:
+            state: Updated in place.
+            ordered: int (M, n), VMs.
+            held: int (M, n), VMs in service or on their way afterwards.
+        """
         at = np.flatnonzero(ordered)
         lane = at % len(self._columns)
-        after = (state.serving.take(at) + state.coming.take(at)).astype(np.float32)
+        after = held.take(at).astype(np.float32)
         before = after - ordered.take(at).astype(np.float32)
         tops = self._tops.take(lane, axis=1)
         more = np.minimum(after, tops)
@@ -171,11 +177,11 @@ class Bands:
         state.drivers = drivers
 
     def wishes(self, state: Trial, want: SmallInt) -> tuple[Int, Int]:
-        """Who drives the last VM that is wanted, int64 (n,), and up to and down to how many VMs, int64 (2, n).
+        """Who drives the last VM that is wanted, int64 (..., n), and up to and down to how many VMs, int64 (..., 2, n).
 
         Args:
             state: Who drives.
-            want: int32 (2, M, n), what each model wants.
+            want: int (..., 2, M, n), what each model wants.
         """
         models = state.drivers[: self._used]
         whole = models == AS_THE_WHOLE
@@ -186,12 +192,12 @@ class Bands:
         np.minimum(wanted, self._ends, out=wanted)
         wanted -= self._starts
         np.maximum(wanted, 0, out=wanted)
-        last = np.maximum(np.count_nonzero(wanted[0], axis=0) - 1, 0)
-        return models[last, self._columns], np.add.reduce(wanted, axis=1)
+        last = np.maximum(np.count_nonzero(wanted[..., 0, :, :], axis=-2) - 1, 0)
+        return models[last, self._columns], np.add.reduce(wanted, axis=-2)
 
     def _of(self, want: SmallInt, models: Int) -> Int:
-        """What some models want, int64 (2, ..., n)."""
+        """What some models want, int64 (..., 2, [bands,] n)."""
         place = models * len(self._columns)
         place += self._columns
-        found: Int = want.reshape(2, -1).take(place, axis=1).astype(np.int64)
+        found: Int = want.reshape(*want.shape[:-2], -1).take(place, axis=-1).astype(np.int64)
         return found

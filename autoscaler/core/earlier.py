@@ -8,6 +8,7 @@ Rules of this file: element-wise only. Nothing is kept that does not follow from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -43,6 +44,8 @@ class EarlierDay:
         self._windows_s = windows_s
         self._ring: SmallFloat | None = None
         self._looked: tuple[tuple[int, ...], ...] = ()
+        self._looks: tuple[tuple[int, ...], ...] = ()
+        self._asked_s = math.nan
         self._found: Float = np.empty((2, len(windows_s[0][1])))
 
     def at(self, habits: Habits, ring: SmallFloat, slot: int, now_s: float) -> Float:
@@ -54,8 +57,7 @@ class EarlierDay:
             slot: The one under way.
             now_s: Time of the tick.
         """
-        then_s, slots = now_s - self._ago_s, len(ring)
-        looked = tuple(slots_of(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s)
+        looked = self._looks_at(ring, now_s)
         # What was noted in slots that are over stays as it is.
         over = all(ends[-1] <= slot for ends in looked)
         if looked != self._looked or ring is not self._ring or not over:
@@ -66,6 +68,60 @@ class EarlierDay:
                     found = np.where(mine, found, self._found)
                 self._found = found
         return self._found
+
+    def is_over(self, ring: SmallFloat, slot: int, now_s: float) -> bool:
+        """Whether all that `at` looks at is over in the slot under way."""
+        return all(ends[-1] <= slot for ends in self._looks_at(ring, now_s))
+
+    def _looks_at(self, ring: SmallFloat, now_s: float) -> tuple[tuple[int, ...], ...]:
+        """The first slot and those behind each window, for each pair of windows."""
+        if now_s != self._asked_s:
+            then_s, slots = now_s - self._ago_s, len(ring)
+            self._asked_s = now_s
+            self._looks = tuple(
+                slots_of(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s
+            )
+        return self._looks
+
+    def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float]) -> Float | None:
+        """The same at some ticks, float64 (T, 2, n); None where they look at what is not noted yet.
+
+        Args:
+            ring: The slots of that day.
+            slot: The one under way.
+            now_s: Times of the ticks, T of them.
+        """
+        slots, found = len(ring), np.empty((len(now_s), 2, ring.shape[1]))
+        for number, (pair_s, mine) in enumerate(self._windows_s):
+            looked = np.array(
+                [slots_of(each_s - self._ago_s, pair_s, self._slot_s, slots) for each_s in now_s]
+            )
+            if looked[:, -1].max() > slot:
+                return None
+            highest = _highest(ring, looked)
+            if number:
+                np.copyto(found, highest, where=mine)
+            else:
+                found[...] = highest
+        return found
+
+
+def _highest(ring: SmallFloat, looked: Int) -> SmallFloat:
+    """The highest of slots that are looked at, from the first of a row to those behind it: float32 (T, 2, n) of (T, 3)."""
+    if len(looked) > 1 and (looked == looked[0]).all():
+        return _highest(ring, looked[:1])
+    first, ends = looked[:, 0], looked[:, 1:]
+    found = np.full((len(looked), 2, ring.shape[1]), np.nan, np.float32)
+    for ahead in range(int((ends[:, 1] - first).max())):
+        at = first + ahead
+        rows = ring.take(at % len(ring), axis=0)
+        for window in range(2):
+            within = at < ends[:, window]
+            if within.all():
+                np.fmax(found[:, window], rows, out=found[:, window])
+            elif within.any():
+                np.fmax(found[:, window], rows, out=found[:, window], where=within[:, np.newaxis])
+    return found
 
 
 class WholeVms:
@@ -110,6 +166,14 @@ class WholeVms:
             np.copyto(out, now, where=self._unknown)
             np.maximum(out[0], out[1], out=out[1])
 
+    def fill_page(self, vms: Float, now: SmallInt, out: SmallInt) -> None:
+        """The same of a page of ticks: (T, 2, n), (T, h or more, n) and (T, 2, h, n)."""
+        whole_page(vms, self._headroom, float(self._most[0, 0]), out)
+        unknown = np.isnan(vms)
+        if np.count_nonzero(unknown):
+            np.copyto(out, now[:, np.newaxis, : out.shape[2]], where=unknown[:, :, np.newaxis])
+        np.maximum(out[:, 0], out[:, 1], out=out[:, 1])
+
     def _work_out(self, vms: Float, like: SmallInt) -> None:
         self._of = vms.view(np.int64).copy()
         self._kept = np.empty_like(like)
@@ -135,5 +199,14 @@ def whole(vms: Float, headroom: Float, none: Float, most: Float, out: SmallInt) 
     known = np.fmax(vms, none)
     np.minimum(known, most, out=known)
     need = known[:, np.newaxis] * headroom
+    need -= _LITTLE
+    np.copyto(out, np.ceil(need, out=need), casting="unsafe")
+
+
+def whole_page(vms: Float, headroom: Float, most: float, out: SmallInt) -> None:
+    """The same of a page of ticks, (T, a, h, n) of (T, a, n), with one bound for all."""
+    known = np.fmax(vms, 0.0)
+    np.minimum(known, most, out=known)
+    need = known[:, :, np.newaxis] * headroom
     need -= _LITTLE
     np.copyto(out, np.ceil(need, out=need), casting="unsafe")

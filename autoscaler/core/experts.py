@@ -15,22 +15,12 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.bands import Bands
-from autoscaler.core.earlier import WholeVms, whole
+from autoscaler.core.charging import CHARGES, Charging
 from autoscaler.core.habits import CROWD
-from autoscaler.core.models import (
-    AMPLE_HEADROOMS,
-    DEMAND_HEADROOMS,
-    EITHER_HEADROOMS,
-    FALLING_HEADROOMS,
-    FALLS_S,
-    HEADROOMS,
-    MODELS,
-    PAST_S,
-    Kind,
-    Window,
-    rows_of,
-)
+from autoscaler.core.models import MODELS
+from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
+from autoscaler.core.plain import PLAIN, Passed, Plain
 from autoscaler.core.proving import KNOWN_DAYS, change_driver, unproven
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
@@ -43,8 +33,6 @@ HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
 """A driver stays until another would have saved this share of what it has cost beyond the least that anybody could pay: the first,
 and the second over the days that were seen, since early differences are luck; at most the third. Of all that it has cost it would
 be more, where demand is smooth, than the best model can save."""
-MORE = 2.0
-"""What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
 """For how long it may have been so unseen; that much of the time that was seen counts, at most this share, and where a
 share of work is promised no more than may stay unserved."""
@@ -62,20 +50,6 @@ _SPARSE = 8
 """Where at most one in so many shadows is concerned, it is quicker to look each up."""
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
-
-
-_SCALE = 1024.0
-"""Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
-
-
-_ROUNDING = 0.5e-9
-"""Of a VM, and at most twice that with headroom."""
-
-_DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
-    rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.EITHER)
-)
-_HOUR = list(PAST_S).index(Window.LONG)
-_PLAIN = slice(_DEMAND.start, _EITHER.stop)
 
 
 def _count_type(most: int) -> ShadowType:
@@ -127,39 +101,25 @@ class Contest:
         promised = params.unserved_target[lanes]
         self._most_doubt = np.where(promised > 0.0, np.minimum(promised, MOST_DOUBT), MOST_DOUBT)
         self._given = promised <= 0.0
-        self._growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         least = np.minimum(params.minimum[lanes], MOST_VMS)
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
         self._bounds = least, most
         self.most = int(most.max())
-        self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
-        self._each = self._headroom / self._capacity
-        self._more = self._each[list(DEMAND_HEADROOMS), np.newaxis]
-        self._ample = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / self._capacity
-        self._part = self._capacity / _SCALE
-        self._rounding, self._highest = _ROUNDING * self._capacity, self.most * self._capacity
-        self._falls = 0.5 ** (params.tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
-        self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
+        self._plain = Plain(self._capacity, params.series[lanes], self.most, params.tick_s)
         shape = len(MODELS), len(lanes)
-        self._start_cost = params.start_cost[lanes].astype(np.float32)
-        self._starts_cost = bool(self._start_cost.any())
+        start_cost = params.start_cost[lanes].astype(np.float32)
         self._cost, self._left = np.empty(shape), np.empty(shape)
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self._one = np.ones(shape, np.float32)
-        self._none, self._full = (np.full((2, len(lanes)), number) for number in (0.0, float(self.most)))
-        self._days = tuple(
-            WholeVms(self._headroom[:headrooms], len(lanes), self.most)
-            for headrooms in (len(HEADROOMS), EITHER_HEADROOMS)
-        )
-        self.bands = Bands(most, self._start_cost, promised > 0.0, params.tick_s, len(MODELS))
+        self.bands = Bands(most, start_cost, promised > 0.0, params.tick_s, len(MODELS))
+        growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
+        self._charging = Charging(least, start_cost, growth, self.bands, self._vms, self._short)
         self._count_in(_count_type(self.most))
-        self._past = np.empty((len(PAST_S), len(lanes)))
-        self._need = np.empty((len(DEMAND_HEADROOMS), len(PAST_S), len(lanes)))
-        self._need_now = np.empty_like(self._each)
 
     def _count_in(self, counts: ShadowType) -> None:
         """Make room for counts of this type."""
         self._counts = counts
+        self._charging.count_in(counts)
         # As many as there are counts, since a row at a time takes longer.
         self._least, self._most = (
             np.broadcast_to(bound.astype(counts), self._left.shape).copy() for bound in self._bounds
@@ -167,13 +127,13 @@ class Contest:
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
         self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
         self.want = np.zeros((2, *self._left.shape), counts)
-        self._now = np.zeros(self._each.shape, counts)
-        self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._columns)), counts)
+        self._plain.count_in(counts)
 
     def fit(self, state: Trial) -> None:
         """Have the counts of the state and those of this in one type: ask for it before `want` is filled."""
         if state.serving.dtype == self._counts:
             return
+        state.settle()
         # A policy may have allowed more until now.
         ordered = int((state.serving + state.coming).max(initial=0))
         if _count_type(ordered).itemsize > self._counts.itemsize:
@@ -181,59 +141,15 @@ class Contest:
         state.count_in(self._counts)
 
     def plain(self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]) -> SmallInt:
-        """What plain models want: their rows of `want`, int32 (2, m, n).
+        """What plain models want, by demand and by what was `before`, as in `Plain.fill`: their rows of `want`, int (2, m, n)."""
+        self._plain.fill(state, tick, demand, before, self.want)
+        return self.want[:, PLAIN]
 
-        Args:
-            state: Remembers the demand.
-            tick: Now.
-            demand: float64 (n,), NaN where unknown.
-            before: float64 (2, n) each, the highest demand in VMs from this time of yesterday, and of the day a week ago,
-                until a start would serve, and within the hold window; NaN where unknown.
-        """
-        now = self._by_demand(state, tick, demand)
-        low, high = self.want[:, _FALLING]
-        shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
-        low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
-        whole(state.falling, self._falling_headroom, self._none, self._full, high.reshape(shape))
-        vms, last_week = self.want[:, _YESTERDAY], self._last_week
-        for day, of, to in zip(self._days, before, (vms, last_week), strict=True):
-            day.fill(of, now, to)
-        either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=self.want[:, _EITHER])
-        np.maximum(either, now[:1], out=either)
-        return self.want[:, _PLAIN]
-
-    def _by_demand(self, state: Trial, tick: int, demand: Float) -> SmallInt:
-        """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
-        windows = len(PAST_S)
-        unknown, present, everywhere = np.isnan(demand), demand, None
-        if np.count_nonzero(unknown):
-            known = ~unknown
-            present, everywhere = np.where(known, demand, 0.0), np.concatenate([known] * (windows - 1))
-        work = present / self._capacity
-        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(state.peaks.ring.dtype)
-        highest = state.peaks.push_and_max(tick, np.concatenate([parts] * (windows - 1)), everywhere)
-        past = self._past
-        past[0] = present
-        np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
-        np.maximum(past[1:], present, out=past[1:])
-        # What would exceed whole VMs by rounding only, or all counts, is taken off before headrooms make more of it.
-        past -= self._rounding
-        np.minimum(past, self._highest, out=past)
-        vms = self.want[1, _DEMAND].reshape(len(DEMAND_HEADROOMS), windows, -1)
-        need = np.multiply(past, self._more, out=self._need)
-        np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
-        ample = need[:2, : len(AMPLE_HEADROOMS)]
-        np.multiply(past[: _HOUR + 1 : _HOUR, np.newaxis], self._ample, out=ample)
-        np.minimum(ample, self._full[:, np.newaxis], out=ample)
-        np.copyto(self.want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
-        now, need_now = self._now, np.multiply(past[0], self._each, out=self._need_now)
-        np.copyto(now, np.ceil(need_now, out=need_now), casting="unsafe")
-        self.want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
-        passed = tick - state.last_tick
-        if passed > 0:
-            state.falling *= self._falls if passed == 1 else self._falls ** min(passed, 1_000_000)
-            np.maximum(state.falling, work, out=state.falling)
-        return now
+    def plain_page(
+        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float], want: SmallInt
+    ) -> Passed:
+        """The same of a page of ticks, as in `Plain.fill_page`."""
+        return self._plain.fill_page(state, tick, demand, before, want)
 
     def step(
         self,
@@ -257,10 +173,38 @@ class Contest:
         """
         if tick <= state.last_tick:
             return
+        everywhere = np.count_nonzero(counts) == len(counts)
+        work = (demand if everywhere else np.where(counts, demand, 0.0)) / self._capacity
+        self.bound(want)
+        self.move(state, tick, work, counts, want, price)
+        if self.chooses(tick, tick + 1):
+            # The tick in which models are compared takes longest anyway.
+            state.settle()
+
+    def bound(self, want: SmallInt) -> None:
+        """Bring what models want, int (..., 2, M, n), within the policy's bounds, in place."""
+        np.maximum(want, self._least, out=want)
+        np.minimum(want, self._most, out=want)
+        low, high = want[..., 0, :, :], want[..., 1, :, :]
+        np.maximum(high, low, out=high)
+
+    def move(
+        self, state: Trial, tick: int, work: Float, counts: Bool | None, want: SmallInt, price: Float
+    ) -> None:
+        """As `step`, later than the last, with wishes that are within bounds.
+
+        Args:
+            state: Updated in place.
+            tick: Now.
+            work: float64 (n,), VM-ticks of work of the tick that is over; 0 where it may not be charged for.
+            counts: bool (n,), where it may; None for everywhere.
+            want: int (2, M, n).
+            price: float64 (n,).
+        """
         passed = tick - state.last_tick
         begins = state.last_tick < 0
         if passed == 1 and not begins:
-            self._charge(state, tick, demand, counts, price)
+            self._charging.charge(state, tick, work, counts, price)
         if passed > len(state.ordered):
             state.all_arrived()
         else:
@@ -269,18 +213,19 @@ class Contest:
                 for lead, mine in self._leads:
                     _clear(state.ordered[(each + lead) % len(state.ordered)], mine)
         state.last_tick = tick
-        np.maximum(want, self._least, out=want)
-        np.minimum(want, self._most, out=want)
         low, high = want
-        np.maximum(high, low, out=high)
         if begins:
             state.serving[:] = low
             return
         self._order(state, tick, low, high)
-        if int(tick * self._tick_s // CHOICE_S) != int((tick - passed) * self._tick_s // CHOICE_S):
-            self._settle(state)
+        if self.chooses(tick - passed, tick):
+            self._weigh(state)
             self._fear(state)
             self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
+
+    def chooses(self, before: int, tick: int) -> bool:
+        """Whether models are compared after a tick and up to another."""
+        return int(tick * self._tick_s // CHOICE_S) != int(before * self._tick_s // CHOICE_S)
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order and stop."""
@@ -300,47 +245,14 @@ class Contest:
             if mine is not None:
                 slot = state.ordered[(tick + lead) % rows]
                 slot += np.multiply(out, mine, out=self._old)
-        if self._starts_cost and np.count_nonzero(out):
-            paid = self._vms
-            paid[...] = out
-            paid *= self._start_cost
-            state.lately[0] += paid
-            if self.bands.due(tick):
-                self.bands.charge_starts(state, out)
+        self._charging.charge_starts(state, tick, out)
 
-    def _charge(self, state: Trial, tick: int, demand: Float, counts: Bool, price: Float) -> None:
-        if np.count_nonzero(counts) < len(counts):
-            work = np.where(counts, demand, 0.0) / self._capacity
-            state.weight = np.where(counts, state.weight * self._growth, state.weight)
-            weight = state.weight * counts
-        else:
-            work = demand / self._capacity
-            weight = state.weight = state.weight * self._growth
-        paid, *lacking = state.lately
-        vms, short = self._vms, self._short
-        vms[...] = state.serving
-        if weight is state.weight:
-            paid += vms
-        else:
-            paid += np.multiply(vms, counts, out=short)
-        works = work, MORE * work
-        for missed, needed in zip(lacking, works, strict=True):
-            np.maximum(needed.astype(np.float32), vms, out=short)
-            short -= vms
-            np.add(missed, short, out=missed)
-        state.wanted = state.wanted + work * weight
-        # Whole VMs for what fills them, and one more or shortage for the rest: each is worth its price or is not.
-        filled = np.floor(work)
-        filled += np.minimum((work - filled) * price, 1.0)
-        state.needed = state.needed + np.maximum(filled, self._bounds[0]) * weight
-        state.ticks = state.ticks + weight
-        if self.bands.due(tick):
-            if weight is not state.weight:
-                vms *= counts
-            self.bands.charge(state, vms, works)
-
-    def _settle(self, state: Trial) -> None:
+    def _weigh(self, state: Trial) -> None:
         """Weigh what the last minutes have cost, as their last tick."""
+        state.settle(CHARGES)
+        notes = state.owed.get(NOTES)
+        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
+            state.settle(NOTES)
         for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True):
             # Copied first, since numpy multiplies numbers of two widths in small pieces.
             weighed = self._left
@@ -372,6 +284,7 @@ class Contest:
         Returns:
             Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
         """
+        state.settle(CHARGES)
         # Twice the demand for as long as a start takes: a crowd of ten minutes would be insured at any price for days.
         paid, missed, nearly = (
             of + lately * state.weight

@@ -12,6 +12,7 @@ Rules of this file: element-wise, sums along bins in their order. What is wanted
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -42,6 +43,7 @@ EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float
 _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )
+_MET = np.float32(1.0)
 _MANY = 64
 """Columns from which on it takes less to go through rows one by one."""
 _ARRAYS = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day", "week")
@@ -204,10 +206,39 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     for table in (habits.seen[hour], habits.seen[HOURS], habits.ever):
         flat = table.reshape(-1)
         flat.put(cell, flat.take(cell) + counts)
-    _note_highest(habits, need, counts, max(1, math.ceil(LASTING_S / tick_s - 1e-9)))
+    _note_highest(habits, need, counts, _lasting_ticks(tick_s))
     known = (need if everywhere else np.where(counts, need, np.nan)).astype(np.float32)
     habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
     habits.week_slot = _note_slot(habits.week, habits.week_slot, int(now_s // week_slot_s(tick_s)), known)
+
+
+def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float) -> None:
+    """Count ticks of one hour in which demand is known everywhere, as `note` does one by one.
+
+    Args:
+        habits: Updated in place.
+        now_s: Times of the ticks, T of them.
+        need: float64 (T, n), demand in VMs.
+        tick_s: Length of a tick.
+    """
+    cell = bin_of(need)
+    cell *= need.shape[1]
+    cell += np.arange(need.shape[1])
+    for table in (habits.seen[int(now_s[0] // HOUR_S) % HOURS], habits.seen[HOURS], habits.ever):
+        # One after the other, since a bin may be met twice.
+        np.add.at(table.reshape(-1), cell, _MET)
+    if np.count_nonzero(habits.above) or np.count_nonzero(np.maximum.reduce(need, axis=0) > habits.highest):
+        known, ticks = np.ones(need.shape[1], np.bool_), _lasting_ticks(tick_s)
+        for each in need:
+            _note_highest(habits, each, known, ticks)
+    day_s, week_s = slot_s(tick_s), week_slot_s(tick_s)
+    for each_s, known in zip(now_s, need.astype(np.float32), strict=True):
+        habits.slot = _note_slot(habits.day, habits.slot, int(each_s // day_s), known)
+        habits.week_slot = _note_slot(habits.week, habits.week_slot, int(each_s // week_s), known)
+
+
+def _lasting_ticks(tick_s: float) -> int:
+    return max(1, math.ceil(LASTING_S / tick_s - 1e-9))
 
 
 def _note_slot(ring: SmallFloat, before: int, slot: int, need: SmallFloat) -> int:

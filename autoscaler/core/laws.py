@@ -30,10 +30,14 @@ class Page(NamedTuple):
     Attributes:
         laws: Of T * S series: those of the first tick, then those of the next.
         ticks: How many.
+        first_tick: The first of them.
+        demand: float64 (T, S), of which lanes will probably see at these ticks; NaN where unknown. None where nobody knows.
     """
 
     laws: Laws
     ticks: int
+    first_tick: int = -1
+    demand: Float | None = None
 
 
 @dataclass(frozen=True, slots=True)

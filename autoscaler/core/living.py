@@ -74,7 +74,10 @@ class Living:
         """
         at = 0
         for outlook in steps(series, self.forecasts, samples):
-            for each in by_tick(outlook, len(self._columns)):
+            some = samples[at : at + len(outlook.evidence) // len(self._columns)]
+            demand = np.stack([each.demand for each in some])
+            first_tick = int(some[0].now_s // lanes.tick_s)
+            for each in by_tick(outlook, len(self._columns), first_tick, demand):
                 self._decide(lanes, samples[at], each)
                 at += 1
 
@@ -149,18 +152,20 @@ class Living:
         self._watched = fresh
 
 
-def by_tick(outlook: Outlook, series: int) -> Iterator[Outlook]:
+def by_tick(outlook: Outlook, series: int, first_tick: int, demand: Float) -> Iterator[Outlook]:
     """The Outlooks of each of some ticks, which are side by side as `forecast.steps` says them.
 
     Args:
         outlook: Of T * S series.
         series: S.
+        first_tick: The first of them.
+        demand: float64 (T, S), of which they were made; NaN where unknown.
     """
     ticks = len(outlook.evidence) // series
     if ticks == 1:
         yield outlook
         return
-    page = None if outlook.laws is None else Page(outlook.laws, ticks)
+    page = None if outlook.laws is None else Page(outlook.laws, ticks, first_tick, demand)
     for tick in range(ticks):
         mine = slice(tick * series, (tick + 1) * series)
         laws: Laws | None = None

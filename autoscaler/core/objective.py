@@ -115,7 +115,7 @@ class Dearness:
         tick: int,
         demand: Float,
         counts: Bool,
-        in_service: Float,
+        in_service: Float | Int,
         price_for: Callable[[Float], Float],
     ) -> Float:
         """Take in a tick and give the price in force: float64 (n,), not to be changed.
@@ -125,7 +125,7 @@ class Dearness:
             tick: Now.
             demand: float64 (n,), work per second of the tick that is over.
             counts: bool (n,), where it is known.
-            in_service: float64 (n,), VMs that serve now.
+            in_service: float64 or int (n,), VMs that serve now.
             price_for: The price at which models leave a share of work, float64 (n,).
         """
         if not self._any or tick <= state.last_tick:
@@ -138,7 +138,7 @@ class Dearness:
             state.missed += np.maximum(work - state.in_service, 0.0)
             state.wanted *= decay
             state.wanted += work
-        state.in_service = in_service
+        state.in_service = in_service.astype(np.float64)
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
             allowed = np.maximum(self._target * state.wanted, 1e-9)
             aim = np.minimum(np.maximum(2.0 - state.missed / allowed, LEAST_AIM), MOST_AIM)

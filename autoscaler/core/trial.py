@@ -10,8 +10,8 @@ Rules of this file: what is remembered, and how it is carried over to other lane
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
@@ -63,6 +63,14 @@ _WEIGHED = (
     "below_weight",
     "below_ticks",
 )
+
+
+class Owed(Protocol):
+    """What has been seen of some ticks and is not in a trial's sums yet."""
+
+    def settle(self, state: Trial) -> None:
+        """Bring the trial up to date, in place."""
+        ...
 
 
 def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike:
@@ -124,6 +132,7 @@ class Trial(Remembered):
         below_weight, below_ticks: float64 (n,), `weight` and `ticks` then.
         drivers: int64 (B, n), the model that drives in each band; `AS_THE_WHOLE` where it is the one that drives the whole.
         last_tick: The tick of the last step; -1 before the first.
+        owed: What is not in the sums yet, by what it is: whoever looks at them asks for `settle` first. Not remembered.
     """
 
     version: ClassVar[int] = 6
@@ -155,6 +164,7 @@ class Trial(Remembered):
     below_ticks: Float
     drivers: Int
     last_tick: int
+    owed: dict[str, Owed] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> Trial:
@@ -206,6 +216,13 @@ class Trial(Remembered):
         """The fields that are states themselves."""
         return {"peaks": RollingMax, "habits": Habits}
 
+    def settle(self, *what: str) -> None:
+        """Have all that was seen so far in the state, or what is named of it; that changes nothing but when it is worked out."""
+        for name in what or tuple(self.owed):
+            each = self.owed.pop(name, None)
+            if each is not None:
+                each.settle(self)
+
     def carried_over(self, after: LaneParams, lanes: Int) -> Trial:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
 
@@ -215,6 +232,7 @@ class Trial(Remembered):
             after: The parameters of the other lanes, N of them.
             lanes: int64 (N,), the lane that each was; -1 for one that is new.
         """
+        self.settle()
         economic = np.flatnonzero(after.economic)
         lane = columns_before(self.lanes, economic, lanes)
         column = np.where(lane >= 0, self.column[lane] if len(self.lanes) else -1, -1)
@@ -269,6 +287,7 @@ class Trial(Remembered):
         """
         found = []
         for state in (self, other):
+            state.settle()
             some = np.isin(state.lanes, lanes)
             state.part(some)
             state.count_in(np.dtype(np.int32))
@@ -293,6 +312,7 @@ class Trial(Remembered):
         Args:
             lanes: bool (k,), which.
         """
+        self.settle()
         apart = np.zeros(len(self.weight), np.bool_)
         apart[self.column[lanes]] = True
         of_its_own = len(apart) + np.arange(len(self.column))
@@ -312,6 +332,7 @@ class Trial(Remembered):
 
     def dump(self) -> Dumped:
         """As of every state."""
+        self.settle()
         dumped = Remembered.dump(self)
         for name in _COUNTS:
             dumped[name] = getattr(self, name).astype(np.int32)

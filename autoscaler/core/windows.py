@@ -31,6 +31,8 @@ Kind: TypeAlias = np.dtype[np.int32]
 INT32: Kind = np.dtype(np.int32)
 _WIDE = 64
 """Lanes from which on a call per row is quicker than a step per number."""
+_MOVED = ("ring", "under_way", "block", "before")
+"""What changes in place from tick to tick."""
 
 
 def _backwards(ring: SmallInt) -> None:
@@ -277,24 +279,82 @@ class RollingMax(Remembered):
         last, self.tick = self.tick, tick
         begun = False
         for group in self.cut.groups:
-            bucket, was = tick // group.per_bucket, last // group.per_bucket
-            if bucket == was:
-                continue
-            begun = True
-            columns = slice(group.first, group.end)
-            under_way = self.under_way[columns]
-            if group.slots == 1:
-                under_way.fill(0)
-                continue
-            ring, block, before = self.ring[: group.slots, columns], self.block[columns], self.before[columns]
-            if bucket - was >= group.slots:
-                # The past is out of the window.
-                for part in (ring, under_way, block, before):
-                    part.fill(0)
-                continue
-            for number in range(was + 1, bucket + 1):
-                group.begin(number, ring, under_way, block, before)
+            begun |= self._begin_of(group, last, tick)
         return begun
+
+    def _begin_of(self, group: Group, last: int, tick: int) -> bool:
+        """Move a group on from a tick to the bucket that another is in; whether any begins."""
+        bucket, was = tick // group.per_bucket, last // group.per_bucket
+        if bucket == was:
+            return False
+        columns = slice(group.first, group.end)
+        under_way = self.under_way[columns]
+        if group.slots == 1:
+            under_way.fill(0)
+            return True
+        ring, block, before = self.ring[: group.slots, columns], self.block[columns], self.before[columns]
+        if bucket - was >= group.slots:
+            # The past is out of the window.
+            for part in (ring, under_way, block, before):
+                part.fill(0)
+            return True
+        for number in range(was + 1, bucket + 1):
+            group.begin(number, ring, under_way, block, before)
+        return True
+
+    def push_page(self, tick: int, values: Int | SmallInt) -> SmallInt:
+        """Note the values of ticks that follow each other, as `push_and_max` does one by one.
+
+        Args:
+            tick: The first, after the last that was noted.
+            values: Integers (T, L), as there.
+
+        Returns:
+            int (T, L) of the kind kept: the highest at each of them.
+        """
+        if self._held_to >= 0:
+            self._catch_up()
+        cut, present = self.cut, values.astype(self.ring.dtype, copy=False)
+        noted = present if cut.remembers is None else present * cut.remembers
+        if cut.order is not None:
+            noted = noted.take(cut.order, axis=1)
+        highest = np.empty_like(noted)
+        for group in cut.groups:
+            self._push_group(group, tick, noted, highest)
+        self.tick = tick + len(values) - 1
+        if cut.column is not None:
+            highest = highest.take(cut.column, axis=1)
+        if cut.remembers is not None:
+            np.maximum(highest, present, out=highest)
+        self._noted, self._highest = present[-1], highest[-1]
+        return highest
+
+    def _push_group(self, group: Group, tick: int, noted: SmallInt, highest: SmallInt) -> None:
+        """Note a page in the columns of a group, a bucket at a time."""
+        columns = slice(group.first, group.end)
+        under_way, before = self.under_way[columns], self.before[columns]
+        last, at = self.tick, 0
+        while at < len(noted):
+            now = tick + at
+            self._begin_of(group, last, now)
+            end = min(len(noted), at + group.per_bucket - now % group.per_bucket)
+            rows = highest[at:end, columns]
+            np.maximum(under_way, noted[at, columns], out=rows[0])
+            for row in range(1, end - at):
+                np.maximum(rows[row - 1], noted[at + row, columns], out=rows[row])
+            under_way[...] = rows[-1]
+            np.maximum(rows, before, out=rows)
+            last, at = tick + end - 1, end
+
+    def twin(self) -> RollingMax:
+        """The same once more, far sooner than a copy; they share what never changes."""
+        self._catch_up()
+        new = RollingMax.__new__(RollingMax)
+        for name in _MOVED:
+            setattr(new, name, getattr(self, name).copy())
+        for name in ("window_ticks", "tick", "cut", "_noted", "_highest", "_held_to"):
+            setattr(new, name, getattr(self, name))
+        return new
 
     def carried_over(self, window_ticks: Int, lanes: Int) -> RollingMax:
         """The same for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -343,7 +403,7 @@ class RollingMax(Remembered):
         if found.tick != self.tick or (other.window_ticks[theirs] != self.window_ticks[mine]).any():
             raise ValueError(f"windows at tick {found.tick} do not fit those at tick {self.tick}")
         at = mine if self.cut.column is None else self.cut.column[mine]
-        for name in ("ring", "under_way", "block", "before"):
+        for name in _MOVED:
             getattr(self, name)[..., at] = getattr(found, name)[..., at]
         self._noted = self._highest = None
 

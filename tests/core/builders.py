@@ -9,6 +9,7 @@ import numpy as np
 from autoscaler.core import rules
 from autoscaler.core.forecast import SeriesState
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
+from autoscaler.core.trial import Trial
 from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
 
 DECIDED = (
@@ -206,7 +207,7 @@ def apply(stage, params, state, view, seen, wish):
 
 def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
     """The arrays of a state and of the states in it, by name."""
-    if isinstance(state, SeriesState):
+    if isinstance(state, SeriesState | Trial):
         state.settle()
     found = {}
     for f in fields(state):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from autoscaler.core.bands import EVERY_S, SAVED, Bands
-from autoscaler.core.experts import MORE, Contest
+from autoscaler.core.charging import MORE
+from autoscaler.core.experts import Contest
 from autoscaler.core.models import BAND_TOPS, MODELS
 from autoscaler.core.state import LaneState
 from autoscaler.core.trial import AS_THE_WHOLE as WHOLE
@@ -42,6 +43,7 @@ def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.
         for model, (low, high) in enumerate(zip(lows, highs, strict=True)):
             want[:, model, 0] = low(work[0]), high(work[0])
         contest.step(trial, tick, work, known, want, np.array([price]))
+    trial.settle()
     return trial, contest
 
 

@@ -31,6 +31,7 @@ def lived(
             contest.want[:, model] = vms
         work, counts = np.array([float(demand(tick))]), np.array([known(tick)])
         contest.step(trial, tick, work, counts, contest.want, np.array([price]))
+    trial.settle()
     return trial
 
 

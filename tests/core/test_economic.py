@@ -152,6 +152,7 @@ def test_shadows_pay_what_a_fleet_would(lead, billed, monkeypatch):
             shadow.tick(view.tick, demand if known else None, low, high, 3.0)
         assert state.trial.serving[at, 0] == shadow.serving
         assert state.trial.coming[at, 0] == sum(shadow.orders.values())
+    state.trial.settle()
     lately = state.trial.lately[:, at, 0] * state.trial.weight[0]
     assert state.trial.paid[at, 0] + lately[0] == pytest.approx(shadow.paid)
     assert state.trial.unserved[at, 0] + lately[1] == pytest.approx(shadow.unserved)
@@ -165,9 +166,11 @@ def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
         decide(params, state, snapshot(now_s=1e6 + tick * TICK_S, demand=demand), laws)
     at = MODELS.index(Model(Kind.DEMAND, 0, Window.NOW))
     assert (state.trial.serving[at, 0], state.trial.coming[at, 0]) == (1, 8)
+    state.trial.settle()
     paid = state.trial.lately[0, at, 0]
     decide(params, state, snapshot(now_s=1e6 + 900 * TICK_S, demand=9.0), laws)
     assert (state.trial.serving[at, 0], state.trial.coming[at, 0]) == (9, 0)
+    state.trial.settle()
     assert state.trial.paid[at, 0] + state.trial.lately[0, at, 0] == pytest.approx(
         paid * state.trial.weight[0]
     )

@@ -116,6 +116,8 @@ def test_how_long_others_take_to_start_says_nothing_of_what_is_usual_when_a_star
             np.testing.assert_array_equal(
                 value[:, [lane]], decide(one, states[lane], some(view, [lane]), laws).value
             )
+    for each in (state, *states):
+        each.trial.settle()
     for lane, one in enumerate(states):
         for name in ("wanted", "hour", "seen", "highest"):
             np.testing.assert_array_equal(
@@ -256,6 +258,8 @@ def test_variants_that_share_models_part_when_they_see_anything_else_and_are_as_
     assert columns[15:40] == [7] * 25
     assert columns[40:50] == [8] * 10
     assert columns[50:] == [4] * 20
+    for each in (state, *states):
+        each.trial.settle()
     for at, lane in enumerate(states):
         column = state.trial.column[at]
         for name in (

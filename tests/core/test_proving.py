@@ -35,6 +35,7 @@ def test_all_that_drive_together_cost_little_more_than_the_careful_one(seed, mon
     price, most, own, drove = np.array([DEAR]), 60.0, 0.0, set()
 
     def shown():
+        trial.settle()
         lately = trial.lately.astype(np.float64) * trial.weight
         return (trial.paid + lately[0] + DEAR * (trial.unserved + lately[1]))[:, 0]
 

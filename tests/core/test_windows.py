@@ -128,3 +128,24 @@ def test_what_is_held_is_what_is_noted_again_and_again(seed):
         if rng.random() < 0.5:
             for name, kept in noted.dump().items():
                 np.testing.assert_array_equal(held.dump()[name], kept, err_msg=name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_a_page_is_noted_as_its_ticks_are_and_a_twin_goes_its_own_way(seed):
+    rng = np.random.default_rng(seed)
+    page = windows.RollingMax.empty(some_windows(rng))
+    lanes, tick = len(page.window_ticks), int(rng.integers(0, 500))
+    single = page.copy()
+    for _ in range(12):
+        values = rng.integers(0, 50, (int(rng.integers(1, 40)), lanes)) * (rng.random() < 0.7)
+        tick += int(rng.integers(1, 200)) if rng.random() < 0.2 else 1
+        before, twin = single.copy(), page.twin()
+        found = page.push_page(tick, values)
+        for row, value in enumerate(values):
+            np.testing.assert_array_equal(found[row], single.push_and_max(tick + row, value))
+        for mine, theirs in ((page, single), (twin, before)):
+            for name, array in theirs.dump().items():
+                np.testing.assert_array_equal(mine.dump()[name], array, err_msg=name)
+        tick += len(values) - 1
+        np.testing.assert_array_equal(page.again(tick), single.again(tick))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -106,24 +107,25 @@ def test_lanes_that_are_ahead_read_their_own_tick():
     same(table.at(650, None), 1, every[-1])
 
 
-@pytest.mark.parametrize(("series", "per_page"), [(1, 64), (3, 16), (9, 0)])
+@pytest.mark.parametrize(("series", "per_page"), [(1, 240), (3, 80), (9, 0)])
 def test_laws_tell_the_page_that_they_are_on_where_they_are_few(series, per_page):
     recordings = {f"t{number}": lumps(number) for number in range(series)}
-    some = replace(TICKS, count=70)
+    some = replace(TICKS, count=250)
     outlooks, of = OutlookCache().table(
         list(recordings), lambda key, ticks: recordings[key], params(series), some
     )
-    table = Table(outlooks, of)
+    table = Table(outlooks, of, first_tick=some.first)
     told = [table.at(tick, None).laws for tick in range(some.count)]
-    assert all(isinstance(laws, PagedLaws) == (per_page > 0) for laws in told)
-    if not per_page:
-        return
-    # The last ticks are no whole page.
-    last = some.count % per_page
-    assert len({id(laws.page) for laws in told}) == some.count // per_page + (last > 0)
-    for tick, laws in enumerate(told):
-        ticks = per_page if tick < some.count - last else last
-        assert (laws.page.ticks, laws.row) == (ticks, tick % per_page)
+    paged = [laws for laws in told if isinstance(laws, PagedLaws)]
+    assert len(paged) == (some.count if per_page else 0)
+    assert len({id(laws.page) for laws in paged}) == (math.ceil(some.count / per_page) if per_page else 0)
+    for tick, laws in enumerate(paged):
+        # The last page ends with the run.
+        assert laws.page.ticks == min(per_page, some.count - tick + tick % per_page)
+        assert laws.row == tick % per_page
+        assert laws.page.first_tick + laws.row == some.first + tick
+        for number, recording in enumerate(recordings.values()):
+            assert laws.page.demand[laws.row, number] == recording.demand[tick]
         for name in ("level", "spread", "scale", "excess"):
-            mine = np.split(getattr(laws.page.laws, name), ticks)[laws.row]
+            mine = np.split(getattr(laws.page.laws, name), laws.page.ticks)[laws.row]
             np.testing.assert_array_equal(mine, getattr(laws, name))

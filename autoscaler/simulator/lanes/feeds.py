@@ -69,4 +69,4 @@ def feed_of(
             reach,
         )
     outlooks, series = cache.table(metrics.keys, metrics.seen, compiled.series, reach)
-    return Table(outlooks, series, np.array(run.shifts) if run.shifts else None)
+    return Table(outlooks, series, np.array(run.shifts) if run.shifts else None, run.ticks.first)

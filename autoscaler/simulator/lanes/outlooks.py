@@ -36,8 +36,8 @@ from autoscaler.simulator.lanes.measuring import Seen, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
-_PAGE_LAWS, _PAGED_SERIES = 64, 8
-"""Laws of each horizon on a page at most, and series that have one."""
+_PAGE_LAWS, _MOST_PAGED = 240, 8
+"""Laws of each horizon on a page, at most, and of how many series: where there are more, equal questions are few."""
 _LOOK_TICKS = 256
 """Ticks for which series are laid out at once, and until somebody who waits is looked at."""
 
@@ -135,6 +135,7 @@ class Outlooks:
         level, spread: float64 (T, S, H), of the laws; None where there are none.
         excess: float32 (T, S, H, LAW_BINS + 1), likewise.
         scale: float64 (T, S), likewise.
+        demand: float64 (T, S), of which they were made: what lanes see at these ticks; NaN where unknown. Likewise.
     """
 
     at_lead: Float
@@ -144,6 +145,7 @@ class Outlooks:
     level: Float | None = None
     spread: Float | None = None
     excess: SmallFloat | None = None
+    demand: Float | None = None
 
     @classmethod
     def empty(cls, ticks: int, params: SeriesParams) -> Outlooks:
@@ -158,6 +160,7 @@ class Outlooks:
             level=np.empty(shape) if laws else None,
             spread=np.empty(shape) if laws else None,
             excess=np.empty((*shape, LAW_BINS + 1), np.float32) if laws else None,
+            demand=np.empty((ticks, series)) if laws else None,
         )
 
     def keep(self, first: int, outlook: Outlook) -> int:
@@ -188,11 +191,14 @@ class Outlooks:
             laws = PagedLaws(laws.level, laws.spread, laws.scale, laws.excess, page, row)
         return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], laws)
 
-    def page(self, number: int, ticks: int) -> Page | None:
-        """The laws of so many ticks, or of the last that there are, of those after `number` times as many; None without laws."""
+    def page(self, number: int, ticks: int, first_tick: int) -> Page | None:
+        """The laws of so many ticks, of those after `number` times as many, or of what is left of them; None where there are none.
+
+        The very first is this tick on the absolute grid.
+        """
         some = slice(number * ticks, (number + 1) * ticks)
         laws = self._laws(some, None)
-        if laws is None:
+        if laws is None or not len(laws.scale):
             return None
         horizons = laws.level.shape[-1]
         joined = Laws(
@@ -201,7 +207,8 @@ class Outlooks:
             scale=laws.scale.reshape(-1),
             excess=laws.excess.reshape(-1, horizons, LAW_BINS + 1),
         )
-        return Page(joined, len(laws.scale))
+        demand = None if self.demand is None else self.demand[some]
+        return Page(joined, len(laws.scale), first_tick + number * ticks, demand)
 
     def at_each(self, ticks: Int, series: Int) -> Outlook:
         """For lanes that are at different ticks: int64 (L,) both."""
@@ -239,6 +246,7 @@ class Outlooks:
             level=joined("level", 1),
             spread=joined("spread", 1),
             excess=excess,
+            demand=joined("demand", 1),
         )
 
     def until(self, ticks: int) -> Outlooks:
@@ -251,6 +259,7 @@ class Outlooks:
             level=None if self.level is None else self.level[:ticks],
             spread=None if self.spread is None else self.spread[:ticks],
             excess=None if self.excess is None else self.excess[:ticks],
+            demand=None if self.demand is None else self.demand[:ticks],
         )
 
     def one(self, series: int) -> Outlooks:
@@ -264,6 +273,7 @@ class Outlooks:
             level=None if self.level is None else self.level[:, only],
             spread=None if self.spread is None else self.spread[:, only],
             excess=None if self.excess is None else self.excess[:, only],
+            demand=None if self.demand is None else self.demand[:, only],
         )
 
 
@@ -274,28 +284,32 @@ class Table:
         outlooks: Of all ticks and series.
         series: int64 (L,), the series of each lane.
         shifts: int64 (L,), ticks that each lane is ahead of the first tick; None for none.
+        first_tick: The run's first, on the absolute grid.
     """
 
-    def __init__(self, outlooks: Outlooks, series: Int, shifts: Int | None = None) -> None:
-        self._outlooks = outlooks
+    def __init__(
+        self, outlooks: Outlooks, series: Int, shifts: Int | None = None, first_tick: int = 0
+    ) -> None:
+        self._outlooks, self._first_tick = outlooks, first_tick
         self._columns = series
         self._shifts = shifts
         self.series: Int = series if shifts is None else np.arange(len(series))
-        count = max(1, outlooks.evidence.shape[1])
-        # Some power of two, so that few numbers of ticks are asked about at once.
-        self._per_page = 1 << (_PAGE_LAWS // count).bit_length() - 1 if count <= _PAGED_SERIES else 0
-        self._page, self._page_number = None if self._per_page < 2 else outlooks.page(0, self._per_page), 0
+        kept = outlooks.evidence.shape[1]
+        self._per_page = _PAGE_LAWS // max(1, kept) if kept <= _MOST_PAGED else 0
+        self._page_number = 0
+        self._page = outlooks.page(0, self._per_page, first_tick) if self._per_page else None
 
     def at(self, tick: int, samples: Samples) -> Outlook:
         """A row."""
         del samples
         kept = self._outlooks
         if self._shifts is None:
-            if self._per_page < 2:
+            if not self._per_page:
                 return kept.at(tick)
             number, row = divmod(tick, self._per_page)
             if number != self._page_number:
-                self._page, self._page_number = kept.page(number, self._per_page), number
+                self._page_number = number
+                self._page = kept.page(number, self._per_page, self._first_tick)
             return kept.at(tick, self._page, row)
         # A lane that runs on beyond the end of the table is one whose ticks do not count there.
         rows = np.minimum(tick + self._shifts, len(kept.evidence) - 1)
@@ -329,7 +343,7 @@ def kept_bytes(series: int, ticks: int, *, laws: bool = False) -> int:
     """What the Outlooks of so many series over so many ticks take."""
     one = (2 * len(QUANTILE_LEVELS) + 1) * 8
     if laws:
-        one += len(Horizon) * (2 * 8 + (LAW_BINS + 1) * 4)
+        one += len(Horizon) * (2 * 8 + (LAW_BINS + 1) * 4) + 8
     return series * ticks * one
 
 
@@ -416,6 +430,8 @@ def _step_into(
 ) -> None:
     """Step series over the run, side by side, and keep what is said."""
     demand, observed_at_s, freshness = _laid_out(seen, slice(0, ticks.count))
+    if made.demand is not None:
+        made.demand[...] = demand
     coverage, censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
     samples = (
         Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)

@@ -1,0 +1,183 @@
+"""What each model's shadow has cost (`experts`), tick by tick or for some ticks at once.
+
+Where columns are few, a tick's charge is calls of numpy and hardly any numbers. So what is charged for is kept, in the narrow type
+of counts, and charged for some ticks together: when models are compared, or as soon as anybody asks (`Trial.settle`). Sums are
+those of tick by tick to the bit, since each number is added to in the order of ticks.
+
+Rules of this file: ticks in which anything is missing or censored are charged at once. No reduction over lanes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.bands import Bands
+from autoscaler.core.trial import ShadowType, Trial
+from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
+
+MORE = 2.0
+"""What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
+CHARGES = "charges"
+"""Under which name they are owed."""
+_MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 65_536, 5, 3
+"""So many numbers are kept of shadows at most, of so many ticks, since one tick takes the charges of all; where fewer fit it takes no
+less than tick by tick."""
+
+
+class Charging:
+    """The charges of n columns.
+
+    Args:
+        least: int64 (n,), no column may have fewer VMs.
+        start_cost: float32 (n,), of one start.
+        growth: Of a tick's weight.
+        bands: Are charged, too.
+        vms, short: float32 (M, n) each, to be used for a while.
+    """
+
+    def __init__(
+        self,
+        least: Int,
+        start_cost: SmallFloat,
+        growth: float,
+        bands: Bands,
+        vms: SmallFloat,
+        short: SmallFloat,
+    ) -> None:
+        self._least, self._start_cost, self._growth, self._bands = least, start_cost, growth, bands
+        self._starts_cost = bool(start_cost.any())
+        self._vms, self._short = vms, short
+        ticks = min(_MOST_KEPT // max(1, vms.size), _MOST_TICKS)
+        self._ticks = ticks if ticks >= _FEWEST_TICKS else 0
+        self._kept, self._last_tick = 0, -1
+        self._due, self._started = [False] * self._ticks, [False] * self._ticks
+        columns = self._ticks, len(least)
+        self._work, self._price = np.empty(columns), np.empty(columns)
+        self._weights, self._sums = (
+            np.empty((self._ticks + 1, len(least))),
+            np.empty((3, self._ticks + 1, len(least))),
+        )
+        self._each = np.empty((self._ticks, *vms.shape), np.float32)
+        self._lacks = np.empty((self._ticks + 1, *vms.shape), np.float32)
+        self.count_in(np.dtype(np.int32))
+
+    def count_in(self, counts: ShadowType) -> None:
+        """Make room for counts of this type; nothing may be owed."""
+        self._serving, self._ordered, self._held = (
+            np.empty((self._ticks, *self._vms.shape), counts) for _ in range(3)
+        )
+
+    def charge(self, state: Trial, tick: int, work: Float, counts: Bool | None, price: Float) -> None:
+        """Charge every shadow for a tick that is over.
+
+        Args:
+            state: Updated in place, now or when it is settled.
+            tick: Now, one after the last.
+            work: float64 (n,), in VM-ticks; 0 where it does not count.
+            counts: bool (n,), where it counts; None for everywhere.
+            price: float64 (n,), of shortage.
+        """
+        if counts is not None and np.count_nonzero(counts) == len(counts):
+            counts = None
+        if not self._ticks or counts is not None:
+            state.settle(CHARGES)
+            self._charge(state, tick, work, counts, price)
+            return
+        if self._kept == self._ticks or state.owed.get(CHARGES) is not self:
+            state.settle(CHARGES)
+            # What another trial owed is gone with it.
+            self._kept = 0
+            state.owed[CHARGES] = self
+        at = self._kept
+        self._serving[at], self._work[at], self._price[at] = state.serving, work, price
+        self._due[at], self._started[at] = self._bands.due(tick), False
+        self._kept, self._last_tick = at + 1, tick
+
+    def charge_starts(self, state: Trial, tick: int, ordered: SmallInt) -> None:
+        """Charge for what was ordered just now, int (M, n); it is on its way already."""
+        if not self._starts_cost or not np.count_nonzero(ordered):
+            return
+        if self._kept and self._last_tick == tick:
+            at = self._kept - 1
+            self._ordered[at], self._started[at] = ordered, True
+            if self._due[at]:
+                np.add(state.serving, state.coming, out=self._held[at])
+            return
+        state.settle(CHARGES)
+        self._pay_starts(state, ordered)
+        if self._bands.due(tick):
+            self._bands.charge_starts(state, ordered, state.serving + state.coming)
+
+    def _pay_starts(self, state: Trial, ordered: SmallInt) -> None:
+        paid = self._vms
+        paid[...] = ordered
+        paid *= self._start_cost
+        state.lately[0] += paid
+
+    def _charge(self, state: Trial, tick: int, work: Float, counts: Bool | None, price: Float) -> None:
+        """Charge for one tick."""
+        if counts is not None:
+            state.weight = np.where(counts, state.weight * self._growth, state.weight)
+            weight = state.weight * counts
+        else:
+            weight = state.weight = state.weight * self._growth
+        paid, *lacking = state.lately
+        vms, short = self._vms, self._short
+        vms[...] = state.serving
+        if counts is None:
+            paid += vms
+        else:
+            paid += np.multiply(vms, counts, out=short)
+        works = work, MORE * work
+        for missed, needed in zip(lacking, works, strict=True):
+            np.maximum(needed.astype(np.float32), vms, out=short)
+            short -= vms
+            np.add(missed, short, out=missed)
+        state.wanted = state.wanted + work * weight
+        state.needed = state.needed + self._needed(work, price) * weight
+        state.ticks = state.ticks + weight
+        if self._bands.due(tick):
+            if counts is not None:
+                vms *= counts
+            self._bands.charge(state, vms, works)
+
+    def _needed(self, work: Float, price: Float) -> Float:
+        """The least that whoever knows what comes would pay: (..., n) both, and the answer."""
+        # Whole VMs for what fills them, and one more or shortage for the rest: each is worth its price or is not.
+        filled = np.floor(work)
+        filled += np.minimum((work - filled) * price, 1.0)
+        return np.maximum(filled, self._least, out=filled)
+
+    def settle(self, state: Trial) -> None:
+        """Charge for all ticks that were kept."""
+        kept, self._kept = self._kept, 0
+        if not kept:
+            return
+        work, weights, sums = self._work[:kept], self._weights[: kept + 1], self._sums[:, : kept + 1]
+        weights[0], weights[1:] = state.weight, self._growth
+        # Accumulated and not reduced, since numpy sums up a single column in pairs.
+        np.multiply.accumulate(weights, axis=0, out=weights)
+        state.weight, of_ticks = weights[kept].copy(), weights[1:]
+        sums[0, 0], sums[1, 0], sums[2, 0] = state.wanted, state.needed, state.ticks
+        np.multiply(work, of_ticks, out=sums[0, 1:])
+        np.multiply(self._needed(work, self._price[:kept]), of_ticks, out=sums[1, 1:])
+        sums[2, 1:] = of_ticks
+        np.add.accumulate(sums, axis=1, out=sums)
+        state.wanted, state.needed, state.ticks = sums[:, kept].copy()
+        vms, short = self._each[:kept], self._lacks[: kept + 1]
+        vms[...] = self._serving[:kept]
+        works = work, MORE * work
+        for missed, needed in zip(state.lately[1:], works, strict=True):
+            short[0] = missed
+            np.maximum(needed.astype(np.float32)[:, np.newaxis], vms, out=short[1:])
+            short[1:] -= vms
+            np.add.reduce(short, axis=0, out=missed)
+        paid = state.lately[0]
+        for at in range(kept):
+            paid += vms[at]
+            if self._due[at]:
+                self._bands.charge(state, vms[at], (work[at], works[1][at]))
+            if self._started[at]:
+                self._pay_starts(state, self._ordered[at])
+                if self._due[at]:
+                    self._bands.charge_starts(state, self._ordered[at], self._held[at])

@@ -1,0 +1,387 @@
+"""The columns in which models compete (`trial`), each for the lanes that have seen the same, moved on tick by tick.
+
+Where a replay foresees demand (`laws.Page`), what models want is worked out for a page of ticks at once (`ahead`), by the same
+rules, and each tick only has its shadows move.
+
+Rules of this file: fills in what models want, and hands on. No reduction over lanes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from autoscaler.core.ahead import AHEAD, Ahead
+from autoscaler.core.alike import Alike, Number
+from autoscaler.core.earlier import EarlierDay
+from autoscaler.core.experts import Contest
+from autoscaler.core.habits import (
+    DAY_S,
+    HOUR_S,
+    WEEK_S,
+    last_week,
+    revise,
+    slot_s,
+    week_slot_s,
+    yesterday,
+)
+from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.models import AHEAD as WINDOWS
+from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
+from autoscaler.core.noting import NOTES, Notes
+from autoscaler.core.params import LaneParams
+from autoscaler.core.trial import Trial
+from autoscaler.core.types import Bool, Float, Horizon, Int, Laws, SmallInt, Snapshot
+from autoscaler.core.worth import Worth
+
+_FACTORS = len(PRICE_FACTORS)
+_WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
+_USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
+_YESTERDAY = slice(rows_of(Kind.YESTERDAY).start, rows_of(Kind.YESTERDAY).start + 3)
+_NOW, _LONG = (MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG))
+_FORECASTS = slice(_NOW, _LONG + 1, _LONG - _NOW)
+"""A slice, since numpy looks at a list of places far longer."""
+_LAWS_AT_ONCE = 48
+"""Laws of each horizon that are asked at once, at most: an eighth of them after a price has changed, and while it stays twice as many each
+time."""
+_MOST_AHEAD, _FEWEST_AHEAD = 600_000, 4
+"""So many numbers are worked out ahead at most, and of no fewer ticks: where these are more numbers it takes no less than tick by tick."""
+
+
+def _as_it_is(value: Int) -> Int:
+    return value
+
+
+def _by_both(want: SmallInt) -> None:
+    """Fill in what yesterday and the forecast want, the more of them, in the rows of (..., M, n)."""
+    days, forecasts = want[..., _YESTERDAY, np.newaxis, :], want[..., np.newaxis, _FORECASTS, :]
+    both = want[..., _BOTH, :]
+    shape = *both.shape[:-2], days.shape[-3], forecasts.shape[-2], both.shape[-1]
+    np.maximum(days, forecasts, out=both.reshape(shape))
+
+
+class Wishes(NamedTuple):
+    """What the models that drive want, n columns.
+
+    Attributes:
+        model: int64 (n,), which.
+        low, high: int64 (n,), up to and down to how many VMs.
+    """
+
+    model: Int
+    low: Int
+    high: Int
+
+    def within(self, least: Int, most: Int) -> Wishes:
+        """Those that policies allow, int64 (n,) both."""
+        low, high = (np.minimum(np.maximum(of, least), most) for of in (self.low, self.high))
+        return Wishes(self.model, low, high)
+
+
+class _Paged(NamedTuple):
+    """What economic models want at the ticks of a part of a page.
+
+    Attributes:
+        page: Which.
+        first: The part's first row.
+        length: Of parts, but for the last of a page.
+        price: float64 (n,), of shortage.
+        want: int (T, 2, m, n), as their rows of `Contest.want`.
+    """
+
+    page: Page
+    first: int
+    length: int
+    price: Float
+    want: SmallInt
+
+
+class Columns:
+    """The models of the lanes that share a column of the state.
+
+    Args:
+        params: The policies, L lanes.
+        lanes: int64 (k,), which have an objective.
+        column: int64 (k,), the column of each, as in `Trial`.
+        noted: The last tick that was taken in.
+    """
+
+    def __init__(self, params: LaneParams, lanes: Int, column: Int, noted: int = -1) -> None:
+        self.column, self.alike, self.noted = column, Alike(column), noted
+        self.shared = len(self.alike.first) < len(lanes)
+        self._all_series = params.series[lanes]
+        lanes = lanes[self.alike.first]
+        self._at = np.arange(len(lanes))
+        self._least, self._most = params.minimum[lanes], params.maximum[lanes]
+        self.contest = Contest(params, lanes)
+        self._series = params.series[lanes]
+        self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
+        capacity = self._capacity = params.vm_capacity[lanes]
+        self._tick_s = params.tick_s
+        self._notes = Notes(len(lanes), params.tick_s)
+        self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
+        self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
+        self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
+        windows_s = [
+            (
+                (ahead_s + params.tick_s, ahead_s + params.tick_s + max(300.0, params.tick_s)),
+                self._ahead_s == ahead_s,
+            )
+            for ahead_s in self._ahead_of
+        ]
+        tick_s = params.tick_s
+        self._days = (
+            EarlierDay(yesterday, DAY_S, slot_s(tick_s), windows_s, tick_s),
+            EarlierDay(last_week, WEEK_S, week_slot_s(tick_s), windows_s, tick_s),
+        )
+        asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
+        # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
+        cost = np.ones((len(asked), len(lanes)))
+        cost[:_FACTORS] += params.start_cost[lanes] / params.hold_ticks[lanes]
+        cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
+        self._cost: Float = cost
+        # Prices that are found come apart with what fleets miss.
+        found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._at, 0)
+        self._same = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
+        some = self._same.first
+        self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
+        self._worth = Worth(self._series, capacity, asked)
+        self._paged: _Paged | None = None
+        self._ahead: Ahead | None = None
+        self._gave_up: Page | None = None
+        self._run: tuple[int, Int, Int] = (0, self._at, self._at)
+        self._price, self._price_of_all = self._ahead_s, np.zeros(0)
+
+    def first(self, value: Number) -> Number:
+        """What the columns have of what lanes have, (..., k)."""
+        return self.alike.of_first(value) if self.shared else value
+
+    def spread(self, value: Number) -> Number:
+        """What lanes have of what the columns have, (..., n)."""
+        return self.alike.spread(value) if self.shared else value
+
+    def step(
+        self, trial: Trial, view: Snapshot, laws: Laws, demand: Float, known: Bool, fresh: Bool, price: Float
+    ) -> Wishes:
+        """Move the models on by a tick.
+
+        Args:
+            trial: Updated in place.
+            view: The snapshot, for its time.
+            laws: Of all series.
+            demand: float64 (n,), NaN where it is not fresh.
+            known: bool (n,), where it counts.
+            fresh: bool (n,).
+            price: float64 (n,), of shortage.
+        """
+        contest = self.contest
+        if self._ahead is not None:
+            trial.settle(AHEAD)
+            self._ahead = None
+            # What has turned out otherwise may do so again.
+            self._gave_up = laws.page if isinstance(laws, PagedLaws) else None
+        contest.fit(trial)
+        want = contest.want
+        self._by_worth(laws, price, want)
+        self._note(trial, view, demand / self._capacity, known)
+        self._usually(trial, view.now_s, price, want)
+        contest.plain(trial, view.tick, demand, self._before(trial, view.now_s))
+        _by_both(want)
+        if np.count_nonzero(fresh) < len(fresh):
+            blind = np.flatnonzero(~fresh)
+            want[0][:, blind], want[1][:, blind] = 0, contest.most
+        contest.step(trial, view.tick, demand, known, want, price)
+        unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
+        model, (low, high) = contest.bands.wishes(trial, want)
+        if np.count_nonzero(unknown):
+            model = np.where(unknown, CAREFUL, model)
+            low, high = np.where(unknown, want[:, CAREFUL], (low, high))
+        return Wishes(model, low, high)
+
+    def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool | None) -> None:
+        """Take in a tick: demand in VMs, where it is known, or everywhere."""
+        if view.tick > self.noted:
+            self._notes.keep(trial, view.now_s - self._tick_s, need, known)
+            self.noted = view.tick
+
+    def _usually(self, trial: Trial, now_s: float, price: Float, want: SmallInt) -> None:
+        """Fill in what is usually needed, in the rows of (..., M, n)."""
+        hours = self._hours_of(now_s)
+        if hours != self._hours:
+            trial.settle(NOTES)
+            revise(trial.habits, now_s, self._ahead_s, self._usual / price)
+            self._hours = hours
+        usual = np.minimum(trial.habits.wanted, self.contest.most)
+        rows = want[..., _USUAL, :]
+        rows[...] = usual.reshape(rows.shape[-2:])
+
+    def _hours_of(self, now_s: float) -> list[float]:
+        """The hours in which what is wanted now serves."""
+        return [(now_s + ahead_s) // HOUR_S for ahead_s in self._ahead_of]
+
+    def _before(self, trial: Trial, now_s: float) -> tuple[Float, Float]:
+        """The highest demand of yesterday and of a week ago until a start would serve, and within the hold window: (2, n) each."""
+        day, week = self._days
+        habits = trial.habits
+        if not (
+            day.is_over(habits.day, habits.slot, now_s) and week.is_over(habits.week, habits.week_slot, now_s)
+        ):
+            trial.settle(NOTES)
+        return day.at(habits, habits.day, habits.slot, now_s), week.at(
+            habits, habits.week, habits.week_slot, now_s
+        )
+
+    def _by_worth(self, laws: Laws, price: Float, want: SmallInt) -> None:
+        """Fill in what the economic models want, in their rows of (2, M, n)."""
+        mine = want[:, _WORTH]
+        if isinstance(laws, PagedLaws):
+            first, vms = self._part_of(laws.page, laws.row, price)
+            mine[...] = vms[laws.row - first]
+        else:
+            self._ask(laws, price, mine[np.newaxis])
+
+    def _part_of(self, page: Page, row: int, price: Float) -> tuple[int, SmallInt]:
+        """What they want at the ticks of the part of a page in which a row is: its first row, and int (T, 2, m, n)."""
+        paged, kind = self._paged, self.contest.want.dtype
+        same = paged is not None and paged.want.dtype == kind and np.array_equal(paged.price, price)
+        if (
+            paged is None
+            or not same
+            or paged.page is not page
+            or not 0 <= row - paged.first < len(paged.want)
+        ):
+            most = max(1, _LAWS_AT_ONCE * page.ticks // len(page.laws.scale))
+            length = min(2 * paged.length, most) if same and paged is not None else max(1, most // 8)
+            first = row - row % length
+            want = np.empty(
+                (min(length, page.ticks - first), 2, _WORTH.stop - _WORTH.start, len(price)), kind
+            )
+            paged = self._paged = _Paged(page, first, length, price.copy(), want)
+            self._ask(page, price, want, first)
+        return paged.first, paged.want
+
+    def foreseen(self, laws: Laws, tick: int, demand: Float) -> PagedLaws | None:
+        """The laws, if their page foresaw the demand of all lanes, float64 (k,), at this tick; else None."""
+        if not isinstance(laws, PagedLaws):
+            return None
+        page = laws.page
+        if page.demand is None or page.first_tick + laws.row != tick:
+            return None
+        expected = page.demand[laws.row]
+        if len(expected) > 1:
+            expected = expected.take(self._all_series)
+        return laws if np.count_nonzero(demand == expected) == len(demand) else None
+
+    def step_ahead(
+        self, trial: Trial, view: Snapshot, laws: PagedLaws, demand: Float, price: Float
+    ) -> Wishes | None:
+        """As `step`, of all lanes and within policies, by what was worked out for a page of ticks; None where that cannot be.
+
+        Args:
+            trial: Updated in place.
+            view: The snapshot, for its time.
+            laws: Foresaw demand.
+            demand: float64 (k,), of all lanes, known.
+            price: float64 (k,), likewise.
+        """
+        if price is not self._price_of_all:
+            self._price_of_all, self._price = price, self.first(price)
+        price, tick, page = self._price, view.tick, laws.page
+        ahead = self._ahead
+        if ahead is None or not ahead.goes_on(page, laws.row, view.now_s, price):
+            if page is self._gave_up or trial.last_tick != tick - 1 or tick <= self.noted:
+                return None
+            self._note(trial, view, self.first(demand) / self._capacity, None)
+            ahead = self._ahead = self._look_ahead(trial, view, laws, price)
+            if ahead is None:
+                self._gave_up = page
+                return None
+        else:
+            self._note(trial, view, ahead.work[ahead.used], None)
+        at = ahead.next()
+        self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
+        first, model, wished = self._run
+        if not first <= at < first + len(wished):
+            first, model, wished = self._run = at, *self._wishes_from(trial, ahead, at, tick)
+        low, high = wished[at - first]
+        return Wishes(model if model.ndim == 1 else model[at - first], low, high)
+
+    def _wishes_from(self, trial: Trial, ahead: Ahead, at: int, tick: int) -> tuple[Int, Int]:
+        """Who drives from a tick on until that may change, int64 (k,) or (T, k), and what they want, int64 (T, 2, k)."""
+        end = at + 1
+        while end < len(ahead.want) and not self.contest.chooses(tick, tick + end - at):
+            end += 1
+        model, wished = self.contest.bands.wishes(trial, ahead.want[at:end])
+        np.maximum(wished, self._least, out=wished)
+        np.minimum(wished, self._most, out=wished)
+        return self.spread(model), self.spread(wished)
+
+    def _look_ahead(self, trial: Trial, view: Snapshot, laws: PagedLaws, price: Float) -> Ahead | None:
+        """What all models want from now on until the page ends, or an hour does; None where that is not known yet."""
+        page, row, contest = laws.page, laws.row, self.contest
+        trial.settle(AHEAD)
+        level = page.laws.level.reshape(page.ticks, -1)[row:].take(self._at_lead, axis=1)
+        most = _MOST_AHEAD // contest.want.size
+        if page.demand is None or most < _FEWEST_AHEAD or np.count_nonzero(np.isnan(level)):
+            return None
+        contest.fit(trial)
+        hours, now_s = self._hours_of(view.now_s), [view.now_s]
+        for ahead in range(1, min(page.ticks - row, most)):
+            later_s = view.now_s + ahead * self._tick_s
+            if self._hours_of(later_s) != hours:
+                break
+            now_s.append(later_s)
+        ticks = len(now_s)
+        demand = page.demand[row : row + ticks].take(self._series, axis=1)
+        before = self._before_page(trial, now_s)
+        if before is None or np.count_nonzero(np.isnan(demand)):
+            return None
+        want = np.empty((ticks, *contest.want.shape), contest.want.dtype)
+        at = 0
+        while at < ticks:
+            first, vms = self._part_of(page, row + at, price)
+            some = vms[row + at - first :][: ticks - at]
+            want[at : at + len(some), :, _WORTH] = some
+            at += len(some)
+        self._usually(trial, view.now_s, price, want)
+        passed = contest.plain_page(trial, view.tick, demand, before, want)
+        _by_both(want)
+        contest.bound(want)
+        self._run = 0, self._at[:0], self._at[:0]
+        found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, passed)
+        return found
+
+    def _before_page(self, trial: Trial, now_s: list[float]) -> tuple[Float, Float] | None:
+        """As `_before` at some ticks, (T, 2, n) each; None where they look at what is not over."""
+        (day, week), habits = self._days, trial.habits
+        for _ in range(2):
+            yesterday = day.page(habits.day, habits.slot, now_s)
+            last_week = week.page(habits.week, habits.week_slot, now_s)
+            if yesterday is not None and last_week is not None:
+                return yesterday, last_week
+            trial.settle(NOTES)
+        return None
+
+    def _ask(self, laws: Laws | Page, price: Float, want: SmallInt, first: int = 0) -> None:
+        """Fill in what they want at a tick, or at so many of a page from one on: (T, 2, m, n)."""
+        same = self._same.hold(price)
+        worth, cost, at = (
+            (self._few_worth, self._few_cost, self._same.of_first(price))
+            if same
+            else (self._worth, self._cost, price)
+        )
+        share, ticks = cost / at, len(want)
+        if isinstance(laws, Page):
+            vms = worth.vms_of_page(laws, share, first, ticks)
+        else:
+            vms = worth.vms(laws, share)
+        np.minimum(vms, self.contest.most, out=vms)
+        low, keep, hold = vms.reshape(ticks, 3, _FACTORS, -1).swapaxes(0, 1)
+        np.maximum(keep, low, out=keep)
+        np.maximum(hold, low, out=hold)
+        by_window = want.reshape(ticks, 2, _FACTORS, len(WINDOWS), -1)
+        spread = self._same.spread if same else _as_it_is
+        by_window[:, 0] = spread(low)[:, :, np.newaxis]
+        for window, of in enumerate((low, keep, hold)):
+            by_window[:, 1, :, window] = spread(of)

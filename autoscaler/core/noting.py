@@ -1,0 +1,73 @@
+"""What habits have yet to note (`habits`): ticks of demand, noted together once somebody asks.
+
+What is usual is looked at once an hour, the highest ever when models are compared, and slots of a day when it is over. So
+nothing is lost where the ticks in between are kept and noted at once, as they would have been one by one.
+
+Rules of this file: keeps and hands on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.habits import HOUR_S, Habits, note, note_page
+from autoscaler.core.trial import Trial
+from autoscaler.core.types import Bool, Float
+
+NOTES = "notes"
+"""Under which name they are owed."""
+_MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 2_048, 12, 3
+"""So many numbers are kept at most, of so many ticks, since one tick notes all; where fewer fit it takes no less than tick by tick."""
+
+
+class Notes:
+    """Ticks to be noted of n columns.
+
+    Args:
+        columns: How many.
+        tick_s: Length of a tick.
+    """
+
+    def __init__(self, columns: int, tick_s: float) -> None:
+        ticks = min(_MOST_KEPT // columns, _MOST_TICKS)
+        self._tick_s, self._ticks = tick_s, ticks if ticks >= _FEWEST_TICKS else 0
+        self._now_s: list[float] = []
+        self._need = np.empty((self._ticks, columns))
+
+    def keep(self, trial: Trial, now_s: float, need: Float, counts: Bool | None) -> None:
+        """Count a tick of demand, now or later.
+
+        Args:
+            trial: Its habits are updated in place.
+            now_s: Time of the tick.
+            need: float64 (n,), demand in VMs.
+            counts: bool (n,), where it is known; None for everywhere.
+        """
+        if not self._ticks or not (counts is None or np.count_nonzero(counts) == len(counts)):
+            trial.settle(NOTES)
+            known = np.ones(len(need), np.bool_) if counts is None else counts
+            note(trial.habits, now_s, need, known, self._tick_s)
+            return
+        if trial.owed.get(NOTES) is not self:
+            trial.settle(NOTES)
+            self._now_s = []
+            trial.owed[NOTES] = self
+        elif len(self._now_s) == self._ticks or now_s // HOUR_S != self._now_s[0] // HOUR_S:
+            trial.settle(NOTES)
+            trial.owed[NOTES] = self
+        self._need[len(self._now_s)] = need
+        self._now_s.append(now_s)
+
+    def highest_known(self, habits: Habits) -> bool:
+        """Whether nothing that was kept is as high as the highest ever."""
+        need = self._need[: len(self._now_s)]
+        return not (
+            np.count_nonzero(habits.above)
+            or np.count_nonzero(np.maximum.reduce(need, axis=0, initial=0.0) > habits.highest)
+        )
+
+    def settle(self, trial: Trial) -> None:
+        """Note all that was kept."""
+        now_s, self._now_s = self._now_s, []
+        if now_s:
+            note_page(trial.habits, now_s, self._need[: len(now_s)], self._tick_s)
