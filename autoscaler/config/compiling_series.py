@@ -27,17 +27,21 @@ def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> S
         now_s: Epoch seconds; events are laid out from one day before to eight days after.
     """
     starts, ends, factors, odds = _events(policies, now_s)
+    laws = np.array([policy.objective is not None for policy in policies], np.bool_)
+    # What a tick wants is known when it is over, so the first sample of what a VM serves comes a tick after it.
+    lead_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s) + laws
+    back_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s + policy.vm.stop_time_s)
     return SeriesParams(
         tick_s=tick_s,
-        lead_ticks=_ticks(policies, tick_s, lambda policy: policy.vm.start_time_s),
-        keep_ticks=_ticks(policies, tick_s, lambda policy: policy.vm.start_time_s + policy.vm.stop_time_s),
-        hold_ticks=_ticks(policies, tick_s, hold_s),
+        lead_ticks=lead_ticks,
+        keep_ticks=np.maximum(back_ticks, lead_ticks) - laws,
+        hold_ticks=np.maximum(_ticks(policies, tick_s, hold_s), lead_ticks),
         refill_ticks=_ticks(policies, tick_s, refill_s),
         half_life_ticks=_floats(
             policies, lambda policy: (policy.forecast or ForecastSection()).half_life_s / tick_s
         ),
         scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
-        laws=np.array([policy.objective is not None for policy in policies], np.bool_),
+        laws=laws,
         refill_laws=np.array(
             [policy.objective is not None and policy.warm_pool.hibernate is not None for policy in policies],
             np.bool_,

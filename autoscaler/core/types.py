@@ -46,9 +46,9 @@ class Horizon(IntEnum):
     """What of the demand to come a predictive law describes."""
 
     LEAD = 0
-    """Demand at the lead time, the first moment that a start ordered now can serve."""
+    """Demand at the lead time, the first tick that a start ordered now can serve."""
     KEEP = 1
-    """The highest demand until a VM stopped now could serve again (stop time plus lead time)."""
+    """The highest demand before the tick in which a VM stopped now could serve again (stop time plus lead time)."""
     HOLD = 2
     """The highest demand within the hold window, some times the keep window: what scaling in weighs."""
     REFILL = 3

@@ -61,6 +61,26 @@ FULL = policy(
 )
 
 
+@pytest.mark.parametrize(
+    ("tick_s", "lead", "keep", "hold"),
+    [(10.0, 7, 8, 30), (60.0, 2, 1, 5), (300.0, 2, 1, 2), (3600.0, 2, 1, 2)],
+)
+def test_forecasts_are_for_the_first_sample_of_what_a_start_serves_and_for_all_before_it(
+    tick_s, lead, keep, hold
+):
+    """An order at tick t serves from t + L on, and what is wanted in tick t + L is known when it is over."""
+    fleet = policy(
+        signal={"kind": "total", "source": "trace", "trace": {}},
+        vm={"capacity": "50/s", "start_time": "60s", "stop_time": "25s"},
+        objective={"served": "99%"},
+    )
+    compiled = compile_params([fleet], tick_s, utc("2026-06-01T00:00:00"))
+    assert compiled.series.lead_ticks.tolist() == [lead]
+    assert compiled.lanes.lead_ticks.tolist() == [lead - 1]
+    assert compiled.series.keep_ticks.tolist() == [keep]
+    assert compiled.series.hold_ticks.tolist() == [hold]
+
+
 def test_every_field_of_a_full_policy():
     compiled = compile_params([FULL], 10.0, utc("2026-06-01T00:00:00"))
     fold, series, lanes = compiled.fold, compiled.series, compiled.lanes

@@ -75,6 +75,18 @@ def test_the_peak_covers_the_highest_demand_of_the_keep_window():
     assert np.mean(highest <= issued) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize("rises", [True, False])
+def test_what_comes_before_the_lead_time_is_expected_on_the_way_there(rises):
+    """Of rises and falls that take turns, the next tick is expected a quarter as far as the fourth."""
+    params = series_params(lead=4, keep=1, laws=True)
+    slopes = np.where(np.arange(3000) // 60 % 2, -0.01, 0.01)
+    value = 1000.0 * np.exp(np.cumsum(slopes))[: 2910 if rises else 2970]
+    laws = run(params, value)[1][-1].laws
+    far, near = np.log((laws.level[0, :2] + laws.scale[0]) / (value[-1] + laws.scale[0]))
+    assert far > 0.02 if rises else far < -0.02
+    assert near / far == pytest.approx(0.25, abs=0.1)
+
+
 def test_laws_expect_beyond_a_demand_what_comes_beyond_it():
     rng = np.random.default_rng(3)
     values = 400.0 * rng.gamma(4.0, 0.25, 4000)

@@ -146,10 +146,12 @@ def expect(
     if hidden is not None:
         np.copyto(ahead, np.maximum(ahead, _NOTHING), where=hidden)
     last = grounds.last[tick]
-    ahead += last
     issued = np.empty((len(ahead), settings.horizons, 3))
     log_level = issued[..., 0]
-    log_level[:] = ahead[:, np.newaxis]
+    # What comes before the lead time is on the way there.
+    np.multiply(settings.on_the_way, ahead[:, np.newaxis], out=log_level)
+    log_level += last[:, np.newaxis]
+    ahead += last
     if len(grounds.lately):
         np.fmax(log_level[:, -1], grounds.lately[tick], out=log_level[:, -1])
     cell = _cell(settings, state, grounds, marks, tick, ahead)

@@ -157,6 +157,8 @@ class Settings:
         refit_ticks: Ticks between two fits of a series.
         reach_s: float64 (S, H), how far each horizon looks.
         farthest_s: The farthest of them.
+        on_the_way: float64 (S, H), how much of the way from the last value to the level at the lead time has been gone in the middle of
+            each window, 0..1; 1 at the lead time, and where no laws are wanted.
         newest: The newest slot of the history that is whole, relative to the present one.
         looks: int64 (1 or S, 1 + D + 3 * D), slots of the history that are looked at, relative to the present one and modulo
             their number: the newest, this time on earlier days, and around the lead time from then on. One row where all series
@@ -192,6 +194,7 @@ class Settings:
     refit_ticks: int
     reach_s: Float
     farthest_s: float
+    on_the_way: Float
     newest: int
     looks: Int
     fit_weight: Float
@@ -236,6 +239,7 @@ class Settings:
             refit_ticks=max(REFIT_TICKS, math.ceil(REFIT_S / tick_s)),
             reach_s=horizon_ticks(params) * np.float64(tick_s),
             farthest_s=float(horizon_ticks(params).max(initial=1)) * tick_s,
+            on_the_way=_on_the_way(params),
             newest=_newest(params, slot_s),
             looks=_looks(params, slot_s),
             fit_weight=1.0 / params.lead_ticks,
@@ -271,6 +275,13 @@ def horizon_ticks(params: SeriesParams) -> Int:
     """How far each horizon looks, int64 (S, H)."""
     every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
     return np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
+
+
+def _on_the_way(params: SeriesParams) -> Float:
+    ticks = horizon_ticks(params).astype(np.float64)
+    share: Float = np.minimum(0.5 * (1.0 + ticks) / ticks[:, :1], 1.0)
+    share[:, 0] = 1.0
+    return np.where(params.laws[:, np.newaxis], share, 1.0)
 
 
 def strides(params: SeriesParams) -> tuple[Int, Int]:
