@@ -114,6 +114,7 @@ class Alone:
         self._sizes: list[float] = state.sizes.reshape(-1).tolist()
         self._shifts: list[float] = state.shifts.reshape(-1).tolist()
         self._short: list[float] = state.short[0].tolist()
+        self._on_the_way: list[float] = settings.on_the_way[0].tolist()
         self._doubt: list[float] = state.doubt[0].tolist()
         # Rings of blocks, and of blocks times horizons.
         self._ahead: list[float] = state.ahead[0].tolist()
@@ -160,16 +161,15 @@ class Alone:
         for at, (means, seasons, fitted, last, usual, top, lately, within) in enumerate(rests_on, first):
             if at > first:
                 self.judge(at)
-            ahead = self._believed(means, seasons)
-            if hidden[at] is not None and ahead < 0.0:
-                ahead = 0.0
-            ahead += last
-            above = ahead - usual
+            way = self._believed(means, seasons)
+            if hidden[at] is not None and way < 0.0:
+                way = 0.0
+            above = way + last - usual
             if within >= 0:
                 cell = within
             else:
                 cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + hazard.get(at, 0) * _LEVELS
-            self._issue(cell, ahead, top, lately)
+            self._issue(cell, way, last, top, lately)
             self._remember(at, last, fitted)
         self._keep_features(first, end, grounds.features)
         if end < len(self._weight):
@@ -248,15 +248,15 @@ class Alone:
         ahead = means * min(ratio * ratio, 1.0) + seasons
         return min(max(ahead, _LEAST_LOG), _MOST_LOG)
 
-    def _issue(self, cell: int, ahead: float, top: float, lately: float | None) -> None:
+    def _issue(self, cell: int, way: float, last: float, top: float, lately: float | None) -> None:
         """Level, spread and cell of each horizon: `issuing.expect`."""
         horizons, issued = self._horizons, self._issued
-        parent, last = _PARENT_OF[cell] * horizons, horizons - 1
+        parent, farthest = _PARENT_OF[cell] * horizons, horizons - 1
         sizes, shifts = self._sizes, self._shifts
-        for horizon, short in enumerate(self._short):
-            log_level = ahead
+        for horizon, (short, share) in enumerate(zip(self._short, self._on_the_way, strict=True)):
+            log_level = share * way + last
             if horizon:
-                if horizon == last and lately is not None and lately > ahead:
+                if horizon == farthest and lately is not None and lately > log_level:
                     log_level = lately
                 log_level += shifts[parent + horizon]
             spread = min(max(sqrt(sizes[parent + horizon] * short), _LEAST_SPREAD), _MOST_SPREAD)
