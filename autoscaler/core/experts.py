@@ -21,7 +21,7 @@ from autoscaler.core.models import MODELS
 from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
 from autoscaler.core.plain import PLAIN, Passed, Plain
-from autoscaler.core.proving import KNOWN_DAYS, change_driver, unproven
+from autoscaler.core.proving import KNOWN_DAYS, change_driver, unproven, untold
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
@@ -352,7 +352,8 @@ class Contest:
         cost += np.multiply(state.crowd, fear, out=self._left)
         cost *= shortage
         cost += state.paid
-        days = np.maximum(state.ticks / state.weight * (self._tick_s / 86400.0), 1e-3)
+        seen = state.ticks / state.weight
+        days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
         now = cost[state.driver, self._columns]
         stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
         young = self._given & (days < KNOWN_DAYS)
@@ -361,11 +362,16 @@ class Contest:
             shown += state.paid
             np.copyto(cost, np.inf, where=unproven(state, shown, TRIAL_VM_TICKS) & young)
             now = cost[state.driver, self._columns]
+        # Who drives already, until its price was raised, is compared as it is.
+        untold_of = untold(seen, shortage, self._given)
+        if untold_of is not None:
+            np.copyto(cost, np.inf, where=untold_of)
         least = np.minimum.reduce(cost, axis=0)
         better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
         if len(better):
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
+            now[better] = least[better]
             change_driver(state, driver, shortage)
         if bands:
             self.bands.compare(
@@ -375,7 +381,7 @@ class Contest:
                 shortage=shortage,
                 fear=fear,
                 doubt=doubt,
-                avoidable=self._avoidable(state, cost[state.driver, self._columns]),
+                avoidable=self._avoidable(state, now),
                 days=days,
             )
         if (state.weight > _HEAVY).any():

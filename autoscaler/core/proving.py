@@ -11,6 +11,10 @@ but for a premium. This is the budget of conservative bandits (Wu, Shariff, Latt
 time have all but a small share of what the known way would have. Models that save early earn what they may spend later. Among
 those that may drive the one drives that is cheapest with all that was never seen.
 
+Nor may a model drive that holds what is worth its price once in so many ticks as were not seen yet three times: an odds that small
+cannot be told from what was seen, however good such a model looked meanwhile. That is the rule of three (Hanley and Lippman-Hand, 1983:
+what never came in n ticks comes, at 95 %, in fewer than 3 / n of them).
+
 Rules of this file: element-wise. A past that was lived again (`living`) counts as seen.
 """
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.models import CAREFUL
+from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Int
 
@@ -28,6 +32,29 @@ PREMIUM = 0.05
 """So much more than the careful model would have cost may be paid until then, as a share of that."""
 AGAIN = 0.5
 """Once that is spent the careful model drives, until no more than this share of it is."""
+
+THREE = 3.0
+"""So many times as many ticks must have been seen as one of them is to be told from the others."""
+_BY_ODDS = (Kind.WORTH, Kind.USUAL, Kind.HOUR)
+UNTOLD = np.array([PRICE_FACTORS[model.knob] if model.kind in _BY_ODDS else 0.0 for model in MODELS])
+"""For each model, in how many ticks one must be told from the others at a price of 1, (M,); 0 where no odds are read."""
+
+_MOST_UNTOLD = UNTOLD.max()
+
+
+def untold(seen: Float, shortage: Float, given: Bool) -> Bool | None:
+    """Which models read smaller odds than can be told from what was seen: bool (M, n); None where none does.
+
+    Args:
+        seen: float64 (n,), ticks.
+        shortage: float64 (n,), the price of shortage, in VM-ticks per VM-tick.
+        given: bool (n,), whose price is given; where it is found, it was found by what all models leave.
+    """
+    needed = THREE * shortage * given
+    if not np.count_nonzero(needed * _MOST_UNTOLD > seen):
+        return None
+    found: Bool = UNTOLD[:, np.newaxis] * needed > seen
+    return found
 
 
 def unproven(state: Trial, shown: Float, least: float) -> Bool:
