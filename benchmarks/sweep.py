@@ -68,22 +68,28 @@ def year_of(variants: int) -> tuple[float, float, float]:
 
 
 def forecasting(number: int, kind: str) -> Policy:
-    """One of a thousand variants that order by forecast: by a quantile of it, or by prices."""
-    wishes = {
-        "quantile": {
-            "forecast": {"cover": ("50%", "90%", "95%", "99%")[number % 4]},
-            "reactive": {"headroom": f"{5 + number % 50}%"},
-        },
-        "objective": {"objective": {"shortage_price": f"{1 + number % 50 * 0.2:.1f}/h"}},
-    }
+    """One of a thousand different variants that order by forecast: by a quantile of it, or by prices.
+
+    Of those by prices a hundred have another price or minimum, for which models compete apart, and ten of each differ in a guard.
+    """
+    if kind == "quantile":
+        cover, headroom, minimum, minutes = number % 4, number // 4 % 25, number // 100 % 2, number // 200
+        wishes = {
+            "forecast": {"cover": ("50%", "90%", "95%", "99%")[cover]},
+            "reactive": {"headroom": f"{5 + headroom}%"},
+        }
+    else:
+        price, minutes, minimum = number % 50, number // 50 % 10, number // 500
+        wishes = {"objective": {"shortage_price": f"{1 + price * 0.2:.1f}/h"}}
     return policy_from(
         {
             "fleet": "web",
             "signal": {"kind": "throughput", "source": "trace", "max_age": "150s", "trace": {}},
             "vm": {"capacity": "120/s", "start_time": "40s", "stop_time": "40s"},
-            "bounds": {"minimum": 1 + number // 500, "maximum": 60},
+            "bounds": {"minimum": 1 + minimum, "maximum": 60},
+            "guards": {"cooldown_in": f"{minutes}m"},
             "prices": {"in_service": "0.1/h", "stopped": "0.01/h"},
-            **wishes[kind],
+            **wishes,
         }
     )
 
