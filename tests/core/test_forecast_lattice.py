@@ -53,6 +53,27 @@ def test_onsets_on_a_lattice_are_seen(period_s):
     assert 0.0 <= state.phase_s[0] <= 20.0
 
 
+def test_many_series_find_what_each_would_find_alone():
+    rng = np.random.default_rng(7)
+    given = series_params(40, laws=True, tick_s=TICK_S)
+    settings, together = Settings.of(given), SeriesState.empty(given)
+    now_s = 20.0 * 86_400.0
+    together.ticks[:] = rng.integers(1, 90_000, 40)
+    for at, count in enumerate(rng.integers(0, together.onsets.shape[1], 40).tolist()):
+        period_s = float(rng.choice([300.0, 900.0, 3600.0]))
+        points = rng.choice(int(now_s / period_s), count, replace=False)
+        together.onsets[at, :count] = np.sort(
+            points * period_s + rng.normal(0.0, rng.choice([5.0, 900.0]), count)
+        )
+    apart = SeriesState.restore(together.dump())
+    choose(settings, together, np.arange(40), now_s)
+    for at in range(40):
+        choose(settings, apart, np.array([at]), now_s)
+    assert 5 < np.count_nonzero(together.period_s) < 35
+    for name, mine in apart.dump().items():
+        np.testing.assert_array_equal(mine, together.dump()[name], err_msg=name)
+
+
 def test_onsets_at_any_time_are_no_lattice():
     for seed in range(20):
         times = np.random.default_rng(seed).uniform(0.0, 10 * 86_400.0, 80)

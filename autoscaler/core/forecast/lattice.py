@@ -135,43 +135,71 @@ def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) ->
 def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) -> None:
     """Look for a lattice in the onsets of these series anew: int64 (N,)."""
     tick_s = settings.params.tick_s
-    for at in series.tolist():
-        times = state.onsets[at]
-        times = np.sort(times[times > now_s - REMEMBERED_S])
-        best = _best(times, tick_s)
-        over_s = min(float(state.ticks[at]) * tick_s, REMEMBERED_S) + DAY_S
-        if best is None:
-            state.period_s[at] = 0.0
-            state.stray[at] = (len(times) + 0.5) / over_s
-            continue
-        state.period_s[at], state.phase_s[at] = best
-        _learn_odds(state, at, times, now_s, tick_s, over_s)
+    onsets = state.onsets.take(series, axis=0)
+    remembered = onsets > now_s - REMEMBERED_S
+    count = np.add.reduce(remembered, axis=1)
+    over_s = np.minimum(state.ticks.take(series) * tick_s, REMEMBERED_S) + DAY_S
+    state.period_s[series] = 0.0
+    state.stray[series] = (count + 0.5) / over_s
+    enough = np.flatnonzero(count >= _LEAST_ONSETS)
+    if len(enough):
+        for place, (period_s, phase_s) in _best(onsets[enough], remembered[enough], tick_s).items():
+            row = enough[place]
+            at = int(series[row])
+            state.period_s[at], state.phase_s[at] = period_s, phase_s
+            times = np.sort(onsets[row][remembered[row]])
+            _learn_odds(state, at, times, now_s, tick_s, float(over_s[row]))
     state.lattices = int(np.count_nonzero(state.period_s))
 
 
-def _best(times: Float, tick_s: float) -> tuple[float, float] | None:
-    """The period and phase with the highest gain, where one is accepted."""
-    count, width, window = len(times), _bin_s(tick_s), _window_s(tick_s)
-    if count < _LEAST_ONSETS:
-        return None
-    best, most = None, _LEAST_GAIN
+def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[float, float]]:
+    """The period and phase with the highest gain, by row, where one is accepted.
+
+    Args:
+        onsets: float64 (N, R), times.
+        remembered: bool (N, R), which of them count; some in each row.
+        tick_s: Length of a tick.
+    """
+    width, window = _bin_s(tick_s), _window_s(tick_s)
+    count = np.add.reduce(remembered, axis=1)
+    times, rows = np.where(remembered, onsets, 0.0), np.arange(len(onsets))[:, np.newaxis]
+    best, most = dict[int, tuple[float, float]](), [_LEAST_GAIN] * len(count)
     for period_s in PERIODS_S:
         if period_s < _LEAST_WINDOWS * window:
             continue
         bins = round(period_s / width)
         phase = np.floor((times - np.floor(times / period_s) * period_s) / width).astype(np.int64)
-        found = np.bincount(np.minimum(phase, bins - 1), minlength=bins)
+        # Those that do not count are counted in a bin of their own.
+        cell = np.where(remembered, np.minimum(phase, bins - 1), bins) + rows * (bins + 1)
+        found = np.bincount(cell.reshape(-1), minlength=len(count) * (bins + 1)).reshape(-1, bins + 1)[
+            :, :bins
+        ]
         within = found.copy()
         for after in range(1, round(window / width)):
-            within += np.roll(found, -after)
-        first = int(np.argmax(within))
-        share, chance = int(within[first]) / count, window / period_s
-        gain = count * share * math.log(max(share, 1e-9) / chance) - math.log(bins) - _PENALTY
-        if share < 1.0:
-            gain += count * (1.0 - share) * math.log((1.0 - share) / (1.0 - chance))
-        if share > chance and gain > most:
-            best, most = (period_s, first * width), gain
+            within += np.roll(found, -after, axis=1)
+        first = within.argmax(axis=1)
+        share, chance = within[rows[:, 0], first] / count, window / period_s
+        penalty = math.log(bins) + _PENALTY
+        rest = np.maximum(1.0 - share, 1e-300)
+        rough = count * (share * np.log(share / chance) + rest * np.log(rest / (1.0 - chance))) - penalty
+        # Few are worth the exact sum.
+        for row in np.flatnonzero((share > chance) & (rough > _LEAST_GAIN - _ROUGH)).tolist():
+            gain = _gain(int(count[row]), float(share[row]), chance) - math.log(bins) - _PENALTY
+            if gain > most[row]:
+                best[row], most[row] = (period_s, int(first[row]) * width), gain
     return best
+
+
+_ROUGH = 1e-6
+"""What rounding may do to a gain; far more than it does."""
+
+
+def _gain(count: int, share: float, chance: float) -> float:
+    """In log likelihood, of a share of so many onsets over what chance has."""
+    gain = count * share * math.log(share / chance)
+    if share < 1.0:
+        gain += count * (1.0 - share) * math.log((1.0 - share) / (1.0 - chance))
+    return gain
 
 
 def _learn_odds(
