@@ -160,6 +160,7 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
             fleet=policy.fleet,
             spec=spec_of(policy),
             may_provision=policy.max_provisioned if policy.provision else 0,
+            reads_template=policy.reads_template,
             reads_cloudwatch=str(policy.signal.source) == "cloudwatch",
             hibernates=policy.warm_pool.hibernate is not None,
             target_group=policy.balancer.target_group.arn

@@ -101,6 +101,11 @@ class Policy(Section):
         return next((limits for limits in self.shared if limits.has(self.fleet)), None)
 
     @property
+    def reads_template(self) -> bool:
+        """Whether what VMs would be made from now must be known: which of them are out of date."""
+        return self.provision is not None and (self.freshness.refresh is not None or self.refill is not None)
+
+    @property
     def max_provisioned(self) -> int:
         """Most VMs of the fleet that may exist."""
         return self.provision.maximum if self.provision else self.bounds.maximum

@@ -39,7 +39,8 @@ class SeriesParams:
         tick_s: Length of a tick.
         lead_ticks: int64 (S,), ticks until the first sample of what a VM ordered now serves, at least 1: one more than
             until it serves where laws are wanted, since samples are of ticks that are over.
-        keep_ticks: int64 (S,), ticks until the last sample before that in which a VM stopped now could serve again.
+        keep_ticks: int64 (S,), ticks until a VM stopped now could serve again (stop time plus lead time); one less where laws
+            are wanted, since what comes at the lead time has a law of its own.
         hold_ticks: int64 (S,), the window of the longer peak that scaling in weighs.
         refill_ticks: int64 (S,), the window of the peak that the warm pool must meet.
         half_life_ticks: float64 (S,), age in ticks at which an outcome weighs half.

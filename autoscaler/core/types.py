@@ -48,7 +48,7 @@ class Horizon(IntEnum):
     LEAD = 0
     """Demand at the lead time, the first tick that a start ordered now can serve."""
     KEEP = 1
-    """The highest demand before the tick in which a VM stopped now could serve again (stop time plus lead time)."""
+    """The highest demand until just before a VM stopped now could serve again (stop time plus lead time)."""
     HOLD = 2
     """The highest demand within the hold window, some times the keep window: what scaling in weighs."""
     REFILL = 3

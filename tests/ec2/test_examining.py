@@ -91,6 +91,19 @@ async def test_a_refused_dry_run_names_the_permission_and_where_it_is_found(ec2,
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_template_that_the_daemon_may_not_read_is_told_where_it_reads_one(ec2, say, reads):
+    fine = say.error(412, "DryRunOperation", "would have succeeded")
+    ec2.script = {operation: [fine] for operation in CHANGES} | {
+        "DescribeInstances": [say.page([1])],
+        "DescribeLaunchTemplateVersions": [say.error(403, "UnauthorizedOperation", "not authorized")],
+    }
+    findings = await examine(settings_for(ec2.url), [replace(WEB, reads_template=reads)], SystemClock())
+    problems = [each.text for each in of(findings, "permission") if each.level is Level.PROBLEM]
+    assert [text.split()[0] for text in problems] == ["ec2:DescribeLaunchTemplateVersions"] * reads
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_launch_template_that_is_not_there_is_told_apart_from_a_permission(ec2, say):
     fine = say.error(412, "DryRunOperation", "would have succeeded")
     gone = say.error(400, "InvalidLaunchTemplateName.NotFoundException", "The template does not exist")

@@ -33,9 +33,7 @@ class Template:
 
     def is_due(self, fleet: Fleet, now_s: float) -> bool:
         """Whether it is time to read it, for a fleet that asks what it says."""
-        if now_s < self._next_s or fleet.policy.provision is None:
-            return False
-        return fleet.policy.freshness.refresh is not None or fleet.policy.refill is not None
+        return now_s >= self._next_s and fleet.policy.reads_template
 
     def is_known(self, fleet: Fleet) -> bool:
         """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""

@@ -28,6 +28,7 @@ from autoscaler.providers.ec2 import diagnosis, hibernation_check, target_group_
 from autoscaler.providers.ec2.classify import shorten
 from autoscaler.providers.ec2.client import open_session
 from autoscaler.providers.ec2.diagnosis import Described
+from autoscaler.providers.ec2.provider import named_template
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 PERMISSIONS: Final = frozenset(
@@ -58,6 +59,7 @@ class Examined:
         spec: Where its new VMs come from; None where it makes none.
         may_provision: VMs that may exist in all; 0 where it makes none.
         reads_cloudwatch: Its metrics come from CloudWatch.
+        reads_template: The daemon must know what its launch template says.
         hibernates: Its VMs shall save their memory.
         target_group: The target group before it; empty where there is none.
         start_time_s: What a start is planned with.
@@ -68,6 +70,7 @@ class Examined:
     spec: ProvisionSpec | None
     may_provision: int
     reads_cloudwatch: bool
+    reads_template: bool = False
     hibernates: bool = False
     target_group: str = ""
     start_time_s: float = 40.0
@@ -182,8 +185,17 @@ class Examination:
         else:
             text = "permissions to start, stop, delete and tag could not be tried: no VM carries the tag"
             found.append(Finding("permission", Level.UNKNOWN, text, f"tag a VM with {FLEET_TAG}"))
-        makers = [(each.fleet, each.spec) for each in fleets if each.spec is not None]
-        return found + [await self._may_launch(fleet, spec) for fleet, spec in makers]
+        for each in fleets:
+            if each.spec is None:
+                continue
+            found.append(await self._may_launch(each.fleet, each.spec))
+            # What is wrong with the template itself has been told then.
+            if each.reads_template and found[-1].check == "permission":
+                by = {**named_template(each.spec), "Versions": [each.spec.version]}
+                read = self._ec2.describe_launch_template_versions
+                action = "ec2:DescribeLaunchTemplateVersions"
+                found.append(await self._permitted(action, read, by, each.fleet))
+        return found
 
     async def _permitted(
         self, action: str, call: Call, parameters: Mapping[str, Any], fleet: str = ""
@@ -204,9 +216,8 @@ class Examination:
         )
 
     async def _may_launch(self, fleet: str, spec: ProvisionSpec) -> Finding:
-        by = "LaunchTemplateId" if spec.launch_template.startswith("lt-") else "LaunchTemplateName"
         parameters: dict[str, Any] = {
-            "LaunchTemplate": {by: spec.launch_template, "Version": spec.version},
+            "LaunchTemplate": {**named_template(spec), "Version": spec.version},
             "MinCount": 1,
             "MaxCount": 1,
             "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": FLEET_TAG, "Value": fleet}]}],
@@ -307,11 +318,11 @@ class Examination:
             volumes = await rows("Volumes", self._ec2.describe_volumes, VolumeIds=roots)
         template = None
         if each.spec is not None:
-            by = "LaunchTemplateId" if each.spec.launch_template.startswith("lt-") else "LaunchTemplateName"
             versions = await rows(
                 "LaunchTemplateVersions",
                 self._ec2.describe_launch_template_versions,
-                **{by: each.spec.launch_template, "Versions": [each.spec.version]},
+                **named_template(each.spec),
+                Versions=[each.spec.version],
             )
             if versions:
                 asked = versions[0].get("LaunchTemplateData", {}).get("HibernationOptions", {})

@@ -195,7 +195,7 @@ class Ec2Provider:
         The image is empty where the template looks it up at launch (`resolve:ssm:...`).
         """
         reply = await self._reads.call(
-            Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **_template(spec), Versions=[spec.version]
+            Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **named_template(spec), Versions=[spec.version]
         )
         if isinstance(reply, Failure):
             return Unread(str(reply))
@@ -279,7 +279,7 @@ def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
 def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
     tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
     parameters: dict[str, Any] = {
-        "LaunchTemplate": {**_template(spec), "Version": spec.version},
+        "LaunchTemplate": {**named_template(spec), "Version": spec.version},
         "MinCount": count,
         "MaxCount": count,
         "ClientToken": token,
@@ -292,7 +292,7 @@ def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
     return parameters
 
 
-def _template(spec: ProvisionSpec) -> dict[str, str]:
+def named_template(spec: ProvisionSpec) -> dict[str, str]:
     """The launch template, by its id or by its name."""
     by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
     return {by: spec.launch_template}
