@@ -176,7 +176,8 @@ class Columns:
             price: float64 (n,), of shortage.
         """
         contest = self.contest
-        if self._ahead is not None:
+        # It may be owed by those of policies as they were compiled before.
+        if self._ahead is not None or AHEAD in trial.owed:
             trial.settle(AHEAD)
             self._ahead = None
             # What has turned out otherwise may do so again.

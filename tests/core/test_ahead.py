@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,28 @@ def test_foreseen_or_not_the_same_is_decided_and_remembered(tick_s, ticks, troub
             foreseen = foreseen.carried_over(params, np.arange(LANES))
             alone = alone.carried_over(params, np.arange(LANES))
     assert ahead > ticks // 3
+    theirs = arrays_of(alone.trial)
+    for name, array in arrays_of(foreseen.trial).items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("troubles", [False, True])
+def test_policies_that_are_compiled_anew_leave_nothing_ahead_behind(troubles):
+    """One tick in ten is on no page, as those are that come one by one."""
+    params = variants(60.0)
+    foreseen, alone = LaneState.empty(params), LaneState.empty(params)
+    rng, left = np.random.default_rng(2), 0
+    for view, laws, page, row in story(6, 300, 60.0, troubles=troubles):
+        given = whole(laws)
+        if rng.random() < 0.9:
+            given = whole(PagedLaws(laws.level, laws.spread, laws.scale, laws.excess, page, row))
+        if rng.random() < 0.1:
+            params = replace(params)
+            left += AHEAD in foreseen.trial.owed and given.laws is laws
+        a, b = decide(params, foreseen, view, given), decide(params, alone, view, whole(laws))
+        for name in set(DECIDED) - {"forecast", "forecast_hi"}:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    assert left > 0
     theirs = arrays_of(alone.trial)
     for name, array in arrays_of(foreseen.trial).items():
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
