@@ -16,6 +16,7 @@ from autoscaler.core.ahead import AHEAD, Ahead
 from autoscaler.core.alike import Alike, Number
 from autoscaler.core.earlier import EarlierDay
 from autoscaler.core.experts import Contest
+from autoscaler.core.falls import doubted
 from autoscaler.core.habits import (
     DAY_S,
     HOUR_S,
@@ -119,6 +120,7 @@ class Columns:
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         capacity = self._capacity = params.vm_capacity[lanes]
         self._tick_s = params.tick_s
+        self._lead = params.lead_ticks[lanes].astype(np.float64)
         self._notes = Notes(len(lanes), params.tick_s)
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
         self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
@@ -199,6 +201,23 @@ class Columns:
             model = np.where(unknown, CAREFUL, model)
             low, high = np.where(unknown, want[:, CAREFUL], (low, high))
         return Wishes(model, low, high)
+
+    def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool | None, price: Float) -> Int | None:
+        """VMs that stay though demand has fallen (`falls`), int64 (k,) of all lanes; None where there are none.
+
+        Args:
+            trial: Updated in place.
+            tick: Now.
+            demand: float64 (k,), of all lanes.
+            known: bool (k,), where it counts; None for everywhere.
+            price: float64 (k,), of shortage.
+        """
+        work = self.first(demand) / self._capacity
+        if known is not None and np.count_nonzero(known) < len(known):
+            work = np.where(self.first(known), work, np.nan)
+        worth_ticks = self._lead * self.first(price)
+        held = doubted(trial.falls, tick, self._tick_s, work, worth_ticks)
+        return None if held is None else self.spread(held)
 
     def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool | None) -> None:
         """Take in a tick: demand in VMs, where it is known, or everywhere."""

@@ -105,14 +105,16 @@ class Economy:
 
         def why() -> Int:
             everyone = np.zeros(len(wish), np.int64)
-            reason = told()
-            everyone[lanes] = np.where(up_to < now, _KEEPING.take(reason), reason)
+            everyone[lanes] = told(now)
             return everyone * (value > wish)
 
         return value, why
 
-    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[], Int]]:
-        """Up to and down to how many VMs, int64 (n,) each, and what gives the reasons. Moves the models on by a tick."""
+    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[Int], Int]]:
+        """Up to and down to how many VMs, int64 (n,) each, and what gives the reasons by how many there are.
+
+        Moves the models on by a tick.
+        """
         view, trial = seen.snapshot, seen.state.trial
         demand = view.demand[self._mine]
         if seen.fresh is not None:
@@ -141,6 +143,11 @@ class Economy:
             model, up_to, down_to = own.within(self._least, self._most)
         else:
             model, up_to, down_to = own
+        worth_keeping = down_to
+        counts = None if foreseen is not None else known
+        held = columns.doubted(trial, view.tick, demand, counts, price)
+        if held is not None:
+            down_to = np.maximum(down_to, np.minimum(held, self._most))
         seen.economics = Economics(
             lanes=self._lanes,
             model=model,
@@ -148,11 +155,17 @@ class Economy:
             low=up_to,
             high=down_to,
             worth=lambda vms: self._earned(laws, price, up_to, vms),
+            doubted=held,
         )
 
-        def told() -> Int:
+        def told(now: Int) -> Int:
             unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
-            return np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+            reason: Int = np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+            reason = np.where(up_to < now, _KEEPING.take(reason), reason)
+            if held is not None:
+                only_held = np.minimum(now, down_to) > np.maximum(worth_keeping, up_to)
+                reason = np.where(only_held, int(Reason.FALL_DOUBTED), reason)
+            return reason
 
         return up_to, down_to, told
 

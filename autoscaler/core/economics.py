@@ -19,6 +19,8 @@ class Economics:
         low, high: int64 (n,), up to and down to how many VMs it goes.
         worth: Of a number of VMs, int64 (n,): what the last of them and one more earn a tick, in VM-ticks; float64
             (2, n), NaN where there is no forecast.
+        doubted: int64 (n,), VMs that did the work which fell away at once, and so stay for a while; 0 where none did. None for
+            nowhere.
     """
 
     lanes: Int
@@ -27,3 +29,4 @@ class Economics:
     low: Int
     high: Int
     worth: Callable[[Int], Float]
+    doubted: Int | None = None

@@ -41,8 +41,9 @@ class Remembered:
         """The state that was dumped; shares nothing with the dump.
 
         Raises:
-            ValueError: If it was dumped by another version.
+            ValueError: If it was dumped by another version that cannot be brought up to this one.
         """
+        dumped = cls.brought_up(dumped)
         if dumped["version"] != cls.version:
             msg = f"{cls.__name__} of version {dumped['version']} cannot be read, only {cls.version}"
             raise ValueError(msg)
@@ -56,6 +57,11 @@ class Remembered:
                 if f.init
             }
         )
+
+    @classmethod
+    def brought_up(cls, dumped: Dumped) -> Dumped:
+        """The same as this version would have dumped it, where an older one did that can be read; else as it is."""
+        return dumped
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:

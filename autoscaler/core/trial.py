@@ -16,6 +16,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from autoscaler.core.alike import Alike
+from autoscaler.core.falls import Falls
 from autoscaler.core.habits import Habits
 from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
@@ -25,6 +26,7 @@ from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
+_WITHOUT_FALLS = 6
 AS_THE_WHOLE = -1
 """In a band no other model drives than for the whole fleet."""
 _COUNTS = ("serving", "coming", "young", "ordered")
@@ -106,6 +108,7 @@ class Trial(Remembered):
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
         habits: What is usually needed.
+        falls: How deep demand falls at once, and what is held for demand that may come back.
         falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
         serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 or int8 after `count_in` says
             so, and int32 in dumps.
@@ -135,13 +138,14 @@ class Trial(Remembered):
         owed: What is not in the sums yet, by what it is: whoever looks at them asks for `settle` first. Not remembered.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     lanes: Int
     column: Int
     lead_ticks: Int
     billed_ticks: Int
     peaks: RollingMax
     habits: Habits
+    falls: Falls
     falling: Float
     serving: SmallInt
     coming: SmallInt
@@ -187,6 +191,7 @@ class Trial(Remembered):
             billed_ticks=billed,
             peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
             habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
+            falls=Falls.empty(len(lanes)),
             falling=np.zeros((len(FALLS_S), len(lanes))),
             serving=np.zeros(shape, np.int32),
             coming=np.zeros(shape, np.int32),
@@ -212,9 +217,18 @@ class Trial(Remembered):
         )
 
     @classmethod
+    def brought_up(cls, dumped: Dumped) -> Dumped:
+        """As of every state: version 6 knew nothing of falls."""
+        if dumped["version"] != _WITHOUT_FALLS:
+            return dumped
+        columns = dumped["weight"]
+        assert isinstance(columns, np.ndarray)
+        return dumped | {"version": cls.version, "falls": Falls.empty(len(columns)).dump()}
+
+    @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
-        return {"peaks": RollingMax, "habits": Habits}
+        return {"peaks": RollingMax, "habits": Habits, "falls": Falls}
 
     def settle(self, *what: str) -> None:
         """Have all that was seen so far in the state, or what is named of it; that changes nothing but when it is worked out."""
@@ -243,6 +257,7 @@ class Trial(Remembered):
         columns = len(self.weight)
         new.peaks = self.peaks.carried_over(_windows(after.tick_s, len(was)), _tiled(was, columns))
         new.habits = self.habits.carried_over(was, after.tick_s)
+        new.falls = self.falls.of_columns(was)
         known = was >= 0
         old = was[known]
         for name in (
@@ -299,6 +314,7 @@ class Trial(Remembered):
             raise ValueError("models of other parameters do not fit")
         take_columns(self, mine, other, theirs, (*_COUNTS, *_BY_COLUMN), when=("last_tick",))
         self.habits.take_in(mine, other.habits, theirs)
+        self.falls.take_in(mine, other.falls, theirs)
         windows = np.arange(len(PAST_S) - 1)[:, np.newaxis]
         self.peaks.take_in(
             (windows * len(self.weight) + mine).reshape(-1),
@@ -322,6 +338,7 @@ class Trial(Remembered):
         windows = self.peaks.window_ticks.reshape(-1, before)[:, was].reshape(-1)
         self.peaks = self.peaks.carried_over(windows, _tiled(was, before))
         self.habits = self.habits.of_columns(was)
+        self.falls = self.falls.of_columns(was)
         for name in (*_COUNTS, *_BY_COLUMN):
             setattr(self, name, getattr(self, name).take(was, axis=-1))
 

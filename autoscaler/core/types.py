@@ -191,6 +191,8 @@ class Reason(IntEnum):
     """The group of fleets may cost no more, and VMs of others earn more or run already."""
     SHARED_STARTS = 39
     """The group of fleets may start no more VMs for now."""
+    FALL_DOUBTED = 40
+    """Demand fell at once as deep as it hardly ever did, which may be an outage: what it needed before stays while that is worth it."""
 
 
 class TierReason(IntEnum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -167,12 +168,15 @@ def earnings_of(decision: Decision) -> list[Earnings | None]:
     if economics is None:
         return found
     last, following = economics.worth(decision.value[Stage.ECONOMIC][economics.lanes])
+    doubted = repeat(0) if economics.doubted is None else economics.doubted.tolist()
     rows = zip(
         economics.lanes.tolist(), economics.price.tolist(), economics.model.tolist(), economics.low.tolist(),
-        economics.high.tolist(), last.tolist(), following.tolist(), strict=True,
+        economics.high.tolist(), last.tolist(), following.tolist(), doubted, strict=False,
     )  # fmt: skip
-    for lane, price, model, low, high, *earned in rows:
-        found[lane] = Earnings(_few(price) or 0.0, str(MODELS[model]), low, high, *map(_few, earned))
+    for lane, price, model, low, high, earns, earned, held in rows:
+        found[lane] = Earnings(
+            _few(price) or 0.0, str(MODELS[model]), low, high, _few(earns), _few(earned), held
+        )
     return found
 
 

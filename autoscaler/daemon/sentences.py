@@ -185,6 +185,7 @@ _WORDS: dict[Reason, str] = {
     Reason.MODEL_PEAK: "{vms} stay, since the highest demand of a while needed them; to go by that would lately have cost least ({model})",
     Reason.MODEL_USUAL: "{vms} are usually needed; to go by that would lately have cost least ({model})",
     Reason.MODEL_YESTERDAY: "this time on earlier days says {vms}; to go by that would lately have cost least ({model})",
+    Reason.FALL_DOUBTED: "demand fell to {demand} at once, as it hardly ever did: that may be an outage, so {vms} stay for a while",
     Reason.STABILISATION: "{vms} stay, since lately as many were needed",
     Reason.DATA_ABSENT: "no metrics arrive, so {vms} stay",
     Reason.DATA_STALE: "metrics are too old, so {vms} stay",

@@ -82,6 +82,7 @@ class Earnings:
         down_to: VMs that are worth keeping.
         last: What the last of the VMs that are wanted earns, in multiples of its cost; None where not known.
         following: What one more would earn, likewise.
+        doubted: VMs that did the work which fell away at once, as it hardly ever did, and that stay for a while; 0 for none.
     """
 
     shortage_price: float
@@ -90,6 +91,7 @@ class Earnings:
     down_to: int
     last: float | None
     following: float | None
+    doubted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def test_the_comparison_sees_every_stage_and_reason():
             seen |= {
                 (Stage(k), Reason(code)) for k, row in enumerate(reason.tolist()) for code in row if code
             }
-    economic = {reason for reason in Reason if reason.name.startswith(("WORTH", "MODEL", "SHARED"))}
+    economic = {reason for reason in Reason if reason.name.startswith(("WORTH", "MODEL", "SHARED", "FALL"))}
     assert {reason for _, reason in seen} == set(Reason) - {Reason.NONE} - economic
     assert {stage for stage, _ in seen} == set(Stage) - {Stage.ECONOMIC, Stage.SHARED}
 

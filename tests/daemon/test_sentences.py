@@ -50,6 +50,10 @@ def test_every_reason_has_words_of_its_own(reason):
             "starting 3 (6 to 9): demand 480/s with headroom needs 7 VMs",
         ),
         (
+            tick((Stage.ECONOMIC, Reason.FALL_DOUBTED, 4), demand=0.0),
+            "holding 4: demand fell to 0/s at once, as it hardly ever did: that may be an outage, so 4 VMs stay for a while",
+        ),
+        (
             tick((Stage.REACTIVE, Reason.DEMAND, 1), stop=3, demand=0.25),
             "stopping 3 (4 to 1): demand 0.25/s with headroom needs 1 VM",
         ),

@@ -11,7 +11,7 @@ from tests.store.test_journal_on_disk import fleet_tick
 
 
 async def test_what_a_fleet_is_sized_by_and_held_back_by_is_kept(tmp_path) -> None:
-    earnings = Earnings(120.0, "demand + 10%, 2 min", 6, 9, 3.1, None)
+    earnings = Earnings(120.0, "demand + 10%, 2 min", 6, 9, 3.1, None, 12)
     held = SharedHold("gpu", "vms", 50.0, 0.0, 18, 1.2, "batch", 31, None, priced=True, rival_priced=False)
     due = DueBurst(1_795_514_400.0, 0.7, 1800.0)
     kept = replace(

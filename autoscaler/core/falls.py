@@ -1,0 +1,165 @@
+"""Demand that falls at once as it has hardly ever done: held for, at a price, as it may come back.
+
+Who sizes a fleet by demand stops all of it when what stands before the fleet breaks, and has nothing when that is repaired. A
+forecast is no help: what demand does after such a fall was never seen. So a fall is doubted that is more than twice as deep
+(in logarithms) as all but two of those in memory, from demand that had been there for half an hour without a break: a crowd
+that goes is none. The third of its kind is believed, since from then on the models know what comes of it.
+
+What was lost is kept for as long as that is worth it by prices. How long an outage lasts that one knows nothing of but its age is told by
+that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). A VM that is kept costs a tick; one that was stopped is
+missed for as long as a start takes. So VMs stay for as many ticks as a start takes ticks times the price of shortage, and no more
+than a day, in which somebody will have looked.
+
+Rules of this file: element-wise over the n columns of a `Trial`, of which this is a part. Missing and censored demand teaches nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from autoscaler.core.remembered import Remembered, take_columns
+from autoscaler.core.types import Float, Int
+
+LASTING_S, LASTING_TICKS = 1800.0, 2.0
+"""Demand has been there without a break if it was for so long, and for so many ticks."""
+KNOWN_S = 86_400.0
+"""A fleet that has been seen for less knows no falls yet."""
+DEEPER = 2.0
+"""By so many times a fall is deeper than others, in logarithms, if it is doubted."""
+ALL_BUT = 3
+"""So many of the deepest are remembered; the last of them is what others are held against."""
+LEAST = math.log(2.0)
+"""No fall is doubted that is less deep; VMs count from one on, so that small fleets have deep falls seldom."""
+HALF_LIFE_S = 28.0 * 86_400.0
+"""In this time a fall that is remembered becomes half as deep."""
+MOST_HELD_S = 86_400.0
+"""Nothing is held for longer."""
+_NOTABLE = math.exp(LEAST / DEEPER)
+_WIDE, _MORE = np.array(_NOTABLE), np.array(_NOTABLE - 1.0)
+_BY_COLUMN = ("lowest", "deepest", "deepest_s", "known", "before", "back", "since")
+
+
+@dataclass(slots=True)
+class Falls(Remembered):
+    """What is remembered of falls in n columns.
+
+    Attributes:
+        lowest: float64 (2, n), lowest demand in VMs of the stretch of time that is over, NaN where it was never known there, and of
+            the present one, infinite until it is known.
+        deepest: float64 (`ALL_BUT`, n), logarithms of the deepest falls in memory, descending; 0 for none.
+        deepest_s: float64 (n,), until when they have faded.
+        known: int64 (n,), stretches in which demand was known.
+        before: float64 (n,), demand in VMs before the fall that is doubted; 0 for none.
+        back: float64 (n,), demand in VMs from which on it has come back.
+        since: int64 (n,), the tick of that fall.
+        stretch: Number of the present stretch; -1 before the first.
+        last_tick: The last tick that was looked at; -1 before the first.
+    """
+
+    version: ClassVar[int] = 1
+    lowest: Float
+    deepest: Float
+    deepest_s: Float
+    known: Int
+    before: Float
+    back: Float
+    since: Int
+    stretch: int = -1
+    last_tick: int = -1
+
+    @classmethod
+    def empty(cls, columns: int) -> Self:
+        """Nothing has been seen yet."""
+        lowest = np.full((2, columns), np.inf)
+        lowest[0] = np.nan
+        return cls(
+            lowest=lowest,
+            deepest=np.zeros((ALL_BUT, columns)),
+            deepest_s=np.zeros(columns),
+            known=np.zeros(columns, np.int64),
+            before=np.zeros(columns),
+            back=np.zeros(columns),
+            since=np.zeros(columns, np.int64),
+        )
+
+    def of_columns(self, was: Int) -> Falls:
+        """The same for other columns, each of which is one of these or, as -1, a new one; this one is not changed."""
+        new = Falls.empty(len(was))
+        known = was >= 0
+        for name in _BY_COLUMN:
+            getattr(new, name)[..., known] = getattr(self, name)[..., was[known]]
+        new.stretch, new.last_tick = self.stretch, self.last_tick
+        return new
+
+    def take_in(self, mine: Int, other: Falls, theirs: Int) -> None:
+        """Have in some columns, int64 (k,), what another state at the same tick has in some of its own."""
+        take_columns(self, mine, other, theirs, _BY_COLUMN, when=("stretch", "last_tick"))
+
+
+def doubted(state: Falls, tick: int, tick_s: float, work: Float, worth_ticks: Float) -> Int | None:
+    """Take in a tick, and say what is held for demand that may come back.
+
+    Args:
+        state: Updated in place; within a tick only the first call counts.
+        tick: Now.
+        tick_s: Its length.
+        work: float64 (n,), demand in VMs; NaN where it is not known.
+        worth_ticks: float64 (n,), for how many ticks a VM is held that may be wanted again.
+
+    Returns:
+        int64 (n,), VMs that stay if they are there; None where nothing is held for.
+    """
+    if tick > state.last_tick:
+        _turn(state, tick, tick_s)
+        state.last_tick = tick
+        past, present = state.lowest
+        lasted = np.minimum(past, present)
+        fallen = work * _WIDE
+        fallen += _MORE
+        notable = fallen < lasted
+        if np.count_nonzero(notable):
+            # What is doubted goes on as one fall.
+            where = np.flatnonzero(notable & (state.before == 0.0))
+            _fall(state, tick, tick_s, work[where], lasted[where], where)
+        np.fmin(present, work, out=present)
+    if not np.count_nonzero(state.before):
+        return None
+    most = np.minimum(worth_ticks, MOST_HELD_S / tick_s)
+    over = work >= state.back
+    over |= tick - state.since >= most
+    state.before[over] = 0.0
+    held: Int = np.ceil(state.before).astype(np.int64)
+    return held
+
+
+def _turn(state: Falls, tick: int, tick_s: float) -> None:
+    """Begin another stretch of time where one is over."""
+    stretch = int(tick * tick_s // max(LASTING_S, LASTING_TICKS * tick_s))
+    if stretch == state.stretch:
+        return
+    past, present = state.lowest
+    known = np.isfinite(present)
+    state.known += known
+    past[:] = np.where(known, present, np.nan) if stretch == state.stretch + 1 else np.nan
+    present.fill(np.inf)
+    state.stretch = stretch
+
+
+def _fall(state: Falls, tick: int, tick_s: float, work: Float, lasted: Float, where: Int) -> None:
+    """Demand fell in some columns, int64 (k,), from what had lasted; work and what lasted are float64 (k,), in VMs."""
+    now_s = tick * tick_s
+    faded = state.deepest[:, where] * 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
+    depth = np.log((lasted + 1.0) / (work + 1.0))
+    new = depth > np.maximum(DEEPER * faded[-1], LEAST)
+    new &= state.known[where] * max(LASTING_S, LASTING_TICKS * tick_s) >= KNOWN_S
+    falls = np.concatenate([faded, depth[np.newaxis]])
+    falls.sort(axis=0)
+    state.deepest[:, where], state.deepest_s[where] = falls[:0:-1], now_s
+    at = where[new]
+    state.before[at] = lasted[new]
+    state.back[at] = np.sqrt((work[new] + 1.0) * (lasted[new] + 1.0)) - 1.0
+    state.since[at] = tick
