@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autoscaler.core.falls import Falls, calm, doubted, pass_calm
 from autoscaler.core.laws import Page
 from autoscaler.core.plain import Passed
 from autoscaler.core.trial import Trial
-from autoscaler.core.types import Float, SmallInt
+from autoscaler.core.types import Float, Int, SmallInt
 
 AHEAD = "ahead"
 """Under which name it is owed."""
@@ -42,8 +43,10 @@ class Ahead:
         self, page: Page, row: int, now_s: Sequence[float], price: Float, want: SmallInt, passed: Passed
     ) -> None:
         self._page, self._row, self._now_s, self._passed = page, row, now_s, passed
+        self._first_tick = page.first_tick + row
         self._price, self._same_price = price.copy(), price
         self.used, self._valid = 0, True
+        self._looked = self._calm = 0
         self.want, self.work = want, passed.work
 
     def goes_on(self, page: Page, row: int, now_s: float, price: Float) -> bool:
@@ -62,13 +65,32 @@ class Ahead:
         self.used += 1
         return self.used - 1
 
+    def doubted(self, falls: Falls, tick_s: float, lead_ticks: Float, price: Float) -> Int | None:
+        """As `falls.doubted` of the tick that was used last, of all columns; most ticks are known to be calm."""
+        at = self.used - 1
+        if at < self._calm:
+            return None
+        self._catch_up(falls, at)
+        tick = self._first_tick + at
+        held = doubted(falls, tick, tick_s, self.work[at], lead_ticks, price)
+        self._looked = self._calm = at + 1
+        if held is None:
+            self._calm += calm(falls, tick + 1, tick_s, self.work[at + 1 :])
+        return held
+
+    def _catch_up(self, falls: Falls, end: int) -> None:
+        """Have falls remember the calm ticks before one."""
+        pass_calm(falls, self._first_tick + self._looked, self.work[self._looked : end])
+        self._looked = max(self._looked, end)
+
     def settle(self, trial: Trial) -> None:
         """Have the trial remember the demand of the ticks that were used; the others are dropped."""
         self._valid = False
         if not self.used:
             return
+        self._catch_up(trial.falls, self.used)
         trial.falling = self._passed.falling[self.used - 1].copy()
         if self.used == len(self.want):
             trial.peaks = self._passed.peaks
         else:
-            trial.peaks.push_page(self._page.first_tick + self._row, self._passed.parts[: self.used])
+            trial.peaks.push_page(self._first_tick, self._passed.parts[: self.used])

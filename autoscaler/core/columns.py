@@ -202,21 +202,26 @@ class Columns:
             low, high = np.where(unknown, want[:, CAREFUL], (low, high))
         return Wishes(model, low, high)
 
-    def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool | None, price: Float) -> Int | None:
+    def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool, price: Float) -> Int | None:
         """VMs that stay though demand has fallen (`falls`), int64 (k,) of all lanes; None where there are none.
 
         Args:
             trial: Updated in place.
             tick: Now.
             demand: float64 (k,), of all lanes.
-            known: bool (k,), where it counts; None for everywhere.
+            known: bool (k,), where it counts.
             price: float64 (k,), of shortage.
         """
         work = self.first(demand) / self._capacity
-        if known is not None and np.count_nonzero(known) < len(known):
+        if np.count_nonzero(known) < len(known):
             work = np.where(self.first(known), work, np.nan)
-        worth_ticks = self._lead * self.first(price)
-        held = doubted(trial.falls, tick, self._tick_s, work, worth_ticks)
+        held = doubted(trial.falls, tick, self._tick_s, work, self._lead, self.first(price))
+        return None if held is None else self.spread(held)
+
+    def doubted_ahead(self, trial: Trial) -> Int | None:
+        """The same of the tick that was stepped through ahead."""
+        assert self._ahead is not None
+        held = self._ahead.doubted(trial.falls, self._tick_s, self._lead, self._price)
         return None if held is None else self.spread(held)
 
     def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool | None) -> None:

@@ -141,11 +141,11 @@ class Economy:
             own = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
             own = Wishes(*map(columns.spread, own))
             model, up_to, down_to = own.within(self._least, self._most)
+            held = columns.doubted(trial, view.tick, demand, known, price)
         else:
             model, up_to, down_to = own
+            held = columns.doubted_ahead(trial)
         worth_keeping = down_to
-        counts = None if foreseen is not None else known
-        held = columns.doubted(trial, view.tick, demand, counts, price)
         if held is not None:
             down_to = np.maximum(down_to, np.minimum(held, self._most))
         seen.economics = Economics(

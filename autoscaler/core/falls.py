@@ -100,7 +100,9 @@ class Falls(Remembered):
         take_columns(self, mine, other, theirs, _BY_COLUMN, when=("stretch", "last_tick"))
 
 
-def doubted(state: Falls, tick: int, tick_s: float, work: Float, worth_ticks: Float) -> Int | None:
+def doubted(
+    state: Falls, tick: int, tick_s: float, work: Float, lead_ticks: Float, price: Float
+) -> Int | None:
     """Take in a tick, and say what is held for demand that may come back.
 
     Args:
@@ -108,7 +110,8 @@ def doubted(state: Falls, tick: int, tick_s: float, work: Float, worth_ticks: Fl
         tick: Now.
         tick_s: Its length.
         work: float64 (n,), demand in VMs; NaN where it is not known.
-        worth_ticks: float64 (n,), for how many ticks a VM is held that may be wanted again.
+        lead_ticks: float64 (n,), from the order of a start until it serves.
+        price: float64 (n,), of shortage, in VM-ticks per VM-tick.
 
     Returns:
         int64 (n,), VMs that stay if they are there; None where nothing is held for.
@@ -128,7 +131,7 @@ def doubted(state: Falls, tick: int, tick_s: float, work: Float, worth_ticks: Fl
         np.fmin(present, work, out=present)
     if not np.count_nonzero(state.before):
         return None
-    most = np.minimum(worth_ticks, MOST_HELD_S / tick_s)
+    most = np.minimum(lead_ticks * price, MOST_HELD_S / tick_s)
     over = work >= state.back
     over |= tick - state.since >= most
     state.before[over] = 0.0
@@ -136,9 +139,46 @@ def doubted(state: Falls, tick: int, tick_s: float, work: Float, worth_ticks: Fl
     return held
 
 
+def calm(state: Falls, tick: int, tick_s: float, work: Float) -> int:
+    """For how many ticks from the next on nothing is doubted and nothing to be noted, but for how low demand is.
+
+    Args:
+        state: Through the tick before; not changed.
+        tick: The first of them.
+        tick_s: Their length.
+        work: float64 (T, n), demand in VMs at each, all known.
+    """
+    ticks = len(work)
+    while ticks and _stretch(tick + ticks - 1, tick_s) != state.stretch:
+        ticks -= 1
+    if not ticks or tick != state.last_tick + 1 or np.count_nonzero(state.before):
+        return 0
+    past, present = state.lowest
+    lasted = np.empty((ticks, len(present)))
+    lasted[0] = np.minimum(past, present)
+    lasted[1:] = work[: ticks - 1]
+    np.minimum.accumulate(lasted, axis=0, out=lasted)
+    fallen = work[:ticks] * _WIDE
+    fallen += _MORE
+    notable = np.logical_or.reduce(fallen < lasted, axis=1)
+    return int(notable.argmax()) if np.count_nonzero(notable) else ticks
+
+
+def pass_calm(state: Falls, tick: int, work: Float) -> None:
+    """Take in ticks that are calm, float64 (T, n) of demand in VMs, from one on."""
+    if len(work):
+        present = state.lowest[1]
+        np.minimum(present, np.minimum.reduce(work, axis=0), out=present)
+        state.last_tick = tick + len(work) - 1
+
+
+def _stretch(tick: int, tick_s: float) -> int:
+    return int(tick * tick_s // max(LASTING_S, LASTING_TICKS * tick_s))
+
+
 def _turn(state: Falls, tick: int, tick_s: float) -> None:
     """Begin another stretch of time where one is over."""
-    stretch = int(tick * tick_s // max(LASTING_S, LASTING_TICKS * tick_s))
+    stretch = _stretch(tick, tick_s)
     if stretch == state.stretch:
         return
     past, present = state.lowest

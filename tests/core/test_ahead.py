@@ -128,6 +128,39 @@ def test_policies_that_are_compiled_anew_leave_nothing_ahead_behind(troubles):
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
+@pytest.mark.parametrize("tick_s", [60.0, 900.0])
+def test_falls_are_doubted_ahead_as_they_are_tick_by_tick(tick_s):
+    """Demand is there for a day, then falls to nothing now and then, within pages and between them."""
+    params, rng, day = variants(tick_s), np.random.default_rng(8), int(DAY_S / tick_s)
+    foreseen, alone = LaneState.empty(params), LaneState.empty(params)
+    ticks, first, doubts = day + 40 * PER_PAGE, 10**5, 0
+    demand = 20.0 + rng.gamma(3.0, 1.0, (ticks, SERIES))
+    for at in rng.integers(day, ticks, 7):
+        demand[at : at + rng.integers(1, 30), rng.integers(SERIES)] *= 0.05
+    laws = [joined([laws_of(np.full(4, each)) for each in now]) for now in demand]
+    for at, mine in enumerate(laws):
+        begin = at - at % PER_PAGE
+        if at == begin:
+            some = slice(begin, begin + PER_PAGE)
+            page = Page(joined(laws[some]), len(laws[some]), first + begin, demand[some])
+        view = snapshot(
+            LANES,
+            now_s=(first + at) * tick_s,
+            tick=first + at,
+            demand=demand[at][np.arange(LANES) % SERIES],
+            in_service=25,
+        )
+        paged = PagedLaws(mine.level, mine.spread, mine.scale, mine.excess, page, at - begin)
+        a, b = decide(params, foreseen, view, whole(paged)), decide(params, alone, view, whole(mine))
+        np.testing.assert_array_equal(a.value, b.value)
+        np.testing.assert_array_equal(a.reason, b.reason)
+        doubts += a.economics.doubted is not None
+    assert doubts > 10
+    theirs = arrays_of(alone.trial)
+    for name, array in arrays_of(foreseen.trial).items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
 def test_who_sees_what_nobody_foresaw_parts_from_the_others():
     params = variants(60.0, unserved_target=0.0)
     foreseen, alone = LaneState.empty(params), LaneState.empty(params)

@@ -33,7 +33,12 @@ class Fleet:
         """VMs that are held at the last of some ticks."""
         for each in demand:
             found = doubted(
-                self.state, self.tick, self.tick_s, np.array([float(each)]), np.array([self.worth])
+                self.state,
+                self.tick,
+                self.tick_s,
+                np.array([float(each)]),
+                np.ones(1),
+                np.array([self.worth]),
             )
             self.tick += 1
         return 0 if found is None else int(found[0])
@@ -164,10 +169,10 @@ def test_many_columns_hold_what_each_would_alone_and_as_it_is_written_out(seed, 
             continue
         if tick == ticks // 2:
             state = Falls.restore(state.dump())
-        found = doubted(state, tick, tick_s, demand[tick], worth)
+        found = doubted(state, tick, tick_s, demand[tick], np.ones(columns), worth)
         told = [each(tick, work) for each, work in zip(plain, demand[tick].tolist(), strict=True)]
         assert (found.tolist() if found is not None else [0] * columns) == told
-        one = doubted(alone, tick, tick_s, demand[tick, -1:], worth[-1:])
+        one = doubted(alone, tick, tick_s, demand[tick, -1:], np.ones(1), worth[-1:])
         assert (0 if one is None else int(one[0])) == told[-1]
     np.testing.assert_equal(state.of_columns(np.array([columns - 1])).dump(), alone.dump())
 
@@ -188,11 +193,11 @@ def test_columns_go_over_to_others():
     fleet(0.0)
     moved = fleet.state.of_columns(np.array([-1, 0]))
     work, worth = np.zeros(2), np.full(2, WORTH_TICKS)
-    assert doubted(moved, fleet.tick, TICK_S, work, worth).tolist() == [0, 20]
+    assert doubted(moved, fleet.tick, TICK_S, work, np.ones(2), worth).tolist() == [0, 20]
     other = fleet.state.of_columns(np.array([0, -1]))
     other.last_tick, moved.last_tick = moved.last_tick, moved.last_tick
     other.take_in(np.array([1]), moved, np.array([1]))
-    assert doubted(other, fleet.tick + 1, TICK_S, work, worth).tolist() == [20, 20]
+    assert doubted(other, fleet.tick + 1, TICK_S, work, np.ones(2), worth).tolist() == [20, 20]
 
 
 def lived(params, demand):
