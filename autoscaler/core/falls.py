@@ -6,9 +6,10 @@ forecast is no help: what demand does after such a fall was never seen. So a fal
 that goes is none. The third of its kind is believed, since from then on the models know what comes of it.
 
 What was lost is kept for as long as that is worth it by prices. How long an outage lasts that one knows nothing of but its age is told by
-that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). A VM that is kept costs a tick; one that was stopped is
-missed for as long as a start takes. So VMs stay for as many ticks as a start takes ticks times the price of shortage, and no more
-than a day, in which somebody will have looked.
+that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). If r of those before came back, and all of
+them were away for d ticks, it is r + 1 in k + 1 + d (the mean of a gamma law of the rate). A VM that is kept costs a tick; one that was
+stopped is missed for as long as a start takes. So VMs stay while that, times the price of shortage, times these odds is at least
+1, and no more than a day, in which somebody will have looked. Where batches end, that is seldom more than once.
 
 Rules of this file: element-wise over the n columns of a `Trial`, of which this is a part. Missing and censored demand teaches nothing.
 """
@@ -40,7 +41,7 @@ MOST_HELD_S = 86_400.0
 """Nothing is held for longer."""
 _NOTABLE = math.exp(LEAST / DEEPER)
 _WIDE, _MORE = np.array(_NOTABLE), np.array(_NOTABLE - 1.0)
-_BY_COLUMN = ("lowest", "deepest", "deepest_s", "known", "before", "back", "since")
+_BY_COLUMN = ("lowest", "deepest", "deepest_s", "known", "before", "back", "since", "returns", "away")
 
 
 @dataclass(slots=True)
@@ -53,9 +54,11 @@ class Falls(Remembered):
         deepest: float64 (`ALL_BUT`, n), logarithms of the deepest falls in memory, descending; 0 for none.
         deepest_s: float64 (n,), until when they have faded.
         known: int64 (n,), stretches in which demand was known.
-        before: float64 (n,), demand in VMs before the fall that is doubted; 0 for none.
+        before: float64 (n,), demand in VMs before the fall that was doubted last, until it has come back or a day is over; then 0.
         back: float64 (n,), demand in VMs from which on it has come back.
         since: int64 (n,), the tick of that fall.
+        returns: float64 (n,), how many of the doubted falls before came back; fades like `deepest`.
+        away: float64 (n,), ticks for which demand was away then, a day each at most; likewise.
         stretch: Number of the present stretch; -1 before the first.
         last_tick: The last tick that was looked at; -1 before the first.
     """
@@ -68,6 +71,8 @@ class Falls(Remembered):
     before: Float
     back: Float
     since: Int
+    returns: Float
+    away: Float
     stretch: int = -1
     last_tick: int = -1
 
@@ -84,6 +89,8 @@ class Falls(Remembered):
             before=np.zeros(columns),
             back=np.zeros(columns),
             since=np.zeros(columns, np.int64),
+            returns=np.zeros(columns),
+            away=np.zeros(columns),
         )
 
     def of_columns(self, was: Int) -> Falls:
@@ -131,12 +138,20 @@ def doubted(
         np.fmin(present, work, out=present)
     if not np.count_nonzero(state.before):
         return None
-    most = np.minimum(lead_ticks * price, MOST_HELD_S / tick_s)
-    over = work >= state.back
-    over |= tick - state.since >= most
-    state.before[over] = 0.0
-    held: Int = np.ceil(state.before).astype(np.int64)
-    return held
+    aged = tick - state.since
+    _end(state, work, aged, MOST_HELD_S / tick_s)
+    stays = aged + 1.0 + state.away <= lead_ticks * price * (state.returns + 1.0)
+    held: Int = np.ceil(state.before * stays).astype(np.int64)
+    return held if np.count_nonzero(held) else None
+
+
+def _end(state: Falls, work: Float, aged: Int, most: float) -> None:
+    """End what is back, and what was away for a day."""
+    is_back = work >= state.back
+    ended = np.flatnonzero((state.before > 0.0) & (is_back | (aged >= most)))
+    state.before[ended] = 0.0
+    state.away[ended] += aged[ended]
+    state.returns[ended] += is_back[ended]
 
 
 def calm(state: Falls, tick: int, tick_s: float, work: Float) -> int:
@@ -192,7 +207,10 @@ def _turn(state: Falls, tick: int, tick_s: float) -> None:
 def _fall(state: Falls, tick: int, tick_s: float, work: Float, lasted: Float, where: Int) -> None:
     """Demand fell in some columns, int64 (k,), from what had lasted; work and what lasted are float64 (k,), in VMs."""
     now_s = tick * tick_s
-    faded = state.deepest[:, where] * 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
+    fade = 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
+    faded = state.deepest[:, where] * fade
+    state.returns[where] *= fade
+    state.away[where] *= fade
     depth = np.log((lasted + 1.0) / (work + 1.0))
     new = depth > np.maximum(DEEPER * faded[-1], LEAST)
     new &= state.known[where] * max(LASTING_S, LASTING_TICKS * tick_s) >= KNOWN_S

@@ -71,15 +71,25 @@ def test_the_third_of_its_kind_is_believed():
     fleet, held = after_a_day(), []
     for _ in range(5):
         held.append(fleet(0.0))
-        fleet(*[0.0] * 60, *[20.0] * 120)
+        fleet(*[0.0] * 4, *[20.0] * 120)
     assert held == [20, 20, 20, 0, 0]
+
+
+def test_what_was_away_for_long_is_held_for_less():
+    """Away for 60 ticks, it came back once: 40 x 2 - 60 ticks; never within a day: 40 x 1 - 1440."""
+    fleet = after_a_day()
+    fleet(*[0.0] * 60, *[20.0] * 120)
+    assert [fleet(0.0) for _ in range(22)] == [20] * 20 + [0] * 2
+    never = after_a_day()
+    never(*[0.0] * 1500, *[20.0] * 120)
+    assert never(0.0) == 0
 
 
 def test_falls_fade():
     """Two months later those of old count a quarter: ln(21 / 1) is more than twice that."""
     fleet = after_a_day()
     for _ in range(3):
-        fleet(*[0.0] * 60, *[20.0] * 120)
+        fleet(*[0.0] * 4, *[20.0] * 120)
     assert fleet(0.0) == 0
     fleet.tick = int(2 * HALF_LIFE_S / TICK_S)
     fleet(*[20.0] * 120)
@@ -122,6 +132,7 @@ class Plainly:
     def __init__(self, tick_s, worth):
         self.tick_s, self.worth, self.length = tick_s, worth, max(1800.0, 2 * tick_s)
         self.stretches, self.deep, self.deep_s, self.doubt = {}, [0.0, 0.0, 0.0], 0.0, None
+        self.returns, self.away = 0.0, 0.0
 
     def __call__(self, tick, work):
         now_s = tick * self.tick_s
@@ -131,18 +142,23 @@ class Plainly:
             lasted = min(past + mine)
             depth = math.log((lasted + 1.0) / (work + 1.0))
             if work * math.sqrt(2.0) + math.sqrt(2.0) - 1.0 < lasted:
-                faded = [deep * 0.5 ** ((now_s - self.deep_s) / HALF_LIFE_S) for deep in self.deep]
+                fade = 0.5 ** ((now_s - self.deep_s) / HALF_LIFE_S)
+                faded = [deep * fade for deep in self.deep]
+                self.returns, self.away = self.returns * fade, self.away * fade
                 days = sum(bool(each) for at, each in self.stretches.items() if at < stretch)
                 if depth > max(2.0 * faded[2], math.log(2.0)) and days * self.length >= 86_400.0:
                     self.doubt = lasted, math.sqrt((work + 1.0) * (lasted + 1.0)) - 1.0, tick
                 self.deep, self.deep_s = sorted([*faded, depth], reverse=True)[:3], now_s
         if not math.isnan(work):
             mine.append(work)
-        if self.doubt is not None:
-            _, back, since = self.doubt
-            if work >= back or tick - since >= min(self.worth, 86_400.0 / self.tick_s):
-                self.doubt = None
-        return 0 if self.doubt is None else math.ceil(self.doubt[0])
+        if self.doubt is None:
+            return 0
+        before, back, since = self.doubt
+        age = tick - since
+        if work >= back or age >= 86_400.0 / self.tick_s:
+            self.returns, self.away, self.doubt = self.returns + (work >= back), self.away + age, None
+            return 0
+        return math.ceil(before) if age + 1.0 + self.away <= self.worth * (self.returns + 1.0) else 0
 
 
 def some_demand(rng, ticks, tick_s):
@@ -171,7 +187,8 @@ def test_many_columns_hold_what_each_would_alone_and_as_it_is_written_out(seed, 
             state = Falls.restore(state.dump())
         found = doubted(state, tick, tick_s, demand[tick], np.ones(columns), worth)
         told = [each(tick, work) for each, work in zip(plain, demand[tick].tolist(), strict=True)]
-        assert (found.tolist() if found is not None else [0] * columns) == told
+        assert (found is None) == (not any(told))
+        assert found is None or found.tolist() == told
         one = doubted(alone, tick, tick_s, demand[tick, -1:], np.ones(1), worth[-1:])
         assert (0 if one is None else int(one[0])) == told[-1]
     np.testing.assert_equal(state.of_columns(np.array([columns - 1])).dump(), alone.dump())
