@@ -14,6 +14,8 @@ from autoscaler.ports import Verb
 KINDS = {
     "arrival_failed": "What the policy has done after a start failed for a VM, which does not serve; it is tried again.",
     "arrival_not_run": "What the policy has done after a start could not be run; the VM serves without it.",
+    "demand_believed": "Demand that fell at once is back, or was low for so long that it is believed.",
+    "demand_fell": "Demand fell at once as it hardly ever did, or vanished at all VMs; VMs stay for a while. Look for an outage in front.",
     "drain_failed": "A VM could not be taken out of the balancer; it serves on.",
     "drain_resumed": "A VM that was draining before a restart drains on.",
     "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",

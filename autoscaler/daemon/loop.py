@@ -26,6 +26,7 @@ from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.doubts import complaint
+from autoscaler.daemon.falling import Falling
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
@@ -154,7 +155,7 @@ class Daemon:
         self._observer = Observer(clock)
         self._unlisted = Unlisted(telemetry.log)
         self._readings: dict[str, FleetReadings] = {}
-        self._lane_values = LaneValues()
+        self._lane_values, self._falling = LaneValues(), Falling()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self.conditions = Conditions(telemetry)
         waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
@@ -349,6 +350,7 @@ class Daemon:
                 row = replace(row, sentence=told)
             if fleet.real is not None:
                 row = replace(row, real=fleet.real.charge(now_s))
+            self.fleets.news += self._falling.follow(row)
             rows.append(allowed.noted(row, lane))
             if turns.spent(FLEET_ROWS):
                 await give_way()

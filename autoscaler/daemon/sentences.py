@@ -145,11 +145,12 @@ def _action(tick: Told | FleetTick) -> str:
 
 def _steady(tick: Told | FleetTick) -> str:
     if tick.freshness == Freshness.FRESH:
-        return f"demand {_work(tick.demand)} is served"
+        return f"demand {work(tick.demand)} is served"
     return "no fresh metrics, and nothing to hold"
 
 
-def _work(value: float) -> str:
+def work(value: float) -> str:
+    """Work per second, with few digits."""
     return f"{value:,.0f}/s" if value >= 10 else f"{value:,.2g}/s"
 
 
@@ -216,8 +217,8 @@ _WORDS: dict[Reason, str] = {
 _TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
     "value": lambda _, value, __: value,
     "vms": lambda _, value, __: _vms(value),
-    "demand": lambda _, __, tick: _work(tick.demand),
-    "high": lambda _, __, tick: _work(tick.forecast_hi),
+    "demand": lambda _, __, tick: work(tick.demand),
+    "high": lambda _, __, tick: work(tick.forecast_hi),
     "coverage": lambda _, __, tick: tick.coverage,
     "desired": lambda _, __, tick: tick.desired,
     "provision": lambda _, __, tick: tick.provision,
