@@ -17,6 +17,13 @@ from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 Number = TypeVar("Number", Float, Int, SmallFloat, SmallInt, Bool)
 
 
+def one_of(value: Number) -> Number:
+    """The number of columns, (..., n), that all have the same, (..., 1), of which numpy makes far more than of as many; else as it is."""
+    first = value[..., :1]
+    found: Number = first if np.count_nonzero(value == first) == value.size else value
+    return found
+
+
 class Alike:
     """Columns in groups that have the same of everything that is given once.
 

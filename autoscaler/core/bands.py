@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from autoscaler.core.alike import one_of
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import BAND_TOPS
 from autoscaler.core.trial import AS_THE_WHOLE, Trial
@@ -53,6 +54,7 @@ class Bands:
         self._used = 1 + int(np.count_nonzero(tops < most.max()))
         # What a column can never have is no band of its own: its last one goes on for ever.
         self._tops = np.where(tops < most, tops, np.inf)[: self._used].astype(np.float32)
+        self._limits = one_of(self._tops)
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
@@ -74,23 +76,42 @@ class Bands:
             before * self._tick_s // CHOICE_S
         )
 
-    def charge(self, state: Trial, vms: SmallFloat, works: tuple[Float, Float]) -> None:
+    def charge(
+        self,
+        state: Trial,
+        vms: SmallFloat,
+        needs: tuple[SmallFloat, SmallFloat],
+        lacks: tuple[SmallFloat, SmallFloat],
+    ) -> None:
         """Charge the bands for a tick that is over.
 
         Args:
             state: Updated in place.
             vms: float32 (M, n), VMs that served; 0 in columns that are not charged.
-            works: float64 (n,) each, VM-ticks of work, and had demand been more; 0 likewise.
+            needs: float32 (n,) each, VM-ticks of work, and had demand been more; 0 likewise. (1,) where all columns have the same.
+            lacks: float32 (M, n) each, what of that found no VM.
         """
-        part, few = self._part, tuple(work.astype(np.float32) for work in works)
-        for band, (top, paid, *lacking) in enumerate(zip(self._tops, *state.below, strict=False)):
+        last = self._used - 1
+        # In a band of which all are full nobody lacks anything.
+        least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
+        full = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
+        for band, paid in enumerate(state.below[0, : self._used]):
+            top = self._limits[band]
             # The last band goes on for ever.
-            last = band == self._used - 1
-            np.add(paid, vms if last else np.minimum(vms, top, out=part), out=paid)
-            for work, missed in zip(few, lacking, strict=True):
-                np.subtract(work if last else np.minimum(work, top), vms, out=part)
-                np.maximum(part, self._nothing, out=part)
-                np.add(missed, part, out=missed)
+            held = vms if band == last else top if full[band] else np.minimum(vms, top, out=self._part)
+            np.add(paid, held, out=paid)
+        for need, of_all, missed in zip(needs, lacks, state.below[1:], strict=True):
+            missed[last] += of_all
+            lack = of_all
+            for band in range(last - 1, -1, -1):
+                if full[band]:
+                    break
+                top = self._limits[band]
+                # Where nobody needs more than it has it is as it is above.
+                if np.count_nonzero(need > top):
+                    lack = np.maximum(np.minimum(need, top), vms, out=self._part)
+                    lack -= vms
+                missed[band] += lack
 
     def charge_starts(self, state: Trial, ordered: SmallInt, held: SmallInt) -> None:
         """Charge the bands for what was ordered in a tick.

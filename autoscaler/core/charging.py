@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from autoscaler.core.alike import one_of
 from autoscaler.core.bands import Bands
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
@@ -46,7 +47,7 @@ class Charging:
     ) -> None:
         self._least, self._start_cost, self._growth, self._bands = least, start_cost, growth, bands
         self._starts_cost = bool(start_cost.any())
-        self._vms, self._short = vms, short
+        self._vms, self._short, self._shorter = vms, short, np.empty_like(short)
         ticks = min(_MOST_KEPT // max(1, vms.size), _MOST_TICKS)
         self._ticks = ticks if ticks >= _FEWEST_TICKS else 0
         self._kept, self._last_tick = 0, -1
@@ -58,7 +59,7 @@ class Charging:
             np.empty((3, self._ticks + 1, len(least))),
         )
         self._each = np.empty((self._ticks, *vms.shape), np.float32)
-        self._lacks = np.empty((self._ticks + 1, *vms.shape), np.float32)
+        self._lacks = np.empty((2, self._ticks + 1, *vms.shape), np.float32)
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
@@ -122,24 +123,21 @@ class Charging:
         else:
             weight = state.weight = state.weight * self._growth
         paid, *lacking = state.lately
-        vms, short = self._vms, self._short
+        vms, lacks = self._vms, (self._short, self._shorter)
         vms[...] = state.serving
-        if counts is None:
-            paid += vms
-        else:
-            paid += np.multiply(vms, counts, out=short)
-        works = work, MORE * work
-        for missed, needed in zip(lacking, works, strict=True):
-            np.maximum(needed.astype(np.float32), vms, out=short)
-            short -= vms
-            np.add(missed, short, out=missed)
+        needs = _needs(work)
+        for missed, need, lack in zip(lacking, needs, lacks, strict=True):
+            found = np.maximum(need, vms, out=lack)
+            found -= vms
+            np.add(missed, found, out=missed)
+        if counts is not None:
+            vms *= counts
+        paid += vms
         state.wanted = state.wanted + work * weight
         state.needed = state.needed + self._needed(work, price) * weight
         state.ticks = state.ticks + weight
         if self._bands.due(tick):
-            if counts is not None:
-                vms *= counts
-            self._bands.charge(state, vms, works)
+            self._bands.charge(state, vms, needs, lacks)
 
     def _needed(self, work: Float, price: Float) -> Float:
         """The least that whoever knows what comes would pay: (..., n) both, and the answer."""
@@ -164,20 +162,27 @@ class Charging:
         sums[2, 1:] = of_ticks
         np.add.accumulate(sums, axis=1, out=sums)
         state.wanted, state.needed, state.ticks = sums[:, kept].copy()
-        vms, short = self._each[:kept], self._lacks[: kept + 1]
+        vms, lacks = self._each[:kept], self._lacks[:, : kept + 1]
         vms[...] = self._serving[:kept]
-        works = work, MORE * work
-        for missed, needed in zip(state.lately[1:], works, strict=True):
-            short[0] = missed
-            np.maximum(needed.astype(np.float32)[:, np.newaxis], vms, out=short[1:])
-            short[1:] -= vms
-            np.add.reduce(short, axis=0, out=missed)
+        needs = _needs(work)
+        for missed, need, lack in zip(state.lately[1:], needs, lacks, strict=True):
+            lack[0] = missed
+            np.maximum(need[:, np.newaxis], vms, out=lack[1:])
+            lack[1:] -= vms
+            np.add.reduce(lack, axis=0, out=missed)
         paid = state.lately[0]
         for at in range(kept):
             paid += vms[at]
             if self._due[at]:
-                self._bands.charge(state, vms[at], (work[at], works[1][at]))
+                few, many = lacks[:, at + 1]
+                self._bands.charge(state, vms[at], (needs[0][at], needs[1][at]), (few, many))
             if self._started[at]:
                 self._pay_starts(state, self._ordered[at])
                 if self._due[at]:
                     self._bands.charge_starts(state, self._ordered[at], self._held[at])
+
+
+def _needs(work: Float) -> tuple[SmallFloat, SmallFloat]:
+    """Work, and had demand been more, float32 (..., n); (..., 1) where all columns have the same."""
+    same = one_of(work)
+    return same.astype(np.float32), (MORE * same).astype(np.float32)
