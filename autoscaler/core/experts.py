@@ -12,8 +12,11 @@ nobody anything. No reduction over lanes.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
+from autoscaler.core.alike import one_of
 from autoscaler.core.bands import Bands
 from autoscaler.core.charging import CHARGES, Charging
 from autoscaler.core.habits import CROWD
@@ -21,10 +24,12 @@ from autoscaler.core.models import MODELS
 from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
 from autoscaler.core.plain import PLAIN, Passed, Plain
-from autoscaler.core.proving import KNOWN_DAYS, change_driver, unproven, untold
+from autoscaler.core.proving import KNOWN_DAYS, ODDS, change_driver, unproven, untold
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
+Rows: TypeAlias = "slice[int, int, None]"
+"""Models that follow each other."""
 HALF_LIFE_S = 32 * 86400.0
 """What a model has cost counts half after this time."""
 CHOICE_S = 300.0
@@ -46,6 +51,9 @@ _HALVINGS = 9
 _FEWEST = np.float32(1e-9)
 """VMs, by which may be divided."""
 _HEAVY = 1e9
+_NOTHING = np.float32(0.0)
+_BLOCK = 25_000
+"""What is worked out of more numbers than these is worked out of some models at a time, so that it stays near."""
 _SPARSE = 8
 """Where at most one in so many shadows is concerned, it is quicker to look each up."""
 TRIAL_VM_TICKS = 20.0
@@ -108,9 +116,16 @@ class Contest:
         self._plain = Plain(self._capacity, params.series[lanes], self.most, params.tick_s)
         shape = len(MODELS), len(lanes)
         start_cost = params.start_cost[lanes].astype(np.float32)
-        self._cost, self._left = np.empty(shape), np.empty(shape)
+        each = max(1, _BLOCK // max(1, len(lanes)))
+        self._blocks = [slice(at, min(at + each, len(MODELS))) for at in range(0, len(MODELS), each)]
+        self._cost, self._shown = np.empty(shape), np.empty(shape)
+        block = min(each, len(MODELS)), len(lanes)
+        self._left, self._from, self._one = (
+            np.empty(block),
+            np.empty(block, np.float32),
+            np.ones(block, np.float32),
+        )
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self._one = np.ones(shape, np.float32)
         self.bands = Bands(most, start_cost, promised > 0.0, params.tick_s, len(MODELS))
         growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         self._charging = Charging(least, start_cost, growth, self.bands, self._vms, self._short)
@@ -122,11 +137,11 @@ class Contest:
         self._charging.count_in(counts)
         # As many as there are counts, since a row at a time takes longer.
         self._least, self._most = (
-            np.broadcast_to(bound.astype(counts), self._left.shape).copy() for bound in self._bounds
+            np.broadcast_to(bound.astype(counts), self._cost.shape).copy() for bound in self._bounds
         )
         self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
-        self._over, self._old = (np.zeros(self._left.shape, counts) for _ in range(2))
-        self.want = np.zeros((2, *self._left.shape), counts)
+        self._over, self._old = (np.zeros(self._cost.shape, counts) for _ in range(2))
+        self.want = np.zeros((2, *self._cost.shape), counts)
         self._plain.count_in(counts)
 
     def fit(self, state: Trial) -> None:
@@ -219,8 +234,6 @@ class Contest:
             return
         self._order(state, tick, low, high)
         if self.chooses(tick - passed, tick):
-            self._weigh(state)
-            self._fear(state)
             self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
 
     def chooses(self, before: int, tick: int) -> bool:
@@ -247,19 +260,16 @@ class Contest:
                 slot += np.multiply(out, mine, out=self._old)
         self._charging.charge_starts(state, tick, out)
 
-    def _weigh(self, state: Trial) -> None:
-        """Weigh what the last minutes have cost, as their last tick."""
-        state.settle(CHARGES)
-        notes = state.owed.get(NOTES)
-        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
-            state.settle(NOTES)
-        for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True):
+    def _weigh(self, state: Trial, rows: Rows, weight: Float) -> None:
+        """Weigh what the last minutes have cost some models, as their last tick."""
+        sums = state.paid, state.unserved, state.nearly
+        for of, lately in zip(sums, state.lately, strict=True):
             # Copied first, since numpy multiplies numbers of two widths in small pieces.
-            weighed = self._left
-            weighed[...] = lately
-            weighed *= state.weight
-            np.add(of, weighed, out=of)
-        state.lately.fill(0.0)
+            weighed = self._left[: rows.stop - rows.start]
+            weighed[...] = lately[rows]
+            weighed *= weight
+            of[rows] += weighed
+            lately[rows] = 0.0
 
     def _arrive(self, state: Trial, tick: int) -> None:
         rows = len(state.ordered)
@@ -296,7 +306,7 @@ class Contest:
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            cost = np.multiply(missed, np.exp(middle), out=self._left)
+            cost = np.multiply(missed, np.exp(middle), out=self._cost)
             cost += paid
             best = cost.argmin(axis=0)
             enough = missed[best, self._columns] <= allowed
@@ -315,57 +325,75 @@ class Contest:
         doubt: Float = np.minimum(lasts_s / seen_s, most)
         return doubt
 
-    def _fear(self, state: Trial) -> None:
-        """Charge every shadow for a crowd that was never seen: what it would leave, at the VMs that it has now.
+    def _fear(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
+        """Charge some shadows for a crowd that was never seen, for so many ticks: what it would leave, at the VMs that they have now.
 
         That is in `_short` until the next tick is charged.
         """
-        highest, vms, left = state.habits.highest.astype(np.float32), self._vms, self._short
-        vms[...] = state.serving
+        vms, left = self._vms[rows], self._short[rows]
+        vms[...] = state.serving[rows]
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
-        np.maximum(highest, vms, out=left)
-        left -= vms
-        above = vms > highest
+        from_there = np.maximum(vms, highest, out=self._from[: len(vms)])
+        np.subtract(from_there, vms, out=left)
+        above = left == _NOTHING
         if np.count_nonzero(above) * _SPARSE > above.size:
-            np.maximum(vms, highest, out=vms)
-            crowd = _crowd(highest, vms, self._one)
+            crowd = _crowd(highest, from_there, self._one[: len(vms)])
             crowd *= highest
             left += crowd
         else:
-            left += _crowd(highest, highest.copy(), self._one[0]) * highest
+            left += _crowd(highest, highest.copy(), self._one[0, : len(highest)]) * highest
             at, lane = np.nonzero(above)
-            of = highest[lane]
+            of = highest[lane] if len(highest) > 1 else np.full(len(lane), highest[0])
             left[at, lane] = _crowd(of, vms[at, lane], np.ones_like(of)) * of
-        weighed = self._left
+        weighed = self._left[: len(left)]
         weighed[...] = left
-        weighed *= state.ticks - state.asked
-        state.crowd += weighed
+        weighed *= since
+        state.crowd[rows] += weighed
+
+    def _compare(self, state: Trial, price: Float, doubt: Float, fear: Float, shown: Float | None) -> None:
+        """Fill in what models have cost with all that was never seen, in `_cost`, and what they have cost so far, if asked."""
+        state.settle(CHARGES)
+        notes = state.owed.get(NOTES)
+        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
+            state.settle(NOTES)
+        highest = one_of(state.habits.highest.astype(np.float32))
+        weight, since, doubt, fear = map(one_of, (state.weight, state.ticks - state.asked, doubt, fear))
+        for rows in self._blocks:
+            self._weigh(state, rows, weight)
+            self._fear(state, rows, highest, since)
+            cost, unserved, paid = self._cost[rows], state.unserved[rows], state.paid[rows]
+            np.multiply(state.nearly[rows], doubt, out=cost)
+            cost += unserved
+            cost += np.multiply(state.crowd[rows], fear, out=self._left[: len(cost)])
+            cost *= price
+            cost += paid
+            if shown is not None:
+                so_far = np.multiply(unserved, price, out=shown[rows])
+                so_far += paid
         state.asked = state.ticks
 
     def _choose(self, state: Trial, shortage: Float, *, bands: bool) -> None:
+        """Say who drives."""
+        state.settle(CHARGES)
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
         doubt = self._doubt(state, DOUBT_S, self._most_doubt)
-        cost = np.multiply(state.nearly, doubt, out=self._cost)
-        cost += state.unserved
         # A crowd is alone with the VMs that it finds for as long as a start takes.
         fear = self._doubt(state, self._lead_s, MOST_FEAR)
-        cost += np.multiply(state.crowd, fear, out=self._left)
-        cost *= shortage
-        cost += state.paid
         seen = state.ticks / state.weight
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
+        young = self._given & (days < KNOWN_DAYS)
+        shown = self._shown if np.count_nonzero(young) else None
+        self._compare(state, shortage, doubt, fear, shown)
+        cost = self._cost
         now = cost[state.driver, self._columns]
         stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
-        young = self._given & (days < KNOWN_DAYS)
-        if np.count_nonzero(young):
-            shown = np.multiply(state.unserved, shortage, out=self._left)
-            shown += state.paid
-            np.copyto(cost, np.inf, where=unproven(state, shown, TRIAL_VM_TICKS) & young)
+        if shown is not None:
+            np.copyto(cost, np.inf, where=unproven(state, shown, TRIAL_VM_TICKS, young))
             now = cost[state.driver, self._columns]
         # Who drives already, until its price was raised, is compared as it is.
         untold_of = untold(seen, shortage, self._given)
         if untold_of is not None:
-            np.copyto(cost, np.inf, where=untold_of)
+            np.copyto(cost[ODDS], np.inf, where=untold_of)
         least = np.minimum.reduce(cost, axis=0)
         better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
         if len(better):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind
+from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, rows_of
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Int
 
@@ -36,14 +36,16 @@ AGAIN = 0.5
 THREE = 3.0
 """So many times as many ticks must have been seen as one of them is to be told from the others."""
 _BY_ODDS = (Kind.WORTH, Kind.USUAL, Kind.HOUR)
-UNTOLD = np.array([PRICE_FACTORS[model.knob] if model.kind in _BY_ODDS else 0.0 for model in MODELS])
-"""For each model, in how many ticks one must be told from the others at a price of 1, (M,); 0 where no odds are read."""
+ODDS = slice(min(rows_of(kind).start for kind in _BY_ODDS), max(rows_of(kind).stop for kind in _BY_ODDS))
+"""The places of the models that read odds."""
+UNTOLD = np.array([PRICE_FACTORS[model.knob] if model.kind in _BY_ODDS else 0.0 for model in MODELS[ODDS]])
+"""For each of them, in how many ticks one must be told from the others at a price of 1, (m,); 0 where no odds are read."""
 
 _MOST_UNTOLD = UNTOLD.max()
 
 
 def untold(seen: Float, shortage: Float, given: Bool) -> Bool | None:
-    """Which models read smaller odds than can be told from what was seen: bool (M, n); None where none does.
+    """Which of the models that read odds read smaller ones than can be told from what was seen: bool (m, n); None where none does.
 
     Args:
         seen: float64 (n,), ticks.
@@ -57,19 +59,21 @@ def untold(seen: Float, shortage: Float, given: Bool) -> Bool | None:
     return found
 
 
-def unproven(state: Trial, shown: Float, least: float) -> Bool:
+def unproven(state: Trial, shown: Float, least: float, young: Bool) -> Bool:
     """Which models may not drive: bool (M, n); the careful one always may.
 
     Args:
         state: What those that drove have spent.
         shown: float64 (M, n), what models have cost by what demand was.
         least: VM-ticks as of now that are always allowed, so that a few early ticks decide nothing.
+        young: bool (n,), where models must have proven themselves.
     """
     careful = shown[CAREFUL]
     premium = PREMIUM * careful + least * state.weight
     spent = state.spent + shown[state.driver, np.arange(len(careful))] - careful
-    found: Bool = shown > careful + premium
-    found |= spent > premium * np.where(state.driver == CAREFUL, AGAIN, 1.0)
+    too_much = spent > premium * np.where(state.driver == CAREFUL, AGAIN, 1.0)
+    most = np.where(young, np.where(too_much, -np.inf, careful + premium), np.inf)
+    found: Bool = shown > most
     found[CAREFUL] = False
     return found
 

@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.core.experts import TRIAL_VM_TICKS, Contest
 from autoscaler.core.models import CAREFUL, MODELS, Kind, Model
-from autoscaler.core.proving import AGAIN, PREMIUM, change_driver, unproven, untold
+from autoscaler.core.proving import AGAIN, ODDS, PREMIUM, change_driver, unproven, untold
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
 from tests.core.test_driving import DAY, TICK_S, lived
@@ -37,9 +37,11 @@ def test_by_hand_which_models_read_odds_too_small():
     seen, price = np.array([300.0, 300.0, 601.0]), np.array([99.0, 101.0, 100.0])
     everywhere = np.ones(3, np.bool_)
     found = untold(seen, price, everywhere)
-    for number, model in enumerate(MODELS):
+    for row, model in zip(found, MODELS[ODDS], strict=True):
         reads = model.kind in (Kind.WORTH, Kind.USUAL, Kind.HOUR)
-        assert found[number].tolist() == [reads and model.knob == 1, reads, False], model
+        assert row.tolist() == [reads and model.knob == 1, reads, False], model
+    others = (*MODELS[: ODDS.start], *MODELS[ODDS.stop :])
+    assert not {model.kind for model in others} & {Kind.WORTH, Kind.USUAL, Kind.HOUR}
     assert untold(seen, price, ~everywhere) is None
     assert untold(seen, price / 3.0, everywhere) is None
 
@@ -90,18 +92,19 @@ def test_by_hand_what_is_spent_and_when_it_may_be_spent_again():
     price = np.array([10.0])
     trial.paid[:], trial.unserved[:] = 10_000.0, 50.0
     trial.paid[0], trial.unserved[0] = 9_000.0, 100.0
-    shown = trial.paid + price * trial.unserved
-    assert not unproven(trial, shown, 0.0).any()
+    shown, young = trial.paid + price * trial.unserved, np.array([True])
+    assert not unproven(trial, shown, 0.0, young).any()
     shown[1] = 10_500.0 * (1.0 + PREMIUM) + 1.0
-    assert np.flatnonzero(unproven(trial, shown, 0.0)).tolist() == [1]
+    assert np.flatnonzero(unproven(trial, shown, 0.0, young)).tolist() == [1]
+    assert not unproven(trial, shown, 0.0, ~young).any()
     change_driver(trial, np.array([0]), price)
     # The careful one drove until now and the other would have saved 500, so that much more was spent than by it.
     assert trial.spent.tolist() == [500.0]
     trial.spent[:] += PREMIUM * 10_500.0
-    assert not unproven(trial, shown, 0.0)[0, 0]
+    assert not unproven(trial, shown, 0.0, young)[0, 0]
     trial.spent[:] += 1.0
-    assert np.flatnonzero(~unproven(trial, shown, 0.0)).tolist() == [CAREFUL]
+    assert np.flatnonzero(~unproven(trial, shown, 0.0, young)).tolist() == [CAREFUL]
     change_driver(trial, np.array([CAREFUL]), price)
-    assert unproven(trial, shown, 0.0)[0, 0]
+    assert unproven(trial, shown, 0.0, young)[0, 0]
     trial.spent[:] = AGAIN * PREMIUM * 10_500.0
-    assert not unproven(trial, shown, 0.0)[0, 0]
+    assert not unproven(trial, shown, 0.0, young)[0, 0]
