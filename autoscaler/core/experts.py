@@ -51,11 +51,8 @@ _HALVINGS = 9
 _FEWEST = np.float32(1e-9)
 """VMs, by which may be divided."""
 _HEAVY = 1e9
-_NOTHING = np.float32(0.0)
 _BLOCK = 25_000
 """What is worked out of more numbers than these is worked out of some models at a time, so that it stays near."""
-_SPARSE = 8
-"""Where at most one in so many shadows is concerned, it is quicker to look each up."""
 TRIAL_VM_TICKS = 20.0
 """And by so many VM-ticks more, so that a few early ticks decide nothing."""
 
@@ -335,16 +332,9 @@ class Contest:
         # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
         from_there = np.maximum(vms, highest, out=self._from[: len(vms)])
         np.subtract(from_there, vms, out=left)
-        above = left == _NOTHING
-        if np.count_nonzero(above) * _SPARSE > above.size:
-            crowd = _crowd(highest, from_there, self._one[: len(vms)])
-            crowd *= highest
-            left += crowd
-        else:
-            left += _crowd(highest, highest.copy(), self._one[0, : len(highest)]) * highest
-            at, lane = np.nonzero(above)
-            of = highest[lane] if len(highest) > 1 else np.full(len(lane), highest[0])
-            left[at, lane] = _crowd(of, vms[at, lane], np.ones_like(of)) * of
+        crowd = _crowd(highest, from_there, self._one[: len(vms)])
+        crowd *= highest
+        left += crowd
         weighed = self._left[: len(left)]
         weighed[...] = left
         weighed *= since
