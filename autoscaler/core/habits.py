@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscaler.core.alike import one_of
 from autoscaler.core.remembered import Remembered, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
@@ -160,6 +161,14 @@ def slots_of(then_s: float, ahead_s: tuple[float, float], length_s: float, slots
     )
 
 
+def slots_of_page(then_s: Float, ahead_s: tuple[float, float], length_s: float, slots: int) -> Int:
+    """The same of windows that begin at some times, float64 (T,): int64 (T, 1 + windows)."""
+    first = np.floor_divide(then_s, length_s)
+    ends = [np.ceil((then_s + window_s) / length_s - 1e-9) for window_s in ahead_s]
+    found: Int = np.stack([first, *(np.minimum(end, first + (slots - 1)) for end in ends)], axis=1)
+    return found.astype(np.int64)
+
+
 def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float) -> Float:
     slots = len(ring)
     done, *ends = slots_of(then_s, ahead_s, length_s, slots)
@@ -289,17 +298,19 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
     at: Int | slice[None, None, None] = slice(None) if everyone else some
     passed = np.where(habits.hour[at] >= 0, hour - habits.hour[at], 0)
     slept_s = np.minimum(passed, 10_000) * HOUR_S
+    # Nothing was seen in higher bins, of which there are many.
+    lately, ever_bins = _bins_of(habits.seen[HOURS]), _bins_of(habits.ever)
     for array, half_life_s in (
-        (habits.seen, HALF_LIFE_S),
-        (habits.ever, EVER_HALF_LIFE_S),
+        (habits.seen[:, :lately], HALF_LIFE_S),
+        (habits.ever[:ever_bins], EVER_HALF_LIFE_S),
         (habits.highest, EVER_HALF_LIFE_S),
     ):
         left: Float = 0.5 ** (slept_s / half_life_s)
         # By one number far sooner than by as many as there are columns.
         array[..., at] *= (left[:1] if (left == left[0]).all() else left).astype(array.dtype)
     habits.hour[at] = hour
-    everything = habits.seen[HOURS][:, at].astype(np.float64)
-    mine = habits.seen[hour % HOURS][:, at].astype(np.float64)
+    everything = habits.seen[HOURS][:lately, at].astype(np.float64)
+    mine = habits.seen[hour % HOURS][:lately, at].astype(np.float64)
     mine += everything * (BORROWED / HOURS)
     share, highest = share[:, at], habits.highest[at]
     for row, table in enumerate((everything, mine)):
@@ -307,8 +318,14 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
     ever = habits.ever[:, at].astype(np.float64)
     rarity = np.maximum(np.add.reduce(ever, axis=0) * share, 1.0 / CROWD)
     beyond = np.ceil(np.minimum(highest / rarity, MOST_VMS) - 1e-9)
-    seen = np.minimum(_wanted(ever, share), np.ceil(highest))
+    seen = np.minimum(_wanted(ever[:ever_bins], share), np.ceil(highest))
     habits.wanted[2][:, at] = np.where(rarity < 1.0, beyond, seen)
+
+
+def _bins_of(table: SmallFloat) -> int:
+    """How many bins there are up to the highest in which anything is, of (BINS, n); at least one."""
+    used = np.flatnonzero(np.maximum.reduce(table, axis=1) > 0.0)
+    return int(used[-1]) + 1 if len(used) else 1
 
 
 def _summed_up(table: Float) -> Float:
@@ -322,8 +339,13 @@ def _summed_up(table: Float) -> Float:
 
 
 def _wanted(table: Float, share: Float) -> SmallInt:
-    """VMs that are needed in at least these shares of the ticks: int32 (T, n). The table is used up."""
-    beyond = _summed_up(table)
+    """VMs that are needed in at least these shares of the ticks, all above 0: int32 (T, n).
+
+    Args:
+        table: float64 (bins, n), up to the highest in which anything is; is used up.
+        share: float64 (T, n).
+    """
+    beyond = _summed_up(one_of(table))
     total = np.maximum(beyond[0], 1e-9)
     # The probability that demand is above a bin's lower edge falls evenly over the bin.
     above = beyond / total
@@ -331,7 +353,7 @@ def _wanted(table: Float, share: Float) -> SmallInt:
     enough = above[np.newaxis] >= share[:, np.newaxis]
     reached = np.add.reduce(enough.view(np.uint8), axis=1, dtype=np.uint8).astype(np.int64)
     at = np.maximum(reached - 1, 0)
-    lanes = np.arange(table.shape[1])
+    lanes = np.arange(above.shape[1])
     first, last = above[at, lanes], after[at, lanes]
     into = np.minimum(np.maximum((first - share) / np.maximum(first - last, 1e-12), 0.0), 1.0)
     vms = _BELOW[at, 0] + into * _WIDTH[at, 0]
