@@ -31,23 +31,30 @@ class Ahead:
         now_s: Their times, T of them.
         price: float64 (n,), of shortage at all of them.
         want: int (T, 2, M, n), within bounds.
+        work: float64 (T, n), demand in VMs.
         passed: What is remembered once they are over.
 
     Attributes:
-        want: As given.
-        work: float64 (T, n), demand in VMs.
+        want, work: As given.
         used: How many of them have come.
     """
 
     def __init__(
-        self, page: Page, row: int, now_s: Sequence[float], price: Float, want: SmallInt, passed: Passed
+        self,
+        page: Page,
+        row: int,
+        now_s: Sequence[float],
+        price: Float,
+        want: SmallInt,
+        work: Float,
+        passed: Passed,
     ) -> None:
         self._page, self._row, self._now_s, self._passed = page, row, now_s, passed
         self._first_tick = page.first_tick + row
         self._price, self._same_price = price.copy(), price
         self.used, self._valid = 0, True
         self._looked = self._calm = 0
-        self.want, self.work = want, passed.work
+        self.want, self.work = want, work
 
     def goes_on(self, page: Page, row: int, now_s: float, price: Float) -> bool:
         """Whether the next tick is this one, at these prices."""
@@ -89,8 +96,4 @@ class Ahead:
         if not self.used:
             return
         self._catch_up(trial.falls, self.used)
-        trial.falling = self._passed.falling[self.used - 1].copy()
-        if self.used == len(self.want):
-            trial.peaks = self._passed.peaks
-        else:
-            trial.peaks.push_page(self._first_tick, self._passed.parts[: self.used])
+        self._passed.remember(trial, self._first_tick, self.used)

@@ -50,6 +50,10 @@ class Alike:
         """Whether the columns of each group have the same values, (..., n) each; NaN is like nothing."""
         return self.few and all((value == value.take(self._first_of, axis=-1)).all() for value in values)
 
+    def hold_bits(self, value: SmallFloat) -> bool:
+        """The same of float32 (..., n), to the bit: NaN is like itself."""
+        return self.hold(value.view(np.int32))
+
     def part(self, *values: Float | Int | Bool) -> Bool:
         """Where columns have other values, (n,) each, than the first of their group: bool (n,)."""
         found = np.zeros(len(self.group), np.bool_)

@@ -374,15 +374,16 @@ class Columns:
         _by_both(want)
         contest.bound(want)
         self._run = 0, self._at[:0], self._at[:0]
-        found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, passed)
+        work = demand / self._capacity
+        found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed)
         return found
 
     def _before_page(self, trial: Trial, now_s: list[float]) -> tuple[Float, Float] | None:
-        """As `_before` at some ticks, (T, 2, n) each; None where they look at what is not over."""
-        (day, week), habits = self._days, trial.habits
+        """As `_before` at some ticks, (T, 2, n) each, or of columns that are alike once; None where they look at what is not over."""
+        (day, week), habits, alike = self._days, trial.habits, self.contest.alike
         for _ in range(2):
-            yesterday = day.page(habits.day, habits.slot, now_s)
-            last_week = week.page(habits.week, habits.week_slot, now_s)
+            yesterday = day.page(habits.day, habits.slot, now_s, alike)
+            last_week = week.page(habits.week, habits.week_slot, now_s, alike)
             if yesterday is not None and last_week is not None:
                 return yesterday, last_week
             trial.settle(NOTES)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autoscaler.core.habits import Habits, slots_of
+from autoscaler.core.alike import Alike
+from autoscaler.core.habits import Habits, slots_of, slots_of_page
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 _LITTLE: Float = np.array(1e-9)
@@ -83,24 +84,29 @@ class EarlierDay:
             )
         return self._looks
 
-    def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float]) -> Float | None:
+    def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float], alike: Alike) -> Float | None:
         """The same at some ticks, float64 (T, 2, n); None where they look at what is not noted yet.
 
         Args:
             ring: The slots of that day.
             slot: The one under way.
             now_s: Times of the ticks, T of them.
+            alike: Columns in groups with the same windows. Where those of each have noted the same, (T, 2, G) of them.
         """
-        slots, found = len(ring), np.empty((len(now_s), 2, ring.shape[1]))
-        for number, (pair_s, mine) in enumerate(self._windows_s):
-            looked = np.array(
-                [slots_of(each_s - self._ago_s, pair_s, self._slot_s, slots) for each_s in now_s]
-            )
-            if looked[:, -1].max() > slot:
-                return None
-            highest = _highest(ring, looked)
+        slots, then_s = len(ring), np.array(now_s) - self._ago_s
+        looks = [slots_of_page(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s]
+        first, end = min(int(each[0, 0]) for each in looks), max(int(each[-1, -1]) for each in looks)
+        if end > slot:
+            return None
+        rows = ring.take(np.arange(first, end) % slots, axis=0)
+        few = alike.hold_bits(rows)
+        if few:
+            rows = alike.of_first(rows)
+        found = np.empty((len(now_s), 2, rows.shape[1]))
+        for number, (looked, (_, mine)) in enumerate(zip(looks, self._windows_s, strict=True)):
+            highest = _highest(rows, looked - first)
             if number:
-                np.copyto(found, highest, where=mine)
+                np.copyto(found, highest, where=alike.of_first(mine) if few else mine)
             else:
                 found[...] = highest
         return found
@@ -114,7 +120,7 @@ def _highest(ring: SmallFloat, looked: Int) -> SmallFloat:
     found = np.full((len(looked), 2, ring.shape[1]), np.nan, np.float32)
     for ahead in range(int((ends[:, 1] - first).max())):
         at = first + ahead
-        rows = ring.take(at % len(ring), axis=0)
+        rows = ring.take(at, axis=0, mode="clip")
         for window in range(2):
             within = at < ends[:, window]
             if within.all():

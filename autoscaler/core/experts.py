@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from autoscaler.core.alike import one_of
+from autoscaler.core.alike import Alike, one_of
 from autoscaler.core.bands import Bands
 from autoscaler.core.charging import CHARGES, Charging
 from autoscaler.core.habits import CROWD
@@ -95,6 +95,7 @@ class Contest:
             anew every tick, by whoever knows. int16 or int8, as all counts of shadows, where no policy
             allows more VMs.
         most: No lane may have more VMs; whoever fills in more fills in this.
+        alike: Columns in groups of which plain models want the same, if they have seen the same.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -110,7 +111,8 @@ class Contest:
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
         self._bounds = least, most
         self.most = int(most.max())
-        self._plain = Plain(self._capacity, params.series[lanes], self.most, params.tick_s)
+        self.alike = Alike(params.series[lanes], self._capacity, self._lead)
+        self._plain = Plain(self._capacity, self.alike, self.most, params.tick_s)
         shape = len(MODELS), len(lanes)
         start_cost = params.start_cost[lanes].astype(np.float32)
         each = max(1, _BLOCK // max(1, len(lanes)))

@@ -28,7 +28,7 @@ from autoscaler.core.models import (
 )
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Float, Int, SmallInt
-from autoscaler.core.windows import RollingMax
+from autoscaler.core.windows import Cut, RollingMax
 
 _SCALE = 1024.0
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
@@ -43,19 +43,37 @@ PLAIN = slice(_DEMAND.start, _EITHER.stop)
 
 
 class Passed(NamedTuple):
-    """What is remembered of demand once a page of T ticks is over.
+    """What is remembered of demand once a page of T ticks is over, of n columns or of the G that stand for all of them.
 
     Attributes:
         peaks: As `Trial.peaks`.
-        falling: float64 (T, F, n), as `Trial.falling` after each tick.
-        work: float64 (T, n), demand in VMs.
-        parts: int (T, windows * n), what `Trial.peaks` notes.
+        falling: float64 (T, F, n or G), as `Trial.falling` after each tick.
+        parts: int (T, windows * n or G), what `Trial.peaks` notes.
+        of: int64 (n,), which of the G columns each is like; None where there are all of them.
     """
 
     peaks: RollingMax
     falling: Float
-    work: Float
     parts: SmallInt
+    of: Int | None
+
+    def remember(self, trial: Trial, first_tick: int, ticks: int) -> None:
+        """Have a trial remember so many of the ticks, at least one."""
+        falling, of = self.falling[ticks - 1], self.of
+        trial.falling = falling.copy() if of is None else falling.take(of, axis=-1)
+        lanes = None if of is None else lanes_of(of, falling.shape[-1])
+        if ticks < len(self.parts):
+            parts = self.parts[:ticks]
+            trial.peaks.push_page(first_tick, parts if lanes is None else parts.take(lanes, axis=1))
+        else:
+            trial.peaks = self.peaks if lanes is None else self.peaks.of_lanes(lanes, trial.peaks.cut)
+
+
+def lanes_of(columns: Int, each: int) -> Int:
+    """The lanes of `Trial.peaks` of some columns, int64 (n,), where a window has so many: int64 (windows * n,)."""
+    windows = np.arange(len(PAST_S) - 1)[:, np.newaxis] * each
+    found: Int = (windows + columns).reshape(-1)
+    return found
 
 
 class Plain:
@@ -63,12 +81,12 @@ class Plain:
 
     Args:
         capacity: float64 (n,), work per second of one VM.
-        series: int64 (n,), the series of each.
+        alike: Columns in groups that read the same series at the same times, with VMs of the same capacity.
         most: No column may have more VMs.
         tick_s: Length of a tick.
     """
 
-    def __init__(self, capacity: Float, series: Int, most: int, tick_s: float) -> None:
+    def __init__(self, capacity: Float, alike: Alike, most: int, tick_s: float) -> None:
         columns = len(capacity)
         self._capacity, self._most = capacity, most
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
@@ -87,12 +105,10 @@ class Plain:
         self._past = np.empty((len(PAST_S), columns))
         self._need = np.empty((len(DEMAND_HEADROOMS), len(PAST_S), columns))
         self._need_now = np.empty_like(self._each)
-        self._alike = Alike(series, capacity)
-        self._few = (
-            Plain(capacity[self._alike.first], series[self._alike.first], most, tick_s)
-            if self._alike.few
-            else None
-        )
+        self._alike = alike
+        self._cuts: tuple[Cut, Cut] | None = None
+        own = np.arange(len(alike.first))
+        self._few = Plain(alike.of_first(capacity), Alike(own), most, tick_s) if alike.few else None
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
@@ -165,37 +181,73 @@ class Plain:
         Args:
             state: Is not changed.
             tick: The first of them.
-            demand: float64 (T, n), all known.
-            before: float64 (T, 2, n) each, as in `fill`.
+            demand: float64 (T, n), all known; the same in each group of the columns that are alike.
+            before: float64 (T, 2, n) each, as in `fill`; (T, 2, G) where it is the same in each of the groups, G of them.
             want: int (T, 2, M, n), of which their rows are filled in.
 
         Returns:
             What is to be remembered of them.
         """
+        alike, few = self._alike, self._few
+        of_groups = [of.shape[-1] < demand.shape[-1] for of in before]
+        if few is None or not all(of_groups) or not self._same_past(state):
+            each = [alike.spread(of) if few else of for of, few in zip(before, of_groups, strict=True)]
+            peaks, falling, parts = self.follow(
+                state.peaks.twin(), state.falling, tick, demand, (each[0], each[1]), want
+            )
+            return Passed(peaks, falling, parts, None)
+        lanes = lanes_of(alike.first, demand.shape[-1])
+        if self._cuts is None or self._cuts[0] is not state.peaks.cut:
+            self._cuts = state.peaks.cut, state.peaks.of_lanes(lanes).cut
+        peaks = state.peaks.of_lanes(lanes, self._cuts[1])
+        rows = np.empty((len(demand), 2, PLAIN.stop, len(alike.first)), want.dtype)
+        first = alike.of_first
+        found = few.follow(peaks, first(state.falling), tick, first(demand), before, rows)
+        plain = rows[:, :, PLAIN]
+        want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else alike.spread(plain)
+        return Passed(*found, alike.group)
+
+    def _same_past(self, state: Trial) -> bool:
+        """Whether columns that are alike remember the same of demand."""
+        alike = self._alike
+        lanes = lanes_of(alike.first.take(alike.group), len(alike.group))
+        return alike.hold(state.falling) and state.peaks.alike(lanes)
+
+    def follow(
+        self,
+        peaks: RollingMax,
+        now: Float,
+        tick: int,
+        demand: Float,
+        before: tuple[Float, Float],
+        want: SmallInt,
+    ) -> tuple[RollingMax, Float, SmallInt]:
+        """As `fill_page` of each column on its own.
+
+        Args:
+            peaks: As `Trial.peaks`; updated in place.
+            now: float64 (F, n), as `Trial.falling`.
+            tick: As there.
+            demand: float64 (T, n), likewise.
+            before: float64 (T, 2, n) each, likewise.
+            want: Likewise.
+
+        Returns:
+            The peaks, what falls after each tick, and what the peaks have noted, as in `Passed`.
+        """
         ticks, windows = len(demand), len(PAST_S)
         work = demand / self._capacity
-        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(state.peaks.ring.dtype)
-        peaks = state.peaks.twin()
+        parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(peaks.ring.dtype)
         parts = np.concatenate([parts] * (windows - 1), axis=1)
-        highest = peaks.push_page(tick, parts)
-        highest = highest.reshape(ticks, windows - 1, -1)
-        falling, now = np.empty((ticks, *state.falling.shape)), state.falling
+        highest = peaks.push_page(tick, parts).reshape(ticks, windows - 1, -1)
+        falling = np.empty((ticks, *now.shape))
         for at in range(ticks):
             now = np.multiply(now, self._falls, out=falling[at])
             np.maximum(now, work[at], out=now)
-        bits = tuple(of.view(np.int64) for of in before)
-        if self._few is not None and self._alike.hold(demand, highest, falling, *bits):
-            first = self._alike.of_first
-            rows = np.empty((ticks, 2, PLAIN.stop, len(self._alike.first)), want.dtype)
-            few = (first(of) for of in before)
-            self._few.wish(first(demand), first(highest), first(falling), tuple(few), rows)
-            plain = rows[:, :, PLAIN]
-            want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else self._alike.spread(plain)
-        else:
-            self.wish(demand, highest, falling, before, want)
-        return Passed(peaks, falling, work, parts)
+        self._wish(demand, highest, falling, before, want)
+        return peaks, falling, parts
 
-    def wish(
+    def _wish(
         self, demand: Float, highest: SmallInt, falling: Float, before: tuple[Float, ...], want: SmallInt
     ) -> None:
         """Fill in what plain models want on a page, by what is remembered at its ticks.

@@ -46,6 +46,17 @@ def _backwards(ring: SmallInt) -> None:
         np.maximum(ring[row], ring[row + 1], out=ring[row])
 
 
+def _forwards(first: SmallInt, rows: SmallInt, out: SmallInt) -> None:
+    """Fill in the highest of each row and all before it, and of another before them."""
+    np.maximum(first, rows[0], out=out[0])
+    if rows.shape[1] < _WIDE:
+        out[1:] = rows[1:]
+        np.maximum.accumulate(out, axis=0, out=out)
+        return
+    for row in range(1, len(rows)):
+        np.maximum(out[row - 1], rows[row], out=out[row])
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Lanes whose buckets are equally long.
@@ -330,21 +341,48 @@ class RollingMax(Remembered):
         return highest
 
     def _push_group(self, group: Group, tick: int, noted: SmallInt, highest: SmallInt) -> None:
-        """Note a page in the columns of a group, a bucket at a time."""
+        """Note a page in the columns of a group, a bucket at a time, or all buckets of a block at once."""
         columns = slice(group.first, group.end)
         under_way, before = self.under_way[columns], self.before[columns]
         last, at = self.tick, 0
         while at < len(noted):
             now = tick + at
             self._begin_of(group, last, now)
-            end = min(len(noted), at + group.per_bucket - now % group.per_bucket)
+            left = group.per_bucket - now % group.per_bucket
+            whole = (len(noted) - at - left) // group.per_bucket
+            end = min(len(noted), at + left)
             rows = highest[at:end, columns]
-            np.maximum(under_way, noted[at, columns], out=rows[0])
-            for row in range(1, end - at):
-                np.maximum(rows[row - 1], noted[at + row, columns], out=rows[row])
+            _forwards(under_way, noted[at:end, columns], rows)
             under_way[...] = rows[-1]
             np.maximum(rows, before, out=rows)
             last, at = tick + end - 1, end
+            slot = now // group.per_bucket % group.slots
+            buckets = min(whole, group.slots - 1 - slot)
+            if group.kept is None and buckets > 1:
+                end = at + buckets * group.per_bucket
+                self._push_block(group, slot, noted[at:end, columns], highest[at:end, columns])
+                last, at = tick + end - 1, end
+
+    def _push_block(self, group: Group, slot: int, noted: SmallInt, highest: SmallInt) -> None:
+        """Note ticks of whole buckets that follow one that is over, in a slot, within a block."""
+        columns, buckets = slice(group.first, group.end), len(noted) // group.per_bucket
+        ring, block = self.ring[: group.slots, columns], self.block[columns]
+        under_way, before = self.under_way[columns], self.before[columns]
+        each = noted.reshape(buckets, group.per_bucket, -1)
+        rows = each.copy()
+        for row in range(1, group.per_bucket):
+            np.maximum(rows[:, row - 1], rows[:, row], out=rows[:, row])
+        over = np.concatenate([under_way[np.newaxis], rows[:, -1]])
+        under_way[...] = over[-1]
+        # The highest of the buckets of this block that are over, as each of the others begins.
+        blocks = np.empty_like(over[:-1])
+        _forwards(block, over[:-1], blocks)
+        block[...] = blocks[-1]
+        befores, earlier = blocks, ring[slot + 2 : slot + 2 + buckets]
+        np.maximum(befores[: len(earlier)], earlier, out=befores[: len(earlier)])
+        ring[slot : slot + buckets] = over[:-1]
+        before[...] = befores[-1]
+        np.maximum(rows, befores[:, np.newaxis], out=highest.reshape(rows.shape))
 
     def twin(self) -> RollingMax:
         """The same once more, far sooner than a copy; they share what never changes."""
@@ -353,6 +391,32 @@ class RollingMax(Remembered):
         for name in _MOVED:
             setattr(new, name, getattr(self, name).copy())
         for name in ("window_ticks", "tick", "cut", "_noted", "_highest", "_held_to"):
+            setattr(new, name, getattr(self, name))
+        return new
+
+    def alike(self, lanes: Int) -> bool:
+        """Whether each lane has noted the same as another of the same window: int64 (L,), which."""
+        self._catch_up()
+        cut = self.cut
+        at = lanes if cut.column is None or cut.order is None else cut.column.take(lanes.take(cut.order))
+        moved = (getattr(self, name) for name in _MOVED)
+        return all(np.count_nonzero(part != part.take(at, axis=-1)) == 0 for part in moved)
+
+    def of_lanes(self, lanes: Int, cut: Cut | None = None) -> RollingMax:
+        """The same of some lanes, each once or more, int64 (N,), among which are all windows; `cut` is theirs, if that is known."""
+        self._catch_up()
+        new = RollingMax.__new__(RollingMax)
+        new.window_ticks = self.window_ticks.take(lanes)
+        new.cut = cut = cut or Cut.of(new.window_ticks, self.ring.dtype)
+        at = lanes if cut.order is None else lanes.take(cut.order)
+        if self.cut.column is not None:
+            at = self.cut.column.take(at)
+        for name in _MOVED:
+            setattr(new, name, getattr(self, name).take(at, axis=-1))
+        for name in ("_noted", "_highest"):
+            noted = getattr(self, name)
+            setattr(new, name, None if noted is None else noted.take(lanes))
+        for name in ("tick", "_held_to"):
             setattr(new, name, getattr(self, name))
         return new
 
