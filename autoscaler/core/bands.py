@@ -121,7 +121,8 @@ class Bands:
             ordered: int (M, n), VMs.
             held: int (M, n), VMs in service or on their way afterwards.
         """
-        at = np.flatnonzero(ordered)
+        # numpy looks for what is true ten times as fast as for what is not 0.
+        at = np.flatnonzero(ordered != 0)
         lane = at % len(self._columns)
         after = held.take(at).astype(np.float32)
         before = after - ordered.take(at).astype(np.float32)
@@ -131,7 +132,7 @@ class Bands:
         more *= self._start_cost.take(lane)
         bands = state.below[0].reshape(len(BAND_TOPS), -1)
         for paid, cost in zip(bands, more, strict=False):
-            paid.put(at, paid.take(at) + cost)
+            np.add.at(paid, at, cost)
 
     def compare(
         self,

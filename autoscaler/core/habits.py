@@ -211,10 +211,9 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     cell = bin_of(need if everywhere else np.where(counts, need, 0.0))
     cell *= lanes
     cell += np.arange(lanes)
-    hour = int(now_s // HOUR_S) % HOURS
+    met, hour = _MET if everywhere else counts.astype(np.float32), int(now_s // HOUR_S) % HOURS
     for table in (habits.seen[hour], habits.seen[HOURS], habits.ever):
-        flat = table.reshape(-1)
-        flat.put(cell, flat.take(cell) + counts)
+        np.add.at(table.reshape(-1), cell, met)
     _note_highest(habits, need, counts, _lasting_ticks(tick_s))
     known = (need if everywhere else np.where(counts, need, np.nan)).astype(np.float32)
     habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
