@@ -123,7 +123,8 @@ class Charging:
         else:
             weight = state.weight = state.weight * self._growth
         paid, *lacking = state.lately
-        vms, lacks = self._vms, (self._short, self._shorter)
+        due = self._bands.due(tick)
+        vms, lacks = self._vms, (self._short, self._shorter if due else self._short)
         vms[...] = state.serving
         needs = _needs(work)
         for missed, need, lack in zip(lacking, needs, lacks, strict=True):
@@ -136,7 +137,7 @@ class Charging:
         state.wanted = state.wanted + work * weight
         state.needed = state.needed + self._needed(work, price) * weight
         state.ticks = state.ticks + weight
-        if self._bands.due(tick):
+        if due:
             self._bands.charge(state, vms, needs, lacks)
 
     def _needed(self, work: Float, price: Float) -> Float:
