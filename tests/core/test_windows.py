@@ -149,3 +149,33 @@ def test_a_page_is_noted_as_its_ticks_are_and_a_twin_goes_its_own_way(seed):
                 np.testing.assert_array_equal(mine.dump()[name], array, err_msg=name)
         tick += len(values) - 1
         np.testing.assert_array_equal(page.again(tick), single.again(tick))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_lanes_that_noted_the_same_go_on_as_one_of_them(seed):
+    """Three windows of six lanes each, of which pairs follow each other: whole blocks of buckets come in a page."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.permutation([2, 11, 61, 62, 1441])[:3]
+    every = windows.RollingMax.empty(np.repeat(lengths, 6))
+    lanes = (np.arange(3)[:, np.newaxis] * 6 + np.array([0, 1, 2])).reshape(-1)
+    back = (np.arange(3)[:, np.newaxis] * 3 + np.array([0, 1, 2, 0, 1, 2])).reshape(-1)
+    tick, cut = int(rng.integers(0, 500)), None
+    for _ in range(8):
+        assert every.alike(lanes.take(back))
+        some = every.of_lanes(lanes, cut)
+        cut = some.cut
+        values = rng.integers(0, 50, (int(rng.integers(1, 150)), 9))
+        found = some.push_page(tick, values)
+        spread = some.of_lanes(back, every.cut)
+        single = every.copy()
+        for row, value in enumerate(values.take(back, axis=1)):
+            np.testing.assert_array_equal(found[row].take(back), single.push_and_max(tick + row, value))
+        tick += len(values) - 1
+        for name, array in single.dump().items():
+            np.testing.assert_array_equal(spread.dump()[name], array, err_msg=name)
+        np.testing.assert_array_equal(spread.again(tick), single.again(tick))
+        every, tick = spread, tick + 1
+    other = rng.integers(51, 60, 18)
+    every.push_and_max(tick, other)
+    assert not every.alike(lanes.take(back))
