@@ -21,7 +21,7 @@ def test_a_number_that_all_columns_have_is_one():
 def test_what_is_unknown_everywhere_in_a_group_is_the_same_to_the_bit():
     alike = Alike(np.array([0, 0, 0, 0]))
     rows = np.full((3, 4), np.nan, np.float32)
-    assert not alike.hold(rows)
+    assert not alike.hold(rows.astype(np.float64))
     assert alike.hold_bits(rows)
     rows[2, 3] = 1.0
     assert not alike.hold_bits(rows)
