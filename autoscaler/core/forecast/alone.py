@@ -21,7 +21,7 @@ from autoscaler.core.forecast import issuing, judging, level, tables
 from autoscaler.core.forecast.issuing import Grounds
 from autoscaler.core.forecast.judging import Lesson, Outcomes, Place, in_turn, learn
 from autoscaler.core.forecast.settings import RING, Group, Settings
-from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.forecast.state import SeriesState, by_time
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
 _PARENT_OF: list[int] = tables.PARENT_OF.tolist()
@@ -119,7 +119,7 @@ class Alone:
         # Rings of blocks, and of blocks times horizons.
         self._ahead: list[float] = state.ahead[0].tolist()
         self._fitted: list[float] = state.fitted[0].tolist()
-        self._log_level, self._spread, self._cell = state.issued.reshape(-1, 3).T.tolist()
+        self._log_level, self._spread, self._cell = by_time(state.issued).reshape(-1, 3).T.tolist()
         # What came, one after the other, and the ticks with the number of outcomes up to each.
         self._came: list[float] = []
         self._ticks: list[int] = []
@@ -351,7 +351,7 @@ class Alone:
         state.shifts.reshape(-1)[:] = self._shifts
         state.short[0], state.doubt[0] = self._short, self._doubt
         state.ahead[0], state.fitted[0] = self._ahead, self._fitted
-        state.issued.reshape(-1, 3).T[:] = self._log_level, self._spread, self._cell
+        by_time(state.issued).reshape(-1, 3).T[:] = self._log_level, self._spread, self._cell
 
 
 _NUMBERS, _LESSON = 7, 8

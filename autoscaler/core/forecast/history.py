@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, NEAR_DAYS, Settings
-from autoscaler.core.forecast.state import SEASONS, SeriesState
+from autoscaler.core.forecast.state import SEASONS, SeriesState, by_time
 from autoscaler.core.types import Bool, Code, Float, Int
 
 _STEP = 1.0 / 2048.0
@@ -31,7 +31,7 @@ class _Looked(NamedTuple):
 
     Attributes:
         recent: uint16 (N, S, MEDIAN_SLOTS), codes of the latest slots, in any order.
-        others: uint16 (N, S, 1 + D + 3 * D), of the newest one and of those on earlier days, as `Settings.looks` has them.
+        others: uint16 (N, 1 + D + 3 * D, S), of the newest one and of those on earlier days, as `Settings.looks` has them.
     """
 
     recent: Code
@@ -40,23 +40,28 @@ class _Looked(NamedTuple):
     @classmethod
     def room(cls, settings: Settings, beginnings: int) -> _Looked:
         """To be filled in by `look`."""
-        shape = beginnings, len(settings.series)
-        others = np.empty((*shape, settings.looks.shape[1]), np.uint16)
-        return cls(np.empty((*shape, MEDIAN_SLOTS), np.uint16), others)
+        series = len(settings.series)
+        others = np.empty((beginnings, settings.looks.shape[1], series), np.uint16)
+        return cls(np.empty((beginnings, series, MEDIAN_SLOTS), np.uint16), others)
 
     def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
         """Fill in one of them, at the beginning of a slot: of `_places`."""
-        codes, recent, others = state.codes, self.recent[at], self.others[at]
+        codes, recent, others = by_time(state.codes), self.recent[at], self.others[at]
         end = (slot + settings.newest) % settings.slots + 1
         if end >= MEDIAN_SLOTS:
-            recent[:] = codes[:, end - MEDIAN_SLOTS : end]
+            recent[:] = codes[end - MEDIAN_SLOTS : end].T
         else:
-            recent[:, :end] = codes[:, :end]
-            recent[:, end:] = codes[:, end - MEDIAN_SLOTS :]
-        if len(places) == 1:
-            codes.take(places[0], axis=1, out=others, mode="clip")
-        else:
-            codes.reshape(-1).take(places, out=others, mode="clip")
+            recent[:, :end] = codes[:end].T
+            recent[:, end:] = codes[end - MEDIAN_SLOTS :].T
+        _fetch(codes, places, others)
+
+
+def _fetch(codes: Code, places: Int, found: Code) -> None:
+    """Fill in the codes, uint16 (slots, S), at places of `_places`."""
+    if places.ndim < found.ndim:
+        codes.take(places, axis=0, out=found, mode="clip")
+    else:
+        codes.reshape(-1).take(places, out=found, mode="clip")
 
 
 def encoded(ratio_log: Float) -> Code:
@@ -119,7 +124,7 @@ def _by_tick(
         begins = slot != state.slot
         if begins:
             _open(state, slot)
-        state.codes[:, slot % state.codes.shape[1]] = code[tick]
+        by_time(state.codes)[slot % settings.slots] = code[tick]
         if begins:
             found.look(seen, settings, state, slot, places[tick])
             seen += 1
@@ -141,13 +146,11 @@ def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], c
     """What is looked at at the beginnings of slots that are apart; each tick has one, with a code, (T, S)."""
     count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
     found, places = _Looked.room(settings, count), _places(settings, slots)
-    if places.shape[1] == 1:
-        state.codes.take(places[:, 0], axis=1, out=found.others.swapaxes(0, 1), mode="clip")
-    else:
-        state.codes.reshape(-1).take(places, out=found.others, mode="clip")
-    found.others[..., 0] = code
-    state.codes[:, newest[MEDIAN_SLOTS - 1 :]] = code.T
-    recent = state.codes.take(newest, axis=1)
+    codes = by_time(state.codes)
+    _fetch(codes, places, found.others)
+    found.others[:, 0] = code
+    codes[newest[MEDIAN_SLOTS - 1 :]] = code
+    recent = codes.take(newest, axis=0).T
     for tick, latest in enumerate(found.recent):
         latest[:] = recent[:, tick : tick + MEDIAN_SLOTS]
     state.slot = slots[-1]
@@ -179,30 +182,33 @@ def _by_slot(
 
 
 def _places(settings: Settings, slots: Sequence[int]) -> Int:
-    """Where to look at these slots: int64 (N, 1, K) for all series, or (N, S, K) in flat codes."""
+    """Where to look at these slots: int64 (N, K) for all series, or (N, K, S) in flat codes, (slots, S)."""
     if len(slots) == 1:
         places = settings.looks[np.newaxis] + slots[0] % settings.slots
     else:
         places = settings.looks + (np.array(slots) % settings.slots)[:, np.newaxis, np.newaxis]
     places -= (places >= settings.slots) * settings.slots
-    if len(settings.looks) > 1:
-        places += (settings.series * settings.slots)[:, np.newaxis]
-    return places
+    if len(settings.looks) == 1:
+        return places[:, 0]
+    places *= len(settings.series)
+    places += settings.series[:, np.newaxis]
+    return places.swapaxes(1, 2)
 
 
 def _open(state: SeriesState, slot: int) -> None:
     """Slots that were skipped are unknown, as is the one that begins."""
-    length = state.codes.shape[1]
+    codes = by_time(state.codes)
+    length = len(codes)
     if state.slot < 0 or not 0 < slot - state.slot < length:
         if state.slot >= 0 and slot < state.slot and state.slot - slot < length:
             # The clock went back: what was noted after now is not of the past.
-            state.codes[:, np.arange(slot, state.slot + 1) % length] = 0
+            codes[np.arange(slot, state.slot + 1) % length] = 0
         elif state.slot >= 0:
-            state.codes.fill(0)
+            codes.fill(0)
     elif slot - state.slot == 1:
-        state.codes[:, slot % length] = 0
+        codes[slot % length] = 0
     else:
-        state.codes[:, np.arange(state.slot + 1, slot + 1) % length] = 0
+        codes[np.arange(state.slot + 1, slot + 1) % length] = 0
     state.slot = slot
 
 
@@ -213,7 +219,7 @@ def _write(settings: Settings, state: SeriesState) -> None:
     code = encoded(np.log1p(ratio))
     if np.count_nonzero(state.slot_count) < len(code):
         code[state.slot_count == 0.0] = 0
-    state.codes[:, state.slot % state.codes.shape[1]] = code
+    by_time(state.codes)[state.slot % settings.slots] = code
 
 
 def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:
@@ -233,8 +239,7 @@ def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[
             was = median[at] = np.where(known, median[at], was)
     state.median = median[-1].copy()
 
-    # Series along the last axis, so that numpy goes through them and not through a few days at a time.
-    logs = found.others.swapaxes(1, 2).astype(np.float64, order="C")
+    logs = found.others.astype(np.float64)
     known = logs > 0.0
     logs -= 1.0
     logs *= _STEP

@@ -15,7 +15,7 @@ import numpy as np
 from autoscaler.core.forecast import level, tables
 from autoscaler.core.forecast.seeing import Closed, stacked
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
-from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.forecast.state import SeriesState, by_time
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
@@ -49,7 +49,7 @@ class Lesson:
     """Outcomes at the lead time of one tick, for the fit of the level.
 
     Attributes:
-        place: int64 (S,), of what the forecast was made of, in flat (S, RING).
+        place: int64 (S,), of what the forecast was made of, in flat (RING, S).
         error: float64 (S,), log of outcome over forecast.
         was: float64 (S, 3), what was issued.
         known: bool (S,), where there is an outcome; None for everywhere.
@@ -123,7 +123,7 @@ def judge(
     closed = outcomes.closed
     at = (tick - closed.first) // group.stride
     places = closed.issued[at]
-    was = state.issued.reshape(-1, 3).take(places, axis=0)
+    was = by_time(state.issued).reshape(-1, 3).take(places, axis=0)
     known = was[..., 0] == was[..., 0]
     known &= closed.known[at]
     count = np.count_nonzero(known)
@@ -216,10 +216,10 @@ FIRST_WEIGHT = np.array(5.0)
 
 def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     """Note how far the fit alone and the last value were from an outcome, as its log ratio to the last value."""
-    outcome = state.ahead.reshape(-1).take(lesson.place)
+    outcome = by_time(state.ahead).reshape(-1).take(lesson.place)
     outcome += lesson.error
     squares = np.empty((len(outcome), 2))
-    np.subtract(outcome, state.fitted.reshape(-1).take(lesson.place), out=squares[:, 0])
+    np.subtract(outcome, by_time(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
     np.minimum(squares, MOST_SIZE, out=squares)
@@ -286,8 +286,8 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
 def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
     known, error, was = lesson.known, lesson.error, lesson.was
-    features = state.features.reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
-    outcome = state.ahead.reshape(-1).take(lesson.place)
+    features = by_time(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
+    outcome = by_time(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
         # What a series without a sample had for features is no number, and no weight would make it nothing.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)

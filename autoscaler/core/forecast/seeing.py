@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.forecast import bursts, history
 from autoscaler.core.forecast.settings import CLIP, Group, Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, by_time
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
 CHILDHOOD = 20.0
@@ -55,7 +55,7 @@ class Closed:
 
     Attributes:
         first: The first tick of the stretch at which one ends.
-        issued: int64 (N, S, C), places of the forecasts whose window ends with each, in flat (S, RING, H).
+        issued: int64 (N, S, C), places of the forecasts whose window ends with each, in flat (RING, S, H).
         outcome: float64 (N, S, C), what came in the window; NaN where that is unknown, infinite where some of it is hidden.
         known: bool (N, S, C), where it is neither.
     """
@@ -210,17 +210,15 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
 
 def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
     """Fill in the blocks that end at some ticks, each in its place of the ring, and the block under way."""
-    blocks = state.blocks[:, :, group.columns]
+    blocks = by_time(state.blocks)[..., group.columns]
     if len(last) == len(value) > 1:
         # A tick is a block, so that none is under way between two of them.
-        rows = value.T[:, :, np.newaxis]
-        blocks[:, at] = (
-            rows if group.mine is None else np.where(group.mine[:, np.newaxis], rows, blocks[:, at])
-        )
+        rows = value[..., np.newaxis]
+        blocks[at] = rows if group.mine is None else np.where(group.mine, rows, blocks[at])
         return
     highest, first = state.open[:, group.columns], 0
     for place, end in zip([at] if isinstance(at, int) else at.tolist(), last, strict=False):
-        _into(group, blocks[:, place], np.fmax(highest, _highest(value, first, end + 1)))
+        _into(group, blocks[place], np.fmax(highest, _highest(value, first, end + 1)))
         first, highest = end + 1, _NOTHING
     under_way = highest if first == len(value) else np.fmax(highest, _highest(value, first, len(value)))
     _into(group, state.open[:, group.columns], under_way)
@@ -231,22 +229,28 @@ _NOTHING: Float = np.full((1, 1), np.nan)
 
 def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
     """The highest of the windows that end with N blocks, (N, S, C), of `Group.recent`."""
-    series, ring, horizons = state.blocks.shape
-    blocks, outcomes = state.blocks.reshape(series, ring * horizons), group.issued.shape[2]
-    if series < _MANY or len(group.outside) > 1:
-        recent = blocks.take(places, axis=1)
-        recent = recent.reshape(series, len(places), group.most, outcomes).swapaxes(0, 1)
+    series, _, horizons = state.blocks.shape
+    blocks, outcomes = by_time(state.blocks).reshape(-1), group.issued.shape[2]
+    places = places.reshape(len(places), group.most, outcomes)
+    if series < _MANY or group.outside.shape[1] > 1:
+        places = places[:, :, np.newaxis]
+        if series > 1:
+            places = places + (np.arange(series) * horizons)[:, np.newaxis]
+        recent = blocks.take(places)
         np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
-        found: Float = np.maximum.reduce(recent, axis=2)
+        found: Float = np.maximum.reduce(recent, axis=1)
         return found
     # Block by block, since numpy looks for the highest of a few numbers far longer than for the higher of many pairs.
     found = np.empty((len(places), series, outcomes))
-    within = np.count_nonzero(~group.outside[0], axis=0).tolist()
-    for each, at in zip(found, places.reshape(len(places), group.most, outcomes).tolist(), strict=True):
+    within = np.count_nonzero(~group.outside[:, 0], axis=0).tolist()
+    step, end = horizons, (series - 1) * horizons + 1
+    for each, at in zip(found, places.tolist(), strict=True):
         for outcome, count in enumerate(within):
-            highest = blocks[:, at[0][outcome]].copy()
+            first = at[0][outcome]
+            highest = blocks[first : first + end : step].copy()
             for block in range(1, count):
-                np.maximum(highest, blocks[:, at[block][outcome]], out=highest)
+                first = at[block][outcome]
+                np.maximum(highest, blocks[first : first + end : step], out=highest)
             each[:, outcome] = highest
     return found
 

@@ -107,12 +107,12 @@ class Group:
         stride: Ticks per block.
         columns: The horizons that have such blocks for any series.
         most: Blocks that the farthest of them looks ahead.
-        outside: bool (1 or S, most, C), which of the latest blocks, the newest first, are not in the window.
+        outside: bool (most, 1 or S, C), which of the latest blocks, the newest first, are not in the window.
         mine: bool (S, C), series and horizons of this group; None where all are.
         pairs: All series with all of its horizons.
-        recent: int64 (RING, most * C), places in a flat (RING, H) of the latest blocks at each block of the ring, the newest
-            first.
-        issued: int64 (RING, S, C), place in a flat (S, RING, H) of the forecasts whose window ends with each.
+        recent: int64 (RING, most * C), places in a flat (RING, S, H) of the first series' latest blocks at each block of the
+            ring, the newest first.
+        issued: int64 (RING, S, C), place in a flat (RING, S, H) of the forecasts whose window ends with each.
         lead: Whether the first column is the lead time.
         doubt_alpha: Share of one outcome at the lead time in what is held against the fit of the level.
     """
@@ -323,18 +323,18 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
         most = int(ahead.max())
         alike = ahead[:1] if (ahead == ahead[:1]).all() else ahead
         places = np.arange(horizons)[columns]
-        place = np.arange(series)[:, np.newaxis] * (RING * horizons) + places
+        place = np.arange(series)[:, np.newaxis] * horizons + places
         window = (ring[:, np.newaxis] - np.arange(most)) % RING
         groups.append(
             Group(
                 stride=length,
                 columns=columns,
                 most=most,
-                outside=np.arange(most)[:, np.newaxis] >= alike[:, np.newaxis, :],
+                outside=np.arange(most)[:, np.newaxis, np.newaxis] >= alike,
                 mine=None if mine.all() else mine,
                 pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
-                recent=(window[:, :, np.newaxis] * horizons + places).reshape(RING, -1),
-                issued=place + ((ring[:, np.newaxis, np.newaxis] - ahead) % RING) * horizons,
+                recent=(window[:, :, np.newaxis] * (series * horizons) + places).reshape(RING, -1),
+                issued=place + ((ring[:, np.newaxis, np.newaxis] - ahead) % RING) * (series * horizons),
                 lead=columns.start == 0,
                 doubt_alpha=np.array(_share(params.tick_s * length, DOUBT_S, DOUBT_TICKS)),
             )

@@ -7,7 +7,7 @@ together. At most 80 kB per series.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 if TYPE_CHECKING:
     from autoscaler.core.forecast.judging import Lessons
 
+Kind = TypeVar("Kind", Float, Code)
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
 """Columns of `SeriesState.track`."""
 ONSETS, POINTS, GAPS = 128, 288, 16
@@ -94,6 +95,9 @@ class SeriesState(Remembered):
         turns: The series that are fitted at each phase; None where that has to be looked up.
         lessons: What was put by, which `sums` and `miss` do not have yet (`settle`).
         settings: The settings as `step` last compiled them; not remembered.
+
+    What has an axis of slots or blocks lies in memory with that axis first (`by_time`), since a tick reads and writes some of
+    them of all series.
     """
 
     version: ClassVar[int] = 7
@@ -153,7 +157,7 @@ class SeriesState(Remembered):
     def empty(cls, params: SeriesParams) -> SeriesState:
         """A state without history for these series."""
         series, horizons = len(params.scale), horizon_count(params)
-        unknown = np.full((series, RING, horizons), np.nan)
+        unknown = by_time(np.full((RING, series, horizons), np.nan))
         return cls(
             tick_s=params.tick_s,
             horizons=horizon_ticks(params),
@@ -179,7 +183,7 @@ class SeriesState(Remembered):
             odds_of_gap=np.zeros((series, GAPS), np.float32),
             last_point=np.full(series, -float(GAPS)),
             lattices=0,
-            codes=np.zeros((series, slot_count(params)), np.uint16),
+            codes=by_time(np.zeros((slot_count(params), series), np.uint16)),
             slot=-1,
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
@@ -193,15 +197,21 @@ class SeriesState(Remembered):
             sums=np.zeros((series, REGIMES, PRODUCTS)),
             phase=np.full(series, -1),
             fits=np.repeat(Settings.of(params).prior[:, np.newaxis], REGIMES, axis=1),
-            issued=np.full((series, RING, horizons, 3), np.nan),
-            features=np.zeros((series, RING, FEATURES)),
-            ahead=np.zeros((series, RING)),
-            fitted=np.zeros((series, RING)),
+            issued=by_time(np.full((RING, series, horizons, 3), np.nan)),
+            features=by_time(np.zeros((RING, series, FEATURES))),
+            ahead=by_time(np.zeros((RING, series))),
+            fitted=by_time(np.zeros((RING, series))),
             doubt=np.zeros((series, 2)),
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
             high=np.full(series, np.nan),
         )
+
+    def __post_init__(self) -> None:
+        """Lay out what has an axis of time."""
+        for name in _OF_TIME:
+            array = getattr(self, name)
+            setattr(self, name, np.ascontiguousarray(by_time(array)).swapaxes(0, 1))
 
     def settle(self) -> None:
         """Bring `sums` and `miss` up to the last step."""
@@ -285,6 +295,12 @@ class SeriesState(Remembered):
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 
+def by_time(array: Kind) -> Kind:
+    """An array of a state that has series first and slots or blocks next, with these first, as it lies in memory."""
+    return array.swapaxes(0, 1)
+
+
+_OF_TIME = ("codes", "issued", "features", "ahead", "fitted", "blocks")
 _OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces"}
 _HORIZON_AXIS = {
     "tables": 2,
