@@ -21,7 +21,7 @@ from autoscaler.core.forecast import issuing, judging, level, tables
 from autoscaler.core.forecast.issuing import Grounds
 from autoscaler.core.forecast.judging import Lesson, Outcomes, Place, in_turn, learn
 from autoscaler.core.forecast.settings import RING, Group, Settings
-from autoscaler.core.forecast.state import SeriesState, by_time
+from autoscaler.core.forecast.state import SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
 _PARENT_OF: list[int] = tables.PARENT_OF.tolist()
@@ -110,16 +110,16 @@ class Alone:
         self._groups = [_Blocks.of(group, tick) for group in settings.groups]
         self._weight: list[float] = weight[:, 0].tolist()
         self._samples: int | None = None if state.grown else state.ticks.item()
-        self._totals: list[float] = state.totals.reshape(-1).tolist()
-        self._sizes: list[float] = state.sizes.reshape(-1).tolist()
-        self._shifts: list[float] = state.shifts.reshape(-1).tolist()
+        self._totals: list[float] = as_it_lies(state.totals).reshape(-1).tolist()
+        self._sizes: list[float] = as_it_lies(state.sizes).reshape(-1).tolist()
+        self._shifts: list[float] = as_it_lies(state.shifts).reshape(-1).tolist()
         self._short: list[float] = state.short[0].tolist()
         self._on_the_way: list[float] = settings.on_the_way[0].tolist()
         self._doubt: list[float] = state.doubt[0].tolist()
         # Rings of blocks, and of blocks times horizons.
         self._ahead: list[float] = state.ahead[0].tolist()
         self._fitted: list[float] = state.fitted[0].tolist()
-        self._log_level, self._spread, self._cell = by_time(state.issued).reshape(-1, 3).T.tolist()
+        self._log_level, self._spread, self._cell = as_it_lies(state.issued).reshape(-1, 3).T.tolist()
         # What came, one after the other, and the ticks with the number of outcomes up to each.
         self._came: list[float] = []
         self._ticks: list[int] = []
@@ -346,12 +346,12 @@ class Alone:
         """Bring the state up to the last tick, but for its tables."""
         self.settle()
         state = self._state
-        state.totals.reshape(-1)[:] = self._totals
-        state.sizes.reshape(-1)[:] = self._sizes
-        state.shifts.reshape(-1)[:] = self._shifts
+        as_it_lies(state.totals).reshape(-1)[:] = self._totals
+        as_it_lies(state.sizes).reshape(-1)[:] = self._sizes
+        as_it_lies(state.shifts).reshape(-1)[:] = self._shifts
         state.short[0], state.doubt[0] = self._short, self._doubt
         state.ahead[0], state.fitted[0] = self._ahead, self._fitted
-        by_time(state.issued).reshape(-1, 3).T[:] = self._log_level, self._spread, self._cell
+        as_it_lies(state.issued).reshape(-1, 3).T[:] = self._log_level, self._spread, self._cell
 
 
 _NUMBERS, _LESSON = 7, 8

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, NEAR_DAYS, Settings
-from autoscaler.core.forecast.state import SEASONS, SeriesState, by_time
+from autoscaler.core.forecast.state import SEASONS, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Code, Float, Int
 
 _STEP = 1.0 / 2048.0
@@ -46,7 +46,7 @@ class _Looked(NamedTuple):
 
     def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
         """Fill in one of them, at the beginning of a slot: of `_places`."""
-        codes, recent, others = by_time(state.codes), self.recent[at], self.others[at]
+        codes, recent, others = as_it_lies(state.codes), self.recent[at], self.others[at]
         end = (slot + settings.newest) % settings.slots + 1
         if end >= MEDIAN_SLOTS:
             recent[:] = codes[end - MEDIAN_SLOTS : end].T
@@ -124,7 +124,7 @@ def _by_tick(
         begins = slot != state.slot
         if begins:
             _open(state, slot)
-        by_time(state.codes)[slot % settings.slots] = code[tick]
+        as_it_lies(state.codes)[slot % settings.slots] = code[tick]
         if begins:
             found.look(seen, settings, state, slot, places[tick])
             seen += 1
@@ -146,7 +146,7 @@ def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], c
     """What is looked at at the beginnings of slots that are apart; each tick has one, with a code, (T, S)."""
     count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
     found, places = _Looked.room(settings, count), _places(settings, slots)
-    codes = by_time(state.codes)
+    codes = as_it_lies(state.codes)
     _fetch(codes, places, found.others)
     found.others[:, 0] = code
     codes[newest[MEDIAN_SLOTS - 1 :]] = code
@@ -197,7 +197,7 @@ def _places(settings: Settings, slots: Sequence[int]) -> Int:
 
 def _open(state: SeriesState, slot: int) -> None:
     """Slots that were skipped are unknown, as is the one that begins."""
-    codes = by_time(state.codes)
+    codes = as_it_lies(state.codes)
     length = len(codes)
     if state.slot < 0 or not 0 < slot - state.slot < length:
         if state.slot >= 0 and slot < state.slot and state.slot - slot < length:
@@ -219,7 +219,7 @@ def _write(settings: Settings, state: SeriesState) -> None:
     code = encoded(np.log1p(ratio))
     if np.count_nonzero(state.slot_count) < len(code):
         code[state.slot_count == 0.0] = 0
-    by_time(state.codes)[state.slot % settings.slots] = code
+    as_it_lies(state.codes)[state.slot % settings.slots] = code
 
 
 def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:
@@ -239,22 +239,39 @@ def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[
             was = median[at] = np.where(known, median[at], was)
     state.median = median[-1].copy()
 
-    logs = found.others.astype(np.float64)
+    count = state.paces.shape[1]
+    days = _days_known(found.others, count - 1)
+    others = found.others if days == count - 1 else _of_days(found.others, count, days)
+    logs = others.astype(np.float64)
     known = logs > 0.0
     logs -= 1.0
     logs *= _STEP
-    count = state.paces.shape[1]
-    pace, seen = logs[:, :count], known[:, :count]
+    pace, seen = logs[:, : 1 + days], known[:, : 1 + days]
     paces = _paces(settings, state, pace, seen)
-    season = _expected(settings, paces, logs[:, count:], known[:, count:], np.where(seen, pace, np.nan))
+    season = _expected(
+        settings, paces, logs[:, 1 + days :], known[:, 1 + days :], np.where(seen, pace, np.nan)
+    )
     state.unseasoned = int(np.count_nonzero(np.isnan(season[-1])))
     return median, season
 
 
+def _days_known(others: Code, days: int) -> int:
+    """Of so many earlier days, how many come first until none later is known of any series: of `_Looked.others`."""
+    end = others.shape[1]
+    while days and not (np.count_nonzero(others[:, days]) or np.count_nonzero(others[:, end - 3 : end])):
+        days, end = days - 1, end - 3
+    return days
+
+
+def _of_days(others: Code, count: int, days: int) -> Code:
+    """What is looked at of the first so many of the earlier days only."""
+    return np.concatenate([others[:, : 1 + days], others[:, count : count + 3 * days]], axis=1)
+
+
 def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> Float:
-    """The means of the paces, (N, 1 + D, S), of which some may not be seen."""
+    """The means of the first paces, (N, 1 + D, S), of which some may not be seen; those of later days stay."""
     found = np.empty(pace.shape)
-    was = state.paces.T.copy()
+    was = state.paces[:, : pace.shape[1]].T.copy()
     if len(pace) > 1 and pace.shape[2] == 1:
         # Number by number, since numpy takes far longer for a call.
         alpha, means = settings.season_alpha.item(), was[:, 0].tolist()
@@ -266,7 +283,7 @@ def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> F
                     mean = mean + (now - mean) * alpha if mean == mean else now  # noqa: PLR0124, PLW2901
                 moved.append(mean)
             found[:, column, 0] = moved
-        state.paces = found[-1].T.copy()
+        state.paces[:, : pace.shape[1]] = found[-1].T
         return found
     everything = np.count_nonzero(seen) == seen.size and not np.count_nonzero(np.isnan(was))
     for at, now in enumerate(pace):
@@ -276,7 +293,7 @@ def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> F
         if not everything:
             found[at] = np.where(seen[at], np.where(np.isnan(was), now, moved), was)
         was = found[at]
-    state.paces = was.T.copy()
+    state.paces[:, : pace.shape[1]] = was.T
     return found
 
 
@@ -317,6 +334,9 @@ def _expected(settings: Settings, paces: Float, logs: Float, known: Bool, pace: 
 
 def _mean(logs: Float, found: Float) -> None:
     """The mean of what is known along the second axis into `found`, NaN where nothing is."""
+    if not logs.shape[1]:
+        found.fill(np.nan)
+        return
     known = ~np.isnan(logs)
     count = np.count_nonzero(known)
     if count == known.size:

@@ -11,7 +11,7 @@ from autoscaler.core.forecast import level, tables
 from autoscaler.core.forecast.lattice import Marks, hazard
 from autoscaler.core.forecast.seeing import Seen
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Float, Int
 
 LEAST_SPREAD: Float = np.array(0.002)
@@ -60,17 +60,19 @@ class Grounds:
     ) -> Grounds:
         """Of all or some of the ticks, and of the series: int64 (N,)."""
         track, regime = seen.track[ticks], seen.regime[ticks]
-        offset, first_regime = state.offset, settings.first_regime
+        offset, series = state.offset, settings.series
         if some is not None:
             track, regime = track[:, some], regime[:, some]
-            offset, first_regime = offset[some], first_regime[some]
+            offset, series = offset[some], some
         logs = np.empty(track.shape)
         logs[:] = offset[:, np.newaxis]
         logs += track
         np.log(logs, out=logs)
         features = _features(logs)
-        fits = state.fits.reshape(-1, level.FEATURES)
-        means, seasons, fitted = level.parts(fits.take(regime + first_regime, axis=0), features)
+        fits = as_it_lies(state.fits).reshape(-1, level.FEATURES)
+        rows = regime * len(settings.series)
+        rows += series
+        means, seasons, fitted = level.parts(fits.take(rows, axis=0), features)
         lately = np.empty((0, len(offset)))
         if seen.lately is not None:
             high = seen.lately[ticks] if some is None else seen.lately[ticks, some]
@@ -156,13 +158,13 @@ def expect(
         np.fmax(log_level[:, -1], grounds.lately[tick], out=log_level[:, -1])
     cell = _cell(settings, state, grounds, marks, tick, ahead)
     issued[..., 2] = cell[:, np.newaxis]
-    parent = tables.PARENT_OF.take(cell)
-    parent += settings.first_parent
-    shifts = state.shifts.reshape(-1, settings.horizons).take(parent, axis=0)
+    parent = settings.parent_of.take(cell)
+    parent += settings.series
+    shifts = as_it_lies(state.shifts).reshape(-1, settings.horizons).take(parent, axis=0)
     log_level[:, 1:] += shifts[:, 1:]
     shifts[:] = grounds.top[tick][:, np.newaxis]
     np.minimum(log_level, shifts, out=log_level)
-    spread = state.sizes.reshape(-1, settings.horizons).take(parent, axis=0)
+    spread = as_it_lies(state.sizes).reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)
     np.maximum(spread, LEAST_SPREAD, out=spread)

@@ -15,7 +15,7 @@ import numpy as np
 from autoscaler.core.forecast import level, tables
 from autoscaler.core.forecast.seeing import Closed, stacked
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
-from autoscaler.core.forecast.state import SeriesState, by_time
+from autoscaler.core.forecast.state import SeriesState, as_it_lies
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
@@ -123,7 +123,7 @@ def judge(
     closed = outcomes.closed
     at = (tick - closed.first) // group.stride
     places = closed.issued[at]
-    was = by_time(state.issued).reshape(-1, 3).take(places, axis=0)
+    was = as_it_lies(state.issued).reshape(-1, 3).take(places, axis=0)
     known = was[..., 0] == was[..., 0]
     known &= closed.known[at]
     count = np.count_nonzero(known)
@@ -170,7 +170,7 @@ def _count(
     weight = one * pairs.weight
     places = settings.totals_of.take(cell, axis=0)
     places += pairs.first_total
-    totals = state.totals.reshape(-1)
+    totals = as_it_lies(state.totals).reshape(-1)
     found = totals.take(places)
     found += weight
     totals.put(places, found)
@@ -191,7 +191,7 @@ def _count(
     moved *= alpha
     moved += was_size
     short.put(at, moved)
-    sizes, shifts = state.sizes.reshape(-1), state.shifts.reshape(-1)
+    sizes, shifts = as_it_lies(state.sizes).reshape(-1), as_it_lies(state.shifts).reshape(-1)
     at = settings.parents_of.take(cell)
     at += pairs.first_parent
     # The first sizes weigh as some outcomes.
@@ -216,10 +216,10 @@ FIRST_WEIGHT = np.array(5.0)
 
 def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     """Note how far the fit alone and the last value were from an outcome, as its log ratio to the last value."""
-    outcome = by_time(state.ahead).reshape(-1).take(lesson.place)
+    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     outcome += lesson.error
     squares = np.empty((len(outcome), 2))
-    np.subtract(outcome, by_time(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
+    np.subtract(outcome, as_it_lies(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
     np.minimum(squares, MOST_SIZE, out=squares)
@@ -286,8 +286,8 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
 def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
     known, error, was = lesson.known, lesson.error, lesson.was
-    features = by_time(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
-    outcome = by_time(state.ahead).reshape(-1).take(lesson.place)
+    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
+    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
         # What a series without a sample had for features is no number, and no weight would make it nothing.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
@@ -315,9 +315,10 @@ def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     if known is not None:
         weight *= known
     _miss(state, off, share)
-    regime = tables.REGIME_OF.take(was[..., 2].astype(np.int64))
+    row = settings.regime_of.take(was[..., 2].astype(np.int64))
+    row += settings.series
     both = level.products(features, outcome.reshape(-1), weight.reshape(-1))
-    _sum_up(state, regime + settings.first_regime, both.reshape(*regime.shape, -1))
+    _sum_up(state, row, both.reshape(*row.shape, -1))
 
 
 def _miss(state: SeriesState, off: Float, share: Float) -> None:
@@ -336,7 +337,7 @@ def _miss(state: SeriesState, off: Float, share: Float) -> None:
 
 def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
     """Add the products of some ticks, (T, S, PRODUCTS), in turn to sums: int64 (T, S), flat rows."""
-    sums = state.sums.reshape(-1, level.PRODUCTS)
+    sums = as_it_lies(state.sums).reshape(-1, level.PRODUCTS)
     if rows.shape[1] == 1:
         for row in set(rows[:, 0].tolist()):
             mine = products[rows == row]

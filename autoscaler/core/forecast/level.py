@@ -19,6 +19,8 @@ from autoscaler.core.types import Float
 FEATURES = 9
 """Five means, the season by days, by weeks and by the next step, and one."""
 _FIRST, _SECOND = np.triu_indices(FEATURES)
+_MANY = 64
+"""Outcomes from which on it takes less to go through features one by one."""
 PRODUCTS = len(_FIRST) + FEATURES
 """Sums that are kept per regime: products of features, and of features with the outcome."""
 _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
@@ -33,12 +35,24 @@ LEAST_LOG: Float = np.array(-3.0)
 def products(features: Float, outcome: Float, weight: Float) -> Float:
     """What one outcome adds to the sums: (N, PRODUCTS) of features (N, FEATURES), outcome and weight (N,)."""
     both = np.empty((len(features), PRODUCTS))
-    weighted = np.empty(features.shape)
-    weighted[:] = weight[:, np.newaxis]
-    weighted *= features
-    np.multiply(weighted.take(_FIRST, axis=1), features.take(_SECOND, axis=1), out=both[:, : len(_FIRST)])
-    both[:, len(_FIRST) :] = outcome[:, np.newaxis]
-    both[:, len(_FIRST) :] *= weighted
+    if len(features) < _MANY:
+        weighted = np.empty(features.shape)
+        weighted[:] = weight[:, np.newaxis]
+        weighted *= features
+        np.multiply(weighted.take(_FIRST, axis=1), features.take(_SECOND, axis=1), out=both[:, : len(_FIRST)])
+        both[:, len(_FIRST) :] = outcome[:, np.newaxis]
+        both[:, len(_FIRST) :] *= weighted
+        return both
+    # The same with the outcomes along the last axis, so that numpy goes through them and not through a few features.
+    by_feature = features.T.copy()
+    heavy = by_feature * weight
+    turned, first = np.empty((PRODUCTS, len(weight))), 0
+    for at, each in enumerate(heavy):
+        end = first + FEATURES - at
+        np.multiply(each, by_feature[at:], out=turned[first:end])
+        first = end
+    np.multiply(outcome, heavy, out=turned[first:])
+    both[:] = turned.T
     return both
 
 
@@ -157,8 +171,10 @@ def _with_prior(sums: Float, prior: Float) -> Float:
 def _solved(systems: Float) -> Float:
     """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS), by elimination without pivots."""
     found = np.empty((FEATURES, len(systems)))
-    for first in range(0, len(systems), _AT_ONCE):
-        some = systems[first : first + _AT_ONCE].T
+    # Parts of one length, since a part of two systems takes as many calls.
+    length = -(-len(systems) // -(-len(systems) // _AT_ONCE)) if len(systems) else 1
+    for first in range(0, len(systems), length):
+        some = systems[first : first + length].T
         # Columns of the matrices along the first axis, so that what is left of them is one piece.
         full = np.empty((FEATURES + 1, FEATURES, some.shape[1]))
         full[:FEATURES] = some.take(_PAIR, axis=0)
@@ -170,10 +186,10 @@ def _solved(systems: Float) -> Float:
             pivot = rest[:, at] / np.maximum(full[at, at], _LEAST_PIVOT)
             rest -= np.multiply(full[at], pivot[:, np.newaxis], out=room[: len(rest)])
             rest[:, at] = pivot
-        found[:, first : first + _AT_ONCE] = full[FEATURES]
+        found[:, first : first + length] = full[FEATURES]
     return found
 
 
 _LEAST_PIVOT = np.array(1e-12)
-_AT_ONCE = 200
-"""Systems that are solved together, since more do not fit the cache of one core."""
+_AT_ONCE = 240
+"""Systems that are solved together at most, since more do not fit the cache of one core."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from autoscaler.core.forecast import events, lattice, tables
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.forecast.state import SeriesState, as_it_lies
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.types import (
     LAW_BINS,
@@ -47,6 +47,7 @@ class Basis:
         spread: float64 (N, H).
         room: float64 (N, H), how far above the level anything is expected, in logarithms.
         tables: float32 (R, H, LAW_BINS), histograms.
+        whole: float32 (N, H, LAW_BINS), those of everything that each has seen.
         totals: float64 (R, H), their sums.
         rows: int64 (N, 3), which of them speak for each.
         weight: float64 (N,), of a present outcome.
@@ -58,6 +59,7 @@ class Basis:
     spread: Float
     room: Float
     tables: SmallFloat
+    whole: SmallFloat
     totals: Float
     rows: Int
     weight: Float
@@ -75,14 +77,15 @@ class Basis:
             top: float64 (S,), logarithm of the highest that is expected.
         """
         horizons, log_level = settings.horizons, issued[..., 0]
-        rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
+        rows = settings.rows_of.take(issued[:, 0, 2].astype(np.int64), axis=0)
         rows += settings.first_row
         return cls(
             log_level=log_level,
             spread=issued[..., 1],
             room=top[:, np.newaxis] - log_level,
-            tables=state.tables.reshape(-1, horizons, LAW_BINS),
-            totals=state.totals.reshape(-1, horizons),
+            tables=as_it_lies(state.tables).reshape(-1, horizons, LAW_BINS),
+            whole=state.tables[:, -1],
+            totals=as_it_lies(state.totals).reshape(-1, horizons),
             rows=rows,
             weight=state.weight,
             offset=state.offset,
@@ -108,11 +111,11 @@ class Kept:
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
         """What is expected at a tick, right after it was worked out: of `issuing.expect`."""
-        rows = tables.ROWS_OF.take(issued[:, 0, 2].astype(np.int64), axis=0)
+        rows = self._settings.rows_of.take(issued[:, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
         self._issued[tick], self._offset[tick] = issued, state.offset
         self._weight[tick] = state.weight
-        totals = state.totals.reshape(-1, self._settings.horizons)
+        totals = as_it_lies(state.totals).reshape(-1, self._settings.horizons)
         totals.take(rows, axis=0, out=self._totals[tick], mode="clip")
 
     def keep_all(self, issued: Float, totals: Float, offset: Float, weight: Float) -> None:
@@ -126,9 +129,10 @@ class Kept:
             state: Its tables are those before the first tick.
             added: What came to them, of `judging.count_in`.
         """
-        rows = tables.ROWS_OF.take(self._issued[:, :, 0, 2].astype(np.int64), axis=0)
+        rows = self._settings.rows_of.take(self._issued[:, :, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
-        flat, by_row = state.tables.reshape(-1), state.tables.reshape(-1, *state.tables.shape[2:])
+        by_row = as_it_lies(state.tables).reshape(-1, *state.tables.shape[2:])
+        flat = by_row.reshape(-1)
         done = 0
         for tick, (mine, kept) in enumerate(zip(rows, self._tables, strict=True)):
             while done < len(added) and added[done][0] == tick:
@@ -149,6 +153,7 @@ class Kept:
             spread=issued[..., 1],
             room=top.reshape(-1)[:, np.newaxis] - log_level,
             tables=self._tables.reshape(-1, horizons, LAW_BINS),
+            whole=self._tables.reshape(-1, 3, horizons, LAW_BINS)[:, -1],
             totals=self._totals.reshape(-1, horizons),
             rows=np.arange(3 * len(issued)).reshape(-1, 3),
             weight=self._weight.reshape(-1),
@@ -186,10 +191,12 @@ def _said(
     mixed: Callable[[SmallFloat], None] | None = None,
 ) -> Outlook:
     """What is said of parts of the series one after the other: of so many that what it takes stays near the processor."""
-    laws = _no_laws(len(basis.weight)) if settings.horizons > Horizon.KEEP + 1 else None
+    laws = _no_laws(*basis.spread.shape) if settings.horizons > Horizon.KEEP + 1 else None
     quantiles: list[_Part] = []
     for some in parts:
-        beyond = tables.survival(basis.tables, basis.totals, basis.rows[some], basis.weight[some])
+        beyond = tables.survival(
+            basis.tables, basis.whole[some], basis.totals, basis.rows[some], basis.weight[some]
+        )
         if mixed is not None:
             mixed(beyond)
         offset, spread, log_level, room = (
@@ -318,15 +325,20 @@ _LEAST_STEP = np.array(1e-30, np.float32)
 _LAW_STEP, _LAW_LOW = np.array(LAW_STEP), np.array(LAW_LOW)
 
 
-def _no_laws(series: int) -> Laws:
-    """Laws of so many series to be filled in; what nobody asks for stays unknown."""
+def _no_laws(series: int, horizons: int) -> Laws:
+    """Laws of so many series to be filled in for so many horizons; what nobody asks for stays unknown."""
     shape = series, len(Horizon)
-    return Laws(
-        level=np.full(shape, np.nan),
-        spread=np.ones(shape),
+    laws = Laws(
+        level=np.empty(shape),
+        spread=np.empty(shape),
         scale=np.empty(series),
-        excess=np.zeros((*shape, LAW_BINS + 1), np.float32),
+        excess=np.empty((*shape, LAW_BINS + 1), np.float32),
     )
+    laws.level[:, horizons:] = np.nan
+    laws.spread[:, horizons:] = 1.0
+    laws.excess[:, horizons:] = 0.0
+    laws.excess[:, :horizons, -1] = 0.0
+    return laws
 
 
 def _fill_in(

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.forecast import bursts, history
 from autoscaler.core.forecast.settings import CLIP, Group, Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, by_time
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
 CHILDHOOD = 20.0
@@ -210,7 +210,7 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
 
 def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
     """Fill in the blocks that end at some ticks, each in its place of the ring, and the block under way."""
-    blocks = by_time(state.blocks)[..., group.columns]
+    blocks = as_it_lies(state.blocks)[..., group.columns]
     if len(last) == len(value) > 1:
         # A tick is a block, so that none is under way between two of them.
         rows = value[..., np.newaxis]
@@ -230,7 +230,7 @@ _NOTHING: Float = np.full((1, 1), np.nan)
 def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
     """The highest of the windows that end with N blocks, (N, S, C), of `Group.recent`."""
     series, _, horizons = state.blocks.shape
-    blocks, outcomes = by_time(state.blocks).reshape(-1), group.issued.shape[2]
+    blocks, outcomes = as_it_lies(state.blocks).reshape(-1), group.issued.shape[2]
     places = places.reshape(len(places), group.most, outcomes)
     if series < _MANY or group.outside.shape[1] > 1:
         places = places[:, :, np.newaxis]

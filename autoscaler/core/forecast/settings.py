@@ -79,8 +79,8 @@ class Pairs:
     Attributes:
         series: int64 (N, 3), of each, three times.
         at: int64 (N,), their place in a flat (S, H).
-        first_total: int64 (N, 3), place of the first row of each in a flat (S, ROWS, H), three times.
-        first_parent: int64 (N,), place of the first parent of each in a flat (S, PARENTS, H).
+        first_total: int64 (N, 3), place of the first row of each in a flat (ROWS, S, H), three times.
+        first_parent: int64 (N,), place of the first parent of each in a flat (PARENTS, S, H).
         weight: float64 (N, 3), of an outcome, three times.
         stride: float64 (N,), ticks between two outcomes.
         short_alpha: float64 (N,), share of one outcome in the size of recent errors.
@@ -136,10 +136,11 @@ class Settings:
     Attributes:
         params: Whose they are.
         series: int64 (S,), 0, 1, 2 ...
-        first_row: int64 (S, 3), the first row of each in flat tables, three times.
-        first_parent, first_regime: int64 (S,), the first parent of each, and the first regime.
-        totals_of: int64 (CELLS, 3), places of the rows of a cell in a flat (ROWS, H).
-        parents_of: int64 (CELLS,), place of its parent in a flat (PARENTS, H).
+        first_row: int64 (S, 3), the first row of each in flat tables, (ROWS, S), three times.
+        rows_of: int64 (CELLS, 3), the rows of a cell of the first series there.
+        parent_of, regime_of: int64 (CELLS,), likewise its parent in a flat (PARENTS, S), and its regime in a flat (REGIMES, S).
+        totals_of: int64 (CELLS, 3), places of its rows in a flat (ROWS, S, H).
+        parents_of: int64 (CELLS,), place of its parent in a flat (PARENTS, S, H).
         horizons: Number of horizons (`horizon_count`).
         groups: Horizons by the length of their blocks.
         slot_s: Length of a slot of the history.
@@ -173,8 +174,9 @@ class Settings:
     params: SeriesParams
     series: Int
     first_row: Int
-    first_parent: Int
-    first_regime: Int
+    rows_of: Int
+    parent_of: Int
+    regime_of: Int
     totals_of: Int
     parents_of: Int
     horizons: int
@@ -215,11 +217,12 @@ class Settings:
         return cls(
             params=params,
             series=series,
-            first_row=_three_times(series * tables.ROWS),
-            first_parent=series * tables.PARENTS,
-            first_regime=series * tables.REGIMES,
-            totals_of=tables.ROWS_OF * horizons,
-            parents_of=tables.PARENT_OF * horizons,
+            first_row=_three_times(series),
+            rows_of=tables.ROWS_OF * len(series),
+            parent_of=tables.PARENT_OF * len(series),
+            regime_of=tables.REGIME_OF * len(series),
+            totals_of=tables.ROWS_OF * (len(series) * horizons),
+            parents_of=tables.PARENT_OF * (len(series) * horizons),
             horizons=horizons,
             groups=groups,
             slot_s=slot_s,
@@ -352,8 +355,8 @@ def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: i
     return Pairs(
         series=_three_times(series),
         at=series * horizons + horizon,
-        first_total=_three_times(series * (tables.ROWS * horizons) + horizon),
-        first_parent=series * (tables.PARENTS * horizons) + horizon,
+        first_total=_three_times(series * horizons + horizon),
+        first_parent=series * horizons + horizon,
         weight=_three_times(weight.reshape(-1)),
         stride=np.full(blocks.size, float(stride)),
         short_alpha=np.full(blocks.size, _share(tick_s * stride, SHORT_S, SHORT_TICKS)),

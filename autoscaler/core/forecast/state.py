@@ -29,7 +29,7 @@ from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 if TYPE_CHECKING:
     from autoscaler.core.forecast.judging import Lessons
 
-Kind = TypeVar("Kind", Float, Code)
+Kind = TypeVar("Kind", Float, SmallFloat, Code)
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
 """Columns of `SeriesState.track`."""
 ONSETS, POINTS, GAPS = 128, 288, 16
@@ -96,8 +96,8 @@ class SeriesState(Remembered):
         lessons: What was put by, which `sums` and `miss` do not have yet (`settle`).
         settings: The settings as `step` last compiled them; not remembered.
 
-    What has an axis of slots or blocks lies in memory with that axis first (`by_time`), since a tick reads and writes some of
-    them of all series.
+    What has an axis of slots, blocks or rows next lies in memory with that axis first (`as_it_lies`): a tick reads and writes a
+    few of them of all series, which mostly are the same ones.
     """
 
     version: ClassVar[int] = 7
@@ -157,7 +157,7 @@ class SeriesState(Remembered):
     def empty(cls, params: SeriesParams) -> SeriesState:
         """A state without history for these series."""
         series, horizons = len(params.scale), horizon_count(params)
-        unknown = by_time(np.full((RING, series, horizons), np.nan))
+        unknown = as_it_lies(np.full((RING, series, horizons), np.nan))
         return cls(
             tick_s=params.tick_s,
             horizons=horizon_ticks(params),
@@ -183,24 +183,24 @@ class SeriesState(Remembered):
             odds_of_gap=np.zeros((series, GAPS), np.float32),
             last_point=np.full(series, -float(GAPS)),
             lattices=0,
-            codes=by_time(np.zeros((slot_count(params), series), np.uint16)),
+            codes=as_it_lies(np.zeros((slot_count(params), series), np.uint16)),
             slot=-1,
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
             paces=np.full((series, 1 + len(days_back(params))), np.nan),
             unseasoned=3 * series,
-            tables=np.zeros((series, ROWS, horizons, LAW_BINS), np.float32),
-            totals=np.zeros((series, ROWS, horizons)),
-            sizes=np.full((series, PARENTS, horizons), FIRST_SIZE),
-            shifts=np.zeros((series, PARENTS, horizons)),
+            tables=as_it_lies(np.zeros((ROWS, series, horizons, LAW_BINS), np.float32)),
+            totals=as_it_lies(np.zeros((ROWS, series, horizons))),
+            sizes=as_it_lies(np.full((PARENTS, series, horizons), FIRST_SIZE)),
+            shifts=as_it_lies(np.zeros((PARENTS, series, horizons))),
             short=np.full((series, horizons), FIRST_SIZE),
-            sums=np.zeros((series, REGIMES, PRODUCTS)),
+            sums=as_it_lies(np.zeros((REGIMES, series, PRODUCTS))),
             phase=np.full(series, -1),
-            fits=np.repeat(Settings.of(params).prior[:, np.newaxis], REGIMES, axis=1),
-            issued=by_time(np.full((RING, series, horizons, 3), np.nan)),
-            features=by_time(np.zeros((RING, series, FEATURES))),
-            ahead=by_time(np.zeros((RING, series))),
-            fitted=by_time(np.zeros((RING, series))),
+            fits=as_it_lies(np.repeat(Settings.of(params).prior[np.newaxis], REGIMES, axis=0)),
+            issued=as_it_lies(np.full((RING, series, horizons, 3), np.nan)),
+            features=as_it_lies(np.zeros((RING, series, FEATURES))),
+            ahead=as_it_lies(np.zeros((RING, series))),
+            fitted=as_it_lies(np.zeros((RING, series))),
             doubt=np.zeros((series, 2)),
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
@@ -208,10 +208,10 @@ class SeriesState(Remembered):
         )
 
     def __post_init__(self) -> None:
-        """Lay out what has an axis of time."""
-        for name in _OF_TIME:
+        """Lay out what is read some rows at a time."""
+        for name in _BY_ROWS:
             array = getattr(self, name)
-            setattr(self, name, np.ascontiguousarray(by_time(array)).swapaxes(0, 1))
+            setattr(self, name, np.ascontiguousarray(as_it_lies(array)).swapaxes(0, 1))
 
     def settle(self) -> None:
         """Bring `sums` and `miss` up to the last step."""
@@ -295,12 +295,15 @@ class SeriesState(Remembered):
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 
-def by_time(array: Kind) -> Kind:
-    """An array of a state that has series first and slots or blocks next, with these first, as it lies in memory."""
+def as_it_lies(array: Kind) -> Kind:
+    """An array of a state that has series first and slots, blocks or rows next, with these first, as it lies in memory."""
     return array.swapaxes(0, 1)
 
 
-_OF_TIME = ("codes", "issued", "features", "ahead", "fitted", "blocks")
+_BY_ROWS = (
+    *("codes", "issued", "features", "ahead", "fitted", "blocks"),
+    *("tables", "totals", "sizes", "shifts", "sums", "fits"),
+)
 _OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces"}
 _HORIZON_AXIS = {
     "tables": 2,

@@ -20,7 +20,7 @@ from autoscaler.core.forecast.lattice import Marks
 from autoscaler.core.forecast.saying import Basis, Kept, said, say
 from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Seen, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState
+from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, as_it_lies
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
@@ -320,7 +320,7 @@ def _put_in(state: SeriesState, lessons: Lessons) -> None:
 
 
 def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
-    flat = state.tables.reshape(-1)
+    flat = as_it_lies(state.tables).reshape(-1)
     for _, places, weight in added:
         found = flat.take(places)
         found += weight

@@ -50,11 +50,12 @@ def _prior() -> SmallFloat:
 PRIOR: SmallFloat = _prior()
 
 
-def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> SmallFloat:
+def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, weight: Float) -> SmallFloat:
     """Probability of an outcome beyond each lower edge.
 
     Args:
         tables: float32 (S * ROWS, H, LAW_BINS).
+        whole: float32 (S, H, LAW_BINS), the rows of everything among them.
         totals: float64 (S * ROWS, H), the sums of the bins.
         rows: int64 (S, 3), flat rows of each series' cell, its parent and the whole.
         weight: float64 (S,), of a present outcome.
@@ -77,18 +78,19 @@ def survival(tables: SmallFloat, totals: Float, rows: Int, weight: Float) -> Sma
         # The same with less memory at a time.
         mass = tables.take(rows[:, 0], axis=0)
         mass *= share[:, 0, :, np.newaxis]
-        for parent in (1, 2):
-            borrowed = tables.take(rows[:, parent], axis=0)
-            borrowed *= share[:, parent, :, np.newaxis]
-            mass += borrowed
-    mass += PRIOR
+        borrowed = tables.take(rows[:, 1], axis=0)
+        borrowed *= share[:, 1, :, np.newaxis]
+        mass += borrowed
+        mass += np.multiply(whole, share[:, 2, :, np.newaxis], out=borrowed)
     beyond = _turned(mass)
+    beyond += _PRIOR
     sum_up(beyond)
     beyond /= beyond[0].copy()
     beyond[0] = beyond[1]
     return beyond
 
 
+_PRIOR = PRIOR[:, np.newaxis, np.newaxis]
 _LEAST_TOTAL = np.array(1e-30)
 _WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 
