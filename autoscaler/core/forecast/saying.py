@@ -33,9 +33,9 @@ from autoscaler.core.types import (
 
 _BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
 _EDGES = EDGES.astype(np.float32)
-AT_ONCE, _FEW = 500, 256
-"""Series whose laws are worked out together, since more do not fit the cache of one core; laws that are few. No power of two:
-rows that are as far apart are kept in the same few places of a cache, and to turn them by 90 degrees takes ten times as long."""
+AT_ONCE, _FEW, _BINS_AT_ONCE = 500, 256, 8
+"""Series whose quantiles are worked out together, since more do not fit the cache of one core; laws that are few; bins of many
+laws that are worked out together."""
 
 
 @dataclass(slots=True)
@@ -173,40 +173,29 @@ def say(
     def mixed(beyond: SmallFloat) -> None:
         events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), basis.log_level, basis.spread)
 
-    # Events are looked up by series, so all of them are worked out together.
-    return _said(settings, basis, [slice(None)], likely, mixed)
+    return said(settings, basis, likely, mixed)
 
 
-def said(settings: Settings, basis: Basis, likely: BurstOdds | None = None) -> Outlook:
-    """The Outlook on this basis, without events."""
-    parts = [slice(first, first + AT_ONCE) for first in range(0, len(basis.weight), AT_ONCE)]
-    return _said(settings, basis, parts, likely)
-
-
-def _said(
+def said(
     settings: Settings,
     basis: Basis,
-    parts: Sequence[slice[int | None, int | None, None]],
-    likely: BurstOdds | None,
+    likely: BurstOdds | None = None,
     mixed: Callable[[SmallFloat], None] | None = None,
 ) -> Outlook:
-    """What is said of parts of the series one after the other: of so many that what it takes stays near the processor."""
-    laws = _no_laws(*basis.spread.shape) if settings.horizons > Horizon.KEEP + 1 else None
-    quantiles: list[_Part] = []
-    for some in parts:
-        beyond = tables.survival(
-            basis.tables, basis.whole[some], basis.totals, basis.rows[some], basis.weight[some]
-        )
-        if mixed is not None:
-            mixed(beyond)
-        offset, spread, log_level, room = (
-            each[some] for each in (basis.offset, basis.spread, basis.log_level, basis.room)
-        )
-        offset = offset.copy()
-        quantiles.append((beyond, log_level, spread, room, offset))
-        if laws is not None:
-            mine = Laws(laws.level[some], laws.spread[some], laws.scale[some], laws.excess[some])
-            _fill_in(mine, offset, beyond, log_level, spread, room)
+    """The Outlook on this basis; `mixed` lets what is expected beyond each edge take events into account."""
+    beyond = tables.survival(basis.tables, basis.whole, basis.totals, basis.rows, basis.weight)
+    if mixed is not None:
+        mixed(beyond)
+    offset = basis.offset.copy()
+    parts = [slice(first, first + AT_ONCE) for first in range(0, len(offset), AT_ONCE)]
+    quantiles: list[_Part] = [
+        (beyond[:, some], basis.log_level[some], basis.spread[some], basis.room[some], offset[some])
+        for some in parts
+    ]
+    laws = None
+    if settings.horizons > Horizon.KEEP + 1:
+        laws = _no_laws(*basis.spread.shape)
+        _fill_in(laws, offset, beyond, basis.log_level, basis.spread, basis.room)
     return Issued(quantiles, basis.evidence, laws, likely)
 
 
@@ -332,12 +321,10 @@ def _no_laws(series: int, horizons: int) -> Laws:
         level=np.empty(shape),
         spread=np.empty(shape),
         scale=np.empty(series),
-        excess=np.empty((*shape, LAW_BINS + 1), np.float32),
+        excess=np.zeros((*shape, LAW_BINS + 1), np.float32),
     )
     laws.level[:, horizons:] = np.nan
     laws.spread[:, horizons:] = 1.0
-    laws.excess[:, horizons:] = 0.0
-    laws.excess[:, :horizons, -1] = 0.0
     return laws
 
 
@@ -349,24 +336,44 @@ def _fill_in(
     # Edges along the first axis, series and horizons along the other.
     unit = spread.astype(np.float32).reshape(-1)
     most = np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1)
-    width = _EDGES[:, np.newaxis] * unit
-    # The edges from which on some law may be wider than there is room.
-    far = width[_far(unit, most) :]
-    np.minimum(far, most, out=far)
-    np.exp(width, out=width)
     level_and_scale = np.exp(log_level)
     # Half of each demand, since the areas between two edges are means of two probabilities: halves are exact.
-    width *= (0.5 * level_and_scale).astype(np.float32).reshape(-1)
-    width -= (0.5 * scale).astype(np.float32).repeat(horizons)
-    # Row by row with as many zeros, since the higher of an array and one number takes numpy far longer.
-    np.maximum(width, np.zeros_like(unit), out=width)
-    # Between two edges the probability of more falls evenly.
-    area = width[1:] - width[:-1]
-    flat = beyond.reshape(LAW_BINS, -1)
-    area[:-1] *= flat[:-1] + flat[1:]
-    area[-1] *= flat[-1]
-    tables.sum_up(area)
-    laws.excess[:, :horizons, :-1] = area.T.reshape(series, horizons, LAW_BINS)
+    half = (0.5 * level_and_scale).astype(np.float32).reshape(-1)
+    least = (0.5 * scale).astype(np.float32).repeat(horizons)
+    flat, far = beyond.reshape(LAW_BINS, -1), _far(unit, most)
+    # Of many laws some bins after the other, the last first, so that what it takes stays near the processor.
+    length = LAW_BINS if len(unit) <= _FEW else _BINS_AT_ONCE
+    excess, both = np.empty(flat.shape, np.float32), np.empty((length, len(unit)), np.float32)
+    edges, none = np.empty((length + 1, len(unit)), np.float32), np.zeros_like(unit)
+    for first in range(LAW_BINS - length, -1, -length):
+        end = first + length
+        if end < LAW_BINS:
+            # The last of these was the first before.
+            edges[-1] = edges[0]
+            new = edges[:-1]
+        else:
+            new = edges
+        np.multiply(_EDGES[first : first + len(new), np.newaxis], unit, out=new)
+        if first + len(new) > far:
+            # Some law may be wider here than there is room.
+            wide = new[max(far - first, 0) :]
+            np.minimum(wide, most, out=wide)
+        np.exp(new, out=new)
+        new *= half
+        new -= least
+        # Row by row with as many zeros, since the higher of an array and one number takes numpy far longer.
+        np.maximum(new, none, out=new)
+        # Between two edges the probability of more falls evenly.
+        area = excess[first:end]
+        np.subtract(edges[1:], edges[:-1], out=area)
+        if end < LAW_BINS:
+            area *= np.add(flat[first:end], flat[first + 1 : end + 1], out=both)
+            area[-1] += excess[end]
+        else:
+            area[:-1] *= np.add(flat[first:-1], flat[first + 1 :], out=both[:-1])
+            area[-1] *= flat[-1]
+        tables.sum_up(area)
+    laws.excess[:, :horizons, :-1] = excess.T.reshape(series, horizons, LAW_BINS)
     np.subtract(level_and_scale, scale[:, np.newaxis], out=laws.level[:, :horizons])
     laws.spread[:, :horizons] = spread
     laws.scale[:] = scale

@@ -67,45 +67,51 @@ def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, we
     of = totals.take(rows, axis=0)
     np.maximum(of, _LEAST_TOTAL, out=of)
     of[:, 0] = weight[:, np.newaxis]
-    share = np.divide(_WEIGHTS, of, out=of).astype(np.float32)
-    if len(rows) <= _FEW:
+    share = np.divide(_WEIGHTS, of, out=of).astype(np.float32)[..., np.newaxis]
+    series, horizons, bins = whole.shape
+    beyond = np.empty((bins, series, horizons), np.float32)
+    if series <= _FEW:
         found = tables.take(rows, axis=0)
-        found *= share[..., np.newaxis]
+        found *= share
         mass = found[:, 0]
         mass += found[:, 1]
         mass += found[:, 2]
+        beyond[:] = mass.transpose(2, 0, 1)
     else:
-        # The same with less memory at a time.
-        mass = tables.take(rows[:, 0], axis=0)
-        mass *= share[:, 0, :, np.newaxis]
-        borrowed = tables.take(rows[:, 1], axis=0)
-        borrowed *= share[:, 1, :, np.newaxis]
-        mass += borrowed
-        mass += np.multiply(whole, share[:, 2, :, np.newaxis], out=borrowed)
-    beyond = _turned(mass)
-    beyond += _PRIOR
-    sum_up(beyond)
-    beyond /= beyond[0].copy()
-    beyond[0] = beyond[1]
+        # The same of some series after the other, so that what it takes stays near the processor.
+        room = np.empty((2, _AT_ONCE, horizons, bins), np.float32)
+        for first in range(0, series, _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            mine, part = rows[some], share[some]
+            mass, borrowed = room[:, : len(mine)]
+            tables.take(mine[:, 0], axis=0, out=mass, mode="clip")
+            mass *= part[:, 0]
+            tables.take(mine[:, 1], axis=0, out=borrowed, mode="clip")
+            borrowed *= part[:, 1]
+            mass += borrowed
+            mass += np.multiply(whole[some], part[:, 2], out=borrowed)
+            _turn(mass, beyond[:, some])
+    flat = beyond.reshape(bins, -1)
+    flat += _PRIOR
+    sum_up(flat)
+    flat /= flat[0].copy()
+    flat[0] = flat[1]
     return beyond
 
 
-_PRIOR = PRIOR[:, np.newaxis, np.newaxis]
 _LEAST_TOTAL = np.array(1e-30)
 _WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
+_PRIOR = PRIOR[:, np.newaxis]
 
 
-def _turned(mass: SmallFloat) -> SmallFloat:
-    """The same with bins first: (LAW_BINS, S, H) of (S, H, LAW_BINS)."""
-    series, horizons, bins = mass.shape
-    if series <= _FEW:
-        return mass.transpose(2, 0, 1).copy()
-    flat, found = mass.reshape(-1, bins), np.empty((bins, series, horizons), np.float32)
-    turned = found.reshape(bins, -1)
+def _turn(mass: SmallFloat, found: SmallFloat) -> None:
+    """The same into one with bins first: (S, H, LAW_BINS) into (LAW_BINS, S, H)."""
+    horizons = mass.shape[1]
     # Some rows after the other, since what is read of all of them for each bin would not fit the nearest cache.
-    for first in range(0, len(flat), _TURNED):
-        turned[:, first : first + _TURNED] = flat[first : first + _TURNED].T
-    return found
+    length = max(1, _TURNED // horizons)
+    for first in range(0, len(mass), length):
+        some = slice(first, first + length)
+        found[:, some] = mass[some].transpose(2, 0, 1)
 
 
 def sum_up(values: SmallFloat) -> None:
@@ -123,8 +129,8 @@ def sum_up(values: SmallFloat) -> None:
         after = here
 
 
-_FEW, _TURNED = 64, 125
-"""Columns, or series, that are few; rows that are turned by 90 degrees at a time."""
+_FEW, _TURNED, _AT_ONCE = 64, 125, 125
+"""Columns, or series, that are few; rows that are turned by 90 degrees at a time; series whose rows are read together."""
 
 
 def flat(totals: Int, place: Float, none: Bool) -> Int:
