@@ -210,6 +210,13 @@ def test_restart_changes_nothing(laws):
             np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_restored_lies_in_memory_as_it_did():
+    state, _ = run(series_params(3, laws=True), np.full((5, 3), 100.0))
+    again = SeriesState.restore(state.dump())
+    for name, array in arrays_of(state).items():
+        assert getattr(again, name).strides == array.strides, name
+
+
 def test_a_learned_history_is_as_good_as_a_lived_one():
     rng = np.random.default_rng(9)
     values = rng.gamma(5.0, 40.0, (300, 3))
@@ -243,6 +250,19 @@ def test_series_are_independent_to_the_bit():
             np.testing.assert_array_equal(getattr(many, name)[:, 2:3], getattr(one, name))
             np.testing.assert_array_equal(getattr(silent, name), getattr(one, name))
         np.testing.assert_array_equal(many.laws.excess[2:3], one.laws.excess)
+
+
+def test_series_without_bursts_are_fitted_in_company_as_they_are_alone():
+    rng = np.random.default_rng(14)
+    values = 200.0 * np.exp(0.05 * rng.standard_normal((400, 60)))
+    # The first sample says when a series is fitted: all at once.
+    values[0] = 200.0
+    values[150:160, ::3] *= 4.0
+    crowd, _ = run(series_params(60), values)
+    for series in (0, 1):
+        alone, _ = run(series_params(1), values[:, series : series + 1])
+        assert np.any(alone.sums[0, 1:]) == (series == 0)
+        np.testing.assert_array_equal(crowd.fits[series], alone.fits[0])
 
 
 def test_series_with_other_horizons_are_no_company_that_matters():

@@ -14,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.forecast.tables import REGIMES
-from autoscaler.core.types import Float
+from autoscaler.core.types import Bool, Float
 
 FEATURES = 9
 """Five means, the season by days, by weeks and by the next step, and one."""
 _FIRST, _SECOND = np.triu_indices(FEATURES)
-_MANY = 64
-"""Outcomes from which on it takes less to go through features one by one."""
+_MANY = 40
+"""Outcomes, or series, that are many."""
 PRODUCTS = len(_FIRST) + FEATURES
 """Sums that are kept per regime: products of features, and of features with the outcome."""
 _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
@@ -143,8 +143,25 @@ def fitted(sums: Float, prior: Float) -> Float:
     terms *= whole[:, np.newaxis]
     side[:] = np.add.accumulate(terms, axis=-1)[..., -1]
     systems[:, 1:] = sums[:, 1:] + _POOLED_WEIGHT * np.concatenate([matrix, side], axis=1)[:, np.newaxis]
-    flat = systems.reshape(-1, PRODUCTS)
-    return np.ascontiguousarray(_solved(flat).T).reshape(len(sums), REGIMES, FEATURES)
+    own = sums[:, :, _ONES] > 0.0
+    own[:, 0] = True
+    return _solved_once(systems, own)
+
+
+def _solved_once(systems: Float, own: Bool) -> Float:
+    """Weights (N, REGIMES, FEATURES) that solve (N, REGIMES, PRODUCTS), of which those without outcomes of their own are alike."""
+    series, flat = len(systems), systems.reshape(-1, PRODUCTS)
+    if series < _MANY or np.count_nonzero(own) >= own.size - series:
+        return np.ascontiguousarray(_solved(flat).T).reshape(series, REGIMES, FEATURES)
+    # The first of those stands for the others.
+    stands = np.where(own, np.arange(REGIMES), np.argmin(own, axis=1)[:, np.newaxis])
+    place = np.arange(own.size).reshape(own.shape)
+    stands += place[:, :1]
+    asked = stands == place
+    solved = _solved(flat[asked.reshape(-1)])
+    order = np.add.accumulate(asked.reshape(-1)) - 1
+    found: Float = solved.T.take(order.take(stands), axis=0)
+    return found
 
 
 _DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
