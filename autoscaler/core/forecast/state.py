@@ -1,7 +1,6 @@
 """What the forecaster remembers of each series, and how it survives when series come, go and change.
 
-Rules of this file: arrays are allocated once, series along the first axis, so that what one series needs lies
-together. At most 80 kB per series.
+Rules of this file: arrays are allocated once, series along their first axis. At most 80 kB per series.
 """
 
 from __future__ import annotations
