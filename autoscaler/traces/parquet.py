@@ -1,6 +1,7 @@
 """Columns out of Parquet files. The only module that reads with pyarrow, which is imported when it is needed.
 
-Rules of this file: a null is an error like an empty field in CSV; times become epoch seconds in UTC.
+Rules of this file: a null is an error like an empty field in CSV; times become epoch seconds in UTC, as strictly as
+in text (`stamps`).
 """
 
 from __future__ import annotations
@@ -48,14 +49,10 @@ def read_parquet(
             known: dict[str, int] = {}
             code = np.array([known.setdefault(str(text), len(known)) for text in found], np.int64)
             texts[column.name] = Texts(code, tuple(known))
+        elif column.form is Form.TIME:
+            numbers[column.name] = _times(path, found, data.column(column.name).type, times)
         elif not isinstance(found, np.ndarray):
-            numbers[column.name] = _parsed(path, found, times, is_time=column.form is Form.TIME)
-        elif (
-            column.form is Form.TIME
-            and times.style in {"ms", "us", "ns"}
-            and not _holds_times(data, column.name)
-        ):
-            numbers[column.name] = found / {"ms": 1e3, "us": 1e6, "ns": 1e9}[times.style]
+            raise TraceError(f"{path}: column `{column.name}` should hold numbers and holds text")
         else:
             numbers[column.name] = found
     return numbers, texts, int(data.num_rows)
@@ -79,18 +76,19 @@ def column_names(path: Path) -> list[str]:
         raise TraceError(f"{path}: not a readable Parquet file: {error}") from None
 
 
-def _holds_times(data: Any, name: str) -> bool:
+def _times(path: Path, found: Sequence[str] | Float, kind: Any, times: TimeForm) -> Float:
+    """A column of times in epoch seconds, as strict as in text: the unit must fit, and the zone counts where the
+    file has none.
+    """
     import pyarrow as pa
 
-    return bool(pa.types.is_timestamp(data.column(name).type))
-
-
-def _parsed(path: Path, texts: Sequence[str], times: TimeForm, *, is_time: bool) -> Float:
-    if not is_time:
-        raise TraceError(f"{path}: a column that should hold numbers holds text")
     reader = StampReader(times)
     try:
-        return reader.finish(reader.read_slow(texts)) if texts else np.empty(0)
+        if not isinstance(found, np.ndarray):
+            return reader.finish(reader.read_slow(found)) if found else np.empty(0)
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return reader.finish(reader.read_moments(found, local=getattr(kind, "tz", None) is None))
+        return reader.finish(reader.read_numbers(found))
     except RowError as error:
         raise TraceError(f"{path}: row {error.row + 1}: {error}") from None
 
@@ -109,9 +107,11 @@ def _column(path: Path, name: str, column: Any) -> Sequence[str] | Float:
         raise TraceError(
             f"{path}: row {row + 1}: `{name}` is null; leave the row out where nothing was recorded"
         )
-    if pa.types.is_timestamp(kind):
-        in_us = compute.cast(column, pa.timestamp("us", tz=kind.tz), safe=False)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        in_us = compute.cast(column, pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
         return np.asarray(compute.cast(in_us, pa.int64()), np.float64) / 1e6
+    if pa.types.is_decimal(kind):
+        column, kind = compute.cast(column, pa.float64()), pa.float64()
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return np.asarray(column, np.float64)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

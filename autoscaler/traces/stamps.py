@@ -10,6 +10,7 @@ where needed (`read_slow`), and both give the same result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -113,16 +114,31 @@ class StampReader:
                 raise RowError(
                     row, f"timestamp `{text[:40]}` is not a time; wanted is {self._like(style)}"
                 ) from None
-        late = np.abs(seconds) > LATEST_S
-        if late.any():
-            row = int(np.argmax(late))
-            raise RowError(
-                row,
-                f"timestamp `{texts[row][:40]}` is in the year "
-                f"{1970 + seconds[row] / 31_556_952:.0f} if it is seconds; it looks like milliseconds: say so "
-                "(`--time-format ms` where it is imported)",
-            )
+        if (late := _too_late(seconds)) is not None:
+            raise RowError(late, self._other_unit(texts[late], seconds[late]))
         self._local.append(local)
+        return seconds
+
+    def read_numbers(self, values: Float) -> Float:
+        """The times of a block that holds numbers and no text, such as epoch seconds in Parquet.
+
+        Raises:
+            RowError: The first number that is no time.
+        """
+        if not len(values):
+            return values
+        style = self._decided(_as_text(values[0]))
+        if style not in UNITS_PER_S:  # such as 20260301 with a pattern
+            return self.read_slow([_as_text(value) for value in values.tolist()])
+        seconds: Float = values / UNITS_PER_S[style]
+        if (late := _too_late(seconds)) is not None:
+            raise RowError(late, self._other_unit(_as_text(values[late]), seconds[late]))
+        self._local.append(np.zeros(len(values), np.bool_))
+        return seconds
+
+    def read_moments(self, seconds: Float, *, local: bool) -> Float:
+        """The times of a block that are times already: in UTC, or `local` seconds."""
+        self._local.append(np.full(len(seconds), local))
         return seconds
 
     def forget_block(self) -> None:
@@ -164,6 +180,17 @@ class StampReader:
                 self._style = "s"
         return self._style
 
+    def _other_unit(self, text: str, seconds: float) -> str:
+        """Why an epoch number is none in this unit, and the unit that it is likely in."""
+        raw = abs(seconds) * UNITS_PER_S.get(self._style, 1.0)
+        unit = next((unit for unit in ("ms", "us") if raw / UNITS_PER_S[unit] <= LATEST_S / 10), "ns")
+        names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+        return (
+            f"timestamp `{text[:40]}` is in the year {1970 + seconds / 31_556_952:.0f} if it is "
+            f"{names.get(self._style, 'seconds')}; it looks like {names[unit]}: say so (`--time-format {unit}` "
+            "where it is imported)"
+        )
+
     def _number(self, text: str) -> tuple[float, bool]:
         return float(text) / UNITS_PER_S[self._style], False
 
@@ -186,6 +213,16 @@ class StampReader:
             as_first = " as in the first row" if self._form.style == AUTO else ""
             return f"epoch {'seconds' if style == 's' else style}{as_first}"
         return f"the pattern {style}"
+
+
+def _too_late(seconds: Float) -> int | None:
+    """The first row that is later than any time can be; NaN is left to those who look at values."""
+    late = np.abs(seconds) > LATEST_S
+    return int(np.argmax(late)) if late.any() else None
+
+
+def _as_text(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) and value == math.floor(value) else repr(float(value))
 
 
 def _is_compact_date(text: str) -> bool:

@@ -152,7 +152,7 @@ def test_parquet_of_any_shape(tmp_path):
 
 def test_a_parquet_column_of_text_where_numbers_should_be(tmp_path):
     parquet.write_table(pa.table({"time": [0, 60], "value": ["a", "b"]}), tmp_path / "t.parquet")
-    with pytest.raises(TraceError, match="should hold numbers holds text"):
+    with pytest.raises(TraceError, match="column `value` should hold numbers and holds text"):
         import_files([tmp_path / "t.parquet"], GAUGE)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.imported import ImportOptions, import_files
+from autoscaler.traces.importing import Shape
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.stamps import TimeForm
 from autoscaler.traces.tables import BLOCK_BYTES, MAX_LINE, Form, Layout, Wanted, read_blocks, read_table
@@ -159,6 +163,7 @@ def test_a_packed_file_that_unpacks_to_one_endless_line_is_given_up(tmp_path, by
         ("t,v,name\n0,1,a\n\n1,1,a\n", "3", "empty line"),
         ("t,v,name\n0,1,a,b\n", "2", "4 columns where the header has 3"),
         ("t,v,name\n1700000000000,1,a\n", "2:1", r"looks like milliseconds"),
+        ("t,v,name\n1700000000000000,1,a\n", "2:1", r"looks like microseconds.*`--time-format us`"),
         ("t,v,name\n20260301,1,a\n", "2:1", r"may be a date or epoch seconds"),
         ("t,v,name\n2026-02-30T00:00:00Z,1,a\n", "2:1", "is not a time"),
         ("t,v,name\n2026-03-01T24:00:00Z,1,a\n", "2:1", "is not a time"),
@@ -248,12 +253,60 @@ def test_forms_that_do_not_exist(form, message):
         TimeForm.build(**form)
 
 
-@pytest.mark.parametrize(("zone", "tz"), [("UTC", "UTC"), ("Europe/Berlin", None)])
-def test_times_in_parquet(tmp_path, zone, tz):
-    del zone
+@pytest.mark.parametrize(
+    ("zone", "tz", "earlier_s"),
+    [("UTC", "UTC", 0), ("UTC", None, 0), ("Europe/Berlin", "UTC", 0), ("Europe/Berlin", None, 3600)],
+)
+def test_times_in_parquet(tmp_path, zone, tz, earlier_s):
     column = pa.array([int(AT_S * 1e9), int((AT_S + 60) * 1e9)], pa.timestamp("ns", tz=tz))
     parquet.write_table(pa.table({"timestamp": column, "value": [1.0, 2.0]}), tmp_path / "t.parquet")
-    assert read_trace(tmp_path / "t.parquet", kind=TraceKind.COUNT).start_s == AT_S
+    assert in_parquet(tmp_path, zone=zone) == [AT_S - earlier_s, AT_S + 60 - earlier_s]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "style", "message"),
+    [
+        ([1_772_323_200_000, 1_772_323_260_000], "auto", "row 1: timestamp `1772323200000` .* milliseconds"),
+        (
+            [1_772_323_200_000_000, 1_772_323_260_000_000],
+            "auto",
+            "if it is seconds; .* microseconds.*format us",
+        ),
+        ([1_772_323_200_000_000, 1_772_323_260_000_000], "ms", "if it is milliseconds; .* microseconds"),
+        ([20260301, 20260302], "auto", "may be a date or epoch seconds"),
+        ([17, 18], "%Y%m%d", "row 1: timestamp `17` is not a time; wanted is the pattern"),
+    ],
+)
+def test_epoch_numbers_of_parquet_in_another_unit_are_refused(tmp_path, stamps, style, message):
+    parquet.write_table(pa.table({"timestamp": stamps, "value": [1.0, 2.0]}), tmp_path / "t.parquet")
+    with pytest.raises(TraceError, match=message):
+        in_parquet(tmp_path, style)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "style"),
+    [
+        ([1_772_323_200_000, 1_772_323_260_000], "ms"),
+        ([1_772_323_200_000_000_000, 1_772_323_260_000_000_000], "ns"),
+        ([202603010000, 202603010001], "%Y%m%d%H%M"),
+        ([Decimal("1772323200.0"), Decimal("1772323260.0")], "auto"),
+    ],
+)
+def test_epoch_numbers_of_parquet(tmp_path, stamps, style):
+    values = [Decimal("1.5"), Decimal("2.5")]
+    parquet.write_table(pa.table({"timestamp": stamps, "value": values}), tmp_path / "t.parquet")
+    assert in_parquet(tmp_path, style) == [1_772_323_200, 1_772_323_260]
+
+
+def test_dates_of_parquet(tmp_path):
+    days = [date(2026, 3, 1), date(2026, 3, 2)]
+    parquet.write_table(pa.table({"timestamp": days, "value": [1, 2]}), tmp_path / "t.parquet")
+    assert in_parquet(tmp_path, zone="Europe/Berlin") == [1_772_323_200 - 3600, 1_772_409_600 - 3600]
+
+
+def in_parquet(folder, style="auto", zone="UTC"):
+    options = ImportOptions(shape=Shape.SERIES, kind=TraceKind.GAUGE, time_style=style, zone=zone)
+    return import_files([folder / "t.parquet"], options).trace.timestamps.tolist()
 
 
 # ── Censored values ─────────────────────────────────────────────────────────────────────────────────────
