@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -275,8 +276,14 @@ def _read(path: Path, kind: str | None) -> Trace:
         return read_trace(path, kind=kind_of(kind), progress=bar)
 
 
-def check_out(out: Path, *, force: bool, manifest: bool) -> None:
+def check_out(out: Path, sources: Sequence[Path] = (), *, force: bool, manifest: bool) -> None:
     """Refuse before an hour of reading what would be refused after it.
+
+    Args:
+        out: The trace to write.
+        sources: What it is made of, which is never written over.
+        force: Whether another file there may be replaced.
+        manifest: Whether its kind is to be noted beside it.
 
     Raises:
         TraceError: The file cannot be written there, or not be noted in the manifest beside it.
@@ -286,6 +293,10 @@ def check_out(out: Path, *, force: bool, manifest: bool) -> None:
     from autoscaler.traces.writing import ending_of
 
     ending_of(out)
+    if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
+        raise TraceError(
+            f"{out}: this is what the trace is made of, and it was left alone; give another name"
+        )
     if out.exists() and not force:
         raise TraceError(
             f"{out}: there is a file already and it was left alone; give another name or --force"
@@ -354,7 +365,7 @@ def _span(length_s: float) -> str:
 def _short(value: float) -> str:
     """At most three figures, and a letter for the thousands."""
     for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if size <= abs(value) < 1e12:
+        if 0.9995 * size <= abs(value) < 1e12:
             return f"{value / size:.3g}{letter}"
     return "-" if math.isnan(value) else f"{value:.2f}" if abs(value) < 10 and value % 1 else f"{value:.3g}"
 
@@ -362,4 +373,4 @@ def _short(value: float) -> str:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e12 else f"{value:.3g}"

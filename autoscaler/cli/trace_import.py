@@ -73,6 +73,14 @@ def import_trace(
     separator: Annotated[
         str, typer.Option(help="What separates columns; `tab` for tabulators.", rich_help_panel=_TEXT)
     ] = ",",
+    decimal: Annotated[
+        str,
+        typer.Option(
+            help="What separates decimals: a point, or a comma as in 3,14.",
+            metavar=".|,",
+            rich_help_panel=_TEXT,
+        ),
+    ] = ".",
     no_header: Annotated[
         bool,
         typer.Option(
@@ -227,7 +235,7 @@ def import_trace(
             param_hint="SOURCE… OUT",
         )
     with errors_in_words("trace import"):
-        check_out(out, force=force, manifest=manifest)
+        check_out(out, sources, force=force, manifest=manifest)
         if prometheus:
             if not query or start_s is None:
                 raise typer.BadParameter("--prometheus needs --query and --start")
@@ -238,8 +246,8 @@ def import_trace(
         else:
             options = _options(
                 shape=shape, kind=kind, interval_s=interval_s, time=time, value=value, duration=duration,
-                measure=measure, sort=sort, floor=floor, separator=separator, no_header=no_header,
-                time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
+                measure=measure, sort=sort, floor=floor, separator=separator, decimal=decimal,
+                no_header=no_header, time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
                 capacity=capacity, capacity_column=capacity_column, saturation=saturation, coverage=coverage,
                 log_format=log_format, max_refused=max_refused, disorder_s=disorder_s,
             )  # fmt: skip
@@ -274,6 +282,7 @@ def _options(**given: Any) -> Any:
             given["full_at"],
         ),
         separator=separator,
+        decimal=given["decimal"],
         header=not given["no_header"],
         time_style=given["time_format"],
         zone=given["zone"],

@@ -14,6 +14,7 @@ from autoscaler.traces import access_logs
 from autoscaler.traces.access_logs import LogFormat, read_access_logs
 from autoscaler.traces.events import Measure
 from autoscaler.traces.importing import SeriesColumns, Shape, read_events, read_series, told_shape
+from autoscaler.traces.numerals import check_decimal
 from autoscaler.traces.per_vm import PerVmColumns, counterfactual, read_per_vm
 from autoscaler.traces.reading import manifest_entry, manifest_interval
 from autoscaler.traces.stamps import TimeForm
@@ -34,7 +35,7 @@ class ImportOptions:
         interval_s: Length of an interval.
         series: Columns of a series or of events.
         per_vm: Columns of a table of single VMs.
-        separator, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
+        separator, decimal, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
         sort, floor: As of `importing.read_series`.
         capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
         measure: What to make of events.
@@ -47,6 +48,7 @@ class ImportOptions:
     series: SeriesColumns = field(default_factory=SeriesColumns)
     per_vm: PerVmColumns = field(default_factory=PerVmColumns)
     separator: str = ","
+    decimal: str = "."
     header: bool = True
     time_style: str = "auto"
     zone: str = "UTC"
@@ -112,7 +114,7 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
 
 def _layout(options: ImportOptions, *, repeats: bool) -> Layout:
     times = TimeForm.build(options.time_style, options.zone, repeats=repeats)
-    return Layout(options.separator, options.header, times)
+    return Layout(options.separator, options.header, times, check_decimal(options.decimal))
 
 
 def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:

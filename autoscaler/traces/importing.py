@@ -93,7 +93,7 @@ def told_shape(path: Path, layout: Layout) -> Shape:
     raise TraceError(
         f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
         f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
-        f"`--separator`; its columns are: {', '.join(names)[:200]}"
+        f"`--separator`; its columns are: {', '.join(names)[:200]}{_separated(names)}"
     )
 
 
@@ -254,12 +254,21 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
         for there in names:
             if there.lower() == name:
                 return there
-    hint = ""
-    if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
-        hint = "; columns seem to be separated by something else than a comma (`--separator`)"
-    elif any(name[:1].isdigit() for name in names):
+    hint = _separated(names)
+    if names == [str(place + 1) for place in range(len(names))]:
+        hint = "; without a header a column is named by its number, such as `--time 1 --value 2`"
+    elif not hint and any(name[:1].isdigit() for name in names):
         hint = "; the first line looks like data, so the header may be missing (`--no-header`)"
     raise TraceError(
         f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
         f"{', '.join(names)[:200]}{hint}"
+    )
+
+
+def _separated(names: list[str]) -> str:
+    """What else seems to separate columns, where a header is one column only."""
+    sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
+    told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
+    return (
+        f"; they seem to be separated by something else than a comma (`--separator {told}`)" if told else ""
     )

@@ -7,7 +7,8 @@ a second look at the file. So memory holds the result and one block, whatever th
 
 Rules of this file: nothing is repaired, guessed or skipped. pyarrow is imported only for Parquet.
 
-Not here: what the columns mean (`reading`, `per_vm`, `importing`), how times are written (`stamps`).
+Not here: what the columns mean (`reading`, `per_vm`, `importing`), how times and numbers are written (`stamps`,
+`numerals`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
+from autoscaler.traces import numerals
 from autoscaler.traces.stamps import StampReader, TimeForm
 from autoscaler.traces.trace import Float, RowError
 
@@ -72,11 +74,13 @@ class Layout:
         separator: One character.
         header: Whether the first line names the columns.
         times: How times are written.
+        decimal: What separates the decimals of numbers, a point or a comma.
     """
 
     separator: str = ","
     header: bool = True
     times: TimeForm = field(default_factory=TimeForm)
+    decimal: str = "."
 
 
 PLAIN = Layout()
@@ -258,6 +262,7 @@ class _Column:
     wanted: Wanted
     place: int
     stamps: StampReader
+    decimal: str = "."
     parts: list[NDArray[np.float64] | NDArray[np.int64]] = field(default_factory=list)
     known: dict[str, int] = field(default_factory=dict)
 
@@ -267,10 +272,7 @@ class _Column:
         if self.wanted.form is Form.TIME:
             part = self.stamps.read_fast(texts)
         elif self.wanted.form is Form.NUMBER:
-            try:
-                part = texts.astype(np.float64)
-            except ValueError:
-                part = None
+            part = numerals.read_fast(texts, self.decimal)
         else:
             names, place = np.unique(texts, return_inverse=True)
             part = self._codes([name.decode() for name in names.tolist()])[place]
@@ -288,7 +290,7 @@ class _Column:
         if self.wanted.form is Form.TIME:
             self.parts.append(self.stamps.read_slow(texts))
         elif self.wanted.form is Form.NUMBER:
-            self.parts.append(_numbers(texts, self.wanted.name))
+            self.parts.append(numerals.read_slow(texts, self.wanted.name, self.decimal))
         else:
             self.parts.append(self._codes(texts))
 
@@ -300,24 +302,6 @@ class _Column:
 
     def _codes(self, names: Sequence[str]) -> NDArray[np.int64]:
         return np.array([self.known.setdefault(name, len(self.known)) for name in names], np.int64)
-
-
-def _numbers(texts: Sequence[str], name: str) -> Float:
-    try:
-        return np.array(list(map(float, texts)), np.float64)
-    except ValueError:
-        row = next(row for row, text in enumerate(texts) if not _is_number(text))
-        comma = _is_number(texts[row].replace(",", ".", 1)) and "," in texts[row]
-        advice = "write decimals with a point" if comma else "leave the row out where nothing was recorded"
-        raise RowError(row, f"{name} `{texts[row][:40]}` is not a number; {advice}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 class _Reading:
@@ -359,7 +343,8 @@ class _Reading:
         except TraceError as error:
             raise TraceError(f"{self._path}:1: {error}") from None
         self._columns = [
-            _Column(wanted, names.index(wanted.name), StampReader(self._layout.times)) for wanted in chosen
+            _Column(wanted, names.index(wanted.name), StampReader(self._layout.times), self._layout.decimal)
+            for wanted in chosen
         ]
         if self._layout.header:
             self._line = 1

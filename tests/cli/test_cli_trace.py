@@ -183,6 +183,23 @@ def test_import_of_vms_says_what_is_censored(trace, here):
     )
 
 
+def test_import_of_a_table_as_spreadsheets_of_some_countries_write_it(trace, here):
+    (here / "excel.csv").write_bytes(
+        "\ufeffZeit;Wert\r\n01.03.2026 00:00;1000,5\r\n01.03.2026 00:01;998,9\r\n".encode()
+    )
+    how = ("--separator", ";", "--decimal", ",", "--time-format", "%d.%m.%Y %H:%M", "--time", "Zeit")
+    trace("import", here / "excel.csv", here / "o.csv", "--kind", "gauge", "--value", "Wert", *how)
+    assert (here / "o.csv").read_text().endswith(":00:00Z,1000.5\n2026-03-01T00:01:00Z,998.9\n")
+    assert "mean 1,000, peak 1,000," in trace("info", here / "o.csv").stdout
+    assert "1k" in trace("info", here / "o.csv", here / "o.csv").stdout
+
+
+def test_a_source_is_never_written_over(trace, here):
+    result = trace("import", here / "t.csv", here / "t.csv", "--kind", "count", "--force", ends=1)
+    assert "what the trace is made of" in result.stderr
+    assert (here / "t.csv").read_text() == SERIES
+
+
 def test_import_of_several_logs(trace, here):
     for name, minute in (("a.log", 0), ("b.log", 1)):
         (here / name).write_text(

@@ -137,6 +137,44 @@ def test_options_that_make_no_sense_are_not_ignored(tmp_path, options, message):
         import_files([put(tmp_path, "timestamp,vm,cpu_percent\n0,a,1\n60,a,1\n")], options)
 
 
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        ("time;load\n0;1,5\n60;2\n", ";"),
+        ('time,load\n0,"1,5"\n60,2\n', ","),
+        ('time;load\n0;"1,5"\n"60";2\n', ";"),
+    ],
+)
+def test_decimals_behind_a_comma(tmp_path, text, separator):
+    options = replace(GAUGE, shape=Shape.SERIES, separator=separator, decimal=",")
+    assert rows(import_files([put(tmp_path, text)], options)) == [(0.0, 1.5), (60.0, 2.0)]
+
+
+def test_separators_of_thousands_are_not_taken_for_decimals(tmp_path):
+    path = put(tmp_path, "time;load\n0;1.234\n60;2\n")
+    options = replace(GAUGE, shape=Shape.SERIES, separator=";", decimal=",")
+    with pytest.raises(
+        TraceError, match=r"t\.csv:2:3: load `1\.234` is not a number; .*separators of thousands"
+    ):
+        import_files([path], options)
+    with pytest.raises(TraceError, match="a point or a comma"):
+        import_files([path], replace(options, decimal=";"))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("Zeit;Wert\n0;1\n", GAUGE, "something else than a comma \\(`--separator ';'`\\)"),
+        ("0\t1\n60\t1\n", GAUGE, "something else than a comma \\(`--separator tab`\\)"),
+        ("0,1,2\n60,1,2\n", replace(GAUGE, shape=Shape.SERIES), "may be missing \\(`--no-header`\\)"),
+        ("0,1\n60,1\n", replace(GAUGE, header=False), "by its number, such as `--time 1 --value 2`"),
+    ],
+)
+def test_an_unclear_table_names_the_option_that_helps(tmp_path, text, options, message):
+    with pytest.raises(TraceError, match=message):
+        import_files([put(tmp_path, text)], options)
+
+
 def test_parquet_of_any_shape(tmp_path):
     columns = {"ms": [0, 60_000], "load": [1.0, 2.0], "vm": ["a", "b"]}
     parquet.write_table(pa.table(columns), tmp_path / "t.parquet")

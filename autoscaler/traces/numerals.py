@@ -1,0 +1,96 @@
+"""Texts of numbers as numbers, with decimals behind a point or, where that is said, a comma.
+
+Why it is strict: `1.234` is a thousand times more to one writer than to another. So separators of thousands are
+refused in either form, and the other sign is never taken for decimals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.trace import Float, RowError
+
+DECIMALS = (".", ",")
+"""What may separate decimals."""
+
+
+def check_decimal(sign: str) -> str:
+    """The sign, if it may separate decimals.
+
+    Raises:
+        TraceError: It may not.
+    """
+    if sign not in DECIMALS:
+        raise TraceError(f"decimals are separated by a point or a comma (`--decimal ,`), not by {sign!r}")
+    return sign
+
+
+def read_fast(texts: NDArray[np.bytes_], decimal: str) -> Float | None:
+    """The numbers of a block, or None where `read_slow` has to look."""
+    if decimal == ",":
+        letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.dtype.itemsize)
+        if (letters == ord(".")).any():
+            return None
+        letters = np.where(letters == ord(","), np.uint8(ord(".")), letters)
+        texts = np.ascontiguousarray(letters).view(texts.dtype).ravel()
+    try:
+        return texts.astype(np.float64)
+    except ValueError:
+        return None
+
+
+def read_slow(texts: Sequence[str], name: str, decimal: str) -> Float:
+    """The numbers of a block, text by text.
+
+    Args:
+        texts: One a row.
+        name: Of the column.
+        decimal: What separates decimals.
+
+    Raises:
+        RowError: The first text that is no number.
+    """
+    try:
+        return np.array([_number(text, decimal) for text in texts], np.float64)
+    except ValueError:
+        row = next(row for row, text in enumerate(texts) if not _is_number(text, decimal))
+        raise RowError(
+            row, f"{name} `{texts[row][:40]}` is not a number; {_advice(texts[row], decimal)}"
+        ) from None
+
+
+def _number(text: str, decimal: str) -> float:
+    if decimal == ".":
+        return float(text)
+    if "." in text:
+        raise ValueError(text)
+    return float(text.replace(",", "."))
+
+
+def _is_number(text: str, decimal: str) -> bool:
+    try:
+        _number(text, decimal)
+    except ValueError:
+        return False
+    return True
+
+
+def _advice(text: str, decimal: str) -> str:
+    """What to do about a text that is no number."""
+    signs = [sign for sign in text if sign in ".,"]
+    if signs and _is_number(text.replace(",", "").replace(".", ""), "."):
+        if decimal == ",":
+            return "decimals are behind a comma here (`--decimal`); write it without separators of thousands"
+        if signs == [","]:
+            return (
+                "write decimals with a point (or say `--decimal ,` where it is imported), and no separators of "
+                "thousands"
+            )
+        return "write it without separators of thousands"
+    if text.strip()[:1].isdigit():
+        return "write the bare number, without a unit"
+    return "leave the row out where nothing was recorded"
