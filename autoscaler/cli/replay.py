@@ -77,6 +77,15 @@ START_P95 = Annotated[
 START_FAILURE = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of starts that fail.", metavar="SHARE")
 ]
+PROVISION_TIME = Annotated[
+    float | None,
+    typer.Option(
+        "--provision-time",
+        parser=seconds,
+        help="Time until a VM serves that is made from nothing (default: objective.provision_time).",
+        metavar="TIME",
+    ),
+]
 METRIC_LAG = Annotated[
     float | None,
     typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="TIME"),
@@ -112,6 +121,7 @@ def replay(
     start_time_s: START_TIME = None,
     start_p95_s: START_P95 = None,
     start_failure: START_FAILURE = 0.0,
+    provision_time_s: PROVISION_TIME = None,
     metric_lag_s: METRIC_LAG = None,
     faults: FAULTS = None,
     seed: SEED = 1,
@@ -139,6 +149,7 @@ def replay(
             start_time_s=start_time_s,
             start_p95_s=start_p95_s,
             start_failure=start_failure,
+            provision_time_s=provision_time_s,
             metric_lag_s=metric_lag_s,
             faults=_bad_days(faults),
             seed=seed,
@@ -180,6 +191,7 @@ def compare(
     start_time_s: START_TIME = None,
     start_p95_s: START_P95 = None,
     start_failure: START_FAILURE = 0.0,
+    provision_time_s: PROVISION_TIME = None,
     metric_lag_s: METRIC_LAG = None,
     faults: FAULTS = None,
     seed: SEED = 1,
@@ -214,6 +226,7 @@ def compare(
             start_time_s=start_time_s,
             start_p95_s=start_p95_s,
             start_failure=start_failure,
+            provision_time_s=provision_time_s,
             metric_lag_s=metric_lag_s,
             faults=_bad_days(faults),
             seed=seed,

@@ -162,6 +162,38 @@ def test_compared_policies_are_told_of_the_one_plant_and_of_what_differs_between
     assert all(not replay.cautions for replay in alike)
 
 
+def test_a_vm_made_from_nothing_takes_what_the_policy_plans_with():
+    planned = prepared(minutes(300), objective={"served": "99%", "provision_time": "4m"})
+    assert planned.made.mean_s == 240.0
+    assert "one made from nothing takes 4 min, as objective.provision_time says" in planned.notes[1]
+    told = prepared(minutes(300), Wanted(provision_time_s=90.0))
+    assert told.made.mean_s == 90.0
+    assert prepared(minutes(300)).made.mean_s == 300.0
+    template = {"launch_template": "web", "maximum": 30}
+    assert prepared(minutes(300), provision=template).plant.provision.mean_s == 300.0
+
+
+def test_without_a_warm_pool_every_start_takes_as_long_as_making_a_vm():
+    at = np.arange(360)
+    steps = Trace.build(
+        BEGIN_S + 60.0 * at,
+        np.where(at % 90 < 45, 100.0, 900.0),
+        kind=TraceKind.GAUGE,
+        name="t",
+        interval_s=60.0,
+    )
+    quick, slow = (
+        {entry.key: entry.values for entry in rivals_of(prepared(steps, Wanted(provision_time_s=made_s)))}
+        for made_s in (30.0, 600.0)
+    )
+    assert quick["policy"] == slow["policy"] | {
+        figure: quick["policy"][figure]
+        for figure in ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
+    }
+    assert slow["without_pool"]["shortage_s"] >= quick["without_pool"]["shortage_s"] + 300.0
+    assert slow["policy"]["shortage_avoided_s"] >= quick["policy"]["shortage_avoided_s"] + 300.0
+
+
 def test_the_engine_that_cannot_is_refused_and_the_one_that_can_is_taken():
     plain = prepared(minutes(300))
     assert engine_for(plain) == ("lanes", "")

@@ -25,7 +25,7 @@ from autoscaler.simulator.judging.contest import Contestant, Course, contest
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import Beside, LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
-from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.peers.alarms import StepScaling, TargetTracking
@@ -120,6 +120,7 @@ def standings(
     warm_up_ticks: int = 0,
     seed: int = 0,
     rivals: Sequence[Rival] = RIVALS,
+    made: Duration | None = None,
     cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
     enough: Callable[[], bool] | None = None,
@@ -134,6 +135,7 @@ def standings(
         warm_up_ticks: Ticks at the beginning that are not judged.
         seed: Of everything random.
         rivals: The peers in the table.
+        made: How long a VM takes that is made from nothing, as of `without_pool`.
         cache: Forecasts of earlier runs of the same trace, to be used and added to.
         progress: Told the share that is done.
         enough: Asked now and then whether to stop; nothing is judged then.
@@ -144,7 +146,7 @@ def standings(
     terms = terms_of(policy, plant, ticks.tick_s)
     contestants = (
         Contestant(policy, plant),
-        Contestant(*without_pool(policy, plant)),
+        Contestant(*without_pool(policy, plant, made)),
         # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
         *(Contestant(policy, plant, partial(_made, rival, terms)) for rival in rivals),
     )
@@ -182,12 +184,20 @@ def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
     )
 
 
-def without_pool(policy: Policy, plant: PlantSettings) -> tuple[Policy, PlantSettings]:
+def without_pool(
+    policy: Policy, plant: PlantSettings, made: Duration | None = None
+) -> tuple[Policy, PlantSettings]:
     """The same fleet if no stopped VM were kept: every start is a VM made from nothing.
 
     It takes as long as that and costs the provisioning, disks are paid while VMs run only, and the policy knows its
     longer lead time.
+
+    Args:
+        policy: The policy.
+        plant: The fleet.
+        made: From the order to make a VM until it serves; the plant's own time where None.
     """
+    made = made or plant.provision
     prices = policy.prices.model_copy(
         update={
             "in_service_per_h": policy.prices.in_service_per_h + policy.prices.stopped_per_h,
@@ -195,10 +205,10 @@ def without_pool(policy: Policy, plant: PlantSettings) -> tuple[Policy, PlantSet
             "start": policy.prices.start + policy.prices.provision,
         }
     )
-    vm = policy.vm.model_copy(update={"start_time_s": max(plant.provision.mean_s, policy.vm.start_time_s)})
+    vm = policy.vm.model_copy(update={"start_time_s": max(made.mean_s, policy.vm.start_time_s)})
     return (
         policy.model_copy(update={"prices": prices, "vm": vm}),
-        replace(plant, start=plant.provision, start_budget=plant.provision_budget),
+        replace(plant, start=made, start_budget=plant.provision_budget),
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from autoscaler.cloud.faults import Fault
+from autoscaler.config.objective import ObjectiveSection
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.baselines import describe
@@ -32,8 +33,6 @@ _SIZE, _START = 0, 1
 """Which notes tell the size of the plant, and how long its starts take."""
 _SPARE = 1.2
 """VMs of the plant over what the peak needs, where nobody says how many there are."""
-_PROVISION_EXTRA_S = 6.0
-"""A VM made from nothing takes so much longer than one that is started, as measured on EC2."""
 _SATURATED = 0.8
 """Utilisation that the fleet begins at."""
 
@@ -51,6 +50,7 @@ class Wanted:
         start_time_s: Mean time from the order to start a VM until it serves.
         start_p95_s: Its 95 % quantile, for start times that differ.
         start_failure: Chance that a start falls back to stopped.
+        provision_time_s: Time from the order to make a VM from nothing until it serves.
         metric_lag_s: How late metrics are known.
         faults: Bad days of the cloud.
         seed: Of everything random.
@@ -65,6 +65,7 @@ class Wanted:
     start_time_s: float | None = None
     start_p95_s: float | None = None
     start_failure: float = 0.0
+    provision_time_s: float | None = None
     metric_lag_s: float | None = None
     faults: tuple[Fault, ...] = ()
     seed: int = 1
@@ -80,6 +81,7 @@ class Replay:
         policy_file: Where it comes from.
         trace: As played.
         plant: What VMs and metrics are like.
+        made: From the order to make a VM from nothing until it serves.
         faults: Bad days of the cloud.
         begin_s, end_s: Moments of the trace.
         tick_s: Length of a tick.
@@ -95,6 +97,7 @@ class Replay:
     policy_file: Path
     trace: Trace
     plant: PlantSettings
+    made: Duration
     faults: tuple[Fault, ...]
     begin_s: float
     end_s: float
@@ -157,15 +160,17 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
     fitted, changes = _fitted(policy, trace, tick_s)
     needed = math.ceil(trace.peak_per_s / policy.vm.capacity_per_s - 1e-9)
     vms, said = _plant_size(policy, needed, wanted.vms)
-    plant, how = _plant(policy, trace, vms, begin_s, wanted)
+    made, how_made = _made(policy, wanted)
+    plant, how = _plant(policy, trace, vms, begin_s, wanted, made)
     warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
-    notes = (said, how, _tick_note(trace, tick_s, wanted.tick_s), *changes)
+    notes = (said, f"{how}; {how_made}", _tick_note(trace, tick_s, wanted.tick_s), *changes)
     return Replay(
         policy=policy,
         fitted=fitted,
         policy_file=policy_file,
         trace=trace,
         plant=plant,
+        made=made,
         faults=wanted.faults,
         begin_s=begin_s,
         end_s=end_s,
@@ -246,7 +251,7 @@ def _warm_up(asked_s: float | None, tick_s: float, span_s: float) -> float:
 
 
 def _plant(
-    policy: Policy, trace: Trace, vms: int, begin_s: float, wanted: Wanted
+    policy: Policy, trace: Trace, vms: int, begin_s: float, wanted: Wanted, made: Duration
 ) -> tuple[PlantSettings, str]:
     """The plant, and what was chosen for it; it begins with as many VMs in service as its first demand needs."""
     first = trace.rate_at(begin_s)
@@ -260,13 +265,27 @@ def _plant(
         vms=vms,
         in_service=serve,
         start=_start_time(start_s, wanted.start_p95_s),
-        provision=Duration(max(PlantSettings().provision.mean_s, start_s + _PROVISION_EXTRA_S)),
+        # Of no account where the policy makes none.
+        provision=PlantSettings().provision if policy.provision is None else made,
         boot_s=boot_s,
         stop_s=policy.vm.stop_time_s,
         start_failure=wanted.start_failure,
         metric_lag_s=wanted.metric_lag_s,
     )
     return plant, f"a start takes {span(start_s)}{late}, {why}{_hibernated(policy)}"
+
+
+def _made(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
+    """How long a VM takes that is made from nothing, and who says so: what the policy plans with, where it does."""
+    start_s = policy.vm.start_time_s if wanted.start_time_s is None else wanted.start_time_s
+    if wanted.provision_time_s is not None:
+        planned_s, why = wanted.provision_time_s, ""
+    elif policy.objective is not None:
+        planned_s, why = policy.objective.provision_time_s, "as objective.provision_time says "
+    else:
+        planned_s, why = ObjectiveSection.model_fields["provision_time_s"].default, ""
+    made_s = max(planned_s, start_s)
+    return Duration(made_s), f"one made from nothing takes {span(made_s)}, {why}(--provision-time)"
 
 
 def _hibernated(policy: Policy) -> str:

@@ -118,7 +118,7 @@ def foresee(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
         enough: Asked now and then; true ends it.
     """
     policy = as_probed(replay.fitted)
-    other, plant = without_pool(policy, replay.plant)
+    other, plant = without_pool(policy, replay.plant, replay.made)
 
     def look() -> None:
         if enough is not None and enough():
@@ -315,6 +315,7 @@ def rivals_of(
         _ticks_of(replay),
         warm_up_ticks=replay.warm_up_ticks,
         seed=replay.seed,
+        made=replay.made,
         cache=replay.outlooks,
         progress=progress,
         enough=enough,
