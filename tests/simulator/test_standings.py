@@ -135,6 +135,22 @@ def test_the_terms_of_the_optimum_are_those_of_the_plant() -> None:
     assert terms.start_billed_s == pytest.approx(13.0)
     assert terms_of(a_policy(bounds={"maximum": 9}), PLANT, 20.0).ceiling == 9
     assert terms_of(a_policy(), PLANT, 20.0).lead_ticks == 3
+    few = replace(PLANT, vms=2, in_service=1)
+    assert terms_of(a_policy(bounds={"minimum": 3, "maximum": 9}), few, 20.0).minimum == 2
+
+
+def test_hindsight_and_a_fleet_for_the_peak_may_have_the_vms_that_the_policy_may_make() -> None:
+    few = replace(PLANT, vms=4, in_service=2)
+    makes = a_policy(
+        provision={"launch_template": "t", "maximum": 20}, prices={"in_service": "1/h", "stopped": "0.1/h"}
+    )
+    table = standings(makes, few, bursty(), TICKS, warm_up_ticks=60)
+    own, best = by_key(table, "policy"), by_key(table, "clairvoyant")
+    assert by_key(table, "static_peak")["unserved_share"] == 0.0
+    assert best["unserved_share"] <= own["unserved_share"] + 1e-9 < 0.1
+    assert own["regret"] > 0
+    assert table.optimum is not None
+    assert best["cost"] == pytest.approx(table.optimum.cost)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -53,7 +53,8 @@ class Terms:
         initial: VMs in service before the first tick.
         minimum: The fewest VMs in service that are allowed.
         ceiling: The most VMs in service that are allowed.
-        provisioned: VMs that exist, for their storage; the schedule is not held to them.
+        provisioned: VMs that exist, for their storage; the schedule is not held to them, and pays for the disks of
+            more while they serve.
     """
 
     tick_s: float
@@ -451,7 +452,7 @@ def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Opt
     unserved = float(np.maximum(known - vms * terms.vm_capacity, 0.0).sum()) * terms.tick_s
     # Less than a rounding error of the demand itself is nothing.
     unserved = unserved if unserved > _ROUNDING * work else 0.0
-    storage_h = terms.provisioned * len(vms) * terms.tick_s / 3600.0
+    storage_h = int(np.maximum(vms, terms.provisioned).sum()) * terms.tick_s / 3600.0
     return Optimum(
         vms=vms,
         running_cost=terms.vm_tick * int(vms.sum()),

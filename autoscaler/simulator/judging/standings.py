@@ -164,7 +164,11 @@ def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:
 
 
 def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
-    """What the clairvoyant must keep to: the policy's prices and bounds, the plant's times and VMs."""
+    """What the clairvoyant must keep to: the policy's prices and bounds, the plant's times and VMs, and those that the
+    policy may make.
+    """
+    exist = plant.vms if policy.provision is None else max(plant.vms, policy.provision.maximum)
+    ceiling = min(policy.bounds.maximum, exist)
     start_s = plant.start.mean_s
     lead_ticks = max(math.ceil(start_s / tick_s - _ROUNDING), 1)
     return Terms(
@@ -178,8 +182,8 @@ def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
         minimum_billing_s=plant.minimum_billed_s,
         lead_ticks=lead_ticks,
         initial=plant.in_service,
-        minimum=policy.bounds.minimum,
-        ceiling=min(policy.bounds.maximum, plant.vms),
+        minimum=min(policy.bounds.minimum, ceiling),
+        ceiling=ceiling,
         provisioned=plant.vms,
     )
 
@@ -297,7 +301,7 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block.capacity[:, 0] = vms * terms.vm_capacity
     block.shortage = _lacking(demand, block.capacity[:, 0])[:, np.newaxis]
     block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
-    storage = terms.stopped_per_h * (terms.provisioned if moves else int(vms.max()))
+    storage = terms.stopped_per_h * (np.maximum(vms, terms.provisioned) if moves else int(vms.max()))
     block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
     return sums_of_one(block, terms.vm_capacity)
 
