@@ -92,7 +92,17 @@ def test_what_is_unknown_is_not_said_to_be_good():
 
 def test_without_prices_nothing_is_compared():
     free = entry("static_peak", "always on at peak", cost=0.0)
-    assert "not known" in words(policy(cost=0.0), free).headline
+    said = words(policy(cost=0.0), free, entry("clairvoyant", "clairvoyant", cost=0.0))
+    assert said.headline == "This policy has no prices and leaves 0.100% of the work unserved, against 100.0%"
+    assert not any("would have cost" in sentence for sentence in said.sentences)
+
+
+def test_where_nothing_was_wanted_nothing_is_said_to_be_unknown():
+    quiet = {"unserved_share": math.nan, "unserved_work": 0.0, "shortage_s": 0.0, "episodes": 0.0}
+    rule = entry("target_tracking", "AWS target tracking", cost=100.0, **quiet)
+    said = words(policy(**quiet), PEAK, rule)
+    assert said.headline.endswith("than always on at peak, and there was no work to serve")
+    assert "Against AWS target tracking it costs the same and neither is ever short." in said.sentences
 
 
 def test_no_shortage_is_said_as_such():

@@ -107,6 +107,8 @@ def _alone(subject: Entry) -> str:
 def _compared(entry: Entry, other: Entry, name: str = "") -> str:
     """Cost and shortage of one against another, in one sentence without a full stop."""
     cost = _change(entry.values["cost"], other.values["cost"])
+    if entry.values["cost"] == other.values["cost"] == 0:
+        return f"{_who(entry, name)} has no prices and {_service(entry, other)}"
     if math.isnan(cost):
         return f"The cost of {entry.name} or of {other.name} is not known"
     told = _who(entry, name)
@@ -114,11 +116,14 @@ def _compared(entry: Entry, other: Entry, name: str = "") -> str:
         costs = f"costs as much as {other.name}"
     else:
         costs = f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'} than {other.name}"
-    return f"{told} {costs} and {_service(entry, other)}"
+    comma = "," if math.isnan(entry.values["unserved_share"]) else ""
+    return f"{told} {costs}{comma} and {_service(entry, other)}"
 
 
 def _service(entry: Entry, other: Entry) -> str:
     mine, theirs = entry.values["unserved_share"], other.values["unserved_share"]
+    if math.isnan(mine) and entry.values["unserved_work"] == 0:
+        return "there was no work to serve"
     if math.isnan(mine):
         return "how much work it left unserved is not known"
     if mine == 0:
@@ -149,8 +154,11 @@ def _against(subject: Entry, reference: Entry) -> str:
         if abs(cost) < 0.005
         else f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'}"
     )
+    never = not subject.values["shortage_s"] and short == 0
     shorts = (
-        "is short for as long"
+        "neither is ever short"
+        if never
+        else "is short for as long"
         if short == 0
         else f"is short for {span(abs(short))} {'less' if short < 0 else 'longer'}"
     )
@@ -159,7 +167,7 @@ def _against(subject: Entry, reference: Entry) -> str:
 
 def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None, whose: str) -> str:
     cost, least = subject.values["cost"], clairvoyant.values["cost"]
-    if math.isnan(cost) or math.isnan(least):
+    if math.isnan(cost) or math.isnan(least) or cost == 0:
         return ""
     known = f"A schedule that had known the future would have cost {money(least)}"
     most = math.nan if peak is None else peak.values["cost"]
