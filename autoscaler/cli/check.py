@@ -123,7 +123,7 @@ def _tell(policy: Path, trace: Trace, verdicts: list[Verdict]) -> None:
         typer.echo(f"Do not believe figures of this policy: {', '.join(failed)}")
     elif unshown:
         typer.echo(
-            f"No guard fails; {unshown} could not have failed on this traffic: check it on other traffic too"
+            f"No guard fails; {unshown} could not be shown on this traffic: check it on other traffic too"
         )
     else:
         typer.echo("All guards hold")

@@ -60,6 +60,46 @@ def test_a_decider_that_only_calls_core_passes(guard):
     assert verdict.state is State.HOLDS, verdict.said
 
 
+OBJECTIVE = policy(
+    signal={"max_age": "3000s"},
+    forecast={"cover": "90%"},
+    objective={"served": "99.9%"},
+    prices={"in_service": "1/h"},
+)
+
+
+def over(days, **changes):
+    long = generate(
+        Recipe(
+            length_s=days * 86_400.0,
+            interval_s=1200.0,
+            dispersion=400.0,
+            parts=(Level(200.0), Daily(900.0, 13 * 3600.0)),
+        )
+    )
+    ticks = Ticks.over(long.start_s + 1200.0, (days - 0.1) * 86_400.0, 1200.0)
+    return replace(subject(trace=long, ticks=ticks), **changes)
+
+
+def test_of_a_policy_that_learns_a_day_shows_nothing_and_says_by_how_much():
+    verdict = GUARDS["warm-up"](over(2, policy=OBJECTIVE))
+    assert verdict.state is State.NOT_SHOWN
+    assert "the policy learns, and begun " in verdict.said
+    assert verdict.said.endswith("; give it two weeks of traffic or more")
+
+
+def test_a_policy_that_learns_is_held_to_its_figures():
+    forecast = policy(signal={"max_age": "3000s"}, forecast={"half_life": "5d"})
+    verdict = GUARDS["warm-up"](over(16, policy=forecast))
+    assert verdict.state is State.HOLDS
+    assert "VM-hours in the second half" in verdict.said
+
+
+def test_a_cheat_that_learns_is_caught_by_its_figures():
+    verdict = GUARDS["warm-up"](with_cheat(over(16, policy=OBJECTIVE), CAUGHT_BY["warm-up"]))
+    assert verdict.state is State.FAILS, verdict.said
+
+
 @pytest.mark.parametrize("guard", GUARDS)
 def test_each_guard_catches_its_cheat(guard):
     verdict = GUARDS[guard](with_cheat(subject(), CAUGHT_BY[guard]))

@@ -29,7 +29,7 @@ from autoscaler.simulator.checks.subject import (
 )
 from autoscaler.simulator.judging.score import score
 from autoscaler.simulator.lanes.draws import Luck
-from autoscaler.simulator.lanes.measuring import Pipeline, seen
+from autoscaler.simulator.lanes.measuring import Pipeline, seen, wanted
 from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.report.wording import share, span
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
@@ -39,6 +39,11 @@ RESTARTS = 8
 _POISON = 1e9
 _LAG_GROWTH, _LAG_POINTS = 3.0, 0.01
 """With one more tick of lag, unserved work may triple or grow by a hundredth of demand, whichever is more."""
+
+_LEARNED_AFTER_S = 13.5 * 86_400.0
+"""Two weeks, less what lacks at their ends: from so much traffic on a policy that learns is held to its figures."""
+_BEGUN_VM_HOURS, _BEGUN_GROWTH, _BEGUN_POINTS = 0.1, 2.0, 0.001
+"""Begun later, such a policy may run a tenth more or fewer VM-hours, and leave twice as much unserved, or a thousandth."""
 
 
 class State(StrEnum):
@@ -153,25 +158,41 @@ def _patient(subject: Subject, more_s: float) -> Subject:
 
 
 def warm_up(subject: Subject) -> Verdict:
-    """Decisions stop depending on when the run began, within the first half of it."""
+    """Decisions stop depending on when the run began, within the first half of it.
+
+    What learns never forgets to the last VM, so of a policy that does its figures are held to that, as soon as there
+    was enough to learn from: what it runs and what it leaves unserved in the second half.
+    """
     count = subject.ticks.count
     shifts = [0, *(count // 12 * at for at in (1, 2, 3))]
     run = subject.run_of([subject.trace] * len(shifts), shifts=shifts)
     run = replace(run, ticks=replace(run.ticks, count=count - shifts[-1]))
-    decided = trail(subject, run).decided
-    longest = 0
+    found = trail(subject, run)
+    decided = found.decided
+    longest, worst, learned = 0, 0.0, ""
     for lane, shift in enumerate(shifts[1:], start=1):
         overlap = len(decided) - shift
         apart = (decided[shift:, :, 0] != decided[:overlap, :, lane]).any(axis=1)
         history = int(np.flatnonzero(apart)[-1]) + 1 if apart.any() else 0
         longest = max(longest, history)
-        if history > overlap // 2:
-            return Verdict(
-                "warm-up",
-                State.FAILS,
-                f"begun {span(shift * subject.ticks.tick_s)} later it still decides otherwise after "
-                f"{span(history * subject.ticks.tick_s)}: what it does depends on when it was started",
+        if history <= overlap // 2:
+            continue
+        begun = f"begun {span(shift * subject.ticks.tick_s)} later it"
+        if not _learns(subject):
+            said = (
+                f"{begun} still decides otherwise after {span(history * subject.ticks.tick_s)}: what it does "
+                "depends on when it was started"
             )
+            return Verdict("warm-up", State.FAILS, said)
+        size, differs = _later_begun(subject, found["in_service"], lane, shift)
+        if size >= worst:
+            worst, learned = size, f"{begun} {differs}"
+    if learned and subject.ticks.count * subject.ticks.tick_s < _LEARNED_AFTER_S:
+        said = f"the policy learns, and {learned}; give it two weeks of traffic or more"
+        return Verdict("warm-up", State.NOT_SHOWN, said)
+    if learned:
+        state = State.FAILS if worst > 1.0 else State.HOLDS
+        return Verdict("warm-up", state, f"the policy learns, and {learned}")
     if not (decided[1:] != decided[:-1]).any():
         return Verdict("warm-up", State.NOT_SHOWN, "no decision ever changed on this traffic")
     return Verdict(
@@ -179,6 +200,27 @@ def warm_up(subject: Subject) -> Verdict:
         State.HOLDS,
         f"after {span(longest * subject.ticks.tick_s)} no decision depends on when the run began",
     )
+
+
+def _learns(subject: Subject) -> bool:
+    return subject.policy.objective is not None or subject.policy.forecast is not None
+
+
+def _later_begun(subject: Subject, in_service: Ints, lane: int, shift: int) -> tuple[float, str]:
+    """How far the second half of a run that began later is from the same time of the first run: in units of what is
+    allowed, and in words.
+    """
+    half = (len(in_service) - shift) // 2
+    first, later = in_service[shift:, 0][half:], in_service[: len(in_service) - shift, lane][half:]
+    demand = np.nan_to_num(wanted(subject.trace, subject.ticks)[shift + half : shift + half + len(first)])
+    work = max(float(demand.sum()), 1e-300)
+    capacity = subject.policy.vm.capacity_per_s
+    before, after = (float(np.maximum(demand - vms * capacity, 0.0).sum()) / work for vms in (first, later))
+    more = float(later.sum()) / max(float(first.sum()), 1.0) - 1.0
+    lost = max(_BEGUN_GROWTH * before, before + _BEGUN_POINTS)
+    words = f"runs {abs(more):.1%} {'more' if more > 0 else 'fewer'} VM-hours in the second half of the time"
+    words += f" and leaves {share(after)} of the work unserved, not {share(before)}"
+    return max(abs(more) / _BEGUN_VM_HOURS, after / lost), words
 
 
 def independence(subject: Subject) -> Verdict:
