@@ -52,6 +52,17 @@ def seconds(text: str | float) -> float:
     return value
 
 
+def share(text: str | float) -> float:
+    """An option value such as 90% or 0.9."""
+    try:
+        value = float(text.removesuffix("%")) / 100 if isinstance(text, str) and "%" in text else float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a share; write for example 90%")
+    return value
+
+
 def moment(text: str | float) -> float:
     """An option value such as 1998-06-10T12:00Z or an epoch number: epoch seconds, from 1970 to 9999."""
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds
+from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds, share
 
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
@@ -75,7 +75,7 @@ START_P95 = Annotated[
     ),
 ]
 START_FAILURE = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of starts that fail.", metavar="SHARE")
+    float, typer.Option(parser=share, help="Share of starts that fail, such as 5%.", metavar="SHARE")
 ]
 PROVISION_TIME = Annotated[
     float | None,

@@ -44,17 +44,6 @@ def kind_of(text: str | None) -> TraceKind | None:
     raise typer.BadParameter(f"{text!r} is not a kind; write count or gauge")
 
 
-def share(text: str | float) -> float:
-    """An option value such as 90% or 0.9."""
-    try:
-        value = float(text.removesuffix("%")) / 100 if isinstance(text, str) and "%" in text else float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise typer.BadParameter(f"{text!r} is not a share; write for example 90%")
-    return value
-
-
 def info(
     files: Annotated[
         list[Path], typer.Argument(help="Traces, or files that could be imported.", metavar="FILE…")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch
+from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, share, since_epoch
 from autoscaler.cli.trace import (
     FORCE_OPTION,
     JSON_OPTION,
@@ -18,7 +18,6 @@ from autoscaler.cli.trace import (
     MANIFEST_OPTION,
     check_out,
     kind_of,
-    share,
     write,
 )
 

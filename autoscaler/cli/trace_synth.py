@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment, seconds
+from autoscaler.cli.output import errors_in_words, moment, seconds, share
 from autoscaler.cli.trace import (
     FORCE_OPTION,
     JSON_OPTION,
     MANIFEST_OPTION,
     check_out,
     kind_of,
-    share,
     write,
 )
 

@@ -65,6 +65,14 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
+def test_a_share_of_failing_starts_may_be_written_as_one(here):
+    told = [json.loads(replay(here, "--json", "--start-failure", share).stdout) for share in ("20%", "0.2")]
+    assert told[0]["card"] == told[1]["card"]
+    assert told[0]["card"]["entries"][0]["values"]["failed_starts"] > 0
+    result = replay(here, "--start-failure", "120%", code=2)
+    assert "is not a share" in result.stderr
+
+
 def test_a_replay_says_its_conclusion_first_and_fits_80_columns(here):
     said = replay(here).stdout
     lines = said.splitlines()

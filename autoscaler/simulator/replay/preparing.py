@@ -281,11 +281,11 @@ def _made(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
     if wanted.provision_time_s is not None:
         planned_s, why = wanted.provision_time_s, ""
     elif policy.objective is not None:
-        planned_s, why = policy.objective.provision_time_s, "as objective.provision_time says "
+        planned_s, why = policy.objective.provision_time_s, ", as objective.provision_time says"
     else:
         planned_s, why = ObjectiveSection.model_fields["provision_time_s"].default, ""
     made_s = max(planned_s, start_s)
-    return Duration(made_s), f"one made from nothing takes {span(made_s)}, {why}(--provision-time)"
+    return Duration(made_s), f"one made from nothing takes {span(made_s)}{why} (--provision-time)"
 
 
 def _hibernated(policy: Policy) -> str:
