@@ -198,7 +198,7 @@ def test_unknown_is_a_question_mark_in_every_unit(unit):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59.5, "60 s"), (119, "119 s"), (120, "2 min"), (150, "2.5 min"), (7199, "120 min"), (7200, "2 h"),
-     (86_400, "24 h"), (172_800, "2 days"), (259_140, "3 days"), (31 * 86_400, "31 days")],
+     (86_400, "24 h"), (172_800, "2 days"), (259_140, "3 days"), (31 * 86_400, "31 days"), (-0.4, "-0.4 s"), (-7200, "-2 h")],
 )  # fmt: skip
 def test_spans(seconds, words):
     assert span(seconds) == words

@@ -73,9 +73,11 @@ def rounded_share(value: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
+    """A length of time in the unit that suits it; below nothing where less than another one was taken from it."""
     if math.isnan(seconds):
         return UNKNOWN
+    if seconds < 0:
+        return f"-{span(-seconds)}"
     for unit_s, least_s, name in (
         (1, 0, "s"),
         (60, 120, "min"),
