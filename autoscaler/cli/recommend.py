@@ -140,7 +140,7 @@ def recommend(
             seed=seed,
         )
         tried = tried_on(policy, trace, kind, wanted, vary, random)
-        _refuse_plants(tried)
+        _refuse_given(tried)
         found = _found(tried, limits, folds, executor, processes, quiet=as_json)
         weathered = (
             ()
@@ -179,11 +179,11 @@ class _Found:
     judged: Landscape
 
 
-def _refuse_plants(tried: Tried) -> None:
+def _refuse_given(tried: Tried) -> None:
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.search.variants import PLANT
+    from autoscaler.simulator.search.variants import is_given
 
-    wrong = [path for path in tried.current if path.split(".", 1)[0] == PLANT]
+    wrong = [path for path in tried.current if is_given(path)]
     if wrong:
         raise ConfigError(
             f"`{wrong[0]}` is what the fleet is like and not yours to choose, so it cannot be recommended; "

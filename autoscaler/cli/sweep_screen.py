@@ -38,7 +38,7 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
     console.print()
     on_front = np.flatnonzero(found.front)
     rows = [int(row) for row in on_front[np.argsort(found.figures[COST][on_front], kind="stable")]]
-    plant = "" if bool(found.same_plant.all()) else " on the same plant"
+    plant = "" if bool(found.same_plant.all()) else " with the same VMs and prices"
     say(
         f"{len(rows)} of {len(found.numbers)} variants are beaten by no other{plant} in cost and unserved work together"
         + ("; some of them:" if len(rows) > MOST_ROWS else ":")

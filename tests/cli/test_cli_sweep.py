@@ -134,6 +134,7 @@ def test_candidates_are_chosen_where_nobody_says_any(here):
     ("arguments", "words"),
     [
         (("--vary", "plant.start=5s,50s"), "not yours to choose"),
+        (("--vary", "prices.in_service=0.01/h,0.02/h"), "not yours to choose"),
         (("--at-most", "unservd=1%"), "did you mean unserved?"),
         (("--at-most", "unserved=0.1"), "write a number with a percent sign"),
     ],

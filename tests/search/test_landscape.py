@@ -48,6 +48,15 @@ def test_what_is_unknown_is_not_on_the_front():
     assert not front(np.full(3, np.nan), np.zeros(3)).any()
 
 
+@pytest.mark.parametrize(("path", "other"), [("prices.in_service", "0.001/h"), ("vm.capacity", "900/s")])
+def test_other_prices_and_quicker_vms_beat_nothing(path, other):
+    now = current_values(BASE, [path])
+    found = landscape(run_sweep([BASE.variant({}), *grid(BASE, [Axis(path, (other,))])], COURSE), now)
+    assert found.figures["cost"][1] < found.figures["cost"][0]
+    assert found.same_plant.tolist() == [True, False]
+    assert found.front.tolist() == [True, True]
+
+
 def test_a_cheaper_plant_beats_nothing(found):
     """Which plant there is, is not chosen: each has its own front."""
     starts = np.array([40.0, 20.0, 200.0, 20.0, 200.0, 20.0, 200.0])

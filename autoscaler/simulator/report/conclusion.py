@@ -66,7 +66,7 @@ def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusi
     """
     cost, lost = sweep["cost"], sweep["shortage"]
     known = [row for row in sweep["rows"] if None not in (row["values"][cost], row["values"][lost])]
-    # A plant is not chosen: what is cheaper on another one is no better.
+    # A plant and prices are not chosen: what is cheaper at others is no better.
     known = [row for row in known if row.get("same_plant", True)]
     current = next((row for row in known if row["current"]), None)
     if current is None:

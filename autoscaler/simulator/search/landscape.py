@@ -32,7 +32,7 @@ from autoscaler.simulator.report.card import Card, Entry, card_json
 from autoscaler.simulator.report.columns import SIM_EXTRA
 from autoscaler.simulator.report.variants import variants_json
 from autoscaler.simulator.search.sweep import SweepResult
-from autoscaler.simulator.search.variants import PLANT, Variant
+from autoscaler.simulator.search.variants import Variant, is_given
 from autoscaler.traces.trace import describe_time
 
 RESULTS_CSV, RESULTS_PARQUET = "results.csv", "results.parquet"
@@ -66,9 +66,10 @@ class Landscape:
 
     @property
     def front(self) -> Bool:
-        """Bool (V,), the variants that no other on the same plant beats in cost and unserved work together.
+        """Bool (V,), the variants that no other on the same plant and at the same prices beats in cost and unserved work
+        together.
 
-        A plant is not chosen, so what would be cheaper on another one beats nothing.
+        A plant is not chosen, and neither are prices, so what would be cheaper on another one beats nothing.
         """
         on: Bool = np.zeros(len(self.numbers), np.bool_)
         plants = self._plants()
@@ -79,12 +80,12 @@ class Landscape:
 
     @property
     def same_plant(self) -> Bool:
-        """Bool (V,), the variants on the plant of the policy as it is."""
+        """Bool (V,), the variants on the plant of the policy as it is, and at its prices."""
         plants = self._plants()
         return np.array([self.current is not None and of == plants[self.current] for of in plants], np.bool_)
 
     def _plants(self) -> list[str]:
-        paths = [path for path in self.parameters if path.split(".", 1)[0] == PLANT]
+        paths = [path for path in self.parameters if is_given(path)]
         return [repr([self.parameters[path][row] for path in paths]) for row in range(len(self.numbers))]
 
     def named(self, row: int) -> str:

@@ -33,11 +33,20 @@ from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings, Shortage
 
 PLANT = "plant"
+_GIVEN = ("prices", "vm.capacity", "vm.weights")
+"""Fields of a policy that say what is so: what VMs cost and do."""
 MOST_VARIANTS = 1_000_000
 _DIGITS = 6
 _EMPTY_SECTIONS = (None, "off")
 
 Settings = TypeVar("Settings", PlantSettings, Duration, Budget)
+
+
+def is_given(path: str) -> bool:
+    """Whether a field says what is so, of the plant, of prices or of what a VM does: it may be varied to see what
+    would be, and is no choice.
+    """
+    return any(path == given or path.startswith(f"{given}.") for given in (PLANT, *_GIVEN))
 
 
 @dataclass(frozen=True, slots=True)
