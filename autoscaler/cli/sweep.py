@@ -50,7 +50,7 @@ VARY = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
-        help="A field and its values: forecast.cover=80%..99%/5 or guards.cooldown_in=1m,5m or plant.start=20s; "
+        help="A field and its values: warm_pool.spare=0%..40%/5 or guards.cooldown_in=1m,5m or plant.start=20s; "
         "may be given again.",
         metavar="FIELD=VALUES",
     ),

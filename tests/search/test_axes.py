@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,3 +156,17 @@ def test_what_is_unknown_keeps_no_limit_and_the_first_broken_one_is_named():
         True,
         False,
     ]
+
+
+def test_ranges_of_fields_that_may_be_left_out():
+    assert read_axis("objective.served=99%..99.8%/5", BASE).values == (
+        "99%",
+        "99.2%",
+        "99.4%",
+        "99.6%",
+        "99.8%",
+    )
+    assert read_axis("objective.shortage_price=1/h..9/h/3", BASE).values == ("1/h", "5/h", "9/h")
+    priced = replace(BASE, policy=policy(objective={"served": "95%"}, prices={"in_service": "1/h"}))
+    drawn = sampled(priced, [Between("objective.served", "90%", "99%")], 3, seed=1)
+    assert all(90 <= float(str(one.values["objective.served"]).removesuffix("%")) <= 99 for one in drawn)

@@ -19,10 +19,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from autoscaler.config.messages import field_at
-from autoscaler.config.quantities import DURATION, PERCENT, Quantity, Text
+from autoscaler.config.quantities import DURATION, PERCENT, Text
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.knobs import PlantSettings
-from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between
+from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, written_as
 
 MOST_STEPS = 10_000
 _COUNT = re.compile(r"(.*)/(\d*)(log)?")
@@ -99,7 +99,7 @@ def _text_of(path: str) -> Text | None:
     """How a policy's field is written; None for plain numbers."""
     keys = _keys(path)
     info = None if keys[0] == PLANT else field_at(keys)
-    return next((mark.text for mark in info.metadata if isinstance(mark, Quantity)), None) if info else None
+    return written_as(info) if info else None
 
 
 def _number(text: Text | None, raw: Any, path: str) -> float:

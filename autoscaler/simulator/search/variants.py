@@ -17,15 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from autoscaler.config.checks import check_policy
 from autoscaler.config.documents import Document, Severity, YamlPath
 from autoscaler.config.messages import field_at, suggestion, validation_problems
 from autoscaler.config.policy import Policy
-from autoscaler.config.quantities import Quantity
+from autoscaler.config.quantities import Quantity, Text
 from autoscaler.config.rendering import effective_data
 from autoscaler.core.types import Float
 from autoscaler.errors import ConfigError
@@ -281,7 +282,7 @@ def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
     info = None if keys[0] == PLANT else field_at(keys)
     if keys[0] != PLANT and info is None:
         raise ConfigError(f"`{between.path}` is no field of a policy; {_nearest(keys)}")
-    text = next((mark.text for mark in info.metadata if isinstance(mark, Quantity)), None) if info else None
+    text = written_as(info) if info else None
     low, high = (
         _number(text.read if text else None, end, between.path) for end in (between.low, between.high)
     )
@@ -309,6 +310,12 @@ def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
         number = min(max(float(f"{number:.{_DIGITS}g}"), low), high)
         drawn.append(text.write(number) if text else round(number) if whole else number)
     return drawn
+
+
+def written_as(info: FieldInfo) -> Text | None:
+    """How a field's quantity is written, also where the field may be left out; None for plain numbers."""
+    parts = (*info.metadata, *(mark for part in get_args(info.annotation) for mark in get_args(part)[1:]))
+    return next((mark.text for mark in parts if isinstance(mark, Quantity)), None)
 
 
 def _number(read: Any, raw: Any, path: str) -> float:
