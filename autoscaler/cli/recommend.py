@@ -46,6 +46,7 @@ from autoscaler.cli.sweep import (
     VARY,
     executor_for,
     make_place,
+    make_way,
     tried_on,
 )
 
@@ -152,6 +153,7 @@ def recommend(
             from autoscaler.simulator.report.folder import write_run
             from autoscaler.simulator.search.landscape import write_results
 
+            make_way(out, force=force)
             write_results(out, found.judged, form, {"why_not": found.advice.reasons})
             write_run(out, document, None, {}, with_page=not no_page)
         _tell(found, document, weathered, out, as_json=as_json, with_page=not no_page)

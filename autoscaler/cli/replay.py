@@ -10,6 +10,7 @@ Rules of this file: options, order and printing. What is run is `simulator.repla
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -161,9 +162,11 @@ def replay(
         with interruptible() as interrupted:
             _foresee(prepared, chosen, interrupted, quiet=as_json)
             with RivalsApart(prepared) as others:
-                with Bar(f"replaying {prepared.trace.name}", quiet=as_json) as bar:
-                    ran = replaying.run(prepared, bar, interrupted, out, chosen)
-                _refuse_empty(ran, prepared)
+                told = f"replaying {prepared.trace.name}"
+                with Bar(told, quiet=as_json) as bar, _staged(out) as journal_dir:
+                    ran = replaying.run(prepared, bar, interrupted, journal_dir, chosen)
+                    _refuse_empty(ran, prepared)
+                    _replace(out, journal_dir, force=force)
                 lines = _lines(out, {"": (prepared, ran)}, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted)
@@ -246,10 +249,12 @@ def compare(
                     if interrupted():
                         break
                     folder = None if out is None else out / name
-                    with Bar(f"replaying {name}", quiet=as_json) as bar:
-                        runs[name] = (one, replaying.run(one, bar, interrupted, folder, chosen))
-                    _refuse_empty(runs[name][1], one)
+                    with Bar(f"replaying {name}", quiet=as_json) as bar, _staged(folder) as journal_dir:
+                        runs[name] = (one, replaying.run(one, bar, interrupted, journal_dir, chosen))
+                        _refuse_empty(runs[name][1], one)
+                        _replace(folder, journal_dir, force=force)
                 runs = replaying.same_span(runs)
+                _replace(out, None, force=force)
                 lines = _lines(out, runs, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted)
@@ -298,6 +303,21 @@ def _ready(out: Path, *, force: bool, with_page: bool) -> None:
     if with_page:
         require_plotly()
     make_room(out, force=force)
+
+
+def _staged(out: Path | None) -> AbstractContextManager[Path | None]:
+    """Where a journal is written before the run is whole; None where nothing is to be left."""
+    from autoscaler.simulator.report.folder import staging
+
+    return nullcontext() if out is None else staging(out)
+
+
+def _replace(out: Path | None, staged: Path | None, *, force: bool) -> None:
+    """Make way for a run that is done; an earlier one has stayed until then."""
+    from autoscaler.simulator.report.folder import replace
+
+    if out is not None:
+        replace(out, force=force, staged=staged)
 
 
 def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, ...]:

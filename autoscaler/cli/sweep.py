@@ -122,6 +122,8 @@ def sweep(
         )
         tried = tried_on(policy, trace, kind, wanted, vary, random)
         found = _run(tried, executor, max(processes, 1), quiet=as_json)
+        if out is not None:
+            make_way(out, force=force)
         _tell(tried, found, out, form, with_page=not no_page, as_json=as_json)
         if found.interrupted:
             typer.echo(
@@ -240,6 +242,13 @@ def make_place(out: Path, *, force: bool, with_page: bool) -> None:
     make_room(out, force=force)
     if not force and any((out / name).exists() for name in (RESULTS_CSV, RESULTS_PARQUET)):
         raise ConfigError(f"{out} holds an earlier sweep; name another --out, or replace it with --force")
+
+
+def make_way(out: Path, *, force: bool) -> None:
+    """Remove an earlier run where one may be replaced, now that there is something to take its place."""
+    from autoscaler.simulator.report.folder import replace as replace_run
+
+    replace_run(out, force=force)
 
 
 def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:

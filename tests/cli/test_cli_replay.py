@@ -284,6 +284,9 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(here):
     assert (
         again.stderr == "replay: out holds an earlier run; name another --out, or replace it with --force\n"
     )
+    before = (here / "out" / "report.json").read_bytes()
+    replay(here, "--out", "out", "--force", "--warm-up", "7d", code=1)
+    assert (here / "out" / "report.json").read_bytes() == before, "what failed replaces nothing"
     replay(here, "--out", "out", "--force", "--no-page")
     assert {file.name for file in (here / "out").iterdir()} == FILES - {"report.html"}
 

@@ -1,5 +1,7 @@
 """Time lines as files and columns: what was written comes back, and what is broken is named with its line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,15 @@ from hypothesis import strategies as st
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.replay.timeline import write_document, write_timeline
 from autoscaler.simulator.report.columns import NUMERIC, read_timeline, write_parquet
-from autoscaler.simulator.report.folder import make_room, read_report, rebuild, write_rows, write_run
+from autoscaler.simulator.report.folder import (
+    make_room,
+    read_report,
+    rebuild,
+    replace,
+    staging,
+    write_rows,
+    write_run,
+)
 from autoscaler.simulator.report.thinning import chosen_rows, extremes
 from tests.simulator.reports import columns, crowd, document
 
@@ -106,9 +116,20 @@ def test_an_earlier_run_stays_unless_it_is_to_be_replaced(tmp_path):
     ):
         make_room(tmp_path, force=False)
     make_room(tmp_path, force=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "timeline.csv"}, (
+        "nothing replaces it yet"
+    )
+    with staging(tmp_path) as staged:
+        staged.mkdir()
+        (staged / "journal.sqlite").write_bytes(b"new")
+        with pytest.raises(ConfigError, match=r"another run was written to .* meanwhile"):
+            replace(tmp_path, force=False)
+        replace(tmp_path, force=True, staged=staged)
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "journal.sqlite"}
     with pytest.raises(ConfigError, match="is a file"):
         make_room(tmp_path / "mine.txt", force=True)
+    with pytest.raises(ConfigError, match=r"cannot be written to: .*; name another --out"):
+        make_room(Path("/proc/nowhere"), force=True)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -11,9 +11,11 @@ A comparison keeps the time line and the journal of each policy in a directory o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal
 
 from autoscaler.errors import ConfigError
@@ -39,19 +41,58 @@ _LEFT = (REPORT_NAME, PAGE_NAME, TIMELINE_NAME, PARQUET_NAME, JOURNAL_NAME)
 
 
 def make_room(directory: Path, *, force: bool) -> None:
-    """See that a run may write its files there, before it takes its time.
+    """See that a run may write its files there, before it takes its time. An earlier run stays until `replace`.
 
     Raises:
-        ConfigError: The directory holds an earlier run, or is a file.
+        ConfigError: The directory holds an earlier run, is a file, or cannot be written to.
     """
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file; name a directory for --out")
-    used = [directory / name for name in _LEFT if (directory / name).exists()]
-    if used and not force:
+    if _left_in(directory) and not force:
         raise ConfigError(f"{directory} holds an earlier run; name another --out, or replace it with --force")
+    probe = _unfinished(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written to: {error.strerror}; name another --out") from None
+
+
+@contextmanager
+def staging(directory: Path) -> Iterator[Path]:
+    """A directory beside what an earlier run has left, for what is written before a run is whole; gone at the end."""
+    place = _unfinished(directory)
+    try:
+        yield place
+    finally:
+        rmtree(place, ignore_errors=True)
+
+
+def replace(directory: Path, *, force: bool, staged: Path | None = None) -> None:
+    """Make way for a run that is done: remove the files of an earlier one, and take the journal from where it is staged.
+
+    Raises:
+        ConfigError: Another run has written there meanwhile, and may not be replaced.
+    """
+    used = _left_in(directory)
+    if used and not force:
+        raise ConfigError(
+            f"another run was written to {directory} meanwhile, and was left alone; name another --out"
+        )
     for file in used:
         with suppress(FileNotFoundError):
             file.unlink()
+    if staged is not None and (staged / JOURNAL_NAME).exists():
+        (staged / JOURNAL_NAME).replace(directory / JOURNAL_NAME)
+
+
+def _left_in(directory: Path) -> list[Path]:
+    return [directory / name for name in _LEFT if (directory / name).exists()]
+
+
+def _unfinished(directory: Path) -> Path:
+    return directory / f".unfinished.{os.getpid()}"
 
 
 def write_rows(
