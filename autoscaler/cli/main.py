@@ -38,7 +38,7 @@ from autoscaler.cli import (
     trace_synth,
     warm_pool,
 )
-from autoscaler.cli.pipes import ends_with_its_reader
+from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
 
 app = typer.Typer(
     name="autoscaler",
@@ -131,5 +131,6 @@ def version(
 
 def main() -> None:
     """Entry point of the installed command."""
+    speak_any_encoding()
     with ends_with_its_reader():
         app()

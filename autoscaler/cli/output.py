@@ -11,10 +11,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_ANY_WIDTH = 1000
 OK = 0
 FAILED = 1
 """The command could not do what it was asked; the reason is on standard error."""
@@ -93,6 +98,17 @@ def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> floa
     if given_s is None:
         return otherwise_s
     return given_s if given_s >= 0 else now_s + given_s
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table of numbers without cutting any: a cut number is another number, and a wrapped line is none."""
+    from rich.measure import Measurement
+
+    needed = Measurement.get(console, console.options.update_width(_ANY_WIDTH), table).maximum
+    before = console.width
+    console.width = max(before, needed)
+    console.print(table, crop=False)
+    console.width = before
 
 
 def utc(at_s: float) -> str:

@@ -7,6 +7,7 @@ other ends go, and must not end by that. A reader that goes when all has been wr
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import signal
@@ -37,6 +38,13 @@ def ends_with_its_reader() -> Iterator[None]:
         if piped and (gone or silenced or _breaks(stream)):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def speak_any_encoding() -> None:
+    """Write what a terminal's encoding lacks as `?` instead of ending in an error; UTF-8 has everything."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
 
 
 def _is_pipe() -> bool:

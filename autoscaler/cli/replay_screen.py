@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import print_whole
 from autoscaler.simulator.report.card import Card
 from autoscaler.simulator.report.conclusion import conclude
 from autoscaler.simulator.report.wording import UNKNOWN, shown
@@ -34,7 +35,7 @@ def print_run(document: dict[str, Any], card: Card) -> None:
     for caution in conclusion.cautions:
         say(caution, style="yellow")
     console.print()
-    console.print(table(card))
+    print_whole(console, table(card))
     console.print()
     for sentence in document.get("differences", {}).get("sentences", ()):
         say(sentence)

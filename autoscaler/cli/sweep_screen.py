@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.cli.output import print_whole
 from autoscaler.simulator.report.wording import Unit, money, share, shown
 from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
 from autoscaler.simulator.search.recommending import Advice
@@ -43,7 +44,7 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
         f"{len(rows)} of {len(found.numbers)} variants are beaten by no other{plant} in cost and unserved work together"
         + ("; some of them:" if len(rows) > MOST_ROWS else ":")
     )
-    console.print(table(found, rows[:: -(-len(rows) // MOST_ROWS) or 1]))
+    print_whole(console, table(found, rows[:: -(-len(rows) // MOST_ROWS) or 1]))
     console.print()
     for note in document["details"]["notes"]:
         say(note, style="dim")

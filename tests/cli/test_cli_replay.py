@@ -65,6 +65,23 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
+def test_a_narrow_terminal_of_another_encoding_cuts_no_number(here):
+    wide = replay(here).stdout
+    narrow = subprocess.run(
+        [COMMAND, "replay", "web.yaml", "day.csv", "--kind", "gauge"],
+        cwd=here, env=environment() | {"COLUMNS": "40", "PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (narrow.returncode, narrow.stderr) == (0, "")
+    assert narrow.stdout == wide
+    helped = subprocess.run(
+        [COMMAND, "trace", "import", "--help"],
+        cwd=here, env=environment() | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert "SOURCE? OUT" in helped.stdout
+
+
 def test_a_share_of_failing_starts_may_be_written_as_one(here):
     told = [json.loads(replay(here, "--json", "--start-failure", share).stdout) for share in ("20%", "0.2")]
     assert told[0]["card"] == told[1]["card"]
