@@ -43,6 +43,21 @@ def test_the_headline_says_money_and_shortage():
     assert words(policy(cost=200.2), PEAK).headline.startswith("This policy costs as much as")
 
 
+@pytest.mark.parametrize(
+    ("promised", "unserved", "said"),
+    [
+        (0.999, 0.0006, "Its objective of 99.9% served was kept: 99.94% was."),
+        (0.999, 0.001, "Its objective of 99.9% served was kept: 99.9% was."),
+        (0.99, 0.0125, "Its objective of 99% served was missed: 98.75% was."),
+        (0.99, math.nan, ""),
+        (None, 0.0, ""),
+    ],
+)
+def test_whether_a_promise_was_kept_is_said(promised, unserved, said):
+    told = words(policy(unserved_share=unserved), PEAK, promised_served=promised).sentences
+    assert [sentence for sentence in told if "objective" in sentence] == ([said] if said else [])
+
+
 def test_the_money_itself_is_said_over_the_time_that_is_scored():
     said = words(policy(), PEAK, span_s=8 * 86_400.0, not_scored_s=86_400.0)
     assert said.sentences[0] == "That is 100.00 instead of 200.00 in 7 days."

@@ -362,6 +362,7 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
         "fleet": replay.policy.fleet,
         "policy_file": str(replay.policy_file),
         "policy_in_words": replay.in_words,
+        "promised_served": replay.policy.objective.served if replay.policy.objective else None,
         "trace": replay.trace.name,
         "begin": describe_time(replay.begin_s),
         "end": describe_time(replay.begin_s + len(ran.rows) * replay.tick_s),

@@ -47,7 +47,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
     else:
         references = [entry for key in REFERENCES if (entry := card.entry(key)) is not None]
         headline = _compared(subject, references[0], "This policy") if references else _alone(subject)
-        sentences = [_shortage(subject)]
+        sentences = [_promise(subject, details), _shortage(subject)]
         sentences += [_against(subject, reference) for reference in references[1:]]
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
@@ -130,6 +130,16 @@ def _service(entry: Entry, other: Entry) -> str:
         return "leaves no work unserved" if theirs else "leaves no work unserved either"
     against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
     return f"leaves {share(mine).replace('<', 'less than')} of the work unserved{against}"
+
+
+def _promise(subject: Entry, details: Mapping[str, Any]) -> str:
+    """Whether what the policy promises was kept: the share of the work that must be served."""
+    promised, unserved = details.get("promised_served"), subject.values["unserved_share"]
+    if promised is None or math.isnan(unserved):
+        return ""
+    # What is promised is written with at most five digits; a share beyond them is not told apart from it.
+    kept = "was kept" if unserved <= 1.0 - promised + 1e-9 else "was missed"
+    return f"Its objective of {100 * promised:.5g}% served {kept}: {100 * (1 - unserved):.5g}% was."
 
 
 def _shortage(entry: Entry) -> str:
