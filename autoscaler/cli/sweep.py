@@ -26,6 +26,7 @@ from autoscaler.cli.replay import (
     METRIC_LAG,
     NO_PAGE,
     OUT,
+    PROVISION_TIME,
     SCALE,
     SEED,
     START_FAILURE,
@@ -86,6 +87,7 @@ def sweep(
     start_time_s: START_TIME = None,
     start_p95_s: START_P95 = None,
     start_failure: START_FAILURE = 0.0,
+    provision_time_s: PROVISION_TIME = None,
     metric_lag_s: METRIC_LAG = None,
     seed: SEED = 1,
     processes: PROCESSES = 1,
@@ -117,6 +119,7 @@ def sweep(
             start_time_s=start_time_s,
             start_p95_s=start_p95_s,
             start_failure=start_failure,
+            provision_time_s=provision_time_s,
             metric_lag_s=metric_lag_s,
             seed=seed,
         )
