@@ -97,6 +97,16 @@ def test_the_clairvoyant_tells_what_could_be_saved(cost, expected):
         assert "saved" not in " ".join(said.sentences)
 
 
+def test_hindsight_that_is_no_cheaper_is_not_cheaper_by_less_than_nothing():
+    for cost, said in (
+        (201.0, ", 1.00 less."),
+        (200.0, ", which is no less."),
+        (199.0, ", which is no less."),
+    ):
+        told = words(policy(cost=cost), PEAK, entry("clairvoyant", "clairvoyant", cost=200.0)).sentences[-1]
+        assert told == f"A schedule that had known the future would have cost 200.00{said}"
+
+
 def test_what_is_unknown_is_not_said_to_be_good():
     said = words(policy(cost=math.nan, unserved_share=math.nan, shortage_s=math.nan), PEAK)
     assert "not known" in said.headline

@@ -182,7 +182,7 @@ def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None, whose: str
     known = f"A schedule that had known the future would have cost {money(least)}"
     most = math.nan if peak is None else peak.values["cost"]
     if math.isnan(most) or most <= least:
-        return f"{known}, {money(cost - least)} less."
+        return f"{known}, {money(cost - least)} less." if cost > least else f"{known}, which is no less."
     by = f" by {whose}" if whose else ""
     captured = (most - cost) / (most - least)
     if captured < 0:
