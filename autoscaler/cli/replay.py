@@ -57,7 +57,10 @@ TO = Annotated[
 WARM_UP = Annotated[
     float | None,
     typer.Option(
-        "--warm-up", parser=seconds, help="Time at the beginning that is not scored.", metavar="TIME"
+        "--warm-up",
+        parser=seconds,
+        help="Time at the beginning that is not scored (default: 10 ticks, and 5 min at least).",
+        metavar="TIME",
     ),
 ]
 START_TIME = Annotated[

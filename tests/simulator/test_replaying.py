@@ -173,6 +173,11 @@ def test_a_vm_made_from_nothing_takes_what_the_policy_plans_with():
     assert prepared(minutes(300), provision=template).plant.provision.mean_s == 300.0
 
 
+def test_what_is_not_scored_is_said():
+    assert "the first 10 min are not scored (--warm-up)" in prepared(minutes(300)).notes
+    assert not any("not scored" in note for note in prepared(minutes(300), Wanted(warm_up_s=0.0)).notes)
+
+
 def test_without_a_warm_pool_every_start_takes_as_long_as_making_a_vm():
     at = np.arange(360)
     steps = Trace.build(

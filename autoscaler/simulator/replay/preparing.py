@@ -163,7 +163,8 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
     made, how_made = _made(policy, wanted)
     plant, how = _plant(policy, trace, vms, begin_s, wanted, made)
     warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
-    notes = (said, f"{how}; {how_made}", _tick_note(trace, tick_s, wanted.tick_s), *changes)
+    unscored = f"the first {span(warm_up_s)} are not scored (--warm-up)" if warm_up_s > 0 else ""
+    notes = (said, f"{how}; {how_made}", _tick_note(trace, tick_s, wanted.tick_s), unscored, *changes)
     return Replay(
         policy=policy,
         fitted=fitted,
