@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoscaler.cli.output import FAILED, errors_in_words
+from autoscaler.cli.output import FAILED, errors_in_words, recording
 from autoscaler.cli.replay import FROM, KIND, SCALE, SEED, TICK, TO, VMS
 
 if TYPE_CHECKING:
@@ -81,11 +81,9 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
 def _traffic(policy: Policy, trace: Path | None, kind: str | None) -> Trace:
     from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
     from autoscaler.simulator.traffic.synth import Crowd
-    from autoscaler.traces.reading import read_trace
-    from autoscaler.traces.trace import TraceKind
 
     if trace is not None:
-        return read_trace(trace, kind=TraceKind(kind) if kind else None)
+        return recording(trace, kind)
     # Within the policy's own bounds, so that every guard has decisions to look at.
     most = 0.8 * max(policy.bounds.maximum, 2) * policy.vm.capacity_per_s
     parts = (Level(0.15 * most), Daily(0.45 * most), Crowd(at_s=16 * 3600.0, height=0.4 * most))

@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
+
+    from autoscaler.traces.trace import Trace
 
 _ANY_WIDTH = 1000
 OK = 0
@@ -109,6 +113,26 @@ def print_whole(console: Console, table: Table) -> None:
     console.width = max(before, needed)
     console.print(table, crop=False)
     console.width = before
+
+
+def recording(path: Path, kind: str | None) -> Trace:
+    """The trace to run on. Where `--kind` says something else than the manifest beside it, standard error tells.
+
+    Raises:
+        TraceError: It cannot be used.
+    """
+    from autoscaler.traces.reading import manifest_entry, read_trace
+    from autoscaler.traces.trace import TraceKind
+
+    trace = read_trace(path, kind=TraceKind(kind) if kind else None)
+    noted = (manifest_entry(path) or {}).get("kind", "")
+    if kind and noted and noted != kind:
+        typer.echo(
+            f"{path}: its values are taken as {kind} (--kind), and the manifest.csv beside it says {noted}; "
+            "all figures follow from that",
+            err=True,
+        )
+    return trace
 
 
 def utc(at_s: float) -> str:

@@ -16,6 +16,7 @@ from autoscaler.cli.output import (
     INTERRUPTED,
     errors_in_words,
     moment_or_ago,
+    recording,
     seconds,
     since_epoch,
     unknown_word,
@@ -147,11 +148,9 @@ def _traffic(
     from autoscaler.simulator.replay.exporting import demand_trace
     from autoscaler.simulator.report.wording import span
     from autoscaler.store import JournalReader
-    from autoscaler.traces.reading import read_trace
-    from autoscaler.traces.trace import TraceKind
 
     if trace is not None:
-        played = read_trace(trace, kind=TraceKind(kind) if kind else None)
+        played = recording(trace, kind)
         return f"trace {played.name}", played, ()
     directory = load_settings(state_dir=state_dir).state_dir
     now_s = SystemClock().now()

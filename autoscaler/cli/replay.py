@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, seconds, share
+from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, recording, seconds, share
 
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from autoscaler.simulator.replay.replaying import Ran, Replay, Wanted
     from autoscaler.simulator.report.card import Card
     from autoscaler.simulator.report.columns import Columns
-    from autoscaler.traces.trace import Trace
 
 KIND = Annotated[
     Literal["count", "gauge"] | None,
@@ -326,10 +325,8 @@ def _replace(out: Path | None, staged: Path | None, *, force: bool) -> None:
 def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, ...]:
     from autoscaler.config.loading import require_policy
     from autoscaler.simulator.replay.replaying import prepare, tick_for
-    from autoscaler.traces.reading import read_trace
-    from autoscaler.traces.trace import TraceKind
 
-    played: Trace = read_trace(trace, kind=TraceKind(kind) if kind else None)
+    played = recording(trace, kind)
     tick_s = wanted.tick_s or tick_for(played)
     return tuple(prepare(require_policy(file, tick_s=tick_s), file, played, wanted) for file in policies)
 

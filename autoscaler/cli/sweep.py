@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, recording
 from autoscaler.cli.replay import (
     AS_JSON,
     FORCE,
@@ -192,10 +192,8 @@ def prepared(policy: Path, trace: Path, kind: str | None, wanted: Wanted) -> tup
     from autoscaler.simulator.lanes.matching import as_probed
     from autoscaler.simulator.replay.preparing import prepare, tick_for
     from autoscaler.simulator.search.variants import Base
-    from autoscaler.traces.reading import read_trace
-    from autoscaler.traces.trace import TraceKind
 
-    played = read_trace(trace, kind=TraceKind(kind) if kind else None)
+    played = recording(trace, kind)
     tick_s = wanted.tick_s or tick_for(played)
     replay = prepare(require_policy(policy, tick_s=tick_s), policy, played, wanted)
     return replay, Base(as_probed(replay.fitted), replay.plant, replay.tick_s)

@@ -65,6 +65,13 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.parametrize(("noted", "told"), [("count", True), ("gauge", False)])
+def test_a_kind_that_the_manifest_contradicts_is_told(here, noted, told):
+    (here / "manifest.csv").write_text(f"file,kind,interval_s\nday.csv,{noted},60\n")
+    said = replay(here).stderr
+    assert ("taken as gauge (--kind), and the manifest.csv beside it says count" in said) is told
+
+
 def test_a_narrow_terminal_of_another_encoding_cuts_no_number(here):
     wide = replay(here).stdout
     narrow = subprocess.run(
