@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
 from autoscaler.traces.access_logs import LogFormat, read_access_logs
 from autoscaler.traces.events import Measure
 from autoscaler.traces.importing import SeriesColumns, Shape, read_events, read_series, told_shape
 from autoscaler.traces.numerals import check_decimal
-from autoscaler.traces.per_vm import PerVmColumns, counterfactual, read_per_vm
+from autoscaler.traces.per_vm import PerVmColumns, PerVmTrace, counterfactual, read_per_vm
 from autoscaler.traces.reading import manifest_entry, manifest_interval
 from autoscaler.traces.stamps import TimeForm
 from autoscaler.traces.tables import Layout, Progress
@@ -166,6 +168,7 @@ def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Im
         f"{found.censored} of {rows} intervals ({found.censored / rows:.1%}) are censored: mean utilisation reached "
         f"{options.saturation:.0%}, so demand may have been more"
     )
+    notes += _odd_scale(table, options.per_vm.full_at)
     if found.filled:
         notes.append(
             f"{found.filled} intervals count VMs without a row with the mean of the others (coverage of at least "
@@ -177,6 +180,17 @@ def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Im
             "`--coverage` lowers that"
         )
     return Imported(found.trace, Shape.PER_VM, tuple(notes), found.vms)
+
+
+def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
+    """A doubt where no VM, or more than all of it, seems to be used: the unit may be another one."""
+    highest = float(np.nanmax(table.cpu_percent, initial=0.0)) / 100.0
+    told = f"the highest utilisation is {highest * full_at:.3g} where {full_at:g} is a VM used to the full"
+    if 0 < highest <= 0.01:
+        return [f"{told}: if these are shares and not per cent, say `--full-at {full_at / 100:g}`"]
+    if highest > 1.5:
+        return [f"{told}: if several processors are added up, say with `--full-at` what all of them are"]
+    return []
 
 
 def _events(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:

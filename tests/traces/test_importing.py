@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.events import Measure
 from autoscaler.traces.imported import ImportOptions, import_files
 from autoscaler.traces.importing import SeriesColumns, Shape
+from autoscaler.traces.per_vm import PerVmColumns
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind
 from autoscaler.traces.writing import write_trace
@@ -123,6 +125,24 @@ def test_a_table_of_vms_out_of_order_and_off_the_grid(tmp_path):
     assert rows(found) == [(0.0, 1.0), (60.0, 1.0)]
     with pytest.raises(TraceError, match=r"t\.csv:6:4: VM b appears twice"):
         import_files([put(tmp_path, VMS + "66,b,1\n")], ImportOptions(sort=True, floor=True, interval_s=60.0))
+
+
+@pytest.mark.parametrize(
+    ("used", "full_at", "said"),
+    [
+        ((0.3, 0.9), 100.0, "the highest utilisation is 0.9 .*shares and not per cent, say `--full-at 1`"),
+        ((0.3, 0.9), 1.0, ""),
+        ((30, 390), 100.0, "the highest utilisation is 390 .*several processors"),
+        ((30, 110), 100.0, ""),
+        ((0, 0), 100.0, ""),
+    ],
+)
+def test_utilisation_in_another_unit_is_doubted(tmp_path, used, full_at, said):
+    path = put(tmp_path, f"timestamp,vm,cpu_percent\n0,a,{used[0]}\n60,a,{used[1]}\n")
+    found = import_files([path], ImportOptions(per_vm=PerVmColumns(full_at=full_at)))
+    doubts = [note for note in found.notes if "highest utilisation" in note]
+    assert len(doubts) == bool(said)
+    assert re.search(said, "".join(doubts))
 
 
 @pytest.mark.parametrize(
