@@ -91,13 +91,18 @@ def _without(path: YamlPath, missing: set[YamlPath]) -> str:
 
 _TEMPLATES = {
     "bool_type": ("{name}: {raw} is neither true nor false", "write `true` or `false`"),
+    "float_type": ("{name}: {raw} is not a number", "write a plain number, for example `1.5`"),
+    "finite_number": ("{name}: {raw} is not a number", "write a plain number, for example `1.5`"),
     "int_type": ("{name}: {raw} is not a whole number", "write a count without a unit, for example `5`"),
     "string_type": ("{name}: {raw} is not a text", "put it in quotes"),
     "model_type": ("{name} is {raw}, not a section", "put its keys below it, indented"),
     "tuple_type": ("{name} is {raw}, not a list", "start each entry with a dash"),
     "greater_than_equal": ("{name}: {raw} is too small", "it must be at least {ge}"),
+    "greater_than": ("{name}: {raw} is too small", "it must be above {gt}"),
     "less_than_equal": ("{name}: {raw} is too large", "it must be at most {le}"),
     "refused": ("{name}: {message}", "{advice}"),
+    "too_short": ("{name} has {actual_length} entries", "at least {min_length} is needed"),
+    "string_too_long": ("{name} is too long", "at most {max_length} characters are allowed"),
     "too_long": ("{name} has {actual_length} entries", "at most {max_length} are allowed"),
     "string_pattern_mismatch": (
         "{name}: {raw} is no valid name",

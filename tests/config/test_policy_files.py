@@ -131,6 +131,7 @@ def test_files_that_are_no_policies_are_left_alone(tmp_path):
 
 # ── Bad values: message, place, advice ──────────────────────────────────────────────────────────────────
 
+EVENT = "events: [{name: a, begins: 2026-12-31T22:00:00Z, lasts: 1h, factor:"
 BAD_VALUES = [
     ("headroom: 30%", "1", "unknown key `headroom`", "it belongs at `reactive.headroom`"),
     ("bouns: {}", "1", "unknown key `bouns`", "did you mean `bounds`?"),
@@ -171,6 +172,8 @@ BAD_VALUES = [
     ("steps: [{above: 80%, change: 0}]", "30", "a change of nothing", ""),
     ("steps: [{above: 80%, change: +1.5}]", "30", "not a change", "`+10%`"),
     ("steps: [{above: 80%}]", "1", "`steps[0].change` is missing", "for example `change: +2`"),
+    (f"{EVENT} 0}}]", "69", "`0` is too small", "it must be above 0"),
+    (f"{EVENT} lots}}]", "69", "`lots` is not a number", "write a plain number"),
     ("act: yes", "6", "`yes` is neither true nor false", "write `true` or `false`"),
     ("act: 1", "6", "`1` is neither true nor false", ""),
     ("forecast:", "1", "the section is empty", "`{}` to take all of its defaults, or `off`"),
