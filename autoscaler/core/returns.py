@@ -3,10 +3,8 @@
 Level k is VM k. Levels that are alike are one rung: those between two powers of an eighth of an octave of (1 + VMs). What is
 counted, for every rung that waits: how long it waited until it was wanted, where that was less than an hour; and at the
 beginning of each hour, how long it has waited, on how many of the last days it was wanted at this time of the day, and
-later whether it was wanted within the hour. So the law knows the burst that comes again after ten minutes, the morning of every
-working day, and the crowd of last month, each by what came of its like in this very fleet. Groups of rungs an octave wide
-have laws of their own, with a word of all groups where one has seen little; and where few such waits were seen at such a time,
-one goes by such waits and by such times as if either did not matter to the other.
+later whether it was wanted within the hour. So the law (`odds`) knows the burst that comes again after ten minutes, the morning of
+every working day, and the crowd of last month, each by what came of its like in this very fleet.
 
 Rules of this file: element-wise, sums along bins in their order. Nothing is remembered here.
 """
@@ -29,11 +27,6 @@ FRESH = 5
 """So many bins are of less than an hour."""
 HITS = 6
 """Kinds of times of the day, by on how many of the last days a rung was wanted then."""
-PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
-"""Waits of each length that one believes to have seen before any, and how many of them ended within the hour."""
-MOST_ODDS = 0.98
-ALL_TIMES, ALL_GROUPS = 10.0, 10.0
-"""What is expected of a wait at a kind of time from either alone counts in one, and what all groups count in one, in waits."""
 
 _LOWEST: Int = np.ceil(EDGES - 1e-9).astype(np.int64)
 _BIN: Int = np.flatnonzero((_LOWEST[1:] > _LOWEST[:-1]) & (np.arange(BINS) > 0))
@@ -76,6 +69,18 @@ def waits_by_ticks(tick_s: float) -> SmallInt:
     return np.minimum(np.maximum(waits, 0.0), WAITS - 1.0).astype(np.int8)
 
 
+def asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
+    """After which waits of less than an hour a look asks, by their ticks: bool (N,), of which the last is for all longer ones.
+
+    Where a wait is of the same bin as when it was last looked at, so is the answer.
+    """
+    waited = np.arange(math.ceil(hour_ticks) + 1)
+    asks = wait_of.take(waited) != wait_of.take(np.maximum(waited - look_ticks, 0))
+    asks |= waited <= look_ticks
+    found: Bool = asks & (waited < hour_ticks)
+    return found
+
+
 def kinds_of(hours: SmallInt, hour: int, ahead: int, rungs: int) -> SmallInt:
     """The kind of time that an hour and those after it are, for each rung.
 
@@ -96,100 +101,6 @@ def kinds_of(hours: SmallInt, hour: int, ahead: int, rungs: int) -> SmallInt:
     return _KIND.take(days)
 
 
-def work_out(ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: SmallFloat) -> None:
-    """How likely waits end within an hour from the beginning of their bin on, and how much of it they last.
-
-    Args:
-        ended: float32 (G, WAITS, HITS, n), waits that ended, forgotten slowly: in a bin of less than an hour, or else in the
-            hour after they were of a bin.
-        asked: Likewise, hours in which waits were of a bin; in the last bin of less than an hour, waits that outlasted it.
-        odds: Likewise, set to the odds, above 0 and below 1.
-        lasts: Likewise, set to the mean share of the hour.
-    """
-    reached = lasts
-    np.copyto(reached, asked)
-    reached[:, FRESH - 1] += ended[:, FRESH - 1]
-    for wait in reversed(range(FRESH - 1)):
-        np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
-    counted = np.empty((2, *ended.shape[1:]), np.float32)
-    ends, waits = counted
-    np.add.reduce(ended, axis=0, out=ends)
-    np.add.reduce(reached, axis=0, out=waits)
-    expected = _expected(counted)
-    expected *= np.float32(ALL_TIMES)
-    ends += expected
-    waits += np.float32(ALL_TIMES)
-    ends /= waits
-    ends *= np.float32(ALL_GROUPS)
-    np.add(ended, ends, out=odds)
-    reached += np.float32(ALL_GROUPS)
-    odds /= reached
-    # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
-    np.minimum(odds, np.float32(MOST_ODDS), out=odds)
-    np.multiply(odds, np.float32(-0.5), out=lasts)
-    lasts += np.float32(1.0)
-    _within_the_hour(odds, lasts)
-
-
-def _expected(counted: SmallFloat) -> SmallFloat:
-    """The odds of each wait at each kind of time, as if one did not depend on the other: float32 (WAITS, HITS, n).
-
-    Args:
-        counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
-    """
-    by_wait = counted[:, :, 0].copy()
-    for kind in range(1, HITS):
-        by_wait += counted[:, :, kind]
-    expected = np.empty_like(counted[0])
-    odds_of_wait = _odds(by_wait)[:, np.newaxis]
-    for first, end in ((0, FRESH), (FRESH, WAITS)):
-        by_kind = counted[:, first].copy()
-        for wait in range(first + 1, end):
-            by_kind += counted[:, wait]
-        everything = by_kind[:, 0].copy()
-        for kind in range(1, HITS):
-            everything += by_kind[:, kind]
-        usual, (ended, asked) = _odds(everything), by_kind
-        ended += usual
-        asked += np.float32(1.0)
-        ended /= asked
-        ended /= usual
-        np.multiply(odds_of_wait[first:end], ended, out=expected[first:end])
-    found: SmallFloat = np.minimum(expected, np.float32(MOST_ODDS), out=expected)
-    return found
-
-
-def _odds(counted: SmallFloat) -> SmallFloat:
-    """The odds by what ended and of how many, float32 (2, ..., n), with what one believes before any was seen: (..., n)."""
-    ended, asked = counted
-    found: SmallFloat = (ended + np.float32(PRIOR_ENDS)) / (asked + np.float32(PRIOR_WAITS))
-    return found
-
-
-def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
-    """For the bins of less than an hour: from what ends within a bin to what ends within an hour, in place."""
-    one = np.float32(1.0)
-    stays = np.ones_like(odds[:, FRESH])
-    lasted, beyond = np.zeros_like(stays), one - odds[:, FRESH]
-    goes_on, part = np.empty_like(stays), np.empty_like(stays)
-    for wait in reversed(range(FRESH)):
-        length, begins = (np.float32(2.0 ** (at - 1) / SHORTEST) for at in (max(wait, 1), wait))
-        np.subtract(one, odds[:, wait], out=goes_on)
-        lasted *= goes_on
-        lasted += np.multiply(length, lasts[:, wait], out=part)
-        stays *= goes_on
-        if not wait:
-            np.subtract(one, stays, out=odds[:, wait])
-            lasts[:, wait] = lasted
-            continue
-        # The hour goes on for as long beyond the last of these bins as this one began after the first.
-        np.sqrt(beyond, out=beyond)
-        np.multiply(np.float32(0.5) * begins, stays, out=part)
-        part *= np.add(one, beyond, out=goes_on)
-        np.add(lasted, part, out=lasts[:, wait])
-        np.subtract(one, np.multiply(stays, beyond, out=part), out=odds[:, wait])
-
-
 def worth_having(
     odds: SmallFloat,
     lasts: SmallFloat,
@@ -205,7 +116,7 @@ def worth_having(
     having it costs what it saves, and where it is not wanted one may change one's mind, which costs making it where one has none.
 
     Args:
-        odds: Of `work_out`.
+        odds: Of `odds.Law`.
         lasts: Likewise.
         cells: int64 (H, ..., m), where the hours to come are in them, flat.
         saved: float64 (m,), what a stopped VM saves that is wanted.
@@ -217,30 +128,25 @@ def worth_having(
         float64 (..., m) each.
     """
     having, none = (np.zeros(cells.shape[1:]), np.zeros(cells.shape[1:])) if after is None else after
-    for cell in cells[::-1]:
-        ends, lost = odds.take(cell).astype(np.float64), lasts.take(cell) * stopped
+    # All hours at once, since there are few of them, and often few that ask.
+    missed, lost = odds.take(cells).astype(np.float64), lasts.take(cells) * stopped
+    goes_on = 1.0 - missed
+    missed *= saved
+    for hour in reversed(range(len(cells))):
         anew = np.maximum(having - made, none)
         np.maximum(having, none, out=having)
-        goes_on = 1.0 - ends
-        having *= goes_on
-        having -= lost
-        anew *= goes_on
-        ends *= saved
-        anew -= ends
+        having *= goes_on[hour]
+        having -= lost[hour]
+        anew *= goes_on[hour]
+        anew -= missed[hour]
         none = anew
     return having, none
 
 
-def rows_up_to(top: Int, mine: Bool) -> Int:
-    """How many rows, from the first on without a gap, are true: int64 (n,).
-
-    Args:
-        top: int64 (n,), rows up to and with this one count as true.
-        mine: bool (R, n), the others.
-    """
-    unbroken = np.zeros((len(mine) + 1, len(top)), np.bool_)
-    np.less_equal(np.arange(len(mine))[:, np.newaxis], top, out=unbroken[:-1])
-    unbroken[:-1] |= mine
-    # The row beyond the last is the first that is false, if no other is.
-    found: Int = unbroken.argmin(axis=0)
-    return found
+def rungs_between(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
+    """All rungs above the first and up to the second, int64 (k,) each, and the lane of each rung."""
+    count = high - low
+    ends = np.add.accumulate(count)
+    which = np.arange(len(count)).repeat(count)
+    level = np.arange(len(which)) - (ends - count - low - 1).take(which)
+    return level, lanes.take(which)

@@ -18,9 +18,9 @@ is held, a pool is not worth its price.
 Variants of a policy that have had the same past, and are given and want the same, are kept and asked once, for as long as they
 do (`waits.Together`): what is called a column here stands for all of them.
 
-Rules of this file: element-wise, sums along bins in their order. Once an hour all that waits is asked; every five minutes
-what has waited for less than an hour. What has not waited for an hour will wait for as long in the hours to come, whenever it
-is asked, so the worth of those hours is worked out once in an hour for all rungs.
+Rules of this file: element-wise, sums along bins in their order. Once an hour all that waits is asked, from below up to the first
+level that is not held; every five minutes what has waited for less than an hour. What has not waited for an hour will wait for as
+long in the hours to come, whenever it is asked, so the worth of those hours is worked out once in an hour.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.habits import HOUR_S
+from autoscaler.core.odds import FEW, Law
 from autoscaler.core.params import LaneParams
 from autoscaler.core.returns import (
     FRESH,
     GROUP,
-    GROUPS,
     HITS,
     HOURS,
     LAST_VM,
     RUNGS,
     UNKNOWN,
     WAITS,
+    asked_after,
     kinds_of,
-    rows_up_to,
     rung_of,
+    rungs_between,
     waits_by_ticks,
-    work_out,
     worth_having,
 )
 from autoscaler.core.trial import contests
@@ -67,10 +67,10 @@ more than it costs: that is what a pool is there to prevent."""
 _RUNGS: SmallInt = np.array([[rung] for rung in range(RUNGS)], np.int8)
 _START: Int = GROUP * (WAITS * HITS)
 """Where the group of each rung begins in what is counted."""
-LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newaxis, np.newaxis]
+LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newaxis]
 """The bins of a wait of less than an hour after one hour, two and so on."""
 _MORE = 4
-"""So many rungs above those that are asked are worked out with them, since somebody will soon ask."""
+"""So many rungs above one that turned out to be held are asked together."""
 _ONE = np.float32(1.0)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
@@ -95,21 +95,26 @@ class Holding:
         )
         self._stopped, self._made, self._late, self._success = self._terms
         self._hourly = self._stopped * self._hour_ticks
+        self._succeeds = False
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
         self._given = (contests(params, lanes).group, *self._terms)
         self._alike = Alike(*self._given)
         self._partings = 0
         self._wait_of = waits_by_ticks(params.tick_s)
         self._ahead_ticks = np.array([[int(ahead * self._hour_ticks)] for ahead in range(AHEAD_H)], np.int64)
-        self._asks = _asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
+        self._asks = asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
+        self._old_ticks = int(self._wait_of.searchsorted(FRESH))
         self._asked: WarmPool | None = None
+        self._law: Law | None = None
         self._together: Together | None = None
         self._desired: Int | None = None
         self._price: Float | None = None
         self._now: Int = np.zeros(0, np.int64)
         self._saved: Float = np.zeros(0)
         self._kinds: SmallInt | None = None
-        self._later: tuple[Float, Float] | None = None
+        self._kinds_from = 0
+        self._later_known: Bool = np.zeros(0, np.bool_)
+        self._later: Float = np.zeros((2, 0))
 
     def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
         """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
@@ -129,10 +134,10 @@ class Holding:
         same = self._see(warm_pool, last, desired, price)
         together = self._together
         kept = warm_pool if together is None else together.kept
-        now, before = self._now, kept.wanted
+        before = kept.wanted
         if not same:
             self._rise_and_fall(kept, tick, last)
-        kept.ticks = kept.ticks + 1.0
+        kept.ticks += 1.0
         hour, hour_before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last >= 0 and hour != hour_before:
             self._turn(kept, hour_before, hour)
@@ -141,15 +146,17 @@ class Holding:
         elif last >= 0 and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
             self._look(kept, tick, hour)
             self._want(kept, whole=False)
-        elif not same and np.count_nonzero(now > kept.wanted):
-            kept.wanted = np.maximum(kept.wanted, np.where(kept.wanted >= 0, self._there(now), -1))
+        elif not same:
+            self._want_more(kept)
         if together is not None and kept.wanted is not before:
             warm_pool.wanted = together.alike.spread(kept.wanted)
         return warm_pool.wanted
 
     def _see(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> bool:
         """Part columns that have no more all in common, up to and with this tick, and say whether all want what they wanted."""
-        if self._asked is not warm_pool or self._together is not warm_pool.together:
+        together = warm_pool.together
+        kept = warm_pool if together is None else together.kept
+        if self._asked is not warm_pool or self._together is not together or self._law is not kept.known_law:
             self._begin(warm_pool, last)
         same = self._desired is not None and not np.count_nonzero(desired != self._desired)
         known = self._price
@@ -170,7 +177,7 @@ class Holding:
         if not cheap:
             of_columns = alike.of_first(price) if alike.few else price
             self._saved = self._success * (self._made + of_columns * self._late * USED)
-            self._later = None
+            self._later_known.fill(False)
         return same
 
     def _begin(self, warm_pool: WarmPool, last: int) -> None:
@@ -192,43 +199,53 @@ class Holding:
             self._together = warm_pool.together = None
         self._stopped, self._made, self._late, self._success = terms
         self._hourly = self._stopped * self._hour_ticks
-        self._kinds = self._later = None
-
-    def _there(self, vms: Int | Float) -> Int:
-        """How many VMs must exist for so many to start: int64 (k,)."""
-        found: Int = np.minimum(np.ceil(vms / self._success - 1e-9), MOST_VMS).astype(np.int64)
-        return found
+        self._succeeds = bool((self._success == 1.0).all())
+        self._law = (warm_pool if self._together is None else self._together.kept).law
+        self._kinds = None
+        cells = RUNGS * len(self._made)
+        self._later_known, self._later = np.zeros(cells, np.bool_), np.empty((2, cells))
 
     def _rise_and_fall(self, warm_pool: WarmPool, tick: int, last: int) -> None:
         """Take in what is wanted now."""
         level = rung_of(self._now)
         if last < 0:
             warm_pool.peak = warm_pool.held = level
-        elif np.count_nonzero(level != warm_pool.level):
+        elif len(moved := (level != warm_pool.level).nonzero()[0]):
             hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
-            self._note(warm_pool, tick, last, level, timely=hour <= before + 1)
+            self._note(warm_pool, tick, last, moved, level.take(moved), timely=hour <= before + 1)
             warm_pool.peak = np.maximum(warm_pool.peak, level)
             warm_pool.held = np.maximum(warm_pool.held, level)
         warm_pool.level = level
         warm_pool.highest = np.maximum(warm_pool.highest, self._now)
 
-    def _note(self, warm_pool: WarmPool, tick: int, last: int, level: Int, *, timely: bool) -> None:
-        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last."""
-        before, columns = warm_pool.level, len(level)
+    def _note(
+        self, warm_pool: WarmPool, tick: int, last: int, lanes: Int, level: Int, *, timely: bool
+    ) -> None:
+        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last.
+
+        Args:
+            warm_pool: Updated in place.
+            tick: Now.
+            last: The tick before.
+            lanes: int64 (k,), the columns in which another rung is wanted.
+            level: int64 (k,), the highest that is.
+            timely: Whether the hour is that of the tick before, or the next.
+        """
+        columns, before = len(warm_pool.level), warm_pool.level.take(lanes)
         rose, fell = (level > before).nonzero()[0], (level < before).nonzero()[0]
         if len(fell):
-            rung, lane = _between(level[fell], before[fell], fell)
+            rung, lane = rungs_between(level[fell], before[fell], lanes[fell])
             warm_pool.since.reshape(-1)[rung * columns + lane] = last
         if not len(rose):
             return
-        rung, lane = _between(before[rose], level[rose], rose)
+        rung, lane = rungs_between(before[rose], level[rose], lanes[rose])
         place = rung * columns
         place += lane
         since = warm_pool.since.reshape(-1).take(place)
         known = since >= 0
         if np.count_nonzero(known) < len(known):
             rung, lane, place, since = (each[known] for each in (rung, lane, place, since))
-        cells, ended = warm_pool.cell.reshape(-1), warm_pool.ended.reshape(-1)
+        cells, law = warm_pool.cell.reshape(-1), warm_pool.law
         cell = cells.take(place).astype(np.int64)
         wait = self._wait_of.take(tick - since, mode="clip")
         here = wait * np.int64(HITS)
@@ -246,87 +263,107 @@ class Holding:
         here *= columns
         here += lane
         if timely or not len(old):
-            np.add.at(ended, here, _ONE)
+            law.note_ended(here)
         else:
-            np.add.at(ended, here[wait < FRESH], _ONE)
+            law.note_ended(here[wait < FRESH])
         # Who was not counted yet when the hour began has outlasted one since then.
         late = old[cell[old] < 0]
         if timely and len(late):
-            asked = warm_pool.asked.reshape(-1)
             part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
-            np.add.at(asked, here[late], part)
+            law.note_asked(here[late], part)
             outlasted = start[late] + (FRESH - 1) * HITS - 1 - cell[late]
-            np.add.at(asked, outlasted * columns + lane[late], _ONE)
-
-    def _count(self, warm_pool: WarmPool, tick: int) -> None:
-        """Count the waits that are under way as an hour begins."""
-        columns = len(warm_pool.level)
-        place = (warm_pool.cell.reshape(-1) >= 0).nonzero()[0]
-        rung = place // columns
-        lane = place - rung * columns
-        start = _START.take(rung)
-        cell = warm_pool.cell.reshape(-1).take(place)
-        waited_h = (tick - warm_pool.since.reshape(-1).take(place)) / self._hour_ticks
-        new = waited_h < 2.0
-        asked = warm_pool.asked.reshape(-1)
-        np.add.at(asked, (start + cell) * columns + lane, np.where(new, waited_h, 1.0).astype(np.float32))
-        outlasted = (start + (FRESH - 1) * HITS + cell % HITS) * columns + lane
-        np.add.at(asked, outlasted[new], _ONE)
+            law.note_asked(outlasted * columns + lane[late], np.ones(len(late), np.float32))
 
     def _turn(self, warm_pool: WarmPool, before: int, hour: int) -> None:
         """Forget an hour's worth, and note what was wanted in the one that is over."""
-        groups = self._groups(warm_pool)
         forgotten = self._decay ** min(hour - before, 10_000)
-        warm_pool.ended[:groups] *= np.float32(forgotten)
-        warm_pool.asked[:groups] *= np.float32(forgotten)
+        warm_pool.law.turn(forgotten, self._groups(warm_pool))
         warm_pool.ticks *= forgotten
         warm_pool.hours[before % HOURS] = warm_pool.peak
         for skipped in range(max(before + 1, hour - HOURS), hour):
             warm_pool.hours[skipped % HOURS] = UNKNOWN
         warm_pool.peak = warm_pool.level
-        self._kinds = self._later = None
+        self._later_known.fill(False)
 
     @staticmethod
-    def _groups(warm_pool: WarmPool) -> int:
-        """So many groups have a rung that was ever wanted; at least 1."""
-        top = int(rung_of(np.maximum.reduce(warm_pool.highest, keepdims=True))[0])
-        return int(GROUP[max(top, 0)]) + 1
+    def _groups(warm_pool: WarmPool) -> range:
+        """The groups of the rungs from the lowest that ever waited up to the highest that was ever wanted."""
+        top = max(int(rung_of(np.maximum.reduce(warm_pool.highest, keepdims=True))[0]), 0)
+        rung = 0
+        while rung < top and not np.count_nonzero(warm_pool.since[rung] > -1):
+            rung += 1
+        return range(int(GROUP[rung]), int(GROUP[top]) + 1)
 
     def _decide(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
-        """Work out which rungs are held, of all that wait, as an hour begins."""
-        level, held = warm_pool.level, warm_pool.held
+        """Work out which rungs are held, of all that wait, as an hour begins, and count the waits that are under way."""
         top = rung_of(warm_pool.highest)
         rows = int(np.maximum.reduce(top)) + 1
-        waits = warm_pool.since[:rows] > -1
-        waits &= _RUNGS[:rows] > level
-        waits &= _RUNGS[:rows] <= top
-        place = waits.reshape(-1).nonzero()[0]
-        rung = place // len(level)
-        lane = place - rung * len(level)
-        waited = tick - warm_pool.since.reshape(-1).take(place)
-        self._work_out(warm_pool)
-        kinds = self._kinds_now(warm_pool, hour, min(rows + _MORE, RUNGS))
-        made = self._made.take(lane)
+        kinds = self._kinds_now(warm_pool, hour, rows)
+        self._hold(warm_pool, tick, kinds, top)
+        self._count(warm_pool, tick, kinds[0, :rows])
+
+    def _hold(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, top: Int) -> None:
+        """Work out which rungs are held, each lane's from below until one is not.
+
+        Args:
+            warm_pool: Updated in place.
+            tick: Now.
+            kinds: int8 (AHEAD_H, r, k), what kinds of times the hours to come are.
+            top: int64 (k,), the highest rung ever wanted.
+        """
+        lanes, below, held = np.arange(len(top)), warm_pool.level, warm_pool.held
+        # Most hold what they held, so that one more tells.
+        reach = np.maximum(top if len(top) < FEW else np.minimum(held + 1, top), below)
+        found = reach.copy()
+        while len(lanes):
+            rung, lane = rungs_between(below, reach, lanes)
+            bad = self._not_held(warm_pool, tick, kinds, rung, lane) if len(rung) else rung
+            np.minimum.at(found, lane[bad], rung[bad] - 1)
+            more = ((found.take(lanes) == reach) & (reach < top.take(lanes))).nonzero()[0]
+            lanes, below = lanes.take(more), reach.take(more)
+            reach = found[lanes] = np.minimum(below + _MORE, top.take(lanes))
+        warm_pool.held = found
+
+    def _not_held(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, rung: Int, lane: Int) -> Int:
+        """Which of some rungs above the level are not worth holding, each with its lane, int64 (m,) both."""
+        since = warm_pool.since.reshape(-1).take(rung * len(warm_pool.level) + lane)
+        law, worth = warm_pool.law, self._worth_of(lane)
+        law.know(int(np.minimum.reduce(rung)), int(np.maximum.reduce(rung)))
         having, none = worth_having(
-            warm_pool.odds,
-            warm_pool.lasts,
-            self._cells(kinds, rung, lane, waited),
-            self._saved.take(lane),
-            self._hourly.take(lane),
-            made,
+            law.odds,
+            law.lasts,
+            self._cells(kinds, rung, lane, tick - since),
+            *worth,
         )
-        good = having - none >= np.where(rung <= held.take(lane), 0.0, made)
-        fine = np.zeros((rows, len(level)), np.bool_)
-        fine[rung, lane] = good
-        warm_pool.held = rows_up_to(level, fine) - 1
-        cell: SmallInt = np.full((RUNGS, len(level)), -1, np.int16)
-        cell[:rows] -= kinds[0, :rows]
-        wait = self._wait_of.take(waited, mode="clip")
-        old = wait >= FRESH
-        rung, lane = rung[old], lane[old]
-        cell[rung, lane] = wait[old] * np.int16(HITS) + kinds[0, rung, lane]
-        warm_pool.cell = cell
-        self._count(warm_pool, tick)
+        good: Bool = having - none >= np.where(rung <= warm_pool.held.take(lane), 0.0, worth[-1])
+        good &= since > -1
+        return (~good).nonzero()[0]
+
+    def _count(self, warm_pool: WarmPool, tick: int, kinds: SmallInt) -> None:
+        """Count the waits that are under way as an hour begins, at such a kind of time: int8 (rows, k)."""
+        rows, columns = kinds.shape
+        since, cells = warm_pool.since.reshape(-1), warm_pool.cell
+        np.subtract(-1, kinds, out=cells[:rows])
+        cells[rows:] = -1
+        # Seen as numbers that are never negative, never is later than any tick.
+        waits = since.view(np.uint64)[: kinds.size] <= np.uint64(max(tick - self._old_ticks, 0))
+        waits &= (_RUNGS[:rows] > warm_pool.level.astype(np.int8)).reshape(-1)
+        place = waits.nonzero()[0]
+        since = since.take(place)
+        cell = self._wait_of.take(tick - since, mode="clip") * np.int16(HITS)
+        cell += kinds.reshape(-1).take(place)
+        cells.reshape(-1)[place] = cell
+        rung = place // columns
+        lane = place - rung * columns
+        start = _START.take(rung)
+        asked = np.ones(len(place), np.float32)
+        new = (since > tick - 2.0 * self._hour_ticks - 1.0).nonzero()[0]
+        waited_h = (tick - since[new]) / self._hour_ticks
+        new, waited_h = new[waited_h < 2.0], waited_h[waited_h < 2.0]
+        asked[new] = waited_h
+        warm_pool.law.note_asked((start + cell) * columns + lane, asked)
+        outlasted = start[new] + ((FRESH - 1) * HITS + cell[new] % HITS)
+        warm_pool.law.note_asked(outlasted * columns + lane[new], np.ones(len(new), np.float32))
 
     def _look(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """Work out which rungs are held on, of those that have waited for less than an hour."""
@@ -343,63 +380,64 @@ class Holding:
         if not len(asked):
             return
         place, waited = place.take(asked), waited.take(asked)
-        kinds, (having, none) = self._later_hours(warm_pool, hour, high)
+        kinds = self._kinds_now(warm_pool, hour, high)
         rung = place // columns
         lane = place - rung * columns
+        law = warm_pool.law
+        law.know(int(rung[0]), int(rung[-1]))
+        after = self._later_hours(law, kinds, place)
         cell = self._wait_of.take(waited) * np.int64(HITS)
         cell += kinds[0].reshape(-1).take(place)
         cell += _START.take(rung)
         cell *= columns
         cell += lane
-        having, none = worth_having(
-            warm_pool.odds,
-            warm_pool.lasts,
-            cell[np.newaxis],
-            self._saved.take(lane),
-            self._hourly.take(lane),
-            self._made.take(lane),
-            (having.reshape(-1).take(place), none.reshape(-1).take(place)),
-        )
+        having, none = worth_having(law.odds, law.lasts, cell[np.newaxis], *self._worth_of(lane), after)
         bad = (having - none < 0.0).nonzero()[0]
         if len(bad):
             warm_pool.held = held.copy()
             np.minimum.at(warm_pool.held, lane[bad], rung[bad] - 1)
 
-    def _work_out(self, warm_pool: WarmPool) -> None:
-        """The law of the hour that begins."""
-        # Groups that nobody was ever in are all alike, so one of them is worked out.
-        groups = min(self._groups(warm_pool) + 1, GROUPS)
-        work_out(
-            warm_pool.ended[:groups],
-            warm_pool.asked[:groups],
-            warm_pool.odds[:groups],
-            warm_pool.lasts[:groups],
-        )
-        for known in (warm_pool.odds, warm_pool.lasts):
-            known[groups:] = known[groups - 1]
-
     def _kinds_now(self, warm_pool: WarmPool, hour: int, rows: int) -> SmallInt:
-        """What kinds of times the hours to come are."""
-        if self._kinds is None or self._kinds.shape[1] < rows:
-            self._kinds = kinds_of(warm_pool.hours, hour, AHEAD_H, rows)
-        return self._kinds
+        """What kinds of times the hours to come are: int8 (AHEAD_H, r, k), of at least so many rungs."""
+        kinds, passed = self._kinds, hour - self._kinds_from
+        if kinds is None or kinds.shape[1] < rows or passed > 1:
+            kinds = kinds_of(warm_pool.hours, hour, AHEAD_H, min(rows + _MORE, RUNGS))
+        elif passed:
+            # What is known of an hour to come goes back to days before.
+            last = kinds_of(warm_pool.hours, hour + AHEAD_H - 1, 1, kinds.shape[1])
+            kinds = np.concatenate((kinds[1:], last))
+        self._kinds, self._kinds_from = kinds, hour
+        return kinds
 
-    def _later_hours(self, warm_pool: WarmPool, hour: int, rows: int) -> tuple[SmallInt, tuple[Float, Float]]:
-        """Kinds of times, and what it is worth from the next hour on to have what has waited for less than one, and to have none.
+    def _later_hours(self, law: Law, kinds: SmallInt, place: Int) -> tuple[Float, Float]:
+        """What it is worth from the next hour on to have what has waited for less than one, and to have none.
+
+        Args:
+            law: Of this hour, of all rungs that are asked.
+            kinds: int8 (AHEAD_H, r, k), what kinds of times the hours to come are.
+            place: int64 (m,), rungs of columns, flat.
 
         Returns:
-            int8 (AHEAD_H, r, k), and float64 (r', k) each, of at least so many rungs.
+            float64 (m,) each.
         """
-        if self._later is None or len(self._later[0]) < rows:
-            rows = min(rows + _MORE, RUNGS)
-            kinds = self._kinds_now(warm_pool, hour, rows)
-            cells = kinds[1:, :rows] + LATER * HITS
-            cells += _START[:rows, np.newaxis]
-            cells *= kinds.shape[2]
-            cells += np.arange(kinds.shape[2])
-            terms = self._saved, self._hourly, self._made
-            self._later = worth_having(warm_pool.odds, warm_pool.lasts, cells, *terms)
-        return self._kinds_now(warm_pool, hour, rows), self._later
+        new = (~self._later_known.take(place)).nonzero()[0]
+        if len(new):
+            _, rows, columns = kinds.shape
+            some = np.arange(rows * columns) if columns < FEW else place[new]
+            rung = some // columns
+            lane = some - rung * columns
+            cells = kinds.reshape(AHEAD_H, -1)[1:].take(some, axis=1) + LATER * HITS
+            cells += _START.take(rung)
+            cells *= columns
+            cells += lane
+            self._later[:, some] = worth_having(law.odds, law.lasts, cells, *self._worth_of(lane))
+            self._later_known[some] = True
+        having, none = self._later
+        return having.take(place), none.take(place)
+
+    def _worth_of(self, lane: Int) -> tuple[Float, Float, Float]:
+        """What a VM of some columns saves, costs in an hour, and costs to make: float64 (m,) each."""
+        return self._saved.take(lane), self._hourly.take(lane), self._made.take(lane)
 
     def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
         """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
@@ -418,30 +456,22 @@ class Holding:
         vms = np.minimum(LAST_VM.take(warm_pool.held), highest)
         surprise = self._saved / warm_pool.ticks > self._stopped
         least = np.where(surprise, np.ceil(UNSEEN * highest), now)
-        wanted = self._there(np.maximum(np.maximum(vms, least), now))
+        wanted = _there(np.maximum(np.maximum(vms, least), now), self._success)
         if not whole:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
         # Where it is what it was it is the same array, of which nothing has to be worked out anew.
         if np.count_nonzero(wanted != warm_pool.wanted):
             warm_pool.wanted = wanted
 
+    def _want_more(self, warm_pool: WarmPool) -> None:
+        """As many VMs should exist as are needed for what is wanted now."""
+        there = self._now if self._succeeds else _there(self._now, self._success)
+        wanted = warm_pool.wanted
+        if np.count_nonzero(there > wanted):
+            warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, there, -1))
 
-def _asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
-    """After which waits of less than an hour a look asks, by their ticks: bool (N,), of which the last is for all longer ones.
 
-    Where a wait is of the same bin as when it was last looked at, so is the answer.
-    """
-    waited = np.arange(math.ceil(hour_ticks) + 1)
-    asks = wait_of.take(waited) != wait_of.take(np.maximum(waited - look_ticks, 0))
-    asks |= waited <= look_ticks
-    found: Bool = asks & (waited < hour_ticks)
+def _there(vms: Int | Float, success: Float) -> Int:
+    """How many VMs must exist for so many to start, (k,) both: int64 (k,)."""
+    found: Int = np.minimum(np.ceil(vms / success - 1e-9), MOST_VMS).astype(np.int64)
     return found
-
-
-def _between(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
-    """All rungs above the first and up to the second, int64 (k,) each, and the lane of each rung."""
-    count = high - low
-    ends = np.add.accumulate(count)
-    which = np.arange(len(count)).repeat(count)
-    level = np.arange(len(which)) - (ends - count - low - 1).take(which)
-    return level, lanes.take(which)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.alike import Alike
+from autoscaler.core.odds import Law
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.returns import GROUPS, HITS, HOURS, RUNGS, UNKNOWN, WAITS
@@ -53,9 +54,10 @@ class WarmPool(Remembered):
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, as in `returns.work_out`, forgotten slowly.
+        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, as in `odds.Law`, forgotten slowly.
         asked: Likewise, waits that were of a bin at the beginning of an hour, or that outlasted an hour.
         odds, lasts: Likewise, what follows of them, as of the beginning of this hour.
+            All four are up to date after `settle`.
         hours: int8 (HOURS, n), the highest rung wanted in each hour, by hour since the epoch modulo HOURS; -1 for none.
         since: int64 (RUNGS, n), tick at which a rung that is not wanted now was last wanted; -1 for never. Rungs that are
             wanted are not kept up to date.
@@ -70,6 +72,7 @@ class WarmPool(Remembered):
         last_tick: That tick; -1 before the first.
         together: Where columns are kept once for many: all arrays but `lanes` and `wanted` are as of some tick before, until
             `settle` brings them up to now.
+        known_law: What keeps `ended`, `asked`, `odds` and `lasts`, once somebody has asked for it.
     """
 
     version: ClassVar[int] = 3
@@ -89,6 +92,7 @@ class WarmPool(Remembered):
     peak: Int
     last_tick: int
     together: Together | None = field(init=False, default=None, compare=False, repr=False)
+    known_law: Law | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> WarmPool:
@@ -115,6 +119,13 @@ class WarmPool(Remembered):
             last_tick=-1,
         )
 
+    @property
+    def law(self) -> Law:
+        """The law of this hour, by which waits are counted, too."""
+        if self.known_law is None:
+            self.known_law = Law(self.ended, self.asked, self.odds, self.lasts)
+        return self.known_law
+
     def carried_over(self, after: LaneParams, lanes: Int) -> WarmPool:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
 
@@ -135,7 +146,7 @@ class WarmPool(Remembered):
         """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
         self.settle()
         other.settle()
-        self.together = None
+        self.together = self.known_law = None
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
         take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
 
@@ -159,8 +170,12 @@ class WarmPool(Remembered):
         """Bring the arrays of all columns up to now."""
         together = self.together
         if together is not None:
+            together.kept.settle()
+            self.known_law = None
             for name in _ARRAYS:
                 setattr(self, name, together.alike.spread(getattr(together.kept, name)))
+        elif self.known_law is not None:
+            self.known_law.settle()
 
     def dump(self) -> Dumped:
         """As of every state."""

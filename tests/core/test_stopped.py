@@ -24,6 +24,7 @@ def lived(desired, *, price=50.0, each=PER_HOUR, **changed):
         got = int(rule.step(pool, START + tick, np.array([vms]), np.array([price]))[0])
         if (tick + 1) % each == 0:
             found.append(got)
+    pool.settle()
     return pool, found
 
 
@@ -180,10 +181,48 @@ def test_lanes_do_not_see_each_other():
     pool, rule = WarmPool.empty(params), Holding(params, np.arange(3))
     for tick in range(loads.shape[1]):
         together = rule.step(pool, START + tick, loads[:, tick], np.full(3, 9.0))
+    pool.settle()
     for lane in range(3):
         alone = lived(loads[lane], price=9.0)[0]
         assert alone.wanted[0] == together[lane]
         np.testing.assert_array_equal(alone.ended[..., 0], pool.ended[..., lane])
+
+
+def test_what_is_counted_and_worked_out_late_is_the_same_whenever_somebody_asks():
+    rng = np.random.default_rng(7)
+    load = np.where(rng.random((700, 5)) < 0.05, rng.integers(5, 60, (700, 5)), rng.integers(1, 4, (700, 5)))
+    given = {"economic": True, "stopped_cost": 0.05, "provision_cost": 2.0, "cold_ticks": 4.0}
+    params, price = lane_params(5, tick_s=TICK_S, **given), np.full(5, 30.0)
+    found = []
+    for asked_each in (1, 7, 60, 10_000):
+        pool, rule, wanted = WarmPool.empty(params), Holding(params, np.arange(5)), []
+        for tick, vms in enumerate(load):
+            wanted.append(rule.step(pool, START + tick, vms, price))
+            if tick % asked_each == 0:
+                pool.settle()
+        found.append((np.array(wanted), pool.dump()))
+    for wanted, dumped in found[1:]:
+        np.testing.assert_array_equal(wanted, found[0][0])
+        for name, value in dumped.items():
+            np.testing.assert_array_equal(value, found[0][1][name], name)
+
+
+def test_where_starts_fail_a_lane_holds_alone_what_it_holds_among_others():
+    rng = np.random.default_rng(11)
+    load = rng.integers(1, 9, (200, 2)).repeat(3, axis=0)
+    given = {"economic": True, "stopped_cost": 0.5, "provision_cost": 2.0, "cold_ticks": 4.0}
+
+    def run(lanes):
+        params = lane_params(len(lanes), tick_s=TICK_S, start_success=0.8, **given)
+        pool, rule = WarmPool.empty(params), Holding(params, np.arange(len(lanes)))
+        price = np.full(len(lanes), 5.0)
+        return np.array(
+            [rule.step(pool, START + tick, vms, price) for tick, vms in enumerate(load[:, lanes])]
+        )
+
+    both = run([0, 1])
+    for lane in (0, 1):
+        np.testing.assert_array_equal(run([lane])[:, 0], both[:, lane])
 
 
 def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once_they_part():
@@ -203,10 +242,10 @@ def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once
             if tick == 300:
                 pool = WarmPool.restore(pool.dump())
             found.append(rule.step(pool, START + tick, vms, prices[columns]))
+        pool.settle()
         return np.array(found), pool
 
     together, pool = run(np.arange(kinds * times))
-    pool.settle()
     for column in range(kinds * times):
         alone, own = run(np.array([column]))
         np.testing.assert_array_equal(together[:, column], alone[:, 0])

@@ -1,0 +1,222 @@
+"""How likely a wait ends within the hour, by how long it has lasted, at such a kind of time: the law of an hour.
+
+Groups of rungs an octave wide have laws of their own, with a word of all groups where one has seen little; and where few such
+waits were seen at such a time, one goes by such waits and by such times as if either did not matter to the other.
+
+All of an hour are asked of the law as it was when the hour began. So what is counted meanwhile is noted, and added as the next one
+begins, or when somebody wants to know what is remembered; and the law of a group is worked out when it is first asked, since most
+groups of a fleet are above what it holds.
+
+Rules of this file: element-wise, sums along bins in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscaler.core.returns import FRESH, GROUP, GROUPS, HITS, SHORTEST, WAITS
+from autoscaler.core.types import Int, SmallFloat
+
+PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
+"""Waits of each length that one believes to have seen before any, and how many of them ended within the hour."""
+MOST_ODDS = 0.98
+ALL_TIMES, ALL_GROUPS = 10.0, 10.0
+"""What is expected of a wait at a kind of time from either alone counts in one, and what all groups count in one, in waits."""
+FEW = 64
+"""Fewer columns are gone through in as few calls as can be."""
+_ONE = np.float32(1.0)
+
+
+class Law:
+    """What was counted of waits, and what follows of it as of the beginning of this hour.
+
+    Args:
+        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, forgotten slowly: in a bin of less than an hour, or else in
+            the hour after they were of a bin.
+        asked: Likewise, hours in which waits were of a bin; in the last bin of less than an hour, waits that outlasted it.
+        odds: Likewise, how likely waits end within an hour from the beginning of their bin on, above 0 and below 1.
+        lasts: Likewise, the mean share of the hour that they last.
+
+    All are updated in place. What follows must be that of what was counted.
+    """
+
+    def __init__(self, ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: SmallFloat) -> None:
+        self._ended, self._asked = ended, asked
+        self.odds, self.lasts = odds, lasts
+        self._noted: tuple[list[Int], list[Int], list[SmallFloat]] = [], [], []
+        self._unknown: set[int] = set()
+        self._groups = range(1, GROUPS)
+        self._few = ended.shape[-1] < FEW
+        self._expected = ended[0, 0, :0]
+
+    def note_ended(self, cells: Int) -> None:
+        """Count waits that ended, each in a cell of the counts, flat: int64 (k,)."""
+        self._noted[0].append(cells)
+
+    def note_asked(self, cells: Int, weight: SmallFloat) -> None:
+        """Count waits that were asked, likewise, each with a weight: float32 (k,)."""
+        self._noted[1].append(cells)
+        self._noted[2].append(weight)
+
+    def turn(self, forgotten: float, groups: range) -> None:
+        """Begin an hour.
+
+        Args:
+            forgotten: What was counted before counts as much.
+            groups: Those in which anything was ever counted; at least one.
+        """
+        self._add()
+        self._groups = groups
+        fades = np.float32(forgotten)
+        counted = np.zeros((2, *self._ended.shape[1:]), np.float32)
+        ends, waits = counted
+        for some in self._apart(groups):
+            within = slice(some.start, some.stop)
+            ended, asked = self._ended[within], self._asked[within]
+            ended *= fades
+            asked *= fades
+            ends += _summed(ended)
+            waits[FRESH:] += _summed(asked[:, FRESH:])
+            reached = asked[:, FRESH - 1] + ended[:, FRESH - 1]
+            waits[FRESH - 1] += _summed(reached)
+            for wait in reversed(range(FRESH - 1)):
+                reached += ended[:, wait]
+                waits[wait] += _summed(reached)
+        expected = _expected(counted)
+        expected *= np.float32(ALL_TIMES)
+        ends += expected
+        waits += np.float32(ALL_TIMES)
+        ends /= waits
+        ends *= np.float32(ALL_GROUPS)
+        self._expected, self._unknown = ends, set(range(GROUPS))
+
+    def know(self, lowest: int, highest: int) -> None:
+        """Have the law of all rungs from one up to another."""
+        if not self._unknown:
+            return
+        if self._few:
+            self._know_all()
+            return
+        for group in range(int(GROUP[lowest]), int(GROUP[highest]) + 1):
+            if group in self._unknown:
+                self._work_out(range(group, group + 1))
+
+    def settle(self) -> None:
+        """Have all that was counted in what is counted, and the laws of all groups."""
+        if self._unknown:
+            self._know_all()
+        self._add()
+
+    def _know_all(self) -> None:
+        """Have the laws of all groups."""
+        # The group before the first is one of those in which nothing was ever counted, which are all alike.
+        empty = self._groups.start - 1
+        for some in self._apart(range(empty, self._groups.stop)):
+            if not self._unknown.isdisjoint(some):
+                self._work_out(some)
+        for group in self._unknown:
+            self.odds[group], self.lasts[group] = self.odds[empty], self.lasts[empty]
+        self._unknown = set()
+
+    def _apart(self, groups: range) -> Sequence[range]:
+        """Groups that are best gone through together: few numbers take as long as calls do, and many do not stay in the cache."""
+        return [groups] if self._few else [range(group, group + 1) for group in groups]
+
+    def _add(self) -> None:
+        """Add what was noted, in the order of notes."""
+        ends, asks, weights = self._noted
+        if ends:
+            np.add.at(self._ended.reshape(-1), np.concatenate(ends), _ONE)
+        if asks:
+            np.add.at(self._asked.reshape(-1), np.concatenate(asks), np.concatenate(weights))
+        self._noted = [], [], []
+
+    def _work_out(self, groups: range) -> None:
+        """Have the laws of some groups."""
+        self._unknown.difference_update(groups)
+        some = slice(groups.start, groups.stop)
+        ended, odds, lasts = self._ended[some], self.odds[some], self.lasts[some]
+        reached = lasts
+        np.copyto(reached, self._asked[some])
+        reached[:, FRESH - 1] += ended[:, FRESH - 1]
+        for wait in reversed(range(FRESH - 1)):
+            np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
+        np.add(ended, self._expected, out=odds)
+        reached += np.float32(ALL_GROUPS)
+        odds /= reached
+        # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
+        np.minimum(odds, np.float32(MOST_ODDS), out=odds)
+        np.multiply(odds, np.float32(-0.5), out=lasts)
+        lasts += _ONE
+        _within_the_hour(odds, lasts)
+
+
+def _summed(groups: SmallFloat) -> SmallFloat:
+    """The sum along groups, one after the other: float32 (...) of (G, ...)."""
+    total: SmallFloat = groups[0] if len(groups) == 1 else np.add.reduce(groups, axis=0)
+    return total
+
+
+def _expected(counted: SmallFloat) -> SmallFloat:
+    """The odds of each wait at each kind of time, as if one did not depend on the other: float32 (WAITS, HITS, n).
+
+    Args:
+        counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
+    """
+    by_wait = counted[:, :, 0].copy()
+    for kind in range(1, HITS):
+        by_wait += counted[:, :, kind]
+    expected = np.empty_like(counted[0])
+    odds_of_wait = _odds(by_wait)[:, np.newaxis]
+    for first, end in ((0, FRESH), (FRESH, WAITS)):
+        by_kind = counted[:, first].copy()
+        for wait in range(first + 1, end):
+            by_kind += counted[:, wait]
+        everything = by_kind[:, 0].copy()
+        for kind in range(1, HITS):
+            everything += by_kind[:, kind]
+        usual, (ended, asked) = _odds(everything), by_kind
+        ended += usual
+        asked += _ONE
+        ended /= asked
+        ended /= usual
+        np.multiply(odds_of_wait[first:end], ended, out=expected[first:end])
+    found: SmallFloat = np.minimum(expected, np.float32(MOST_ODDS), out=expected)
+    return found
+
+
+def _odds(counted: SmallFloat) -> SmallFloat:
+    """The odds by what ended and of how many, float32 (2, ..., n), with what one believes before any was seen: (..., n)."""
+    ended, asked = counted
+    found: SmallFloat = (ended + np.float32(PRIOR_ENDS)) / (asked + np.float32(PRIOR_WAITS))
+    return found
+
+
+def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
+    """For the bins of less than an hour: from what ends within a bin to what ends within an hour, in place.
+
+    Args:
+        odds: float32 (G, WAITS, HITS, n).
+        lasts: Likewise.
+    """
+    stays = np.ones_like(odds[:, FRESH])
+    lasted, beyond = np.zeros_like(stays), _ONE - odds[:, FRESH]
+    goes_on, part = np.empty_like(stays), np.empty_like(stays)
+    for wait in reversed(range(FRESH)):
+        length, begins = (np.float32(2.0 ** (at - 1) / SHORTEST) for at in (max(wait, 1), wait))
+        np.subtract(_ONE, odds[:, wait], out=goes_on)
+        lasted *= goes_on
+        lasted += np.multiply(length, lasts[:, wait], out=part)
+        stays *= goes_on
+        if not wait:
+            np.subtract(_ONE, stays, out=odds[:, wait])
+            lasts[:, wait] = lasted
+            continue
+        # The hour goes on for as long beyond the last of these bins as this one began after the first.
+        np.sqrt(beyond, out=beyond)
+        np.multiply(np.float32(0.5) * begins, stays, out=part)
+        part *= np.add(_ONE, beyond, out=goes_on)
+        np.add(lasted, part, out=lasts[:, wait])
+        np.subtract(_ONE, np.multiply(stays, beyond, out=part), out=odds[:, wait])
