@@ -31,7 +31,7 @@ from autoscaler.core.types import (
     Snapshot,
     Stage,
 )
-from autoscaler.core.warm_pool import warm_target
+from autoscaler.core.warm_pool import WarmTarget
 
 CHAIN: dict[Stage, StageFunction] = {
     Stage.REACTIVE: sizing.reactive,
@@ -51,7 +51,9 @@ CHAIN: dict[Stage, StageFunction] = {
 }
 """Every stage in order, the same objects live and simulated."""
 
-_AFTER_WISH, _AFTER_GUARDS = int(Stage.ECONOMIC) + 1, int(Stage.SHARED) + 1
+_AFTER_WISH, _AFTER_BOUNDS, _AFTER_GUARDS = (
+    int(stage) + 1 for stage in (Stage.ECONOMIC, Stage.BOUNDS, Stage.SHARED)
+)
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -123,14 +125,15 @@ class Chain:
             None if rule is None else LASTS.get(stage, never)(params)
             for stage, rule in zip(CHAIN, self.rules, strict=True)
         ]
+        self._desired, self._wanted, self._mine = self._none, self._none, self._none
         self._inputs = Inputs()
         self._until_s, self._now_s = -np.inf, -np.inf
         self._last: StagedDecision | None = None
-        self.warm_target = warm_target(params, counts)
+        self.warm_target = WarmTarget(params, counts)
         # An operator's floor may be higher: what it wants beyond ends with it, and nothing is held for that.
         self._most = within(params.maximum, counts)
-        economic_lanes = np.flatnonzero(params.economic)
-        self._holding = Holding(params, economic_lanes) if len(economic_lanes) else None
+        self._economic = np.flatnonzero(params.economic)
+        self._holding = Holding(params, self._economic) if len(self._economic) else None
         may_hibernate = np.flatnonzero(params.hibernate)
         self.tiering = Tiering(params, may_hibernate) if len(may_hibernate) else None
         self.forecasts = {
@@ -189,34 +192,67 @@ class Chain:
         wish = self._none
         values = [wish]
         whys: list[Why] = []
-        for rule in self.rules:
+        for at, rule in enumerate(self.rules):
             why: Why = UNCHANGED
+            if at == _AFTER_BOUNDS and self._may_settle(seen, wish):
+                seen.settled = wish
             if rule is not None:
                 wish, why = rule(seen, wish)
             values.append(wish)
             whys.append(why)
 
-        desired = values[_AFTER_GUARDS]
-        out = start = np.maximum(wish - seen.ordered, self._none)
-        provision = self._none
-        if self._provisions:
-            start = guards.startable(seen, np.maximum(desired - seen.ordered, self._none))
-            provision = out - start
-        stop = np.minimum(np.maximum(snapshot.in_service - desired, self._none), snapshot.stoppable)
-        if self._note is not None:
-            self._note(state, snapshot, out, stop)
-        wanted = np.minimum(desired, self._most)
-        peak = state.peaks.push_and_max(snapshot.tick, wanted)
+        start, provision, stop = self._acts(seen, wish, values[_AFTER_GUARDS])
+        same = self._wants(values)
+        peak = (state.peaks.push_again if same else state.peaks.push_and_max)(snapshot.tick, self._wanted)
         held = None
         if self._holding is not None and seen.economics is not None:
-            lanes, price = seen.economics.lanes, seen.economics.price
-            mine = wanted if len(lanes) == len(wanted) else wanted[lanes]
-            held = self._holding.step(state.warm_pool, snapshot.tick, mine, price)
+            held = self._holding.step(state.warm_pool, snapshot.tick, self._mine, seen.economics.price)
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
         if self.tiering is not None:
             story.at_first = self.tiering.step(state.starting, snapshot)
         return StagedDecision(start, provision, stop, story), seen
+
+    def _may_settle(self, seen: Seen, wish: Int) -> bool:
+        """Whether all lanes have what they want after bounds, so that nothing is left for guards to hold; not asked where that is dearer."""
+        return self._holding is not None and not seen.operated and not np.count_nonzero(wish != seen.ordered)
+
+    def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+        """VMs to start, to make and to stop: int (L,) each, one array for all where there are none; they are noted for the guards."""
+        snapshot, none = seen.snapshot, self._none
+        if wish is seen.settled:
+            if self._note is not None:
+                self._note(seen.state, snapshot, None, None)
+            return none, none, none
+        out = start = np.maximum(wish - seen.ordered, none)
+        provision = none
+        if self._provisions:
+            start = guards.startable(seen, np.maximum(desired - seen.ordered, none))
+            provision = out - start
+        stop = np.minimum(np.maximum(snapshot.in_service - desired, none), snapshot.stoppable)
+        if self._note is not None:
+            self._note(seen.state, snapshot, out, stop)
+        return start, provision, stop
+
+    def _wants(self, values: list[Int]) -> bool:
+        """Note what is desired, and say whether it is known to be what it was in the tick before, in all lanes.
+
+        Where lanes have an objective it is the same array then, which tells all who work with it.
+        """
+        desired = values[_AFTER_GUARDS]
+        if self._holding is None:
+            self._wanted = np.minimum(desired, self._most)
+            return False
+        if self._desired is not self._none and not np.count_nonzero(desired != self._desired):
+            values[_AFTER_GUARDS] = self._desired
+            return True
+        self._desired = values[_AFTER_GUARDS] = desired.copy()
+        self._wanted = np.minimum(desired, self._most)
+        lanes = self._economic
+        self._mine = self._wanted if len(lanes) == len(desired) else self._wanted[lanes]
+        for array in (self._desired, self._wanted, self._mine):
+            array.flags.writeable = False
+        return False
 
 
 class Story:
@@ -299,7 +335,7 @@ class Story:
     def warm_target(self) -> Int:
         """Stopped VMs wanted: int (L,)."""
         if self._warm_target is None:
-            self._warm_target = self._chain.warm_target(self._peak, self.values[_AFTER_GUARDS], self._held)
+            self._warm_target = self._chain.warm_target.of(self._peak, self.values[_AFTER_GUARDS], self._held)
         return self._warm_target
 
     def tiers(self) -> Tiers | None:

@@ -134,6 +134,8 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             state.spent_out = _refilled(
                 state.tokens_out, state.spent_out if known else None, refill_out, full_out
             )
+        if wish is seen.settled:
+            return wish, UNCHANGED
         moving = (wish != now).nonzero()[0]
         if not len(moving):
             return wish, told
@@ -201,7 +203,7 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
-        if view.stoppable is view.in_service:
+        if view.stoppable is view.in_service or wish is seen.settled:
             return wish, UNCHANGED
         return np.maximum(wish, view.in_service - view.stoppable), told
 
@@ -235,6 +237,8 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
+        if wish is seen.settled:
+            return wish, UNCHANGED
         if not makes and not seen.operated:
             return np.minimum(wish, seen.ordered + view.stopped), told
         need = np.maximum(wish - seen.ordered, none)
@@ -268,23 +272,25 @@ def startable(seen: Seen, need: Int) -> Int:
     return start * seen.snapshot.may_start if seen.operated else start
 
 
-def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None] | None:
+def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int | None, Int | None], None] | None:
     """A function that notes what was ordered, for the guards that look back; None where none does.
 
-    It takes the state, the snapshot, and the VMs to start or provision and to stop, each (L,). A cooldown that no
-    lane uses is not noted, so that one which is switched on begins with the next order.
+    It takes the state, the snapshot, and the VMs to start or provision and to stop, each (L,), or None where there are none
+    in any lane. A cooldown that no lane uses is not noted, so that one which is switched on begins with the next order.
     """
     after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
 
-    def note(state: LaneState, snapshot: Snapshot, out: Int, stop: Int) -> None:
+    nobody = np.zeros(0, np.int64)
+
+    def note(state: LaneState, snapshot: Snapshot, out: Int | None, stop: Int | None) -> None:
         now_s = snapshot.now_s
+        went_out = went_in = nobody
         # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
-        went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
-        if len(went_out) and limits_out:
+        if out is not None and len(went_out := (out > 0).nonzero()[0]) and limits_out:
             state.tokens_out[went_out] -= out[went_out]
             state.spent_out = _and_these(state.spent_out, went_out)
-        if len(went_in) and limits_in:
+        if stop is not None and len(went_in := (stop > 0).nonzero()[0]) and limits_in:
             state.tokens_in[went_in] -= stop[went_in]
             state.spent_in = _and_these(state.spent_in, went_in)
         if after_out and len(went_out):
@@ -293,7 +299,10 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int, Int], None]
             if len(went_in):
                 state.last_in_s[went_in] = now_s
             under_way = np.count_nonzero(snapshot.starting)
-            starting = (snapshot.starting + out > 0).nonzero()[0] if under_way else went_out
+            starting = went_out
+            if under_way:
+                coming = snapshot.starting if out is None else snapshot.starting + out
+                starting = (coming > 0).nonzero()[0]
             if len(starting):
                 state.last_starting_s[starting] = now_s
 

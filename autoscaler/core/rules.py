@@ -54,6 +54,7 @@ class Seen:
         operated: Whether an operator has paused or overridden anything in any lane.
         economics: What the economic stage tells of its numbers; None where no lane has an objective.
         held_back: Lanes that shared limits keep below what they want.
+        settled: int (L,), the very wish of which it is known that all lanes have what they want by it; None for none.
     """
 
     state: LaneState
@@ -65,6 +66,7 @@ class Seen:
     operated: bool
     economics: Economics | None = None
     held_back: tuple[HeldBack, ...] = ()
+    settled: Int | None = None
 
 
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"

@@ -49,6 +49,7 @@ from autoscaler.core.returns import (
     waits_by_ticks,
     worth_having,
 )
+from autoscaler.core.rules import is_fixed
 from autoscaler.core.trial import contests
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
 from autoscaler.core.waits import Together, WarmPool
@@ -107,6 +108,7 @@ class Holding:
         self._asked: WarmPool | None = None
         self._law: Law | None = None
         self._together: Together | None = None
+        self._fixed: Int | None = None
         self._desired: Int | None = None
         self._price: Float | None = None
         self._now: Int = np.zeros(0, np.int64)
@@ -158,7 +160,10 @@ class Holding:
         kept = warm_pool if together is None else together.kept
         if self._asked is not warm_pool or self._together is not together or self._law is not kept.known_law:
             self._begin(warm_pool, last)
-        same = self._desired is not None and not np.count_nonzero(desired != self._desired)
+        # The same array says so at once, if nobody can have changed it.
+        same = self._fixed is desired or (
+            self._desired is not None and not np.count_nonzero(desired != self._desired)
+        )
         known = self._price
         cheap = price is known or (known is not None and not np.count_nonzero(price != known))
         if same and cheap:
@@ -172,6 +177,7 @@ class Holding:
             alike = self._alike = Alike(own, desired, price)
             self._keep(warm_pool)
             cheap = False
+        self._fixed = desired if is_fixed(desired) else None
         self._desired, self._price = desired.copy(), price
         self._now = (alike.of_first(desired) if alike.few else desired).astype(np.int64)
         if not cheap:
@@ -182,7 +188,7 @@ class Holding:
 
     def _begin(self, warm_pool: WarmPool, last: int) -> None:
         """Go on with what somebody else has left, or nobody."""
-        self._asked, self._desired, self._price = warm_pool, None, None
+        self._asked, self._fixed, self._desired, self._price = warm_pool, None, None, None
         if self._alike.few:
             self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
         self._keep(warm_pool)
@@ -456,7 +462,7 @@ class Holding:
         vms = np.minimum(LAST_VM.take(warm_pool.held), highest)
         surprise = self._saved / warm_pool.ticks > self._stopped
         least = np.where(surprise, np.ceil(UNSEEN * highest), now)
-        wanted = _there(np.maximum(np.maximum(vms, least), now), self._success)
+        wanted = self._there(np.maximum(np.maximum(vms, least), now))
         if not whole:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
         # Where it is what it was it is the same array, of which nothing has to be worked out anew.
@@ -465,13 +471,13 @@ class Holding:
 
     def _want_more(self, warm_pool: WarmPool) -> None:
         """As many VMs should exist as are needed for what is wanted now."""
-        there = self._now if self._succeeds else _there(self._now, self._success)
-        wanted = warm_pool.wanted
+        there, wanted = self._there(self._now), warm_pool.wanted
         if np.count_nonzero(there > wanted):
             warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, there, -1))
 
-
-def _there(vms: Int | Float, success: Float) -> Int:
-    """How many VMs must exist for so many to start, (k,) both: int64 (k,)."""
-    found: Int = np.minimum(np.ceil(vms / success - 1e-9), MOST_VMS).astype(np.int64)
-    return found
+    def _there(self, vms: Int | Float) -> Int:
+        """How many VMs must exist for so many whole ones to start: int64 (k,)."""
+        if not self._succeeds:
+            vms = np.ceil(vms / self._success - 1e-9)
+        found: Int = np.minimum(vms, MOST_VMS).astype(np.int64)
+        return found

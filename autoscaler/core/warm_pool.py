@@ -7,72 +7,88 @@ are worth what they cost (`stopped`), once there is an hour to go by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import ROUNDING, within
+from autoscaler.core.rules import ROUNDING, is_fixed, within
 from autoscaler.core.types import CountType, Float, Int, SmallInt
 
 
-def warm_target(params: LaneParams, counts: CountType) -> Callable[[SmallInt, Int, Int | None], Int]:
-    """A function of the highest desired of the memory window, of desired, each (L,), and of the VMs worth holding.
+class WarmTarget:
+    """The rule, compiled for some policies.
 
-    These are int64 (n,) of the lanes that have an objective, -1 where not known yet; None where no lane has one.
+    A peak seldom changes, what is desired and what is worth holding are the same arrays while they do not: of thousands of lanes,
+    how many VMs should exist, and should wait, is worked out anew where it has.
 
-    It gives the stopped VMs wanted: int (L,) of the type `counts`, within the policy's bounds on them.
+    Args:
+        params: The policies, L lanes.
+        counts: The type of counts.
     """
-    with_spare = 1.0 + params.warm_spare
-    rounding = np.array(ROUNDING)
-    minimum, maximum = within(params.warm_minimum, counts), within(params.warm_maximum, counts)
 
-    economic = np.flatnonzero(params.economic)
-    everywhere = len(economic) == len(params.economic)
-    # A peak seldom changes, and what is worth holding is the same array while it does not: of thousands of lanes, how many VMs
-    # should exist is worked out anew where it has.
-    known, kept = np.zeros(0, np.int32), np.zeros(0, counts)
-    priced: Int | None = None
-    exist = kept
+    def __init__(self, params: LaneParams, counts: CountType) -> None:
+        self._counts = counts
+        self._with_spare = 1.0 + params.warm_spare
+        self._rounding = np.array(ROUNDING)
+        self._minimum, self._maximum = (
+            within(bound, counts) for bound in (params.warm_minimum, params.warm_maximum)
+        )
+        self._economic = np.flatnonzero(params.economic)
+        self._everywhere = len(self._economic) == len(params.economic)
+        self._peak: SmallInt = np.zeros(0, np.int32)
+        self._kept: Int = np.zeros(0, counts)
+        self._worth: Int | None = None
+        self._exist = self._target = self._kept
+        self._desired: Int | None = None
 
-    def spared(peak: SmallInt, spare: Float) -> Int:
-        vms = peak.astype(np.float64)
-        vms *= spare
-        vms -= rounding
-        return np.ceil(vms, out=vms).astype(counts)
+    def of(self, peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
+        """Stopped VMs wanted, within the policy's bounds on them: int (L,) of the type of counts.
 
-    def remembered(peak: SmallInt) -> bool:
+        Args:
+            peak: int (L,), the highest desired of the memory window. Not to be changed, like all that is given or got.
+            desired: int (L,), VMs wanted in service.
+            worth: int64 (n,), VMs worth holding in the lanes that have an objective, -1 where not known yet; None where no lane
+                has one.
+        """
+        same = peak is self._peak or self._as_before(peak)
+        if not same or worth is not self._worth:
+            self._exist, self._worth = self._existing(worth), worth
+        elif desired is self._desired:
+            return self._target
+        target = self._exist - desired
+        np.maximum(target, self._minimum, out=target)
+        np.minimum(target, self._maximum, out=target)
+        self._target, self._desired = target, None
+        if is_fixed(desired):
+            # Nobody can change what is desired, so that the same array will need as many.
+            self._desired, target.flags.writeable = desired, False
+        return target
+
+    def _as_before(self, peak: SmallInt) -> bool:
         """Whether the peak asks for as many VMs as before."""
-        nonlocal known, kept
-        moved = (peak != known).nonzero()[0] if len(known) else None
-        known = peak
+        moved = (peak != self._peak).nonzero()[0] if len(self._peak) else None
+        self._peak = peak
         if moved is None or 4 * len(moved) > len(peak):
-            kept = spared(peak, with_spare)
+            self._kept = self._spared(peak, self._with_spare)
         elif len(moved):
-            kept[moved] = spared(peak[moved], with_spare[moved])
+            self._kept[moved] = self._spared(peak[moved], self._with_spare[moved])
         else:
             return True
         return False
 
-    def existing(worth: Int | None) -> Int:
+    def _spared(self, peak: SmallInt, spare: Float) -> Int:
+        vms = peak.astype(np.float64)
+        vms *= spare
+        vms -= self._rounding
+        return np.ceil(vms, out=vms).astype(self._counts)
+
+    def _existing(self, worth: Int | None) -> Int:
+        """VMs that should exist: int (L,)."""
         if worth is None:
-            return kept
-        of_lanes = kept if everywhere else kept[economic]
-        found = np.where(worth >= 0, worth, of_lanes).astype(counts, copy=False)
-        if everywhere:
+            return self._kept
+        of_lanes = self._kept if self._everywhere else self._kept[self._economic]
+        found = np.where(worth >= 0, worth, of_lanes).astype(self._counts, copy=False)
+        if self._everywhere:
             return found
-        all_lanes = kept.copy()
-        all_lanes[economic] = found
+        all_lanes = self._kept.copy()
+        all_lanes[self._economic] = found
         return all_lanes
-
-    def target(peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
-        nonlocal exist, priced
-        same = peak is known or remembered(peak)
-        if not same or worth is not priced:
-            exist, priced = existing(worth), worth
-        beyond = exist - desired
-        np.maximum(beyond, minimum, out=beyond)
-        clipped: Int = np.minimum(beyond, maximum, out=beyond)
-        return clipped
-
-    return target

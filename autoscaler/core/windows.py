@@ -237,6 +237,10 @@ class RollingMax(Remembered):
             return self._highest
         return self._note(tick, self._noted)
 
+    def push_again(self, tick: int, value: Int) -> SmallInt:
+        """As `push_and_max` with what was noted last, as far as anything was."""
+        return self.push_and_max(tick, value) if self._highest is None else self.again(tick)
+
     def hold(self, tick: int) -> None:
         """As `again`, where nobody asks for the highest.
 

@@ -130,6 +130,26 @@ def test_what_is_held_is_what_is_noted_again_and_again(seed):
                 np.testing.assert_array_equal(held.dump()[name], kept, err_msg=name)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seeds)
+def test_who_says_that_it_is_the_same_again_is_told_what_all_are_told(seed):
+    rng = np.random.default_rng(seed)
+    window = some_windows(rng)
+    again, noted = windows.RollingMax.empty(window), windows.RollingMax.empty(window)
+    tick, value = 1_000, rng.integers(0, 50, len(window))
+    for _ in range(150):
+        tick += int(rng.choice([0, 1, 4, 90], p=[0.02, 0.9, 0.06, 0.02]))
+        if rng.random() < 0.2:
+            value = rng.integers(0, 50, len(window))
+            np.testing.assert_array_equal(again.push_and_max(tick, value), noted.push_and_max(tick, value))
+        else:
+            np.testing.assert_array_equal(again.push_again(tick, value), noted.push_and_max(tick, value))
+        if rng.random() < 0.05:
+            again = again.copy()
+    for name, kept in noted.dump().items():
+        np.testing.assert_array_equal(again.dump()[name], kept, err_msg=name)
+
+
 @settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_a_page_is_noted_as_its_ticks_are_and_a_twin_goes_its_own_way(seed):

@@ -287,7 +287,8 @@ class Sums:
         found = np.count_nonzero(short)
         if found * _FEW > short.size:
             return False
-        row, lane = short.nonzero() if found else (_NOWHERE, _NOWHERE)
+        # Of few places in one row numpy makes a list far sooner than of places in rows.
+        row, lane = np.divmod(short.reshape(-1).nonzero()[0], self.lanes) if found else (_NOWHERE, _NOWHERE)
         of_column = self.lanes // columns
         lacking = demand[row, lane // of_column] - serving[row, lane] * self.vm_capacity[lane]
         self._amounts.add_few(Amount.SHORTAGE, lane, lacking)

@@ -43,7 +43,7 @@ class Delay:
         kind: Of counts.
     """
 
-    __slots__ = ("_cells", "_flat", "_rows", "ring", "ticks")
+    __slots__ = ("_cells", "_empty", "_flat", "_rows", "ring", "ticks")
 
     def __init__(self, ticks: Int, kind: Kind = INT32) -> None:
         self.ticks = ticks
@@ -52,6 +52,16 @@ class Delay:
         uniform = (ticks == ticks[0]).all()
         self._flat = None if uniform else self.ring.reshape(-1)
         self._cells = np.arange(len(ticks))
+        self._empty = [True] * self._rows
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known that nothing is on the way, without looking."""
+        return all(self._empty)
+
+    def is_none_out(self, tick: int) -> bool:
+        """Whether it is known that nothing comes out at this tick, likewise."""
+        return self.empty if self._flat is not None else self._empty[(tick - int(self.ticks[0])) % self._rows]
 
     def out(self, tick: int) -> Vms:
         """Int (L,), what comes out at this tick; valid until the next `put`."""
@@ -65,7 +75,15 @@ class Delay:
 
     def put(self, tick: int, counts: Vms) -> None:
         """Put in what is ordered at this tick; called once a tick, also with zeros."""
-        self.ring[tick % self._rows] = counts
+        at = tick % self._rows
+        self.ring[at], self._empty[at] = counts, False
+
+    def put_none(self, tick: int) -> None:
+        """As `put`, where nothing is ordered."""
+        at = tick % self._rows
+        if not self._empty[at]:
+            self.ring[at].fill(0)
+            self._empty[at] = True
 
     def ahead(self, tick: int) -> Vms:
         """Int (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
@@ -75,6 +93,7 @@ class Delay:
 
     def go_on_from(self, other: Delay, lanes: Int, tick: int) -> None:
         """Take over what is on the way in some lanes of another, just before `tick`."""
+        self._empty = [False] * self._rows
         for back in range(1, min(self._rows, other._rows) + 1):
             self.ring[(tick - back) % self._rows] = other.ring[(tick - back) % other._rows][lanes]
 

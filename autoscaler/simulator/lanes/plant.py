@@ -192,6 +192,15 @@ class Plant:
         self._hold_s = np.array([plant.dry_hold_s for plant in plants])
         self._start_from_s = np.full(len(plants), -np.inf)
         self._make_from_s = np.full(len(plants), -np.inf)
+        # What is put in, or refilled, at every tick is not left out.
+        self._may_rest = not (self.lucky or self.any_drains or self._buckets())
+
+    @property
+    def none_starts(self) -> bool:
+        """Whether it is known, without looking, that no VM is starting."""
+        if self._start_way is None or (self._make_way is not None and not self._make_way.empty):
+            return False
+        return self._start_way.empty
 
     # ── a tick ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,8 +215,9 @@ class Plant:
             self._advance_with_luck(tick)
         else:
             self.arrived = self._start_way.out(tick)
-            self.in_service += self.arrived
-            self.starting -= self.arrived
+            if not self._start_way.is_none_out(tick):
+                self.in_service += self.arrived
+                self.starting -= self.arrived
             if self._make_way is not None:
                 self.made = self._make_way.out(tick)
                 self.in_service += self.made
@@ -217,9 +227,10 @@ class Plant:
             self.draining -= drained
             self.stopping += drained
             self._leaving = drained
-        back = self._stop_way.out(tick)
-        self.stopping -= back
-        self.stopped += back
+        if not self._stop_way.is_none_out(tick):
+            back = self._stop_way.out(tick)
+            self.stopping -= back
+            self.stopped += back
         self._age(tick)
         if self._spells is not None or self._quarantine is not None:
             self.startable = self._startable()
@@ -278,8 +289,14 @@ class Plant:
             tick: As in `advance`.
             start: int (L,), at most `startable`.
             provision: int (L,).
-            stop: int (L,), at most `stoppable`.
+            stop: int (L,), at most `stoppable`. Where all three are one array nothing is to be done, as in most ticks where
+                lanes are alike.
         """
+        if start is stop and provision is stop and self._may_rest and self._spells is None:
+            self.starts = self.provisions = self.stops = stop
+            for way in self._delays():
+                way.put_none(tick)
+            return
         if self._spells is not None:
             start, provision = self._not_dry(tick, start, provision)
         if self._start_bucket is not None:
@@ -466,23 +483,3 @@ def _ints(values: Sequence[int]) -> Int:
 
 def _whole(seconds: Float, tick_s: float) -> Int:
     return _ints([whole_ticks(float(each), tick_s) for each in seconds])
-
-
-def shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[object, ...]:
-    """What decides which arrays a plant keeps for a lane, and how long they are."""
-    lucky = plant.lucky or _slow(plant, policy)
-    budgets = (plant.start_budget, plant.provision_budget, plant.stop_budget)
-    return (
-        whole_ticks(plant.start.longest_s, tick_s),
-        whole_ticks(plant.provision.longest_s, tick_s),
-        whole_ticks(plant.stop_s, tick_s),
-        math.ceil(plant.drain_s / tick_s - 1e-9),
-        math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9),
-        plant.minimum_billed_s,
-        policy.provision is not None,
-        plant.can_run_dry,
-        tuple(budget is not None for budget in budgets),
-        (plant.failure_s, plant.quarantine_s, plant.stuck_s, bool(plant.stuck)) if lucky else None,
-        bool(plant.start_failure),
-        patience_s(policy) if lucky else None,
-    )

@@ -23,14 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.compiling import compile_params
+from autoscaler.config.policy import Policy
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
+from autoscaler.simulator.lanes.delays import whole_ticks
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
-from autoscaler.simulator.lanes.plant import shape_of
+from autoscaler.simulator.lanes.plant import has_luck, patience_s
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.witness import Page, Witness
 
@@ -206,7 +209,7 @@ def alike(run: LaneRun) -> list[list[int]]:
     """Lanes whose plants keep the same things for the same number of ticks, so that some of them can go on alone."""
     found: dict[tuple[object, ...], list[int]] = {}
     for lane, (plant, policy) in enumerate(zip(run.plants, run.policies, strict=True)):
-        found.setdefault(shape_of(plant, policy, run.ticks.tick_s), []).append(lane)
+        found.setdefault(_shape_of(plant, policy, run.ticks.tick_s), []).append(lane)
     return list(found.values())
 
 
@@ -446,3 +449,23 @@ def _as_long(state: NDArray[Any], rows: int) -> NDArray[Any]:
     if len(state) == rows:
         return state
     return np.concatenate([state, np.repeat(state[-1:], rows - len(state), axis=0)])
+
+
+def _shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[object, ...]:
+    """What decides which arrays a plant keeps for a lane, and how long they are."""
+    lucky = has_luck((plant,), (policy,))
+    budgets = (plant.start_budget, plant.provision_budget, plant.stop_budget)
+    return (
+        whole_ticks(plant.start.longest_s, tick_s),
+        whole_ticks(plant.provision.longest_s, tick_s),
+        whole_ticks(plant.stop_s, tick_s),
+        math.ceil(plant.drain_s / tick_s - 1e-9),
+        math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9),
+        plant.minimum_billed_s,
+        policy.provision is not None,
+        plant.can_run_dry,
+        tuple(budget is not None for budget in budgets),
+        (plant.failure_s, plant.quarantine_s, plant.stuck_s, bool(plant.stuck)) if lucky else None,
+        bool(plant.start_failure),
+        patience_s(policy) if lucky else None,
+    )

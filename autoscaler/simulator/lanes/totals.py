@@ -72,7 +72,8 @@ class Totals:
     def decided(self, decision: Decision) -> None:
         """Add a tick that has been decided on and not acted on."""
         plant = self._plant
-        self._add(Count.STARTING, plant.starting)
+        if not plant.none_starts:
+            self._add(Count.STARTING, plant.starting)
         self._add(Count.STOPPED, plant.stopped)
         self._add(Count.WARM_TARGET, decision.warm_target)
         if self._arrivals:
