@@ -113,38 +113,49 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         return None
     full_out, full_in = full_buckets(params)
     this = object()
-    elapsed_s, refill_out, refill_in = -1.0, full_out, full_in
+    elapsed_s, refill_out, refill_in, at_once = -1.0, full_out, full_in, False
+    least = min(
+        (float(full.min()) for full, limits in ((full_in, limits_in), (full_out, limits_out)) if limits),
+    )
 
     told = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
-        nonlocal elapsed_s, refill_out, refill_in
+        nonlocal elapsed_s, refill_out, refill_in, at_once
         state, now = seen.state, seen.ordered
         passed_s = max(seen.snapshot.now_s - state.refilled_s, 0.0)
         if passed_s != elapsed_s:
             elapsed_s = passed_s
             refill_out = passed_s * full_out / params.rate_out_period_s
             refill_in = passed_s * full_in / params.rate_in_period_s
+            at_once = bool((refill_out >= full_out).all() and (refill_in >= full_in).all())
         state.refilled_s = seen.snapshot.now_s
         known = state.spent_by is this
         state.spent_by = this
         if limits_in:
-            state.spent_in = _refilled(state.tokens_in, state.spent_in if known else None, refill_in, full_in)
+            spent = state.spent_in if known else None
+            state.spent_in = _refilled(state.tokens_in, spent, refill_in, full_in, at_once=at_once)
         if limits_out:
-            state.spent_out = _refilled(
-                state.tokens_out, state.spent_out if known else None, refill_out, full_out
-            )
+            spent = state.spent_out if known else None
+            state.spent_out = _refilled(state.tokens_out, spent, refill_out, full_out, at_once=at_once)
         if wish is seen.settled:
             return wish, UNCHANGED
         moving = (wish != now).nonzero()[0]
         if not len(moving):
             return wish, told
-        ordered = now[moving]
-        change = wish[moving] - ordered
+        ordered = now.take(moving)
+        change = wish.take(moving) - ordered
+        if (
+            not _any(state.spent_in)
+            and not _any(state.spent_out)
+            and np.maximum.reduce(np.abs(change)) <= least
+        ):
+            # All buckets are full, and none is as small.
+            return wish, told
         allowed = _allowed(
             change,
-            state.tokens_in[moving] if limits_in else None,
-            state.tokens_out[moving] if limits_out else None,
+            state.tokens_in.take(moving) if limits_in else None,
+            state.tokens_out.take(moving) if limits_out else None,
         )
         if allowed is change:
             return wish, told
@@ -154,6 +165,10 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         return value, told
 
     return rule
+
+
+def _any(spent: Int | None) -> bool:
+    return spent is not None and len(spent) > 0
 
 
 def _allowed(change: Int, tokens_in: Float | None, tokens_out: Float | None) -> Int:
@@ -174,7 +189,7 @@ def _allowed(change: Int, tokens_in: Float | None, tokens_out: Float | None) -> 
     return allowed
 
 
-def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float) -> Int:
+def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float, *, at_once: bool) -> Int:
     """Refill buckets in place, and say which are not full then: int64 (n,).
 
     Args:
@@ -182,6 +197,7 @@ def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float) -> I
         spent: int64 (n,), lanes whose bucket is not full, some of them more than once; None where that is not known.
         refill: float64 (L,), what has come in since the last time.
         full: float64 (L,), what goes in.
+        at_once: As much has come in everywhere, and no more is ever taken than there is.
     """
     if spent is None or len(spent) > len(tokens):
         np.minimum(np.add(tokens, refill, out=tokens), full, out=tokens)
@@ -189,8 +205,11 @@ def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float) -> I
     # Most buckets are full most of the time, and a full one stays as it is.
     if not len(spent):
         return spent
-    most = full[spent]
-    left = np.minimum(tokens[spent] + refill[spent], most)
+    most = full.take(spent)
+    if at_once:
+        tokens[spent] = most
+        return spent[:0]
+    left = np.minimum(tokens.take(spent) + refill.take(spent), most)
     tokens[spent] = left
     return spent[left < most]
 

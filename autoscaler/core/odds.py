@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.core.returns import FRESH, GROUP, GROUPS, HITS, SHORTEST, WAITS
+from autoscaler.core.returns import FRESH, GROUP, GROUPS, SHORTEST, WAITS
 from autoscaler.core.types import Int, SmallFloat
 
 PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
@@ -139,12 +139,13 @@ class Law:
         some = slice(groups.start, groups.stop)
         ended, odds, lasts = self._ended[some], self.odds[some], self.lasts[some]
         reached = lasts
-        np.copyto(reached, self._asked[some])
-        reached[:, FRESH - 1] += ended[:, FRESH - 1]
+        asked, groups_count = self._asked[some], np.float32(ALL_GROUPS)
+        np.add(asked[:, FRESH:], groups_count, out=reached[:, FRESH:])
+        np.add(asked[:, FRESH - 1], ended[:, FRESH - 1], out=reached[:, FRESH - 1])
         for wait in reversed(range(FRESH - 1)):
             np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
+        reached[:, :FRESH] += groups_count
         np.add(ended, self._expected, out=odds)
-        reached += np.float32(ALL_GROUPS)
         odds /= reached
         # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
         np.minimum(odds, np.float32(MOST_ODDS), out=odds)
@@ -165,19 +166,13 @@ def _expected(counted: SmallFloat) -> SmallFloat:
     Args:
         counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
     """
-    by_wait = counted[:, :, 0].copy()
-    for kind in range(1, HITS):
-        by_wait += counted[:, :, kind]
+    # Fewer than eight numbers numpy adds one after the other, wherever they lie.
+    by_wait = np.add.reduce(counted, axis=2)
     expected = np.empty_like(counted[0])
     odds_of_wait = _odds(by_wait)[:, np.newaxis]
     for first, end in ((0, FRESH), (FRESH, WAITS)):
-        by_kind = counted[:, first].copy()
-        for wait in range(first + 1, end):
-            by_kind += counted[:, wait]
-        everything = by_kind[:, 0].copy()
-        for kind in range(1, HITS):
-            everything += by_kind[:, kind]
-        usual, (ended, asked) = _odds(everything), by_kind
+        by_kind = np.add.reduce(counted[:, first:end], axis=1)
+        usual, (ended, asked) = _odds(np.add.reduce(by_kind, axis=1)), by_kind
         ended += usual
         asked += _ONE
         ended /= asked

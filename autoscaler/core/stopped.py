@@ -72,7 +72,6 @@ LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newax
 """The bins of a wait of less than an hour after one hour, two and so on."""
 _MORE = 4
 """So many rungs above one that turned out to be held are asked together."""
-_ONE = np.float32(1.0)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
 

@@ -126,9 +126,11 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
     def vanished(seen: Seen) -> Bool | None:
         nonlocal calm
         view, trusted = seen.snapshot, seen.state.trusted
-        if trusted.gone_s is calm and np.minimum.reduce(view.demand) > 0.0:
+        demand = view.demand
+        # Where one number in memory is that of all lanes, one look is enough.
+        if trusted.gone_s is calm and (np.minimum.reduce(demand) if any(demand.strides) else demand[0]) > 0.0:
             # Nothing is gone and nothing was: most ticks, and a tenth of the work.
-            trusted.work = view.demand if is_fixed(view.demand) else view.demand.copy()
+            trusted.work = demand if is_fixed(demand) else demand.copy()
             return None
         nothing, some = view.demand == 0.0, view.demand > 0.0
         begun = nothing & np.isnan(trusted.gone_s)

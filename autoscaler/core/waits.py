@@ -1,7 +1,7 @@
 """What is remembered of VMs that wait stopped, for lanes that have an objective: waits and how they ended, and who is held.
 
 Rules of this file: only what is kept between ticks, and how it passes from one state to another. What follows from it is
-worked out in `returns`, what is to be done about it in `stopped`.
+worked out in `odds` and `returns`, what is to be done about it in `stopped`.
 """
 
 from __future__ import annotations

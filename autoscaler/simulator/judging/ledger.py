@@ -178,7 +178,9 @@ class Sums:
                 f" {self.lanes} lanes at {self.tick_s:g} s"
             )
         for count, total in block.totals.items():
-            self._counts[count] += total
+            # Most of what may be counted never is.
+            if np.count_nonzero(total):
+                self._counts[count] += total
         first, end, _ = rows.indices(len(block.desired))
         while first < end:
             part = min(end - first, CELL_TICKS - self.ticks % CELL_TICKS)
