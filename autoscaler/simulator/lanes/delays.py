@@ -41,9 +41,12 @@ class Delay:
     Args:
         ticks: int64 (L,), at least 1.
         kind: Of counts.
+
+    Attributes:
+        none_out: Whether it is known, without looking, that nothing came out last.
     """
 
-    __slots__ = ("_cells", "_empty", "_flat", "_rows", "ring", "ticks")
+    __slots__ = ("_cells", "_each", "_empty", "_filled", "_flat", "_rows", "none_out", "ring", "ticks")
 
     def __init__(self, ticks: Int, kind: Kind = INT32) -> None:
         self.ticks = ticks
@@ -53,21 +56,23 @@ class Delay:
         self._flat = None if uniform else self.ring.reshape(-1)
         self._cells = np.arange(len(ticks))
         self._empty = [True] * self._rows
+        self._filled = 0
+        self.none_out = True
+        self._each = int(ticks[0])
 
     @property
     def empty(self) -> bool:
-        """Whether it is known that nothing is on the way, without looking."""
-        return all(self._empty)
-
-    def is_none_out(self, tick: int) -> bool:
-        """Whether it is known that nothing comes out at this tick, likewise."""
-        return self.empty if self._flat is not None else self._empty[(tick - int(self.ticks[0])) % self._rows]
+        """Whether it is known, without looking, that nothing is on the way."""
+        return not self._filled
 
     def out(self, tick: int) -> Vms:
         """Int (L,), what comes out at this tick; valid until the next `put`."""
         if self._flat is None:
-            row: Vms = self.ring[(tick - int(self.ticks[0])) % self._rows]
+            come = (tick - self._each) % self._rows
+            self.none_out = self._empty[come]
+            row: Vms = self.ring[come]
             return row
+        self.none_out = not self._filled
         at = (tick - self.ticks) % self._rows
         at *= len(self.ticks)
         at += self._cells
@@ -76,7 +81,10 @@ class Delay:
     def put(self, tick: int, counts: Vms) -> None:
         """Put in what is ordered at this tick; called once a tick, also with zeros."""
         at = tick % self._rows
-        self.ring[at], self._empty[at] = counts, False
+        self.ring[at] = counts
+        if self._empty[at]:
+            self._empty[at] = False
+            self._filled += 1
 
     def put_none(self, tick: int) -> None:
         """As `put`, where nothing is ordered."""
@@ -84,6 +92,7 @@ class Delay:
         if not self._empty[at]:
             self.ring[at].fill(0)
             self._empty[at] = True
+            self._filled -= 1
 
     def ahead(self, tick: int) -> Vms:
         """Int (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
@@ -93,7 +102,7 @@ class Delay:
 
     def go_on_from(self, other: Delay, lanes: Int, tick: int) -> None:
         """Take over what is on the way in some lanes of another, just before `tick`."""
-        self._empty = [False] * self._rows
+        self._empty, self._filled = [False] * self._rows, self._rows
         for back in range(1, min(self._rows, other._rows) + 1):
             self.ring[(tick - back) % self._rows] = other.ring[(tick - back) % other._rows][lanes]
 

@@ -193,6 +193,7 @@ class Plant:
         self._start_from_s = np.full(len(plants), -np.inf)
         self._make_from_s = np.full(len(plants), -np.inf)
         # What is put in, or refilled, at every tick is not left out.
+        self._ways = self._delays()
         self._may_rest = not (self.lucky or self.any_drains or self._buckets())
 
     @property
@@ -215,7 +216,7 @@ class Plant:
             self._advance_with_luck(tick)
         else:
             self.arrived = self._start_way.out(tick)
-            if not self._start_way.is_none_out(tick):
+            if not self._start_way.none_out:
                 self.in_service += self.arrived
                 self.starting -= self.arrived
             if self._make_way is not None:
@@ -227,8 +228,8 @@ class Plant:
             self.draining -= drained
             self.stopping += drained
             self._leaving = drained
-        if not self._stop_way.is_none_out(tick):
-            back = self._stop_way.out(tick)
+        back = self._stop_way.out(tick)
+        if not self._stop_way.none_out:
             self.stopping -= back
             self.stopped += back
         self._age(tick)
@@ -294,7 +295,7 @@ class Plant:
         """
         if start is stop and provision is stop and self._may_rest and self._spells is None:
             self.starts = self.provisions = self.stops = stop
-            for way in self._delays():
+            for way in self._ways:
                 way.put_none(tick)
             return
         if self._spells is not None:
