@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError, TraceError
 from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, fought
-from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, course_of
+from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, course_of, finer
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
-from autoscaler.simulator.benchmark.entrants import Entrant, from_file, ours
+from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, from_file, ours
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
 from autoscaler.simulator.benchmark.generated import generated
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
@@ -60,6 +60,15 @@ REACTIVE = Entrant(
 
 
 # ---- terms ----------------------------------------------------------------------------------------------------
+
+
+def test_every_knob_has_one_more_setting_between_each_two() -> None:
+    assert finer((1.0, 4.0, 25.0)) == (1.0, 2.0, 4.0, 10.0, 25.0)
+    knobs = [rival.values for rival in RIVALS] + [SHORTAGE_PRICES]
+    for values in knobs:
+        assert len(set(values)) == len(values)
+        assert list(values) == sorted(values)
+        assert finer(values[::2]) == values
 
 
 def test_demand_is_scaled_by_its_peak_and_known_when_an_interval_is_over() -> None:
@@ -242,7 +251,7 @@ def test_promises_are_judged_after_a_week() -> None:
     trace = trace_of(rng.poisson(50.0, ticks).astype(float), tick_s=300.0)
     own = ours()
     promising = replace(
-        own, settings=own.settings[7:9], promises=({"objective": {"served": "99%"}},), warm_pool={}
+        own, settings=own.settings[14:17], promises=({"objective": {"served": "99%"}},), warm_pool={}
     )
     course = course_of(trace)
     assert (course.learn_ticks, course.week_ticks) == (ticks // 3, 7 * 288)
@@ -250,7 +259,7 @@ def test_promises_are_judged_after_a_week() -> None:
     ((promise,),) = fleet.promises.values()
     assert promise.promised == "99%"
     assert 0.0 <= promise.late_unserved <= 0.05
-    assert fleet.curves["ours"].values == ("26/h", "40/h")
+    assert fleet.curves["ours"].values == ("26/h", "32.25/h", "40/h")
     assert not fleet.warm_pools
 
 

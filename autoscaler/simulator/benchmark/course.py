@@ -4,13 +4,16 @@ The terms: demand is scaled so that its 99.9 % quantile needs a given number of 
 trace; an interval is known when it is over, whatever the trace's kind; a start takes 60 s and is billed for all of
 them, so it costs a VM-minute (and what is left of the tick, since VMs come at ticks); VMs wait stopped in any
 number and cost nothing there; no VM need run. The first third of the trace is there to learn from and is not scored.
+Every knob is swept over settings that are chosen by hand, and over one more between each two of them (`finer`).
 
 Rules of this file: values only; no rule of a policy and no figure.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +41,19 @@ _ROOM = 3
 """So many times the VMs that the highest demand needs exist: nobody's bound tells where the peak is."""
 
 FLEET = "benchmark"
+
+
+def finer(values: Sequence[float]) -> tuple[float, ...]:
+    """Settings of a knob with one more between each two, their geometric mean to four digits.
+
+    Who is read between two settings that are far apart is judged by where these happen to lie, not by its rule. So all
+    knobs are made finer alike, whoever they belong to.
+
+    Args:
+        values: Settings above 0, ascending.
+    """
+    between = [float(f"{math.sqrt(low * high):.4g}") for low, high in itertools.pairwise(values)]
+    return tuple(sorted({*values, *between}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.rendering import effective_data
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.course import PROVISION_S, Fleet
+from autoscaler.simulator.benchmark.course import PROVISION_S, Fleet, finer
 from autoscaler.simulator.benchmark.warm_pools import STOPPED_SHARE
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.search.axes import read_axis
@@ -86,9 +86,32 @@ class Entrant:
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
 
 
-SHORTAGE_PRICES = (
-    1.3, 2, 3, 4.5, 7, 11, 17, 26, 40, 65, 110, 180, 300, 500, 900, 1500, 2500, 4500, 8000, 15_000, 40_000, 150_000
-)  # fmt: skip
+SHORTAGE_PRICES = finer(
+    (
+        1.3,
+        2,
+        3,
+        4.5,
+        7,
+        11,
+        17,
+        26,
+        40,
+        65,
+        110,
+        180,
+        300,
+        500,
+        900,
+        1500,
+        2500,
+        4500,
+        8000,
+        15_000,
+        40_000,
+        150_000,
+    )
+)
 """Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
 
 POOL_SHORTAGE_PRICE = 40.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Float
-from autoscaler.simulator.benchmark.course import START_S
+from autoscaler.simulator.benchmark.course import START_S, finer
 from autoscaler.simulator.benchmark.oracle import ShortOracle
 from autoscaler.simulator.peers.alarms import StepScaling, TargetTracking
 from autoscaler.simulator.peers.classic import Adapt, Hist, React
@@ -25,22 +25,30 @@ from autoscaler.simulator.peers.peer import Peer, vms_for
 from autoscaler.simulator.peers.periodic import PeriodicQuantile, PredictiveScaling
 from autoscaler.simulator.peers.regression import ConPaaS, Reg
 
-UTILISATIONS = (0.05, 0.1, 0.16, 0.24, 0.33, 0.42, 0.5, 0.58, 0.66, 0.74, 0.8, 0.86, 0.92, 0.97, 1.03, 1.1)
+UTILISATIONS = finer(
+    (0.05, 0.1, 0.16, 0.24, 0.33, 0.42, 0.5, 0.58, 0.66, 0.74, 0.8, 0.86, 0.92, 0.97, 1.03, 1.1)
+)
 """Share of a VM's capacity to aim at; above 1 where the 1 % of work that may be left is left all the time."""
 
-PEAK_SHARES = (0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8, 5.0)
+PEAK_SHARES = finer(
+    (0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8, 5.0)
+)
 """VMs of a fleet sized by hand, as a share of what the 99.9 % quantile of demand needs."""
 
 
-SHORTAGE_PRICES = (
-    1.1, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 17.0, 27.0, 45.0, 75.0, 130.0, 250.0, 600.0, 2000.0, 10000.0,
-)  # fmt: skip
+SHORTAGE_PRICES = finer(
+    (1.1, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 17.0, 27.0, 45.0, 75.0, 130.0, 250.0, 600.0, 2000.0, 10000.0)
+)
 """Price of the unserved work of one VM, over the price of that VM."""
 
-QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
+QUANTILES = finer(
+    (0.3, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
+)
 """Quantiles of what was seen at the time of the day."""
 
-SURE_UTILISATIONS = (0.7, 0.8, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0, 1.01, 1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5)
+SURE_UTILISATIONS = finer(
+    (0.7, 0.8, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0, 1.01, 1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5)
+)
 """As `UTILISATIONS`, for who is sure of demand."""
 
 _ROUNDING = 1e-9
