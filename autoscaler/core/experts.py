@@ -4,7 +4,9 @@ Demand does not react to how a fleet is sized, so what each would have cost is k
 on the live demand, with VMs that take the lead time to come and are billed as real ones are. Autopilot (Rzadca et al.
 2020) chooses among its models in this way. What a model would cost in a crowd that nobody has seen yet counts, too: by
 the rule of succession one comes once in all the time that was seen, and how much higher it is than the highest ever is
-taken to be Pareto's with index 1, up to `CROWD` times. While little was seen, who drives must have proven itself (`proving`).
+taken to be Pareto's with index 1, up to `CROWD` times. That is a guess, and is held against what came, as forecasts are judged by
+what they said before (Dawid 1984): once it is told that so many crowds do not come, or not as high, as many as may yet come are
+allowed for and no more. While little was seen, who drives must have proven itself (`proving`).
 
 Rules of this file: shadows never touch a decision but by which model drives. Missing and censored demand costs
 nobody anything. No reduction over lanes.
@@ -12,6 +14,7 @@ nobody anything. No reduction over lanes.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -19,12 +22,12 @@ import numpy as np
 from autoscaler.core.alike import Alike, one_of
 from autoscaler.core.bands import Bands
 from autoscaler.core.charging import CHARGES, Charging
-from autoscaler.core.habits import CROWD
+from autoscaler.core.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.models import MODELS
 from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
 from autoscaler.core.plain import PLAIN, Passed, Plain
-from autoscaler.core.proving import KNOWN_DAYS, ODDS, change_driver, unproven, untold
+from autoscaler.core.proving import KNOWN_DAYS, ODDS, THREE, change_driver, unproven, untold
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
@@ -48,6 +51,8 @@ MOST_FEAR = 0.001
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
+_MEAN_CROWD = math.log(CROWD)
+"""By how much demand is above the highest ever in a crowd that was never seen, on the average, over that."""
 _FEWEST = np.float32(1e-9)
 """VMs, by which may be divided."""
 _HEAVY = 1e9
@@ -102,6 +107,7 @@ class Contest:
         self._tick_s = params.tick_s
         self._lead_s = params.lead_ticks[lanes].astype(np.float64) * params.tick_s
         self._capacity = params.vm_capacity[lanes]
+        self._lead_ticks = np.maximum(params.lead_ticks[lanes], 1)
         self._lead, self._billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
         self._columns = np.arange(len(lanes))
         promised = params.unserved_target[lanes]
@@ -344,10 +350,6 @@ class Contest:
 
     def _compare(self, state: Trial, price: Float, doubt: Float, fear: Float, shown: Float | None) -> None:
         """Fill in what models have cost with all that was never seen, in `_cost`, and what they have cost so far, if asked."""
-        state.settle(CHARGES)
-        notes = state.owed.get(NOTES)
-        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
-            state.settle(NOTES)
         highest = one_of(state.habits.highest.astype(np.float32))
         weight, since, doubt, fear = map(one_of, (state.weight, state.ticks - state.asked, doubt, fear))
         for rows in self._blocks:
@@ -364,13 +366,38 @@ class Contest:
                 so_far += paid
         state.asked = state.ticks
 
+    def _believed(self, state: Trial, fear: Float) -> Float:
+        """Which share of the crowds that were allowed for may have been to come, by what came of them: float64 (n,).
+
+        Three more than came, by the rule of three (`proving`), both counted in crowds as high as one is expected to be. What a
+        fleet sees on its first day is new because the day is. All of them where a share is promised: at an unknown price less would
+        be held for what was promised all the same.
+
+        Args:
+            state: Updated in place by what was allowed for since models were last compared.
+            fear: float64 (n,), how much a crowd would count.
+        """
+        habits, lead = state.habits, self._lead_ticks
+        habits.allowed += (state.ticks - state.asked) * fear / (state.weight * lead)
+        first = state.ticks * self._tick_s < DAY_S * state.weight
+        if np.count_nonzero(first):
+            habits.allowed[first] = habits.beyond[first] = 0.0
+        # Once it has lasted demand is the highest ever, and not beyond it any more.
+        came = habits.beyond / (np.minimum(lead, lasting_ticks(self._tick_s)) * _MEAN_CROWD)
+        share = np.minimum((came + THREE) / np.maximum(habits.allowed, THREE), 1.0)
+        return np.where(self._given, share, 1.0)
+
     def _choose(self, state: Trial, shortage: Float, *, bands: bool) -> None:
         """Say who drives."""
         state.settle(CHARGES)
+        notes = state.owed.get(NOTES)
+        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
+            state.settle(NOTES)
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
         doubt = self._doubt(state, DOUBT_S, self._most_doubt)
         # A crowd is alone with the VMs that it finds for as long as a start takes.
         fear = self._doubt(state, self._lead_s, MOST_FEAR)
+        fear *= self._believed(state, fear)
         seen = state.ticks / state.weight
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
         young = self._given & (days < KNOWN_DAYS)

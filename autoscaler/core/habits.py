@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.alike import one_of
-from autoscaler.core.remembered import Remembered, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HOURS = 24
@@ -45,9 +45,24 @@ _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )
 _MET = np.float32(1.0)
+_WITHOUT_CROWDS = 5
+_FEWEST = 1e-9
+"""VMs, by which may be divided."""
 _MANY = 64
 """Columns from which on it takes less to go through rows one by one."""
-_ARRAYS = ("seen", "ever", "highest", "above", "lasting", "wanted", "hour", "day", "week")
+_ARRAYS = (
+    "seen",
+    "ever",
+    "highest",
+    "above",
+    "lasting",
+    "beyond",
+    "allowed",
+    "wanted",
+    "hour",
+    "day",
+    "week",
+)
 _BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
 
 
@@ -61,6 +76,9 @@ class Habits(Remembered):
         highest: float64 (n,), the highest demand in VMs that lasted for `LASTING_S`, forgotten as slowly.
         above: int64 (n,), for how many ticks demand has been above that.
         lasting: float64 (n,), the lowest demand of these ticks.
+        beyond: float64 (n,), by how much demand was above the highest ever, over that, at most `CROWD`: the sum of ticks, forgotten
+            as slowly.
+        allowed: float64 (n,), how many crowds above the highest ever were allowed for (`experts`), likewise.
         wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by what was ever needed, at T prices; as of the
             last hour.
         hour: int64 (n,), the hour for which `wanted` is, since the epoch; -1 before the first.
@@ -70,18 +88,30 @@ class Habits(Remembered):
         week, week_slot: The same of the last week, in slots that are longer.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     seen: SmallFloat
     ever: SmallFloat
     highest: Float
     above: Int
     lasting: Float
+    beyond: Float
+    allowed: Float
     wanted: SmallInt
     hour: Int
     day: SmallFloat
     slot: int
     week: SmallFloat
     week_slot: int
+
+    @classmethod
+    def brought_up(cls, dumped: Dumped) -> Dumped:
+        """As of every state: version 5 did not count crowds; none were allowed for, as on a first day."""
+        if dumped["version"] != _WITHOUT_CROWDS:
+            return dumped
+        columns = dumped["highest"]
+        assert isinstance(columns, np.ndarray)
+        none = np.zeros(len(columns))
+        return dumped | {"version": cls.version, "beyond": none, "allowed": none.copy()}
 
     @classmethod
     def empty(cls, lanes: int, prices: int, tick_s: float) -> Habits:
@@ -93,8 +123,9 @@ class Habits(Remembered):
         )
         ever, highest = np.zeros((BINS, lanes), np.float32), np.zeros(lanes)
         above, lasting = np.zeros(lanes, np.int64), np.zeros(lanes)
-        wanted = np.zeros((3, prices, lanes), np.int32)
-        return cls(seen, ever, highest, above, lasting, wanted, np.full(lanes, -1), day, -1, week, -1)
+        beyond, allowed = np.zeros(lanes), np.zeros(lanes)
+        wanted, hour = np.zeros((3, prices, lanes), np.int32), np.full(lanes, -1)
+        return cls(seen, ever, highest, above, lasting, beyond, allowed, wanted, hour, day, -1, week, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
         """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
@@ -102,7 +133,7 @@ class Habits(Remembered):
         known = columns >= 0
         new.seen[:, :, known] = self.seen[:, :, columns[known]]
         new.ever[:, known] = self.ever[:, columns[known]]
-        for name in ("highest", "above", "lasting", "hour"):
+        for name in ("highest", "above", "lasting", "beyond", "allowed", "hour"):
             getattr(new, name)[known] = getattr(self, name)[columns[known]]
         new.wanted[:, :, known] = self.wanted[:, :, columns[known]]
         if len(new.day) == len(self.day):
@@ -214,7 +245,7 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     met, hour = _MET if everywhere else counts.astype(np.float32), int(now_s // HOUR_S) % HOURS
     for table in (habits.seen[hour], habits.seen[HOURS], habits.ever):
         np.add.at(table.reshape(-1), cell, met)
-    _note_highest(habits, need, counts, _lasting_ticks(tick_s))
+    _note_highest(habits, need, counts, lasting_ticks(tick_s))
     known = (need if everywhere else np.where(counts, need, np.nan)).astype(np.float32)
     habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
     habits.week_slot = _note_slot(habits.week, habits.week_slot, int(now_s // week_slot_s(tick_s)), known)
@@ -236,7 +267,7 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
         # One after the other, since a bin may be met twice.
         np.add.at(table.reshape(-1), cell, _MET)
     if np.count_nonzero(habits.above) or np.count_nonzero(np.maximum.reduce(need, axis=0) > habits.highest):
-        known, ticks = np.ones(need.shape[1], np.bool_), _lasting_ticks(tick_s)
+        known, ticks = np.ones(need.shape[1], np.bool_), lasting_ticks(tick_s)
         for each in need:
             _note_highest(habits, each, known, ticks)
     day_s, week_s = slot_s(tick_s), week_slot_s(tick_s)
@@ -245,7 +276,8 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
         habits.week_slot = _note_slot(habits.week, habits.week_slot, int(each_s // week_s), known)
 
 
-def _lasting_ticks(tick_s: float) -> int:
+def lasting_ticks(tick_s: float) -> int:
+    """For how many ticks demand must be as high to be the highest ever."""
     return max(1, math.ceil(LASTING_S / tick_s - 1e-9))
 
 
@@ -268,6 +300,9 @@ def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None
     over = counts & (need > habits.highest)
     if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
         return
+    above = np.where(over, need, 0.0) - habits.highest
+    above /= np.maximum(habits.highest, _FEWEST)
+    habits.beyond = habits.beyond + np.minimum(np.maximum(above, 0.0), CROWD)
     habits.above = np.where(counts, (habits.above + 1) * over, habits.above)
     lasting = np.where(habits.above > 1, np.minimum(habits.lasting, need), need)
     habits.lasting = np.where(over, lasting, habits.lasting)
@@ -303,6 +338,8 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
         (habits.seen[:, :lately], HALF_LIFE_S),
         (habits.ever[:ever_bins], EVER_HALF_LIFE_S),
         (habits.highest, EVER_HALF_LIFE_S),
+        (habits.beyond, EVER_HALF_LIFE_S),
+        (habits.allowed, EVER_HALF_LIFE_S),
     ):
         left: Float = 0.5 ** (slept_s / half_life_s)
         # By one number far sooner than by as many as there are columns.

@@ -23,6 +23,9 @@ from tests.core.builders import lane_params, snapshot
 from tests.core.laws import laws_of, whole
 
 TICK_S = 10.0
+DAY_TICKS = 144
+"""A day in ticks of ten minutes."""
+FEW = MODELS.index(Model(Kind.DEMAND, 0))
 FORECAST = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
 
 
@@ -245,6 +248,33 @@ def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
     left = np.array([8 * np.log(16) + 4, 8 * np.log(16), 8 * np.log(4), 0.0])
     charged = trial.ticks[0]
     np.testing.assert_allclose(trial.crowd[[0, 1, 2, 3], 0], left * charged, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("came", "promised", "holds"), [(0.0, 0.0, 2), (8.0, 0.0, 8), (0.0, 0.5, 8)])
+def test_crowds_that_were_allowed_for_and_did_not_come_are_held_for_no_longer(came, promised, holds):
+    # One tick of a thousand is allowed for a crowd. Two VMs leave 8 log 16 + 6 in it, eight 8 log 16: at a price of 1,500 that is 8.3
+    # a tick more, and six VMs cost six. When nine were allowed for and none came it is a third of that.
+    params = objective(
+        shortage_price=1500.0, start_cost=0.0, lead_ticks=1, tick_s=600.0, unserved_target=promised
+    )
+    contest, trial = Contest(params, np.array([0])), LaneState.empty(params).trial
+    trial.habits.highest[:] = 8.0
+    trial.serving[:] = 100
+    trial.serving[CAREFUL], trial.serving[FEW] = 8, 2
+    work, known = np.array([1.0]), np.array([True])
+    wanted = trial.serving.copy()
+    trial.last_tick = 0
+    drivers = []
+    for tick in range(1, 1501):
+        if tick == 1000:
+            trial.habits.allowed += 8.0
+            trial.habits.beyond += came * np.log(16)
+        contest.step(trial, tick, work, known, np.stack([wanted, wanted]), np.full(1, 1500.0))
+        drivers.append(int(trial.driver[0]))
+    # Not on the first day.
+    assert trial.habits.allowed[0] == pytest.approx(8.0 + 1.5 - DAY_TICKS / 1000, abs=0.01)
+    assert set(drivers[:999]) == {CAREFUL}
+    assert wanted[drivers[-1], 0] == holds
 
 
 # ── Processes whose best rule is known ──────────────────────────────────────────────────────────────────

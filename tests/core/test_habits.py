@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from autoscaler.core.habits import (
+    CROWD,
     DAY_S,
+    EVER_HALF_LIFE_S,
     HOUR_S,
     WEEK_S,
     Habits,
     bin_of,
     last_week,
     note,
+    note_page,
     revise,
     yesterday,
 )
@@ -123,6 +126,31 @@ def test_what_does_not_last_a_minute_is_not_the_highest_ever(ticks, highest):
     for tick, need in enumerate(load):
         note(habits, MIDNIGHT_S + tick * 10.0, np.array([need]), KNOWN, 10.0)
     assert habits.highest[0] == highest
+
+
+CLIMBING = [10.0] * 3 + [5.0] * 2 + [20.0, 40.0, 30.0] + [30.0, 5.0] + [1e9, 5.0]
+"""VMs tick by tick: what is new counts in full, then once, three and two times more than ten, half more than 20, and without bound."""
+
+
+@pytest.mark.parametrize(
+    ("ticks", "above"), [(3, 0.0), (5, 0.0), (8, 6.0), (10, 6.5), (12, 6.5 + CROWD)], ids=str
+)
+def test_what_is_above_the_highest_ever_is_added_up_until_it_lasts(ticks, above):
+    each, page = Habits.empty(1, 1, 20.0), Habits.empty(1, 1, 20.0)
+    now_s = [MIDNIGHT_S + tick * 20.0 for tick in range(ticks)]
+    for at_s, need in zip(now_s, CLIMBING, strict=False):
+        note(each, at_s, np.array([need]), KNOWN, 20.0)
+    note_page(page, now_s, np.array(CLIMBING[:ticks])[:, np.newaxis], 20.0)
+    assert each.beyond[0] == pytest.approx(3 * CROWD + above)
+    assert page.beyond[0] == each.beyond[0]
+
+
+def test_what_was_above_the_highest_ever_is_forgotten_as_that_is():
+    habits = Habits.empty(1, 1, 20.0)
+    revise(habits, MIDNIGHT_S, np.zeros(1), np.full((1, 1), 0.5))
+    habits.highest[:], habits.beyond[:], habits.allowed[:] = 8.0, 4.0, 2.0
+    revise(habits, MIDNIGHT_S + EVER_HALF_LIFE_S, np.zeros(1), np.full((1, 1), 0.5))
+    assert [habits.highest[0], habits.beyond[0], habits.allowed[0]] == pytest.approx([4.0, 2.0, 1.0])
 
 
 def test_a_gap_within_a_crowd_neither_counts_nor_ends_it():
