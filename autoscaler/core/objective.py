@@ -4,7 +4,7 @@ An objective such as 99.9 % says nothing about money, and everything else here i
 price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
 is allowed. What the fleet itself has missed in the last weeks corrects how much is aimed at: less where it missed more
 than is allowed, down to a fifth where it missed twice as much; never more, since a quiet week says little of the next
-crowd. Prices move slowly, and within bounds.
+crowd. Of less than a week a week's share is allowed. Prices move slowly, and within bounds.
 
 Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
 """
@@ -19,11 +19,13 @@ import numpy as np
 
 from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
 """Work that was missed counts half after this time."""
+PROMISED_S = 7 * 86400.0
+"""A share is promised of the work of so long a time: on a first day a minute that is missed is more than a day allows."""
 STEP_S = 3600.0
 """How often the price moves."""
 STEP = 0.3
@@ -31,6 +33,7 @@ STEP = 0.3
 DRIFT, MOST_OFF = 0.05, 3.0
 """How far it moves at least, in its logarithm, where what was missed is off by as much as is allowed; off by more counts as
 this far off."""
+_UNCOUNTED, _ENOUGH = 1, 1e9
 LEAST_AIM, MOST_AIM = 0.2, 1.0
 """Bounds of what is aimed at, as shares of what is allowed."""
 
@@ -46,17 +49,28 @@ class Budget(Remembered):
         missed: float64 (n,), VM-ticks of work that found no VM, forgotten exponentially.
         wanted: float64 (n,), VM-ticks of work, likewise.
         in_service: float64 (n,), VMs that served when this was last asked.
+        seen: float64 (n,), ticks in which demand was known.
         last_tick: When that was; -1 before the first time.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lanes: Int
     given: Float
     price: Float
     missed: Float
     wanted: Float
     in_service: Float
+    seen: Float
     last_tick: int
+
+    @classmethod
+    def brought_up(cls, dumped: Dumped) -> Dumped:
+        """As of every state: version 1 did not count ticks, and is taken to have seen enough."""
+        if dumped["version"] != _UNCOUNTED:
+            return dumped
+        columns = dumped["price"]
+        assert isinstance(columns, np.ndarray)
+        return dumped | {"version": cls.version, "seen": np.full(len(columns), _ENOUGH)}
 
     @classmethod
     def empty(cls, params: LaneParams) -> Budget:
@@ -64,7 +78,7 @@ class Budget(Remembered):
         lanes = np.flatnonzero(params.economic)
         given = params.shortage_price[lanes]
         none = np.zeros(len(lanes))
-        return cls(lanes, given, given.copy(), none, none.copy(), none.copy(), -1)
+        return cls(lanes, given, given.copy(), none, none.copy(), none.copy(), none.copy(), -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -79,7 +93,7 @@ class Budget(Remembered):
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
         known[known] = new.given[known] == self.given[was[known]]
-        for name in ("price", "missed", "wanted", "in_service"):
+        for name in ("price", "missed", "wanted", "in_service", "seen"):
             getattr(new, name)[known] = getattr(self, name)[was[known]]
         new.last_tick = self.last_tick
         return new
@@ -89,7 +103,7 @@ class Budget(Remembered):
         if other.last_tick < 0:
             return  # none of them has a price that is found
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
-        arrays = ("price", "missed", "wanted", "in_service")
+        arrays = ("price", "missed", "wanted", "in_service", "seen")
         take_columns(self, at, other, theirs, arrays, when=("last_tick",))
 
 
@@ -107,6 +121,7 @@ class Dearness:
         self._target = params.unserved_target[lanes]
         self._found = self._target > 0.0
         self._any = bool(self._found.any())
+        self._promised_ticks = PROMISED_S / params.tick_s
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
 
     def step(
@@ -134,16 +149,20 @@ class Dearness:
         if last >= 0 and tick == last + 1:
             work = np.where(counts, demand, 0.0) / self._capacity
             decay = np.where(counts, self._decay, 1.0)
+            state.seen += counts
             state.missed *= decay
             state.missed += np.maximum(work - state.in_service, 0.0)
             state.wanted *= decay
             state.wanted += work
         state.in_service = in_service.astype(np.float64)
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
-            allowed = np.maximum(self._target * state.wanted, 1e-9)
+            so_far = np.maximum(self._target * state.wanted, 1e-9)
+            allowed = so_far * np.maximum(self._promised_ticks / np.maximum(state.seen, 1.0), 1.0)
             aim = np.minimum(np.maximum(2.0 - state.missed / allowed, LEAST_AIM), MOST_AIM)
             found = np.log(price_for(aim * self._target))
-            off = np.minimum(np.maximum(state.missed / allowed - 1.0, -1.0), MOST_OFF)
+            over = np.minimum(np.maximum(state.missed / allowed - 1.0, 0.0), MOST_OFF)
+            # What a week allows is not there to be used up on its first day.
+            off = over + np.minimum(state.missed / so_far - 1.0, 0.0)
             towards, drift = STEP * (found - np.log(state.price)), DRIFT * off
             moved = np.where(off > 0.0, np.maximum(towards, drift), np.minimum(towards, drift))
             moved = np.minimum(np.maximum(state.price * np.exp(moved), LOWEST_PRICE), HIGHEST_PRICE)
