@@ -18,6 +18,9 @@ from autoscaler.config.section import HOUR_S, Section
 FIRST_GUESS = 0.5
 """The first guess at the price of shortage for a served share, as a share of the odds of serving: price = guess / missed."""
 
+PROVISION_TIME_S = 300.0
+"""What making a VM from nothing is planned with where nothing is said of it."""
+
 RELAXED_GUARDS: Mapping[str, object] = {
     "stabilisation": "0s",
     "cooldown_out": "0s",
@@ -41,7 +44,8 @@ class ObjectiveSection(Section):
         description="Money per VM-hour of unserved work: what is lost when the work of one VM finds no VM for an hour.",
     )
     provision_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
-        300.0, description="Expected time from the order to make a VM from nothing until it serves."
+        PROVISION_TIME_S,
+        description="Expected time from the order to make a VM from nothing until it serves; after twice that time it is not counted on.",
     )
 
 

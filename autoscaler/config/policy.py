@@ -10,7 +10,7 @@ from autoscaler.config.balancing import BalancerSection, DrainSection
 from autoscaler.config.freshness import FreshnessSection, RefillSection
 from autoscaler.config.guarding import GuardsSection
 from autoscaler.config.known_events import KnownEvent
-from autoscaler.config.objective import ObjectiveSection, guards_of_an_objective
+from autoscaler.config.objective import PROVISION_TIME_S, ObjectiveSection, guards_of_an_objective
 from autoscaler.config.section import Off, Section
 from autoscaler.config.sharing import SharedLimits
 from autoscaler.config.signals import SignalSection
@@ -104,6 +104,11 @@ class Policy(Section):
     def reads_template(self) -> bool:
         """Whether what VMs would be made from now must be known: which of them are out of date."""
         return self.provision is not None and (self.freshness.refresh is not None or self.refill is not None)
+
+    @property
+    def provision_time_s(self) -> float:
+        """Expected time from the order to make a VM from nothing until it serves, also where there is no objective."""
+        return PROVISION_TIME_S if self.objective is None else self.objective.provision_time_s
 
     @property
     def max_provisioned(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.compiling_objective import unbilled_s
+from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
@@ -111,10 +112,10 @@ class Fleet:
 
     def begin_anew(self) -> None:
         """Know nothing of the VMs, as after a restart; the next listing tells."""
-        vm = self.policy.vm
         patience = Patience(
-            start_s=max(120.0, 5.0 * vm.start_time_s),
-            stop_s=max(600.0, 10.0 * vm.stop_time_s),
+            start_s=start_patience_s(self.policy),
+            made_s=made_patience_s(self.policy),
+            stop_s=max(600.0, 10.0 * self.policy.vm.stop_time_s),
             hands_off_s=self.policy.guards.hands_off_s,
         )
         self.inventory = FleetInventory(self.name, patience)

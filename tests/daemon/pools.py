@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoscaler.cloud.vms import LaunchData
-from tests.daemon.builders import ORIGIN_S, Bench, policy
+from tests.daemon.builders import EXACT, ORIGIN_S, Bench, policy
 
 TOTAL = {"kind": "total"}
 PROVISION = {"launch_template": "web", "maximum": 10}
@@ -24,8 +24,8 @@ def pool_policy(**changes):
     return policy(**own)
 
 
-def pool_bench(demand, *, vms=0, running=0, faults=(), **changes):
-    bench = Bench(vms=vms, running=running, zones="a", faults=faults)
+def pool_bench(demand, *, vms=0, running=0, faults=(), physics=EXACT, **changes):
+    bench = Bench(vms=vms, running=running, zones="a", faults=faults, physics=physics)
     if "web" not in {template.name for template in bench.world.templates.all()}:
         data = LaunchData(image="ami-0000000a", vm_type="m7i.large")
         bench.world.templates.create(bench.world.new_id("lt"), "web", data, ORIGIN_S)

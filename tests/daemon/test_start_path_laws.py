@@ -126,9 +126,9 @@ class Account(Bench):
                 waited_s = now_s - t.phase_since_s
                 patience = fleet.inventory.patience
                 limit_s = {
-                    Phase.STARTING: patience.written_off_s,
-                    Phase.PROVISIONING: patience.written_off_s,
-                    Phase.RUNNING: patience.never_ready_s + 300.0,
+                    Phase.STARTING: patience.written_off_s(new=t.new),
+                    Phase.PROVISIONING: patience.written_off_s(new=t.new),
+                    Phase.RUNNING: patience.never_ready_s(new=t.new) + 300.0,
                     Phase.STOPPING: patience.stuck_s,
                 }.get(t.phase, float("inf"))
                 if waited_s > limit_s + 30.0:

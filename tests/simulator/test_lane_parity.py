@@ -124,6 +124,22 @@ SCENARIOS = {
     "starts slower than anybody waits": (
         policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(290.0)), DAY, 10.0
     ),
+    "made as slowly as it is planned": (
+        policy(provision={"launch_template": "web", "maximum": 18}), replace(PLANT, vms=4, provision=Duration(290.0)), DAY, 10.0
+    ),
+    "made as slowly as it is planned, after many quick starts": (
+        policy(
+            **NO_FORECAST,
+            provision={"launch_template": "web", "maximum": 18},
+            guards={"stabilisation": "0s", "minimum_on_time": "0s", "rate_in": {"vms": 100, "per": "1s"}},
+        ),
+        replace(PLANT, vms=8, in_service=1, provision=Duration(290.0)),
+        levels(650, 90, 650, 90, 650, 90, 650, 90, 650, 1200, each_s=600), 10.0,
+    ),
+    "made more slowly than anybody waits": (
+        policy(vm={"start_time": "45s"}, provision={"launch_template": "web", "maximum": 18}),
+        replace(PLANT, vms=4, provision=Duration(700.0)), levels(300, 800, 300, each_s=800), 10.0
+    ),
     "every start falls back": (
         policy(), replace(PLANT, in_service=2, start_failure=1.0, failure_s=14.0), DAY, 10.0
     ),

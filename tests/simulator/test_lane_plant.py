@@ -18,6 +18,7 @@ from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings, Shortage
 from autoscaler.simulator.lanes.measuring import Pipeline, Ticks, seen, wanted
+from autoscaler.simulator.lanes.plant import has_luck
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.traces.trace import Trace, TraceKind
@@ -449,3 +450,15 @@ def test_what_is_done_vm_by_vm_is_refused_with_the_engine_that_can():
         (told,) = refusals(policy(**changes), PlantSettings(), 10.0)
         assert said in told
         assert "the loop engine" in told
+
+
+@pytest.mark.parametrize(
+    ("makes", "start_s", "made_s", "lucky"),
+    [(True, 150, 600, False), (True, 150, 610, True), (True, 160, 600, True), (False, 150, 9000, False)],
+)
+def test_vms_have_luck_of_their_own_where_they_take_longer_than_they_are_waited_for(
+    makes, start_s, made_s, lucky
+):
+    fleet = policy(provision={"launch_template": "web", "maximum": 9} if makes else "off")
+    plant = PlantSettings(start=Duration(start_s), provision=Duration(made_s))
+    assert has_luck((plant,), (fleet,)) == lucky

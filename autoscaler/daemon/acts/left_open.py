@@ -123,7 +123,7 @@ class LeftOpen:
         inventory, token = fleet.inventory, action.intent.token
         for vm_id in sorted(_of(action, OutcomeKind.ACCEPTED)):
             if vm_id and self._first(action, vm_id) and vm_id not in inventory.vms:
-                new = TrackedVm(new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s)
+                new = TrackedVm(new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s, new=True)
                 new.order = Order(Verb.PROVISION, action.at_s, action.id, answered_at_s=until_s)
                 inventory.await_vm(new)
         # Which VMs are there already can be told from a whole listing only.

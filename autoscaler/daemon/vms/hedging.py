@@ -52,11 +52,24 @@ class Timer:
 
 @dataclass(slots=True)
 class Timers:
-    """The transients of one fleet: from the order to running, from running to ready, from the order to stopped."""
+    """The transients of one fleet: from the order to running, from running to ready, from the order to stopped.
+
+    VMs made from nothing have timers of their own: all of them would be late by those of starts.
+    """
 
     pending: Timer = field(default_factory=Timer)
     unready: Timer = field(default_factory=Timer)
     stopping: Timer = field(default_factory=Timer)
+    new_pending: Timer = field(default_factory=Timer)
+    new_unready: Timer = field(default_factory=Timer)
+
+    def until_running(self, *, new: bool) -> Timer:
+        """From the order to running."""
+        return self.new_pending if new else self.pending
+
+    def until_ready(self, *, new: bool) -> Timer:
+        """From running to ready."""
+        return self.new_unready if new else self.unready
 
 
 @dataclass(slots=True)

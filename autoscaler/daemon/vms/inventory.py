@@ -20,6 +20,7 @@ from autoscaler.daemon.vms.orders import STATES_BEFORE
 from autoscaler.daemon.vms.quarantine import verdict_of_state
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
+    MADE_BY_TAG,
     ON_THE_WAY,
     PROTECTED_TAG,
     Counts,
@@ -178,6 +179,9 @@ class FleetInventory(Lateness):
             # counts from its launch.
             tracked.run = Run(now_s)
         if vm.state in (VmState.PENDING, VmState.RUNNING):
+            # Nobody says whether it ran before; one that was launched longer ago would be ready.
+            young = now_s - vm.launched_at_s < self.patience.made_s
+            tracked.new = young and MADE_BY_TAG in vm.tags
             # Perhaps one of those that we asked for without hearing an answer: it is not expected any more.
             expected = next((e for e in self._expected.values() if e.count and e.may_be(vm)), None)
             if expected is not None:
@@ -256,7 +260,7 @@ class FleetInventory(Lateness):
             # It was not running when last seen, so this is a start that the provider bills as one.
             t.run = Run(self._between(listing, after_s=t.ordered_at_s), counts_start=True)
             if t.ordered_at_s is not None:
-                self.timers.pending.add(t.run.from_s - t.ordered_at_s)
+                self.timers.until_running(new=t.new).add(t.run.from_s - t.ordered_at_s)
         if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING, Phase.PREPARING):
             # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
@@ -288,7 +292,7 @@ class FleetInventory(Lateness):
         if not (t.vm.hibernates and t.vm.state is VmState.STOPPING):
             t.end_run(stopped_at_s)
         t.in_service_from_s = None
-        t.ordered_at_s = None
+        t.ordered_at_s, t.new = None, False
         t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
 
     def _started_outside(self, t: TrackedVm, now_s: float) -> Note:
@@ -360,11 +364,11 @@ class FleetInventory(Lateness):
             if t.hedged:
                 self.take_back(t)
             if t.run is not None and t.run.counts_start:
-                self.timers.unready.add(now_s - t.run.from_s)
+                self.timers.until_ready(new=t.new).add(now_s - t.run.from_s)
             if t.failures or t.ordered_at_s is not None:
                 t.failures = 0
                 self.places.tell(t.vm.vm_type, t.vm.zone, now_s, tried=1, failed=0)
-            t.in_service_from_s = now_s
+            t.in_service_from_s, t.new = now_s, False
             t.move(Phase.IN_SERVICE, now_s)
             if t.ordered_at_s is not None:
                 self.start_times_s.append(now_s - t.ordered_at_s)

@@ -46,9 +46,9 @@ class Lateness(Orders):
                 self._await_stop(t, now_s, notes)
 
     def _await_start(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
-        waited_s = now_s - t.phase_since_s
-        most_s = self.patience.start_s
-        if t.phase is not Phase.RUNNING and waited_s > self.patience.written_off_s:
+        waited_s, runs = now_s - t.phase_since_s, t.phase is Phase.RUNNING
+        most_s = self.patience.coming_s(new=t.new)
+        if not runs and waited_s > self.patience.written_off_s(new=t.new):
             # Before it runs it cannot even be stopped.
             self.touch()
             notes.append(
@@ -57,7 +57,7 @@ class Lateness(Orders):
             self._never_ran(t)
             t.order = None
             t.move(Phase.LOST, now_s)
-        elif t.phase is Phase.RUNNING and waited_s > self.patience.never_ready_s and not t.dismissed:
+        elif runs and waited_s > self.patience.never_ready_s(new=t.new) and not t.dismissed:
             self.touch()
             t.dismissed = NEVER_READY
             self._quarantine(t, now_s, f"{NEVER_READY} within {waited_s:.0f} s")
@@ -73,11 +73,11 @@ class Lateness(Orders):
                 self._note("start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on")
             )
         elif not t.overdue and not t.late and not t.dismissed:
-            timer = self.timers.unready if t.phase is Phase.RUNNING else self.timers.pending
+            timer = self.timers.until_ready(new=t.new) if runs else self.timers.until_running(new=t.new)
             if waited_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
                 t.hedged = t.late = True
                 # One that runs is near: it is overtaken like one that does not run yet.
-                t.overdue = t.phase is Phase.RUNNING
+                t.overdue = runs
                 self.touch()
                 text = f"{t.vm.id} is {t.phase} for {waited_s:.0f} s, longer than usual; another may take its place"
                 notes.append(self._note("start_late", text))

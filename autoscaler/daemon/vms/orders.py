@@ -182,7 +182,7 @@ class Orders(Holdings):
             if t is None:
                 t = self.vms[outcome.vm_id] = TrackedVm(vm_of[outcome.vm_id], Phase.PROVISIONING, now_s)
                 t.order = Order(Verb.PROVISION, now_s, action_id, answered_at_s=now_s)
-            t.ordered_at_s, t.source = now_s, StartSource.FRESH
+            t.ordered_at_s, t.source, t.new = now_s, StartSource.FRESH, True
 
     def _note(self, kind: str, text: str) -> Note:
         return Note(kind, self.fleet, text)

@@ -57,6 +57,7 @@ class Patience:
 
     Attributes:
         start_s: From an order to start until the VM is no longer counted as coming.
+        made_s: The same from an order to make it from nothing.
         stop_s: From an order to stop until the stop is forced.
         consistency_s: How far a listing may lag behind an accepted order.
         absent_listings: Complete listings without a VM that make it gone.
@@ -67,6 +68,7 @@ class Patience:
     """
 
     start_s: float = 180.0
+    made_s: float = 600.0
     stop_s: float = 900.0
     consistency_s: float = 30.0
     absent_listings: int = 3
@@ -74,15 +76,17 @@ class Patience:
     quarantine_s: float = 600.0
     hands_off_s: float = 0.0
 
-    @property
-    def written_off_s(self) -> float:
-        """From an order to start until a VM that still does not run is written off."""
-        return max(3.0 * self.start_s, 900.0)
+    def coming_s(self, *, new: bool) -> float:
+        """How long either part of a start, until it runs and from there, is counted on; `new` as of `TrackedVm`."""
+        return self.made_s if new else self.start_s
 
-    @property
-    def never_ready_s(self) -> float:
+    def written_off_s(self, *, new: bool) -> float:
+        """From an order to start until a VM that still does not run is written off."""
+        return max(3.0 * self.coming_s(new=new), 900.0)
+
+    def never_ready_s(self, *, new: bool) -> float:
         """From the moment a VM runs until it is stopped again, since it does not become ready."""
-        return 2.0 * self.start_s
+        return 2.0 * self.coming_s(new=new)
 
     @property
     def stuck_s(self) -> float:
@@ -124,6 +128,8 @@ class TrackedVm:
     ordered_at_s: float | None = None
     source: StartSource = StartSource.STOPPED
     """What its last start began from."""
+    new: bool = False
+    """Made from nothing by us, and neither ready nor stopped since: this takes longer than a start."""
     pending_at_s: float | None = None
     """When the cloud took up the start under way."""
     in_service_from_s: float | None = None

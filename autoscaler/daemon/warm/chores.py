@@ -265,7 +265,7 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
     failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
     fleet.new_vms += len(accepted)
     for vm_id in accepted:
-        t = TrackedVm(_new_vm(fleet, spec, vm_id, now_s), Phase.PREPARING, now_s)
+        t = TrackedVm(_new_vm(fleet, spec, vm_id, now_s), Phase.PREPARING, now_s, new=True)
         t.order = Order(Verb.PROVISION, now_s, done.action_id, answered_at_s=now_s)
         if vm_id not in inventory.vms:
             inventory.await_vm(t)

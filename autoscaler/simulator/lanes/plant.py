@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks as at_least_one_tick
 from autoscaler.core.types import Bool, Float, Int
@@ -44,11 +45,6 @@ from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Budget, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.spells import DrySpells
-
-
-def patience_s(policy: Policy) -> float:
-    """After how long a VM that was ordered is not counted on: the daemon's own patience."""
-    return max(120.0, 5.0 * policy.vm.start_time_s)
 
 
 class Plant:
@@ -142,12 +138,12 @@ class Plant:
         self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
         self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
         if self._start_lottery is not None:
-            for (plant, fleet, patience, shift), group in _groups(plants, policies, shifts):
+            for (plant, fleet, (started, made), shift), group in _groups(plants, policies, shifts):
                 luck = Luck(seed, fleet)
-                odds = Odds(Purpose.START, Purpose.START_STUCK, plant.start_failure, patience, shift)
+                odds = Odds(Purpose.START, Purpose.START_STUCK, plant.start_failure, started, shift)
                 self._start_lottery.enter(group, plant, odds, luck)
                 if self._make_lottery is not None:
-                    odds = Odds(Purpose.PROVISION, Purpose.PROVISION_STUCK, 0.0, patience, shift)
+                    odds = Odds(Purpose.PROVISION, Purpose.PROVISION_STUCK, 0.0, made, shift)
                     self._make_lottery.enter(group, plant, odds, luck)
         fails = any(plant.start_failure for plant in plants)
         quarantine = _ints([at_least_one_tick(plant.quarantine_s, tick_s) for plant in plants])
@@ -465,16 +461,18 @@ def has_luck(plants: Sequence[PlantSettings], policies: Sequence[Policy]) -> boo
 
 def _slow(plant: PlantSettings, policy: Policy) -> bool:
     """Whether starts take longer than they are counted on."""
-    return max(plant.start.longest_s, plant.provision.longest_s) > patience_s(policy)
+    made_late = policy.provision is not None and plant.provision.longest_s > made_patience_s(policy)
+    return made_late or plant.start.longest_s > start_patience_s(policy)
 
 
 def _groups(
     plants: Sequence[PlantSettings], policies: Sequence[Policy], shifts: Sequence[int]
-) -> list[tuple[tuple[PlantSettings, str, float, int], list[int]]]:
+) -> list[tuple[tuple[PlantSettings, str, tuple[float, float], int], list[int]]]:
     """Lanes that share their luck, by what decides it."""
-    found: dict[tuple[PlantSettings, str, float, int], list[int]] = {}
+    found: dict[tuple[PlantSettings, str, tuple[float, float], int], list[int]] = {}
     for lane, (plant, policy, shift) in enumerate(zip(plants, policies, shifts, strict=True)):
-        found.setdefault((plant, policy.fleet, patience_s(policy), shift), []).append(lane)
+        patience_s = start_patience_s(policy), made_patience_s(policy)
+        found.setdefault((plant, policy.fleet, patience_s, shift), []).append(lane)
     return list(found.items())
 
 

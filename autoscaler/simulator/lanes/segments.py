@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.compiling import compile_params
+from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
 from autoscaler.simulator.lanes.delays import whole_ticks
@@ -33,7 +34,7 @@ from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
-from autoscaler.simulator.lanes.plant import has_luck, patience_s
+from autoscaler.simulator.lanes.plant import has_luck
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.witness import Page, Witness
 
@@ -467,5 +468,5 @@ def _shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[obje
         tuple(budget is not None for budget in budgets),
         (plant.failure_s, plant.quarantine_s, plant.stuck_s, bool(plant.stuck)) if lucky else None,
         bool(plant.start_failure),
-        patience_s(policy) if lucky else None,
+        (start_patience_s(policy), made_patience_s(policy)) if lucky else None,
     )

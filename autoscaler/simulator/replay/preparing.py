@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from autoscaler.cloud.faults import Fault
-from autoscaler.config.objective import ObjectiveSection
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.baselines import describe
@@ -281,10 +280,9 @@ def _made(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
     start_s = policy.vm.start_time_s if wanted.start_time_s is None else wanted.start_time_s
     if wanted.provision_time_s is not None:
         planned_s, why = wanted.provision_time_s, ""
-    elif policy.objective is not None:
-        planned_s, why = policy.objective.provision_time_s, ", as objective.provision_time says"
     else:
-        planned_s, why = ObjectiveSection.model_fields["provision_time_s"].default, ""
+        planned_s = policy.provision_time_s
+        why = "" if policy.objective is None else ", as objective.provision_time says"
     made_s = max(planned_s, start_s)
     return Duration(made_s), f"one made from nothing takes {span(made_s)}{why} (--provision-time)"
 

@@ -1,0 +1,23 @@
+"""How long a VM that was ordered is counted on, by what its policy plans with: one rule for the daemon and for lanes.
+
+Why two: a VM that is started from stopped has all it needs, one that is made from nothing copies an image and sets itself
+up first. What is planned to take five minutes must not count as lost after two, or another is made in its place.
+"""
+
+from __future__ import annotations
+
+from autoscaler.config.policy import Policy
+
+_STARTS, _SHORTEST_S = 5.0, 120.0
+_MAKINGS = 2.0
+"""Fewer than of starts: what takes minutes anyway spreads less for its length, and is waited for in shortage."""
+
+
+def start_patience_s(policy: Policy) -> float:
+    """From the order to start a stopped VM until it is not counted on any more."""
+    return max(_SHORTEST_S, _STARTS * policy.vm.start_time_s)
+
+
+def made_patience_s(policy: Policy) -> float:
+    """From the order to make a VM from nothing until it is not counted on any more."""
+    return max(start_patience_s(policy), _MAKINGS * policy.provision_time_s)
