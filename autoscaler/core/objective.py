@@ -4,7 +4,7 @@ An objective such as 99.9 % says nothing about money, and everything else here i
 price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
 is allowed. What the fleet itself has missed in the last weeks corrects how much is aimed at: less where it missed more
 than is allowed, down to a fifth where it missed twice as much; never more, since a quiet week says little of the next
-crowd. Of less than a week a week's share is allowed. Prices move slowly, and within bounds.
+crowd. In a first week reasons to raise the price are believed by how much of it was seen. Prices move slowly, and within bounds.
 
 Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
 """
@@ -25,7 +25,8 @@ from autoscaler.core.types import Bool, Float, Int
 HALF_LIFE_S = 14 * 86400.0
 """Work that was missed counts half after this time."""
 PROMISED_S = 7 * 86400.0
-"""A share is promised of the work of so long a time: on a first day a minute that is missed is more than a day allows."""
+"""A share is promised of the work of so long a time. On a first day one minute that is missed is more than the day allows, and hardly any
+model would have missed less: as much of that is believed as of a week was seen."""
 STEP_S = 3600.0
 """How often the price moves."""
 STEP = 0.3
@@ -156,14 +157,13 @@ class Dearness:
             state.wanted += work
         state.in_service = in_service.astype(np.float64)
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
-            so_far = np.maximum(self._target * state.wanted, 1e-9)
-            allowed = so_far * np.maximum(self._promised_ticks / np.maximum(state.seen, 1.0), 1.0)
-            aim = np.minimum(np.maximum(2.0 - state.missed / allowed, LEAST_AIM), MOST_AIM)
+            known = np.minimum(state.seen / self._promised_ticks, 1.0)
+            off = state.missed / np.maximum(self._target * state.wanted, 1e-9) - 1.0
+            off = np.where(off > 0.0, off * known, off)
+            aim = np.minimum(np.maximum(1.0 - off, LEAST_AIM), MOST_AIM)
             found = np.log(price_for(aim * self._target))
-            over = np.minimum(np.maximum(state.missed / allowed - 1.0, 0.0), MOST_OFF)
-            # What a week allows is not there to be used up on its first day.
-            off = over + np.minimum(state.missed / so_far - 1.0, 0.0)
-            towards, drift = STEP * (found - np.log(state.price)), DRIFT * off
+            towards, drift = STEP * (found - np.log(state.price)), DRIFT * np.minimum(off, MOST_OFF)
+            towards = np.where(towards > 0.0, towards * known, towards)
             moved = np.where(off > 0.0, np.maximum(towards, drift), np.minimum(towards, drift))
             moved = np.minimum(np.maximum(state.price * np.exp(moved), LOWEST_PRICE), HIGHEST_PRICE)
             state.price = np.where(self._found & (state.wanted > 0.0), moved, state.price)
