@@ -8,7 +8,7 @@ tick were series of their own; that costs as many calls as one tick does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -170,8 +170,10 @@ def say(
     if not len(settings.params.event_odds):
         return said(settings, basis, likely)
 
-    def mixed(beyond: SmallFloat) -> None:
-        events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), basis.log_level, basis.spread)
+    def mixed(beyond: SmallFloat) -> Basis:
+        usual = events.Measure(basis.log_level, basis.spread, basis.room)
+        found = events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), usual)
+        return replace(basis, log_level=found.log_level, spread=found.spread, room=found.room)
 
     return said(settings, basis, likely, mixed)
 
@@ -180,12 +182,12 @@ def said(
     settings: Settings,
     basis: Basis,
     likely: BurstOdds | None = None,
-    mixed: Callable[[SmallFloat], None] | None = None,
+    mixed: Callable[[SmallFloat], Basis] | None = None,
 ) -> Outlook:
-    """The Outlook on this basis; `mixed` lets what is expected beyond each edge take events into account."""
+    """The Outlook on this basis; `mixed` lets what is expected beyond each edge take events into account, and says on what basis."""
     beyond = tables.survival(basis.tables, basis.whole, basis.totals, basis.rows, basis.weight)
     if mixed is not None:
-        mixed(beyond)
+        basis = mixed(beyond)
     offset = basis.offset.copy()
     parts = [slice(first, first + AT_ONCE) for first in range(0, len(offset), AT_ONCE)]
     quantiles: list[_Part] = [
