@@ -39,7 +39,9 @@ class CompiledPolicies:
     lanes: LaneParams
 
 
-def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> CompiledPolicies:
+def compile_params(
+    policies: Sequence[Policy], tick_s: float, now_s: float, run_s: float = 0.0
+) -> CompiledPolicies:
     """Compile policies that `load_policies` has accepted.
 
     Args:
@@ -47,6 +49,7 @@ def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> C
         tick_s: Length of a tick.
         now_s: Epoch seconds. Schedules are laid out from one day before to eight days after, so a daemon
             compiles again at least once a day.
+        run_s: For how long known events are laid out beyond that, for who compiles once for a whole replay.
     """
     return CompiledPolicies(
         fleets=tuple(policy.fleet for policy in policies),
@@ -57,7 +60,7 @@ def compile_params(policies: Sequence[Policy], tick_s: float, now_s: float) -> C
             in_flight=_floats(policies, lambda policy: policy.signal.in_flight or 1.0),
             drain_s=_floats(policies, lambda policy: policy.signal.drain_time_s),
         ),
-        series=compile_series(policies, tick_s, now_s),
+        series=compile_series(policies, tick_s, now_s, run_s),
         lanes=_lanes(policies, tick_s, now_s),
     )
 

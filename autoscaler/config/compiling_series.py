@@ -18,15 +18,18 @@ from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Float, Int
 
 
-def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> SeriesParams:
+def compile_series(
+    policies: Sequence[Policy], tick_s: float, now_s: float, run_s: float = 0.0
+) -> SeriesParams:
     """The series of policies that `load_policies` has accepted, in their order.
 
     Args:
         policies: One per fleet.
         tick_s: Length of a tick.
-        now_s: Epoch seconds; events are laid out from one day before to eight days after.
+        now_s: Epoch seconds; events are laid out from one day before to eight days after the end of the run.
+        run_s: For how long these series are meant; 0 for who compiles again every day.
     """
-    starts, ends, factors, odds = _events(policies, now_s)
+    starts, ends, factors, odds = _events(policies, now_s, run_s)
     laws = np.array([policy.objective is not None for policy in policies], np.bool_)
     # What a tick wants is known when it is over, so the first sample of what a VM serves comes a tick after it.
     lead_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s) + laws
@@ -53,9 +56,13 @@ def compile_series(policies: Sequence[Policy], tick_s: float, now_s: float) -> S
     )
 
 
-def _events(policies: Sequence[Policy], now_s: float) -> tuple[Float, Float, Float, Float]:
+def _events(policies: Sequence[Policy], now_s: float, run_s: float) -> tuple[Float, Float, Float, Float]:
     found = [
-        [(*span, event.factor, event.odds) for event in policy.events for span in occurrences(event, now_s)]
+        [
+            (*span, event.factor, event.odds)
+            for event in policy.events
+            for span in occurrences(event, now_s, run_s)
+        ]
         for policy in policies
     ]
     shape = (max(map(len, found), default=0), len(policies))

@@ -46,8 +46,8 @@ class KnownEvent(Section):
     )
 
 
-def occurrences(event: KnownEvent, now_s: float) -> Iterator[tuple[float, float]]:
-    """Epoch seconds (start, end) of those that touch [now - 1 day, now + 8 days], in order.
+def occurrences(event: KnownEvent, now_s: float, run_s: float = 0.0) -> Iterator[tuple[float, float]]:
+    """Epoch seconds (start, end) of those that touch [now - 1 day, now + run + 8 days], in order.
 
     Where the clock changes and the local time is missing or twice, the earlier reading counts.
     """
@@ -57,7 +57,8 @@ def occurrences(event: KnownEvent, now_s: float) -> Iterator[tuple[float, float]
         zone = ZoneInfo(event.time_zone)
         before = int((event.lasts_s + BEHIND_S) // DAY_S) + 2
         first = datetime.fromtimestamp(now_s, zone).date() - timedelta(days=before)
-        days = [first + timedelta(days=offset) for offset in range(before + int(AHEAD_S // DAY_S) + 3)]
+        count = before + int((run_s + AHEAD_S) // DAY_S) + 3
+        days = [first + timedelta(days=offset) for offset in range(count)]
         starts = [
             min(datetime.combine(day, event.at, zone).replace(fold=fold).timestamp() for fold in (0, 1))
             for day in days
@@ -66,5 +67,5 @@ def occurrences(event: KnownEvent, now_s: float) -> Iterator[tuple[float, float]
     else:
         starts = []
     for start in starts:
-        if start + event.lasts_s > now_s - BEHIND_S and start < now_s + AHEAD_S:
+        if start + event.lasts_s > now_s - BEHIND_S and start < now_s + run_s + AHEAD_S:
             yield start, start + event.lasts_s

@@ -41,6 +41,15 @@ def test_once():
     assert not list(occurrences(event(begins="2026-06-03T18:00:00Z"), utc("2026-06-10T00:00:00")))
 
 
+def test_for_as_long_as_a_run_takes():
+    found = list(occurrences(event(at="08:00"), utc("2026-06-01T12:00:00"), 20 * 86400.0))
+    assert found[-1][0] == utc("2026-06-29T08:00:00")
+    assert found == sorted(set(found))
+    once = event(begins="2026-06-20T08:00:00Z")
+    assert not list(occurrences(once, utc("2026-06-01T12:00:00")))
+    assert len(list(occurrences(once, utc("2026-06-01T12:00:00"), 20 * 86400.0))) == 1
+
+
 def test_again_and_again_in_local_time_over_a_change_of_clocks():
     mornings = event(days="mon-fri", at="08:00", time_zone="Europe/Berlin")
     found = [start for start, _ in occurrences(mornings, utc("2026-03-26T12:00:00"))]

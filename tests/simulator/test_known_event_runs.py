@@ -53,3 +53,28 @@ def test_nothing_of_a_certain_event_is_unserved_from_its_first_second_on(tick_s,
     assert rows[-tick_s].in_service == 4
     assert rows[0.0].in_service == 16
     assert rows[LASTS_S + 900.0].in_service <= 5
+
+
+def test_events_are_known_however_long_a_run_is():
+    """Every morning of two weeks demand is four times for a quarter of an hour, at which nothing is unserved."""
+    days, tick_s = 14, 300.0
+    starts_s = BEGIN_S + np.arange(0.0, days * 86400.0, tick_s)
+    of_day_s = (starts_s - BEGIN_S) % 86400.0
+    during = (of_day_s >= 9 * 3600.0) & (of_day_s < 9.25 * 3600.0)
+    trace = Trace.build(
+        starts_s,
+        np.where(during, 1590.0, 397.5) * tick_s,
+        kind=TraceKind.COUNT,
+        name="mornings",
+        interval_s=tick_s,
+    )
+    fleet = policy(
+        signal={"kind": "total", "max_age": "15m"},
+        reactive="off",
+        bounds={"maximum": 40},
+        events=[{"name": "mail", "at": "09:00", "lasts": "15m", "factor": 4, "odds": "100%"}],
+    )
+    ran = run(prepare(fleet, Path("web.yaml"), trace, Wanted(vms=40)), engine="lanes")
+    begun = [row for row in ran.rows if (row.timestamp_s - BEGIN_S) % 86400.0 == 9 * 3600.0]
+    assert len(begun) == days
+    assert [row.timestamp_s for row in begun if row.shortage] == []

@@ -108,7 +108,7 @@ class Lanes:
         self.tick = 0
         self._tick_s = run.ticks.tick_s
         shifts = run.shifts or (0,) * len(run.policies)
-        compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s)
+        compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s, run.reach * self._tick_s)
         # Who else decides, or looks at every tick, gets counts that hold any number.
         plain = decider is None and witness is None
         most = _most_vms(compiled.lanes, run.plants) if decider is None else math.inf

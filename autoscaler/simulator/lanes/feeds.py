@@ -33,7 +33,7 @@ def why_not_cut(run: LaneRun) -> str:
             "what is measured depends on the VMs in service (saturated VMs hide demand, and a fleet without a VM is "
             "measured by nobody), so its forecasts are made in step with the plant"
         )
-    compiled = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s)
+    compiled = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s, run.reach * run.ticks.tick_s)
     pipelines = map(pipeline_of, run.policies, run.plants)
     keys = [(trace.digest, pipeline) for trace, pipeline in zip(run.traces, pipelines, strict=True)]
     series = len(distinct_series(keys, compiled.series))
