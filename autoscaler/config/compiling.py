@@ -20,6 +20,7 @@ from autoscaler.config.compiling_shared import shared_params
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
+from autoscaler.core.forecast.events import STILL_COMING_S
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
 
@@ -51,6 +52,7 @@ def compile_params(
             compiles again at least once a day.
         run_s: For how long known events are laid out beyond that, for who compiles once for a whole replay.
     """
+    series = compile_series(policies, tick_s, now_s, run_s)
     return CompiledPolicies(
         fleets=tuple(policy.fleet for policy in policies),
         fold=FoldParams(
@@ -60,12 +62,12 @@ def compile_params(
             in_flight=_floats(policies, lambda policy: policy.signal.in_flight or 1.0),
             drain_s=_floats(policies, lambda policy: policy.signal.drain_time_s),
         ),
-        series=compile_series(policies, tick_s, now_s, run_s),
-        lanes=_lanes(policies, tick_s, now_s),
+        series=series,
+        lanes=_lanes(policies, tick_s, now_s, series),
     )
 
 
-def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float) -> LaneParams:
+def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: SeriesParams) -> LaneParams:
     def reactive(read: Callable[[ReactiveSection], float]) -> Float:
         return _floats(policies, lambda policy: read(policy.reactive or ReactiveSection()))
 
@@ -92,6 +94,13 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float) -> LaneParam
         window_start_s=window_start_s,
         window_end_s=window_end_s,
         window_floor=window_floor,
+        known_begins_s=series.event_start_s,
+        known_from_s=np.where(
+            series.event_end_s > series.event_start_s,
+            series.event_start_s - (series.lead_ticks + ~series.laws) * tick_s,
+            series.event_end_s,
+        ),
+        known_end_s=np.minimum(series.event_end_s, series.event_start_s + STILL_COMING_S),
         cover=_bools(policies, lambda policy: policy.forecast is not None),
         cover_quantile=_ints(
             policies, lambda policy: quantile_index((policy.forecast or ForecastSection()).cover)

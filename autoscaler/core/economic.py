@@ -39,6 +39,10 @@ _REASON_OF = {
 _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
 """What a reason is called where VMs are kept, not started."""
+_LEAST_PRICE = 1e-9
+_HAS_COME = 0.75
+"""The share of what is likely that demand has at least where an event has come."""
+_BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
 _PARTINGS = 8
 """After so many ticks in which lanes parted none shares with another any more: each time costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
@@ -70,6 +74,11 @@ class Economy:
         asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
         self._shown = Worth(self._series, params.vm_capacity[lanes], asked)
         self._success = params.start_success[lanes]
+        self._known = [
+            times_s[:, lanes] for times_s in (params.known_from_s, params.known_begins_s, params.known_end_s)
+        ]
+        self._least_worth = 1.0 + params.start_cost[lanes] / params.hold_ticks[lanes]
+        self._by_event = Worth(self._series, params.vm_capacity[lanes], (Horizon.LEAD,))
         self._yes = np.ones(len(lanes), np.bool_)
         self._succeeds = bool((self._success == 1.0).all())
         self._least, self._most = params.minimum[lanes], params.maximum[lanes]
@@ -145,6 +154,8 @@ class Economy:
         else:
             model, up_to, down_to = own
             held = columns.doubted_ahead(trial)
+        if len(self._known[0]):
+            model, up_to = self._with_events(view.now_s, laws, demand, price, model, up_to)
         worth_keeping = down_to
         if held is not None:
             down_to = np.maximum(down_to, np.minimum(held, self._most))
@@ -168,6 +179,25 @@ class Economy:
             return reason
 
         return up_to, down_to, told
+
+    def _with_events(
+        self, now_s: float, laws: Laws, demand: Float, price: Float, model: Int, up_to: Int
+    ) -> tuple[Int, Int]:
+        """By which model and up to how many VMs where orders meet a known event, of which only the forecast knows.
+
+        Whoever drives, as many are wanted as are worth it by the forecast: until the event begins, and after that while what
+        is likely has not come. Who goes by demand sees it then, and a law of a crowd that just began is wide.
+        """
+        from_s, begins_s, end_s = self._known
+        coming = (from_s < now_s) & (now_s < end_s)
+        if not np.count_nonzero(coming):
+            return model, up_to
+        lacks = demand < _HAS_COME * laws.level.reshape(-1).take(self._at_lead)
+        asked = np.logical_or.reduce(coming & ((now_s < begins_s) | lacks), axis=0)
+        share = self._least_worth / np.maximum(price, _LEAST_PRICE)
+        worth = np.minimum(self._by_event.vms(laws, share[np.newaxis])[0], self._most)
+        more = asked & (worth > up_to)
+        return np.where(more, _BY_FORECAST, model), np.where(more, worth, up_to)
 
     def _columns_of(self, trial: Trial) -> Columns:
         """The columns of the state, each for lanes that have seen the same."""

@@ -92,6 +92,9 @@ class LaneParams:
         schedule: bool (L,), the schedule proposes.
         window_start_s, window_end_s: float64 (E, L), epoch seconds, half open.
         window_floor: int64 (E, L), VMs wanted at least within the window.
+        known_from_s, known_end_s: float64 (E, L), epoch seconds between which, both without, orders meet a known event that may not
+            have shown yet; padding has end <= from.
+        known_begins_s: float64 (E, L), when it begins.
         cover: bool (L,), the forecast stage proposes.
         cover_quantile: int64 (L,), index into QUANTILE_LEVELS.
         uses_signal: bool (L,), scale-in needs demand data (all but schedule-only policies).
@@ -156,6 +159,9 @@ class LaneParams:
     window_start_s: Float
     window_end_s: Float
     window_floor: Int
+    known_from_s: Float
+    known_begins_s: Float
+    known_end_s: Float
     cover: Bool
     cover_quantile: Int
     uses_signal: Bool

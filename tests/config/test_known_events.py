@@ -72,6 +72,18 @@ def test_events_are_compiled_to_their_own_series_and_padding_never_matches():
     assert series.event_odds.dtype == np.float64
 
 
+def test_lanes_know_from_when_on_orders_meet_an_event_and_until_when_it_may_not_have_shown():
+    match = {"name": "match", "begins": "2026-06-03T18:00:00Z", "lasts": "90m", "factor": 5}
+    begins_s = utc("2026-06-03T18:00:00")
+    # A start takes four ticks; who orders at the beginning of one serves until the end of the fifth.
+    for asks in ({}, {"forecast": "off", "objective": {"served": "99%"}, "prices": {"in_service": "1/h"}}):
+        one = policy(match, **{"vm": {"capacity": "120/s", "start_time": "40s"}, **asks})
+        lanes = compile_params([policy(fleet="plain"), one], 10.0, utc("2026-06-03T00:00:00")).lanes
+        known = (lanes.known_from_s, lanes.known_begins_s, lanes.known_end_s)
+        assert [times_s[0, 1] - begins_s for times_s in known] == [-50.0, 0.0, 600.0]
+        assert lanes.known_end_s[0, 0] <= lanes.known_from_s[0, 0]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -125,6 +125,9 @@ def test_every_field_of_a_full_policy():
         "window_start_s",
         "window_end_s",
         "window_floor",
+        "known_from_s",
+        "known_begins_s",
+        "known_end_s",
     }
     assert covered == {field.name for field in dataclasses.fields(LaneParams)}
 
@@ -163,9 +166,9 @@ def test_dtypes_and_shapes_are_those_of_the_seam():
                 field.name
             )
             assert array.shape[-1] == 2
-            assert array.ndim == (2 if field.name.startswith(("step_", "window_", "event_")) else 1), (
-                field.name
-            )
+            assert array.ndim == (
+                2 if field.name.startswith(("step_", "window_", "event_", "known_")) else 1
+            ), field.name
 
 
 @pytest.mark.parametrize(

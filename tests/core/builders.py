@@ -98,6 +98,9 @@ def lane_params(lanes: int = 1, *, tick_s: float = 10.0, **overrides: object) ->
         "window_start_s": np.zeros((0, lanes)),
         "window_end_s": np.zeros((0, lanes)),
         "window_floor": np.zeros((0, lanes), np.int64),
+        "known_from_s": np.zeros((0, lanes)),
+        "known_begins_s": np.zeros((0, lanes)),
+        "known_end_s": np.zeros((0, lanes)),
     }
     for name, default in _LANE_DEFAULTS.items():
         column = _column(overrides.pop(name, default), lanes)

@@ -371,3 +371,34 @@ def test_the_first_model_is_a_plain_rule():
     params = objective(2, unserved_target=np.array([0.0, 0.001]))
     assert LaneState.empty(params).trial.driver.tolist() == [CAREFUL, CAREFUL]
     assert len(set(MODELS)) == len(MODELS) == len({str(model) for model in MODELS})
+
+
+@pytest.mark.parametrize(
+    ("since_s", "demand", "wanted", "why"),
+    [
+        (-60.0, 20.0, 20, Reason.MODEL_DEMAND),
+        (-50.0, 20.0, 20, Reason.MODEL_DEMAND),
+        (-40.0, 20.0, 80, Reason.WORTH_START),
+        (-10.0, 70.0, 80, Reason.WORTH_START),
+        (0.0, 20.0, 80, Reason.WORTH_START),
+        (590.0, 20.0, 80, Reason.WORTH_START),
+        (590.0, 70.0, 70, Reason.MODEL_DEMAND),
+        (600.0, 20.0, 20, Reason.MODEL_DEMAND),
+    ],
+)
+def test_whoever_drives_a_known_event_is_met_as_the_forecast_has_it(since_s, demand, wanted, why):
+    # Demand drives, which knows of no event. The forecast has 80 for sure, worth 100 each at a cost of 1.1.
+    begins_s = 1_000_000.0
+    params = objective(
+        maximum=200,
+        known_from_s=np.array([[begins_s - 50.0]]),
+        known_begins_s=np.array([[begins_s]]),
+        known_end_s=np.array([[begins_s + 600.0]]),
+    )
+    state = LaneState.empty(params)
+    state.trial.driver[:] = FEW
+    laws = laws_of(dict.fromkeys(Horizon, np.array([79.8] * 100)), spread=0.02, level=79.8)
+    view = snapshot(demand=demand, in_service=10, now_s=begins_s + since_s)
+    decision = decide(params, state, view, whole(laws))
+    at = int(Stage.ECONOMIC)
+    assert (int(decision.value[at, 0]), Reason(int(decision.reason[at, 0]))) == (wanted, why)

@@ -78,3 +78,22 @@ def test_events_are_known_however_long_a_run_is():
     begun = [row for row in ran.rows if (row.timestamp_s - BEGIN_S) % 86400.0 == 9 * 3600.0]
     assert len(begun) == days
     assert [row.timestamp_s for row in begun if row.shortage] == []
+
+
+def test_a_young_fleet_with_an_objective_meets_a_certain_event_though_demand_drives():
+    fleet = policy(
+        signal={"kind": "total", "max_age": "150s"},
+        vm={"start_time": "45s"},
+        reactive="off",
+        forecast="off",
+        objective={"shortage_price": "360/h"},
+        bounds={"maximum": 40},
+        events=[
+            {"name": "final", "begins": "2026-03-02T12:00:00Z", "lasts": "30m", "factor": 4, "odds": "100%"}
+        ],
+    )
+    ran = run(prepare(fleet, Path("web.yaml"), crowd(60.0), Wanted(vms=40)))
+    rows = {row.timestamp_s - BEGINS_S: row for row in ran.rows}
+    assert [at_s for at_s, row in rows.items() if row.shortage and -3600.0 <= at_s < LASTS_S] == []
+    assert rows[-120.0].desired <= 6
+    assert rows[-60.0].desired == 16
