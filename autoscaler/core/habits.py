@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.alike import one_of
-from autoscaler.core.remembered import Dumped, Remembered, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, length_of, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HOURS = 24
@@ -45,7 +45,6 @@ _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )
 _MET = np.float32(1.0)
-_WITHOUT_CROWDS = 5
 _FEWEST = 1e-9
 """VMs, by which may be divided."""
 _MANY = 64
@@ -104,14 +103,10 @@ class Habits(Remembered):
     week_slot: int
 
     @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
+    def added(cls, before: Dumped) -> Dumped:
         """As of every state: version 5 did not count crowds; none were allowed for, as on a first day."""
-        if dumped["version"] != _WITHOUT_CROWDS:
-            return dumped
-        columns = dumped["highest"]
-        assert isinstance(columns, np.ndarray)
-        none = np.zeros(len(columns))
-        return dumped | {"version": cls.version, "beyond": none, "allowed": none.copy()}
+        columns = length_of(before["highest"])
+        return {"beyond": np.zeros(columns), "allowed": np.zeros(columns)}
 
     @classmethod
     def empty(cls, lanes: int, prices: int, tick_s: float) -> Habits:

@@ -19,7 +19,7 @@ import numpy as np
 
 from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
@@ -34,7 +34,7 @@ STEP = 0.3
 DRIFT, MOST_OFF = 0.05, 3.0
 """How far it moves at least, in its logarithm, where what was missed is off by as much as is allowed; off by more counts as
 this far off."""
-_UNCOUNTED, _ENOUGH = 1, 1e9
+_ENOUGH = 1e9
 LEAST_AIM, MOST_AIM = 0.2, 1.0
 """Bounds of what is aimed at, as shares of what is allowed."""
 
@@ -65,13 +65,9 @@ class Budget(Remembered):
     last_tick: int
 
     @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
+    def added(cls, before: Dumped) -> Dumped:
         """As of every state: version 1 did not count ticks, and is taken to have seen enough."""
-        if dumped["version"] != _UNCOUNTED:
-            return dumped
-        columns = dumped["price"]
-        assert isinstance(columns, np.ndarray)
-        return dumped | {"version": cls.version, "seen": np.full(len(columns), _ENOUGH)}
+        return {"seen": np.full(length_of(before["price"]), _ENOUGH)}
 
     @classmethod
     def empty(cls, params: LaneParams) -> Budget:

@@ -43,7 +43,9 @@ class Remembered:
         Raises:
             ValueError: If it was dumped by another version that cannot be brought up to this one.
         """
-        dumped = cls.brought_up(dumped)
+        if dumped["version"] == cls.version - 1:
+            more = cls.added(dumped)
+            dumped = dumped if more is None else dumped | more | {"version": cls.version}
         if dumped["version"] != cls.version:
             msg = f"{cls.__name__} of version {dumped['version']} cannot be read, only {cls.version}"
             raise ValueError(msg)
@@ -59,14 +61,21 @@ class Remembered:
         )
 
     @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
-        """The same as this version would have dumped it, where an older one did that can be read; else as it is."""
-        return dumped
+    def added(cls, before: Dumped) -> Dumped | None:
+        """What the version before did not remember, for a dump of it; None where such a dump cannot be read."""
+        del before
+        return None
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
         return {}
+
+
+def length_of(value: Array | float | Dumped) -> int:
+    """Of an array of a dump."""
+    assert isinstance(value, np.ndarray)
+    return len(value)
 
 
 def columns_before(mine: Int, theirs: Int, lanes: Int) -> Int:

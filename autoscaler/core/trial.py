@@ -20,13 +20,12 @@ from autoscaler.core.falls import Falls
 from autoscaler.core.habits import Habits
 from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 from autoscaler.core.windows import RollingMax
 
 ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
-_WITHOUT_FALLS = 6
 AS_THE_WHOLE = -1
 """In a band no other model drives than for the whole fleet."""
 _COUNTS = ("serving", "coming", "young", "ordered")
@@ -217,13 +216,9 @@ class Trial(Remembered):
         )
 
     @classmethod
-    def brought_up(cls, dumped: Dumped) -> Dumped:
+    def added(cls, before: Dumped) -> Dumped:
         """As of every state: version 6 knew nothing of falls."""
-        if dumped["version"] != _WITHOUT_FALLS:
-            return dumped
-        columns = dumped["weight"]
-        assert isinstance(columns, np.ndarray)
-        return dumped | {"version": cls.version, "falls": Falls.empty(len(columns)).dump()}
+        return {"falls": Falls.empty(length_of(before["weight"])).dump()}
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
