@@ -155,9 +155,10 @@ def test_compared_policies_are_told_of_the_one_plant_and_of_what_differs_between
         assert f"a plant of {replay.plant.vms} VMs" in replay.notes[0]
         assert "a start takes 20 s" in replay.notes[1]
         assert not any("50 s" in note for note in replay.notes)
-        money, capacity, *_ = replay.cautions
+        money, capacity, start, *_ = replay.cautions
         assert "a VM in service costs 0.1/h and 0.05/h" in money
         assert "vm.capacity differs (100/s and 50/s)" in capacity
+        assert "vm.start_time differs (20 s and 50 s): starts take 20 s for all of them" in start
     alike = shared_luck((prepare(one, Path("a"), trace, Wanted()), prepare(one, Path("b"), trace, Wanted())))
     assert all(not replay.cautions for replay in alike)
 

@@ -339,7 +339,7 @@ def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
     largest = max(replays, key=lambda one: one.plant.vms)
     plant = replace(first.plant, vms=largest.plant.vms)
     shared = (largest.notes[_SIZE], first.notes[_START]) if len(replays) > 1 else first.notes[: _START + 1]
-    cautions = tuple(_differing([one.policy for one in replays]))
+    cautions = tuple(_differing([one.policy for one in replays], plant))
     return tuple(
         replace(
             one,
@@ -352,7 +352,7 @@ def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
     )
 
 
-def _differing(policies: Sequence[Policy]) -> Iterator[str]:
+def _differing(policies: Sequence[Policy], plant: PlantSettings) -> Iterator[str]:
     """What policies that are compared hold of money and VMs that cannot be true of all of them."""
     if len({policy.prices for policy in policies}) > 1:
         told = " and ".join(f"{policy.prices.in_service_per_h:g}/h" for policy in policies)
@@ -365,4 +365,10 @@ def _differing(policies: Sequence[Policy]) -> Iterator[str]:
         yield (
             f"The policies' vm.capacity differs ({told}), and the VMs do what each says: make it alike, unless that is what "
             "you compare."
+        )
+    if len({policy.vm.start_time_s for policy in policies}) > 1:
+        told = " and ".join(span(policy.vm.start_time_s) for policy in policies)
+        yield (
+            f"The policies' vm.start_time differs ({told}): starts take {span(plant.start.mean_s)} for all of them, and each "
+            "plans with its own; make it alike, unless that is what you compare."
         )
