@@ -26,7 +26,7 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
-from autoscaler.core.types import Reason
+from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.fleets import START_TIMES_KEPT
 from autoscaler.daemon.lifecycle import Retention, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
@@ -34,7 +34,7 @@ from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.errors import ProviderError
-from autoscaler.ports import PAUSABLE, FleetReadings, OutcomeKind, TickRecord, VmState
+from autoscaler.ports import PAUSABLE, FleetReadings, FleetTick, OutcomeKind, TickRecord, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind
@@ -274,6 +274,7 @@ class Watch:
     def __init__(self, soak: Soak, soaked: Soaked) -> None:
         self._soak, self._soaked = soak, soaked
         self._last_tick: int | None = None
+        self._last_wish: dict[str, int] = {}
 
     def __call__(self, record: TickRecord) -> None:
         soaked = self._soaked
@@ -284,15 +285,29 @@ class Watch:
                 and row.stop <= row.stoppable <= row.in_service
                 and row.desired >= 0
                 and row.in_service + row.starting + row.stopping + row.stopped <= row.provisioned
-                # Without metrics nothing is stopped, but for a maximum that somebody has lowered.
-                and (row.stop == 0 or row.freshness == 0 or Reason.MAXIMUM in row.reasons)
+                # Without metrics nothing is stopped, but for a maximum that somebody has lowered, and after a while what
+                # the last good metrics asked for is given back.
+                and (
+                    row.stop == 0
+                    or row.freshness == 0
+                    or Reason.MAXIMUM in row.reasons
+                    or self._given_back(row)
+                )
                 and not (row.stop and row.start)
             )
             if not sane:
-                soaked.wrong.append(f"tick {record.tick}: {row}")
+                soaked.wrong.append(
+                    f"tick {record.tick}: {row}, after a wish of {self._last_wish.get(row.fleet)}"
+                )
+            if row.freshness == 0 and row.coverage >= 1.0:
+                self._last_wish[row.fleet] = row.stages[Stage.STABILISATION]
             if row.freshness == 0:
                 soaked.wanted[row.fleet] += row.demand
                 soaked.served[row.fleet] += min(row.demand, row.capacity)
+
+    def _given_back(self, row: FleetTick) -> bool:
+        last = self._last_wish.get(row.fleet, row.in_service)
+        return Reason.DATA_FALLBACK in row.reasons and row.in_service - row.stop >= last
 
 
 async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
