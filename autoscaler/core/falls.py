@@ -3,7 +3,7 @@
 Who sizes a fleet by demand stops all of it when what stands before the fleet breaks, and has nothing when that is repaired. A
 forecast is no help: what demand does after such a fall was never seen. So a fall is doubted that is more than twice as deep
 (in logarithms) as all but two of those in memory, from demand that had been there for half an hour without a break: a crowd
-that goes is none. The third of its kind is believed, since from then on the models know what comes of it.
+that goes is none. The fourth of its kind is believed, since from then on the models know what comes of it.
 
 What was lost is kept for as long as that is worth it by prices. How long an outage lasts that one knows nothing of but its age is told by
 that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). If r of those before came back, and all of
@@ -31,7 +31,7 @@ KNOWN_S = 86_400.0
 """A fleet that has been seen for less knows no falls yet."""
 DEEPER = 2.0
 """By so many times a fall is deeper than others, in logarithms, if it is doubted."""
-ALL_BUT = 3
+DEEPEST = 3
 """So many of the deepest are remembered; the last of them is what others are held against."""
 LEAST = math.log(2.0)
 """No fall is doubted that is less deep; VMs count from one on, so that small fleets have deep falls seldom."""
@@ -51,7 +51,7 @@ class Falls(Remembered):
     Attributes:
         lowest: float64 (2, n), lowest demand in VMs of the stretch of time that is over, NaN where it was never known there, and of
             the present one, infinite until it is known.
-        deepest: float64 (`ALL_BUT`, n), logarithms of the deepest falls in memory, descending; 0 for none.
+        deepest: float64 (`DEEPEST`, n), logarithms of the deepest falls in memory, descending; 0 for none.
         deepest_s: float64 (n,), until when they have faded.
         known: int64 (n,), stretches in which demand was known.
         before: float64 (n,), demand in VMs before the fall that was doubted last, until it has come back or a day is over; then 0.
@@ -83,7 +83,7 @@ class Falls(Remembered):
         lowest[0] = np.nan
         return cls(
             lowest=lowest,
-            deepest=np.zeros((ALL_BUT, columns)),
+            deepest=np.zeros((DEEPEST, columns)),
             deepest_s=np.zeros(columns),
             known=np.zeros(columns, np.int64),
             before=np.zeros(columns),

@@ -9,6 +9,7 @@ Rules of this file: text of any shape goes in, a checked Trace comes out; nothin
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -106,9 +107,11 @@ def _header(path: Path, layout: Layout) -> list[str]:
         from autoscaler.traces.parquet import column_names
 
         return column_names(path)
-    for block in read_blocks(path):
-        first = block[: block.index(b"\n")].decode()
-        return [name.strip().strip('"') for name in first.split(layout.separator)]
+    # Left to be closed by itself it would swallow an interrupt that comes just then.
+    with closing(read_blocks(path)) as blocks:
+        for block in blocks:
+            first = block[: block.index(b"\n")].decode()
+            return [name.strip().strip('"') for name in first.split(layout.separator)]
     raise TraceError(f"{path}: the file is empty")
 
 

@@ -17,7 +17,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -173,7 +173,7 @@ def check_file(path: Path) -> None:
 # ── Blocks of whole lines ───────────────────────────────────────────────────────────────────────────────
 
 
-def read_blocks(path: Path, progress: Progress | None = None) -> Iterator[bytes]:
+def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes, None, None]:
     r"""Blocks of whole lines, each ending in `\n`, with `\r\n` made `\n`, without a byte order mark and without
     empty lines at the end of the file.
 

@@ -67,7 +67,7 @@ def test_half_way_back_it_is_over():
     assert [fleet(4.0), fleet(2.0), fleet(9.2), fleet(9.3), fleet(4.0)] == [20, 20, 20, 0, 0]
 
 
-def test_the_third_of_its_kind_is_believed():
+def test_the_fourth_of_its_kind_is_believed():
     fleet, held = after_a_day(), []
     for _ in range(5):
         held.append(fleet(0.0))
