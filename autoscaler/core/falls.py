@@ -113,7 +113,7 @@ def doubted(
     """Take in a tick, and say what is held for demand that may come back.
 
     Args:
-        state: Updated in place; within a tick only the first call counts.
+        state: Updated in place. Of a tick only the first call is noted; a later one may end what is doubted.
         tick: Now.
         tick_s: Its length.
         work: float64 (n,), demand in VMs; NaN where it is not known.
