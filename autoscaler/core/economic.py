@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.columns import Columns, Wishes
-from autoscaler.core.economics import Economics
+from autoscaler.core.economics import SHOWN, Economics
 from autoscaler.core.models import MODELS, Kind
 from autoscaler.core.objective import Dearness
 from autoscaler.core.params import LaneParams
@@ -71,8 +71,7 @@ class Economy:
         self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
-        asked = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
-        self._shown = Worth(self._series, params.vm_capacity[lanes], asked)
+        self._shown = Worth(self._series, params.vm_capacity[lanes], SHOWN)
         self._success = params.start_success[lanes]
         self._known = [
             times_s[:, lanes] for times_s in (params.known_from_s, params.known_begins_s, params.known_end_s)
@@ -160,13 +159,7 @@ class Economy:
         if held is not None:
             down_to = np.maximum(down_to, np.minimum(held, self._most))
         seen.economics = Economics(
-            lanes=self._lanes,
-            model=model,
-            price=price,
-            low=up_to,
-            high=down_to,
-            worth=lambda vms: self._earned(laws, price, up_to, vms),
-            doubted=held,
+            self._lanes, model, price, low=up_to, high=down_to, laws=laws, shown=self._shown, doubted=held
         )
 
         def told(now: Int) -> Int:
@@ -215,13 +208,3 @@ class Economy:
                 trial.part(apart if self._partings < _PARTINGS else np.ones_like(apart))
                 columns = self._columns = Columns(self._params, self._lanes, trial.column, columns.noted)
         return columns
-
-    def _earned(self, laws: Laws, price: Float, up_to: Int, vms: Int) -> Float:
-        """What the last of so many VMs and one more earn a tick: float64 (2, n), in VM-ticks.
-
-        By demand at the lead time up to as many as are worth starting, else by the highest of the hold window.
-        """
-        last, following = np.maximum(vms, 1), np.maximum(vms, 0) + 1
-        share = self._shown.share(laws, np.stack([last, following, last, following])) * price
-        found: Float = np.where(vms <= up_to, share[:2], share[2:])
-        return found

@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from autoscaler.core.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
@@ -35,6 +34,9 @@ from autoscaler.core.types import (
     Reason,
     Snapshot,
 )
+
+if TYPE_CHECKING:
+    from autoscaler.core.economics import Economics
 
 Answer = TypeVar("Answer")
 

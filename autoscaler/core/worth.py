@@ -34,12 +34,15 @@ class Worth:
         capacity: float64 (L,), work per second of one VM.
         horizons: (Q,), the law of each question; several questions may be about one law.
         most_tabled: So many laws are worked out whole at most.
+
+    Attributes:
+        series, capacity: The same.
     """
 
     def __init__(
         self, series: Int, capacity: Float, horizons: tuple[Horizon, ...], most_tabled: int = MOST_TABLED
     ) -> None:
-        self._series, self._capacity = series, capacity
+        self.series, self.capacity = series, capacity
         asked = tuple(dict.fromkeys(horizons))
         times = len(horizons) // len(asked)
         if horizons != tuple(horizon for horizon in asked for _ in range(times)):
@@ -75,12 +78,12 @@ class Worth:
             count, around = self._last.around(law, share)
             reached = around.reached(count, share)
         surely = reached
-        surely /= self._capacity
+        surely /= self.capacity
         surely += _ROUNDING
         np.floor(surely, out=surely)
         np.minimum(surely, _LAST_VM, out=surely)
         # One VM more reaches over that point, and is worth it or not by all that it would serve.
-        surely += self._work_of_next(law, surely) >= share * self._capacity
+        surely += self._work_of_next(law, surely) >= share * self.capacity
         if np.count_nonzero(unknown):
             surely *= ~unknown
         found: Int = surely.astype(np.int64).reshape(self._questions)
@@ -93,8 +96,8 @@ class Worth:
             ticks = page.ticks - first
         by_page = self._by_page.get(ticks)
         if by_page is None:
-            series = self._series + np.arange(ticks)[:, np.newaxis] * each
-            capacity = np.tile(self._capacity, ticks)
+            series = self.series + np.arange(ticks)[:, np.newaxis] * each
+            capacity = np.tile(self.capacity, ticks)
             by_page = self._by_page[ticks] = Worth(series.reshape(-1), capacity, self._horizons, MOST_PAGED)
         some = slice(first * each, (first + ticks) * each)
         of = page.laws
@@ -115,14 +118,14 @@ class Worth:
             ends = np.empty((2, *vms.shape))
             ends[0] = vms
             np.add(vms, _ONE, out=ends[1])
-            ends *= self._capacity
+            ends *= self.capacity
             beyond = law.beyond(ends)
             served: Float = beyond[0] - beyond[1]
             return served
         # Many lanes of few kinds: every number of VMs once.
         if most != self._each_most:
             self._each_most = most
-            each = np.arange(float(most))[:, np.newaxis] * self._kinds.of_first(self._capacity)
+            each = np.arange(float(most))[:, np.newaxis] * self._kinds.of_first(self.capacity)
             self._each = np.broadcast_to(each, (self._shape[0], most, kinds))
             self._offset = np.arange(self._shape[0])[:, np.newaxis, np.newaxis] * (kinds * (most - 1))
             self._offset = self._offset + self._kinds.group
@@ -142,14 +145,14 @@ class Worth:
         """
         law, unknown = self._read(laws)
         vms = vms.reshape(self._shape)
-        served = law.beyond((vms - 1.0) * self._capacity)
-        served -= law.beyond(vms * self._capacity)
-        served /= self._capacity
+        served = law.beyond((vms - 1.0) * self.capacity)
+        served -= law.beyond(vms * self.capacity)
+        served /= self.capacity
         return np.where(unknown, np.nan, served).reshape(self._questions)
 
     def _read(self, laws: Laws) -> tuple[Law, Bool]:
         """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
-        scale = laws.scale.take(self._series)
+        scale = laws.scale.take(self.series)
         unit = laws.level.reshape(-1).take(self._row)
         unknown = np.isnan(unit)
         if np.count_nonzero(unknown):

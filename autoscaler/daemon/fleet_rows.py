@@ -12,6 +12,7 @@ from itertools import repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from autoscaler.core.economics import Economics
 from autoscaler.core.models import MODELS
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.sharing import HeldBack, Limit
@@ -21,6 +22,7 @@ from autoscaler.core.types import (
     BurstOdds,
     Decision,
     Freshness,
+    Int,
     Reason,
     Samples,
     Stage,
@@ -167,17 +169,24 @@ def earnings_of(decision: Decision) -> list[Earnings | None]:
     economics = decision.economics
     if economics is None:
         return found
-    last, following = economics.worth(decision.value[Stage.ECONOMIC][economics.lanes])
-    doubted = repeat(0) if economics.doubted is None else economics.doubted.tolist()
-    rows = zip(
-        economics.lanes.tolist(), economics.price.tolist(), economics.model.tolist(), economics.low.tolist(),
-        economics.high.tolist(), last.tolist(), following.tolist(), doubted, strict=False,
-    )  # fmt: skip
-    for lane, price, model, low, high, earns, earned, held in rows:
-        found[lane] = Earnings(
-            _few(price) or 0.0, str(MODELS[model]), low, high, _few(earns), _few(earned), held
-        )
+    told = earnings(economics, decision.value[Stage.ECONOMIC][economics.lanes])
+    for lane, earned in zip(economics.lanes.tolist(), told, strict=True):
+        found[lane] = earned
     return found
+
+
+def earnings(economics: Economics, vms: Int) -> list[Earnings]:
+    """What its lanes were sized by, where the stage wants so many VMs: int64 (n,)."""
+    doubted = repeat(0) if economics.doubted is None else economics.doubted.tolist()
+    last, following = economics.worth(vms)
+    rows = zip(
+        economics.price.tolist(), economics.model.tolist(), economics.low.tolist(), economics.high.tolist(),
+        last.tolist(), following.tolist(), doubted, strict=False,
+    )  # fmt: skip
+    return [
+        Earnings(_few(price) or 0.0, str(MODELS[model]), low, high, _few(earns), _few(earned), held)
+        for price, model, low, high, earns, earned, held in rows
+    ]
 
 
 def memories_of(decision: Decision) -> list[Memories | None]:

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.economics import Economics
+from autoscaler.core.economics import SHOWN, Economics
 from autoscaler.core.starting import AT_FIRST, AT_FIRST_WEIGHT, Starting
 from autoscaler.core.state import LaneState
 from autoscaler.core.tiers import Tiering
 from autoscaler.core.types import MOST_VMS, Freshness, Horizon, TierReason
+from autoscaler.core.worth import Worth
 from tests.core.builders import DECIDED, lane_params, snapshot
 from tests.core.laws import joined, laws_of, whole
 
@@ -27,11 +28,11 @@ PRICED = {
 }
 
 
-def economics(lanes, price):
+def economics(laws, lanes, price):
     count = len(lanes)
     return Economics(
         np.asarray(lanes), np.zeros(count, np.int64), np.full(count, float(price)), *(np.zeros(count, np.int64),) * 2,
-        lambda vms: np.full((2, count), np.nan),
+        laws, Worth(np.arange(count), np.ones(count), SHOWN),
     )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def tiers(laws, *, price=100.0, desired=0, lanes=1, **changed):
     params = lane_params(lanes, **(PRICED | changed))
     found = Tiering(params, np.flatnonzero(params.hibernate))
     at_first = Starting.empty(params).at_first()
-    told = economics(np.flatnonzero(params.economic), price)
+    told = economics(laws, np.flatnonzero(params.economic), price)
     return found.tiers(laws, np.full(lanes, desired), told, at_first)
 
 
@@ -251,7 +252,7 @@ def test_a_lane_that_is_ordered_ahead_of_demand_is_worth_fewer_memories():
     for worked in (60.0, 400.0):
         starting = Starting.empty(params)
         starting.worked[:], starting.passed[:] = worked, 500.0
-        told = economics([0], 100.0)
+        told = economics(laws, [0], 100.0)
         tiering = Tiering(params, np.array([0]))
         found.append(int(tiering.tiers(laws, np.array([3]), told, starting.at_first()).first[0]))
     assert found[0] < found[1]

@@ -142,6 +142,39 @@ def test_a_contestant_that_does_not_forget_is_mended_or_runs_again_uncut(
     assert_same(cut.sums, whole)
 
 
+def priced() -> list[Contestant]:
+    """Policies with an objective, which cannot be cut, and peers, which can."""
+    terms = terms_of(a_policy(), PLANT, 300.0)
+    ours = a_policy(objective={"shortage_price": "5/h"}, prices={"in_service": "0.1/h", "stopped": "0.01/h"})
+    shaky = replace(PLANT, start_failure=0.1, start=Duration(50.0, p95_s=100.0))
+    return [
+        Contestant(ours, PLANT),
+        Contestant(*without_pool(ours, PLANT)),
+        *(Contestant(ours, shaky, lambda params, rival=rival: rival.make(params, terms)) for rival in RIVALS),
+    ]
+
+
+def test_peers_are_cut_beside_policies_that_cannot_be() -> None:
+    told: list[float] = []
+    parted = contest(priced(), course(2500), progress=told.append)
+    whole = contest(priced(), course(2500), segments=1)
+    assert parted.segments > 1
+    assert parted.begins == whole.begins
+    assert parted.sums is not None
+    assert whole.sums is not None
+    assert_same(parted.sums, whole.sums)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("looks", [1, 18])
+def test_ended_among_policies_or_among_peers_it_has_no_sums(looks: int) -> None:
+    left = iter(range(looks))
+    ended = contest(priced(), course(2500), enough=lambda: next(left, None) is None, segments=3)
+    assert ended.sums is None
+    assert next(left, None) is None
+
+
 def test_a_memory_of_a_week_is_not_cut_at_a_day() -> None:
     contestants = [
         Contestant(

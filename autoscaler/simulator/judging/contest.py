@@ -92,7 +92,7 @@ class Result:
     Attributes:
         sums: Of the scored ticks, one lane per contestant; None where the run was ended before its end.
         begins: VMs that the first contestant had ordered when scoring began.
-        segments: How many segments there were; 1 where the run was not cut.
+        segments: How many segments there were, of the peers where only they were cut; 1 where the run was not cut.
         rounds: How many segments every lane went through; 1 where all seams held at once.
         again: Contestants that ran again uncut, since going on did not mend their seams.
     """
@@ -125,8 +125,53 @@ def contest(
         ConfigError: Lanes cannot express it.
     """
     cut = None if segments == 1 else _cut_for(contestants, course, segments)
+    if cut is None and segments != 1:
+        ours = sum(one.make is None for one in contestants)
+        theirs = _cut_for(contestants[ours:], course, segments) if 0 < ours < len(contestants) else None
+        if theirs is not None:
+            return _parted(contestants, ours, theirs, course, progress, enough)
     if cut is None:
         return _Run(contestants, course, None).uncut(progress, enough)
+    return _cut(contestants, course, cut, progress, enough)
+
+
+def _parted(
+    contestants: Sequence[Contestant],
+    ours: int,
+    cut: _Cut,
+    course: Course,
+    progress: Callable[[float], None] | None,
+    enough: Callable[[], bool] | None,
+) -> Result:
+    """The first of them, which cannot be cut, uncut, and then the peers, which can."""
+    whole = course.ticks.count / (course.ticks.count + cut.warm + cut.stride)
+
+    def first(share: float) -> None:
+        if progress:
+            progress(whole * share)
+
+    def then(share: float) -> None:
+        if progress:
+            progress(whole + (1.0 - whole) * share)
+
+    policies = _Run(contestants[:ours], course, None).uncut(first, enough)
+    if policies.sums is None:
+        return policies
+    peers = _cut(contestants[ours:], course, cut, then, enough)
+    if peers.sums is None:
+        return replace(peers, begins=policies.begins)
+    both = Sums.side_by_side([policies.sums, peers.sums])
+    again = tuple(ours + at for at in peers.again)
+    return replace(peers, sums=both, begins=policies.begins, again=again)
+
+
+def _cut(
+    contestants: Sequence[Contestant],
+    course: Course,
+    cut: _Cut,
+    progress: Callable[[float], None] | None,
+    enough: Callable[[], bool] | None,
+) -> Result:
     found, torn = _Run(contestants, course, cut).cut(progress, enough)
     if found.sums is None or not torn:
         return found
@@ -151,7 +196,8 @@ class _Cut:
 
 def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | None) -> _Cut | None:
     ticks, policies = course.ticks, tuple(each.policy for each in contestants)
-    run = LaneRun(policies, tuple(e.plant for e in contestants), (course.trace,) * len(policies), ticks)
+    plants, traces = tuple(each.plant for each in contestants), (course.trace,) * len(policies)
+    run = LaneRun(policies, plants, traces, ticks, blind=_blind(contestants))
     if ticks.tick_s != round(ticks.tick_s) or why_not_cut(run):
         return None
     params = compile_params(policies, ticks.tick_s, ticks.start_s).lanes
@@ -180,6 +226,11 @@ def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | 
     return best
 
 
+def _blind(contestants: Sequence[Contestant]) -> bool:
+    """Whether all of them are peers, who look at no forecast."""
+    return all(each.make is not None for each in contestants)
+
+
 class _Run:
     """Some contestants, on one or several segments each.
 
@@ -202,6 +253,7 @@ class _Run:
             Ticks(ticks.first, length, ticks.tick_s),
             course.seed,
             shifts * len(self._contestants) if cut else (),
+            blind=_blind(contestants),
             until=ticks.count,
         )
         self._lanes = Lanes(run, lambda compiled: self._decider(compiled, run), course.cache)

@@ -24,6 +24,8 @@ from autoscaler.simulator.lanes.run import LaneRun
 
 def why_not_cut(run: LaneRun) -> str:
     """Why a run cannot be cut into segments, in words; empty where it can."""
+    if run.blind:
+        return ""
     if any(policy.objective for policy in run.policies):
         return "the models of a fleet with an objective are weighed by what they have cost for days"
     if not run.forecasts and not any(policy.forecast for policy in run.policies):
@@ -48,7 +50,8 @@ def feed_of(
     run: LaneRun, compiled: CompiledPolicies, metrics: LaneMetrics, cache: OutlookCache, *, forecasts: bool
 ) -> Feed:
     """The cheapest feed that gives every lane the Outlook that the daemon would have."""
-    if not forecasts and not compiled.lanes.cover.any() and not compiled.series.laws.any():
+    wanted = forecasts or compiled.lanes.cover.any() or compiled.series.laws.any()
+    if run.blind or not wanted:
         return Blind(len(run.policies))
     if metrics.watches:
         if run.shifts:

@@ -28,6 +28,7 @@ class LaneRun:
         shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
             stretch that any lane may run.
         forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
+        blind: Whether who decides looks at none, whatever the policies say, so that none is made.
         until: Ticks from `ticks.first` after which nothing matters, so that it need not be forecast, nor even what is
             recorded; 0 for as far as any lane goes.
     """
@@ -39,6 +40,7 @@ class LaneRun:
     seed: int = 0
     shifts: tuple[int, ...] = ()
     forecasts: bool = False
+    blind: bool = False
     until: int = 0
 
     @property

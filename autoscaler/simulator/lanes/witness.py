@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import Decision, Int, Samples
-from autoscaler.daemon.fleet_rows import earnings_of
 from autoscaler.daemon.sentences import sentence
 from autoscaler.ports import Earnings, FleetTick
 from autoscaler.simulator.judging.ledger import Block
+from autoscaler.simulator.lanes.earned import Earned
 from autoscaler.simulator.lanes.plant import Plant
 from autoscaler.simulator.replay.timeline import TimelineRow
 
@@ -84,7 +84,7 @@ class Witness:
         self._ticks: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_SAMPLE, *_DECISION, *_PLANT)}
         self._stages: list[Int] = []
         self._reasons: list[Int] = []
-        self._earnings: list[tuple[Earnings | None, ...]] = []
+        self._earned = Earned(self.lanes)
 
     def see(self, samples: Samples, decision: Decision, plant: Plant) -> None:
         """Keep a tick, once it is decided and before anybody acts."""
@@ -93,9 +93,7 @@ class Witness:
                 self._ticks[name].append(getattr(source, name)[self.lanes])
         self._stages.append(decision.value[:, self.lanes])
         self._reasons.append(decision.reason[:, self.lanes])
-        if decision.economics is not None:
-            told = earnings_of(decision)
-            self._earnings.append(tuple(told[lane] for lane in self.lanes.tolist()))
+        self._earned.see(decision)
 
     def close(self, block: Block, count: int, run_tick: int, shifts: Int) -> None:
         """Keep the block that these ticks belong to.
@@ -122,14 +120,13 @@ class Witness:
                 np.stack(self._stages),
                 np.stack(self._reasons),
                 kept,
-                tuple(self._earnings),
+                self._earned.taken(),
             )
         )
         for rows in self._ticks.values():
             rows.clear()
         self._stages.clear()
         self._reasons.clear()
-        self._earnings.clear()
 
     def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
         """The pages of one kept lane, stamped with its own ticks.
