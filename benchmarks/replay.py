@@ -25,10 +25,14 @@ fleet: web
 signal: {{kind: throughput, source: trace, max_age: 150s, trace: {{}}}}
 vm: {{capacity: 120/s, start_time: 40s, stop_time: 40s}}
 bounds: {{minimum: 1, maximum: 60}}
-reactive: {{headroom: 20%}}
-forecast: {forecast}
+{rule}
 prices: {{in_service: 0.096/h, stopped: 0.0044/h}}
 """
+RULES = {
+    "reactive policy": "reactive: {headroom: 20%}\nforecast: off",
+    "forecasting policy": "reactive: {headroom: 20%}\nforecast: {}",
+    "policy with an objective": "objective: {served: 99.9%}",
+}
 
 
 def run() -> list[Result]:
@@ -37,8 +41,8 @@ def run() -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_trace(folder / "month.csv", synth_day(1, days=float(DAYS), interval_s=60.0))
-        for label, forecast in (("reactive policy", "off"), ("forecasting policy", "{}")):
-            (folder / "web.yaml").write_text(POLICY.format(forecast=forecast))
+        for label, rule in RULES.items():
+            (folder / "web.yaml").write_text(POLICY.format(rule=rule))
             cpu_s, wall_s = min(_spent(folder) for _ in range(ROUNDS))
             size_mb = (folder / "out" / "report.html").stat().st_size / 1e6
             note = f"{wall_s:.1f} s on the wall; {cpu_s / unit_s / 1e6:.1f} M adds; page of {size_mb:.1f} MB"
