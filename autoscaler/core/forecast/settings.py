@@ -318,7 +318,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
     series, horizons = stride.shape
     ring = np.arange(RING)
     groups = []
-    for length in np.unique(stride).tolist():
+    for length in sorted(set(stride.reshape(-1).tolist())):
         having = np.flatnonzero((stride == length).any(axis=0))
         columns = slice(int(having[0]), int(having[-1]) + 1)
         mine = stride[:, columns] == length

@@ -327,15 +327,14 @@ def distinct_series(keys: Sequence[Name], params: SeriesParams) -> dict[tuple[Na
         keys: One per lane: what names the trace and the pipeline.
         params: One series per lane.
     """
+    # What a series is asked for does not make another series of it.
+    fields_of = [getattr(params, name) for name in _SERIES_FIELDS if name not in _ASKED]
+    # Bytes of each lane in one row, since joining those of a thousand lanes field by field takes far longer.
+    columns = [np.ascontiguousarray(each.T).view(np.uint8).reshape(len(keys), -1) for each in fields_of]
+    settings = np.concatenate(columns, axis=1)
     found: dict[tuple[Name, bytes], list[int]] = {}
-    for lane, key in enumerate(keys):
-        # What a series is asked for does not make another series of it.
-        setting = b"".join(
-            np.ascontiguousarray(getattr(params, name)[..., lane]).tobytes()
-            for name in _SERIES_FIELDS
-            if name not in _ASKED
-        )
-        found.setdefault((key, setting), []).append(lane)
+    for lane, (key, setting) in enumerate(zip(keys, settings, strict=True)):
+        found.setdefault((key, setting.tobytes()), []).append(lane)
     return found
 
 
