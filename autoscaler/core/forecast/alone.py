@@ -1,25 +1,29 @@
 """One series over many ticks, number by number: what `judging` and `issuing` do with arrays of series, to the bit.
 
 What depends on what was forecast goes tick by tick, and a call of numpy takes as long for one number as for a hundred.
-So where there is one series, and its ticks are known beforehand, the same operations on plain numbers take a fifth of the
+So where there is one series, and its ticks are known beforehand, the same operations on plain numbers take a tenth of the
 time. All that may run ahead, or may wait, still is done with arrays, of many ticks.
 
 Rules of this file: the operations of `judging.judge` and `issuing.expect`, in their order, and nothing else: what
 changes there changes here, and `steps` is held to `step` by the tests. No function of numbers but the root, which
-is exact; logarithms are numpy's, of many ticks.
+is exact; logarithms are numpy's, of many ticks. What is done each tick is in functions within functions, whose lists
+are names there: looking them up in an object took a tenth of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from math import nan, sqrt
+from typing import TypeAlias
 
 import numpy as np
 
 from autoscaler.core.forecast import issuing, judging, level, tables
 from autoscaler.core.forecast.issuing import Grounds
-from autoscaler.core.forecast.judging import Lesson, Outcomes, Place, in_turn, learn
+from autoscaler.core.forecast.judging import Lesson, Outcomes, Place, in_turn, learn_from
+from autoscaler.core.forecast.seeing import ends
 from autoscaler.core.forecast.settings import RING, Group, Settings
 from autoscaler.core.forecast.state import SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
@@ -32,65 +36,209 @@ _LEAST_LOG, _MOST_LOG, _QUIET = float(level.LEAST_LOG), float(level.MOST_LOG), f
 _MOST_SIZE, _LEAST_SHIFT = float(judging.MOST_SIZE), float(judging.LEAST_SHIFT)
 _FIRST_WEIGHT = float(judging.FIRST_WEIGHT)
 
+_Row: TypeAlias = tuple[int, int, float, float, float, float]
+"""An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the size of
+recent errors; the weight of the first sizes."""
+_Ground: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
+"""What `issuing.Grounds` have of a tick: what means and seasons say, last value, usual one, top, the highest of late, the cell of a
+burst; the class of the odds of one on the clock; whether demand is hidden, or None."""
+
 
 @dataclass(slots=True)
-class _Blocks:
-    """A group of horizons and those of its blocks that end in the stretch, N of them.
+class _Numbers:
+    """What changes from tick to tick, as plain numbers.
+
+    Forecasts are those that waited for their outcome before the stretch, RING * H as in the state, and after them H of each
+    tick of the stretch. A place is a place among these.
 
     Attributes:
-        stride: Ticks per block.
-        first: The first tick of the stretch at which one ends; none does before.
-        horizons: Those of the group.
-        columns: Their places among its columns.
-        weight: Of an outcome of each.
-        short_alpha: Share of one outcome in the size of recent errors.
-        lead: Whether the first horizon is the lead time.
-        doubt_alpha: The same of what is held against the fit of the level.
-        places: Of the forecasts whose window ends with each block, N lists of them, in flat (RING, H).
-        logs: Of outcomes and offset, likewise; NaN where there is no outcome.
-        none: Whether there was no demand, likewise.
+        totals, sizes, shifts: Of the state, flat: (ROWS, H), and (PARENTS, H) twice.
+        short, doubt: Of the state.
+        levels, spreads: Of each forecast; a level is NaN where there is none.
+        own, parents: Where each is counted in `totals`, and in `sizes` and `shifts`.
+        aheads, fitted: Of RING slots, as in the state, and of each tick of the stretch.
+        rows: The outcomes of each tick, and none of the one after the last.
+        errors: Of all outcomes so far; NaN where there was no forecast.
+        lessons: What the fit has not learned yet, of each outcome at the lead time: place, error, level, spread, `own`, mean size,
+            evidence and tick.
+        spoke: Totals of the rows that spoke at each tick, (3, H).
     """
 
-    stride: int
-    first: int
-    horizons: list[int]
-    columns: list[int]
-    weight: list[float]
-    short_alpha: float
-    lead: bool
-    doubt_alpha: float
-    places: list[list[int]]
-    logs: list[list[float]]
-    none: list[list[bool]]
+    totals: list[float]
+    sizes: list[float]
+    shifts: list[float]
+    short: list[float]
+    doubt: list[float]
+    levels: list[float]
+    spreads: list[float]
+    own: list[int]
+    parents: list[int]
+    aheads: list[float]
+    fitted: list[float]
+    rows: list[list[_Row]] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    lessons: list[float] = field(default_factory=list)
+    spoke: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, group: Group, first_tick: int) -> _Blocks:
-        """Without outcomes."""
-        count = group.columns.stop - group.columns.start
-        mine = [True] * count if group.mine is None else group.mine[0].tolist()
-        columns = [column for column, is_mine in enumerate(mine) if is_mine]
-        horizons = [group.columns.start + column for column in columns]
+    def of(cls, state: SeriesState) -> _Numbers:
+        """As the state has them."""
+        horizons = state.open.shape[1]
+        log_level, spread, cell = as_it_lies(state.issued).reshape(-1, 3).T
+        cells = np.where(cell >= 0.0, cell, 0.0).astype(np.int64)
+        horizon = np.arange(len(cells)) % horizons
         return cls(
-            stride=group.stride,
-            first=(-first_tick - 1) % group.stride,
-            horizons=horizons,
-            columns=columns,
-            weight=[group.pairs.weight[column, 0].item() for column in columns],
-            short_alpha=group.pairs.short_alpha[0].item(),
-            lead=horizons[0] == 0,
-            doubt_alpha=float(group.doubt_alpha),
-            places=[],
-            logs=[],
-            none=[],
+            totals=as_it_lies(state.totals).reshape(-1).tolist(),
+            sizes=as_it_lies(state.sizes).reshape(-1).tolist(),
+            shifts=as_it_lies(state.shifts).reshape(-1).tolist(),
+            short=state.short[0].tolist(),
+            doubt=state.doubt[0].tolist(),
+            levels=log_level.tolist(),
+            spreads=spread.tolist(),
+            own=(cells * horizons + horizon).tolist(),
+            parents=(tables.PARENT_OF.take(cells) * horizons + horizon).tolist(),
+            aheads=state.ahead[0].tolist(),
+            fitted=state.fitted[0].tolist(),
         )
 
-    def hear(self, outcomes: Outcomes) -> None:
-        """Take what came."""
-        closed, columns = outcomes.closed, self.columns
-        logs = np.where(closed.known, outcomes.logs, np.nan)
-        self.places = closed.issued[:, 0, columns].tolist()
-        self.logs = logs[:, 0, columns].tolist()
-        self.none = (closed.outcome[:, 0, columns] <= 0.0).tolist()
+
+def _judging(one: _Numbers, horizons: int, doubt_alpha: float) -> Callable[[int], None]:
+    """What judges the forecasts whose window ends at a tick: `judging.judge`."""
+    totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
+    levels, spreads, own, parents = one.levels, one.spreads, one.own, one.parents
+    rows, lessons, aheads, fitted = one.rows, one.lessons, one.aheads, one.fitted
+    first_beside, lead, note = _CELLS * horizons, -horizons, one.errors.append
+
+    def compare(place: int, error: float, at: int) -> None:
+        """What an outcome at the lead time says of the fit: `judging._compare`, and what the fit learns from."""
+        then = place // horizons
+        outcome = aheads[then] + error
+        off = outcome - fitted[then]
+        by_fit, by_last = doubt
+        doubt[0] = by_fit + (min(off * off, _MOST_SIZE) - by_fit) * doubt_alpha
+        doubt[1] = by_last + (min(outcome * outcome, _MOST_SIZE) - by_last) * doubt_alpha
+        was = levels[place], spreads[place], own[place]
+        lessons.extend((place, error, *was, sizes[0], totals[lead], at))
+
+    def judge(at: int) -> None:
+        # Horizons are counted from the end, where the row of everything is among the totals.
+        for horizon, place, log, mine, alpha, first_weight in rows[at]:
+            error = log - levels[place]
+            note(error)
+            if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
+                continue
+            parent = parents[place]
+            beside = first_beside + parent
+            totals[own[place]] += mine
+            totals[horizon] += mine
+            total = totals[beside] = totals[beside] + mine
+            size, shift = abs(error), error
+            if size > _MOST_SIZE:
+                size, shift = _MOST_SIZE, min(max(error, _LEAST_SHIFT), _MOST_SIZE)
+            was = short[horizon]
+            short[horizon] = (size - was) * alpha + was
+            share = mine / (first_weight + total)
+            was = sizes[parent]
+            sizes[parent] = (size - was) * share + was
+            shifts[parent] += shift * share
+            if horizon == lead:
+                compare(place, error, at)
+
+    return judge
+
+
+def _forecasting(
+    one: _Numbers, settings: Settings, judge: Callable[[int], None]
+) -> Callable[[int, Iterable[_Ground]], None]:
+    """What forecasts at some ticks, `issuing.expect`, and judges at the one after each."""
+    totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
+    levels, spreads, aheads, spoke = one.levels, one.spreads, one.aheads, one.spoke
+    horizons, farthest = settings.horizons, settings.horizons - 1
+    every = slice(-horizons, None)
+    # For each cell the places of its forecasts, as tuples since these are quicker to go through than ranges.
+    own = [tuple(range(cell * horizons, (cell + 1) * horizons)) for cell in range(_CELLS)]
+    parents = [tuple(range(parent * horizons, (parent + 1) * horizons)) for parent in _PARENT_OF]
+    alone = [slice(places[0], places[-1] + 1) for places in own]
+    beside = [slice(_CELLS * horizons + places[0], _CELLS * horizons + places[-1] + 1) for places in parents]
+    shares: list[float] = settings.on_the_way[0].tolist()
+
+    def forecast(first: int, grounds: Iterable[_Ground]) -> None:
+        for at, (means, seasons, last, usual, top, lately, within, odds, hidden) in enumerate(grounds, first):
+            by_fit, by_last = doubt
+            ratio = (by_last + _QUIET) / (by_fit + _QUIET)
+            way = means * min(ratio * ratio, 1.0) + seasons
+            way = min(max(way, _LEAST_LOG), _MOST_LOG)
+            if hidden is not None and way < 0.0:
+                way = 0.0
+            cell = within
+            if cell < 0:
+                above = way + last - usual
+                cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + odds * _LEVELS
+            mine = parents[cell]
+            for horizon, parent in enumerate(mine):
+                log_level = shares[horizon] * way + last
+                if horizon:
+                    if horizon == farthest and lately is not None and lately > log_level:
+                        log_level = lately
+                    log_level += shifts[parent]
+                levels.append(log_level if log_level < top else min(log_level, top))
+                spread = sqrt(sizes[parent] * short[horizon])
+                if spread < _LEAST_SPREAD:
+                    spread = _LEAST_SPREAD
+                elif spread > _MOST_SPREAD:
+                    spread = _MOST_SPREAD
+                spreads.append(spread)
+            aheads.append(levels[-horizons] - last)
+            one.own += own[cell]
+            one.parents += mine
+            spoke.extend(totals[alone[cell]] + totals[beside[cell]] + totals[every])
+            judge(at + 1)
+
+    return forecast
+
+
+@dataclass(slots=True)
+class _Heard:
+    """Outcomes of a stretch, in the order in which they are judged, N of them.
+
+    Attributes:
+        tick: int64 (N,), the tick of the stretch at which each is judged.
+        horizon: int64 (N,).
+        place: int64 (N,), of the forecast, as in `_Numbers`.
+        log: float64 (N,), of outcome and offset.
+        weight: float64 (N,).
+        alpha: float64 (N,), share in the size of recent errors.
+        none: bool (N,), whether there was no demand.
+    """
+
+    tick: Int
+    horizon: Int
+    place: Int
+    log: Float
+    weight: Float
+    alpha: Float
+    none: Bool
+
+    @classmethod
+    def none_at_all(cls) -> _Heard:
+        """Nothing came."""
+        no, nothing = np.empty(0, np.int64), np.empty(0)
+        return cls(no, no, no, nothing, nothing, nothing, np.empty(0, np.bool_))
+
+    @classmethod
+    def together(cls, parts: Sequence[_Heard]) -> _Heard:
+        """Those of several groups, which are judged one after the other at each tick."""
+        order = np.argsort(np.concatenate([each.tick for each in parts]), kind="stable")
+        names = [f.name for f in fields(cls)]
+        return cls(*(np.concatenate([getattr(each, name) for each in parts]).take(order) for name in names))
+
+    def rows(self, weight: Float, horizons: int) -> list[list[_Row]]:
+        """Tick by tick, and none of the one after the last; with the weights of outcomes, (T,)."""
+        first_weight = _FIRST_WEIGHT * weight.take(self.tick)
+        columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, first_weight
+        rows: list[_Row] = list(zip(*(each.tolist() for each in columns), strict=True))
+        first = self.tick.searchsorted(np.arange(len(weight) + 2)).tolist()
+        return [rows[begin:end] for begin, end in pairwise(first)]
 
 
 class Alone:
@@ -105,37 +253,57 @@ class Alone:
     """
 
     def __init__(self, settings: Settings, state: SeriesState, tick: int, weight: Float) -> None:
-        self._settings, self._state, self._tick = settings, state, tick
+        self._settings, self._state, self._tick, self._weight = settings, state, tick, weight[:, 0]
         self._horizons = settings.horizons
-        self._groups = [_Blocks.of(group, tick) for group in settings.groups]
-        self._weight: list[float] = weight[:, 0].tolist()
         self._samples: int | None = None if state.grown else state.ticks.item()
-        self._totals: list[float] = as_it_lies(state.totals).reshape(-1).tolist()
-        self._sizes: list[float] = as_it_lies(state.sizes).reshape(-1).tolist()
-        self._shifts: list[float] = as_it_lies(state.shifts).reshape(-1).tolist()
-        self._short: list[float] = state.short[0].tolist()
-        self._on_the_way: list[float] = settings.on_the_way[0].tolist()
-        self._doubt: list[float] = state.doubt[0].tolist()
-        # Rings of blocks, and of blocks times horizons.
-        self._ahead: list[float] = state.ahead[0].tolist()
-        self._fitted: list[float] = state.fitted[0].tolist()
-        self._log_level, self._spread, self._cell = as_it_lies(state.issued).reshape(-1, 3).T.tolist()
-        # What came, one after the other, and the ticks with the number of outcomes up to each.
-        self._came: list[float] = []
-        self._ticks: list[int] = []
-        self._ends: list[int] = []
-        self._lessons: list[float] = []
-        # What was issued, and the totals that spoke, of all ticks.
-        self._issued: list[float] = []
-        self._spoke: list[float] = []
+        self._one = _Numbers.of(state)
+        lead = next(group for group in settings.groups if group.lead)
+        self.judge = _judging(self._one, self._horizons, float(lead.doubt_alpha))
+        self._forecast = _forecasting(self._one, settings, self.judge)
+        self._features = np.empty((RING + len(weight), level.FEATURES))
+        self._features[:RING] = state.features[0]
+        self._heard = _Heard.none_at_all()
+        # What was issued before the offset last changed, which the list of levels does not have any more.
+        self._before: list[float] = []
 
     def hear(self, outcomes: Sequence[Outcomes | None]) -> None:
         """Take what came in the windows that end within the stretch, of each group, by the offset of now."""
-        for group, mine in zip(self._groups, outcomes, strict=True):
-            if mine is not None:
-                group.hear(mine)
+        found = [
+            self._of_group(group, mine)
+            for group, mine in zip(self._settings.groups, outcomes, strict=True)
+            if mine is not None
+        ]
+        if found:
+            self._heard = found[0] if len(found) == 1 else _Heard.together(found)
+        self._one.rows[:] = self._heard.rows(self._weight, self._horizons)
 
-    def go(
+    def _of_group(self, group: Group, outcomes: Outcomes) -> _Heard:
+        closed, horizons = outcomes.closed, self._horizons
+        known = closed.known[:, 0]
+        block, column = known.nonzero()
+        tick, horizon = block * group.stride, column + group.columns.start
+        tick += closed.first
+        # What was issued within the stretch is not yet in the ring.
+        place = closed.issued[:, 0][known]
+        then = tick - group.ahead[0].take(column) * group.stride
+        place = np.where(then < 0, place, (then + RING) * horizons + horizon)
+        alpha = np.full(len(tick), group.pairs.short_alpha[0])
+        if self._samples is not None:
+            # The first outcomes make a plain mean.
+            count = (tick + self._samples) / group.stride
+            count += _FIRST_WEIGHT
+            np.maximum(alpha, 1.0 / count, out=alpha)
+        return _Heard(
+            tick=tick,
+            horizon=horizon,
+            place=place,
+            log=outcomes.logs[:, 0][known],
+            weight=self._weight.take(tick) * group.pairs.weight[:, 0].take(column),
+            alpha=alpha,
+            none=closed.outcome[:, 0][known] <= 0.0,
+        )
+
+    def forecast(
         self, first: int, end: int, grounds: Grounds, hazard: dict[int, int], hidden: Sequence[Bool | None]
     ) -> None:
         """Forecast at some ticks, the first of which was judged, and judge at all after it, the next one included.
@@ -143,216 +311,116 @@ class Alone:
         Args:
             first: The first of the ticks.
             end: The one after the last.
-            grounds: Of these ticks.
+            grounds: Of all ticks of the stretch, by the fit and the offset of now.
             hazard: Class of the odds that a burst begins on the clock, by tick; 0 where there is none.
             hidden: Of all ticks of the stretch, as in `seeing.Read`.
         """
-        rests_on = zip(
-            grounds.means[:, 0].tolist(),
-            grounds.seasons[:, 0].tolist(),
-            grounds.fitted[:, 0].tolist(),
-            grounds.last[:, 0].tolist(),
-            grounds.usual[:, 0].tolist(),
-            grounds.top[:, 0].tolist(),
-            grounds.lately[:, 0].tolist() if len(grounds.lately) else [None] * (end - first),
-            grounds.within[:, 0].tolist(),
+        some, count = slice(first, end), end - first
+        self._features[RING + first : RING + end] = grounds.features[some, 0]
+        self._one.fitted += grounds.fitted[some, 0].tolist()
+        names = grounds.means, grounds.seasons, grounds.last, grounds.usual, grounds.top
+        mine = zip(
+            *(each[some, 0].tolist() for each in names),
+            grounds.lately[some, 0].tolist() if len(grounds.lately) else [None] * count,
+            grounds.within[some, 0].tolist(),
+            [hazard.get(at, 0) for at in range(first, end)] if hazard else [0] * count,
+            hidden[some],
             strict=True,
         )
-        for at, (means, seasons, fitted, last, usual, top, lately, within) in enumerate(rests_on, first):
-            if at > first:
-                self.judge(at)
-            way = self._believed(means, seasons)
-            if hidden[at] is not None and way < 0.0:
-                way = 0.0
-            above = way + last - usual
-            if within >= 0:
-                cell = within
-            else:
-                cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + hazard.get(at, 0) * _LEVELS
-            self._issue(cell, way, last, top, lately)
-            self._remember(at, last, fitted)
-        self._keep_features(first, end, grounds.features)
-        if end < len(self._weight):
-            self.judge(end)
-
-    def judge(self, at: int) -> None:
-        """Judge the forecasts whose window ends at a tick: `judging.judge`."""
-        before = len(self._came)
-        for group in self._groups:
-            after = at - group.first
-            if after >= 0 and not after % group.stride:
-                self._count(group, after // group.stride, at)
-        if len(self._came) > before:
-            self._ticks.append(at)
-            self._ends.append(len(self._came) // _NUMBERS)
-
-    def _count(self, group: _Blocks, block: int, at: int) -> None:
-        """Add the outcomes of a group to totals and mean sizes: `judging._count`."""
-        one, horizons, alpha = self._weight[at], self._horizons, group.short_alpha
-        if self._samples is not None:
-            alpha = max(alpha, 1.0 / ((self._samples + at) / group.stride + _FIRST_WEIGHT))
-        totals, sizes, shifts, short = self._totals, self._sizes, self._shifts, self._short
-        log_level, spread, cells, came = self._log_level, self._spread, self._cell, self._came
-        first_weight, parents, whole = _FIRST_WEIGHT * one, _CELLS * horizons, (_ROWS - 1) * horizons
-        for horizon, place, log, none, weight in zip(
-            group.horizons,
-            group.places[block],
-            group.logs[block],
-            group.none[block],
-            group.weight,
-            strict=True,
-        ):
-            error = log - log_level[place]
-            if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
-                continue
-            cell, mine = int(cells[place]), one * weight
-            own, parent = cell * horizons + horizon, _PARENT_OF[cell] * horizons + horizon
-            beside, every = parents + parent, whole + horizon
-            totals[own] += mine
-            totals[every] += mine
-            total = totals[beside] = totals[beside] + mine
-            came += (own, beside, every, spread[place], error, mine, none)
-            size = min(abs(error), _MOST_SIZE)
-            was = short[horizon]
-            short[horizon] = (size - was) * alpha + was
-            share = mine / (first_weight + total)
-            was = sizes[parent]
-            sizes[parent] = (size - was) * share + was
-            shifts[parent] += min(max(error, _LEAST_SHIFT), _MOST_SIZE) * share
-            if not horizon:
-                self._compare(group, place, error, one)
-
-    def _compare(self, group: _Blocks, place: int, error: float, one: float) -> None:
-        """What an outcome at the lead time says of the fit: `judging._compare`, and what `judging.learn` needs."""
-        horizons, doubt, alpha = self._horizons, self._doubt, group.doubt_alpha
-        slot = place // horizons
-        outcome = self._ahead[slot] + error
-        off = outcome - self._fitted[slot]
-        doubt[0] += (min(off * off, _MOST_SIZE) - doubt[0]) * alpha
-        doubt[1] += (min(outcome * outcome, _MOST_SIZE) - doubt[1]) * alpha
-        self._lessons += (
-            slot,
-            error,
-            self._log_level[place],
-            self._spread[place],
-            self._cell[place],
-            self._sizes[0],
-            self._totals[(_ROWS - 1) * horizons],
-            one,
-        )
-
-    def _believed(self, means: float, seasons: float) -> float:
-        """`level.believed`."""
-        by_fit, by_last = self._doubt
-        ratio = (by_last + _QUIET) / (by_fit + _QUIET)
-        ahead = means * min(ratio * ratio, 1.0) + seasons
-        return min(max(ahead, _LEAST_LOG), _MOST_LOG)
-
-    def _issue(self, cell: int, way: float, last: float, top: float, lately: float | None) -> None:
-        """Level, spread and cell of each horizon: `issuing.expect`."""
-        horizons, issued = self._horizons, self._issued
-        parent, farthest = _PARENT_OF[cell] * horizons, horizons - 1
-        sizes, shifts = self._sizes, self._shifts
-        for horizon, (short, share) in enumerate(zip(self._short, self._on_the_way, strict=True)):
-            log_level = share * way + last
-            if horizon:
-                if horizon == farthest and lately is not None and lately > log_level:
-                    log_level = lately
-                log_level += shifts[parent + horizon]
-            spread = min(max(sqrt(sizes[parent + horizon] * short), _LEAST_SPREAD), _MOST_SPREAD)
-            issued += (min(log_level, top), spread, cell)
-        totals, own, beside = self._totals, cell * horizons, _CELLS * horizons + parent
-        self._spoke += totals[own : own + horizons]
-        self._spoke += totals[beside : beside + horizons]
-        self._spoke += totals[-horizons:]
-
-    def _remember(self, at: int, last: float, fitted: float) -> None:
-        """Keep what was issued until its outcome comes: `issuing._remember`."""
-        horizons, issued = self._horizons, self._issued
-        now, begin = self._tick + at, len(issued) - 3 * horizons
-        for group in self._groups:
-            if (now + 1) % group.stride:
-                continue
-            slot = now // group.stride % RING
-            first, mine = slot * horizons, group.horizons
-            if len(mine) == horizons:
-                end = first + horizons
-                self._log_level[first:end] = issued[begin::3]
-                self._spread[first:end] = issued[begin + 1 :: 3]
-                self._cell[first:end] = issued[begin + 2 :: 3]
-            else:
-                for horizon in mine:
-                    at_3 = begin + 3 * horizon
-                    self._log_level[first + horizon], self._spread[first + horizon] = issued[at_3 : at_3 + 2]
-                    self._cell[first + horizon] = issued[at_3 + 2]
-            if group.lead:
-                self._ahead[slot] = issued[begin] - last
-                self._fitted[slot] = fitted
-
-    def _keep_features(self, first: int, end: int, features: Float) -> None:
-        """Keep what the levels of some ticks were made of: float64 (n, 1, FEATURES)."""
-        for group in self._groups:
-            if group.lead:
-                ends = np.arange(first + (group.first - first) % group.stride, end, group.stride)
-                slots = (self._tick + ends) // group.stride % RING
-                self._state.features[0, slots] = features[ends - first, 0]
+        self._forecast(first, mine)
 
     def settle(self) -> None:
         """Learn for the fit what was judged since the last time."""
-        if not self._lessons:
+        one = self._one
+        if not one.lessons:
             return
-        found = np.array(self._lessons).reshape(-1, _LESSON)
-        self._lessons = []
-        self._state.ahead[0] = self._ahead
+        found = np.array(one.lessons).reshape(-1, _LESSON)
+        one.lessons.clear()
+        then = found[:, 0].astype(np.int64) // self._horizons
+        was = found[:, np.newaxis, 2:5].copy()
+        was[..., 2] //= self._horizons
         lesson = Lesson(
-            place=found[:, :1].astype(np.int64),
+            place=then[:, np.newaxis],
             error=found[:, 1:2].copy(),
-            was=found[:, np.newaxis, 2:5].copy(),
+            was=was,
             known=None,
-            size=found[:, 5:6].copy(),
-            evidence=found[:, 6:7].copy(),
-            weight=found[:, 7:].copy(),
+            size=found[:, 5:6],
+            evidence=found[:, 6:7],
+            weight=self._weight.take(found[:, 7:].astype(np.int64)),
         )
-        learn(self._settings, self._state, lesson)
+        aheads = np.array([one.aheads[at] for at in then.tolist()])
+        learn_from(
+            self._settings, self._state, lesson, self._features.take(then, axis=0), aheads[:, np.newaxis]
+        )
 
     def forget(self) -> None:
         """What waits for its outcome waits in vain, since the offset has changed."""
-        self._log_level = [nan] * len(self._log_level)
-        self._spread, self._cell = self._log_level.copy(), self._log_level.copy()
+        self._before = self._levels()
+        self._one.levels[:] = [nan] * len(self._one.levels)
+
+    def _levels(self) -> list[float]:
+        return self._before + self._one.levels[RING * self._horizons + len(self._before) :]
 
     def issued(self) -> Float:
         """What was issued: float64 (T, 1, H, 3)."""
-        return np.array(self._issued).reshape(-1, 1, self._horizons, 3)
+        first, horizons = RING * self._horizons, self._horizons
+        found = np.empty((len(self._weight), 1, horizons, 3))
+        found[:, 0, :, 0] = np.array(self._levels()).reshape(-1, horizons)
+        found[:, 0, :, 1] = np.array(self._one.spreads[first:]).reshape(-1, horizons)
+        found[:, 0, :, 2] = (np.array(self._one.own[first::horizons]) // horizons)[:, np.newaxis]
+        return found
 
     def spoke(self) -> Float:
         """The sums of the rows that spoke: float64 (T, 1, 3, H)."""
-        return np.array(self._spoke).reshape(-1, 1, 3, self._horizons)
+        return np.array(self._one.spoke).reshape(-1, 1, 3, self._horizons)
 
     def added(self) -> list[tuple[int, Int, SmallFloat]]:
         """What is to be added to the flat tables in turn, as `judging.count_in` has it."""
-        if not self._came:
+        one, heard, horizons = self._one, self._heard, self._horizons
+        error = np.array(one.errors)
+        some = np.flatnonzero(~np.isnan(error))
+        if not len(some):
             return []
-        came = np.array(self._came).reshape(-1, _NUMBERS)
-        place = Place(
-            totals=came[:, :3].astype(np.int64),
-            spread=came[:, 3].copy(),
-            error=came[:, 4].copy(),
-            weight=np.repeat(came[:, 5:6], 3, axis=1),
-            none=came[:, 6] > 0.0,
+        place, tick = heard.place.take(some), heard.tick.take(some)
+        totals = np.empty((len(some), 3), np.int64)
+        totals[:, 0] = np.array(one.own).take(place)
+        totals[:, 1] = np.array(one.parents).take(place)
+        totals[:, 1] += _CELLS * horizons
+        totals[:, 2] = heard.horizon.take(some)
+        totals[:, 2] += (_ROWS - 1) * horizons
+        together = Place(
+            totals=totals,
+            spread=np.array(one.spreads).take(place),
+            error=error.take(some),
+            weight=np.repeat(heard.weight.take(some)[:, np.newaxis], 3, axis=1),
+            none=heard.none.take(some),
         )
-        return in_turn(self._ticks, self._ends, place)
+        last = np.flatnonzero(np.append(tick[1:] != tick[:-1], True))
+        return in_turn(tick.take(last).tolist(), (last + 1).tolist(), together)
 
     def write(self) -> None:
         """Bring the state up to the last tick, but for its tables."""
         self.settle()
-        state = self._state
-        as_it_lies(state.totals).reshape(-1)[:] = self._totals
-        as_it_lies(state.sizes).reshape(-1)[:] = self._sizes
-        as_it_lies(state.shifts).reshape(-1)[:] = self._shifts
-        state.short[0], state.doubt[0] = self._short, self._doubt
-        state.ahead[0], state.fitted[0] = self._ahead, self._fitted
-        as_it_lies(state.issued).reshape(-1, 3).T[:] = self._log_level, self._spread, self._cell
+        state, one, settings = self._state, self._one, self._settings
+        as_it_lies(state.totals).reshape(-1)[:] = one.totals
+        as_it_lies(state.sizes).reshape(-1)[:] = one.sizes
+        as_it_lies(state.shifts).reshape(-1)[:] = one.shifts
+        state.short[0], state.doubt[0] = one.short, one.doubt
+        issued, valid = self.issued()[:, 0], len(self._before) // self._horizons
+        for group in settings.groups:
+            at = np.array(ends(group, self._tick, len(issued)), np.int64)
+            slot = (self._tick + at) // group.stride % RING
+            if group.lead:
+                state.features[0, slot] = self._features[RING + at]
+                state.ahead[0, slot] = np.array(one.aheads[RING:])[at]
+                state.fitted[0, slot] = np.array(one.fitted[RING:])[at]
+            if valid:
+                slot, at = slot[at >= valid], at[at >= valid]
+            mine = np.arange(group.columns.start, group.columns.stop)
+            if group.mine is not None:
+                mine = mine[group.mine[0]]
+            state.issued[0, slot[:, np.newaxis], mine] = issued[at[:, np.newaxis], mine]
 
 
-_NUMBERS, _LESSON = 7, 8
-"""Numbers that are put by of an outcome, and of a lesson for the fit."""
+_LESSON = 8
+"""Numbers that are put by of a lesson for the fit."""

@@ -60,19 +60,16 @@ class Grounds:
     ) -> Grounds:
         """Of all or some of the ticks, and of the series: int64 (N,)."""
         track, regime = seen.track[ticks], seen.regime[ticks]
-        offset, series = state.offset, settings.series
+        offset = state.offset
         if some is not None:
             track, regime = track[:, some], regime[:, some]
-            offset, series = offset[some], some
+            offset = offset[some]
         logs = np.empty(track.shape)
         logs[:] = offset[:, np.newaxis]
         logs += track
         np.log(logs, out=logs)
         features = _features(logs)
-        fits = as_it_lies(state.fits).reshape(-1, level.FEATURES)
-        rows = regime * len(settings.series)
-        rows += series
-        means, seasons, fitted = level.parts(fits.take(rows, axis=0), features)
+        means, seasons, fitted = _parts(settings, state, regime, features, some)
         lately = np.empty((0, len(offset)))
         if seen.lately is not None:
             high = seen.lately[ticks] if some is None else seen.lately[ticks, some]
@@ -99,12 +96,31 @@ class Grounds:
             bursting=bursting,
         )
 
+    def fit(
+        self, settings: Settings, state: SeriesState, seen: Seen, ticks: slice[int, int | None, None]
+    ) -> None:
+        """Of some ticks what the present fit makes of the features, of all series."""
+        found = _parts(settings, state, seen.regime[ticks], self.features[ticks], None)
+        self.means[ticks], self.seasons[ticks], self.fitted[ticks] = found
+
     def change(self, first: int, some: Int, new: Grounds) -> None:
         """From a tick on some series have new ones; their bursts stay."""
         for f in fields(Grounds):
             mine = getattr(self, f.name)
             if f.name != "bursting" and len(mine):
                 mine[first:, some] = getattr(new, f.name)
+
+
+def _parts(
+    settings: Settings, state: SeriesState, regime: Int, features: Float, some: Int | None
+) -> tuple[Float, Float, Float]:
+    """`level.parts` of ticks and series, all or some: regimes (T, N) and features (T, N, FEATURES)."""
+    fits = as_it_lies(state.fits)
+    if not np.count_nonzero(regime):
+        return level.parts(fits[0] if some is None else fits[0].take(some, axis=0), features)
+    rows = regime * len(settings.series)
+    rows += settings.series if some is None else some
+    return level.parts(fits.reshape(-1, level.FEATURES).take(rows, axis=0), features)
 
 
 def _features(logs: Float) -> Float:

@@ -285,12 +285,20 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
 
 def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
+    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place, axis=0)
+    learn_from(settings, state, lesson, features, as_it_lies(state.ahead).reshape(-1).take(lesson.place))
+
+
+def learn_from(
+    settings: Settings, state: SeriesState, lesson: Lesson, features: Float, outcome: Float
+) -> None:
+    """The same of forecasts with these features, (T, S, FEATURES), and logarithms of level over last value, (T, S); the latter
+    are overwritten.
+    """
     known, error, was = lesson.known, lesson.error, lesson.was
-    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
-    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
         # What a series without a sample had for features is no number, and no weight would make it nothing.
-        features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
+        features = np.where(known[..., np.newaxis], features, 0.0)
         was = np.where(known[..., np.newaxis], was, _HARMLESS)
         error = np.where(known, error, 0.0)
         outcome = np.where(known, outcome, 0.0)
@@ -317,7 +325,7 @@ def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     _miss(state, off, share)
     row = settings.regime_of.take(was[..., 2].astype(np.int64))
     row += settings.series
-    both = level.products(features, outcome.reshape(-1), weight.reshape(-1))
+    both = level.products(features.reshape(-1, level.FEATURES), outcome.reshape(-1), weight.reshape(-1))
     _sum_up(state, row, both.reshape(*row.shape, -1))
 
 

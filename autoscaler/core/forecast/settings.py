@@ -108,6 +108,7 @@ class Group:
         columns: The horizons that have such blocks for any series.
         most: Blocks that the farthest of them looks ahead.
         outside: bool (most, 1 or S, C), which of the latest blocks, the newest first, are not in the window.
+        ahead: int64 (1 or S, C), blocks that each looks ahead.
         mine: bool (S, C), series and horizons of this group; None where all are.
         pairs: All series with all of its horizons.
         recent: int64 (RING, most * C), places in a flat (RING, S, H) of the first series' latest blocks at each block of the
@@ -121,6 +122,7 @@ class Group:
     columns: slice[int, int, None]
     most: int
     outside: Bool
+    ahead: Int
     mine: Bool | None
     pairs: Pairs
     recent: Int
@@ -334,6 +336,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
                 columns=columns,
                 most=most,
                 outside=np.arange(most)[:, np.newaxis, np.newaxis] >= alike,
+                ahead=alike,
                 mine=None if mine.all() else mine,
                 pairs=_pairs(columns, ahead, length, horizons, params.tick_s),
                 recent=(window[:, :, np.newaxis] * (series * horizons) + places).reshape(RING, -1),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from autoscaler.core.forecast.level import FEATURES, PRODUCTS
+from autoscaler.core.forecast.level import FEATURES, PRODUCTS, fitted
 from autoscaler.core.forecast.settings import (
     DAY_S,
     RING,
@@ -92,7 +92,9 @@ class SeriesState(Remembered):
         grown: Whether all series have had so many samples that nothing depends on their number any more.
         young_for: Samples until they can have had so many; 0 where that has to be looked up.
         turns: The series that are fitted at each phase; None where that has to be looked up.
-        lessons: What was put by, which `sums` and `miss` do not have yet (`settle`).
+        lessons: What was put by, which `sums` and `miss` do not have yet (`learn_put_by`).
+        unfitted: float64 (1, REGIMES, PRODUCTS), the sums of the one series as they were when its fits without bursts were
+            made, and those of bursts were not, since nobody asked for them yet; None where there are none.
         settings: The settings as `step` last compiled them; not remembered.
 
     What has an axis of slots, blocks or rows next lies in memory with that axis first (`as_it_lies`): a tick reads and writes a
@@ -150,6 +152,7 @@ class SeriesState(Remembered):
     young_for: int = field(init=False, default=0, compare=False, repr=False)
     turns: dict[int, Int] | None = field(init=False, default=None, compare=False, repr=False)
     lessons: Lessons | None = field(init=False, default=None, compare=False, repr=False)
+    unfitted: Float | None = field(init=False, default=None, compare=False, repr=False)
     settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
@@ -213,9 +216,20 @@ class SeriesState(Remembered):
             setattr(self, name, np.ascontiguousarray(as_it_lies(array)).swapaxes(0, 1))
 
     def settle(self) -> None:
+        """Bring `sums`, `miss` and `fits` up to the last step."""
+        self.learn_put_by()
+        self.fit_bursts()
+
+    def learn_put_by(self) -> None:
         """Bring `sums` and `miss` up to the last step."""
         if self.lessons is not None and self.settings is not None:
             self.lessons.settle(self.settings, self)
+
+    def fit_bursts(self) -> None:
+        """Make the fits of bursts that nobody asked for when they were due."""
+        if self.unfitted is not None and self.settings is not None:
+            self.fits[:] = fitted(self.unfitted, self.settings.prior)
+            self.unfitted = None
 
     def dump(self) -> Dumped:
         """All fields and a version, for `restore`; shares nothing with the state."""

@@ -164,6 +164,8 @@ def _live(
     """
     tick = int(samples[0].now_s // settings.params.tick_s)
     facts = read(state, tick, samples)
+    if len(samples) == 1:
+        state.fit_bursts()
     since = tick - state.last_tick if state.last_tick >= 0 else 1
     if since < 0 and -since * settings.params.tick_s > BACK_S:
         _begin_anew(state)
@@ -174,16 +176,16 @@ def _live(
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
         return Found(grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+    # Of one tick, fetching what it needs number by number takes as long as what is saved.
+    go = _go_alone if len(samples) > 1 and len(settings.series) == 1 else _go_through
     if len(samples) > 1 or tick != state.last_tick + 1:
-        state.settle()
+        state.learn_put_by()
     if not state.grown:
         _look_how_old(settings, state, len(samples))
     weight = weights(settings, state, len(samples), since)
     if since > 1:
         _skip(settings, state, tick)
     seen = see(settings, state, facts, since)
-    # Of one tick, fetching what it needs number by number takes as long as what is saved.
-    go = _go_alone if len(samples) > 1 and len(settings.series) == 1 else _go_through
     found = go(settings, state, facts, seen, weight, kept)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
     return found
@@ -240,12 +242,14 @@ def _go_alone(
 ) -> Found:
     """The same of one series, number by number (`alone`), from fit to fit."""
     ticks = len(weight)
-    dues = {at for at in range(ticks) if _due(settings, state, facts.tick + at, at + 1) is not None}
+    dues = _dues(settings, state, facts.tick, ticks)
     one = Alone(settings, state, facts.tick, weight)
     one.hear(_with_logs(state, seen))
     one.judge(0)
+    if np.count_nonzero(seen.regime):
+        state.fit_bursts()
     top, offset = np.empty(weight.shape), np.empty(weight.shape)
-    marks, done, last = Marks.of(settings, state, facts.now_s), 0, max(dues, default=0)
+    grounds, marks, done = Grounds.of(settings, state, seen), Marks.of(settings, state, facts.now_s), 0
     for first, end in pairwise(sorted({0, *dues, ticks})):
         state.last_tick, state.weight = facts.tick + first, weight[first]
         state.ticks += first + 1 - done
@@ -253,15 +257,18 @@ def _go_alone(
         _note_onset(settings, state, facts, seen, first)
         if first in dues:
             one.settle()
-            # The weights of bursts are wanted in bursts only, and by who comes after the last fit.
-            whole = first == last or bool(np.count_nonzero(seen.regime[first:end]))
+            # The fits of bursts are wanted in bursts only, and by who comes after.
+            whole = bool(np.count_nonzero(seen.regime[first:end]))
             if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
                 one.forget()
                 one.hear(_with_logs(state, seen))
+                grounds = Grounds.of(settings, state, seen)
+            else:
+                grounds.fit(settings, state, seen, slice(first, end))
             marks = Marks.of(settings, state, facts.now_s)
-        grounds = Grounds.of(settings, state, seen, slice(first, end))
-        one.go(first, end, grounds, _hazards(settings, state, facts, seen, marks, first, end), facts.hidden)
-        top[first:end], offset[first:end] = grounds.top, state.offset
+        hazards = _hazards(settings, state, facts, seen, marks, first, end)
+        one.forecast(first, end, grounds, hazards, facts.hidden)
+        top[first:end], offset[first:end] = grounds.top[first:end], state.offset
     state.last_tick = facts.tick + ticks - 1
     state.ticks += ticks - done
     one.write()
@@ -272,6 +279,17 @@ def _go_alone(
         kept.keep_all(issued, one.spoke(), offset, weight)
         kept.fill(state, added)
     return Found(top, marks, issued[-1])
+
+
+def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[int]:
+    """At which of some ticks the one series is fitted, the first of them 0, as `_due` has it."""
+    since, every = tick - state.phase.item(), settings.refit_ticks
+    found = set(range(-since % every, ticks, every))
+    often = every // YOUNG
+    if often >= YOUNG_TICKS and not state.grown:
+        end = min(ticks, YOUNG * every - state.ticks.item() - 1)
+        found |= set(range(-since % often, end, often))
+    return found
 
 
 def _hazards(
@@ -365,8 +383,8 @@ def _begin_anew(state: SeriesState) -> None:
     state.last_tick = -1
 
 
-def _due(settings: Settings, state: SeriesState, tick: int, more: int = 0) -> Int | None:
-    """The series that are fitted at a tick, after so many samples more than the state knows; None for none."""
+def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
+    """The series that are fitted at a tick; None for none."""
     turns = state.turns
     if turns is None:
         phases = set(state.phase.tolist())
@@ -379,7 +397,7 @@ def _due(settings: Settings, state: SeriesState, tick: int, more: int = 0) -> In
         some = [turns[phase] for phase in often_due if phase in turns and turns[phase] is not due]
         if some:
             others = np.concatenate(some)
-            young = others[state.ticks.take(others) + more < YOUNG * settings.refit_ticks]
+            young = others[state.ticks.take(others) < YOUNG * settings.refit_ticks]
             if len(young):
                 due = young if due is None else np.concatenate([due, young])
     return due
@@ -388,16 +406,16 @@ def _due(settings: Settings, state: SeriesState, tick: int, more: int = 0) -> In
 def _refit(
     settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float, *, whole: bool = True
 ) -> bool:
-    """Fit the level of these series anew, or only without bursts, and look for lattices.
+    """Fit the level of these series anew, or of the one there is only without bursts, and look for lattices.
 
     Returns:
         Whether the offset of any has changed.
     """
-    prior, weight = settings.prior[due], state.weight[due, np.newaxis]
+    prior, sums = settings.prior[due], state.sums[due] / state.weight[due, np.newaxis, np.newaxis]
     if whole:
-        state.fits[due] = level.fitted(state.sums[due] / weight[..., np.newaxis], prior)
+        state.fits[due], state.unfitted = level.fitted(sums, prior), None
     else:
-        state.fits[due, 0] = level.calm(state.sums[due, 0] / weight, prior)
+        state.fits[due, 0], state.unfitted = level.calm(sums[:, 0], prior), sums
     is_changed = _regrain(settings, state, due, track)
     if state.last_tick // settings.refit_ticks % CHOICE_FITS == 0:
         lattice.choose(settings, state, due, now_s)
