@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.forecast import SeriesState, learn, step, steps
+from autoscaler.core.forecast import Recorded, SeriesState, learn, step, steps
 from autoscaler.core.types import Samples
 from tests.core.builders import arrays_of, series_params
 
@@ -109,6 +109,23 @@ def test_learning_from_many_ticks_leaves_what_living_through_them_does():
     learn(params, learned, *past)
     for name, array in arrays_of(same(params, past)).items():
         np.testing.assert_array_equal(array, arrays_of(learned)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("series", [1, 2])
+def test_samples_at_hand_are_as_those_that_come_one_by_one(series):
+    params = series_params(series, laws=True, tick_s=60.0, lead=1, keep=2, half_life=7e3)
+    past, by_one, at_hand = (
+        recorded(4, 500, series, 60.0),
+        SeriesState.empty(params),
+        SeriesState.empty(params),
+    )
+    wanted, found = steps(params, by_one, past), steps(params, at_hand, Recorded.of(past))
+    for one, other in zip(wanted, found, strict=True):
+        ticks = len(one.evidence) // series
+        for mine, theirs in zip(told(one, ticks), told(other, ticks), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    for name, array in arrays_of(by_one).items():
+        np.testing.assert_array_equal(array, arrays_of(at_hand)[name], err_msg=name)
 
 
 @pytest.mark.parametrize("tick_s", [20.0, 60.0])

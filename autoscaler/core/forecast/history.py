@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, NEAR_DAYS, Settings
+from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, MOST_TOGETHER, NEAR_DAYS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Code, Float, Int
 
@@ -24,6 +24,8 @@ _MOST_CODE = 65_535.0
 _MOST_LOG = 32.0
 _MANY = 64
 """Series from which on it takes less to go through days one by one."""
+_WINDOWS = np.arange(MOST_TOGETHER)[:, np.newaxis] + np.arange(MEDIAN_SLOTS)
+"""Of slots in a row, those whose median is looked at at each of some ticks."""
 
 
 class _Looked(NamedTuple):
@@ -99,13 +101,16 @@ def note(
             return median[np.newaxis], season[np.newaxis]
         medians, seasons = _look_back(settings, state, found)
         return median[np.newaxis], seasons
-    medians, seasons = np.empty((len(slots) + 1, *median.shape)), np.empty((len(slots), *season.shape))
-    medians[:], seasons[:] = median, season
-    if begins:
-        new_medians, new_seasons = _look_back(settings, state, found)
-        for place, first in enumerate(begins):
-            medians[first + 1 :], seasons[first:] = new_medians[place], new_seasons[place]
-    return medians[:-1], seasons
+    if not begins:
+        return median[np.newaxis].repeat(len(slots), axis=0), season[np.newaxis].repeat(len(slots), axis=0)
+    new_medians, new_seasons = _look_back(settings, state, found)
+    if len(begins) == len(slots):
+        return np.concatenate([median[np.newaxis], new_medians[:-1]]), new_seasons
+    # How many have begun by each tick.
+    begun = np.array(begins).searchsorted(np.arange(len(slots)), side="right")
+    medians = np.concatenate([median[np.newaxis], new_medians])
+    seasons = np.concatenate([season[np.newaxis], new_seasons])
+    return medians.take(np.append(0, begun[:-1]), axis=0), seasons.take(begun, axis=0)
 
 
 def _by_tick(
@@ -150,9 +155,8 @@ def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], c
     _fetch(codes, places, found.others)
     found.others[:, 0] = code
     codes[newest[MEDIAN_SLOTS - 1 :]] = code
-    recent = codes.take(newest, axis=0).T
-    for tick, latest in enumerate(found.recent):
-        latest[:] = recent[:, tick : tick + MEDIAN_SLOTS]
+    recent = codes.take(newest, axis=0).take(_WINDOWS[:count], axis=0)
+    found = _Looked(recent.swapaxes(1, 2).copy(), found.others)
     state.slot = slots[-1]
     return found
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,37 @@ _MANY = 64
 _NOTHING_AT_ALL, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
 _MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(CLIP)
 _LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
+
+
+class Recorded(NamedTuple):
+    """Samples of T ticks, one after the other, of S series each.
+
+    Attributes:
+        now_s: Their times.
+        demand: float64 (T, S), as in `Samples`, like what follows.
+        freshness: int64 (T, S).
+        censored: For each tick bool (S,).
+    """
+
+    now_s: Sequence[float]
+    demand: Float
+    freshness: Int
+    censored: Sequence[Bool]
+
+    @classmethod
+    def of(cls, samples: Sequence[Samples]) -> Recorded:
+        """Of some samples."""
+        return cls(
+            [each.now_s for each in samples],
+            stacked([each.demand for each in samples]),
+            stacked([each.freshness for each in samples]),
+            [each.censored for each in samples],
+        )
+
+    def some(self, first: int, end: int) -> Recorded:
+        """Those of some ticks."""
+        some = slice(first, end)
+        return Recorded(self.now_s[some], self.demand[some], self.freshness[some], self.censored[some])
 
 
 @dataclass(slots=True)
@@ -85,12 +116,11 @@ class Seen:
     closed: tuple[Closed | None, ...]
 
 
-def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
+def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
     """Check the samples of ticks that follow each other."""
-    demand = stacked([each.demand for each in samples])
+    demand, freshness = samples.demand, samples.freshness
     possible = demand >= _NOTHING_AT_ALL
     possible &= demand < _MOST_DEMAND
-    freshness = stacked([each.freshness for each in samples])
     if np.count_nonzero(freshness):
         possible &= freshness == int(Freshness.FRESH)
     known = None if np.count_nonzero(possible) == possible.size else possible
@@ -102,16 +132,16 @@ def read(state: SeriesState, tick: int, samples: Sequence[Samples]) -> Read:
     hidden: list[Bool | None] = []
     latest: Bool | None = None
     some = False
-    for each in samples:
+    for each in samples.censored:
         # In a replay it often is the same array at all ticks.
-        if each.censored is not latest:
-            latest = each.censored
+        if each is not latest:
+            latest = each
             some = bool(np.count_nonzero(latest))
         hidden.append(latest if some else None)
     if any(each is not None for each in hidden):
-        shown = ~np.array([each.censored for each in samples])
+        shown = ~np.array(samples.censored)
         usable = shown if known is None else known & shown
-    return Read(tick, [each.now_s for each in samples], demand, known, usable, hidden)
+    return Read(tick, samples.now_s, demand, known, usable, hidden)
 
 
 def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> Float:

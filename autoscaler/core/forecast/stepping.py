@@ -18,7 +18,7 @@ from autoscaler.core.forecast.issuing import Grounds, expect
 from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
 from autoscaler.core.forecast.saying import Basis, Kept, said, say
-from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Seen, again, read, see, weights
+from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Recorded, Seen, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, as_it_lies
 from autoscaler.core.params import SeriesParams
@@ -64,13 +64,18 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     Returns:
         The Outlook issued at `samples.now_s`.
     """
-    settings = _settings(params, state)
-    found = _live(settings, state, [samples])
+    return _step(_settings(params, state), state, Recorded.of([samples]))
+
+
+def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
+    found = _live(settings, state, samples)
     basis = Basis.present(settings, state, found.issued, found.top[0])
-    return say(settings, state, basis, found.marks, samples.now_s)
+    return say(settings, state, basis, found.marks, samples.now_s[0])
 
 
-def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Outlook]:
+def steps(
+    params: SeriesParams, state: SeriesState, samples: Iterable[Samples] | Recorded
+) -> Iterator[Outlook]:
     """What `step` says tick by tick, to the bit, of many ticks together, for a third of its time where series are few, a seventh of one.
 
     Samples must be known beforehand, so this is for replays.
@@ -78,19 +83,24 @@ def steps(params: SeriesParams, state: SeriesState, samples: Iterable[Samples]) 
     Args:
         params: As for `step`.
         state: Updated in place as the Outlooks are taken.
-        samples: As for `step`, one tick after the other.
+        samples: As for `step`, one tick after the other; those that are all at hand take less as `Recorded`.
 
     Yields:
         Outlooks of a tick or of some, which follow each other along their axis of series: as many for each tick as
         there are series. They do not tell of bursts.
     """
     settings = _settings(params, state)
-    for some in _stretches(settings, state, samples):
-        if len(some) == 1 or len(params.event_odds):
-            for each in some:
-                yield step(params, state, each)
+    if isinstance(samples, Recorded):
+        stretches = _recorded(settings, state, samples)
+    else:
+        stretches = _stretches(settings, state, samples)
+    for some in stretches:
+        ticks = len(some.now_s)
+        if ticks == 1 or len(params.event_odds):
+            for at in range(ticks):
+                yield _step(settings, state, some.some(at, at + 1))
         else:
-            kept = Kept(settings, len(some))
+            kept = Kept(settings, ticks)
             found = _live(settings, state, some, kept)
             yield said(settings, kept.basis(found.top))
 
@@ -119,23 +129,35 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
     return settings
 
 
-def _stretches(
-    settings: Settings, state: SeriesState, samples: Iterable[Samples]
-) -> Iterator[Sequence[Samples]]:
+def _stretches(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Recorded]:
     """Samples of ticks that may be gone through together; they must have been when the next are taken."""
     some: list[Samples] = []
     last, most = 0, 1
     for each in samples:
         tick = int(each.now_s // settings.params.tick_s)
         if some and (len(some) >= most or tick != last + 1):
-            yield some
+            yield Recorded.of(some)
             some = []
         if not some:
             most = settings.together if _may_go_on(settings, state, tick) else 1
         some.append(each)
         last = tick
     if some:
-        yield some
+        yield Recorded.of(some)
+
+
+def _recorded(settings: Settings, state: SeriesState, samples: Recorded) -> Iterator[Recorded]:
+    """The same of those that are at hand."""
+    tick_s, count = settings.params.tick_s, len(samples.now_s)
+    first = 0
+    while first < count:
+        end, tick = first + 1, int(samples.now_s[first] // tick_s)
+        if _may_go_on(settings, state, tick):
+            most = min(first + settings.together, count)
+            while end < most and int(samples.now_s[end] // tick_s) == tick + end - first:
+                end += 1
+        yield samples.some(first, end)
+        first = end
 
 
 def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> bool:
@@ -148,9 +170,7 @@ def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> bool:
     return float(state.weight.max()) * growth ** (settings.together + 1) < _HEAVY
 
 
-def _live(
-    settings: Settings, state: SeriesState, samples: Sequence[Samples], kept: Kept | None = None
-) -> Found:
+def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None) -> Found:
     """Live through ticks that follow each other: learn from each, then work out what is expected.
 
     Args:
@@ -162,9 +182,9 @@ def _live(
     Returns:
         What the forecasts rest on, and what is expected at the last tick.
     """
-    tick = int(samples[0].now_s // settings.params.tick_s)
-    facts = read(state, tick, samples)
-    if len(samples) == 1:
+    tick = int(samples.now_s[0] // settings.params.tick_s)
+    facts, ticks = read(state, tick, samples), len(samples.now_s)
+    if ticks == 1:
         state.fit_bursts()
     since = tick - state.last_tick if state.last_tick >= 0 else 1
     if since < 0 and -since * settings.params.tick_s > BACK_S:
@@ -177,12 +197,12 @@ def _live(
         marks = Marks.of(settings, state, facts.now_s)
         return Found(grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     # Of one tick, fetching what it needs number by number takes as long as what is saved.
-    go = _go_alone if len(samples) > 1 and len(settings.series) == 1 else _go_through
-    if len(samples) > 1 or tick != state.last_tick + 1:
+    go = _go_alone if ticks > 1 and len(settings.series) == 1 else _go_through
+    if ticks > 1 or tick != state.last_tick + 1:
         state.learn_put_by()
     if not state.grown:
-        _look_how_old(settings, state, len(samples))
-    weight = weights(settings, state, len(samples), since)
+        _look_how_old(settings, state, ticks)
+    weight = weights(settings, state, ticks, since)
     if since > 1:
         _skip(settings, state, tick)
     seen = see(settings, state, facts, since)
@@ -429,6 +449,8 @@ def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> 
     with demand. Ratios of demand plus the grain (mean distance squared over mean demand; for a Poisson law of
     lumps, about two thirds of a lump) have the same spread at all levels. In steps of two, so that it seldom changes.
     """
+    if len(due) == len(settings.series) == 1 and _is_fine(settings, state, track):
+        return False
     scale = settings.params.scale[due]
     miss = state.miss[due]
     usual = np.maximum(track[due, USUAL], 1e-300)
@@ -441,6 +463,12 @@ def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> 
         state.offset[moved] = scale[off] * 2.0 ** np.floor(wanted[off] + 0.5)
         state.issued[moved] = np.nan
     return len(off) > 0
+
+
+def _is_fine(settings: Settings, state: SeriesState, track: Float) -> bool:
+    """Whether the noise of the one series is finer than its scale, and was: nothing changes then, which takes no logarithm to see."""
+    scale, miss = settings.params.scale.item(), state.miss.item()
+    return state.offset.item() == scale and miss * miss / max(track[0, USUAL].item(), 1e-300) <= scale
 
 
 def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:

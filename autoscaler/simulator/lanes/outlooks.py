@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from autoscaler.core.forecast import SeriesState, step, steps
+from autoscaler.core.forecast import Recorded, SeriesState, step, steps
 from autoscaler.core.forecast.settings import horizon_count
 from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.params import SeriesParams
@@ -428,14 +428,11 @@ def _step_into(
     look: Callable[[], None] | None,
 ) -> None:
     """Step series over the run, side by side, and keep what is said."""
-    demand, observed_at_s, freshness = _laid_out(seen, slice(0, ticks.count))
+    demand, _, freshness = _laid_out(seen, slice(0, ticks.count))
     if made.demand is not None:
         made.demand[...] = demand
-    coverage, censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
-    samples = (
-        Samples(now_s, demand[tick], observed_at_s[tick], freshness[tick], coverage, censored)
-        for tick, now_s in enumerate(ticks.times_s.tolist())
-    )
+    censored = np.zeros(len(seen), np.bool_)
+    samples = Recorded(ticks.times_s.tolist(), demand, freshness, [censored] * len(demand))
     done, looked = 0, 0
     for outlook in steps(params, SeriesState.empty(params), samples):
         done += made.keep(done, outlook)
