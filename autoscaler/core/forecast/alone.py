@@ -22,7 +22,7 @@ import numpy as np
 
 from autoscaler.core.forecast import issuing, judging, level, tables
 from autoscaler.core.forecast.issuing import Grounds
-from autoscaler.core.forecast.judging import Lesson, Outcomes, Place, in_turn, learn_from
+from autoscaler.core.forecast.judging import Outcomes, Place, Taught, in_turn, learn_taught
 from autoscaler.core.forecast.seeing import ends
 from autoscaler.core.forecast.settings import RING, Group, Settings
 from autoscaler.core.forecast.state import SeriesState, as_it_lies
@@ -34,11 +34,12 @@ _LOW, _MIDDLE, _HIGH = issuing.LEVELS.tolist()
 _LEAST_SPREAD, _MOST_SPREAD = float(issuing.LEAST_SPREAD), float(issuing.MOST_SPREAD)
 _LEAST_LOG, _MOST_LOG, _QUIET = float(level.LEAST_LOG), float(level.MOST_LOG), float(level.QUIET)
 _MOST_SIZE, _LEAST_SHIFT = float(judging.MOST_SIZE), float(judging.LEAST_SHIFT)
-_FIRST_WEIGHT = float(judging.FIRST_WEIGHT)
+_FIRST_WEIGHT, _MOST_WEIGHT = float(judging.FIRST_WEIGHT), float(judging.MOST_WEIGHT)
+_HUBER = float(judging.HUBER)
 
 _Row: TypeAlias = tuple[int, int, float, float, float, float]
 """An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the size of
-recent errors; the weight of the first sizes."""
+recent errors; the weight of a present outcome."""
 _Ground: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
 """What `issuing.Grounds` have of a tick: what means and seasons say, last value, usual one, top, the highest of late, the cell of a
 burst; the class of the odds of one on the clock; whether demand is hidden, or None."""
@@ -59,8 +60,8 @@ class _Numbers:
         aheads, fitted: Of RING slots, as in the state, and of each tick of the stretch.
         rows: The outcomes of each tick, and none of the one after the last.
         errors: Of all outcomes so far; NaN where there was no forecast.
-        lessons: What the fit has not learned yet, of each outcome at the lead time: place, error, level, spread, `own`, mean size,
-            evidence and tick.
+        lessons: What the fit has not learned yet, of each outcome at the lead time: place of what its forecast was made of among
+            `aheads`, `own`, level, error, what is learned as the outcome, share in the mean distance, and weight.
         spoke: Totals of the rows that spoke at each tick, (3, H).
     """
 
@@ -102,27 +103,33 @@ class _Numbers:
         )
 
 
-def _judging(one: _Numbers, horizons: int, doubt_alpha: float) -> Callable[[int], None]:
+def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
     """What judges the forecasts whose window ends at a tick: `judging.judge`."""
+    horizons, fit_weight = settings.horizons, settings.fit_weight.item()
+    doubt_alpha = next(float(group.doubt_alpha) for group in settings.groups if group.lead)
     totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
     levels, spreads, own, parents = one.levels, one.spreads, one.own, one.parents
     rows, lessons, aheads, fitted = one.rows, one.lessons, one.aheads, one.fitted
     first_beside, lead, note = _CELLS * horizons, -horizons, one.errors.append
 
-    def compare(place: int, error: float, at: int) -> None:
-        """What an outcome at the lead time says of the fit: `judging._compare`, and what the fit learns from."""
-        then = place // horizons
+    def compare(place: int, error: float, one_weighs: float) -> None:
+        """What an outcome at the lead time says of the fit, `judging._compare`, and what the fit learns of it, `judging.learn`."""
+        then, spread = place // horizons, spreads[place]
         outcome = aheads[then] + error
         off = outcome - fitted[then]
         by_fit, by_last = doubt
         doubt[0] = by_fit + (min(off * off, _MOST_SIZE) - by_fit) * doubt_alpha
         doubt[1] = by_last + (min(outcome * outcome, _MOST_SIZE) - by_last) * doubt_alpha
-        was = levels[place], spreads[place], own[place]
-        lessons.extend((place, error, *was, sizes[0], totals[lead], at))
+        limit = _HUBER * spread
+        outcome = aheads[then] + min(max(error, -limit), limit)
+        share = min(one_weighs / (totals[lead] + 1.0), 1.0)
+        weight = sizes[0] / spread
+        weight = min(weight * weight, _MOST_WEIGHT) * fit_weight * one_weighs
+        lessons.extend((then, own[place], levels[place], error, outcome, share, weight))
 
     def judge(at: int) -> None:
         # Horizons are counted from the end, where the row of everything is among the totals.
-        for horizon, place, log, mine, alpha, first_weight in rows[at]:
+        for horizon, place, log, mine, alpha, one_weighs in rows[at]:
             error = log - levels[place]
             note(error)
             if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
@@ -137,12 +144,12 @@ def _judging(one: _Numbers, horizons: int, doubt_alpha: float) -> Callable[[int]
                 size, shift = _MOST_SIZE, min(max(error, _LEAST_SHIFT), _MOST_SIZE)
             was = short[horizon]
             short[horizon] = (size - was) * alpha + was
-            share = mine / (first_weight + total)
+            share = mine / (_FIRST_WEIGHT * one_weighs + total)
             was = sizes[parent]
             sizes[parent] = (size - was) * share + was
             shifts[parent] += shift * share
             if horizon == lead:
-                compare(place, error, at)
+                compare(place, error, one_weighs)
 
     return judge
 
@@ -234,8 +241,8 @@ class _Heard:
 
     def rows(self, weight: Float, horizons: int) -> list[list[_Row]]:
         """Tick by tick, and none of the one after the last; with the weights of outcomes, (T,)."""
-        first_weight = _FIRST_WEIGHT * weight.take(self.tick)
-        columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, first_weight
+        one_weighs = weight.take(self.tick)
+        columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, one_weighs
         rows: list[_Row] = list(zip(*(each.tolist() for each in columns), strict=True))
         first = self.tick.searchsorted(np.arange(len(weight) + 2)).tolist()
         return [rows[begin:end] for begin, end in pairwise(first)]
@@ -257,8 +264,7 @@ class Alone:
         self._horizons = settings.horizons
         self._samples: int | None = None if state.grown else state.ticks.item()
         self._one = _Numbers.of(state)
-        lead = next(group for group in settings.groups if group.lead)
-        self.judge = _judging(self._one, self._horizons, float(lead.doubt_alpha))
+        self.judge = _judging(self._one, settings)
         self._forecast = _forecasting(self._one, settings, self.judge)
         self._features = np.empty((RING + len(weight), level.FEATURES))
         self._features[:RING] = state.features[0]
@@ -336,22 +342,13 @@ class Alone:
             return
         found = np.array(one.lessons).reshape(-1, _LESSON)
         one.lessons.clear()
-        then = found[:, 0].astype(np.int64) // self._horizons
-        was = found[:, np.newaxis, 2:5].copy()
-        was[..., 2] //= self._horizons
-        lesson = Lesson(
-            place=then[:, np.newaxis],
-            error=found[:, 1:2].copy(),
-            was=was,
-            known=None,
-            size=found[:, 5:6],
-            evidence=found[:, 6:7],
-            weight=self._weight.take(found[:, 7:].astype(np.int64)),
+        places = found[:, :2].astype(np.int64)
+        cells = places[:, 1:] // self._horizons
+        features = self._features.take(places[:, 0], axis=0)
+        taught = Taught(
+            found[:, 2:3], found[:, 3:4], found[:, 5:6], cells, features, found[:, 4], found[:, 6]
         )
-        aheads = np.array([one.aheads[at] for at in then.tolist()])
-        learn_from(
-            self._settings, self._state, lesson, self._features.take(then, axis=0), aheads[:, np.newaxis]
-        )
+        learn_taught(self._settings, self._state, taught)
 
     def forget(self) -> None:
         """What waits for its outcome waits in vain, since the offset has changed."""
@@ -422,5 +419,5 @@ class Alone:
             state.issued[0, slot[:, np.newaxis], mine] = issued[at[:, np.newaxis], mine]
 
 
-_LESSON = 8
+_LESSON = 7
 """Numbers that are put by of a lesson for the fit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloa
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
 MOST_SIZE, LEAST_SHIFT = np.array(2.0), np.array(-2.0)
 """A larger log error counts as this in the mean size."""
-_HUBER = np.array(12.0)
+HUBER = np.array(12.0)
 _LAW_LOW, _LAW_STEP = np.array(LAW_LOW), np.array(LAW_STEP)
 """The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
@@ -285,47 +286,64 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
 
 def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
     """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
-    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place, axis=0)
-    learn_from(settings, state, lesson, features, as_it_lies(state.ahead).reshape(-1).take(lesson.place))
-
-
-def learn_from(
-    settings: Settings, state: SeriesState, lesson: Lesson, features: Float, outcome: Float
-) -> None:
-    """The same of forecasts with these features, (T, S, FEATURES), and logarithms of level over last value, (T, S); the latter
-    are overwritten.
-    """
     known, error, was = lesson.known, lesson.error, lesson.was
+    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
+    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
         # What a series without a sample had for features is no number, and no weight would make it nothing.
-        features = np.where(known[..., np.newaxis], features, 0.0)
+        features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
         was = np.where(known[..., np.newaxis], was, _HARMLESS)
         error = np.where(known, error, 0.0)
         outcome = np.where(known, outcome, 0.0)
     spread = was[..., 1]
     # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
-    limit = _HUBER * spread
+    limit = HUBER * spread
     bounded = np.minimum(np.maximum(error, -limit), limit)
     outcome += bounded
     share = lesson.evidence + _ONE
     np.divide(lesson.weight, share, out=share)
     np.minimum(share, _ONE, out=share)
-    if known is not None:
-        share *= known
-    off = np.exp(was[..., 0])
-    off *= np.expm1(error)
-    np.abs(off, out=off)
     weight = lesson.size / spread
     weight *= weight
-    np.minimum(weight, _MOST_WEIGHT, out=weight)
+    np.minimum(weight, MOST_WEIGHT, out=weight)
     weight *= settings.fit_weight
     weight *= lesson.weight
     if known is not None:
+        share *= known
         weight *= known
-    _miss(state, off, share)
-    row = settings.regime_of.take(was[..., 2].astype(np.int64))
+    cells = was[..., 2].astype(np.int64)
+    taught = Taught(was[..., 0], error, share, cells, features, outcome.reshape(-1), weight.reshape(-1))
+    learn_taught(settings, state, taught)
+
+
+class Taught(NamedTuple):
+    """What outcomes teach, of T ticks.
+
+    Attributes:
+        log_level, error, share: float64 (T, S), of each the level, how far it was off, and the share of that in the mean distance.
+        cell: int64 (T, S).
+        features: float64 (T * S, FEATURES), what the level was made of.
+        outcome, weight: float64 (T * S,), for the fit.
+    """
+
+    log_level: Float
+    error: Float
+    share: Float
+    cell: Int
+    features: Float
+    outcome: Float
+    weight: Float
+
+
+def learn_taught(settings: Settings, state: SeriesState, taught: Taught) -> None:
+    """Add what outcomes teach to the sums of the regimes, and to the mean distance from the level."""
+    off = np.exp(taught.log_level)
+    off *= np.expm1(taught.error)
+    np.abs(off, out=off)
+    _miss(state, off, taught.share)
+    row = settings.regime_of.take(taught.cell)
     row += settings.series
-    both = level.products(features.reshape(-1, level.FEATURES), outcome.reshape(-1), weight.reshape(-1))
+    both = level.products(taught.features, taught.outcome, taught.weight)
     _sum_up(state, row, both.reshape(*row.shape, -1))
 
 
@@ -347,8 +365,9 @@ def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
     """Add the products of some ticks, (T, S, PRODUCTS), in turn to sums: int64 (T, S), flat rows."""
     sums = as_it_lies(state.sums).reshape(-1, level.PRODUCTS)
     if rows.shape[1] == 1:
-        for row in set(rows[:, 0].tolist()):
-            mine = products[rows == row]
+        regimes = set(rows[:, 0].tolist())
+        for row in regimes:
+            mine = products[:, 0] if len(regimes) == 1 else products[rows == row]
             mine[0] += sums[row]
             sums[row] = np.add.accumulate(mine, axis=0)[-1]
         return
@@ -358,6 +377,6 @@ def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
         sums[row] = found
 
 
-_MOST_WEIGHT = np.array(4.0)
+MOST_WEIGHT = np.array(4.0)
 _HARMLESS: Float = np.array([0.0, 1.0, 0.0])
 """A forecast of which nothing is learned."""

@@ -125,6 +125,8 @@ def prior(lead_s: Float, means_s: Float) -> Float:
 
 def calm(sums: Float, prior: Float) -> Float:
     """Weights (N, FEATURES) without a burst, of `fitted`, from its sums (N, PRODUCTS) and the prior's weights (N, FEATURES)."""
+    if len(sums) == 1:
+        return _solved_one(_with_prior_one(sums[0].tolist(), prior[0].tolist())).T
     return _solved(_with_prior(sums, prior)).T
 
 
@@ -185,10 +187,20 @@ def _with_prior(sums: Float, prior: Float) -> Float:
     return np.concatenate([matrix, side], axis=1)
 
 
+def _with_prior_one(sums: list[float], prior: list[float]) -> list[float]:
+    """The same of one series, number by number."""
+    ones = max(sums[_ONES], 1e-300)
+    for side, (at, wanted) in enumerate(zip(_ON_DIAGONAL, prior, strict=True), len(_FIRST)):
+        lean = _PRIOR_WEIGHT * (sums[at] / ones + 1e-5)
+        sums[at] += lean
+        sums[side] += lean * wanted
+    return sums
+
+
 def _solved(systems: Float) -> Float:
     """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS), by elimination without pivots."""
     if len(systems) == 1:
-        return _solved_one(systems[0])
+        return _solved_one(systems[0].tolist())
     found = np.empty((FEATURES, len(systems)))
     # Parts of one length, since a part of two systems takes as many calls.
     length = -(-len(systems) // -(-len(systems) // _AT_ONCE)) if len(systems) else 1
@@ -209,9 +221,8 @@ def _solved(systems: Float) -> Float:
     return found
 
 
-def _solved_one(system: Float) -> Float:
-    """The same of one system (PRODUCTS,), number by number: numpy takes longer for a call than for nine numbers."""
-    sums: list[float] = system.tolist()
+def _solved_one(sums: list[float]) -> Float:
+    """The same of one system, number by number: numpy takes longer for a call than for nine numbers."""
     columns = [[sums[at] for at in places] for places in _COLUMNS]
     columns.append(sums[len(_FIRST) :])
     for at in range(FEATURES):
@@ -237,6 +248,7 @@ def _solved_one(system: Float) -> Float:
 
 
 _COLUMNS: list[list[int]] = _PAIR.tolist()
+_ON_DIAGONAL: list[int] = _DIAGONAL.tolist()
 _LEAST = 1e-12
 _LEAST_PIVOT = np.array(_LEAST)
 _AT_ONCE = 240
