@@ -119,11 +119,12 @@ def test_samples_at_hand_are_as_those_that_come_one_by_one(series):
         SeriesState.empty(params),
         SeriesState.empty(params),
     )
-    wanted, found = steps(params, by_one, past), steps(params, at_hand, Recorded.of(past))
-    for one, other in zip(wanted, found, strict=True):
-        ticks = len(one.evidence) // series
-        for mine, theirs in zip(told(one, ticks), told(other, ticks), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
+    wanted, found = (
+        [told(outlook, len(outlook.evidence) // series) for outlook in steps(params, state, samples)]
+        for state, samples in ((by_one, past), (at_hand, Recorded.of(past)))
+    )
+    for one, other in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
     for name, array in arrays_of(by_one).items():
         np.testing.assert_array_equal(array, arrays_of(at_hand)[name], err_msg=name)
 

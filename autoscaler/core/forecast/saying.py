@@ -98,43 +98,67 @@ class Kept:
 
     Args:
         settings: Of the series.
-        ticks: How many.
+        most: How many ticks at most.
+
+    Attributes:
+        ticks: How many it has.
     """
 
-    def __init__(self, settings: Settings, ticks: int) -> None:
+    def __init__(self, settings: Settings, most: int) -> None:
         series, horizons = len(settings.series), settings.horizons
-        self._settings = settings
-        self._issued = np.empty((ticks, series, horizons, 3))
-        self._tables = np.empty((ticks, series, 3, horizons, LAW_BINS), np.float32)
-        self._totals = np.empty((ticks, series, 3, horizons))
-        self._weight, self._offset = np.empty((2, ticks, series))
+        self._settings, self._most = settings, most
+        self._issued = np.empty((most, series, horizons, 3))
+        self._tables = np.empty((most, series, 3, horizons, LAW_BINS), np.float32)
+        self._totals = np.empty((most, series, 3, horizons))
+        self._weight, self._offset, self._top = np.empty((3, most, series))
+        self._new, self.ticks = slice(0, 0), 0
+
+    def has_room(self, ticks: int) -> bool:
+        """Whether it may have so many more."""
+        return self.ticks + ticks <= self._most
+
+    def begin(self, ticks: int) -> Kept:
+        """So many more are coming, one stretch of them."""
+        self._new = slice(self.ticks, self.ticks + ticks)
+        self.ticks += ticks
+        return self
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
-        """What is expected at a tick, right after it was worked out: of `issuing.expect`."""
+        """What is expected at a tick of the stretch, right after it was worked out: of `issuing.expect`."""
         rows = self._settings.rows_of.take(issued[:, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
-        self._issued[tick], self._offset[tick] = issued, state.offset
-        self._weight[tick] = state.weight
+        at = self._new.start + tick
+        self._issued[at], self._offset[at], self._weight[at] = issued, state.offset, state.weight
         totals = as_it_lies(state.totals).reshape(-1, self._settings.horizons)
-        totals.take(rows, axis=0, out=self._totals[tick], mode="clip")
+        totals.take(rows, axis=0, out=self._totals[at], mode="clip")
 
     def keep_all(self, issued: Float, totals: Float, offset: Float, weight: Float) -> None:
-        """The same of all ticks: what was issued, the sums of the rows that spoke, (T, S, 3, H), and of the state."""
-        self._issued, self._totals, self._weight, self._offset = issued, totals, weight, offset
+        """The same of all its ticks: what was issued, the sums of the rows that spoke, (T, S, 3, H), and of the state."""
+        new = self._new
+        self._issued[new], self._totals[new], self._weight[new], self._offset[new] = (
+            issued,
+            totals,
+            weight,
+            offset,
+        )
+
+    def end(self, top: Float) -> None:
+        """The stretch is over; float64 (T, S), logarithm of the highest that is expected."""
+        self._top[self._new] = top
 
     def fill(self, state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
-        """Bring the tables up to the last tick, and copy of each tick what speaks there.
+        """Bring the tables up to the last tick of the stretch, and copy of each tick what speaks there.
 
         Args:
-            state: Its tables are those before the first tick.
+            state: Its tables are those before its first tick.
             added: What came to them, of `judging.count_in`.
         """
-        rows = self._settings.rows_of.take(self._issued[:, :, 0, 2].astype(np.int64), axis=0)
+        rows = self._settings.rows_of.take(self._issued[self._new, :, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
         by_row = as_it_lies(state.tables).reshape(-1, *state.tables.shape[2:])
         flat = by_row.reshape(-1)
         done = 0
-        for tick, (mine, kept) in enumerate(zip(rows, self._tables, strict=True)):
+        for tick, (mine, kept) in enumerate(zip(rows, self._tables[self._new], strict=True)):
             while done < len(added) and added[done][0] == tick:
                 _, places, weight = added[done]
                 found = flat.take(places)
@@ -143,22 +167,23 @@ class Kept:
                 done += 1
             by_row.take(mine, axis=0, out=kept, mode="clip")
 
-    def basis(self, top: Float) -> Basis:
-        """All of it, tick by tick; `top` is float64 (T, S), logarithm of the highest that is expected."""
-        horizons = self._settings.horizons
-        issued = self._issued.reshape(-1, horizons, 3)
-        log_level = issued[..., 0]
+    def basis(self) -> Basis:
+        """All of it, tick by tick."""
+        horizons, some = self._settings.horizons, slice(self.ticks)
+        issued, totals, weight = self._issued[some], self._totals[some], self._weight[some]
+        log_level = issued[..., 0].reshape(-1, horizons)
+        tables = self._tables[some]
         return Basis(
             log_level=log_level,
-            spread=issued[..., 1],
-            room=top.reshape(-1)[:, np.newaxis] - log_level,
-            tables=self._tables.reshape(-1, horizons, LAW_BINS),
-            whole=self._tables.reshape(-1, 3, horizons, LAW_BINS)[:, -1],
-            totals=self._totals.reshape(-1, horizons),
-            rows=np.arange(3 * len(issued)).reshape(-1, 3),
-            weight=self._weight.reshape(-1),
-            offset=self._offset.reshape(-1),
-            evidence=(self._totals[:, :, -1, 0] / self._weight).reshape(-1),
+            spread=issued[..., 1].reshape(-1, horizons),
+            room=self._top[some].reshape(-1)[:, np.newaxis] - log_level,
+            tables=tables.reshape(-1, horizons, LAW_BINS),
+            whole=tables.reshape(-1, 3, horizons, LAW_BINS)[:, -1],
+            totals=totals.reshape(-1, horizons),
+            rows=np.arange(3 * len(log_level)).reshape(-1, 3),
+            weight=weight.reshape(-1),
+            offset=self._offset[some].reshape(-1),
+            evidence=(totals[:, :, -1, 0] / weight).reshape(-1),
         )
 
 

@@ -30,6 +30,8 @@ YOUNG, YOUNG_TICKS = 8, 8
 """A series is fitted so many times as often until it is as many fits old, where that is not more often than so many ticks."""
 CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
+SAID_TOGETHER = 480
+"""Ticks times series whose forecasts are put into words together at most, where their samples are at hand."""
 _HEAVY = 2.0**40
 _ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
@@ -82,7 +84,7 @@ def steps(
 
     Args:
         params: As for `step`.
-        state: Updated in place as the Outlooks are taken.
+        state: Updated in place as the Outlooks are taken, some ticks ahead of them.
         samples: As for `step`, one tick after the other; those that are all at hand take less as `Recorded`.
 
     Yields:
@@ -91,18 +93,27 @@ def steps(
     """
     settings = _settings(params, state)
     if isinstance(samples, Recorded):
-        stretches = _recorded(settings, state, samples)
+        stretches, most = _recorded(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
     else:
-        stretches = _stretches(settings, state, samples)
+        stretches, most = _stretches(settings, state, samples), 0
+    kept: Kept | None = None
     for some in stretches:
         ticks = len(some.now_s)
-        if ticks == 1 or len(params.event_odds):
+        is_alone = ticks == 1 or len(params.event_odds) > 0
+        if kept is not None and (is_alone or not kept.has_room(ticks)):
+            yield said(settings, kept.basis())
+            kept = None
+        if is_alone:
             for at in range(ticks):
                 yield _step(settings, state, some.some(at, at + 1))
-        else:
-            kept = Kept(settings, ticks)
-            found = _live(settings, state, some, kept)
-            yield said(settings, kept.basis(found.top))
+            continue
+        kept = kept or Kept(settings, max(most, ticks))
+        kept.end(_live(settings, state, some, kept.begin(ticks)).top)
+        if not kept.has_room(1):
+            yield said(settings, kept.basis())
+            kept = None
+    if kept is not None:
+        yield said(settings, kept.basis())
 
 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
