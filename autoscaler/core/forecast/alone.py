@@ -159,22 +159,24 @@ def _forecasting(
 ) -> Callable[[int, Iterable[_Ground]], None]:
     """What forecasts at some ticks, `issuing.expect`, and judges at the one after each."""
     totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
-    levels, spreads, aheads, spoke = one.levels, one.spreads, one.aheads, one.spoke
-    horizons, farthest = settings.horizons, settings.horizons - 1
-    every = slice(-horizons, None)
+    levels, horizons, farthest = one.levels, settings.horizons, settings.horizons - 1
+    add_level, add_spread, add_ahead = levels.append, one.spreads.append, one.aheads.append
+    add_own, add_parents, add_spoke = one.own.extend, one.parents.extend, one.spoke.extend
     # For each cell the places of its forecasts, as tuples since these are quicker to go through than ranges.
     own = [tuple(range(cell * horizons, (cell + 1) * horizons)) for cell in range(_CELLS)]
     parents = [tuple(range(parent * horizons, (parent + 1) * horizons)) for parent in _PARENT_OF]
     alone = [slice(places[0], places[-1] + 1) for places in own]
     beside = [slice(_CELLS * horizons + places[0], _CELLS * horizons + places[-1] + 1) for places in parents]
+    every = slice(-horizons, None)
     shares: list[float] = settings.on_the_way[0].tolist()
 
     def forecast(first: int, grounds: Iterable[_Ground]) -> None:
         for at, (means, seasons, last, usual, top, lately, within, odds, hidden) in enumerate(grounds, first):
             by_fit, by_last = doubt
             ratio = (by_last + _QUIET) / (by_fit + _QUIET)
-            way = means * min(ratio * ratio, 1.0) + seasons
-            way = min(max(way, _LEAST_LOG), _MOST_LOG)
+            way = (means if ratio >= 1.0 else means * min(ratio * ratio, 1.0)) + seasons
+            if not _LEAST_LOG <= way <= _MOST_LOG:
+                way = min(max(way, _LEAST_LOG), _MOST_LOG)
             if hidden is not None and way < 0.0:
                 way = 0.0
             cell = within
@@ -188,17 +190,15 @@ def _forecasting(
                     if horizon == farthest and lately is not None and lately > log_level:
                         log_level = lately
                     log_level += shifts[parent]
-                levels.append(log_level if log_level < top else min(log_level, top))
+                add_level(log_level if log_level < top else min(log_level, top))
                 spread = sqrt(sizes[parent] * short[horizon])
-                if spread < _LEAST_SPREAD:
-                    spread = _LEAST_SPREAD
-                elif spread > _MOST_SPREAD:
-                    spread = _MOST_SPREAD
-                spreads.append(spread)
-            aheads.append(levels[-horizons] - last)
-            one.own += own[cell]
-            one.parents += mine
-            spoke.extend(totals[alone[cell]] + totals[beside[cell]] + totals[every])
+                if not _LEAST_SPREAD <= spread <= _MOST_SPREAD:
+                    spread = min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)
+                add_spread(spread)
+            add_ahead(levels[-horizons] - last)
+            add_own(own[cell])
+            add_parents(mine)
+            add_spoke(totals[alone[cell]] + totals[beside[cell]] + totals[every])
             judge(at + 1)
 
     return forecast
