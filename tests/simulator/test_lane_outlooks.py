@@ -12,7 +12,7 @@ from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.laws import PagedLaws
 from autoscaler.core.types import Samples
 from autoscaler.simulator.lanes.measuring import Seen, Ticks
-from autoscaler.simulator.lanes.outlooks import OutlookCache, Table
+from autoscaler.simulator.lanes.outlooks import Ahead, OutlookCache, Table
 from tests.core.builders import series_params
 
 TICK_S = 60.0
@@ -105,6 +105,20 @@ def test_lanes_that_are_ahead_read_their_own_tick():
     same(found, 1, every[300])
     # Beyond the end of the table nothing counts; the last row stands in.
     same(table.at(650, None), 1, every[-1])
+
+
+def test_what_is_made_ahead_of_the_run_is_what_was_issued():
+    recordings = [lumps(1), lumps(2)]
+    feed = Ahead(recordings, params(2), np.array([0, 1, 0]), TICKS)
+    for tick, (one, two) in enumerate(
+        zip(issued(recordings[0], 700), issued(recordings[1], 700), strict=True)
+    ):
+        found = feed.at(tick, None)
+        same(found, 0, one)
+        same(found, 1, two)
+        page, row = found.laws.page, found.laws.row
+        assert page.first_tick + row == TICKS.first + tick
+        assert page.demand[row].tolist() == [recording.demand[tick] for recording in recordings]
 
 
 @pytest.mark.parametrize(("series", "per_page"), [(1, 240), (3, 80), (9, 0)])

@@ -9,6 +9,8 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.metrics import LaneMetrics, depends_on_vms, pipeline_of
 from autoscaler.simulator.lanes.outlooks import (
     MOST_KEPT_BYTES,
+    MOST_PAGED,
+    Ahead,
     Blind,
     Feed,
     Lockstep,
@@ -65,11 +67,8 @@ def feed_of(
         series = np.empty(len(run.policies), np.int64)
         for at, lanes in enumerate(groups.values()):
             series[lanes] = at
-        return Streamed(
-            [metrics.seen(metrics.keys[lane], reach) for lane in first],
-            taken(compiled.series, first),
-            series,
-            reach,
-        )
+        kind = Ahead if len(first) <= MOST_PAGED else Streamed
+        seen = [metrics.seen(metrics.keys[lane], reach) for lane in first]
+        return kind(seen, taken(compiled.series, first), series, reach)
     outlooks, series = cache.table(metrics.keys, metrics.seen, compiled.series, reach)
     return Table(outlooks, series, np.array(run.shifts) if run.shifts else None, run.ticks.first)
