@@ -66,7 +66,9 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     Returns:
         The Outlook issued at `samples.now_s`.
     """
-    return _step(_settings(params, state), state, Recorded.of([samples]))
+    demand, freshness = samples.demand[np.newaxis], samples.freshness[np.newaxis]
+    alone = Recorded([samples.now_s], demand, freshness, [samples.censored])
+    return _step(_settings(params, state), state, alone)
 
 
 def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
