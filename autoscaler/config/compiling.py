@@ -68,8 +68,11 @@ def compile_params(
 
 
 def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: SeriesParams) -> LaneParams:
+    # Made once, since it takes longer than all else that is asked of a policy.
+    without, no_forecast = ReactiveSection(), ForecastSection()
+
     def reactive(read: Callable[[ReactiveSection], float]) -> Float:
-        return _floats(policies, lambda policy: read(policy.reactive or ReactiveSection()))
+        return _floats(policies, lambda policy: read(policy.reactive or without))
 
     def warm_maximum(policy: Policy) -> int:
         wanted = policy.warm_pool.maximum
@@ -102,9 +105,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
         ),
         known_end_s=np.minimum(series.event_end_s, series.event_start_s + STILL_COMING_S),
         cover=_bools(policies, lambda policy: policy.forecast is not None),
-        cover_quantile=_ints(
-            policies, lambda policy: quantile_index((policy.forecast or ForecastSection()).cover)
-        ),
+        cover_quantile=_ints(policies, lambda policy: quantile_index((policy.forecast or no_forecast).cover)),
         uses_signal=_bools(policies, lambda policy: policy.uses_signal),
         min_coverage=_floats(policies, lambda policy: policy.guards.minimum_coverage),
         loss_hold_s=_floats(policies, lambda policy: policy.signal.loss_hold_s),

@@ -30,6 +30,7 @@ def compile_series(
         run_s: For how long these series are meant; 0 for who compiles again every day.
     """
     starts, ends, factors, odds = _events(policies, now_s, run_s)
+    no_forecast = ForecastSection()
     laws = np.array([policy.objective is not None for policy in policies], np.bool_)
     # What a tick wants is known when it is over, so the first sample of what a VM serves comes a tick after it.
     lead_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s) + laws
@@ -41,7 +42,7 @@ def compile_series(
         hold_ticks=np.maximum(_ticks(policies, tick_s, hold_s), lead_ticks),
         refill_ticks=_ticks(policies, tick_s, refill_s),
         half_life_ticks=_floats(
-            policies, lambda policy: (policy.forecast or ForecastSection()).half_life_s / tick_s
+            policies, lambda policy: (policy.forecast or no_forecast).half_life_s / tick_s
         ),
         scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
         laws=laws,
