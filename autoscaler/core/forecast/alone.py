@@ -405,7 +405,8 @@ class Alone:
         state.short[0], state.doubt[0] = one.short, one.doubt
         issued, valid = self.issued()[:, 0], len(self._before) // self._horizons
         for group in settings.groups:
-            at = np.array(ends(group, self._tick, len(issued)), np.int64)
+            # Of those for one place the last is kept.
+            at = np.array(ends(group, self._tick, len(issued)), np.int64)[-RING:]
             slot = (self._tick + at) // group.stride % RING
             if group.lead:
                 state.features[0, slot] = self._features[RING + at]

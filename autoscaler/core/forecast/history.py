@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, MOST_TOGETHER, NEAR_DAYS, Settings
+from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, MOST_ALONE, NEAR_DAYS, Settings
 from autoscaler.core.forecast.state import SEASONS, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Code, Float, Int
 
@@ -24,7 +24,7 @@ _MOST_CODE = 65_535.0
 _MOST_LOG = 32.0
 _MANY = 64
 """Series from which on it takes less to go through days one by one."""
-_WINDOWS = np.arange(MOST_TOGETHER)[:, np.newaxis] + np.arange(MEDIAN_SLOTS)
+_WINDOWS = np.arange(MOST_ALONE)[:, np.newaxis] + np.arange(MEDIAN_SLOTS)
 """Of slots in a row, those whose median is looked at at each of some ticks."""
 
 

@@ -215,18 +215,24 @@ def ends(group: Group, tick: int, ticks: int) -> range:
 
 def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Closed | None:
     """Close the blocks that end, and find the highest of each window: NaN where a block is unknown."""
-    last, at = ends(group, samples.tick, len(value)), 0
-    if last:
-        number, ring = (samples.tick + last.start) // group.stride, state.blocks.shape[1]
-        at = number % ring if len(last) == 1 else (number + np.arange(len(last))) % ring
-    _fill(group, state, value, last, at)
+    last, ring = ends(group, samples.tick, len(value)), state.blocks.shape[1]
     if not last:
+        _fill(group, state, value, last, 0)
         return None
+    number = (samples.tick + last.start) // group.stride
     if len(last) == 1:
-        places, issued = group.recent[at : at + 1], group.issued[at : at + 1]
+        one = number % ring
+        _fill(group, state, value, last, one)
+        places, issued = group.recent[one : one + 1], group.issued[one : one + 1]
+        outcome = _in_windows(group, state, places)
     else:
-        places, issued = group.recent[at], group.issued[at]
-    outcome = _in_windows(group, state, places)
+        at = (number + np.arange(len(last))) % ring
+        issued = group.issued[at]
+        if value.shape[1] == 1:
+            outcome = _in_a_row(group, state, value[:, 0], last, number)[:, np.newaxis]
+        else:
+            _fill(group, state, value, last, at)
+            outcome = _in_windows(group, state, group.recent[at])
     if group.lead:
         those = slice(last.start, None, last.step)
         outcome[..., 0] = samples.demand[those]
@@ -236,6 +242,43 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     if group.mine is not None:
         known &= group.mine
     return Closed(last.start, issued, outcome, known)
+
+
+def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, number: int) -> Float:
+    """Fill in the blocks of one series that end at some ticks, of which there may be more than the ring holds.
+
+    Args:
+        group: Whose blocks.
+        state: Updated in place.
+        value: float64 (T,), as `_to_learn` has it.
+        last: The ticks at which N blocks end.
+        number: Of the first of them.
+
+    Returns:
+        float64 (N, C), the highest of the windows that end with each.
+    """
+    ring, columns = state.blocks.shape[1], np.arange(group.columns.start, group.columns.stop)
+    count, older = len(last), group.most - 1
+    every = np.empty((older + count, len(columns)))
+    every[:older] = state.blocks[0, np.arange(number - older, number) % ring, group.columns]
+    new, end = every[older:], last[-1] + 1
+    if group.stride == 1:
+        # A tick is a block, so that none is under way between two of them.
+        new[:] = value[:, np.newaxis]
+    else:
+        begins = np.append(0, np.arange(last.start + 1, end - 1, group.stride))
+        new[:] = np.fmax.reduceat(value[:end], begins)[:, np.newaxis]
+        np.fmax(new[0], state.open[0, group.columns], out=new[0])
+    mine = np.ones(len(columns), np.bool_) if group.mine is None else group.mine[0]
+    kept = min(count, ring)
+    rows = (number + np.arange(count - kept, count)) % ring
+    state.blocks[0, rows[:, np.newaxis], columns[mine]] = new[count - kept :, mine]
+    if group.stride > 1:
+        state.open[0, columns[mine]] = np.fmax.reduce(value[end:]) if end < len(value) else np.nan
+    recent = every.take(np.arange(count)[:, np.newaxis] + (older - np.arange(group.most)), axis=0)
+    np.copyto(recent, _LESS_THAN_ANY, where=group.outside[:, 0])
+    found: Float = np.maximum.reduce(recent, axis=1)
+    return found
 
 
 def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:

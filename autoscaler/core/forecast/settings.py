@@ -66,8 +66,8 @@ DOUBT_S, DOUBT_TICKS = 600.0, 10.0
 """The same of the errors by which the fit of the level is held against the last value."""
 LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
 """Time constants of the usual demand that levels are compared with, and of the highest demand remembered."""
-TOGETHER, MOST_TOGETHER = 256, 64
-"""Ticks times series that are gone through together at most, and ticks."""
+TOGETHER, MOST_TOGETHER, MOST_ALONE = 256, 64, 240
+"""Ticks times series that are gone through together at most, ticks, and ticks of one series (`alone`)."""
 LEAST_WEIGHT = 1.0 / 16.0
 """Outcomes of overlapping windows say little new: one counts as its block's share of the window, at least this."""
 

@@ -18,9 +18,10 @@ from autoscaler.core.forecast.issuing import Grounds, expect
 from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
 from autoscaler.core.forecast.saying import Basis, Kept, said, say
-from autoscaler.core.forecast.seeing import CHILDHOOD, Read, Recorded, Seen, again, read, see, weights
+from autoscaler.core.forecast.seeing import Read, Recorded, Seen, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, as_it_lies
+from autoscaler.core.forecast.stretches import HEAVY, as_they_come, at_hand
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
@@ -32,7 +33,6 @@ CHOICE_FITS = 4
 """Fits of the level to one look for a lattice, about once an hour."""
 SAID_TOGETHER = 480
 """Ticks times series whose forecasts are put into words together at most, where their samples are at hand."""
-_HEAVY = 2.0**40
 _ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
 """The grain of the noise is at most this many times the usual demand."""
@@ -95,9 +95,9 @@ def steps(
     """
     settings = _settings(params, state)
     if isinstance(samples, Recorded):
-        stretches, most = _recorded(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
+        stretches, most = at_hand(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
     else:
-        stretches, most = _stretches(settings, state, samples), 0
+        stretches, most = as_they_come(settings, state, samples), 0
     kept: Kept | None = None
     for some in stretches:
         ticks = len(some.now_s)
@@ -130,7 +130,7 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
         samples: As for `step`, one tick after the other; ticks may be missing.
     """
     settings = _settings(params, state)
-    for some in _stretches(settings, state, samples):
+    for some in as_they_come(settings, state, samples):
         _live(settings, state, some)
 
 
@@ -140,47 +140,6 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
         state.settle()
         settings = state.settings = Settings.of(params)
     return settings
-
-
-def _stretches(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Recorded]:
-    """Samples of ticks that may be gone through together; they must have been when the next are taken."""
-    some: list[Samples] = []
-    last, most = 0, 1
-    for each in samples:
-        tick = int(each.now_s // settings.params.tick_s)
-        if some and (len(some) >= most or tick != last + 1):
-            yield Recorded.of(some)
-            some = []
-        if not some:
-            most = settings.together if _may_go_on(settings, state, tick) else 1
-        some.append(each)
-        last = tick
-    if some:
-        yield Recorded.of(some)
-
-
-def _recorded(settings: Settings, state: SeriesState, samples: Recorded) -> Iterator[Recorded]:
-    """The same of those that are at hand."""
-    tick_s, count = settings.params.tick_s, len(samples.now_s)
-    first = 0
-    while first < count:
-        end, tick = first + 1, int(samples.now_s[first] // tick_s)
-        if _may_go_on(settings, state, tick):
-            most = min(first + settings.together, count)
-            while end < most and int(samples.now_s[end] // tick_s) == tick + end - first:
-                end += 1
-        yield samples.some(first, end)
-        first = end
-
-
-def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> bool:
-    """Whether others may be gone through with this tick: not where a series waits for its first sample, where ticks
-    were skipped, or where weights must soon be brought down.
-    """
-    if state.unborn or tick != state.last_tick + 1 or settings.together == 1:
-        return False
-    growth = float(settings.growth.max()) * (1.0 if state.grown else 1.0 + 1.0 / CHILDHOOD)
-    return float(state.weight.max()) * growth ** (settings.together + 1) < _HEAVY
 
 
 def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None) -> Found:
@@ -486,11 +445,11 @@ def _is_fine(settings: Settings, state: SeriesState, track: Float) -> bool:
 
 def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     """Weigh all that was learned anew, before any weight overflows."""
-    if state.weight[0] <= _HEAVY and (state.last_tick % 4096 or not (state.weight > _HEAVY).any()):
+    if state.weight[0] <= HEAVY and (state.last_tick % 4096 or not (state.weight > HEAVY).any()):
         return
     _put_in(state, lessons)
     lessons.settle(settings, state)
-    weight = np.where(state.weight > _HEAVY, state.weight, 1.0)
+    weight = np.where(state.weight > HEAVY, state.weight, 1.0)
     state.tables /= weight.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
     state.totals /= weight[:, np.newaxis, np.newaxis]
     state.sums /= weight[:, np.newaxis, np.newaxis]

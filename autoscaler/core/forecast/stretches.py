@@ -1,0 +1,61 @@
+"""Which ticks may be gone through together, where samples are known beforehand.
+
+Rules of this file: how ticks are cut into stretches changes no answer, only the time that answers take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from autoscaler.core.forecast.seeing import CHILDHOOD, Recorded
+from autoscaler.core.forecast.settings import MOST_ALONE, Settings
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.types import Samples
+
+HEAVY = 2.0**40
+"""Weights are brought down when one exceeds this."""
+
+
+def as_they_come(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Recorded]:
+    """Samples of ticks that may be gone through together; they must have been when the next are taken."""
+    some: list[Samples] = []
+    last, most = 0, 1
+    for each in samples:
+        tick = int(each.now_s // settings.params.tick_s)
+        if some and (len(some) >= most or tick != last + 1):
+            yield Recorded.of(some)
+            some = []
+        if not some:
+            most = _may_go_on(settings, state, tick)
+        some.append(each)
+        last = tick
+    if some:
+        yield Recorded.of(some)
+
+
+def at_hand(settings: Settings, state: SeriesState, samples: Recorded) -> Iterator[Recorded]:
+    """The same of those that are at hand."""
+    tick_s, count = settings.params.tick_s, len(samples.now_s)
+    first = 0
+    while first < count:
+        end, tick = first + 1, int(samples.now_s[first] // tick_s)
+        most = min(first + _may_go_on(settings, state, tick), count)
+        while end < most and int(samples.now_s[end] // tick_s) == tick + end - first:
+            end += 1
+        yield samples.some(first, end)
+        first = end
+
+
+def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> int:
+    """How many ticks may be gone through from this one on: no other where a series waits for its first sample, where ticks
+    were skipped, or where weights must soon be brought down.
+    """
+    if state.unborn or tick != state.last_tick + 1:
+        return 1
+    growth = math.log2(float(settings.growth.max()) * (1.0 if state.grown else 1.0 + 1.0 / CHILDHOOD))
+    room = math.log2(HEAVY / float(state.weight.max()))
+    for most in (MOST_ALONE, settings.together) if len(settings.series) == 1 else (settings.together,):
+        if growth * (most + 1) < room:
+            return most
+    return 1
