@@ -38,6 +38,8 @@ SHARED_S = 0.5
 SKEW_S = 5.0
 FAR_ABOVE_ONE = 10.0
 MANY = "several series as well"
+OF_THE_QUERY = "PromQL "
+"""How warnings begin that are about the query's text; all others are about data that could not be had."""
 _PLAIN = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PORT = re.compile(r"^(?:\[([^\]]+)\]|([^:]*))(?::\d+)?$")
 
@@ -289,6 +291,12 @@ class PrometheusSource:
             await self._queries.leave(self._query)
 
     def _total(self, vector: Vector) -> _Found:
+        if partial := [text for text in vector.warnings if not text.startswith(OF_THE_QUERY)]:
+            # As good as any other, and too low: VMs would be stopped because a store is away. Of single VMs those that
+            # are missing are told apart by coverage.
+            raise SourceError(
+                f"the answer is partial, which would look like less demand; Prometheus warns: {partial[0]}"
+            )
         samples = vector.selected(self._select)
         if not samples:
             raise SourceError(

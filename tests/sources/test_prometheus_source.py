@@ -162,10 +162,33 @@ async def test_a_selection_without_series_shows_what_there_is(web, make):
     assert 'there is {service="api"}' in text
 
 
+async def test_a_sum_without_one_of_its_stores_is_no_reading(web, make):
+    """Thanos and a Prometheus that reads remotely warn of it, and the rest looks like less demand."""
+    web.vectors[RATE], web.warnings = (
+        [({}, 5)],
+        ("PromQL info: a hint", "fetch series: store 10.0.0.7 is away"),
+    )
+    with pytest.raises(
+        SourceError, match=r"partial.*less demand; Prometheus warns: fetch series: store 10\.0\.0\.7"
+    ):
+        await make(signal=Signal.TOTAL).read([])
+
+
+async def test_vms_that_a_partial_answer_still_shows_are_read(web, make):
+    """Scale-out may act on part, and coverage tells that others are missing."""
+    web.vectors[RATE], web.warnings = [({"instance": "10.0.0.1:9100"}, 5)], ("a store is away",)
+    found = await make().read([vm("i-1", "10.0.0.1"), vm("i-2", "10.0.0.2")])
+    assert found.values.tolist() == [5.0]
+    assert "Prometheus warns: a store is away" in found.error
+
+
 async def test_a_warning_of_prometheus_is_passed_on_with_the_value(web, make):
-    web.vectors[RATE], web.warnings = [({}, 5)], ("a store is away",)
+    web.vectors[RATE], web.warnings = [({}, 5)], ("PromQL warning: mixed histograms",)
     found = await make(signal=Signal.TOTAL).read(())
-    assert (found.values.tolist(), found.error) == ([5.0], "Prometheus warns: a store is away")
+    assert (found.values.tolist(), found.error) == (
+        [5.0],
+        "Prometheus warns: PromQL warning: mixed histograms",
+    )
 
 
 # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────
