@@ -192,6 +192,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
     }
     lines |= {f"policies {text}": (text, f"policies: {text}") for text in _policy_troubles(found)}
+    lines |= {f"journal {text}": (text, f"journal: {text}") for text in _journal_troubles(found)}
     lines |= {f"operators {text}": (text, f"operators: {text}") for text in _operations(found)}
     lines |= {f"push {text}": (text, f"push: {text}") for text in _push_troubles(found)}
     for fleet in found["fleets"]:
@@ -226,6 +227,7 @@ def _picture(found: dict[str, Any]) -> Group:
             Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
         ]
     said += [Text(f"policies: {text}", style="red") for text in _policy_troubles(found)]
+    said += [Text(f"journal: {text}", style="red") for text in _journal_troubles(found)]
     said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
     said += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
     said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
@@ -277,6 +279,12 @@ def _policy_troubles(found: dict[str, Any]) -> list[str]:
     """Why the policies in the folder are not those in use, where they are not."""
     error = found.get("policies", {}).get("error", "")
     return [f"the last good ones stay in use, since the folder's cannot be used: {error}"] if error else []
+
+
+def _journal_troubles(found: dict[str, Any]) -> list[str]:
+    """Why nothing is done, where nothing can be recorded."""
+    error = found.get("journal", {}).get("error", "")
+    return [f"nothing is started or stopped until it can be written: {error}"] if error else []
 
 
 def _push_troubles(found: dict[str, Any]) -> list[str]:

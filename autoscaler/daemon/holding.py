@@ -6,12 +6,15 @@ Rules of this file: nothing here decides; who holds says until when on the fleet
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from autoscaler.core.types import Reason
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.ports import FleetTick
+from autoscaler.ports import FleetTick, TickRecord
 
 _MAXIMUM = int(Reason.MAXIMUM)
+UNLISTED = "held until its VMs have been listed: "
+UNRECORDED = "held, since the journal cannot be written: "
 
 
 def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
@@ -27,7 +30,7 @@ def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """Why the rest of the sentence is not done; empty where it is."""
     if not (row.start or row.stop or row.provision):
-        return ""
+        return "" if fleet.inventory.listed else UNLISTED
     if fleet.leased_to:
         return f"held, since another daemon acts on the fleet ({fleet.leased_to}): "
     if fleet.held_until_s == math.inf:
@@ -35,7 +38,7 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     if now_s < fleet.held_until_s:
         return "held, since the provider denies us: "
     if not fleet.inventory.listed:
-        return "held until its VMs have been listed: "
+        return UNLISTED
     if row.provision > provisioned(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "
     return ""
@@ -44,3 +47,12 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 def provisioned(fleet: Fleet, row: FleetTick, now_s: float) -> int:
     """VMs that may be provisioned of those that the decision wants."""
     return row.provision if now_s >= fleet.provision_held_until_s else 0
+
+
+def unrecorded(record: TickRecord) -> TickRecord:
+    """A tick that could not be written, so that nothing of it is done; for log and status, which nobody reads later."""
+    rows = [
+        replace(row, sentence=UNRECORDED + row.sentence) if row.start or row.stop or row.provision else row
+        for row in record.fleets
+    ]
+    return replace(record, fleets=tuple(rows))

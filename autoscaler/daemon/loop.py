@@ -30,7 +30,7 @@ from autoscaler.daemon.falling import Falling
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
-from autoscaler.daemon.holding import in_full, provisioned
+from autoscaler.daemon.holding import in_full, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
@@ -397,6 +397,7 @@ class Daemon:
             for seconds in fleet.inventory.take_start_times():
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
+        record = unrecorded(record) if self.recorder.trouble else record
         self.telemetry.ticked(record, counts)
         if self._budget is not None:
             self.telemetry.budget(self._budget)

@@ -52,6 +52,8 @@ class Recorder:
         """Whether another run may read what is written: not where the journal is in memory."""
         self._telemetry = telemetry
         self._wait_s = wait_s
+        self.trouble = ""
+        """Why nothing can be recorded now, so that nothing is done; empty where the last tick was."""
         self._hung: set[asyncio.Future[Any]] = set()
         self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
@@ -82,12 +84,15 @@ class Recorder:
     ) -> tuple[int, ...] | None:
         """Ids of the actions; None where they could not be written, which has been told."""
         try:
-            return await self._write(
+            ids = await self._write(
                 write, self._wait_s, lambda late_ids: self._too_late.append((late_ids, given))
             )
         except JournalError as error:
+            self.trouble = str(error)
             self._failed(f"{error}; {len(given)} actions are held")
             return None
+        self.trouble = ""
+        return ids
 
     async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
         """Settle an action; where that fails, it is settled after a later tick that can be written."""

@@ -42,6 +42,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
             "digest": daemon.policies.digest or None,
             "error": daemon.policies.error,
         },
+        "journal": {"error": daemon.recorder.trouble},
         "ticks_skipped": daemon.ticks_skipped,
         "operations": operations(daemon),
         "fleets": [_fleet(daemon, fleet, rows.get(fleet.name)) for fleet in daemon.fleets.all],

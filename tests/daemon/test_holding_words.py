@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoscaler.cloud.faults import Fault, FaultKind
 from tests.daemon.builders import Bench, policy, virtual
 
 BINDS = "more would be needed, but the policy's maximum is 4"
@@ -29,3 +30,19 @@ async def test_where_a_stage_says_so_it_is_said_once():
     sentence = await last_sentence(1000.0)
     assert "the policy's maximum is 4" in sentence
     assert BINDS not in sentence
+
+
+@virtual
+async def test_until_a_first_listing_has_come_the_pool_is_not_just_called_short():
+    bench = Bench(vms=8)
+    denied = Fault(
+        FaultKind.API_ERROR, start_s=0, end_s=25, code="AuthFailure", actions=("DescribeInstances",)
+    )
+    bench.world.add_fault(denied)
+    bench.add(policy(), 100.0)
+    await bench.run(60)
+    told = [row.sentence for row in bench.rows()]
+    assert [text.startswith("held until its VMs have been listed: holding 0") for text in told[:3]] == [
+        True
+    ] * 3
+    assert not any("listed" in text for text in told[3:])

@@ -186,6 +186,11 @@ async def test_while_the_journal_fails_nothing_is_done_and_ticks_go_on():
     assert len(bench.records) == 10
     assert starts(bench) == [(0, 1), (60, 2)]
     assert bench.column("start")[2:7] == [2, 2, 2, 2, 2]
+    told = [
+        row.sentence.startswith("held, since the journal cannot be written: starting 2")
+        for row in bench.rows()
+    ]
+    assert told == [False] * 2 + [True] * 4 + [False] * 4
     assert bench.telemetry.registry.get_sample_value("autoscaler_journal_errors_total") == 4
     assert bench.log.texts("journal_failed")[0] == "the disk is full; 1 actions are held"
     assert bench.column("in_service")[-1] == 3

@@ -11,6 +11,7 @@ from contextlib import closing
 import aiohttp
 import pytest
 
+from autoscaler.cli.status import _lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
@@ -18,6 +19,7 @@ from autoscaler.errors import DaemonError
 from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, Guests, Site
 from autoscaler.web.status import status
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
+from tests.daemon.test_loop_acting import FailingJournal
 
 
 class SetClock:
@@ -60,6 +62,21 @@ def strict(text):
         raise AssertionError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+async def test_a_journal_that_cannot_be_written_is_told_until_it_can(bench):
+    bench.journal = FailingJournal(bench.journal)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    bench.journal.broken = True
+    await daemon.tick(TICK_0)
+    found = status(daemon)
+    assert found["journal"]["error"] == "the disk is full"
+    assert "nothing is started or stopped until it can be written: the disk is full" in str(_lines(found))
+    bench.journal.broken = False
+    await daemon.tick(TICK_0 + 1)
+    assert status(daemon)["journal"]["error"] == ""
+    assert "journal" not in str(_lines(status(daemon)))
+    await bench.journal.close()
 
 
 async def test_health_turns_when_a_fleet_has_not_been_decided_on_for_three_ticks(bench, daemon):
