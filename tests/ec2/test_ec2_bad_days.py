@@ -36,6 +36,17 @@ async def test_a_page_of_html_is_not_an_empty_listing(ec2, provider, status):
     assert "DescribeInstances" in listing.error
 
 
+async def test_answers_that_are_cut_are_told_in_the_same_words_each_time(ec2, provider):
+    cut = [
+        f"<DescribeInstancesResponse><requestId>{n}</requestId><reservationSet><item>{n * 'x'}"
+        for n in (1, 9)
+    ]
+    ec2.script["DescribeInstances"] = [(200, body) for body in cut]
+    first, second = await provider.list_vms(), await provider.list_vms()
+    assert first.error == second.error
+    assert "the answer to DescribeInstances cannot be read: Unable to parse response" in first.error
+
+
 @pytest.mark.parametrize("status", [200, 404, 502])
 async def test_html_for_a_change_leaves_its_outcome_unknown(ec2, provider, status):
     for operation in ("StartInstances", "CreateTags", "RunInstances"):

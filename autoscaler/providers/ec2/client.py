@@ -116,7 +116,8 @@ class Ec2Client:
         except aws.ClientError as error:
             return _answered(error)
         except ResponseParserError as error:
-            return _unreadable(operation, str(error))
+            # Without the place and the answer itself, which are others each time: it would be told anew each time.
+            return _unreadable(operation, str(error).partition(" (")[0])
         except aws.BotoCoreError as error:
             return self._unanswered(operation, error)
         if "RequestId" not in reply.get("ResponseMetadata", {}):
