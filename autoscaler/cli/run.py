@@ -57,7 +57,7 @@ def run(
     Only fleets whose policy says `act: true` are touched; all others run in shadow.
     """
     from autoscaler.daemon import event_loop
-    from autoscaler.daemon.policies import PolicyFolder, first_of
+    from autoscaler.daemon.policies import PolicyFolder
     from autoscaler.settings import load_settings
 
     with errors_in_words("run"):
@@ -73,16 +73,20 @@ def run(
         folder = PolicyFolder(settings.policies, settings.tick_s)
         loaded = folder.before_loading()
         policies_read = _load(folder)
-        loaded = replace(loaded, error=first_of(policies_read))
+        loaded = replace(
+            loaded,
+            left_out=tuple(map(str, policies_read.errors)),
+            warnings=tuple(map(str, policies_read.warnings)),
+        )
         event_loop.run(_run(settings, folder, policies_read, loaded, for_s))
 
 
 def _load(folder: PolicyFolder) -> PolicySet:
-    """The usable policies; what is wrong with the others is said and does not stop these."""
+    """The usable policies; what is wrong with the others is said in the log and does not stop these."""
     loaded = folder.load()
-    for problem in (*loaded.errors, *loaded.warnings):
-        typer.echo(str(problem), err=True)
     if not loaded.policies:
+        for problem in loaded.errors:
+            typer.echo(str(problem), err=True)
         typer.echo(f"run: no usable policy in {folder.path}; see `autoscaler validate`", err=True)
         raise typer.Exit(FAILED)
     return loaded
@@ -144,7 +148,7 @@ async def _run(
             leasing=_leasing(settings, clock, telemetry, stack),
         )
         stack.push_async_callback(close_all, daemon)
-        reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, error=loaded.error or left_out))
+        reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, left_out=loaded.left_out + left_out))
         stack.enter_context(signals_heard(daemon, reloads))
         site = await stack.enter_async_context(
             Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon))
@@ -194,7 +198,7 @@ async def _hear_hints(
 
 def _sources(
     policies: PolicySet, source_of: Callable[[Policy], MetricSource]
-) -> tuple[dict[str, MetricSource], str]:
+) -> tuple[dict[str, MetricSource], tuple[str, ...]]:
     """A source per fleet. A fleet whose source cannot be made is left out, and it is said why; the others run."""
     from autoscaler.errors import AutoscalerError, ConfigError
 
@@ -205,10 +209,11 @@ def _sources(
             made[policy.fleet] = source_of(policy)
         except AutoscalerError as error:
             left_out.append(f"fleet {policy.fleet} is left out: {error}")
-            typer.echo(f"run: {left_out[-1]}", err=True)
     if not made:
+        for text in left_out:
+            typer.echo(f"run: {text}", err=True)
         raise ConfigError("no fleet is left to run")
-    return made, "; ".join(left_out)
+    return made, tuple(left_out)
 
 
 def cloudwatch_settings(settings: Settings) -> CloudWatchSettings:

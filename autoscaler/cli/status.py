@@ -277,7 +277,10 @@ def _cells(fleet: dict[str, Any]) -> tuple[str, ...]:
 
 def _policy_troubles(found: dict[str, Any]) -> list[str]:
     """Why the policies in the folder are not those in use, where they are not."""
-    error = found.get("policies", {}).get("error", "")
+    policies = found.get("policies", {})
+    error = policies.get("error", "")
+    if error and policies.get("partial"):
+        return [f"nothing is done for the fleets of what cannot be used in the folder: {error}"]
     return [f"the last good ones stay in use, since the folder's cannot be used: {error}"] if error else []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -31,20 +31,31 @@ class PolicyStatus:
         loaded_at_s: When it came into use; None where nobody follows a folder.
         digest: Of its files, for telling sets apart.
         error: For a person, why the folder's present content is not in use as a whole; empty where it is.
+        partial: Whether the set in use was the usable part of a folder, as a daemon begins with it: nothing is done for
+            the fleets of the other files.
     """
 
     loaded_at_s: float | None = None
     digest: str = ""
     error: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The set that a daemon began with: what it was made of, and why it was not the whole folder."""
+    """The set that a daemon began with: what it was made of, and why it was not the whole folder.
+
+    Attributes:
+        stamp: Of the folder.
+        digest: Of its files.
+        left_out: For a person, each thing that keeps a fleet from being decided on.
+        warnings: For a person, what works and probably not as meant.
+    """
 
     stamp: Stamp
     digest: str
-    error: str = ""
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class PolicyFolder:
@@ -112,9 +123,9 @@ class PolicyFolder:
         yield from files
 
 
-def first_of(loaded: PolicySet) -> str:
-    """The first error of a set in words, and how many more there are; empty where there is none."""
-    if not loaded.errors:
+def first_of(errors: Sequence[object]) -> str:
+    """The first of some errors in words, and how many more there are; empty where there is none."""
+    if not errors:
         return ""
-    more = len(loaded.errors) - 1
-    return f"{loaded.errors[0]}" + (f" (and {more} more; see `autoscaler validate`)" if more else "")
+    more = len(errors) - 1
+    return f"{errors[0]}" + (f" (and {more} more; see `autoscaler validate`)" if more else "")

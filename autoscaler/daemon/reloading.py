@@ -28,6 +28,7 @@ from autoscaler.errors import AutoscalerError, ConfigError
 
 T = TypeVar("T")
 
+LEFT_OUT = "nothing is done for the fleets of what cannot be used"
 LONGEST_POLL_S = 10.0
 READ_WITHIN_S = 30.0
 """The folder may be on a disk that hangs, and many policies take a while to check."""
@@ -86,8 +87,15 @@ class Reloads:
         self._asked = asyncio.Event()
         self._tried = self._seen = loaded.stamp
         self._reading: Future[Any] | None = None
-        daemon.policies = PolicyStatus(daemon.clock.now(), loaded.digest, loaded.error)
-        daemon.telemetry.policies_loaded(daemon.clock.now(), complete=not loaded.error)
+        self._left_out = first_of(loaded.left_out)
+        self._warned: frozenset[str] = frozenset()
+        daemon.policies = PolicyStatus(
+            daemon.clock.now(), loaded.digest, self._left_out, partial=bool(loaded.left_out)
+        )
+        daemon.telemetry.policies_loaded(daemon.clock.now(), complete=not loaded.left_out)
+        for text in loaded.left_out:
+            daemon.telemetry.log.error("policies_rejected", text=f"{LEFT_OUT}: {text}")
+        self._warn(loaded.warnings)
 
     def ask(self) -> None:
         """Reload soon, changed or not."""
@@ -95,6 +103,9 @@ class Reloads:
 
     async def watch(self) -> None:
         """Follow the folder for ever."""
+        if self._left_out:
+            text, self._left_out = f"{LEFT_OUT}: {self._left_out}", ""
+            await self._daemon.recorder.event("policies_rejected", text, self._daemon.clock.now())
         while True:
             asked = await self._wait()
             try:
@@ -150,7 +161,7 @@ class Reloads:
             return "nothing has changed"
         loaded = await self._aside(self._folder.load)
         if loaded.errors:
-            raise ConfigError(first_of(loaded))
+            raise ConfigError(first_of(loaded.errors))
         before = daemon.fleets.all
         rewired = self._rewire(loaded.policies, [fleet.setup for fleet in before])
         try:
@@ -160,9 +171,17 @@ class Reloads:
                 await close(adapter, daemon.telemetry)
             raise
         daemon.policies = PolicyStatus(daemon.clock.now(), digest)
+        self._warn(tuple(map(str, loaded.warnings)))
         for adapter in rewired.retired:
             await close(adapter, daemon.telemetry)
         return _changes(before, daemon.fleets.all)
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        """Say what probably is not as meant, once for as long as it stands there."""
+        for text in warnings:
+            if text not in self._warned:
+                self._daemon.telemetry.log.warning("policy_doubtful", text=text)
+        self._warned = frozenset(warnings)
 
     async def _reject(self, why: str) -> None:
         daemon = self._daemon

@@ -41,6 +41,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
             "loaded_at_s": daemon.policies.loaded_at_s,
             "digest": daemon.policies.digest or None,
             "error": daemon.policies.error,
+            "partial": daemon.policies.partial,
         },
         "journal": {"error": daemon.recorder.trouble},
         "ticks_skipped": daemon.ticks_skipped,
