@@ -315,6 +315,7 @@ def _worth(fleet: dict[str, Any]) -> str:
 
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
     told = [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
+    told.append(("load balancer", fleet.get("balancer_error", "")))
     if other := fleet.get("leased_to", ""):
         told.append(("held", f"the daemon {other} acts on it"))
     told.append(("condition", fleet.get("condition", {}).get("sentence", "")))

@@ -5,12 +5,14 @@ import asyncio
 import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
+from autoscaler.cli.status import _lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.ports import Verb
 from autoscaler.providers.readiness import StatusCheckProbe
+from autoscaler.web.status import status
 from tests.control.builders import STOP, Commands, asked
 from tests.daemon.builders import ORIGIN_S, Bench, Demand, policy, steady, virtual
 
@@ -131,6 +133,7 @@ async def test_a_vm_that_cannot_be_cordoned_serves_on_and_it_is_said():
     (told,) = {text for _, kind, text in bench.events() if kind == "drain_failed"}
     assert told.endswith(": the socket is gone")
     assert bench.log.texts("balancer_failed") == ["the socket is gone"]
+    assert _lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
 
 
 @virtual
