@@ -54,6 +54,7 @@ KINDS = {
     "lease_not_written": "VMs could not be marked as this daemon's, so another one may act on them too; why, and what to do.",
     "lease_of_another": "Another daemon acts on the fleet, and nothing is done here; which one.",
     "never_ready": "A VM runs and does not become ready; it is stopped and not tried again for a while.",
+    "not_ready": "A VM runs and does not become ready, and it is not stopped for it; why.",
     "shortage_began": "VMs are wanted that cannot be had from anywhere; the text says why.",
     "shortage_ended": "What is wanted can be had again.",
     "start_late": "A VM is starting for longer than usual; another may take its place.",

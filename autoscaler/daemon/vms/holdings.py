@@ -275,14 +275,13 @@ def _is_free(t: TrackedVm, now_s: float) -> bool:
 
 def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
     """Whether a VM in service may be stopped."""
+    return not is_left_alone(t, now_s) and now_s - _on_since_s(t) >= minimum_on_time_s
+
+
+def is_left_alone(t: TrackedVm, now_s: float) -> bool:
+    """Whether people want a VM to run on, or it is not ours to stop."""
     tags = t.vm.tags
-    return (
-        PROTECTED_TAG not in tags
-        and GROUP_TAG not in tags
-        and not t.disowned
-        and t.hands_off_until_s <= now_s
-        and now_s - _on_since_s(t) >= minimum_on_time_s
-    )
+    return PROTECTED_TAG in tags or GROUP_TAG in tags or t.disowned or t.hands_off_until_s > now_s
 
 
 def _turn(t: TrackedVm) -> tuple[float, str]:

@@ -2,7 +2,8 @@
 
 What follows: a VM that is late is overtaken by another one, within a budget; one that comes after all and is not
 needed is stopped before it serves; one that never becomes ready is stopped and left alone; one that never runs,
-or never stops, is written off. So every transient ends, and none holds a slot for ever.
+or never stops, is written off. So every transient ends, and none holds a slot for ever. But a VM that was found
+running may serve whatever its probe says: it is stopped only where the probe is well with most others.
 
 Rules of this file: notes and marks only; what is ordered follows from the counts and from `planning`.
 """
@@ -10,8 +11,9 @@ Rules of this file: notes and marks only; what is ordered follows from the count
 from __future__ import annotations
 
 from autoscaler.daemon.vms.hedging import Timers
+from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.orders import Orders
-from autoscaler.daemon.vms.tracked import ON_THE_WAY, Patience, Phase, TrackedVm
+from autoscaler.daemon.vms.tracked import ON_THE_WAY, PROTECTED_TAG, Patience, Phase, TrackedVm
 from autoscaler.ports import Note
 
 _AWAITED = (*ON_THE_WAY, Phase.STOPPING)
@@ -58,14 +60,7 @@ class Lateness(Orders):
             t.order = None
             t.move(Phase.LOST, now_s)
         elif runs and waited_s > self.patience.never_ready_s(new=t.new) and not t.dismissed:
-            self.touch()
-            t.dismissed = NEVER_READY
-            self._quarantine(t, now_s, f"{NEVER_READY} within {waited_s:.0f} s")
-            notes.append(
-                self._note(
-                    "never_ready", f"{t.vm.id} runs for {waited_s:.0f} s and is not ready; stopped again"
-                )
-            )
+            self._never_ready(t, waited_s, now_s, notes)
         elif not t.overdue and waited_s > most_s:
             t.overdue = True
             self.touch()
@@ -81,6 +76,34 @@ class Lateness(Orders):
                 self.touch()
                 text = f"{t.vm.id} is {t.phase} for {waited_s:.0f} s, longer than usual; another may take its place"
                 notes.append(self._note("start_late", text))
+
+    def _never_ready(self, t: TrackedVm, waited_s: float, now_s: float, notes: list[Note]) -> None:
+        text = f"{t.vm.id} runs for {waited_s:.0f} s and is not ready; "
+        if kept := self._why_kept(t, now_s):
+            if not t.spared:
+                t.spared = True
+                notes.append(self._note("not_ready", f"{text}it is not stopped: {kept}"))
+            return
+        self.touch()
+        t.dismissed = NEVER_READY
+        self._quarantine(t, now_s, f"{NEVER_READY} within {waited_s:.0f} s")
+        notes.append(self._note("never_ready", f"{text}stopped again"))
+
+    def _why_kept(self, t: TrackedVm, now_s: float) -> str:
+        """Why a VM that is not ready is not stopped for it; empty where it is."""
+        if is_left_alone(t, now_s):
+            return (
+                "it is protected, in an Auto Scaling group, given up, or was started by somebody else lately"
+            )
+        if not _was_found(t):
+            return ""
+        # It may have served for days. Where half of them or more fail, what asks them is as likely to be wrong.
+        found = sum(_was_found(other) for other in self._phases()[Phase.RUNNING])
+        if found < len(self._phases()[Phase.IN_SERVICE]):
+            return ""
+        return (
+            "nobody here started it, and it is so with half of the fleet or more; see what `readiness` asks"
+        )
 
     def _await_stop(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         waited_s = now_s - t.phase_since_s
@@ -109,7 +132,7 @@ class Lateness(Orders):
         counted = len(of[Phase.IN_SERVICE]) + sum(t.coming for phase in ON_THE_WAY for t in of[phase])
         counted += self._expected_vms()
         for t in sorted(arrived, key=lambda each: each.vm.id):
-            if self.wanted is not None and counted > self.wanted:
+            if self.wanted is not None and counted > self.wanted and PROTECTED_TAG not in t.vm.tags:
                 t.dismissed = NOT_NEEDED
                 counted -= 1
                 notes.append(self._note("late_not_needed", f"{t.vm.id} came late and is not needed any more"))
@@ -137,3 +160,8 @@ class Lateness(Orders):
     def stuck(self) -> list[TrackedVm]:
         """VMs that do not stop and were not forced to yet, in the order of their ids."""
         return [t for t in self.in_phase(Phase.STOPPING) if t.overdue and not t.forced]
+
+
+def _was_found(t: TrackedVm) -> bool:
+    """Whether it runs without a start of this run, and was not made by one before it."""
+    return t.ordered_at_s is None and not t.new

@@ -152,6 +152,8 @@ class TrackedVm:
     """Overtaking it was paid for."""
     dismissed: str = ""
     """Why it is stopped before it ever serves; empty where it is not."""
+    spared: bool = False
+    """It does not become ready, it is not stopped for it, and that was told."""
     forced: bool = False
     """A stop was forced."""
     saves_memory: bool = False
@@ -178,7 +180,7 @@ class TrackedVm:
         if phase is self.phase:
             return
         self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
-        self.saves_memory = False
+        self.saves_memory = self.spared = False
         if phase not in ON_THE_WAY and phase is not Phase.STOPPING:
             self.late = self.hedged = False
             self.dismissed = ""

@@ -1,0 +1,60 @@
+"""VMs that a daemon finds running when it begins: they may serve, whatever a probe that fails says of them."""
+
+import pytest
+
+from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG
+from tests.daemon.builders import Bench, policy, virtual
+
+TOTAL = {"kind": "total"}
+
+
+class Says:
+    """A probe that finds these VMs not ready for so long."""
+
+    def __init__(self, bench, vm_ids, until_s=float("inf")):
+        self.clock, self.vm_ids, self.until_s = bench.clock, frozenset(vm_ids), bench.clock.now() + until_s
+
+    async def ready(self, vms):
+        wrong = self.vm_ids if self.clock.now() < self.until_s else frozenset()
+        return frozenset(vm.id for vm in vms) - wrong
+
+
+def found(running, unready, until_s=float("inf"), **plan):
+    bench = Bench(vms=0, running=running, zones="a", limits=None)
+    bench.add(policy(signal=TOTAL, **plan), 100.0 * running, probe=Says(bench, bench.ids[:unready], until_s))
+    return bench
+
+
+def stopped(bench):
+    return sorted(vm_id for a in bench.actions() if a.intent.verb == "stop" for vm_id in a.intent.vm_ids)
+
+
+@pytest.mark.parametrize(("running", "unready"), [(4, 4), (4, 2), (1, 1)])
+def test_where_half_or_more_are_not_ready_the_probe_is_doubted_and_nothing_is_stopped(running, unready):
+    @virtual
+    async def live():
+        bench = found(running, unready, until_s=1500)
+        await bench.run(1600)
+        assert stopped(bench) == []
+        assert bench.column("in_service")[-1] == running
+        assert [kind for _, kind, _ in bench.events()].count("not_ready") == unready
+
+    live()
+
+
+@virtual
+async def test_one_of_many_that_is_not_ready_is_stopped_as_after_a_start():
+    bench = found(4, 1)
+    await bench.run(800)
+    assert stopped(bench) == [bench.ids[0]]
+    assert [kind for _, kind, _ in bench.events()][:2] == ["start_overdue", "never_ready"]
+
+
+@virtual
+async def test_one_that_is_protected_is_not_stopped():
+    bench = found(4, 1)
+    await bench.provider.tag([bench.ids[0]], {PROTECTED_TAG: "true"})
+    await bench.run(1600)
+    assert stopped(bench) == []
+    assert bench.daemon.fleets.all[0].inventory.vms[bench.ids[0]].phase is Phase.RUNNING
