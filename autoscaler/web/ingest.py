@@ -101,6 +101,34 @@ class _Sample(BaseModel):
         return PushedSample(self.fleet, self.vm or "", self.value, at_s, self.id)
 
 
+_WRITE = {
+    "fleet": "write the name of the fleet, as text",
+    "vm": "write what names the VM, as text, or leave it out",
+    "value": "write a number, without quotes",
+    "timestamp": "write epoch seconds as a number, or ISO 8601 with an offset in quotes (2026-03-01T08:00:00Z)",
+    "id": "write a text, or leave it out",
+}
+"""What to do where a field cannot be read."""
+
+
+def _malformed(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    """Where a body cannot be read, why, and what to write instead; arguments as pydantic has them."""
+    place = f"[{location[0]}]" + "".join(f".{step}" for step in location[1:2]) if location else "body"
+    field = str(location[1]) if len(location) > 1 else ""
+    if kind == "extra_forbidden":
+        return f"{place} is no field of a sample; there are {', '.join(_WRITE)}"
+    if kind == "missing":
+        return f"{place} is missing; {_WRITE[field]}"
+    if field in _WRITE:
+        return f"{place} cannot be read; {_WRITE[field]}"
+    wanted = (
+        ""
+        if kind == "json_invalid"
+        else '; write a list of samples: [{"fleet": …, "value": …, "timestamp": …}]'
+    )
+    return f"{place}: {message}{wanted}"
+
+
 _SAMPLES = TypeAdapter(Annotated[list[_Sample], FailFast(), Field(max_length=MOST_SAMPLES)])
 
 
@@ -256,8 +284,9 @@ class Ingest:
             if first["type"] == "too_long":
                 text = f"the request holds more than {MOST_SAMPLES:,} samples; send fewer at once"
                 raise _RefusedError(413, Refused.OVERSIZED, text) from None
-            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-            text = f"{place.lstrip('.') or 'body'}: {first['msg']}; nothing of the request was taken"
+            text = (
+                f"{_malformed(first['type'], first['loc'], first['msg'])}; nothing of the request was taken"
+            )
             raise _RefusedError(400, Refused.MALFORMED, text) from None
 
     def _from_remote_write(self, request: web.Request, body: bytes) -> tuple[list[PushedSample], int]:
