@@ -42,6 +42,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_bounds(policy),
         *_check_proposals(policy),
         *_check_objective(policy),
+        *_check_prices(policy),
         *_check_forecast(policy),
         *_check_steps(policy),
         *_check_schedule(policy),
@@ -135,6 +136,18 @@ def _check_objective(policy: Policy) -> Iterator[Finding]:
             f"an hour of unserved work of one VM ({PRICE.write(objective.shortage_price_per_h)}) is worth no more than that "
             f"VM costs ({PRICE.write(price_per_h)}): nothing would ever be started",
             "write what is lost when that work is not done, usually some hundred times the price of a VM",
+        )
+
+
+def _check_prices(policy: Policy) -> Iterator[Finding]:
+    served, stopped = policy.prices.in_service_per_h, policy.prices.stopped_per_h
+    if served > 0.0 and stopped >= served:
+        yield Finding(
+            (("prices", "stopped"), ("prices", "in_service")),
+            f"a VM costs no less stopped ({PRICE.write(stopped)}) than in service ({PRICE.write(served)}), so that none is "
+            "worth keeping stopped",
+            "write what its disks cost per hour; a price per month divides by 730",
+            Severity.WARNING,
         )
 
 

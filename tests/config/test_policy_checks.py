@@ -313,3 +313,11 @@ def test_a_fleet_that_works_off_a_queue_may_go_to_zero(tmp_path):
 def test_a_recording_holds_neither_backlogs_nor_work_in_flight(tmp_path, kind):
     loaded = load(tmp_path, kind=kind)
     assert any("a trace holds work per second" in str(error) for error in loaded.errors)
+
+
+def test_a_stopped_vm_that_costs_more_than_one_in_service_is_probably_a_price_per_month(tmp_path):
+    prices = "prices: {{in_service: 0.1/h, stopped: {}/h}}\n"
+    the_warning(
+        load(tmp_path, prices.format(3.2)), 9, "no less stopped (3.2/h) than in service", "divides by 730"
+    )
+    assert load(tmp_path, prices.format(0.09)).warnings == ()
