@@ -15,6 +15,7 @@ import numpy as np
 from autoscaler.core.falls import Falls, calm, doubted, pass_calm
 from autoscaler.core.laws import Page
 from autoscaler.core.plain import Passed
+from autoscaler.core.shadows import Shadows
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Float, Int, SmallInt
 
@@ -30,12 +31,13 @@ class Ahead:
         row: The first of them there.
         now_s: Their times, T of them.
         price: float64 (n,), of shortage at all of them.
-        want: int (T, 2, M, n), within bounds.
+        want: int (T, 2, M, n), within bounds, or (T, 2, C) of shadows' cells.
         work: float64 (T, n), demand in VMs.
         passed: What is remembered once they are over.
+        shadows: Have gone through them; None where they go tick by tick.
 
     Attributes:
-        want, work: As given.
+        want, work, shadows: As given.
         used: How many of them have come.
     """
 
@@ -48,13 +50,14 @@ class Ahead:
         want: SmallInt,
         work: Float,
         passed: Passed,
+        shadows: Shadows | None,
     ) -> None:
         self._page, self._row, self._now_s, self._passed = page, row, now_s, passed
         self._first_tick = page.first_tick + row
         self._price, self._same_price = price.copy(), price
         self.used, self._valid = 0, True
         self._looked = self._calm = 0
-        self.want, self.work = want, work
+        self.want, self.work, self.shadows = want, work, shadows
 
     def goes_on(self, page: Page, row: int, now_s: float, price: Float) -> bool:
         """Whether the next tick is this one, at these prices."""

@@ -58,6 +58,7 @@ class Bands:
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
+        self._starts_cost, self._each_costs_one = bool(start_cost.any()), bool((start_cost == 1.0).all())
         self._promised = promised
         self._every = 0 if promised.all() else max(1, round(EVERY_S / tick_s))
         self._part, self._cost, self._under = (np.empty((models, columns), np.float32) for _ in range(3))
@@ -70,6 +71,14 @@ class Bands:
         turn, place = divmod(tick, self._every)
         return place == int(turn * _TURN % 1.0 * self._every)
 
+    def due_of(self, first_tick: int, ticks: int) -> Int:
+        """At which of so many ticks from one on they are, counted from there: int64 (k,)."""
+        if not self._every:
+            return np.zeros(0, np.int64)
+        turn, place = np.divmod(first_tick + np.arange(ticks), self._every)
+        found: Int = np.flatnonzero(place == (turn * _TURN % 1.0 * self._every).astype(np.int64))
+        return found
+
     def may_change(self, before: int, tick: int) -> bool:
         """Whether who drives in them may change after a tick and up to another."""
         return self._every > 0 and int(tick * self._tick_s // CHOICE_S) != int(
@@ -78,7 +87,7 @@ class Bands:
 
     def charge(
         self,
-        state: Trial,
+        below: SmallFloat,
         vms: SmallFloat,
         needs: tuple[SmallFloat, SmallFloat],
         lacks: tuple[SmallFloat, SmallFloat],
@@ -86,7 +95,7 @@ class Bands:
         """Charge the bands for a tick that is over.
 
         Args:
-            state: Updated in place.
+            below: float32 (3, B, M, n), as in `Trial`, updated in place.
             vms: float32 (M, n), VMs that served; 0 in columns that are not charged.
             needs: float32 (n,) each, VM-ticks of work, and had demand been more; 0 likewise. (1,) where all columns have the same.
             lacks: float32 (M, n) each, what of that found no VM.
@@ -95,12 +104,12 @@ class Bands:
         # In a band of which all are full nobody lacks anything.
         least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
         full = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
-        for band, paid in enumerate(state.below[0, : self._used]):
+        for band, paid in enumerate(below[0, : self._used]):
             top = self._limits[band]
             # The last band goes on for ever.
             held = vms if band == last else top if full[band] else np.minimum(vms, top, out=self._part)
             np.add(paid, held, out=paid)
-        for need, of_all, missed in zip(needs, lacks, state.below[1:], strict=True):
+        for need, of_all, missed in zip(needs, lacks, below[1:], strict=True):
             missed[last] += of_all
             lack = of_all
             for band in range(last - 1, -1, -1):
@@ -113,11 +122,55 @@ class Bands:
                     lack -= vms
                 missed[band] += lack
 
-    def charge_starts(self, state: Trial, ordered: SmallInt, held: SmallInt) -> None:
+    def charge_page(
+        self,
+        below: SmallFloat,
+        serving: SmallInt,
+        needs: tuple[SmallFloat, SmallFloat],
+        ordered: SmallInt,
+        held: SmallInt,
+    ) -> None:
+        """As `charge` and `charge_starts`, of D ticks one after the other, by the same sums.
+
+        Args:
+            below: float32 (3, B, n) of columns of one model, updated in place.
+            serving: int (D, n), VMs.
+            needs: float32 (D, 1) each, VM-ticks of work, and had demand been more.
+            ordered: int (D, n), VMs.
+            held: int (D, n), VMs in service or on their way afterwards.
+        """
+        ticks, last = len(serving), self._used - 1
+        vms, most = serving.astype(np.float32), np.iinfo(serving.dtype).max
+        tops = np.minimum(self._tops.astype(np.float64), most).astype(serving.dtype)
+        before, starts = held - ordered, self._starts_cost and np.count_nonzero(ordered) > 0
+        terms = np.empty((1 + ticks * (1 + starts), vms.shape[1]), np.float32)
+        for band, paid in enumerate(below[0, : self._used]):
+            # As many whole numbers as there are VMs, which numpy compares far sooner than others or with one.
+            terms[0], top = paid, tops[band]
+            terms[1 :: 1 + starts] = vms if band == last else np.minimum(serving, top)
+            if starts:
+                more = ordered if band == last else np.minimum(held, top) - np.minimum(before, top)
+                terms[2::2] = more if self._each_costs_one else more * self._start_cost
+            np.add.reduce(terms, axis=0, out=paid)
+        lacks, least = terms[: ticks + 1], np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
+        for need, missed in zip(needs, below[1:], strict=True):
+            for band in range(last, -1, -1):
+                top = self._limits[band]
+                if (top <= least).all():
+                    break
+                # Where nobody needs more than it has it is as it is above.
+                if band == last or np.count_nonzero(need > top):
+                    lacks[1:] = need if band == last else np.minimum(need, top)
+                    np.maximum(lacks[1:], vms, out=lacks[1:])
+                    lacks[1:] -= vms
+                lacks[0] = missed[band]
+                np.add.reduce(lacks, axis=0, out=missed[band])
+
+    def charge_starts(self, below: SmallFloat, ordered: SmallInt, held: SmallInt) -> None:
         """Charge the bands for what was ordered in a tick.
 
         Args:
-            state: Updated in place.
+            below: As in `charge`.
             ordered: int (M, n), VMs.
             held: int (M, n), VMs in service or on their way afterwards.
         """
@@ -130,7 +183,7 @@ class Bands:
         more = np.minimum(after, tops)
         more -= np.minimum(before, tops)
         more *= self._start_cost.take(lane)
-        bands = state.below[0].reshape(len(BAND_TOPS), -1)
+        bands = below[0].reshape(len(BAND_TOPS), -1)
         for paid, cost in zip(bands, more, strict=False):
             np.add.at(paid, at, cost)
 
@@ -198,28 +251,33 @@ class Bands:
             under, cost = cost, under
         state.drivers = drivers
 
-    def wishes(self, state: Trial, want: SmallInt) -> tuple[Int, Int]:
+    def wishes(self, state: Trial, want: SmallInt, cell: Int | None = None) -> tuple[Int, Int]:
         """Who drives the last VM that is wanted, int64 (..., n), and up to and down to how many VMs, int64 (..., 2, n).
 
         Args:
             state: Who drives.
             want: int (..., 2, M, n), what each model wants.
+            cell: int64 (M * n,), where that is in (..., 2, C); None where it is in its place.
         """
         models = state.drivers[: self._used]
         whole = models == AS_THE_WHOLE
         if np.count_nonzero(whole) == whole.size:
-            return state.driver, self._of(want, state.driver)
+            return state.driver, self._of(want, state.driver, cell)
         models = np.where(whole, state.driver, models)
-        wanted = self._of(want, models)
+        wanted = self._of(want, models, cell)
         np.minimum(wanted, self._ends, out=wanted)
         wanted -= self._starts
         np.maximum(wanted, 0, out=wanted)
         last = np.maximum(np.count_nonzero(wanted[..., 0, :, :], axis=-2) - 1, 0)
         return models[last, self._columns], np.add.reduce(wanted, axis=-2)
 
-    def _of(self, want: SmallInt, models: Int) -> Int:
+    def _of(self, want: SmallInt, models: Int, cell: Int | None) -> Int:
         """What some models want, int64 (..., 2, [bands,] n)."""
         place = models * len(self._columns)
         place += self._columns
-        found: Int = want.reshape(*want.shape[:-2], -1).take(place, axis=-1).astype(np.int64)
+        if cell is None:
+            want = want.reshape(*want.shape[:-2], -1)
+        else:
+            place = cell.take(place)
+        found: Int = want.take(place, axis=-1).astype(np.int64)
         return found

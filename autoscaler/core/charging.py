@@ -54,10 +54,7 @@ class Charging:
         self._due, self._started = [False] * self._ticks, [False] * self._ticks
         columns = self._ticks, len(least)
         self._work, self._price = np.empty(columns), np.empty(columns)
-        self._weights, self._sums = (
-            np.empty((self._ticks + 1, len(least))),
-            np.empty((3, self._ticks + 1, len(least))),
-        )
+        self._sums = np.empty((4, self._ticks + 1, len(least)))
         self._each = np.empty((self._ticks, *vms.shape), np.float32)
         self._lacks = np.empty((2, self._ticks + 1, *vms.shape), np.float32)
         self.count_in(np.dtype(np.int32))
@@ -107,7 +104,7 @@ class Charging:
         state.settle(CHARGES)
         self._pay_starts(state, ordered)
         if self._bands.due(tick):
-            self._bands.charge_starts(state, ordered, state.serving + state.coming)
+            self._bands.charge_starts(state.below, ordered, state.serving + state.coming)
 
     def _pay_starts(self, state: Trial, ordered: SmallInt) -> None:
         paid = self._vms
@@ -126,7 +123,7 @@ class Charging:
         due = self._bands.due(tick)
         vms, lacks = self._vms, (self._short, self._shorter if due else self._short)
         vms[...] = state.serving
-        needs = _needs(work)
+        needs = needs_of(work)
         for missed, need, lack in zip(lacking, needs, lacks, strict=True):
             found = np.maximum(need, vms, out=lack)
             found -= vms
@@ -138,7 +135,7 @@ class Charging:
         state.needed = state.needed + self._needed(work, price) * weight
         state.ticks = state.ticks + weight
         if due:
-            self._bands.charge(state, vms, needs, lacks)
+            self._bands.charge(state.below, vms, needs, lacks)
 
     def _needed(self, work: Float, price: Float) -> Float:
         """The least that whoever knows what comes would pay: (..., n) both, and the answer."""
@@ -147,25 +144,37 @@ class Charging:
         filled += np.minimum((work - filled) * price, 1.0)
         return np.maximum(filled, self._least, out=filled)
 
+    def add_up(self, state: Trial, work: Float, price: Float, sums: Float) -> None:
+        """Fill in a trial's `weight`, `wanted`, `needed` and `ticks`, as they are and after each of T ticks that are charged for.
+
+        Args:
+            state: Is not changed.
+            work: float64 (T, n), in VM-ticks.
+            price: float64 (n,) or (T, n), of shortage.
+            sums: float64 (4, T + 1, n), filled in.
+        """
+        weights, sums = sums[0], sums[1:]
+        weights[0], weights[1:] = state.weight, self._growth
+        # Accumulated and not reduced, since numpy sums up a single column in pairs.
+        np.multiply.accumulate(weights, axis=0, out=weights)
+        of_ticks = weights[1:]
+        sums[0, 0], sums[1, 0], sums[2, 0] = state.wanted, state.needed, state.ticks
+        np.multiply(work, of_ticks, out=sums[0, 1:])
+        np.multiply(self._needed(work, price), of_ticks, out=sums[1, 1:])
+        sums[2, 1:] = of_ticks
+        np.add.accumulate(sums, axis=1, out=sums)
+
     def settle(self, state: Trial) -> None:
         """Charge for all ticks that were kept."""
         kept, self._kept = self._kept, 0
         if not kept:
             return
-        work, weights, sums = self._work[:kept], self._weights[: kept + 1], self._sums[:, : kept + 1]
-        weights[0], weights[1:] = state.weight, self._growth
-        # Accumulated and not reduced, since numpy sums up a single column in pairs.
-        np.multiply.accumulate(weights, axis=0, out=weights)
-        state.weight, of_ticks = weights[kept].copy(), weights[1:]
-        sums[0, 0], sums[1, 0], sums[2, 0] = state.wanted, state.needed, state.ticks
-        np.multiply(work, of_ticks, out=sums[0, 1:])
-        np.multiply(self._needed(work, self._price[:kept]), of_ticks, out=sums[1, 1:])
-        sums[2, 1:] = of_ticks
-        np.add.accumulate(sums, axis=1, out=sums)
-        state.wanted, state.needed, state.ticks = sums[:, kept].copy()
+        work, sums = self._work[:kept], self._sums[:, : kept + 1]
+        self.add_up(state, work, self._price[:kept], sums)
+        state.weight, state.wanted, state.needed, state.ticks = sums[:, kept].copy()
         vms, lacks = self._each[:kept], self._lacks[:, : kept + 1]
         vms[...] = self._serving[:kept]
-        needs = _needs(work)
+        needs = needs_of(work)
         for missed, need, lack in zip(state.lately[1:], needs, lacks, strict=True):
             lack[0] = missed
             np.maximum(need[:, np.newaxis], vms, out=lack[1:])
@@ -176,14 +185,14 @@ class Charging:
             paid += vms[at]
             if self._due[at]:
                 few, many = lacks[:, at + 1]
-                self._bands.charge(state, vms[at], (needs[0][at], needs[1][at]), (few, many))
+                self._bands.charge(state.below, vms[at], (needs[0][at], needs[1][at]), (few, many))
             if self._started[at]:
                 self._pay_starts(state, self._ordered[at])
                 if self._due[at]:
-                    self._bands.charge_starts(state, self._ordered[at], self._held[at])
+                    self._bands.charge_starts(state.below, self._ordered[at], self._held[at])
 
 
-def _needs(work: Float) -> tuple[SmallFloat, SmallFloat]:
+def needs_of(work: Float) -> tuple[SmallFloat, SmallFloat]:
     """Work, and had demand been more, float32 (..., n); (..., 1) where all columns have the same."""
     same = one_of(work)
     return same.astype(np.float32), (MORE * same).astype(np.float32)

@@ -14,6 +14,7 @@ import numpy as np
 
 from autoscaler.core.ahead import AHEAD, Ahead
 from autoscaler.core.alike import Alike, Number
+from autoscaler.core.charging import CHARGES
 from autoscaler.core.earlier import EarlierDay
 from autoscaler.core.experts import Contest
 from autoscaler.core.falls import doubted
@@ -32,6 +33,7 @@ from autoscaler.core.models import AHEAD as WINDOWS
 from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
 from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
+from autoscaler.core.plain import PLAIN
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Horizon, Int, Laws, SmallInt, Snapshot
 from autoscaler.core.worth import Worth
@@ -56,8 +58,12 @@ def _as_it_is(value: Int) -> Int:
 
 def _by_both(want: SmallInt) -> None:
     """Fill in what yesterday and the forecast want, the more of them, in the rows of (..., M, n)."""
-    days, forecasts = want[..., _YESTERDAY, np.newaxis, :], want[..., np.newaxis, _FORECASTS, :]
-    both = want[..., _BOTH, :]
+    _more_of_both(want[..., _YESTERDAY, :], want[..., _FORECASTS, :], want[..., _BOTH, :])
+
+
+def _more_of_both(days: SmallInt, forecasts: SmallInt, both: SmallInt) -> None:
+    """Fill in the more of each of days, (..., d, n), and each of forecasts, (..., f, n): (..., d * f, n)."""
+    days, forecasts = days[..., np.newaxis, :], forecasts[..., np.newaxis, :, :]
     shape = *both.shape[:-2], days.shape[-3], forecasts.shape[-2], both.shape[-1]
     np.maximum(days, forecasts, out=both.reshape(shape))
 
@@ -314,7 +320,10 @@ class Columns:
             self._price_of_all, self._price = price, self.first(price)
         price, tick, page = self._price, view.tick, laws.page
         ahead = self._ahead
-        if ahead is None or not ahead.goes_on(page, laws.row, view.now_s, price):
+        if ahead is None or not (
+            ahead.goes_on(page, laws.row, view.now_s, price)
+            and (ahead.shadows is None or trial.owed.get(CHARGES) is ahead.shadows)
+        ):
             if page is self._gave_up or trial.last_tick != tick - 1 or tick <= self.noted:
                 return None
             self._note(trial, view, self.first(demand) / self._capacity, None)
@@ -325,7 +334,10 @@ class Columns:
         else:
             self._note(trial, view, ahead.work[ahead.used], None)
         at = ahead.next()
-        self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
+        if ahead.shadows is None:
+            self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
+        else:
+            self.contest.move_through(trial, tick, ahead.shadows, price)
         first, model, wished = self._run
         if not first <= at < first + len(wished):
             first, model, wished = self._run = at, *self._wishes_from(trial, ahead, at, tick)
@@ -337,7 +349,8 @@ class Columns:
         end = at + 1
         while end < len(ahead.want) and not self.contest.chooses(tick, tick + end - at):
             end += 1
-        model, wished = self.contest.bands.wishes(trial, ahead.want[at:end])
+        cell = None if ahead.shadows is None else ahead.shadows.cells.cell
+        model, wished = self.contest.bands.wishes(trial, ahead.want[at:end], cell)
         np.maximum(wished, self._least, out=wished)
         np.minimum(wished, self._most, out=wished)
         return self.spread(model), self.spread(wished)
@@ -362,21 +375,40 @@ class Columns:
         before = self._before_page(trial, now_s)
         if before is None or np.count_nonzero(np.isnan(demand)):
             return None
-        want = np.empty((ticks, *contest.want.shape), contest.want.dtype)
-        at = 0
-        while at < ticks:
-            first, vms = self._part_of(page, row + at, price)
-            some = vms[row + at - first :][: ticks - at]
-            want[at : at + len(some), :, _WORTH] = some
-            at += len(some)
-        self._usually(trial, view.now_s, price, want)
-        passed = contest.plain_page(trial, view.tick, demand, before, want)
-        _by_both(want)
-        contest.bound(want)
+        shadows = contest.shadows(trial, before)
+        if shadows is None:
+            want = np.empty((ticks, *contest.want.shape), contest.want.dtype)
+            self._worth_ahead(page, row, price, want)
+            self._usually(trial, view.now_s, price, want)
+            passed = contest.plain_page(trial, view.tick, demand, before, want)
+            _by_both(want)
+            contest.bound(want)
+        else:
+            want = np.empty((ticks, 2, len(shadows.cells.first)), contest.want.dtype)
+            odds, plain, both = shadows.cells.parts(want)
+            self._worth_ahead(page, row, price, odds)
+            self._usually(trial, view.now_s, price, odds)
+            groups = shadows.cells.alike
+            rows = np.empty((ticks, 2, PLAIN.stop, len(groups.first)), want.dtype)
+            passed = contest.plain_page(trial, view.tick, demand, before, rows)
+            plain[...] = rows[:, :, PLAIN]
+            _more_of_both(groups.spread(rows[:, :, _YESTERDAY]), odds[:, :, _FORECASTS], both)
+            shadows.cells.bound(want)
         self._run = 0, self._at[:0], self._at[:0]
         work = demand / self._capacity
-        found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed)
+        if shadows is not None:
+            shadows.go_through(trial, want, work, price)
+        found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed, shadows)
         return found
+
+    def _worth_ahead(self, page: Page, row: int, price: Float, want: SmallInt) -> None:
+        """Fill in what the economic models want at ticks of a page, from a row on, in their rows of (T, 2, ..., n)."""
+        at = 0
+        while at < len(want):
+            first, vms = self._part_of(page, row + at, price)
+            some = vms[row + at - first :][: len(want) - at]
+            want[at : at + len(some), :, _WORTH] = some
+            at += len(some)
 
     def _before_page(self, trial: Trial, now_s: list[float]) -> tuple[Float, Float] | None:
         """As `_before` at some ticks, (T, 2, n) each, or of columns that are alike once; None where they look at what is not over."""

@@ -28,6 +28,7 @@ from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
 from autoscaler.core.plain import PLAIN, Passed, Plain
 from autoscaler.core.proving import KNOWN_DAYS, ODDS, THREE, change_driver, unproven, untold
+from autoscaler.core.shadows import Cells, Shadows, crowd_left
 from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
@@ -53,8 +54,6 @@ LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 _HALVINGS = 9
 _MEAN_CROWD = math.log(CROWD)
 """By how much demand is above the highest ever in a crowd that was never seen, on the average, over that."""
-_FEWEST = np.float32(1e-9)
-"""VMs, by which may be divided."""
 _HEAVY = 1e9
 _BLOCK = 25_000
 """What is worked out of more numbers than these is worked out of some models at a time, so that it stays near."""
@@ -125,15 +124,13 @@ class Contest:
         self._blocks = [slice(at, min(at + each, len(MODELS))) for at in range(0, len(MODELS), each)]
         self._cost, self._shown = np.empty(shape), np.empty(shape)
         block = min(each, len(MODELS)), len(lanes)
-        self._left, self._from, self._one = (
-            np.empty(block),
-            np.empty(block, np.float32),
-            np.ones(block, np.float32),
-        )
+        self._left, self._one = np.empty(block), np.ones(block, np.float32)
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self.bands = Bands(most, start_cost, promised > 0.0, params.tick_s, len(MODELS))
         growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
         self._charging = Charging(least, start_cost, growth, self.bands, self._vms, self._short)
+        self._start_cost = start_cost
+        self._shadows: Shadows | None = None
         self._count_in(_count_type(self.most))
 
     def _count_in(self, counts: ShadowType) -> None:
@@ -170,6 +167,30 @@ class Contest:
     ) -> Passed:
         """The same of a page of ticks, as in `Plain.fill_page`."""
         return self._plain.fill_page(state, tick, demand, before, want)
+
+    def shadows(self, state: Trial, before: tuple[Float, Float]) -> Shadows | None:
+        """Shadows of this trial that go through ticks to come at once; None where columns do not see the same.
+
+        Args:
+            state: Owes its charges to them from now on.
+            before: As in `plain_page`.
+        """
+        columns = len(self._columns)
+        same = len(self.alike.first) == 1 and all((of == of[0]).all() for of in (self._lead, self._billed))
+        if not same or self._lead[0] < 1 or not self._given.all():
+            return None
+        if columns > 1 and not (
+            before[0].shape[-1] == before[1].shape[-1] == 1 and self._plain.same_past(state)
+        ):
+            return None
+        if self._shadows is None:
+            least, most = self._bounds
+            cells = Cells(least, most, self._start_cost)
+            start_cost, promised = self._start_cost.take(cells.column), np.zeros(len(cells.column), np.bool_)
+            bands = Bands(most.take(cells.column), start_cost, promised, self._tick_s, 1)
+            lead, billed = int(self._lead[0]), int(self._billed[0])
+            self._shadows = Shadows(cells, lead, billed, self._start_cost, self._charging, bands)
+        return self._shadows if self._shadows.take_up(state) else None
 
     def step(
         self,
@@ -221,6 +242,8 @@ class Contest:
             want: int (2, M, n).
             price: float64 (n,).
         """
+        if isinstance(state.owed.get(CHARGES), Shadows):
+            state.settle(CHARGES)
         passed = tick - state.last_tick
         begins = state.last_tick < 0
         if passed == 1 and not begins:
@@ -240,6 +263,12 @@ class Contest:
         self._order(state, tick, low, high)
         if self.chooses(tick - passed, tick):
             self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
+
+    def move_through(self, state: Trial, tick: int, shadows: Shadows, price: Float) -> None:
+        """As `move`, by shadows that went through this tick at once."""
+        shadows.move(state, tick)
+        if self.chooses(tick - 1, tick):
+            self._choose(state, price, bands=self.bands.may_change(tick - 1, tick), shadows=shadows)
 
     def chooses(self, before: int, tick: int) -> bool:
         """Whether models are compared after a tick and up to another."""
@@ -337,19 +366,35 @@ class Contest:
         """
         vms, left = self._vms[rows], self._short[rows]
         vms[...] = state.serving[rows]
-        # E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
-        from_there = np.maximum(vms, highest, out=self._from[: len(vms)])
-        np.subtract(from_there, vms, out=left)
-        crowd = _crowd(highest, from_there, self._one[: len(vms)])
-        crowd *= highest
-        left += crowd
+        crowd_left(highest, vms, left, self._one[: len(vms)])
         weighed = self._left[: len(left)]
         weighed[...] = left
         weighed *= since
         state.crowd[rows] += weighed
 
-    def _compare(self, state: Trial, price: Float, doubt: Float, fear: Float, shown: Float | None) -> None:
+    def _settle(self, state: Trial, shadows: Shadows | None) -> None:
+        """Charge for all ticks that are over, and know the highest demand ever."""
+        if shadows is None:
+            state.settle(CHARGES)
+        else:
+            shadows.charge(state)
+        notes = state.owed.get(NOTES)
+        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
+            state.settle(NOTES)
+
+    def _compare(
+        self,
+        state: Trial,
+        price: Float,
+        doubt: Float,
+        fear: Float,
+        shown: Float | None,
+        shadows: Shadows | None,
+    ) -> None:
         """Fill in what models have cost with all that was never seen, in `_cost`, and what they have cost so far, if asked."""
+        if shadows is not None:
+            shadows.compare(state, price, doubt, fear, self._cost, shown)
+            return
         highest = one_of(state.habits.highest.astype(np.float32))
         weight, since, doubt, fear = map(one_of, (state.weight, state.ticks - state.asked, doubt, fear))
         for rows in self._blocks:
@@ -387,12 +432,9 @@ class Contest:
         share = np.minimum((came + THREE) / np.maximum(habits.allowed, THREE), 1.0)
         return np.where(self._given, share, 1.0)
 
-    def _choose(self, state: Trial, shortage: Float, *, bands: bool) -> None:
+    def _choose(self, state: Trial, shortage: Float, *, bands: bool, shadows: Shadows | None = None) -> None:
         """Say who drives."""
-        state.settle(CHARGES)
-        notes = state.owed.get(NOTES)
-        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
-            state.settle(NOTES)
+        self._settle(state, shadows)
         # The worst has seldom been seen: some minutes may yet be like the rest but higher.
         doubt = self._doubt(state, DOUBT_S, self._most_doubt)
         # A crowd is alone with the VMs that it finds for as long as a start takes.
@@ -402,8 +444,8 @@ class Contest:
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
         young = self._given & (days < KNOWN_DAYS)
         shown = self._shown if np.count_nonzero(young) else None
-        self._compare(state, shortage, doubt, fear, shown)
         cost = self._cost
+        self._compare(state, shortage, doubt, fear, shown, shadows)
         now = cost[state.driver, self._columns]
         stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
         if shown is not None:
@@ -419,11 +461,14 @@ class Contest:
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
             now[better] = least[better]
+            if shadows is not None:
+                shadows.show(state)
             change_driver(state, driver, shortage)
         if bands:
+            left = self._short if shadows is None else shadows.show_bands(state)
             self.bands.compare(
                 state,
-                self._short,
+                left,
                 state.habits.highest.astype(np.float32),
                 shortage=shortage,
                 fear=fear,
@@ -431,17 +476,8 @@ class Contest:
                 avoidable=self._avoidable(state, now),
                 days=days,
             )
+            if shadows is not None:
+                shadows.see_bands(state)
         if (state.weight > _HEAVY).any():
+            state.settle(CHARGES)
             state.lighten(np.where(state.weight > _HEAVY, state.weight, 1.0))
-
-
-def _crowd(highest: SmallFloat, vms: SmallFloat, ones: SmallFloat) -> SmallFloat:
-    """How much of a crowd so many VMs leave, in units of the highest ever, which is not more: in place of the VMs.
-
-    There are as many ones as VMs.
-    """
-    if np.minimum.reduce(highest, initial=1.0) < _FEWEST:
-        np.maximum(vms, _FEWEST, out=vms)
-    np.divide(np.float32(CROWD) * highest, vms, out=vms)
-    np.maximum(vms, ones, out=vms)
-    return np.log(vms, out=vms)

@@ -190,7 +190,7 @@ class Plain:
         """
         alike, few = self._alike, self._few
         of_groups = [of.shape[-1] < demand.shape[-1] for of in before]
-        if few is None or not all(of_groups) or not self._same_past(state):
+        if few is None or not all(of_groups) or not self.same_past(state):
             each = [alike.spread(of) if few else of for of, few in zip(before, of_groups, strict=True)]
             peaks, falling, parts = self.follow(
                 state.peaks.twin(), state.falling, tick, demand, (each[0], each[1]), want
@@ -207,7 +207,7 @@ class Plain:
         want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else alike.spread(plain)
         return Passed(*found, alike.group)
 
-    def _same_past(self, state: Trial) -> bool:
+    def same_past(self, state: Trial) -> bool:
         """Whether columns that are alike remember the same of demand."""
         alike = self._alike
         lanes = lanes_of(alike.first.take(alike.group), len(alike.group))

@@ -37,10 +37,10 @@ def variants(tick_s, **changed):
     return objective(LANES, **(given | changed))
 
 
-def story(seed, ticks, tick_s, *, troubles):
+def story(seed, ticks, tick_s, *, troubles, series=SERIES):
     """Ticks that see something, with the page that foresees them and the row on it; with troubles not all is as foreseen."""
     rng = np.random.default_rng(seed)
-    demand = rng.gamma(3.0, 3.0, (ticks, SERIES)) * (1.0 + (np.arange(ticks) % 97 < 9))[:, np.newaxis]
+    demand = rng.gamma(3.0, 3.0, (ticks, series)) * (1.0 + (np.arange(ticks) % 97 < 9))[:, np.newaxis]
     each = [
         joined([laws_of(of[of >= 0.0] + rng.gamma(2.0, 1.0, 9)) for of in now[:, np.newaxis]])
         for now in demand
@@ -55,7 +55,7 @@ def story(seed, ticks, tick_s, *, troubles):
                 first + begin,
                 demand[begin : begin + PER_PAGE],
             )
-        seen, freshness = demand[at][np.arange(LANES) % SERIES], np.zeros(LANES, np.int64)
+        seen, freshness = demand[at][np.arange(LANES) % series], np.zeros(LANES, np.int64)
         censored = np.zeros(LANES, np.bool_)
         if troubles and rng.random() < 0.02:
             seen = seen * 1.1

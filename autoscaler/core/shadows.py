@@ -1,0 +1,412 @@
+"""Shadows that go through ticks to come at once, where a replay foresees demand (`ahead`) and all columns see the same.
+
+Columns that see the same, with VMs that take equally long, differ in prices and bounds alone. Plain models do not look at prices, so
+the shadows of one are the same in all columns with the same bounds: they are kept once, as a cell. And of all VMs in service
+or on their way no more go than are past the time in which they cost the same anyway, so where a shadow is after a tick follows
+from where it was, what is wanted and what was ordered lately: three comparisons. What it costs is added up when models are
+compared, in the order of ticks. So nothing depends on any of this but the time taken.
+
+Rules of this file: a trial whose columns are not alike to the bit is not taken up. No reduction over lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscaler.core.alike import Alike, Number
+from autoscaler.core.bands import Bands
+from autoscaler.core.charging import CHARGES, Charging, needs_of
+from autoscaler.core.habits import CROWD
+from autoscaler.core.models import MODELS
+from autoscaler.core.plain import PLAIN
+from autoscaler.core.trial import Trial
+from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
+
+_FEWEST = np.float32(1e-9)
+"""VMs, by which may be divided."""
+_BLOCK = 12_000
+"""So many numbers are charged for at once, at most, so that they stay near."""
+_OF_SHADOWS = (
+    "serving",
+    "coming",
+    "young",
+    "ordered",
+    "lately",
+    "paid",
+    "unserved",
+    "nearly",
+    "crowd",
+    "below",
+)
+_OF_COLUMNS = ("weight", "ticks", "asked", "wanted", "below_weight", "below_ticks")
+_OF_HABITS = ("highest", "beyond", "allowed")
+
+
+class Cells:
+    """Which shadows of M models in n columns are one and the same: C cells, by models first.
+
+    Those of plain models are one in all columns of a group, G of them.
+
+    Args:
+        least, most: int64 (n,), bounds of VMs.
+        start_cost: float32 (n,), of one start.
+
+    Attributes:
+        alike: The groups of columns.
+        first: int64 (C,), the place of each in (M, n), flat.
+        cell: int64 (M * n,), the cell at each place.
+        column: int64 (C,), a column of each.
+        all_apart: Whether each is the one shadow's.
+    """
+
+    def __init__(self, least: Int, most: Int, start_cost: SmallFloat) -> None:
+        columns, self.alike = len(least), Alike(least, most, start_cost.astype(np.float64))
+        place = np.arange(len(MODELS) * columns).reshape(len(MODELS), columns)
+        first, plain = place.copy(), place[PLAIN]
+        first[PLAIN] = self.alike.spread(self.alike.of_first(plain))
+        self.first, cell = np.unique(first, return_inverse=True)
+        self.cell: Int = cell.reshape(-1)
+        self.all_apart = len(self.first) == len(self.cell)
+        self.column = self.first % columns
+        self._shape = len(MODELS), columns
+        self._least, self._most = least.take(self.column), most.take(self.column)
+
+    def few(self, value: Number) -> Number:
+        """What cells have, (..., C), of what shadows have, (..., M, n)."""
+        found: Number = value.reshape(*value.shape[:-2], -1).take(self.first, axis=-1)
+        return found
+
+    def spread(self, few: Number) -> Number:
+        """What shadows have, (..., M, n), of what cells have, (..., C)."""
+        found: Number = few.take(self.cell, axis=-1)
+        return found.reshape(*few.shape[:-1], *self._shape)
+
+    def spread_into(self, few: Float, out: Float) -> Float:
+        """The same of (C,) into a contiguous array, (M, n)."""
+        # In this mode numpy writes straight into the array.
+        few.take(self.cell, out=out.reshape(-1), mode="clip")
+        return out
+
+    def parts(self, value: SmallInt) -> tuple[SmallInt, SmallInt, SmallInt]:
+        """Views of what cells have, (..., C): (..., m, n) of the models before the plain ones, (..., m, G) of these, and of those after."""
+        models, columns = self._shape
+        groups, before = len(self.alike.first), PLAIN.start * columns
+        after = before + (PLAIN.stop - PLAIN.start) * groups
+        of = value.shape[:-1]
+        return (
+            value[..., :before].reshape(*of, PLAIN.start, columns),
+            value[..., before:after].reshape(*of, PLAIN.stop - PLAIN.start, groups),
+            value[..., after:].reshape(*of, models - PLAIN.stop, columns),
+        )
+
+    def bound(self, want: SmallInt) -> None:
+        """Bring what cells want, int (T, 2, C), within the bounds, in place."""
+        np.maximum(want, self._least.astype(want.dtype), out=want)
+        np.minimum(want, self._most.astype(want.dtype), out=want)
+        np.maximum(want[:, 1], want[:, 0], out=want[:, 1])
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Ticks that were gone through at once, T of them, of C cells and n columns.
+
+    Attributes:
+        first_tick: The first.
+        needs: float32 (T, 1) each, work in VM-ticks, and had demand been more.
+        outs: int (R + T, C), what was ordered at each of R ticks before, and at each of them.
+        held: int (T + 1, C), VMs in service and on their way before the first of them, and after each.
+        serving: int (T + 1, C), in service, likewise.
+        sums: float64 (4, T + 1, n), the trial's `weight`, `wanted`, `needed` and `ticks`, likewise.
+        due: int64 (k,), at which of them bands are weighed.
+        passed, charged: How many of them are over, and how many of these are charged for.
+        weighed: How many of `due` are charged to bands.
+    """
+
+    first_tick: int
+    needs: tuple[SmallFloat, SmallFloat]
+    outs: SmallInt
+    held: SmallInt
+    serving: SmallInt
+    sums: Float
+    due: Int
+    passed: int = 0
+    charged: int = 0
+    weighed: int = 0
+
+
+class Shadows:
+    """The shadows of a trial whose columns see the same.
+
+    Args:
+        cells: Which of them are one.
+        lead, billed: Ticks until an order serves, at least 1, and for which it costs the same afterwards.
+        start_cost: float32 (n,), of one start.
+        charging: Of the trial's columns.
+        bands: Of the cells, as columns of one model.
+    """
+
+    def __init__(
+        self, cells: Cells, lead: int, billed: int, start_cost: SmallFloat, charging: Charging, bands: Bands
+    ) -> None:
+        self.cells, self._charging, self._bands = cells, charging, bands
+        self._lead, self._billed, self._rows = lead, billed, lead + billed + 1
+        count = len(cells.first)
+        self._start_cost, self._starts_cost = start_cost.take(cells.column), bool(start_cost.any())
+        self._each_costs_one = bool((start_cost == 1.0).all())
+        each = self._each = max(1, _BLOCK // count)
+        self._vms, self._lacks = (
+            np.empty((each, count), np.float32),
+            np.empty((2, each + 1, count), np.float32),
+        )
+        self._paid = np.empty((2 * each + 1, count), np.float32)
+        self._left, self._used, self._one = (np.ones(count, np.float32) for _ in range(3))
+        self._weighed, self._all = np.empty((3, count)), np.empty((2, count))
+        self._lately, self._below = np.empty((3, count), np.float32), np.empty((3, 0, count), np.float32)
+        self._sums, self._crowd = np.empty((3, count)), np.empty(count)
+        self._outs, self._held = np.empty((self._rows, count), np.int32), np.empty(count, np.int32)
+        self._stretch: _Stretch | None = None
+
+    def take_up(self, state: Trial) -> bool:
+        """Go on from a trial, which owes its charges to this from now on; False where its columns are not alike."""
+        if state.owed.get(CHARGES) is self:
+            return True
+        state.settle(CHARGES)
+        columns = [getattr(state, name) for name in _OF_COLUMNS]
+        columns += [getattr(state.habits, name) for name in _OF_HABITS]
+        if (
+            state.last_tick < 0
+            or len(state.ordered) != self._rows
+            or any((each != each[0]).any() for each in columns)
+        ):
+            return False
+        few = {}
+        for name in _OF_SHADOWS:
+            value = getattr(state, name)
+            few[name] = self.cells.few(value)
+            if not self.cells.all_apart and (self.cells.spread(few[name]) != value).any():
+                return False
+        # From what is ordered first to what was ordered last.
+        self._outs = few["ordered"][(state.last_tick - self._billed + np.arange(self._rows)) % self._rows]
+        young, coming = self._on_their_way(self._outs)
+        if (young != few["young"]).any() or (coming != few["coming"]).any():
+            return False
+        self._held = few["serving"] + few["coming"]
+        self._lately, self._crowd = few["lately"], few["crowd"]
+        self._sums = np.stack([few["paid"], few["unserved"], few["nearly"]])
+        self._below = few["below"]
+        self._stretch = None
+        state.owed[CHARGES] = self
+        return True
+
+    def _on_their_way(self, outs: SmallInt) -> tuple[SmallInt, SmallInt]:
+        """In service and billed anyway, and not in service yet, int (C,) both, of what was ordered at R ticks."""
+        young, coming = outs[1 : 1 + self._billed], outs[1 + self._billed :]
+        return np.add.reduce(young, axis=0, dtype=outs.dtype), np.add.reduce(coming, axis=0, dtype=outs.dtype)
+
+    def go_through(self, state: Trial, want: SmallInt, work: Float, price: Float) -> None:
+        """Go through the ticks that follow the last one; those of the stretch before are over or will not be.
+
+        Args:
+            state: Owes its charges to this; is not changed.
+            want: int (T, 2, C), within bounds.
+            work: float64 (T, n), in VM-ticks, the same in all columns.
+            price: float64 (n,), of shortage.
+        """
+        self.charge(state)
+        self._leave()
+        ticks, rows, window = len(want), self._rows, self._rows - 2
+        outs = np.empty((rows + ticks, want.shape[-1]), want.dtype)
+        held = np.empty((ticks + 1, want.shape[-1]), want.dtype)
+        outs[:rows], held[0] = self._outs, self._held
+        lately = np.add.reduce(outs[rows - window : rows], axis=0, dtype=want.dtype)
+        for at, (low, high) in enumerate(want):
+            before, now, out = held[at], held[at + 1], outs[rows + at]
+            np.maximum(before, low, out=now)
+            np.subtract(now, before, out=out)
+            np.minimum(now, high, out=now)
+            # None goes of those that came lately or are on their way.
+            if window:
+                np.maximum(now, lately, out=now)
+            if window == 1:
+                lately = out
+            elif window:
+                lately += out
+                lately -= outs[rows + at - window]
+        serving = held - outs[rows - 1 :]
+        for back in range(2, self._lead + 1):
+            serving -= outs[rows - back : rows - back + ticks + 1]
+        sums = np.empty((4, ticks + 1, work.shape[1]))
+        self._charging.add_up(state, work, price, sums)
+        self._stretch = _Stretch(
+            first_tick=state.last_tick + 1,
+            needs=needs_of(work),
+            outs=outs,
+            held=held,
+            serving=serving,
+            sums=sums,
+            due=self._bands.due_of(state.last_tick + 1, ticks),
+        )
+
+    def _leave(self) -> None:
+        """Go on from the ticks that are over."""
+        stretch = self._stretch
+        if stretch is not None:
+            self._charge_to(stretch)
+            self._charge_bands(stretch)
+            at = stretch.passed
+            self._outs, self._held = stretch.outs[at : at + self._rows], stretch.held[at]
+            self._stretch = None
+
+    def move(self, state: Trial, tick: int) -> None:
+        """The next tick is over."""
+        assert self._stretch is not None
+        self._stretch.passed += 1
+        state.last_tick = tick
+
+    def charge(self, state: Trial) -> None:
+        """Charge for all ticks that are over."""
+        stretch = self._stretch
+        if stretch is not None:
+            self._charge_to(stretch)
+            # Weight, work and what is needed, as of the last of them.
+            state.weight, state.wanted, state.needed, state.ticks = stretch.sums[:, stretch.passed].copy()
+
+    def _charge_to(self, stretch: _Stretch) -> None:
+        while stretch.charged < stretch.passed:
+            end = min(stretch.passed, stretch.charged + self._each)
+            self._charge(stretch, stretch.charged, end)
+            stretch.charged = end
+
+    def _charge(self, stretch: _Stretch, first: int, end: int) -> None:
+        """Charge for some of the ticks."""
+        ticks = end - first
+        vms, lacks = self._vms[:ticks], self._lacks[:, : ticks + 1]
+        vms[...] = stretch.serving[first:end]
+        paid, *lacking = self._lately
+        for missed, need, lack in zip(lacking, stretch.needs, lacks, strict=True):
+            lack[0] = missed
+            # numpy compares two arrays far sooner than one with a number.
+            lack[1:] = need[first:end]
+            np.maximum(lack[1:], vms, out=lack[1:])
+            lack[1:] -= vms
+            np.add.reduce(lack, axis=0, out=missed)
+        outs = stretch.outs[self._rows + first : self._rows + end]
+        if self._starts_cost and np.count_nonzero(outs):
+            terms = self._paid[: 2 * ticks + 1]
+            terms[0], terms[1::2] = paid, vms
+            terms[2::2] = outs if self._each_costs_one else outs * self._start_cost
+        else:
+            terms = self._paid[: ticks + 1]
+            terms[0], terms[1:] = paid, vms
+        np.add.reduce(terms, axis=0, out=paid)
+
+    def _charge_bands(self, stretch: _Stretch) -> None:
+        """Charge bands for those of the ticks that are over in which they are weighed."""
+        end, each = int(np.searchsorted(stretch.due, stretch.passed)), 3 * self._each
+        while stretch.weighed < end:
+            at = stretch.due[stretch.weighed : min(end, stretch.weighed + each)]
+            few, many = stretch.needs
+            self._bands.charge_page(
+                self._below,
+                stretch.serving[at],
+                (few[at], many[at]),
+                stretch.outs[self._rows + at],
+                stretch.held[at + 1],
+            )
+            stretch.weighed += len(at)
+
+    def compare(
+        self, state: Trial, price: Float, doubt: Float, fear: Float, cost: Float, shown: Float | None
+    ) -> None:
+        """Weigh what the last minutes have cost, and fill in what models have cost, as `experts` does.
+
+        Args:
+            state: Whose charges were settled here.
+            price: float64 (n,), of shortage.
+            doubt: float64 (n,), how much what has nearly been counts, the same in all columns.
+            fear: float64 (n,), how much a crowd that was never seen counts, likewise.
+            cost: float64 (M, n), filled in, with all that was never seen.
+            shown: float64 (M, n), filled in, what they have cost so far; None where nobody asks.
+        """
+        assert self._stretch is not None
+        weighed = self._weighed
+        weighed[...] = self._lately
+        weighed *= state.weight[:1]
+        self._sums += weighed
+        self._lately.fill(0.0)
+        paid, unserved, nearly = self._sums
+        some, other = self._all
+        self._used[...] = self._stretch.serving[self._stretch.passed]
+        some[...] = crowd_left(state.habits.highest[:1].astype(np.float32), self._used, self._left, self._one)
+        some *= (state.ticks - state.asked)[:1]
+        self._crowd += some
+        np.multiply(nearly, doubt[:1], out=some)
+        some += unserved
+        some += np.multiply(self._crowd, fear[:1], out=other)
+        spread = self.cells.spread_into
+        spread(some, cost)
+        cost *= price
+        if shown is None:
+            cost += self.cells.spread(paid)
+        else:
+            of_all = self.cells.spread(paid)
+            cost += of_all
+            spread(unserved, shown)
+            shown *= price
+            shown += of_all
+        state.asked = state.ticks
+
+    def show(self, state: Trial) -> None:
+        """Have in a trial what models have paid and left unserved."""
+        state.paid[...], state.unserved[...] = (self.cells.spread(each) for each in self._sums[:2])
+
+    def show_bands(self, state: Trial) -> SmallFloat:
+        """Have in a trial what bands have cost; what a crowd that was never seen would leave of each model, float32 (M, n)."""
+        if self._stretch is not None:
+            self._charge_bands(self._stretch)
+        state.below[...] = self.cells.spread(self._below)
+        found: SmallFloat = self.cells.spread(self._left)
+        return found
+
+    def see_bands(self, state: Trial) -> None:
+        """Go on from what a trial has there."""
+        self._below = self.cells.few(state.below)
+
+    def settle(self, state: Trial) -> None:
+        """Have all of it in a trial, which owes it no more."""
+        self.charge(state)
+        self._leave()
+        spread = self.cells.spread
+        young, coming = self._on_their_way(self._outs)
+        state.serving[...], state.coming[...] = spread(self._held - coming), spread(coming)
+        state.young[...], state.lately[...] = spread(young), spread(self._lately)
+        state.nearly[...], state.crowd[...] = spread(self._sums[2]), spread(self._crowd)
+        state.below[...] = spread(self._below)
+        self.show(state)
+        at = (state.last_tick - self._billed + np.arange(self._rows)) % self._rows
+        state.ordered[at] = spread(self._outs)
+
+
+def crowd_left(highest: SmallFloat, vms: SmallFloat, left: SmallFloat, ones: SmallFloat) -> SmallFloat:
+    """What a crowd that was never seen leaves of work at so many VMs, which are used up: filled in, as they are.
+
+    E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
+
+    Args:
+        highest: float32 (n,), the highest demand ever, H; (1,) where all columns have the same.
+        vms: float32 (..., n).
+        left: float32 (..., n), filled in.
+        ones: As many.
+    """
+    np.maximum(vms, highest, out=left)
+    np.subtract(left, vms, out=vms)
+    if np.minimum.reduce(highest, initial=1.0) < _FEWEST:
+        np.maximum(left, _FEWEST, out=left)
+    np.divide(np.float32(CROWD) * highest, left, out=left)
+    np.maximum(left, ones, out=left)
+    np.log(left, out=left)
+    left *= highest
+    left += vms
+    return left
