@@ -230,8 +230,8 @@ class Columns:
         held = self._ahead.doubted(trial.falls, self._tick_s, self._lead, self._price)
         return None if held is None else self.spread(held)
 
-    def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool | None) -> None:
-        """Take in a tick: demand in VMs, where it is known, or everywhere."""
+    def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool) -> None:
+        """Take in a tick: demand in VMs, where it is known."""
         if view.tick > self.noted:
             self._notes.keep(trial, view.now_s - self._tick_s, need, known)
             self.noted = view.tick
@@ -326,13 +326,15 @@ class Columns:
         ):
             if page is self._gave_up or trial.last_tick != tick - 1 or tick <= self.noted:
                 return None
-            self._note(trial, view, self.first(demand) / self._capacity, None)
+            self._notes.keep(trial, view.now_s - self._tick_s, self.first(demand) / self._capacity, None)
+            self.noted = tick
             ahead = self._ahead = self._look_ahead(trial, view, laws, price)
             if ahead is None:
                 self._gave_up = page
                 return None
         else:
-            self._note(trial, view, ahead.work[ahead.used], None)
+            self._notes.keep_next(trial)
+            self.noted = tick
         at = ahead.next()
         if ahead.shadows is None:
             self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
@@ -398,6 +400,7 @@ class Columns:
         work = demand / self._capacity
         if shadows is not None:
             shadows.go_through(trial, want, work, price)
+        self._notes.foresee(trial, [later_s - self._tick_s for later_s in now_s[1:]], work[1:])
         found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed, shadows)
         return found
 

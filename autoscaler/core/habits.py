@@ -262,13 +262,14 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
         # One after the other, since a bin may be met twice.
         np.add.at(table.reshape(-1), cell, _MET)
     if np.count_nonzero(habits.above) or np.count_nonzero(np.maximum.reduce(need, axis=0) > habits.highest):
-        known, ticks = np.ones(need.shape[1], np.bool_), lasting_ticks(tick_s)
+        everywhere, ticks = np.ones(need.shape[1], np.bool_), lasting_ticks(tick_s)
         for each in need:
-            _note_highest(habits, each, known, ticks)
-    day_s, week_s = slot_s(tick_s), week_slot_s(tick_s)
-    for each_s, known in zip(now_s, need.astype(np.float32), strict=True):
-        habits.slot = _note_slot(habits.day, habits.slot, int(each_s // day_s), known)
-        habits.week_slot = _note_slot(habits.week, habits.week_slot, int(each_s // week_s), known)
+            _note_highest(habits, each, everywhere, ticks)
+    known = need.astype(np.float32)
+    habits.slot = _note_slots(habits.day, habits.slot, _slots_at(now_s, slot_s(tick_s)), known)
+    habits.week_slot = _note_slots(
+        habits.week, habits.week_slot, _slots_at(now_s, week_slot_s(tick_s)), known
+    )
 
 
 def lasting_ticks(tick_s: float) -> int:
@@ -288,6 +289,27 @@ def _note_slot(ring: SmallFloat, before: int, slot: int, need: SmallFloat) -> in
         ring[skipped % slots] = np.nan
     row[...] = need
     return slot
+
+
+def _slots_at(now_s: Sequence[float], each_s: float) -> list[int]:
+    return [int(at_s // each_s) for at_s in now_s]
+
+
+def _note_slots(ring: SmallFloat, before: int, slots: list[int], need: SmallFloat) -> int:
+    """Take ticks that follow each other into their slots, float32 (T, n) and known everywhere; the last slot."""
+    first, last = slots[0], slots[-1]
+    begins = [at for at, slot in enumerate(slots) if at == 0 or slot != slots[at - 1]]
+    if not before <= first <= before + 1 or last - first + 1 != len(begins) or len(begins) > len(ring):
+        for slot, each in zip(slots, need, strict=True):
+            before = _note_slot(ring, before, slot, each)
+        return before
+    highest = need if len(begins) == len(slots) else np.fmax.reduceat(need, begins, axis=0)
+    at = np.arange(first, last + 1) % len(ring)
+    if first == before:
+        np.fmax(ring[at[0]], highest[0], out=ring[at[0]])
+        at, highest = at[1:], highest[1:]
+    ring[at] = highest
+    return last
 
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:

@@ -31,8 +31,9 @@ class Notes:
     def __init__(self, columns: int, tick_s: float) -> None:
         ticks = min(_MOST_KEPT // columns, _MOST_TICKS)
         self._tick_s, self._ticks = tick_s, ticks if ticks >= _FEWEST_TICKS else 0
+        self._room = np.empty((self._ticks, columns))
         self._now_s: list[float] = []
-        self._need = np.empty((self._ticks, columns))
+        self._need, self._noted, self._kept = self._room, 0, 0
 
     def keep(self, trial: Trial, now_s: float, need: Float, counts: Bool | None) -> None:
         """Count a tick of demand, now or later.
@@ -48,19 +49,27 @@ class Notes:
             known = np.ones(len(need), np.bool_) if counts is None else counts
             note(trial.habits, now_s, need, known, self._tick_s)
             return
-        if trial.owed.get(NOTES) is not self:
+        if self._need is not self._room or self._kept == self._ticks or trial.owed.get(NOTES) is not self:
             trial.settle(NOTES)
-            self._now_s = []
+            self._now_s, self._need, self._noted, self._kept = [], self._room, 0, 0
             trial.owed[NOTES] = self
-        elif len(self._now_s) == self._ticks or now_s // HOUR_S != self._now_s[0] // HOUR_S:
-            trial.settle(NOTES)
-            trial.owed[NOTES] = self
-        self._need[len(self._now_s)] = need
+        self._need[self._kept] = need
         self._now_s.append(now_s)
+        self._kept += 1
+
+    def foresee(self, trial: Trial, now_s: list[float], need: Float) -> None:
+        """Have ready what `keep_next` keeps: times of T ticks, and demand in VMs, float64 (T, n), known everywhere."""
+        trial.settle(NOTES)
+        self._now_s, self._need, self._noted, self._kept = now_s, need, 0, 0
+
+    def keep_next(self, trial: Trial) -> None:
+        """As `keep`, the next of the ticks that were foreseen."""
+        self._kept += 1
+        trial.owed[NOTES] = self
 
     def highest_known(self, habits: Habits) -> bool:
         """Whether nothing that was kept is as high as the highest ever."""
-        need = self._need[: len(self._now_s)]
+        need = self._need[self._noted : self._kept]
         return not (
             np.count_nonzero(habits.above)
             or np.count_nonzero(np.maximum.reduce(need, axis=0, initial=0.0) > habits.highest)
@@ -68,6 +77,10 @@ class Notes:
 
     def settle(self, trial: Trial) -> None:
         """Note all that was kept."""
-        now_s, self._now_s = self._now_s, []
-        if now_s:
-            note_page(trial.habits, now_s, self._need[: len(now_s)], self._tick_s)
+        while self._noted < self._kept:
+            first, end = self._noted, self._noted + 1
+            hour = self._now_s[first] // HOUR_S
+            while end < self._kept and self._now_s[end] // HOUR_S == hour:
+                end += 1
+            note_page(trial.habits, self._now_s[first:end], self._need[first:end], self._tick_s)
+            self._noted = end
