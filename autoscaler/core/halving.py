@@ -31,6 +31,8 @@ _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
 _FEW, _MANY = 48, 64
 """Of so few questions it takes less to look at all bins than to halve: of those about a table, and of others."""
 _MIDDLE = LAW_BINS // 2
+_UPPER_BINS = LAW_BINS - _MIDDLE + 1
+"""From the first bin that halving looks at upwards."""
 # As arrays, since numpy takes a while to make one of a plain number, which is much where lanes are few.
 _FEWEST, _NONE, _HALF, _ONE = (np.array(number) for number in (1e-300, 0.0, 0.5, 1.0))
 _MOST_LOG, _LOW, _STEP = (np.array(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
@@ -277,8 +279,10 @@ class Table:
         # What questions have in common is worked out where that is less than what is asked.
         self._many = 2 * questions > len(self._rows) * LAW_BINS
         if self._many:
-            self._begins = np.broadcast_to(law * LAW_BINS, shape).reshape(-1)
-            self._ended = self._begins + _MIDDLE
+            self._of_each = np.broadcast_to(law, shape).reshape(-1)
+            # For all bins, and for those from the first that halving looks at upwards.
+            self._begins = self._of_each * LAW_BINS, self._of_each * _UPPER_BINS
+            self._ended = self._begins[0] + _MIDDLE, self._begins[1] + 1
             return
         self._first = np.broadcast_to(self._base, shape).reshape(-1)
         self._count = np.zeros(shape, np.int64)
@@ -337,17 +341,21 @@ class Table:
 
     def _by_bins(self, edged: Float, excess: Float, share: Float) -> Float:
         """The same by what questions that end at the same bin have in common: (k,)."""
-        of, at = _Bins.of(edged.reshape(-1, LAW_BINS + 1), excess.reshape(-1, LAW_BINS + 1)), self._ended
+        edges, excess = edged.reshape(-1, LAW_BINS + 1), excess.reshape(-1, LAW_BINS + 1)
+        high = _all_above(edges, excess, share)
+        if high:
+            edges, excess = edges[:, _MIDDLE - 1 :], excess[:, _MIDDLE - 1 :]
+        of, at, begins = _Bins.of(edges, excess), self._ended[high], self._begins[high]
         told = of.least.take(at) > share
         told &= of.most.take(at) < share
         if np.count_nonzero(told) < told.size:
             rest = np.flatnonzero(~told)
-            first, wanted = self._begins.take(rest), share.take(rest)
-            at[rest], sure = of.ends(first, wanted)
+            first, wanted = begins.take(rest), share.take(rest)
+            at[rest], sure = of.ends(first, wanted, high=high)
             if np.count_nonzero(sure) < len(sure):
                 left = np.flatnonzero(~sure)
                 first = first.take(left)
-                at[rest[left]] = first + _counted(*of.bins, first, wanted.take(left))
+                at[rest[left]] = first + _counted(*of.bins, first, wanted.take(left), high=high)
         into = of.above.take(at)
         into -= share
         into /= of.between.take(at)
@@ -414,15 +422,28 @@ class _Bins(NamedTuple):
         )
         return cls(least, most, above, between, half, middle, (fall, width))
 
-    def ends(self, first: Int, share: Float) -> tuple[Int, Bool]:
+    def ends(self, first: Int, share: Float, *, high: bool) -> tuple[Int, Bool]:
         """Before which bins halving would end, and where that is sure, (k,): of questions about laws that begin at a bin."""
-        at = first.copy()
-        for half in _HALVES:
+        at = first + high
+        for half in _HALVES[high:]:
             at += half * (self.least.take(at + half) > share)
         return at, self.most.take(at) < share
 
 
-def _counted(fall: Float, width: Float, first: Int, share: Float) -> Int:
+def _all_above(edges: Float, excess: Float, share: Float) -> bool:
+    """Whether the first bin that halving looks at is exceeded with more than all shares, so that it looks at none below it again.
+
+    Args:
+        edges: float64 (K, LAW_BINS + 1), demands, of laws.
+        excess: float64 (K, LAW_BINS + 1), expected beyond them.
+        share: float64 (k,), the questions' probabilities.
+    """
+    at = slice(_MIDDLE - 1, _MIDDLE + 1)
+    (low, high), (more, less) = edges[:, at].T, excess[:, at].T
+    return bool((more - less >= (high - low) * np.maximum.reduce(share, initial=0.0)).all())
+
+
+def _counted(fall: Float, width: Float, first: Int, share: Float, *, high: bool = False) -> Int:
     """How many bins are exceeded with at least this probability, where halving would end: (k,).
 
     Args:
@@ -430,16 +451,18 @@ def _counted(fall: Float, width: Float, first: Int, share: Float) -> Int:
         width: float64, how wide each is.
         first: int64 (k,), the first bin of each question's law.
         share: float64 (k,), the probability.
+        high: Laws begin at the first bin that halving looks at, and it ends above that.
     """
     if len(first) <= _FEW:
-        at = _BINS + first
+        bins = _UPPER_BINS if high else LAW_BINS
+        at = _BINS[:bins] + first
         enough = fall.take(at) >= width.take(at) * share
         # Halving ends where the probability comes to be too low, if it does so once.
         if not np.count_nonzero(enough[1:] > enough[:-1]):
             count: Int = np.add.reduce(enough, axis=0)
-            return np.minimum(count, LAW_BINS - 1)
-    cell = first.copy()
-    for half in _HALVES:
+            return np.minimum(count, bins - 1)
+    cell = first + high
+    for half in _HALVES[high:]:
         at = cell + (half - 1)
         cell += half * (fall.take(at) >= width.take(at) * share)
     cell -= first
