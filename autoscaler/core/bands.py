@@ -126,7 +126,7 @@ class Bands:
         self,
         below: SmallFloat,
         serving: SmallInt,
-        needs: tuple[SmallFloat, SmallFloat],
+        needs: SmallFloat,
         ordered: SmallInt,
         held: SmallInt,
     ) -> None:
@@ -135,7 +135,7 @@ class Bands:
         Args:
             below: float32 (3, B, n) of columns of one model, updated in place.
             serving: int (D, n), VMs.
-            needs: float32 (D, 1) each, VM-ticks of work, and had demand been more.
+            needs: float32 (2, D, 1), VM-ticks of work, and had demand been more.
             ordered: int (D, n), VMs.
             held: int (D, n), VMs in service or on their way afterwards.
         """

@@ -55,6 +55,10 @@ _HALVINGS = 9
 _MEAN_CROWD = math.log(CROWD)
 """By how much demand is above the highest ever in a crowd that was never seen, on the average, over that."""
 _HEAVY = 1e9
+# As arrays, since numpy takes a while to make one of a plain number, which is much where columns are few.
+_ONE, _THREE, _DOUBT_S, _MOST_SEEN_S, _MOST_FEAR = (
+    np.array(number) for number in (1.0, THREE, DOUBT_S, MOST_SEEN_S, MOST_FEAR)
+)
 _BLOCK = 25_000
 """What is worked out of more numbers than these is worked out of some models at a time, so that it stays near."""
 TRIAL_VM_TICKS = 20.0
@@ -112,6 +116,8 @@ class Contest:
         promised = params.unserved_target[lanes]
         self._most_doubt = np.where(promised > 0.0, np.minimum(promised, MOST_DOUBT), MOST_DOUBT)
         self._given = promised <= 0.0
+        self._all_given = bool(self._given.all())
+        self._beyond_of_one = np.minimum(self._lead_ticks, lasting_ticks(params.tick_s)) * _MEAN_CROWD
         least = np.minimum(params.minimum[lanes], MOST_VMS)
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
         self._bounds = least, most
@@ -177,7 +183,7 @@ class Contest:
         """
         columns = len(self._columns)
         same = len(self.alike.first) == 1 and all((of == of[0]).all() for of in (self._lead, self._billed))
-        if not same or self._lead[0] < 1 or not self._given.all():
+        if not same or self._lead[0] < 1 or not self._all_given:
             return None
         if columns > 1 and not (
             before[0].shape[-1] == before[1].shape[-1] == 1 and self._plain.same_past(state)
@@ -334,7 +340,7 @@ class Contest:
             of + lately * state.weight
             for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True)
         )
-        nearly *= self._doubt(state, self._lead_s, self._most_doubt)
+        nearly *= np.minimum(self._lead_s / self._known_s(state.ticks / state.weight), self._most_doubt)
         missed += nearly
         allowed = unserved * state.wanted
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
@@ -353,11 +359,10 @@ class Contest:
         found: Float = np.maximum(cost - state.needed, 0.0)
         return found
 
-    def _doubt(self, state: Trial, lasts_s: Float | float, most: Float | float) -> Float:
-        """The share of the time that may yet be otherwise, if it is otherwise once and for so long: float64 (n,)."""
-        seen_s = np.minimum(np.maximum(state.ticks / state.weight, 1.0) * self._tick_s, MOST_SEEN_S)
-        doubt: Float = np.minimum(lasts_s / seen_s, most)
-        return doubt
+    def _known_s(self, seen: Float) -> Float:
+        """The time of which, so many ticks seen, float64 (n,), a share may yet be otherwise: if it is so once, as long as that lasts."""
+        found: Float = np.minimum(np.maximum(seen, _ONE) * self._tick_s, _MOST_SEEN_S)
+        return found
 
     def _fear(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
         """Charge some shadows for a crowd that was never seen, for so many ticks: what it would leave, at the VMs that they have now.
@@ -428,19 +433,20 @@ class Contest:
         if np.count_nonzero(first):
             habits.allowed[first] = habits.beyond[first] = 0.0
         # Once it has lasted demand is the highest ever, and not beyond it any more.
-        came = habits.beyond / (np.minimum(lead, lasting_ticks(self._tick_s)) * _MEAN_CROWD)
-        share = np.minimum((came + THREE) / np.maximum(habits.allowed, THREE), 1.0)
-        return np.where(self._given, share, 1.0)
+        came = habits.beyond / self._beyond_of_one
+        share: Float = np.minimum((came + _THREE) / np.maximum(habits.allowed, _THREE), _ONE)
+        return share if self._all_given else np.where(self._given, share, 1.0)
 
     def _choose(self, state: Trial, shortage: Float, *, bands: bool, shadows: Shadows | None = None) -> None:
         """Say who drives."""
         self._settle(state, shadows)
-        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
-        doubt = self._doubt(state, DOUBT_S, self._most_doubt)
-        # A crowd is alone with the VMs that it finds for as long as a start takes.
-        fear = self._doubt(state, self._lead_s, MOST_FEAR)
-        fear *= self._believed(state, fear)
         seen = state.ticks / state.weight
+        known_s = self._known_s(seen)
+        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
+        doubt = np.minimum(_DOUBT_S / known_s, self._most_doubt)
+        # A crowd is alone with the VMs that it finds for as long as a start takes.
+        fear = np.minimum(self._lead_s / known_s, _MOST_FEAR)
+        fear *= self._believed(state, fear)
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
         young = self._given & (days < KNOWN_DAYS)
         shown = self._shown if np.count_nonzero(young) else None
@@ -478,6 +484,6 @@ class Contest:
             )
             if shadows is not None:
                 shadows.see_bands(state)
-        if (state.weight > _HEAVY).any():
+        if np.maximum.reduce(state.weight) > _HEAVY:
             state.settle(CHARGES)
             state.lighten(np.where(state.weight > _HEAVY, state.weight, 1.0))

@@ -114,7 +114,7 @@ class _Stretch:
 
     Attributes:
         first_tick: The first.
-        needs: float32 (T, 1) each, work in VM-ticks, and had demand been more.
+        needs: float32 (2, T, 1), work in VM-ticks, and had demand been more.
         outs: int (R + T, C), what was ordered at each of R ticks before, and at each of them.
         held: int (T + 1, C), VMs in service and on their way before the first of them, and after each.
         serving: int (T + 1, C), in service, likewise.
@@ -125,7 +125,7 @@ class _Stretch:
     """
 
     first_tick: int
-    needs: tuple[SmallFloat, SmallFloat]
+    needs: SmallFloat
     outs: SmallInt
     held: SmallInt
     serving: SmallInt
@@ -241,7 +241,7 @@ class Shadows:
         self._charging.add_up(state, work, price, sums)
         self._stretch = _Stretch(
             first_tick=state.last_tick + 1,
-            needs=needs_of(work),
+            needs=np.stack(needs_of(work)),
             outs=outs,
             held=held,
             serving=serving,
@@ -284,14 +284,13 @@ class Shadows:
         ticks = end - first
         vms, lacks = self._vms[:ticks], self._lacks[:, : ticks + 1]
         vms[...] = stretch.serving[first:end]
-        paid, *lacking = self._lately
-        for missed, need, lack in zip(lacking, stretch.needs, lacks, strict=True):
-            lack[0] = missed
-            # numpy compares two arrays far sooner than one with a number.
-            lack[1:] = need[first:end]
-            np.maximum(lack[1:], vms, out=lack[1:])
-            lack[1:] -= vms
-            np.add.reduce(lack, axis=0, out=missed)
+        paid, lacking, lack = self._lately[0], self._lately[1:], lacks[:, 1:]
+        lacks[:, 0] = lacking
+        # numpy compares two arrays far sooner than one with a number.
+        lack[...] = stretch.needs[:, first:end]
+        np.maximum(lack, vms, out=lack)
+        lack -= vms
+        np.add.reduce(lacks, axis=1, out=lacking)
         outs = stretch.outs[self._rows + first : self._rows + end]
         if self._starts_cost and np.count_nonzero(outs):
             terms = self._paid[: 2 * ticks + 1]
@@ -307,11 +306,10 @@ class Shadows:
         end, each = int(np.searchsorted(stretch.due, stretch.passed)), 3 * self._each
         while stretch.weighed < end:
             at = stretch.due[stretch.weighed : min(end, stretch.weighed + each)]
-            few, many = stretch.needs
             self._bands.charge_page(
                 self._below,
                 stretch.serving[at],
-                (few[at], many[at]),
+                stretch.needs[:, at],
                 stretch.outs[self._rows + at],
                 stretch.held[at + 1],
             )
