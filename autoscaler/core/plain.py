@@ -240,10 +240,7 @@ class Plain:
         parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(peaks.ring.dtype)
         parts = np.concatenate([parts] * (windows - 1), axis=1)
         highest = peaks.push_page(tick, parts).reshape(ticks, windows - 1, -1)
-        falling = np.empty((ticks, *now.shape))
-        for at in range(ticks):
-            now = np.multiply(now, self._falls, out=falling[at])
-            np.maximum(now, work[at], out=now)
+        falling = _falling(now, self._falls, work)
         self._wish(demand, highest, falling, before, want)
         return peaks, falling, parts
 
@@ -286,3 +283,26 @@ class Plain:
             day.fill_page(of, now, to)
         either = np.maximum(last_week, yesterday[:, :, :EITHER_HEADROOMS], out=want[:, :, _EITHER])
         np.maximum(either, now[:, np.newaxis, :1], out=either)
+
+
+def _falling(now: Float, falls: Float, work: Float) -> Float:
+    """What falls, after each of T ticks: float64 (T, F, n).
+
+    Args:
+        now: float64 (F, n), before the first of them.
+        falls: float64 (F, 1), what is left of it after a tick.
+        work: float64 (T, n), below which it does not fall.
+    """
+    found = np.empty((len(work), *now.shape))
+    if work.shape[1] == 1:
+        # Of so few numbers numpy makes far less in a call than Python.
+        for row, (value, fall) in enumerate(zip(now[:, 0].tolist(), falls[:, 0].tolist(), strict=True)):
+            values = [value]
+            for least in work[:, 0].tolist():
+                values.append(max(values[-1] * fall, least))
+            found[:, row, 0] = values[1:]
+        return found
+    for at, demand in enumerate(work):
+        now = np.multiply(now, falls, out=found[at])
+        np.maximum(now, demand, out=now)
+    return found
