@@ -20,7 +20,7 @@ import numpy as np
 from autoscaler.core.alike import one_of
 from autoscaler.core.habits import CROWD
 from autoscaler.core.models import BAND_TOPS
-from autoscaler.core.trial import AS_THE_WHOLE, Trial
+from autoscaler.core.trial import AS_THE_WHOLE, ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 180.0
@@ -55,6 +55,7 @@ class Bands:
         # What a column can never have is no band of its own: its last one goes on for ever.
         self._tops = np.where(tops < most, tops, np.inf)[: self._used].astype(np.float32)
         self._limits = one_of(self._tops)
+        self._whole_tops: SmallInt = np.zeros(0, np.uint8)
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
@@ -101,9 +102,7 @@ class Bands:
             lacks: float32 (M, n) each, what of that found no VM.
         """
         last = self._used - 1
-        # In a band of which all are full nobody lacks anything.
-        least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
-        full = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
+        full = self._full(vms)
         for band, paid in enumerate(below[0, : self._used]):
             top = self._limits[band]
             # The last band goes on for ever.
@@ -121,6 +120,19 @@ class Bands:
                     lack = np.maximum(np.minimum(need, top), vms, out=self._part)
                     lack -= vms
                 missed[band] += lack
+
+    def _full(self, vms: SmallFloat) -> list[bool]:
+        """Of which bands all are full, so that nobody lacks anything there."""
+        least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
+        found: list[bool] = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
+        return found
+
+    def _tops_of(self, counts: ShadowType) -> SmallInt:
+        """Where bands end, int (bands, n), in the type of counts; the highest of it for those that go on for ever."""
+        if self._whole_tops.dtype != counts:
+            most = float(np.iinfo(counts).max)
+            self._whole_tops = np.minimum(self._tops.astype(np.float64), most).astype(counts)
+        return self._whole_tops
 
     def charge_page(
         self,
@@ -140,8 +152,7 @@ class Bands:
             held: int (D, n), VMs in service or on their way afterwards.
         """
         ticks, last = len(serving), self._used - 1
-        vms, most = serving.astype(np.float32), np.iinfo(serving.dtype).max
-        tops = np.minimum(self._tops.astype(np.float64), most).astype(serving.dtype)
+        vms, tops = serving.astype(np.float32), self._tops_of(serving.dtype)
         before, starts = held - ordered, self._starts_cost and np.count_nonzero(ordered) > 0
         terms = np.empty((1 + ticks * (1 + starts), vms.shape[1]), np.float32)
         for band, paid in enumerate(below[0, : self._used]):
@@ -152,12 +163,12 @@ class Bands:
                 more = ordered if band == last else np.minimum(held, top) - np.minimum(before, top)
                 terms[2::2] = more if self._each_costs_one else more * self._start_cost
             np.add.reduce(terms, axis=0, out=paid)
-        lacks, least = terms[: ticks + 1], np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
+        lacks, full = terms[: ticks + 1], self._full(vms)
         for need, missed in zip(needs, below[1:], strict=True):
             for band in range(last, -1, -1):
-                top = self._limits[band]
-                if (top <= least).all():
+                if full[band]:
                     break
+                top = self._limits[band]
                 # Where nobody needs more than it has it is as it is above.
                 if band == last or np.count_nonzero(need > top):
                     lacks[1:] = need if band == last else np.minimum(need, top)
