@@ -361,8 +361,8 @@ class Columns:
         """What all models want from now on until the page ends, or an hour does; None where that is not known yet."""
         page, row, contest = laws.page, laws.row, self.contest
         trial.settle(AHEAD)
-        level = page.laws.level.reshape(page.ticks, -1)[row:].take(self._at_lead, axis=1)
         most = _MOST_AHEAD // contest.want.size
+        level = page.laws.level.reshape(page.ticks, -1)[row : row + most].take(self._at_lead, axis=1)
         if page.demand is None or most < _FEWEST_AHEAD or np.count_nonzero(np.isnan(level)):
             return None
         contest.fit(trial)
