@@ -30,6 +30,7 @@ import math
 import numpy as np
 
 from autoscaler.core.alike import Alike
+from autoscaler.core.endings import ROWS, START, Endings
 from autoscaler.core.habits import HOUR_S
 from autoscaler.core.odds import FEW, Law
 from autoscaler.core.params import LaneParams
@@ -41,12 +42,10 @@ from autoscaler.core.returns import (
     LAST_VM,
     RUNGS,
     UNKNOWN,
-    WAITS,
     asked_after,
     kinds_of,
     rung_of,
     rungs_between,
-    waits_by_ticks,
     worth_having,
 )
 from autoscaler.core.rules import is_fixed
@@ -65,13 +64,13 @@ AHEAD_H = 6
 USED = 1.0
 """The share of its work that a VM which is wanted is taken to have at first. It has less, so a start that is missed counts for
 more than it costs: that is what a pool is there to prevent."""
-_RUNGS: SmallInt = np.array([[rung] for rung in range(RUNGS)], np.int8)
-_START: Int = GROUP * (WAITS * HITS)
-"""Where the group of each rung begins in what is counted."""
 LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newaxis]
 """The bins of a wait of less than an hour after one hour, two and so on."""
 _MORE = 4
 """So many rungs above one that turned out to be held are asked together."""
+_CLEAR = 1e-9
+"""A difference that is a larger share of what is at stake in an hour is none of rounding."""
+_NOBODY: Int = np.zeros(0, np.int64)
 _PARTINGS = 32
 """After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
 
@@ -100,10 +99,10 @@ class Holding:
         self._given = (contests(params, lanes).group, *self._terms)
         self._alike = Alike(*self._given)
         self._partings = 0
-        self._wait_of = waits_by_ticks(params.tick_s)
+        self._endings = Endings(params.tick_s)
+        self._wait_of = self._endings.wait_of
         self._ahead_ticks = np.array([[int(ahead * self._hour_ticks)] for ahead in range(AHEAD_H)], np.int64)
         self._asks = asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
-        self._old_ticks = int(self._wait_of.searchsorted(FRESH))
         self._asked: WarmPool | None = None
         self._law: Law | None = None
         self._together: Together | None = None
@@ -112,6 +111,8 @@ class Holding:
         self._price: Float | None = None
         self._now: Int = np.zeros(0, np.int64)
         self._saved: Float = np.zeros(0)
+        self._clear: Float = np.zeros(0)
+        self._makes = False
         self._kinds: SmallInt | None = None
         self._kinds_from = 0
         self._later_known: Bool = np.zeros(0, np.bool_)
@@ -132,12 +133,13 @@ class Holding:
         if tick <= warm_pool.last_tick:
             return warm_pool.wanted
         last, warm_pool.last_tick = warm_pool.last_tick, tick
-        same = self._see(warm_pool, last, desired, price)
+        moved = self._see(warm_pool, last, desired, price)
+        same = moved is not None and not len(moved)
         together = self._together
         kept = warm_pool if together is None else together.kept
         before = kept.wanted
         if not same:
-            self._rise_and_fall(kept, tick, last)
+            self._rise_and_fall(kept, tick, last, moved)
         kept.ticks += 1.0
         hour, hour_before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last >= 0 and hour != hour_before:
@@ -153,21 +155,30 @@ class Holding:
             warm_pool.wanted = together.alike.spread(kept.wanted)
         return warm_pool.wanted
 
-    def _see(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> bool:
-        """Part columns that have no more all in common, up to and with this tick, and say whether all want what they wanted."""
+    def _see(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> Int | None:
+        """Part columns that have no more all in common, up to and with this tick.
+
+        Returns:
+            int64 (m,), the columns that want another number of VMs than before; None where that is not known.
+        """
         together = warm_pool.together
         kept = warm_pool if together is None else together.kept
         if self._asked is not warm_pool or self._together is not together or self._law is not kept.known_law:
             self._begin(warm_pool, last)
+        moved: Int | None = None
         # The same array says so at once, if nobody can have changed it.
-        same = self._fixed is desired or (
-            self._desired is not None and not np.count_nonzero(desired != self._desired)
-        )
+        if self._fixed is desired:
+            moved = _NOBODY
+        elif self._desired is not None:
+            moved = (desired != self._desired).nonzero()[0]
+        same = moved is not None and not len(moved)
         known = self._price
         cheap = price is known or (known is not None and not np.count_nonzero(price != known))
         if same and cheap:
-            return True
+            return moved
         alike = self._alike
+        if alike.few:
+            moved = _NOBODY if same else None
         # What is as it was parts nobody.
         other = (desired,) if cheap else (price,) if same else (desired, price)
         if alike.few and np.count_nonzero(alike.part(*other)):
@@ -176,14 +187,16 @@ class Holding:
             alike = self._alike = Alike(own, desired, price)
             self._keep(warm_pool)
             cheap = False
-        self._fixed = desired if is_fixed(desired) else None
-        self._desired, self._price = desired.copy(), price
+        fixed = is_fixed(desired)
+        self._fixed = desired if fixed else None
+        self._desired, self._price = desired if fixed else desired.copy(), price
         self._now = (alike.of_first(desired) if alike.few else desired).astype(np.int64)
         if not cheap:
             of_columns = alike.of_first(price) if alike.few else price
             self._saved = self._success * (self._made + of_columns * self._late * USED)
+            self._clear = _CLEAR * (self._saved + self._hourly)
             self._later_known.fill(False)
-        return same
+        return moved
 
     def _begin(self, warm_pool: WarmPool, last: int) -> None:
         """Go on with what somebody else has left, or nobody."""
@@ -205,79 +218,32 @@ class Holding:
         self._stopped, self._made, self._late, self._success = terms
         self._hourly = self._stopped * self._hour_ticks
         self._succeeds = bool((self._success == 1.0).all())
+        self._makes = bool(np.count_nonzero(self._made))
         self._law = (warm_pool if self._together is None else self._together.kept).law
         self._kinds = None
         cells = RUNGS * len(self._made)
         self._later_known, self._later = np.zeros(cells, np.bool_), np.empty((2, cells))
 
-    def _rise_and_fall(self, warm_pool: WarmPool, tick: int, last: int) -> None:
-        """Take in what is wanted now."""
-        level = rung_of(self._now)
+    def _rise_and_fall(self, warm_pool: WarmPool, tick: int, last: int, moved: Int | None) -> None:
+        """Take in what is wanted now, in columns of which some, int64 (m,), want anything else; None for all."""
+        now, moved = self._now, None if last < 0 else moved
+        np.maximum(warm_pool.highest, now, out=warm_pool.highest)
+        level = rung_of(now if moved is None else now.take(moved))
         if last < 0:
-            warm_pool.peak = warm_pool.held = level
-        elif len(moved := (level != warm_pool.level).nonzero()[0]):
-            hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
-            self._note(warm_pool, tick, last, moved, level.take(moved), timely=hour <= before + 1)
-            warm_pool.peak = np.maximum(warm_pool.peak, level)
-            warm_pool.held = np.maximum(warm_pool.held, level)
-        warm_pool.level = level
-        warm_pool.highest = np.maximum(warm_pool.highest, self._now)
-
-    def _note(
-        self, warm_pool: WarmPool, tick: int, last: int, lanes: Int, level: Int, *, timely: bool
-    ) -> None:
-        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last.
-
-        Args:
-            warm_pool: Updated in place.
-            tick: Now.
-            last: The tick before.
-            lanes: int64 (k,), the columns in which another rung is wanted.
-            level: int64 (k,), the highest that is.
-            timely: Whether the hour is that of the tick before, or the next.
-        """
-        columns, before = len(warm_pool.level), warm_pool.level.take(lanes)
-        rose, fell = (level > before).nonzero()[0], (level < before).nonzero()[0]
-        if len(fell):
-            rung, lane = rungs_between(level[fell], before[fell], lanes[fell])
-            warm_pool.since.reshape(-1)[rung * columns + lane] = last
-        if not len(rose):
+            warm_pool.peak = warm_pool.held = warm_pool.level = level
             return
-        rung, lane = rungs_between(before[rose], level[rose], lanes[rose])
-        place = rung * columns
-        place += lane
-        since = warm_pool.since.reshape(-1).take(place)
-        known = since >= 0
-        if np.count_nonzero(known) < len(known):
-            rung, lane, place, since = (each[known] for each in (rung, lane, place, since))
-        cells, law = warm_pool.cell.reshape(-1), warm_pool.law
-        cell = cells.take(place).astype(np.int64)
-        wait = self._wait_of.take(tick - since, mode="clip")
-        here = wait * np.int64(HITS)
-        here -= cell
-        here -= 1
-        old = (wait >= FRESH).nonzero()[0]
-        # Only who had waited for an hour was counted when this one began.
-        counted = old[cell[old] >= 0]
-        if len(counted):
-            then = cell[counted]
-            cells[place[counted]] = -1 - then % HITS
-            here[counted] = then
-        start = _START.take(rung)
-        here += start
-        here *= columns
-        here += lane
-        if timely or not len(old):
-            law.note_ended(here)
-        else:
-            law.note_ended(here[wait < FRESH])
-        # Who was not counted yet when the hour began has outlasted one since then.
-        late = old[cell[old] < 0]
-        if timely and len(late):
-            part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
-            law.note_asked(here[late], part)
-            outlasted = start[late] + (FRESH - 1) * HITS - 1 - cell[late]
-            law.note_asked(outlasted * columns + lane[late], np.ones(len(late), np.float32))
+        stirs = (level != (warm_pool.level if moved is None else warm_pool.level.take(moved))).nonzero()[0]
+        if not len(stirs):
+            return
+        lanes, there = stirs if moved is None else moved.take(stirs), level.take(stirs)
+        hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
+        self._endings.note(warm_pool, tick, last, lanes, there, timely=hour <= before + 1)
+        # Not in place, since what is held, and highest in this hour, may be this very array.
+        level = warm_pool.level.copy()
+        level[lanes] = there
+        warm_pool.level = level
+        warm_pool.peak = np.maximum(warm_pool.peak, level)
+        warm_pool.held = np.maximum(warm_pool.held, level)
 
     def _turn(self, warm_pool: WarmPool, before: int, hour: int) -> None:
         """Forget an hour's worth, and note what was wanted in the one that is over."""
@@ -305,7 +271,7 @@ class Holding:
         rows = int(np.maximum.reduce(top)) + 1
         kinds = self._kinds_now(warm_pool, hour, rows)
         self._hold(warm_pool, tick, kinds, top)
-        self._count(warm_pool, tick, kinds[0, :rows])
+        self._endings.count(warm_pool, tick, kinds[0, :rows])
 
     def _hold(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, top: Int) -> None:
         """Work out which rungs are held, each lane's from below until one is not.
@@ -331,44 +297,50 @@ class Holding:
 
     def _not_held(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, rung: Int, lane: Int) -> Int:
         """Which of some rungs above the level are not worth holding, each with its lane, int64 (m,) both."""
-        since = warm_pool.since.reshape(-1).take(rung * len(warm_pool.level) + lane)
-        law, worth = warm_pool.law, self._worth_of(lane)
+        columns, law = len(warm_pool.level), warm_pool.law
+        place = rung * columns
+        place += lane
+        since = warm_pool.since.reshape(-1).take(place)
         law.know(int(np.minimum.reduce(rung)), int(np.maximum.reduce(rung)))
-        having, none = worth_having(
-            law.odds,
-            law.lasts,
-            self._cells(kinds, rung, lane, tick - since),
-            *worth,
+        waited = tick - since
+        gain, doubtful = self._within_the_hour(
+            law, self._cells(kinds[:1], place, rung, lane, waited)[0], lane
         )
-        good: Bool = having - none >= np.where(rung <= warm_pool.held.take(lane), 0.0, worth[-1])
-        good &= since > -1
-        return (~good).nonzero()[0]
+        bad = gain < 0.0
+        if self._makes:
+            doubtful |= rung > warm_pool.held.take(lane)
+        some = doubtful.nonzero()[0]
+        if len(some):
+            worth = self._worth_of(lane.take(some))
+            cells = self._cells(kinds, *(each.take(some) for each in (place, rung, lane, waited)))
+            having, none = worth_having(law.odds, law.lasts, cells, *worth)
+            holds = rung.take(some) <= warm_pool.held.take(lane.take(some))
+            bad[some] = ~(having - none >= np.where(holds, 0.0, worth[-1]))
+        bad |= since < 0
+        return bad.nonzero()[0]
 
-    def _count(self, warm_pool: WarmPool, tick: int, kinds: SmallInt) -> None:
-        """Count the waits that are under way as an hour begins, at such a kind of time: int8 (rows, k)."""
-        rows, columns = kinds.shape
-        since, cells = warm_pool.since.reshape(-1), warm_pool.cell
-        np.subtract(-1, kinds, out=cells[:rows])
-        cells[rows:] = -1
-        # Seen as numbers that are never negative, never is later than any tick.
-        waits = since.view(np.uint64)[: kinds.size] <= np.uint64(max(tick - self._old_ticks, 0))
-        waits &= (_RUNGS[:rows] > warm_pool.level.astype(np.int8)).reshape(-1)
-        place = waits.nonzero()[0]
-        since = since.take(place)
-        cell = self._wait_of.take(tick - since, mode="clip") * np.int16(HITS)
-        cell += kinds.reshape(-1).take(place)
-        cells.reshape(-1)[place] = cell
-        rung = place // columns
-        lane = place - rung * columns
-        start = _START.take(rung)
-        asked = np.ones(len(place), np.float32)
-        new = (since > tick - 2.0 * self._hour_ticks - 1.0).nonzero()[0]
-        waited_h = (tick - since[new]) / self._hour_ticks
-        new, waited_h = new[waited_h < 2.0], waited_h[waited_h < 2.0]
-        asked[new] = waited_h
-        warm_pool.law.note_asked((start + cell) * columns + lane, asked)
-        outlasted = start[new] + ((FRESH - 1) * HITS + cell[new] % HITS)
-        warm_pool.law.note_asked(outlasted * columns + lane[new], np.ones(len(new), np.float32))
+    def _within_the_hour(self, law: Law, cell: Int, lane: Int) -> tuple[Float, Bool]:
+        """What a VM that waits brings in the hour to come beyond what it costs, and where that alone does not say if it is worth it.
+
+        Who has a VM may do after the hour whatever one may do who has none. So where the hour is expected to bring no less than
+        it costs, so are all of them, rounded or not: rounding keeps order. Where VMs are never made, or for nothing, the hours
+        after it are the same for both; then only rounding can tell what is nearly equal.
+
+        Args:
+            law: Of this hour, of all rungs that are asked.
+            cell: int64 (m,), where the hour is in it, flat.
+            lane: int64 (m,), the columns.
+
+        Returns:
+            float64 (m,), whose sign is right, and bool (m,).
+        """
+        gain = law.odds.take(cell).astype(np.float64)
+        gain *= self._saved.take(lane)
+        gain -= law.lasts.take(cell) * self._hourly.take(lane)
+        doubtful: Bool = gain < 0.0
+        if not self._makes and np.count_nonzero(doubtful):
+            doubtful &= gain >= -self._clear.take(lane)
+        return gain, doubtful
 
     def _look(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """Work out which rungs are held on, of those that have waited for less than an hour."""
@@ -376,8 +348,10 @@ class Holding:
         low, high = int(np.minimum.reduce(level)) + 1, int(np.maximum.reduce(held)) + 1
         if high <= low:
             return
-        waits = _RUNGS[low:high] > level.astype(np.int8)
-        waits &= _RUNGS[low:high] <= held.astype(np.int8)
+        waits = ROWS[low:high] > level.astype(np.int8)
+        waits &= ROWS[low:high] <= held.astype(np.int8)
+        # Who had waited for an hour when this one began, and was not wanted since, has now.
+        waits &= warm_pool.cell[low:high] < 0
         place = waits.reshape(-1).nonzero()[0]
         place += low * columns
         waited = tick - warm_pool.since.reshape(-1).take(place)
@@ -390,14 +364,19 @@ class Holding:
         lane = place - rung * columns
         law = warm_pool.law
         law.know(int(rung[0]), int(rung[-1]))
-        after = self._later_hours(law, kinds, place)
         cell = self._wait_of.take(waited) * np.int64(HITS)
         cell += kinds[0].reshape(-1).take(place)
-        cell += _START.take(rung)
+        cell += START.take(rung)
         cell *= columns
         cell += lane
-        having, none = worth_having(law.odds, law.lasts, cell[np.newaxis], *self._worth_of(lane), after)
-        bad = (having - none < 0.0).nonzero()[0]
+        gain, doubtful = self._within_the_hour(law, cell, lane)
+        some = doubtful.nonzero()[0]
+        if len(some):
+            of, here = lane.take(some), cell.take(some)
+            after = self._later_hours(law, kinds, place.take(some))
+            having, none = worth_having(law.odds, law.lasts, here[np.newaxis], *self._worth_of(of), after)
+            gain[some] = having - none
+        bad = (gain < 0.0).nonzero()[0]
         if len(bad):
             warm_pool.held = held.copy()
             np.minimum.at(warm_pool.held, lane[bad], rung[bad] - 1)
@@ -432,7 +411,7 @@ class Holding:
             rung = some // columns
             lane = some - rung * columns
             cells = kinds.reshape(AHEAD_H, -1)[1:].take(some, axis=1) + LATER * HITS
-            cells += _START.take(rung)
+            cells += START.take(rung)
             cells *= columns
             cells += lane
             self._later[:, some] = worth_having(law.odds, law.lasts, cells, *self._worth_of(lane))
@@ -444,13 +423,13 @@ class Holding:
         """What a VM of some columns saves, costs in an hour, and costs to make: float64 (m,) each."""
         return self._saved.take(lane), self._hourly.take(lane), self._made.take(lane)
 
-    def _cells(self, kinds: SmallInt, rung: Int, lane: Int, waited: Int) -> Int:
-        """Where the law of what waits is in the hours to come: (AHEAD_H, m)."""
-        columns = kinds.shape[2]
-        cells = self._wait_of.take(waited + self._ahead_ticks, mode="clip").astype(np.int64)
+    def _cells(self, kinds: SmallInt, place: Int, rung: Int, lane: Int, waited: Int) -> Int:
+        """Where the law of what waits is in the hours to come: (H, m), of as many hours as there are kinds."""
+        hours, _, columns = kinds.shape
+        cells = self._wait_of.take(waited + self._ahead_ticks[:hours], mode="clip").astype(np.int64)
         cells *= HITS
-        cells += kinds.reshape(AHEAD_H, -1).take(rung * columns + lane, axis=1)
-        cells += _START.take(rung)
+        cells += kinds.reshape(hours, -1).take(place, axis=1)
+        cells += START.take(rung)
         cells *= columns
         cells += lane
         return cells
@@ -458,11 +437,12 @@ class Holding:
     def _want(self, warm_pool: WarmPool, *, whole: bool) -> None:
         """How many VMs should exist, by the rungs that are held."""
         now, highest = self._now, warm_pool.highest
-        vms = np.minimum(LAST_VM.take(warm_pool.held), highest)
+        vms: Int | Float = np.minimum(LAST_VM.take(warm_pool.held), highest)
         surprise = self._saved / warm_pool.ticks > self._stopped
-        least = np.where(surprise, np.ceil(UNSEEN * highest), now)
-        wanted = self._there(np.maximum(np.maximum(vms, least), now))
-        if not whole:
+        if np.count_nonzero(surprise):
+            vms = np.maximum(vms, np.where(surprise, np.ceil(UNSEEN * highest), now))
+        wanted = self._there(np.maximum(vms, now))
+        if not whole and np.minimum.reduce(warm_pool.wanted, initial=0) < 0:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
         # Where it is what it was it is the same array, of which nothing has to be worked out anew.
         if np.count_nonzero(wanted != warm_pool.wanted):
@@ -478,5 +458,5 @@ class Holding:
         """How many VMs must exist for so many whole ones to start: int64 (k,)."""
         if not self._succeeds:
             vms = np.ceil(vms / self._success - 1e-9)
-        found: Int = np.minimum(vms, MOST_VMS).astype(np.int64)
+        found: Int = np.minimum(vms, MOST_VMS).astype(np.int64, copy=False)
         return found

@@ -1,0 +1,119 @@
+"""How waits of stopped VMs end, counted: as they do, and at the beginning of each hour those that are under way.
+
+What is counted, and in which cells, is said in `returns`; `odds` keeps it.
+
+Rules of this file: exact places and weights; sums are the law's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.habits import HOUR_S
+from autoscaler.core.returns import FRESH, GROUP, HITS, RUNGS, WAITS, rungs_between, waits_by_ticks
+from autoscaler.core.types import Int, SmallInt
+from autoscaler.core.waits import WarmPool
+
+ROWS: SmallInt = np.array([[rung] for rung in range(RUNGS)], np.int8)
+"""int8 (RUNGS, 1), the rungs."""
+START: Int = GROUP * (WAITS * HITS)
+"""int64 (RUNGS,), where the group of each rung begins in what is counted."""
+
+
+class Endings:
+    """The counts, for ticks of some length.
+
+    Args:
+        tick_s: It.
+
+    Attributes:
+        wait_of: int8 (N,), the bin of each wait by its ticks, as `waits_by_ticks` has it.
+    """
+
+    def __init__(self, tick_s: float) -> None:
+        self.wait_of = waits_by_ticks(tick_s)
+        self._hour_ticks = HOUR_S / tick_s
+        self._old_ticks = int(self.wait_of.searchsorted(FRESH))
+
+    def note(
+        self, warm_pool: WarmPool, tick: int, last: int, lanes: Int, level: Int, *, timely: bool
+    ) -> None:
+        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last.
+
+        Args:
+            warm_pool: Updated in place.
+            tick: Now.
+            last: The tick before.
+            lanes: int64 (k,), the columns in which another rung is wanted.
+            level: int64 (k,), the highest that is.
+            timely: Whether the hour is that of the tick before, or the next.
+        """
+        columns, before = len(warm_pool.level), warm_pool.level.take(lanes)
+        rose, fell = (level > before).nonzero()[0], (level < before).nonzero()[0]
+        if len(fell):
+            rung, lane = rungs_between(level[fell], before[fell], lanes[fell])
+            warm_pool.since.reshape(-1)[rung * columns + lane] = last
+        if not len(rose):
+            return
+        rung, lane = rungs_between(before[rose], level[rose], lanes[rose])
+        place = rung * columns
+        place += lane
+        since = warm_pool.since.reshape(-1).take(place)
+        known = since >= 0
+        if np.count_nonzero(known) < len(known):
+            rung, lane, place, since = (each[known] for each in (rung, lane, place, since))
+        cells, law = warm_pool.cell.reshape(-1), warm_pool.law
+        cell = cells.take(place).astype(np.int64)
+        wait = self.wait_of.take(tick - since, mode="clip")
+        here = wait * np.int64(HITS)
+        here -= cell
+        here -= 1
+        start = START.take(rung)
+        old = (wait >= FRESH).nonzero()[0]
+        there = cell.take(old)
+        # Only who had waited for an hour was counted when this one began.
+        counted = old[there >= 0]
+        if len(counted):
+            then = cell[counted]
+            cells[place[counted]] = -1 - then % HITS
+            here[counted] = then
+        here += start
+        here *= columns
+        here += lane
+        if not len(old):
+            law.note_ended(here)
+            return
+        law.note_ended(here if timely else here[wait < FRESH])
+        # Who was not counted yet when the hour began has outlasted one since then.
+        late = old[there < 0]
+        if timely and len(late):
+            part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
+            law.note_asked(here[late], part)
+            outlasted = start[late] + (FRESH - 1) * HITS - 1 - cell[late]
+            law.note_asked(outlasted * columns + lane[late], np.ones(len(late), np.float32))
+
+    def count(self, warm_pool: WarmPool, tick: int, kinds: SmallInt) -> None:
+        """Count the waits that are under way as an hour begins, at such a kind of time: int8 (rows, k)."""
+        rows, columns = kinds.shape
+        since, cells = warm_pool.since.reshape(-1), warm_pool.cell
+        np.subtract(-1, kinds, out=cells[:rows])
+        cells[rows:] = -1
+        # Seen as numbers that are never negative, never is later than any tick.
+        waits = since.view(np.uint64)[: kinds.size] <= np.uint64(max(tick - self._old_ticks, 0))
+        waits &= (ROWS[:rows] > warm_pool.level.astype(np.int8)).reshape(-1)
+        place = waits.nonzero()[0]
+        since = since.take(place)
+        cell = self.wait_of.take(tick - since, mode="clip") * np.int16(HITS)
+        cell += kinds.reshape(-1).take(place)
+        cells.reshape(-1)[place] = cell
+        rung = place // columns
+        lane = place - rung * columns
+        start = START.take(rung)
+        asked = np.ones(len(place), np.float32)
+        new = (since > tick - 2.0 * self._hour_ticks - 1.0).nonzero()[0]
+        waited_h = (tick - since[new]) / self._hour_ticks
+        new, waited_h = new[waited_h < 2.0], waited_h[waited_h < 2.0]
+        asked[new] = waited_h
+        warm_pool.law.note_asked((start + cell) * columns + lane, asked)
+        outlasted = start[new] + ((FRESH - 1) * HITS + cell[new] % HITS)
+        warm_pool.law.note_asked(outlasted * columns + lane[new], np.ones(len(new), np.float32))
