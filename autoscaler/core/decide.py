@@ -11,7 +11,8 @@ import numpy as np
 from autoscaler.core import guards, sizing, trust
 from autoscaler.core.economic import economic
 from autoscaler.core.economics import Economics
-from autoscaler.core.lasting import LASTS, Inputs, Lasts, never
+from autoscaler.core.guards import Orders
+from autoscaler.core.lasting import AFTER_DATA, LASTS, Inputs, Lasts, Rest, never
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons, within
 from autoscaler.core.shared_limits import shared
@@ -54,6 +55,8 @@ CHAIN: dict[Stage, StageFunction] = {
 _AFTER_WISH, _AFTER_BOUNDS, _AFTER_GUARDS = (
     int(stage) + 1 for stage in (Stage.ECONOMIC, Stage.BOUNDS, Stage.SHARED)
 )
+
+_NOBODY: Int = np.zeros(0, np.int64)
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -136,6 +139,8 @@ class Chain:
         self._holding = Holding(params, self._economic) if len(self._economic) else None
         may_hibernate = np.flatnonzero(params.hibernate)
         self.tiering = Tiering(params, may_hibernate) if len(may_hibernate) else None
+        self._rest: Rest | None = None
+        self._only_own = self._holding is not None and self.rules[Stage.SHARED] is None
         self.forecasts = {
             level: sizing.quantiles(params, np.full(len(params.series), at))
             for at, level in enumerate(QUANTILE_LEVELS)
@@ -189,20 +194,21 @@ class Chain:
     ) -> tuple[StagedDecision, Seen]:
         """The decision by all stages, and what they saw."""
         seen = self._look.at(state, snapshot, outlook)
-        wish = self._none
-        values = [wish]
-        whys: list[Why] = []
-        for at, rule in enumerate(self.rules):
-            why: Why = UNCHANGED
-            if at == _AFTER_BOUNDS and self._may_settle(seen, wish):
-                seen.settled = wish
-            if rule is not None:
-                wish, why = rule(seen, wish)
-            values.append(wish)
-            whys.append(why)
-
-        start, provision, stop = self._acts(seen, wish, values[_AFTER_GUARDS])
-        same = self._wants(values)
+        values, whys = [self._none], list[Why]()
+        self._go_through(seen, values, whys, 0, AFTER_DATA)
+        rest = self._rest
+        if rest is not None and rest.goes_on(seen, values[-1]):
+            start = provision = stop = self._none
+            self._stay(seen, values, whys, rest)
+            same = True
+        else:
+            self._go_through(seen, values, whys, AFTER_DATA, _AFTER_BOUNDS)
+            wish = values[-1]
+            self._settle(seen, wish)
+            self._go_through(seen, values, whys, _AFTER_BOUNDS, len(self.rules))
+            start, provision, stop = self._acts(seen, values[-1], values[_AFTER_GUARDS])
+            same = self._wants(values)
+            self._rest = Rest.of(seen, values, whys) if self._only_own else None
         peak = (state.peaks.push_again if same else state.peaks.push_and_max)(snapshot.tick, self._wanted)
         held = None
         if self._holding is not None and seen.economics is not None:
@@ -213,17 +219,45 @@ class Chain:
             story.at_first = self.tiering.step(state.starting, snapshot)
         return StagedDecision(start, provision, stop, story), seen
 
-    def _may_settle(self, seen: Seen, wish: Int) -> bool:
-        """Whether all lanes have what they want after bounds, so that nothing is left for guards to hold; not asked where that is dearer."""
-        return self._holding is not None and not seen.operated and not np.count_nonzero(wish != seen.ordered)
+    def _go_through(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
+        """Ask some stages one after the other, and add what they say."""
+        wish = values[-1]
+        for rule in self.rules[first:end]:
+            why: Why = UNCHANGED
+            if rule is not None:
+                wish, why = rule(seen, wish)
+            values.append(wish)
+            whys.append(why)
+
+    def _stay(self, seen: Seen, values: list[Int], whys: list[Why], rest: Rest) -> None:
+        """Add what the stages after the data say where they say what they said in the tick before."""
+        seen.settled = rest.settled
+        rate = self.rules[Stage.RATE]
+        if rate is not None:
+            # Buckets fill up all the same.
+            rate(seen, rest.settled)
+        values.extend(values[-1] if each is None else each for each in rest.values)
+        whys.extend(rest.whys)
+
+    def _settle(self, seen: Seen, wish: Int) -> None:
+        """Note which lanes do not have what they want after bounds, since the rest only concerns those; not where that is dearer."""
+        if self._holding is None or seen.operated:
+            return
+        # As bytes, numbers are compared in a quarter of the time.
+        if wish.tobytes() == seen.ordered.tobytes():
+            seen.settled = wish
+        elif self._only_own:
+            seen.moving = (wish != seen.ordered).nonzero()[0]
 
     def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
         """VMs to start, to make and to stop: int (L,) each, one array for all where there are none; they are noted for the guards."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
             if self._note is not None:
-                self._note(seen.state, snapshot, None, None)
+                self._note(seen.state, snapshot, Orders())
             return none, none, none
+        if seen.moving is not None and not self._provisions:
+            return self._acts_of(seen, seen.moving, wish, desired)
         out = start = np.maximum(wish - seen.ordered, none)
         provision = none
         if self._provisions:
@@ -231,8 +265,31 @@ class Chain:
             provision = out - start
         stop = np.minimum(np.maximum(snapshot.in_service - desired, none), snapshot.stoppable)
         if self._note is not None:
-            self._note(seen.state, snapshot, out, stop)
+            self._note(seen.state, snapshot, Orders.of(out, stop))
         return start, provision, stop
+
+    def _acts_of(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+        """As `_acts`, where only some lanes may do anything, int64 (m,), and none makes VMs."""
+        snapshot, start, stop = seen.snapshot, self._none, self._none
+        change = wish.take(lanes) - seen.ordered.take(lanes)
+        more = (change > 0).nonzero()[0]
+        went_out = went_in = vms_out = vms_in = _NOBODY
+        if len(more):
+            went_out, vms_out = lanes.take(more), change.take(more)
+            start = np.zeros(len(wish), self.counts)
+            start[went_out] = vms_out
+        if len(more) < len(lanes):
+            less = snapshot.in_service.take(lanes) - desired.take(lanes)
+            if snapshot.stoppable is not snapshot.in_service:
+                less = np.minimum(less, snapshot.stoppable.take(lanes))
+            fewer = (less > 0).nonzero()[0]
+            if len(fewer):
+                went_in, vms_in = lanes.take(fewer), less.take(fewer)
+                stop = np.zeros(len(wish), self.counts)
+                stop[went_in] = vms_in
+        if self._note is not None:
+            self._note(seen.state, snapshot, Orders(went_out, vms_out, went_in, vms_in))
+        return start, self._none, stop
 
     def _wants(self, values: list[Int]) -> bool:
         """Note what is desired, and say whether it is known to be what it was in the tick before, in all lanes.
@@ -243,10 +300,10 @@ class Chain:
         if self._holding is None:
             self._wanted = np.minimum(desired, self._most)
             return False
-        if self._desired is not self._none and not np.count_nonzero(desired != self._desired):
+        if self._desired is not self._none and desired.tobytes() == self._desired.tobytes():
             values[_AFTER_GUARDS] = self._desired
             return True
-        self._desired = values[_AFTER_GUARDS] = desired.copy()
+        self._desired = desired
         self._wanted = np.minimum(desired, self._most)
         lanes = self._economic
         self._mine = self._wanted if len(lanes) == len(desired) else self._wanted[lanes]

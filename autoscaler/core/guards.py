@@ -8,6 +8,7 @@ may push a lane further from its bounds than it was.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Rule, Seen, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, CountType, Float, Int, Reason, Snapshot
+
+_NOBODY: Int = np.zeros(0, np.int64)
 
 
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
@@ -140,7 +143,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             state.spent_out = _refilled(state.tokens_out, spent, refill_out, full_out, at_once=at_once)
         if wish is seen.settled:
             return wish, UNCHANGED
-        moving = (wish != now).nonzero()[0]
+        moving = (wish != now).nonzero()[0] if seen.moving is None else seen.moving
         if not len(moving):
             return wish, told
         ordered = now.take(moving)
@@ -291,39 +294,49 @@ def startable(seen: Seen, need: Int) -> Int:
     return start * seen.snapshot.may_start if seen.operated else start
 
 
-def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Int | None, Int | None], None] | None:
+class Orders(NamedTuple):
+    """What was ordered: int64 lanes and int VMs of each, of those to start or provision, and of those to stop, each lane once."""
+
+    out: Int = _NOBODY
+    vms_out: Int = _NOBODY
+    stop: Int = _NOBODY
+    vms_stop: Int = _NOBODY
+
+    @classmethod
+    def of(cls, out: Int, stop: Int) -> Orders:
+        """The same of VMs by lane, (L,) each."""
+        # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
+        went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
+        return cls(went_out, out[went_out], went_in, stop[went_in])
+
+
+def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Orders], None] | None:
     """A function that notes what was ordered, for the guards that look back; None where none does.
 
-    It takes the state, the snapshot, and the VMs to start or provision and to stop, each (L,), or None where there are none
-    in any lane. A cooldown that no lane uses is not noted, so that one which is switched on begins with the next order.
+    A cooldown that no lane uses is not noted, so that one which is switched on begins with the next order.
     """
     after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
 
-    nobody = np.zeros(0, np.int64)
-
-    def note(state: LaneState, snapshot: Snapshot, out: Int | None, stop: Int | None) -> None:
+    def note(state: LaneState, snapshot: Snapshot, orders: Orders) -> None:
         now_s = snapshot.now_s
-        went_out = went_in = nobody
-        # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
-        if out is not None and len(went_out := (out > 0).nonzero()[0]) and limits_out:
-            state.tokens_out[went_out] -= out[went_out]
-            state.spent_out = _and_these(state.spent_out, went_out)
-        if stop is not None and len(went_in := (stop > 0).nonzero()[0]) and limits_in:
-            state.tokens_in[went_in] -= stop[went_in]
+        went_out, vms_out, went_in, vms_stop = orders
+        if len(went_out):
+            if limits_out:
+                state.tokens_out[went_out] -= vms_out
+                state.spent_out = _and_these(state.spent_out, went_out)
+            if after_out:
+                state.last_out_s[went_out] = now_s
+        if len(went_in) and limits_in:
+            state.tokens_in[went_in] -= vms_stop
             state.spent_in = _and_these(state.spent_in, went_in)
-        if after_out and len(went_out):
-            state.last_out_s[went_out] = now_s
         if after_in:
             if len(went_in):
                 state.last_in_s[went_in] = now_s
-            under_way = np.count_nonzero(snapshot.starting)
-            starting = went_out
-            if under_way:
-                coming = snapshot.starting if out is None else snapshot.starting + out
-                starting = (coming > 0).nonzero()[0]
-            if len(starting):
-                state.last_starting_s[starting] = now_s
+            if len(went_out):
+                state.last_starting_s[went_out] = now_s
+            if np.count_nonzero(snapshot.starting):
+                state.last_starting_s[(snapshot.starting > 0).nonzero()[0]] = now_s
 
     return note if after_out or after_in or limits_out or limits_in else None
 

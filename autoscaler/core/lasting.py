@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import Seen, is_fixed
+from autoscaler.core.rules import Seen, Why, is_fixed
 from autoscaler.core.state import full_buckets
 from autoscaler.core.types import Array, Int, Snapshot, Stage
 
@@ -28,6 +28,8 @@ Lasts: TypeAlias = Callable[[Seen, Int, Int], float]
 """Of what is seen and of the wish before a stage and after it, each (L,): until when (epoch seconds) the stage
 answers the same and has nothing new to remember, where nothing but time changes; -inf where that is not known."""
 
+AFTER_DATA = int(Stage.DATA) + 1
+"""Where the wish after the guard on data is, among the one before the first stage and those after each."""
 _ARRAYS = attrgetter(
     "demand",
     "in_service",
@@ -142,3 +144,42 @@ def never(params: LaneParams) -> Lasts:
     """Of a stage of which nothing is known."""
     del params
     return lambda _seen, _before, _after: -math.inf
+
+
+class Rest:
+    """What stages say after the data where all lanes have what they want, none has VMs on their way, and no cooldown holds any.
+
+    All that these stages look at beside wishes and counts is time, and that only lets them hold less. So they say it again
+    for as long as wishes and counts are the same.
+
+    Attributes:
+        settled: int (L,), what they want after bounds.
+        values: int (L,) each, the wish after each of these stages; None for what it was before.
+        whys: The reasons of each.
+    """
+
+    __slots__ = ("_now_s", "_ordered", "_starting", "_wish", "settled", "values", "whys")
+
+    def __init__(self, seen: Seen, values: list[Int], whys: list[Why], starting: bytes) -> None:
+        settled, wish = values[-1], values[AFTER_DATA]
+        settled.flags.writeable = False
+        self.settled = settled
+        self.values = [None if each is wish else each for each in values[AFTER_DATA + 1 :]]
+        self.whys = whys[AFTER_DATA:]
+        self._now_s = seen.snapshot.now_s
+        self._wish, self._ordered, self._starting = wish.tobytes(), seen.ordered.tobytes(), starting
+
+    @classmethod
+    def of(cls, seen: Seen, values: list[Int], whys: list[Why]) -> Rest | None:
+        """That of a tick, by the wish after each stage and by its reasons; None where it is no rest."""
+        held = values[Stage.COOLDOWN + 1] is not values[Stage.COOLDOWN]
+        if seen.settled is None or values[-1] is not seen.settled or held:
+            return None
+        starting = seen.snapshot.starting
+        return None if np.count_nonzero(starting) else cls(seen, values, whys, starting.tobytes())
+
+    def goes_on(self, seen: Seen, wish: Int) -> bool:
+        """Whether it does in another tick, in which this is the wish after the data."""
+        if seen.operated or wish.tobytes() != self._wish or seen.ordered.tobytes() != self._ordered:
+            return False
+        return seen.snapshot.starting.tobytes() == self._starting and seen.snapshot.now_s >= self._now_s

@@ -4,8 +4,8 @@ Groups of rungs an octave wide have laws of their own, with a word of all groups
 waits were seen at such a time, one goes by such waits and by such times as if either did not matter to the other.
 
 All of an hour are asked of the law as it was when the hour began. So what is counted meanwhile is noted, and added as the next one
-begins, or when somebody wants to know what is remembered; and the law of a group is worked out when it is first asked, since most
-groups of a fleet are above what it holds.
+begins, or when somebody wants to know what is remembered; and the law of a cell, which is a wait of a group at a kind of time, is
+worked out when it is first asked, since in an hour few of them are.
 
 Rules of this file: element-wise, sums along bins in their order.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.core.returns import FRESH, GROUP, GROUPS, SHORTEST, WAITS
+from autoscaler.core.returns import FRESH, GROUPS, HITS, SHORTEST, WAITS
 from autoscaler.core.types import Int, SmallFloat
 
 PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
@@ -46,7 +46,9 @@ class Law:
         self._ended, self._asked = ended, asked
         self.odds, self.lasts = odds, lasts
         self._noted: tuple[list[Int], list[Int], list[SmallFloat]] = [], [], []
-        self._unknown: set[int] = set()
+        self._unknown = np.zeros(GROUPS * WAITS * HITS, np.bool_)
+        self._all_known = True
+        self._counted: SmallFloat = np.empty((2, *ended.shape[1:]), np.float32)
         self._groups = range(1, GROUPS)
         self._few = ended.shape[-1] < FEW
         self._expected = ended[0, 0, :0]
@@ -70,7 +72,8 @@ class Law:
         self._add()
         self._groups = groups
         fades = np.float32(forgotten)
-        counted = np.zeros((2, *self._ended.shape[1:]), np.float32)
+        counted = self._counted
+        counted.fill(0.0)
         ends, waits = counted
         for some in self._apart(groups):
             within = slice(some.start, some.stop)
@@ -90,35 +93,49 @@ class Law:
         waits += np.float32(ALL_TIMES)
         ends /= waits
         ends *= np.float32(ALL_GROUPS)
-        self._expected, self._unknown = ends, set(range(GROUPS))
+        self._expected = ends
+        self._unknown.fill(True)
+        self._all_known = False
 
-    def know(self, lowest: int, highest: int) -> None:
-        """Have the law of all rungs from one up to another."""
-        if not self._unknown:
+    def know(self, cells: Int) -> None:
+        """Have the law of some cells, int64 (..., m) of (GROUPS, WAITS, HITS), flat."""
+        if self._all_known:
             return
         if self._few:
             self._know_all()
             return
-        for group in range(int(GROUP[lowest]), int(GROUP[highest]) + 1):
-            if group in self._unknown:
-                self._work_out(range(group, group + 1))
+        asked = np.zeros(len(self._unknown), np.bool_)
+        asked[cells] = True
+        asked &= self._unknown
+        for group in dict.fromkeys((asked.nonzero()[0] // (WAITS * HITS)).tolist()):
+            waits = asked.reshape(GROUPS, WAITS, HITS)[group]
+            fresh = np.logical_or.reduce(waits[:FRESH], axis=0).nonzero()[0]
+            if len(fresh):
+                # What ends within the hour is told by all of these waits together.
+                self._work_out(range(group, group + 1), range(FRESH + 1), range(fresh[0], fresh[-1] + 1))
+            for wait in range(FRESH, WAITS):
+                kinds = waits[wait].nonzero()[0]
+                if len(kinds):
+                    which = range(kinds[0], kinds[-1] + 1)
+                    self._work_out(range(group, group + 1), range(wait, wait + 1), which)
 
     def settle(self) -> None:
         """Have all that was counted in what is counted, and the laws of all groups."""
-        if self._unknown:
+        if not self._all_known:
             self._know_all()
         self._add()
 
     def _know_all(self) -> None:
         """Have the laws of all groups."""
         # The group before the first is one of those in which nothing was ever counted, which are all alike.
-        empty = self._groups.start - 1
+        empty, unknown = self._groups.start - 1, self._unknown.reshape(GROUPS, -1)
         for some in self._apart(range(empty, self._groups.stop)):
-            if not self._unknown.isdisjoint(some):
-                self._work_out(some)
-        for group in self._unknown:
+            if np.count_nonzero(unknown[some.start : some.stop]):
+                self._work_out(some, range(WAITS), range(HITS))
+        for group in np.logical_or.reduce(unknown, axis=1).nonzero()[0].tolist():
             self.odds[group], self.lasts[group] = self.odds[empty], self.lasts[empty]
-        self._unknown = set()
+        self._unknown.fill(False)
+        self._all_known = True
 
     def _apart(self, groups: range) -> Sequence[range]:
         """Groups that are best gone through together: few numbers take as long as calls do, and many do not stay in the cache."""
@@ -133,25 +150,27 @@ class Law:
             np.add.at(self._asked.reshape(-1), np.concatenate(asks), np.concatenate(weights))
         self._noted = [], [], []
 
-    def _work_out(self, groups: range) -> None:
-        """Have the laws of some groups."""
-        self._unknown.difference_update(groups)
-        some = slice(groups.start, groups.stop)
-        ended, odds, lasts = self._ended[some], self.odds[some], self.lasts[some]
-        reached = lasts
-        asked, groups_count = self._asked[some], np.float32(ALL_GROUPS)
-        np.add(asked[:, FRESH:], groups_count, out=reached[:, FRESH:])
-        np.add(asked[:, FRESH - 1], ended[:, FRESH - 1], out=reached[:, FRESH - 1])
-        for wait in reversed(range(FRESH - 1)):
-            np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
-        reached[:, :FRESH] += groups_count
-        np.add(ended, self._expected, out=odds)
+    def _work_out(self, groups: range, waits: range, kinds: range) -> None:
+        """Have the laws of some groups, waits and kinds of times; of waits of less than an hour all, and the next one."""
+        some = tuple(slice(each.start, each.stop) for each in (groups, waits, kinds))
+        self._unknown.reshape(GROUPS, WAITS, HITS)[some] = False
+        ended, asked, odds, lasts = self._ended[some], self._asked[some], self.odds[some], self.lasts[some]
+        reached, groups_count = lasts, np.float32(ALL_GROUPS)
+        fresh = max(FRESH - waits.start, 0)
+        np.add(asked[:, fresh:], groups_count, out=reached[:, fresh:])
+        if fresh:
+            np.add(asked[:, FRESH - 1], ended[:, FRESH - 1], out=reached[:, FRESH - 1])
+            for wait in reversed(range(FRESH - 1)):
+                np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
+            reached[:, :FRESH] += groups_count
+        np.add(ended, self._expected[some[1:]], out=odds)
         odds /= reached
         # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
         np.minimum(odds, np.float32(MOST_ODDS), out=odds)
         np.multiply(odds, np.float32(-0.5), out=lasts)
         lasts += _ONE
-        _within_the_hour(odds, lasts)
+        if fresh:
+            _within_the_hour(odds, lasts)
 
 
 def _summed(groups: SmallFloat) -> SmallFloat:

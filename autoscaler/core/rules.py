@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import is_
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -57,6 +57,7 @@ class Seen:
         economics: What the economic stage tells of its numbers; None where no lane has an objective.
         held_back: Lanes that shared limits keep below what they want.
         settled: int (L,), the very wish of which it is known that all lanes have what they want by it; None for none.
+        moving: int64 (m,), after bounds, the only lanes that may not have what they want; None where nobody has looked.
     """
 
     state: LaneState
@@ -69,6 +70,7 @@ class Seen:
     economics: Economics | None = None
     held_back: tuple[HeldBack, ...] = ()
     settled: Int | None = None
+    moving: Int | None = None
 
 
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"
@@ -168,27 +170,33 @@ def is_operated(snapshot: Snapshot) -> bool:
 class Look:
     """Makes what the rules of a tick see, asking no more than it must."""
 
-    __slots__ = ("_censored", "_fresh", "_operated")
+    __slots__ = ("_answers", "_arrays", "_censored", "_fresh", "_operated")
 
     def __init__(self) -> None:
         self._fresh = WhileSame(lambda view: (view.freshness,), where_fresh)
         self._censored = WhileSame(lambda view: (view.censored,), lambda view: where_any(view.censored))
-        self._operated = WhileSame(
-            lambda view: (view.may_start, view.may_provision, view.may_stop, view.floor, view.ceiling),
-            is_operated,
-        )
+        self._operated = WhileSame(_by_operators, is_operated)
+        self._arrays: tuple[Array, ...] | None = None
+        self._answers: tuple[Bool | None, Bool | None, bool] = None, None, False
 
     def at(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Seen:
         """What there is to see of this tick."""
         return Seen(
-            state,
-            snapshot,
-            outlook,
-            snapshot.in_service + snapshot.starting,
-            self._fresh(snapshot),
-            self._censored(snapshot),
-            self._operated(snapshot),
+            state, snapshot, outlook, snapshot.in_service + snapshot.starting, *self._answers_for(snapshot)
         )
+
+    def _answers_for(self, view: Snapshot) -> tuple[Bool | None, Bool | None, bool]:
+        """What of the lanes is fresh, what is censored, and whether anything is operated."""
+        arrays = (view.freshness, view.censored, *_by_operators(view))
+        known = self._arrays
+        if known is None or not all(map(is_, arrays, known)):
+            self._answers = self._fresh(view), self._censored(view), self._operated(view)
+            self._arrays = arrays if all(map(is_fixed, arrays)) else None
+        return self._answers
+
+
+_by_operators = attrgetter("may_start", "may_provision", "may_stop", "floor", "ceiling")
+"""All arrays of a snapshot that say what operators have done."""
 
 
 def most_of(counts: CountType) -> int:

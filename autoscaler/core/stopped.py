@@ -301,10 +301,9 @@ class Holding:
         place = rung * columns
         place += lane
         since = warm_pool.since.reshape(-1).take(place)
-        law.know(int(np.minimum.reduce(rung)), int(np.maximum.reduce(rung)))
         waited = tick - since
         gain, doubtful = self._within_the_hour(
-            law, self._cells(kinds[:1], place, rung, lane, waited)[0], lane
+            law, self._cells(law, kinds[:1], place, rung, lane, waited)[0], lane
         )
         bad = gain < 0.0
         if self._makes:
@@ -312,7 +311,7 @@ class Holding:
         some = doubtful.nonzero()[0]
         if len(some):
             worth = self._worth_of(lane.take(some))
-            cells = self._cells(kinds, *(each.take(some) for each in (place, rung, lane, waited)))
+            cells = self._cells(law, kinds, *(each.take(some) for each in (place, rung, lane, waited)))
             having, none = worth_having(law.odds, law.lasts, cells, *worth)
             holds = rung.take(some) <= warm_pool.held.take(lane.take(some))
             bad[some] = ~(having - none >= np.where(holds, 0.0, worth[-1]))
@@ -363,12 +362,9 @@ class Holding:
         rung = place // columns
         lane = place - rung * columns
         law = warm_pool.law
-        law.know(int(rung[0]), int(rung[-1]))
         cell = self._wait_of.take(waited) * np.int64(HITS)
         cell += kinds[0].reshape(-1).take(place)
-        cell += START.take(rung)
-        cell *= columns
-        cell += lane
+        _find(law, cell, rung, lane, columns)
         gain, doubtful = self._within_the_hour(law, cell, lane)
         some = doubtful.nonzero()[0]
         if len(some):
@@ -411,9 +407,7 @@ class Holding:
             rung = some // columns
             lane = some - rung * columns
             cells = kinds.reshape(AHEAD_H, -1)[1:].take(some, axis=1) + LATER * HITS
-            cells += START.take(rung)
-            cells *= columns
-            cells += lane
+            _find(law, cells, rung, lane, columns)
             self._later[:, some] = worth_having(law.odds, law.lasts, cells, *self._worth_of(lane))
             self._later_known[some] = True
         having, none = self._later
@@ -423,15 +417,13 @@ class Holding:
         """What a VM of some columns saves, costs in an hour, and costs to make: float64 (m,) each."""
         return self._saved.take(lane), self._hourly.take(lane), self._made.take(lane)
 
-    def _cells(self, kinds: SmallInt, place: Int, rung: Int, lane: Int, waited: Int) -> Int:
+    def _cells(self, law: Law, kinds: SmallInt, place: Int, rung: Int, lane: Int, waited: Int) -> Int:
         """Where the law of what waits is in the hours to come: (H, m), of as many hours as there are kinds."""
         hours, _, columns = kinds.shape
         cells = self._wait_of.take(waited + self._ahead_ticks[:hours], mode="clip").astype(np.int64)
         cells *= HITS
         cells += kinds.reshape(hours, -1).take(place, axis=1)
-        cells += START.take(rung)
-        cells *= columns
-        cells += lane
+        _find(law, cells, rung, lane, columns)
         return cells
 
     def _want(self, warm_pool: WarmPool, *, whole: bool) -> None:
@@ -460,3 +452,19 @@ class Holding:
             vms = np.ceil(vms / self._success - 1e-9)
         found: Int = np.minimum(vms, MOST_VMS).astype(np.int64, copy=False)
         return found
+
+
+def _find(law: Law, cells: Int, rung: Int, lane: Int, columns: int) -> None:
+    """Have the law of what waits, and turn its bins, (..., m) of (WAITS, HITS), into where it is: in place.
+
+    Args:
+        law: Of this hour.
+        cells: int64 (..., m), the bins.
+        rung: int64 (m,), of each.
+        lane: int64 (m,), its column.
+        columns: How many there are.
+    """
+    cells += START.take(rung)
+    law.know(cells)
+    cells *= columns
+    cells += lane

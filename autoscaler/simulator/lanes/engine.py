@@ -33,11 +33,12 @@ from autoscaler.simulator.lanes.delays import INT16, INT32, Kind, Vms
 from autoscaler.simulator.lanes.feeds import feed_of
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.lucky import has_luck
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import lane_memory
 from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
 from autoscaler.simulator.lanes.outlooks import OutlookCache
-from autoscaler.simulator.lanes.plant import Plant, has_luck
+from autoscaler.simulator.lanes.plant import Plant
 from autoscaler.simulator.lanes.refusals import refuse
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
@@ -123,6 +124,9 @@ class Lanes:
         compiled = replace(compiled, lanes=params)
         self.decider = PolicyDecider(params, schedules, kind) if decider is None else decider(compiled)
         self._witness = witness
+        # The policies keep no snapshot, so that one is enough for all ticks; who else decides may.
+        self._view: Snapshot | None = None
+        self._one_view = isinstance(self.decider, PolicyDecider)
         self._accounted = True
         lanes = len(run.policies)
         self._block = Block.empty(
@@ -251,8 +255,21 @@ class Lanes:
             block.failed_starts[row] = plant.failed
 
     def _snapshot(self, samples: Samples, tick: int) -> Snapshot:
-        plant = self.plant
-        return Snapshot(
+        view, plant = self._view, self.plant
+        if view is not None:
+            note = object.__setattr__
+            note(view, "now_s", samples.now_s)
+            note(view, "tick", self.run_of.ticks.first + tick)
+            note(view, "demand", samples.demand)
+            note(view, "observed_at_s", samples.observed_at_s)
+            note(view, "freshness", samples.freshness)
+            note(view, "coverage", samples.coverage)
+            note(view, "censored", samples.censored)
+            note(view, "stopped", plant.startable)
+            note(view, "stoppable", plant.stoppable)
+            # All others are arrays that the plant changes in place.
+            return view
+        view = Snapshot(
             now_s=samples.now_s,
             tick=self.run_of.ticks.first + tick,
             demand=samples.demand,
@@ -274,6 +291,8 @@ class Lanes:
             floor=self._none,
             ceiling=self._endless,
         )
+        self._view = view if self._one_view else None
+        return view
 
     def _close(self, first: int, count: int, sums: Sums | None, fingerprints: Fingerprints | None) -> None:
         block = self._block

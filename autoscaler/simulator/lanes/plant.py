@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import ticks as at_least_one_tick
 from autoscaler.core.types import Bool, Float, Int
@@ -43,6 +42,7 @@ from autoscaler.simulator.lanes.delays import (
 )
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Budget, PlantSettings
+from autoscaler.simulator.lanes.lucky import has_luck, luck_groups
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.spells import DrySpells
 
@@ -62,7 +62,7 @@ class Plant:
         in_service, starting, draining, stopping, stopped, provisioned: int (L,), VMs in that state; starting
             includes provisioning, stopped includes quarantined VMs. Changed in place.
         startable: int (L,), stopped VMs that could be started now.
-        stoppable: int (L,), VMs in service past their minimum on-time.
+        stoppable: int (L,), VMs in service past their minimum on-time; the very array of those in service where all are known to be.
         quarantined: int32 (L,), of the stopped ones, VMs that are not tried; None where none can be.
         given_up: int32 (L,), VMs that hang and are not counted on; None where none can be.
         arrived, made: int (L,), VMs that came into service at this tick from stopped, and from nothing (None where
@@ -138,7 +138,7 @@ class Plant:
         self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
         self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
         if self._start_lottery is not None:
-            for (plant, fleet, (started, made), shift), group in _groups(plants, policies, shifts):
+            for (plant, fleet, (started, made), shift), group in luck_groups(plants, policies, shifts):
                 luck = Luck(seed, fleet)
                 odds = Odds(Purpose.START, Purpose.START_STUCK, plant.start_failure, started, shift)
                 self._start_lottery.enter(group, plant, odds, luck)
@@ -176,7 +176,9 @@ class Plant:
         self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
         # An array of zeros: with a scalar, numpy's maximum is several times as slow.
         self._nothing: Vms = np.zeros(len(plants), self._kind)
-        self.stoppable: Vms = np.zeros(len(plants), self._kind)
+        self._ripe: Vms = np.zeros(len(plants), self._kind)
+        self.stoppable: Vms = self._ripe
+        self._since_came, self._longest_on = 0, int(self._on_ticks.max())
 
     def _wire_refusals(self, plants: Sequence[PlantSettings]) -> None:
         def buckets(budgets: list[Budget | None]) -> Bucket | None:
@@ -189,7 +191,7 @@ class Plant:
         self._start_from_s = np.full(len(plants), -np.inf)
         self._make_from_s = np.full(len(plants), -np.inf)
         # What is put in, or refilled, at every tick is not left out.
-        self._ways = self._delays()
+        self._ways_out = [way for way in (self._start_way, self._make_way) if way is not None]
         self._may_rest = not (self.lucky or self.any_drains or self._buckets())
 
     @property
@@ -198,6 +200,11 @@ class Plant:
         if self._start_way is None or (self._make_way is not None and not self._make_way.empty):
             return False
         return self._start_way.empty
+
+    @property
+    def none_arrived(self) -> bool:
+        """Whether it is known, without looking, that no VM came into service from stopped at this tick."""
+        return self._start_way is not None and self._start_way.none_out
 
     # ── a tick ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -260,15 +267,22 @@ class Plant:
 
     def _age(self, tick: int) -> None:
         """How many have come so far, and how many of those in service have been there long enough."""
+        quiet = tick > 0 and self.none_arrived and self.made is None and not self._young_ticks
+        self._since_came = self._since_came + 1 if quiet else 0
         rows = self._came_rows
-        came = self._came[tick % rows]
-        np.add(self._came[(tick - 1) % rows], self.arrived, out=came)
-        if self.made is not None:
-            came += self.made
-        if tick == 0:
-            came += self.in_service
+        # Where none came for as long, all rows are the same.
+        if self._since_came < rows:
+            came = self._came[tick % rows]
+            np.add(self._came[(tick - 1) % rows], self.arrived, out=came)
+            if self.made is not None:
+                came += self.made
+            if tick == 0:
+                came += self.in_service
         if self._young_ticks:
             self._note_lead_in(tick)
+        if self._since_came >= self._longest_on:
+            self.stoppable = self.in_service
+            return
         if self._all_alike:
             ripe = self._came[(tick - int(self._on_ticks[0])) % rows]
         else:
@@ -276,7 +290,7 @@ class Plant:
             at *= len(self._cells)
             at += self._cells
             ripe = self._came_flat.take(at)
-        np.subtract(ripe, self.left, out=self.stoppable)
+        self.stoppable = np.subtract(ripe, self.left, out=self._ripe)
         np.maximum(self.stoppable, self._nothing, out=self.stoppable)
 
     def act(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
@@ -286,15 +300,16 @@ class Plant:
             tick: As in `advance`.
             start: int (L,), at most `startable`.
             provision: int (L,).
-            stop: int (L,), at most `stoppable`. Where all three are one array nothing is to be done, as in most ticks where
-                lanes are alike.
+            stop: int (L,), at most `stoppable`. Where it, or `start`, is the very array of `provision`, both are of zeros, as
+                in most ticks where lanes are alike.
         """
-        if start is stop and provision is stop and self._may_rest and self._spells is None:
-            self.starts = self.provisions = self.stops = stop
-            for way in self._ways:
-                way.put_none(tick)
-            return
-        if self._spells is not None:
+        if stop is self.in_service:
+            stop = stop.copy()
+        if self._may_rest and self._spells is None:
+            if start is provision or stop is provision:
+                self._act_partly(tick, start, provision, stop)
+                return
+        elif self._spells is not None:
             start, provision = self._not_dry(tick, start, provision)
         if self._start_bucket is not None:
             start = self._start_bucket.accepted(start)
@@ -305,6 +320,19 @@ class Plant:
         self.starts, self.provisions, self.stops = start, provision, stop
         self._send_out(tick, start, provision)
         self._send_home(tick, stop)
+
+    def _act_partly(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
+        """As `act`, where nothing is made, and nothing started or nothing stopped, since both are one array."""
+        self.starts, self.provisions, self.stops = start, provision, stop
+        if start is not provision:
+            self._send_out(tick, start, provision)
+        else:
+            for way in self._ways_out:
+                way.put_none(tick)
+        if stop is not provision:
+            self._send_home(tick, stop)
+        else:
+            self._stop_way.put_none(tick)
 
     def _send_out(self, tick: int, start: Vms, provision: Vms) -> None:
         number = self._first + tick
@@ -424,6 +452,7 @@ class Plant:
             bucket.tokens = full.tokens[lanes]
         self._start_from_s, self._make_from_s = other._start_from_s[lanes], other._make_from_s[lanes]
         self.left = other.left[lanes]
+        self._since_came = 0
         for back in range(1, min(self._came_rows, other._came_rows) + 1):
             mine_at, theirs_at = (tick - back) % self._came_rows, (tick - back) % other._came_rows
             self._came[mine_at] = other._came[theirs_at][lanes]
@@ -452,28 +481,6 @@ class Plant:
         back = (tick - 1 - np.arange(self._young_ticks)) % self._came_rows
         came = self._came[back] - self._came[back - 1]
         return np.where(came > 0, self._lead_ins[back], 0.0)
-
-
-def has_luck(plants: Sequence[PlantSettings], policies: Sequence[Policy]) -> bool:
-    """Whether the starts of some lane have luck of their own."""
-    return any(plant.lucky or _slow(plant, policy) for plant, policy in zip(plants, policies, strict=True))
-
-
-def _slow(plant: PlantSettings, policy: Policy) -> bool:
-    """Whether starts take longer than they are counted on."""
-    made_late = policy.provision is not None and plant.provision.longest_s > made_patience_s(policy)
-    return made_late or plant.start.longest_s > start_patience_s(policy)
-
-
-def _groups(
-    plants: Sequence[PlantSettings], policies: Sequence[Policy], shifts: Sequence[int]
-) -> list[tuple[tuple[PlantSettings, str, tuple[float, float], int], list[int]]]:
-    """Lanes that share their luck, by what decides it."""
-    found: dict[tuple[PlantSettings, str, tuple[float, float], int], list[int]] = {}
-    for lane, (plant, policy, shift) in enumerate(zip(plants, policies, shifts, strict=True)):
-        patience_s = start_patience_s(policy), made_patience_s(policy)
-        found.setdefault((plant, policy.fleet, patience_s, shift), []).append(lane)
-    return list(found.items())
 
 
 def _ints(values: Sequence[int]) -> Int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.types import Decision
+from autoscaler.core.rules import is_fixed
+from autoscaler.core.types import Decision, Int
 from autoscaler.simulator.judging.block import Count
 from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.plant import Plant
@@ -58,6 +59,9 @@ class Totals:
         if self._follows:
             self.of |= {Count.STARTS: np.zeros(lanes, np.int64), Count.STOPS: np.zeros(lanes, np.int64)}
         self._grows = plant.made is not None
+        self._stopped = self.of[Count.STOPPED]
+        self._target: Int = np.zeros(0, np.int64)
+        self._targets = 0
         self._failures = plant.quarantined is not None
 
     def begin(self, ticks: int) -> None:
@@ -74,9 +78,16 @@ class Totals:
         plant = self._plant
         if not plant.none_starts:
             self._add(Count.STARTING, plant.starting)
-        self._add(Count.STOPPED, plant.stopped)
-        self._add(Count.WARM_TARGET, decision.warm_target)
-        if self._arrivals:
+        np.add(self._stopped, plant.stopped, out=self._stopped)
+        target = decision.warm_target
+        if target is self._target:
+            self._targets += 1
+        elif is_fixed(target):
+            self._settle()
+            self._target, self._targets = target, 1
+        else:
+            self._add(Count.WARM_TARGET, target)
+        if self._arrivals and not plant.none_arrived:
             self._add(Count.ARRIVED, plant.arrived)
         if plant.any_drains:
             self._add(Count.DRAINING, plant.draining)
@@ -84,6 +95,15 @@ class Totals:
             self._add(Count.FAILED_STARTS, plant.failed)
         if plant.made is not None:
             self._add(Count.MADE, plant.made)
+
+    def _settle(self) -> None:
+        """Add the warm targets of ticks in which they were one array, that nobody can change."""
+        times, self._targets = self._targets, 0
+        if times:
+            wanted = self._target
+            if times > 1:
+                wanted = np.multiply(wanted, times, dtype=self.of[Count.WARM_TARGET].dtype)
+            self._add(Count.WARM_TARGET, wanted)
 
     def acted(self) -> None:
         """Add what the provider has accepted in that tick."""
@@ -93,6 +113,7 @@ class Totals:
 
     def end(self) -> None:
         """The block is over."""
+        self._settle()
         if self._follows:
             ordered, left = self._before
             stops, starts = self.of[Count.STOPS], self.of[Count.STARTS]
