@@ -51,11 +51,11 @@ class Endings:
         columns, before = len(warm_pool.level), warm_pool.level.take(lanes)
         rose, fell = (level > before).nonzero()[0], (level < before).nonzero()[0]
         if len(fell):
-            rung, lane = rungs_between(level[fell], before[fell], lanes[fell])
+            rung, lane = _left(level.take(fell), before.take(fell), lanes.take(fell))
             warm_pool.since.reshape(-1)[rung * columns + lane] = last
         if not len(rose):
             return
-        rung, lane = rungs_between(before[rose], level[rose], lanes[rose])
+        rung, lane = _left(before.take(rose), level.take(rose), lanes.take(rose))
         place = rung * columns
         place += lane
         since = warm_pool.since.reshape(-1).take(place)
@@ -117,3 +117,10 @@ class Endings:
         warm_pool.law.note_asked((start + cell) * columns + lane, asked)
         outlasted = start[new] + ((FRESH - 1) * HITS + cell[new] % HITS)
         warm_pool.law.note_asked(outlasted * columns + lane[new], np.ones(len(new), np.float32))
+
+
+def _left(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
+    """As `rungs_between`, where there is a rung in each lane at least; in most ticks there is one."""
+    if np.add.reduce(high - low) == len(low):
+        return high, lanes
+    return rungs_between(low, high, lanes)

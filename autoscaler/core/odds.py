@@ -51,7 +51,7 @@ class Law:
         self._counted: SmallFloat = np.empty((2, *ended.shape[1:]), np.float32)
         self._groups = range(1, GROUPS)
         self._few = ended.shape[-1] < FEW
-        self._expected = ended[0, 0, :0]
+        self._alone: tuple[SmallFloat, SmallFloat, SmallFloat] | None = None
 
     def note_ended(self, cells: Int) -> None:
         """Count waits that ended, each in a cell of the counts, flat: int64 (k,)."""
@@ -87,13 +87,7 @@ class Law:
             for wait in reversed(range(FRESH - 1)):
                 reached += ended[:, wait]
                 waits[wait] += _summed(reached)
-        expected = _expected(counted)
-        expected *= np.float32(ALL_TIMES)
-        ends += expected
-        waits += np.float32(ALL_TIMES)
-        ends /= waits
-        ends *= np.float32(ALL_GROUPS)
-        self._expected = ends
+        self._alone = _alone(counted)
         self._unknown.fill(True)
         self._all_known = False
 
@@ -150,6 +144,25 @@ class Law:
             np.add.at(self._asked.reshape(-1), np.concatenate(asks), np.concatenate(weights))
         self._noted = [], [], []
 
+    def _expected(self, waits: range, kinds: range) -> SmallFloat:
+        """How many of `ALL_GROUPS` waits of some bins are expected to end at some kinds of times: float32 (w, h, n)."""
+        assert self._alone is not None
+        some = slice(waits.start, waits.stop), slice(kinds.start, kinds.stop)
+        by_wait, fresh, old = self._alone
+        expected = np.empty((len(waits), len(kinds), by_wait.shape[-1]), np.float32)
+        parts = (waits.start, min(waits.stop, FRESH), fresh), (max(waits.start, FRESH), waits.stop, old)
+        for first, end, by_kind in parts:
+            if first < end:
+                out = expected[first - waits.start : end - waits.start]
+                np.multiply(by_wait[first:end, np.newaxis], by_kind[some[1]], out=out)
+        np.minimum(expected, np.float32(MOST_ODDS), out=expected)
+        expected *= np.float32(ALL_TIMES)
+        ends, asked = (counted[some] for counted in self._counted)
+        expected += ends
+        expected /= asked + np.float32(ALL_TIMES)
+        expected *= np.float32(ALL_GROUPS)
+        return expected
+
     def _work_out(self, groups: range, waits: range, kinds: range) -> None:
         """Have the laws of some groups, waits and kinds of times; of waits of less than an hour all, and the next one."""
         some = tuple(slice(each.start, each.stop) for each in (groups, waits, kinds))
@@ -163,7 +176,7 @@ class Law:
             for wait in reversed(range(FRESH - 1)):
                 np.add(ended[:, wait], reached[:, wait + 1], out=reached[:, wait])
             reached[:, :FRESH] += groups_count
-        np.add(ended, self._expected[some[1:]], out=odds)
+        np.add(ended, self._expected(waits, kinds), out=odds)
         odds /= reached
         # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
         np.minimum(odds, np.float32(MOST_ODDS), out=odds)
@@ -179,16 +192,18 @@ def _summed(groups: SmallFloat) -> SmallFloat:
     return total
 
 
-def _expected(counted: SmallFloat) -> SmallFloat:
-    """The odds of each wait at each kind of time, as if one did not depend on the other: float32 (WAITS, HITS, n).
+def _alone(counted: SmallFloat) -> tuple[SmallFloat, SmallFloat, SmallFloat]:
+    """The odds of each wait, and how many times as likely it ends at each kind of time, as if one did not depend on the other.
 
     Args:
         counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
+
+    Returns:
+        float32 (WAITS, n), and float32 (HITS, n) of waits of less than an hour, and of longer ones.
     """
     # Fewer than eight numbers numpy adds one after the other, wherever they lie.
     by_wait = np.add.reduce(counted, axis=2)
-    expected = np.empty_like(counted[0])
-    odds_of_wait = _odds(by_wait)[:, np.newaxis]
+    found = []
     for first, end in ((0, FRESH), (FRESH, WAITS)):
         by_kind = np.add.reduce(counted[:, first:end], axis=1)
         usual, (ended, asked) = _odds(np.add.reduce(by_kind, axis=1)), by_kind
@@ -196,9 +211,8 @@ def _expected(counted: SmallFloat) -> SmallFloat:
         asked += _ONE
         ended /= asked
         ended /= usual
-        np.multiply(odds_of_wait[first:end], ended, out=expected[first:end])
-    found: SmallFloat = np.minimum(expected, np.float32(MOST_ODDS), out=expected)
-    return found
+        found.append(ended)
+    return _odds(by_wait), found[0], found[1]
 
 
 def _odds(counted: SmallFloat) -> SmallFloat:
