@@ -11,7 +11,6 @@ import numpy as np
 from autoscaler.core import guards, sizing, trust
 from autoscaler.core.economic import economic
 from autoscaler.core.economics import Economics
-from autoscaler.core.guards import Orders
 from autoscaler.core.lasting import AFTER_DATA, LASTS, Inputs, Lasts, Rest, never
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons, within
@@ -195,17 +194,13 @@ class Chain:
         """The decision by all stages, and what they saw."""
         seen = self._look.at(state, snapshot, outlook)
         values, whys = [self._none], list[Why]()
-        self._go_through(seen, values, whys, 0, AFTER_DATA)
-        rest = self._rest
-        if rest is not None and rest.goes_on(seen, values[-1]):
-            start = provision = stop = self._none
-            self._stay(seen, values, whys, rest)
-            same = True
+        start = provision = stop = self._none
+        same = False
+        if self._holding is None:
+            self._go_through(seen, values, whys, 0, len(self.rules))
         else:
-            self._go_through(seen, values, whys, AFTER_DATA, _AFTER_BOUNDS)
-            wish = values[-1]
-            self._settle(seen, wish)
-            self._go_through(seen, values, whys, _AFTER_BOUNDS, len(self.rules))
+            same = self._rests(seen, values, whys)
+        if not same:
             start, provision, stop = self._acts(seen, values[-1], values[_AFTER_GUARDS])
             same = self._wants(values)
             self._rest = Rest.of(seen, values, whys) if self._only_own else None
@@ -229,34 +224,31 @@ class Chain:
             values.append(wish)
             whys.append(why)
 
-    def _stay(self, seen: Seen, values: list[Int], whys: list[Why], rest: Rest) -> None:
-        """Add what the stages after the data say where they say what they said in the tick before."""
+    def _rests(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
+        """Ask the stages as far as that is needed, and say whether those after the data say what they said in the tick before."""
+        rest, rate = self._rest, self.rules[Stage.RATE]
+        self._go_through(seen, values, whys, 0, AFTER_DATA)
+        if rest is None or not rest.goes_on(seen, values[-1]):
+            self._go_through(seen, values, whys, AFTER_DATA, _AFTER_BOUNDS)
+            seen.settle(values[-1])
+            self._go_through(seen, values, whys, _AFTER_BOUNDS, len(self.rules))
+            return False
         seen.settled = rest.settled
-        rate = self.rules[Stage.RATE]
         if rate is not None:
             # Buckets fill up all the same.
             rate(seen, rest.settled)
         values.extend(values[-1] if each is None else each for each in rest.values)
         whys.extend(rest.whys)
-
-    def _settle(self, seen: Seen, wish: Int) -> None:
-        """Note which lanes do not have what they want after bounds, since the rest only concerns those; not where that is dearer."""
-        if self._holding is None or seen.operated:
-            return
-        # As bytes, numbers are compared in a quarter of the time.
-        if wish.tobytes() == seen.ordered.tobytes():
-            seen.settled = wish
-        elif self._only_own:
-            seen.moving = (wish != seen.ordered).nonzero()[0]
+        return True
 
     def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
         """VMs to start, to make and to stop: int (L,) each, one array for all where there are none; they are noted for the guards."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
             if self._note is not None:
-                self._note(seen.state, snapshot, Orders())
+                self._note(seen.state, snapshot)
             return none, none, none
-        if seen.moving is not None and not self._provisions:
+        if seen.moving is not None and self._only_own and not self._provisions:
             return self._acts_of(seen, seen.moving, wish, desired)
         out = start = np.maximum(wish - seen.ordered, none)
         provision = none
@@ -265,7 +257,13 @@ class Chain:
             provision = out - start
         stop = np.minimum(np.maximum(snapshot.in_service - desired, none), snapshot.stoppable)
         if self._note is not None:
-            self._note(seen.state, snapshot, Orders.of(out, stop))
+            # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
+            went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
+            self._note(seen.state, snapshot, went_out, out[went_out], went_in, stop[went_in])
+            if not self._provisions and not len(went_out):
+                start = none
+            if not len(went_in):
+                stop = none
         return start, provision, stop
 
     def _acts_of(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
@@ -288,7 +286,7 @@ class Chain:
                 stop = np.zeros(len(wish), self.counts)
                 stop[went_in] = vms_in
         if self._note is not None:
-            self._note(seen.state, snapshot, Orders(went_out, vms_out, went_in, vms_in))
+            self._note(seen.state, snapshot, went_out, vms_out, went_in, vms_in)
         return start, self._none, stop
 
     def _wants(self, values: list[Int]) -> bool:

@@ -7,8 +7,7 @@ may push a lane further from its bounds than it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 
@@ -294,23 +293,32 @@ def startable(seen: Seen, need: Int) -> Int:
     return start * seen.snapshot.may_start if seen.operated else start
 
 
-class Orders(NamedTuple):
-    """What was ordered: int64 lanes and int VMs of each, of those to start or provision, and of those to stop, each lane once."""
+class Note(Protocol):
+    """A function that notes what was ordered."""
 
-    out: Int = _NOBODY
-    vms_out: Int = _NOBODY
-    stop: Int = _NOBODY
-    vms_stop: Int = _NOBODY
+    def __call__(
+        self,
+        state: LaneState,
+        snapshot: Snapshot,
+        out: Int = _NOBODY,
+        vms_out: Int = _NOBODY,
+        stop: Int = _NOBODY,
+        vms_stop: Int = _NOBODY,
+    ) -> None:
+        """Note it.
 
-    @classmethod
-    def of(cls, out: Int, stop: Int) -> Orders:
-        """The same of VMs by lane, (L,) each."""
-        # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
-        went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
-        return cls(went_out, out[went_out], went_in, stop[went_in])
+        Args:
+            state: Updated in place.
+            snapshot: Of this tick.
+            out: int64 (n,), lanes that start or provision VMs, each once.
+            vms_out: int (n,), how many.
+            stop: int64 (m,), lanes that stop VMs, each once.
+            vms_stop: int (m,), how many.
+        """
+        ...
 
 
-def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Orders], None] | None:
+def notes(params: LaneParams) -> Note | None:
     """A function that notes what was ordered, for the guards that look back; None where none does.
 
     A cooldown that no lane uses is not noted, so that one which is switched on begins with the next order.
@@ -318,23 +326,29 @@ def notes(params: LaneParams) -> Callable[[LaneState, Snapshot, Orders], None] |
     after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
 
-    def note(state: LaneState, snapshot: Snapshot, orders: Orders) -> None:
+    def note(
+        state: LaneState,
+        snapshot: Snapshot,
+        out: Int = _NOBODY,
+        vms_out: Int = _NOBODY,
+        stop: Int = _NOBODY,
+        vms_stop: Int = _NOBODY,
+    ) -> None:
         now_s = snapshot.now_s
-        went_out, vms_out, went_in, vms_stop = orders
-        if len(went_out):
+        if len(out):
             if limits_out:
-                state.tokens_out[went_out] -= vms_out
-                state.spent_out = _and_these(state.spent_out, went_out)
+                state.tokens_out[out] -= vms_out
+                state.spent_out = _and_these(state.spent_out, out)
             if after_out:
-                state.last_out_s[went_out] = now_s
-        if len(went_in) and limits_in:
-            state.tokens_in[went_in] -= vms_stop
-            state.spent_in = _and_these(state.spent_in, went_in)
+                state.last_out_s[out] = now_s
+        if len(stop) and limits_in:
+            state.tokens_in[stop] -= vms_stop
+            state.spent_in = _and_these(state.spent_in, stop)
         if after_in:
-            if len(went_in):
-                state.last_in_s[went_in] = now_s
-            if len(went_out):
-                state.last_starting_s[went_out] = now_s
+            if len(stop):
+                state.last_in_s[stop] = now_s
+            if len(out):
+                state.last_starting_s[out] = now_s
             if np.count_nonzero(snapshot.starting):
                 state.last_starting_s[(snapshot.starting > 0).nonzero()[0]] = now_s
 

@@ -14,6 +14,7 @@ Rules of this file: one stage as `rules` describes it; what it remembers is `tru
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason
 VANISHED_VMS = 0.5
 """Demand that falls to nothing at once is doubted where it was the work of more than so many VMs before."""
 
+_counted = attrgetter("coverage", "listed")
+"""The arrays of a snapshot that say how much of the VMs was read."""
 _REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
 _REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
 _REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
@@ -43,7 +46,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
         few |= ~view.listed
         return few
 
-    where_sparse = WhileSame(lambda view: (view.coverage, view.listed), lambda view: where_any(sparse(view)))
+    where_sparse = WhileSame(_counted, lambda view: where_any(sparse(view)))
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view, trusted = seen.snapshot, seen.state.trusted

@@ -25,6 +25,9 @@ _SUMMED = (
     (Count.FAILED_STARTS, "failed_starts"),
 )
 
+_MOST = {np.dtype(kind): float(np.iinfo(kind).max) for kind in (np.int16, np.int32, np.int64)}
+"""The highest number of each kind of counts."""
+
 
 class Counted:
     """The counts of a part that no totals tell, summed a few rows at a time.
@@ -70,5 +73,5 @@ def least_vms(demand: Float, each: float, kind: np.dtype[np.signedinteger[Any]])
     least = about.copy()
     for beside in range(3):
         least += (about + beside) * each < demand
-    fits: SmallInt = np.clip(least, 0, np.iinfo(kind).max).astype(kind)
+    fits: SmallInt = np.minimum(np.maximum(least, 0.0), _MOST[kind]).astype(kind)
     return fits

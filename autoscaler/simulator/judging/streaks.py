@@ -112,8 +112,12 @@ def _filled_down(words: Words) -> Words:
 
 def _trailing(words: Words, rows: int) -> Int:
     """How many rows up to the last of so many are set, without a gap: int64 (L,)."""
-    without = _filled_down(~(words << np.uint64(LONGEST_PART - rows)))
-    return LONGEST_PART - np.bitwise_count(without).astype(np.int64)
+    found = np.zeros(len(words), np.int64)
+    # Most hold the last row in few lanes.
+    some = (words >> np.uint64(rows - 1)).nonzero()[0]
+    without = _filled_down(~(words.take(some) << np.uint64(LONGEST_PART - rows)))
+    found[some] = LONGEST_PART - np.bitwise_count(without).astype(np.int64)
+    return found
 
 
 def _longest(words: Words) -> Int:
@@ -165,17 +169,20 @@ class Streaks:
             rows: Ticks of the part.
             seen: Ticks added before.
         """
-        some = holds.nonzero()[0]
-        if not len(some):
+        held = np.bitwise_count(holds)
+        if not np.count_nonzero(held):
             self.tail = np.zeros_like(self.tail)
             return
         begins = holds & ~((holds << _ONE) | (self.tail > 0))
-        self.ticks += np.bitwise_count(holds)
+        self.ticks += held
         self.runs += np.bitwise_count(begins)
         leading = _leading(holds)
         carried = np.where(leading > 0, self.tail + leading, 0)
         np.maximum(self.longest, carried, out=self.longest)
-        self.longest[some] = np.maximum(self.longest[some], _longest(holds[some]))
+        # No run is longer than all of them together.
+        some = (held > self.longest).nonzero()[0]
+        if len(some):
+            self.longest[some] = np.maximum(self.longest[some], _longest(holds[some]))
         self.head = np.where(self.head == seen, self.head + leading, self.head)
         self.tail = np.where(leading == rows, self.tail + rows, _trailing(holds, rows))
 

@@ -134,6 +134,7 @@ class Lanes:
         )
         if self.plant.has_extras:
             self._block.extra_s = np.zeros((BLOCK_TICKS, lanes))
+        self._starts_in, self._stops_in = [False] * BLOCK_TICKS, [False] * BLOCK_TICKS
         self._makes = self.plant.made is not None
         self._totals = Totals(self.plant, most, arrivals=self.accounts.counts_arrivals)
         self._block.totals, self._block.most_vms = self._totals.of, most
@@ -233,8 +234,7 @@ class Lanes:
             self._keep(row, decision)
             self._witness.see(samples, decision, plant)
         plant.act(tick, decision.start, decision.provision, decision.stop)
-        block.starts[row] = plant.starts
-        block.stops[row] = plant.stops
+        self._note_acts(row)
         if self._makes:
             block.provisions[row] = plant.provisions
         self._totals.acted()
@@ -243,6 +243,23 @@ class Lanes:
         elif self._accounted:
             self.accounts.lack(block, row, self._metrics.wanted_by_lane(row))
         self.tick = tick + 1
+
+    def _note_acts(self, row: int) -> None:
+        """Note in the block what has been started and stopped."""
+        plant, block = self.plant, self._block
+        # Rows are used again, and in most ticks there is nothing to be noted: an array that is that of provisions is of zeros.
+        if plant.starts is not plant.provisions:
+            block.starts[row] = plant.starts
+            self._starts_in[row] = True
+        elif self._starts_in[row]:
+            block.starts[row] = 0
+            self._starts_in[row] = False
+        if plant.stops is not plant.provisions:
+            block.stops[row] = plant.stops
+            self._stops_in[row] = True
+        elif self._stops_in[row]:
+            block.stops[row] = 0
+            self._stops_in[row] = False
 
     def _keep(self, row: int, decision: Decision) -> None:
         """Note in the block what nobody but a witness reads tick by tick."""
