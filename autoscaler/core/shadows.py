@@ -221,8 +221,8 @@ class Shadows:
         held = np.empty((ticks + 1, want.shape[-1]), want.dtype)
         outs[:rows], held[0] = self._outs, self._held
         lately = np.add.reduce(outs[rows - window : rows], axis=0, dtype=want.dtype)
-        for at, (low, high) in enumerate(want):
-            before, now, out = held[at], held[at + 1], outs[rows + at]
+        each = zip(held, held[1:], outs[rows - window :], outs[rows:], want, strict=False)
+        for before, now, over, out, (low, high) in each:
             np.maximum(before, low, out=now)
             np.subtract(now, before, out=out)
             np.minimum(now, high, out=now)
@@ -233,7 +233,7 @@ class Shadows:
                 lately = out
             elif window:
                 lately += out
-                lately -= outs[rows + at - window]
+                lately -= over
         serving = held - outs[rows - 1 :]
         for back in range(2, self._lead + 1):
             serving -= outs[rows - back : rows - back + ticks + 1]
