@@ -105,7 +105,7 @@ def test_a_run_ends_while_its_forecasts_are_made():
 
 def test_a_run_that_was_ended_is_the_beginning_of_the_whole_one():
     replay = prepared(minutes(900))
-    part = run(replay, enough=after(4))
+    part = run(replay, enough=after(3))
     whole = run(replay)
     assert 0 < len(part.rows) < len(whole.rows)
     assert list(map(repr, part.rows)) == list(map(repr, whole.rows[: len(part.rows)]))
