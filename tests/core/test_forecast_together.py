@@ -111,6 +111,40 @@ def test_learning_from_many_ticks_leaves_what_living_through_them_does():
         np.testing.assert_array_equal(array, arrays_of(learned)[name], err_msg=name)
 
 
+@pytest.mark.parametrize("half_life", [0.5, 3.0])
+def test_where_weights_grow_fast_fewer_ticks_are_gone_through_together(half_life):
+    params = series_params(laws=True, tick_s=60.0, lead=1, keep=2, hold=5, half_life=half_life)
+    same(params, recorded(6, 300, 1, 60.0))
+
+
+def test_ticks_in_which_nothing_is_heard_are_as_one_by_one_too():
+    params = series_params(laws=True, tick_s=60.0, lead=1, keep=2, half_life=7e3)
+    past = recorded(6, 700, 1, 60.0, clean=True)
+    same(params, past[:100] + [replace(each, demand=np.full(1, np.nan)) for each in past[100:]])
+    assert list(steps(params, SeriesState.empty(params), [])) == []
+
+
+def test_horizons_with_blocks_of_another_length_between_them_are_as_one_by_one_too():
+    params = series_params(laws=True, tick_s=60.0, lead=2, keep=20, hold=9, refill=90, half_life=7e3)
+    for clean in (True, False):
+        same(params, recorded(2, 600, 1, 60.0, clean=clean))
+
+
+def test_stretches_in_which_no_block_ends_are_as_one_by_one_too():
+    params = series_params(laws=True, tick_s=60.0, lead=300, keep=400, hold=500, refill=900, half_life=7e3)
+    past, one, few = (
+        recorded(6, 40, 1, 60.0, clean=True),
+        SeriesState.empty(params),
+        SeriesState.empty(params),
+    )
+    for each in past:
+        step(params, one, each)
+    for at in range(0, len(past), 2):
+        learn(params, few, *past[at : at + 2])
+    for name, array in arrays_of(one).items():
+        np.testing.assert_array_equal(array, arrays_of(few)[name], err_msg=name)
+
+
 @pytest.mark.parametrize("series", [1, 2])
 def test_samples_at_hand_are_as_those_that_come_one_by_one(series):
     params = series_params(series, laws=True, tick_s=60.0, lead=1, keep=2, half_life=7e3)

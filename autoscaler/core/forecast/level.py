@@ -124,10 +124,8 @@ def prior(lead_s: Float, means_s: Float) -> Float:
 
 
 def calm(sums: Float, prior: Float) -> Float:
-    """Weights (N, FEATURES) without a burst, of `fitted`, from its sums (N, PRODUCTS) and the prior's weights (N, FEATURES)."""
-    if len(sums) == 1:
-        return _solved_one(_with_prior_one(sums[0].tolist(), prior[0].tolist())).T
-    return _solved(_with_prior(sums, prior)).T
+    """Weights (1, FEATURES) without a burst, of `fitted`, of one series: from its sums (1, PRODUCTS) and the prior's weights (1, FEATURES)."""
+    return _solved_one(_with_prior_one(sums[0].tolist(), prior[0].tolist())).T
 
 
 def fitted(sums: Float, prior: Float) -> Float:
