@@ -17,13 +17,14 @@ Rules of this file: element-wise over the n columns of a `Trial`, of which this 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from autoscaler.core.remembered import Remembered, take_columns
-from autoscaler.core.types import Float, Int
+from autoscaler.core.types import Bool, Float, Int
 
 LASTING_S, LASTING_TICKS = 1800.0, 2.0
 """Demand has been there without a break if it was for so long, and for so many ticks."""
@@ -40,6 +41,7 @@ HALF_LIFE_S = 28.0 * 86_400.0
 MOST_HELD_S = 86_400.0
 """Nothing is held for longer."""
 _NOTABLE = math.exp(LEAST / DEEPER)
+_NOWHERE: Int = np.zeros(0, np.int64)
 _WIDE, _MORE = np.array(_NOTABLE), np.array(_NOTABLE - 1.0)
 _BY_COLUMN = ("lowest", "deepest", "deepest_s", "known", "before", "back", "since", "returns", "away")
 
@@ -102,6 +104,10 @@ class Falls(Remembered):
         new.stretch, new.last_tick = self.stretch, self.last_tick
         return new
 
+    def begin(self, tick: int, tick_s: float) -> None:
+        """Go on after a tick, of which nothing is known."""
+        self.stretch, self.last_tick = _stretch(tick, tick_s), tick
+
     def take_in(self, mine: Int, other: Falls, theirs: Int) -> None:
         """Have in some columns, int64 (k,), what another state at the same tick has in some of its own."""
         take_columns(self, mine, other, theirs, _BY_COLUMN, when=("stretch", "last_tick"))
@@ -124,34 +130,44 @@ def doubted(
         int64 (n,), VMs that stay if they are there; None where nothing is held for.
     """
     if tick > state.last_tick:
-        _turn(state, tick, tick_s)
-        state.last_tick = tick
-        past, present = state.lowest
-        lasted = np.minimum(past, present)
-        fallen = work * _WIDE
-        fallen += _MORE
-        notable = fallen < lasted
-        if np.count_nonzero(notable):
-            # What is doubted goes on as one fall.
-            where = np.flatnonzero(notable & (state.before == 0.0))
-            _fall(state, tick, tick_s, work[where], lasted[where], where)
-        np.fmin(present, work, out=present)
+        fell(state, tick, tick_s, work)
     if not np.count_nonzero(state.before):
         return None
+    came_back(state, tick, tick_s, work)
     aged = tick - state.since
-    _end(state, work, aged, MOST_HELD_S / tick_s)
     stays = aged + 1.0 + state.away <= lead_ticks * price * (state.returns + 1.0)
     held: Int = np.ceil(state.before * stays).astype(np.int64)
     return held if np.count_nonzero(held) else None
 
 
-def _end(state: Falls, work: Float, aged: Int, most: float) -> None:
-    """End what is back, and what was away for a day."""
+def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
+    """Take in a tick, as `doubted` has it; the columns that fell, as is doubted from now on: int64 (k,)."""
+    _turn(state, tick, tick_s)
+    state.last_tick = tick
+    past, present = state.lowest
+    lasted = np.minimum(past, present)
+    fallen = work * _WIDE
+    fallen += _MORE
+    notable = fallen < lasted
+    new = _NOWHERE
+    if np.count_nonzero(notable):
+        # What is doubted goes on as one fall.
+        where = np.flatnonzero(notable & (state.before == 0.0))
+        noted = _Noted.of(state, tick * tick_s, _length(tick_s), work[where], lasted[where], where)
+        new = noted.note(state, tick, tick * tick_s)
+    np.fmin(present, work, out=present)
+    return new
+
+
+def came_back(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
+    """End what is back, and what was away for a day, where that is doubted; the columns that are back: int64 (k,)."""
+    aged = tick - state.since
     is_back = work >= state.back
-    ended = np.flatnonzero((state.before > 0.0) & (is_back | (aged >= most)))
+    ended = np.flatnonzero((state.before > 0.0) & (is_back | (aged >= MOST_HELD_S / tick_s)))
     state.before[ended] = 0.0
     state.away[ended] += aged[ended]
     state.returns[ended] += is_back[ended]
+    return ended[is_back[ended]]
 
 
 def calm(state: Falls, tick: int, tick_s: float, work: Float) -> int:
@@ -187,8 +203,77 @@ def pass_calm(state: Falls, tick: int, work: Float) -> None:
         state.last_tick = tick + len(work) - 1
 
 
+def uneventful(state: Falls, tick: int, tick_s: float, work: Float) -> int:
+    """Take in ticks from one on for as long as no fall is doubted, and none that is ends.
+
+    Number by number, to the bit what `fell` and `came_back` do.
+
+    Args:
+        state: Through the tick before; updated in place.
+        tick: The first of them.
+        tick_s: Their length.
+        work: float64 (T, n), demand in VMs at each; NaN where it is not known.
+
+    Returns:
+        How many ticks were taken in.
+    """
+    length_s = _length(tick_s)
+    stretches = np.arange(tick, tick + len(work)) * tick_s // length_s
+    past, present = state.lowest.tolist()
+    before, back, since = state.before.tolist(), state.back.tolist(), state.since.tolist()
+    wide, more, most = _NOTABLE, _NOTABLE - 1.0, MOST_HELD_S / tick_s
+    now, columns = tick, range(len(present))
+    for stretch, row in zip(stretches.astype(np.int64).tolist(), work.tolist(), strict=True):
+        if stretch != state.stretch:
+            state.lowest[1] = present
+            _turn(state, now, tick_s)
+            past, present = state.lowest.tolist()
+        where = []
+        for at in columns:
+            value = row[at]
+            if not before[at]:
+                fallen = value * wide + more
+                if fallen < present[at] and fallen < past[at]:
+                    where.append(at)
+            elif value >= back[at] or now - since[at] >= most:
+                break
+        else:
+            if not where or _is_believed(state, now, tick_s, where, row, past, present):
+                present = list(map(min, present, row))
+                now += 1
+                continue
+        break
+    state.lowest[1], state.last_tick = present, now - 1
+    return now - tick
+
+
+def _is_believed(
+    state: Falls,
+    tick: int,
+    tick_s: float,
+    where: Sequence[int],
+    work: Sequence[float],
+    past: Sequence[float],
+    present: Sequence[float],
+) -> bool:
+    """Whether no column of those that fell is doubted; then that is noted."""
+    now_s = tick * tick_s
+    demand = np.array([work[at] for at in where])
+    lasted = np.array([min(past[at], present[at]) for at in where])
+    noted = _Noted.of(state, now_s, _length(tick_s), demand, lasted, np.array(where))
+    if np.count_nonzero(noted.new):
+        return False
+    noted.note(state, tick, now_s)
+    return True
+
+
+def _length(tick_s: float) -> float:
+    """Of a stretch of time, in seconds."""
+    return max(LASTING_S, LASTING_TICKS * tick_s)
+
+
 def _stretch(tick: int, tick_s: float) -> int:
-    return int(tick * tick_s // max(LASTING_S, LASTING_TICKS * tick_s))
+    return int(tick * tick_s // _length(tick_s))
 
 
 def _turn(state: Falls, tick: int, tick_s: float) -> None:
@@ -204,20 +289,46 @@ def _turn(state: Falls, tick: int, tick_s: float) -> None:
     state.stretch = stretch
 
 
-def _fall(state: Falls, tick: int, tick_s: float, work: Float, lasted: Float, where: Int) -> None:
-    """Demand fell in some columns, int64 (k,), from what had lasted; work and what lasted are float64 (k,), in VMs."""
-    now_s = tick * tick_s
-    fade = 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
-    faded = state.deepest[:, where] * fade
-    state.returns[where] *= fade
-    state.away[where] *= fade
-    depth = np.log((lasted + 1.0) / (work + 1.0))
-    new = depth > np.maximum(DEEPER * faded[-1], LEAST)
-    new &= state.known[where] * max(LASTING_S, LASTING_TICKS * tick_s) >= KNOWN_S
-    falls = np.concatenate([faded, depth[np.newaxis]])
-    falls.sort(axis=0)
-    state.deepest[:, where], state.deepest_s[where] = falls[:0:-1], now_s
-    at = where[new]
-    state.before[at] = lasted[new]
-    state.back[at] = np.sqrt((work[new] + 1.0) * (lasted[new] + 1.0)) - 1.0
-    state.since[at] = tick
+class _Noted(NamedTuple):
+    """Demand that fell in some columns.
+
+    Attributes:
+        where: int64 (k,), the columns.
+        lasted, work: float64 (k,), demand in VMs from which it fell, and to which.
+        fade: float64 (k,), what is left of what is remembered.
+        falls: float64 (1 + `DEEPEST`, k), depths of those that are remembered and of this one, ascending.
+        new: bool (k,), where it is doubted.
+    """
+
+    where: Int
+    lasted: Float
+    work: Float
+    fade: Float
+    falls: Float
+    new: Bool
+
+    @classmethod
+    def of(
+        cls, state: Falls, now_s: float, length_s: float, work: Float, lasted: Float, where: Int
+    ) -> _Noted:
+        """At a time, of what lasted for `length_s` at least; the state is not changed."""
+        fade = 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
+        faded = state.deepest[:, where] * fade
+        depth = np.log((lasted + 1.0) / (work + 1.0))
+        new = depth > np.maximum(DEEPER * faded[-1], LEAST)
+        new &= state.known[where] * length_s >= KNOWN_S
+        falls = np.concatenate([faded, depth[np.newaxis]])
+        falls.sort(axis=0)
+        return cls(where, lasted, work, fade, falls, new)
+
+    def note(self, state: Falls, tick: int, now_s: float) -> Int:
+        """Have it remembered; the columns that are doubted from now on: int64 (n,)."""
+        where = self.where
+        state.returns[where] *= self.fade
+        state.away[where] *= self.fade
+        state.deepest[:, where], state.deepest_s[where] = self.falls[:0:-1], now_s
+        at, lasted, work = where[self.new], self.lasted[self.new], self.work[self.new]
+        state.before[at] = lasted
+        state.back[at] = np.sqrt((work + 1.0) * (lasted + 1.0)) - 1.0
+        state.since[at] = tick
+        return at

@@ -212,9 +212,9 @@ def test_restart_changes_nothing(laws):
 
 def test_what_is_restored_lies_in_memory_as_it_did():
     state, _ = run(series_params(3, laws=True), np.full((5, 3), 100.0))
-    again = SeriesState.restore(state.dump())
+    again = arrays_of(SeriesState.restore(state.dump()))
     for name, array in arrays_of(state).items():
-        assert getattr(again, name).strides == array.strides, name
+        assert again[name].strides == array.strides, name
 
 
 def test_a_learned_history_is_as_good_as_a_lived_one():

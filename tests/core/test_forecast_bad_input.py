@@ -235,9 +235,11 @@ def test_what_is_only_learned_leaves_the_very_state_that_living_leaves(events, l
         now = sample(tick, demand, freshness=freshness, censored=censored)
         step(given_params, lived, now)
         learn(given_params, learned, now)
-    one, other = lived.dump(), learned.dump()
+    one, other = arrays_of(lived), arrays_of(learned)
     for name, value in one.items():
         np.testing.assert_array_equal(value, other[name], err_msg=name)
+    for name in ("last_tick", "unborn", "lattices", "slot", "unseasoned"):
+        assert getattr(lived, name) == getattr(learned, name)
     following = sample(tick + 1, 50.0)
     np.testing.assert_array_equal(
         step(given_params, lived, following).at_lead, step(given_params, learned, following).at_lead

@@ -10,7 +10,7 @@ from autoscaler.core.forecast.lattice import Marks, choose, hazard
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.laws import LawReader
 from autoscaler.core.types import Horizon
-from tests.core.builders import samples, series_params
+from tests.core.builders import arrays_of, samples, series_params
 
 TICK_S = 20.0
 DAY = 4320
@@ -70,8 +70,9 @@ def test_many_series_find_what_each_would_find_alone():
     for at in range(40):
         choose(settings, apart, np.array([at]), now_s)
     assert 5 < np.count_nonzero(together.period_s) < 35
-    for name, mine in apart.dump().items():
-        np.testing.assert_array_equal(mine, together.dump()[name], err_msg=name)
+    for name, mine in arrays_of(apart).items():
+        np.testing.assert_array_equal(mine, arrays_of(together)[name], err_msg=name)
+    assert apart.lattices == together.lattices
 
 
 def test_onsets_at_any_time_are_no_lattice():

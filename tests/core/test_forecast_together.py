@@ -98,6 +98,22 @@ def test_bursts_on_the_clock_are_expected_at_the_same_ticks(tick_s):
     assert same(params, calm).lattices == 1
 
 
+@pytest.mark.parametrize(("tick_s", "series"), [(10.0, 1), (60.0, 1), (60.0, 3), (1800.0, 1), (3600.0, 2)])
+def test_outages_and_what_is_never_back_are_as_one_by_one(tick_s, series):
+    params = series_params(series, laws=True, tick_s=tick_s, lead=2, keep=4, hold=9, refill=90, half_life=7e3)
+    day = int(86_400.0 / tick_s)
+    for clean in (True, False):
+        past = recorded(11, day + max(800, day + 200), series, tick_s, clean=clean)
+        calm = [
+            replace(each, demand=np.where(each.demand < 400.0, 400.0, each.demand) * 3.0) for each in past
+        ]
+        for first, ticks, of in ((40, 7, 0), (150, 1, 0), (260, 20, -1), (400, 999, 0)):
+            for each in calm[day + first : day + first + ticks]:
+                each.demand[of] *= 0.01
+        state = same(params, calm)
+        assert not clean or state.falls.returns.max() >= 1.0
+
+
 def test_a_series_that_has_grown_up_is_as_one_by_one_too():
     params = series_params(laws=True, tick_s=3600.0, lead=1, keep=2, hold=4, refill=24, half_life=60.0)
     assert same(params, recorded(8, 500, 1, 3600.0, clean=True)).grown
@@ -217,5 +233,6 @@ def test_what_waits_for_the_fit_is_in_all_that_is_made_of_a_state(made):
 
 def taken_in(state, other):
     state.last_tick, state.slot = other.last_tick, other.slot
+    state.falls = other.falls.of_columns(np.full(2, -1))
     state.take_in(np.arange(2), other)
     return state

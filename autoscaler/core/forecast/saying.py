@@ -117,11 +117,10 @@ class Kept:
         """Whether it may have so many more."""
         return self.ticks + ticks <= self._most
 
-    def begin(self, ticks: int) -> Kept:
+    def begin(self, ticks: int) -> None:
         """So many more are coming, one stretch of them."""
         self._new = slice(self.ticks, self.ticks + ticks)
         self.ticks += ticks
-        return self
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
         """What is expected at a tick of the stretch, right after it was worked out: of `issuing.expect`."""

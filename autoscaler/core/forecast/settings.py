@@ -148,6 +148,7 @@ class Settings:
         slot_s: Length of a slot of the history.
         slots: Slots of the history.
         clip_room: float64 (S, 6), what a sample may be above `CLIP` times each mean.
+        vm: float64 (S,), work per second of a VM.
         burst_room: float64 (S,), what demand in a burst is above what is usual, beside its share of that.
         growth: float64 (S,), by which the weight of outcomes grows each tick.
         grown_ticks: After so many samples nothing depends on their number any more.
@@ -186,6 +187,7 @@ class Settings:
     slot_s: float
     slots: int
     clip_room: Float
+    vm: Float
     burst_room: Float
     growth: Float
     grown_ticks: int
@@ -230,6 +232,7 @@ class Settings:
             slot_s=slot_s,
             slots=slot_count(params),
             clip_room=np.repeat((CLIP * unit)[:, np.newaxis], len(alphas), axis=1),
+            vm=unit,
             burst_room=BURST_VMS * unit,
             growth=2.0 ** (1.0 / params.half_life_ticks),
             long_ago=60.0 * params.half_life_ticks,

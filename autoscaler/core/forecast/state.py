@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
+from autoscaler.core.falls import Falls
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS, fitted
 from autoscaler.core.forecast.settings import (
     DAY_S,
@@ -22,7 +23,7 @@ from autoscaler.core.forecast.settings import (
 )
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.remembered import Dumped, Remembered
+from autoscaler.core.remembered import Dumped, Remembered, length_of
 from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class SeriesState(Remembered):
         blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
         open: float64 (S, H), the same of the block under way.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
+        falls: Demand that fell as it hardly ever did, and may come back; a column is a series.
+        aside_track, aside_paces, aside_base, aside_median, aside_short, aside_doubt: What the arrays of these names were before
+            demand fell so the last time (`outages`).
+        aside_slot: int64 (S,), slot of the history in which it fell so; -1 where nothing of it is to be put back.
         grown: Whether all series have had so many samples that nothing depends on their number any more.
         young_for: Samples until they can have had so many; 0 where that has to be looked up.
         turns: The series that are fitted at each phase; None where that has to be looked up.
@@ -101,7 +106,7 @@ class SeriesState(Remembered):
     few of them of all series, which mostly are the same ones.
     """
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     tick_s: float
     horizons: Int
     last_tick: int
@@ -148,6 +153,14 @@ class SeriesState(Remembered):
     blocks: Float
     open: Float
     high: Float
+    falls: Falls
+    aside_track: Float
+    aside_paces: Float
+    aside_base: Float
+    aside_median: Float
+    aside_short: Float
+    aside_doubt: Float
+    aside_slot: Int
     grown: bool = field(init=False, default=False, compare=False, repr=False)
     young_for: int = field(init=False, default=0, compare=False, repr=False)
     turns: dict[int, Int] | None = field(init=False, default=None, compare=False, repr=False)
@@ -207,6 +220,14 @@ class SeriesState(Remembered):
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
             high=np.full(series, np.nan),
+            falls=Falls.empty(series),
+            aside_track=np.full((series, TOP + 1), np.nan),
+            aside_paces=np.full((series, 1 + len(days_back(params))), np.nan),
+            aside_base=np.full(series, np.nan),
+            aside_median=np.full(series, np.nan),
+            aside_short=np.full((series, horizons), np.nan),
+            aside_doubt=np.full((series, 2), np.nan),
+            aside_slot=np.full(series, -1),
         )
 
     def __post_init__(self) -> None:
@@ -236,6 +257,26 @@ class SeriesState(Remembered):
         self.settle()
         return Remembered.dump(self)
 
+    @classmethod
+    def parts(cls) -> dict[str, type[Remembered]]:
+        """The falls."""
+        return {"falls": Falls}
+
+    @classmethod
+    def added(cls, before: Dumped) -> Dumped:
+        """The version before knew no falls."""
+        falls = Falls.empty(length_of(before["base"]))
+        tick, tick_s = before["last_tick"], before["tick_s"]
+        assert isinstance(tick, int)
+        assert isinstance(tick_s, int | float)
+        falls.begin(tick, tick_s)
+        aside: Dumped = {}
+        for name in ("track", "paces", "base", "median", "short", "doubt"):
+            array = before[name]
+            assert isinstance(array, np.ndarray)
+            aside[f"aside_{name}"] = np.full(array.shape, np.nan)
+        return aside | {"falls": falls.dump(), "aside_slot": np.full(length_of(before["base"]), -1)}
+
     @property
     def evidence(self) -> Float:
         """float64 (S,), effective number of outcomes at the lead time behind the spread."""
@@ -259,6 +300,7 @@ class SeriesState(Remembered):
         same_tick, same_slots = self.tick_s == new.tick_s, self.codes.shape[1] == new.codes.shape[1]
         if same_tick:
             new.last_tick = self.last_tick
+            new.falls = self.falls.of_columns(columns)
         if same_slots:
             new.slot = self.slot
         count = min(self.open.shape[1], new.open.shape[1])
@@ -298,6 +340,7 @@ class SeriesState(Remembered):
             raise ValueError(f"a state at tick {other.last_tick} does not fit one at tick {self.last_tick}")
         for name, array in mine.items():
             array[series] = theirs[name][series]
+        self.falls.take_in(series, other.falls, series)
         self.count_unknown()
 
     def count_unknown(self) -> None:
@@ -317,13 +360,14 @@ _BY_ROWS = (
     *("codes", "issued", "features", "ahead", "fitted", "blocks"),
     *("tables", "totals", "sizes", "shifts", "sums", "fits"),
 )
-_OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces"}
+_OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces", "aside_paces", "aside_slot"}
 _HORIZON_AXIS = {
     "tables": 2,
     "totals": 2,
     "sizes": 2,
     "shifts": 2,
     "short": 1,
+    "aside_short": 1,
     "issued": 2,
     "blocks": 2,
     "open": 1,

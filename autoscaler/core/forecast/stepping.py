@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from autoscaler.core.forecast import lattice, level
+from autoscaler.core.falls import Falls
+from autoscaler.core.forecast import lattice, level, outages
 from autoscaler.core.forecast.alone import Alone
 from autoscaler.core.forecast.issuing import Grounds, expect
 from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
@@ -110,7 +111,7 @@ def steps(
                 yield _step(settings, state, some.some(at, at + 1))
             continue
         kept = kept or Kept(settings, max(most, ticks))
-        kept.end(_live(settings, state, some, kept.begin(ticks)).top)
+        _live_through(settings, state, some, kept)
         if not kept.has_room(1):
             yield said(settings, kept.basis())
             kept = None
@@ -131,7 +132,7 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """
     settings = _settings(params, state)
     for some in as_they_come(settings, state, samples):
-        _live(settings, state, some)
+        _live_through(settings, state, some)
 
 
 def _settings(params: SeriesParams, state: SeriesState) -> Settings:
@@ -140,6 +141,15 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
         state.settle()
         settings = state.settings = Settings.of(params)
     return settings
+
+
+def _live_through(
+    settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None
+) -> None:
+    """Live through a stretch, in parts that begin where demand falls as it hardly ever did, or is back."""
+    first, end = 0, len(samples.now_s)
+    while first < end:
+        first += len(_live(settings, state, samples.some(first, end), kept).top)
 
 
 def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None) -> Found:
@@ -152,7 +162,8 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
         kept: Where to keep what each tick expects; None where the last one is enough.
 
     Returns:
-        What the forecasts rest on, and what is expected at the last tick.
+        What the forecasts rest on, and what is expected at the last tick: of those that can be gone through together, which
+        may be fewer than were given.
     """
     tick = int(samples.now_s[0] // settings.params.tick_s)
     facts, ticks = read(state, tick, samples), len(samples.now_s)
@@ -168,18 +179,33 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
         return Found(grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+    count = outages.note(settings, state, facts)
+    if count == ticks:
+        return _live_on(settings, state, facts, since, kept)
+    if count == 1:
+        state.fit_bursts()
+    return _live_on(settings, state, read(state, tick, samples.some(0, count)), since, kept)
+
+
+def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, kept: Kept | None) -> Found:
+    """As `_live`, where no demand falls away or is back after the first tick, so many ticks after the last one."""
+    ticks = len(facts.now_s)
     # Of one tick, fetching what it needs number by number takes as long as what is saved.
     go = _go_alone if ticks > 1 and len(settings.series) == 1 else _go_through
-    if ticks > 1 or tick != state.last_tick + 1:
+    if ticks > 1 or facts.tick != state.last_tick + 1:
         state.learn_put_by()
     if not state.grown:
         _look_how_old(settings, state, ticks)
     weight = weights(settings, state, ticks, since)
     if since > 1:
-        _skip(settings, state, tick)
+        _skip(settings, state, facts.tick)
     seen = see(settings, state, facts, since)
+    if kept is not None:
+        kept.begin(ticks)
     found = go(settings, state, facts, seen, weight, kept)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
+    if kept is not None:
+        kept.end(found.top)
     return found
 
 
@@ -372,7 +398,7 @@ def _begin_anew(state: SeriesState) -> None:
     """The clock went back: what waits for its outcome waits in vain."""
     for array in (state.issued, state.blocks, state.open):
         array.fill(np.nan)
-    state.last_tick = -1
+    state.last_tick, state.falls = -1, Falls.empty(len(state.base))
 
 
 def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:

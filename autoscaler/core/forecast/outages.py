@@ -1,0 +1,113 @@
+"""Demand that fell as it hardly ever did and came back: what lay between is no part of what was usual lately.
+
+After an outage in front of a fleet, what a series knows of the latest minutes and hours tells of the outage. Demand that is back then
+looks like a burst of a thousand times for as long as the median is down, and after that the means draw the level down; and next day
+at the same time earlier days say that it breaks. So where demand falls as `core.falls` doubts it, what is known of
+late is set aside, and put back when demand is back: its law then is that of quiet times about what had been there before. If it
+overshoots, as retries do, that is a burst as ever. The slots of the outage are unknown from then on, and forecasts made within wait for
+their outcome in vain. What does not come back within a day is the new usual, and what earlier days did at
+that time goes by the clock.
+
+Rules of this file: until demand is back everything goes on as if it were none of our business; without such a fall nothing
+changes to the bit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.falls import came_back, fell, uneventful
+from autoscaler.core.forecast.seeing import Read
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.state import MEANS, SEASONS, USUAL, SeriesState
+from autoscaler.core.types import Bool, Float, Int
+
+_LATELY = ("track", "paces", "base", "median", "short", "doubt")
+"""What is set aside, in `SeriesState.aside_...`."""
+_OF_TRACK, _NEXT_STEP = slice(USUAL, MEANS.stop), SEASONS.stop - 1
+
+
+def note(settings: Settings, state: SeriesState, samples: Read) -> int:
+    """Look at ticks before they are seen, up to the first at which something falls or is back.
+
+    Args:
+        settings: Of the series.
+        state: Through the tick before; updated in place.
+        samples: Of T ticks that follow each other.
+
+    Returns:
+        How many ticks may be gone through together, at least 1; the others have not been looked at.
+    """
+    falls, tick, tick_s = state.falls, samples.tick, settings.params.tick_s
+    fallen = fell(falls, tick, tick_s, _work(settings, state, samples, slice(1))[0])
+    if len(fallen):
+        _set_aside(settings, state, fallen, int(samples.now_s[0] // settings.slot_s))
+    if np.count_nonzero(falls.before):
+        back = came_back(falls, tick, tick_s, _work(settings, state, samples, slice(1))[0])
+        back = back[(state.aside_slot[back] >= 0) & ~_is_high_next(settings, state, back)]
+        if len(back):
+            _put_back(settings, state, back, tick)
+    if len(samples.now_s) == 1:
+        return 1
+    return 1 + uneventful(falls, tick + 1, tick_s, _work(settings, state, samples, slice(1, None)))
+
+
+def _work(
+    settings: Settings, state: SeriesState, samples: Read, ticks: slice[int | None, int | None, None]
+) -> Float:
+    """Demand in VMs, (n, S), NaN where it is not known."""
+    work: Float = samples.demand[ticks] / settings.vm
+    if samples.usable is None:
+        return work
+    # Demand that is more than what is seen is back if that is.
+    enough = (state.falls.before > 0.0) & (work >= state.falls.back)
+    if samples.known is not None:
+        enough &= samples.known[ticks]
+    return np.where(samples.usable[ticks] | enough, work, np.nan)
+
+
+def _is_high_next(settings: Settings, state: SeriesState, series: Int) -> Bool:
+    """Whether demand comes next that is back, by how earlier days went on from here: bool (k,); not where none is known."""
+    found: Bool = state.track[series, _NEXT_STEP] >= state.falls.back[series] * settings.vm[series]
+    return found
+
+
+def _set_aside(settings: Settings, state: SeriesState, series: Int, slot: int) -> None:
+    by_clock = ~np.isnan(state.track[series, _NEXT_STEP]) & ~_is_high_next(settings, state, series)
+    state.aside_slot[series] = np.where(by_clock, -1, slot)
+    for name in _LATELY:
+        getattr(state, f"aside_{name}")[series] = getattr(state, name)[series]
+
+
+def _put_back(settings: Settings, state: SeriesState, series: Int, tick: int) -> None:
+    paces = state.paces[series]
+    state.track[series, _OF_TRACK] = state.aside_track[series, _OF_TRACK]
+    for name in _LATELY[1:]:
+        getattr(state, name)[series] = getattr(state, f"aside_{name}")[series]
+    moved = _moved_meanwhile(state.paces[series], paces)
+    paces[:, 0] = state.paces[series, 0] + moved
+    state.paces[series] = paces
+    scale, by = settings.params.scale[series], np.exp(moved)
+    for array in (*state.track.T[MEANS], state.base, state.median):
+        array[series] = np.maximum((array[series] + scale) * by - scale, 0.0)
+    state.age_s[series] = 0.0
+    state.slot_sum[series] = state.slot_count[series] = 0.0
+    ring = state.issued.shape[1]
+    for each in series.tolist():
+        state.codes[each, np.arange(state.aside_slot[each], state.slot + 1) % settings.slots] = 0
+        for group in settings.groups:
+            first, end = int(state.falls.since[each]) // group.stride, tick // group.stride
+            mine = np.arange(settings.horizons)[group.columns]
+            if group.mine is not None:
+                mine = mine[group.mine[each]]
+            rows = np.arange(max(first, end - ring), end) % ring
+            state.issued[each, rows[:, np.newaxis], mine] = np.nan
+
+
+def _moved_meanwhile(was: Float, now: Float) -> Float:
+    """By how much earlier days went on meanwhile, as this one would have done: float64 (k,) of the paces, (k, 1 + D)."""
+    moved = now[:, 1:] - was[:, 1:]
+    known = ~np.isnan(moved)
+    total: Float = np.add.accumulate(np.where(known, moved, 0.0), axis=1)[:, -1]
+    total /= np.maximum(np.count_nonzero(known, axis=1), 1)
+    return total
