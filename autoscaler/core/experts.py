@@ -37,7 +37,10 @@ Rows: TypeAlias = "slice[int, int, None]"
 HALF_LIFE_S = 32 * 86400.0
 """What a model has cost counts half after this time."""
 CHOICE_S = 300.0
-"""How often the driver may change."""
+"""How often the driver may change, where five ticks take that long."""
+_CHOICES_S = (150.0, 100.0, 60.0)
+"""Where they take less, how often: the longest of these that is no longer, or the last. Until then who drives may let a shortage
+last that others would have ended. All go into the first, and so into an hour of `bands`."""
 HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
 """A driver stays until another would have saved this share of what it has cost beyond the least that anybody could pay: the first,
 and the second over the days that were seen, since early differences are luck; at most the third. Of all that it has cost it would
@@ -88,6 +91,11 @@ def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
         slot *= 1 - mine
 
 
+def choice_s(tick_s: float) -> float:
+    """How often the driver may change."""
+    return next((each for each in (CHOICE_S, *_CHOICES_S) if each <= 5.0 * tick_s), _CHOICES_S[-1])
+
+
 class Contest:
     """The models of the lanes that have an objective, compiled; n of the L lanes.
 
@@ -108,6 +116,7 @@ class Contest:
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
         self._tick_s = params.tick_s
+        self._choice_s = choice_s(params.tick_s)
         self._lead_s = params.lead_ticks[lanes].astype(np.float64) * params.tick_s
         self._capacity = params.vm_capacity[lanes]
         self._lead_ticks = np.maximum(params.lead_ticks[lanes], 1)
@@ -278,7 +287,7 @@ class Contest:
 
     def chooses(self, before: int, tick: int) -> bool:
         """Whether models are compared after a tick and up to another."""
-        return int(tick * self._tick_s // CHOICE_S) != int(before * self._tick_s // CHOICE_S)
+        return int(tick * self._tick_s // self._choice_s) != int(before * self._tick_s // self._choice_s)
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order and stop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoscaler.core.bands import CHOICE_S
 from autoscaler.core.experts import HYSTERESIS, Contest
 from autoscaler.core.models import MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
@@ -64,3 +65,16 @@ def test_the_least_that_anybody_could_pay_is_whole_vms_and_for_the_rest_one_more
     least = [min(vms + price * max(work - vms, 0.0) for vms in range(minimum, 300)) for work in charged]
     assert trial.needed[0] == pytest.approx(sum(least))
     assert (trial.needed <= trial.paid + price * trial.unserved).all()
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "every_s"),
+    [(1.0, 60.0), (10.0, 60.0), (20.0, 100.0), (30.0, 150.0), (45.0, 150.0), (60.0, 300.0), (300.0, 300.0)],
+)
+def test_where_ticks_are_short_models_are_compared_every_five_ticks_or_minute(tick_s, every_s):
+    contest = Contest(lane_params(1, economic=True, tick_s=tick_s), np.array([0]))
+    hour = round(3600.0 / tick_s)
+    first = 500_000 * hour
+    assert sum(contest.chooses(tick - 1, tick) for tick in range(first, first + hour)) == 3600.0 / every_s
+    # An hour of the bands is over only when drivers may change.
+    assert CHOICE_S % every_s == 0.0
