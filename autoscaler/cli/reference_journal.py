@@ -33,6 +33,8 @@ KINDS = {
     "pool_refresh": "An operator had VMs that are out of date replaced.",
     "pool_release": "An operator lets VMs be started again.",
     "prepare_failed": "A VM made for the warm pool did not become ready.",
+    "reading_believed": "A VM whose readings were left out reports what a VM can do again, or is not read any more.",
+    "reading_beyond": "A VM reports many times what a VM can do, unlike its fellows; that is left out as if it had not been read.",
     "refill_failed": "A VM could not be made for the warm pool; the text has the provider's words and when it is tried again.",
     "return_failed": "A draining VM could not be put back into the balancer.",
     "template_read": "A launch template that could not be read can be read again.",

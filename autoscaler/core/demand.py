@@ -1,8 +1,8 @@
 """Fold: per-VM readings become one demand sample per lane, with its freshness.
 
 Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and
-the reason, and the demand of VMs in service that did not report is filled by the mean of those that did,
-with `coverage` telling how much of it was seen.
+the reason, and the demand of VMs in service that did not report, or something beyond anything that a VM can do
+(`plausible`), is filled by the mean of those that did, with `coverage` telling how much of it was seen.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from autoscaler.core.params import FoldParams
+from autoscaler.core.plausible import beyond
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.types import Array, Bool, Float, Freshness, Int, Readings, Samples, Signal
 
@@ -39,12 +40,8 @@ def fold(
         Samples over L series.
     """
     lanes = len(params.signal)
-    lane, value, observed_at_s, capacity = (
-        readings.lane,
-        readings.value,
-        readings.observed_at_s,
-        readings.capacity,
-    )
+    lane, value = readings.lane, readings.value
+    observed_at_s, capacity = readings.observed_at_s, readings.capacity
     age = now_s - observed_at_s
     possible = _possible(readings, age, now_s)
     fresh = age <= params.max_age_s.take(lane)
@@ -52,19 +49,19 @@ def fold(
     if np.count_nonzero(fresh) < len(fresh):
         lane, value = lane[fresh], value[fresh]
         observed_at_s, capacity = observed_at_s[fresh], capacity[fresh]
+    per_vm = params.signal != _TOTAL
+    per_vm &= params.signal != _QUEUE
+    work, left_out = _work(params, lane, value, capacity), None
+    odd = beyond(per_vm, lane, work, capacity)
+    if odd is not None:
+        left_out, kept = np.flatnonzero(fresh)[odd], ~odd
+        lane, value, work = lane[kept], value[kept], work[kept]
+        observed_at_s, capacity = observed_at_s[kept], capacity[kept]
 
     count = np.bincount(lane, minlength=lanes)
     seen = count > _NO_READING
-    work_seen, utilisation_seen = _work(params, lane, value, capacity, lanes)
-    capacity_seen = _per_lane(lane, capacity, lanes)
-    per_vm = params.signal != _TOTAL
-    per_vm &= params.signal != _QUEUE
-    demand = np.empty(lanes)
-    demand.fill(1.0)
-    np.divide(fleet_capacity, capacity_seen, out=demand, where=per_vm & (capacity_seen > _NO_WORK))
-    # Work that is seen stands for the silent VMs too.
-    np.maximum(demand, _WHOLE, out=demand)
-    demand *= work_seen
+    demand = _fill(per_vm, fleet_capacity, _per_lane(lane, capacity, lanes))
+    demand *= _per_lane(lane, work, lanes)
     coverage: Float = count / np.maximum(in_service, _ONE_VM)
     if np.count_nonzero(per_vm) < lanes:
         np.copyto(coverage, seen, where=~per_vm)
@@ -80,7 +77,8 @@ def fold(
         observed_at_s=oldest,
         freshness=freshness,
         coverage=coverage,
-        censored=_censored(params, utilisation_seen, count, seen),
+        censored=_censored(params, lane, value, count, seen),
+        beyond=left_out,
     )
 
 
@@ -147,13 +145,16 @@ class Folds:
             )
         else:
             until_s = _counts_until_s(params, readings, now_s)
-            if last is not None and min(until_s, self._until_s) > -np.inf:
+            if last is not None and last.beyond is None and min(until_s, self._until_s) > -np.inf:
                 oldest = _oldest(readings.lane, readings.observed_at_s, len(last.demand))
                 if len(absent := np.flatnonzero(last.freshness)):
                     oldest[absent] = np.nan
                 samples = Samples(now_s, last.demand, oldest, last.freshness, last.coverage, last.censored)
             else:
                 samples = fold(params, readings, in_service, fleet_capacity, now_s)
+        if samples.beyond is not None:
+            # Whose fellows are old counts one day.
+            until_s = -np.inf
         arrays: tuple[Array, ...] = (*of, readings.observed_at_s)
         fixed = readings.received_at_s is None and all(map(is_fixed, arrays))
         self._given = given if fixed else ()
@@ -190,6 +191,7 @@ def _with_arrays_of(last: Samples, now: Samples) -> Samples:
         _one(last.freshness, now.freshness),
         _one(last.coverage, now.coverage),
         _one(last.censored, now.censored),
+        now.beyond,
     )
 
 
@@ -210,10 +212,8 @@ def _per_lane(lane: Int, amount: Float, lanes: int) -> Float:
     return np.bincount(lane, weights=amount, minlength=lanes).astype(np.float64, copy=False)
 
 
-def _work(
-    params: FoldParams, lane: Int, value: Float, capacity: Float, lanes: int
-) -> tuple[Float, Float | None]:
-    """Work per second seen in each lane, and the sum of utilisations; None where no lane measures utilisation."""
+def _work(params: FoldParams, lane: Int, value: Float, capacity: Float) -> Float:
+    """Work per second that each reading tells of: float64 (N,)."""
     in_flight = params.signal == _CONCURRENCY
     if np.count_nonzero(in_flight):
         # As a share of what a VM may have in flight, times what it does meanwhile (Little's law).
@@ -222,19 +222,28 @@ def _work(
     measured = params.signal == _UTILISATION
     by_utilisation = np.count_nonzero(measured)
     if not by_utilisation:
-        return _per_lane(lane, value, lanes), None
+        return value
     work = value * capacity
-    if by_utilisation < lanes:
-        work = np.where(measured.take(lane), work, value)
-    return _per_lane(lane, work, lanes), _per_lane(lane, value, lanes)
+    return work if by_utilisation == len(measured) else np.where(measured.take(lane), work, value)
 
 
-def _censored(params: FoldParams, utilisation_seen: Float | None, count: Int, seen: Bool) -> Bool:
-    if utilisation_seen is None:
+def _fill(per_vm: Bool, fleet_capacity: Float, capacity_seen: Float) -> Float:
+    """How many times the work that is seen is all work, as it stands for the silent VMs too: float64 (L,)."""
+    fill = np.empty(len(per_vm))
+    fill.fill(1.0)
+    np.divide(fleet_capacity, capacity_seen, out=fill, where=per_vm & (capacity_seen > _NO_WORK))
+    np.maximum(fill, _WHOLE, out=fill)
+    return fill
+
+
+def _censored(params: FoldParams, lane: Int, value: Float, count: Int, seen: Bool) -> Bool:
+    """Whether VMs are saturated, bool (L,); values are as they were read."""
+    measured = params.signal == _UTILISATION
+    if not np.count_nonzero(measured):
         return np.zeros(len(seen), np.bool_)
-    mean = utilisation_seen / np.maximum(count, 1)
+    mean = _per_lane(lane, value, len(seen)) / np.maximum(count, 1)
     saturated: Bool = mean >= params.saturation
-    saturated &= (params.signal == _UTILISATION) & seen
+    saturated &= measured & seen
     return saturated
 
 

@@ -238,6 +238,7 @@ class Samples:
         freshness: int64 (S,) of `Freshness`.
         coverage: float64 (S,), share of the VMs in service that reported fresh, 0..1.
         censored: bool (S,), demand is at least this much because VMs are saturated.
+        beyond: int64 (n,), which of the Readings were left out as beyond anything that a VM can do; None where none was.
     """
 
     now_s: float
@@ -246,6 +247,7 @@ class Samples:
     freshness: Int
     coverage: Float
     censored: Bool
+    beyond: Int | None = None
 
 
 @dataclass(frozen=True, slots=True)

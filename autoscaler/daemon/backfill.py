@@ -360,9 +360,9 @@ def _of(samples: Samples, lanes: Int) -> Samples:
     arrays: dict[str, Any] = {
         f.name: value[lanes]
         for f in fields(samples)
-        if isinstance(value := getattr(samples, f.name), np.ndarray)
+        if f.name != "beyond" and isinstance(value := getattr(samples, f.name), np.ndarray)
     }
-    return replace(samples, **arrays)
+    return replace(samples, **arrays, beyond=None)
 
 
 def _also(past: Past, column: int, text: str) -> None:

@@ -9,7 +9,7 @@ would be told anew each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from autoscaler.ports import FleetReadings
 _SHOWN = 3
 
 
-def complaint(readings: FleetReadings, values: Sequence[Any], now_s: float, max_age_s: float) -> str:
+def complaint(
+    readings: FleetReadings, values: Sequence[Any], now_s: float, max_age_s: float, beyond: Iterable[str] = ()
+) -> str:
     """What the source complains of and what is wrong with its readings, or nothing.
 
     Args:
@@ -29,10 +31,12 @@ def complaint(readings: FleetReadings, values: Sequence[Any], now_s: float, max_
         values: What was made of them, as `fleet_rows.lane_values` has it: the freshness third, then the coverage.
         now_s: Of the decision, epoch seconds.
         max_age_s: Older readings do not count.
+        beyond: VMs whose readings are beyond anything that a VM can do.
     """
-    if not values[2] and values[3] >= 1.0:
+    if not values[2] and values[3] >= 1.0 and not beyond:
         return readings.error
-    return "; ".join(filter(None, (readings.error, doubts(readings, now_s, max_age_s))))
+    told = (readings.error, doubts(readings, now_s, max_age_s), _left_out_as_beyond(sorted(beyond)))
+    return "; ".join(filter(None, told))
 
 
 def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
@@ -69,6 +73,15 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
     return "; ".join(told)
 
 
+def _left_out_as_beyond(ids: Sequence[str]) -> str:
+    if not ids:
+        return ""
+    verb, its = ("reports", "its") if len(ids) == 1 else ("report", "their")
+    return (
+        f"{_named(ids)} {verb} many times what a VM can do, unlike {its} fellows; mend what is measured there"
+    )
+
+
 def counting(readings: FleetReadings, now_s: float, max_age_s: float) -> int:
     """How many of the readings count; arguments as of `doubts`."""
     impossible, old, ahead = _left_out(readings, now_s, max_age_s)
@@ -94,5 +107,9 @@ def _share(readings: FleetReadings, which: Bool) -> str:
 def _where(readings: FleetReadings, which: Bool) -> str:
     """The VMs, first to last; nothing where the reading is the fleet's."""
     ids = [readings.vm_ids[at] for at in np.flatnonzero(which) if readings.vm_ids[at]]
+    return f" at {_named(ids)}" if ids else ""
+
+
+def _named(ids: Sequence[str]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return f" at {', '.join(ids[:_SHOWN])}{more}" if ids else ""
+    return f"{', '.join(ids[:_SHOWN])}{more}"

@@ -24,6 +24,7 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.acts.drain import Drains
+from autoscaler.daemon.beyond import Beyond
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.learned.learning import Learning, with_vm
@@ -100,8 +101,9 @@ class Fleet:
         self.begin_anew()
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
-        self.source_error = ""
-        self.listing_error = ""
+        self.source_error = self.listing_error = ""
+        self.beyond: dict[str, float] = {}
+        """VMs whose readings are left out as beyond anything that a VM can do, and when one last was."""
         self.evaluated_at_s: float | None = None
         self.said = Said()
         self.row: Row | None = None
@@ -141,7 +143,7 @@ class Fleet:
         self.meter.prices = prices
         self.new_vms = before.new_vms
         self.start_times_s = before.start_times_s
-        self.source_error = before.source_error
+        self.source_error, self.beyond = before.source_error, before.beyond
         self.listing_error = before.listing_error
         self.evaluated_at_s = before.evaluated_at_s
         if self.policy.act == before.policy.act:
@@ -261,7 +263,7 @@ class Fleets:
         self._weighed_at_s = -math.inf
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
         self._gathering = Gathering(self.all, self._compiled.lanes.vm_capacity)
-        self._folds = Folds()
+        self._folds, self._beyond = Folds(), Beyond(self.all)
         self._seen: tuple[object, ...] = ()
         """What the last snapshot was made of."""
 
@@ -441,6 +443,7 @@ class Fleets:
         compiled = self._compiled
         gathered, expected, capacity = self._gathering.readings(readings, now_s)
         samples = self._folds.fold(compiled.fold, gathered, expected, capacity, now_s)
+        self.news += self._beyond.follow(samples, gathered.lane, readings)
         if self._has_queues:
             serving = self._gathering.columns(counts)["in_service"] * compiled.lanes.vm_capacity
             samples = demand_of_queues(compiled.fold, self._queues, samples, serving)

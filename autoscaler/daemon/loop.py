@@ -341,8 +341,8 @@ class Daemon:
         for lane, fleet in enumerate(self.fleets.all):
             if early is not None and not early.has(fleet.name):
                 continue
-            max_age_s = fleet.policy.signal.max_age_s
-            self._hear_source(fleet, complaint(seen.readings[fleet.name], values[lane], now_s, max_age_s))
+            got, max_age_s = seen.readings[fleet.name], fleet.policy.signal.max_age_s
+            self._hear_source(fleet, complaint(got, values[lane], now_s, max_age_s, fleet.beyond))
             cost = fleet.charge(counts[lane].provisioned, now_s)
             fleet.evaluated_at_s = now_s
             row = fleet_tick(fleet, values[lane], counts[lane], cost)

@@ -1,0 +1,56 @@
+"""Plausible: which readings of single VMs are beyond anything that a VM can do.
+
+Why: one VM that reports a thousand times its work (a counter of another unit, a broken exporter) would be most of the
+fleet's demand, and the fleet would grow to its maximum. No VM does many times its capacity while others like it do not:
+its capacity and its fellows speak against it, so its reading counts as one that was not read, never as zero. Where more
+than half of a fleet read so, the capacity is what is wrong, and everything is taken as it is; so it is where there is
+nobody to compare with.
+
+Rules of this file: a lane is looked at alone, whatever the others are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.types import Bool, Float, Int
+
+TIMES = 10.0
+"""A reading this many times the VM's capacity, and as many times the median share of its fellows, is left out."""
+TIMES_OF_IDLE = 100.0
+"""The same where its fellows do nothing to speak of: a crowd that came to one VM may well be ten times what it can do,
+and those that were started for it report next to nothing at first."""
+IDLE = 0.01
+"""Share of its capacity below which a VM does nothing to speak of."""
+
+_TIMES = np.array(TIMES)
+
+
+def beyond(single: Bool, lane: Int, work: Float, capacity: Float) -> Bool | None:
+    """Which fresh readings are beyond anything that a VM can do; None where there is none.
+
+    Args:
+        single: bool (L,), readings of the lane are of single VMs.
+        lane: int64 (N,), lane index.
+        work: float64 (N,), work per second that was read, finite.
+        capacity: float64 (N,), work per second of that VM at the objective.
+
+    Returns:
+        bool (N,).
+    """
+    high = work > _TIMES * capacity
+    if not np.count_nonzero(high):
+        return None
+    lanes = len(single)
+    high &= single.take(lane) & (capacity > 0.0)
+    some = np.bincount(lane[high], minlength=lanes)
+    doubtful = (some > 0) & (2 * some <= np.bincount(lane, minlength=lanes))
+    found = np.zeros(len(lane), np.bool_)
+    for one in np.flatnonzero(doubtful):
+        own = np.flatnonzero(lane == one)
+        share = work[own] / capacity[own]
+        fellows = np.sort(share[~high[own]])
+        usual = fellows[len(fellows) // 2]
+        most = TIMES_OF_IDLE if usual < IDLE else TIMES * max(usual, 1.0)
+        found[own] = share > most
+    return found if np.count_nonzero(found) else None
