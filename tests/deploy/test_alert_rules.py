@@ -21,6 +21,7 @@ MINUTES = 40
 TROUBLES = {
     "AutoscalerAbsent": {"up": "0x{n}"},
     "AutoscalerFleetNotDecidedOn": {'autoscaler_last_evaluation_timestamp_seconds{fleet="web"}': "0x{n}"},
+    "AutoscalerFleetGone": {'autoscaler_acts{fleet="web"}': "1x20 stale"},
     "AutoscalerJournalFails": {"autoscaler_journal_errors_total": "0+1x{n}"},
     "AutoscalerCloudDoesNotAnswer": {"autoscaler_listing_errors_total": "0+6x{n}"},
     "AutoscalerShort": {'autoscaler_shortage_work_per_second{fleet="web"}': "7x{n}"},
@@ -133,3 +134,16 @@ def test_a_daemon_that_is_well_is_silent(healthy, tmp_path):
 def test_each_trouble_fires_its_alert_and_no_other(healthy, tmp_path, name):
     minutes = 1500 if name == "AutoscalerPausedForLong" else MINUTES
     assert fired(healthy, TROUBLES[name], tmp_path, minutes) == [name]
+
+
+ACTS = 'autoscaler_acts{fleet="web"}'
+
+
+def test_a_daemon_that_is_away_takes_its_fleets_along_and_is_one_trouble(healthy, tmp_path):
+    away = {ACTS: "1x20 stale", "up": "1x20 0x{n}"}
+    assert fired(healthy, away, tmp_path) == ["AutoscalerAbsent"]
+
+
+@pytest.mark.parametrize("values", ["0x20 stale", "1x20 0x20", "1x20 stale stale 1x20"])
+def test_a_fleet_is_not_gone_that_never_acted_or_acts_no_longer_or_is_back(healthy, tmp_path, values):
+    assert fired(healthy, {ACTS: values}, tmp_path) == []
