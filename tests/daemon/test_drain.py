@@ -226,3 +226,47 @@ async def test_somebody_who_puts_a_draining_vm_back_is_noticed_and_it_is_not_sto
     assert [at for at, kind, _ in bench.events() if kind == "drain_undone"] == [40, 40]
     assert len(bench.balancer.cordoned) == 2
     assert bench.changes() == []
+
+
+@virtual
+async def test_after_a_restart_vms_that_could_not_be_cordoned_serve_on():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    bench.balancer.failures["cordon"] = "permission denied"
+    await bench.run(40)
+    assert [verb for _, verb, _ in verbs(bench)] == [Verb.DRAIN] * 3
+    await bench.clock.sleep_until(bench.clock.monotonic() + 130)
+    put(bench, 200)
+    bench.records.clear()
+    await bench.run(300)
+    assert bench.column("in_service")[1:] == [4] * 30
+    assert {verb for _, verb, _ in verbs(bench)} == {Verb.DRAIN}
+    assert bench.changes() == []
+
+
+@virtual
+async def test_a_draining_vm_that_somebody_put_back_and_that_cannot_be_cordoned_again_is_not_stopped():
+    bench = bench_of(0, running=2, busy_s=1000)
+
+    def undone(second):
+        if second == 40:
+            bench.balancer._cordoned_at_s.clear()
+            bench.balancer.failures["cordon"] = "permission denied"
+        return 100 if second >= 20 else 200
+
+    put(bench, undone)
+    await bench.run(145)
+    assert verbs(bench)[:2] == [(20, Verb.DRAIN, 1), (140, Verb.RETURN, 1)]
+    assert bench.actions()[1].intent.reason.startswith("not seen cordoned within 120 s")
+    assert bench.changes() == []
+
+
+@virtual
+async def test_one_whose_time_went_by_while_no_daemon_ran_gets_it_anew():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=1000)
+    await bench.run(25)
+    await bench.clock.sleep_until(bench.clock.monotonic() + 400)
+    put(bench, 200)
+    began = bench.clock.now() - ORIGIN_S
+    await bench.run(150)
+    (stop,) = [at for at, verb, _ in verbs(bench) if verb is Verb.STOP]
+    assert stop >= began + 120

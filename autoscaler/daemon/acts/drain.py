@@ -40,6 +40,7 @@ NOT_CORDONED = "NotCordoned"
 """Code of ours: the balancer still gives the VM work, or does not say."""
 NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
+_PERHAPS_DONE = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN})
 _RETRY_S = 60.0
 """A draining VM that could not be put back is not tried again for this long."""
 
@@ -94,8 +95,9 @@ class Drains:
     def recall(self, actions: Iterable[ActionRecord]) -> None:
         """Know from the journal, oldest first, which VMs an earlier run was draining."""
         for action in actions:
+            refused = {o.vm_id for o in action.outcomes if o.kind not in _PERHAPS_DONE}
             for vm_id in action.intent.vm_ids:
-                if action.intent.verb is Verb.DRAIN:
+                if action.intent.verb is Verb.DRAIN and vm_id not in refused:
                     self._recalled[vm_id] = action.at_s
                 else:
                     self._recalled.pop(vm_id, None)
@@ -110,7 +112,9 @@ class Drains:
             del self._recalled[vm_id]
             if t is None or t.phase is not Phase.RUNNING:
                 continue
-            self._leave(inventory, t, min(since_s, now_s), now_s)
+            # Nobody has watched one whose time went by meanwhile: somebody may have put it back.
+            over = not 0.0 <= now_s - since_s < self.section.timeout_s
+            self._leave(inventory, t, now_s if over else since_s, now_s)
             notes.append(Note("drain_resumed", inventory.fleet, f"{vm_id} was draining before the restart"))
         for vm_id in list(self.leaving):
             t = inventory.vms.get(vm_id)
@@ -153,15 +157,16 @@ class Drains:
                 leaving.looked_at_s = view.read_at_s
         return notes
 
-    def over(self, now_s: float) -> tuple[list[str], list[str]]:
-        """The VMs that are idle, and those whose time is over without that."""
-        idle = [vm_id for vm_id, each in self.leaving.items() if each.idle_looks >= IDLE_LOOKS]
-        late = [
+    def over(self, now_s: float) -> tuple[list[str], list[str], list[str]]:
+        """The VMs that are idle, those whose time is over without that, and those that were not even cordoned in it."""
+        idle = sorted(vm_id for vm_id, each in self.leaving.items() if each.idle_looks >= IDLE_LOOKS)
+        late = sorted(
             vm_id
             for vm_id, each in self.leaving.items()
             if each.idle_looks < IDLE_LOOKS and now_s - each.since_s >= self.section.timeout_s
-        ]
-        return sorted(idle), sorted(late)
+        )
+        busy = [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is not None]
+        return idle, busy, [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is None]
 
     # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
 
@@ -190,11 +195,11 @@ class Drains:
     ) -> list[ActionIntent]:
         """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says.
 
-        What operators have given up meanwhile is put back, since it is to stay as it was.
+        One that gets new work all the same, as far as is known, serves on whatever the policy says. What operators have given up meanwhile is put back, since it is to stay as it was.
         """
         given_up = sorted(i for i in self.leaving if i not in taken_back and inventory.vms[i].disowned)
         taken_back |= frozenset(given_up)
-        idle, late = self.over(now_s)
+        idle, late, uncordoned = self.over(now_s)
         fleet, found = inventory.fleet, []
         if given_up:
             why = "given up by an operator while it was draining"
@@ -206,6 +211,11 @@ class Drains:
                 Verb.RETURN if stays else Verb.STOP,
                 late,
                 f"still busy {self.section.timeout_s:g} s after the cordon (drain.timeout)",
+            ),
+            (
+                Verb.RETURN,
+                uncordoned,
+                f"not seen cordoned within {self.section.timeout_s:g} s (drain.timeout), so that it serves on",
             ),
         ):
             chosen = tuple(i for i in ids if i not in taken_back)
