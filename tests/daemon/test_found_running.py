@@ -2,9 +2,11 @@
 
 import pytest
 
+from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG
 from tests.daemon.builders import Bench, policy, virtual
+from tests.daemon.pools import pool_bench
 
 TOTAL = {"kind": "total"}
 
@@ -58,3 +60,15 @@ async def test_one_that_is_protected_is_not_stopped():
     await bench.run(1600)
     assert stopped(bench) == []
     assert bench.daemon.fleets.all[0].inventory.vms[bench.ids[0]].phase is Phase.RUNNING
+
+
+@virtual
+async def test_those_that_an_earlier_run_made_minutes_ago_may_serve_too():
+    bench = pool_bench(300, running=1, refill=None, warm_pool={"minimum": 0})
+    await bench.run(100)
+    assert bench.column("in_service")[-1] == 3
+    setup = bench.setups[0]
+    ids = [vm.id for vm in bench.world.page(bench.clock.now()).vms]
+    bench.setups = [FleetSetup(setup.policy, setup.provider, setup.source, Says(bench, ids))]
+    await bench.run(1600)
+    assert stopped(bench) == []

@@ -163,5 +163,5 @@ class Lateness(Orders):
 
 
 def _was_found(t: TrackedVm) -> bool:
-    """Whether it runs without a start of this run, and was not made by one before it."""
-    return t.ordered_at_s is None and not t.new
+    """Whether it runs without having been started or made by this run."""
+    return t.ordered_at_s is None
