@@ -209,3 +209,56 @@ async def test_a_refill_that_fails_is_told_and_tried_later():
     (told,) = [text for _, kind, text in bench.events() if kind == "refill_failed"]
     assert "NotFoundException" in told
     assert states(bench) == {"running": 1, "stopped": 2}
+
+
+ALL_TAKEN = {"provision": {**PROVISION, "maximum": 3}}
+"""With one that serves and two that are prepared nothing more may be made, so that these serve once they are ready."""
+
+
+@virtual
+async def test_what_was_made_for_the_pool_and_serves_is_marked_as_seen_ready_and_comes_back_into_the_pool():
+    bench = pool_bench(steady((0, 100), (75, 300), (200, 100)), running=1, **ALL_TAKEN)
+    await bench.run(1500)
+    assert chores(bench, Verb.REFILL, Verb.TERMINATE) == [
+        (60, "refill", 2, "the warm pool holds 0 of 2; as the template says")
+    ]
+    assert max(bench.column("in_service")) == 3
+    assert [vm.tags.get(POOL_TAG) for vm in views(bench)] == [None, READY, READY]
+    assert bench.column("stopped")[-1] == 2
+
+
+@virtual
+async def test_what_was_made_for_the_pool_and_serves_is_not_deleted_where_a_later_run_finds_its_probe_failing():
+    bench = pool_bench(steady((0, 100), (75, 300)), running=1, refill={"timeout": "5m"}, **ALL_TAKEN)
+    await bench.run(200)
+    assert bench.column("in_service")[-1] == 3
+    setup = bench.setups[0]
+    setup.source.demand = 300
+    bench.setups = [FleetSetup(setup.policy, setup.provider, setup.source, Nobody())]
+    await bench.run(1500)
+    assert chores(bench, Verb.TERMINATE, Verb.STOP, Verb.STORE) == []
+    assert states(bench) == {"running": 3}
+
+
+@virtual
+async def test_the_mark_of_one_that_serves_is_written_until_listings_show_it():
+    bench = pool_bench(
+        steady((0, 100), (75, 300), (130, 100)),
+        running=1,
+        faults=[Fault(FaultKind.API_ERROR, end_s=400, code="InternalError", actions=("CreateTags",))],
+        **ALL_TAKEN,
+    )
+    await bench.run(600)
+    tagged = [at for at, *_ in bench.calls("CreateTags")]
+    assert (tagged[0], tagged[1]) == (100, 160)
+    # Stopped before it could be written: they are members all the same.
+    assert chores(bench, Verb.TERMINATE) == []
+    assert bench.column("stopped")[-1] == 2
+    assert [vm.tags.get(POOL_TAG) for vm in views(bench)] == [None, READY, READY]
+
+
+class Nobody:
+    """A probe that finds no VM ready."""
+
+    async def ready(self, vms):
+        return frozenset()

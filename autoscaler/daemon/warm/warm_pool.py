@@ -24,6 +24,7 @@ from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
 from autoscaler.daemon.warm.asked import Asked
 from autoscaler.daemon.warm.preparing import ready
+from autoscaler.daemon.warm.served import Served
 from autoscaler.daemon.warm.template import Template
 from autoscaler.daemon.warm.trials import Preparing, Trials
 from autoscaler.ports import (
@@ -74,6 +75,7 @@ class WarmPool:
         self.deleting: dict[str, float] = {}
         self.asked = Asked()
         self.trials = Trials()
+        self.served = Served()
         self.template = Template()
         self.stale: list[freshness.Stale] = []
         self.failures = 0
@@ -145,6 +147,8 @@ class WarmPool:
             yield from self._marking(fleet, stopped)
         notes += fleet.hibernation.lost(fleet.name, self._marked, now_s)
         notes += self.trials.settle(fleet, self.preparing, now_s)
+        if self.served.ids:
+            self.served.follow(fleet, now_s)
         if self.preparing:
             self._drop_gone(fleet, now_s, notes)
         if self.expected:
@@ -202,7 +206,7 @@ class WarmPool:
         after = fleet.inventory.in_phase(Phase.STOPPED)
         # What came to rest between two parts is looked at in the next tick.
         self._marked = after if after == stopped else stopped
-        self.unready = [t for t in after if is_preparing(t.vm)]
+        self.unready = [t for t in after if self._was_never_ready(t)]
         yield len(after) // 4
 
     def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
@@ -217,10 +221,13 @@ class WarmPool:
             _quarantine(fleet, t, FOREVER, BY_OPERATOR + said)
         elif by_operator and not said:
             _quarantine(fleet, t, float("-inf"), "")
-        elif is_preparing(t.vm) and t.quarantined_until_s != FOREVER:
+        elif self._was_never_ready(t) and t.quarantined_until_s != FOREVER:
             _quarantine(fleet, t, FOREVER, NEVER_READY)
         elif t.quarantine_reason == NEVER_READY and not is_preparing(t.vm):
             _quarantine(fleet, t, float("-inf"), "")
+
+    def _was_never_ready(self, t: TrackedVm) -> bool:
+        return is_preparing(t.vm) and t.vm.id not in self.served.ids
 
     def _failed(self, fleet: Fleet, vm_id: str, why: str, *, trying: bool, now_s: float) -> Note:
         if trying:
@@ -331,6 +338,7 @@ class WarmPool:
             if each.ready and t.phase is Phase.PREPARING:
                 t.move(Phase.RUNNING, now_s)
                 fleet.inventory.touch()
+                self.served.ids.add(vm_id)
                 del self.preparing[vm_id]
                 lacking -= 1
 

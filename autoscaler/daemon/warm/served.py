@@ -1,0 +1,50 @@
+"""VMs that were made for the pool and serve instead of entering it: their tags must say that they were seen ready.
+
+Why: tags are the pool's memory. A later run takes a VM whose tag says `preparing` for one that has never served, stops it
+without draining it, and deletes it where the probe fails for long; and one that comes back from serving would lie in the
+pool unused until it is deleted.
+
+Rules of this file: what listings show settles it; until then the tag is written again, beside the tick, once a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from autoscaler.daemon.bounded import within
+from autoscaler.daemon.vms.marks import POOL_TAG, READY, is_preparing
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+
+WRITE_WITHIN_S = 30.0
+"""Longest wait for the tag, in seconds of the event loop."""
+_AGAIN_S = 60.0
+
+
+class Served:
+    """Those of one fleet."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        """VMs that were seen ready and whose tag was not seen to say so."""
+        self._writing: asyncio.Task[None] | None = None
+        self._next_s = float("-inf")
+
+    def follow(self, fleet: Fleet, now_s: float) -> None:
+        """After a listing: forget those whose tag says so, or that are gone; begin to write it on the others."""
+        vms = fleet.inventory.vms
+        self.ids = {vm_id for vm_id in self.ids if vm_id in vms and is_preparing(vms[vm_id].vm)}
+        # A clock that was set back must not keep it from being written.
+        waits = now_s < self._next_s <= now_s + _AGAIN_S
+        if self.ids and not waits and (self._writing is None or self._writing.done()):
+            self._next_s = now_s + _AGAIN_S
+            self._writing = asyncio.create_task(_write(fleet, sorted(self.ids)))
+
+
+async def _write(fleet: Fleet, vm_ids: list[str]) -> None:
+    try:
+        await within(lambda: fleet.provider.tag(vm_ids, {POOL_TAG: READY}), WRITE_WITHIN_S)
+    except Exception:  # noqa: BLE001  whatever an adapter raises: a listing tells that it is not written
+        return
