@@ -66,7 +66,8 @@ def pause(
 ) -> None:
     """Keep a daemon from starting, stopping, provisioning or refilling for a while; deciding and recording go on.
 
-    With stops paused it still starts VMs when demand asks for them. VMs stay as they are.
+    With stops paused it still starts VMs when demand asks for them, and deletes none but those that operators evict. VMs
+    stay as they are.
     """
     change = _fleets(fleet, all_fleets) | _term(for_s, until_s, no_expiry)
     _tell("pause", socket, as_json, change | {"verbs": _verbs(what), "reason": reason})

@@ -45,7 +45,12 @@ def is_preparing(vm: Vm) -> bool:
 def may_be_deleted(vm: Vm) -> bool:
     """Whether the daemon made it, or somebody has said that it may delete it; never a protected one."""
     ours = MADE_BY_TAG in vm.tags or vm.tags.get(TERMINABLE_TAG) == "true"
-    return ours and PROTECTED_TAG not in vm.tags and GROUP_TAG not in vm.tags
+    return ours and not is_kept(vm)
+
+
+def is_kept(vm: Vm) -> bool:
+    """Whether nobody here deletes it, whoever asks: it is protected, or an Auto Scaling group owns it too."""
+    return PROTECTED_TAG in vm.tags or GROUP_TAG in vm.tags
 
 
 def moment_of(vm: Vm, tag: str) -> float | None:

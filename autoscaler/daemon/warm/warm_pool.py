@@ -18,7 +18,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.inventory import FleetInventory
-from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_preparing, may_be_deleted
+from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_kept, is_preparing, may_be_deleted
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill
@@ -297,7 +297,9 @@ class WarmPool:
             return []
         if refill.is_busy(row):
             self._serve(fleet, row, now_s)
-        found = self._ends(fleet, now_s, may_stop=row.may_stop)
+        # What is deleted does not come back, so not by what was seen before, nor while nothing is to be stopped.
+        may_delete = row.may_stop and not fleet.listing_error
+        found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
         inventory = fleet.inventory
         ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]
         self.stale = freshness.stale(ready, fleet.policy.freshness, self.template.current, now_s)
@@ -309,9 +311,10 @@ class WarmPool:
         leaving = freshness.to_replace(self.stale, self._still_asked(fleet, ready), open_now=open_now)
         more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
-        if leaving:
+        if leaving and may_delete and may_refill:
             found += self._replaces(fleet, row, leaving, ready)
-        found += self._trims(fleet, row, ready, now_s)
+        if may_delete:
+            found += self._trims(fleet, row, ready, now_s)
         if row.may_start:
             found += self._tries(fleet, row, ready, now_s)
         return found
@@ -342,7 +345,7 @@ class WarmPool:
                 del self.preparing[vm_id]
                 lacking -= 1
 
-    def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool) -> list[ActionIntent]:
+    def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
         """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""
         section = fleet.policy.refill
         timeout_s = section.timeout_s if section is not None else 1800.0
@@ -358,9 +361,9 @@ class WarmPool:
         for i, each in self.preparing.items():
             if each.failed and may_stop and fleet.inventory.vms[i].phase is Phase.PREPARING:
                 found.append(_intent(fleet, Verb.STOP, (i,), each.failed))
-        made = tuple(i for i, trying in late if not trying and may_be_deleted(fleet.inventory.vms[i].vm))
+        made = tuple(i for i, trying in late if not trying and _is_spare(fleet.inventory.vms[i]))
         tried = tuple(i for i, _ in late if i not in made)
-        if made:
+        if made and may_delete:
             found.append(
                 _intent(fleet, Verb.TERMINATE, made, f"not ready within {timeout_s:g} s (refill.timeout)")
             )
@@ -370,18 +373,22 @@ class WarmPool:
             t.vm.id
             for t in self.unready
             if t.phase is Phase.STOPPED
-            and may_be_deleted(t.vm)
+            and _is_spare(t)
             and now_s - t.phase_since_s >= ORPHAN_S
             and t.vm.id not in self.deleting
         )
-        if orphans:
+        if orphans and may_delete:
             found.append(_intent(fleet, Verb.TERMINATE, orphans, f"{NEVER_READY}, {ORPHAN_S:g} s ago"))
         return found
 
     def _evictions(self, fleet: Fleet) -> list[ActionIntent]:
-        """What operators want gone, as soon as it is stopped."""
+        """What operators want gone, as soon as it is stopped; not what they have protected or given up since."""
         vms = fleet.inventory.vms
-        self.asked.evict = {i for i in self.asked.evict if i in vms and vms[i].phase is not Phase.LOST}
+        self.asked.evict = {
+            i
+            for i in self.asked.evict
+            if i in vms and vms[i].phase is not Phase.LOST and not is_kept(vms[i].vm) and not vms[i].disowned
+        }
         ids = tuple(
             sorted(i for i in self.asked.evict if vms[i].phase is Phase.STOPPED and i not in self.deleting)
         )
@@ -466,6 +473,11 @@ def _why_tried(memory_age_s: float | None) -> str:
     if memory_age_s is None:
         return "tried: would it serve?"
     return f"tried, since its memory was saved {memory_age_s / DAY_S:.0f} days ago"
+
+
+def _is_spare(t: TrackedVm) -> bool:
+    """Whether a VM that never became ready may be deleted: not one that people look at, or have given up."""
+    return may_be_deleted(t.vm) and not t.vm.tags.get(QUARANTINED_TAG) and not t.disowned
 
 
 def _quarantine(fleet: Fleet, t: TrackedVm, until_s: float, why: str) -> None:
