@@ -1,12 +1,16 @@
 """The pool is kept current and tried: rolling replacement above the floor, within windows; exercise finds the broken."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.vms import LaunchData
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG
 from autoscaler.ports import Unread, Verb
 from tests.daemon.builders import ORIGIN_S, virtual
-from tests.daemon.pools import chores, pool_bench, renew_template, states
+from tests.daemon.pools import chores, pool_bench, pool_policy, renew_template, states
 
 HOUR = 3600
 
@@ -166,3 +170,25 @@ async def test_one_answer_about_the_template_that_does_not_come_is_not_told():
 
 def told_of_template(bench):
     return [event for event in bench.events() if event[1].startswith("template_")]
+
+
+@virtual
+async def test_vms_made_from_another_template_are_not_out_of_date_by_what_the_one_before_said():
+    bench = pool_bench(100, running=1, warm_pool={"minimum": 0}, freshness={"refresh": {"share": "50%"}})
+    data = LaunchData(image="ami-0000000d", vm_type="m7i.large")
+    bench.world.templates.create(bench.world.new_id("lt"), "other", data, ORIGIN_S)
+    setup = bench.setups[0]
+    other = pool_policy(
+        freshness={"refresh": {"share": "50%"}}, provision={"launch_template": "other", "maximum": 10}
+    )
+    tasks = []
+
+    def edit():
+        tasks.append(asyncio.ensure_future(bench.daemon.take_over([replace(setup, policy=other)])))
+
+    asyncio.get_running_loop().call_later(105, edit)
+    await bench.run(1000)
+    made = [at for at, *_ in chores(bench, Verb.REFILL)]
+    assert made == [110]
+    assert chores(bench, Verb.TERMINATE) == []
+    assert {vm.image for vm in views(bench) if vm.state == "stopped"} == {"ami-0000000d"}

@@ -1,14 +1,15 @@
 """What VMs would be made from today: a fleet's launch template as it was last read.
 
-Rules of this file: one question at a time, and bounded. What was read stays known while it cannot be read again. One answer
-that does not come says little; of a second in a row people are told, since nothing is out of date until they do something.
+Rules of this file: one question at a time, and bounded. What was read stays known while it cannot be read again, but not
+for a policy that names another template: VMs made from that one would be taken for out of date. One answer that does not
+come says little; of a second in a row people are told, since nothing is out of date until they do something.
 """
 
 from __future__ import annotations
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.ports import LaunchSpec, Note, TemplateReader, Unread
+from autoscaler.ports import LaunchSpec, Note, ProvisionSpec, TemplateReader, Unread
 
 SPEC_EVERY_S = 300.0
 """How often the launch template is read."""
@@ -28,12 +29,17 @@ class Template:
     def __init__(self) -> None:
         self.current: LaunchSpec | None = None
         self.trouble = ""
+        self._of: ProvisionSpec | None = None
         self._next_s = float("-inf")
         self._failed, self._told = 0, ""
 
     def is_due(self, fleet: Fleet, now_s: float) -> bool:
         """Whether it is time to read it, for a fleet that asks what it says."""
-        return now_s >= self._next_s and fleet.policy.reads_template
+        if not fleet.policy.reads_template:
+            return False
+        if fleet.spec != self._of:
+            self._of, self.current, self._next_s = fleet.spec, None, float("-inf")
+        return now_s >= self._next_s
 
     def is_known(self, fleet: Fleet) -> bool:
         """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""
