@@ -72,6 +72,7 @@ KINDS = {
     "planned_anew": "What was learned, or other machine types, changed the start time or capacity that is planned with.",
     "vm_replaced": "A VM is slow or silent; it is no longer counted on, and stopped once another serves.",
     "vms_slow": "VMs are slow or silent, and which; whether it is a few, about half or nearly all of the fleet.",
+    "vms_unlisted": "Whole listings show none of the fleet's VMs, nor that any was terminated; they are taken to be as before for ten minutes.",
     "vms_well": "No VM of the fleet is slow or silent any more.",
     "vm_gone": "A VM is missing from several complete listings and no longer counted.",
     "vm_in_group": "A VM is in an Auto Scaling group, too; it is neither started nor stopped.",

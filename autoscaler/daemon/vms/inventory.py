@@ -59,6 +59,8 @@ class FleetInventory(Lateness):
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
         self._recalled: dict[str, Aside] = {}
+        self.vanished = self._told_vanished = False
+        """Whether the last whole listing showed none of the VMs that are taken to be there, and that this was told."""
         self._quiet: tuple[Vm, ...] | None = None
         """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
 
@@ -330,6 +332,11 @@ class FleetInventory(Lateness):
         notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
+        # Whose last VM goes is told that it was terminated; where all vanish at once, it is rather somebody else's listing.
+        known = 0 if seen else sum(self._should_be_listed(t, listing) for t in self.vms.values())
+        self.vanished = known > 0
+        self._told_vanished &= self.vanished
+        absent_s = self.patience.all_absent_s if self.vanished else self.patience.absent_s
         for vm_id in [vm_id for vm_id in self.vms if vm_id not in seen]:
             t = self.vms[vm_id]
             if t.order is not None and self._may_lag(t.order, listing):
@@ -339,12 +346,19 @@ class FleetInventory(Lateness):
             t.missing += 1
             t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
             long_s = listing.requested_at_s - t.missing_since_s
-            if t.missing >= self.patience.absent_listings and long_s >= self.patience.absent_s:
+            if self.vanished and not self._told_vanished and t.missing >= self.patience.absent_listings:
+                self._told_vanished = True
+                notes.append(self._note("vms_unlisted", _none_of(known, absent_s)))
+            if t.missing >= self.patience.absent_listings and long_s >= absent_s:
                 if t.phase is not Phase.LOST and not t.disowned:
                     notes.append(
                         self._note("vm_gone", f"{vm_id} is missing from {t.missing} complete listings")
                     )
                 del self.vms[vm_id]
+
+    def _should_be_listed(self, t: TrackedVm, listing: Listing) -> bool:
+        lags = t.order is not None and self._may_lag(t.order, listing)
+        return t.phase is not Phase.LOST and not t.disowned and not lags
 
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
         """Best guess of when something happened that this listing shows and the one before did not."""
@@ -397,6 +411,14 @@ _PHASE_OF_STATE = {
 
 def _middle(listing: Listing) -> float:
     return (listing.requested_at_s + listing.received_at_s) / 2.0
+
+
+def _none_of(vms: int, for_s: float) -> str:
+    which = "its only VM is not" if vms == 1 else f"none of its {vms} VMs is"
+    return (
+        f"{which} in the list any more; taken to be as before for {for_s / 60.0:.0f} min. Check the account, the region "
+        "and the tags by which its VMs are found"
+    )
 
 
 def _because(vm: Vm) -> str:

@@ -62,6 +62,7 @@ class Patience:
         consistency_s: How far a listing may lag behind an accepted order.
         absent_listings: Complete listings without a VM that make it gone.
         absent_s: Time over which they must stretch.
+        all_absent_s: The same where they show no VM of the fleet at all, not even one that was terminated.
         hands_off_s: How long a VM that somebody else started is not stopped, and one that a person stopped is not
             started.
         quarantine_s: How long a VM whose start failed is not tried again; twice as long each time in a row.
@@ -73,6 +74,7 @@ class Patience:
     consistency_s: float = 30.0
     absent_listings: int = 3
     absent_s: float = 20.0
+    all_absent_s: float = 600.0
     quarantine_s: float = 600.0
     hands_off_s: float = 0.0
 

@@ -298,7 +298,7 @@ class WarmPool:
         if refill.is_busy(row):
             self._serve(fleet, row, now_s)
         # What is deleted does not come back, so not by what was seen before, nor while nothing is to be stopped.
-        may_delete = row.may_stop and not fleet.listing_error
+        may_delete = row.may_stop and not fleet.listing_error and not fleet.inventory.vanished
         found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
         inventory = fleet.inventory
         ready = [t for t in inventory.startable(now_s) if t.vm.id not in self.deleting]

@@ -1,0 +1,63 @@
+"""A fleet of which whole listings show nothing at all: that is doubted before its VMs are made anew."""
+
+from dataclasses import replace
+
+from tests.daemon.builders import ORIGIN_S, steady, virtual
+from tests.daemon.pools import PROVISION, chores, pool_bench
+
+
+class Hides:
+    """A provider whose listings are whole and empty for some seconds."""
+
+    def __init__(self, bench, from_s, to_s):
+        self._bench, self._provider = bench, bench.provider
+        self._from_s, self._to_s = from_s, to_s
+
+    def __getattr__(self, name):
+        return getattr(self._provider, name)
+
+    async def list_vms(self):
+        found = await self._provider.list_vms()
+        hidden = self._from_s <= self._bench.clock.now() - ORIGIN_S < self._to_s
+        return replace(found, vms=()) if hidden else found
+
+
+def hiding(from_s, to_s, demand=400):
+    bench = pool_bench(
+        demand,
+        running=4,
+        vms=2,
+        warm_pool={"minimum": 0},
+        refill=None,
+        provision={**PROVISION, "maximum": 10},
+    )
+    bench.setups = [replace(bench.setups[0], provider=Hides(bench, from_s, to_s))]
+    return bench
+
+
+@virtual
+async def test_vms_that_vanish_together_are_taken_to_be_there_for_ten_minutes():
+    bench = hiding(100, 600)
+    await bench.run(900)
+    assert chores(bench) == []
+    assert set(bench.column("in_service")) == {4}
+    (told,) = [(at, text) for at, kind, text in bench.events() if kind == "vms_unlisted"]
+    assert told[0] == 120
+    assert told[1].startswith("none of its 6 VMs is in the list any more; taken to be as before for 10 min")
+    assert "vm_gone" not in {kind for _, kind, _ in bench.events()}
+
+
+@virtual
+async def test_after_that_they_are_gone_and_it_is_told_again_when_it_happens_again():
+    bench = hiding(100, 760)
+    await bench.run(760)
+    # Missing since 100.
+    assert next(at for at, *_ in chores(bench)) == 700
+    assert [kind for _, kind, _ in bench.events()].count("vm_gone") == 6
+
+
+@virtual
+async def test_none_of_them_is_stopped_meanwhile():
+    bench = hiding(100, 400, steady((0, 400), (150, 100)))
+    await bench.run(450)
+    assert [(at, verb, count) for at, verb, count, _ in chores(bench)] == [(400, "stop", 3)]
