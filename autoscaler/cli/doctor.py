@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _READ_TIMEOUT_S = 10.0
 _BETWEEN_READS_S = 2.0
-_LITTLE_SPACE = 1 << 30
+_LITTLE_SPACE, _NO_SPACE = 1 << 30, 16 << 20
+"""Bytes free for the journal: from where it is to be looked at, and from where it is about to end."""
 
 
 def doctor(
@@ -82,7 +83,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         Finding("settings", Level.WARNING, text, "correct the name") for text in unknown_variables(os.environ)
     ]
     found += _state_dir(settings.state_dir)
-    loaded = PolicyFolder(settings.policies, settings.tick_s).load()
+    loaded = PolicyFolder(settings.policies, settings.tick_s, clock).load()
     found += [Finding("policy", Level.PROBLEM, str(each), "correct the file") for each in loaded.errors]
     found += [Finding("policy", Level.WARNING, str(each), "look at the file") for each in loaded.warnings]
     if not loaded.policies:
@@ -127,12 +128,19 @@ def _state_dir(directory: Path) -> list[Finding]:
         text = f"the state directory {directory} cannot be written by this user"
         fix = "run as the daemon's user, or correct the owner of the directory"
         return [Finding("state_dir", Level.PROBLEM, text, fix)]
-    free = shutil.disk_usage(there).free
-    text = f"{free / 1e9:.1f} GB are free for the journal in {directory}"
-    if free < _LITTLE_SPACE:
-        fix = "make room: what cannot be recorded is not done"
-        return [Finding("state_dir", Level.WARNING, text, fix)]
-    return [Finding("state_dir", Level.OK, text)]
+    return [room(directory, shutil.disk_usage(there).free)]
+
+
+def room(directory: Path, free: int) -> Finding:
+    """Whether so many bytes are enough for the journal."""
+    from autoscaler.ports.findings import Finding, Level
+
+    size = f"{free / 1e9:.1f} GB" if free >= _LITTLE_SPACE else f"{free / 1e6:.0f} MB"
+    text = f"{size} are free for the journal in {directory}"
+    if free >= _LITTLE_SPACE:
+        return Finding("state_dir", Level.OK, text)
+    level = Level.PROBLEM if free < _NO_SPACE else Level.WARNING
+    return Finding("state_dir", level, text, "make room: what cannot be recorded is not done")
 
 
 async def _listed(ec2: Ec2Settings, clock: Clock) -> Sequence[Vm]:

@@ -90,9 +90,13 @@ def policy_schema() -> None:
 
 
 def _load(path: Path, tick_s: float) -> PolicySet:
+    from autoscaler.clock import SystemClock
     from autoscaler.config.loading import load_policies, load_policy
 
-    return load_policies(path, tick_s) if path.is_dir() else load_policy(path, tick_s=tick_s)
+    now_s = SystemClock().now()
+    if path.is_dir():
+        return load_policies(path, tick_s, now_s)
+    return load_policy(path, tick_s=tick_s, now_s=now_s)
 
 
 def _print_problems(loaded: PolicySet, *, to_stderr: bool = False) -> None:

@@ -56,6 +56,7 @@ def run(
 
     Only fleets whose policy says `act: true` are touched; all others run in shadow.
     """
+    from autoscaler.clock import SystemClock
     from autoscaler.daemon import event_loop
     from autoscaler.daemon.policies import PolicyFolder
     from autoscaler.settings import load_settings
@@ -70,7 +71,7 @@ def run(
             log_format=log_format,
         )
         set_up_logging(settings.log_format, settings.log_level)
-        folder = PolicyFolder(settings.policies, settings.tick_s)
+        folder = PolicyFolder(settings.policies, settings.tick_s, SystemClock())
         loaded = folder.before_loading()
         policies_read = _load(folder)
         loaded = replace(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
@@ -32,8 +33,14 @@ BILLING_FLOOR_S = 60.0
 """Every start is billed for at least this long."""
 
 
-def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
-    """All findings of one policy, in the order of its sections."""
+def check_policy(policy: Policy, tick_s: float, now_s: float | None = None) -> tuple[Finding, ...]:
+    """All findings of one policy, in the order of its sections.
+
+    Args:
+        policy: Which.
+        tick_s: Length of a tick.
+        now_s: Epoch seconds, where it is for the time from now on; None where it may be for the past.
+    """
     return (
         *check_signal(policy, tick_s),
         *check_kind(policy),
@@ -46,7 +53,7 @@ def check_policy(policy: Policy, tick_s: float) -> tuple[Finding, ...]:
         *_check_forecast(policy),
         *_check_steps(policy),
         *_check_schedule(policy),
-        *_check_events(policy),
+        *_check_events(policy, now_s),
         *_check_guards(policy, tick_s),
         *_check_supply(policy),
         *check_pool(policy, tick_s),
@@ -267,7 +274,7 @@ def _check_schedule(policy: Policy) -> Iterator[Finding]:
             )
 
 
-def _check_events(policy: Policy) -> Iterator[Finding]:
+def _check_events(policy: Policy, now_s: float | None) -> Iterator[Finding]:
     for at, event in enumerate(policy.events):
         if (event.begins is None) == (event.at is None):
             yield Finding(
@@ -282,6 +289,16 @@ def _check_events(policy: Policy) -> Iterator[Finding]:
                 f"there is no time zone `{event.time_zone[:60]}`",
                 zone,
             )
+        if now_s is not None and event.begins is not None:
+            end_s = event.begins.timestamp() + event.lasts_s
+            if end_s <= now_s:
+                yield Finding(
+                    (("events", at, "begins"), ("events", at)),
+                    f"event `{event.name}` was over at {datetime.fromtimestamp(end_s, UTC):%Y-%m-%d %H:%M} UTC and never "
+                    "comes again",
+                    "write when it comes next, or remove it",
+                    Severity.WARNING,
+                )
     if policy.events and not (policy.forecast or policy.objective):
         yield Finding(
             (("events",),),

@@ -45,12 +45,13 @@ class PolicySet:
     warnings: tuple[Problem, ...] = ()
 
 
-def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
+def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S, now_s: float | None = None) -> PolicySet:
     """Load every `*.yaml` and `*.yml` of a folder (hidden files excepted) over its `defaults.yaml`.
 
     Args:
         directory: The folder.
         tick_s: Length of a tick, which some checks compare with.
+        now_s: Epoch seconds, where they are for the time from now on; None where they may be for the past.
     """
     if not directory.is_dir():
         advice = "name a folder with one YAML file per fleet"
@@ -60,7 +61,7 @@ def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
     except OSError as error:
         return PolicySet(errors=(Problem(Mark(directory), f"the folder cannot be read: {error.strerror}"),))
     defaults = _load_defaults(directory / DEFAULTS)
-    loaded = [_load(file, defaults, tick_s) for file in files]
+    loaded = [_load(file, defaults, tick_s, now_s) for file in files]
     problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
     doubled = _doubled_fleets(loaded)
     problems += doubled
@@ -75,19 +76,22 @@ def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
     return _policy_set(usable, problems)
 
 
-def load_policy(file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
+def load_policy(
+    file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S, now_s: float | None = None
+) -> PolicySet:
     """Load one file.
 
     Args:
         file: The policy.
         defaults: The defaults below it; where None, the `defaults.yaml` beside it, if there is one.
         tick_s: Length of a tick, which some checks compare with.
+        now_s: As of `load_policies`.
 
     Returns:
         A set of one policy, or of none and the errors.
     """
     below = _load_defaults(defaults or file.parent / DEFAULTS, wanted=defaults is not None)
-    one = _load(file, below, tick_s)
+    one = _load(file, below, tick_s, now_s)
     usable = [one] if one.policy and not below.problems else []
     return _policy_set(usable, [*below.problems, *one.problems])
 
@@ -178,7 +182,7 @@ def _findings_but_missing(document: Document) -> list[Problem]:
     return []
 
 
-def _load(file: Path, defaults: Document, tick_s: float) -> _Loaded:
+def _load(file: Path, defaults: Document, tick_s: float, now_s: float | None) -> _Loaded:
     own = read_document(file)
     loaded = _Loaded(file, own, own.data.get("fleet"), problems=list(own.problems))
     if own.problems:
@@ -186,11 +190,13 @@ def _load(file: Path, defaults: Document, tick_s: float) -> _Loaded:
     if defaults.problems:
         loaded.problems += _findings_but_missing(own)
         return loaded
-    _judge(loaded, own, _over(own, defaults), tick_s)
+    _judge(loaded, own, _over(own, defaults), tick_s, now_s)
     return loaded
 
 
-def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> None:
+def _judge(
+    loaded: _Loaded, own: Document, merged: Document, tick_s: float, now_s: float | None = None
+) -> None:
     """Give it its policy where the merged document is right, and the problems where it is not."""
     try:
         policy = Policy.model_validate(merged.data)
@@ -204,7 +210,7 @@ def _judge(loaded: _Loaded, own: Document, merged: Document, tick_s: float) -> N
             Problem(place, "limits that fleets share are the same for all of them", advice)
         )
         return
-    findings = check_policy(policy, tick_s)
+    findings = check_policy(policy, tick_s, now_s)
     loaded.problems += [_placed(finding, own, merged) for finding in findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
         loaded.policy = _with_resolved_trace(policy, loaded.file)

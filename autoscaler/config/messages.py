@@ -110,6 +110,8 @@ _TEMPLATES = {
     ),
 }
 """What pydantic calls it, and what a person reads: the fault, the advice."""
+_EMPTY = {kind: _TEMPLATES[kind][1] for kind in ("model_type", "tuple_type")}
+"""What to do where nothing stands after the colon."""
 
 
 def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[str, str]:
@@ -126,6 +128,8 @@ def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[
                 f"{name}: {raw} is not one of the choices",
                 f"{near}write {' or '.join(_choices(path, root))}",
             )
+    if found["input"] is None and found["type"] in {"string_type", "tuple_type", "model_type"}:
+        return f"{name} is empty", _EMPTY.get(found["type"]) or _wanted(path, root)
     fault, advice = _TEMPLATES.get(found["type"], ("{name}: {msg}", ""))
     values = {**found.get("ctx", {}), "name": name, "raw": raw, "msg": found["msg"]}
     return fault.format(**values), advice.format(**values)

@@ -147,7 +147,7 @@ def _read_duration(raw: object) -> float:
         return 0.0
     text = raw.strip().replace(" ", "") if isinstance(raw, str) else ""
     if not _DURATION.fullmatch(text):
-        bare = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+        bare = isinstance(raw, (int, float)) and not isinstance(raw, bool) and 0.0 < raw < math.inf
         example = f"`{_plain(raw)}s`" if bare else "`30s` or `1h30m`"  # type: ignore[arg-type]
         raise ValueError(f"write a number with ms, s, m, h or d, for example {example}")
     return sum(float(number) * SECONDS[unit] for number, unit in _DURATION_PART.findall(text))

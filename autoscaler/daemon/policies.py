@@ -15,6 +15,7 @@ from typing import TypeAlias
 from autoscaler.config.documents import MAX_BYTES
 from autoscaler.config.loading import PolicySet, load_policies
 from autoscaler.errors import ConfigError
+from autoscaler.ports import Clock
 
 MAX_FILES = 2000
 """A folder with more files is not one of policies."""
@@ -64,11 +65,13 @@ class PolicyFolder:
     Args:
         path: Where.
         tick_s: Length of a tick, which some checks compare with.
+        clock: Tells what is over already; None where that does not matter.
     """
 
-    def __init__(self, path: Path, tick_s: float) -> None:
+    def __init__(self, path: Path, tick_s: float, clock: Clock | None = None) -> None:
         self.path = path
         self._tick_s = tick_s
+        self._clock = clock
 
     def stamp(self) -> Stamp:
         """What changes whenever a file of the folder does; cheap enough for every tick."""
@@ -110,7 +113,8 @@ class PolicyFolder:
 
     def load(self) -> PolicySet:
         """Every policy of the folder, with all problems."""
-        return load_policies(self.path, self._tick_s)
+        now_s = None if self._clock is None else self._clock.now()
+        return load_policies(self.path, self._tick_s, now_s)
 
     def _files(self) -> Iterator[Path]:
         files = sorted(

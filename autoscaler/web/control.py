@@ -35,6 +35,7 @@ from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
 from autoscaler.web.operations import change_json, operations
+from autoscaler.web.warm_pool import in_words
 from autoscaler.web.warm_pool import routes as pool_routes
 
 VERSION = 1
@@ -252,7 +253,7 @@ async def _read(request: web.Request, model: type[_Body]) -> _Body:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
         said = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc'])) or 'body'}: {in_words(item)}"
             for item in error.errors(include_url=False, include_input=False)[:5]
         )
         raise web.HTTPBadRequest(

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
@@ -54,10 +55,15 @@ def routes(daemon: Daemon, version: int, who: Callable[[web.Request], Awaitable[
             found = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, found["loc"])) or "body"
             raise web.HTTPBadRequest(
-                reason="Bad Request", text=f"the request is not one of this API: {place}: {found['msg']}"
+                reason="Bad Request", text=f"the request is not one of this API: {place}: {in_words(found)}"
             ) from None
         vms = tuple(dict.fromkeys(body.vms))
         sentence = await change(Word(body.fleet, vms, await who(request), body.reason))
         return web.json_response({"version": version, "sentences": [sentence]})
 
     return [web.get("/v1/pool", shown), web.post("/v1/pool/{what}", changed)]
+
+
+def in_words(found: ErrorDetails) -> str:
+    """What is wrong with a field of a request, without the checker's own prefix."""
+    return found["msg"].removeprefix("Value error, ")

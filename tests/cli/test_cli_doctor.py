@@ -4,10 +4,12 @@ import asyncio
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from autoscaler.cli.doctor import room
 from autoscaler.cli.main import app
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
@@ -144,3 +146,20 @@ def test_a_recording_whose_first_value_is_not_known_yet_is_no_problem(examined, 
     _, findings, _ = examined("--all", url=cloud)
     (found,) = [each for each in findings if each["check"] == "metrics"]
     assert (found["level"], "first count is known at" in found["text"]) == ("unknown", True)
+
+
+@pytest.mark.parametrize(
+    ("free", "level", "said"),
+    [
+        (0, "problem", "0 MB are free for the journal in /var/lib/autoscaler"),
+        (10_000_000, "problem", "10 MB are free"),
+        (500_000_000, "warning", "500 MB are free"),
+        (20_000_000_000, "ok", "20.0 GB are free"),
+    ],
+)
+def test_a_disk_where_nothing_can_be_written_is_a_problem_and_little_room_is_to_be_looked_at(
+    free, level, said
+):
+    found = room(Path("/var/lib/autoscaler"), free)
+    assert (str(found.level), found.text.startswith(said)) == (level, True)
+    assert bool(found.fix) is (level != "ok")

@@ -109,6 +109,16 @@ def test_a_changed_tick_is_fitted_to_the_usual_one_and_said(invoke, tmp_path):
     assert any("ticks of 20 s, 5 s were fitted to intervals of 10 s" in note for note in facts["notes"])
 
 
+def test_a_tick_that_was_late_is_no_tick_of_another_length(invoke, tmp_path):
+    """It was decided 9.6 s after its time, and the next one 0.4 s after it."""
+    ticks = every(10, range(1, 40))
+    ticks[20] = (209.6, *ticks[20][1:])
+    state_dir = record(tmp_path / "state", ticks)
+    facts, trace = exported(invoke, state_dir, tmp_path / "d.csv")
+    assert trace.values.tolist() == [*range(1, 40)]
+    assert not any("were fitted" in note for note in facts["notes"])
+
+
 def test_a_longer_interval_gives_means_and_a_shorter_one_is_refused(invoke, tmp_path):
     state_dir = record(tmp_path / "state", every(10, range(12)))
     _, trace = exported(invoke, state_dir, tmp_path / "d.csv", "--interval", "60s")

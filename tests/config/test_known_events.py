@@ -7,10 +7,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.config.checks import check_policy
 from autoscaler.config.compiling import compile_params
+from autoscaler.config.documents import Severity
 from autoscaler.config.known_events import KnownEvent, occurrences
+from autoscaler.config.loading import load_policies, load_policy
 from autoscaler.config.policy import policy_from
+from autoscaler.daemon.policies import PolicyFolder
 
 
 def utc(text):
@@ -95,6 +99,40 @@ def test_lanes_know_from_when_on_orders_meet_an_event_and_until_when_it_may_not_
 def test_events_that_cannot_be_meant_are_refused(fields, words):
     found = check_policy(policy({"name": "x", "lasts": "1h", "factor": 2, **fields}), 10.0)
     assert any(words in finding.message for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "now", "told"),
+    [
+        ({"begins": "2026-06-03T18:00:00Z"}, "2026-06-03T20:00:00", True),
+        ({"begins": "2026-06-03T18:00:00Z"}, "2026-06-03T19:59:59", False),  # it is not over yet
+        ({"begins": "2026-06-03T18:00:00Z"}, None, False),  # a replay may be of that day
+        ({"at": "08:00"}, "2036-06-03T20:00:00", False),
+    ],
+)
+def test_an_event_that_is_over_and_never_comes_again_is_told(fields, now, told):
+    over = policy({"name": "match", "lasts": "2h", "factor": 2, **fields})
+    found = check_policy(over, 10.0, None if now is None else utc(now))
+    said = [(each.severity, each.message) for each in found if "match" in each.message]
+    words = "event `match` was over at 2026-06-03 20:00 UTC and never comes again"
+    assert said == ([(Severity.WARNING, words)] if told else [])
+
+
+def test_whoever_reads_policies_for_now_is_told_of_events_that_are_over(tmp_path):
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        "fleet: web\nsignal: {kind: total, source: trace, trace: {}}\nvm: {capacity: 120/s}\nbounds: {maximum: 10}\n"
+        "forecast: {}\nevents: [{name: match, begins: 2026-06-03T18:00:00Z, lasts: 2h, factor: 2}]\n"
+    )
+
+    async def read():
+        clock = VirtualClock(utc("2026-06-04T00:00:00"))
+        return PolicyFolder(tmp_path, 10.0, clock).load().warnings
+
+    (warning,) = run_virtual(read)
+    assert (warning.mark.line, warning.advice) == (6, "write when it comes next, or remove it")
+    assert load_policy(file, now_s=utc("2026-06-04T00:00:00")).warnings == (warning,)
+    assert PolicyFolder(tmp_path, 10.0).load().warnings == load_policies(tmp_path).warnings == ()
 
 
 def test_events_that_nothing_reads_are_told():

@@ -149,6 +149,8 @@ BAD_VALUES = [
         "did you mean `stabilisation`?",
     ),
     ("guards: {cooldown_in: 300}", "23", "`300` is not a duration", "for example `300s`"),
+    ("guards: {cooldown_in: .inf}", "23", "`inf` is not a duration", "for example `30s` or `1h30m`"),
+    ("guards: {cooldown_in: -5}", "23", "`-5` is not a duration", "for example `30s` or `1h30m`"),
     (
         "guards: {cooldown_in: 5 minutes}",
         "23",
@@ -237,6 +239,8 @@ def test_a_bad_value(tmp_path, line, column, message, advice):
         ("fleet: web\n", "", "`fleet` is missing"),
         ("fleet: web", "fleet: Web 1", "`Web 1` is no valid name; use up to 63 lower-case letters"),
         ("fleet: web", "fleet: 7", "`7` is not a text; put it in quotes"),
+        ("fleet: web", "fleet:", "`fleet` is empty; add it"),
+        ("vm: {capacity: 120/s}", "vm:", "`vm` is empty; put its keys below it, indented"),
         ("fleet: web", f"fleet: {'w' * 64}", "is no valid name"),
         ("kind: throughput", "kind: utilization", "did you mean `utilisation`?"),
         ("capacity: 120/s", "capacity: 120", "write work per second, for example `120/s`"),

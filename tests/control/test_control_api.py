@@ -118,7 +118,7 @@ BAD = {
     "an unknown verb": (
         {**PAUSE, "verbs": ["terminate"]},
         400,
-        "verbs.0: Value error, terminate cannot be paused",
+        "verbs.0: terminate cannot be paused; start, stop, provision",
     ),
     "no verb": ({**PAUSE, "verbs": []}, 400, "verbs: List should have at least 1 item"),
     "text for a number": ({**PAUSE, "for_s": "60"}, 400, "for_s: Input should be a valid number"),

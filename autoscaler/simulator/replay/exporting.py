@@ -178,7 +178,8 @@ def tick_lengths(at_s: Float, number: NDArray[np.int64]) -> Float:
         # Decisions come a moment after the point of the grid; the tick's number knows the point itself.
         exact = np.round(at_s[1:] / number[1:], 3)
     same_grid = (steps >= 1) & (steps <= _MOST_SKIPPED) & (passed_s > 0)
-    sure = (number[1:] > _SURE_OF_LENGTH) & (np.abs(measured - exact) < 0.5 * exact)
+    # So does one that was late, by less than a tick; and the next one seems to come at once.
+    sure = (number[1:] > _SURE_OF_LENGTH) & (np.abs(measured - exact) < exact)
     return np.where(same_grid, np.where(sure, exact, np.round(measured, 3)), np.nan)
 
 
