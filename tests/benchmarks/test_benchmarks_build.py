@@ -102,7 +102,8 @@ def policies_of_others(module, patch):
     del patch
     given = {
         "replay": lambda: [
-            policy_from(YAML(typ="safe").load(module.POLICY.format(forecast=each))) for each in ("off", "{}")
+            policy_from(YAML(typ="safe").load(module.POLICY.format(rule=rule)))
+            for rule in module.RULES.values()
         ],
         "push": lambda: [policy_from(module.POLICY)],
         "reaction": lambda: [
