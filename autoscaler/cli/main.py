@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import platform
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from autoscaler.cli import (
     benchmark,
@@ -40,8 +41,22 @@ from autoscaler.cli import (
 )
 from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
 
+
+class Commands(TyperGroup):
+    """The commands; what is wrong with an option is said without the checker's own prefix."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="autoscaler",
+    cls=Commands,
     help="Starts and stops already provisioned VMs to meet demand, and says why.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -168,3 +168,19 @@ def test_a_wrong_setting_is_said_by_every_command_that_reads_settings(tmp_path, 
 
 def test_the_schema_of_policies_is_json(invoke):
     assert json.loads(invoke("policy", "schema").stdout)["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("pause", "X", "--reason", "x", "--all-fleets", "--for", "1h"),
+            "'X' is not one of 'start', 'stop',",
+        ),
+        (("run", "--log-format", "xml"), "'xml' is not one of 'console', 'json'"),
+    ],
+)
+def test_a_word_that_is_none_of_the_choices_is_told_without_the_checkers_own_words(invoke, arguments, said):
+    result = invoke(*arguments)
+    words = " ".join(result.stderr.replace("│", " ").split())
+    assert (result.exit_code, said in words, "Value error" in words) == (2, True, False)
