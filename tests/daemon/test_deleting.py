@@ -9,7 +9,7 @@ from autoscaler.daemon.vms.marks import MADE_AT_TAG, POOL_TAG, QUARANTINED_TAG
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
 from autoscaler.ports import Verb
 from tests.control.builders import STOP, Commands, asked
-from tests.daemon.builders import ORIGIN_S, virtual
+from tests.daemon.builders import ORIGIN_S, steady, virtual
 from tests.daemon.pools import PROVISION, chores, pool_bench, states
 
 TRIMMED = {"warm_pool": {"minimum": 1}, "refill": {"trim_after": "1h", "trim_rate": {"vms": 1, "per": "10m"}}}
@@ -90,3 +90,23 @@ async def test_an_eviction_is_off_once_the_vm_is_protected():
     await bench.run(100)
     assert deleted(bench) == []
     assert bench.daemon.warm_pools.by_name["web"].asked.evict == set()
+
+
+@virtual
+async def test_nothing_is_trimmed_or_replaced_while_demand_is_not_known():
+    bench = pool_bench(
+        steady((0, 800), (100, 100)),
+        running=8,
+        warm_pool={"minimum": 0, "spare": "50%"},
+        freshness={"max_age": "1d", "refresh": {"share": "50%"}},
+        refill={"trim_after": "1h", "trim_rate": {"vms": 5, "per": "10m"}},
+    )
+    await bench.run(1000)
+    assert bench.column("stopped")[-1] >= 7
+    await bench.provider.tag(bench.ids, OURS)
+    # By what is known without metrics after a restart, one would be enough.
+    bench.setups[0].source.demand = None
+    bench.records.clear()
+    await bench.run(9000)
+    assert bench.column("warm_target")[-1] == 1
+    assert deleted(bench) == []

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
+from autoscaler.core.types import Freshness
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.inventory import FleetInventory
@@ -311,9 +312,12 @@ class WarmPool:
         leaving = freshness.to_replace(self.stale, self._still_asked(fleet, ready), open_now=open_now)
         more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
-        if leaving and may_delete and may_refill:
-            found += self._replaces(fleet, row, leaving, ready)
-        if may_delete:
+        if row.freshness != Freshness.FRESH and row.in_service:
+            # How many are wanted follows from demand; after a restart without metrics hardly any are. Where none
+            # serves, there may be nobody to ask.
+            self._excess_since_s = None
+        elif may_delete:
+            found += self._replaces(fleet, row, leaving, ready) if leaving and may_refill else []
             found += self._trims(fleet, row, ready, now_s)
         if row.may_start:
             found += self._tries(fleet, row, ready, now_s)
