@@ -21,6 +21,7 @@ KINDS = {
     "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",
     "exercise_failed": "A stopped VM that was tried would not have served; the text says why.",
     "exercise_not_run": "What the policy has done on VMs that are tried could not be run; the VM goes back into the pool.",
+    "exercise_resumed": "A VM that was being tried when the daemon ended is tried on, and does not serve before it was found well.",
     "hibernate_refused": "VMs that should have saved their memory could not; the text says what was done instead.",
     "memory_lost": "A VM was hibernated for longer than the provider keeps a memory; it boots from its disk.",
     "pool_adopt": "An operator made VMs belong to a fleet.",

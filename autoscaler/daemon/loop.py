@@ -174,6 +174,7 @@ class Daemon:
         """Tick until `stop` is called; the tick and the calls under way are finished."""
         await self._left_open.load(self._longest_lag_s())
         await recall(self.fleets.all, self.recorder, self.began_at_s)
+        await self.warm_pools.resuming.load(self.fleets.all, self.recorder, self.began_at_s)
         await self.operators.load()
         await self.keeping.load(self.fleets, self.clock.now())
         await self._announce()

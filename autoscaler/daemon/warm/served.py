@@ -1,4 +1,4 @@
-"""VMs that were made for the pool and serve instead of entering it: their tags must say that they were seen ready.
+"""VMs that were made for the pool, or tried, and serve instead of entering it: their tags must say that they were seen ready.
 
 Why: tags are the pool's memory. A later run takes a VM whose tag says `preparing` for one that has never served, stops it
 without draining it, and deletes it where the probe fails for long; and one that comes back from serving would lie in the
@@ -10,10 +10,12 @@ Rules of this file: what listings show settles it; until then the tag is written
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.vms.marks import POOL_TAG, READY, is_preparing
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, POOL_TAG, READY, is_preparing, moment_of
+from autoscaler.ports import Vm
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -27,24 +29,38 @@ class Served:
     """Those of one fleet."""
 
     def __init__(self) -> None:
-        self.ids: set[str] = set()
-        """VMs that were seen ready and whose tag was not seen to say so."""
+        self.ids: dict[str, float] = {}
+        """VMs whose tags were not seen to say that they were seen ready, and when they were."""
         self._writing: asyncio.Task[None] | None = None
         self._next_s = float("-inf")
 
+    def add(self, vm_id: str, now_s: float) -> None:
+        """One that is ready begins to serve."""
+        self.ids[vm_id] = math.floor(now_s)
+        self._next_s = float("-inf")
+
     def follow(self, fleet: Fleet, now_s: float) -> None:
-        """After a listing: forget those whose tag says so, or that are gone; begin to write it on the others."""
+        """After a listing: forget those whose tags say so, or that are gone; begin to write them on the others."""
         vms = fleet.inventory.vms
-        self.ids = {vm_id for vm_id in self.ids if vm_id in vms and is_preparing(vms[vm_id].vm)}
+        self.ids = {
+            vm_id: at_s
+            for vm_id, at_s in self.ids.items()
+            if vm_id in vms and not _is_told(vms[vm_id].vm, at_s)
+        }
         # A clock that was set back must not keep it from being written.
         waits = now_s < self._next_s <= now_s + _AGAIN_S
         if self.ids and not waits and (self._writing is None or self._writing.done()):
             self._next_s = now_s + _AGAIN_S
-            self._writing = asyncio.create_task(_write(fleet, sorted(self.ids)))
+            self._writing = asyncio.create_task(_write(fleet, sorted(self.ids), now_s))
 
 
-async def _write(fleet: Fleet, vm_ids: list[str]) -> None:
+def _is_told(vm: Vm, at_s: float) -> bool:
+    return not is_preparing(vm) and (moment_of(vm, EXERCISED_AT_TAG) or float("-inf")) >= at_s
+
+
+async def _write(fleet: Fleet, vm_ids: list[str], now_s: float) -> None:
+    tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{now_s:.0f}"}
     try:
-        await within(lambda: fleet.provider.tag(vm_ids, {POOL_TAG: READY}), WRITE_WITHIN_S)
+        await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S)
     except Exception:  # noqa: BLE001  whatever an adapter raises: a listing tells that it is not written
         return

@@ -13,6 +13,7 @@ from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import asked
+from autoscaler.daemon.warm.resuming import Resuming
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock, Learned, Note
 
@@ -29,6 +30,7 @@ class WarmPools:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.by_name: dict[str, WarmPool] = {}
+        self.resuming = Resuming()
         self._acts: dict[str, bool] = {}
         self._kept: dict[str, bytes] = {}
         """By fleet, what operators asked for as it is on the disk."""
@@ -80,6 +82,7 @@ class WarmPools:
         turns = Turns()
         for fleet in fleets:
             own = self.by_name[fleet.name]
+            notes += self.resuming.take_up(fleet, now_s)
             for vms in own.taking_in(fleet, now_s, notes):
                 if turns.spent(vms):
                     await give_way()

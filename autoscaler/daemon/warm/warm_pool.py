@@ -345,7 +345,7 @@ class WarmPool:
             if each.ready and t.phase is Phase.PREPARING:
                 t.move(Phase.RUNNING, now_s)
                 fleet.inventory.touch()
-                self.served.ids.add(vm_id)
+                self.served.add(vm_id, now_s)
                 del self.preparing[vm_id]
                 lacking -= 1
 

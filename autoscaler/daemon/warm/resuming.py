@@ -1,0 +1,82 @@
+"""VMs that an earlier run was trying: they are tried on, and do not serve before they were found well.
+
+Why: nothing on a VM says that it runs for a trial. A later run would take it for one that serves, and give it work while
+a hook patches it, or after it failed.
+
+Rules of this file: the journal says who was tried, the VM's launch that it still is that start, and its tag
+`autoscaler:exercised-at` that it was found well since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from autoscaler.daemon.acts.leaving import Recording
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
+from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
+from autoscaler.ports import ActionRecord, Note, OutcomeKind, Verb
+
+_PERHAPS_DONE = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN})
+_UNTIMED_S, _SLACK_S = 1800.0, 600.0
+"""How long a trial takes at most where no policy says so, and what everything around it takes."""
+
+
+class Resuming:
+    """Trials of an earlier run that have not been met yet."""
+
+    def __init__(self) -> None:
+        self._at_s: dict[str, dict[str, float]] = {}
+        """By fleet and VM, when its trial was ordered."""
+
+    async def load(self, fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
+        """Know from the journal which VMs an earlier run was trying.
+
+        Raises:
+            JournalError: It cannot be read.
+        """
+        longest_s = max((_longest_s(fleet) for fleet in fleets), default=0.0)
+        self.recall(await recording.recent_actions(began_at_s - longest_s))
+
+    def recall(self, actions: Iterable[ActionRecord]) -> None:
+        """Of these actions, oldest first, the trials that nothing else followed."""
+        for action in actions:
+            intent, of = action.intent, self._at_s.setdefault(action.intent.fleet, {})
+            refused = {o.vm_id for o in action.outcomes if o.kind not in _PERHAPS_DONE}
+            for vm_id in intent.vm_ids:
+                if intent.verb is not Verb.EXERCISE:
+                    of.pop(vm_id, None)
+                elif vm_id not in refused:
+                    of[vm_id] = action.at_s
+        self._at_s = {fleet: of for fleet, of in self._at_s.items() if of}
+
+    def take_up(self, fleet: Fleet, now_s: float) -> list[Note]:
+        """After a listing, before anything is probed: what runs for a trial goes on with it."""
+        of, notes = self._at_s.get(fleet.name), []
+        if not of or not fleet.inventory.listed:
+            return []
+        for vm_id, at_s in list(of.items()):
+            t = fleet.inventory.vms.get(vm_id)
+            if t is None or t.phase is not Phase.RUNNING:
+                # Its start may not be listed yet.
+                coming = t is None or t.phase in (*ON_THE_WAY, Phase.STOPPED)
+                if coming and 0.0 <= now_s - at_s < fleet.inventory.patience.written_off_s(new=False):
+                    continue
+            elif _is_on_trial(t, at_s):
+                t.move(Phase.PREPARING, now_s)
+                fleet.inventory.touch()
+                text = f"{vm_id} was being tried before the restart, and is tried on"
+                notes.append(Note("exercise_resumed", fleet.name, text))
+            del of[vm_id]
+        return notes
+
+
+def _longest_s(fleet: Fleet) -> float:
+    timeout_s = _UNTIMED_S if fleet.policy.refill is None else fleet.policy.refill.timeout_s
+    return timeout_s + (0.0 if fleet.hook is None else fleet.hook.timeout_s) + _SLACK_S
+
+
+def _is_on_trial(t: TrackedVm, at_s: float) -> bool:
+    well_s = moment_of(t.vm, EXERCISED_AT_TAG) or -math.inf
+    return t.order is None and t.vm.launched_at_s >= math.floor(at_s) and well_s < math.floor(at_s)
