@@ -61,7 +61,13 @@ async def lived(bench, ticks, recorded=None, source=None, learn=True, fleets=("w
     return daemon.fleets._series_state.dump()
 
 
+def flat(dump):
+    inner = {f"falls.{name}": value for name, value in dump["falls"].items()}
+    return {name: value for name, value in dump.items() if name != "falls"} | inner
+
+
 def same(left, right):
+    left, right = map(flat, (left, right))
     assert left.keys() == right.keys()
     different = [key for key in left if not np.array_equal(left[key], right[key], equal_nan=True)]
     assert different == []
