@@ -95,6 +95,22 @@ def test_a_policy_that_learns_is_held_to_its_figures():
     assert "VM-hours in the second half" in verdict.said
 
 
+def test_within_a_tolerance_numbers_may_stay_apart_where_figures_do_not():
+    calm = generate(
+        Recipe(
+            length_s=86_400.0,
+            interval_s=120.0,
+            dispersion=4.0,
+            parts=(Level(800.0), Daily(150.0, 13 * 3600.0)),
+        )
+    )
+    tolerant = policy(forecast="off", signal={"max_age": "150s"}, reactive={"tolerance": "15%"})
+    verdict = GUARDS["warm-up"](subject(policy=tolerant, trace=calm))
+    assert verdict.state is State.HOLDS, verdict.said
+    assert verdict.said.startswith("numbers may stay apart within its tolerance, and begun ")
+    assert "VM-hours in the second half" in verdict.said
+
+
 def test_a_cheat_that_learns_is_caught_by_its_figures():
     verdict = GUARDS["warm-up"](with_cheat(over(16, policy=OBJECTIVE), CAUGHT_BY["warm-up"]))
     assert verdict.state is State.FAILS, verdict.said

@@ -104,6 +104,15 @@ def test_candidates_nearby_hold_the_policys_own_values_and_are_all_allowed():
         nearby(policy(reactive="off", forecast="off", objective={"shortage_price": "9/h"}, prices=prices))
 
 
+@pytest.mark.parametrize("start_time", ["45s", "100s"])
+def test_candidates_nearby_wait_for_what_was_started_before_they_stop(start_time):
+    given = policy(vm={"start_time": start_time})
+    axes = nearby(given)
+    (cooldown,) = (axis for axis in axes if axis.path == "guards.cooldown_in")
+    assert cooldown.values == (start_time, "2m", "6m")
+    assert len(list(grid(type(BASE)(given, BASE.plant, 60.0), axes))) > 3
+
+
 # ── limits ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -161,7 +161,8 @@ def warm_up(subject: Subject) -> Verdict:
     """Decisions stop depending on when the run began, within the first half of it.
 
     What learns never forgets to the last VM, so of a policy that does its figures are held to that, as soon as there
-    was enough to learn from: what it runs and what it leaves unserved in the second half.
+    was enough to learn from: what it runs and what it leaves unserved in the second half. So are those of one with a
+    tolerance, within which two numbers of VMs may stay apart until demand has been through its swing.
     """
     count = subject.ticks.count
     shifts = [0, *(count // 12 * at for at in (1, 2, 3))]
@@ -178,7 +179,7 @@ def warm_up(subject: Subject) -> Verdict:
         if history <= overlap // 2:
             continue
         begun = f"begun {span(shift * subject.ticks.tick_s)} later it"
-        if not _learns(subject):
+        if not (_learns(subject) or _tolerates(subject)):
             said = (
                 f"{begun} still decides otherwise after {span(history * subject.ticks.tick_s)}: what it does "
                 "depends on when it was started"
@@ -187,12 +188,13 @@ def warm_up(subject: Subject) -> Verdict:
         size, differs = _later_begun(subject, found["in_service"], lane, shift)
         if size >= worst:
             worst, learned = size, f"{begun} {differs}"
-    if learned and subject.ticks.count * subject.ticks.tick_s < _LEARNED_AFTER_S:
+    if learned and _learns(subject) and subject.ticks.count * subject.ticks.tick_s < _LEARNED_AFTER_S:
         said = f"the policy learns, and {learned}; give it two weeks of traffic or more"
         return Verdict("warm-up", State.NOT_SHOWN, said)
     if learned:
         state = State.FAILS if worst > 1.0 else State.HOLDS
-        return Verdict("warm-up", state, f"the policy learns, and {learned}")
+        why = "the policy learns" if _learns(subject) else "numbers may stay apart within its tolerance"
+        return Verdict("warm-up", state, f"{why}, and {learned}")
     if not (decided[1:] != decided[:-1]).any():
         return Verdict("warm-up", State.NOT_SHOWN, "no decision ever changed on this traffic")
     return Verdict(
@@ -204,6 +206,11 @@ def warm_up(subject: Subject) -> Verdict:
 
 def _learns(subject: Subject) -> bool:
     return subject.policy.objective is not None or subject.policy.forecast is not None
+
+
+def _tolerates(subject: Subject) -> bool:
+    reactive = subject.policy.reactive
+    return reactive is not None and reactive.tolerance > 0.0
 
 
 def _later_begun(subject: Subject, in_service: Ints, lane: int, shift: int) -> tuple[float, str]:

@@ -44,12 +44,13 @@ def nearby(policy: Policy) -> tuple[Axis, ...]:
             f"policy {policy.fleet} neither follows demand nor forecasts it, so say what to vary, for example "
             "--vary steps.0.change=+1,+2"
         )
-    for path, own_s in (
-        ("guards.stabilisation", policy.guards.stabilisation_s),
-        ("guards.cooldown_in", policy.guards.cooldown_in_s),
+    # VMs may not be stopped on what was measured before those that were started serve.
+    least_s = 0.0 if policy.objective else policy.vm.start_time_s
+    for path, own_s, least in (
+        ("guards.stabilisation", policy.guards.stabilisation_s, 0.0),
+        ("guards.cooldown_in", policy.guards.cooldown_in_s, least_s),
     ):
-        around = sorted(
-            {own_s, *(min(round(max(own_s, _LEAST_TIME_S) * factor), _LONGEST_S) for factor in _TIMES)}
-        )
+        times = (min(round(max(own_s, _LEAST_TIME_S) * factor), _LONGEST_S) for factor in _TIMES)
+        around = sorted({own_s, *(max(each, least) for each in times)})
         axes.append(Axis(path, tuple(DURATION.write(float(each)) for each in around)))
     return tuple(axes)
