@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment, unknown_word, utc, work
+from autoscaler.cli.output import errors_in_words, forecast_words, moment, unknown_word, utc, work
 
 if TYPE_CHECKING:
     from autoscaler.ports import ActionRecord, FleetTick
@@ -132,7 +132,7 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     say(f"  demand    {work(r.demand)}/s ({freshness}{age}, {r.coverage:.0%} of VMs reporting{censored})")
     if r.source_error:
         say(f"  metrics   {r.source_error}")
-    say(f"  forecast  {work(r.forecast)}/s at the lead time; 95 % of outcomes below {work(r.forecast_hi)}/s")
+    say(f"  forecast  {forecast_words(r.forecast, r.forecast_hi, work)}")
     say(
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
         f"{r.stopped} stopped (wanted {r.warm_target}), {r.stoppable} could be stopped"

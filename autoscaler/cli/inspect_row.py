@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from autoscaler.cli.output import forecast_words
 from autoscaler.simulator.replay.timeline import REPORT_NAME, TIMELINE_NAME
 from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, Columns, read_timeline
 from autoscaler.simulator.report.folder import read_report
@@ -59,10 +60,7 @@ def tell_row(row: dict[str, Any]) -> None:
     say(f"  {row['reason']}")
     say("inputs")
     say(f"  demand    {_number(row['demand'])}/s wanted in this tick")
-    say(
-        f"  forecast  {_number(row['forecast'])}/s at the lead time; 95 % of outcomes below "
-        f"{_number(row['forecast_hi'])}/s"
-    )
+    say(f"  forecast  {forecast_words(row['forecast'], row['forecast_hi'], _number)}")
     say(
         f"  VMs       {_number(row['in_service'])} in service, {_number(row['starting'])} starting, "
         f"{_number(row['stopped'])} stopped (wanted {_number(row['warm_target'])})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -141,6 +141,19 @@ def utc(at_s: float) -> str:
         return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
         return f"{at_s:g}"
+
+
+def forecast_words(median: float, high: float, number: Callable[[float], str]) -> str:
+    """What was expected, in words.
+
+    Args:
+        median: Of demand at the lead time, work per second; NaN for none.
+        high: That 95 of 100 outcomes lie below.
+        number: Writes one.
+    """
+    if math.isnan(median):
+        return "none: nothing goes by one, or nothing was known to make it from"
+    return f"{number(median)}/s at the lead time; 95 % of outcomes below {number(high)}/s"
 
 
 def work(value: float | None) -> str:

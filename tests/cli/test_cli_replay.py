@@ -179,6 +179,7 @@ def test_a_replay_by_lanes_is_explained_by_its_time_line(here):
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("web at Mon 02 Mar 2026 03:22 UTC (replayed)\n")
     assert "demand" in said.stdout
+    assert "  forecast  none: nothing goes by one" in said.stdout
     found = call("explain", "web", "--state-dir", "out", "--json", cwd=here)
     assert strict_json(found.stdout)["at_s"] == 1_772_409_600 + 8 * 3600 - 60
     for arguments, words in (
