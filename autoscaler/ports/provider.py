@@ -101,6 +101,11 @@ class OutcomeKind(StrEnum):
     UNKNOWN = "unknown"
     """It may or may not have been done: hold until a listing settles it."""
 
+    @property
+    def perhaps_done(self) -> bool:
+        """Whether what was asked for is done, or may be."""
+        return self in (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN)
+
 
 BATCH_REFUSED = "BatchRefused"
 """Code of ours on a REFUSED outcome: nothing was done for this VM because others in the same call were

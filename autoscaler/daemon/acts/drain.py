@@ -40,7 +40,6 @@ NOT_CORDONED = "NotCordoned"
 """Code of ours: the balancer still gives the VM work, or does not say."""
 NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
-_PERHAPS_DONE = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN})
 _RETRY_S = 60.0
 """A draining VM that could not be put back is not tried again for this long."""
 
@@ -95,7 +94,7 @@ class Drains:
     def recall(self, actions: Iterable[ActionRecord]) -> None:
         """Know from the journal, oldest first, which VMs an earlier run was draining."""
         for action in actions:
-            refused = {o.vm_id for o in action.outcomes if o.kind not in _PERHAPS_DONE}
+            refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
             for vm_id in action.intent.vm_ids:
                 if action.intent.verb is Verb.DRAIN and vm_id not in refused:
                     self._recalled[vm_id] = action.at_s

@@ -16,9 +16,8 @@ from autoscaler.daemon.acts.leaving import Recording
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
-from autoscaler.ports import ActionRecord, Note, OutcomeKind, Verb
+from autoscaler.ports import ActionRecord, Note, Verb
 
-_PERHAPS_DONE = frozenset({OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN})
 _UNTIMED_S, _SLACK_S = 1800.0, 600.0
 """How long a trial takes at most where no policy says so, and what everything around it takes."""
 
@@ -43,7 +42,7 @@ class Resuming:
         """Of these actions, oldest first, the trials that nothing else followed."""
         for action in actions:
             intent, of = action.intent, self._at_s.setdefault(action.intent.fleet, {})
-            refused = {o.vm_id for o in action.outcomes if o.kind not in _PERHAPS_DONE}
+            refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
             for vm_id in intent.vm_ids:
                 if intent.verb is not Verb.EXERCISE:
                     of.pop(vm_id, None)

@@ -33,7 +33,6 @@ from autoscaler.ports import (
     FleetTick,
     Note,
     Outcome,
-    OutcomeKind,
     ProvisionSpec,
     Verb,
     VmState,
@@ -256,7 +255,7 @@ class WarmPool:
         """Take in what became of it; what was not deleted is a member as before."""
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
-            if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN):
+            if outcome.kind.perhaps_done:
                 # What an operator wants gone stays wanted until it is: an unknown outcome may be that of no call at all.
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()

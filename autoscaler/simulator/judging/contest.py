@@ -3,7 +3,8 @@
 A long run is cut as in `segments`: every contestant runs all segments at once, each begun early enough to have
 forgotten how it began, and at every seam the state in which a segment begins must be that in which the one before
 it ended: the plant's, the policy's, the peer's. Where one does not hold, all go on through the next segment, and
-who still has such a seam after some rounds runs again uncut. So the result has the bits of the uncut run.
+who still has such a seam after some rounds runs again uncut. Where policies cannot be cut, they run uncut and the peers, who look at no
+forecast, are cut all the same. So the result has the bits of the uncut run.
 
 Rules of this file: nothing is judged here, and no rule of a peer is known here. Lanes are ordered contestant by
 contestant, segments in order within each, and all tick on the clock of the first segment.

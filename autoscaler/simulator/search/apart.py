@@ -1,6 +1,6 @@
 """What a policy is compared with, worked out in a process of its own while the policy runs.
 
-Why: on a month of ticks the rivals take three times as long as the policy, and neither needs the other.
+Why: on a month of ticks the rivals take as long as the policy or longer, and neither needs the other.
 
 Rules of this file: the result is that of `rivals_of`, to the bit. The other process ignores Ctrl-C, which is for
 the one that a person sees, and does not outlive it. Where there is one processor, nothing is parted.
