@@ -21,6 +21,7 @@ from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, from_file, ours
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
 from autoscaler.simulator.benchmark.generated import generated
+from autoscaler.simulator.benchmark.known_law import LawBooks
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import csv_text, markdown_text, pool_sentence
@@ -324,18 +325,8 @@ def bout_of(name: str, regrets: dict[str, tuple[float, ...]], *, long: bool = Tr
     )
     promises = {"ours": (Promise("99%", 0.01, 0.012, 5.0), Promise("99.9%", 0.001, math.nan, 6.0))}
     books = Books(2.0, 3, 4, 1, 0.5)
-    pools = {
-        "ours": PoolVerdict(
-            books,
-            replace(books, cost=8.0),
-            books,
-            replace(books, cost=1.25, missed=0),
-            50,
-            1.0,
-            0.001,
-            pays=False,
-        )
-    }
+    others = replace(books, cost=8.0), books, replace(books, cost=1.25, missed=0), LawBooks(1.5, 1)
+    pools = {"ours": PoolVerdict(books, *others, 50, 1.0, 0.001, pays=False)}
     fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools)
     return Bout(name, "d", 60.0, 10.0 if long else 1.0, long, (fleet,))
 
@@ -378,9 +369,10 @@ def test_results_come_back_as_they_were(tmp_path: Path) -> None:
     assert again.fleets[0].clairvoyant == bout.fleets[0].clairvoyant
     assert math.isnan(again.fleets[0].promises["ours"][1].late_unserved)
     np.testing.assert_array_equal(again.fleets[0].curves["ours"].cost, bout.fleets[0].curves["ours"].cost)
-    # A pool that an earlier run judged without who knows the next hour is judged anew.
+    assert again.fleets[0].warm_pools == bout.fleets[0].warm_pools
+    # A pool that an earlier run judged without who knows the law is judged anew.
     told = json.loads((tmp_path / "results.json").read_text())
-    del told["traces"][0]["fleets"][0]["warm_pools"]["ours"]["foreseen"]
+    del told["traces"][0]["fleets"][0]["warm_pools"]["ours"]["lawful"]
     (tmp_path / "results.json").write_text(json.dumps(told))
     assert not read_bouts(tmp_path)[0].fleets[0].warm_pools
     (tmp_path / "results.json").write_text('{"version": 0}')
@@ -394,10 +386,16 @@ def test_tables_say_what_is_in_the_bouts() -> None:
     assert "| a * | 8 | 10.0% : 20.0% google | 20.0% : 30.0% google | - : 40.0% google |" in text
     assert "| a | 8 | 98.800% |" in text
     own = "4 of 50, 1 (2.0%) within what had been wanted"
-    assert f"| a | 8 | 0.5 | 2.00 x | {own} | 1.25 x, 0 missed | 8.00 x, 4 missed |" in text
+    assert (
+        f"| a | 8 | 0.5 | 2.00 x | {own} | 1.25 x, 0 missed | 1.50 x, 1 missed | 8.00 x, 4 missed |" in text
+    )
     said = pool_sentence(bouts, "ours")
     assert (
         "1 of 50 starts (2.0%) missed within what had been wanted before; who knows the next hour 1.25 times"
+        in said
+    )
+    assert (
+        "fitted in hindsight to these very ticks, 1.50 times with 2.0% missed; holding the peak 8.00 times"
         in said
     )
     rows = csv_text(bouts).splitlines()

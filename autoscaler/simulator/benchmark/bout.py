@@ -13,6 +13,7 @@ from autoscaler.core.types import Int
 from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
 from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
+from autoscaler.simulator.benchmark.known_law import LawBooks, law_books
 from autoscaler.simulator.benchmark.racing import race_peers, raced
 from autoscaler.simulator.benchmark.rivals import Rival
 from autoscaler.simulator.benchmark.warm_pools import (
@@ -74,6 +75,7 @@ class PoolVerdict:
         peak: Those of a pool that holds all VMs ever wanted.
         break_even: Those of a pool that holds a VM until that has cost as much as making it.
         foreseen: Those of a pool that knows the next hour.
+        lawful: Those of a pool by the best law of waits, known in hindsight; None where scipy is not installed.
         starts: VMs that the policy started in the scored time, of which some were missed.
         least: VM-hours of the cheapest pool for what the policy wanted, with hindsight.
         saving: Share of all cost that any pool can save on this demand, with hindsight.
@@ -84,6 +86,7 @@ class PoolVerdict:
     peak: Books
     break_even: Books
     foreseen: Books
+    lawful: LawBooks | None
     starts: int
     least: float
     saving: float
@@ -235,6 +238,7 @@ def _pool_of(course: Course, fleet: Fleet, wanted: Int, warm: Int) -> PoolVerdic
         peak=kept_books(wanted, peak_target(wanted), terms, scored),
         break_even=kept_books(wanted, break_even_target(wanted, terms), terms, scored),
         foreseen=kept_books(wanted, foreseen_target(wanted, terms), terms, scored),
+        lawful=law_books(wanted, terms, scored),
         starts=rises(wanted, scored),
         least=clairvoyant_books(wanted, terms, scored),
         saving=worth.saving,

@@ -17,6 +17,7 @@ import numpy as np
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve
+from autoscaler.simulator.benchmark.known_law import LawBooks
 from autoscaler.simulator.benchmark.warm_pools import Books
 
 VERSION = 1
@@ -135,13 +136,14 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
         # Pools that were judged by fewer yardsticks are as if they had not been: their entrants run again anyway.
-        {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "foreseen" in pool},
+        {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "lawful" in pool},
     )
 
 
 def _pool_from(told: Mapping[str, Any]) -> PoolVerdict:
     books = {name: Books(**told[name]) for name in ("own", "peak", "break_even", "foreseen")}
-    return PoolVerdict(**{**told, **books})
+    lawful = None if told["lawful"] is None else LawBooks(**told["lawful"])
+    return PoolVerdict(**{**told, **books, "lawful": lawful})
 
 
 def _promise_from(told: Mapping[str, Any]) -> Promise:

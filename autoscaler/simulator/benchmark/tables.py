@@ -102,7 +102,7 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         return []
     heads = (
         "warm pool", "VMs", "stopped, mean", "cost over the least", "missed starts", "knows the next hour",
-        "holds the peak", "until break-even", "any pool saves",
+        "knows the law", "holds the peak", "until break-even", "any pool saves",
     )  # fmt: skip
     return [
         f"| {' | '.join(heads)} |",
@@ -112,7 +112,7 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 
 def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
-    known = verdict.own.missed_known
+    known, lawful = verdict.own.missed_known, verdict.lawful
     missed = f"{verdict.own.missed} of {verdict.starts}, {known} ({share(known, verdict.starts)})"
     return (
         trace,
@@ -121,9 +121,25 @@ def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
         times(verdict.own.cost, verdict.least),
         f"{missed} within what had been wanted",
         f"{times(verdict.foreseen.cost, verdict.least)}, {verdict.foreseen.missed} missed",
+        "-" if lawful is None else f"{times(lawful.cost, verdict.least)}, {lawful.missed} missed",
         f"{times(verdict.peak.cost, verdict.least)}, {verdict.peak.missed} missed",
         f"{times(verdict.break_even.cost, verdict.least)}, {verdict.break_even.missed} missed",
         f"{verdict.saving:.1%}{'' if verdict.pays else ', does not pay'}",
+    )
+
+
+def _over(costs: Sequence[tuple[float, float]]) -> str:
+    return f"{geometric_mean([cost / least for cost, least in costs if least > 0]):.2f}"
+
+
+def _law_part(pools: Sequence[PoolVerdict]) -> str:
+    known = [(pool.lawful, pool.least, pool.starts) for pool in pools if pool.lawful is not None]
+    if not known:
+        return ""
+    missed = share(sum(books.missed for books, _, _ in known), sum(starts for _, _, starts in known))
+    return (
+        f"the best law of waits and hours, fitted in hindsight to these very ticks, "
+        f"{_over([(books.cost, least) for books, least, _ in known])} times with {missed} missed; "
     )
 
 
@@ -133,16 +149,13 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
     if not pools:
         return ""
 
-    def over(costs: Sequence[tuple[float, float]]) -> str:
-        return f"{geometric_mean([cost / least for cost, least in costs if least > 0]):.2f}"
-
     missed, starts = sum(pool.own.missed_known for pool in pools), sum(pool.starts for pool in pools)
     return (
-        f"Warm pools: {over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
+        f"Warm pools: {_over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
         f"(geometric mean), {missed} of {starts} starts ({share(missed, starts)}) missed within what had been wanted before; "
-        f"who knows the next hour {over([(p.foreseen.cost, p.least) for p in pools])} times; holding the peak "
-        f"{over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
-        f"{over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
+        f"who knows the next hour {_over([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
+        f"{_over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
+        f"{_over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
         f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."
     )
 

@@ -2,7 +2,7 @@
 
 Four yardsticks. For the numbers of VMs that a policy wanted, the cheapest pool that always has the VM that is started,
 with hindsight (`judging.clairvoyant.warm_pool`). The pool of who knows the next hour, and nothing after it: what
-forecasting alone can bring, since a rule that only learns from the past does worse. Two rules that people use: hold the
+forecasting alone can bring, since a rule that only learns from the past does worse (`known_law` has a nearer one). Two rules that people use: hold the
 highest number ever wanted, which is the usual default of vendors, and hold a VM until holding it has cost what making it costs. And, for
 demand itself, the cheapest schedule in which each level of the fleet is cold, stopped or running, with and without the
 stopped state, for who sees as far as a start from stopped takes and no further: a VM that is made when it is needed is
