@@ -33,14 +33,13 @@ from autoscaler.core.models import AHEAD as WINDOWS
 from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
 from autoscaler.core.noting import NOTES, Notes
 from autoscaler.core.params import LaneParams
-from autoscaler.core.plain import PLAIN
+from autoscaler.core.plain import PLAIN, USUAL, not_below
 from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Horizon, Int, Laws, SmallInt, Snapshot
 from autoscaler.core.worth import Worth
 
 _FACTORS = len(PRICE_FACTORS)
 _WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
-_USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
 _YESTERDAY = slice(rows_of(Kind.YESTERDAY).start, rows_of(Kind.YESTERDAY).start + 3)
 _NOW, _LONG = (MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG))
 _FORECASTS = slice(_NOW, _LONG + 1, _LONG - _NOW)
@@ -244,7 +243,7 @@ class Columns:
             revise(trial.habits, now_s, self._ahead_s, self._usual / price)
             self._hours = hours
         usual = np.minimum(trial.habits.wanted, self.contest.most)
-        rows = want[..., _USUAL, :]
+        rows = want[..., USUAL, :]
         rows[...] = usual.reshape(rows.shape[-2:])
 
     def _hours_of(self, now_s: float) -> list[float]:
@@ -383,6 +382,8 @@ class Columns:
             self._worth_ahead(page, row, price, want)
             self._usually(trial, view.now_s, price, want)
             passed = contest.plain_page(trial, view.tick, demand, before, want)
+            lasted = passed.lasted if passed.of is None else passed.lasted.take(passed.of, axis=-1)
+            not_below(want, lasted[:, np.newaxis, np.newaxis])
             _by_both(want)
             contest.bound(want)
         else:
@@ -394,6 +395,7 @@ class Columns:
             rows = np.empty((ticks, 2, PLAIN.stop, len(groups.first)), want.dtype)
             passed = contest.plain_page(trial, view.tick, demand, before, rows)
             plain[...] = rows[:, :, PLAIN]
+            not_below(odds, passed.lasted[:, np.newaxis, np.newaxis])
             _more_of_both(groups.spread(rows[:, :, _YESTERDAY]), odds[:, :, _FORECASTS], both)
             shadows.cells.bound(want)
         self._run = 0, self._at[:0], self._at[:0]

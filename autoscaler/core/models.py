@@ -5,6 +5,10 @@ models read the forecast by the prices (`worth`), some read how demand is distri
 or its highest of the last minutes, plus headroom, which is what the autoscalers of Kubernetes and Google do, with
 break-even timers between the two, or let it fall step by step as AWS's step scaling does.
 
+Who goes by habits or yesterday does not follow demand, and may be cheapest by that. But a rise that has lasted for as long as a start takes
+would have been worth ordering when it began: none of them wants fewer VMs than did half of their work at least all that time
+(`Trial.lows`).
+
 Rules of this file: names and constants; what models want is worked out in `economic`, `habits` and `experts`.
 """
 

@@ -30,7 +30,8 @@ from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Float, Int, SmallInt
 from autoscaler.core.windows import Cut, RollingMax
 
-_SCALE = 1024.0
+_SHIFT = 10
+_SCALE, _HALF = float(1 << _SHIFT), 1 << (_SHIFT - 1)
 """Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
 _ROUNDING = 0.5e-9
 """Of a VM, and at most twice that with headroom."""
@@ -40,21 +41,28 @@ _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
 _HOUR = list(PAST_S).index(Window.LONG)
 PLAIN = slice(_DEMAND.start, _EITHER.stop)
 """Their places among the models."""
+USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
+"""The places of those that go by what is usual."""
 
 
 class Passed(NamedTuple):
     """What is remembered of demand once a page of T ticks is over, of n columns or of the G that stand for all of them.
 
     Attributes:
-        peaks: As `Trial.peaks`.
+        peaks, lows: As of `Trial`.
         falling: float64 (T, F, n or G), as `Trial.falling` after each tick.
         parts: int (T, windows * n or G), what `Trial.peaks` notes.
+        lacks: int (T, n or G), what `Trial.lows` notes.
+        lasted: int (T, n or G), VMs that demand has needed for as long as a start takes.
         of: int64 (n,), which of the G columns each is like; None where there are all of them.
     """
 
     peaks: RollingMax
+    lows: RollingMax
     falling: Float
     parts: SmallInt
+    lacks: SmallInt
+    lasted: SmallInt
     of: Int | None
 
     def remember(self, trial: Trial, first_tick: int, ticks: int) -> None:
@@ -63,10 +71,12 @@ class Passed(NamedTuple):
         trial.falling = falling.copy() if of is None else falling.take(of, axis=-1)
         lanes = None if of is None else lanes_of(of, falling.shape[-1])
         if ticks < len(self.parts):
-            parts = self.parts[:ticks]
+            parts, lacks = self.parts[:ticks], self.lacks[:ticks]
             trial.peaks.push_page(first_tick, parts if lanes is None else parts.take(lanes, axis=1))
+            trial.lows.push_page(first_tick, lacks if of is None else lacks.take(of, axis=1))
         else:
             trial.peaks = self.peaks if lanes is None else self.peaks.of_lanes(lanes, trial.peaks.cut)
+            trial.lows = self.lows if of is None else self.lows.of_lanes(of, trial.lows.cut)
 
 
 def lanes_of(columns: Int, each: int) -> Int:
@@ -107,6 +117,7 @@ class Plain:
         self._need_now = np.empty_like(self._each)
         self._alike = alike
         self._cuts: tuple[Cut, Cut] | None = None
+        self._low_cuts: tuple[Cut, Cut] | None = None
         own = np.arange(len(alike.first))
         self._few = Plain(alike.of_first(capacity), Alike(own), most, tick_s) if alike.few else None
         self.count_in(np.dtype(np.int32))
@@ -127,9 +138,9 @@ class Plain:
             demand: float64 (n,), NaN where unknown.
             before: float64 (2, n) each, the highest demand in VMs from this time of yesterday, and of the day a week ago,
                 until a start would serve, and within the hold window; NaN where unknown.
-            want: int (2, M, n), of which their rows are filled in.
+            want: int (2, M, n), of which their rows are filled in, and those of what is usual are raised to what has lasted.
         """
-        now = self._by_demand(state, tick, demand, want)
+        now, lasted = self._by_demand(state, tick, demand, want)
         low, high = want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
@@ -137,11 +148,17 @@ class Plain:
         vms, last_week = want[:, _YESTERDAY], self._last_week
         for day, of, to in zip(self._days, before, (vms, last_week), strict=True):
             day.fill(of, now, to)
+        np.maximum(vms, lasted, out=vms)
+        not_below(want, lasted)
         either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=want[:, _EITHER])
         np.maximum(either, now[:1], out=either)
 
-    def _by_demand(self, state: Trial, tick: int, demand: Float, want: SmallInt) -> SmallInt:
-        """Fill the rows of demand and its highest of the past, and what falls: VMs for it now, int32 (headrooms, n)."""
+    def _by_demand(self, state: Trial, tick: int, demand: Float, want: SmallInt) -> tuple[SmallInt, SmallInt]:
+        """Fill the rows of demand and its highest of the past, and what falls.
+
+        Returns:
+            VMs for demand now, int (headrooms, n), and for what has lasted for as long as a start takes, int (n,).
+        """
         windows = len(PAST_S)
         unknown, present, everywhere = np.isnan(demand), demand, None
         if np.count_nonzero(unknown):
@@ -150,6 +167,8 @@ class Plain:
         work = present / self._capacity
         parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(state.peaks.ring.dtype)
         highest = state.peaks.push_and_max(tick, np.concatenate([parts] * (windows - 1)), everywhere)
+        # What is unknown was not seen to last; what is censored was no less than what is seen of it.
+        lasted = _lasted(state.lows.push_and_max(tick, MOST_VMS - parts), self._most)
         past = self._past
         past[0] = present
         np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
@@ -171,7 +190,7 @@ class Plain:
         if passed > 0:
             state.falling *= self._falls if passed == 1 else self._falls ** min(passed, 1_000_000)
             np.maximum(state.falling, work, out=state.falling)
-        return now
+        return now, lasted
 
     def fill_page(
         self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float], want: SmallInt
@@ -192,17 +211,20 @@ class Plain:
         of_groups = [of.shape[-1] < demand.shape[-1] for of in before]
         if few is None or not all(of_groups) or not self.same_past(state):
             each = [alike.spread(of) if few else of for of, few in zip(before, of_groups, strict=True)]
-            peaks, falling, parts = self.follow(
-                state.peaks.twin(), state.falling, tick, demand, (each[0], each[1]), want
+            found = self.follow(
+                state.peaks.twin(), state.lows.twin(), state.falling, tick, demand, (each[0], each[1]), want
             )
-            return Passed(peaks, falling, parts, None)
+            return Passed(*found, None)
         lanes = lanes_of(alike.first, demand.shape[-1])
         if self._cuts is None or self._cuts[0] is not state.peaks.cut:
             self._cuts = state.peaks.cut, state.peaks.of_lanes(lanes).cut
+        if self._low_cuts is None or self._low_cuts[0] is not state.lows.cut:
+            self._low_cuts = state.lows.cut, state.lows.of_lanes(alike.first).cut
         peaks = state.peaks.of_lanes(lanes, self._cuts[1])
+        lows = state.lows.of_lanes(alike.first, self._low_cuts[1])
         rows = np.empty((len(demand), 2, PLAIN.stop, len(alike.first)), want.dtype)
         first = alike.of_first
-        found = few.follow(peaks, first(state.falling), tick, first(demand), before, rows)
+        found = few.follow(peaks, lows, first(state.falling), tick, first(demand), before, rows)
         plain = rows[:, :, PLAIN]
         want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else alike.spread(plain)
         return Passed(*found, alike.group)
@@ -210,22 +232,25 @@ class Plain:
     def same_past(self, state: Trial) -> bool:
         """Whether columns that are alike remember the same of demand."""
         alike = self._alike
-        lanes = lanes_of(alike.first.take(alike.group), len(alike.group))
-        return alike.hold(state.falling) and state.peaks.alike(lanes)
+        first = alike.first.take(alike.group)
+        lanes = lanes_of(first, len(alike.group))
+        return alike.hold(state.falling) and state.peaks.alike(lanes) and state.lows.alike(first)
 
     def follow(
         self,
         peaks: RollingMax,
+        lows: RollingMax,
         now: Float,
         tick: int,
         demand: Float,
         before: tuple[Float, Float],
         want: SmallInt,
-    ) -> tuple[RollingMax, Float, SmallInt]:
+    ) -> tuple[RollingMax, RollingMax, Float, SmallInt, SmallInt, SmallInt]:
         """As `fill_page` of each column on its own.
 
         Args:
             peaks: As `Trial.peaks`; updated in place.
+            lows: As `Trial.lows`, likewise.
             now: float64 (F, n), as `Trial.falling`.
             tick: As there.
             demand: float64 (T, n), likewise.
@@ -233,19 +258,27 @@ class Plain:
             want: Likewise.
 
         Returns:
-            The peaks, what falls after each tick, and what the peaks have noted, as in `Passed`.
+            All but the last of `Passed`.
         """
         ticks, windows = len(demand), len(PAST_S)
         work = demand / self._capacity
         parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(peaks.ring.dtype)
+        lacks = MOST_VMS - parts
         parts = np.concatenate([parts] * (windows - 1), axis=1)
         highest = peaks.push_page(tick, parts).reshape(ticks, windows - 1, -1)
+        lasted = _lasted(lows.push_page(tick, lacks), self._most)
         falling = _falling(now, self._falls, work)
-        self._wish(demand, highest, falling, before, want)
-        return peaks, falling, parts
+        self._wish(demand, highest, falling, before, lasted, want)
+        return peaks, lows, falling, parts, lacks, lasted
 
     def _wish(
-        self, demand: Float, highest: SmallInt, falling: Float, before: tuple[Float, ...], want: SmallInt
+        self,
+        demand: Float,
+        highest: SmallInt,
+        falling: Float,
+        before: tuple[Float, ...],
+        lasted: SmallInt,
+        want: SmallInt,
     ) -> None:
         """Fill in what plain models want on a page, by what is remembered at its ticks.
 
@@ -254,6 +287,7 @@ class Plain:
             highest: int (T, windows, n), in 1024ths of a VM.
             falling: float64 (T, F, n).
             before: float64 (T, 2, n) each.
+            lasted: int (T, n), VMs that demand has needed for as long as a start takes.
             want: int (T, 2, m, n), of which their rows are filled in.
         """
         ticks, columns = demand.shape
@@ -281,8 +315,21 @@ class Plain:
         )
         for day, of, to in zip(self._days, before, (yesterday, last_week), strict=True):
             day.fill_page(of, now, to)
+        np.maximum(yesterday, lasted[:, np.newaxis, np.newaxis], out=yesterday)
         either = np.maximum(last_week, yesterday[:, :, :EITHER_HEADROOMS], out=want[:, :, _EITHER])
         np.maximum(either, now[:, np.newaxis, :1], out=either)
+
+
+def not_below(want: SmallInt, lasted: SmallInt) -> None:
+    """Have those that go by what is usual want no fewer VMs than what has lasted, in the rows of (..., M, n)."""
+    usual = want[..., USUAL, :]
+    np.maximum(usual, lasted, out=usual)
+
+
+def _lasted(lacks: SmallInt, most: int) -> SmallInt:
+    """VMs that did half of their work at least all along, by what demand lacked of `MOST_VMS` at most; no more than `most`."""
+    found: SmallInt = np.minimum((MOST_VMS + _HALF - lacks) >> _SHIFT, most)
+    return found
 
 
 def _falling(now: Float, falls: Float, work: Float) -> Float:

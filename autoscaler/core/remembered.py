@@ -23,6 +23,8 @@ class Remembered:
     __slots__ = ()
     version: ClassVar[int]
     """Layout of the fields; a dump of another one is refused."""
+    reads: ClassVar[int] = 1
+    """But for so many versions before, as far as `added` says what they did not remember."""
 
     def copy(self) -> Self:
         """A state that shares nothing with this one."""
@@ -43,9 +45,11 @@ class Remembered:
         Raises:
             ValueError: If it was dumped by another version that cannot be brought up to this one.
         """
-        if dumped["version"] == cls.version - 1:
+        first = dumped["version"]
+        assert isinstance(first, int)
+        for version in range(first, cls.version) if cls.version - first <= cls.reads else ():
             more = cls.added(dumped)
-            dumped = dumped if more is None else dumped | more | {"version": cls.version}
+            dumped = dumped if more is None else dumped | more | {"version": version + 1}
         if dumped["version"] != cls.version:
             msg = f"{cls.__name__} of version {dumped['version']} cannot be read, only {cls.version}"
             raise ValueError(msg)
@@ -62,7 +66,7 @@ class Remembered:
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped | None:
-        """What the version before did not remember, for a dump of it; None where such a dump cannot be read."""
+        """What the version before the next did not remember, for a dump of it; None where such a dump cannot be read."""
         del before
         return None
 

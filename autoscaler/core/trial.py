@@ -106,6 +106,7 @@ class Trial(Remembered):
         column: int64 (k,), the column of each; columns are in the order of the first lanes that have them.
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
         peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
+        lows: Rolling maxima of what demand lacks of `MOST_VMS`, likewise, of (n,): the window is the time of a start and a tick.
         habits: What is usually needed.
         falls: How deep demand falls at once, and what is held for demand that may come back.
         falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
@@ -137,12 +138,14 @@ class Trial(Remembered):
         owed: What is not in the sums yet, by what it is: whoever looks at them asks for `settle` first. Not remembered.
     """
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
+    reads: ClassVar[int] = 2
     lanes: Int
     column: Int
     lead_ticks: Int
     billed_ticks: Int
     peaks: RollingMax
+    lows: RollingMax
     habits: Habits
     falls: Falls
     falling: Float
@@ -189,6 +192,7 @@ class Trial(Remembered):
             lead_ticks=lead,
             billed_ticks=billed,
             peaks=RollingMax.empty(_windows(params.tick_s, len(lanes))),
+            lows=RollingMax.empty(lead + 1),
             habits=Habits.empty(len(lanes), len(PRICE_FACTORS), params.tick_s),
             falls=Falls.empty(len(lanes)),
             falling=np.zeros((len(FALLS_S), len(lanes))),
@@ -217,13 +221,17 @@ class Trial(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: version 6 knew nothing of falls."""
-        return {"falls": Falls.empty(length_of(before["weight"])).dump()}
+        """As of every state: version 6 knew nothing of falls, and version 7 not how low demand was lately."""
+        if before["version"] == 6:
+            return {"falls": Falls.empty(length_of(before["weight"])).dump()}
+        lead = before["lead_ticks"]
+        assert isinstance(lead, np.ndarray)
+        return {"lows": RollingMax.empty(lead + 1).dump()}
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
         """The fields that are states themselves."""
-        return {"peaks": RollingMax, "habits": Habits, "falls": Falls}
+        return {"peaks": RollingMax, "lows": RollingMax, "habits": Habits, "falls": Falls}
 
     def settle(self, *what: str) -> None:
         """Have all that was seen so far in the state, or what is named of it; that changes nothing but when it is worked out."""
@@ -251,6 +259,7 @@ class Trial(Remembered):
         new.last_tick = self.last_tick
         columns = len(self.weight)
         new.peaks = self.peaks.carried_over(_windows(after.tick_s, len(was)), _tiled(was, columns))
+        new.lows = self.lows.carried_over(new.lead_ticks + 1, was)
         new.habits = self.habits.carried_over(was, after.tick_s)
         new.falls = self.falls.of_columns(was)
         known = was >= 0
@@ -310,6 +319,7 @@ class Trial(Remembered):
         take_columns(self, mine, other, theirs, (*_COUNTS, *_BY_COLUMN), when=("last_tick",))
         self.habits.take_in(mine, other.habits, theirs)
         self.falls.take_in(mine, other.falls, theirs)
+        self.lows.take_in(mine, other.lows, theirs)
         windows = np.arange(len(PAST_S) - 1)[:, np.newaxis]
         self.peaks.take_in(
             (windows * len(self.weight) + mine).reshape(-1),
@@ -332,6 +342,7 @@ class Trial(Remembered):
         self.column = alike.group
         windows = self.peaks.window_ticks.reshape(-1, before)[:, was].reshape(-1)
         self.peaks = self.peaks.carried_over(windows, _tiled(was, before))
+        self.lows = self.lows.carried_over(self.lows.window_ticks[was], was)
         self.habits = self.habits.of_columns(was)
         self.falls = self.falls.of_columns(was)
         for name in (*_COUNTS, *_BY_COLUMN):
