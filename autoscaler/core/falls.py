@@ -3,7 +3,7 @@
 Who sizes a fleet by demand stops all of it when what stands before the fleet breaks, and has nothing when that is repaired. A
 forecast is no help: what demand does after such a fall was never seen. So a fall is doubted that is more than twice as deep
 (in logarithms) as all but two of those in memory, from demand that had been there for half an hour without a break: a crowd
-that goes is none. The fourth of its kind is believed, since from then on the models know what comes of it.
+that goes is none, and what is away while a fall is doubted breaks nothing: the second of two outages is one, too. The fourth of its kind is believed, since from then on the models know what comes of it.
 
 What was lost is kept for as long as that is worth it by prices. How long an outage lasts that one knows nothing of but its age is told by
 that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). If r of those before came back, and all of
@@ -52,7 +52,7 @@ class Falls(Remembered):
 
     Attributes:
         lowest: float64 (2, n), lowest demand in VMs of the stretch of time that is over, NaN where it was never known there, and of
-            the present one, infinite until it is known.
+            the present one, infinite until it is known; but for demand that is away while a fall is doubted.
         deepest: float64 (`DEEPEST`, n), logarithms of the deepest falls in memory, descending; 0 for none.
         deepest_s: float64 (n,), until when they have faded.
         known: int64 (n,), stretches in which demand was known.
@@ -155,6 +155,8 @@ def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
         where = np.flatnonzero(notable & (state.before == 0.0))
         noted = _Noted.of(state, tick * tick_s, _length(tick_s), work[where], lasted[where], where)
         new = noted.note(state, tick, tick * tick_s)
+    if np.count_nonzero(state.before):
+        work = np.where((state.before > 0.0) & (work < state.back), np.nan, work)
     np.fmin(present, work, out=present)
     return new
 
@@ -222,7 +224,7 @@ def uneventful(state: Falls, tick: int, tick_s: float, work: Float) -> int:
     past, present = state.lowest.tolist()
     before, back, since = state.before.tolist(), state.back.tolist(), state.since.tolist()
     wide, more, most = _NOTABLE, _NOTABLE - 1.0, MOST_HELD_S / tick_s
-    now, columns = tick, range(len(present))
+    now, columns, doubts = tick, range(len(present)), any(before)
     for stretch, row in zip(stretches.astype(np.int64).tolist(), work.tolist(), strict=True):
         if stretch != state.stretch:
             state.lowest[1] = present
@@ -239,7 +241,8 @@ def uneventful(state: Falls, tick: int, tick_s: float, work: Float) -> int:
                 break
         else:
             if not where or _is_believed(state, now, tick_s, where, row, past, present):
-                present = list(map(min, present, row))
+                there = [math.nan if before[at] else row[at] for at in columns] if doubts else row
+                present = list(map(min, present, there))
                 now += 1
                 continue
         break
@@ -284,7 +287,8 @@ def _turn(state: Falls, tick: int, tick_s: float) -> None:
     past, present = state.lowest
     known = np.isfinite(present)
     state.known += known
-    past[:] = np.where(known, present, np.nan) if stretch == state.stretch + 1 else np.nan
+    unknown = np.where(state.before > 0.0, past, np.nan)
+    past[:] = np.where(known, present, unknown) if stretch == state.stretch + 1 else np.nan
     present.fill(np.inf)
     state.stretch = stretch
 

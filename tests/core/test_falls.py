@@ -63,9 +63,23 @@ def test_no_longer_than_a_day():
 
 
 def test_half_way_back_it_is_over():
-    """From 20 to 4: in logarithms of one more, half way back is 9.2."""
+    """From 20 to 4: in logarithms of one more, half way back is 9.2; from there to 4 it falls again."""
     fleet = after_a_day()
-    assert [fleet(4.0), fleet(2.0), fleet(9.2), fleet(9.3), fleet(4.0)] == [20, 20, 20, 0, 0]
+    assert [fleet(4.0), fleet(2.0), fleet(9.2), fleet(9.3), fleet(4.0)] == [20, 20, 20, 0, 10]
+
+
+@pytest.mark.parametrize("away", [5, 45, 200])
+def test_the_second_of_two_outages_is_doubted_too(away):
+    fleet = after_a_day(worth_ticks=300.0)
+    assert fleet(*[0.0] * away) == 20
+    assert fleet(*[20.0] * 10) == 0
+    assert fleet(0.0) == 20
+
+
+def test_what_is_not_back_within_a_day_is_what_lasts():
+    fleet = after_a_day()
+    fleet(*[0.0] * (DAY + 1))
+    assert fleet(*[20.0] * 10, 0.0) == 0
 
 
 def test_the_fourth_of_its_kind_is_believed():
@@ -133,12 +147,18 @@ class Plainly:
     def __init__(self, tick_s, worth):
         self.tick_s, self.worth, self.length = tick_s, worth, max(1800.0, 2 * tick_s)
         self.stretches, self.deep, self.deep_s, self.doubt = {}, [0.0, 0.0, 0.0], 0.0, None
+        self.last, self.past = -1, []
         self.returns, self.away = 0.0, 0.0
 
     def __call__(self, tick, work):
         now_s = tick * self.tick_s
         stretch = int(now_s // self.length)
-        mine, past = self.stretches.setdefault(stretch, []), self.stretches.get(stretch - 1, [])
+        if stretch != self.last:
+            # As long as a fall is doubted, what had been there before it is what lasts.
+            goes_on = self.doubt is not None and self.last == stretch - 1
+            self.past = self.stretches.get(stretch - 1, []) or (self.past if goes_on else [])
+            self.last = stretch
+        mine, past = self.stretches.setdefault(stretch, []), self.past
         if past and not math.isnan(work) and self.doubt is None:
             lasted = min(past + mine)
             depth = math.log((lasted + 1.0) / (work + 1.0))
@@ -150,7 +170,7 @@ class Plainly:
                 if depth > max(2.0 * faded[2], math.log(2.0)) and days * self.length >= 86_400.0:
                     self.doubt = lasted, math.sqrt((work + 1.0) * (lasted + 1.0)) - 1.0, tick
                 self.deep, self.deep_s = sorted([*faded, depth], reverse=True)[:3], now_s
-        if not math.isnan(work):
+        if not math.isnan(work) and not (self.doubt is not None and work < self.doubt[1]):
             mine.append(work)
         if self.doubt is None:
             return 0

@@ -83,6 +83,19 @@ def test_demand_that_is_back_is_forecast_as_if_it_had_never_been_away(ticks, sha
         assert shaken.state.age_s[0] == 0.0
 
 
+@pytest.mark.parametrize("between", [5, 20, 50])
+def test_after_the_second_of_two_outages_it_is_forecast_so_too(between):
+    ticks = 10 + between + 10
+    demand = days(NOON + ticks + 20)
+    broke = broken(demand, (NOON, 10, 0.0), (NOON + 10 + between, 10, 0.0))
+    calm, shaken = lived(demand[: NOON + ticks]), lived(broke[: NOON + ticks])
+    for each in demand[NOON + ticks :]:
+        (median, high), (wanted, most) = shaken(each), calm(each)
+        assert median == pytest.approx(wanted, rel=0.06)
+        assert 0.95 * most < high < 1.1 * most
+        assert shaken.state.age_s[0] == 0.0
+
+
 def test_the_next_day_nobody_expects_it_to_break_again():
     demand = days(NOON + DAY + 20)
     calm, shaken = lived(demand[: NOON + DAY - 5]), lived(broken(demand, (NOON, 15, 0.0))[: NOON + DAY - 5])
