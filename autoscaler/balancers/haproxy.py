@@ -119,7 +119,7 @@ class HaproxyBalancer:
                 found[vm.id] = _joined([_member(row) for row in entries])
             else:
                 unknown.append(f"{vm.id} ({key_of(vm, self._by) or f'without {self._by}'})")
-                found[vm.id] = Member(Rotation.OUT, 0, "not in the backend")
+                found[vm.id] = Member(Rotation.OUT, 0, "not in the backend", known=False)
         if not unknown:
             return found, ""
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -151,4 +151,5 @@ def _joined(members: Sequence[Member]) -> Member:
     rotation = next(r for r in (Rotation.IN, Rotation.CORDONED, Rotation.OUT) if r in rotations)
     sessions = [member.sessions for member in members if member.sessions is not None]
     total = sum(sessions) if len(sessions) == len(members) else None
-    return Member(rotation, total, ", ".join(dict.fromkeys(member.detail for member in members)))
+    said = ", ".join(dict.fromkeys(member.detail for member in members))
+    return Member(rotation, total, said, any(member.known for member in members))

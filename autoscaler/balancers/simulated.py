@@ -26,6 +26,8 @@ class SimulatedBalancer:
         self._cordoned_at_s: dict[str, float] = {}
         self.sessions: dict[str, int] = {}
         """By VM id, sessions that a VM has whatever the time; for tests."""
+        self.lacks: set[str] = set()
+        """VMs that it does not have; for tests."""
         self.failures: dict[str, str] = {}
         """By action (look, admit, cordon), why it fails; for tests."""
 
@@ -62,6 +64,8 @@ class SimulatedBalancer:
         return RotationView({vm.id: self._member(vm, now_s) for vm in vms}, now_s)
 
     def _member(self, vm: Vm, now_s: float) -> Member:
+        if vm.id in self.lacks:
+            return Member(Rotation.OUT, 0, "no entry", known=False)
         since_s = self._cordoned_at_s.get(vm.id)
         busy = since_s is None or now_s < since_s + self._busy_s
         rotation = Rotation.IN if since_s is None else Rotation.CORDONED

@@ -14,6 +14,9 @@ from autoscaler.ports import Verb
 KINDS = {
     "arrival_failed": "What the policy has done after a start failed for a VM, which does not serve; it is tried again.",
     "arrival_not_run": "What the policy has done after a start could not be run; the VM serves without it.",
+    "balancer_believed": "A balancer has had too few of a fleet's VMs for an hour: those absent from it count as drained from now on.",
+    "balancer_has_vms": "A balancer has at least half of a fleet's VMs in service; VMs leave as usual.",
+    "balancer_lacks_vms": "A balancer has fewer than half of a fleet's VMs in service, so absent ones are not taken for drained and none leaves.",
     "demand_believed": "Demand that fell at once is back, or was low for so long that it is believed.",
     "demand_fell": "Demand fell at once as it hardly ever did, or vanished at all VMs; VMs stay for a while. Look for an outage in front.",
     "drain_failed": "A VM could not be taken out of the balancer; it serves on.",

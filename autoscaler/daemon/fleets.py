@@ -23,7 +23,7 @@ from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arriving import Arrivals
-from autoscaler.daemon.acts.drain import Drains
+from autoscaler.daemon.acts.drain import Drains, carry_on
 from autoscaler.daemon.beyond import Beyond
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
@@ -88,7 +88,7 @@ class Fleet:
         self.balancer = setup.balancer
         self.hook = setup.hook
         """What is done on VMs while they are tried."""
-        self.drains = None if setup.balancer is None else Drains(setup.balancer, policy.drain)
+        self.drains = None if setup.balancer is None else Drains(self.name, setup.balancer, policy.drain)
         self.arrivals = setup.arrivals
         self.own_probe = setup.probe
         started = setup.probe if self.arrivals is None else self.arrivals.after(setup.probe)
@@ -152,8 +152,7 @@ class Fleet:
             self.inventory.patience = patience
             self.hibernation.carry_on(before.hibernation)
             self.missed = before.missed
-            if self.drains is not None and before.drains is not None:
-                self.drains.carry_on(before.drains)
+            carry_on(self.drains, before.drains, self.inventory)
             self.real = before.real
             if self.real is not None:
                 self.real.change(patience, prices)

@@ -14,6 +14,7 @@ from autoscaler.ports import FleetTick, TickRecord
 
 _MAXIMUM = int(Reason.MAXIMUM)
 UNLISTED = "held until its VMs have been listed: "
+UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
 UNRECORDED = "held, since the journal cannot be written: "
 
 
@@ -39,6 +40,8 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return "held, since the provider denies us: "
     if not fleet.inventory.listed:
         return UNLISTED
+    if row.stop and fleet.drains is not None and fleet.drains.members.holds:
+        return UNKNOWN_TO_BALANCER
     if row.provision > provisioned(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "
     return ""

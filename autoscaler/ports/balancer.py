@@ -29,11 +29,14 @@ class Member:
         rotation: Whether it gets work.
         sessions: Pieces of work that it has now, waiting ones included; None where the balancer cannot tell.
         detail: The balancer's own words for its state, for a person.
+        known: Whether the balancer has it at all. One that it does not have may have been taken out, or may stand
+            behind another balancer.
     """
 
     rotation: Rotation
     sessions: int | None
     detail: str = ""
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Balancer(Protocol):
 
     Contract (`tests/balancers/`): every call is bounded in time and never raises; what went wrong is in `error`. The
     answer is read back from the balancer after the change, so it says what is and not what was asked for. Repeating
-    a call is harmless. A VM that the balancer does not know is `OUT`, and `error` says so.
+    a call is harmless. A VM that the balancer does not know is `OUT` and not `known`, and `error` says so.
     """
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:

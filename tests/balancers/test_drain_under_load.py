@@ -21,7 +21,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         inventory.reconcile(Listing(rows, True, now_s, now_s), rows, now_s)
         inventory.mark_ready([row.id for row in rows], now_s)
         front = HaproxyBalancer([haproxy.place], BACKEND, "address", clock, timeout_s=5.0)
-        drains = Drains(front, DrainSection())
+        drains = Drains("web", front, DrainSection())
         said = []
         switched_off = asyncio.Event()
 
@@ -39,7 +39,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
 
         intent = ActionIntent("web", Verb.DRAIN, ("i-0",), 1, "", "the test")
         drains.sent(inventory, intent, clock.now())
-        outcomes = await drains.carry_out(inventory, intent, 5.0)
+        outcomes = await drains.carry_out(inventory, intent, clock.now(), 5.0)
         assert drains.settle(inventory, intent, outcomes, clock.now()) == []
         assert inventory.vms["i-0"].phase is Phase.DRAINING
         await drains.look(inventory, clock.now(), 5.0)

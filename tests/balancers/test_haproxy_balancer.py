@@ -99,6 +99,7 @@ async def test_a_vm_that_is_not_in_the_backend_is_named_with_what_is_there(tmp_p
         stranger = vm("i-9", "127.0.9.9")
         view = await balancer(haproxy.place).admit([*vms_of(vms), stranger])
         assert rotations(view) == {"i-0": Rotation.IN, "i-9": Rotation.OUT}
+        assert {vm_id: member.known for vm_id, member in view.members.items()} == {"i-0": True, "i-9": False}
         assert "no entry for i-9 (127.0.9.9) by address; it has 127.0.1.1" in view.error
 
 

@@ -74,6 +74,9 @@ async def test_registered_is_in_and_deregistered_is_out_and_idle(front, group):
     assert view.members[vms[0].id].rotation in (Rotation.CORDONED, Rotation.OUT)
     view = await front.look(vms)
     assert view.members[vms[1].id].rotation is Rotation.IN
+    stranger = vm(group[1][2])
+    view = await front.look([vms[1], stranger])
+    assert [view.members[each.id].known for each in (vms[1], stranger)] == [True, False]
 
 
 async def test_one_that_cannot_be_registered_does_not_hide_those_that_were(front, group):

@@ -8,7 +8,7 @@ Why: a reading that says idle and the order to stop are seconds apart, and work 
 lost. After the cordon none arrives, so two looks that find it idle mean that it is.
 
 Rules of this file: the balancer says what is; a cordon counts only when it was read back. What cannot be asked is not
-idle. A VM that cannot be cordoned serves on. Nothing here is done without an intent in the journal, by which a later
+idle. A VM that cannot be cordoned serves on, and so does one that a doubtful balancer (`membership`) does not have. Nothing here is done without an intent in the journal, by which a later
 run knows which VMs this one was draining.
 """
 
@@ -18,12 +18,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.config.balancing import DrainSection
+from autoscaler.daemon.acts.membership import Membership
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
 from autoscaler.ports import (
     ActionIntent,
     ActionRecord,
     Balancer,
+    Member,
     Note,
     Outcome,
     OutcomeKind,
@@ -67,21 +69,38 @@ class Drains:
     """The way out of one fleet's VMs, and their way in: only VMs that the balancer has admitted are in service.
 
     Args:
+        fleet: Its name.
         balancer: In front of the fleet.
         section: How VMs leave.
     """
 
-    def __init__(self, balancer: Balancer, section: DrainSection) -> None:
+    def __init__(self, fleet: str, balancer: Balancer, section: DrainSection) -> None:
         self.balancer = balancer
         self.section = section
+        self.members = Membership(fleet)
         self.leaving: dict[str, Leaving] = {}
         self.error = ""
         """What the balancer said last that went wrong."""
         self._recalled: dict[str, float] = {}
 
-    def carry_on(self, before: Drains) -> None:
+    def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
         """Go on with what another setup of the same fleet has begun."""
         self.leaving, self._recalled = before.leaving, before._recalled
+        if before.balancer is self.balancer:
+            self.members = before.members
+        else:
+            self.begin_behind(inventory)
+
+    def begin_behind(self, inventory: FleetInventory) -> None:
+        """VMs that serve or leave already come behind this balancer, which has to admit or to cordon them."""
+        self.members.to_admit.update(t.vm.id for t in inventory.in_phase(Phase.IN_SERVICE))
+        for each in self.leaving.values():
+            each.cordoned_at_s, each.idle_looks, each.sessions = None, 0, None
+
+    @property
+    def trouble(self) -> str:
+        """For a person, what the balancer does not do or have; empty when all is well."""
+        return self.members.doubt or self.error
 
     # ── the way in ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,7 +138,20 @@ class Drains:
             t = inventory.vms.get(vm_id)
             if t is None or t.phase is not Phase.DRAINING:
                 del self.leaving[vm_id]
+        self.members.keep(inventory.vms)
         return notes
+
+    async def acquaint(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> None:
+        """Have the balancer admit VMs that serve and that it has not admitted, and hear which of them it has."""
+        serving = inventory.vms_in(Phase.IN_SERVICE)
+        self.members.to_admit &= {vm.id for vm in serving}
+        new = [vm for vm in serving if vm.id in self.members.to_admit]
+        rest = [vm for vm in serving if vm.id not in self.members.to_admit] if self.members.doubt else []
+        found: dict[str, Member] = {}
+        for what, vms in (("admit", new), ("look", rest)):
+            if vms:
+                found |= (await self._asked(what, vms, timeout_s)).members
+        self.members.judge(found, now_s)
 
     async def look(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> list[Note]:
         """Ask the balancer how the draining VMs stand; cordon again those that it has not confirmed.
@@ -133,7 +165,7 @@ class Drains:
         open_vms = [vm for vm in vms if self.leaving[vm.id].cordoned_at_s is None]
         cordoned = [vm for vm in vms if self.leaving[vm.id].cordoned_at_s is not None]
         if open_vms:
-            self._note_cordon(await self._asked("cordon", open_vms, timeout_s), now_s)
+            self._note_cordon(await self._cordoned(inventory, open_vms, now_s, timeout_s), now_s)
         if not cordoned:
             return []
         view = await self._asked("look", cordoned, timeout_s)
@@ -242,12 +274,15 @@ class Drains:
                 t.move(Phase.IN_SERVICE, now_s)
 
     async def carry_out(
-        self, inventory: FleetInventory, intent: ActionIntent, timeout_s: float
+        self, inventory: FleetInventory, intent: ActionIntent, now_s: float, timeout_s: float
     ) -> tuple[Outcome, ...]:
         """Ask the balancer; one outcome per VM."""
         vms = [inventory.vms[vm_id].vm for vm_id in intent.vm_ids if vm_id in inventory.vms]
         wanted = Rotation.IN if intent.verb is Verb.RETURN else None
-        view = await self._asked("cordon" if wanted is None else "admit", vms, timeout_s)
+        if wanted is None:
+            view = await self._cordoned(inventory, vms, now_s, timeout_s)
+        else:
+            view = await self._asked("admit", vms, timeout_s)
         return tuple(_outcome(vm_id, view, wanted) for vm_id in intent.vm_ids)
 
     def settle(
@@ -301,6 +336,25 @@ class Drains:
             if member.rotation is not Rotation.IN:
                 self.leaving[vm_id].cordoned_at_s = max(now_s, view.read_at_s)
 
+    async def _cordoned(
+        self, inventory: FleetInventory, vms: Sequence[Vm], now_s: float, timeout_s: float
+    ) -> RotationView:
+        """What the balancer answers to a cordon, without absent VMs that are not to be taken for drained."""
+        view = await self._asked("cordon", vms, timeout_s)
+        absent = {vm_id for vm_id, member in view.members.items() if not member.known}
+        if not absent:
+            return view
+        error, serving = view.error, inventory.vms_in(Phase.IN_SERVICE)
+        said = await self._asked("look", serving, timeout_s) if serving else RotationView()
+        if serving and not said.members:
+            # Whether it has the others cannot be known now.
+            doubted, error = absent, said.error
+        else:
+            doubted = self.members.doubted(absent, said.members, now_s)
+        self.error = error
+        kept = {vm_id: member for vm_id, member in view.members.items() if vm_id not in doubted}
+        return replace(view, members=kept, error=self.members.doubt or error)
+
     async def _asked(self, what: str, vms: Sequence[Vm], timeout_s: float) -> RotationView:
         """The balancer's answer, whatever it does."""
         try:
@@ -310,7 +364,16 @@ class Drains:
         except Exception as error:  # noqa: BLE001  an adapter's bug holds its own fleet only
             view = RotationView(error=f"unexpected {type(error).__name__}: {error}; please report")
         self.error = view.error
+        self.members.hear(view)
         return view
+
+
+def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInventory) -> None:
+    """Go on with the same VMs behind other balancers than before, or behind one at last."""
+    if drains is not None and before is not None:
+        drains.carry_on(before, inventory)
+    elif drains is not None:
+        drains.begin_behind(inventory)
 
 
 class _Admission:
@@ -328,6 +391,7 @@ class _Admission:
             return frozenset()
         view = await self._drains.balancer.admit(ready)
         self._drains.error = view.error
+        self._drains.members.hear(view)
         return frozenset(i for i, member in view.members.items() if member.rotation is Rotation.IN)
 
 

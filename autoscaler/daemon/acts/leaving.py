@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.acts.planning import Wanted
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
@@ -60,19 +61,31 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
         if fleet.drains is None:
             continue
         notes += fleet.drains.resume(fleet.inventory, clock.now())
-        if fleet.drains.leaving:
-            asked.append(fleet.drains.look(fleet.inventory, clock.now(), timeout_s))
+        due = clock.now() >= fleet.held_until_s and fleet.drains.members.is_due(clock.now())
+        if due or fleet.drains.leaving:
+            asked.append(_asked(fleet.drains, fleet.inventory, clock, timeout_s, due=due))
     for found in await asyncio.gather(*asked) if asked else ():
         notes += found
     for fleet in fleets:
-        if fleet.drains is not None and fleet.drains.error != fleet.balancer_error:
-            fleet.balancer_error = fleet.drains.error
+        if fleet.drains is None:
+            continue
+        notes += fleet.drains.members.take_news()
+        if fleet.drains.trouble != fleet.balancer_error:
+            fleet.balancer_error = fleet.drains.trouble
             if fleet.balancer_error:
                 telemetry.log.warning("balancer_failed", fleet=fleet.name, text=fleet.balancer_error)
             else:
                 text = "the balancer does what it is asked again"
                 telemetry.log.info("balancer_recovered", fleet=fleet.name, text=text)
     return notes
+
+
+async def _asked(
+    drains: Drains, inventory: FleetInventory, clock: Clock, timeout_s: float, *, due: bool
+) -> list[Note]:
+    if due:
+        await drains.acquaint(inventory, clock.now(), timeout_s)
+    return await drains.look(inventory, clock.now(), timeout_s) if drains.leaving else []
 
 
 def choose(
@@ -96,6 +109,8 @@ def choose(
     stop = at_most(fleet.policy.guards.stop_share, inventory, wanted.stop)
     if drains is None:
         return planned(wanted if stop == wanted.stop else replace(wanted, stop=stop))
+    if drains.members.holds:
+        stop, wanted = 0, replace(wanted, replaced=())
     back = drains.returns(inventory, wanted.start, now_s, wanted.sentence)
     taken = frozenset(vm_id for intent in back for vm_id in intent.vm_ids)
     chosen = planned(replace(wanted, start=wanted.start - len(taken), stop=stop))

@@ -175,7 +175,7 @@ async def _done(
         provider = provider.for_refills()
     match intent.verb:
         case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
-            return await fleet.drains.carry_out(fleet.inventory, intent, timeout_s)
+            return await fleet.drains.carry_out(fleet.inventory, intent, clock.now(), timeout_s)
         case Verb.REFILL:
             spec = _marked(fleet, pool, intent, clock.now())
             return await _call(("",), lambda: provider.provision(spec, intent.count, intent.token), timeout_s)

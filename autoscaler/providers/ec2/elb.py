@@ -31,6 +31,7 @@ PERMISSIONS = frozenset(
 _ATTEMPTS = 2
 _AT_ONCE = 100
 """Most targets of one call."""
+_NOT_REGISTERED = "Target.NotRegistered"
 
 
 class TargetGroupBalancer:
@@ -152,5 +153,5 @@ def _member(state: str, reason: str) -> Member:
         # It may still get work: where all targets are unhealthy, all of them do.
         return Member(Rotation.OUT, None, detail)
     if state == "unused":
-        return Member(Rotation.OUT, 0, detail)
+        return Member(Rotation.OUT, 0, detail, known=reason != _NOT_REGISTERED)
     return Member(Rotation.OUT, None, detail)

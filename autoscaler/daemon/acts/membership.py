@@ -1,0 +1,113 @@
+"""Whether VMs that are absent from a balancer may be taken for drained: perhaps it never had any of them.
+
+Why: where a policy is given another balancer while VMs serve, or a balancer's entries are replaced, it has none of the
+fleet. Whoever gave those VMs work may still do so, and what the balancer does not say of them is not that they are idle.
+
+Rules of this file: absence is believed where the balancer has at least half of the VMs in service and, where none is in
+service to compare with, of VMs that it had before. Otherwise it is doubted: no VM leaves, that is told once, and the
+balancer is asked again every minute. A doubt ends after an hour, in words too, so that nothing stays for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from autoscaler.ports import Member, Note, Rotation, RotationView
+
+DOUBTED_S = 3600.0
+"""What a balancer says for so long is believed."""
+ASK_EVERY_S = 60.0
+"""How often it is asked again while it is doubted, or does not admit VMs that serve."""
+
+
+class Membership:
+    """What one balancer has of one fleet.
+
+    Args:
+        fleet: Its name.
+    """
+
+    def __init__(self, fleet: str) -> None:
+        self.doubt = ""
+        """For a person, what the balancer does not have; empty where it is not doubted."""
+        self.holds = False
+        """Whether no VM leaves because of that."""
+        self.to_admit: set[str] = set()
+        """VMs in service that it has not admitted, since they came into service behind another one, or none."""
+        self._fleet = fleet
+        self._had: set[str] = set()
+        self._since_s = 0.0
+        self._next_s = float("-inf")
+        self._news: list[Note] = []
+
+    def hear(self, view: RotationView) -> None:
+        """Any answer of the balancer: what it has once had may be taken out of it."""
+        self._had.update(vm_id for vm_id, member in view.members.items() if member.known)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to ask about the VMs in service."""
+        # A clock that was set back must not keep it from being asked.
+        return bool(self.doubt or self.to_admit) and not now_s < self._next_s <= now_s + ASK_EVERY_S
+
+    def judge(self, serving: Mapping[str, Member], now_s: float) -> None:
+        """Take in what the balancer says of the VMs in service; nothing changes where it says nothing.
+
+        Args:
+            serving: Those of them of which it says anything.
+            now_s: The clock.
+        """
+        self._next_s = now_s + ASK_EVERY_S
+        self.to_admit -= {vm_id for vm_id, member in serving.items() if member.rotation is Rotation.IN}
+        if not serving:
+            return
+        has = sum(member.known for member in serving.values())
+        if 2 * has < len(serving):
+            self._doubts(f"the load balancer has {has} of the {len(serving)} VMs in service", now_s)
+        elif self.doubt:
+            text = f"the load balancer has {has} of the {len(serving)} VMs in service; VMs leave as usual"
+            self._news.append(Note("balancer_has_vms", self._fleet, text))
+            self.doubt, self.holds = "", False
+
+    def doubted(self, absent: set[str], serving: Mapping[str, Member], now_s: float) -> set[str]:
+        """Those of the absent VMs that are not to be taken for drained.
+
+        Args:
+            absent: VMs on their way out that the balancer does not have.
+            serving: What it says of those in service, asked just now.
+            now_s: The clock.
+        """
+        self.judge(serving, now_s)
+        if serving:
+            return absent if self.holds else set()
+        unknown = absent - self._had
+        if unknown:
+            self._doubts(f"the load balancer has no entry for {', '.join(sorted(unknown)[:3])}", now_s)
+        return unknown if self.holds else set()
+
+    def keep(self, vm_ids: Collection[str]) -> None:
+        """Only these VMs still exist."""
+        if len(self._had) > len(vm_ids):
+            self._had.intersection_update(vm_ids)
+
+    def take_news(self) -> list[Note]:
+        """What deserves an event, once."""
+        news, self._news = self._news, []
+        return news
+
+    def _doubts(self, what: str, now_s: float) -> None:
+        begins = not self.doubt
+        self._since_s = now_s if begins else min(self._since_s, now_s)
+        self.doubt = (
+            f"{what}; check `balancer` in the policy, and that the VMs are entered there. Until it has half of "
+            "them no VM leaves"
+        )
+        if begins:
+            self.holds, self._next_s = True, now_s + ASK_EVERY_S
+            text = f"{self.doubt}, for {DOUBTED_S / 60.0:.0f} min at most; scaling out goes on"
+            self._news.append(Note("balancer_lacks_vms", self._fleet, text))
+        elif self.holds and now_s - self._since_s >= DOUBTED_S:
+            self.holds = False
+            text = f"{what}, for {DOUBTED_S / 60.0:.0f} min: absent VMs count as drained from now on"
+            self._news.append(Note("balancer_believed", self._fleet, text))
+        if not self.holds:
+            self.doubt = f"{what}; check `balancer` in the policy. Absent VMs count as drained"
