@@ -10,13 +10,36 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
-from autoscaler.ports import Verb
+from autoscaler.ports import Member, Rotation, Verb
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.web.status import status
 from tests.control.builders import STOP, Commands, asked
 from tests.daemon.builders import ORIGIN_S, Bench, Demand, policy, steady, virtual
 
 TOTAL = {"kind": "total"}
+
+
+class Checking(SimulatedBalancer):
+    """Checks the health of those that it is told to admit for 15 s, as a target group does."""
+
+    def __init__(self, clock, **more):
+        super().__init__(clock, **more)
+        self.admitted = {}
+
+    async def admit(self, vms):
+        for vm in vms:
+            if vm.id in self._cordoned_at_s or vm.id not in self.admitted:
+                self.admitted[vm.id] = self._clock.now()
+        return await super().admit(vms)
+
+    def _member(self, vm, now_s):
+        found = super()._member(vm, now_s)
+        checked = now_s - self.admitted.get(vm.id, -1000.0) >= 15.0
+        return (
+            found if checked or found.rotation is not Rotation.IN else Member(Rotation.OUT, None, "initial")
+        )
+
+
 BALANCER = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}
 
 
@@ -270,3 +293,20 @@ async def test_one_whose_time_went_by_while_no_daemon_ran_gets_it_anew():
     await bench.run(150)
     (stop,) = [at for at, verb, _ in verbs(bench) if verb is Verb.STOP]
     assert stop >= began + 120
+
+
+@virtual
+async def test_those_that_come_back_are_waited_for_while_the_balancer_checks_their_health():
+    demand = steady((0, 400), (60, 200), (90, 400))
+    bench = bench_of(demand, running=0, vms=7)
+    bench.balancer = Checking(bench.clock, busy_s=1000)
+    put(bench, demand)
+    await bench.run(200)
+    assert verbs(bench) == [(0, Verb.START, 4), (60, Verb.DRAIN, 2), (90, Verb.RETURN, 2)]
+    assert bench.column("in_service")[9:13] == [2, 2, 4, 4]
+    assert bench.column("starting")[9:13] == [0, 2, 0, 0]
+    assert [kind for _, kind, _ in bench.events()] == []
+    # Coming back is no start: nothing is learned of starts from it.
+    timers = bench.daemon.fleets.by_name["web"].inventory.timers
+    assert len(timers.unready.times_s) == 4
+    assert max(timers.unready.times_s) < 40

@@ -42,6 +42,8 @@ NOT_CORDONED = "NotCordoned"
 """Code of ours: the balancer still gives the VM work, or does not say."""
 NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
+NOT_YET_IN = "NotYetIn"
+"""Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
 _RETRY_S = 60.0
 """A draining VM that could not be put back is not tried again for this long."""
 
@@ -300,6 +302,10 @@ class Drains:
                 failed.setdefault(outcome.message, []).append(outcome.vm_id)
             if intent.verb is Verb.DRAIN:
                 self._settle_drain(t, now_s, accepted=accepted)
+            elif outcome.code == NOT_YET_IN and t.phase is Phase.IN_SERVICE:
+                # It comes, and serves once it is admitted, like one that was started.
+                t.in_service_from_s = None
+                t.move(Phase.RUNNING, now_s)
             elif not accepted and t.phase is Phase.IN_SERVICE:
                 self._leave(inventory, t, now_s, now_s)
                 t.quarantined_until_s, t.quarantine_reason = (
@@ -400,5 +406,7 @@ def _outcome(vm_id: str, view: RotationView, wanted: Rotation | None) -> Outcome
     rotation = None if member is None else member.rotation
     if (wanted is None and rotation in (Rotation.CORDONED, Rotation.OUT)) or (wanted and rotation is wanted):
         return Outcome(vm_id, OutcomeKind.ACCEPTED)
+    if wanted and member is not None and member.known and rotation is Rotation.OUT and not view.error:
+        return Outcome(vm_id, OutcomeKind.ACCEPTED, NOT_YET_IN, member.detail)
     said = view.error or (member.detail if member else "") or "the balancer says nothing of it"
     return Outcome(vm_id, OutcomeKind.REFUSED, NOT_ADMITTED if wanted else NOT_CORDONED, said)

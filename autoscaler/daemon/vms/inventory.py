@@ -377,7 +377,8 @@ class FleetInventory(Lateness):
             self.touch()
             if t.hedged:
                 self.take_back(t)
-            if t.run is not None and t.run.counts_start:
+            if t.run is not None and t.run.counts_start and t.ordered_at_s is not None:
+                # One that served before, and comes back to the balancer, has not started.
                 self.timers.until_ready(new=t.new).add(now_s - t.run.from_s)
             if t.failures or t.ordered_at_s is not None:
                 t.failures = 0
