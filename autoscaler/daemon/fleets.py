@@ -88,7 +88,7 @@ class Fleet:
         self.balancer = setup.balancer
         self.hook = setup.hook
         """What is done on VMs while they are tried."""
-        self.drains = None if setup.balancer is None else Drains(self.name, setup.balancer, policy.drain)
+        self.drains = None if setup.balancer is None else Drains(setup.balancer, policy)
         self.arrivals = setup.arrivals
         self.own_probe = setup.probe
         started = setup.probe if self.arrivals is None else self.arrivals.after(setup.probe)

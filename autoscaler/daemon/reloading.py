@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from autoscaler.config.policy import Policy
+from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.fleets import Fleet, FleetSetup
@@ -172,9 +173,10 @@ class Reloads:
             raise
         daemon.policies = PolicyStatus(daemon.clock.now(), digest)
         self._warn(tuple(map(str, loaded.warnings)))
+        given_back = await give_back(daemon, before)
         for adapter in rewired.retired:
             await close(adapter, daemon.telemetry)
-        return _changes(before, daemon.fleets.all)
+        return "; ".join([_changes(before, daemon.fleets.all), *given_back])
 
     def _warn(self, warnings: Sequence[str]) -> None:
         """Say what probably is not as meant, once for as long as it stands there."""

@@ -44,7 +44,7 @@ class ActionIntent:
         verb: What will be asked for.
         vm_ids: The VMs chosen; empty for provision.
         count: Number of VMs (len(vm_ids), or the number to provision).
-        token: Client token of a provision; empty otherwise.
+        token: Client token of a provision; of a drain in shadow that it is one; empty otherwise.
         reason: One sentence for a person.
     """
 

@@ -4,11 +4,11 @@ import asyncio
 
 from autoscaler.balancers.haproxy import HaproxyBalancer
 from autoscaler.clock import SystemClock
-from autoscaler.config.balancing import DrainSection
 from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import ActionIntent, Listing, Verb
 from tests.balancers.haproxy_process import BACKEND, Haproxy, Vms, until
+from tests.daemon.builders import policy
 from tests.sources.doubles import vm
 
 
@@ -21,7 +21,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         inventory.reconcile(Listing(rows, True, now_s, now_s), rows, now_s)
         inventory.mark_ready([row.id for row in rows], now_s)
         front = HaproxyBalancer([haproxy.place], BACKEND, "address", clock, timeout_s=5.0)
-        drains = Drains("web", front, DrainSection())
+        drains = Drains(front, policy())
         said = []
         switched_off = asyncio.Event()
 

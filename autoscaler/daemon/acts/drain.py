@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.config.balancing import DrainSection
+from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.membership import Membership
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
@@ -44,6 +44,8 @@ NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
 NOT_YET_IN = "NotYetIn"
 """Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
+IN_SHADOW = "shadow"
+"""In place of a token: a fleet in shadow drained this VM, which nobody took out of any balancer."""
 _RETRY_S = 60.0
 """A draining VM that could not be put back is not tried again for this long."""
 
@@ -71,18 +73,20 @@ class Drains:
     """The way out of one fleet's VMs, and their way in: only VMs that the balancer has admitted are in service.
 
     Args:
-        fleet: Its name.
-        balancer: In front of the fleet.
-        section: How VMs leave.
+        balancer: In front of the fleet; in shadow a simulated one.
+        policy: The fleet's.
     """
 
-    def __init__(self, fleet: str, balancer: Balancer, section: DrainSection) -> None:
+    def __init__(self, balancer: Balancer, policy: Policy) -> None:
         self.balancer = balancer
-        self.section = section
-        self.members = Membership(fleet)
+        self.section = policy.drain
+        self.members = Membership(policy.fleet)
+        self._acts = policy.act
         self.leaving: dict[str, Leaving] = {}
         self.error = ""
         """What the balancer said last that went wrong."""
+        self.let_go_of: tuple[str, ...] = ()
+        """VMs that are cordoned, and that nobody here drains any more: to be put back."""
         self._recalled: dict[str, float] = {}
 
     def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
@@ -98,6 +102,20 @@ class Drains:
         self.members.to_admit.update(t.vm.id for t in inventory.in_phase(Phase.IN_SERVICE))
         for each in self.leaving.values():
             each.cordoned_at_s, each.idle_looks, each.sessions = None, 0, None
+
+    def let_go(self, inventory: FleetInventory) -> None:
+        """Nothing here drains any more: what was on its way out serves."""
+        found = [t for vm_id in self.leaving if (t := inventory.vms.get(vm_id)) and t.phase is Phase.DRAINING]
+        self.let_go_of += tuple(t.vm.id for t in found)
+        for t in found:
+            t.move(Phase.IN_SERVICE, t.phase_since_s)
+        self.leaving = {}
+        inventory.touch()
+
+    @property
+    def open(self) -> bool:
+        """Whether VMs are on their way out, or to be put back."""
+        return bool(self.leaving or self.let_go_of)
 
     @property
     def trouble(self) -> str:
@@ -117,7 +135,8 @@ class Drains:
         for action in actions:
             refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
             for vm_id in action.intent.vm_ids:
-                if action.intent.verb is Verb.DRAIN and vm_id not in refused:
+                real = action.intent.verb is Verb.DRAIN and action.intent.token != IN_SHADOW
+                if real and vm_id not in refused:
                     self._recalled[vm_id] = action.at_s
                 else:
                     self._recalled.pop(vm_id, None)
@@ -131,6 +150,10 @@ class Drains:
                 continue
             del self._recalled[vm_id]
             if t is None or t.phase is not Phase.RUNNING:
+                continue
+            if not self._acts:
+                text = f"{vm_id} was draining when the daemon ended, and the fleet is in shadow: put it back into the load balancer by hand"
+                notes.append(Note("drain_left", inventory.fleet, text))
                 continue
             # Nobody has watched one whose time went by meanwhile: somebody may have put it back.
             over = not 0.0 <= now_s - since_s < self.section.timeout_s
@@ -219,7 +242,12 @@ class Drains:
 
         def drained(intent: ActionIntent) -> ActionIntent:
             serving = all(inventory.vms[i].phase is Phase.IN_SERVICE for i in intent.vm_ids)
-            return replace(intent, verb=Verb.DRAIN) if intent.verb is Verb.STOP and serving else intent
+            token = "" if self._acts else IN_SHADOW
+            return (
+                replace(intent, verb=Verb.DRAIN, token=token)
+                if intent.verb is Verb.STOP and serving
+                else intent
+            )
 
         return [drained(intent) for intent in intents]
 
@@ -380,6 +408,8 @@ def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInven
         drains.carry_on(before, inventory)
     elif drains is not None:
         drains.begin_behind(inventory)
+    elif before is not None:
+        before.let_go(inventory)
 
 
 class _Admission:

@@ -118,10 +118,14 @@ class Chores:
         if calls:
             await asyncio.wait(calls, timeout=self._waits.tick_s)
 
-    async def finish(self) -> None:
-        """Wait for what is under way; what is open after that is settled by the next run."""
+    async def wait(self) -> None:
+        """Wait for what is under way, no longer than one call may take."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=self._waits.call_s)
+
+    async def finish(self) -> None:
+        """Wait for what is under way; what is open after that is settled by the next run."""
+        await self.wait()
         for call in self._calls:
             call.cancel()
 

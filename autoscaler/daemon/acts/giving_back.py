@@ -1,0 +1,74 @@
+"""VMs on their way out of the balancer when the daemon ceases to act on their fleet: they are put back.
+
+Why: a fleet that goes to shadow, whose policy is removed, or that has no balancer any more is to be left as a whole: VMs
+that run and get no work would be paid for by nobody's wish, and be missing when demand comes back.
+
+Rules of this file: as with any drain, the journal knows before the balancer is asked, through the adapter that took them
+out. What cannot be put back is named, so that a person can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.loop import Daemon
+from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Verb
+
+_SHADOW, _REMOVED, _UNBALANCED = (
+    "the fleet is in shadow now",
+    "the fleet's policy is gone",
+    "the fleet's policy names no load balancer any more",
+)
+
+
+async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
+    """Put back the draining VMs of fleets that are not drained any more; for a person, what was put back.
+
+    Args:
+        daemon: With the fleets as they are now.
+        before: The fleets as they were, with adapters that are not closed yet.
+    """
+    left = [(fleet, why) for fleet in before if (why := _why(fleet, daemon.fleets.by_name.get(fleet.name)))]
+    if not any(fleet.drains is not None and fleet.drains.open for fleet, _ in left):
+        return []
+    # A cordon that is still under way would come after being put back.
+    await daemon.chores.wait()
+    told = []
+    for fleet, why in left:
+        if fleet.drains is None:
+            continue
+        fleet.drains.let_go(fleet.inventory)
+        if daemon.last_record is not None and (ids := tuple(sorted(fleet.drains.let_go_of))):
+            told.append(await _put_back(daemon, fleet, ids, why))
+    return [text for text in told if text]
+
+
+def _why(before: Fleet, after: Fleet | None) -> str:
+    """Why VMs of a fleet are not drained any more; empty where they are, or never were by us."""
+    if before.drains is None or not before.policy.act or before.leased_to:
+        return ""
+    if after is None:
+        return _REMOVED
+    if not after.policy.act:
+        return _SHADOW
+    return _UNBALANCED if after.drains is None else ""
+
+
+async def _put_back(daemon: Daemon, fleet: Fleet, ids: tuple[str, ...], why: str) -> str:
+    drains, recorder, clock = fleet.drains, daemon.recorder, daemon.clock
+    assert drains is not None
+    intent = ActionIntent(fleet.name, Verb.RETURN, ids, len(ids), "", f"put back, since {why}")
+    assert daemon.last_record is not None
+    recorded = await recorder.more(daemon.last_record.tick, clock.now(), [intent])
+    outcomes: Sequence[Outcome] = ()
+    if recorded:
+        outcomes = await drains.carry_out(fleet.inventory, intent, clock.now(), daemon.settings.act_timeout_s)
+        await recorder.outcomes(recorded[0], clock.now(), outcomes)
+    back = [outcome.vm_id for outcome in outcomes if outcome.kind is OutcomeKind.ACCEPTED]
+    out = [vm_id for vm_id in ids if vm_id not in back]
+    if out:
+        said = next((o.message for o in outcomes if o.vm_id in out), "the journal cannot be written")
+        text = f"{', '.join(out)} were draining, and {why}; not put back, do it by hand: {said}"
+        await recorder.note([Note("return_failed", fleet.name, text)], clock.now())
+    return f"put {', '.join(back)} of {fleet.name} back into the load balancer" if back else ""
