@@ -4,9 +4,10 @@ import pytest
 
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.daemon.vms.tracked import PROTECTED_TAG
+from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING, READY
+from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
 from tests.daemon.builders import Bench, policy, virtual
-from tests.daemon.pools import pool_bench
+from tests.daemon.pools import chores, pool_bench
 
 TOTAL = {"kind": "total"}
 
@@ -72,3 +73,38 @@ async def test_those_that_an_earlier_run_made_minutes_ago_may_serve_too():
     bench.setups = [FleetSetup(setup.policy, setup.provider, setup.source, Says(bench, ids))]
     await bench.run(1600)
     assert stopped(bench) == []
+
+
+SERVED = {POOL_TAG: PREPARING, MADE_BY_TAG: "web-r1"}
+
+
+@virtual
+async def test_one_whose_tag_says_preparing_and_that_ran_for_longer_than_that_takes_has_served():
+    bench = pool_bench(300, running=3, warm_pool={"minimum": 0}, refill={"timeout": "60s"})
+    await bench.provider.tag(bench.ids, SERVED)
+    await bench.clock.sleep_until(bench.clock.monotonic() + 100)
+    await bench.run(60)
+    assert bench.column("in_service") == [3] * 7
+    assert chores(bench) == []
+    tags = [vm.tags for vm in bench.world.page(bench.clock.now()).vms]
+    assert {each[POOL_TAG] for each in tags} == {READY}
+
+
+@virtual
+async def test_one_that_may_be_preparing_still_does_not_serve():
+    bench = pool_bench(100, running=3, warm_pool={"minimum": 0}, refill={"timeout": "60s"})
+    await bench.provider.tag(bench.ids[:2], SERVED)
+    await bench.run(40)
+    assert max(bench.column("in_service")) == 1
+    assert [verb for _, verb, _, _ in chores(bench)] == ["store"]
+
+
+@virtual
+async def test_one_whose_image_has_not_said_that_it_is_done_does_not_serve():
+    bench = pool_bench(
+        100, running=3, warm_pool={"minimum": 0}, refill={"timeout": "60s", "prepared_tag": True}
+    )
+    await bench.provider.tag(bench.ids[:2], SERVED)
+    await bench.clock.sleep_until(bench.clock.monotonic() + 100)
+    await bench.run(40)
+    assert bench.column("in_service") == [1] * 5

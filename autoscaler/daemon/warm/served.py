@@ -4,6 +4,9 @@ Why: tags are the pool's memory. A later run takes a VM whose tag says `preparin
 without draining it, and deletes it where the probe fails for long; and one that comes back from serving would lie in the
 pool unused until it is deleted.
 
+One that a daemon finds running with the tag `preparing`, for longer than preparing may take, has served: its predecessor
+would have deleted it. It is asked by the probe like any other that was found running.
+
 Rules of this file: what listings show settles it; until then the tag is written again, beside the tick, once a minute.
 """
 
@@ -11,15 +14,26 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, POOL_TAG, READY, is_preparing, moment_of
-from autoscaler.ports import Vm
+from autoscaler.daemon.vms.marks import (
+    EXERCISED_AT_TAG,
+    POOL_TAG,
+    PREPARED_TAG,
+    READY,
+    is_preparing,
+    moment_of,
+)
+from autoscaler.daemon.vms.tracked import Phase, TrackedVm
+from autoscaler.ports import Vm, VmState
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
 
+LONGEST_S = 1800.0
+"""How long preparing takes at most where no policy says so."""
 WRITE_WITHIN_S = 30.0
 """Longest wait for the tag, in seconds of the event loop."""
 _AGAIN_S = 60.0
@@ -39,6 +53,12 @@ class Served:
         self.ids[vm_id] = math.floor(now_s)
         self._next_s = float("-inf")
 
+    def notice(self, serving: Iterable[TrackedVm], now_s: float) -> None:
+        """VMs in service: they were seen ready, whatever their tags say."""
+        for t in serving:
+            if is_preparing(t.vm) and t.vm.id not in self.ids:
+                self.add(t.vm.id, now_s)
+
     def follow(self, fleet: Fleet, now_s: float) -> None:
         """After a listing: forget those whose tags say so, or that are gone; begin to write them on the others."""
         vms = fleet.inventory.vms
@@ -52,6 +72,25 @@ class Served:
         if self.ids and not waits and (self._writing is None or self._writing.done()):
             self._next_s = now_s + _AGAIN_S
             self._writing = asyncio.create_task(_write(fleet, sorted(self.ids), now_s))
+
+
+def recognise(fleet: Fleet, known: Container[str], now_s: float) -> None:
+    """After a listing: VMs that are taken for preparing, and must have served under an earlier run, may serve.
+
+    Args:
+        fleet: Whose VMs.
+        known: Those that this run prepares or tries.
+        now_s: The clock.
+    """
+    section = fleet.policy.refill
+    longest_s = LONGEST_S if section is None else section.timeout_s
+    for t in fleet.inventory.in_phase(Phase.PREPARING):
+        if t.vm.id in known or t.order is not None or not is_preparing(t.vm):
+            continue
+        done = section is None or not section.prepared_tag or t.vm.tags.get(PREPARED_TAG) == "true"
+        if done and t.vm.state is VmState.RUNNING and now_s - t.vm.launched_at_s >= longest_s:
+            fleet.inventory.touch()
+            t.move(Phase.RUNNING, now_s)
 
 
 def _is_told(vm: Vm, at_s: float) -> bool:

@@ -14,6 +14,7 @@ from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import asked
 from autoscaler.daemon.warm.resuming import Resuming
+from autoscaler.daemon.warm.served import recognise
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock, Learned, Note
 
@@ -83,6 +84,7 @@ class WarmPools:
         for fleet in fleets:
             own = self.by_name[fleet.name]
             notes += self.resuming.take_up(fleet, now_s)
+            recognise(fleet, own.preparing, now_s)
             for vms in own.taking_in(fleet, now_s, notes):
                 if turns.spent(vms):
                     await give_way()

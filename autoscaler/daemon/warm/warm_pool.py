@@ -134,7 +134,7 @@ class WarmPool:
     def taking_in(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
         """After a listing: know which VMs are the pool's, part by part; yields how many VMs were looked at."""
         if fleet.inventory.changes != self._looked:
-            yield from self._grouping(fleet, notes)
+            yield from self._grouping(fleet, now_s, notes)
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
             each = self.preparing.setdefault(
@@ -180,8 +180,8 @@ class WarmPool:
                 del self.expected[number]
                 self.specs.pop(asked.token, None)
 
-    def _grouping(self, fleet: Fleet, notes: list[Note]) -> Iterator[int]:
-        """Tell once of each VM that an Auto Scaling group owns too: it is neither started nor stopped here."""
+    def _grouping(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
+        """Notice VMs in service, and tell once of each that an Auto Scaling group owns too: that one is left alone."""
         inventory = fleet.inventory
         self._looked = inventory.changes
         found = []
@@ -189,6 +189,8 @@ class WarmPool:
             resting = inventory.known_in(phase)
             for begin in range(0, len(resting), PART_VMS):
                 part = resting[begin : begin + PART_VMS]
+                if phase is Phase.IN_SERVICE:
+                    self.served.notice(part, now_s)
                 found += [t.vm.id for t in part if GROUP_TAG in t.vm.tags and t.vm.id not in self._told]
                 yield len(part) // 4
         self._told.update(found)
