@@ -12,7 +12,6 @@ import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.compiling_objective import unbilled_s
-from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
@@ -28,9 +27,10 @@ from autoscaler.daemon.beyond import Beyond
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.learned.learning import Learning, with_vm
+from autoscaler.daemon.learned.patience import be_patient, patience_of
 from autoscaler.daemon.operating.allowances import Allowances
 from autoscaler.daemon.vms.hibernation import Hibernation, held
-from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Patience, Phase
+from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Phase
 from autoscaler.daemon.vms.metering import Meter, Prices
 from autoscaler.daemon.vms.real_fleet import RealFleet
 from autoscaler.daemon.vms.tracked import TrackedVm
@@ -114,12 +114,7 @@ class Fleet:
 
     def begin_anew(self) -> None:
         """Know nothing of the VMs, as after a restart; the next listing tells."""
-        patience = Patience(
-            start_s=start_patience_s(self.policy),
-            made_s=made_patience_s(self.policy),
-            stop_s=max(600.0, 10.0 * self.policy.vm.stop_time_s),
-            hands_off_s=self.policy.guards.hands_off_s,
-        )
+        patience = patience_of(self.policy)
         self.inventory = FleetInventory(self.name, patience)
         self.real = None if self.policy.act else RealFleet(self.name, patience, self.meter.prices)
         self.held_until_s = self.provision_held_until_s = float("-inf")
@@ -300,6 +295,7 @@ class Fleets:
         """Forget everything that is noted by the clock; what forecasts have learned stays."""
         for fleet in self.all:
             fleet.begin_anew()
+        self._planned()
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self._series_state.last_tick = -1
@@ -350,6 +346,7 @@ class Fleets:
     def _planned(self) -> list[Policy]:
         """The policies with what was learned, one VM taken to have the mean weight of its fleet."""
         planned = self.learning.planned([fleet.policy for fleet in self.all])
+        be_patient(((fleet.name, fleet.policy, fleet.inventory) for fleet in self.all), self.learning)
         self._gathering.plan_with(np.array([policy.vm.capacity_per_s for policy in planned]))
         for lane, fleet in enumerate(self.all):
             fleet.capacity_per_s = planned[lane].vm.capacity_per_s * fleet.weights.mean

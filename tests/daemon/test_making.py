@@ -224,3 +224,24 @@ def test_a_vm_that_was_stopped_is_not_new_any_more():
     assert inventory.vms["i-1"].phase is Phase.STARTING
     inventory.reconcile(listing(row, at=1450.0), (row,), 1450.0)
     assert inventory.vms["i-1"].overdue
+
+
+@virtual
+async def test_one_that_takes_longer_than_is_planned_is_made_twice_once_and_then_waited_for_also_after_a_restart():
+    # Running after 30 s and set up 12 min later; planned is nothing, so that ten minutes are waited.
+    demand = steady((0, 100), (100, 300), (2000, 100), (4000, 300), (6000, 100))
+    bench = pool_bench(
+        demand, running=1, refill=None, warm_pool={"minimum": 0, "maximum": 0}, physics=made_in(30, 720)
+    )
+    await bench.run(3900)
+    assert [vms for _, vms in made(bench)] == [2, 2]
+    overdue = kinds(bench).count("start_overdue")
+    assert overdue
+    assert fleet_of(bench).inventory.patience.made_s == pytest.approx(1.5 * 760, rel=0.1)
+    vms = bench.world.page(bench.clock.now()).vms
+    bench.world.terminate(bench.clock.now(), [vm.id for vm in vms if vm.state == "stopped"])
+    bench.records.clear()
+    before = len(made(bench))
+    await bench.run(1900)
+    assert [vms for _, vms in made(bench)[before:]] == [2]
+    assert kinds(bench).count("start_overdue") == overdue

@@ -1,0 +1,50 @@
+"""How long the daemon waits for VMs: what the policy plans with, and longer where VMs made from nothing were seen to take longer.
+
+Why: an image that sets itself up for twelve minutes would be given up after ten, time and again, and another VM made in its
+place. Starts from stopped need no such thing: five times what is planned is more than enough to see how long they take.
+
+Rules of this file: what was learned makes patience longer, never shorter, and within bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+from autoscaler.config.patience import made_patience_s, start_patience_s
+from autoscaler.config.policy import Policy
+from autoscaler.core.lead_time import StartSource
+from autoscaler.daemon.learned.learning import Learning
+from autoscaler.daemon.vms.inventory import FleetInventory
+from autoscaler.daemon.vms.tracked import Patience
+
+LONGER = 1.5
+"""Times what nine of ten VMs that were made did not exceed."""
+LONGEST_S = 3600.0
+"""What was learned makes nobody wait longer."""
+
+
+def patience_of(policy: Policy) -> Patience:
+    """What the policy plans with."""
+    return Patience(
+        start_s=start_patience_s(policy),
+        made_s=made_patience_s(policy),
+        stop_s=max(600.0, 10.0 * policy.vm.stop_time_s),
+        hands_off_s=policy.guards.hands_off_s,
+    )
+
+
+def be_patient(fleets: Iterable[tuple[str, Policy, FleetInventory]], learning: Learning) -> None:
+    """Wait for VMs that are made as long as they were seen to take.
+
+    Args:
+        fleets: Name, policy and VMs of each.
+        learning: What was learned of them.
+    """
+    made_s = {fleet: s for fleet, source, s in learning.start_times() if source is StartSource.FRESH}
+    for name, policy, inventory in fleets:
+        planned_s, learned_s = made_patience_s(policy), LONGER * made_s.get(name, 0.0)
+        longer_s = max(planned_s, min(learned_s, LONGEST_S))
+        if not math.isclose(inventory.patience.made_s, longer_s):
+            inventory.patience = replace(inventory.patience, made_s=longer_s)
