@@ -8,7 +8,7 @@ from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.cli.status import _lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.daemon.vms.tracked import Phase
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
 from autoscaler.ports import Member, Rotation, Verb
 from autoscaler.providers.readiness import StatusCheckProbe
@@ -310,3 +310,26 @@ async def test_those_that_come_back_are_waited_for_while_the_balancer_checks_the
     timers = bench.daemon.fleets.by_name["web"].inventory.timers
     assert len(timers.unready.times_s) == 4
     assert max(timers.unready.times_s) < 40
+
+
+@virtual
+async def test_a_vm_that_is_protected_while_it_drains_serves_again_and_is_not_stopped():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=40)
+
+    async def protect():
+        first = min(vm.id for vm in bench.daemon.fleets.by_name["web"].inventory.vms_in(Phase.DRAINING))
+        await bench.provider.tag([first], {PROTECTED_TAG: "alice"})
+
+    protecting = []
+    loop = asyncio.get_running_loop()
+    loop.call_later(35, lambda: protecting.append(asyncio.ensure_future(protect())))
+    await bench.run(120)
+    assert verbs(bench) == [
+        (20, Verb.DRAIN, 2),
+        (40, Verb.RETURN, 1),
+        (50, Verb.DRAIN, 1),
+        (70, Verb.STOP, 1),
+        (100, Verb.STOP, 1),
+    ]
+    serving = bench.daemon.fleets.by_name["web"].inventory.vms_in(Phase.IN_SERVICE)
+    assert any(PROTECTED_TAG in vm.tags for vm in serving)

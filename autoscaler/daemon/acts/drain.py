@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.membership import Membership
 from autoscaler.daemon.bounded import within
+from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
 from autoscaler.ports import (
     ActionIntent,
@@ -256,15 +257,23 @@ class Drains:
     ) -> list[ActionIntent]:
         """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says.
 
-        One that gets new work all the same, as far as is known, serves on whatever the policy says. What operators have given up meanwhile is put back, since it is to stay as it was.
+        One that gets new work all the same, as far as is known, serves on whatever the policy says. What is not to be stopped any more (operators have protected
+        it, or given it up) is put back.
         """
-        given_up = sorted(i for i in self.leaving if i not in taken_back and inventory.vms[i].disowned)
-        taken_back |= frozenset(given_up)
+        kept = sorted(
+            i for i in self.leaving if i not in taken_back and is_left_alone(inventory.vms[i], now_s)
+        )
+        given_up = [i for i in kept if inventory.vms[i].disowned]
+        protected = [i for i in kept if not inventory.vms[i].disowned]
+        taken_back |= frozenset(kept)
         idle, late, uncordoned = self.over(now_s)
         fleet, found = inventory.fleet, []
-        if given_up:
-            why = "given up by an operator while it was draining"
-            found.append(ActionIntent(fleet, Verb.RETURN, tuple(given_up), len(given_up), "", why))
+        for back, why in (
+            (given_up, "given up by an operator while it was draining"),
+            (protected, "protected while it was draining"),
+        ):
+            if back:
+                found.append(ActionIntent(fleet, Verb.RETURN, tuple(back), len(back), "", why))
         stays = self.section.on_timeout == "return"
         for verb, ids, why in (
             (Verb.STOP, idle, f"idle at {IDLE_LOOKS} looks after the cordon"),
