@@ -10,7 +10,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
 from autoscaler.daemon.warm.pool_words import PoolWords, Word
-from autoscaler.ports import Member, Rotation, Verb
+from autoscaler.ports import Member, Rotation, RotationView, Verb
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.web.status import status
 from tests.control.builders import STOP, Commands, asked
@@ -333,3 +333,42 @@ async def test_a_vm_that_is_protected_while_it_drains_serves_again_and_is_not_st
     ]
     serving = bench.daemon.fleets.by_name["web"].inventory.vms_in(Phase.IN_SERVICE)
     assert any(PROTECTED_TAG in vm.tags for vm in serving)
+
+
+class Unheard(SimulatedBalancer):
+    """Does what it is told, and its answers to the first cordons are lost or late."""
+
+    answers_at_once = False
+    late_s, lost = 0.0, 0
+
+    async def cordon(self, vms):
+        self.lost -= 1
+        lost = self.lost >= 0
+        if self.late_s:
+            await self._clock.sleep_until(self._clock.monotonic() + (self.late_s if lost else 1.0))
+        view = await super().cordon(vms)
+        return RotationView({}, view.read_at_s, "no answer") if lost else view
+
+
+@virtual
+async def test_a_vm_that_was_cordoned_though_nobody_heard_of_it_is_taken_back():
+    demand = steady((0, 400), (20, 200), (25, 400))
+    bench = bench_of(demand)
+    bench.balancer = Unheard(bench.clock)
+    bench.balancer.lost = 1
+    put(bench, demand)
+    await bench.run(60)
+    assert [(at, verb) for at, verb, _ in verbs(bench)] == [(20, Verb.DRAIN)]
+    assert bench.column("in_service") == [4] * 7
+    assert bench.balancer.cordoned == {}
+
+
+@virtual
+async def test_an_answer_that_comes_back_while_the_next_tick_asks_again_fails_no_tick():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    bench.balancer = Unheard(bench.clock)
+    bench.balancer.lost, bench.balancer.late_s = 1, 10.3
+    put(bench, steady((0, 400), (20, 200)))
+    await bench.run(100)
+    assert "tick_failed" not in bench.log.events()
+    assert bench.column("in_service")[-1] == 2

@@ -26,7 +26,6 @@ from autoscaler.ports import (
     ActionIntent,
     ActionRecord,
     Balancer,
-    Member,
     Note,
     Outcome,
     OutcomeKind,
@@ -172,12 +171,11 @@ class Drains:
         serving = inventory.vms_in(Phase.IN_SERVICE)
         self.members.to_admit &= {vm.id for vm in serving}
         new = [vm for vm in serving if vm.id in self.members.to_admit]
-        rest = [vm for vm in serving if vm.id not in self.members.to_admit] if self.members.doubt else []
-        found: dict[str, Member] = {}
-        for what, vms in (("admit", new), ("look", rest)):
-            if vms:
-                found |= (await self._asked(what, vms, timeout_s)).members
-        self.members.judge(found, now_s)
+        found = dict((await self._asked("admit", new, timeout_s)).members) if new else {}
+        if self.members.doubt or not all(member.known for member in found.values()):
+            rest = [vm for vm in serving if vm.id not in found]
+            found |= (await self._asked("look", rest, timeout_s)).members if rest else {}
+        self.members.judge(found, len(serving), now_s)
 
     async def look(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> list[Note]:
         """Ask the balancer how the draining VMs stand; cordon again those that it has not confirmed.
@@ -197,7 +195,10 @@ class Drains:
         view = await self._asked("look", cordoned, timeout_s)
         notes = []
         for vm in cordoned:
-            leaving, member = self.leaving[vm.id], view.members.get(vm.id)
+            leaving, member = self.leaving.get(vm.id), view.members.get(vm.id)
+            if leaving is None:
+                # A call of an earlier tick came back meanwhile: it serves.
+                continue
             if member is None or member.sessions is None:
                 leaving.idle_looks, leaving.sessions = 0, None
                 continue
@@ -362,7 +363,8 @@ class Drains:
         if accepted:
             leaving.cordoned_at_s = now_s
         else:
-            # It still gets work, or may: it serves.
+            # It still gets work, or may: it serves. Should the call have been done all the same, it is taken back.
+            self.members.to_admit.add(t.vm.id)
             del self.leaving[t.vm.id]
             t.move(Phase.IN_SERVICE, now_s)
 
@@ -376,8 +378,10 @@ class Drains:
 
     def _note_cordon(self, view: RotationView, now_s: float) -> None:
         for vm_id, member in view.members.items():
-            if member.rotation is not Rotation.IN:
-                self.leaving[vm_id].cordoned_at_s = max(now_s, view.read_at_s)
+            leaving = self.leaving.get(vm_id)
+            # It may have come back to serve while this was asked.
+            if leaving is not None and member.rotation is not Rotation.IN:
+                leaving.cordoned_at_s = max(now_s, view.read_at_s)
 
     async def _cordoned(
         self, inventory: FleetInventory, vms: Sequence[Vm], now_s: float, timeout_s: float
@@ -387,14 +391,11 @@ class Drains:
         absent = {vm_id for vm_id, member in view.members.items() if not member.known}
         if not absent:
             return view
-        error, serving = view.error, inventory.vms_in(Phase.IN_SERVICE)
+        serving = inventory.vms_in(Phase.IN_SERVICE)
         said = await self._asked("look", serving, timeout_s) if serving else RotationView()
-        if serving and not said.members:
-            # Whether it has the others cannot be known now.
-            doubted, error = absent, said.error
-        else:
-            doubted = self.members.doubted(absent, said.members, now_s)
-        self.error = error
+        doubted = self.members.doubted(absent, said.members, len(serving), now_s)
+        # Where it says nothing of the others, why it does not is what matters.
+        error = self.error = view.error if said.members or not serving else said.error
         kept = {vm_id: member for vm_id, member in view.members.items() if vm_id not in doubted}
         return replace(view, members=kept, error=self.members.doubt or error)
 

@@ -17,7 +17,7 @@ from autoscaler.ports import Member, Note, Rotation, RotationView
 DOUBTED_S = 3600.0
 """What a balancer says for so long is believed."""
 ASK_EVERY_S = 60.0
-"""How often it is asked again while it is doubted, or does not admit VMs that serve."""
+"""How often it is asked again while it is doubted, or while VMs that serve are to be admitted."""
 
 
 class Membership:
@@ -33,7 +33,7 @@ class Membership:
         self.holds = False
         """Whether no VM leaves because of that."""
         self.to_admit: set[str] = set()
-        """VMs in service that it has not admitted, since they came into service behind another one, or none."""
+        """VMs in service that it may give no work: they came into service behind another one, or a cordon seemed to fail."""
         self._fleet = fleet
         self._had: set[str] = set()
         self._since_s = 0.0
@@ -49,16 +49,17 @@ class Membership:
         # A clock that was set back must not keep it from being asked.
         return bool(self.doubt or self.to_admit) and not now_s < self._next_s <= now_s + ASK_EVERY_S
 
-    def judge(self, serving: Mapping[str, Member], now_s: float) -> None:
-        """Take in what the balancer says of the VMs in service; nothing changes where it says nothing.
+    def judge(self, serving: Mapping[str, Member], of: int, now_s: float) -> None:
+        """Take in what the balancer says of VMs in service; nothing changes where it speaks of fewer than half of them.
 
         Args:
-            serving: Those of them of which it says anything.
+            serving: Those of which it says anything.
+            of: All VMs in service.
             now_s: The clock.
         """
         self._next_s = now_s + ASK_EVERY_S
         self.to_admit -= {vm_id for vm_id, member in serving.items() if member.rotation is Rotation.IN}
-        if not serving:
+        if not serving or 2 * len(serving) < of:
             return
         has = sum(member.known for member in serving.values())
         if 2 * has < len(serving):
@@ -68,17 +69,20 @@ class Membership:
             self._news.append(Note("balancer_has_vms", self._fleet, text))
             self.doubt, self.holds = "", False
 
-    def doubted(self, absent: set[str], serving: Mapping[str, Member], now_s: float) -> set[str]:
+    def doubted(self, absent: set[str], serving: Mapping[str, Member], of: int, now_s: float) -> set[str]:
         """Those of the absent VMs that are not to be taken for drained.
 
         Args:
             absent: VMs on their way out that the balancer does not have.
             serving: What it says of those in service, asked just now.
+            of: All VMs in service.
             now_s: The clock.
         """
-        self.judge(serving, now_s)
-        if serving:
-            return absent if self.holds else set()
+        self.judge(serving, of, now_s)
+        if of:
+            # Half of those of which it says something, or nothing that is worth a judgement.
+            heard = 2 * len(serving) >= of
+            return absent if self.holds or not heard else set()
         unknown = absent - self._had
         if unknown:
             self._doubts(f"the load balancer has no entry for {', '.join(sorted(unknown)[:3])}", now_s)
