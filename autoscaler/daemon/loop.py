@@ -14,8 +14,6 @@ the loop goes on.
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +24,7 @@ from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.doubts import complaint
+from autoscaler.daemon.failing import Failing
 from autoscaler.daemon.falling import Falling
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
@@ -39,6 +38,7 @@ from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
+from autoscaler.daemon.set_ahead import SetAhead
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.unlisted import Unlisted
 from autoscaler.daemon.vms.inventory import Counts, Phase
@@ -166,7 +166,7 @@ class Daemon:
         self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
         self.chores = Chores(clock, self.recorder, telemetry, waits)
         self._budget = budget_among(self.fleets.all)
-        self._failures: Counter[tuple[str, str, int]] = Counter()
+        self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry)
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,6 +184,7 @@ class Daemon:
             if tick < done_tick:
                 self._clock_set_back(done_tick, tick)
                 done_tick = tick - 1
+            self._set_ahead.follow(tick, self.fleets.all, self.warm_pools.by_name)
             if tick > done_tick:
                 self._count_skipped(done_tick, tick)
                 self.waking.served()
@@ -416,24 +417,10 @@ class Daemon:
         try:
             await self.tick(tick, early)
         except Exception as error:  # noqa: BLE001  one bug must not end the daemon; it is told in full below
-            self.telemetry.ticks_failed.inc()
-            self._tell_failure(tick, error)
+            self._failing.tell(tick, error)
         else:
             self.notifier.ticked(self._sentence)
         self.telemetry.tick_s.observe(loop.time() - before)
-
-    def _tell_failure(self, tick: int, error: Exception) -> None:
-        """The whole traceback once per kind and place of an error; a line for each repetition."""
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        key = type(error).__name__, place.filename, place.lineno or 0
-        self._failures[key] += 1
-        words = f"{type(error).__name__}: {error}"
-        if self._failures[key] == 1:
-            text = f"{words}; nothing is done, please report"
-            self.telemetry.log.error("tick_failed", tick=tick, text=text, exc_info=error)
-        else:
-            text = f"{words}; nothing is done, {self._failures[key]} times so far"
-            self.telemetry.log.error("tick_failed", tick=tick, text=text)
 
     def _sentence(self) -> str:
         """How the daemon is, for the service manager."""

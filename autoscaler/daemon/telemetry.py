@@ -26,6 +26,7 @@ from autoscaler.ports.budget import Budget
 EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
     "tick_late": "The loop woke too late and skipped ticks.",
+    "clock_set_ahead": "The clock was set ahead; starts, drains and what is being prepared are waited for as long as before.",
     "clock_set_back": "The clock was set back; guards and orders in flight begin anew.",
     "act_failed": "The handling of an action's outcome failed; a listing will tell what became of it.",
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",

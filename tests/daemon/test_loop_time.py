@@ -2,13 +2,18 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.clock import VirtualClock
+from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
-from autoscaler.ports import Clock
-from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
+from autoscaler.ports import Clock, Verb
+from autoscaler.providers.readiness import StatusCheckProbe
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, policy, steady, virtual
 
 PATIENT = LoopSettings(journal_wait_s=60.0)
 """Waits for the slow journal instead of giving it up."""
@@ -187,3 +192,43 @@ class Slow:
 
 def test_the_clock_double_is_a_clock():
     assert isinstance(SetClock(), Clock)
+
+
+@virtual
+async def test_a_clock_set_ahead_ends_no_drain_before_its_time():
+    bench = Bench(running=4, zones="a", clock=SetClock((35, 3600)))
+    balancer = SimulatedBalancer(bench.clock, busy_s=1e6)
+    source = Demand(bench.clock, steady((0, 400), (20, 200)), total=True)
+    own = policy(
+        signal={"kind": "total"}, balancer={"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
+    )
+    bench.setups = [FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider), balancer)]
+    await bench.run(130)
+    assert [(round(a.at_s - ORIGIN_S), a.intent.verb) for a in bench.actions()] == [(20, Verb.DRAIN)]
+    assert bench.log.texts("clock_set_ahead") == [
+        "the clock was set ahead by about 3600 s; what is waited for is waited for as long as before"
+    ]
+
+
+@pytest.mark.parametrize("second", [25, 38])
+def test_a_clock_set_ahead_gives_up_no_start_and_nothing_that_is_made(second):
+    @virtual
+    async def run():
+        truth = VirtualClock(ORIGIN_S)
+        bench = Bench(vms=4, zones="a", clock=SetClock((second, 3600)))
+        bench.provider._clock = truth
+        source = bench.add(policy(signal={"kind": "total"}), steady((0, 100), (20, 400)))
+        source.clock = truth
+        source.read, read = None, source.read
+
+        async def now(vms):
+            found = await read(vms)
+            return replace(found, observed_at_s=np.full(len(found.vm_ids), bench.clock.now()))
+
+        source.read = now
+        await bench.run(80)
+        assert bench.events() == []
+        assert bench.column("in_service")[-1] == 4
+        assert sum(vms for _, _, vms, _ in bench.calls("StartInstances")) == 4
+
+    run()

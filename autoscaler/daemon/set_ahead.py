@@ -1,0 +1,75 @@
+"""A clock that is set ahead: nobody has waited for so long, so what is waited for is not over.
+
+Why: all that is awaited is noted by the clock. An hour more between two ticks would end every drain, with the work that the
+VMs have, give up every start and delete what is being prepared.
+
+Rules of this file: times at which something began move with the clock; times that holds end are left, since an end that
+comes early harms nobody. Small corrections are as good as lateness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.tracked import TrackedVm
+from autoscaler.daemon.warm.warm_pool import WarmPool
+from autoscaler.ports import Clock
+
+LEAST_S = 30.0
+"""What is smaller is no setting."""
+
+
+class SetAhead:
+    """Notices that the clock was set ahead.
+
+    Args:
+        clock: Time.
+        telemetry: Where it is told.
+    """
+
+    def __init__(self, clock: Clock, telemetry: Telemetry) -> None:
+        self._clock = clock
+        self._telemetry = telemetry
+        self._ahead_s = clock.now() - clock.monotonic()
+
+    def follow(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
+        """Before a tick: where the clock was set ahead since the last one, all that is awaited began so much later."""
+        ahead_s = self._clock.now() - self._clock.monotonic()
+        by_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
+        if by_s < LEAST_S:
+            return
+        text = f"the clock was set ahead by about {by_s:.0f} s; what is waited for is waited for as long as before"
+        self._telemetry.log.warning("clock_set_ahead", tick=tick, text=text)
+        for fleet in fleets:
+            _move(fleet, warm_pools.get(fleet.name), by_s)
+
+
+def _move(fleet: Fleet, pool: WarmPool | None, by_s: float) -> None:
+    for t in fleet.inventory.vms.values():
+        _move_vm(t, by_s)
+    fleet.inventory.touch()
+    for leaving in fleet.drains.leaving.values() if fleet.drains is not None else ():
+        leaving.since_s += by_s
+        leaving.looked_at_s += by_s
+        leaving.cordoned_at_s = _later(leaving.cordoned_at_s, by_s)
+    for each in pool.preparing.values() if pool is not None else ():
+        each.since_s += by_s
+        each.running_s = _later(each.running_s, by_s)
+
+
+def _move_vm(t: TrackedVm, by_s: float) -> None:
+    t.phase_since_s += by_s
+    t.missing_since_s += by_s
+    t.hands_off_until_s += by_s
+    t.ordered_at_s = _later(t.ordered_at_s, by_s)
+    t.pending_at_s = _later(t.pending_at_s, by_s)
+    t.in_service_from_s = _later(t.in_service_from_s, by_s)
+    if t.order is not None:
+        t.order.sent_at_s += by_s
+        t.order.answered_at_s = _later(t.order.answered_at_s, by_s)
+
+
+def _later(at_s: float | None, by_s: float) -> float | None:
+    return None if at_s is None else at_s + by_s
