@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from autoscaler.balancers.hooks import CommandHook, SimulatedHook
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
@@ -189,3 +191,16 @@ def test_systems_manager_is_asked_where_the_policy_says_so():
     hook = real_hook(VirtualClock(0.0), settings)(own)
     assert isinstance(hook, SsmHook)
     assert hook.timeout_s == 600.0
+
+
+@pytest.mark.parametrize("code", ["TagLimitExceeded", "UnauthorizedOperation"])
+def test_one_that_was_tried_goes_back_into_the_pool_though_it_cannot_be_marked(code):
+    @virtual
+    async def lives():
+        bench = trial_bench(lambda _: HookResult(well=True))
+        bench.world.add_fault(Fault(FaultKind.API_ERROR, actions=("CreateTags",), code=code))
+        await bench.run(7000)
+        assert [(s, verb) for s, verb, *_ in chores(bench)] == [(3600, "exercise"), (3670, "store")]
+        assert states(bench) == {"running": 1, "stopped": 1}
+
+    lives()

@@ -30,6 +30,7 @@ from autoscaler.daemon.vms.marks import (
     READY,
     SPEC_TAG,
     SUBNET_TAG,
+    is_preparing,
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
 from autoscaler.daemon.warm.refill import hold_s
@@ -188,12 +189,21 @@ async def _done(
         case Verb.STORE:
             tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{clock.now():.0f}"}
             marked = await _call(ids, lambda: provider.tag(ids, tags), timeout_s)
-            if any(outcome.kind is not OutcomeKind.ACCEPTED for outcome in marked):
-                # What is not marked must not be taken for a member: it runs on, and this is tried again.
-                return tuple(replace(o, kind=OutcomeKind.REFUSED, code=o.code or NOT_MARKED) for o in marked)
-            return await _stored(fleet, ids, clock, timeout_s)
+            # What is not marked must not be taken for a member: it runs on, and this is tried again.
+            bad = {
+                o.vm_id: o for o in marked if o.kind is not OutcomeKind.ACCEPTED and _is_new(fleet, o.vm_id)
+            }
+            done = await _stored(fleet, [i for i in ids if i not in bad], clock, timeout_s)
+            refused = [replace(o, kind=OutcomeKind.REFUSED, code=o.code or NOT_MARKED) for o in bad.values()]
+            return (*done, *refused)
         case _:
             return await _call(ids, lambda: provider.terminate(ids), timeout_s)
+
+
+def _is_new(fleet: Fleet, vm_id: str) -> bool:
+    """Whether only the tag would make it a member; one that was tried is one already."""
+    t = fleet.inventory.vms.get(vm_id)
+    return t is None or is_preparing(t.vm)
 
 
 async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: float) -> Outcomes:
