@@ -20,39 +20,47 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def random_params(rng: np.random.Generator, lanes: int):
+    """Policies that have some guards and others not, so that lanes meet others which do not have theirs."""
+
     def pick(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, lanes)
 
     def coin() -> np.ndarray:
         return rng.random(lanes) < 0.5
 
+    def some(values: np.ndarray, none: float = 0.0) -> np.ndarray:
+        return np.where(coin(), values, none).astype(values.dtype)
+
     minimum = rng.integers(0, 4, lanes)
     return lane_params(
         lanes,
         reactive=coin(),
         headroom=pick(0.0, 0.5),
-        tolerance=pick(0.0, 0.2),
+        tolerance=some(pick(0.0, 0.2)),
         steps=coin(),
         step_lower=np.stack([np.full(lanes, 0.8), np.full(lanes, -np.inf)]),
         step_upper=np.stack([np.full(lanes, np.inf), np.full(lanes, 0.3)]),
         step_vms=np.stack([np.full(lanes, 2), np.full(lanes, -1)]),
-        step_share=np.zeros((2, lanes)),
+        step_share=np.stack([some(pick(0.0, 0.5)), some(pick(-0.5, 0.0))]),
         schedule=coin(),
         window_start_s=np.full((1, lanes), NOW_S + 50.0),
         window_end_s=np.full((1, lanes), NOW_S + 150.0),
         window_floor=rng.integers(0, 10, (1, lanes)),
         cover=coin(),
+        cover_quantile=rng.integers(0, len(QUANTILE_LEVELS), lanes),
         uses_signal=np.ones(lanes, np.bool_),
         min_coverage=pick(0.0, 1.0),
         loss_hold_s=pick(0.0, 60.0),
-        zero_hold_s=np.where(coin(), pick(0.0, 60.0), 0.0),
-        stabilisation_ticks=rng.integers(0, 50, lanes),
-        cooldown_out_s=pick(0.0, 60.0),
-        cooldown_in_s=pick(0.0, 60.0),
+        zero_hold_s=some(pick(0.0, 60.0)),
+        stabilisation_ticks=some(rng.integers(0, 50, lanes)),
+        cooldown_out_s=some(pick(0.0, 60.0)),
+        cooldown_in_s=some(pick(0.0, 60.0)),
         minimum=minimum,
         maximum=minimum + rng.integers(0, 40, lanes),
-        rate_out_vms=pick(1.0, 20.0),
-        rate_in_vms=pick(1.0, 5.0),
+        rate_out_vms=some(pick(1.0, 20.0), np.inf),
+        rate_out_period_s=pick(5.0, 120.0),
+        rate_in_vms=some(pick(1.0, 5.0), np.inf),
+        rate_in_period_s=pick(5.0, 120.0),
         provision=coin(),
         max_provisioned=rng.integers(0, 60, lanes),
         warm_memory_ticks=rng.integers(0, 100, lanes),
@@ -61,12 +69,11 @@ def random_params(rng: np.random.Generator, lanes: int):
 
 
 def random_snapshot(
-    rng: np.random.Generator, lanes: int, tick: int, *, silent: bool = False, operated: float = 0.0
+    rng: np.random.Generator, lanes: int, tick: int, *, silent: object = False, operated: float = 0.0
 ) -> Snapshot:
     in_service = rng.integers(0, 20, lanes)
     freshness = np.where(rng.random(lanes) < 0.8, Freshness.FRESH, rng.integers(1, 4, lanes)).astype(np.int64)
-    if silent:
-        freshness = np.full(lanes, int(Freshness.ABSENT))
+    freshness[np.broadcast_to(silent, lanes)] = int(Freshness.ABSENT)
     now_s = NOW_S + tick * 10.0
     fresh = freshness == Freshness.FRESH
     return Snapshot(
@@ -99,18 +106,19 @@ def random_outlook(rng: np.random.Generator, lanes: int) -> Outlook:
 
 
 def history(seed: int, lanes: int, ticks: int, *, silent_from: int | None = None, operated: float = 0.25):
-    """Parameters and ticks; operators pause or override that share of each lane's ticks."""
+    """Parameters and ticks; operators pause or override that share of each lane's ticks, and half of the lanes are
+    silent for some ticks on end.
+    """
     rng = np.random.default_rng(seed)
     params = random_params(rng, lanes)
-    steps = [
-        (
-            random_snapshot(
-                rng, lanes, t, silent=silent_from is not None and t >= silent_from, operated=operated
-            ),
-            random_outlook(rng, lanes),
-        )
-        for t in range(ticks)
-    ]
+    begins, lasts = rng.integers(0, ticks, lanes), rng.integers(2, 7, lanes) * (rng.random(lanes) < 0.5)
+    steps = []
+    for tick in range(ticks):
+        silent = (begins <= tick) & (tick < begins + lasts)
+        if silent_from is not None and tick >= silent_from:
+            silent = True
+        view = random_snapshot(rng, lanes, tick, silent=silent, operated=operated)
+        steps.append((view, random_outlook(rng, lanes)))
     return params, steps
 
 

@@ -114,6 +114,7 @@ def test_schedule_takes_the_highest_open_window_and_ends_are_exclusive():
     ("in_service", "expected"),
     [
         (3, (6, Reason.FORECAST_COVER)),
+        (6, (6, Reason.FORECAST_COVER)),
         (7, (7, Reason.FORECAST_KEEP)),
         (20, (9, Reason.FORECAST_KEEP)),
     ],
@@ -210,6 +211,24 @@ def test_cooldowns_per_direction():
     assert run(guards.cooldown, 2, params=params, state=state, view=view) == (5, Reason.COOLDOWN_IN)
 
 
+def test_a_cooldown_runs_from_the_order_on_also_where_its_vms_served_at_once():
+    params = lane_params(reactive=True, cooldown_out_s=25.0, cooldown_in_s=35.0)
+    state = LaneState.empty(params)
+
+    def desired(at_s: float, demand: float, in_service: int) -> tuple[int, int]:
+        view = snapshot(now_s=NOW_S + at_s, demand=demand, in_service=in_service)
+        decision = decide(params, state, view, None)
+        return int(decision.start[0]), int(decision.stop[0])
+
+    assert desired(0.0, 700.0, 5) == (2, 0)
+    # Nobody is ever seen starting: what was ordered serves at the next tick.
+    assert [desired(at_s, 900.0, 7) for at_s in (10.0, 20.0)] == [(0, 0)] * 2
+    assert desired(30.0, 300.0, 7) == (0, 0)
+    assert desired(35.0, 300.0, 7) == (0, 4)
+    assert desired(45.0, 100.0, 3) == (0, 0)
+    assert desired(60.0, 500.0, 3) == (2, 0)
+
+
 def test_bounds():
     params = lane_params(minimum=2, maximum=10)
     assert run(guards.bounds, 0, params=params) == (2, Reason.MINIMUM)
@@ -268,6 +287,7 @@ def test_pauses_hold_what_is_ordered(fields: dict, wish: int, expected: tuple[in
         ({"may_start": False, "stopped": 0}, True, (0, 5, Reason.PROVISION)),
         ({"may_start": False, "stopped": 0}, False, (0, 0, Reason.WARM_POOL_EMPTY)),
         ({"may_provision": False}, True, (3, 0, Reason.PAUSED_PROVISION)),
+        ({"may_provision": False, "provisioned": 24}, True, (3, 0, Reason.PAUSED_PROVISION)),
         ({"may_provision": False, "provisioned": 30}, True, (3, 0, Reason.WARM_POOL_EMPTY)),
         ({"may_provision": False}, False, (3, 0, Reason.WARM_POOL_EMPTY)),
         ({"may_provision": False, "stopped": 9}, True, (5, 0, Reason.NONE)),
@@ -298,6 +318,34 @@ def test_rate_limits_are_token_buckets_per_direction():
     assert desired == [6, 7, 8, 9]  # four at once, then one every 15 s
     decision = decide(params, state, snapshot(now_s=NOW_S + 60, in_service=9, demand=0.0), outlook())
     assert (int(decision.stop[0]), Reason(int(decision.reason[Stage.RATE, 0]))) == (2, Reason.RATE_LIMIT_IN)
+
+
+def test_what_may_stop_comes_back_at_the_pace_of_the_limit_on_stops():
+    params = lane_params(
+        reactive=True, rate_out_vms=9.0, rate_out_period_s=10.0, rate_in_vms=2.0, rate_in_period_s=60.0
+    )
+    state, in_service, stopped = LaneState.empty(params), 12, []
+    for i in range(7):
+        view = snapshot(now_s=NOW_S + 15.0 * i, in_service=in_service, demand=100.0)
+        stopped.append(int(decide(params, state, view, None).stop[0]))
+        in_service -= stopped[-1]
+    assert stopped == [2, 0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("way", "other"), [("out", "in"), ("in", "out")])
+def test_a_limit_that_is_there_again_at_each_tick_lends_nothing_to_a_slower_one(way: str, other: str):
+    limits = {f"rate_{way}_vms": 4.0, f"rate_{way}_period_s": np.array([60.0, 600.0])}
+    params = lane_params(
+        2, reactive=True, **limits, **{f"rate_{other}_vms": 9.0, f"rate_{other}_period_s": 60.0}
+    )
+    state, changed = LaneState.empty(params), []
+    for i in range(3):
+        demand = 5000.0 if way == "out" else 0.0
+        decision = decide(
+            params, state, snapshot(2, now_s=NOW_S + 60.0 * i, in_service=20, demand=demand), None
+        )
+        changed.append((decision.start if way == "out" else decision.stop).tolist())
+    assert changed == [[4, 4], [4, 0], [4, 0]]
 
 
 def test_minimum_on_time_keeps_young_vms():

@@ -115,6 +115,32 @@ def test_demand_that_vanishes_is_not_doubted_unless_asked_for():
     assert lane.tick(0, demand=0.0) == (0, Reason.NONE)
 
 
+def test_lanes_are_doubted_each_for_its_own_reason():
+    """In one tick the work of one vanishes, of another too few VMs are read, a third is silent and a fourth is well."""
+    params = lane_params(4, zero_hold_s=30.0, min_coverage=0.7, loss_hold_s=15.0)
+    state = LaneState.empty(params)
+
+    def tick(at_s, wish, **fields):
+        view = snapshot(4, now_s=NOW_S + at_s, in_service=10, **fields)
+        value, reason = apply(trust.data, params, state, view, None, np.array(wish))
+        return value.tolist(), [Reason(int(why)) for why in reason]
+
+    tick(0.0, [7, 7, 7, 7], demand=500.0)
+    doubted = {
+        "demand": [0.0, 500.0, np.nan, 400.0],
+        "coverage": [1.0, 0.5, 0.0, 1.0],
+        "freshness": [0, 0, ABSENT, 0],
+    }
+    reasons = [Reason.DEMAND_VANISHED, Reason.LOW_COVERAGE, Reason.DATA_ABSENT, Reason.NONE]
+    assert tick(10.0, [0, 6, 0, 4], **doubted) == ([10, 10, 10, 4], reasons)
+    # What was good for the fourth alone is what it falls back to.
+    silent = {"demand": np.nan, "coverage": 0.0, "freshness": ABSENT}
+    tick(20.0, [0] * 4, **silent)
+    value, reason = tick(35.0, [0] * 4, **silent)
+    assert value == [7, 7, 7, 4]
+    assert reason == [Reason.DATA_FALLBACK] * 4
+
+
 # ── loss never costs capacity ───────────────────────────────────────────────────────────────────────────
 
 
