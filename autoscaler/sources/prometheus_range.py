@@ -23,6 +23,7 @@ import numpy as np
 
 from autoscaler.errors import SourceError, TraceError
 from autoscaler.ports import Clock
+from autoscaler.sources.prometheus_access import trusting
 from autoscaler.traces.tables import Progress
 from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
 
@@ -164,14 +165,12 @@ def _session(access: Access) -> aiohttp.ClientSession:
                 f"the token file {access.token_file} cannot be read: {error}", retryable=False
             ) from None
         headers["Authorization"] = f"Bearer {token}"
-    context: ssl.SSLContext | bool = True
-    if access.ca_file is not None:
-        try:
-            context = ssl.create_default_context(cafile=str(access.ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise SourceError(
-                f"the file of certificates {access.ca_file} cannot be used: {error}", retryable=False
-            ) from None
+    try:
+        context = trusting(access.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SourceError(
+            f"the file of certificates {access.ca_file} cannot be used: {error}", retryable=False
+        ) from None
     return aiohttp.ClientSession(
         headers=headers,
         connector=aiohttp.TCPConnector(ssl=context),

@@ -68,6 +68,16 @@ def test_its_capacity_and_its_fellows_speak_against_it(value, fellows, is_read):
     assert demand == pytest.approx(2.0 * fellows + value if is_read else 3.0 * fellows)
 
 
+def test_beside_one_that_is_left_out_nobody_is_held_to_less_than_otherwise():
+    """Seven times what a VM can do is read as it is, alone and beside one that says twenty times."""
+    assert seen(folded(readings(30.0, 700.0, 30.0, 30.0), 4))[2] is None
+    assert seen(folded(readings(30.0, 700.0, 2000.0, 30.0, 30.0), 5))[2] == [2]
+
+
+def test_a_vm_whose_capacity_is_not_known_is_taken_as_it_is():
+    assert seen(folded(readings(80.0, 500.0, 60.0, capacity=[100.0, 0.0, 100.0]), 3))[2] is None
+
+
 def test_the_large_are_held_to_what_the_large_can_do():
     got = readings(80.0, 4000.0, 60.0, 81_520.0, capacity=[100.0, 1000.0, 100.0, 100.0])
     assert seen(folded(got, 4))[2] == [3]
