@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.clock import VirtualClock, run_virtual
-from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, carry_out
+from autoscaler.daemon.acts.actuator import (
+    NO_ANSWER,
+    NO_ROOM_AS_TYPE,
+    NOT_SENT,
+    TIMED_OUT,
+    How,
+    carry_out,
+)
+from autoscaler.daemon.vms.tracked import TYPE_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -24,11 +32,24 @@ SPEC = ProvisionSpec("web", "lt-0")
 
 
 class Cloud:
-    """Start, stop and provision answer by `answer(ids, number of the call)`; the calls are kept."""
+    """Start, stop and provision answer by `answer(ids, number of the call)`; the calls are kept.
 
-    def __init__(self, answer):
+    Changes of types answer by `of_types(id, "tag" or "retype")`.
+    """
+
+    def __init__(self, answer, of_types=lambda *_: OutcomeKind.ACCEPTED):
         self.answer = answer
+        self.of_types = of_types
         self.calls = []
+        self.changes = []
+
+    async def tag(self, vm_ids, tags):
+        self.changes.append((*vm_ids, "tag", tags[TYPE_TAG]))
+        return tuple(Outcome(i, self.of_types(i, "tag"), "Code") for i in vm_ids)
+
+    async def retype(self, vm_ids, vm_type):
+        self.changes.append((*vm_ids, "retype", vm_type))
+        return tuple(Outcome(i, self.of_types(i, "retype"), "Code") for i in vm_ids)
 
     async def start(self, vm_ids):
         self.calls.append(tuple(vm_ids))
@@ -41,11 +62,11 @@ class Cloud:
         return await self.start([token] * count)
 
 
-def act(cloud, ids=("a", "b", "c", "d"), verb=Verb.START, spec=None, count=None):
+def act(cloud, ids=("a", "b", "c", "d"), verb=Verb.START, spec=None, count=None, how=None):
     async def main():
         intent = ActionIntent("web", verb, tuple(ids), count or len(ids), "token", "")
         clock = VirtualClock(1000.0)
-        return await carry_out(cloud, clock, 5, intent, how=How(spec), timeout_s=30.0)
+        return await carry_out(cloud, clock, 5, intent, how=how or How(spec), timeout_s=30.0)
 
     return run_virtual(main)
 
@@ -252,6 +273,45 @@ def test_an_answer_that_is_none_leaves_the_outcome_unknown(answer):
 def test_vms_that_the_answer_leaves_out_are_unknown_and_others_in_it_are_ignored():
     done = act(Cloud(all_of(OutcomeKind.ACCEPTED, ids=["a", "stranger"])), ("a", "b"))
     assert kinds(done) == [("a", OutcomeKind.ACCEPTED, ""), ("b", OutcomeKind.UNKNOWN, NO_ANSWER)]
+
+
+AS_OTHERS = How(start_as={"b": "n", "c": "n"}, type_of={"b": "m", "c": "m"})
+
+
+def test_of_a_batch_those_get_another_type_that_are_to_and_all_start_together():
+    cloud = Cloud(all_of(OutcomeKind.ACCEPTED))
+    done = act(cloud, how=AS_OTHERS)
+    assert kinds(done) == [(i, OutcomeKind.ACCEPTED, "") for i in "abcd"]
+    assert cloud.calls == [("a", "b", "c", "d")]
+    changes = [(i, what, vm_type) for i in "bc" for what, vm_type in (("tag", "m"), ("retype", "n"))]
+    assert sorted(cloud.changes) == sorted(changes)
+    assert [what for i, what, _ in cloud.changes if i == "b"] == ["tag", "retype"]
+
+
+@pytest.mark.parametrize("call", ["tag", "retype"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (OutcomeKind.REFUSED, OutcomeKind.REFUSED),
+        (OutcomeKind.THROTTLED, OutcomeKind.THROTTLED),
+        (OutcomeKind.UNKNOWN, OutcomeKind.THROTTLED),
+    ],
+)
+def test_a_vm_whose_type_was_not_changed_for_certain_is_not_started(call, kind, told):
+    cloud = Cloud(
+        all_of(OutcomeKind.ACCEPTED),
+        lambda i, what: kind if (i, what) == ("b", call) else OutcomeKind.ACCEPTED,
+    )
+    done = act(cloud, how=AS_OTHERS)
+    assert kinds(done) == [
+        ("a", OutcomeKind.ACCEPTED, ""),
+        ("b", told, NO_ROOM_AS_TYPE),
+        ("c", OutcomeKind.ACCEPTED, ""),
+        ("d", OutcomeKind.ACCEPTED, ""),
+    ]
+    assert cloud.calls == [("a", "c", "d")]
+    # A type that could not be written down is not changed.
+    assert [what for i, what, _ in cloud.changes if i == "b"] == ["tag", "retype"][: 1 + (call == "retype")]
 
 
 def test_a_provision_gives_one_outcome_per_vm_made():

@@ -1,6 +1,7 @@
 """Leaving in two steps: cordoned, idle at two looks, stopped; taken back before anything is started; after a crash."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -197,6 +198,75 @@ async def test_a_share_of_those_that_serve_leaves_at_a_time_and_one_always():
 
 
 @virtual
+async def test_a_share_of_those_that_serve_stops_at_a_time_where_there_is_no_balancer():
+    bench = Bench(running=8, zones="a")
+    bench.add(policy(signal=TOTAL, guards={"stop_share": "25%"}), steady((0, 800), (20, 400)))
+    await bench.run(100)
+    # Two of eight, and of six one, once those have stopped.
+    assert bench.changes() == [
+        (20, "StopInstances", 2, ""),
+        (50, "StopInstances", 1, ""),
+        (80, "StopInstances", 1, ""),
+    ]
+
+
+@virtual
+async def test_a_look_that_was_taken_before_the_cordon_says_nothing():
+    bench = bench_of(steady((0, 400), (20, 200)))
+    look = bench.balancer.look
+
+    async def late(vms):
+        return replace(await look(vms), read_at_s=bench.clock.now() - 15.0)
+
+    bench.balancer.look = late
+    await bench.run(70)
+    # That of 30 is from 15; those of 40 and 50 count.
+    assert verbs(bench) == [(20, Verb.DRAIN, 2), (50, Verb.STOP, 2)]
+
+
+@virtual
+async def test_a_vm_that_the_balancer_does_not_take_back_does_not_serve_and_is_tried_again_in_a_minute():
+    bench = bench_of(steady((0, 400), (20, 200), (30, 400)), busy_s=1000)
+    loop = asyncio.get_running_loop()
+    loop.call_later(22, lambda: bench.balancer.failures.update(admit="the socket is gone"))
+    loop.call_later(45, bench.balancer.failures.clear)
+    await bench.run(110)
+    returns = [at for at, verb, _ in verbs(bench) if verb is Verb.RETURN]
+    assert returns == [30, 90]
+    assert bench.column("in_service") == [4, 4, 4, *[2] * 7, 4, 4]
+    told = [(at, text) for at, kind, text in bench.events() if kind == "return_failed"]
+    assert [at for at, _ in told] == [30]
+    assert told[0][1].endswith(": the socket is gone")
+
+
+@virtual
+async def test_a_new_vm_that_the_balancer_does_not_admit_is_told_of():
+    bench = bench_of(100, running=0, vms=1)
+    bench.balancer.failures["admit"] = "the socket is gone"
+    await bench.run(60)
+    assert set(bench.column("in_service")) == {0}
+    assert bench.log.texts("balancer_failed") == ["the socket is gone"]
+    assert bench.log.texts("balancer_recovered") == []
+    assert _lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
+    bench.balancer.failures.clear()
+    bench.records.clear()
+    await bench.run(20)
+    assert bench.column("in_service")[-1] == 1
+
+
+@virtual
+async def test_a_balancer_that_is_well_again_is_told_of():
+    bench = bench_of(100, running=0, vms=1)
+    bench.balancer.failures["admit"] = "the socket is gone"
+    asyncio.get_running_loop().call_later(35, bench.balancer.failures.clear)
+    await bench.run(60)
+    assert bench.column("in_service")[-1] == 1
+    assert bench.log.texts("balancer_failed") == ["the socket is gone"]
+    assert bench.log.texts("balancer_recovered") == ["the balancer does what it is asked again"]
+    assert "web load balancer" not in _lines(status(bench.daemon))
+
+
+@virtual
 async def test_paused_stops_hold_those_that_are_idle_too():
     bench = bench_of(steady((0, 400), (20, 200)))
     Commands(bench).at(25, "pause", asked("web", reason="x"), STOP)
@@ -222,6 +292,21 @@ def test_after_a_crash_draining_goes_on_and_nothing_is_put_back(busy_s):
         assert Verb.RETURN not in {verb for _, verb, _ in verbs(bench)}
 
     lives()
+
+
+@virtual
+async def test_draining_goes_on_after_a_restart_whose_first_listings_fail():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=300)
+    await bench.run(25)
+    broken = Fault(
+        FaultKind.API_ERROR, start_s=25, end_s=45, code="Unavailable", actions=("DescribeInstances",)
+    )
+    bench.world.add_fault(broken)
+    put(bench, 200)
+    await bench.run(100)
+    assert [(at, kind) for at, kind, _ in bench.events() if kind == "drain_resumed"] == [
+        (50, "drain_resumed")
+    ] * 2
 
 
 @virtual

@@ -1,6 +1,7 @@
 """Which VMs a plan names: even zones, stable order, never more than asked, never what may not be touched."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience
-from autoscaler.ports import Outcome, OutcomeKind, Verb, VmState
+from autoscaler.ports import HIBERNATED_REASON, Outcome, OutcomeKind, Verb, VmState
 from tests.daemon.builders import listing, vm
 
 NOW_S = 1000.0
@@ -72,6 +73,23 @@ def test_quarantined_vms_and_dry_places_are_skipped():
     outcomes = [Outcome("a1", OutcomeKind.REFUSED, "Bad"), Outcome("b1", OutcomeKind.NO_CAPACITY)]
     inventory.settle(Verb.START, outcomes, NOW_S, NOW_S)
     assert ids(planned(inventory, start=4), Verb.START) == ["a2"]
+
+
+def test_vms_start_as_they_are_before_any_that_must_change_its_type():
+    inventory = fleet(stopped("i-1", launched=10, vm_type="m"), stopped("i-2", launched=20, vm_type="n"))
+    inventory.types = ("m", "n")
+    inventory.places.found_dry("m", "a", NOW_S)
+    assert ids(planned(inventory, start=1), Verb.START) == ["i-2"]
+    assert inventory.vms["i-2"].start_as == ""
+    assert sorted(ids(planned(inventory, start=2), Verb.START)) == ["i-1", "i-2"]
+    assert inventory.vms["i-1"].start_as == "n"
+
+
+def test_zones_are_even_over_those_that_go_on_from_their_memory_and_the_others():
+    saved = replace(stopped("a1", "a"), state_reason=HIBERNATED_REASON, stopped_at_s=NOW_S - 60.0)
+    inventory = fleet(saved, stopped("a2", "a", launched=10), stopped("b1", "b", launched=20))
+    assert ids(planned(inventory, start=1), Verb.START) == ["a1"]
+    assert sorted(ids(planned(inventory, start=2), Verb.START)) == ["a1", "b1"]
 
 
 def test_stops_drain_the_fullest_zone_and_the_longest_in_service():

@@ -114,6 +114,18 @@ async def test_a_stopped_vm_is_started_as_another_type_and_goes_back_to_its_own(
 
 
 @virtual
+async def test_a_type_is_given_back_once_however_late_listings_show_it():
+    bench = Bench(vms=2, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OWN, end_s=100))
+    bench.world.add_fault(Fault(FaultKind.LISTING_LAG, start_s=100, delay_s=25))
+    bench.add(policy(signal=TOTAL, vm={"types": [OWN, OTHER]}), steady((0, 200), (100, 0)))
+    await bench.run(400)
+    assert {v.vm_type for v in bench.world.views(ORIGIN_S + 400)} == {OWN}
+    assert len(bench.calls("ModifyInstanceAttribute")) == 4
+    assert kinds(bench).count("type_restored") == 2
+
+
+@virtual
 async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
     bench = Bench(vms=1, zones="abc", limits=None)
     subnets = sorted(bench.world.places.subnets, key=bench.world.places.subnets.get)

@@ -1,0 +1,79 @@
+"""After a restart: what the run before has ordered counts until a listing must show it, whatever came of it."""
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, TickRecord, Verb
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
+
+TOTAL = {"kind": "total"}
+LAGGING = Fault(FaultKind.LISTING_LAG, delay_s=12.0)
+
+
+async def ordered(bench, verb, vm_ids, at_s, outcomes=None):
+    """An earlier run has ordered this; with outcomes it heard what came of it."""
+    intent = ActionIntent("web", verb, tuple(vm_ids), len(vm_ids), "", "an earlier run")
+    record = TickRecord(TICK_0 + at_s, ORIGIN_S + at_s, ())
+    (number,) = await bench.journal.record_tick(record, [intent])
+    if outcomes is not None:
+        await bench.journal.record_outcomes(number, ORIGIN_S + at_s, outcomes)
+
+
+def texts(bench, kind):
+    return [(at, text) for at, each, text in bench.events() if each == kind]
+
+
+@virtual
+async def test_a_start_that_was_accepted_counts_while_listings_lag_and_a_refused_one_does_not():
+    bench = Bench(vms=3, zones="a", faults=[LAGGING])
+    done, bad, _ = bench.ids
+    bench.world.start(ORIGIN_S + 15, [done])
+    outcomes = [Outcome(done, OutcomeKind.ACCEPTED), Outcome(bad, OutcomeKind.REFUSED, "Bad")]
+    await ordered(bench, Verb.START, [done, bad], 15, outcomes)
+    await bench.clock.sleep_until(20)
+    bench.add(policy(signal=TOTAL), 200)
+    await bench.run(60)
+    # Two wanted: one is on its way, although the first listing shows it as it was before.
+    assert bench.rows()[0].starting == 1
+    later = [action.intent.vm_ids for action in bench.actions()[1:]]
+    assert len(later) == 1
+    assert len(later[0]) == 1
+    assert done not in later[0]
+    assert bench.column("in_service")[-1] == 2
+    # That its outcome was heard: nothing is told of it.
+    assert texts(bench, "action_settled") == []
+
+
+@virtual
+async def test_a_stop_that_was_accepted_is_not_taken_for_somebody_elses():
+    """Neither that of a VM that served, nor that of one that was tried for the warm pool and goes back into it."""
+    for verb in (Verb.STOP, Verb.STORE):
+        bench = Bench(running=2, zones="a", faults=[LAGGING])
+        gone = bench.ids[0]
+        await bench.clock.sleep_until(bench.clock.monotonic() + 20)
+        now_s = round(bench.clock.now() - ORIGIN_S)
+        bench.world.stop(bench.clock.now() - 5, [gone])
+        await ordered(bench, verb, [gone], now_s - 5, [Outcome(gone, OutcomeKind.ACCEPTED)])
+        bench.add(policy(signal=TOTAL), 100)
+        await bench.run(60)
+        assert set(bench.column("in_service")) == {1}
+        assert texts(bench, "stopped_outside") == texts(bench, "tick_failed") == []
+        assert [action.intent.verb for action in bench.actions()] == [verb]
+
+
+@virtual
+async def test_only_a_whole_listing_settles_what_was_left_open_and_other_chores_are_not_waited_for():
+    bench = Bench(vms=1, running=1, zones="a")
+    serving, lost = bench.ids
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, start_s=35, end_s=75, code="Unavailable", actions=("DescribeInstances",))
+    )
+    await ordered(bench, Verb.START, [lost], 15)
+    await ordered(bench, Verb.DRAIN, [serving], 16)
+    await bench.clock.sleep_until(20)
+    bench.add(policy(signal=TOTAL), 100)
+    await bench.run(80)
+    # Until 50 a listing may be older than the order; those at 50, 60 and 70 fail.
+    assert texts(bench, "action_settled") == [
+        (20, f"drain of 1: {serving} is running"),
+        (80, f"start of 1: {lost} is stopped"),
+    ]
+    assert await bench.journal.open_actions() == ()
