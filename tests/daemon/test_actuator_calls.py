@@ -215,6 +215,12 @@ def test_the_halves_of_a_refused_batch_are_sent_at_the_same_time():
     assert done.received_s - done.sent_s == 3.0
 
 
+def test_the_larger_half_is_sent_first():
+    cloud = Cloud(all_of(OutcomeKind.REFUSED))
+    act(cloud, "abcde")
+    assert cloud.calls[:3] == [("a", "b", "c", "d", "e"), ("c", "d", "e"), ("a", "b")]
+
+
 def test_vms_that_the_budget_left_out_are_asked_for_again_while_others_are_taken():
     def answer(ids, _):
         outcomes = [Outcome(i, OutcomeKind.ACCEPTED) for i in ids[:2]]

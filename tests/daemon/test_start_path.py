@@ -71,9 +71,18 @@ async def test_a_dry_place_is_tried_by_one_vm_each_time_its_time_is_over():
     assert starts(bench) == [(1140, 1), (1150, 5)]
     assert kinds(bench)[:2] == ["start_not_accepted", "shortage_began"]
     assert kinds(bench)[-1] == "shortage_ended"
-    assert "no room for m7i.large in us-east-1a" in next(
-        t for _, k, t in bench.events() if k == "shortage_began"
-    )
+
+
+@virtual
+async def test_a_shortage_says_how_many_why_and_for_how_long():
+    bench = Bench(vms=3, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=170))
+    bench.add(policy(signal=TOTAL), steady((0, 100), (60, 300), (120, 200)))
+    await bench.run(400)
+    assert [(at, kind, text) for at, kind, text in bench.events() if kind.startswith("shortage")] == [
+        (10, "shortage_began", "1 VM cannot be had now: no room for m7i.large in us-east-1a"),
+        (240, "shortage_ended", "what is wanted can be had again; up to 3 were lacking over 170 s"),
+    ]
 
 
 @virtual
@@ -148,6 +157,22 @@ async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
     assert {(v.vm_type, v.zone) for v in made} == {(OTHER, "us-east-1b")}
     # The warm one cannot be had either, so a third is made.
     assert bench.column("in_service")[-1] == 3
+    # A provider takes a token that it has seen for the same wish: no two of these are.
+    tokens = [a.intent.token for a in bench.actions() if a.intent.verb is Verb.PROVISION]
+    assert len(set(tokens)) == len(tokens) == len(asked)
+
+
+@virtual
+async def test_of_what_came_to_nothing_only_that_is_made_anew_which_no_stopped_vm_can_give():
+    bench = Bench(vms=6, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"))
+    subnet = next(s for s, zone in bench.world.places.subnets.items() if zone == "us-east-1b")
+    section = {"launch_template": "web", "vm_type": OTHER, "subnet": subnet, "maximum": 20}
+    bench.add(policy(signal=TOTAL, provision=section), 400)
+    await bench.run(60)
+    assert sum(vms for _, vms in starts(bench)) == 3
+    assert [vms for _, _, vms, code in bench.calls("RunInstances") if not code] == [1]
+    assert bench.column("in_service")[-1] == 4
 
 
 @virtual
@@ -256,4 +281,24 @@ async def test_a_pause_of_stops_holds_those_of_late_vms_too():
     pausing = asyncio.create_task(pause())
     await bench.run(420)
     await pausing
+    assert bench.calls("StopInstances") == []
+
+
+@virtual
+async def test_asking_elsewhere_under_a_pause_of_stops_stops_nobody():
+    bench = Bench(vms=3, zones="a", limits=None)
+    never, bad, _ = sorted(bench.ids)
+    bench.world.add_fault(Fault(FaultKind.UNREADY, vm_ids=(never,)))
+    refuses(bench, bad)
+    bench.add(policy(signal=TOTAL), steady((0, 100), (400, 200)))
+
+    async def pause():
+        await bench.clock.sleep_until(5.0)
+        await bench.daemon.operators.pause(Asked(("web",), "alice", "wait", None), (Verb.STOP,))
+
+    pausing = asyncio.create_task(pause())
+    await bench.run(440)
+    await pausing
+    assert "never_ready" in kinds(bench)
+    assert "start_not_accepted" in kinds(bench)
     assert bench.calls("StopInstances") == []
