@@ -81,6 +81,33 @@ def test_a_comparison_is_about_the_candidate():
     assert said.sentences[1].startswith("Policy lean was short of capacity for 30 min in 1 episode,")
 
 
+def test_every_comparison_of_several_policies_is_a_whole_sentence():
+    said = words(*(entry(name, name, judged=True, cost=10.0 + at) for at, name in enumerate("abc")), PEAK)
+    assert (
+        "Policy c costs 20% more than a and leaves 100.0% of the work unserved, against 100.0%."
+        in said.sentences
+    )
+    assert all(sentence.endswith(".") for sentence in said.sentences)
+
+
+def test_a_rule_that_is_cheaper_and_serves_as_much_is_named():
+    dear = entry("step_scaling", "AWS step scaling", cost=90.0, unserved_share=0.0005)
+    cheap = entry("hpa", "Kubernetes autoscaler", cost=46.0, unserved_share=0.001)
+    worse = entry("yesterday", "same time yesterday", cost=30.0, unserved_share=0.0011)
+    best = entry("clairvoyant", "clairvoyant optimum", cost=20.0, unserved_share=0.0)
+    said = words(policy(), PEAK, dear, cheap, worse, best).sentences
+    assert (
+        "Here Kubernetes autoscaler costs 54% less than this policy and leaves no more work unserved (0.100%)."
+        in said
+    )
+    alike = entry("hpa", "Kubernetes autoscaler", cost=99.9, unserved_share=0.0)
+    assert not any(text.startswith("Here ") for text in words(policy(), PEAK, worse, alike, best).sentences)
+    none = entry("hpa", "Kubernetes autoscaler", cost=46.0, unserved_share=0.0)
+    assert "less than this policy and leaves no work unserved." in " ".join(
+        words(policy(), PEAK, none).sentences
+    )
+
+
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [

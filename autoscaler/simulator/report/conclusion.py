@@ -18,6 +18,8 @@ from autoscaler.simulator.report.wording import money, plural, rounded_share, sh
 REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
 """Baselines that the headline compares with, the first that is there."""
 CLAIRVOYANT = "clairvoyant"
+_NO_RULES = {"static_peak", CLAIRVOYANT}
+"""Baselines that know what comes, so that nobody could run them instead."""
 _IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
 
 
@@ -43,12 +45,13 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
     if rivals:
         headline = _compared(rivals[0], subject)
         sentences = [_shortage(entry) for entry in (subject, *rivals)]
-        sentences += [_compared(rival, subject) for rival in rivals[1:]]
+        sentences += [f"{_compared(rival, subject)}." for rival in rivals[1:]]
     else:
         references = [entry for key in REFERENCES if (entry := card.entry(key)) is not None]
         headline = _compared(subject, references[0], "This policy") if references else _alone(subject)
         sentences = [_promise(subject, details), _shortage(subject)]
         sentences += [_against(subject, reference) for reference in references[1:]]
+        sentences.append(_bettered(card, subject))
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
         whose = subject.name if rivals else ""
@@ -173,6 +176,26 @@ def _against(subject: Entry, reference: Entry) -> str:
         else f"is short for {span(abs(short))} {'less' if short < 0 else 'longer'}"
     )
     return f"Against {reference.name} it {costs} and {shorts}."
+
+
+def _bettered(card: Card, subject: Entry) -> str:
+    """The cheapest rule that is clearly cheaper and leaves no more work unserved; empty where there is none."""
+    mine = subject.values
+    better = [
+        entry
+        for entry in card.entries[1:]
+        if not entry.judged
+        and entry.key not in _NO_RULES
+        and _change(entry.values["cost"], mine["cost"]) <= -0.005
+        and entry.values["unserved_share"] <= mine["unserved_share"]
+    ]
+    if not better:
+        return ""
+    best = min(better, key=lambda entry: entry.values["cost"])
+    change = rounded_share(_change(best.values["cost"], mine["cost"]))
+    lost = best.values["unserved_share"]
+    left = "no work unserved" if lost == 0 else f"no more work unserved ({share(lost)})"
+    return f"Here {best.name} costs {change} less than this policy and leaves {left}."
 
 
 def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None, whose: str) -> str:
