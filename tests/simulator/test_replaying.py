@@ -237,3 +237,21 @@ def test_ticks_lie_on_the_clock_and_begin_once_a_count_is_known():
     odd = prepared(minutes(300), Wanted(begin_s=BEGIN_S + 61.0, tick_s=60.0))
     assert odd.begin_s == BEGIN_S + 120.0
     assert odd.ticks == 298
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "said"), [(None, ""), (60.0, ""), (120.0, "33.1% of the ticks"), (3600.0, " of the ticks")]
+)
+def test_metrics_that_are_known_too_late_to_go_by_are_a_caution(lag_s, said):
+    wanted = Wanted(metric_lag_s=lag_s, tick_s=20.0)
+    told = [text for text in prepared(minutes(300), wanted).cautions if "stale" in text]
+    assert len(told) == bool(said)
+    assert all(said in text for text in told)
+    blind = prepared(
+        minutes(300),
+        wanted,
+        reactive="off",
+        forecast="off",
+        schedule=[{"name": "day", "from": "08:00", "to": "18:00", "at_least": 3}],
+    )
+    assert not any("stale" in text for text in blind.cautions)

@@ -14,15 +14,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from autoscaler.cloud.faults import Fault
 from autoscaler.config.policy import Policy
+from autoscaler.core.types import Freshness
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.baselines import describe
+from autoscaler.simulator.lanes.draws import Luck
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.measuring import Ticks, seen
+from autoscaler.simulator.lanes.metrics import pipeline_of
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.replay.identity import identity_of
 from autoscaler.simulator.replay.timeline import RunIdentity
-from autoscaler.simulator.report.wording import count, plural, span
+from autoscaler.simulator.report.wording import count, plural, share, span
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 MAX_TICK_S = 3600.0
@@ -32,6 +38,8 @@ _SIZE, _START = 0, 1
 """Which notes tell the size of the plant, and how long its starts take."""
 _SPARE = 1.2
 """VMs of the plant over what the peak needs, where nobody says how many there are."""
+_FEW = 0.01
+"""Share of ticks with stale metrics that goes without saying."""
 _SATURATED = 0.8
 """Utilisation that the fleet begins at."""
 
@@ -163,6 +171,7 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
     plant, how = _plant(policy, trace, vms, begin_s, wanted, made)
     warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
     unscored = f"the first {span(warm_up_s)} are not scored (--warm-up)" if warm_up_s > 0 else ""
+    begun = Ticks.over(begin_s, end_s - begin_s, tick_s)
     notes = (said, f"{how}; {how_made}", _tick_note(trace, tick_s, wanted.tick_s), unscored, *changes)
     return Replay(
         policy=policy,
@@ -178,7 +187,7 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
         warm_up_s=warm_up_s,
         seed=wanted.seed,
         notes=tuple(note for note in notes if note),
-        cautions=tuple(_cautions(policy, trace, needed, vms)),
+        cautions=(*_cautions(policy, trace, needed, vms), *_too_late(fitted, trace, plant, begun)),
     )
 
 
@@ -326,6 +335,19 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
         yield (
             f"The trace has no values for {span(trace.missing * trace.interval_s)}; demand is unknown there, and "
             "those ticks count neither as served nor as short."
+        )
+
+
+def _too_late(policy: Policy, trace: Trace, plant: PlantSettings, ticks: Ticks) -> Iterator[str]:
+    """Whether metrics that are known late are too old to go by."""
+    pipeline = pipeline_of(policy, plant)
+    if not (policy.uses_signal and pipeline.lag_s > 0):
+        return
+    stale = float(np.mean(seen(trace, ticks, pipeline, Luck(0, policy.fleet)).freshness == Freshness.STALE))
+    if stale > _FEW:
+        yield (
+            f"Metrics are {span(pipeline.lag_s)} late and count as stale after {span(pipeline.max_age_s)} (signal.max_age): "
+            f"they are stale in {share(stale)} of the ticks, and then nobody goes by them, baselines included."
         )
 
 
