@@ -306,6 +306,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
                 "cost": each.cost.tolist(),
                 "unserved_share": each.unserved.tolist(),
                 "regret": each.regret.tolist(),
+                "unserved_price": each.price,
             }
             for each in weathered
         ],
@@ -364,6 +365,10 @@ def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weath
     if row not in {found.advice.row, found.advice.current}:
         number, named = int(found.judged.numbers[row]), found.judged.named(row)
         told.append(f"Variant {number} regrets least at worst, {money(float(worst[least]))}: {named}")
+    told.append(
+        f"Regret is money: what a variant costs, unserved work at {weathered[0].price:.3g} a unit included (--unserved-price), "
+        "more than the best of these variants in the same world"
+    )
     return [f"{each}." for each in told]
 
 

@@ -102,6 +102,8 @@ def test_a_recommendation_says_the_verdict_first_and_why_each_other_is_not_taken
     assert advice["verdict"] in {"change", "not distinguishable", "keep"}
     assert advice["tried"] == 8
     assert [world["world"] for world in advice["worlds"]][:2] == ["as recorded", "demand x 1.5"]
+    paid = advice["worlds"][0]["unserved_price"]
+    assert f"Regret is money: what a variant costs, unserved work at {paid:.3g} a unit included" in told
     rows = rows_of(here / "out" / "results.csv")
     assert rows[0]["why_not"].startswith("the policy as it is")
     taken = [row for row in rows if not row["why_not"]]

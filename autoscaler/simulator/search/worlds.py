@@ -85,12 +85,14 @@ class Weathered:
         cost: Money.
         unserved: Share of the work.
         regret: Money that the loss is above the least one.
+        price: Money per unit of unserved work that the loss counts.
     """
 
     world: str
     cost: Float
     unserved: Float
     regret: Float
+    price: float
 
 
 def worlds_of(course: Course) -> tuple[World, ...]:
@@ -148,7 +150,9 @@ def weather(
         figures = score(ran.sums, LanePrices.of([each.policy for each in there]))
         loss = figures["cost"] + price * figures["unserved_work"]
         found.append(
-            Weathered(world.name, figures["cost"], figures["unserved_share"], loss - np.fmin.reduce(loss))
+            Weathered(
+                world.name, figures["cost"], figures["unserved_share"], loss - np.fmin.reduce(loss), price
+            )
         )
         if progress is not None:
             progress((number + 1) / len(worlds))
