@@ -77,8 +77,9 @@ def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, A
 
     shape = told_shape(path, Layout())
     said = (manifest_entry(path) or {}).get("kind")
-    unsaid = shape is Shape.SERIES and kind is None and said not in set(TraceKind)
-    meant = TraceKind.GAUGE if unsaid else kind if shape is Shape.SERIES else None
+    told_by_kind = shape in {Shape.SERIES, Shape.PROMETHEUS}
+    unsaid = told_by_kind and kind is None and said not in set(TraceKind)
+    meant = TraceKind.GAUGE if unsaid else kind if told_by_kind else None
     options = ImportOptions(shape=shape, kind=meant)
     return _facts(path, import_files([path], options, progress), unsaid=unsaid)
 

@@ -41,7 +41,7 @@ def import_trace(
         str | None,
         typer.Option(
             help="What the file holds; told from it where left out.",
-            metavar="series|per-vm|events|access-log",
+            metavar="series|per-vm|events|access-log|prometheus",
         ),
     ] = None,
     kind: Annotated[str | None, KIND_OPTION] = None,
@@ -210,7 +210,8 @@ def import_trace(
     describes: Annotated[
         str | None,
         typer.Option(
-            help="Which step a value describes; before for counts and queries over a range, else after.",
+            help="Which step a value describes; before for counts and queries over a range, else after. A file does not "
+            "tell its query: say before where that was one of a rate or another range.",
             metavar="before|after",
             rich_help_panel=_PROMETHEUS,
         ),
@@ -226,7 +227,7 @@ def import_trace(
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Make a trace of a table, of events, of VMs' utilisation, of access logs, or of a Prometheus' history."""
+    """Make a trace of a table, of events, of VMs' utilisation, of access logs, or of a Prometheus' history or answer."""
     *sources, out = files
     if bool(sources) == bool(prometheus):
         raise typer.BadParameter(
@@ -248,7 +249,7 @@ def import_trace(
                 measure=measure, sort=sort, floor=floor, separator=separator, decimal=decimal,
                 no_header=no_header, time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
                 capacity=capacity, capacity_column=capacity_column, saturation=saturation, coverage=coverage,
-                log_format=log_format, max_refused=max_refused, disorder_s=disorder_s,
+                log_format=log_format, max_refused=max_refused, disorder_s=disorder_s, describes=describes,
             )  # fmt: skip
             trace, notes = _from_files(sources, options)
         write(out, trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
@@ -287,6 +288,7 @@ def _options(**given: Any) -> Any:
         zone=given["zone"],
         sort=given["sort"],
         floor=given["floor"],
+        before=_before(given["describes"]),
         capacity_per_s=given["capacity"],
         saturation=given["saturation"],
         coverage=given["coverage"],
@@ -295,6 +297,14 @@ def _options(**given: Any) -> Any:
         max_refused=given["max_refused"],
         disorder_s=given["disorder_s"],
     )
+
+
+def _before(describes: str | None) -> bool | None:
+    if describes is None:
+        return None
+    from autoscaler.sources.prometheus_range import Describes
+
+    return bool(_one_of(Describes, describes, "--describes") is Describes.BEFORE)
 
 
 def _from_files(sources: list[Path], options: Any) -> tuple[Trace, list[str]]:

@@ -197,7 +197,8 @@ def _read_file(
     if form is None:
         raise TraceError(
             f"{path}: none of the first lines is of a format that is known: {', '.join(LogFormat)} (combined is read "
-            f"as common); the file begins with `{_first_line(path)}`"
+            f"as common); the file begins with `{_first_line(path)}`; what tells a time in each line can be read as events, "
+            "once that stands in a column of its own (`--shape events --no-header --time 1`)"
         )
     found.formats.append(form)
     counting = _Counting(path, found, form, interval_s, disorder_s)

@@ -18,11 +18,14 @@ from autoscaler.traces.events import Measure
 from autoscaler.traces.importing import SeriesColumns, Shape, read_events, read_series, told_shape
 from autoscaler.traces.numerals import check_decimal
 from autoscaler.traces.per_vm import PerVmColumns, PerVmTrace, counterfactual, read_per_vm
-from autoscaler.traces.reading import manifest_entry, manifest_interval
+from autoscaler.traces.query_range import read_answer
+from autoscaler.traces.reading import manifest_entry, manifest_interval, trace_name
 from autoscaler.traces.stamps import TimeForm
 from autoscaler.traces.tables import Layout, Progress
-from autoscaler.traces.trace import Trace, TraceKind
+from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
 
+_DECIMALS = 3
+"""Of a step of Prometheus, which knows milliseconds."""
 DEFAULT_INTERVAL_S = 60.0
 """Of traces made from events and log lines, which have none of their own."""
 
@@ -39,6 +42,7 @@ class ImportOptions:
         per_vm: Columns of a table of single VMs.
         separator, decimal, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
         sort, floor: As of `importing.read_series`.
+        before: Whether a value of Prometheus describes the step that ends at its time; where None, counts do.
         capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
         measure: What to make of events.
         log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
@@ -56,6 +60,7 @@ class ImportOptions:
     zone: str = "UTC"
     sort: bool = False
     floor: bool = False
+    before: bool | None = None
     capacity_per_s: float = 1.0
     saturation: float = 0.9
     coverage: float = 1.0
@@ -93,6 +98,10 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     shape = options.shape or told_shape(paths[0], _layout(options, repeats=False))
     if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
         raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
+    if options.before is not None and shape is not Shape.PROMETHEUS:
+        raise TraceError(
+            f"{paths[0]}: --describes is for answers of Prometheus, and this is {shape}; leave it out"
+        )
     found = _read(paths, shape, options, progress)
     if options.kind not in {None, found.trace.kind}:
         raise TraceError(
@@ -110,7 +119,12 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
             f"{paths[1]}: several files at once are read as access logs only; import one by one and join them with "
             "`autoscaler trace merge`"
         )
-    read = {Shape.SERIES: _series, Shape.PER_VM: _per_vm, Shape.EVENTS: _events}[shape]
+    read = {
+        Shape.SERIES: _series,
+        Shape.PER_VM: _per_vm,
+        Shape.EVENTS: _events,
+        Shape.PROMETHEUS: _prometheus,
+    }[shape]
     return read(paths[0], options, progress)
 
 
@@ -119,15 +133,20 @@ def _layout(options: ImportOptions, *, repeats: bool) -> Layout:
     return Layout(options.separator, options.header, times, check_decimal(options.decimal))
 
 
+def _kind(path: Path, options: ImportOptions) -> TraceKind:
+    said = (manifest_entry(path) or {}).get("kind", "")
+    if options.kind is not None:
+        return options.kind
+    if said in set(TraceKind):
+        return TraceKind(said)
+    raise TraceError(
+        f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind`"
+    )
+
+
 def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
     said = manifest_entry(path) or {}
-    kind = options.kind
-    if kind is None and said.get("kind") in set(TraceKind):
-        kind = TraceKind(said["kind"])
-    if kind is None:
-        raise TraceError(
-            f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind`"
-        )
+    kind = _kind(path, options)
     interval_s = options.interval_s
     if interval_s is None and said.get("interval_s"):
         interval_s = manifest_interval(path, said["interval_s"])
@@ -142,6 +161,32 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
         progress=progress,
     )
     return Imported(trace, Shape.SERIES)
+
+
+def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    stamps, values, unknown = read_answer(path, progress)
+    if len(stamps) < 2:
+        raise TraceError(f"{path}: it holds {len(stamps)} values, and a trace needs two")
+    step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
+    before = kind is TraceKind.COUNT if options.before is None else options.before
+    try:
+        trace = Trace.build(
+            stamps - (step_s if before else 0.0), values, kind=kind, name=trace_name(path), interval_s=step_s
+        )
+    except RowError as error:
+        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+    moved = (
+        "that ends at its time, so stamps were moved back by one step"
+        if before
+        else "that begins at its time"
+    )
+    notes = [f"each value is taken to describe the step {moved} (`--describes`)"]
+    if unknown:
+        notes.append(f"{unknown} values were no numbers and stay unknown")
+    return Imported(trace, Shape.PROMETHEUS, tuple(notes))
 
 
 def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:

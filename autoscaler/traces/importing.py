@@ -20,6 +20,7 @@ from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
 from autoscaler.traces.events import Measure, trace_of_events
 from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
+from autoscaler.traces.query_range import is_answer
 from autoscaler.traces.reading import manifest_entry, trace_name
 from autoscaler.traces.tables import (
     Choose,
@@ -52,6 +53,8 @@ class Shape(StrEnum):
     """A row an event: time and perhaps duration."""
     ACCESS_LOG = "access-log"
     """A line a request: common, combined or load balancer format."""
+    PROMETHEUS = "prometheus"
+    """A saved answer of /api/v1/query_range with one series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ def told_shape(path: Path, layout: Layout) -> Shape:
             if said in set(Shape)
             else _odd(path, said)
         )
+    if is_answer(path):
+        return Shape.PROMETHEUS
     names = _header(path, layout)
     if {"vm", "cpu_percent"} <= set(names):
         return Shape.PER_VM

@@ -194,6 +194,18 @@ def test_import_of_a_table_as_spreadsheets_of_some_countries_write_it(trace, her
     assert "1k" in trace("info", here / "o.csv", here / "o.csv").stdout
 
 
+def test_import_of_a_saved_answer_of_prometheus(trace, here):
+    series = '{"metric": {}, "values": [[60, "1"], [120, "2"], [180, "3"]]}'
+    (here / "a.json").write_text(
+        f'{{"status": "success", "data": {{"resultType": "matrix", "result": [{series}]}}}}'
+    )
+    told = trace("info", here / "a.json", "--kind", "gauge").stdout
+    assert "a.json: gauge made from prometheus" in told
+    trace("import", here / "a.json", here / "o.csv", "--kind", "gauge", "--describes", "before")
+    assert (here / "o.csv").read_text().splitlines()[1] == "1970-01-01T00:00:00Z,1"
+    trace("import", here / "a.json", here / "p.csv", "--kind", "gauge", "--describes", "during", ends=2)
+
+
 def test_a_source_is_never_written_over(trace, here):
     result = trace("import", here / "t.csv", here / "t.csv", "--kind", "count", "--force", ends=1)
     assert "what the trace is made of" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from dataclasses import replace
@@ -255,3 +256,72 @@ def test_single_events_add_up_to_the_recording_of_their_counts(listed):
     assert both.mean() > 0.999
     assert events.values.sum() == pytest.approx(counts.values.sum(), rel=0.001)
     np.testing.assert_array_equal(events.rate_at(counts.timestamps[1:-1]), counts.rates[1:-1])
+
+
+def answer(*series, **more):
+    found = [{"metric": {"job": name}, "values": values} for name, values in series]
+    return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": found}, **more})
+
+
+MINUTES = [[60.781, "1"], [120.781, "2.5"], [180.781, "NaN"], [300.781, "4"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (answer(("web", MINUTES)), "t.json"),
+        (json.dumps(json.loads(answer(("web", MINUTES)))["data"], indent=2, sort_keys=True), "t.txt"),
+    ],
+)
+def test_a_saved_answer_of_prometheus_is_a_series(tmp_path, text, name):
+    file = put(tmp_path, text, name)
+    found = import_files([file], GAUGE)
+    assert found.shape is Shape.PROMETHEUS
+    assert rows(found) == [(60.781, 1.0), (120.781, 2.5), (300.781, 4.0)]
+    assert found.trace.interval_s == 60.0
+    assert "1 values were no numbers and stay unknown" in found.notes
+    assert rows(import_files([file], replace(GAUGE, before=True)))[0] == (pytest.approx(0.781), 1.0)
+    count = import_files([file], ImportOptions(kind=TraceKind.COUNT))
+    assert rows(count)[0] == (pytest.approx(0.781), 1.0)
+    assert "moved back by one step" in count.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            answer(("web", MINUTES), ("api", MINUTES)),
+            r'2 series \(\{job="web"\}; \{job="api"\}\), and a trace is one',
+        ),
+        (answer(), "it holds 0 series, and"),
+        (answer(("web", MINUTES[:1])), "1 values, and a trace needs two"),
+        (answer(("web", [[60, "1"], [60, "2"]])), "the answer|twice|interval"),
+        (answer(("web", [[60, "-1"], [120, "2"]])), "1970-01-01T00:01:00Z: .*negative"),
+        (answer(("web", MINUTES))[:-4], "this is not JSON"),
+        (
+            '{"status": "error", "error": "too many points", "metric": 0}',
+            "an error of Prometheus: too many points",
+        ),
+        (
+            '{"data": {"resultType": "vector", "result": [{"metric": {}, "value": [60, "1"]}]}}',
+            "of one moment",
+        ),
+    ],
+)
+def test_an_answer_of_prometheus_that_is_no_series_is_refused(tmp_path, text, said):
+    with pytest.raises(TraceError, match=said):
+        import_files([put(tmp_path, text, "t.json")], GAUGE)
+
+
+def test_which_step_a_value_describes_is_asked_of_prometheus_alone(tmp_path):
+    with pytest.raises(TraceError, match="--describes is for answers of Prometheus"):
+        import_files([put(tmp_path, "timestamp,value\n0,1\n60,2\n")], replace(GAUGE, before=True))
+
+
+def test_ways_out_are_named_where_times_and_lines_are_written_otherwise(tmp_path):
+    with pytest.raises(TraceError, match="`--time-format` tells of another"):
+        import_files(
+            [put(tmp_path, "timestamp,value\n2026/10/19 00:00:00,1\n2026/10/19 00:01:00,2\n")], GAUGE
+        )
+    with pytest.raises(TraceError, match="`--shape events --no-header --time 1`"):
+        import_files([put(tmp_path, '{"time": 1}\n')], ImportOptions(shape=Shape.ACCESS_LOG))

@@ -1,0 +1,85 @@
+"""A saved answer of Prometheus' `/api/v1/query_range` as times and values: what people have where they cannot ask it.
+
+Rules of this file: several series are an error, never a sum. What is no number stays a gap, as in what is asked live
+(`sources.prometheus_range`). A file does not say its query, so whoever reads it must know which step a value describes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoscaler.errors import TraceError
+from autoscaler.traces.tables import Progress, is_parquet, read_blocks
+from autoscaler.traces.trace import Float
+
+_LOOKED_AT = 4096
+"""Letters at the beginning of a file that tell what it is."""
+_SERIES_NAMED = 3
+
+
+def is_answer(path: Path) -> bool:
+    """Whether a file looks like such an answer."""
+    if is_parquet(path):
+        return False
+    # Left to be closed by itself it would swallow an interrupt that comes just then.
+    with closing(read_blocks(path)) as blocks:
+        begin = next(blocks, b"")[:_LOOKED_AT]
+    return begin.lstrip().startswith(b"{") and (b'"resultType"' in begin or b'"metric"' in begin)
+
+
+def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Float, int]:
+    """Times in epoch seconds and values of the one series, float64 (n,) each, and how many values were no numbers.
+
+    Raises:
+        TraceError: The file is no such answer, holds an error, or not exactly one series.
+    """
+    try:
+        answer = json.loads(b"".join(read_blocks(path, progress)))
+    except ValueError as error:
+        raise TraceError(
+            f"{path}: this is not JSON: {error}; save the whole answer of /api/v1/query_range"
+        ) from None
+    series = _series(path, answer)
+    if len(series) != 1:
+        named = "; ".join(_shown(labels) for labels, _ in series[:_SERIES_NAMED])
+        more = f" and {len(series) - _SERIES_NAMED} more" if len(series) > _SERIES_NAMED else ""
+        told = f" ({named}{more})" if series else ""
+        raise TraceError(
+            f"{path}: it holds {len(series)} series{told}, and a trace is one: aggregate them in the query, for example "
+            "with sum(…)"
+        )
+    ((_, pairs),) = series
+    known = np.array([(at_s, value) for at_s, value in pairs if math.isfinite(value)], np.float64).reshape(
+        -1, 2
+    )
+    return known[:, 0], known[:, 1], len(pairs) - len(known)
+
+
+def _series(path: Path, answer: Any) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+    """Labels, and pairs of time and value, of each series."""
+    try:
+        if answer.get("status") == "error":
+            raise TraceError(
+                f"{path}: it is an error of Prometheus: {answer.get('error', 'no reason given')}"
+            )
+        found = answer.get("data", answer)["result"]
+        return [
+            (dict(one["metric"]), [(float(at_s), float(value)) for at_s, value in one["values"]])
+            for one in found
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise TraceError(
+            f"{path}: it holds no series of numbers over time; wanted is the answer of /api/v1/query_range (an answer of "
+            "/api/v1/query is of one moment, and histograms cannot be used)"
+        ) from None
+
+
+def _shown(labels: dict[str, str]) -> str:
+    inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
+    return f"{labels.get('__name__', '')}{{{inner}}}"
