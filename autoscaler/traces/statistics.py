@@ -115,6 +115,11 @@ def _correlation_after(trace: Trace, lag_s: float) -> float:
     return float((one * two).sum()) / scale if scale > 0 else float(np.nan)
 
 
+_SERIAL_DAYS = 20_000.0
+"""Days of a spreadsheet in 1954; what is read of relative seconds begins before, at zero mostly."""
+_YEAR_1980_S = 315_532_800.0
+
+
 def warnings_of(trace: Trace, found: Statistics) -> list[str]:
     """What whoever replays this trace should know, in sentences."""
     told = []
@@ -144,4 +149,17 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
     late_s = 253_402_300_800.0
     if trace.start_s < 0 or trace.end_s > late_s:
         told.append(f"Its times are odd: it begins at {describe_time(trace.start_s)}; are they in seconds?")
+    if text := odd_unit(trace):
+        told.append(text)
     return told
+
+
+def odd_unit(trace: Trace) -> str:
+    """A doubt where times that were read as epoch seconds may be in a longer unit; empty where there is none."""
+    # Days since 1899, hours and minutes since 1970 of this century all come to lie there, a second apart at most.
+    if not (_SERIAL_DAYS <= trace.start_s < _YEAR_1980_S and trace.interval_s <= 1.0):
+        return ""
+    return (
+        f"Its times are in {describe_time(trace.start_s)[:4]}, {trace.interval_s:.3g} s apart: are they in seconds? Days of a "
+        "spreadsheet, hours and minutes since 1970 look like this; write them as 2026-03-01T08:00:00Z."
+    )

@@ -171,3 +171,27 @@ def test_what_is_no_manifest_is_left_alone(tmp_path, text):
     with pytest.raises(TraceError, match=r"manifest\.csv: "):
         note_in_manifest(tmp_path / "t.csv", trace_of({0: 1, 1: 2}))
     assert (tmp_path / "manifest.csv").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "odd"),
+    [
+        (46_314.0, 1.0, True),  # days of a spreadsheet
+        (46_314.0, 1 / 1440, True),
+        (29_872_800.0, 1.0, True),  # minutes since 1970
+        (497_880.0, 1.0, True),  # hours
+        (0.0, 1.0, False),
+        (46_314.0, 60.0, False),
+        (1_792_368_000.0, 1.0, False),
+    ],
+)
+def test_times_that_may_be_in_another_unit_than_seconds_are_doubted(first, step, odd):
+    at = first + step * np.arange(300)
+    trace = Trace.build(at, np.arange(300.0), kind=TraceKind.GAUGE, name="t", interval_s=step)
+    assert (
+        any(
+            "are they in seconds? Days of a spreadsheet" in text
+            for text in warnings_of(trace, statistics_of(trace))
+        )
+        is odd
+    )
