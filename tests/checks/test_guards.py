@@ -46,6 +46,14 @@ def subject(name="reactive", **changes):
     return replace(Subject(POLICIES[name], PLANT, DAY, TICKS), **changes)
 
 
+def test_lag_shows_nothing_where_there_was_no_work():
+    empty = generate(
+        Recipe(length_s=86_400.0, interval_s=120.0, dispersion=1.0, variation=0.0, parts=(Level(0.0),))
+    )
+    verdict = GUARDS["lag"](subject(policy=policy(forecast="off", signal={"max_age": "150s"}), trace=empty))
+    assert (verdict.state, verdict.said) == (State.NOT_SHOWN, "there was no work to serve")
+
+
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("guard", GUARDS)
 def test_an_honest_policy_passes(guard, name):

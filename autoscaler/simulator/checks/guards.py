@@ -145,6 +145,8 @@ def lag(subject: Subject) -> Verdict:
     lanes.run(run.ticks.count, sums)
     unserved = score(sums)["unserved_share"]
     before, after = float(unserved[0]), float(unserved[1])
+    if np.isnan(before):
+        return Verdict("lag", State.NOT_SHOWN, "there was no work to serve")
     said = f"{share(before)} of the work is unserved, and {share(after)} with readings {span(subject.ticks.tick_s)} older"
     if not after <= max(_LAG_GROWTH * before, before + _LAG_POINTS):
         return Verdict("lag", State.FAILS, f"{said}: the policy lives on data that it may not have")
