@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.cli.output import print_whole
+from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.report.wording import Unit, money, share, shown
 from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
 from autoscaler.simulator.search.recommending import Advice
+from autoscaler.simulator.search.variants import PLANT
 from autoscaler.simulator.search.worlds import Weathered
 
 MOST_ROWS = 15
@@ -130,7 +132,8 @@ def table(found: Landscape, rows: list[int]) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column("", no_wrap=True)
     for path in found.parameters:
-        made.add_column(path.rpartition(".")[2] if _clear(found) else path, justify="right", overflow="fold")
+        name = path.rpartition(".")[2] if _clear(found) else path
+        made.add_column(f"{name}{_unit(path)}", justify="right", overflow="fold")
     for _, title, _ in _FIGURES:
         made.add_column(title, justify="right", no_wrap=True)
     current = found.current
@@ -142,6 +145,12 @@ def table(found: Landscape, rows: list[int]) -> Table:
             style="bold" if row == current else None,
         )
     return made
+
+
+def _unit(path: str) -> str:
+    """The unit of a plant's field whose name does not say it; a policy's values are written with theirs."""
+    first, _, name = path.partition(".")
+    return ", s" if first == PLANT and isinstance(getattr(PlantSettings(), name, None), Duration) else ""
 
 
 def _clear(found: Landscape) -> bool:

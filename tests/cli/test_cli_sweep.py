@@ -48,6 +48,12 @@ def test_a_sweep_says_first_what_it_comes_to_and_leaves_its_files(here):
     assert run(here, "sweep", *VARY, "--out", "out", code=1).stderr.count("--force") == 1
 
 
+def test_times_of_the_plant_are_headed_by_their_unit(here):
+    told = run(here, "sweep", "--vary", "plant.start=20s,5m", "--vary", "forecast.cover=90%,95%").stdout
+    assert "start, s" in told
+    assert "cover, s" not in told
+
+
 def test_the_first_row_is_what_replay_finds(here):
     run(here, "sweep", *VARY, "--out", "out", "--no-page")
     replayed = strict_json(run(here, "replay", "--json").stdout)

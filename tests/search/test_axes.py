@@ -31,6 +31,7 @@ from tests.simulator.builders import policy
         ("plant.start_failure=0%..5%/3", "plant.start_failure", (0.0, 0.025, 0.05)),
         ("plant.shortage=lost,queued", "plant.shortage", ("lost", "queued")),
         ("prices.start=0.5", "prices.start", (0.5,)),
+        ("vm.learn_start_time=true,false", "vm.learn_start_time", (True, False)),
     ],
 )
 def test_axes_are_read_in_the_units_of_their_fields(text, path, values):

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -208,6 +209,18 @@ def swept(*rows, current=0):
         shortage="unserved_share",
         current=current,
     )
+
+
+def test_a_parameter_that_changes_nothing_is_named():
+    own = words(policy(), PEAK)
+    values = {"cost": np.array([10.0, 10.0, 12.0, 12.0]), "unserved_share": np.zeros(4)}
+    names = {"forecast.cover": ["off", "95%", "off", "95%"], "reactive.headroom": ["5%", "5%", "9%", "9%"]}
+    said = conclude_sweep(variants_json(names, values, shortage="unserved_share", current=0), own).sentences
+    idle = "`forecast.cover` made no difference: each of its values came to the same figures."
+    assert [text for text in said if "no difference" in text] == [idle]
+    drawn = {"a": [1, 2, 3, 4], "b": [4, 3, 2, 1]}  # at random, where no two differ in one parameter alone
+    said = conclude_sweep(variants_json(drawn, values, shortage="unserved_share", current=0), own).sentences
+    assert not any("no difference" in text for text in said)
 
 
 def test_a_sweep_names_the_cheapest_variant_that_serves_as_much():

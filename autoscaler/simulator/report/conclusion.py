@@ -8,7 +8,7 @@ in a caution of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,26 @@ def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusi
         told.append(f"It is {named}: {money(best['values'][cost])} instead of {money(in_force[cost])}.")
         told.append(f"Of {len(known):,}, {plural(len(better), 'does', 'do')} better in this sense.")
         told.append(_IN_SAMPLE)
+    told += [
+        f"`{name}` made no difference: each of its values came to the same figures."
+        for name in sweep["parameters"]
+        if _idle(name, sweep["rows"])
+    ]
     own = conclusion.sentences if better else (f"{conclusion.headline}.", *conclusion.sentences)
     return Conclusion(headline, (*told, *own), conclusion.cautions)
+
+
+def _idle(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether variants that differ in this parameter alone are the same in all figures, and there are such."""
+    alike: dict[str, tuple[Any, Any]] = {}
+    seen = False
+    for row in rows:
+        others = repr({key: value for key, value in row["parameters"].items() if key != name})
+        value, figures = alike.setdefault(others, (row["parameters"][name], row["values"]))
+        if figures != row["values"]:
+            return False
+        seen |= value != row["parameters"][name]
+    return seen
 
 
 def _amounts(entry: Entry, other: Entry | None, details: Mapping[str, Any]) -> str:

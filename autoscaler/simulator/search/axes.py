@@ -28,6 +28,7 @@ MOST_STEPS = 10_000
 _COUNT = re.compile(r"(.*)/(\d*)(log)?")
 _HOW = "write PATH=VALUE,VALUE or PATH=LOW..HIGH/COUNT, for example reactive.headroom=10%..60%/6"
 _DIGITS = 6
+_SWITCHES = {"true": True, "false": False}
 
 
 def read_axis(text: str, base: Base, *, at_random: bool = False) -> Axis | Between:
@@ -118,6 +119,8 @@ def _value(path: str, text: str) -> object:
     """One value: a number where it is one, else the text; a plant's quantities as plain numbers."""
     if not text:
         raise ConfigError(f"`{path}`: a value is missing between two commas")
+    if text in _SWITCHES:
+        return _SWITCHES[text]
     for number in (int, float):
         try:
             return number(text)
