@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.balancers.hooks import CommandHook, SimulatedHook
+from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.world import World
@@ -204,3 +205,31 @@ def test_one_that_was_tried_goes_back_into_the_pool_though_it_cannot_be_marked(c
         assert states(bench) == {"running": 1, "stopped": 1}
 
     lives()
+
+
+BALANCER = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}
+
+
+@virtual
+async def test_one_that_is_tried_gets_no_work_from_the_balancer_meanwhile():
+    bench = trial_bench(lambda _: HookResult(well=True), balancer=BALANCER)
+    front = SimulatedBalancer(bench.clock)
+    bench.setups = [replace(bench.setups[0], balancer=front)]
+    (_, other) = bench.ids
+    await bench.run(3640)
+    assert [s for s, verb, *_ in chores(bench)] == [3600]
+    # It was stopped by others, and its entry gives it work as soon as it answers.
+    assert set(front.cordoned) == {other}
+
+
+@virtual
+async def test_one_that_would_get_work_all_the_same_is_not_tried():
+    bench = trial_bench(lambda _: HookResult(well=True), balancer=BALANCER)
+    front = SimulatedBalancer(bench.clock)
+    front.cordon = front.look
+    bench.setups = [replace(bench.setups[0], balancer=front)]
+    await bench.run(3640)
+    assert bench.calls("StartInstances") == []
+    assert states(bench) == {"running": 1, "stopped": 1}
+    # It is not to blame: demand may start it.
+    assert len(bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now())) == 1

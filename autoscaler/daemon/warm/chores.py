@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from autoscaler.daemon.acts.acting import ActWaits
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, stop
+from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.ladder import place_of
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
@@ -45,6 +46,7 @@ from autoscaler.ports import (
     Note,
     Outcome,
     OutcomeKind,
+    Provider,
     ProvisionSpec,
     Verb,
     Vm,
@@ -185,7 +187,7 @@ async def _done(
             spec = _marked(fleet, pool, intent, clock.now())
             return await _call(("",), lambda: provider.provision(spec, intent.count, intent.token), timeout_s)
         case Verb.EXERCISE:
-            return await _call(ids, lambda: provider.start(ids), timeout_s)
+            return await _tried(fleet, provider, ids, timeout_s)
         case Verb.STORE:
             tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{clock.now():.0f}"}
             marked = await _call(ids, lambda: provider.tag(ids, tags), timeout_s)
@@ -198,6 +200,17 @@ async def _done(
             return (*done, *refused)
         case _:
             return await _call(ids, lambda: provider.terminate(ids), timeout_s)
+
+
+async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s: float) -> Outcomes:
+    """Start VMs that are tried, none of which the balancer would give work meanwhile."""
+    vms = [fleet.inventory.vms[i].vm for i in ids if i in fleet.inventory.vms]
+    serving = frozenset[str]() if fleet.drains is None else await fleet.drains.keep_out(vms, timeout_s)
+    why = "the balancer would give it work while it is tried"
+    refused = [Outcome(i, OutcomeKind.THROTTLED, NOT_CORDONED, why) for i in ids if i in serving]
+    rest = [i for i in ids if i not in serving]
+    started = await _call(rest, lambda: provider.start(rest), timeout_s) if rest else ()
+    return (*started, *refused)
 
 
 def _is_new(fleet: Fleet, vm_id: str) -> bool:
