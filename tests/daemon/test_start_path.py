@@ -163,6 +163,18 @@ async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
 
 
 @virtual
+async def test_what_came_to_nothing_in_two_places_at_once_is_made_for_both():
+    bench = Bench(vms=4, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_ids=bench.ids))
+    section = {"launch_template": "web", "vm_type": OTHER, "maximum": 20}
+    bench.add(policy(signal=TOTAL, provision=section), 400)
+    await bench.run(60)
+    assert [(at, vms) for at, _, vms, code in bench.calls("RunInstances") if not code] == [(0, 2), (0, 2)]
+    assert bench.column("in_service")[-1] == 4
+    assert bench.column("provisioned")[-1] == 8
+
+
+@virtual
 async def test_of_what_came_to_nothing_only_that_is_made_anew_which_no_stopped_vm_can_give():
     bench = Bench(vms=6, zones="ab", limits=None)
     bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"))
@@ -286,10 +298,9 @@ async def test_a_pause_of_stops_holds_those_of_late_vms_too():
 
 @virtual
 async def test_asking_elsewhere_under_a_pause_of_stops_stops_nobody():
-    bench = Bench(vms=3, zones="a", limits=None)
-    never, bad, _ = sorted(bench.ids)
-    bench.world.add_fault(Fault(FaultKind.UNREADY, vm_ids=(never,)))
-    refuses(bench, bad)
+    bench = Bench(vms=4, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.UNREADY, vm_ids=(min(bench.ids),)))
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, start_s=390, code="InvalidParameterValue"))
     bench.add(policy(signal=TOTAL), steady((0, 100), (400, 200)))
 
     async def pause():

@@ -222,7 +222,8 @@ class Acting:
             now_s = self._clock.now()
             if not self._current(name, turn) or now_s < self._fleets[name].held_until_s:
                 return
-            intents = next_rung(self._fleets[name], short, turn.row, turn.tick, turn.attempt, now_s)
+            fleet, number = self._fleets[name], done.action_id
+            intents = next_rung(fleet, short, turn.row, turn.tick, turn.attempt, now_s, number)
             if not intents:
                 return
             ids = await self._recorder.more(turn.tick, now_s, intents)

@@ -54,7 +54,7 @@ def came_to_nothing(done: Done) -> int:
 
 
 def next_rung(
-    fleet: Fleet, short: int, row: FleetTick, tick: int, attempt: int, now_s: float
+    fleet: Fleet, short: int, row: FleetTick, tick: int, attempt: int, now_s: float, after: int
 ) -> list[ActionIntent]:
     """Intents that give up to `short` VMs elsewhere; none where there is nothing left.
 
@@ -65,6 +65,7 @@ def next_rung(
         tick: The tick's number.
         attempt: How often the rest was asked for elsewhere in this tick, from 1.
         now_s: The clock.
+        after: Journal id of the action that came to nothing.
     """
     inventory = fleet.inventory
     start = min(short, len(inventory.startable(now_s))) if row.may_start else 0
@@ -74,7 +75,7 @@ def next_rung(
         provision = max(min(short - start, fleet.policy.max_provisioned - counts.provisioned), 0)
     wanted = Wanted(start, 0, provision, f"elsewhere, since {short} came to nothing: {row.sentence}")
     return [
-        replace(intent, token=f"{intent.token}-{_again(attempt, now_s)}") if intent.token else intent
+        replace(intent, token=f"{intent.token}-{_again(after, attempt, now_s)}") if intent.token else intent
         for intent in plan(
             inventory,
             wanted,
@@ -86,9 +87,11 @@ def next_rung(
     ]
 
 
-def _again(attempt: int, now_s: float) -> str:
-    """What a client token gets so that no other attempt of the tick has it: six characters."""
-    return hashlib.blake2b(f"{attempt} {now_s!r}".encode(), digest_size=3).hexdigest()
+def _again(after: int, attempt: int, now_s: float) -> str:
+    """What a client token gets so that no other attempt of the tick has it, also where two calls came to nothing at the
+    same moment, as they do on virtual time: six characters.
+    """
+    return hashlib.blake2b(f"{after} {attempt} {now_s!r}".encode(), digest_size=3).hexdigest()
 
 
 # ── new VMs ────────────────────────────────────────────────────────────────────────────────────────────
