@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
 from autoscaler.core.models import MODELS, Kind, Model, Window
-from autoscaler.core.sharing import BLOCK, Limit, handed_out
+from autoscaler.core.sharing import BLOCK, Limit, SharedState, handed_out
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
 from tests.core.builders import DECIDED, lane_params, snapshot
@@ -304,3 +304,17 @@ def test_a_group_of_one_has_no_rival():
     (held,) = d.held_back
     assert (held.rival, held.rival_vm, held.wanted, held.worth) == (-1, 0, 5, 1.25)
     assert np.isnan(held.rival_worth)
+
+
+def test_what_is_known_of_lanes_goes_with_them():
+    params = lane_params(3, group=np.array([0, 0, 1]), group_starts=np.array([5.0, 5.0, 4.0]))
+    state = SharedState.empty(params)
+    state.demand[:], state.tokens[:], state.refilled_s = [10.0, 20.0, 30.0], [2.0, 2.0, 4.0], 1000.0
+    after = lane_params(3, group=np.array([0, 0, 1]), group_starts=np.array([5.0, 5.0, 3.0]))
+    moved = state.carried_over(after, np.array([1, -1, 0]))
+    np.testing.assert_array_equal(moved.demand, [20.0, np.nan, 10.0])
+    # Never more than the limit of now.
+    assert moved.tokens.tolist() == [2.0, 5.0, 2.0]
+    assert moved.refilled_s == 1000.0
+    moved = state.carried_over(after, np.array([0, 1, 2]))
+    assert (moved.demand.tolist(), moved.tokens.tolist()) == ([10.0, 20.0, 30.0], [2.0, 2.0, 3.0])
