@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from autoscaler.balancers.hooks import CommandHook, SimulatedHook
@@ -22,8 +23,9 @@ from autoscaler.providers.ec2.ssm import SsmHook
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_hook
-from tests.daemon.builders import virtual
+from tests.daemon.builders import ORIGIN_S, steady, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, states
+from tests.daemon.test_loop_time import SetClock
 
 BOUNDS = BoundsSection(minimum=0, maximum=9)
 
@@ -233,3 +235,26 @@ async def test_one_that_would_get_work_all_the_same_is_not_tried():
     assert states(bench) == {"running": 1, "stopped": 1}
     # It is not to blame: demand may start it.
     assert len(bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now())) == 1
+
+
+@virtual
+async def test_a_clock_that_is_set_back_gives_no_work_to_one_that_is_tried_and_runs_no_hook_twice():
+    truth = VirtualClock(ORIGIN_S)
+    bench = trial_bench(lambda _: HookResult(well=True), took_s=400.0, demand=steady((0, 100), (3150, 200)))
+    bench.clock = SetClock((0, 600), (3105, 0))
+    bench.provider._clock = truth
+    (setup,) = bench.setups
+    setup.source.clock = truth
+    bench.hook._clock = truth
+    read = setup.source.read
+
+    async def as_of_now(vms):
+        found = await read(vms)
+        return replace(found, observed_at_s=np.full(len(found.vm_ids), bench.clock.now()))
+
+    setup.source.read = as_of_now
+    await bench.run(3300)
+    assert bench.log.events().count("clock_set_back") == 1
+    assert max(bench.column("in_service")) == 1
+    assert len(bench.hook.runs) == 1
+    assert told(bench, "exercise_resumed")

@@ -10,13 +10,14 @@ Rules of this file: the journal says who was tried, the VM's launch that it stil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from autoscaler.daemon.acts.leaving import Recording
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
-from autoscaler.ports import ActionRecord, Note, Verb
+from autoscaler.daemon.warm.warm_pool import WarmPool
+from autoscaler.ports import ActionRecord, Note, Verb, VmState
 
 _UNTIMED_S, _SLACK_S = 1800.0, 600.0
 """How long a trial takes at most where no policy says so, and what everything around it takes."""
@@ -50,6 +51,17 @@ class Resuming:
                     of[vm_id] = action.at_s
         self._at_s = {fleet: of for fleet, of in self._at_s.items() if of}
 
+    def go_on(self, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool], now_s: float) -> None:
+        """All that is known of VMs is about to be forgotten, as the clock was set back: what is tried is tried on."""
+        for fleet in fleets:
+            vms = fleet.inventory.vms
+            tried = [
+                vms[i] for i, each in warm_pools[fleet.name].preparing.items() if each.trying and i in vms
+            ]
+            begun_s = {t.vm.id: t.vm.launched_at_s if t.vm.state is VmState.RUNNING else now_s for t in tried}
+            if begun_s:
+                self._at_s.setdefault(fleet.name, {}).update(begun_s)
+
     def take_up(self, fleet: Fleet, now_s: float) -> list[Note]:
         """After a listing, before anything is probed: what runs for a trial goes on with it."""
         of, notes = self._at_s.get(fleet.name), []
@@ -65,7 +77,7 @@ class Resuming:
             elif _is_on_trial(t, at_s):
                 t.move(Phase.PREPARING, now_s)
                 fleet.inventory.touch()
-                text = f"{vm_id} was being tried before the restart, and is tried on"
+                text = f"{vm_id} was being tried before, and is tried on"
                 notes.append(Note("exercise_resumed", fleet.name, text))
             del of[vm_id]
         return notes

@@ -37,15 +37,18 @@ class WarmPools:
         """By fleet, what operators asked for as it is on the disk."""
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
-        """From now on these are the fleets; with `anew` nothing is known of their pools."""
+        """From now on these are the fleets; with `anew` nothing is known of their pools but the hooks under way."""
         now_s = self._clock.now()
-        known = {} if anew else self.by_name
+        before = self.by_name
+        known = {} if anew else before
         # Between acting and shadow the VMs are not the same.
         same = {name for name, fleet in fleets.items() if self._acts.get(name) is fleet.policy.act}
         self.by_name = {
             name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
         }
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
+        for name in same & before.keys():
+            self.by_name[name].trials = before[name].trials
 
     def to_keep(self) -> list[Learned]:
         """What operators asked for, where it is not on the disk as it is; VMs in shadow are simulated, and not kept."""
