@@ -346,6 +346,23 @@ def test_a_provisioning_of_unknown_outcome_counts_until_a_listing_can_tell():
     assert (counts.starting, counts.provisioned) == (2, 2)
 
 
+def test_a_provisioning_whose_call_is_under_way_counts_whatever_listings_show_meanwhile():
+    """Else it would be asked for again with each listing; for as long as a start is waited for, and no longer."""
+    fleet = FleetInventory("web", Patience())
+    fleet.sent(Verb.PROVISION, (), 3, 5, 100)
+    for at in (110, 200, 279):
+        fleet.reconcile(listing(at=at), [], at)
+        assert fleet.counts(at, 0).starting == 3
+    fleet.reconcile(listing(at=280), [], 280)
+    assert fleet.counts(280, 0).starting == 0
+
+
+def test_a_stop_like_any_other_is_not_charged_to_what_may_be_overtaken():
+    fleet = in_service(at=100)
+    fleet.order(Verb.STOP, 5000)
+    assert fleet.inventory.hedges.idle_s == 0.0
+
+
 def test_a_provisioning_that_failed_counts_no_longer():
     fleet = FleetInventory("web", Patience())
     fleet.sent(Verb.PROVISION, (), 3, 5, 100)
