@@ -2,6 +2,7 @@
 
 import pytest
 
+from autoscaler.daemon.vms.hedging import ENOUGH
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience, Phase
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind, Verb, VmState
 from tests.daemon.builders import listing, vm
@@ -55,9 +56,9 @@ class Fleet:
         return self.inventory.counts(at, on_time)
 
 
-def in_service(at=100.0):
+def in_service(at=100.0, **patience):
     """In service since `at`, by our own start 20 s before; its order is too old to matter."""
-    fleet = Fleet()
+    fleet = Fleet(**patience)
     fleet.order(Verb.START, at - 20)
     fleet.see(RUNNING, at - 1, launched=at - 20)
     fleet.ready(at)
@@ -263,12 +264,24 @@ def test_a_vm_that_stops_before_it_is_ready(reason, note, quarantined):
     assert fleet.vm.run is None
 
 
-def test_a_vm_in_service_that_somebody_stops_is_noted_and_not_blamed():
-    fleet = in_service()
-    assert fleet.see(STOPPING, 200, reason="Server.ScheduledStop") == ["stopped_outside"]
+@pytest.mark.parametrize(
+    ("reason", "hands_off_s", "startable"),
+    [
+        ("Server.ScheduledStop", 0.0, True),
+        ("Server.ScheduledStop", 600.0, True),
+        ("Client.UserInitiatedShutdown", 0.0, True),
+        ("Client.UserInitiatedShutdown", 600.0, False),
+    ],
+)
+def test_a_vm_in_service_that_somebody_stops_is_noted_and_not_blamed(reason, hands_off_s, startable):
+    """Only where it was a person, and the policy gives them time, is it left alone."""
+    fleet = in_service(hands_off_s=hands_off_s)
+    assert fleet.see(STOPPING, 200, reason=reason) == ["stopped_outside"]
     assert fleet.phase is Phase.STOPPING
     assert fleet.see(STOPPED, 230) == []
-    assert [t.vm.id for t in fleet.inventory.startable(230)] == ["i-1"]
+    assert [t.vm.id for t in fleet.inventory.startable(230)] == (["i-1"] if startable else [])
+    assert (fleet.vm.quarantine_reason == "") is startable
+    assert [t.vm.id for t in fleet.inventory.startable(800)] == ["i-1"]
 
 
 @pytest.mark.parametrize("state", [PENDING, RUNNING])
@@ -404,6 +417,20 @@ def test_an_overdue_stop_is_noted_once():
     assert fleet.see(STOPPING, 1200) == []
     assert fleet.see(STOPPING, 1201) == ["stop_overdue"]
     assert fleet.see(STOPPING, 1300) == []
+
+
+def test_a_stop_is_overdue_earlier_once_stops_are_known_to_be_quick():
+    fleet = in_service(at=100, stop_s=900.0)
+    for begin in range(1000, 1000 * (ENOUGH + 1), 1000):
+        fleet.order(Verb.STOP, begin)
+        assert fleet.see(STOPPING, begin + 10) == fleet.see(STOPPED, begin + 25) == []
+        fleet.order(Verb.START, begin + 500)
+        assert fleet.see(RUNNING, begin + 520, launched=begin + 500) == []
+        fleet.ready(begin + 520)
+    last = 1000 * (ENOUGH + 1)
+    fleet.order(Verb.STOP, last)
+    assert fleet.see(STOPPING, last + 440) == []
+    assert fleet.see(STOPPING, last + 460) == ["stop_overdue"]
 
 
 def test_a_terminated_vm_counts_nowhere_and_its_run_ends():

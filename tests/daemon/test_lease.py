@@ -45,21 +45,31 @@ def marked(*texts):
 # ── one lease ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_fleet_that_is_nobodys_is_claimed_and_acted_on_once_the_own_tag_is_seen():
+@pytest.mark.parametrize("at_s", [0.0, ORIGIN_S])
+def test_a_fleet_that_is_nobodys_is_claimed_and_acted_on_once_the_own_tag_is_seen(at_s):
     lease = Lease("a", "1")
-    lease.see(marked(None, None, None), 0.0, 0.0)
-    assert not lease.may_act(0.0)
-    assert lease.due(0.0) == ("i-0", "i-1")
-    mark = lease.mark(0.0)
-    assert str(mark) == "a 1 1 0"
-    lease.wrote(1.0, done=True)
-    assert lease.due(5.0) == ()
-    lease.see(marked(str(mark), str(mark)), 10.0, 10.0)
-    assert not lease.may_act(10.0)
-    lease.see(marked(str(mark), str(mark)), 20.0, 20.0)
-    assert lease.may_act(20.0)
-    assert lease.due(RENEW_S - 1.0) == ()
-    assert lease.due(RENEW_S) == ("i-0", "i-1")
+    lease.see(marked(None, None, None), at_s, at_s)
+    assert not lease.may_act(at_s)
+    assert lease.due(at_s) == ("i-0", "i-1")
+    mark = lease.mark(at_s)
+    assert str(mark) == f"a 1 1 {at_s:.0f}"
+    lease.wrote(at_s + 1.0, done=True)
+    assert lease.due(at_s + 5.0) == ()
+    lease.see(marked(str(mark), str(mark)), at_s + 10.0, at_s + 10.0)
+    assert not lease.may_act(at_s + 10.0)
+    lease.see(marked(str(mark), str(mark)), at_s + 20.0, at_s + 20.0)
+    assert lease.may_act(at_s + 20.0)
+    assert lease.due(at_s + RENEW_S - 1.0) == ()
+    assert lease.due(at_s + RENEW_S) == ("i-0", "i-1")
+
+
+def test_a_tag_that_could_not_be_written_is_due_again_soon():
+    lease = Lease("a", "1")
+    lease.see(marked(None), 0.0, 0.0)
+    lease.mark(0.0)
+    lease.wrote(5.0, done=False)
+    assert lease.due(4.0 + RETRY_S) == ()
+    assert lease.due(5.0 + RETRY_S) == ("i-0",)
 
 
 def test_anothers_tag_holds_until_it_has_not_changed_for_as_long_as_it_is_valid():

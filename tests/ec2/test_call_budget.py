@@ -103,6 +103,40 @@ def test_what_is_worth_more_goes_first_and_then_what_brings_most():
     assert run(test) == ["many", "one", "refill"]
 
 
+def test_of_equals_who_came_first_goes_first():
+    async def test(account):
+        order = []
+        for _ in range(4):
+            await account.budget.admit("StartInstances", 1, Priority.DEMAND, 0.0)
+
+        async def ask(name):
+            assert await account.budget.admit("StartInstances", 2, Priority.DEMAND, 30.0)
+            order.append(name)
+
+        await asyncio.gather(*map(ask, "abcde"))
+        return "".join(order)
+
+    assert run(test) == "abcde"
+
+
+@pytest.mark.parametrize(
+    ("action", "vms"), [("DescribeInstances", 0), ("DescribeInstances", 5), ("StartInstances", 0)]
+)
+def test_a_refusal_that_cannot_be_for_vms_is_for_calls(action, vms):
+    async def test(account):
+        await account.budget.admit(action, max(vms, 1), Priority.DESCRIBE, 0.0)
+        before = {state.name: state for state in account.budget.state()}
+        account.budget.heard(action, refused=True, vms=vms)
+        return before, {state.name: state for state in account.budget.state()}
+
+    before, after = run(test)
+    assert before.keys() <= after.keys()
+    for name, state in before.items():
+        cut = name.endswith(" calls")
+        assert after[name].refill_per_s == state.refill_per_s * (0.5 if cut else 1.0)
+        assert after[name].left == (0.0 if cut else state.left)
+
+
 def test_a_call_for_which_there_is_no_room_in_time_is_not_made():
     async def test(account):
         account.budget.spent("StartInstances", 40)
