@@ -200,6 +200,28 @@ async def test_damage_is_found_at_opening_and_set_aside(tmp_path, damage, checkp
     assert len(told) == 1
 
 
+def lose_mark_and_first_page(state: Path) -> None:
+    zero_first_page(state)
+    (state / "journal.mark").unlink()
+
+
+def write_over_it(state: Path) -> None:
+    delete_log(state)
+    (state / "journal.sqlite").write_bytes(b"shopping list: milk, bread\n" * 400)
+
+
+@pytest.mark.parametrize("damage", [lose_mark_and_first_page, write_over_it])
+async def test_its_mark_or_what_is_left_of_it_says_that_it_was_a_journal(tmp_path, damage) -> None:
+    state = await killed(tmp_path / "alive", tmp_path / "state", checkpoint=True)
+    damage(state)
+    told = Told()
+    journal = told.open(state)
+    assert len(told) == 1
+    assert (state / ASIDE).exists()
+    assert await journal.open_actions() == ()
+    await journal.close()
+
+
 async def test_what_was_under_way_is_carried_over_where_it_can_be_read(tmp_path) -> None:
     state = await killed(tmp_path / "alive", tmp_path / "state", checkpoint=True)
     delete_log(state)
