@@ -163,7 +163,8 @@ def replay(
         chosen, said = replaying.engine_for(prepared, engine)
         with interruptible() as interrupted:
             _foresee(prepared, chosen, interrupted, quiet=as_json)
-            with RivalsApart(prepared) as others:
+            once = chosen == "lanes" and replaying.is_run_once(prepared)
+            with RivalsApart(prepared, beside=once) as others:
                 told = f"replaying {prepared.trace.name}"
                 with Bar(told, quiet=as_json) as bar, _staged(out) as journal_dir:
                     ran = replaying.run(prepared, bar, interrupted, journal_dir, chosen)
@@ -171,7 +172,7 @@ def replay(
                     _replace(out, journal_dir, force=force)
                 lines = _lines(out, {"": (prepared, ran)}, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
-                    rivals = others.result(bar, interrupted)
+                    rivals = others.result(bar, interrupted, ran.own)
         own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
         card = replaying.card_of((own,), rivals)
         document = _document(prepared, ran, card, said)
@@ -246,7 +247,8 @@ def compare(
         runs: dict[str, tuple[Replay, Ran]] = {}
         with interruptible() as interrupted:
             _foresee(replays[0], chosen, interrupted, quiet=as_json)
-            with RivalsApart(replays[0]) as others:
+            once = chosen == "lanes" and replaying.is_run_once(replays[0])
+            with RivalsApart(replays[0], beside=once) as others:
                 for name, one in zip(names, replays, strict=True):
                     if interrupted():
                         break
@@ -255,11 +257,12 @@ def compare(
                         runs[name] = (one, replaying.run(one, bar, interrupted, journal_dir, chosen))
                         _refuse_empty(runs[name][1], one)
                         _replace(folder, journal_dir, force=force)
+                own = next((ran.own for _, ran in runs.values()), None)
                 runs = replaying.same_span(runs)
                 _replace(out, None, force=force)
                 lines = _lines(out, runs, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
-                    rivals = others.result(bar, interrupted)
+                    rivals = others.result(bar, interrupted, own)
         judged = [
             replaying.entry_of(one, ran, name, name, rivals if one is replays[0] else ())
             for name, (one, ran) in runs.items()

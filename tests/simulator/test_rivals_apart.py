@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import InvariantError
 from autoscaler.simulator.replay.preparing import Wanted, prepare
-from autoscaler.simulator.replay.replaying import foresee, rivals_of, run
+from autoscaler.simulator.replay.replaying import entry_of, foresee, is_run_once, rivals_of, run
 from autoscaler.simulator.search.apart import RivalsApart
 from tests.simulator.builders import levels, policy
 
@@ -43,6 +44,38 @@ def test_they_are_the_same_to_the_bit(processors):
     assert len(found) > 6
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_of_a_policy_that_is_run_once_they_are_judged_beside_that_run(processors):
+    wanted = Wanted(start_failure=0.2, start_p95_s=90.0, warm_up_s=900.0)
+    lean = policy(reactive="off", forecast="off", objective={"served": "99%"}, prices={"in_service": "1/h"})
+    once = prepare(lean, Path("web.yaml"), levels(150, 900, 400, 1200, 300, each_s=1800), wanted)
+    assert is_run_once(once)
+    with RivalsApart(once, processors, beside=True) as apart:
+        ran = run(once)
+        found = apart.result(own=ran.own)
+    twice = rivals_of(once)
+    assert figures(found) == figures(twice)
+    assert len(found) > 6
+    assert figures([entry_of(once, ran, "a", rivals=found)]) == figures(
+        [entry_of(once, ran, "a", rivals=twice)]
+    )
+    with RivalsApart(once, processors, beside=True) as apart:
+        assert apart.result(own=run(once, enough=lambda: True).own) == ()
+
+
+def test_the_run_of_a_policy_that_can_be_cut_or_that_lanes_cannot_express_is_not_shared():
+    assert not is_run_once(replay())
+    assert run(replay()).own is None
+    served = policy(objective={"served": "99%"}, prices={"in_service": "1/h"})
+    faulty = prepare(
+        served,
+        Path("web.yaml"),
+        levels(150, 900, each_s=600),
+        Wanted(faults=(Fault(FaultKind.THROTTLE, 0.0, 60.0),)),
+    )
+    assert not is_run_once(faulty)
 
 
 def test_forecasts_are_made_once_for_the_policy_and_its_rivals():

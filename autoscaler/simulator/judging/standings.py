@@ -111,6 +111,19 @@ class Standings:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What came of the policy's own run.
+
+    Attributes:
+        sums: Of the judged ticks, one lane.
+        begins: VMs that it had ordered when judging began.
+    """
+
+    sums: Sums
+    begins: int
+
+
 def standings(
     policy: Policy,
     plant: PlantSettings,
@@ -143,20 +156,75 @@ def standings(
     Raises:
         ConfigError: Lanes cannot express it.
     """
-    terms = terms_of(policy, plant, ticks.tick_s)
-    contestants = (
-        Contestant(policy, plant),
+    contestants = (Contestant(policy, plant), *_others(policy, plant, ticks.tick_s, rivals, made))
+    course = Course(trace, ticks, warm_up_ticks, seed, cache)
+    found = contest(contestants, course, progress=progress, enough=enough)
+    if found.sums is None:
+        return Standings((), None, whole=False)
+    own = Own(found.sums.taken(slice(0, 1)), found.begins)
+    others = found.sums.taken(slice(1, None))
+    return standings_of(
+        own, others, policy, plant, trace, ticks, warm_up_ticks=warm_up_ticks, rivals=rivals, made=made
+    )
+
+
+def others_beside(
+    policy: Policy,
+    plant: PlantSettings,
+    trace: Trace,
+    ticks: Ticks,
+    *,
+    warm_up_ticks: int = 0,
+    seed: int = 0,
+    rivals: Sequence[Rival] = RIVALS,
+    made: Duration | None = None,
+    cache: OutlookCache | None = None,
+    progress: Callable[[float], None] | None = None,
+    enough: Callable[[], bool] | None = None,
+) -> Sums | None:
+    """The sums of all that a policy is compared with, without its own run, for `standings_of`; arguments as of
+    `standings`. None where it was ended before its end.
+    """
+    contestants = _others(policy, plant, ticks.tick_s, rivals, made)
+    course = Course(trace, ticks, warm_up_ticks, seed, cache)
+    return contest(contestants, course, progress=progress, enough=enough).sums
+
+
+def standings_of(
+    own: Own,
+    others: Sums,
+    policy: Policy,
+    plant: PlantSettings,
+    trace: Trace,
+    ticks: Ticks,
+    *,
+    warm_up_ticks: int = 0,
+    rivals: Sequence[Rival] = RIVALS,
+    made: Duration | None = None,
+) -> Standings:
+    """Where a policy stands whose run is there already: arguments as of `standings`, and the sums of its own run and
+    of `others_beside`.
+    """
+    if warm_up_ticks >= ticks.count:
+        return Standings((), None, whole=True)
+    demand = wanted(trace, ticks)[warm_up_ticks:]
+    everybody = (
+        policy,
+        *(each.policy for each in _others(policy, plant, ticks.tick_s, rivals, made)),
+    )
+    terms = replace(terms_of(policy, plant, ticks.tick_s), initial=own.begins)
+    return _judged(Sums.side_by_side([own.sums, others]), everybody, rivals, demand, terms)
+
+
+def _others(
+    policy: Policy, plant: PlantSettings, tick_s: float, rivals: Sequence[Rival], made: Duration | None
+) -> tuple[Contestant, ...]:
+    terms = terms_of(policy, plant, tick_s)
+    return (
         Contestant(*without_pool(policy, plant, made)),
         # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
         *(Contestant(policy, plant, partial(_made, rival, terms)) for rival in rivals),
     )
-    course = Course(trace, ticks, warm_up_ticks, seed, cache)
-    found = contest(contestants, course, progress=progress, enough=enough)
-    if found.sums is None or warm_up_ticks >= ticks.count:
-        return Standings((), None, found.sums is not None)
-    demand = wanted(trace, ticks)[warm_up_ticks:]
-    policies = [each.policy for each in contestants]
-    return _judged(found.sums, policies, rivals, demand, replace(terms, initial=found.begins))
 
 
 def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:

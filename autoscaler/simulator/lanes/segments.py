@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
+from autoscaler.core.types import Int
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
 from autoscaler.simulator.lanes.delays import whole_ticks
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
@@ -139,6 +140,7 @@ class Segmented:
         reruns: Segments that were run again, in all rounds.
         whole: Whether the run came to its end; if not, the pages are those of its beginning, as far as that is known,
             and sums and fingerprints mean nothing.
+        begins: int (V,), VMs that each lane had ordered when counting began; None where the run was cut.
     """
 
     sums: Sums
@@ -147,6 +149,7 @@ class Segmented:
     cut: Cut | None
     reruns: int
     whole: bool = True
+    begins: Int | None = None
 
 
 def run_segmented(
@@ -246,14 +249,15 @@ def _uncut(
     witness = Witness(witnessed) if witnessed else None
     lanes = Lanes(run, cache=cache, witness=witness)
     sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)
-    whole = True
+    whole, begins = True, None
     try:
         _go(lanes, min(skipped, run.ticks.count), None, fingerprints, look)
+        begins = lanes.plant.in_service + lanes.plant.starting
         _go(lanes, run.ticks.count - lanes.tick, sums, fingerprints, look)
     except EnoughError:
         whole = False
     pages = {lane: witness.of(lane) for lane in witnessed} if witness else {}
-    return Segmented(sums, fingerprints, pages, None, 0, whole)
+    return Segmented(sums, fingerprints, pages, None, 0, whole, begins)
 
 
 @dataclass(slots=True)

@@ -15,14 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
-from autoscaler.simulator.judging.standings import standings, without_pool
+from autoscaler.simulator.judging.standings import Own, others_beside, standings, standings_of, without_pool
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
+from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.refusals import refusals
@@ -33,7 +35,7 @@ from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, share
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.columns import columns_of
-from autoscaler.traces.trace import describe_time
+from autoscaler.traces.trace import Trace, describe_time
 
 __all__ = [
     "Engine",
@@ -46,7 +48,10 @@ __all__ = [
     "engine_for",
     "entry_of",
     "foresee",
+    "is_run_once",
+    "others_of",
     "prepare",
+    "rivals_beside",
     "rivals_of",
     "run",
     "same_span",
@@ -77,6 +82,7 @@ class Ran:
         whole: Whether it ran to its end.
         engine: Which engine ran it.
         from_rows: Whether the sums are those of the time line alone, which does not tell everything.
+        own: What its rivals are judged beside, where the run is not made a second time for that (`is_run_once`).
     """
 
     rows: tuple[TimelineRow, ...]
@@ -86,6 +92,7 @@ class Ran:
     whole: bool
     engine: str
     from_rows: bool = False
+    own: Own | None = None
 
 
 def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes", "loop"], str]:
@@ -172,14 +179,16 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
     replay.outlooks.look = look
     # A short run is done before cutting it pays; one that cannot be cut is run tick by tick.
     segments = None if replay.ticks > _LONG_TICKS else 1
+    once = is_run_once(replay)
     try:
-        # The sums are those of what is witnessed, as far as it goes.
+        # The sums of the policy are those of what is witnessed, as far as it goes.
         found = run_segmented(
             _lane_run(replay),
             segments=segments,
             cache=replay.outlooks,
             witnessed=[0],
-            elasticity=False,
+            elasticity=once,
+            skipped=replay.warm_up_ticks if once else 0,
             look=look,
         )
     except EnoughError:
@@ -187,7 +196,10 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
         return _ran_by_lanes(replay, (), None)
     finally:
         replay.outlooks.look = None
-    return _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0] if found.whole else None)
+    ran = _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0] if found.whole else None)
+    if once and found.whole and found.begins is not None:
+        return replace(ran, own=Own(found.sums, int(found.begins[0])))
+    return ran
 
 
 def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) -> Ran:
@@ -309,18 +321,38 @@ def rivals_of(
     if refusals(replay.fitted, replay.plant, replay.tick_s):
         return ()
     found = standings(
-        as_probed(replay.fitted),
-        replay.plant,
-        replay.trace,
-        _ticks_of(replay),
-        warm_up_ticks=replay.warm_up_ticks,
-        seed=replay.seed,
-        made=replay.made,
-        cache=replay.outlooks,
-        progress=progress,
-        enough=enough,
-    )
+        *_compared(replay), seed=replay.seed, cache=replay.outlooks, progress=progress, enough=enough,
+        warm_up_ticks=replay.warm_up_ticks, made=replay.made,
+    )  # fmt: skip
     return found.entries if found.whole else ()
+
+
+def is_run_once(replay: Replay) -> bool:
+    """Whether lanes run a policy once, and judge its rivals beside that run: where it cannot be cut, which makes its
+    run most of the work.
+    """
+    return replay.policy.objective is not None and engine_for(replay)[0] == "lanes"
+
+
+def others_of(
+    replay: Replay, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+) -> Sums | None:
+    """The sums of all that a policy is compared with, for `rivals_beside`; None where it was ended before its end."""
+    return others_beside(
+        *_compared(replay), seed=replay.seed, cache=replay.outlooks, progress=progress, enough=enough,
+        warm_up_ticks=replay.warm_up_ticks, made=replay.made,
+    )  # fmt: skip
+
+
+def rivals_beside(replay: Replay, own: Own, others: Sums) -> tuple[Entry, ...]:
+    """As `rivals_of`, to the bit, from the policy's own run and `others_of`."""
+    return standings_of(
+        own, others, *_compared(replay), warm_up_ticks=replay.warm_up_ticks, made=replay.made
+    ).entries
+
+
+def _compared(replay: Replay) -> tuple[Policy, PlantSettings, Trace, Ticks]:
+    return as_probed(replay.fitted), replay.plant, replay.trace, _ticks_of(replay)
 
 
 def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: Sequence[Entry] = ()) -> Entry:

@@ -2,6 +2,8 @@
 
 Why: on a month of ticks the rivals take as long as the policy or longer, and neither needs the other.
 
+Where the policy's own run is most of the work, it is not made there once more: the rest is, and judged beside that run.
+
 Rules of this file: the result is that of `rivals_of`, to the bit. The other process ignores Ctrl-C, which is for
 the one that a person sees, and does not outlive it. Where there is one processor, nothing is parted.
 """
@@ -14,11 +16,15 @@ import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from autoscaler.errors import AutoscalerError, InvariantError
-from autoscaler.simulator.replay.replaying import Progress, Replay, rivals_of
+from autoscaler.simulator.judging.ledger import Sums
+from autoscaler.simulator.judging.standings import Own
+from autoscaler.simulator.replay.replaying import Progress, Replay, others_of, rivals_beside, rivals_of
 from autoscaler.simulator.report.card import Entry
+
+_Found: TypeAlias = "tuple[Entry, ...] | Sums | None"
 
 _LOOK_S = 0.1
 """How often it is looked whether to end."""
@@ -26,22 +32,24 @@ _STEP = 0.01
 
 
 class RivalsApart:
-    """Runs `rivals_of` from entering the context on.
+    """Runs `rivals_of`, or `others_of`, from entering the context on.
 
     Args:
         replay: Of the policy.
         processors: How many there are; None asks the machine.
+        beside: Whether `result` will be given what came of the policy's own run.
     """
 
-    def __init__(self, replay: Replay, processors: int | None = None) -> None:
+    def __init__(self, replay: Replay, processors: int | None = None, *, beside: bool = False) -> None:
         self._replay = replay
+        self._beside = beside
         self._apart = (processors or os.cpu_count() or 1) > 1
         # Forking costs nothing here, where spawning would import everything once more.
         self._context = multiprocessing.get_context("fork")
         self._here, self._there = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
-            target=_work,
-            args=(self._replay, self._here, self._there, os.getpid()),
+            target=_tell,
+            args=(self._replay, self._here, self._there, os.getpid(), beside),
             name="rivals",
             daemon=True,
         )
@@ -62,20 +70,32 @@ class RivalsApart:
         self._here.close()
 
     def result(
-        self, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+        self,
+        progress: Progress | None = None,
+        enough: Callable[[], bool] | None = None,
+        own: Own | None = None,
     ) -> tuple[Entry, ...]:
-        """Wait for them; empty where it was ended before.
+        """Wait for them; empty where it was ended before, or the policy's own run was.
 
         Args:
             progress: Told the share that is done.
             enough: Asked now and then whether to end.
+            own: What came of the policy's own run, where that is to be told.
 
         Raises:
             ConfigError: Lanes cannot express it.
             InvariantError: The process ended without a result.
         """
-        if not self._apart:
-            return rivals_of(self._replay, progress, enough)
+        found = (
+            self._waited(progress, enough)
+            if self._apart
+            else _work(self._replay, self._beside, progress, enough)
+        )
+        if not isinstance(found, Sums):
+            return found or ()
+        return () if own is None else rivals_beside(self._replay, own, found)
+
+    def _waited(self, progress: Progress | None, enough: Callable[[], bool] | None) -> _Found:
         while not (enough is not None and enough()):
             if not self._here.poll(_LOOK_S):
                 continue
@@ -89,14 +109,23 @@ class RivalsApart:
                 ) from None
             if isinstance(told, AutoscalerError):
                 raise told
-            if isinstance(told, tuple):
+            if isinstance(told, (tuple, Sums)):
                 return told
             if progress is not None:
                 progress(told)
-        return ()
+        return None
 
 
-def _work(replay: Replay, here: Connection, there: Connection, parent: int) -> None:
+def _work(
+    replay: Replay,
+    beside: bool,
+    progress: Progress | None,
+    enough: Callable[[], bool] | None,
+) -> _Found:
+    return others_of(replay, progress, enough) if beside else rivals_of(replay, progress, enough)
+
+
+def _tell(replay: Replay, here: Connection, there: Connection, parent: int, beside: bool) -> None:
     _end_with(parent)
     # With the reader's end open here too, a write would not fail when the one who waits has been killed.
     here.close()
@@ -112,7 +141,7 @@ def _work(replay: Replay, here: Connection, there: Connection, parent: int) -> N
             there.send(share)
 
     try:
-        there.send(rivals_of(replay, progress))
+        there.send(_work(replay, beside, progress, None))
     except AutoscalerError as error:
         there.send(error)
     except BrokenPipeError:
