@@ -137,6 +137,28 @@ def test_a_refusal_that_cannot_be_for_vms_is_for_calls(action, vms):
         assert after[name].left == (0.0 if cut else state.left)
 
 
+@pytest.mark.parametrize(
+    ("vms", "suspected", "left"),
+    [
+        (10, "calls", {"calls": 0.0, "VMs": 990.0}),
+        (150, "calls", {"calls": 0.0, "VMs": 990.0}),  # room for 6.6 such calls by VMs, for 4.95 by calls
+        (900, "VMs", {"calls": 3.95, "VMs": 450.0}),
+    ],
+)
+def test_of_two_buckets_that_is_suspected_which_had_less_to_spare_before_the_call(vms, suspected, left):
+    async def test(account):
+        assert await account.budget.admit("StartInstances", vms, Priority.DEMAND, 0.0) == vms
+        before = {state.name: state.refill_per_s for state in account.budget.state()}
+        account.budget.heard("StartInstances", refused=True, vms=vms)
+        return before, account.budget.state()
+
+    before, after = run(test)
+    for state in after:
+        what = state.name.removeprefix("StartInstances ")
+        assert state.left == pytest.approx(left[what])
+        assert state.refill_per_s == before[state.name] * (0.5 if what == suspected else 1.0)
+
+
 def test_a_call_for_which_there_is_no_room_in_time_is_not_made():
     async def test(account):
         account.budget.spent("StartInstances", 40)
