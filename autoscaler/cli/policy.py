@@ -17,24 +17,34 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from autoscaler.cli.output import errors_in_words
+
 if TYPE_CHECKING:
     from autoscaler.config.documents import Problem
     from autoscaler.config.loading import PolicySet
 
+_YAML = {".yaml", ".yml"}
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 TICK_OPTION = typer.Option(
-    "--tick", min=1, max=3600, help="Length of a tick in seconds, which some checks compare with."
+    "--tick",
+    min=1,
+    max=3600,
+    help="Length of a tick in seconds, which some checks compare with (default: setting tick_s).",
 )
 
 
 def validate(
     path: Annotated[
-        Path, typer.Argument(help="A policy file, or a folder of them with its defaults.yaml.")
-    ] = Path("policies"),
+        Path | None,
+        typer.Argument(
+            help="A policy file, or a folder of them with its defaults.yaml (default: setting policies)."
+        ),
+    ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
-    tick_s: Annotated[float, TICK_OPTION] = 10.0,
+    tick_s: Annotated[float | None, TICK_OPTION] = None,
 ) -> None:
     """Check policies and print each problem as file:line:column: error: what is wrong; what to do."""
+    path, tick_s = _settled("validate", path, tick_s)
     if not path.exists():
         raise typer.BadParameter(f"there is no file or folder {path}", param_hint="PATH")
     from autoscaler.config.compiling_objective import objective_in_words
@@ -54,16 +64,18 @@ def validate(
 def policy_show(
     name: Annotated[str, typer.Argument(help="Name of a fleet, or a policy file.", metavar="FLEET|FILE")],
     directory: Annotated[
-        Path, typer.Option("--policies", help="The folder of policies, to find a fleet in.")
-    ] = Path("policies"),
+        Path | None,
+        typer.Option("--policies", help="The folder of policies, to find a fleet in (setting policies)."),
+    ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
-    tick_s: Annotated[float, TICK_OPTION] = 10.0,
+    tick_s: Annotated[float | None, TICK_OPTION] = None,
 ) -> None:
     """Print a fleet's effective policy: every field, defaults included, as YAML that loads again."""
     from autoscaler.config.compiling_objective import objective_in_words
     from autoscaler.config.rendering import effective_data, effective_yaml
 
-    is_file = Path(name).suffix in {".yaml", ".yml"} or Path(name).is_file()
+    directory, tick_s = _settled("policy show", directory, tick_s)
+    is_file = Path(name).suffix in _YAML or Path(name).is_file()
     loaded = _load(Path(name) if is_file else directory, tick_s)
     policy = next((policy for policy in loaded.policies if is_file or policy.fleet == name), None)
     if policy is None:
@@ -89,12 +101,23 @@ def policy_schema() -> None:
     typer.echo(json.dumps(policy_json_schema(), indent=2))
 
 
+def _settled(command: str, path: Path | None, tick_s: float | None) -> tuple[Path, float]:
+    """What was not given, from the settings that the daemon on this machine runs with."""
+    if path is not None and tick_s is not None:
+        return path, tick_s
+    from autoscaler.settings import load_settings
+
+    with errors_in_words(command):
+        settings = load_settings(policies=path)
+    return settings.policies, settings.tick_s if tick_s is None else tick_s
+
+
 def _load(path: Path, tick_s: float) -> PolicySet:
     from autoscaler.clock import SystemClock
     from autoscaler.config.loading import load_policies, load_policy
 
     now_s = SystemClock().now()
-    if path.is_dir():
+    if path.is_dir() or not (path.exists() or path.suffix in _YAML):
         return load_policies(path, tick_s, now_s)
     return load_policy(path, tick_s=tick_s, now_s=now_s)
 

@@ -56,6 +56,29 @@ def test_validate_prints_one_line_per_problem_and_fails(run, folder):
     assert "Traceback" not in result.output
 
 
+def test_the_daemons_settings_say_where_policies_are_and_how_long_a_tick_is(run, folder, monkeypatch):
+    monkeypatch.setenv("AUTOSCALER_POLICIES", str(folder))
+    assert run("validate").output == "2 policies are valid, 1 acts, 1 runs in shadow\n"
+    assert "from " + str(folder / "web.yaml") in run("show", "web").output
+    (folder / "api.yaml").write_text(SHADOW + "guards: {stabilisation: 30s}\n")
+    assert "warning" not in run("validate").output
+    monkeypatch.setenv("AUTOSCALER_TICK_S", "60")
+    assert "warning: " in run("validate").output
+    assert "warning" not in run("validate", folder, "--tick", 10).output
+    monkeypatch.setenv("AUTOSCALER_TICK_S", "never")
+    wrong = run("validate", folder)
+    assert wrong.exit_code == 1
+    assert "tick_s" in wrong.output
+    assert "Traceback" not in wrong.output
+
+
+def test_a_folder_that_is_not_there_is_called_a_folder(run, tmp_path):
+    assert "there is no such folder; name a folder with one YAML file per fleet" in (
+        run("show", "web", "--policies", tmp_path / "none").output
+    )
+    assert "the file cannot be read" in run("show", tmp_path / "none.yaml").output
+
+
 def test_warnings_do_not_fail(run, folder):
     (folder / "api.yaml").write_text(SHADOW + "guards: {stabilisation: 1s}\n")
     result = run("validate", folder)
