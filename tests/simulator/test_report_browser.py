@@ -306,3 +306,17 @@ def test_the_colours_follow_the_system_while_the_page_is_open(browser, month):
         looked.page.emulate_media(color_scheme="dark")
         looked.until(f"{colour} !== {before!r}")
         assert looked.said == []
+
+
+def test_on_paper_charts_are_dark_on_white_and_no_column_is_cut_off(browser, month):
+    with Looked(browser, month, {"width": 718, "height": 1100}, color_scheme="dark") as looked:
+        colour = "document.getElementById('chart').layout.paper_bgcolor"
+        seen = looked.page.evaluate(colour)
+        looked.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        looked.until(f"{colour} === '#ffffff'")
+        looked.page.emulate_media(media="print")
+        cut = "[...document.querySelectorAll('.scroll')].map((each) => each.scrollWidth - each.clientWidth)"
+        assert max(looked.page.evaluate(cut)) <= 0
+        looked.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        looked.until(f"{colour} === {seen!r}")
+        assert looked.said == []

@@ -83,6 +83,17 @@
     return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 
+  // Charts are drawn in colours, so they are drawn again where these change: by the system, and on paper, which is white.
+  function recoloured(again) {
+    dark.addEventListener("change", () => again());
+    for (const [when, paper] of [["beforeprint", true], ["afterprint", false]]) {
+      window.addEventListener(when, () => {
+        document.documentElement.classList.toggle("paper", paper);
+        again();
+      });
+    }
+  }
+
   function looks() {
     const c = colours();
     const axis = {
@@ -437,7 +448,7 @@
       buttons();
       chart.dataset.ready = "true";
     });
-    dark.addEventListener("change", draw);
+    recoloured(draw);
   }
 
   // ── begin ────────────────────────────────────────────────────────────────────────────────────────────
@@ -446,7 +457,7 @@
     if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack them");
     await loadPlotly();
     if (byId("ticks").textContent) timeline(await unpack("ticks"));
-    if (meta.sweep) variants(meta.sweep, { byId, looks, config, element, number, span, plain, dark });
+    if (meta.sweep) variants(meta.sweep, { byId, looks, config, element, number, span, plain, recoloured });
   }
 
   begin().catch((error) => {

@@ -2,7 +2,7 @@
 /* The charts of a sweep: cost against shortage with the variants that no other beats, and two parameters as a
  * heat map. The rules are those of page.js, which calls this with its tools.
  */
-function variants(sweep, { byId, looks, config, element, number, span, plain, dark }) {
+function variants(sweep, { byId, looks, config, element, number, span, plain, recoloured }) {
   const { parameters, figures, rows, cost, shortage } = sweep;
   const of = (key) => rows.map((row) => row.values[key]);
   const known = new Set(figures.map((figure) => figure.key));
@@ -111,5 +111,5 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, da
     heat();
     lists.push(heat);
   }
-  dark.addEventListener("change", () => lists.forEach((again) => again()));
+  recoloured(() => lists.forEach((again) => again()));
 }
