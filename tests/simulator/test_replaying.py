@@ -8,9 +8,18 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.standings import RIVALS
 from autoscaler.simulator.replay.differing import differences
 from autoscaler.simulator.replay.preparing import Wanted, prepare, shared_luck
-from autoscaler.simulator.replay.replaying import card_of, engine_for, entry_of, rivals_of, run, same_span
+from autoscaler.simulator.replay.replaying import (
+    card_of,
+    details_of,
+    engine_for,
+    entry_of,
+    rivals_of,
+    run,
+    same_span,
+)
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 
@@ -255,3 +264,10 @@ def test_metrics_that_are_known_too_late_to_go_by_are_a_caution(lag_s, said):
         schedule=[{"name": "day", "from": "08:00", "to": "18:00", "at_least": 3}],
     )
     assert not any("stale" in text for text in blind.cautions)
+
+
+def test_what_the_rules_of_others_aim_at_is_said():
+    replay = prepared(minutes(300))
+    notes = details_of(replay, run(replay))["notes"]
+    assert any("aim at 77% of vm.capacity, which is 30% headroom" in note for note in notes)
+    assert all("77%" in rival.what for rival in RIVALS)

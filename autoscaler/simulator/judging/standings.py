@@ -60,38 +60,38 @@ class Rival:
 RIVALS: tuple[Rival, ...] = (
     Rival(
         "target_tracking", "AWS target tracking",
-        "Out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10% below it.",
+        "Target 77% of capacity: out when 3 of 3 one-minute points are above it, in when 15 of 15 are more than 10% below.",
         lambda params, _: TargetTracking(params),
     ),
     Rival(
         "step_scaling", "AWS step scaling",
-        "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
+        "Target 77%: steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
         lambda params, _: StepScaling(params),
     ),
     Rival(
         "kubernetes", "Kubernetes autoscaler",
-        "In proportion to utilisation, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        "Target 77%, in proportion, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
         lambda params, _: Kubernetes(params),
     ),
     Rival(
         "google", "Google autoscaler",
-        "What the peak of the last 10 minutes needs.",
+        "What the peak of the last 10 minutes needs at 77%.",
         lambda params, _: Google(params),
     ),
     Rival(
         "yesterday", "same time yesterday",
-        "What the same time of yesterday needed; on the first day, what is needed now.",
+        "What the same time of yesterday needed at 77%; on the first day, what is needed now.",
         lambda params, terms: SameTimeBefore(params, ahead_s=terms.lead_ticks * terms.tick_s),
     ),
     Rival(
         "delayed_off", "delayed off",
-        "Out at once; in when a VM's idling has cost what a start costs (ski rental).",
+        "Out at once, to 77%; in when a VM's idling has cost what a start costs (ski rental).",
         lambda params, terms: DelayedOff(
             params, break_even_s=break_even_s(per_start=terms.per_start, in_service_per_h=terms.in_service_per_h)
         ),
     ),
 )  # fmt: skip
-"""The peers of every table; all aim at 30 % headroom."""
+"""The peers of every table; all aim at 30 % headroom, which is 77 % of capacity (`peer.USUAL_UTILISATION`)."""
 
 _POLICY, _WITHOUT_POOL = 0, 1
 

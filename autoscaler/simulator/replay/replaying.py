@@ -31,6 +31,7 @@ from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.lanes.witness import Page, timeline
+from autoscaler.simulator.peers.peer import USUAL_UTILISATION
 from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
@@ -63,6 +64,10 @@ Engine = Literal["auto", "lanes", "loop"]
 Progress = Callable[[float], None]
 """Told the share that is done, from 0 to 1."""
 
+_AIM = (
+    f"the rules of others aim at {USUAL_UTILISATION:.0%} of vm.capacity, which is {1 / USUAL_UTILISATION - 1:.0%} headroom; "
+    "`autoscaler benchmark` runs them at every setting"
+)
 _NO_FAULTS = "what the policy is compared with ran without the faults"
 _LONG_TICKS = 4096
 """A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
@@ -407,7 +412,7 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
         "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
         "engine": ran.engine,
         "decisions": ran.decisions,
-        "notes": [*replay.notes, *([said] if said else []), *([_NO_FAULTS] if replay.faults else [])],
+        "notes": [*replay.notes, _AIM, *([said] if said else []), *([_NO_FAULTS] if replay.faults else [])],
         "cautions": list(replay.cautions),
     }
 
