@@ -118,6 +118,14 @@ def test_a_recommendation_says_the_verdict_first_and_why_each_other_is_not_taken
     assert "embargo" in advice["folded"] or "too few" in advice["folded"]
 
 
+def test_traffic_without_work_recommends_nothing(here):
+    (here / "day.csv").write_text("timestamp,value\n" + "".join(f"{at * 120},0\n" for at in range(200)))
+    told = run(here, "recommend", *VARY, "--no-worlds").stdout
+    assert told.startswith(
+        "Keep the policy as it is: there was no work to serve, which tells nothing of any variant."
+    )
+
+
 def test_limits_are_named_where_they_are_broken(here):
     told = strict_json(run(here, "recommend", *VARY, "--at-most", "starts_per_day=0", "--json").stdout)
     advice = told["recommendation"]

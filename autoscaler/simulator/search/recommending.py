@@ -334,6 +334,8 @@ def _allowing_more(limits: Sequence[Limit]) -> str:
 
 
 def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str, ...]:
+    if not np.any(whole["unserved_work"]) and np.isnan(whole["unserved_share"]).all():
+        return ("Keep the policy as it is: there was no work to serve, which tells nothing of any variant.",)
     nearest = (
         int(np.nanargmin(whole["unserved_share"])) if np.isfinite(whole["unserved_share"]).any() else current
     )
