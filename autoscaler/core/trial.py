@@ -226,7 +226,7 @@ class Trial(Remembered):
             return {"falls": Falls.empty(length_of(before["weight"])).dump()}
         lead = before["lead_ticks"]
         assert isinstance(lead, np.ndarray)
-        return {"lows": RollingMax.empty(lead + 1).dump()}
+        return {"lows": RollingMax.empty(lead.astype(np.int64) + 1).dump()}
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:

@@ -208,7 +208,7 @@ class RollingMax(Remembered):
         ring = np.zeros((slots, lanes), kind)
         return cls(window_ticks.copy(), ring, none, none.copy(), none.copy(), -1)
 
-    def push_and_max(self, tick: int, value: Int, known: Bool | None = None) -> SmallInt:
+    def push_and_max(self, tick: int, value: Int | SmallInt, known: Bool | None = None) -> SmallInt:
         """Note `value` where `known`, and return the highest value noted within the window up to now.
 
         Args:
