@@ -71,8 +71,9 @@ AHEAD = (Window.NOW, Window.SHORT, Window.LONG)
 """Windows of the forecast."""
 AMPLE_HEADROOMS: tuple[float, ...] = (3.0, 7.0, 19.0)
 """Headrooms that are tried for demand which comes in rare crowds, many times what it usually is, and in proportion to it."""
-FALLS_S: dict[Window, float] = {Window.LONG: 3600.0, Window.DAILY: 6 * 3600.0}
-"""In which time the highest demand falls by half, by the window it is named after."""
+FALLS_S: dict[Window, float] = {Window.LONG: 1.5 * 3600.0, Window.DAILY: 6 * 3600.0}
+"""In which time the highest demand falls by half, by the window it is named after. On recordings of tweets and of a model's interface 90 to
+180 minutes cost less than an hour, for which a window of the past holds anyway."""
 BAND_TOPS: tuple[float, ...] = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
 """Numbers of VMs at which bands end: what the first two VMs are for is not what the thousandth is for, so that in a band
 another model may drive (`bands`)."""

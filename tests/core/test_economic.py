@@ -195,8 +195,8 @@ def plain_after_a_peak(*later_s, **given):
 
 
 def test_a_highest_demand_falls_by_half_in_its_time():
-    (found,) = plain_after_a_peak(3600)
-    for window, left in ((Window.LONG, 40.0), (Window.DAILY, 80.0 * 0.5 ** (1 / 6))):
+    (found,) = plain_after_a_peak(5400)
+    for window, left in ((Window.LONG, 40.0), (Window.DAILY, 80.0 * 0.5 ** (1 / 4))):
         for knob in FALLING_HEADROOMS:
             of = found[Model(Kind.FALLING, knob, window)]
             assert of == tuple(np.ceil(vms * (1.0 + HEADROOMS[knob]) - 1e-9) for vms in (3.0, left))
@@ -362,7 +362,7 @@ def test_a_served_share_is_met():
         if tick > 2000:
             missed += max(demand - view.in_service[0], 0.0)
             wanted += demand
-    assert 0.3 * 0.01 <= missed / wanted <= 1.3 * 0.01
+    assert 0.3 * 0.01 <= missed / wanted <= 1.4 * 0.01
     assert state.budget.price[0] != 50.0
 
 
