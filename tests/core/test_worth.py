@@ -127,6 +127,18 @@ def forecasts(seed, series, ticks):
         yield laws
 
 
+def test_where_nothing_was_worth_it_below_no_demand_is_no_place_to_stay():
+    """Where bins were that told, there is no demand in the next tick; one outcome in twenty-five is far above it."""
+    calm = laws_of(np.full(100, 5.0), spread=0.1, scale=30.0, level=2.0)
+    crowd = laws_of(np.append(np.zeros(96), np.full(4, 500.0)), spread=0.1, scale=30.0, level=-8.0)
+    own, capacity, share = np.zeros(2, np.int64), np.full(2, 20.0), np.full((1, 2), 0.03)
+    looking = Worth(own, capacity, (Horizon.LEAD,), most_tabled=0)
+    assert looking.vms(calm, share).max() <= 1
+    found = looking.vms(crowd, share)
+    assert (found > 15).all()
+    np.testing.assert_array_equal(found, Worth(own, capacity, (Horizon.LEAD,)).vms(crowd, share))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
     series = 8
