@@ -4,7 +4,9 @@ An objective such as 99.9 % says nothing about money, and everything else here i
 price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
 is allowed. What the fleet itself has missed in the last weeks corrects how much is aimed at: less where it missed more
 than is allowed, down to a fifth where it missed twice as much; never more, since a quiet week says little of the next
-crowd. In a first week reasons to raise the price are believed by how much of it was seen. Prices move slowly, and within bounds.
+crowd. Beyond the price that is found it rises only in hours in which more is missed than is allowed: one crowd is
+remembered for weeks, and would else raise it all the while. In a first week reasons to move the price are believed by how
+much of it was seen. Prices move slowly, and within bounds.
 
 Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
 """
@@ -32,11 +34,12 @@ STEP_S = 3600.0
 STEP = 0.3
 """How far it moves towards the price that was found, in its logarithm."""
 DRIFT, MOST_OFF = 0.05, 3.0
-"""How far it moves at least, in its logarithm, where what was missed is off by as much as is allowed; off by more counts as
-this far off."""
+"""How far it rises at least, in its logarithm, in an hour in which more is missed than is allowed, where what was missed before is
+off by as much as is allowed; off by more counts as this far off."""
 _ENOUGH = 1e9
-LEAST_AIM, MOST_AIM = 0.2, 1.0
-"""Bounds of what is aimed at, as shares of what is allowed."""
+_CARRIED = ("price", "missed", "wanted", "excess", "in_service", "seen")
+LEAST_AIM = 0.2
+"""What is aimed at at least, as a share of what is allowed."""
 
 
 @dataclass(slots=True)
@@ -49,25 +52,29 @@ class Budget(Remembered):
         price: float64 (n,), the price in force.
         missed: float64 (n,), VM-ticks of work that found no VM, forgotten exponentially.
         wanted: float64 (n,), VM-ticks of work, likewise.
+        excess: float64 (n,), VM-ticks of work that found no VM in this hour, beyond what is allowed of that hour's work.
         in_service: float64 (n,), VMs that served when this was last asked.
         seen: float64 (n,), ticks in which demand was known.
         last_tick: When that was; -1 before the first time.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    reads: ClassVar[int] = 2
     lanes: Int
     given: Float
     price: Float
     missed: Float
     wanted: Float
+    excess: Float
     in_service: Float
     seen: Float
     last_tick: int
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: version 1 did not count ticks, and is taken to have seen enough."""
-        return {"seen": np.full(length_of(before["price"]), _ENOUGH)}
+        """As of every state: version 1 did not count ticks, and is taken to have seen enough; version 2 did not know of hours."""
+        count = length_of(before["price"])
+        return {"seen": np.full(count, _ENOUGH)} if before["version"] == 1 else {"excess": np.zeros(count)}
 
     @classmethod
     def empty(cls, params: LaneParams) -> Budget:
@@ -75,7 +82,7 @@ class Budget(Remembered):
         lanes = np.flatnonzero(params.economic)
         given = params.shortage_price[lanes]
         none = np.zeros(len(lanes))
-        return cls(lanes, given, given.copy(), none, none.copy(), none.copy(), none.copy(), -1)
+        return cls(lanes, given, given.copy(), none, *(none.copy() for _ in range(4)), -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
@@ -90,7 +97,7 @@ class Budget(Remembered):
         was = columns_before(self.lanes, new.lanes, lanes)
         known = was >= 0
         known[known] = new.given[known] == self.given[was[known]]
-        for name in ("price", "missed", "wanted", "in_service", "seen"):
+        for name in _CARRIED:
             getattr(new, name)[known] = getattr(self, name)[was[known]]
         new.last_tick = self.last_tick
         return new
@@ -100,8 +107,7 @@ class Budget(Remembered):
         if other.last_tick < 0:
             return  # none of them has a price that is found
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
-        arrays = ("price", "missed", "wanted", "in_service", "seen")
-        take_columns(self, at, other, theirs, arrays, when=("last_tick",))
+        take_columns(self, at, other, theirs, _CARRIED, when=("last_tick",))
 
 
 class Dearness:
@@ -147,20 +153,20 @@ class Dearness:
             work = np.where(counts, demand, 0.0) / self._capacity
             decay = np.where(counts, self._decay, 1.0)
             state.seen += counts
+            missed = np.maximum(work - state.in_service, 0.0)
             state.missed *= decay
-            state.missed += np.maximum(work - state.in_service, 0.0)
+            state.missed += missed
+            state.excess += missed - self._target * work
             state.wanted *= decay
             state.wanted += work
         state.in_service = in_service.astype(np.float64)
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
             known = np.minimum(state.seen / self._promised_ticks, 1.0)
-            off = state.missed / np.maximum(self._target * state.wanted, 1e-9) - 1.0
-            off = np.where(off > 0.0, off * known, off)
-            aim = np.minimum(np.maximum(1.0 - off, LEAST_AIM), MOST_AIM)
-            found = np.log(price_for(aim * self._target))
-            towards, drift = STEP * (found - np.log(state.price)), DRIFT * np.minimum(off, MOST_OFF)
-            towards = np.where(towards > 0.0, towards * known, towards)
-            moved = np.where(off > 0.0, np.maximum(towards, drift), np.minimum(towards, drift))
+            off = known * np.maximum(state.missed / np.maximum(self._target * state.wanted, 1e-9) - 1.0, 0.0)
+            found = np.log(price_for(np.maximum(1.0 - off, LEAST_AIM) * self._target))
+            moved = STEP * known * (found - np.log(state.price))
+            moved = np.where(state.excess > 0.0, np.maximum(moved, DRIFT * np.minimum(off, MOST_OFF)), moved)
+            state.excess[:] = 0.0
             moved = np.minimum(np.maximum(state.price * np.exp(moved), LOWEST_PRICE), HIGHEST_PRICE)
             state.price = np.where(self._found & (state.wanted > 0.0), moved, state.price)
         return state.price
