@@ -22,7 +22,7 @@ from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import Acting, ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
-from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.acts.planning import Wanted, marked, plan
 from autoscaler.daemon.doubts import complaint
 from autoscaler.daemon.failing import Failing
 from autoscaler.daemon.falling import Falling
@@ -383,10 +383,12 @@ class Daemon:
                 )
                 provision = provisioned(fleet, row, record.at_s)
                 wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
-                intents += choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
+                chosen = choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
+                intents += marked(chosen, acts=fleet.policy.act)
             if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
                 pool, may = self.warm_pools.by_name[fleet.name], bool(may_refill[lane])
-                intents += pool.chores(fleet, row, record.tick, record.at_s, may_refill=may)
+                kept = pool.chores(fleet, row, record.tick, record.at_s, may_refill=may)
+                intents += marked(kept, acts=fleet.policy.act)
         return intents
 
     def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -31,6 +31,9 @@ class Verb(StrEnum):
     """Put draining VMs back into the balancer."""
 
 
+IN_SHADOW = "shadow"
+"""Token, or what comes before it and a colon, of actions that were simulated: nothing was really done."""
+
 PAUSABLE = (Verb.START, Verb.STOP, Verb.PROVISION, Verb.REFILL)
 """What operators may pause, in the order in which it is shown."""
 
@@ -44,7 +47,7 @@ class ActionIntent:
         verb: What will be asked for.
         vm_ids: The VMs chosen; empty for provision.
         count: Number of VMs (len(vm_ids), or the number to provision).
-        token: Client token of a provision; of a drain in shadow that it is one; empty otherwise.
+        token: Client token of a provision, or of a fleet in shadow that it is in shadow; empty otherwise.
         reason: One sentence for a person.
     """
 
@@ -54,6 +57,17 @@ class ActionIntent:
     count: int
     token: str
     reason: str
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a fleet in shadow asked for it, so that nothing was really done."""
+        return self.token.partition(":")[0] == IN_SHADOW
+
+    def in_shadow(self) -> ActionIntent:
+        """The same of a fleet in shadow; a refill keeps its token, by which its VMs are known."""
+        if self.simulated or self.verb is Verb.REFILL:
+            return self
+        return replace(self, token=f"{IN_SHADOW}:{self.token}" if self.token else IN_SHADOW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, TickRecord, Verb
-from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
+from autoscaler.providers.shadow import ShadowProvider
+from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
 
 TOTAL = {"kind": "total"}
+PROVISION = {"launch_template": "web", "maximum": 10}
 LAGGING = Fault(FaultKind.LISTING_LAG, delay_s=12.0)
 
 
@@ -77,3 +79,47 @@ async def test_only_a_whole_listing_settles_what_was_left_open_and_other_chores_
         (80, f"start of 1: {lost} is stopped"),
     ]
     assert await bench.journal.open_actions() == ()
+
+
+def in_shadow(bench, demand, **changes):
+    provider = ShadowProvider(bench.provider, bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    bench.add(policy(act=False, signal=TOTAL, **changes), demand, provider=provider)
+
+
+@virtual
+async def test_what_shadow_ordered_is_not_under_way_for_a_daemon_that_acts():
+    bench = Bench(vms=1, running=0, zones="a")
+    in_shadow(bench, 200, provision=PROVISION)
+    await bench.run(5)
+    assert [action.intent.verb for action in bench.actions()] == [Verb.START, Verb.PROVISION]
+    assert bench.changes() == []
+    bench.setups.clear()
+    bench.records.clear()
+    bench.add(policy(signal=TOTAL, provision=PROVISION), 200)
+    await bench.run(40)
+    assert (bench.rows()[0].starting, bench.rows()[0].provisioned) == (0, 1)
+    assert [call[:3] for call in bench.changes()] == [(5.5, "StartInstances", 1), (5.5, "RunInstances", 1)]
+    assert texts(bench, "action_settled") == texts(bench, "start_not_taken") == []
+
+
+@virtual
+async def test_a_stop_that_shadow_ordered_is_not_under_way_for_a_daemon_that_acts():
+    bench = Bench(running=3, zones="a")
+    in_shadow(bench, steady((0, 300), (20, 100)))
+    await bench.run(25)
+    assert [action.intent.verb for action in bench.actions()] == [Verb.STOP]
+    bench.setups.clear()
+    bench.records.clear()
+    bench.add(policy(signal=TOTAL), 300)
+    await bench.run(20)
+    assert set(bench.column("in_service")) == {3}
+    assert texts(bench, "stop_not_taken") == []
+
+
+def test_what_shadow_asks_for_says_so_and_a_fleet_of_that_name_is_not_in_shadow():
+    assert ActionIntent("web", Verb.STOP, ("i-1",), 1, "", "why").in_shadow().simulated
+    real = ActionIntent("shadow", Verb.PROVISION, (), 1, "shadow-0a1b2c-17-1", "why")
+    assert not real.simulated
+    assert real.in_shadow().token == "shadow:shadow-0a1b2c-17-1"
+    assert real.in_shadow().in_shadow() == real.in_shadow()
+    assert not ActionIntent("web", Verb.REFILL, (), 1, "web-r0a1b2c-17-1", "why").in_shadow().simulated

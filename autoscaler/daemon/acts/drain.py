@@ -44,8 +44,6 @@ NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
 NOT_YET_IN = "NotYetIn"
 """Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
-IN_SHADOW = "shadow"
-"""In place of a token: a fleet in shadow drained this VM, which nobody took out of any balancer."""
 _RETRY_S = 60.0
 """A draining VM that could not be put back is not tried again for this long."""
 
@@ -135,7 +133,7 @@ class Drains:
         for action in actions:
             refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
             for vm_id in action.intent.vm_ids:
-                real = action.intent.verb is Verb.DRAIN and action.intent.token != IN_SHADOW
+                real = action.intent.verb is Verb.DRAIN and not action.intent.simulated
                 if real and vm_id not in refused:
                     self._recalled[vm_id] = action.at_s
                 else:
@@ -256,12 +254,7 @@ class Drains:
 
         def drained(intent: ActionIntent) -> ActionIntent:
             serving = all(inventory.vms[i].phase is Phase.IN_SERVICE for i in intent.vm_ids)
-            token = "" if self._acts else IN_SHADOW
-            return (
-                replace(intent, verb=Verb.DRAIN, token=token)
-                if intent.verb is Verb.STOP and serving
-                else intent
-            )
+            return replace(intent, verb=Verb.DRAIN) if intent.verb is Verb.STOP and serving else intent
 
         return [drained(intent) for intent in intents]
 

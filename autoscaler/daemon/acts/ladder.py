@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.acts.actuator import NOT_SENT, Done
-from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.acts.planning import Wanted, marked, plan
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -74,7 +74,7 @@ def next_rung(
         counts = inventory.counts(now_s, fleet.minimum_on_time_s)
         provision = max(min(short - start, fleet.policy.max_provisioned - counts.provisioned), 0)
     wanted = Wanted(start, 0, provision, f"elsewhere, since {short} came to nothing: {row.sentence}")
-    return [
+    chosen = [
         replace(intent, token=f"{intent.token}-{_again(after, attempt, now_s)}") if intent.token else intent
         for intent in plan(
             inventory,
@@ -85,6 +85,7 @@ def next_rung(
             may_stop=False,
         )
     ]
+    return marked(chosen, acts=fleet.policy.act)
 
 
 def _again(after: int, attempt: int, now_s: float) -> str:

@@ -85,6 +85,9 @@ class LeftOpen:
                 await self._close(action, fleet, now_s)
 
     def _holds(self, action: ActionRecord, fleet: Fleet, listing: Listing, now_s: float) -> bool:
+        if action.intent.simulated:
+            # No listing will ever show it.
+            return False
         patience = fleet.inventory.patience
         # When the call of an open action was made is not known; not later than the earlier run lived.
         latest_s = min(max(self._began_at_s, action.at_s), action.at_s + patience.start_s)

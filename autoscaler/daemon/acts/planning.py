@@ -8,7 +8,7 @@ service, then id. Both are stable: the same fleet gives the same choice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -86,6 +86,11 @@ def plan(
                 reason = why or "; ".join(sorted({t.dismissed for t in vms}))
                 intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", reason))
     return intents
+
+
+def marked(intents: Iterable[ActionIntent], *, acts: bool) -> list[ActionIntent]:
+    """The intents as they are recorded: those of a fleet in shadow say so, for a later run that acts."""
+    return [*intents] if acts else [intent.in_shadow() for intent in intents]
 
 
 def _taken_back(inventory: FleetInventory, count: int) -> int:

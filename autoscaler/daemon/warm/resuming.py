@@ -43,6 +43,8 @@ class Resuming:
         """Of these actions, oldest first, the trials that nothing else followed."""
         for action in actions:
             intent, of = action.intent, self._at_s.setdefault(action.intent.fleet, {})
+            if intent.simulated:
+                continue
             refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
             for vm_id in intent.vm_ids:
                 if intent.verb is not Verb.EXERCISE:
