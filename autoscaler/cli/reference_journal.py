@@ -34,6 +34,7 @@ KINDS = {
     "pool_exercise": "An operator had stopped VMs tried.",
     "pool_quarantine": "An operator keeps VMs from being started.",
     "pool_exhausted": "VMs were made from nothing for demand, since no stopped VM could be started; what to do.",
+    "pool_kept": "A VM that is made or tried for the warm pool is protected meanwhile: it serves once it is ready, and otherwise runs on beside.",
     "pool_ready": "A VM made for the warm pool, or tried, was seen ready and is stopped into the pool.",
     "pool_refresh": "An operator had VMs that are out of date replaced.",
     "pool_release": "An operator lets VMs be started again.",

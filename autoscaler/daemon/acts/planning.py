@@ -16,6 +16,7 @@ import numpy as np
 
 from autoscaler.core.select import start_order, stop_order
 from autoscaler.core.types import Int
+from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
 from autoscaler.daemon.vms.memory import resumes
@@ -80,7 +81,8 @@ def plan(
         inventory.set_aside(gone, now_s, why)
         intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", why))
     if may_stop:
-        for vms, why in ((inventory.dismissed(), ""), (inventory.stuck(), "forced, since they do not stop")):
+        dismissed = [t for t in inventory.dismissed() if not is_left_alone(t, now_s)]
+        for vms, why in ((dismissed, ""), (inventory.stuck(), "forced, since they do not stop")):
             if vms:
                 ids = tuple(t.vm.id for t in vms)
                 reason = why or "; ".join(sorted({t.dismissed for t in vms}))

@@ -31,6 +31,7 @@ from autoscaler.daemon.vms.marks import (
     READY,
     SPEC_TAG,
     SUBNET_TAG,
+    is_kept,
     is_preparing,
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
@@ -159,8 +160,9 @@ def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, no
         case Verb.EXERCISE:
             inventory.sent(Verb.START, ids, intent.count, action_id, now_s)
             for vm_id in ids:
-                inventory.vms[vm_id].move(Phase.PREPARING, now_s)
-                pool.preparing[vm_id] = Preparing(now_s, trying=True)
+                t = inventory.vms[vm_id]
+                t.move(Phase.PREPARING, now_s)
+                pool.preparing[vm_id] = Preparing(now_s, trying=True, guarded=is_kept(t.vm))
         case Verb.STORE:
             stored = [inventory.vms[vm_id] for vm_id in ids]
             saving = fleet.hibernation.of_stored(inventory, stored, now_s)

@@ -41,15 +41,22 @@ def hold_s(failures: int) -> float:
     return min(_FIRST_HOLD_S * 2.0 ** max(failures - 1, 0), _LONGEST_HOLD_S)
 
 
-def lacking(fleet: Fleet, wanted: int, expected: int) -> int:
-    """VMs to make now, at most, for a pool of so many; `expected` are asked for and not known yet."""
+def lacking(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
+    """VMs to make now, at most, for a pool of so many.
+
+    Args:
+        fleet: Whose pool.
+        wanted: How many should wait.
+        expected: VMs that are asked for and not known yet.
+        staying: VMs that are made or tried and that people keep from being stopped, so that they do not come to the pool.
+    """
     section = fleet.policy.refill
     if section is None:
         return 0
     vms = fleet.inventory.vms.values()
     held = sum(t.phase is Phase.STOPPED and t.quarantined_until_s != float("inf") for t in vms)
-    coming = sum(t.phase in (Phase.STOPPING, Phase.DRAINING, Phase.PREPARING) for t in vms)
-    preparing = sum(t.phase is Phase.PREPARING for t in vms)
+    preparing = sum(t.phase is Phase.PREPARING for t in vms) - staying
+    coming = sum(t.phase in (Phase.STOPPING, Phase.DRAINING) for t in vms) + preparing
     exist = sum(t.phase is not Phase.LOST for t in vms)
     return max(
         min(

@@ -40,6 +40,8 @@ class Preparing:
         ready: It may enter the pool.
         not_before_s: Nothing is done with it until then, since that came to nothing.
         failed: Why it is stopped and not started again; empty where it is well.
+        guarded: It was protected before it was tried.
+        kept: It is not stopped although its time is over, and that was told.
     """
 
     since_s: float
@@ -48,6 +50,8 @@ class Preparing:
     ready: bool = False
     not_before_s: float = float("-inf")
     failed: str = ""
+    guarded: bool = False
+    kept: bool = False
 
 
 class Trials:

@@ -13,6 +13,7 @@ from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import asked
+from autoscaler.daemon.warm.instead import of_people
 from autoscaler.daemon.warm.resuming import Resuming
 from autoscaler.daemon.warm.served import recognise
 from autoscaler.daemon.warm.warm_pool import WarmPool
@@ -91,6 +92,8 @@ class WarmPools:
             for vms in own.taking_in(fleet, now_s, notes):
                 if turns.spent(vms):
                     await give_way()
+            if own.preparing:
+                notes += of_people(fleet, own, own.timeout_s(fleet), now_s)
             if fleet.arrivals is not None:
                 notes += fleet.arrivals.take_news()
             if own.has_questions(fleet, now_s):

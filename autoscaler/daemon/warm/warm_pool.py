@@ -22,7 +22,7 @@ from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_kept, is_preparing, may_be_deleted
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
-from autoscaler.daemon.warm import exercise, freshness, refill
+from autoscaler.daemon.warm import exercise, freshness, instead, refill
 from autoscaler.daemon.warm.asked import Asked
 from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.served import Served
@@ -275,7 +275,8 @@ class WarmPool:
         """It could not be stopped into the pool: it runs on for it."""
         inventory.touch()
         t.move(Phase.PREPARING, now_s)
-        each = Preparing(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True)
+        guarded = t.vm.id in self.preparing and self.preparing[t.vm.id].guarded
+        each = Preparing(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True, guarded=guarded)
         each.not_before_s = now_s + _RETRY_S
         self.preparing[t.vm.id] = each
 
@@ -298,7 +299,7 @@ class WarmPool:
         if self._is_idle(fleet.policy):
             return []
         if refill.is_busy(row):
-            self._serve(fleet, row, now_s)
+            instead.for_demand(fleet, self, row, now_s)
         # What is deleted does not come back, so not by what was seen before, nor while nothing is to be stopped.
         may_delete = row.may_stop and not fleet.listing_error and not fleet.inventory.vanished
         found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
@@ -329,6 +330,11 @@ class WarmPool:
         section = fleet.policy.refill
         return section.calm_s if section is not None else 120.0
 
+    @staticmethod
+    def timeout_s(fleet: Fleet) -> float:
+        """How long preparing and trying may take."""
+        return fleet.policy.refill.timeout_s if fleet.policy.refill is not None else 1800.0
+
     def _is_idle(self, policy: Policy) -> bool:
         """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""
         fresh, asked = policy.freshness, self.asked
@@ -336,37 +342,28 @@ class WarmPool:
         under_way = self.preparing or self.unready or self.deleting
         return not (wanted or under_way or asked.exercise or asked.evict or asked.refresh)
 
-    def _serve(self, fleet: Fleet, row: FleetTick, now_s: float) -> None:
-        """Where the pool cannot give what demand needs, VMs that are ready to enter it serve instead."""
-        lacking = row.desired - row.in_service - row.starting - row.start
-        for vm_id, each in list(self.preparing.items()):
-            t = fleet.inventory.vms[vm_id]
-            if lacking <= 0:
-                return
-            if each.ready and t.phase is Phase.PREPARING:
-                t.move(Phase.RUNNING, now_s)
-                fleet.inventory.touch()
-                self.served.add(vm_id, now_s)
-                del self.preparing[vm_id]
-                lacking -= 1
+    def _open_to_us(self, fleet: Fleet) -> dict[str, Preparing]:
+        """Those that run for the pool and may be stopped."""
+        vms = fleet.inventory.vms
+        return {i: each for i, each in self.preparing.items() if not instead.stays(vms[i], each)}
 
     def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
         """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""
-        section = fleet.policy.refill
-        timeout_s = section.timeout_s if section is not None else 1800.0
+        timeout_s, vms = self.timeout_s(fleet), fleet.inventory.vms
         found = []
-        stored = tuple(i for i, each in self.preparing.items() if each.ready and now_s >= each.not_before_s)
+        open_to_us = self._open_to_us(fleet)
+        stored = tuple(i for i, each in open_to_us.items() if each.ready and now_s >= each.not_before_s)
         if stored and may_stop:
             found.append(_intent(fleet, Verb.STORE, stored, "ready: stopped into the warm pool"))
         late = [
             (i, each.trying)
-            for i, each in self.preparing.items()
+            for i, each in open_to_us.items()
             if self._is_open(i) and now_s - each.since_s >= timeout_s and now_s >= each.not_before_s
         ]
-        for i, each in self.preparing.items():
-            if each.failed and may_stop and fleet.inventory.vms[i].phase is Phase.PREPARING:
+        for i, each in open_to_us.items():
+            if each.failed and may_stop and vms[i].phase is Phase.PREPARING:
                 found.append(_intent(fleet, Verb.STOP, (i,), each.failed))
-        made = tuple(i for i, trying in late if not trying and _is_spare(fleet.inventory.vms[i]))
+        made = tuple(i for i, trying in late if not trying and _is_spare(vms[i]))
         tried = tuple(i for i, _ in late if i not in made)
         if made and may_delete:
             found.append(
@@ -412,7 +409,8 @@ class WarmPool:
             return []
         expected = sum(each.count for each in self.expected.values())
         # What this very tick stops comes to the pool, too.
-        count = refill.lacking(fleet, row.warm_target + more, expected + row.stop)
+        staying = len(self.preparing) - len(self._open_to_us(fleet))
+        count = refill.lacking(fleet, row.warm_target + more, expected + row.stop, staying)
         held = f"the warm pool holds {row.stopped} of {row.warm_target}"
         why = f"{held}, and {len(self.stale)} are out of date" if more else held
         made = refill.batches(fleet, count, why, tick, now_s)
@@ -459,7 +457,7 @@ class WarmPool:
     ) -> list[ActionIntent]:
         section = fleet.policy.freshness.exercise
         open_now = section is not None and freshness.within(section.windows, now_s)
-        trying = sum(each.trying for each in self.preparing.values())
+        trying = sum(each.trying for each in self._open_to_us(fleet).values())
         ids = {t.vm.id for t in ready}
         self.asked.exercise &= ids
         renewed = fleet.hibernation.to_renew(ready, now_s, quiet=open_now or section is None)

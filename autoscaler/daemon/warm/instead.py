@@ -1,0 +1,77 @@
+"""VMs that run for the pool and serve instead of entering it: demand lacks them, or they are not to be stopped any more.
+
+One that operators protect while it is made or tried runs on, as any other that they protect: once it is ready it serves, so that it
+is out of the balancer no longer than it would have been. One that failed, or does not become ready, runs on beside, and that is told once.
+Where the protection ends it is dealt with like any other.
+
+Rules of this file: nothing here calls anything. What was given up leaves the listings by itself, and only stays as it is until then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autoscaler.daemon.vms.marks import is_kept
+from autoscaler.daemon.vms.tracked import Phase, TrackedVm
+from autoscaler.ports import FleetTick, Note
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+    from autoscaler.daemon.warm.trials import Preparing
+    from autoscaler.daemon.warm.warm_pool import WarmPool
+
+
+def stays(t: TrackedVm, each: Preparing) -> bool:
+    """Whether a VM that runs for the pool is not to be stopped: it is protected, in an Auto Scaling group, or given up.
+
+    One that was protected already when it was started to be tried goes back to where it was.
+    """
+    return t.disowned or (is_kept(t.vm) and not each.guarded)
+
+
+def for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
+    """Where the pool cannot give what demand needs, VMs that are ready to enter it serve instead."""
+    lacking = row.desired - row.in_service - row.starting - row.start
+    for vm_id, each in list(warm_pool.preparing.items()):
+        if lacking <= 0:
+            return
+        if each.ready and fleet.inventory.vms[vm_id].phase is Phase.PREPARING:
+            _serve(fleet, warm_pool, vm_id, now_s)
+            lacking -= 1
+
+
+def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float) -> list[Note]:
+    """Those that people keep from being stopped serve once they are ready; of those that are not, it is told once.
+
+    Args:
+        fleet: Whose pool.
+        warm_pool: It.
+        timeout_s: How long preparing may take.
+        now_s: The clock.
+    """
+    notes = []
+    for vm_id, each in list(warm_pool.preparing.items()):
+        t = fleet.inventory.vms.get(vm_id)
+        if t is None or t.phase is not Phase.PREPARING or t.disowned or not stays(t, each):
+            each.kept = False
+            continue
+        if each.ready and not each.failed:
+            _serve(fleet, warm_pool, vm_id, now_s)
+            text = f"{vm_id} is protected, or in an Auto Scaling group, and ready: it serves and is not stopped into the pool"
+            notes.append(Note("pool_kept", fleet.name, text))
+        elif not each.kept and (each.failed or now_s - each.since_s >= timeout_s):
+            each.kept = True
+            why = each.failed or f"not ready within {timeout_s:g} s"
+            text = f"{vm_id} is protected, or in an Auto Scaling group: it runs on and does not serve, although {why}"
+            notes.append(Note("pool_kept", fleet.name, text))
+    return notes
+
+
+def _serve(fleet: Fleet, warm_pool: WarmPool, vm_id: str, now_s: float) -> None:
+    t = fleet.inventory.vms[vm_id]
+    t.move(Phase.RUNNING, now_s)
+    # It was not started for demand: how long it was tried says nothing of how long starts take.
+    t.ordered_at_s = None
+    fleet.inventory.touch()
+    warm_pool.served.add(vm_id, now_s)
+    del warm_pool.preparing[vm_id]
