@@ -15,6 +15,7 @@ from autoscaler.ports import FleetTick, TickRecord
 _MAXIMUM = int(Reason.MAXIMUM)
 UNLISTED = "held until its VMs have been listed: "
 UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
+NOT_LET_GO = "no VM leaves for a minute, since the load balancer did not take it out: "
 UNRECORDED = "held, since the journal cannot be written: "
 
 
@@ -42,6 +43,8 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return UNLISTED
     if row.stop and fleet.drains is not None and fleet.drains.members.holds:
         return UNKNOWN_TO_BALANCER
+    if row.stop and fleet.drains is not None and fleet.drains.stays(now_s):
+        return NOT_LET_GO
     if row.provision > provisioned(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "
     return ""

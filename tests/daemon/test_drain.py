@@ -341,7 +341,7 @@ async def test_after_a_restart_vms_that_could_not_be_cordoned_serve_on():
     bench = bench_of(steady((0, 400), (20, 200)))
     bench.balancer.failures["cordon"] = "permission denied"
     await bench.run(40)
-    assert [verb for _, verb, _ in verbs(bench)] == [Verb.DRAIN] * 3
+    assert [verb for _, verb, _ in verbs(bench)] == [Verb.DRAIN]
     await bench.clock.sleep_until(bench.clock.monotonic() + 130)
     put(bench, 200)
     bench.records.clear()
@@ -454,6 +454,6 @@ async def test_an_answer_that_comes_back_while_the_next_tick_asks_again_fails_no
     bench.balancer = Unheard(bench.clock)
     bench.balancer.lost, bench.balancer.late_s = 1, 10.3
     put(bench, steady((0, 400), (20, 200)))
-    await bench.run(100)
+    await bench.run(140)
     assert "tick_failed" not in bench.log.events()
     assert bench.column("in_service")[-1] == 2

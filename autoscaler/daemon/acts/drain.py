@@ -45,7 +45,9 @@ NOT_ADMITTED = "NotAdmitted"
 NOT_YET_IN = "NotYetIn"
 """Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
 _RETRY_S = 60.0
-"""A draining VM that could not be put back is not tried again for this long."""
+"""A draining VM that could not be put back is not tried again for this long, and where no VM could be cordoned none leaves."""
+_OTHERS_FIRST_S = 2.0 * _RETRY_S
+"""A VM that could not be cordoned serves on for this long, so that others have their turn before it."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class Leaving:
         looked_at_s: When it was last looked at after that.
         idle_looks: Looks in a row that found it idle.
         sessions: What it had at the last look; None where that is not known.
+        undone: Somebody else put it back into the balancer, and that was told.
     """
 
     since_s: float
@@ -65,6 +68,7 @@ class Leaving:
     looked_at_s: float = float("-inf")
     idle_looks: int = 0
     sessions: int | None = None
+    undone: bool = False
 
 
 class Drains:
@@ -86,12 +90,18 @@ class Drains:
         self.let_go_of: tuple[str, ...] = ()
         """VMs that are cordoned, and that nobody here drains any more: to be put back."""
         self._recalled: dict[str, float] = {}
+        self._refused_at_s = float("-inf")
+        self._refused = ""
+        """When the balancer last let none of the VMs go that it was asked for, and what it said; empty since it did."""
+        self._told: set[tuple[Verb, str]] = set()
+        """What failed and why, as it was told since all of one request was done."""
 
     def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
         """Go on with what another setup of the same fleet has begun."""
         self.leaving, self._recalled = before.leaving, before._recalled
         if before.balancer is self.balancer:
-            self.members = before.members
+            self.members, self._told = before.members, before._told
+            self._refused_at_s, self._refused = before._refused_at_s, before._refused
         else:
             self.begin_behind(inventory)
 
@@ -115,10 +125,16 @@ class Drains:
         """Whether VMs are on their way out, or to be put back."""
         return bool(self.leaving or self.let_go_of)
 
-    @property
-    def trouble(self) -> str:
+    def stays(self, now_s: float) -> bool:
+        """Whether the balancer let no VM go just now, so that none leaves for a while."""
+        # A clock that was set back must not hold them for as long.
+        return 0.0 <= now_s - self._refused_at_s < _RETRY_S
+
+    def trouble(self, now_s: float) -> str:
         """For a person, what the balancer does not do or have; empty when all is well."""
-        return self.members.doubt or self.error
+        # Beyond the next attempt, before which nobody knows that it is well again.
+        refused = self._refused if 0.0 <= now_s - self._refused_at_s < _OTHERS_FIRST_S else ""
+        return self.members.doubt or self.error or refused
 
     # ── the way in ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,7 +220,8 @@ class Drains:
                 # Somebody put it back: it may have taken work since.
                 leaving.cordoned_at_s, leaving.idle_looks = None, 0
                 text = f"{vm.id} was put back into the balancer by somebody else; it is cordoned again"
-                notes.append(Note("drain_undone", inventory.fleet, text))
+                notes += [] if leaving.undone else [Note("drain_undone", inventory.fleet, text)]
+                leaving.undone = True
                 continue
             leaving.sessions = member.sessions
             if view.read_at_s > max(leaving.looked_at_s, leaving.cordoned_at_s or 0.0):
@@ -333,9 +350,10 @@ class Drains:
     def settle(
         self, inventory: FleetInventory, intent: ActionIntent, outcomes: Sequence[Outcome], now_s: float
     ) -> list[Note]:
-        """Take in what the balancer answered; one note for all that failed."""
+        """Take in what the balancer answered; one note for all that failed, until that has other words."""
         inventory.touch()
         failed: dict[str, list[str]] = {}
+        out = intent.verb is Verb.DRAIN
         for outcome in outcomes:
             t = inventory.vms.get(outcome.vm_id)
             if t is None:
@@ -343,7 +361,7 @@ class Drains:
             accepted = outcome.kind is OutcomeKind.ACCEPTED
             if not accepted:
                 failed.setdefault(outcome.message, []).append(outcome.vm_id)
-            if intent.verb is Verb.DRAIN:
+            if out:
                 self._settle_drain(t, now_s, accepted=accepted)
             elif outcome.code == NOT_YET_IN and t.phase is Phase.IN_SERVICE:
                 # It comes, and serves once it is admitted, like one that was started.
@@ -355,11 +373,23 @@ class Drains:
                     now_s + _RETRY_S,
                     "the balancer does not take it back",
                 )
-        out = intent.verb is Verb.DRAIN
+        if out:
+            none = not any(o.kind is OutcomeKind.ACCEPTED for o in outcomes)
+            self._refused_at_s, self._refused = (
+                (now_s, next(iter(failed), "")) if none else (float("-inf"), "")
+            )
         return [
             Note("drain_failed" if out else "return_failed", inventory.fleet, f"{', '.join(ids)}: {why}")
-            for why, ids in failed.items()
+            for why, ids in self._news_of(intent.verb, failed).items()
         ]
+
+    def _news_of(self, verb: Verb, failed: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Of what failed, by its words, what has not been told since all of such a request was done."""
+        if not failed:
+            self._told = {each for each in self._told if each[0] is not verb}
+        news = {why: ids for why, ids in failed.items() if (verb, why) not in self._told}
+        self._told |= {(verb, why) for why in news}
+        return news
 
     def _settle_drain(self, t: TrackedVm, now_s: float, *, accepted: bool) -> None:
         leaving = self.leaving.get(t.vm.id)
@@ -371,6 +401,7 @@ class Drains:
             # It still gets work, or may: it serves. Should the call have been done all the same, it is taken back.
             self.members.to_admit.add(t.vm.id)
             del self.leaving[t.vm.id]
+            t.hands_off_until_s = max(t.hands_off_until_s, now_s + _OTHERS_FIRST_S)
             t.move(Phase.IN_SERVICE, now_s)
 
     def _leave(self, inventory: FleetInventory, t: TrackedVm, since_s: float, now_s: float) -> None:

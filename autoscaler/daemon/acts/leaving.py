@@ -70,8 +70,9 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
         if fleet.drains is None:
             continue
         notes += fleet.drains.members.take_news()
-        if fleet.drains.trouble != fleet.balancer_error:
-            fleet.balancer_error = fleet.drains.trouble
+        trouble = fleet.drains.trouble(clock.now())
+        if trouble != fleet.balancer_error:
+            fleet.balancer_error = trouble
             if fleet.balancer_error:
                 telemetry.log.warning("balancer_failed", fleet=fleet.name, text=fleet.balancer_error)
             else:
@@ -109,7 +110,7 @@ def choose(
     stop = at_most(fleet.policy.guards.stop_share, inventory, wanted.stop)
     if drains is None:
         return planned(wanted if stop == wanted.stop else replace(wanted, stop=stop))
-    if drains.members.holds:
+    if drains.members.holds or drains.stays(now_s):
         stop, wanted = 0, replace(wanted, replaced=())
     back = drains.returns(inventory, wanted.start, now_s, wanted.sentence)
     taken = frozenset(vm_id for intent in back for vm_id in intent.vm_ids)

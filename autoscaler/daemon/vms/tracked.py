@@ -145,7 +145,7 @@ class TrackedVm:
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
     hands_off_until_s: float = float("-inf")
-    """Somebody else started it: it is not stopped before."""
+    """Somebody else started it, or the balancer did not let it go: it is not stopped before."""
     failures: int = 0
     """Failed starts since the last that reached service."""
     late: bool = False
