@@ -107,6 +107,38 @@ async def test_a_daemon_that_begins_in_shadow_names_what_was_draining():
     assert len(bench.balancer.cordoned) == 2
 
 
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [(other, "the fleet has no policy any more"), (unbalanced, "its policy names no load balancer any more")],
+)
+def test_what_was_draining_and_is_nobodys_any_more_after_a_restart_is_named(after, why):
+    @virtual
+    async def lives():
+        bench = bench_of(DEMAND, busy_s=1000)
+        await bench.run(25)
+        cordoned = ", ".join(sorted(bench.balancer.cordoned))
+        bench.setups = [after(bench, lambda _: 400)]
+        await bench.clock.sleep_until(bench.clock.monotonic() + 20 * 3600)
+        await bench.run(50)
+        (told,) = [text for _, kind, text in bench.events() if kind == "drain_left"]
+        assert told.startswith(f"{cordoned}: draining when the daemon ended, and {why}; put back")
+        await bench.clock.sleep_until(bench.clock.monotonic() + 20 * 3600)
+        await bench.run(50)
+        assert [kind for _, kind, _ in bench.events()].count("drain_left") == 1
+
+    lives()
+
+
+@virtual
+async def test_what_had_been_put_back_or_stopped_before_a_restart_is_not_named():
+    bench = bench_of(DEMAND)
+    await bench.run(100)
+    assert Verb.STOP in [verb for _, verb, _ in verbs(bench)]
+    bench.setups = [other(bench, lambda _: 400)]
+    await bench.run(50)
+    assert [kind for _, kind, _ in bench.events() if kind == "drain_left"] == []
+
+
 @virtual
 async def test_what_shadow_was_draining_is_not_drained_by_a_daemon_that_acts():
     bench = bench_of(DEMAND, busy_s=1000)

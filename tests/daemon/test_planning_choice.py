@@ -145,3 +145,12 @@ def test_a_plan_never_names_more_than_asked_nor_a_vm_twice_nor_the_wrong_ones(ro
     assert set(starts) <= by_state[VmState.STOPPED]
     assert set(stops) <= by_state[VmState.RUNNING]
     assert planned(inventory, start, stop) == intents
+
+
+def test_a_vm_that_was_to_be_stopped_before_it_served_is_not_once_it_is_protected():
+    inventory = FleetInventory("web", Patience())
+    vms = [running("i-1"), running("i-2", tags={PROTECTED_TAG: ""})]
+    inventory.reconcile(listing(*vms, at=0), vms, 0)
+    for t in inventory.vms.values():
+        t.dismissed = "it came late"
+    assert ids(planned(inventory), Verb.STOP) == ["i-1"]

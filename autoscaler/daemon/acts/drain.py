@@ -146,14 +146,7 @@ class Drains:
 
     def recall(self, actions: Iterable[ActionRecord]) -> None:
         """Know from the journal, oldest first, which VMs an earlier run was draining."""
-        for action in actions:
-            refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
-            for vm_id in action.intent.vm_ids:
-                real = action.intent.verb is Verb.DRAIN and not action.intent.simulated
-                if real and vm_id not in refused:
-                    self._recalled[vm_id] = action.at_s
-                else:
-                    self._recalled.pop(vm_id, None)
+        self._recalled = drained(actions)
 
     def resume(self, inventory: FleetInventory, now_s: float) -> list[Note]:
         """VMs that run and that an earlier run was draining drain on; what is gone or stopped is forgotten."""
@@ -446,6 +439,20 @@ class Drains:
         self.error = view.error
         self.members.hear(view)
         return view
+
+
+def drained(actions: Iterable[ActionRecord]) -> dict[str, float]:
+    """The VMs of one fleet that were drained and with which nothing was done since, oldest action first; and when."""
+    found: dict[str, float] = {}
+    for action in actions:
+        refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
+        for vm_id in action.intent.vm_ids:
+            real = action.intent.verb is Verb.DRAIN and not action.intent.simulated
+            if real and vm_id not in refused:
+                found[vm_id] = action.at_s
+            else:
+                found.pop(vm_id, None)
+    return found
 
 
 def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInventory) -> None:

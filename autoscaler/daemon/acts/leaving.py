@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from autoscaler.daemon.acts.drain import Drains
+from autoscaler.daemon.acts.drain import Drains, drained
 from autoscaler.daemon.acts.planning import Wanted
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
@@ -21,6 +21,8 @@ from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
 _SLACK_S = 600.0
 """An action is at most this much older than the drain that it began."""
+_NAMED_S = 86400.0
+"""Draining VMs of fleets that are not drained any more are named at a start for so long."""
 
 
 class Recording(Protocol):
@@ -30,20 +32,34 @@ class Recording(Protocol):
         """Actions without outcomes, and those whose outcomes were written since then."""
         ...
 
+    async def note(self, notes: Sequence[Note], at_s: float) -> None:
+        """Record events."""
+        ...
+
 
 async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
-    """Know from the journal which VMs an earlier run was draining.
+    """Know from the journal which VMs an earlier run was draining; name those that nobody here drains any more.
 
     Raises:
         JournalError: It cannot be read.
     """
     draining = {f.name: f.drains for f in fleets if f.drains is not None}
-    if not draining:
-        return
-    longest_s = max(drains.section.timeout_s for drains in draining.values()) + _SLACK_S
-    actions = await recording.recent_actions(began_at_s - longest_s)
-    for name, drains in draining.items():
-        drains.recall(action for action in actions if action.intent.fleet == name)
+    longest_s = max((drains.section.timeout_s for drains in draining.values()), default=0.0) + _SLACK_S
+    actions: dict[str, list[ActionRecord]] = {}
+    for action in await recording.recent_actions(began_at_s - max(longest_s, _NAMED_S)):
+        actions.setdefault(action.intent.fleet, []).append(action)
+    known = {fleet.name for fleet in fleets}
+    notes = []
+    for name, of in sorted(actions.items()):
+        if name in draining:
+            since_s = began_at_s - longest_s
+            draining[name].recall(a for a in of if a.settled_at_s is None or a.settled_at_s >= since_s)
+        elif left := sorted(drained(of)):
+            why = "its policy names no load balancer" if name in known else "the fleet has no policy"
+            was = f"{', '.join(left)}: draining when the daemon ended, and {why} any more"
+            text = f"{was}; put back into the load balancer by hand what is to serve"
+            notes.append(Note("drain_left", name, text))
+    await recording.note(notes, began_at_s)
 
 
 async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, telemetry: Telemetry) -> list[Note]:
