@@ -21,7 +21,7 @@ KINDS = {
     "demand_fell": "Demand fell at once as it hardly ever did, or vanished at all VMs; VMs stay for a while. Look for an outage in front.",
     "drain_failed": "A VM could not be taken out of the balancer; it serves on.",
     "drain_left": "A VM was draining when the daemon ended, and its fleet is in shadow, or has no policy or no balancer, since: put it back into the balancer by hand.",
-    "drain_resumed": "A VM that was draining before a restart drains on.",
+    "drain_resumed": "A VM that was draining before a restart, or before the clock was set back, drains on.",
     "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",
     "exercise_failed": "A stopped VM that was tried would not have served; the text says why.",
     "exercise_not_run": "What the policy has done on VMs that are tried could not be run; the VM goes back into the pool.",

@@ -455,6 +455,9 @@ class Daemon:
         text = f"the clock was set back by about {seconds:.0f} s; guards and orders in flight begin anew"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.warm_pools.resuming.go_on(self.fleets.all, self.warm_pools.by_name, self.clock.now())
+        for fleet in self.fleets.all:
+            if fleet.drains is not None:
+                fleet.drains.go_on(self.clock.now())
         self.fleets.begin_anew(self.clock.now())
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)

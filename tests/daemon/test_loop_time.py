@@ -210,6 +210,38 @@ async def test_a_clock_set_ahead_ends_no_drain_before_its_time():
     ]
 
 
+@pytest.mark.parametrize("busy_s", [1e6, 60.0])
+def test_a_clock_set_back_gives_no_work_to_what_is_draining_and_counts_none_of_it(busy_s):
+    @virtual
+    async def run():
+        truth = VirtualClock(ORIGIN_S)
+        bench = Bench(running=4, zones="a", clock=SetClock((0, 3600), (45, 0)))
+        bench.provider._clock = truth
+        balancer = SimulatedBalancer(truth, busy_s=busy_s)
+        source = Demand(truth, steady((0, 400), (20, 200)), total=True)
+        read, seen = source.read, []
+
+        async def as_of_now(vms):
+            found = await read(vms)
+            seen.append((round(truth.monotonic()), set(balancer.cordoned)))
+            return replace(found, observed_at_s=np.full(len(found.vm_ids), bench.clock.now()))
+
+        source.read = as_of_now
+        own = policy(
+            signal={"kind": "total"}, balancer={"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
+        )
+        bench.setups = [FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider), balancer)]
+        await bench.run(130)
+        assert bench.log.events().count("clock_set_back") == 1
+        # Somebody's work is on two of them; the others serve all of the time.
+        assert {len(cordoned) for second, cordoned in seen if second > 25} == {2}
+        assert bench.column("in_service")[3:] == [2] * (len(bench.records) - 3)
+        stops = bench.calls("StopInstances")
+        assert len(stops) == (0 if busy_s > 1000 else 1)
+
+    run()
+
+
 @pytest.mark.parametrize("second", [25, 38])
 def test_a_clock_set_ahead_gives_up_no_start_and_nothing_that_is_made(second):
     @virtual

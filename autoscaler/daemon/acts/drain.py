@@ -148,6 +148,10 @@ class Drains:
         """Know from the journal, oldest first, which VMs an earlier run was draining."""
         self._recalled = drained(actions)
 
+    def go_on(self, now_s: float) -> None:
+        """All that is known of VMs is about to be forgotten, as the clock was set back: what is draining drains on."""
+        self._recalled = dict.fromkeys(self.leaving, now_s)
+
     def resume(self, inventory: FleetInventory, now_s: float) -> list[Note]:
         """VMs that run and that an earlier run was draining drain on; what is gone or stopped is forgotten."""
         notes = []
@@ -165,7 +169,9 @@ class Drains:
             # Nobody has watched one whose time went by meanwhile: somebody may have put it back.
             over = not 0.0 <= now_s - since_s < self.section.timeout_s
             self._leave(inventory, t, now_s if over else since_s, now_s)
-            notes.append(Note("drain_resumed", inventory.fleet, f"{vm_id} was draining before the restart"))
+            notes.append(
+                Note("drain_resumed", inventory.fleet, f"{vm_id} was draining before, and drains on")
+            )
         for vm_id in list(self.leaving):
             t = inventory.vms.get(vm_id)
             if t is None or t.phase is not Phase.DRAINING:
