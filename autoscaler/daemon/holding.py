@@ -43,7 +43,7 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return UNLISTED
     if row.stop and fleet.drains is not None and fleet.drains.members.holds:
         return UNKNOWN_TO_BALANCER
-    if row.stop and fleet.drains is not None and fleet.drains.stays(now_s):
+    if row.stop and fleet.drains is not None and fleet.drains.refusals.stays(now_s):
         return NOT_LET_GO
     if row.provision > provisioned(fleet, row, now_s):
         return "no VM is provisioned, since it failed lately: "

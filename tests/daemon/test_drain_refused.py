@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG
 from autoscaler.ports import Member, Rotation, Verb
 from tests.daemon.builders import steady, virtual
 from tests.daemon.test_drain import bench_of, verbs
@@ -72,3 +73,17 @@ async def test_a_cordon_that_does_not_last_is_told_of_once():
     await bench.run(250)
     undone = [text.split()[0] for _, kind, text in bench.events() if kind == "drain_undone"]
     assert len(undone) == len(set(undone)) == 2
+
+
+@virtual
+async def test_a_protected_vm_that_the_balancer_does_not_take_back_is_asked_for_once_a_minute():
+    bench = bench_of(steady((0, 400), (20, 200)), busy_s=1000, drain={"timeout": "30m"})
+
+    def protect():
+        bench.balancer.failures.update(admit="the socket is gone")
+        bench.world.tag(bench.clock.now(), sorted(bench.balancer.cordoned), {PROTECTED_TAG: "alice"})
+
+    asyncio.get_running_loop().call_later(45, protect)
+    await bench.run(200)
+    assert [(at, verb) for at, verb, _ in verbs(bench)][1:] == [(at, Verb.RETURN) for at in (50, 110, 170)]
+    assert "StopInstances" not in [action for _, action, *_ in bench.changes()]

@@ -146,3 +146,13 @@ async def test_demand_that_is_served_by_one_that_was_tried_teaches_no_start_time
     await bench.run(4000)
     assert bench.column("in_service")[-1] == 2
     assert list(bench.daemon.fleets.by_name["web"].start_times_s) == []
+
+
+@virtual
+async def test_what_operators_asked_for_outlives_a_clock_that_is_set_back():
+    bench = trial_bench()
+    await bench.run(10)
+    warm_pools = bench.daemon.warm_pools
+    warm_pools.by_name["web"].asked.evict.add(bench.ids[1])
+    warm_pools.govern(bench.daemon.fleets.by_name, anew=True)
+    assert warm_pools.by_name["web"].asked.evict == {bench.ids[1]}

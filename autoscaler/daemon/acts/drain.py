@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.membership import Membership
+from autoscaler.daemon.acts.refusals import OTHERS_FIRST_S, RETRY_S, Refusals
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
@@ -44,10 +45,6 @@ NOT_ADMITTED = "NotAdmitted"
 """Code of ours: the balancer does not give the VM work."""
 NOT_YET_IN = "NotYetIn"
 """Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
-_RETRY_S = 60.0
-"""A draining VM that could not be put back is not tried again for this long, and where no VM could be cordoned none leaves."""
-_OTHERS_FIRST_S = 2.0 * _RETRY_S
-"""A VM that could not be cordoned serves on for this long, so that others have their turn before it."""
 
 
 @dataclass(slots=True)
@@ -90,18 +87,13 @@ class Drains:
         self.let_go_of: tuple[str, ...] = ()
         """VMs that are cordoned, and that nobody here drains any more: to be put back."""
         self._recalled: dict[str, float] = {}
-        self._refused_at_s = float("-inf")
-        self._refused = ""
-        """When the balancer last let none of the VMs go that it was asked for, and what it said; empty since it did."""
-        self._told: set[tuple[Verb, str]] = set()
-        """What failed and why, as it was told since all of one request was done."""
+        self.refusals = Refusals()
 
     def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
         """Go on with what another setup of the same fleet has begun."""
         self.leaving, self._recalled = before.leaving, before._recalled
         if before.balancer is self.balancer:
-            self.members, self._told = before.members, before._told
-            self._refused_at_s, self._refused = before._refused_at_s, before._refused
+            self.members, self.refusals = before.members, before.refusals
         else:
             self.begin_behind(inventory)
 
@@ -125,16 +117,9 @@ class Drains:
         """Whether VMs are on their way out, or to be put back."""
         return bool(self.leaving or self.let_go_of)
 
-    def stays(self, now_s: float) -> bool:
-        """Whether the balancer let no VM go just now, so that none leaves for a while."""
-        # A clock that was set back must not hold them for as long.
-        return 0.0 <= now_s - self._refused_at_s < _RETRY_S
-
     def trouble(self, now_s: float) -> str:
         """For a person, what the balancer does not do or have; empty when all is well."""
-        # Beyond the next attempt, before which nobody knows that it is well again.
-        refused = self._refused if 0.0 <= now_s - self._refused_at_s < _OTHERS_FIRST_S else ""
-        return self.members.doubt or self.error or refused
+        return self.members.doubt or self.error or self.refusals.trouble(now_s)
 
     # ── the way in ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,12 +267,13 @@ class Drains:
         One that gets new work all the same, as far as is known, serves on whatever the policy says. What is not to be stopped any more (operators have protected
         it, or given it up) is put back.
         """
-        kept = sorted(
-            i for i in self.leaving if i not in taken_back and is_left_alone(inventory.vms[i], now_s)
-        )
-        given_up = [i for i in kept if inventory.vms[i].disowned]
-        protected = [i for i in kept if not inventory.vms[i].disowned]
+        vms = inventory.vms
+        kept = sorted(i for i in self.leaving if i not in taken_back and is_left_alone(vms[i], now_s))
         taken_back |= frozenset(kept)
+        # Not again at once where the balancer did not take it back.
+        kept = [i for i in kept if vms[i].quarantined_until_s <= now_s]
+        given_up = [i for i in kept if vms[i].disowned]
+        protected = [i for i in kept if not vms[i].disowned]
         idle, late, uncordoned = self.over(now_s)
         fleet, found = inventory.fleet, []
         for back, why in (
@@ -369,26 +355,16 @@ class Drains:
             elif not accepted and t.phase is Phase.IN_SERVICE:
                 self._leave(inventory, t, now_s, now_s)
                 t.quarantined_until_s, t.quarantine_reason = (
-                    now_s + _RETRY_S,
+                    now_s + RETRY_S,
                     "the balancer does not take it back",
                 )
         if out:
             none = not any(o.kind is OutcomeKind.ACCEPTED for o in outcomes)
-            self._refused_at_s, self._refused = (
-                (now_s, next(iter(failed), "")) if none else (float("-inf"), "")
-            )
+            self.refusals.cordoned(next(iter(failed), ""), now_s, none=none)
         return [
             Note("drain_failed" if out else "return_failed", inventory.fleet, f"{', '.join(ids)}: {why}")
-            for why, ids in self._news_of(intent.verb, failed).items()
+            for why, ids in self.refusals.news_of(intent.verb, failed).items()
         ]
-
-    def _news_of(self, verb: Verb, failed: dict[str, list[str]]) -> dict[str, list[str]]:
-        """Of what failed, by its words, what has not been told since all of such a request was done."""
-        if not failed:
-            self._told = {each for each in self._told if each[0] is not verb}
-        news = {why: ids for why, ids in failed.items() if (verb, why) not in self._told}
-        self._told |= {(verb, why) for why in news}
-        return news
 
     def _settle_drain(self, t: TrackedVm, now_s: float, *, accepted: bool) -> None:
         leaving = self.leaving.get(t.vm.id)
@@ -400,7 +376,7 @@ class Drains:
             # It still gets work, or may: it serves. Should the call have been done all the same, it is taken back.
             self.members.to_admit.add(t.vm.id)
             del self.leaving[t.vm.id]
-            t.hands_off_until_s = max(t.hands_off_until_s, now_s + _OTHERS_FIRST_S)
+            t.hands_off_until_s = max(t.hands_off_until_s, now_s + OTHERS_FIRST_S)
             t.move(Phase.IN_SERVICE, now_s)
 
     def _leave(self, inventory: FleetInventory, t: TrackedVm, since_s: float, now_s: float) -> None:

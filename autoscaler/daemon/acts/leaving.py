@@ -126,7 +126,7 @@ def choose(
     stop = at_most(fleet.policy.guards.stop_share, inventory, wanted.stop)
     if drains is None:
         return planned(wanted if stop == wanted.stop else replace(wanted, stop=stop))
-    if drains.members.holds or drains.stays(now_s):
+    if drains.members.holds or drains.refusals.stays(now_s):
         stop, wanted = 0, replace(wanted, replaced=())
     back = drains.returns(inventory, wanted.start, now_s, wanted.sentence)
     taken = frozenset(vm_id for intent in back for vm_id in intent.vm_ids)

@@ -272,6 +272,8 @@ def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
         case Verb.REFILL:
             return _refilled(fleet, pool, done)
         case Verb.EXERCISE:
+            if not all(outcome.kind.perhaps_done for outcome in outcomes):
+                pool.trials.refused(now_s)
             return inventory.settle(Verb.START, outcomes, sent_s, now_s)
         case Verb.STORE:
             waiting = [outcome for outcome in outcomes if outcome.code == NOT_YET]

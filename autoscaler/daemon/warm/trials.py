@@ -27,6 +27,8 @@ SLACK_S = 30.0
 _TAG_WITHIN_S = 10.0
 _LONGEST_TAG = 200
 FAILED = "its exercise failed: "
+AGAIN_S = 600.0
+"""After a trial that could not even begin, none is begun for so long."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,16 @@ class Trials:
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[HookResult]] = {}
+        self._refused_at_s = float("-inf")
+
+    def refused(self, now_s: float) -> None:
+        """A trial could not begin."""
+        self._refused_at_s = now_s
+
+    def waits(self, now_s: float) -> bool:
+        """Whether one could not begin lately, so that none is tried now."""
+        # A clock that was set back must not hold them for as long.
+        return 0.0 <= now_s - self._refused_at_s < AGAIN_S
 
     def has(self, vm_id: str) -> bool:
         """Whether a hook is under way on this VM, or its end has not been taken in."""

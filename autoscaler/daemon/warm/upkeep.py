@@ -38,7 +38,7 @@ class WarmPools:
         """By fleet, what operators asked for as it is on the disk."""
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
-        """From now on these are the fleets; with `anew` nothing is known of their pools but the hooks under way."""
+        """From now on these are the fleets; with `anew` nothing is known of their pools but the hooks under way and what operators asked for."""
         now_s = self._clock.now()
         before = self.by_name
         known = {} if anew else before
@@ -50,6 +50,7 @@ class WarmPools:
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
         for name in same & before.keys():
             self.by_name[name].trials = before[name].trials
+            self.by_name[name].asked = before[name].asked
 
     def to_keep(self) -> list[Learned]:
         """What operators asked for, where it is not on the disk as it is; VMs in shadow are simulated, and not kept."""

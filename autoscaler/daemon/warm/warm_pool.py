@@ -321,7 +321,7 @@ class WarmPool:
         elif may_delete:
             found += self._replaces(fleet, row, leaving, ready) if leaving and may_refill else []
             found += self._trims(fleet, row, ready, now_s)
-        if row.may_start:
+        if row.may_start and not self.trials.waits(now_s):
             found += self._tries(fleet, row, ready, now_s)
         return found
 
