@@ -20,7 +20,7 @@ from functools import partial
 
 from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import Acting, ActWaits
-from autoscaler.daemon.acts.leaving import choose, follow, recall
+from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, marked, plan
 from autoscaler.daemon.doubts import complaint
@@ -311,7 +311,7 @@ class Daemon:
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
         if running:
             ready = await probe_all(
-                {f.name: f.probe for f in running},
+                {f.name: probe_of(f) for f in running},
                 {f.name: vms for f, vms in running.items()},
                 min(seen.left_s(), self.settings.observe_timeout_s),
             )

@@ -87,11 +87,12 @@ class Drains:
         self.let_go_of: tuple[str, ...] = ()
         """VMs that are cordoned, and that nobody here drains any more: to be put back."""
         self._recalled: dict[str, float] = {}
+        self._watches = False
         self.refusals = Refusals()
 
     def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
         """Go on with what another setup of the same fleet has begun."""
-        self.leaving, self._recalled = before.leaving, before._recalled
+        self.leaving, self._recalled, self._watches = before.leaving, before._recalled, before._watches
         if before.balancer is self.balancer:
             self.members, self.refusals = before.members, before.refusals
         else:
@@ -125,13 +126,23 @@ class Drains:
 
     def admitting(self, probe: ReadinessProbe) -> ReadinessProbe:
         """A probe that finds those ready that the given one does and that the balancer has admitted."""
-        return _Admission(probe, self)
+        return _Admission(probe, self, "admit")
+
+    def watching(self, probe: ReadinessProbe) -> ReadinessProbe:
+        """The same of a fleet that another daemon may act on: who is in the balancer is ready, and nobody is put into it."""
+        return _Admission(probe, self, "look")
 
     # ── the way out ────────────────────────────────────────────────────────────────────────────────────
 
     def recall(self, actions: Iterable[ActionRecord]) -> None:
         """Know from the journal, oldest first, which VMs an earlier run was draining."""
         self._recalled = drained(actions)
+
+    def watch(self, another: str) -> None:
+        """The fleet is not acted on here; where another daemon does, what was draining before is its affair."""
+        self._watches = True
+        if another:
+            self._recalled = {}
 
     def go_on(self, now_s: float) -> None:
         """All that is known of VMs is about to be forgotten, as the clock was set back: what is draining drains on."""
@@ -140,6 +151,10 @@ class Drains:
     def resume(self, inventory: FleetInventory, now_s: float) -> list[Note]:
         """VMs that run and that an earlier run was draining drain on; what is gone or stopped is forgotten."""
         notes = []
+        if self._watches:
+            # What others did to them meanwhile is not known.
+            self._watches = False
+            self.begin_behind(inventory)
         for vm_id, since_s in list(self._recalled.items()):
             t = inventory.vms.get(vm_id)
             if t is None and not inventory.listed:
@@ -448,11 +463,12 @@ def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInven
 
 
 class _Admission:
-    """A ReadinessProbe that asks another one, and then the balancer to admit those that are ready."""
+    """A ReadinessProbe that asks another one, and then the balancer to admit, or to look at, those that are ready."""
 
-    def __init__(self, probe: ReadinessProbe, drains: Drains) -> None:
+    def __init__(self, probe: ReadinessProbe, drains: Drains, what: str) -> None:
         self._probe = probe
         self._drains = drains
+        self._what = what
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
         """Ids of those that the balancer gives work now."""
@@ -460,7 +476,7 @@ class _Admission:
         ready = [vm for vm in vms if vm.id in passed]
         if not ready:
             return frozenset()
-        view = await self._drains.balancer.admit(ready)
+        view: RotationView = await getattr(self._drains.balancer, self._what)(ready)
         self._drains.error = view.error
         self._drains.members.hear(view)
         return frozenset(i for i, member in view.members.items() if member.rotation is Rotation.IN)

@@ -7,6 +7,7 @@ is planned for as if this were not here, but for `guards.stop_share`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -16,7 +17,7 @@ from autoscaler.daemon.acts.planning import Wanted
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
-from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note
+from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note, ReadinessProbe
 
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
 _SLACK_S = 600.0
@@ -62,6 +63,22 @@ async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: floa
     await recording.note(notes, began_at_s)
 
 
+def probe_of(fleet: Fleet) -> ReadinessProbe:
+    """What finds VMs ready; where another daemon acts on the fleet it changes nothing, on VMs or at a balancer."""
+    if _is_ours(fleet):
+        return fleet.probe
+    probe = fleet.own_probe
+    if fleet.arrivals is not None and not fleet.leased_to:
+        # Until it is known whose it is: one that this daemon's last run started must not serve as it is.
+        probe = fleet.arrivals.after(probe)
+    return probe if fleet.drains is None else fleet.drains.watching(probe)
+
+
+def _is_ours(fleet: Fleet) -> bool:
+    """Whether it is known that no other daemon acts on it."""
+    return fleet.held_until_s != math.inf
+
+
 async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, telemetry: Telemetry) -> list[Note]:
     """Ask all balancers how the draining VMs stand; what deserves an event.
 
@@ -76,17 +93,27 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
     for fleet in fleets:
         if fleet.drains is None:
             continue
+        if not _is_ours(fleet):
+            fleet.drains.watch(fleet.leased_to)
+            continue
         notes += fleet.drains.resume(fleet.inventory, clock.now())
         due = clock.now() >= fleet.held_until_s and fleet.drains.members.is_due(clock.now())
         if due or fleet.drains.leaving:
             asked.append(_asked(fleet.drains, fleet.inventory, clock, timeout_s, due=due))
     for found in await asyncio.gather(*asked) if asked else ():
         notes += found
+    notes += _told(fleets, clock.now(), telemetry)
+    return notes
+
+
+def _told(fleets: Sequence[Fleet], now_s: float, telemetry: Telemetry) -> list[Note]:
+    """What balancers have that is new; that one is in trouble or well again is logged."""
+    notes: list[Note] = []
     for fleet in fleets:
         if fleet.drains is None:
             continue
         notes += fleet.drains.members.take_news()
-        trouble = fleet.drains.trouble(clock.now())
+        trouble = fleet.drains.trouble(now_s)
         if trouble != fleet.balancer_error:
             fleet.balancer_error = trouble
             if fleet.balancer_error:
