@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.balancers.hooks import SimulatedHook
-from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import FleetSetup as WorldFleet
 from autoscaler.cloud.setup import place_fleet
 from autoscaler.cloud.world import World
-from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
@@ -214,7 +211,7 @@ class Two:
         self.calls = []
         """(seconds since the origin, daemon, start or stop, VMs)"""
 
-    def begin(self, name, *, leases=True, provider=None, **adapters):
+    def begin(self, name, *, leases=True, provider=None, own=(), **adapters):
         self.began[name] += 1
         self.logs[name] = log = Log()
         self.journals.setdefault(name, SqliteJournal(":memory:", inline=True))
@@ -222,7 +219,7 @@ class Two:
         telemetry = Telemetry(log=log)
         leasing = Leasing(self.clock, telemetry, name, f"run{self.began[name]}") if leases else None
         setup = FleetSetup(
-            policy(signal={"kind": "total"}, bounds={"maximum": 20}),
+            policy(signal={"kind": "total"}, bounds={"maximum": 20}, **dict(own)),
             provider,
             Demand(self.clock, self.demand, total=True),
             StatusCheckProbe(provider),
@@ -417,68 +414,3 @@ def test_no_shortage_is_answered_twice_beyond_the_takeover(faults, later_s, kill
         assert swaps == []
 
     run_virtual(main)
-
-
-class Counted(SimulatedBalancer):
-    """Notes what it is asked to change."""
-
-    def __init__(self, clock, shared, **more):
-        super().__init__(clock, **more)
-        self._cordoned_at_s = shared
-        self.asked = []
-
-    async def admit(self, vms):
-        self.asked.append("admit")
-        return await super().admit(vms)
-
-    async def cordon(self, vms):
-        self.asked.append("cordon")
-        return await super().cordon(vms)
-
-
-@virtual
-async def test_one_that_waits_neither_puts_vms_into_the_balancer_nor_takes_them_out():
-    two = Two(steady((0, 800), (300, 400), (450, 1000)))
-    shared = {}
-    fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
-    two.begin("a", balancer=fronts["a"])
-    await two.until(400)
-    out = set(shared)
-    assert len(out) == 4
-    # It begins while the first drains, and sees others start.
-    hook = SimulatedHook(two.clock)
-    two.begin("b", balancer=fronts["b"], arrivals=Arrivals(hook, two.clock))
-    await two.until(440)
-    assert set(shared) == out
-    inventory = two.daemons["b"].fleets.by_name["web"].inventory
-    assert inventory.counts(two.clock.now(), 0.0).in_service == 4
-    await two.until(520)
-    assert fronts["b"].asked == []
-    assert hook.runs == []
-    assert inventory.counts(two.clock.now(), 0.0).in_service == 10
-    for name in "ab":
-        await two.kill(name)
-
-
-@virtual
-async def test_what_one_was_draining_is_not_drained_on_once_another_acts_on_the_fleet():
-    two = Two(steady((0, 1000), (300, 600), (330, 1000)))
-    shared = {}
-    fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
-    two.begin("b", balancer=fronts["b"])
-    two.begin("a", balancer=fronts["a"])
-    await two.until(325)
-    first = "a" if fronts["a"].asked.count("cordon") else "b"
-    other = "b" if first == "a" else "a"
-    assert len(shared) == 4
-    await two.kill(first)
-    await two.until(325 + VALID_S + SETTLE_S + 60)
-    assert shared == {}
-    fronts[first].asked.clear()
-    two.begin(first, balancer=fronts[first])
-    await two.until(325 + VALID_S + SETTLE_S + 200)
-    assert fronts[first].asked == []
-    assert shared == {}
-    assert two.daemons[other].fleets.by_name["web"].inventory.counts(two.clock.now(), 0.0).in_service == 10
-    for name in "ab":
-        await two.kill(name)

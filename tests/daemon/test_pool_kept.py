@@ -156,3 +156,12 @@ async def test_what_operators_asked_for_outlives_a_clock_that_is_set_back():
     warm_pools.by_name["web"].asked.evict.add(bench.ids[1])
     warm_pools.govern(bench.daemon.fleets.by_name, anew=True)
     assert warm_pools.by_name["web"].asked.evict == {bench.ids[1]}
+
+
+@virtual
+async def test_one_whose_hook_takes_long_is_not_said_to_be_late():
+    bench = trial_bench(lambda _: HookResult(well=True), took_s=2400.0)
+    tag_at(bench, 3630, bench.ids[1], KEPT)
+    await bench.run(6200)
+    ((_, text),) = told(bench, "pool_kept")
+    assert "and ready: it serves" in text

@@ -55,11 +55,12 @@ def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float)
         if t is None or t.phase is not Phase.PREPARING or t.disowned or not stays(t, each):
             each.kept = False
             continue
+        late = now_s - each.since_s >= timeout_s and not warm_pool.trials.has(vm_id)
         if each.ready and not each.failed:
             _serve(fleet, warm_pool, vm_id, now_s)
             text = f"{vm_id} is protected, or in an Auto Scaling group, and ready: it serves and is not stopped into the pool"
             notes.append(Note("pool_kept", fleet.name, text))
-        elif not each.kept and (each.failed or now_s - each.since_s >= timeout_s):
+        elif not each.kept and (each.failed or late):
             each.kept = True
             why = each.failed or f"not ready within {timeout_s:g} s"
             text = f"{vm_id} is protected, or in an Auto Scaling group: it runs on and does not serve, although {why}"

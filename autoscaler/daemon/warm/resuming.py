@@ -67,7 +67,8 @@ class Resuming:
     def take_up(self, fleet: Fleet, now_s: float) -> list[Note]:
         """After a listing, before anything is probed: what runs for a trial goes on with it."""
         of, notes = self._at_s.get(fleet.name), []
-        if not of or not fleet.inventory.listed:
+        if not of or not fleet.inventory.listed or fleet.leased_to:
+            # What becomes of the VMs of a fleet that another daemon acts on is its affair.
             return []
         for vm_id, at_s in list(of.items()):
             t = fleet.inventory.vms.get(vm_id)

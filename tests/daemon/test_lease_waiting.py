@@ -1,0 +1,93 @@
+"""A daemon that waits for another only watches: at the balancer, and on VMs that the other one drains, starts or tries."""
+
+from autoscaler.balancers.hooks import SimulatedHook
+from autoscaler.balancers.simulated import SimulatedBalancer
+from autoscaler.daemon.acts.arriving import Arrivals
+from autoscaler.daemon.vms.lease import SETTLE_S, VALID_S
+from tests.daemon.builders import steady, virtual
+from tests.daemon.test_lease import Two
+
+
+class Counted(SimulatedBalancer):
+    """Notes what it is asked to change."""
+
+    def __init__(self, clock, shared, **more):
+        super().__init__(clock, **more)
+        self._cordoned_at_s = shared
+        self.asked = []
+
+    async def admit(self, vms):
+        self.asked.append("admit")
+        return await super().admit(vms)
+
+    async def cordon(self, vms):
+        self.asked.append("cordon")
+        return await super().cordon(vms)
+
+
+@virtual
+async def test_one_that_waits_neither_puts_vms_into_the_balancer_nor_takes_them_out():
+    two = Two(steady((0, 800), (300, 400), (450, 1000)))
+    shared = {}
+    fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
+    two.begin("a", balancer=fronts["a"])
+    await two.until(400)
+    out = set(shared)
+    assert len(out) == 4
+    # It begins while the first drains, and sees others start.
+    hook = SimulatedHook(two.clock)
+    two.begin("b", balancer=fronts["b"], arrivals=Arrivals(hook, two.clock))
+    await two.until(440)
+    assert set(shared) == out
+    inventory = two.daemons["b"].fleets.by_name["web"].inventory
+    assert inventory.counts(two.clock.now(), 0.0).in_service == 4
+    await two.until(520)
+    assert fronts["b"].asked == []
+    assert hook.runs == []
+    assert inventory.counts(two.clock.now(), 0.0).in_service == 10
+    for name in "ab":
+        await two.kill(name)
+
+
+@virtual
+async def test_what_one_was_draining_is_not_drained_on_once_another_acts_on_the_fleet():
+    two = Two(steady((0, 1000), (300, 600), (330, 1000)))
+    shared = {}
+    fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
+    two.begin("b", balancer=fronts["b"])
+    two.begin("a", balancer=fronts["a"])
+    await two.until(325)
+    first = "a" if fronts["a"].asked.count("cordon") else "b"
+    other = "b" if first == "a" else "a"
+    assert len(shared) == 4
+    await two.kill(first)
+    await two.until(325 + VALID_S + SETTLE_S + 60)
+    assert shared == {}
+    fronts[first].asked.clear()
+    two.begin(first, balancer=fronts[first])
+    await two.until(325 + VALID_S + SETTLE_S + 200)
+    assert fronts[first].asked == []
+    assert shared == {}
+    assert two.daemons[other].fleets.by_name["web"].inventory.counts(two.clock.now(), 0.0).in_service == 10
+    for name in "ab":
+        await two.kill(name)
+
+
+@virtual
+async def test_what_one_was_trying_is_not_tried_on_once_another_acts_on_the_fleet():
+    two = Two(lambda _: 300.0, vms=4)
+    hooks = {name: SimulatedHook(two.clock, took_s=3000.0) for name in "ab"}
+    own = {"warm_pool": {"minimum": 0}, "freshness": {"exercise": {"every": "1h"}}}
+    for name in "ab":
+        two.begin(name, own=own, hook=hooks[name])
+        await two.until(60)
+    await two.until(3700)
+    assert (len(hooks["a"].runs), len(hooks["b"].runs)) == (1, 0)
+    await two.kill("a")
+    await two.until(3700 + VALID_S + SETTLE_S + 60)
+    two.begin("a", own=own, hook=hooks["a"])
+    await two.until(3700 + VALID_S + SETTLE_S + 300)
+    assert two.daemons["a"].fleets.by_name["web"].leased_to == "b"
+    assert len(hooks["a"].runs) == 1
+    for name in "ab":
+        await two.kill(name)
