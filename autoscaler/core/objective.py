@@ -81,8 +81,8 @@ class Budget(Remembered):
         """A state without history."""
         lanes = np.flatnonzero(params.economic)
         given = params.shortage_price[lanes]
-        none = np.zeros(len(lanes))
-        return cls(lanes, given, given.copy(), none, *(none.copy() for _ in range(4)), -1)
+        missed, wanted, excess, in_service, seen = (np.zeros(len(lanes)) for _ in range(5))
+        return cls(lanes, given, given.copy(), missed, wanted, excess, in_service, seen, -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
