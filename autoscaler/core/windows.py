@@ -335,7 +335,9 @@ class RollingMax(Remembered):
             noted = noted.take(cut.order, axis=1)
         highest = np.empty_like(noted)
         for group in cut.groups:
-            self._push_group(group, tick, noted, highest)
+            short = group.per_bucket == 1 < group.slots and group.kept is None
+            push = self._push_short if short and 4 * group.slots <= len(noted) else self._push_group
+            push(group, tick, noted, highest)
         self.tick = tick + len(values) - 1
         if cut.column is not None:
             highest = highest.take(cut.column, axis=1)
@@ -344,11 +346,24 @@ class RollingMax(Remembered):
         self._noted, self._highest = present[-1], highest[-1]
         return highest
 
-    def _push_group(self, group: Group, tick: int, noted: SmallInt, highest: SmallInt) -> None:
-        """Note a page in the columns of a group, a bucket at a time, or all buckets of a block at once."""
+    def _push_short(self, group: Group, tick: int, noted: SmallInt, highest: SmallInt) -> None:
+        """Note a page that is much longer than a window of single ticks: what is kept follows from its last two windows."""
+        columns, slots = slice(group.first, group.end), group.slots
+        self._push_group(group, tick, noted[:slots], highest)
+        rows, ends = highest[slots:, columns], len(noted)
+        rows[...] = noted[slots:, columns]
+        for ago in range(1, slots):
+            np.maximum(rows, noted[slots - ago : ends - ago, columns], out=rows)
+        tail = noted[-2 * slots :]
+        self._push_group(group, tick + ends - 2 * slots, tail, np.empty_like(tail), anew=True)
+
+    def _push_group(
+        self, group: Group, tick: int, noted: SmallInt, highest: SmallInt, *, anew: bool = False
+    ) -> None:
+        """Note a page in the columns of a group, a bucket at a time, or all buckets of a block at once; `anew` without a past."""
         columns = slice(group.first, group.end)
         under_way, before = self.under_way[columns], self.before[columns]
-        last, at = self.tick, 0
+        last, at = tick - group.slots if anew else self.tick, 0
         while at < len(noted):
             now = tick + at
             self._begin_of(group, last, now)

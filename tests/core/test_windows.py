@@ -173,6 +173,22 @@ def test_a_page_is_noted_as_its_ticks_are_and_a_twin_goes_its_own_way(seed):
 
 @settings(max_examples=60, deadline=None)
 @given(seeds)
+def test_a_page_much_longer_than_a_window_is_noted_as_its_ticks_are(seed):
+    rng = np.random.default_rng(seed)
+    page = windows.RollingMax.empty(np.full(3, int(rng.integers(2, 13))))
+    single, tick = page.copy(), int(rng.integers(0, 500))
+    for _ in range(5):
+        values = rng.integers(0, 50, (int(rng.integers(1, 120)), 3))
+        found = page.push_page(tick, values)
+        for row, value in enumerate(values):
+            np.testing.assert_array_equal(found[row], single.push_and_max(tick + row, value))
+        for name, array in single.dump().items():
+            np.testing.assert_array_equal(page.dump()[name], array, err_msg=name)
+        tick += len(values) + int(rng.integers(0, 20)) * (rng.random() < 0.3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seeds)
 def test_lanes_that_noted_the_same_go_on_as_one_of_them(seed):
     """Three windows of six lanes each, of which pairs follow each other: whole blocks of buckets come in a page."""
     rng = np.random.default_rng(seed)
