@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.simulator.benchmark.known_law import WAITS_S, law_books
+from autoscaler.simulator.benchmark.tables import markdown_text, pool_sentence
 from autoscaler.simulator.benchmark.warm_pools import PoolTerms, clairvoyant_books
+from tests.simulator.test_benchmark import bout_of
 
 pytest.importorskip("scipy")
 
@@ -100,3 +104,11 @@ def test_no_rule_of_waits_and_hours_is_cheaper(wanted: list[int], scale: int) ->
         if share == 0.0:
             assert found.missed == missed == 0
             assert found.cost >= clairvoyant_books(np.array(series, np.int64), TERMS, 0) - 1e-9
+
+
+def test_where_scipy_is_missing_the_tables_say_nothing_of_a_law() -> None:
+    bout = bout_of("a", {"ours": (0.1, 0.2, math.inf), "google": (0.2, 0.3, 0.4)})
+    pools = bout.fleets[0].warm_pools
+    pools["ours"] = replace(pools["ours"], lawful=None)
+    assert "| 1.25 x, 0 missed | - | 8.00 x, 4 missed |" in markdown_text([bout], "ours", "it", ("google",))
+    assert "law" not in pool_sentence([bout], "ours")

@@ -279,8 +279,8 @@ class Drains:
     ) -> list[ActionIntent]:
         """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says.
 
-        One that gets new work all the same, as far as is known, serves on whatever the policy says. What is not to be stopped any more (operators have protected
-        it, or given it up) is put back.
+        One that gets new work all the same, as far as is known, serves on whatever the policy says. What is not to be
+        stopped any more (operators have protected it, or given it up) is put back.
         """
         vms = inventory.vms
         kept = sorted(i for i in self.leaving if i not in taken_back and is_left_alone(vms[i], now_s))

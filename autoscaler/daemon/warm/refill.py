@@ -21,6 +21,8 @@ from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import ActionIntent, FleetTick, ProvisionSpec, Verb
 
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 60.0, 3600.0
+_UNTIMED_S = 1800.0
+"""How long preparing and trying may take where no policy says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Batch:
 
     intent: ActionIntent
     spec: ProvisionSpec
+
+
+def preparing_timeout_s(fleet: Fleet) -> float:
+    """How long preparing and trying a VM of a fleet may take."""
+    return _UNTIMED_S if fleet.policy.refill is None else fleet.policy.refill.timeout_s
 
 
 def is_busy(row: FleetTick) -> bool:

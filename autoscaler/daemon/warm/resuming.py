@@ -16,11 +16,12 @@ from autoscaler.daemon.acts.leaving import Recording
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
+from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import ActionRecord, Note, Verb, VmState
 
-_UNTIMED_S, _SLACK_S = 1800.0, 600.0
-"""How long a trial takes at most where no policy says so, and what everything around it takes."""
+_SLACK_S = 600.0
+"""What everything around a trial takes."""
 
 
 class Resuming:
@@ -87,8 +88,7 @@ class Resuming:
 
 
 def _longest_s(fleet: Fleet) -> float:
-    timeout_s = _UNTIMED_S if fleet.policy.refill is None else fleet.policy.refill.timeout_s
-    return timeout_s + (0.0 if fleet.hook is None else fleet.hook.timeout_s) + _SLACK_S
+    return preparing_timeout_s(fleet) + (0.0 if fleet.hook is None else fleet.hook.timeout_s) + _SLACK_S
 
 
 def _is_on_trial(t: TrackedVm, at_s: float) -> bool:

@@ -27,13 +27,12 @@ from autoscaler.daemon.vms.marks import (
     moment_of,
 )
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
+from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.ports import Vm, VmState
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
 
-LONGEST_S = 1800.0
-"""How long preparing takes at most where no policy says so."""
 WRITE_WITHIN_S = 30.0
 """Longest wait for the tag, in seconds of the event loop."""
 _AGAIN_S = 60.0
@@ -83,7 +82,7 @@ def recognise(fleet: Fleet, known: Container[str], now_s: float) -> None:
         now_s: The clock.
     """
     section = fleet.policy.refill
-    longest_s = LONGEST_S if section is None else section.timeout_s
+    longest_s = preparing_timeout_s(fleet)
     for t in fleet.inventory.in_phase(Phase.PREPARING):
         if t.vm.id in known or t.order is not None or not is_preparing(t.vm):
             continue

@@ -14,6 +14,7 @@ from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import asked
 from autoscaler.daemon.warm.instead import of_people
+from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.daemon.warm.resuming import Resuming
 from autoscaler.daemon.warm.served import recognise
 from autoscaler.daemon.warm.warm_pool import WarmPool
@@ -94,7 +95,7 @@ class WarmPools:
                 if turns.spent(vms):
                     await give_way()
             if own.preparing:
-                notes += of_people(fleet, own, own.timeout_s(fleet), now_s)
+                notes += of_people(fleet, own, preparing_timeout_s(fleet), now_s)
             if fleet.arrivals is not None:
                 notes += fleet.arrivals.take_news()
             if own.has_questions(fleet, now_s):

@@ -330,11 +330,6 @@ class WarmPool:
         section = fleet.policy.refill
         return section.calm_s if section is not None else 120.0
 
-    @staticmethod
-    def timeout_s(fleet: Fleet) -> float:
-        """How long preparing and trying may take."""
-        return fleet.policy.refill.timeout_s if fleet.policy.refill is not None else 1800.0
-
     def _is_idle(self, policy: Policy) -> bool:
         """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""
         fresh, asked = policy.freshness, self.asked
@@ -349,7 +344,7 @@ class WarmPool:
 
     def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
         """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""
-        timeout_s, vms = self.timeout_s(fleet), fleet.inventory.vms
+        timeout_s, vms = refill.preparing_timeout_s(fleet), fleet.inventory.vms
         found = []
         open_to_us = self._open_to_us(fleet)
         stored = tuple(i for i, each in open_to_us.items() if each.ready and now_s >= each.not_before_s)
