@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.capacity import Capacities, CapacityParams
-from autoscaler.core.condition import VmPasts, judging
 from autoscaler.core.demand import fold
+from autoscaler.core.learned.capacity import Capacities, CapacityParams
+from autoscaler.core.learned.condition import VmPasts, judging
 from autoscaler.core.params import FoldParams
 from autoscaler.core.types import Float, Int, Readings, Signal
 from benchmarks.calibration import Result, kernel_s, percentiles_ms

@@ -19,11 +19,12 @@ import numpy as np
 
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy, policy_from
-from autoscaler.core import columns, experts, noting, objective, stopped, worth
 from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.objective import columns, experts, noting, pricing, worth
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Samples, Snapshot
+from autoscaler.core.warm import stopped
 from autoscaler.simulator.traffic.synth import synth_day
 from benchmarks.calibration import Result, kernel_s
 
@@ -35,7 +36,7 @@ MOST = 60
 """VMs that a fleet may have."""
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
-    ("the price that a served share takes", objective.Dearness, "step"),
+    ("the price that a served share takes", pricing.Dearness, "step"),
     ("what VMs are worth by the forecast", worth.Worth, "vms"),
     ("what is usual: noting", noting, "note"),
     ("what is usual: noting", noting, "note_page"),

@@ -241,7 +241,8 @@ def _reasons_part() -> list[str]:
 
 def stages() -> dict[Any, Any]:
     """The function of every stage of a decision, in order: it has the stage's name."""
-    from autoscaler.core import economic, guards, shared_limits, sizing, trust
+    from autoscaler.core import guards, shared_limits, sizing, trust
+    from autoscaler.core.objective import economic
     from autoscaler.core.types import Stage
 
     named = {**vars(economic), **vars(sizing), **vars(trust), **vars(guards), **vars(shared_limits)}

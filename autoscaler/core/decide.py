@@ -9,16 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core import guards, sizing, trust
-from autoscaler.core.economic import economic
-from autoscaler.core.economics import Economics
 from autoscaler.core.lasting import AFTER_DATA, LASTS, Inputs, Lasts, Rest, never
+from autoscaler.core.objective.economic import economic
+from autoscaler.core.objective.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons, within
 from autoscaler.core.shared_limits import shared
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
-from autoscaler.core.stopped import Holding
-from autoscaler.core.tiers import Tiering, Tiers
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
     BurstOdds,
@@ -31,6 +29,8 @@ from autoscaler.core.types import (
     Snapshot,
     Stage,
 )
+from autoscaler.core.warm.stopped import Holding
+from autoscaler.core.warm.tiers import Tiering, Tiers
 from autoscaler.core.warm_pool import WarmTarget
 
 CHAIN: dict[Stage, StageFunction] = {

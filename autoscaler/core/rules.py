@@ -36,7 +36,7 @@ from autoscaler.core.types import (
 )
 
 if TYPE_CHECKING:
-    from autoscaler.core.economics import Economics
+    from autoscaler.core.objective.economics import Economics
 
 Answer = TypeVar("Answer")
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, Seen, Why, within
 from autoscaler.core.sharing import BLOCK, HeldBack, Limit, full_tokens, handed_out
 from autoscaler.core.types import NO_CEILING, CountType, Float, Horizon, Int, Reason
-from autoscaler.core.worth import Worth
 
 _REASONS = np.array(
     [int(Reason.SHARED_VMS), int(Reason.SHARED_MONEY), int(Reason.SHARED_STARTS), int(Reason.NONE)]

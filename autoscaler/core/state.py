@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from autoscaler.core.objective import Budget
+from autoscaler.core.objective.pricing import Budget
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.sharing import SharedState
-from autoscaler.core.starting import Starting
-from autoscaler.core.trial import Trial
 from autoscaler.core.trusted import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
-from autoscaler.core.waits import WarmPool
+from autoscaler.core.warm.starting import Starting
+from autoscaler.core.warm.waits import WarmPool
 from autoscaler.core.windows import RollingMax
 
 if TYPE_CHECKING:

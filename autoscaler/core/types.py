@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from autoscaler.core.economics import Economics
+    from autoscaler.core.objective.economics import Economics
     from autoscaler.core.sharing import HeldBack
-    from autoscaler.core.tiers import Tiers
+    from autoscaler.core.warm.tiers import Tiers
 
 Float: TypeAlias = NDArray[np.float64]
 SmallFloat: TypeAlias = NDArray[np.float32]

@@ -12,8 +12,8 @@ from itertools import repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from autoscaler.core.economics import Economics
-from autoscaler.core.models import MODELS
+from autoscaler.core.objective.economics import Economics
+from autoscaler.core.objective.models import MODELS
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.sharing import HeldBack, Limit
 from autoscaler.core.types import (

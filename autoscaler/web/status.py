@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoscaler.core.lead_time import Span, StartSource
+from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.benefit import pool_benefit

@@ -8,8 +8,8 @@ import numpy as np
 
 from autoscaler.core import rules
 from autoscaler.core.forecast import SeriesState
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
-from autoscaler.core.trial import Trial
 from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
 
 DECIDED = (

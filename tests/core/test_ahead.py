@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.core.ahead import AHEAD
-from autoscaler.core.charging import CHARGES
 from autoscaler.core.decide import decide
-from autoscaler.core.habits import DAY_S, Habits, note, note_page
 from autoscaler.core.laws import Page, PagedLaws
-from autoscaler.core.noting import NOTES
+from autoscaler.core.objective.ahead import AHEAD
+from autoscaler.core.objective.charging import CHARGES
+from autoscaler.core.objective.habits import DAY_S, Habits, note, note_page
+from autoscaler.core.objective.noting import NOTES
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot

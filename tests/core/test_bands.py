@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.bands import EVERY_S, SAVED, Bands
-from autoscaler.core.charging import MORE
-from autoscaler.core.experts import Contest
-from autoscaler.core.models import BAND_TOPS, MODELS
+from autoscaler.core.objective.bands import EVERY_S, SAVED, Bands
+from autoscaler.core.objective.charging import MORE
+from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.models import BAND_TOPS, MODELS
+from autoscaler.core.objective.trial import AS_THE_WHOLE as WHOLE
 from autoscaler.core.state import LaneState
-from autoscaler.core.trial import AS_THE_WHOLE as WHOLE
 from tests.core.builders import lane_params
 
 TICK_S = 60.0
@@ -22,8 +22,8 @@ def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.
 
     Bands are weighed at every tick, so that what they cost is had by hand.
     """
-    monkeypatch.setattr("autoscaler.core.bands.EVERY_S", TICK_S)
-    monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
+    monkeypatch.setattr("autoscaler.core.objective.bands.EVERY_S", TICK_S)
+    monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
     params = lane_params(
         1,
         economic=True,
@@ -128,8 +128,8 @@ def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one
 
 @pytest.mark.parametrize(("least", "drives"), [(SAVED, WHOLE), (0.0, 1)])
 def test_what_saves_too_little_of_the_whole_changes_nothing(least, drives, monkeypatch):
-    monkeypatch.setattr("autoscaler.core.bands.SAVED", least)
-    monkeypatch.setattr("autoscaler.core.bands.EARLY_SAVED", 4.0 * least)
+    monkeypatch.setattr("autoscaler.core.objective.bands.SAVED", least)
+    monkeypatch.setattr("autoscaler.core.objective.bands.EARLY_SAVED", 4.0 * least)
     # Two VMs above 512 for a minute once: to hold two more all the time is dearer, and none of them is up there.
     lows = [lambda need: 514 if need > 400 else 400, lambda _: 402]
     trial, _ = lived(lambda tick: 400.0 + (tick % 3000 == 0), lows, lows, monkeypatch)

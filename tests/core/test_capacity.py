@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.capacity import Capacities, CapacityParams
+from autoscaler.core.learned.capacity import Capacities, CapacityParams
 
 HOUR_S = 3600.0
 

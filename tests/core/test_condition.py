@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.condition import KNOWN_AFTER, Condition, VmPasts, judging
+from autoscaler.core.learned.condition import KNOWN_AFTER, Condition, VmPasts, judging
 
 
 def judge(*arguments):

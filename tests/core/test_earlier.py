@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.earlier import EarlierDay, WholeVms, whole
-from autoscaler.core.habits import DAY_S, WEEK_S, Habits, last_week, note, slot_s, week_slot_s, yesterday
+from autoscaler.core.objective.earlier import EarlierDay, WholeVms, whole
+from autoscaler.core.objective.habits import (
+    DAY_S,
+    WEEK_S,
+    Habits,
+    last_week,
+    note,
+    slot_s,
+    week_slot_s,
+    yesterday,
+)
 
 MIDNIGHT_S = 20_000 * DAY_S
 HEADROOM = np.array([[1.0], [1.5]])

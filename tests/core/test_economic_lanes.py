@@ -300,7 +300,7 @@ def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
 
     values, trial = run()
     with monkeypatch.context() as wide:
-        wide.setattr("autoscaler.core.experts._count_type", lambda most: np.dtype(np.int32))
+        wide.setattr("autoscaler.core.objective.experts._count_type", lambda most: np.dtype(np.int32))
         same, other = run()
     np.testing.assert_array_equal(values, same)
     for name, array in arrays_of(trial).items():

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
 from autoscaler.core.falls import HALF_LIFE_S, Falls, doubted
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.state import LaneState
-from autoscaler.core.trial import Trial
 from autoscaler.core.types import Reason, Stage
 from autoscaler.core.windows import RollingMax
 from tests.core.builders import snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.habits import (
+from autoscaler.core.objective.habits import (
     CROWD,
     DAY_S,
     EVER_HALF_LIFE_S,

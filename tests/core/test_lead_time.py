@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.histograms import LogHistograms
-from autoscaler.core.lead_time import BINS, ENOUGH, LONGEST_S, SHORTEST_S, LeadTimes, Span, StartSource
+from autoscaler.core.learned.histograms import LogHistograms
+from autoscaler.core.learned.lead_time import (
+    BINS,
+    ENOUGH,
+    LONGEST_S,
+    SHORTEST_S,
+    LeadTimes,
+    Span,
+    StartSource,
+)
 
 WIDTH = math.log(LONGEST_S / SHORTEST_S) / BINS
 STOPPED, FRESH = StartSource.STOPPED, StartSource.FRESH

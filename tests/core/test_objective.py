@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.objective import PROMISED_S, Budget, Dearness
+from autoscaler.core.objective.pricing import PROMISED_S, Budget, Dearness
 from tests.core.test_economic import objective
 
 TICK_S = 60.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.experts import TRIAL_VM_TICKS, Contest
-from autoscaler.core.models import CAREFUL, MODELS, Kind, Model
-from autoscaler.core.proving import AGAIN, ODDS, PREMIUM, change_driver, unproven, untold
+from autoscaler.core.objective.experts import TRIAL_VM_TICKS, Contest
+from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
+from autoscaler.core.objective.proving import AGAIN, ODDS, PREMIUM, change_driver, unproven, untold
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
 from tests.core.test_driving import DAY, TICK_S, lived
@@ -52,7 +52,7 @@ def test_who_saves_drives_on_the_first_day():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_all_that_drive_together_cost_little_more_than_the_careful_one(seed, monkeypatch):
-    monkeypatch.setattr("autoscaler.core.experts.HALF_LIFE_S", 1e18)
+    monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
     rng = np.random.default_rng(seed)
     params = lane_params(1, economic=True, vm_capacity=1.0, start_cost=1.0, tick_s=TICK_S, maximum=60)
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.returns import worth_having
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Freshness
+from autoscaler.core.warm.returns import worth_having
 from tests.core.builders import DECIDED, arrays_of, snapshot
 from tests.core.laws import joined, laws_of, whole
 from tests.core.test_economic import objective

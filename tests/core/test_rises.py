@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
-from autoscaler.core.experts import Contest
-from autoscaler.core.models import CAREFUL, MODELS, Kind, Model
+from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.state import LaneState
-from autoscaler.core.trial import Trial
 from autoscaler.core.types import Freshness
 from autoscaler.core.windows import RollingMax
 from tests.core.builders import snapshot

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.charging import CHARGES
 from autoscaler.core.decide import decide
 from autoscaler.core.laws import PagedLaws
-from autoscaler.core.models import MODELS
-from autoscaler.core.shadows import Cells, Shadows
+from autoscaler.core.objective.charging import CHARGES
+from autoscaler.core.objective.models import MODELS
+from autoscaler.core.objective.shadows import Cells, Shadows
 from autoscaler.core.state import LaneState
 from tests.core.builders import DECIDED, arrays_of
 from tests.core.laws import whole

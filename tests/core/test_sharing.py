@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.models import MODELS, Kind, Model, Window
+from autoscaler.core.objective.models import MODELS, Kind, Model, Window
 from autoscaler.core.sharing import BLOCK, Limit, SharedState, handed_out
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.returns import rung_of, waits_by_ticks
-from autoscaler.core.stopped import LATER, USED, Holding
-from autoscaler.core.waits import WarmPool
+from autoscaler.core.warm.returns import rung_of, waits_by_ticks
+from autoscaler.core.warm.stopped import LATER, USED, Holding
+from autoscaler.core.warm.waits import WarmPool
 from tests.core.builders import lane_params
 
 TICK_S = 60.0

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.economics import SHOWN, Economics
-from autoscaler.core.starting import AT_FIRST, AT_FIRST_WEIGHT, Starting
+from autoscaler.core.objective.economics import SHOWN, Economics
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.state import LaneState
-from autoscaler.core.tiers import Tiering
 from autoscaler.core.types import MOST_VMS, Freshness, Horizon, TierReason
-from autoscaler.core.worth import Worth
+from autoscaler.core.warm.starting import AT_FIRST, AT_FIRST_WEIGHT, Starting
+from autoscaler.core.warm.tiers import Tiering
 from tests.core.builders import DECIDED, lane_params, snapshot
 from tests.core.laws import joined, laws_of, whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.condition import Condition
+from autoscaler.core.learned.condition import Condition
 from autoscaler.ports import FleetReadings
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy, virtual

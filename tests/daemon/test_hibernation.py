@@ -8,7 +8,7 @@ from autoscaler.cloud.billing import Prices as WorldPrices
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Spread
 from autoscaler.cloud.vms import LaunchData
-from autoscaler.core.lead_time import Span, StartSource
+from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.daemon.vms.hibernation import Hibernation
 from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.memory import KEPT_S, resumes, saved_at_s

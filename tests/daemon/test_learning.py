@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autoscaler.core.lead_time import ENOUGH, LeadTimes, Span, StartSource
+from autoscaler.core.learned.lead_time import ENOUGH, LeadTimes, Span, StartSource
 from autoscaler.daemon.learned.benefit import pool_benefit
 from autoscaler.daemon.learned.keeping import KEEP_EVERY_S
 from autoscaler.daemon.learned.learning import START_TIMES, Learning

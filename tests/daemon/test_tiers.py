@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.core.lead_time import Span, StartSource
+from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.learned.learning import Learning
 from autoscaler.daemon.sentences import waiting

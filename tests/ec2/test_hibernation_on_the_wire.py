@@ -12,7 +12,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Spread
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
-from autoscaler.core.lead_time import Span, StartSource
+from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.daemon import fleets
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry

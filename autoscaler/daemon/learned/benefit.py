@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autoscaler.core.lead_time import LeadTimes, Span, StartSource
+from autoscaler.core.learned.lead_time import LeadTimes, Span, StartSource
 from autoscaler.daemon.vms.metering import Prices
 
 _WARM = StartSource.STOPPED, StartSource.HIBERNATED

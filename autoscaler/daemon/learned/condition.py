@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from autoscaler.clock import give_way
-from autoscaler.core.condition import Condition, VmPasts, judging
+from autoscaler.core.learned.condition import Condition, VmPasts, judging
 from autoscaler.core.types import Bool, Float
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.looks import Look, looking

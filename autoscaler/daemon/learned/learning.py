@@ -19,8 +19,8 @@ from autoscaler.config.compiling_objective import sooner_s
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import DAY_S
 from autoscaler.config.vms import CapacityLearning
-from autoscaler.core.capacity import Capacities, CapacityParams
-from autoscaler.core.lead_time import (
+from autoscaler.core.learned.capacity import Capacities, CapacityParams
+from autoscaler.core.learned.lead_time import (
     BINS,
     PLANNED_LEVEL,
     SOURCES,

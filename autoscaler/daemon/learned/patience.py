@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
-from autoscaler.core.lead_time import StartSource
+from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.learned.learning import Learning
 from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.tracked import Patience

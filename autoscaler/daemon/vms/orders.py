@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoscaler.core.lead_time import StartSource
+from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.hedging import HedgeBudget
 from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.quarantine import Blame, Verdict, quarantine_s, verdict_of

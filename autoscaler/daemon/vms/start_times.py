@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autoscaler.core.lead_time import StartSource
+from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from autoscaler.core.lead_time import StartSource
+from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.memory import resumes
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.ports import Verb, Vm

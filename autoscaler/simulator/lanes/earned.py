@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.economics import SHOWN, Economics
+from autoscaler.core.objective.economics import SHOWN, Economics
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import Decision, Int, Laws, Stage
-from autoscaler.core.worth import Worth
 from autoscaler.daemon.fleet_rows import earnings
 from autoscaler.ports import Earnings
 

@@ -18,9 +18,9 @@ import math
 import numpy as np
 
 from autoscaler.core.alike import one_of
-from autoscaler.core.habits import CROWD
-from autoscaler.core.models import BAND_TOPS
-from autoscaler.core.trial import AS_THE_WHOLE, ShadowType, Trial
+from autoscaler.core.objective.habits import CROWD
+from autoscaler.core.objective.models import BAND_TOPS
+from autoscaler.core.objective.trial import AS_THE_WHOLE, ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 180.0

@@ -34,11 +34,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core.economics import Economics
+from autoscaler.core.objective.economics import Economics
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
-from autoscaler.core.starting import HALF_LIFE_S, Starting
 from autoscaler.core.types import MOST_VMS, Float, Freshness, Horizon, Int, Laws, Snapshot, TierReason
-from autoscaler.core.worth import Worth
+from autoscaler.core.warm.starting import HALF_LIFE_S, Starting
 
 _FRESH = int(Freshness.FRESH)
 _NEVER = 2.0

@@ -12,11 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.odds import Law
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
-from autoscaler.core.returns import GROUPS, HITS, HOURS, RUNGS, UNKNOWN, WAITS
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
+from autoscaler.core.warm.odds import Law
+from autoscaler.core.warm.returns import GROUPS, HITS, HOURS, RUNGS, UNKNOWN, WAITS
 
 _ARRAYS = (
     "ended",

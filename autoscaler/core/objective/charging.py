@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.alike import one_of
-from autoscaler.core.bands import Bands
-from autoscaler.core.trial import ShadowType, Trial
+from autoscaler.core.objective.bands import Bands
+from autoscaler.core.objective.trial import ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 MORE = 2.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import Float, Horizon, Int, Laws
-from autoscaler.core.worth import Worth
 
 SHOWN = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
 """The law of each of four questions: of the last VM and one more, those that are started and those that are kept."""

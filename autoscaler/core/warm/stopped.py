@@ -30,11 +30,14 @@ import math
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.endings import ROWS, START, Endings
-from autoscaler.core.habits import HOUR_S
-from autoscaler.core.odds import FEW, Law
+from autoscaler.core.objective.habits import HOUR_S
+from autoscaler.core.objective.trial import contests
 from autoscaler.core.params import LaneParams
-from autoscaler.core.returns import (
+from autoscaler.core.rules import is_fixed
+from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
+from autoscaler.core.warm.endings import ROWS, START, Endings
+from autoscaler.core.warm.odds import FEW, Law
+from autoscaler.core.warm.returns import (
     FRESH,
     GROUP,
     HITS,
@@ -48,10 +51,7 @@ from autoscaler.core.returns import (
     rungs_between,
     worth_having,
 )
-from autoscaler.core.rules import is_fixed
-from autoscaler.core.trial import contests
-from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
-from autoscaler.core.waits import Together, WarmPool
+from autoscaler.core.warm.waits import Together, WarmPool
 
 HALF_LIFE_S = 14 * 86400.0
 """A wait counts half after this time."""

@@ -20,16 +20,16 @@ from typing import TypeAlias
 import numpy as np
 
 from autoscaler.core.alike import Alike, one_of
-from autoscaler.core.bands import Bands
-from autoscaler.core.charging import CHARGES, Charging
-from autoscaler.core.habits import CROWD, DAY_S, lasting_ticks
-from autoscaler.core.models import MODELS
-from autoscaler.core.noting import NOTES, Notes
+from autoscaler.core.objective.bands import Bands
+from autoscaler.core.objective.charging import CHARGES, Charging
+from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
+from autoscaler.core.objective.models import MODELS
+from autoscaler.core.objective.noting import NOTES, Notes
+from autoscaler.core.objective.plain import PLAIN, Passed, Plain
+from autoscaler.core.objective.proving import KNOWN_DAYS, ODDS, THREE, change_driver, unproven, untold
+from autoscaler.core.objective.shadows import Cells, Shadows, crowd_left
+from autoscaler.core.objective.trial import ShadowType, Trial
 from autoscaler.core.params import LaneParams
-from autoscaler.core.plain import PLAIN, Passed, Plain
-from autoscaler.core.proving import KNOWN_DAYS, ODDS, THREE, change_driver, unproven, untold
-from autoscaler.core.shadows import Cells, Shadows, crowd_left
-from autoscaler.core.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 Rows: TypeAlias = "slice[int, int, None]"

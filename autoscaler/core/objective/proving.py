@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, rows_of
-from autoscaler.core.trial import Trial
+from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, rows_of
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Bool, Float, Int
 
 KNOWN_DAYS = 3.0

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.core.returns import FRESH, GROUPS, HITS, SHORTEST, WAITS
 from autoscaler.core.types import Int, SmallFloat
+from autoscaler.core.warm.returns import FRESH, GROUPS, HITS, SHORTEST, WAITS
 
 PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
 """Waits of each length that one believes to have seen before any, and how many of them ended within the hour."""

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.experts import HIGHEST_PRICE, LOWEST_PRICE
+from autoscaler.core.objective.experts import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
 from autoscaler.core.types import Bool, Float, Int

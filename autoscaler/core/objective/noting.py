@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.habits import HOUR_S, Habits, note, note_page
-from autoscaler.core.trial import Trial
+from autoscaler.core.objective.habits import HOUR_S, Habits, note, note_page
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Bool, Float
 
 NOTES = "notes"

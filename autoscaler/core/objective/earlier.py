@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.habits import Habits, slots_of, slots_of_page
+from autoscaler.core.objective.habits import Habits, slots_of, slots_of_page
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 _LITTLE: Float = np.array(1e-9)

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.ahead import AHEAD, Ahead
 from autoscaler.core.alike import Alike, Number
-from autoscaler.core.charging import CHARGES
-from autoscaler.core.earlier import EarlierDay
-from autoscaler.core.experts import Contest
 from autoscaler.core.falls import doubted
-from autoscaler.core.habits import (
+from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.objective.ahead import AHEAD, Ahead
+from autoscaler.core.objective.charging import CHARGES
+from autoscaler.core.objective.earlier import EarlierDay
+from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.habits import (
     DAY_S,
     HOUR_S,
     WEEK_S,
@@ -28,15 +29,14 @@ from autoscaler.core.habits import (
     week_slot_s,
     yesterday,
 )
-from autoscaler.core.laws import Page, PagedLaws
-from autoscaler.core.models import AHEAD as WINDOWS
-from autoscaler.core.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
-from autoscaler.core.noting import NOTES, Notes
+from autoscaler.core.objective.models import AHEAD as WINDOWS
+from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
+from autoscaler.core.objective.noting import NOTES, Notes
+from autoscaler.core.objective.plain import PLAIN, USUAL, not_below
+from autoscaler.core.objective.trial import Trial
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
-from autoscaler.core.plain import PLAIN, USUAL, not_below
-from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, Float, Horizon, Int, Laws, SmallInt, Snapshot
-from autoscaler.core.worth import Worth
 
 _FACTORS = len(PRICE_FACTORS)
 _WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.halving import Last, Law, Table
 from autoscaler.core.laws import Page
+from autoscaler.core.objective.halving import Last, Law, Table
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws
 

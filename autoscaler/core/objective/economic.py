@@ -14,15 +14,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from autoscaler.core.columns import Columns, Wishes
-from autoscaler.core.economics import SHOWN, Economics
-from autoscaler.core.models import MODELS, Kind
-from autoscaler.core.objective import Dearness
+from autoscaler.core.objective.columns import Columns, Wishes
+from autoscaler.core.objective.economics import SHOWN, Economics
+from autoscaler.core.objective.models import MODELS, Kind
+from autoscaler.core.objective.pricing import Dearness
+from autoscaler.core.objective.trial import Trial
+from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import Rule, Seen, Why
-from autoscaler.core.trial import Trial
 from autoscaler.core.types import Bool, CountType, Float, Horizon, Int, Laws, Reason
-from autoscaler.core.worth import Worth
 
 _REASON_OF = {
     Kind.WORTH: Reason.WORTH_START,

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscaler.core.alike import Alike, Number
-from autoscaler.core.bands import Bands
-from autoscaler.core.charging import CHARGES, Charging, needs_of
-from autoscaler.core.habits import CROWD
-from autoscaler.core.models import MODELS
-from autoscaler.core.plain import PLAIN
-from autoscaler.core.trial import Trial
+from autoscaler.core.objective.bands import Bands
+from autoscaler.core.objective.charging import CHARGES, Charging, needs_of
+from autoscaler.core.objective.habits import CROWD
+from autoscaler.core.objective.models import MODELS
+from autoscaler.core.objective.plain import PLAIN
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
 
 _FEWEST = np.float32(1e-9)

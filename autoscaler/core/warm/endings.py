@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.habits import HOUR_S
-from autoscaler.core.returns import FRESH, GROUP, HITS, RUNGS, WAITS, rungs_between, waits_by_ticks
+from autoscaler.core.objective.habits import HOUR_S
 from autoscaler.core.types import Int, SmallInt
-from autoscaler.core.waits import WarmPool
+from autoscaler.core.warm.returns import FRESH, GROUP, HITS, RUNGS, WAITS, rungs_between, waits_by_ticks
+from autoscaler.core.warm.waits import WarmPool
 
 ROWS: SmallInt = np.array([[rung] for rung in range(RUNGS)], np.int8)
 """int8 (RUNGS, 1), the rungs."""

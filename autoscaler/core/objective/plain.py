@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.earlier import WholeVms, whole, whole_page
-from autoscaler.core.models import (
+from autoscaler.core.objective.earlier import WholeVms, whole, whole_page
+from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
     DEMAND_HEADROOMS,
     EITHER_HEADROOMS,
@@ -26,7 +26,7 @@ from autoscaler.core.models import (
     Window,
     rows_of,
 )
-from autoscaler.core.trial import ShadowType, Trial
+from autoscaler.core.objective.trial import ShadowType, Trial
 from autoscaler.core.types import MOST_VMS, Float, Int, SmallInt
 from autoscaler.core.windows import Cut, RollingMax
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.falls import Falls
-from autoscaler.core.habits import Habits
-from autoscaler.core.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.objective.habits import Habits
+from autoscaler.core.objective.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt

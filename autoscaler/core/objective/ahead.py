@@ -14,9 +14,9 @@ import numpy as np
 
 from autoscaler.core.falls import Falls, calm, doubted, pass_calm
 from autoscaler.core.laws import Page
-from autoscaler.core.plain import Passed
-from autoscaler.core.shadows import Shadows
-from autoscaler.core.trial import Trial
+from autoscaler.core.objective.plain import Passed
+from autoscaler.core.objective.shadows import Shadows
+from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Float, Int, SmallInt
 
 AHEAD = "ahead"

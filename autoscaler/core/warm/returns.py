@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from autoscaler.core.habits import BINS, EDGES, HOUR_S, PER_OCTAVE, bin_of
+from autoscaler.core.objective.habits import BINS, EDGES, HOUR_S, PER_OCTAVE, bin_of
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 DAYS, DAY_H = 7, 24
