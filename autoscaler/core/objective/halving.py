@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.laws import EDGES, MOST_LOG
-from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Float, Horizon, Int, Laws, SmallFloat
+from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Horizon, Int, Laws, SmallFloat
 
 _HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
 _EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
@@ -34,15 +34,17 @@ _MIDDLE = LAW_BINS // 2
 _UPPER_BINS = LAW_BINS - _MIDDLE + 1
 """From the first bin that halving looks at upwards."""
 # As arrays, since numpy takes a while to make one of a plain number, which is much where lanes are few.
-_FEWEST, _NONE, _HALF, _ONE = (np.array(number) for number in (1e-300, 0.0, 0.5, 1.0))
-_MOST_LOG, _LOW, _STEP = (np.array(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
-_LAST_BIN = np.array(LAW_BINS - 1.0)
+_FEWEST, _NONE, _HALF, _ONE = (np.float32(number) for number in (1e-30, 0.0, 0.5, 1.0))
+_MOST_LOG, _LOW, _STEP = (np.float32(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
+_LAST_BIN = np.float32(LAW_BINS - 1.0)
+_EDGES: SmallFloat = EDGES.astype(np.float32)
 _ROUGH = 256.0 * float(np.finfo(np.float32).eps)
 """What rounding may do to a law, in relation to its edges and what is beyond them; far more than it does."""
 _NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
 """From the first bin that halving looks at upwards, none is narrower, in spreads."""
-_NARROW, _TINY = np.array(1e-100), np.array(1e-250)
-_LESS, _MORE = np.array(1.0 - 2.0**-48), np.array(1.0 + 2.0**-48)
+_ROUGH_BINS = np.float32(_ROUGH / _NARROWEST)
+_NARROW, _TINY = np.float32(1e-20), np.float32(1e-30)
+_LESS, _MORE = np.float32(1.0 - 2.0**-19), np.float32(1.0 + 2.0**-19)
 """Far more than rounding does to a probability, or to what it is compared with."""
 
 
@@ -50,21 +52,21 @@ class Law(NamedTuple):
     """A law read for questions: excess flat, the rest of any shape that fits the questions.
 
     Attributes:
-        excess: float32 (S * H * (LAW_BINS + 1),), all of them; float64 (K * (LAW_BINS + 1),) in a table.
+        excess: float32 (S * H * (LAW_BINS + 1),), all of them; (K * (LAW_BINS + 1),) in a table.
         base: Where the law's own begins.
         unit: What edges are multiples of, less `scale`.
         scale, spread: As in `Laws`.
-        edged: float64 (K * (LAW_BINS + 1),), the edges in a table; None where there is none.
+        edged: float32 (K * (LAW_BINS + 1),), the edges in a table; None where there is none.
     """
 
-    excess: SmallFloat | Float
+    excess: SmallFloat
     base: Int
-    unit: Float
-    scale: Float
-    spread: Float
-    edged: Float | None = None
+    unit: SmallFloat
+    scale: SmallFloat
+    spread: SmallFloat
+    edged: SmallFloat | None = None
 
-    def edges(self, spots: Float) -> Float:
+    def edges(self, spots: SmallFloat) -> SmallFloat:
         """The demands at these places, in spreads of the log ratio."""
         found = spots * self.spread
         np.minimum(found, _MOST_LOG, out=found)
@@ -79,7 +81,7 @@ class Law(NamedTuple):
         of = kinds.of_first
         return Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread), self.edged)
 
-    def beyond(self, demand: Float) -> Float:
+    def beyond(self, demand: SmallFloat) -> SmallFloat:
         """Expected work per second beyond a demand, straight from edge to edge."""
         place = demand + self.scale
         place /= self.unit
@@ -92,12 +94,12 @@ class Law(NamedTuple):
         np.minimum(place, _LAST_BIN, out=place)
         at = place.astype(np.int64)
         if self.edged is None:
-            low, high = self.edges(EDGES.take(at)), self.edges(_UPPER.take(at))
+            low, high = self.edges(_EDGES.take(at)), self.edges(_UPPER.take(at))
             at += self.base
         else:
             at += self.base
             low, high = self.edged.take(at), self.edged[1:].take(at)
-        first = self.excess.take(at).astype(np.float64, copy=False)
+        first = self.excess.take(at)
         at += 1
         found = np.subtract(self.excess.take(at), first)
         into = demand - low
@@ -113,15 +115,15 @@ class Law(NamedTuple):
             found[under] = first[under] + (low - demand)[under]
         return found
 
-    def bins_over(self, share: Float) -> Int:
+    def bins_over(self, share: SmallFloat) -> Int:
         """How many bins have outcomes that are exceeded with at least this probability, (k,), where halving would end."""
         if len(share) > _MANY:
             return self._halved(share)
         cell = _BINS + self.base
-        fall = self.excess.take(cell).astype(np.float64)
+        fall = self.excess.take(cell)
         cell += 1
         fall -= self.excess.take(cell)
-        edges = self.edges(EDGES[:, np.newaxis])
+        edges = self.edges(_EDGES[:, np.newaxis])
         width = edges[1:] - edges[:-1]
         width *= share
         enough = fall >= width
@@ -131,40 +133,40 @@ class Law(NamedTuple):
         count: Int = np.add.reduce(enough, axis=0)
         return np.minimum(count, LAW_BINS - 1)
 
-    def _halved(self, share: Float) -> Int:
+    def _halved(self, share: SmallFloat) -> Int:
         """The same by halving."""
         count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
         for half in _HALVES:
             at = count + (half - 1)
             cell = at + self.base
-            fall = self.excess.take(cell).astype(np.float64)
+            fall = self.excess.take(cell)
             cell += 1
             fall -= self.excess.take(cell)
             width = self.edges(_UPPER.take(at))
-            width -= self.edges(EDGES.take(at))
+            width -= self.edges(_EDGES.take(at))
             width *= share
             count += half * (fall >= width)
         return count
 
 
-_UPPER = EDGES[1:]
+_UPPER = _EDGES[1:]
 
 
 class _Around(NamedTuple):
     """The two bins around a place, of any shape; each array has them, or their edges, along its first axis.
 
     Attributes:
-        edges: float64 (3, ...), demands.
-        excess: float64 (3, ...), expected beyond them.
-        odds: float64 (2, ...), probability that demand is above a bin's middle.
+        edges: float32 (3, ...), demands.
+        excess: float32 (3, ...), expected beyond them.
+        odds: float32 (2, ...), probability that demand is above a bin's middle.
     """
 
-    edges: Float
-    excess: Float
-    odds: Float
+    edges: SmallFloat
+    excess: SmallFloat
+    odds: SmallFloat
 
     @classmethod
-    def of(cls, edges: Float, excess: Float) -> _Around:
+    def of(cls, edges: SmallFloat, excess: SmallFloat) -> _Around:
         """Around three edges."""
         odds, width = excess[:2] - excess[1:], edges[1:] - edges[:2]
         # Bins below no demand have no width, and an outcome beyond them is certain.
@@ -175,7 +177,7 @@ class _Around(NamedTuple):
             odds[0][certain] = 1.0
         return cls(edges, excess, odds)
 
-    def reached(self, count: Int, share: Float) -> Float:
+    def reached(self, count: Int, share: SmallFloat) -> SmallFloat:
         """The demand that is exceeded with this probability: within the bins around it falls evenly from middle to middle."""
         first, middle, last = self.edges
         above, below = self.odds
@@ -187,22 +189,43 @@ class _Around(NamedTuple):
         np.minimum(into, _ONE, out=into)
         into *= _HALF
         into *= last - first
-        found: Float = first + middle
+        found: SmallFloat = first + middle
         found *= _HALF
         found += into
         if np.count_nonzero(count) < count.size:
             found = np.where(count > 0, found, first)
         return found
 
-    def tells(self, law: Law, share: Float) -> tuple[Float, Float]:
+    def tells(self, law: Law, share: SmallFloat) -> tuple[SmallFloat, SmallFloat]:
         """By how much the odds differ from a share, and by how much they must for that to say where halving would end."""
         gap = self.odds - share
         np.negative(gap[1], out=gap[1])
         rough = self.edges[1:] + law.scale
         rough *= self.odds
         rough += self.excess[:2]
-        rough *= _ROUGH / _NARROWEST / (law.unit * law.spread)
+        rough *= _ROUGH_BINS / (law.unit * law.spread)
         return gap, rough
+
+
+def read(laws: Laws, series: Int, row: Int) -> tuple[SmallFloat, SmallFloat, SmallFloat, Bool]:
+    """Laws as far as questions about them go.
+
+    Args:
+        laws: As issued.
+        series: int64 (n,), of the laws that are asked.
+        row: int64 (..., n), the laws, flat.
+
+    Returns:
+        What edges are multiples of, the scale, (n,), and the spread, float32 (..., n) as in `Law`, and bool (..., n), where the
+        law is unknown.
+    """
+    scale, unit = laws.scale.take(series), laws.level.reshape(-1).take(row)
+    unknown = np.isnan(unit)
+    if np.count_nonzero(unknown):
+        unit[unknown] = 1.0
+    unit += scale
+    spread = laws.spread.reshape(-1).take(row)
+    return unit.astype(np.float32), scale.astype(np.float32), spread.astype(np.float32), unknown
 
 
 class Last:
@@ -219,21 +242,21 @@ class Last:
         self._lane = np.broadcast_to(np.arange(shape[2]), shape).reshape(-1)
         self._law = np.broadcast_to(np.arange(row.size).reshape(row.shape), shape).reshape(-1)
         self._count = np.zeros(shape, np.int64)
-        self._spots, self._cells = np.zeros((3, *shape)), np.zeros((3, *shape), np.int64)
+        self._spots, self._cells = np.zeros((3, *shape), np.float32), np.zeros((3, *shape), np.int64)
         self._ended_at(np.arange(len(self._base)), np.full(len(self._base), _MIDDLE))
 
-    def _ended_at(self, questions: Int, count: Int) -> tuple[Float, Int]:
+    def _ended_at(self, questions: Int, count: Int) -> tuple[SmallFloat, Int]:
         """Note where some questions ended; the places and the cells of three edges each, (3, k)."""
         at = _AROUND.take(count, axis=1)
-        spots, cells = EDGES.take(at), at + self._base.take(questions)
+        spots, cells = _EDGES.take(at), at + self._base.take(questions)
         self._count.reshape(-1)[questions] = count
         self._spots.reshape(3, -1)[:, questions] = spots
         self._cells.reshape(3, -1)[:, questions] = cells
         return spots, cells
 
-    def around(self, law: Law, share: Float) -> tuple[Int, _Around]:
+    def around(self, law: Law, share: SmallFloat) -> tuple[Int, _Around]:
         """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
-        around = _Around.of(law.edges(self._spots), law.excess.take(self._cells).astype(np.float64))
+        around = _Around.of(law.edges(self._spots), law.excess.take(self._cells))
         gap, rough = around.tells(law, share)
         told = gap >= rough
         sure = told[0] & told[1]
@@ -251,7 +274,7 @@ class Last:
                 law.spread.take(mine),
             )
             spots, cells = self._ended_at(rest, some.bins_over(share.take(rest)))
-            found = _Around.of(some.edges(spots), some.excess.take(cells).astype(np.float64))
+            found = _Around.of(some.edges(spots), some.excess.take(cells))
             around.edges.reshape(3, -1)[:, rest] = found.edges
             around.odds.reshape(2, -1)[:, rest] = found.odds
         return self._count, around
@@ -304,30 +327,24 @@ class Table:
     def read(self, laws: Laws) -> tuple[Law, Bool]:
         """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
         own, row = self._own, self._row
-        scale, unit = laws.scale.take(self._mine), laws.level.reshape(-1).take(row)
-        unknown = np.isnan(unit)
-        if np.count_nonzero(unknown):
-            unit[unknown] = 1.0
-        unit += scale
-        spread = laws.spread.reshape(-1).take(row)
-        excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).astype(np.float64).reshape(-1)
+        unit, scale, spread, unknown = read(laws, self._mine, row)
+        excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).reshape(-1)
         whole = Law(excess, row, unit[..., np.newaxis], scale[:, np.newaxis], spread[..., np.newaxis])
-        edged = whole.edges(EDGES).reshape(-1)
+        edged = whole.edges(_EDGES).reshape(-1)
         if not self._each:
             unit, spread, unknown = own.spread(unit), own.spread(spread), own.spread(unknown)
             scale = own.spread(scale)
         return Law(excess, self._base, unit, scale, spread, edged), unknown
 
-    def reached(self, law: Law, share: Float) -> Float:
+    def reached(self, law: Law, share: SmallFloat) -> SmallFloat:
         """The demand that is exceeded with this probability: of all questions."""
         assert law.edged is not None
-        excess = law.excess.astype(np.float64, copy=False)
         if self._many:
-            return self._by_bins(law.edged, excess, share.reshape(-1)).reshape(self._shape)
-        count, around = self._around(law.edged, excess, share.reshape(-1))
+            return self._by_bins(law.edged, law.excess, share.reshape(-1)).reshape(self._shape)
+        count, around = self._around(law.edged, law.excess, share.reshape(-1))
         return around.reached(count, share)
 
-    def _around(self, edged: Float, excess: Float, share: Float) -> tuple[Int, _Around]:
+    def _around(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> tuple[Int, _Around]:
         """How many bins are exceeded with at least this probability, and the bins around."""
         fall, width = excess[:-1] - excess[1:], edged[1:] - edged[:-1]
         least = width.take(self._looked)
@@ -341,7 +358,7 @@ class Table:
         found = _Around.of(edged.take(self._cells).reshape(shape), excess.take(self._cells).reshape(shape))
         return self._count, found
 
-    def _by_bins(self, edged: Float, excess: Float, share: Float) -> Float:
+    def _by_bins(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> SmallFloat:
         """The same by what questions that end at the same bin have in common: (k,)."""
         edges, excess = edged.reshape(-1, LAW_BINS + 1), excess.reshape(-1, LAW_BINS + 1)
         high = _all_above(edges, excess, share)
@@ -369,7 +386,7 @@ class Table:
 
 
 class _Bins(NamedTuple):
-    """What questions that end before each bin of some laws, K of them, have in common; flat (K * LAW_BINS,) float64.
+    """What questions that end before each bin of some laws, K of them, have in common; flat (K * LAW_BINS,) float32.
 
     Attributes:
         least: The least probability in the bins before it, a little less than it is.
@@ -380,16 +397,16 @@ class _Bins(NamedTuple):
         bins: How much less is expected beyond the end of a bin than beyond its beginning, and how wide it is.
     """
 
-    least: Float
-    most: Float
-    above: Float
-    between: Float
-    half: Float
-    middle: Float
-    bins: tuple[Float, Float]
+    least: SmallFloat
+    most: SmallFloat
+    above: SmallFloat
+    between: SmallFloat
+    half: SmallFloat
+    middle: SmallFloat
+    bins: tuple[SmallFloat, SmallFloat]
 
     @classmethod
-    def of(cls, edges: Float, excess: Float) -> _Bins:
+    def of(cls, edges: SmallFloat, excess: SmallFloat) -> _Bins:
         """Of laws with these edges, and what is expected beyond each: (K, LAW_BINS + 1) both."""
         fall, width = excess[:, :-1] - excess[:, 1:], edges[:, 1:] - edges[:, :-1]
         odds = np.maximum(width, _FEWEST)
@@ -399,7 +416,7 @@ class _Bins(NamedTuple):
         # Below no demand bins have no width, and whatever is asked is exceeded; nothing is said where one is hardly a bin.
         narrow = width < _NARROW
         likely[narrow] = np.where((width[narrow] == 0.0) & (odds[narrow] >= 0.0), np.inf, np.nan)
-        least, most = np.empty(odds.shape), np.empty(odds.shape)
+        least, most = np.empty_like(odds), np.empty_like(odds)
         least[:, 0] = np.inf
         np.minimum.accumulate(likely[:, :-1], axis=1, out=least[:, 1:])
         most[:, -1] = -np.inf
@@ -407,13 +424,13 @@ class _Bins(NamedTuple):
         least *= _LESS
         most *= _MORE
         most += _TINY
-        above = np.empty(odds.shape)
+        above = np.empty_like(odds)
         above[:, 0] = 1.0
         above[:, 1:] = odds[:, :-1]
         np.copyto(above[:, 1:], _ONE, where=~(width[:, :-1] > _NONE))
         between = above - odds
         np.maximum(between, _FEWEST, out=between)
-        half, middle = np.empty(odds.shape), np.empty(odds.shape)
+        half, middle = np.empty_like(odds), np.empty_like(odds)
         half[:, 0], middle[:, 0] = 0.0, edges[:, 0]
         np.subtract(edges[:, 2:], edges[:, :-2], out=half[:, 1:])
         half[:, 1:] *= _HALF
@@ -424,7 +441,7 @@ class _Bins(NamedTuple):
         )
         return cls(least, most, above, between, half, middle, (fall, width))
 
-    def ends(self, first: Int, share: Float, *, high: bool) -> tuple[Int, Bool]:
+    def ends(self, first: Int, share: SmallFloat, *, high: bool) -> tuple[Int, Bool]:
         """Before which bins halving would end, and where that is sure, (k,): of questions about laws that begin at a bin."""
         at = first + high
         for half in _HALVES[high:]:
@@ -432,27 +449,29 @@ class _Bins(NamedTuple):
         return at, self.most.take(at) < share
 
 
-def _all_above(edges: Float, excess: Float, share: Float) -> bool:
+def _all_above(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool:
     """Whether the first bin that halving looks at is exceeded with more than all shares, so that it looks at none below it again.
 
     Args:
-        edges: float64 (K, LAW_BINS + 1), demands, of laws.
-        excess: float64 (K, LAW_BINS + 1), expected beyond them.
-        share: float64 (k,), the questions' probabilities.
+        edges: float32 (K, LAW_BINS + 1), demands, of laws.
+        excess: float32 (K, LAW_BINS + 1), expected beyond them.
+        share: float32 (k,), the questions' probabilities.
     """
     at = slice(_MIDDLE - 1, _MIDDLE + 1)
     (low, high), (more, less) = edges[:, at].T, excess[:, at].T
     return bool((more - less >= (high - low) * np.maximum.reduce(share, initial=0.0)).all())
 
 
-def _counted(fall: Float, width: Float, first: Int, share: Float, *, high: bool = False) -> Int:
+def _counted(
+    fall: SmallFloat, width: SmallFloat, first: Int, share: SmallFloat, *, high: bool = False
+) -> Int:
     """How many bins are exceeded with at least this probability, where halving would end: (k,).
 
     Args:
-        fall: float64, how much less is expected beyond the end of each bin than beyond its beginning.
-        width: float64, how wide each is.
+        fall: float32, how much less is expected beyond the end of each bin than beyond its beginning.
+        width: float32, how wide each is.
         first: int64 (k,), the first bin of each question's law.
-        share: float64 (k,), the probability.
+        share: float32 (k,), the probability.
         high: Laws begin at the first bin that halving looks at, and it ends above that.
     """
     if len(first) <= _FEW:

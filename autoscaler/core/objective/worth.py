@@ -6,7 +6,8 @@ counted, not searched for: the newsvendor's rule for whole VMs, which loses noth
 
 `halving` finds the demand that is exceeded with the odds that pay, and one VM more is weighed by all that it would serve. Where
 laws are few, which is to say where many lanes read the same or where there are few lanes, they are worked out whole, of a whole
-page of ticks at once where there is one; the answers are the same to the bit.
+page of ticks at once where there is one; the answers are the same to the bit. All in 32 bits, as laws are kept: most of what a tick takes
+is passes over such numbers.
 
 Rules of this file: element-wise only, no state. A law is unknown where its level is NaN; nothing is worth a VM there.
 """
@@ -17,13 +18,13 @@ import numpy as np
 
 from autoscaler.core.alike import Alike
 from autoscaler.core.laws import Page
-from autoscaler.core.objective.halving import Last, Law, Table
+from autoscaler.core.objective.halving import Last, Law, Table, read
 from autoscaler.core.rules import ROUNDING
-from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws
+from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws, SmallFloat
 
 MOST_TABLED, MOST_PAGED = 64, 256
 """So many laws of a tick, and of a page, are worked out whole at most: more take longer than looking for what is asked."""
-_ONE, _LAST_VM, _ROUNDING = (np.array(number) for number in (1.0, MOST_VMS - 1.0, ROUNDING))
+_ONE, _LAST_VM, _ROUNDING = (np.float32(number) for number in (1.0, MOST_VMS - 1.0, ROUNDING))
 
 
 class Worth:
@@ -42,7 +43,7 @@ class Worth:
     def __init__(
         self, series: Int, capacity: Float, horizons: tuple[Horizon, ...], most_tabled: int = MOST_TABLED
     ) -> None:
-        self.series, self.capacity = series, capacity
+        self.series, self.capacity, self._capacity = series, capacity, capacity.astype(np.float32)
         asked = tuple(dict.fromkeys(horizons))
         times = len(horizons) // len(asked)
         if horizons != tuple(horizon for horizon in asked for _ in range(times)):
@@ -67,23 +68,23 @@ class Worth:
             laws: As issued.
             share: float64 (Q, L), 0..1; above 1 for no VM.
         """
-        share = share.reshape(self._shape)
+        wanted = share.astype(np.float32).reshape(self._shape)
         if self._table is not None:
             law, unknown = self._table.read(laws)
-            reached = self._table.reached(law, share)
+            reached = self._table.reached(law, wanted)
         else:
             law, unknown = self._read(laws)
             if self._last is None:
                 self._last = Last(self._row, self._shape)
-            count, around = self._last.around(law, share)
-            reached = around.reached(count, share)
+            count, around = self._last.around(law, wanted)
+            reached = around.reached(count, wanted)
         surely = reached
-        surely /= self.capacity
+        surely /= self._capacity
         surely += _ROUNDING
         np.floor(surely, out=surely)
         np.minimum(surely, _LAST_VM, out=surely)
         # One VM more reaches over that point, and is worth it or not by all that it would serve.
-        surely += self._work_of_next(law, surely) >= share * self.capacity
+        surely += self._work_of_next(law, surely) >= wanted * self._capacity
         if np.count_nonzero(unknown):
             surely *= ~unknown
         found: Int = surely.astype(np.int64).reshape(self._questions)
@@ -109,23 +110,23 @@ class Worth:
         found = by_page.vms(laws, np.tile(share, ticks)).reshape(len(share), ticks, -1)
         return found.swapaxes(0, 1).copy()
 
-    def _work_of_next(self, law: Law, vms: Float) -> Float:
-        """Work per second that the VM after so many serves, float64 (laws, times, lanes)."""
+    def _work_of_next(self, law: Law, vms: SmallFloat) -> SmallFloat:
+        """Work per second that the VM after so many serves, float32 (laws, times, lanes)."""
         kinds, most = len(self._kinds.first), 0
         if self._kinds.few:
             most = int(vms.max()) + 2
         if not most or most * kinds > 2 * self._shape[1] * self._shape[2]:
-            ends = np.empty((2, *vms.shape))
+            ends = np.empty((2, *vms.shape), np.float32)
             ends[0] = vms
             np.add(vms, _ONE, out=ends[1])
-            ends *= self.capacity
+            ends *= self._capacity
             beyond = law.beyond(ends)
-            served: Float = beyond[0] - beyond[1]
+            served: SmallFloat = beyond[0] - beyond[1]
             return served
         # Many lanes of few kinds: every number of VMs once.
         if most != self._each_most:
             self._each_most = most
-            each = np.arange(float(most))[:, np.newaxis] * self._kinds.of_first(self.capacity)
+            each = np.arange(most, dtype=np.float32)[:, np.newaxis] * self._kinds.of_first(self._capacity)
             self._each = np.broadcast_to(each, (self._shape[0], most, kinds))
             self._offset = np.arange(self._shape[0])[:, np.newaxis, np.newaxis] * (kinds * (most - 1))
             self._offset = self._offset + self._kinds.group
@@ -144,19 +145,13 @@ class Worth:
             vms: int (Q, L), at least 1.
         """
         law, unknown = self._read(laws)
-        vms = vms.reshape(self._shape)
-        served = law.beyond((vms - 1.0) * self.capacity)
-        served -= law.beyond(vms * self.capacity)
-        served /= self.capacity
-        return np.where(unknown, np.nan, served).reshape(self._questions)
+        last = vms.reshape(self._shape).astype(np.float32)
+        served = law.beyond((last - _ONE) * self._capacity)
+        served -= law.beyond(last * self._capacity)
+        served /= self._capacity
+        return np.where(unknown, np.nan, served.astype(np.float64)).reshape(self._questions)
 
     def _read(self, laws: Laws) -> tuple[Law, Bool]:
         """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
-        scale = laws.scale.take(self.series)
-        unit = laws.level.reshape(-1).take(self._row)
-        unknown = np.isnan(unit)
-        if np.count_nonzero(unknown):
-            unit[unknown] = 1.0
-        unit += scale
-        spread = laws.spread.reshape(-1).take(self._row)
+        unit, scale, spread, unknown = read(laws, self.series, self._row)
         return Law(laws.excess.reshape(-1), self._base, unit, scale, spread), unknown
