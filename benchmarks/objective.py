@@ -1,10 +1,10 @@
-"""`decide` for fleets with an objective: how long a tick takes, and which stage takes it.
+"""`decide` for fleets of each kind of policy: how long a tick takes; and with an objective, which stage takes it.
 
-Live, each fleet has its own demand, and arrays are new each tick; in a sweep variants share the demand of one trace. Demand
+Live, each fleet has its own demand, and arrays are new each tick; in a sweep variants of a fleet share the demand of one trace. Demand
 comes in ticks of ten seconds and forecasts are the real ones, made beside what is timed; what is decided is in force at once.
-Models are chosen anew every 30 ticks, which is 3 % of them, and once in an hour what is known of hours is worked out, so
-the 99th percentile is a tick in which the models are chosen. Times are those of one core (CPU time): others on the
-machine lengthen them less than those on the wall, but do.
+With an objective models are compared every six ticks, so that the 99th percentile is such a tick; once in an hour what is known
+of hours is worked out, which is the worst. Times are those of one core (CPU time): others on the machine lengthen them less
+than those on the wall, but do.
 """
 
 from __future__ import annotations
@@ -30,8 +30,15 @@ from benchmarks.calibration import Result, kernel_s
 
 TICK_S, TICKS, WARM_UP = 10.0, 360, 150
 """Length of a tick, ticks that count, and ticks before them."""
-CASES = ((1, 1), (100, 100), (1000, 1000), (1000, 1))
-"""Lanes, and series that they share."""
+CASES = (
+    ("objective", 1, 1),
+    ("objective", 100, 100),
+    ("objective", 1000, 1000),
+    ("objective", 1000, 1),
+    ("quantile", 1000, 1000),
+    ("reactive", 1000, 1000),
+)
+"""How VMs are wished for, lanes, and series that they share."""
 MOST = 60
 """VMs that a fleet may have."""
 
@@ -49,16 +56,22 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
 """What takes time: its name, and the class or module and the name by which it is called there."""
 
 
-def policy(number: int) -> Policy:
-    """One of many fleets, or variants of one, that differ in their price of shortage."""
+def policy(fleet: int, kind: str, number: int) -> Policy:
+    """One of many fleets, or variants of one, that differ in their price of shortage, or in headroom."""
+    headroom = {"headroom": f"{5 + number % 50}%"}
+    wishes: dict[str, dict[str, dict[str, str]]] = {
+        "objective": {"objective": {"shortage_price": f"{1.0 + number % 1000 * 0.01:.2f}/h"}},
+        "quantile": {"forecast": {"cover": "95%"}, "reactive": headroom},
+        "reactive": {"reactive": headroom},
+    }
     return policy_from(
         {
-            "fleet": f"fleet-{number}",
+            "fleet": f"fleet-{fleet}",
             "signal": {"kind": "throughput", "source": "trace", "trace": {}},
             "vm": {"capacity": "120/s", "start_time": "40s", "stop_time": "40s"},
             "bounds": {"minimum": 1, "maximum": MOST},
             "prices": {"in_service": "0.1/h", "stopped": "0.01/h"},
-            "objective": {"shortage_price": f"{1.0 + number % 1000 * 0.01:.2f}/h"},
+            **wishes[kind],
         }
     )
 
@@ -87,7 +100,7 @@ def timed(parts: tuple[tuple[str, Any, str], ...], spent: dict[str, float]) -> I
 
 
 def decided(lanes: int, series: int) -> tuple[np.ndarray, dict[str, float]]:
-    """Seconds of `decide` for each tick, float64 (TICKS,), and of its parts in all ticks of a second run."""
+    """Seconds of `decide` for each tick, float64 (TICKS,), and of its parts in all ticks of a second run, with an objective."""
     spent = {name: 0.0 for name, _, _ in PARTS}
     times = ticks_of(lanes, series)
     with timed(PARTS, spent):
@@ -95,7 +108,7 @@ def decided(lanes: int, series: int) -> tuple[np.ndarray, dict[str, float]]:
     return times, spent
 
 
-def ticks_of(lanes: int, series: int) -> np.ndarray:
+def ticks_of(lanes: int, series: int, kind: str = "objective") -> np.ndarray:
     """Seconds of `decide` for each tick: float64 (TICKS,)."""
     count = WARM_UP + TICKS
     traces = [
@@ -103,8 +116,9 @@ def ticks_of(lanes: int, series: int) -> np.ndarray:
     ]
     demands = np.stack([trace.values[:count] / TICK_S for trace in traces], axis=1)
     first = int(traces[0].timestamps[0] // TICK_S)
-    compiled = compile_params([policy(number) for number in range(lanes)], TICK_S, first * TICK_S)
-    some = compile_params([policy(number) for number in range(series)], TICK_S, first * TICK_S).series
+    policies = [policy(number % series, kind, number) for number in range(lanes)]
+    compiled = compile_params(policies, TICK_S, first * TICK_S)
+    some = compile_params(policies[:series], TICK_S, first * TICK_S).series
     params = replace(compiled.lanes, series=np.arange(lanes) % series)
     forecasts, state = SeriesState.empty(some), LaneState.empty(params)
     serving, none = np.full(lanes, 10), np.zeros(lanes, np.int64)
@@ -132,9 +146,13 @@ def run() -> list[Result]:
     """Times over an hour of ticks."""
     unit_us = kernel_s(1000) * 1e6
     results = [Result("calibration: in-place add, 1,000 float64", unit_us, "us")]
-    for lanes, series in CASES:
+    for kind, lanes, series in CASES:
         of = f"{lanes:,} lanes, " + ("each its own demand" if lanes == series else f"{series} demand")
-        times, spent = decided(lanes, series)
+        if kind == "objective":
+            times, spent = decided(lanes, series)
+        else:
+            of += f", by {'a quantile' if kind == 'quantile' else 'present demand'}"
+            times, spent = ticks_of(lanes, series, kind), {}
         for label, at in (("p50", 50), ("p99", 99), ("worst", 100)):
             value_us = float(np.percentile(times, at)) * 1e6
             note = f"{value_us / unit_us:,.0f} adds of 1,000"
