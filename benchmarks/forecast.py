@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.forecast import SeriesState, learn, step, steps
-from autoscaler.core.laws import EDGES
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
-from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Horizon, Laws, Samples
+from autoscaler.core.types import QUANTILE_LEVELS, Horizon, Samples
+from autoscaler.simulator.judging.calibration import calibrated, covered, placed
 from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import read_trace
 from benchmarks.calibration import Result, kernel_s
@@ -138,35 +138,11 @@ def drive(each: Sequence[Recording]) -> list[Forecasts]:
         outlook = step(params, state, Samples(now_s, row, np.full(len(each), now_s), freshness, ones, never))
         quantiles[tick] = outlook.at_lead
         if tick + first.lead < count and outlook.laws is not None:
-            transform[tick] = within(outlook.laws, Horizon.LEAD, demand[tick + first.lead])
+            transform[tick] = placed(outlook.laws, Horizon.LEAD, demand[tick + first.lead])
     return [
         Forecasts(quantiles[: len(each[at].demand), :, at], transform[: len(each[at].demand), at])
         for at in range(len(each))
     ]
-
-
-def within(laws: Laws, horizon: Horizon, outcome: Float) -> Float:
-    """Probability below the bin of each outcome, and with it: (S, 2); NaN where something is unknown."""
-    level, spread = laws.level[:, horizon] + laws.scale, laws.spread[:, horizon]
-    log_edges = np.minimum(spread[:, np.newaxis] * EDGES, 60.0)
-    edges = np.maximum(level[:, np.newaxis] * np.exp(log_edges) - laws.scale[:, np.newaxis], 0.0)
-    excess = laws.excess[:, horizon].astype(np.float64)
-    width = np.diff(edges, axis=1)
-    mean = np.divide(
-        -np.diff(excess, axis=1), width, out=np.ones_like(width), where=width > 1e-9 * level[:, np.newaxis]
-    )
-    mean = np.clip(mean, 0.0, 1.0)
-    beyond = np.ones((len(level), LAW_BINS + 1))
-    beyond[:, 1:-1] = 0.5 * (mean[:, 1:] + mean[:, :-1])
-    beyond[:, -1] = 0.0
-    # No demand and the least demand are one bin: nothing is below it.
-    place = np.sum(edges <= outcome[:, np.newaxis], axis=1) - 1
-    place = np.clip(place, 0, LAW_BINS - 1)
-    rows = np.arange(len(level))
-    below = np.where(edges[rows, place] <= 0.0, 0.0, 1.0 - beyond[rows, place])
-    found = np.stack([below, 1.0 - beyond[rows, place + 1]], axis=1)
-    found[np.isnan(outcome) | np.isnan(level)] = np.nan
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +161,8 @@ def judge(recording: Recording, found: Forecasts) -> Judgement:
     outcome = recording.demand[recording.first_judged + lead :]
     known = ~np.isnan(outcome) & ~np.isnan(found.quantiles[issued, 0])
     outcome, quantiles = outcome[known], found.quantiles[issued][known]
-    low, high = found.transform[issued][known].T
-    draws = np.random.default_rng(1).random(len(outcome))
-    value = low + draws * (high - low)
     return Judgement(
-        transform=np.array([np.mean(value <= level) for level in LEVELS]),
+        transform=covered(found.transform[issued][known]),
         covered=np.array([np.mean(outcome <= quantiles[:, at] + 1e-9) for at in range(len(LEVELS))]),
         pinball=pinball(quantiles, outcome) / max(float(np.mean(outcome)), 1e-12),
     )
@@ -334,7 +307,7 @@ def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
                 judge(recording, Forecasts(naive(recording, back), np.zeros((len(recording.demand), 2))))
                 for back in (0, day)
             ]
-        fits.append(bool((np.abs(told.transform - LEVELS) <= WITHIN).all()))
+        fits.append(calibrated(told.transform))
         mine, best = float(told.pinball.mean()), min(np.nanmin([r.pinball.mean() for r in rivals]), np.inf)
         naive_skill.append(mine / best)
         words = "PIT " + " ".join(f"{share:.3f}" for share in told.transform) + ("" if fits[-1] else " (out)")
@@ -379,10 +352,6 @@ def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
             )
         )
     return results
-
-
-WITHIN: Float = np.array([0.02, 0.02, 0.02, 0.007])
-"""How far coverage may be off."""
 
 
 def _geometric(ratios: Sequence[float]) -> float:

@@ -54,10 +54,16 @@ AGAINST = Annotated[
 PROCESSES = Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that compute.")]
 OUT = Annotated[
     Path | None,
-    typer.Option(help="Leave results.json, results.csv, results.md and results.html here.", metavar="DIR"),
+    typer.Option(
+        help="Leave results.json, results.csv, results.md, results.html and plots (fronts, regret, coverage .svg) here.",
+        metavar="DIR",
+    ),
 ]
 FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out results.html, which needs plotly.")]
+NO_PAGE = Annotated[
+    bool,
+    typer.Option("--no-page", help="Leave out results.html and the plots, which need plotly and matplotlib."),
+]
 AS_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON, no table.")]
 
 
@@ -147,10 +153,12 @@ def _ready(out: Path, *, force: bool, with_page: bool) -> None:
     """See that the results may be written there, before anything takes its time."""
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.benchmark.document import RESULTS_JSON
+    from autoscaler.simulator.benchmark.plots import require_matplotlib
     from autoscaler.simulator.report.page import require_plotly
 
     if with_page:
         require_plotly()
+        require_matplotlib()
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a directory for --out")
     if not force and (out / RESULTS_JSON).exists():
@@ -184,6 +192,7 @@ def _write(
 ) -> None:
     from autoscaler.simulator.benchmark.document import RESULTS_JSON
     from autoscaler.simulator.benchmark.page import RESULTS_HTML, page_text
+    from autoscaler.simulator.benchmark.plots import plots
     from autoscaler.simulator.benchmark.rivals import PEERS
     from autoscaler.simulator.benchmark.tables import RESULTS_CSV, RESULTS_MD, csv_text, markdown_text
     from autoscaler.simulator.replay.timeline import write_document, write_text
@@ -194,6 +203,8 @@ def _write(
         write_text(out / RESULTS_MD, markdown_text(outcome.bouts, entrant.key, entrant.name, PEERS))
         if with_page:
             write_text(out / RESULTS_HTML, page_text(outcome.bouts, entrant.key, entrant.name, PEERS))
+            for name, drawn in plots(outcome.bouts, entrant.key, entrant.name, PEERS).items():
+                write_text(out / name, drawn)
 
 
 def _end(outcome: Outcome, parts: int) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
-from autoscaler.simulator.benchmark.tables import percent, pool_sentence, ratio, sentences
+from autoscaler.simulator.benchmark.tables import coverage_sentence, percent, pool_sentence, ratio, sentences
 from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches
 
 _NARROWEST = 140
@@ -41,6 +41,9 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
         pools = pool_sentence(bouts, key)
         if pools:
             say(f"{pools}\n")
+        forecasts = coverage_sentence(bouts, key)
+        if forecasts:
+            say(f"{forecasts}\n")
     if bouts:
         say(
             "all rules: regret at each level (geometric mean of the fleets that it reaches), share of the room covered",

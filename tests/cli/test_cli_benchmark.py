@@ -41,7 +41,7 @@ def test_a_benchmark_shows_a_table_and_leaves_its_files(here):
     assert "Shorter traces: of 6 comparisons" in told
     assert "short_oracle" in told
     names = {path.name for path in (here / "out").iterdir()}
-    assert names == {"results.json", "results.csv", "results.md", "results.html"}
+    assert names == {"results.json", "results.csv", "results.md", "results.html", "fronts.svg", "regret.svg"}
     with (here / "out" / "results.csv").open(newline="") as stream:
         rules = {row["rule"] for row in csv.DictReader(stream)}
     assert {"shop", "kubernetes", "short_oracle"} <= rules
@@ -49,6 +49,21 @@ def test_a_benchmark_shows_a_table_and_leaves_its_files(here):
     assert "http:" not in page.split('id="plotly"')[0]
     assert "<td>calm *</td>" in page
     assert run(here, "traces", *VARIED, "--out", "out", code=1).stderr.count("--force") == 1
+
+
+def test_a_policy_that_forecasts_is_told_and_drawn_with_its_coverage(here):
+    (here / "shop.yaml").write_text(
+        "fleet: shop\nsignal: {kind: total, source: trace, trace: {}}\nvm: {capacity: 7/s}\n"
+        "bounds: {minimum: 0, maximum: 5}\nobjective: {shortage_price: 2/h}\nprices: {in_service: 1/h}\n"
+    )
+    varied = ("--policy", "shop.yaml", "--vary", "objective.shortage_price=2/h,20/h", "--vms", "8")
+    run(here, "traces", *varied, "--processes", "1", "--out", "out")
+    traces = strict_json((here / "out" / "results.json").read_text())["traces"]
+    shares = [trace["fleets"][0]["coverage"]["shop"] for trace in traces]
+    assert all(0.0 < each[0] < each[1] < each[2] <= each[3] <= 1.0 for each in shares)
+    assert "below the 95% quantile" in (here / "out" / "results.md").read_text()
+    assert "<h2>Coverage</h2>" in (here / "out" / "results.html").read_text()
+    assert "busy, 8" in (here / "out" / "coverage.svg").read_text()
 
 
 def test_an_earlier_run_lends_the_peers_and_two_processes_find_the_same(here):

@@ -327,7 +327,8 @@ def bout_of(name: str, regrets: dict[str, tuple[float, ...]], *, long: bool = Tr
     books = Books(2.0, 3, 4, 1, 0.5)
     others = replace(books, cost=8.0), books, replace(books, cost=1.25, missed=0), LawBooks(1.5, 1)
     pools = {"ours": PoolVerdict(books, *others, 50, 1.0, 0.001, pays=False)}
-    fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools)
+    coverage = {"ours": (0.51, 0.9, 0.96, 0.98)}
+    fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools, coverage)
     return Bout(name, "d", 60.0, 10.0 if long else 1.0, long, (fleet,))
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy
-from autoscaler.core.types import Int
+from autoscaler.core.forecast import Recorded
+from autoscaler.core.types import Freshness, Int
 from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
 from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
@@ -27,8 +31,10 @@ from autoscaler.simulator.benchmark.warm_pools import (
     rises,
     worth_of,
 )
+from autoscaler.simulator.judging.calibration import forecast_coverage
 from autoscaler.simulator.judging.clairvoyant import Front
 from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.measuring import wanted
 from autoscaler.traces.trace import Trace
 
 _PRECISION = 1e-4
@@ -101,11 +107,13 @@ class Told:
         curve: Of its settings.
         promises: What became of them.
         warm_pool: Of its warm pool; None where that is not judged.
+        coverage: Of its forecasts; None where it makes none.
     """
 
     curve: Curve
     promises: tuple[Promise, ...]
     warm_pool: PoolVerdict | None
+    coverage: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +128,8 @@ class FleetResult:
         volumes: By key.
         promises: By key of the policy.
         warm_pools: By key of the policy; one whose warm pool was judged.
+        coverage: By key of the policy: the share of outcomes below each quantile of its forecasts, in the order of
+            `calibration.LEVELS`; one that forecasts.
     """
 
     size: int
@@ -129,6 +139,7 @@ class FleetResult:
     volumes: dict[str, float]
     promises: dict[str, tuple[Promise, ...]]
     warm_pools: dict[str, PoolVerdict]
+    coverage: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,17 +194,27 @@ def fought(
             curves[size].update({curve.key: curve for curve in raced_ones})
     promises = {size: dict(before[size].promises) if size in before else {} for size in sizes}
     warm_pools = {size: dict(before[size].warm_pools) if size in before else {} for size in sizes}
+    coverage = {size: dict(before[size].coverage) if size in before else {} for size in sizes}
     for entrant in entrants:
         for size, told in race_entrant(course, fleets, entrant).items():
             curves[size][entrant.key] = told.curve
             promises[size][entrant.key] = told.promises
             if told.warm_pool is not None:
                 warm_pools[size][entrant.key] = told.warm_pool
+            if told.coverage is not None:
+                coverage[size][entrant.key] = told.coverage
     results = []
     for fleet in fleets:
         yardstick = before[fleet.size].clairvoyant if fleet.size in before else yardstick_of(course, fleet)
         results.append(
-            _judged(fleet, curves[fleet.size], yardstick, promises[fleet.size], warm_pools[fleet.size])
+            _judged(
+                fleet,
+                curves[fleet.size],
+                yardstick,
+                promises[fleet.size],
+                warm_pools[fleet.size],
+                coverage[fleet.size],
+            )
         )
     return Bout(
         trace.name, trace.digest, course.ticks.tick_s, course.scored_days, course.long, tuple(results)
@@ -225,22 +246,35 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
             for number, values in enumerate(entrant.promises)
         )
         pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.warm_pool else None
-        found[fleet.size] = Told(curve, promised, pool)
+        found[fleet.size] = Told(curve, promised, pool, _coverage_of(course, policies[first]))
     return found
 
 
-def _pool_of(course: Course, fleet: Fleet, wanted: Int, warm: Int) -> PoolVerdict:
+def _coverage_of(course: Course, policy: Policy) -> tuple[float, ...] | None:
+    """Of the forecasts that the policy reads, in the scored time."""
+    ticks = course.ticks
+    params = compile_params([policy], ticks.tick_s, float(ticks.times_s[0])).series
+    if not params.laws[0]:
+        return None
+    # An interval is known at the tick that ends it.
+    demand = np.concatenate(([np.nan], wanted(course.trace, ticks)[:-1]))[:, np.newaxis]
+    freshness = np.where(np.isnan(demand), int(Freshness.ABSENT), int(Freshness.FRESH))
+    shown = Recorded(ticks.times_s.tolist(), demand, freshness, [np.zeros(1, np.bool_)] * ticks.count)
+    return tuple(forecast_coverage(params, shown, course.learn_ticks).tolist())
+
+
+def _pool_of(course: Course, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict:
     terms = PoolTerms(fleet.tick_s, PROVISION_S, START_S)
     scored = course.learn_ticks
     worth = worth_of(course.demand() / fleet.vm_capacity, terms, POOL_SHORTAGE_PRICE)
     return PoolVerdict(
-        own=kept_books(wanted, warm, terms, scored),
-        peak=kept_books(wanted, peak_target(wanted), terms, scored),
-        break_even=kept_books(wanted, break_even_target(wanted, terms), terms, scored),
-        foreseen=kept_books(wanted, foreseen_target(wanted, terms), terms, scored),
-        lawful=law_books(wanted, terms, scored),
-        starts=rises(wanted, scored),
-        least=clairvoyant_books(wanted, terms, scored),
+        own=kept_books(asked, warm, terms, scored),
+        peak=kept_books(asked, peak_target(asked), terms, scored),
+        break_even=kept_books(asked, break_even_target(asked, terms), terms, scored),
+        foreseen=kept_books(asked, foreseen_target(asked, terms), terms, scored),
+        lawful=law_books(asked, terms, scored),
+        starts=rises(asked, scored),
+        least=clairvoyant_books(asked, terms, scored),
         saving=worth.saving,
         pays=worth.pays,
     )
@@ -263,6 +297,7 @@ def _judged(
     yardstick: Yardstick,
     promises: dict[str, tuple[Promise, ...]],
     warm_pools: dict[str, PoolVerdict],
+    coverage: dict[str, tuple[float, ...]],
 ) -> FleetResult:
     hulls = {key: curve.hull() for key, curve in curves.items()}
     return FleetResult(
@@ -278,4 +313,5 @@ def _judged(
         {key: volume(hull, yardstick.front) for key, hull in hulls.items()},
         promises,
         warm_pools,
+        coverage,
     )

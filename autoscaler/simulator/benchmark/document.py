@@ -90,6 +90,7 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
             for key, promises in fleet.promises.items()
         },
         "warm_pools": {key: asdict(pool) for key, pool in fleet.warm_pools.items()},
+        "coverage": {key: list(shares) for key, shares in fleet.coverage.items()},
     }
 
 
@@ -137,6 +138,7 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
         # Pools that were judged by fewer yardsticks are as if they had not been: their entrants run again anyway.
         {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "lawful" in pool},
+        {key: tuple(_numbers(shares, math.nan)) for key, shares in told.get("coverage", {}).items()},
     )
 
 

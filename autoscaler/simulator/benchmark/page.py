@@ -14,11 +14,15 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES
 from autoscaler.simulator.benchmark.rivals import RIVALS
-from autoscaler.simulator.benchmark.tables import percent, ratio, sentences
+from autoscaler.simulator.benchmark.tables import coverage_of, coverage_sentence, percent, ratio, sentences
 from autoscaler.simulator.benchmark.verdict import Match, matches
+from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
+from autoscaler.simulator.judging.calibration import calibrated
 from autoscaler.simulator.replay.timeline import jsonable
 from autoscaler.simulator.report.packing import zipped
 from autoscaler.simulator.report.page import require_plotly
@@ -67,6 +71,7 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
             '<div id="bars" class="chart"></div>',
             _table(found),
             '<h2>Fronts</h2><p><label>Fleet <select id="fleet"></select></label></p><div id="front" class="chart"></div>',
+            _coverage(bouts, key),
             "<h2>Peers</h2>",
             _peers(),
             "</main>",
@@ -106,6 +111,25 @@ def _table(found: Sequence[Match]) -> str:
     return (
         f'<div class="scroll"><table class="bench"><thead><tr><th>trace</th><th>VMs</th>{heads}</tr></thead>'
         f'<tbody>{"".join(body)}</tbody></table></div><p class="note">* less than seven days are scored</p>'
+    )
+
+
+def _coverage(bouts: Sequence[Bout], key: str) -> str:
+    told = coverage_of(bouts, key)
+    if not told:
+        return ""
+    heads = "".join(f"<th>{level:.0%} quantile</th>" for level in QUANTILES)
+    rows = "".join(
+        f"<tr><td>{escape(bout.trace)}{'' if bout.long else ' *'}</td><td>{size}</td>"
+        f"{''.join(f'<td>{share:.1%}</td>' for share in shares)}"
+        f"<td>{'' if calibrated(np.array(shares)) else 'off'}</td></tr>"
+        for bout, size, shares in told
+    )
+    return (
+        "<h2>Coverage</h2><p>Share of outcomes below each quantile of the forecast at the lead time. "
+        f"{escape(coverage_sentence(bouts, key))}</p>"
+        f'<div class="scroll"><table class="bench"><thead><tr><th>trace</th><th>VMs</th>{heads}<th></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -10,9 +10,13 @@ import io
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches, summary
+from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
+from autoscaler.simulator.judging.calibration import calibrated
 
 RESULTS_CSV, RESULTS_MD = "results.csv", "results.md"
 
@@ -64,6 +68,8 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
         *promise_lines(bouts, key),
         "",
         *pool_lines(bouts, key),
+        "",
+        *coverage_lines(bouts, key),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -109,6 +115,47 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         f"|---|{'---:|' * (len(heads) - 1)}",
         *(f"| {' | '.join(_pool_cells(trace, size, pool))} |" for trace, size, pool in rows),
     ]
+
+
+def coverage_of(bouts: Sequence[Bout], key: str) -> list[tuple[Bout, int, tuple[float, ...]]]:
+    """Where a rule forecasts: the trace, the VMs, and the shares of outcomes below its quantiles."""
+    return [
+        (bout, fleet.size, fleet.coverage[key])
+        for bout in bouts
+        for fleet in bout.fleets
+        if key in fleet.coverage and not any(map(math.isnan, fleet.coverage[key]))
+    ]
+
+
+def coverage_lines(bouts: Sequence[Bout], key: str) -> list[str]:
+    """Which share of outcomes lies below each quantile of a rule's forecasts, as a table; nothing where it makes none."""
+    told = coverage_of(bouts, key)
+    if not told:
+        return []
+    heads = [f"below the {level:.0%} quantile" for level in QUANTILES]
+    return [
+        f"| forecasts at the lead time | VMs | {' | '.join(heads)} | |",
+        f"|---|---:|{'---:|' * len(heads)}---|",
+        *(
+            f"| {bout.trace}{'' if bout.long else ' *'} | {size} | {' | '.join(f'{each:.1%}' for each in shares)} | "
+            f"{'' if calibrated(np.array(shares)) else 'off'} |"
+            for bout, size, shares in told
+        ),
+    ]
+
+
+def coverage_sentence(bouts: Sequence[Bout], key: str) -> str:
+    """On how many long traces a rule's forecasts keep what they say; empty where it makes none."""
+    told = [(bout, shares) for bout, _, shares in coverage_of(bouts, key) if bout.long]
+    if not told:
+        return ""
+    names = {bout.trace for bout, _ in told}
+    off = {bout.trace for bout, shares in told if not calibrated(np.array(shares))}
+    return (
+        f"Forecasts at the lead time: outcomes lie below the 50, 90, 95 and 99 % quantiles as often as these say, within 2, 2, 2 and "
+        f"0.7 points, on {len(names - off)} of {len(names)} traces with seven scored days or more"
+        f"{': not on ' + ', '.join(sorted(off)) if off else ''}."
+    )
 
 
 def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
