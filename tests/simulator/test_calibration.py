@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import policy_from
-from autoscaler.core.forecast import Recorded
 from autoscaler.simulator.judging.calibration import LEVELS, calibrated, covered, forecast_coverage
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.outlooks import issued
 
 TICK_S = 60.0
 
@@ -53,15 +54,8 @@ def _coverage(demand, policy=None):
         }
     )  # fmt: skip
     params = compile_params([given_policy], TICK_S, 0.0).series
-    count = len(demand)
-    freshness = np.where(np.isnan(demand), 3, 0)[:, np.newaxis]
-    seen = Recorded(
-        (TICK_S * np.arange(count)).tolist(),
-        demand[:, np.newaxis],
-        freshness,
-        [np.zeros(1, np.bool_)] * count,
-    )
-    return forecast_coverage(params, seen, count // 3)
+    outlooks = issued(params, demand, Ticks(0, len(demand), TICK_S))
+    return forecast_coverage(outlooks, demand, int(params.lead_ticks[0]), len(demand) // 3)
 
 
 def _noise(spread, count=6000):

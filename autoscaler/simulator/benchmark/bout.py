@@ -12,8 +12,7 @@ import numpy as np
 
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy
-from autoscaler.core.forecast import Recorded
-from autoscaler.core.types import Freshness, Int
+from autoscaler.core.types import Int
 from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
 from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
@@ -35,6 +34,7 @@ from autoscaler.simulator.judging.calibration import forecast_coverage
 from autoscaler.simulator.judging.clairvoyant import Front
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import wanted
+from autoscaler.simulator.lanes.outlooks import issued
 from autoscaler.traces.trace import Trace
 
 _PRECISION = 1e-4
@@ -257,10 +257,9 @@ def _coverage_of(course: Course, policy: Policy) -> tuple[float, ...] | None:
     if not params.laws[0]:
         return None
     # An interval is known at the tick that ends it.
-    demand = np.concatenate(([np.nan], wanted(course.trace, ticks)[:-1]))[:, np.newaxis]
-    freshness = np.where(np.isnan(demand), int(Freshness.ABSENT), int(Freshness.FRESH))
-    shown = Recorded(ticks.times_s.tolist(), demand, freshness, [np.zeros(1, np.bool_)] * ticks.count)
-    return tuple(forecast_coverage(params, shown, course.learn_ticks).tolist())
+    demand = np.concatenate(([np.nan], wanted(course.trace, ticks)[:-1]))
+    lead = int(params.lead_ticks[0])
+    return tuple(forecast_coverage(issued(params, demand, ticks), demand, lead, course.learn_ticks).tolist())
 
 
 def _pool_of(course: Course, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict:

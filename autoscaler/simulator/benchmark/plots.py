@@ -69,7 +69,7 @@ def plots(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> d
             "axes.edgecolor": _LINE,
             "axes.titlesize": 8.0,
             "axes.titlelocation": "left",
-        }  # fmt: skip
+        }
     )
     with looks:
         drawn = {

@@ -8,12 +8,12 @@ Rules of this file: outcomes and laws that are unknown are not judged; lots are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from autoscaler.core.forecast import Recorded, SeriesState, steps
 from autoscaler.core.laws import EDGES, MOST_LOG
-from autoscaler.core.params import SeriesParams
-from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Float, Horizon, Laws
+from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Float, Horizon, Laws, Outlook
 
 LEVELS: Float = np.array(QUANTILE_LEVELS)
 """Quantiles at which coverage is told: 50, 90, 95 and 99 %."""
@@ -76,24 +76,23 @@ def calibrated(shares: Float) -> bool:
     return bool(np.all(np.abs(shares - LEVELS) <= WITHIN + 1e-12))
 
 
-def forecast_coverage(params: SeriesParams, seen: Recorded, first: int) -> Float:
-    """Coverage of forecasts at the lead time, of one series that is forecast tick by tick.
+def forecast_coverage(outlooks: Iterable[Outlook], demand: Float, lead: int, first: int) -> Float:
+    """Coverage of the forecasts of one series at the lead time.
 
     Args:
-        params: Of the one series.
-        seen: Its T ticks.
+        outlooks: Of some ticks each, one after the other, T in all.
+        demand: float64 (T,), work per second as known at each tick; NaN where nothing is.
+        lead: Ticks from a forecast to its outcome.
         first: The first tick whose forecast is judged.
 
     Returns:
         float64 (4,), as `covered` says; NaN where no laws are issued.
     """
-    lead, demand = int(params.lead_ticks[0]), seen.demand[:, 0]
-    known = np.where(seen.freshness[:, 0] == 0, demand, np.nan)
     places, at = [], 0
-    for outlook in steps(params, SeriesState.empty(params), seen):
+    for outlook in outlooks:
         ticks = len(outlook.evidence)
         outcome = np.full(ticks, np.nan)
-        come = known[at + lead : at + lead + ticks]
+        come = demand[at + lead : at + lead + ticks]
         outcome[: len(come)] = come
         outcome[: max(0, first - at)] = np.nan
         if outlook.laws is not None:

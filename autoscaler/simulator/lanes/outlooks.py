@@ -12,7 +12,7 @@ known then. Its laws tell on which page they are, so that equal questions about 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
@@ -26,6 +26,7 @@ from autoscaler.core.types import (
     LAW_BINS,
     QUANTILE_LEVELS,
     Float,
+    Freshness,
     Horizon,
     Int,
     Laws,
@@ -148,6 +149,20 @@ class Ahead:
                 made.demand[...] = self._samples.demand[first : self._known.stop]
             self._table = Table(made, self.series, None, self._first_tick + first)
         return self._table.at(tick - self._known.start, samples)
+
+
+def issued(params: SeriesParams, demand: Float, ticks: Ticks) -> Iterator[Outlook]:
+    """All Outlooks of one series over a run, of some ticks at once, for who judges forecasts.
+
+    Args:
+        params: Of the one series.
+        demand: float64 (T,), work per second as known at each tick; NaN where nothing is.
+        ticks: The run.
+    """
+    freshness = np.where(np.isnan(demand), int(Freshness.ABSENT), int(Freshness.FRESH))[:, np.newaxis]
+    uncensored = [np.zeros(1, np.bool_)] * ticks.count
+    shown = Recorded(ticks.times_s.tolist(), demand[:, np.newaxis], freshness, uncensored)
+    return steps(params, SeriesState.empty(params), shown)
 
 
 def _recorded(seen: Sequence[Seen], ticks: Ticks) -> Recorded:
