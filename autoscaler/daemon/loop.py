@@ -39,6 +39,7 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.set_ahead import SetAhead
+from autoscaler.daemon.set_back import keep_orders
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.unlisted import Unlisted
 from autoscaler.daemon.vms.inventory import Counts, Phase
@@ -452,13 +453,18 @@ class Daemon:
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
         """Times noted by the old clock lie ahead and would hold everything until they come."""
         seconds = (done_tick - tick) * self.settings.tick_s
-        text = f"the clock was set back by about {seconds:.0f} s; guards and orders in flight begin anew"
+        text = (
+            f"the clock was set back by about {seconds:.0f} s; guards begin anew, orders in flight are kept"
+        )
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.warm_pools.resuming.go_on(self.fleets.all, self.warm_pools.by_name, self.clock.now())
         for fleet in self.fleets.all:
             if fleet.drains is not None:
                 fleet.drains.go_on(self.clock.now())
+        before, by_s = [fleet.inventory for fleet in self.fleets.all], self._set_ahead.set_back_by_s()
         self.fleets.begin_anew(self.clock.now())
+        for fleet, inventory in zip(self.fleets.all, before, strict=True):
+            keep_orders(fleet.inventory, inventory, by_s)
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)
 

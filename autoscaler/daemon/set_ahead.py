@@ -34,6 +34,10 @@ class SetAhead:
         self._telemetry = telemetry
         self._ahead_s = clock.now() - clock.monotonic()
 
+    def set_back_by_s(self) -> float:
+        """By how much the clock was set back since the last tick, in seconds; 0 where it was not."""
+        return max(self._ahead_s - (self._clock.now() - self._clock.monotonic()), 0.0)
+
     def follow(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
         """Before a tick: where the clock was set ahead since the last one, all that is awaited began so much later."""
         ahead_s = self._clock.now() - self._clock.monotonic()
@@ -48,7 +52,7 @@ class SetAhead:
 
 def _move(fleet: Fleet, pool: WarmPool | None, by_s: float) -> None:
     for t in fleet.inventory.vms.values():
-        _move_vm(t, by_s)
+        move_vm(t, by_s)
     fleet.inventory.touch()
     for leaving in fleet.drains.leaving.values() if fleet.drains is not None else ():
         leaving.since_s += by_s
@@ -59,7 +63,8 @@ def _move(fleet: Fleet, pool: WarmPool | None, by_s: float) -> None:
         each.running_s = _later(each.running_s, by_s)
 
 
-def _move_vm(t: TrackedVm, by_s: float) -> None:
+def move_vm(t: TrackedVm, by_s: float) -> None:
+    """All that is noted of a VM began so much later."""
     t.phase_since_s += by_s
     t.missing_since_s += by_s
     t.hands_off_until_s += by_s

@@ -27,7 +27,7 @@ EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
     "tick_late": "The loop woke too late and skipped ticks.",
     "clock_set_ahead": "The clock was set ahead; starts, drains and what is being prepared are waited for as long as before.",
-    "clock_set_back": "The clock was set back; guards and orders in flight begin anew.",
+    "clock_set_back": "The clock was set back; guards begin anew, orders in flight are kept.",
     "act_failed": "The handling of an action's outcome failed; a listing will tell what became of it.",
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
     "listing_failed": "The provider's listing is missing or partial; nothing is stopped until it is whole. Said once an hour.",

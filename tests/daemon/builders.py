@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -168,6 +169,20 @@ class Bench:
     def actions(self):
         with self.journal.reader() as reader:
             return reader.actions("web", 0, 1e12)
+
+
+class OwnTime:
+    """The truth's provider as the daemon sees it: what it lists is dated by the daemon's own clock."""
+
+    def __init__(self, provider, clock):
+        self.provider, self.clock = provider, clock
+
+    def __getattr__(self, name):
+        return getattr(self.provider, name)
+
+    async def list_vms(self):
+        found = await self.provider.list_vms()
+        return replace(found, requested_at_s=self.clock.now(), received_at_s=self.clock.now())
 
 
 def virtual(test: Callable[[], Awaitable[None]]):

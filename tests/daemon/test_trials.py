@@ -23,7 +23,7 @@ from autoscaler.providers.ec2.ssm import SsmHook
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_hook
-from tests.daemon.builders import ORIGIN_S, steady, virtual
+from tests.daemon.builders import ORIGIN_S, OwnTime, steady, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, states
 from tests.daemon.test_loop_time import SetClock
 
@@ -255,6 +255,7 @@ async def test_a_clock_that_is_set_back_gives_no_work_to_one_that_is_tried_and_r
         return replace(found, observed_at_s=np.full(len(found.vm_ids), bench.clock.now()))
 
     setup.source.read = as_of_now
+    bench.setups = [replace(setup, provider=OwnTime(bench.provider, bench.clock))]
     await bench.run(3300)
     assert bench.log.events().count("clock_set_back") == 1
     assert max(bench.column("in_service")) == 1

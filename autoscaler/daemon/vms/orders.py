@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.hedging import HedgeBudget
@@ -37,12 +37,12 @@ class Expected:
     """From then on a complete listing that does not show them means that they were not made."""
     token: str
     since_s: float
-    """When they were asked for."""
+    """When they were asked for; infinite where no age tells."""
 
     def may_be(self, vm: Vm) -> bool:
         """Whether this is one of them: by the token it carries, or else by its age."""
         made_by = vm.tags.get(MADE_BY_TAG)
-        young = vm.launched_at_s >= math.floor(self.since_s)
+        young = math.isfinite(self.since_s) and vm.launched_at_s >= math.floor(self.since_s)
         return made_by == self.token if made_by is not None else young
 
 
@@ -89,6 +89,22 @@ class Orders(Holdings):
         expected = Expected(count, until_s, token, since_s)
         expected.count = max(count - len(self.made_by(token)), 0)
         self._expected[action_id] = expected
+
+    def expected_earlier(self, by_s: float) -> dict[int, Expected]:
+        """What is expected by action, for so many seconds less by the clock.
+
+        Which clock was right is not known, so that an age tells nothing: these VMs are known by their token.
+        """
+        return {
+            number: replace(e, until_s=e.until_s - by_s, since_s=math.inf)
+            for number, e in self._expected.items()
+        }
+
+    def go_on_with(self, flying: Iterable[TrackedVm], expected: Mapping[int, Expected]) -> None:
+        """Orders in flight, of VMs that no listing has shown to this inventory yet."""
+        self.touch()
+        self.vms.update({t.vm.id: t for t in flying})
+        self._expected.update(expected)
 
     def made_by(self, token: str) -> list[str]:
         """The VMs that carry the token of a provisioning."""
