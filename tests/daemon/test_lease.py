@@ -101,6 +101,25 @@ def test_a_restarted_daemon_goes_on_at_once_and_one_that_was_away_for_long_claim
     assert late.due(1000.0 + VALID_S)
 
 
+def test_a_clock_that_is_set_back_puts_off_neither_the_next_tag_nor_the_end_of_anothers():
+    lease, other = Lease("a", "1"), Mark("b", "2", 7, 10_000.0)
+    lease.see(marked(str(other)), 10_000.0, 10_000.0)
+    for at_s in (1000.0, 999.0 + VALID_S):
+        lease.see(marked(str(other)), at_s, at_s)
+        assert lease.held_by == "b"
+    lease.see(marked(str(other)), 1000.0 + VALID_S, 1000.0 + VALID_S)
+    assert lease.held_by == ""
+    # It is claimed, and the clock is set back again before the claim is seen.
+    mark = str(lease.mark(1000.0 + VALID_S))
+    lease.wrote(1001.0 + VALID_S, done=True)
+    for at_s in (100.0, 100.0 + SETTLE_S):
+        assert not lease.may_act(at_s)
+        lease.see(marked(mark), at_s, at_s)
+    assert lease.may_act(100.0 + SETTLE_S)
+    assert lease.due(99.0 + RENEW_S) == ()
+    assert lease.due(100.0 + RENEW_S) == ("i-0",)
+
+
 def test_a_copy_of_the_state_directory_in_use_elsewhere_is_another_daemon():
     lease = Lease("a", "2")
     lease.see(marked(str(Mark("a", "1", 3, 1000.0))), 1100.0, 1100.0)

@@ -101,6 +101,7 @@ class Lease:
 
     def see(self, vms: Iterable[Vm], requested_at_s: float, now_s: float) -> None:
         """Take in the fleet's rows of a whole listing, and when that was asked for."""
+        self._set_back_to(now_s)
         alive = sorted((vm for vm in vms if vm.state is not VmState.TERMINATED), key=lambda vm: vm.id)
         marked = [(vm.id, mark) for vm in alive if (mark := Mark.of(vm.tags.get(LEASE_TAG, ""))) is not None]
         carriers = {vm.id for vm in alive[:CARRIERS]} | {vm_id for vm_id, _ in marked}
@@ -126,6 +127,13 @@ class Lease:
         settled = self._taken_s is not None and requested_at_s - self._taken_s >= SETTLE_S
         if settled and any(mark.run == self._run for mark in marks):
             self.ours = True
+
+    def _set_back_to(self, now_s: float) -> None:
+        """What was noted by a clock that has been set back since is of now: neither holds nor renewals wait for it."""
+        self._changed_s = min(self._changed_s, now_s)
+        self._due_s = min(self._due_s, now_s + RENEW_S)
+        self._asked_s = None if self._asked_s is None else min(self._asked_s, now_s)
+        self._taken_s = None if self._taken_s is None else min(self._taken_s, now_s)
 
     def _is_anothers(self, mark: Mark, began_s: float) -> bool:
         if mark.name == self._name:
