@@ -4,8 +4,12 @@ from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.vms.lease import SETTLE_S, VALID_S
+from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING
+from autoscaler.daemon.vms.tracked import Phase
+from autoscaler.ports import Outcome, OutcomeKind
+from autoscaler.providers.memory import MemoryProvider
 from tests.daemon.builders import steady, virtual
-from tests.daemon.test_lease import Two
+from tests.daemon.test_lease import Two, _Named
 
 
 class Counted(SimulatedBalancer):
@@ -91,3 +95,34 @@ async def test_what_one_was_trying_is_not_tried_on_once_another_acts_on_the_flee
     assert len(hooks["a"].runs) == 1
     for name in "ab":
         await two.kill(name)
+
+
+@virtual
+async def test_one_that_waits_writes_no_tag_on_a_vm_that_serves_under_the_other_until_it_takes_over():
+    two = Two(lambda _: 300.0, vms=4)
+    tagged = []
+
+    class Notes(_Named):
+        async def tag(self, vm_ids, tags):
+            if POOL_TAG in tags:
+                tagged.append((self._name, round(two.clock.monotonic()), tuple(vm_ids)))
+            # The first daemon's permission to tag anything but its lease is gone.
+            if self._name == "a" and POOL_TAG in tags:
+                return tuple(Outcome(i, OutcomeKind.DENIED, "UnauthorizedOperation", "no") for i in vm_ids)
+            return await self._inner.tag(vm_ids, tags)
+
+    marked = min(view.id for view in two.world.views(two.clock.now(), "web"))
+    two.world.tag(two.clock.now(), [marked], {POOL_TAG: PREPARING})
+    two.world.start(two.clock.now(), [marked])
+    begin = {name: Notes(MemoryProvider(two.world, two.clock), two, name) for name in "ab"}
+    two.begin("a", provider=begin["a"])
+    await two.until(4000)
+    two.begin("b", provider=begin["b"])
+    await two.until(4600)
+    assert two.daemons["b"].fleets.by_name["web"].leased_to == "a"
+    assert {name for name, *_ in tagged} == {"a"}
+    assert two.daemons["b"].fleets.by_name["web"].inventory.vms[marked].phase is Phase.IN_SERVICE
+    await two.kill("a")
+    await two.until(4600 + VALID_S + SETTLE_S + 100)
+    assert [(name, ids) for name, _, ids in tagged if name == "b"] == [("b", (marked,))]
+    await two.kill("b")

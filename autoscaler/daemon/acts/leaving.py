@@ -65,7 +65,7 @@ async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: floa
 
 def probe_of(fleet: Fleet) -> ReadinessProbe:
     """What finds VMs ready; where another daemon acts on the fleet it changes nothing, on VMs or at a balancer."""
-    if _is_ours(fleet):
+    if is_ours(fleet):
         return fleet.probe
     probe = fleet.own_probe
     if fleet.arrivals is not None and not fleet.leased_to:
@@ -74,7 +74,7 @@ def probe_of(fleet: Fleet) -> ReadinessProbe:
     return probe if fleet.drains is None else fleet.drains.watching(probe)
 
 
-def _is_ours(fleet: Fleet) -> bool:
+def is_ours(fleet: Fleet) -> bool:
     """Whether it is known that no other daemon acts on it."""
     return fleet.held_until_s != math.inf
 
@@ -93,7 +93,7 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
     for fleet in fleets:
         if fleet.drains is None:
             continue
-        if not _is_ours(fleet):
+        if not is_ours(fleet):
             fleet.drains.watch(fleet.leased_to)
             continue
         notes += fleet.drains.resume(fleet.inventory, clock.now())

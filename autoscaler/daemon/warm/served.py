@@ -17,6 +17,7 @@ import math
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
+from autoscaler.daemon.acts.leaving import is_ours
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.vms.marks import (
     EXERCISED_AT_TAG,
@@ -59,8 +60,14 @@ class Served:
                 self.add(t.vm.id, now_s)
 
     def follow(self, fleet: Fleet, now_s: float) -> None:
-        """After a listing: forget those whose tags say so, or that are gone; begin to write them on the others."""
+        """After a listing: forget those whose tags say so, or that are gone; begin to write them on the others.
+
+        Where another daemon acts on the fleet, or may, its tags are that one's affair.
+        """
         vms = fleet.inventory.vms
+        if not is_ours(fleet):
+            self.ids = {i: at_s for i, at_s in self.ids.items() if i in vms and is_preparing(vms[i].vm)}
+            return
         self.ids = {
             vm_id: at_s
             for vm_id, at_s in self.ids.items()
