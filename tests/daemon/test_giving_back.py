@@ -1,19 +1,25 @@
 """VMs that drain when the daemon ceases to act on their fleet are put back; what shadow drains is nobody's to resume."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.ports import Verb
+from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
+from tests.control.builders import STOP, Commands, asked
 from tests.daemon.builders import Demand, policy, steady, virtual
 from tests.daemon.test_drain import BALANCER, TOTAL, bench_of, put, verbs
 from tests.daemon.test_reload import Life
+from tests.daemon.test_trials import trial_bench
 
+TWO_AT_ONCE = {"exercise": {"every": "1h", "at_once": 2}}
 DEMAND = steady((0, 400), (20, 200))
 
 
@@ -36,6 +42,17 @@ def other(bench, demand):
     own = policy("api", signal=TOTAL)
     source = Demand(bench.clock, 0.0 * demand(0), total=True)
     return FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider))
+
+
+class SlowFromTheSecondOn(SimulatedHook):
+    """The first VM is well within 40 s, as told by whoever runs it."""
+
+    async def run(self, vm):
+        if self.runs:
+            return await super().run(vm)
+        self.runs.append((self._clock.now(), vm.id))
+        await self._clock.sleep_until(self._clock.monotonic() + 40.0)
+        return HookResult(well=True)
 
 
 def changed_at(bench, second, setups):
@@ -129,6 +146,29 @@ def test_what_was_draining_and_is_nobodys_any_more_after_a_restart_is_named(afte
     lives()
 
 
+@pytest.mark.parametrize(
+    ("after", "why"), [(other, "the fleet has no policy any more"), (shadow, "the fleet is in shadow")]
+)
+def test_what_was_tried_and_is_not_acted_on_after_a_restart_is_named(after, why):
+    @virtual
+    async def lives():
+        bench = trial_bench(vms=2, took_s=4000.0, balancer=BALANCER)
+        bench.setups = [replace(bench.setups[0], balancer=SimulatedBalancer(bench.clock))]
+        await bench.run(3700)
+        ((_, tried),) = bench.hook.runs
+        acting, bench.setups = bench.setups, [after(bench, lambda _: 100)]
+        await bench.run(50)
+        (told,) = [text for _, kind, text in bench.events() if kind == "exercise_left"]
+        assert told.startswith(f"{tried}: being tried when the daemon ended, and {why}; ")
+        # Whoever acts on it again within the time of a trial tries on.
+        bench.setups = acting
+        await bench.run(50)
+        kinds = [kind for _, kind, _ in bench.events()]
+        assert (kinds.count("exercise_left"), kinds.count("exercise_resumed")) == (1, 1)
+
+    lives()
+
+
 @virtual
 async def test_what_had_been_put_back_or_stopped_before_a_restart_is_not_named():
     bench = bench_of(DEMAND)
@@ -151,6 +191,30 @@ async def test_what_shadow_was_draining_is_not_drained_by_a_daemon_that_acts():
     assert [kind for _, kind, _ in bench.events()] == []
     assert bench.balancer.cordoned == {}
     assert bench.column("draining") == [0] * len(bench.records)
+
+
+@pytest.mark.parametrize(
+    ("after", "why"), [(shadow, "the fleet is in shadow now"), (other, "the fleet's policy is gone")]
+)
+def test_what_was_tried_and_found_well_is_put_back_and_what_is_still_tried_is_named(after, why):
+    @virtual
+    async def lives():
+        bench = trial_bench(vms=2, balancer=BALANCER, freshness=TWO_AT_ONCE)
+        front = SimulatedBalancer(bench.clock)
+        hook = SlowFromTheSecondOn(bench.clock, took_s=4000.0)
+        bench.setups = [replace(bench.setups[0], balancer=front, hook=hook)]
+        changed_at(bench, 3705, [after(bench, steady((0, 100)))])
+        # What is ready is not stopped into the pool meanwhile.
+        Commands(bench).at(3640, "pause", asked(until_s=9000), STOP)
+        await bench.run(3760)
+        assert len(hook.runs) == 2
+        (well, tried) = (vm_id for _, vm_id in hook.runs)
+        assert set(front.cordoned) == {tried}
+        (told,) = [text for _, kind, text in bench.events() if kind == "exercise_left"]
+        assert told.startswith(f"{tried}: made for the warm pool or tried, and {why}; running on out of the")
+        assert [a.intent.vm_ids for a in bench.actions() if a.intent.verb is Verb.RETURN] == [(well,)]
+
+    lives()
 
 
 def test_a_reload_puts_them_back_before_the_balancer_is_closed(tmp_path):

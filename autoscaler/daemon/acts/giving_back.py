@@ -1,7 +1,10 @@
-"""VMs on their way out of the balancer when the daemon ceases to act on their fleet: they are put back.
+"""VMs that the daemon keeps out of the balancer when it ceases to act on their fleet: they are put back.
 
 Why: a fleet that goes to shadow, whose policy is removed, or that has no balancer any more is to be left as a whole: VMs
 that run and get no work would be paid for by nobody's wish, and be missing when demand comes back.
+
+What drains is put back, and what was tried and found well. What is still tried, or made for the warm pool, may not be fit to
+serve, or have a hook under way: it is named.
 
 Rules of this file: as with any drain, the journal knows before the balancer is asked, through the adapter that took them
 out. What cannot be put back is named, so that a person can.
@@ -13,6 +16,8 @@ from collections.abc import Sequence
 
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Verb
 
 _SHADOW, _REMOVED, _UNBALANCED = (
@@ -23,36 +28,53 @@ _SHADOW, _REMOVED, _UNBALANCED = (
 
 
 async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
-    """Put back the draining VMs of fleets that are not drained any more; for a person, what was put back.
+    """Put back VMs of fleets that are not drained any more, or not acted on; for a person, what was put back.
 
     Args:
         daemon: With the fleets as they are now.
         before: The fleets as they were, with adapters that are not closed yet.
     """
     left = [(fleet, why) for fleet in before if (why := _why(fleet, daemon.fleets.by_name.get(fleet.name)))]
-    if not any(fleet.drains is not None and fleet.drains.open for fleet, _ in left):
-        return []
-    # A cordon that is still under way would come after being put back.
-    await daemon.chores.wait()
+    pools = daemon.warm_pools.left
+    draining = any(fleet.drains is not None and fleet.drains.open for fleet, _ in left)
+    if draining or any(fleet.name in pools and pools[fleet.name].preparing for fleet, _ in left):
+        # A cordon that is still under way would come after being put back.
+        await daemon.chores.wait()
     told = []
     for fleet, why in left:
+        well = await _prepared(daemon, fleet, pools.get(fleet.name), why)
         if fleet.drains is None:
             continue
         fleet.drains.let_go(fleet.inventory)
-        if daemon.last_record is not None and (ids := tuple(sorted(fleet.drains.let_go_of))):
+        if daemon.last_record is not None and (ids := tuple(sorted({*fleet.drains.let_go_of, *well}))):
             told.append(await _put_back(daemon, fleet, ids, why))
     return [text for text in told if text]
 
 
+async def _prepared(daemon: Daemon, fleet: Fleet, pool: WarmPool | None, why: str) -> list[str]:
+    """Those that were tried and found well; the others that ran for the warm pool are named."""
+    vms, well, rest = fleet.inventory.vms, [], []
+    for vm_id, each in sorted(pool.preparing.items()) if pool is not None else ():
+        if vm_id not in vms or vms[vm_id].phase is not Phase.PREPARING:
+            continue
+        may_serve = each.trying and each.ready and not each.failed
+        (well if may_serve and fleet.drains is not None else rest).append(vm_id)
+    if rest:
+        out = "" if fleet.drains is None else " out of the load balancer"
+        text = f"{', '.join(rest)}: made for the warm pool or tried, and {why}; running on{out}, stop or delete them by hand"
+        await daemon.recorder.note([Note("exercise_left", fleet.name, text)], daemon.clock.now())
+    return well
+
+
 def _why(before: Fleet, after: Fleet | None) -> str:
-    """Why VMs of a fleet are not drained any more; empty where they are, or never were by us."""
-    if before.drains is None or not before.policy.act or before.leased_to:
+    """Why a fleet is not acted on or drained any more; empty where it is, or never was by us."""
+    if not before.policy.act or before.leased_to:
         return ""
     if after is None:
         return _REMOVED
     if not after.policy.act:
         return _SHADOW
-    return _UNBALANCED if after.drains is None else ""
+    return _UNBALANCED if before.drains is not None and after.drains is None else ""
 
 
 async def _put_back(daemon: Daemon, fleet: Fleet, ids: tuple[str, ...], why: str) -> str:
@@ -69,6 +91,8 @@ async def _put_back(daemon: Daemon, fleet: Fleet, ids: tuple[str, ...], why: str
     out = [vm_id for vm_id in ids if vm_id not in back]
     if out:
         said = next((o.message for o in outcomes if o.vm_id in out), "the journal cannot be written")
-        text = f"{', '.join(out)} were draining, and {why}; not put back, do it by hand: {said}"
+        text = (
+            f"{', '.join(out)} were out of the load balancer, and {why}; not put back, do it by hand: {said}"
+        )
         await recorder.note([Note("return_failed", fleet.name, text)], clock.now())
     return f"put {', '.join(back)} of {fleet.name} back into the load balancer" if back else ""

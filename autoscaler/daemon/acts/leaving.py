@@ -22,8 +22,8 @@ from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note, ReadinessP
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
 _SLACK_S = 600.0
 """An action is at most this much older than the drain that it began."""
-_NAMED_S = 86400.0
-"""Draining VMs of fleets that are not drained any more are named at a start for so long."""
+NAMED_S = 86400.0
+"""VMs that drained or were tried, of fleets that are not drained or acted on any more, are named at a start for so long."""
 
 
 class Recording(Protocol):
@@ -47,7 +47,7 @@ async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: floa
     draining = {f.name: f.drains for f in fleets if f.drains is not None}
     longest_s = max((drains.section.timeout_s for drains in draining.values()), default=0.0) + _SLACK_S
     actions: dict[str, list[ActionRecord]] = {}
-    for action in await recording.recent_actions(began_at_s - max(longest_s, _NAMED_S)):
+    for action in await recording.recent_actions(began_at_s - max(longest_s, NAMED_S)):
         actions.setdefault(action.intent.fleet, []).append(action)
     known = {fleet.name for fleet in fleets}
     notes = []

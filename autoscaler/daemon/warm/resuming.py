@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from autoscaler.daemon.acts.leaving import Recording
+from autoscaler.daemon.acts.leaving import NAMED_S, Recording
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
@@ -32,13 +32,26 @@ class Resuming:
         """By fleet and VM, when its trial was ordered."""
 
     async def load(self, fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
-        """Know from the journal which VMs an earlier run was trying.
+        """Know from the journal which VMs an earlier run was trying; name those of fleets that are not acted on.
 
         Raises:
             JournalError: It cannot be read.
         """
         longest_s = max((_longest_s(fleet) for fleet in fleets), default=0.0)
-        self.recall(await recording.recent_actions(began_at_s - longest_s))
+        found = await recording.recent_actions(began_at_s - max(longest_s, NAMED_S))
+        self.recall(found)
+        acting = {fleet.name for fleet in fleets if fleet.policy.act}
+        known, notes = {fleet.name for fleet in fleets}, []
+        for name in sorted(self._at_s.keys() - acting):
+            why = "the fleet is in shadow" if name in known else "the fleet has no policy any more"
+            was = f"{', '.join(sorted(self._at_s[name]))}: being tried when the daemon ended, and {why}"
+            text = f"{was}; out of its load balancer, if it has one: stop by hand what still runs"
+            notes.append(Note("exercise_left", name, text))
+        since_s = began_at_s - longest_s
+        recent = [a for a in found if a.settled_at_s is None or a.settled_at_s >= since_s]
+        self._at_s = {}
+        self.recall(action for action in recent if action.intent.fleet in acting)
+        await recording.note(notes, began_at_s)
 
     def recall(self, actions: Iterable[ActionRecord]) -> None:
         """Of these actions, oldest first, the trials that nothing else followed."""

@@ -33,6 +33,8 @@ class WarmPools:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.by_name: dict[str, WarmPool] = {}
+        self.left: dict[str, WarmPool] = {}
+        """Pools that were given up by the last change of fleets: of those that are in shadow now, or have no policy."""
         self.resuming = Resuming()
         self._acts: dict[str, bool] = {}
         self._kept: dict[str, bytes] = {}
@@ -48,6 +50,7 @@ class WarmPools:
         self.by_name = {
             name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
         }
+        self.left = {} if anew else {name: pool for name, pool in before.items() if name not in same}
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
         for name in same & before.keys():
             self.by_name[name].trials = before[name].trials
