@@ -4,8 +4,9 @@
 
 One run per VM, with the VM in the environment: AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_FLEET,
 AUTOSCALER_ACTION. Exit code 0 means done. The first word that it prints says how the VM stands then (in, cordoned or
-out), and the second, where there is one, how many sessions it has; where it prints nothing, what was asked for is
-taken to be so, and sessions are unknown.
+out; unknown where the balancer has no such VM), and the second, where there is one, how many sessions it has; where it
+prints nothing, what was asked for is taken to be so, and sessions are unknown. Any other exit code, and any other word, says
+nothing of the VM.
 
 How a program is run, and what it inherits, is `program`.
 """
@@ -18,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from autoscaler.balancers.program import SHOWN, inherited, of_vm, run_program
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 
+UNKNOWN = "unknown"
+"""What a program prints of a VM that its balancer does not have."""
 AT_ONCE = 8
 """Runs at the same time."""
 
@@ -91,10 +94,15 @@ def _read(output: str, what: str, silent: Rotation | None) -> tuple[Member | Non
         if silent is None:
             return None, f"{what} printed nothing; it must print in, cordoned or out"
         return Member(silent, None), ""
+    if words == [UNKNOWN]:
+        # None that could be counted, as other balancers say it.
+        return Member(
+            Rotation.OUT, 0, UNKNOWN, known=False
+        ), f"{what} says that the balancer does not have it"
     rest = words[1:2]
     if words[0] not in tuple(Rotation) or not all(word.isdecimal() for word in rest):
         return None, (
             f"{what} printed {output.strip()[:SHOWN]!r}; it must print in, cordoned or out, and after it a number "
-            "of sessions where it knows one"
+            "of sessions where it knows one, or unknown"
         )
     return Member(Rotation(words[0]), int(rest[0]) if rest else None), ""

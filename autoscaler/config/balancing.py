@@ -48,7 +48,12 @@ class TargetGroupSection(Section):
 
 
 class CommandSection(Section):
-    """A program of yours, run without a shell for every VM with one of admit, cordon, look as its last argument."""
+    """A program of yours, run without a shell for every VM with one of admit, cordon, look as its last argument.
+
+    With exit code 0 it prints how the VM stands then (in, cordoned, out, or unknown where the balancer has no such VM) and how many
+    sessions it has, as in `cordoned 3`. Without a number the VM is never seen idle, and its drain ends by `drain.timeout`. Nothing printed (by admit or cordon) means
+    that what was asked for is done; any other exit code, that nothing is known: such a VM is neither put into service nor taken for drained.
+    """
 
     run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
         description="The program and its first arguments; the VM is in AUTOSCALER_VM_ID and AUTOSCALER_VM_ADDRESS."

@@ -49,12 +49,21 @@ async def test_what_it_prints_is_how_the_vm_stands(tmp_path):
     assert view.members == {"i-0": Member(Rotation.CORDONED, 3), "i-1": Member(Rotation.OUT, None)}
 
 
+async def test_a_vm_that_the_balancer_does_not_have_is_out_and_not_known(tmp_path):
+    hook = command(tmp_path, "print('unknown')")
+    for asked in (hook.look, hook.cordon, hook.admit):
+        view = await asked(VMS[:1])
+        assert view.members == {"i-0": Member(Rotation.OUT, 0, "unknown", known=False)}
+        assert view.error.endswith("for i-0 says that the balancer does not have it")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ("print('no such pool'); sys.exit(3)", "ended with code 3: no such pool"),
         ("print('perhaps')", "printed 'perhaps'; it must print in, cordoned or out"),
         ("print('in -4')", "printed 'in -4'"),
+        ("print('unknown 4')", "printed 'unknown 4'"),
         ("pass", "printed nothing"),
     ],
 )

@@ -224,19 +224,26 @@ async def test_one_that_is_tried_gets_no_work_from_the_balancer_meanwhile():
     assert set(front.cordoned) == {other}
 
 
-@virtual
-async def test_one_that_would_get_work_all_the_same_is_not_tried():
-    bench = trial_bench(lambda _: HookResult(well=True), balancer=BALANCER)
-    front = SimulatedBalancer(bench.clock)
-    front.cordon = front.look
-    bench.setups = [replace(bench.setups[0], balancer=front)]
-    await bench.run(5000)
-    # That is found out every ten minutes, and not every tick.
-    assert [s for s, verb, *_ in chores(bench)] == [3600, 4200, 4800]
-    assert bench.calls("StartInstances") == []
-    assert states(bench) == {"running": 1, "stopped": 1}
-    # It is not to blame: demand may start it.
-    assert len(bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now())) == 1
+@pytest.mark.parametrize("silent", [False, True])
+def test_one_that_would_get_work_all_the_same_or_may_is_not_tried(silent):
+    @virtual
+    async def lives():
+        bench = trial_bench(lambda _: HookResult(well=True), balancer=BALANCER)
+        front = SimulatedBalancer(bench.clock)
+        if silent:
+            front.failures["cordon"] = "the program ended with code 3"
+        else:
+            front.cordon = front.look
+        bench.setups = [replace(bench.setups[0], balancer=front)]
+        await bench.run(5000)
+        # That is found out every ten minutes, and not every tick.
+        assert [s for s, verb, *_ in chores(bench)] == [3600, 4200, 4800]
+        assert bench.calls("StartInstances") == []
+        assert states(bench) == {"running": 1, "stopped": 1}
+        # It is not to blame: demand may start it.
+        assert len(bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now())) == 1
+
+    lives()
 
 
 @virtual

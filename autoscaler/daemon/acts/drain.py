@@ -241,16 +241,17 @@ class Drains:
         return idle, busy, [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is None]
 
     async def keep_out(self, vms: Sequence[Vm], timeout_s: float) -> frozenset[str]:
-        """VMs are started for a trial, and not to serve: those that the balancer gives work all the same.
+        """VMs are started for a trial, and not to serve: those that the balancer gives work all the same, or may.
 
         One that was stopped by somebody else, or whose entry was written anew, is in rotation as soon as it answers.
         """
         error = self.error
-        view = await self._asked("cordon", vms, timeout_s)
-        if view.members:
+        members = (await self._asked("cordon", vms, timeout_s)).members
+        if members:
             # That it does not have a VM which is not to serve is no trouble.
             self.error = error
-        return frozenset(i for i, member in view.members.items() if member.rotation is Rotation.IN)
+        kept = {vm_id for vm_id, member in members.items() if member.rotation is not Rotation.IN}
+        return frozenset(vm.id for vm in vms) - kept
 
     # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
 
