@@ -71,6 +71,7 @@ def move_vm(t: TrackedVm, by_s: float) -> None:
     t.ordered_at_s = _later(t.ordered_at_s, by_s)
     t.pending_at_s = _later(t.pending_at_s, by_s)
     t.in_service_from_s = _later(t.in_service_from_s, by_s)
+    t.stopping_from_s = _later(t.stopping_from_s, by_s)
     if t.order is not None:
         t.order.sent_at_s += by_s
         t.order.answered_at_s = _later(t.order.answered_at_s, by_s)

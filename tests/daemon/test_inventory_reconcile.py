@@ -476,3 +476,20 @@ def test_the_time_of_a_start_is_taken_once_from_order_to_service():
     fleet.ready(130)
     assert fleet.inventory.take_start_times() == [20.0]
     assert fleet.inventory.take_start_times() == []
+
+
+def test_stops_that_take_minutes_are_learned_and_not_forced_where_they_usually_do():
+    fleet, at, told = Fleet(state=STOPPED, stop_s=600.0), 0, {}
+    for number in range(2 * ENOUGH):
+        fleet.order(Verb.START, at)
+        fleet.see(RUNNING, at + 10, launched=at)
+        fleet.order(Verb.STOP, at + 100)
+        takes_s = 420 if number % 4 == 0 else 20
+        for second in range(10, takes_s, 10):
+            if "stop_overdue" in fleet.see(STOPPING, at + 100 + second):
+                told[number] = second
+        fleet.see(STOPPED, at + 100 + takes_s)
+        at += 1000
+    # Most are known to be quick, and some to take seven minutes.
+    assert told == {}
+    assert len(fleet.inventory.timers.stopping.times_s) == 2 * ENOUGH

@@ -278,16 +278,15 @@ class FleetInventory(Lateness):
             t.order.confirmed = True
             # Still unbilled only where the call's outcome was unknown; it was taken when it was sent.
             stopped_at_s = t.order.sent_at_s
-            if t.vm.state is VmState.STOPPED and t.phase is Phase.STOPPING:
-                self.timers.stopping.add(
-                    self._between(listing, after_s=t.order.sent_at_s) - t.order.sent_at_s
-                )
         elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
         elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
             notes.append(self._stopped_outside(t, now_s))
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
+        if t.stopping_from_s is not None and t.vm.state is VmState.STOPPED:
+            # Listings may show the order done long before the VM has stopped.
+            self.timers.stopping.add(self._between(listing, after_s=t.stopping_from_s) - t.stopping_from_s)
         if t.vm.hibernates:
             # Billed until its memory is saved.
             stopped_at_s = self._between(listing)

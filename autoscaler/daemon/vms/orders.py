@@ -81,7 +81,10 @@ class Orders(Holdings):
                 self.places.claim(t.start_as or t.vm.vm_type, t.vm.zone, now_s)
                 t.move(Phase.STARTING, now_s)
             else:
+                # One that is forced to stop now was ordered to before.
+                ordered_s = now_s if t.stopping_from_s is None else t.stopping_from_s
                 t.move(Phase.STOPPING, now_s)
+                t.stopping_from_s = ordered_s
 
     def expect(self, action_id: int, count: int, token: str, since_s: float, until_s: float) -> None:
         """An earlier run asked for so many VMs, perhaps: those that are not known yet count until then."""

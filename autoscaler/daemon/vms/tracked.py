@@ -135,6 +135,8 @@ class TrackedVm:
     pending_at_s: float | None = None
     """When the cloud took up the start under way."""
     in_service_from_s: float | None = None
+    stopping_from_s: float | None = None
+    """When the stop under way was ordered; None where none is, or somebody else did."""
     run: Run | None = None
     closed_runs: list[Run] = field(default_factory=list)
     overdue: bool = False
@@ -183,6 +185,7 @@ class TrackedVm:
             return
         self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
         self.saves_memory = self.spared = False
+        self.stopping_from_s = None
         if phase not in ON_THE_WAY and phase is not Phase.STOPPING:
             self.late = self.hedged = False
             self.dismissed = ""
