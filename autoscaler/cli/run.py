@@ -20,6 +20,7 @@ from autoscaler.cli.run_pushing import Pushing
 if TYPE_CHECKING:
     from autoscaler.config.loading import PolicySet
     from autoscaler.config.policy import Policy
+    from autoscaler.daemon.last_good import LastGood
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
     from autoscaler.daemon.telemetry import Telemetry
@@ -58,6 +59,7 @@ def run(
     """
     from autoscaler.clock import SystemClock
     from autoscaler.daemon import event_loop
+    from autoscaler.daemon.last_good import FILE_NAME, LastGood
     from autoscaler.daemon.policies import PolicyFolder
     from autoscaler.settings import load_settings
 
@@ -73,28 +75,38 @@ def run(
         set_up_logging(settings.log_format, settings.log_level)
         folder = PolicyFolder(settings.policies, settings.tick_s, SystemClock())
         loaded = folder.before_loading()
-        policies_read = _load(folder)
+        last_good = LastGood(settings.state_dir / FILE_NAME)
+        policies_read, mended = _load(folder, last_good)
         loaded = replace(
             loaded,
             left_out=tuple(map(str, policies_read.errors)),
+            mended=mended,
             warnings=tuple(map(str, policies_read.warnings)),
         )
-        event_loop.run(_run(settings, folder, policies_read, loaded, for_s))
+        event_loop.run(_run(settings, folder, policies_read, loaded, last_good, for_s))
 
 
-def _load(folder: PolicyFolder) -> PolicySet:
-    """The usable policies; what is wrong with the others is said in the log and does not stop these."""
-    loaded = folder.load()
+def _load(folder: PolicyFolder, last_good: LastGood) -> tuple[PolicySet, tuple[str, ...]]:
+    """The usable policies, and which files are used as they were when they were last good.
+
+    What is wrong with the others is said in the log and does not stop these.
+    """
+    loaded, mended = last_good.mend(folder, folder.load())
     if not loaded.policies:
         for problem in loaded.errors:
             typer.echo(str(problem), err=True)
         typer.echo(f"run: no usable policy in {folder.path}; see `autoscaler validate`", err=True)
         raise typer.Exit(FAILED)
-    return loaded
+    return loaded, mended
 
 
 async def _run(
-    settings: Settings, folder: PolicyFolder, policies: PolicySet, loaded: Loaded, for_s: float | None
+    settings: Settings,
+    folder: PolicyFolder,
+    policies: PolicySet,
+    loaded: Loaded,
+    last_good: LastGood,
+    for_s: float | None,
 ) -> None:
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
@@ -149,7 +161,8 @@ async def _run(
             leasing=_leasing(settings, clock, telemetry, stack),
         )
         stack.push_async_callback(close_all, daemon)
-        reloads = Reloads(daemon, folder, wiring.wire, replace(loaded, left_out=loaded.left_out + left_out))
+        loaded = replace(loaded, left_out=loaded.left_out + left_out)
+        reloads = Reloads(daemon, folder, wiring.wire, loaded, last_good=last_good)
         stack.enter_context(signals_heard(daemon, reloads))
         site = await stack.enter_async_context(
             Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon))

@@ -135,19 +135,23 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_document(file: Path) -> Document:
-    """Read a file whose top level is a section. Problems are in the document, never raised."""
+def read_document(file: Path, instead: bytes | None = None) -> Document:
+    """Read a file whose top level is a section. Problems are in the document, never raised.
+
+    Args:
+        file: Where it is.
+        instead: What is taken for its content; None reads it.
+    """
     document = Document(file)
-    text = _read_text(document)
+    text = _read_text(document, instead)
     if text is not None:
         _fill(document, text)
     return document
 
 
-def _read_text(document: Document) -> str | None:
+def _read_text(document: Document, instead: bytes | None) -> str | None:
     try:
-        with document.file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = _read(document.file) if instead is None else instead
     except OSError as error:
         document.problems.append(
             Problem(Mark(document.file), f"the file cannot be read: {error.strerror or error}")
@@ -170,6 +174,11 @@ def _read_text(document: Document) -> str | None:
         mark = Mark(document.file, line, column)
         document.problems.append(Problem(mark, "the text is not UTF-8", "save the file as UTF-8"))
         return None
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
 
 
 def _fill(document: Document, text: str) -> None:

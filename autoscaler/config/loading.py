@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,7 @@ from autoscaler.errors import ConfigError
 
 DEFAULTS = "defaults.yaml"
 DEFAULT_TICK_S = 10.0
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,19 @@ class PolicySet:
     warnings: tuple[Problem, ...] = ()
 
 
-def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S, now_s: float | None = None) -> PolicySet:
+def load_policies(
+    directory: Path,
+    tick_s: float = DEFAULT_TICK_S,
+    now_s: float | None = None,
+    instead: Mapping[str, bytes] = _NOTHING,
+) -> PolicySet:
     """Load every `*.yaml` and `*.yml` of a folder (hidden files excepted) over its `defaults.yaml`.
 
     Args:
         directory: The folder.
         tick_s: Length of a tick, which some checks compare with.
         now_s: Epoch seconds, where they are for the time from now on; None where they may be for the past.
+        instead: By file name, what is taken for the content of files that are there.
     """
     if not directory.is_dir():
         advice = "name a folder with one YAML file per fleet"
@@ -60,8 +68,8 @@ def load_policies(directory: Path, tick_s: float = DEFAULT_TICK_S, now_s: float 
         files = sorted(file for file in directory.iterdir() if _is_policy_file(file))
     except OSError as error:
         return PolicySet(errors=(Problem(Mark(directory), f"the folder cannot be read: {error.strerror}"),))
-    defaults = _load_defaults(directory / DEFAULTS)
-    loaded = [_load(file, defaults, tick_s, now_s) for file in files]
+    defaults = _load_defaults(directory / DEFAULTS, instead=instead.get(DEFAULTS))
+    loaded = [_load(file, defaults, tick_s, now_s, instead.get(file.name)) for file in files]
     problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
     doubled = _doubled_fleets(loaded)
     problems += doubled
@@ -157,11 +165,11 @@ def _policy_set(usable: Iterable[_Loaded], problems: Iterable[Problem]) -> Polic
     )
 
 
-def _load_defaults(file: Path, *, wanted: bool = False) -> Document:
+def _load_defaults(file: Path, *, wanted: bool = False, instead: bytes | None = None) -> Document:
     """The defaults, checked by themselves; keys that only a fleet can give may be missing."""
     if not file.exists() and not wanted:
         return Document(file)
-    document = read_document(file)
+    document = read_document(file, instead)
     if document.problems:
         return document
     if "fleet" in document.data:
@@ -182,8 +190,10 @@ def _findings_but_missing(document: Document) -> list[Problem]:
     return []
 
 
-def _load(file: Path, defaults: Document, tick_s: float, now_s: float | None) -> _Loaded:
-    own = read_document(file)
+def _load(
+    file: Path, defaults: Document, tick_s: float, now_s: float | None, instead: bytes | None = None
+) -> _Loaded:
+    own = read_document(file, instead)
     loaded = _Loaded(file, own, own.data.get("fleet"), problems=list(own.problems))
     if own.problems:
         return loaded

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 from autoscaler.config.documents import MAX_BYTES
@@ -19,6 +20,8 @@ from autoscaler.ports import Clock
 
 MAX_FILES = 2000
 """A folder with more files is not one of policies."""
+
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...] | str
 """Name, inode, size and time of change of every file; words where the folder cannot be read."""
@@ -50,12 +53,14 @@ class Loaded:
         stamp: Of the folder.
         digest: Of its files.
         left_out: For a person, each thing that keeps a fleet from being decided on.
+        mended: For a person, each file that is used as it was when it was last good.
         warnings: For a person, what works and probably not as meant.
     """
 
     stamp: Stamp
     digest: str
     left_out: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -90,17 +95,24 @@ class PolicyFolder:
         Raises:
             ConfigError: The folder or a file of it cannot be read, or is no file.
         """
-        found = hashlib.sha256()
+        return digest_of(self.contents())
+
+    def contents(self) -> dict[str, bytes]:
+        """What the files hold, by name.
+
+        Raises:
+            ConfigError: As of `digest`.
+        """
+        found = {}
         try:
             for file in self._files():
                 if not stat.S_ISREG(file.stat().st_mode):
                     raise ConfigError(f"{file} is not a file; policies are read from files only")
                 with file.open("rb") as opened:
-                    content = opened.read(MAX_BYTES + 1)
-                found.update(f"{file.name}\0{len(content)}\0".encode() + content)
+                    found[file.name] = opened.read(MAX_BYTES + 1)
         except OSError as error:
             raise ConfigError(f"{error.filename or self.path} cannot be read: {error.strerror}") from None
-        return found.hexdigest()[:12]
+        return found
 
     def before_loading(self) -> Loaded:
         """Stamp and digest, to be taken before `load`: what changes in between is then seen as a change."""
@@ -111,10 +123,10 @@ class PolicyFolder:
             # Loading says what is wrong with the folder.
             return Loaded(stamp, "")
 
-    def load(self) -> PolicySet:
-        """Every policy of the folder, with all problems."""
+    def load(self, instead: Mapping[str, bytes] = _NOTHING) -> PolicySet:
+        """Every policy of the folder, with all problems; `instead` as of `load_policies`."""
         now_s = None if self._clock is None else self._clock.now()
-        return load_policies(self.path, self._tick_s, now_s)
+        return load_policies(self.path, self._tick_s, now_s, instead)
 
     def _files(self) -> Iterator[Path]:
         files = sorted(
@@ -125,6 +137,14 @@ class PolicyFolder:
         if len(files) > MAX_FILES:
             raise ConfigError(f"{self.path} holds {len(files)} files; at most {MAX_FILES} are read")
         yield from files
+
+
+def digest_of(contents: Mapping[str, bytes]) -> str:
+    """Of files by name, in this order."""
+    found = hashlib.sha256()
+    for name, content in contents.items():
+        found.update(f"{name}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()[:12]
 
 
 def first_of(errors: Sequence[object]) -> str:

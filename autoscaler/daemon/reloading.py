@@ -22,6 +22,7 @@ from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.fleets import Fleet, FleetSetup
+from autoscaler.daemon.last_good import LastGood
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.policies import Loaded, PolicyFolder, PolicyStatus, first_of
 from autoscaler.daemon.vms.inventory import Phase
@@ -30,6 +31,7 @@ from autoscaler.errors import AutoscalerError, ConfigError
 T = TypeVar("T")
 
 LEFT_OUT = "nothing is done for the fleets of what cannot be used"
+MENDED = "policies of an earlier run are used"
 LONGEST_POLL_S = 10.0
 READ_WITHIN_S = 30.0
 """The folder may be on a disk that hangs, and many policies take a while to check."""
@@ -67,6 +69,7 @@ class Reloads:
         rewire: Gives policies their adapters.
         loaded: What the daemon began with.
         read_within_s: Longest wait for the folder, in seconds of the event loop.
+        last_good: Where a set that has come into use is kept for the next run; None keeps none.
         inline: Read in the caller instead of a thread of its own; for runs on virtual time.
     """
 
@@ -78,6 +81,7 @@ class Reloads:
         loaded: Loaded,
         *,
         read_within_s: float = READ_WITHIN_S,
+        last_good: LastGood | None = None,
         inline: bool = False,
     ) -> None:
         self._daemon = daemon
@@ -88,14 +92,16 @@ class Reloads:
         self._asked = asyncio.Event()
         self._tried = self._seen = loaded.stamp
         self._reading: Future[Any] | None = None
-        self._left_out = first_of(loaded.left_out)
+        self._last_good = last_good
+        self._loaded: Loaded | None = loaded
         self._warned: frozenset[str] = frozenset()
-        daemon.policies = PolicyStatus(
-            daemon.clock.now(), loaded.digest, self._left_out, partial=bool(loaded.left_out)
-        )
-        daemon.telemetry.policies_loaded(daemon.clock.now(), complete=not loaded.left_out)
-        for text in loaded.left_out:
-            daemon.telemetry.log.error("policies_rejected", text=f"{LEFT_OUT}: {text}")
+        wrong = loaded.left_out + loaded.mended
+        partial = bool(loaded.left_out)
+        daemon.policies = PolicyStatus(daemon.clock.now(), loaded.digest, first_of(wrong), partial=partial)
+        daemon.telemetry.policies_loaded(daemon.clock.now(), complete=not wrong)
+        for said, texts in ((LEFT_OUT, loaded.left_out), (MENDED, loaded.mended)):
+            for text in texts:
+                daemon.telemetry.log.error("policies_rejected", text=f"{said}: {text}")
         self._warn(loaded.warnings)
 
     def ask(self) -> None:
@@ -104,9 +110,14 @@ class Reloads:
 
     async def watch(self) -> None:
         """Follow the folder for ever."""
-        if self._left_out:
-            text, self._left_out = f"{LEFT_OUT}: {self._left_out}", ""
-            await self._daemon.recorder.event("policies_rejected", text, self._daemon.clock.now())
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            for said, texts in ((LEFT_OUT, loaded.left_out), (MENDED, loaded.mended)):
+                if texts:
+                    text = f"{said}: {first_of(texts)}"
+                    await self._daemon.recorder.event("policies_rejected", text, self._daemon.clock.now())
+            if not loaded.left_out and not loaded.mended:
+                await self._keep(loaded.digest)
         while True:
             asked = await self._wait()
             try:
@@ -151,6 +162,7 @@ class Reloads:
             self._daemon.telemetry.policy_reloads.labels("success").inc()
             self._daemon.telemetry.log.info("policies_reloaded", text=said)
             await self._daemon.recorder.event("policies_reloaded", said, now_s)
+            await self._keep(self._daemon.policies.digest)
         finally:
             self._daemon.notifier.reloaded()
 
@@ -177,6 +189,19 @@ class Reloads:
         for adapter in rewired.retired:
             await close(adapter, daemon.telemetry)
         return "; ".join([_changes(before, daemon.fleets.all), *given_back])
+
+    async def _keep(self, digest: str) -> None:
+        """Keep what has come into use for the next run; where that cannot be, the next run does without."""
+        last_good = self._last_good
+        if last_good is None:
+            return
+        try:
+            await self._aside(lambda: last_good.keep(self._folder, digest))
+        except (TimeoutError, OSError, ConfigError) as error:
+            text = (
+                f"a restart will not know these policies should a file be broken then: {error or 'no answer'}"
+            )
+            self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 
     def _warn(self, warnings: Sequence[str]) -> None:
         """Say what probably is not as meant, once for as long as it stands there."""

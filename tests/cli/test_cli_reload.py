@@ -99,5 +99,18 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         assert "policies:" not in call("status", "--url", url, cwd=tmp_path).stdout
         assert program.end(TERMINATE) == 0
         until(lambda: "STOPPING=1" in manager.lines)
+
+        # Nor does a restart forget what was in use, should the file be broken then.
+        web.write_text("")
+        with Program("run", cwd=tmp_path, **daemon_settings(cloud, tmp_path / "state")) as again:
+            again.url = again.listens()
+            again.hears(
+                "policies of an earlier run are used: web.yaml is used as it was when it was last good: "
+            )
+            again.hears(r"web: holding 5")
+            shown = call("status", "--url", again.url, cwd=tmp_path)
+            assert (
+                "policies: the last good ones stay in use, since the folder's cannot be used" in shown.stdout
+            )
     assert any(line.startswith("STATUS=2 fleets (1 acting), ") for line in manager.lines)
     assert "Traceback" not in program.said()

@@ -1,11 +1,13 @@
 """Hot reload on virtual time: between ticks, whole or not at all, and nothing learned or ordered is lost."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from autoscaler.clock import run_virtual
 from autoscaler.core.types import Freshness
+from autoscaler.daemon.last_good import FILE_NAME, LastGood
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.policies import PolicyFolder
@@ -74,19 +76,21 @@ class Life:
             bench.place("api", 10, running=2)
             bench.place("new", 2, running=2)
             folder = PolicyFolder(self.path, 10.0)
-            loaded = folder.before_loading()
+            last_good = LastGood(self.path / FILE_NAME)
+            found, mended = last_good.mend(folder, folder.load())
+            loaded = replace(folder.before_loading(), left_out=tuple(map(str, found.errors)), mended=mended)
             wiring = Wiring(bench.provider, bench.clock, self.source_of)
             self.heard = Heard(bench.clock, None)
             self.daemon = bench.daemon = Daemon(
                 bench.clock,
-                wiring.wire(folder.load().policies).setups,
+                wiring.wire(found.policies).setups,
                 bench.journal,
                 bench.telemetry,
                 bench.settings,
                 bench.records.append,
                 notifier=self.heard,
             )
-            self.reloads = Reloads(self.daemon, folder, wiring.wire, loaded, inline=True)
+            self.reloads = Reloads(self.daemon, folder, wiring.wire, loaded, last_good=last_good, inline=True)
             for second, change in self.at:
                 asyncio.get_running_loop().call_later(second, change)
             await run_to_the_end(self.daemon, reloads=self.reloads, for_s=for_s)
