@@ -75,6 +75,13 @@ for file in pyproject.toml requirements.lock autoscaler/__init__.py policies/def
 done
 [[ -z $wheel || -f $wheel ]] || refuse "there is no wheel $wheel"
 [[ -z $link_venv || -x $link_venv/bin/python ]] || refuse "$link_venv is not a virtual environment"
+if [[ -n $link_venv ]]; then
+  # Compiled packages are for one version: another would get as far as its first import.
+  series='import sys; print("%d.%d" % sys.version_info[:2])'
+  ours=$("$python" -c "$series") linked=$("$link_venv/bin/python" -c "$series")
+  [[ $ours == "$linked" ]] ||
+    refuse "the packages of $link_venv are for Python $linked, and $python is $ours; use --python $link_venv/bin/python"
+fi
 if [[ $systemd == yes ]]; then
   [[ -d /run/systemd/system ]] || refuse "systemd does not run here; use --no-systemd for an image or a container"
 fi

@@ -26,6 +26,8 @@ SHIPPED = (
     "LICENSE",
 )
 NOBODY = 65534
+OURS = ("--python", sys.executable)
+"""What the tests run on is installed on, whichever `python3` is."""
 
 POLICY = """\
 fleet: api
@@ -68,7 +70,7 @@ class Place:
             (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, self.checkout / name)
 
     def install(self, *arguments):
-        return install(self.checkout, "--root", self.root, "--link-venv", sys.prefix, *arguments)
+        return install(self.checkout, "--root", self.root, *OURS, "--link-venv", sys.prefix, *arguments)
 
     def files(self):
         """Everything placed, with its content; links by where they point; what Python caches is no change."""
@@ -239,6 +241,22 @@ def test_an_old_python_is_refused(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
+def test_packages_of_another_python_are_not_linked(tmp_path):
+    """A program stands for the other one: it says its version."""
+    other = tmp_path / "venv/bin/python"
+    other.parent.mkdir(parents=True)
+    other.write_text("#!/bin/sh\necho 3.99\n")
+    other.chmod(0o755)
+    result = install(ROOT, "--root", tmp_path / "root", *OURS, "--link-venv", tmp_path / "venv")
+    assert (result.returncode, result.stdout) == (1, "")
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert result.stderr == (
+        f"install.sh: the packages of {tmp_path}/venv are for Python 3.99, and {sys.executable} is {ours}; "
+        f"use --python {tmp_path}/venv/bin/python\n"
+    )
+    assert not (tmp_path / "root").exists()
+
+
 def test_a_python_without_venv_is_refused_with_the_package_to_install(tmp_path):
     bare = tmp_path / "python3"
     bare.write_text('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexit 0\n')
@@ -296,7 +314,7 @@ def test_locked_packages_are_downloaded_and_installed(tmp_path):
     require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
     place = Place(tmp_path)
     place.check_out()
-    result = install(place.checkout, "--root", place.root, within_s=560)
+    result = install(place.checkout, "--root", place.root, *OURS, within_s=560)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not list(place.code.glob("current/lib/python*/site-packages/linked.pth"))
     assert run(place.command, "version").returncode == 0
