@@ -11,7 +11,7 @@ FORECAST_PIP := $(FORECAST)/bin/python -m pip --disable-pip-version-check --quie
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test explore check lint types layers bench bench-policies bench-forecast lock clean
+.PHONY: same-python help run test explore check lint types layers bench bench-policies bench-forecast lock clean
 
 help:
 	@echo "make run     set up and play the demo: a real daemon against an embedded EC2 (ARGS='--for 40s --out out')"
@@ -27,9 +27,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CPython 3.11 or later is needed; name it with PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# An environment that is there keeps its Python; another one that is asked for would be passed over without a word.
+same-python: $(BIN)/python
+	@[ "$(origin PYTHON)" != "command line" ] || { [ "$$($(PYTHON) --version)" = "$$($(BIN)/python --version)" ] || \
+	  { echo "$(VENV) runs on $$($(BIN)/python --version); name another folder for $(PYTHON) with VENV=..., or make clean"; exit 2; }; }
+
 # --no-build-isolation with the build backend in the lock: nothing is installed that has no hash. --no-deps, since a lock is
 # whole: pip would otherwise look for `coverage[toml]`, find a newer release than the lock's `coverage`, and refuse it.
-$(VENV)/base.stamp: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/base.stamp: requirements.lock pyproject.toml | same-python
 	$(PIP) install --require-hashes --no-deps -r requirements.lock
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
