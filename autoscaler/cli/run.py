@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from autoscaler.daemon.last_good import LastGood
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
-    from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.daemon.vms.leasing import Leasing
     from autoscaler.ports import Clock, MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
@@ -158,7 +157,7 @@ async def _run(
             telemetry,
             limits,
             notifier=Notifier.from_environment(os.environ),
-            leasing=_leasing(settings, clock, telemetry, stack),
+            leasing=_leasing(settings, clock, stack),
         )
         stack.push_async_callback(close_all, daemon)
         loaded = replace(loaded, left_out=loaded.left_out + left_out)
@@ -180,14 +179,14 @@ async def _run(
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
-def _leasing(settings: Settings, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack) -> Leasing | None:
+def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing | None:
     """Keeps off other daemons' fleets, unless the settings say otherwise; ended with the stack."""
     from autoscaler.daemon.vms.leasing import Leasing
     from autoscaler.store.identity import daemon_name, run_name
 
     if not settings.lease:
         return None
-    leasing = Leasing(clock, telemetry, daemon_name(settings.state_dir), run_name())
+    leasing = Leasing(clock, daemon_name(settings.state_dir), run_name())
     stack.push_async_callback(leasing.finish)
     return leasing
 

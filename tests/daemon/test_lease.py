@@ -236,7 +236,7 @@ class Two:
         self.journals.setdefault(name, SqliteJournal(":memory:", inline=True))
         provider = provider or _Named(MemoryProvider(self.world, self.clock), self, name)
         telemetry = Telemetry(log=log)
-        leasing = Leasing(self.clock, telemetry, name, f"run{self.began[name]}") if leases else None
+        leasing = Leasing(self.clock, name, f"run{self.began[name]}") if leases else None
         setup = FleetSetup(
             policy(signal={"kind": "total"}, bounds={"maximum": 20}, **dict(own)),
             provider,

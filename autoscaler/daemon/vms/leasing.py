@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.lease import LEASE_TAG, VALID_S, Lease
 from autoscaler.ports import Clock, Listing, Note, OutcomeKind, Vm
 
@@ -27,14 +26,12 @@ class Leasing:
 
     Args:
         clock: Time.
-        telemetry: Told what goes wrong.
         name: Of this daemon, the same over its restarts; empty where no leases are kept.
         run: Of this run.
     """
 
-    def __init__(self, clock: Clock, telemetry: Telemetry, name: str, run: str) -> None:
+    def __init__(self, clock: Clock, name: str, run: str) -> None:
         self._clock = clock
-        self._telemetry = telemetry
         self._name, self._run = name, run
         self._of: dict[str, Lease] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}

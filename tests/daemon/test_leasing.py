@@ -1,0 +1,202 @@
+"""The tags of many fleets: who is marked when, what is told of tags that cannot be written, and how it ends."""
+
+import asyncio
+import math
+
+import pytest
+
+from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.daemon.fleets import Fleet, FleetSetup
+from autoscaler.daemon.vms.lease import LEASE_TAG, RENEW_S, RETRY_S, SETTLE_S, VALID_S, Mark
+from autoscaler.daemon.vms.leasing import AT_ONCE, WRITE_WITHIN_S, Leasing
+from autoscaler.errors import ProviderError
+from autoscaler.ports import Note, Outcome, OutcomeKind
+from autoscaler.providers.readiness import StatusCheckProbe
+from tests.daemon.builders import ORIGIN_S, Demand, listing, policy, virtual, vm
+
+
+class Tagging:
+    """A provider of which only tags are asked: `answer` says what comes of them, and what was accepted is seen."""
+
+    def __init__(self):
+        self.asked, self.seen = [], {}
+        self.answer = lambda vm_ids: [Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids]
+
+    async def tag(self, vm_ids, tags):
+        self.asked.append(vm_ids)
+        outcomes = self.answer(vm_ids)
+        if asyncio.isfuture(outcomes):
+            outcomes = await outcomes
+        self.seen.update(
+            (outcome.vm_id, tags) for outcome in outcomes if outcome.kind is OutcomeKind.ACCEPTED
+        )
+        return tuple(outcomes)
+
+
+class Followed:
+    """Fleets of two VMs each, whose listings show the tags."""
+
+    def __init__(self, *fleets, name="a"):
+        self.clock, self.provider = VirtualClock(ORIGIN_S), Tagging()
+        source, probe = Demand(self.clock, 0), StatusCheckProbe(self.provider)
+        self.fleets = [Fleet(FleetSetup(each, self.provider, source, probe)) for each in fleets]
+        self.leasing = Leasing(self.clock, name, "1")
+        self.complete = True
+
+    def follow(self):
+        now_s = self.clock.now()
+        whole = listing(at=now_s, complete=self.complete)
+        rows = {
+            fleet.name: tuple(vm(i, tags=self.provider.seen.get(i)) for i in self.ids(fleet.name))
+            for fleet in self.fleets
+        }
+        return self.leasing.follow(self.fleets, {id(self.provider): whole}, lambda _: rows, now_s)
+
+    @staticmethod
+    def ids(name):
+        return (f"i-{name}-0", f"i-{name}-1")
+
+    async def moment(self):
+        await self.clock.sleep_until(self.clock.monotonic() + 0.001)
+
+    async def lives(self, ticks, tick_s=10.0):
+        """What is told at each tick, by second."""
+        told = []
+        for _ in range(ticks):
+            told += [(self.clock.now() - ORIGIN_S, note) for note in self.follow()]
+            await self.clock.sleep_until(self.clock.monotonic() + tick_s)
+        return told
+
+
+@virtual
+async def test_many_fleets_are_marked_a_few_at_a_time_and_each_once():
+    many = Followed(*(policy(f"f{n:02d}") for n in range(AT_ONCE + 5)))
+    assert (many.follow(), many.follow()) == ([], [])
+    await many.moment()
+    assert many.provider.asked == [many.ids(f"f{n:02d}") for n in range(AT_ONCE)]
+    await many.lives(1)
+    assert many.provider.asked == [many.ids(f"f{n:02d}") for n in range(AT_ONCE + 5)]
+
+
+@virtual
+async def test_fleets_in_shadow_are_neither_marked_nor_held_and_without_a_name_none_is():
+    shadow = Followed(policy("web"), policy("tried", act=False))
+    shadow.provider.seen["i-tried-0"] = {LEASE_TAG: str(Mark("b", "1", 1, ORIGIN_S))}
+    assert await shadow.lives(3) == []
+    assert shadow.provider.asked == [shadow.ids("web")]
+    assert [(fleet.held_until_s, fleet.leased_to) for fleet in shadow.fleets] == [(-math.inf, "")] * 2
+    nameless = Followed(policy("web"), name="")
+    nameless.provider.seen["i-web-0"] = {LEASE_TAG: str(Mark("b", "1", 1, ORIGIN_S))}
+    assert await nameless.lives(3) == []
+    assert (nameless.provider.asked, nameless.fleets[0].held_until_s) == ([], -math.inf)
+
+
+@virtual
+async def test_a_fleet_is_acted_on_once_the_tag_that_was_written_is_seen():
+    one = Followed(policy())
+    held = []
+    for _ in range(3):
+        await one.lives(1)
+        held.append(one.fleets[0].held_until_s)
+    # Not yet at 10 s, which is sooner than another daemon that began at once would be seen.
+    assert SETTLE_S > 10.0
+    assert held == [math.inf, math.inf, -math.inf]
+    assert one.provider.asked == [one.ids("web")]
+    await one.lives(int(RENEW_S / 10.0))
+    assert one.provider.asked == [one.ids("web")] * 2
+
+
+@virtual
+async def test_it_is_told_once_that_another_daemon_acts_and_once_that_it_is_over():
+    one = Followed(policy())
+    one.provider.seen["i-web-0"] = {LEASE_TAG: str(Mark("b", "7", 1, ORIGIN_S - 5.0))}
+    told = await one.lives(45)
+    text = f"the daemon b acts on it: nothing is done here until it has not said so for {VALID_S:g} s"
+    over = "the daemon b has not renewed its lease: the fleet is taken over"
+    assert told == [
+        (0.0, Note("lease_of_another", "web", text)),
+        (VALID_S, Note("lease_free", "web", over)),
+    ]
+    assert one.fleets[0].leased_to == ""
+
+
+@virtual
+async def test_a_listing_that_is_not_whole_changes_nothing():
+    one = Followed(policy())
+    await one.lives(3)
+    one.complete = False
+    one.provider.seen["i-web-0"] = {LEASE_TAG: str(Mark("b", "7", 1, ORIGIN_S + 30.0))}
+    assert await one.lives(2) == []
+    assert (one.fleets[0].leased_to, one.fleets[0].held_until_s) == ("", -math.inf)
+    one.complete = True
+    await one.lives(1)
+    assert (one.fleets[0].leased_to, one.fleets[0].held_until_s) == ("b", math.inf)
+
+
+def of_each(*outcomes):
+    return lambda vm_ids: [Outcome(vm_id, *outcome) for vm_id, outcome in zip(vm_ids, outcomes, strict=True)]
+
+
+def never(_):
+    return asyncio.get_running_loop().create_future()
+
+
+def fails(_):
+    raise ProviderError("CreateTags: cannot reach the endpoint")
+
+
+ALLOW = "; allow ec2:CreateTags on its VMs, or set AUTOSCALER_LEASE=false"
+ACCEPTED = (OutcomeKind.ACCEPTED,)
+TROUBLES = {
+    "denied": (
+        of_each(ACCEPTED, (OutcomeKind.DENIED, "UnauthorizedOperation", "no")),
+        f"UnauthorizedOperation no{ALLOW}",
+    ),
+    "denied at last": (
+        of_each((OutcomeKind.THROTTLED, "RequestLimitExceeded", "slow"), (OutcomeKind.DENIED, "X", "no")),
+        f"RequestLimitExceeded slow{ALLOW}",
+    ),
+    "refused": (
+        of_each((OutcomeKind.REFUSED, "TagLimitExceeded", ""), (OutcomeKind.REFUSED, "Other", "")),
+        "TagLimitExceeded",
+    ),
+    "without a word": (of_each((OutcomeKind.UNKNOWN,), ACCEPTED), str(OutcomeKind.UNKNOWN)),
+    "an error": (fails, "ProviderError: CreateTags: cannot reach the endpoint"),
+    "no answer": (never, f"no answer within {WRITE_WITHIN_S:g} s"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_tags_that_cannot_be_written_are_told_once_and_again_after_they_could(trouble):
+    answer, words = TROUBLES[trouble]
+    text = f"its VMs could not be marked as ours, so another daemon may act on them too: {words}"
+    note = Note("lease_not_written", "web", text)
+
+    async def life():
+        one = Followed(policy())
+        well, one.provider.answer = one.provider.answer, answer
+        told = [note for _, note in await one.lives(18)]
+        tried = len(one.provider.asked)
+        one.provider.answer = well
+        await one.lives(10)
+        one.provider.answer = answer
+        return told, tried, [note for _, note in await one.lives(30)]
+
+    told, tried, again = run_virtual(life)
+    assert (told, again) == ([note], [note])
+    within_s = WRITE_WITHIN_S if trouble == "no answer" else 0.0
+    assert tried == math.ceil(180.0 / (RETRY_S + within_s))
+
+
+@virtual
+async def test_the_end_does_not_wait_for_tags_that_nobody_answers():
+    one = Followed(policy())
+    await one.leasing.finish()
+    one.provider.answer = never
+    one.follow()
+    await one.moment()
+    began_s = one.clock.now()
+    await one.leasing.finish()
+    assert one.clock.now() == began_s
+    assert len(asyncio.all_tasks()) == 1
+    assert one.follow() == []
