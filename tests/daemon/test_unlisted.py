@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from autoscaler.daemon.unlisted import Unlisted
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import Bench, Log, listing, policy, virtual
@@ -58,6 +60,32 @@ def test_the_next_time_is_said_again():
 def test_a_clock_that_is_set_back_does_not_keep_it_quiet():
     said, _ = followed((7200, ["down"]), (3600, ["down"]), (3610, ["down"]))
     assert said == [("listing_failed", "down"), ("listing_failed", "down")]
+
+
+def test_reasons_that_take_turns_are_each_said_again_within_an_hour_of_their_own():
+    said, _ = followed((0, ["down"]), (0, ["down"]), (10, ["denied"]), (3600, ["down"]), (3609, ["denied"]))
+    assert [text.partition(" (")[0] for _, text in said] == ["down", "denied", "down"]
+
+
+SPANS = {
+    0: "0 s",
+    89: "89 s",
+    90: "2 min",
+    91: "2 min",
+    5399: "90 min",
+    5400: "1.5 h",
+    -10: "0 s",
+}
+
+
+@pytest.mark.parametrize("lasted_s", SPANS)
+def test_how_long_it_was_is_said_in_the_unit_that_fits(lasted_s):
+    began_s = 7200
+    said, _ = followed((began_s, ["down"]), (began_s + lasted_s, [""]))
+    assert said[-1] == ("listing_recovered", f"the list of VMs is whole again, after {SPANS[lasted_s]}")
+    if lasted_s > 0:
+        said, _ = followed((began_s, ["down"]), (began_s + lasted_s, ["denied"]))
+        assert said[-1] == ("listing_failed", f"denied (no whole listing for {SPANS[lasted_s]})")
 
 
 @virtual
