@@ -1,4 +1,4 @@
-"""The score card by hand, what is unknown, and forecasts scored at their horizon."""
+"""The score card by hand, and what is unknown."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.types import QUANTILE_LEVELS
-from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, ForecastSums
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, Score, score
 from autoscaler.simulator.replay.timeline import TimelineRow, totals
@@ -201,77 +199,6 @@ def test_lanes_are_judged_each_by_itself() -> None:
 
 
 def test_every_figure_is_declared_once_with_words() -> None:
-    for figures in (FIGURES, FORECAST_FIGURES):
-        keys = [figure.key for figure in figures]
-        assert len(set(keys)) == len(keys)
-        assert all(figure.what.endswith(".") and figure.label and figure.group for figure in figures)
-
-
-# ---- forecasts ----------------------------------------------------------------------------------------------
-
-
-def constant(*levels: float, ticks: int) -> np.ndarray:
-    return np.tile(np.array(levels)[np.newaxis, :, np.newaxis], (ticks, 1, 1))
-
-
-def test_forecasts_by_hand() -> None:
-    # Issued at ticks 0..4 for two ticks later; the outcomes of ticks 2, 3, 4 are known, 10, 14 and 30.
-    sums = ForecastSums(np.array([2]))
-    sums.add(constant(10.0, 12.0, 14.0, 20.0, ticks=5), np.array([[99.0], [99.0], [10.0], [14.0], [30.0]]))
-    found = {key: float(value[0]) for key, value in sums.figures().items()}
-    assert sums.scored[0] == 3
-    work = 54.0
-    pinball_95 = (0.05 * 4 + 0.0 + 0.95 * 16) / work
-    assert found["forecast_bias"] == pytest.approx(-24 / work)
-    assert found["forecast_wape"] == pytest.approx(24 / work)
-    assert found["forecast_above_high"] == pytest.approx(16 / work)
-    assert found["forecast_pinball_high"] == pytest.approx(pinball_95)
-    pinballs = [0.5 * 24, 0.1 * 2 + 0.9 * 2 + 0.9 * 18, 0.05 * 4 + 0.95 * 16, 0.01 * (10 + 6) + 0.99 * 10]
-    assert found["forecast_pinball"] == pytest.approx(np.mean(pinballs) / work)
-    coverage = [found[f"forecast_coverage_{p}"] for p in (50, 90, 95, 99)]
-    assert coverage == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
-    assert list(found) == [figure.key for figure in FORECAST_FIGURES]
-
-
-def test_a_forecast_meets_the_outcome_of_its_own_horizon() -> None:
-    # Series with leads 1 and 3, each of which foretells exactly.
-    demand = np.arange(1.0, 41.0)[:, np.newaxis] * np.ones((1, 2))
-    issued = np.stack([np.full((4, 2), 0.0) + tick + 1 + np.array([1, 3]) for tick in range(40)])
-    sums = ForecastSums(np.array([1, 3]))
-    sums.add(issued, demand)
-    assert sums.scored.tolist() == [39, 37]
-    assert sums.figures()["forecast_wape"].tolist() == [0.0, 0.0]
-
-
-@given(st.integers(0, 10**6), st.lists(st.integers(0, 50), max_size=6))
-@settings(max_examples=40, deadline=None)
-def test_cuts_and_other_series_change_no_bit_of_a_forecast_score(seed: int, cuts: list[int]) -> None:
-    rng = np.random.default_rng(seed)
-    lead = rng.integers(1, 6, 3)
-    issued = np.sort(rng.gamma(2.0, 50.0, (50, len(QUANTILE_LEVELS), 3)), axis=1)
-    demand = rng.gamma(2.0, 50.0, (50, 3))
-    demand[rng.random((50, 3)) < 0.2] = np.nan
-    whole, parts, alone = ForecastSums(lead), ForecastSums(lead), ForecastSums(lead[1:2])
-    whole.add(issued, demand)
-    for piece in np.split(np.arange(50), sorted(cuts)):
-        parts.add(issued[piece], demand[piece])
-    alone.add(issued[:, :, 1:2], demand[:, 1:2])
-    for key, value in whole.figures().items():
-        np.testing.assert_array_equal(parts.figures()[key], value)
-        np.testing.assert_array_equal(alone.figures()[key][0], value[1])
-
-
-def test_without_an_outcome_nothing_is_scored() -> None:
-    sums = ForecastSums(np.array([2]))
-    sums.add(constant(1.0, 2.0, 3.0, 4.0, ticks=9), np.full((9, 1), np.nan))
-    assert sums.scored[0] == 0
-    assert all(math.isnan(value[0]) for value in sums.figures().values())
-
-
-def test_an_honest_forecast_covers_what_it_says() -> None:
-    rng = np.random.default_rng(0)
-    levels = np.quantile(rng.gamma(2.0, 50.0, 200_000), QUANTILE_LEVELS)
-    sums = ForecastSums(np.array([1]))
-    sums.add(constant(*levels, ticks=20_000), rng.gamma(2.0, 50.0, (20_000, 1)))
-    for level in QUANTILE_LEVELS:
-        assert sums.figures()[f"forecast_coverage_{round(100 * level)}"][0] == pytest.approx(level, abs=0.01)
+    keys = [figure.key for figure in FIGURES]
+    assert len(set(keys)) == len(keys)
+    assert all(figure.what.endswith(".") and figure.label and figure.group for figure in FIGURES)
