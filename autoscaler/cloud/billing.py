@@ -144,11 +144,6 @@ class Meter:
         closed[3] += account.storage_s(end_s) if account.memory else 0.0
         closed[4] += account.held_s(end_s)
 
-    def bill_of(self, vm: int, now_s: float) -> Bill:
-        """One VM's bill, while it is listed."""
-        account = self._accounts[vm]
-        return self._sum([_row(account, now_s)])
-
     def bills(self, now_s: float) -> dict[str, Bill]:
         """The bill of every fleet that ever owned a VM, by name in order.
 

@@ -72,10 +72,10 @@ class Form:
         """From a form-encoded body or query string."""
         return cls(_grow(parse_qsl(body, keep_blank_values=True)))
 
-    def text(self, name: str, default: str = "") -> str:
-        """A string; `default` where it is not given."""
+    def text(self, name: str) -> str:
+        """A string; empty where it is not given."""
         self._read.add(name)
-        value = self._tree.get(name, default)
+        value = self._tree.get(name, "")
         if not isinstance(value, str):
             raise invalid(f"The parameter {self._where}{name} must be one value")
         if _UNWRITABLE.search(value):
@@ -161,10 +161,10 @@ class Form:
             )
 
 
-def read_tags(form: Form, name: str = "Tag") -> dict[str, str]:
+def read_tags(form: Form) -> dict[str, str]:
     """A numbered list of keys and values."""
     tags = {}
-    for member in form.branches(name):
+    for member in form.branches("Tag"):
         key = member.text("Key")
         if not key:
             raise ProviderError("A tag must have a key", code="MissingParameter")

@@ -18,20 +18,15 @@ from typing import Self
 from autoscaler.cloud.setup import CloudSetup
 from autoscaler.errors import DaemonError
 
+START_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
 
 
 class EndpointProcess:
-    """An embedded cloud behind an EC2 endpoint on loopback.
+    """An embedded cloud behind an EC2 endpoint on loopback."""
 
-    Args:
-        setup: What it is made of.
-        start_within_s: How long it may take to listen, in seconds of the machine.
-    """
-
-    def __init__(self, setup: CloudSetup, *, start_within_s: float = 30.0) -> None:
+    def __init__(self, setup: CloudSetup) -> None:
         self.setup = setup
-        self._start_within_s = start_within_s
         self._process: Process | None = None
         self.url = ""
         """Address of the endpoint, while the context lasts."""
@@ -56,11 +51,11 @@ class EndpointProcess:
             *command, stdin=PIPE, stdout=PIPE, start_new_session=True
         )
         try:
-            async with asyncio.timeout(self._start_within_s):
+            async with asyncio.timeout(START_WITHIN_S):
                 answer = await self._introduce(self._process)
         except TimeoutError:
             await self._end()
-            raise DaemonError(f"the embedded cloud did not start within {self._start_within_s:g} s") from None
+            raise DaemonError(f"the embedded cloud did not start within {START_WITHIN_S:g} s") from None
         except BaseException:
             await self._end()
             raise

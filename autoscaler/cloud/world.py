@@ -80,7 +80,6 @@ class World:
         self.start_s = start_s
         self.places = Places(seed, region, zones, capacity or {})
         self.templates = TemplateBook()
-        self._physics = physics
         self._faults = FaultPlan(faults, seed=seed, start_s=start_s)
         self._vms = Lifecycle(
             seed=seed, start_s=start_s, physics=physics, faults=self._faults, meter=Meter(prices)
@@ -458,14 +457,6 @@ class World:
         """What has been used up to now, by one fleet or by all."""
         self.advance(now_s)
         return self._vms.meter.bill(self.now_s, fleet)
-
-    def bill_of(self, now_s: float, vm_id: str) -> Bill:
-        """What one listed VM has used."""
-        self.advance(now_s)
-        record = self._vms.find(vm_id)
-        if record is None:
-            raise KeyError(vm_id)
-        return self._vms.meter.bill_of(record.view.number, self.now_s)
 
     def bills(self, now_s: float) -> dict[str, Bill]:
         """The bill of every fleet that ever owned a VM; the empty name stands for VMs without a fleet."""

@@ -30,11 +30,9 @@ class CompiledPolicies:
     """All fleets as core sees them.
 
     Attributes:
-        fleets: (L,) names; the position is the lane.
         fold, series, lanes: Parameters of `demand.fold`, `forecast.step` and `decide`.
     """
 
-    fleets: tuple[str, ...]
     fold: FoldParams
     series: SeriesParams
     lanes: LaneParams
@@ -54,7 +52,6 @@ def compile_params(
     """
     series = compile_series(policies, tick_s, now_s, run_s)
     return CompiledPolicies(
-        fleets=tuple(policy.fleet for policy in policies),
         fold=FoldParams(
             signal=_ints(policies, lambda policy: Signal[policy.signal.kind.upper()]),
             max_age_s=_floats(policies, lambda policy: policy.signal.max_age_s),

@@ -16,7 +16,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.params import LaneParams, SeriesParams
+from autoscaler.core.params import LaneParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
@@ -362,11 +362,6 @@ class Fleets:
         changed = [f.weights.weigh([*types_of(f.inventory).values()]) for f in self.all if f.weights]
         if any(changed):
             self.plan_with_what_was_learned(now_s)
-
-    @property
-    def series(self) -> SeriesParams:
-        """The forecast settings in use; series i is that of fleet i."""
-        return self._compiled.series
 
     @property
     def lanes(self) -> LaneParams:

@@ -72,8 +72,8 @@ _CLOUDWATCH_PRICE = 0.01 / 1000
 class Telemetry:
     """The daemon's metrics in a registry of their own, and its logger."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, log: Any = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    def __init__(self, log: Any = None) -> None:
+        self.registry = CollectorRegistry()
         self.log: Any = structlog.get_logger("autoscaler") if log is None else log
         fleet = ("fleet",)
         self._fleet_gauges: list[Gauge] = []

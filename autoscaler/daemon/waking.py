@@ -45,13 +45,11 @@ class Early:
         number: Of the early turns of this process, from 1; goes into client tokens.
         fleets: Those that are decided on; empty for all.
         cause: What asked; the one that needs more where several did.
-        since_s: When it was first asked for, `Clock.monotonic`.
     """
 
     number: int
     fleets: frozenset[str]
     cause: Cause
-    since_s: float
 
     @property
     def lists(self) -> bool:
@@ -118,7 +116,6 @@ class Waking:
         self._counted_s: float | None = None
         self._asked: dict[Cause, set[str] | None] = {}
         """By cause, the fleets; None for all."""
-        self._since_s = 0.0
         self._taken = 0
         self._asleep: asyncio.Task[object] | None = None
         self._woken = False
@@ -126,8 +123,6 @@ class Waking:
 
     def ask(self, fleets: Iterable[str] | None, cause: Cause) -> None:
         """Decide on these fleets (None: on all) as soon as may be."""
-        if not self._asked:
-            self._since_s = self._clock.monotonic()
         before = self._asked.get(cause, set())
         self._asked[cause] = None if fleets is None or before is None else before.union(fleets)
         self._wake()
@@ -143,9 +138,7 @@ class Waking:
         self._allowed -= 1.0
         self._taken += 1
         self._asked = {}
-        return Early(
-            self._taken, frozenset() if everybody else frozenset().union(*fleets), cause, self._since_s
-        )
+        return Early(self._taken, frozenset() if everybody else frozenset().union(*fleets), cause)
 
     def served(self) -> None:
         """A regular tick begins, which serves everybody who has asked so far."""

@@ -13,13 +13,11 @@ class BucketState:
     Attributes:
         name: What it is for, for example `StartInstances VMs`.
         left: Tokens left.
-        size: Tokens of a full bucket.
         refill_per_s: Tokens that come back per second.
     """
 
     name: str
     left: float
-    size: float
     refill_per_s: float
 
 

@@ -210,8 +210,7 @@ class CallBudget:
         named = [(f"{name} calls", bucket) for name, bucket in self._requests.items()]
         named += [(f"{name} VMs", bucket) for name, bucket in self._vms.items()]
         return tuple(
-            BucketState(name, bucket.left(now_s), bucket.size, bucket.refill_per_s)
-            for name, bucket in sorted(named)
+            BucketState(name, bucket.left(now_s), bucket.refill_per_s) for name, bucket in sorted(named)
         )
 
     def burst_s(self, vms: int, calls: int = 1) -> float:

@@ -9,7 +9,6 @@ its last a VM did not exist.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -57,7 +56,6 @@ class PerVmTrace:
         vms: (V,) names, sorted.
         cpu_percent: float64 (T, V), NaN where the VM has no row; may exceed 100 where a clock boosts; read-only.
         capacity: float64 (T, V), work per second, NaN where the VM has no row; None where the table has none.
-        digest: SHA-256 over stamps, names, interval and utilisation.
     """
 
     name: str
@@ -66,7 +64,6 @@ class PerVmTrace:
     vms: tuple[str, ...]
     cpu_percent: Float
     capacity: Float | None
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +138,7 @@ def read_per_vm(
     grid = _grid(cell, used * (100.0 / names.full_at), len(times), len(vms))
     capacity = _grid(cell, table.numbers[names.capacity], *grid.shape) if names.capacity else None
     times.setflags(write=False)
-    digest = hashlib.sha256(f"per-vm 1 {step_s!r} {'|'.join(vms)}\n".encode())
-    digest.update(times.astype("<f8").tobytes())
-    digest.update(grid.astype("<f8").tobytes())
-    return PerVmTrace(trace_name(path), step_s, times, vms, grid, capacity, digest.hexdigest())
+    return PerVmTrace(trace_name(path), step_s, times, vms, grid, capacity)
 
 
 def counterfactual(

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 import autoscaler.daemon
 from autoscaler.cloud.faults import Fault, FaultKind
@@ -24,11 +24,6 @@ def test_every_metric_has_help_a_prefix_and_a_place_in_the_registry():
         assert len(family.documentation) > 10, family.name
         assert family.documentation.endswith("."), family.name
     assert len({family.name for family in families}) == len(families)
-
-
-def test_a_registry_may_be_given():
-    registry = CollectorRegistry()
-    assert Telemetry(registry).registry is registry
 
 
 def test_every_event_that_is_logged_is_in_the_table_and_every_entry_is_logged():

@@ -20,7 +20,7 @@ from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings, Sh
 from autoscaler.simulator.lanes.lucky import has_luck
 from autoscaler.simulator.lanes.measuring import Pipeline, Ticks, seen, wanted
 from autoscaler.simulator.lanes.refusals import refusals
-from autoscaler.simulator.lanes.witness import Witness
+from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, levels, policy
 
@@ -71,7 +71,7 @@ def played(plant, trace, ticks, *, starts=None, stops=None, provisions=None, fle
     lanes = Lanes(run, lambda _: Script(1, starts, stops, provisions), witness=witness)
     sums = lanes.sums()
     lanes.run(ticks, sums)
-    return witness.timeline(0, "web", TICK_S), sums, lanes
+    return timeline(witness.of(0), "web", TICK_S), sums, lanes
 
 
 def column(rows, name):

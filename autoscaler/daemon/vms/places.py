@@ -74,14 +74,9 @@ class _Tally:
 
 
 class Places:
-    """The memory of one account and region.
+    """The memory of one account and region."""
 
-    Args:
-        dry_s: How long a place is dry the first time.
-    """
-
-    def __init__(self, dry_s: float = DRY_S) -> None:
-        self.dry_s = dry_s
+    def __init__(self) -> None:
         self.version = 0
         """Changes whenever something else may be started than before."""
         self._dry: dict[tuple[str, str], _Dry] = {}
@@ -102,7 +97,7 @@ class Places:
             known.times += 1
             known.since_s = now_s
         known.probing = False
-        known.until_s = now_s + min(self.dry_s * 2.0 ** min(known.times - 1, 10), LONGEST_DRY_S)
+        known.until_s = now_s + min(DRY_S * 2.0 ** min(known.times - 1, 10), LONGEST_DRY_S)
         self.version += 1
 
     def found_room(self, vm_type: str, zone: str) -> None:
@@ -116,7 +111,7 @@ class Places:
         for known in self._known(vm_type, zone):
             if known.until_s <= now_s:
                 known.probing = True
-                known.until_s = now_s + self.dry_s
+                known.until_s = now_s + DRY_S
                 self.version += 1
 
     def free_from_s(self, vm_type: str, zone: str) -> float:

@@ -54,8 +54,6 @@ class HintQueue:
     def __init__(self, client: Any, url: str) -> None:
         self._client = client
         self._url = url
-        self.unreadable = 0
-        """Messages that were no event we know."""
 
     @classmethod
     async def open(cls, settings: Ec2Settings, url: str) -> Self:
@@ -110,14 +108,8 @@ class HintQueue:
                 "listings alone show what happens",
                 code=type(error).__name__,
             ) from error
-        found = []
-        for each in messages:
-            hint = hint_of(each.get("Body", ""))
-            if hint is None:
-                self.unreadable += 1
-            else:
-                found.append(hint)
-        return tuple(found)
+        hints = (hint_of(each.get("Body", "")) for each in messages)
+        return tuple(hint for hint in hints if hint is not None)
 
     async def close(self) -> None:
         """Release connections."""

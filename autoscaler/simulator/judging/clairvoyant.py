@@ -14,8 +14,8 @@ of being on and being off matters, so the forward pass is one clipped sum per ti
 pass one choice: O(ticks * levels).
 
 The future being known, the lead time of a start only moves its order earlier. It shows at the beginning, when
-nothing could have been ordered before, in what a start is billed, and in the VMs that are busy starting
-while others still serve: `Optimum.vms_needed` counts them.
+nothing could have been ordered before, and in what a start is billed. VMs that are busy starting while others
+still serve are not counted against a bound.
 
 A minimum billing that binds couples the levels; then a linear program on HiGHS gives the optimum, and without it
 the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Optimum.remark` say which it is.
@@ -99,7 +99,6 @@ class Optimum:
         unserved_work: Work that the schedule leaves, in units of work.
         unserved_share: Its share of all work wanted; NaN where none is.
         shortage_price: Money per unit of unserved work at which this schedule is the cheapest.
-        vms_needed: The most VMs that are in service or starting at one time; a fleet of fewer could not do it.
         exact: Whether this is the optimum; if not, cost and price of shortage together are a lower bound.
         remark: What `exact` rests on, in a sentence.
     """
@@ -112,7 +111,6 @@ class Optimum:
     unserved_work: float
     unserved_share: float
     shortage_price: float
-    vms_needed: int
     exact: bool
     remark: str
 
@@ -462,18 +460,9 @@ def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Opt
         unserved_work=unserved,
         unserved_share=unserved / work if work > 0 else math.nan,
         shortage_price=shortage_price,
-        vms_needed=_busy(vms, started, terms.lead_ticks),
         exact=True,
         remark="the exact optimum of running, starts and shortage",
     )
-
-
-def _busy(vms: Int, started: Int, lead_ticks: int) -> int:
-    """The most VMs in service or starting at one time."""
-    before = np.concatenate(([0], np.cumsum(started)))
-    ticks = np.arange(len(vms))
-    to_come = before[np.minimum(ticks + lead_ticks, len(vms) - 1) + 1] - before[ticks + 1]
-    return int((vms + to_come).max())
 
 
 def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: float) -> Optimum:

@@ -155,16 +155,6 @@ class Witness:
             pages = [page for page in pages if page.run_tick < begun + length]
         return [page.of(at) for page in pages]
 
-    def timeline(self, lane: int, fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
-        """The rows of one kept lane.
-
-        Args:
-            lane: Its number in the run.
-            fleet: Its name.
-            tick_s: Length of a tick.
-        """
-        return timeline(self.of(lane), fleet, tick_s)
-
     def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
         """The same ticks as the daemon's journal would have them."""
         return [tick for page in self.of(lane) for tick in _ticks(page, fleet)]

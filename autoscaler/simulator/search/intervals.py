@@ -44,7 +44,6 @@ class Interval:
         mean: Of the series.
         low, high: Ends of the interval; NaN where the series is too short for one.
         level: What it covers, 0.95 is 95 %.
-        mean_block: Mean length of the blocks, in values.
         count: Length of the series.
     """
 
@@ -52,7 +51,6 @@ class Interval:
     low: float
     high: float
     level: float
-    mean_block: float
     count: int
 
     @property
@@ -89,13 +87,13 @@ def interval_of(
     mean = float(np.add.reduce(values) / count) if count else float("nan")
     mean_block = block_length(count, step_s) if count else 1.0
     if count < FEWEST:
-        return Interval(mean, float("nan"), float("nan"), level, mean_block, count)
+        return Interval(mean, float("nan"), float("nan"), level, count)
     means = np.sort(_resampled_means(values, mean_block, seed, resamples))
     # Counted from outside, so that a tail thinner than one resample is the furthest one.
     outside = int((1.0 - level) / 2 * resamples)
     wider = _widening(count / mean_block, level)
     low, high = (mean + wider * (float(means[at]) - mean) for at in (outside, -1 - outside))
-    return Interval(mean, low, high, level, mean_block, count)
+    return Interval(mean, low, high, level, count)
 
 
 def _widening(blocks: float, level: float) -> float:

@@ -87,11 +87,6 @@ class SweepResult:
     unfinished: tuple[Unfinished, ...]
     interrupted: bool = False
 
-    def columns(self) -> dict[str, tuple[object, ...]]:
-        """The values of every changed field, by its path, one per finished variant."""
-        paths = dict.fromkeys(path for variant in self.variants for path in variant.values)
-        return {path: tuple(variant.values.get(path) for variant in self.variants) for path in paths}
-
     def require_all(self) -> None:
         """Raise if something is missing.
 
