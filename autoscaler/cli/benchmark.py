@@ -8,13 +8,12 @@ Rules of this file: options, order and printing. What is run is `simulator.bench
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
 
 if TYPE_CHECKING:
     from autoscaler.simulator.benchmark.entrants import Entrant
@@ -176,9 +175,7 @@ def _tell(
     for sentence in outcome.failed:
         typer.echo(f"benchmark: {sentence}", err=True)
     if as_json:
-        from autoscaler.simulator.replay.timeline import jsonable
-
-        typer.echo(json.dumps(jsonable(document), indent=2))
+        print_json(document)
         return
     from autoscaler.cli.benchmark_screen import print_bouts
 

@@ -10,13 +10,12 @@ Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong 
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment, seconds, set_up_logging
+from autoscaler.cli.output import errors_in_words, moment, print_json, seconds, set_up_logging
 
 
 def demo(
@@ -87,7 +86,6 @@ def demo(
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary
     from autoscaler.cli.demo_summary import summarise
-    from autoscaler.simulator.replay.timeline import jsonable
 
     set_up_logging("console", "error")
     with errors_in_words("demo"):
@@ -113,6 +111,6 @@ def demo(
         finished = asyncio.run(run_demo(prepared, screen))
         report = summarise(finished, screen.progress)
         if as_json:
-            typer.echo(json.dumps(jsonable(report), indent=2))
+            print_json(report)
         else:
             print_summary(report, prepared, finished)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, forecast_words, moment, unknown_word, utc, work
+from autoscaler.cli.output import errors_in_words, forecast_words, moment, print_json, unknown_word, utc, work
 
 if TYPE_CHECKING:
     from autoscaler.ports import ActionRecord, FleetTick
@@ -72,13 +72,12 @@ def explain(
 def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
     """Tell the row of a replay without a journal; whether there is one."""
     from autoscaler.cli.inspect_row import explained_row, has_time_line, tell_row
-    from autoscaler.simulator.replay.timeline import jsonable
 
     if not has_time_line(directory):
         return False
     row = explained_row(directory, fleet, at_s)
     if as_json:
-        typer.echo(json.dumps(jsonable(row), indent=2))
+        print_json(row)
     else:
         tell_row(row)
     return True

@@ -5,6 +5,7 @@ Rules of this file: nothing heavy is imported at the top, so that `--help` stays
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from autoscaler.cli.progress import Interruption
     from autoscaler.traces.trace import Trace
 
 _ANY_WIDTH = 1000
@@ -133,6 +135,34 @@ def recording(path: Path, kind: str | None) -> Trace:
             err=True,
         )
     return trace
+
+
+def print_json(document: object) -> None:
+    """Print a document for programs; a number that is not known becomes null."""
+    from autoscaler.simulator.replay.timeline import jsonable
+
+    typer.echo(json.dumps(jsonable(document), indent=2))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    from autoscaler.errors import ConfigError
+
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from None
+
+
+def end_of_part(interrupted: Interruption) -> None:
+    """End a command whose run somebody ended before its time."""
+    if interrupted.pressed:
+        typer.echo("interrupted: the figures are of the part that was run", err=True)
+        raise typer.Exit(INTERRUPTED)
 
 
 def utc(at_s: float) -> str:

@@ -6,20 +6,21 @@ part).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoscaler.cli.output import (
-    INTERRUPTED,
+    end_of_part,
     errors_in_words,
     moment_or_ago,
+    print_json,
     recording,
     seconds,
     since_epoch,
     unknown_word,
+    write_text,
 )
 from autoscaler.cli.replay import KIND, SCALE, SEED, VMS
 
@@ -81,7 +82,6 @@ def plan(
     with errors_in_words("plan"):
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.replay.policy_plan import Plan, plan_json, plan_markdown
-        from autoscaler.simulator.replay.timeline import jsonable
 
         policy, in_force, in_force_file = _policies(changed, against)
         traffic, played, notes = _traffic(policy.fleet, trace, kind, since_s, state_dir)
@@ -98,11 +98,12 @@ def plan(
         found = Plan(policy.fleet, traffic, one, ran_one, two, ran_two, notes)
         text = plan_markdown(found)
         if out is not None:
-            _write(out, text)
-        typer.echo(json.dumps(jsonable(plan_json(found)), indent=2) if as_json else text, nl=as_json)
-        if interrupted.pressed:
-            typer.echo("interrupted: the figures are of the part that was run", err=True)
-            raise typer.Exit(INTERRUPTED)
+            write_text(out, text)
+        if as_json:
+            print_json(plan_json(found))
+        else:
+            typer.echo(text, nl=False)
+        end_of_part(interrupted)
 
 
 def _policies(changed: Path, against: Path | None) -> tuple[Policy, Policy, Path]:
@@ -170,12 +171,3 @@ def _prepared(
     from autoscaler.simulator.replay.replaying import prepare
 
     return tuple(prepare(policy, file, trace, wanted) for policy, file in (in_force, changed))
-
-
-def _write(out: Path, text: str) -> None:
-    from autoscaler.errors import ConfigError
-
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from None

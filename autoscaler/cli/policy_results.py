@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from autoscaler.cli.output import errors_in_words
+from autoscaler.cli.output import errors_in_words, write_text
 
 
 def policy_results(
@@ -27,7 +27,6 @@ def policy_results(
     """Replay each policy of a folder on generated traffic of its kind, beside peers, and write the page."""
     with errors_in_words("policy"):
         from autoscaler.cli.progress import Bar
-        from autoscaler.errors import ConfigError
         from autoscaler.simulator.scenarios.shipped import page, section, shipped_in
 
         sections, found = [], shipped_in(folder, recipes)
@@ -36,8 +35,5 @@ def policy_results(
                 sections.append(section(shipped))
                 bar((number + 1) / len(found))
         target = out or folder / "RESULTS.md"
-        try:
-            target.write_text(page(sections), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{target} cannot be written: {error.strerror}") from None
+        write_text(target, page(sections))
         typer.echo(f"{target}")

@@ -9,7 +9,6 @@ comes to `simulator.recommending`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
 from autoscaler.cli.replay import (
     AS_JSON,
     FORCE,
@@ -382,9 +381,7 @@ def _tell(
     with_page: bool,
 ) -> None:
     if as_json:
-        from autoscaler.simulator.replay.timeline import jsonable
-
-        typer.echo(json.dumps(jsonable(document), indent=2))
+        print_json(document)
         return
     from autoscaler.cli.sweep_screen import print_advice
 

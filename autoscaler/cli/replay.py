@@ -9,14 +9,21 @@ Rules of this file: options, order and printing. What is run is `simulator.repla
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import INTERRUPTED, errors_in_words, moment, recording, seconds, share
+from autoscaler.cli.output import (
+    end_of_part,
+    errors_in_words,
+    moment,
+    print_json,
+    recording,
+    seconds,
+    share,
+)
 
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
@@ -179,7 +186,7 @@ def replay(
         if out is not None:
             _write(out, document, lines, with_page=not no_page)
         _tell(document, card, out, as_json=as_json, with_page=not no_page)
-        _end(interrupted)
+        end_of_part(interrupted)
 
 
 def compare(
@@ -278,7 +285,7 @@ def compare(
         if out is not None:
             _write(out, document, lines, with_page=not no_page, shown=shown)
         _tell(document, card, out, as_json=as_json, with_page=not no_page)
-        _end(interrupted)
+        end_of_part(interrupted)
 
 
 def report(
@@ -421,10 +428,9 @@ def _tell(
     with_page: bool,
 ) -> None:
     from autoscaler.cli.replay_screen import print_run
-    from autoscaler.simulator.replay.timeline import jsonable
 
     if as_json:
-        typer.echo(json.dumps(jsonable(document), indent=2))
+        print_json(document)
         return
     print_run(document, card)
     if out is not None:
@@ -432,9 +438,3 @@ def _tell(
         fleet = document["details"]["fleet"]
         ticks = out / document["details"].get("shown", "")
         typer.echo(f"Read {out / page}, or ask `autoscaler explain {fleet} --state-dir {ticks} --at TIME`.")
-
-
-def _end(interrupted: Interruption) -> None:
-    if interrupted.pressed:
-        typer.echo("interrupted: the figures are of the part that was run", err=True)
-        raise typer.Exit(INTERRUPTED)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import FAILED, errors_in_words
+from autoscaler.cli.output import FAILED, errors_in_words, write_text
 
 if TYPE_CHECKING:
     from autoscaler.simulator.scenarios.judging import Verdict
@@ -70,7 +70,7 @@ def scenario_results(
 
         target = out or folder / "RESULTS.md"
         text = page([_play(path, quiet=False) for path in _files([folder])])
-        _write(target, text)
+        write_text(target, text)
         typer.echo(f"{target}")
 
 
@@ -96,15 +96,6 @@ def _files(places: list[Path]) -> list[Path]:
             raise ConfigError(f"{place}: there is no scenario (*.yaml) in this folder")
         found += here
     return found
-
-
-def _write(target: Path, text: str) -> None:
-    from autoscaler.errors import ConfigError
-
-    try:
-        target.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror or error}") from None
 
 
 def _tell(played: Played, verdicts: tuple[Verdict, ...]) -> None:

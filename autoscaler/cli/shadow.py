@@ -6,7 +6,6 @@ that time, 2 wrong usage.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment_or_ago, since_epoch, unknown_word, utc
+from autoscaler.cli.output import errors_in_words, moment_or_ago, print_json, since_epoch, unknown_word, utc
 
 if TYPE_CHECKING:
     from autoscaler.simulator.replay.shadow_report import Compared, Missed, ShadowReport, Side
@@ -46,7 +45,6 @@ def shadow_report(
     """Say what fleets in shadow would have cost and missed under their policies, beside what really ran."""
     from autoscaler.clock import SystemClock
     from autoscaler.settings import load_settings
-    from autoscaler.simulator.replay.timeline import jsonable
     from autoscaler.store import JournalReader
 
     with errors_in_words("shadow report"):
@@ -56,7 +54,7 @@ def shadow_report(
         with JournalReader(directory) as reader:
             reports = _reports(reader, fleet, span, directory)
     if as_json:
-        typer.echo(json.dumps(jsonable([_document(report) for report in reports]), indent=2))
+        print_json([_document(report) for report in reports])
         return
     for number, report in enumerate(reports):
         if number:

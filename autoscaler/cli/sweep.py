@@ -9,7 +9,6 @@ Rules of this file: options, order and printing. What is run is `simulator.sweep
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, recording
+from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json, recording
 from autoscaler.cli.replay import (
     AS_JSON,
     FORCE,
@@ -297,9 +296,7 @@ def _tell(
         write_results(out, judged, form)
         write_run(out, document, None, {}, with_page=with_page)
     if as_json:
-        from autoscaler.simulator.replay.timeline import jsonable
-
-        typer.echo(json.dumps(jsonable(document), indent=2))
+        print_json(document)
         return
     from autoscaler.cli.sweep_screen import print_sweep
 

@@ -12,8 +12,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -233,11 +233,8 @@ def write_timeline(path: Path, rows: Iterable[TimelineRow]) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-
-    def write(stream: TextIO) -> None:
+    with _written(path) as stream:
         write_rows(stream, rows)
-
-    _write_whole(path, write)
 
 
 def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
@@ -288,12 +285,9 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-
-    def write(stream: TextIO) -> None:
+    with _written(path) as stream:
         json.dump(jsonable(document), stream, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
-
-    _write_whole(path, write)
 
 
 def _digits(value: float) -> str:
@@ -320,19 +314,30 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-
-    def write(stream: TextIO) -> None:
+    with _written(path) as stream:
         stream.write(text)
 
-    _write_whole(path, write)
+
+@contextmanager
+def _written(path: Path) -> Iterator[TextIO]:
+    with (
+        written_whole(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="replace", newline="") as stream,
+    ):
+        yield stream
 
 
-def _write_whole(path: Path, write: Callable[[TextIO], None]) -> None:
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The path of an unfinished file beside this one, which is put in its place once the block has filled it.
+
+    Raises:
+        ConfigError: The file, or its folder, cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8", errors="replace", newline="") as stream:
-            write(stream)
+        yield unfinished
         unfinished.replace(path)
     except OSError as error:
         raise ConfigError(

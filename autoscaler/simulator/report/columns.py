@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS, TIMELINE_NAME, TimelineRow, column
+from autoscaler.simulator.replay.timeline import (
+    TIMELINE_COLUMNS,
+    TIMELINE_NAME,
+    TimelineRow,
+    column,
+    written_whole,
+)
 
 Float: TypeAlias = NDArray[np.float64]
 
@@ -94,7 +98,7 @@ def write_parquet(path: Path, columns: Columns) -> None:
     Raises:
         ConfigError: The file cannot be written, or pyarrow is missing.
     """
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     micros = np.round(columns.stamps_s * 1e6).astype(np.int64)
     table = pa.table(
         {
@@ -103,18 +107,8 @@ def write_parquet(path: Path, columns: Columns) -> None:
             "reason": pa.array(columns.reasons, pa.string()),
         }
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished:
         pq.write_table(table, unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}. Give another output directory."
-        ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def _read_csv(path: Path) -> Columns:
@@ -166,7 +160,7 @@ def _number(text: str, name: str, path: Path, line: int) -> float:
 
 
 def _read_parquet(path: Path) -> Columns:
-    pa, pq = _pyarrow()
+    pa, pq = pyarrow()
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -194,7 +188,12 @@ def _checked(path: Path, stamps: Float, numbers: dict[str, Float], reasons: list
     return Columns(stamps, numbers, reasons, float(np.median(steps)))
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def pyarrow() -> tuple[Any, Any]:
+    """pyarrow, and its module for Parquet.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -15,9 +15,7 @@ import base64
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -27,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.replay.timeline import Episode, jsonable, shortage_episodes
+from autoscaler.simulator.replay.timeline import Episode, jsonable, shortage_episodes, written_whole
 from autoscaler.simulator.report.card import card_from
 from autoscaler.simulator.report.columns import SIM_EXTRA, Columns
 from autoscaler.simulator.report.conclusion import Conclusion, conclude, conclude_sweep
@@ -75,18 +73,8 @@ def write_page(
         ConfigError: The document is not a report, plotly is missing, or the file cannot be written.
     """
     text = page(document, columns, others or {}, str(path))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}. Give another output directory."
-        ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def page(

@@ -14,9 +14,7 @@ import csv
 import hashlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +22,11 @@ from typing import Any, Literal
 import numpy as np
 
 from autoscaler.core.types import Bool, Float, Int
-from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.score import FIGURES, LanePrices, Score, score
 from autoscaler.simulator.replay.preparing import Replay
-from autoscaler.simulator.replay.timeline import REPORT_VERSION
+from autoscaler.simulator.replay.timeline import REPORT_VERSION, written_whole
 from autoscaler.simulator.report.card import Card, Entry, card_json
-from autoscaler.simulator.report.columns import SIM_EXTRA
+from autoscaler.simulator.report.columns import pyarrow
 from autoscaler.simulator.report.variants import variants_json
 from autoscaler.simulator.search.sweep import SweepResult
 from autoscaler.simulator.search.variants import Variant, is_given
@@ -187,19 +184,9 @@ def write_results(
     path = directory / (RESULTS_CSV if form == "csv" else RESULTS_PARQUET)
     stale = directory / (RESULTS_PARQUET if form == "csv" else RESULTS_CSV)
     data = _as_csv(columns) if form == "csv" else _as_parquet(columns, found)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished:
         unfinished.write_bytes(data)
-        unfinished.replace(path)
-        stale.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror or error}. Give another output directory."
-        ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    stale.unlink(missing_ok=True)
     return path
 
 
@@ -220,11 +207,7 @@ def _cell(value: object) -> str:
 
 
 def _as_parquet(columns: Mapping[str, Sequence[object]], found: Landscape) -> bytes:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ConfigError(f"Parquet needs pyarrow; {SIM_EXTRA}, or write CSV") from None
+    pa, pq = pyarrow()
     numbers = {"variant", *found.figures}
     table = pa.table(
         {
