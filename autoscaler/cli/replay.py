@@ -271,7 +271,9 @@ def compare(
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted, own)
         judged = [
-            replaying.entry_of(one, ran, name, name, rivals if one is replays[0] else ())
+            replaying.entry_of(
+                one, ran, name, name, rivals if one is replays[0] else (), hindsight=bool(rivals)
+            )
             for name, (one, ran) in runs.items()
         ]
         card = replaying.card_of(judged, rivals)
@@ -279,6 +281,9 @@ def compare(
         document = _document(*runs[shown], card, said)
         document["details"]["compared"] = [{"name": name, "folder": name} for name in runs]
         document["details"]["shown"] = shown
+        document["details"]["notes"].append(
+            f"what the warm pool is worth is worked out for {names[0]} only; `autoscaler replay` tells it of one policy"
+        )
         if len(runs) > 1:
             (a, (_, ran_a)), (b, (_, ran_b)) = list(runs.items())[:2]
             document["differences"] = differences((a, ran_a.rows), (b, ran_b.rows))

@@ -230,6 +230,10 @@ def test_policies_are_compared_on_the_same_luck(here):
     )
     assert document["differences"]["rows"][0]["at"] == first
     assert [entry["key"] for entry in document["card"]["entries"][:3]] == ["web", "lean", "static_peak"]
+    for captured in (entry["values"]["captured"] for entry in document["card"]["entries"][:2]):
+        assert captured is not None
+    assert re.search(r"its own service, web saves \d+% and lean \d+%\.", result.stdout)
+    assert "worked out for web only" in result.stdout
     hint = re.search(r"`autoscaler (explain web --state-dir out/lean) --at TIME`", result.stdout)[1]
     explained = call(*hint.split(), "--at", first, cwd=here)
     assert explained.returncode == 0, explained.stderr

@@ -1,6 +1,7 @@
 """Replays prepared and run: both engines alike, short and long runs alike, parts alike."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_a_run_long_enough_to_be_cut_is_judged_as_the_uncut_one():
     assert [entry.key for entry in card.entries[:2]] == ["policy", "static_peak"]
     assert card.entry("clairvoyant").values["cost"] <= own.values["cost"]
     assert sum(entry.judged for entry in card.entries) == 1
+
+
+def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
+    replay = prepared(minutes(480), Wanted(vms=12))
+    ran = run(replay)
+    first = entry_of(replay, ran, "this policy", rivals=rivals_of(replay)).values
+    other = entry_of(replay, ran, "this policy", hindsight=True).values
+    for figure in ("regret", "captured"):
+        assert other[figure] == pytest.approx(first[figure], rel=1e-9)
+    by_loop = entry_of(replay, run(replay, engine="loop"), "this policy", hindsight=True).values
+    assert by_loop["captured"] == pytest.approx(first["captured"], rel=1e-3)
+    assert math.isnan(entry_of(replay, ran, "this policy").values["regret"])
+    cut = replace(ran, whole=False)
+    assert math.isnan(entry_of(replay, cut, "this policy", hindsight=True).values["regret"])
 
 
 def after(times):

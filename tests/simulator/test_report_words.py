@@ -68,12 +68,34 @@ def test_the_money_itself_is_said_over_the_time_that_is_scored():
 
 def test_a_comparison_is_about_the_candidate():
     said = words(
-        entry("a", "web", judged=True, cost=100.0, unserved_share=0.01, shortage_s=600.0, episodes=2.0),
-        entry("b", "lean", judged=True, cost=80.0, unserved_share=0.02, shortage_s=1800.0, episodes=1.0),
+        entry(
+            "a",
+            "web",
+            judged=True,
+            cost=100.0,
+            unserved_share=0.01,
+            shortage_s=600.0,
+            episodes=2.0,
+            captured=0.67,
+        ),
+        entry(
+            "b",
+            "lean",
+            judged=True,
+            cost=80.0,
+            unserved_share=0.02,
+            shortage_s=1800.0,
+            episodes=1.0,
+            captured=0.8,
+        ),
+        entry("c", "dear", judged=True, cost=300.0, captured=-0.6),
         PEAK,
         entry("clairvoyant", "clairvoyant optimum", cost=50.0),
     )
-    assert said.sentences[-1].endswith("67% of what could be saved is saved by web.")
+    assert said.sentences[-1] == (
+        "A schedule that had known the future and left as much unserved as web would have cost 50.00. Of what could be "
+        "saved at its own service, web saves 67%, lean 80% and dear nothing."
+    )
     assert (
         said.headline
         == "Policy lean costs 20% less than web and leaves 2.00% of the work unserved, against 1.00%"

@@ -216,6 +216,24 @@ def standings_of(
     return _judged(Sums.side_by_side([own.sums, others]), everybody, rivals, demand, terms)
 
 
+def hindsight_beside(
+    own: Own,
+    policy: Policy,
+    plant: PlantSettings,
+    trace: Trace,
+    ticks: Ticks,
+    *,
+    warm_up_ticks: int = 0,
+) -> Beside:
+    """What hindsight says of a policy whose run is there already, at its own prices and bounds: the cost of VMs that
+    are always on, and the least cost of leaving as much unserved as it did. Arguments as of `standings_of`.
+    """
+    demand = wanted(trace, ticks)[warm_up_ticks:]
+    terms = replace(terms_of(policy, plant, ticks.tick_s), initial=own.begins)
+    peak, best, _ = _hindsight(own.sums, demand, terms)
+    return Beside(peak_cost=score(peak)["cost"], optimum_cost=best)
+
+
 def _others(
     policy: Policy, plant: PlantSettings, tick_s: float, rivals: Sequence[Rival], made: Duration | None
 ) -> tuple[Contestant, ...]:
@@ -292,14 +310,7 @@ def _judged(
     terms: Terms,
 ) -> Standings:
     lanes = sums.lanes
-    peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
-    front = Front(demand, terms, precision=_COST_PRECISION)
-    shares = score(sums)["unserved_share"]
-    best, optimum = np.full(lanes, np.nan), None
-    if front.work > 0:
-        # Each is judged against the least cost of leaving as much unserved as it did itself.
-        best = np.array(front.costs_serving([1.0 - share for share in shares.tolist()]))
-        optimum = front.serving(1.0 - shares[_POLICY])
+    peak, best, optimum = _hindsight(sums, demand, terms)
     costs = Beside(
         peak_cost=np.full(lanes, score(peak)["cost"][0]),
         optimum_cost=best,
@@ -338,6 +349,20 @@ def _judged(
             )
         )  # fmt: skip
     return Standings(tuple(entries), optimum, whole=True)
+
+
+def _hindsight(sums: Sums, demand: Float, terms: Terms) -> tuple[Sums, Float, Optimum | None]:
+    """The sums of VMs that are always on, one lane; the least cost of each lane, float64 (L,); and the schedule of the
+    policy's least cost, None where no work is wanted.
+    """
+    peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
+    front = Front(demand, terms, precision=_COST_PRECISION)
+    if not front.work > 0:
+        return peak, np.full(sums.lanes, np.nan), None
+    # Each is judged against the least cost of leaving as much unserved as it did itself.
+    shares = score(sums)["unserved_share"]
+    best = np.array(front.costs_serving([1.0 - share for share in shares.tolist()]))
+    return peak, best, front.serving(1.0 - shares[_POLICY])
 
 
 def _own_figures(values: Mapping[str, float], *others: str) -> dict[str, float]:

@@ -20,7 +20,14 @@ from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
-from autoscaler.simulator.judging.standings import Own, others_beside, standings, standings_of, without_pool
+from autoscaler.simulator.judging.standings import (
+    Own,
+    hindsight_beside,
+    others_beside,
+    standings,
+    standings_of,
+    without_pool,
+)
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
@@ -360,7 +367,15 @@ def _compared(replay: Replay) -> tuple[Policy, PlantSettings, Trace, Ticks]:
     return as_probed(replay.fitted), replay.plant, replay.trace, _ticks_of(replay)
 
 
-def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: Sequence[Entry] = ()) -> Entry:
+def entry_of(
+    replay: Replay,
+    ran: Ran,
+    name: str,
+    key: str = "policy",
+    rivals: Sequence[Entry] = (),
+    *,
+    hindsight: bool = False,
+) -> Entry:
     """The column of a policy in the score card.
 
     Args:
@@ -370,9 +385,12 @@ def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: S
         key: For programs.
         rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
             theirs.
+        hindsight: Whether to work out what hindsight says of it, where there are no rivals that tell.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
     beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
+    if hindsight and not rivals:
+        beside = _by_hindsight(replay, ran)
     values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
     if ran.from_rows:
         values |= dict.fromkeys(_UNTOLD, math.nan)
@@ -380,6 +398,15 @@ def entry_of(replay: Replay, ran: Ran, name: str, key: str = "policy", rivals: S
     if own is not None and ran.engine == "lanes" and ran.whole:
         values |= {figure: own.values[figure] for figure in _BESIDE}
     return Entry(key, name, replay.in_words, values, judged=True)
+
+
+def _by_hindsight(replay: Replay, ran: Ran) -> Beside:
+    """Nothing where lanes cannot express the policy, as in `rivals_of`, or the run was ended before its end."""
+    if not ran.whole or not ran.scored or refusals(replay.fitted, replay.plant, replay.tick_s):
+        return Beside()
+    first = ran.scored[0]
+    own = Own(ran.sums, (first.in_service or 0) + (first.starting or 0))
+    return hindsight_beside(own, *_compared(replay), warm_up_ticks=replay.warm_up_ticks)
 
 
 _BESIDE = ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s")

@@ -54,8 +54,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
         sentences.append(_bettered(card, subject))
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
-        whose = subject.name if rivals else ""
-        sentences.append(_possible(subject, clairvoyant, card.entry(REFERENCES[0]), whose))
+        sentences.append(_possible(subject, rivals, clairvoyant, card.entry(REFERENCES[0])))
     sentences.insert(0, _amounts(*card.headline, details))
     return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
 
@@ -216,19 +215,35 @@ def _bettered(card: Card, subject: Entry) -> str:
     return f"Here {best.name} costs {change} less than this policy and leaves {left}."
 
 
-def _possible(subject: Entry, clairvoyant: Entry, peak: Entry | None, whose: str) -> str:
+def _possible(subject: Entry, rivals: Sequence[Entry], clairvoyant: Entry, peak: Entry | None) -> str:
     cost, least = subject.values["cost"], clairvoyant.values["cost"]
     if math.isnan(cost) or math.isnan(least) or cost == 0:
         return ""
+    if rivals:
+        known = f"A schedule that had known the future and left as much unserved as {subject.name} would have cost"
+        return f"{known} {money(least)}.{_saved([subject, *rivals])}"
     known = f"A schedule that had known the future would have cost {money(least)}"
     most = math.nan if peak is None else peak.values["cost"]
     if math.isnan(most) or most <= least:
         return f"{known}, {money(cost - least)} less." if cost > least else f"{known}, which is no less."
-    by = f" by {whose}" if whose else ""
     captured = (most - cost) / (most - least)
     if captured < 0:
-        return f"{known}; of what could be saved, nothing is{by}."
-    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved{by}."
+        return f"{known}; of what could be saved, nothing is."
+    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved."
+
+
+def _saved(judged: Sequence[Entry]) -> str:
+    """What each saves of what could be saved at its own service, where that is known."""
+    told = []
+    for entry in judged:
+        captured = min(entry.values["captured"], 1.0)
+        if not math.isnan(captured):
+            verb = "" if told else " saves"
+            told.append(f"{entry.name}{verb} {rounded_share(captured) if captured > 0 else 'nothing'}")
+    if not told:
+        return ""
+    listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
+    return f" Of what could be saved at its own service, {listed}."
 
 
 def _change(value: float, reference: float) -> float:
