@@ -302,6 +302,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
         "worlds": [
             {
                 "world": each.world,
+                "what": each.what,
                 "cost": each.cost.tolist(),
                 "unserved_share": each.unserved.tolist(),
                 "regret": each.regret.tolist(),

@@ -289,6 +289,47 @@ def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
         assert looked.said == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_number_of_the_heat_map_can_be_read(browser, tmp_path, scheme):
+    doc = document(crowd(60))
+    doc["sweep"] = variants_json(
+        {"a": [1, 2, 3, 4], "b": [1] * 4}, {"cost": np.arange(4.0), "shortage_s": np.arange(4.0)}, current=1
+    )
+    write_page(tmp_path / "report.html", doc, None)
+    with Looked(browser, tmp_path / "report.html", DESKTOP, color_scheme=scheme) as looked:
+        looked.until("document.querySelectorAll('#heat .heatmap-label text').length === 4")
+        text = looked.page.evaluate(
+            "getComputedStyle(document.querySelector('#heat .heatmap-label text')).fill.match(/[0-9]+/g).map(Number)"
+        )
+        scale = looked.page.evaluate("document.getElementById('heat').data[0].colorscale.map(([_, c]) => c)")
+    for end in scale:
+        assert contrast(text, [int(end[at : at + 2], 16) for at in (1, 3, 5)]) >= 4.5
+
+
+def contrast(one, other):
+    """Of two colours, as of WCAG 2.1."""
+    lights = []
+    for colour in (one, other):
+        parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+        lights.append(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_durations_of_variants_are_in_order_of_their_length(browser, tmp_path):
+    doc = document(crowd(60))
+    lengths = ["5m", "1h30m", "100s", "15m"]
+    doc["sweep"] = variants_json(
+        {"guards.stabilisation": lengths, "forecast.cover": ["50%"] * 4},
+        {"cost": np.arange(4.0), "shortage_s": np.arange(4.0)},
+        current=1,
+    )
+    write_page(tmp_path / "report.html", doc, None)
+    with Looked(browser, tmp_path / "report.html", DESKTOP) as looked:
+        looked.until("document.getElementById('heat').data !== undefined")
+        shown = looked.page.evaluate("document.getElementById('heat').data[0].x")
+    assert shown == ["100s", "5m", "15m", "1h30m"]
+
+
 def test_without_scripts_the_tables_still_read(browser, month):
     context = browser.new_context(viewport=DESKTOP, java_script_enabled=False)
     page = context.new_page()

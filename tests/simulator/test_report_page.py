@@ -153,6 +153,29 @@ def test_a_sweep_comes_before_the_card_and_a_recommendation_before_its_own_concl
     assert "One variant costs" not in words
 
 
+def test_a_recommendation_shows_the_worlds_it_was_tried_in():
+    doc = document(crowd(60))
+    world = {
+        "world": "bursts",
+        "what": "A crowd <a day>.",
+        "cost": [2.0, 1.5, 7.0],
+        "unserved_share": [0.01, 0.02, 0.0],
+        "regret": [0.5, 0.0, 5.5],
+        "unserved_price": 0.25,
+    }
+    told = {"headline": "Change it.", "sentences": [], "worlds": [world], "finalists": [1, 2, 3]}
+    doc["recommendation"] = {**told, "changes": {"a": {}}}
+    words = Parsed(page(doc, None, {}, "report.json")).words
+    assert "unserved work at 0.25 a unit included, more than the best of 3 variants tried there" in words
+    assert "bursts A crowd <a day>. 2.00 1.50 1.00% 2.00% 0.50 0.00" in words
+    assert "7.00" not in words
+    doc["recommendation"]["changes"] = {}
+    words = Parsed(page(doc, None, {}, "report.json")).words
+    assert "bursts A crowd <a day>. 2.00 1.00% 0.50" in words
+    doc["recommendation"]["worlds"] = []
+    assert "Other worlds" not in Parsed(page(doc, None, {}, "report.json")).words
+
+
 def test_a_run_without_forecasts_has_none_in_its_legend():
     rows = crowd(50)
     assert "demand ahead" in Parsed(made(rows)).words

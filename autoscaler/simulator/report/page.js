@@ -79,7 +79,7 @@
 
   function colours() {
     const style = getComputedStyle(document.documentElement);
-    const names = ["page", "line", "text", "muted", "demand", "capacity", "wanted", "ahead", "warm", "starting", "short", "short-soft", "idle"];
+    const names = ["page", "line", "text", "muted", "demand", "capacity", "wanted", "ahead", "warm", "starting", "short", "short-soft", "idle", "heat"];
     return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 

@@ -38,6 +38,7 @@ from autoscaler.simulator.report.sections import (
     sweep_section,
     timeline_section,
     top_section,
+    worlds_section,
 )
 from autoscaler.simulator.report.thinning import chosen_rows
 
@@ -90,6 +91,7 @@ def page(
         (
             top_section(card, conclusion, details),
             "<main>",
+            worlds_section(document.get("recommendation")),
             "" if sweep is None else sweep_section(sweep),
             card_section(card),
             "" if columns is None else timeline_section(columns, episodes, details, others),

@@ -252,6 +252,46 @@ def sweep_section(sweep: Mapping[str, Any]) -> str:
     )
 
 
+def worlds_section(recommendation: Mapping[str, Any] | None) -> str:
+    """What a recommendation was tried against besides the recording: the policy as it is, and beside it what looks best
+    where that is another, world by world; empty where nothing was tried.
+    """
+    worlds = (recommendation or {}).get("worlds")
+    if not recommendation or not worlds:
+        return ""
+    whose = ("now", "best") if recommendation["changes"] else ("now",)
+    heads = "".join(
+        f'<th scope="col">{name}{f", {who}" if len(whose) > 1 else ""}</th>'
+        for name in ("Cost", "Unserved", "Regret")
+        for who in whose
+    )
+    rows = "".join(_world_row(world, len(whose)) for world in worlds)
+    beside = (
+        "Now is the policy as it is, best is what looks best. "
+        if len(whose) > 1
+        else "It is the policy as it is. "
+    )
+    return (
+        '<section aria-labelledby="worlds"><h2 id="worlds">Other worlds it was tried in</h2>'
+        f'<p class="note">{beside}Regret is money: what it costs in that world, unserved work at '
+        f"{float(worlds[0]['unserved_price']):.3g} a unit included, more than the best of "
+        f"{plural(len(recommendation['finalists']), 'variant', 'variants')} tried there.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-labelledby="worlds"><table class="worlds">'
+        f'<thead><tr><th scope="col" class="words">World</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        "</section>\n"
+    )
+
+
+def _world_row(world: Mapping[str, Any], columns: int) -> str:
+    cells = "".join(
+        f"<td>{escape(shown(value, unit))}</td>"
+        for key, unit in (("cost", Unit.MONEY), ("unserved_share", Unit.SHARE), ("regret", Unit.MONEY))
+        for value in world[key][:columns]
+    )
+    what = f"<br><small>{escape(str(world['what']))}</small>" if "what" in world else ""
+    return f'<tr><th scope="row" class="words">{escape(str(world["world"]))}{what}</th>{cells}</tr>'
+
+
 def decisions_section(differences: Mapping[str, Any] | None) -> str:
     """Where two policies decided differently; empty where nothing was compared."""
     if not differences:

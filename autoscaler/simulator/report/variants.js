@@ -8,6 +8,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
   const known = new Set(figures.map((figure) => figure.key));
   const labels = Object.fromEntries(figures.map((figure) => [figure.key, figure.label]));
   const units = Object.fromEntries(figures.map((figure) => [figure.key, figure.unit]));
+  const SECONDS = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
   const SAID = new Set([cost, shortage, "unserved_share", "shortage_s", "episodes", "longest_episode_s", "starts_per_day"]);
 
   /** A figure in words, with its unit where the number alone does not say it. */
@@ -24,6 +25,13 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
     const most = Math.max(...values.filter((value) => value !== null), 0);
     const [part, name] = units[key] === "share" ? [0.01, "%"] : units[key] !== "span" ? [1, ""] : most >= 7200 ? [3600, "h"] : most >= 120 ? [60, "min"] : [1, "s"];
     return { drawn: (value) => (value === null ? null : value / part), title: plain(labels[key]) + (name ? `, ${name}` : "") };
+  }
+
+  /** A number, or the seconds of a duration such as 1h30m, so that 5m comes after 100s; NaN for other words. */
+  function amount(value) {
+    if (typeof value === "number") return value;
+    const parts = /^([\d.]+(ms|s|m|h|d|w))+$/.test(value) ? [...value.matchAll(/([\d.]+)(ms|s|m|h|d|w)/g)] : [];
+    return parts.length ? parts.reduce((sum, [, size, unit]) => sum + Number(size) * SECONDS[unit], 0) : NaN;
   }
 
   const told = (row) => parameters.map((name) => `${name} ${row.parameters[name]}`).join(", ");
@@ -68,7 +76,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
     const figure = byId("shows").value;
     const levels = (name) => {
       const found = [...new Set(rows.map((row) => row.parameters[name]))];
-      return found.sort((a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true })));
+      return found.sort((a, b) => (isFinite(amount(a)) && isFinite(amount(b)) ? amount(a) - amount(b) : String(a).localeCompare(String(b), "en", { numeric: true })));
     };
     const xs = levels(across);
     const ys = levels(up);
@@ -84,7 +92,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
     const few = xs.length * ys.length <= 100;
     return Plotly.react(byId("heat"), [{
       type: "heatmap", x: xs.map((x) => plain(x)), y: ys.map((y) => plain(y)), z: cells, xgap: 1, ygap: 1,
-      colorscale: [[0, c.page], [1, c.capacity]], showscale: !few, text: cells.map((line) => line.map((value) => (value === null ? "" : shown(figure, value)))),
+      colorscale: [[0, c.page], [1, c.heat]], textfont: { color: c.text }, showscale: !few, text: cells.map((line) => line.map((value) => (value === null ? "" : shown(figure, value)))),
       hovertemplate: "%{x}, %{y}: %{text}<extra></extra>", ...(few ? { texttemplate: "%{text}" } : {}),
     }], {
       ...layout, height: 380, margin: { l: 70, r: 12, t: 12, b: 44 }, dragmode: false,

@@ -50,12 +50,14 @@ class World:
 
     Attributes:
         name: For people.
+        what: How it differs from the recording, in a sentence.
         trace: Demand.
         gaps, dry: Spans without metrics and without capacity, in seconds from the start of the run.
         slower: Factor of every start time.
     """
 
     name: str
+    what: str
     trace: Trace
     gaps: tuple[Span, ...] = ()
     dry: tuple[Span, ...] = ()
@@ -81,7 +83,7 @@ class Weathered:
     """What became of F candidates in a world: float64 (F,) each.
 
     Attributes:
-        world: Its name.
+        world, what: Its name, and how it differs from the recording.
         cost: Money.
         unserved: Share of the work.
         regret: Money that the loss is above the least one.
@@ -89,6 +91,7 @@ class Weathered:
     """
 
     world: str
+    what: str
     cost: Float
     unserved: Float
     regret: Float
@@ -99,13 +102,33 @@ def worlds_of(course: Course) -> tuple[World, ...]:
     """The worlds around a course."""
     trace = course.trace
     busiest = list(_busiest_s(course))
+    more, slower = f"{MORE_DEMAND:g}", f"{SLOWER:g}"
     return (
-        World("as recorded", trace),
-        World(f"demand x {MORE_DEMAND:g}", trace.scaled(MORE_DEMAND)),
-        World("bursts", _with_crowds(trace, course.seed)),
-        World("metric gap", trace, gaps=_around(busiest, GAP_S)),
-        World("provider dry", trace, dry=_around(busiest, DRY_S)),
-        World(f"lead time x {SLOWER:g}", trace, slower=SLOWER),
+        World("as recorded", "Demand and VMs as they are.", trace),
+        World(f"demand x {more}", f"Demand is {more} times as high all the time.", trace.scaled(MORE_DEMAND)),
+        World(
+            "bursts",
+            f"Once a day, at a random time, a crowd of {BURST_SHARE:.0%} of the highest demand comes on top.",
+            _with_crowds(trace, course.seed),
+        ),
+        World(
+            "metric gap",
+            f"No metrics for {GAP_S / 60:g} min around each day's busiest moment.",
+            trace,
+            gaps=_around(busiest, GAP_S),
+        ),
+        World(
+            "provider dry",
+            f"The provider refuses starts for {DRY_S / 60:g} min around each day's busiest moment.",
+            trace,
+            dry=_around(busiest, DRY_S),
+        ),
+        World(
+            f"lead time x {slower}",
+            f"Every start takes {slower} times as long, and the policy does not know.",
+            trace,
+            slower=SLOWER,
+        ),
     )
 
 
@@ -151,7 +174,12 @@ def weather(
         loss = figures["cost"] + price * figures["unserved_work"]
         found.append(
             Weathered(
-                world.name, figures["cost"], figures["unserved_share"], loss - np.fmin.reduce(loss), price
+                world.name,
+                world.what,
+                figures["cost"],
+                figures["unserved_share"],
+                loss - np.fmin.reduce(loss),
+                price,
             )
         )
         if progress is not None:
