@@ -46,6 +46,18 @@ def test_more_headroom_costs_more_and_is_said_first(places):
     assert "less than a day" in done.output
 
 
+def test_what_makes_figures_doubtful_comes_right_after_the_conclusion(places):
+    changed, trace = places
+    changed.write_text(
+        changed.read_text(encoding="utf-8").replace("in_service: 0.096/h", "in_service: 0.2/h"),
+        encoding="utf-8",
+    )
+    said = plan(changed, "--against", IN_FORCE, "--trace", trace, "--kind", "count").output
+    assert (
+        said.index("**To be doubted**") < said.index("The policies' prices differ") < said.index("| field |")
+    )
+
+
 def test_programs_get_the_same_figures(places):
     changed, trace = places
     done = plan(changed, "--against", IN_FORCE, "--trace", trace, "--kind", "count", "--json")

@@ -1,6 +1,7 @@
 """Replays prepared and run: both engines alike, short and long runs alike, parts alike."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.standings import RIVALS
 from autoscaler.simulator.replay.differing import differences
+from autoscaler.simulator.replay.policy_plan import Plan, plan_markdown
 from autoscaler.simulator.replay.preparing import Wanted, prepare, shared_luck
 from autoscaler.simulator.replay.replaying import (
     card_of,
@@ -96,6 +98,18 @@ def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
     assert math.isnan(entry_of(replay, ran, "this policy").values["regret"])
     cut = replace(ran, whole=False)
     assert math.isnan(entry_of(replay, cut, "this policy", hindsight=True).values["regret"])
+
+
+def test_a_plan_says_of_what_looks_alike_that_it_is_about_as_much():
+    trace = minutes(480)
+    one = prepared(trace, Wanted(vms=3))
+    other = prepared(replace(trace, values=trace.values * (1 + 1e-7)), Wanted(vms=3))
+    ran, again = run(one), run(other)
+    first = again.scored[0]
+    again = replace(again, scored=(replace(first, desired=first.desired + 1), *again.scored[1:]))
+    found = plan_markdown(Plan("web", "trace day", one, ran, other, again))
+    assert "as much as before**, and left about as much work unserved as before (" in found.splitlines()[2]
+    assert re.search(r"\| Work unserved \| (\S+%) \| \1 \| \+less than 0\.001 points ▲ worse \|", found)
 
 
 def after(times):

@@ -104,11 +104,20 @@ def test_a_comparison_is_about_the_candidate():
     assert said.sentences[1].startswith("Policy lean was short of capacity for 30 min in 1 episode,")
 
 
+def test_shares_that_look_alike_are_not_put_against_each_other():
+    one = entry("a", "web", judged=True, cost=100.0, unserved_share=0.87041)
+    alike = entry("b", "lean", judged=True, cost=80.0, unserved_share=0.87043)
+    assert words(one, alike, PEAK).headline == (
+        "Policy lean costs 20% less than web and leaves about as much of the work unserved (87.0%)"
+    )
+    same = entry("b", "lean", judged=True, cost=80.0, unserved_share=0.87041)
+    assert words(one, same, PEAK).headline.endswith("and leaves as much of the work unserved (87.0%)")
+
+
 def test_every_comparison_of_several_policies_is_a_whole_sentence():
     said = words(*(entry(name, name, judged=True, cost=10.0 + at) for at, name in enumerate("abc")), PEAK)
     assert (
-        "Policy c costs 20% more than a and leaves 100.0% of the work unserved, against 100.0%."
-        in said.sentences
+        "Policy c costs 20% more than a and leaves as much of the work unserved (100.0%)." in said.sentences
     )
     assert all(sentence.endswith(".") for sentence in said.sentences)
 

@@ -1,7 +1,7 @@
 """A changed policy beside the one in force, on the same traffic and luck: the text for a pull request.
 
 Rules of this file: Markdown out, no printing, no files. The conclusion comes first; what makes the figures doubtful
-comes with them, not in a footnote. Everything needed to run it again is in the last line.
+comes right after it, not in a footnote. Everything needed to run it again is in the last line.
 """
 
 from __future__ import annotations
@@ -115,14 +115,14 @@ def plan_markdown(plan: Plan) -> str:
         "",
         _headline(plan, before, after),
     ]
+    if doubts := list(_doubts(plan)):
+        lines += ["", "**To be doubted**", "", *(f"- {doubt}" for doubt in doubts)]
     lines += ["", *_fields(plan)]
     lines += ["", "| | in force | changed | difference |", "|---|---:|---:|---:|"]
     lines += [_row(figure, before, after) for figure in FIGURES if figure.key in _SHOWN]
     lines += ["", *_decisions(plan)]
     if episodes := list(_episodes(plan)):
         lines += ["", *episodes]
-    if doubts := list(_doubts(plan)):
-        lines += ["", "**To be doubted**", "", *(f"- {doubt}" for doubt in doubts)]
     lines += ["", _identity(plan)]
     return "\n".join(lines) + "\n"
 
@@ -145,6 +145,8 @@ def _headline(plan: Plan, before: Entry, after: Entry) -> str:
     if was > 0 and now != was:
         direction = "less" if now < was else "more"
         cost = f"it would have cost **{money(now)} instead of {money(was)}, {rounded_share(now / was - 1)} {direction}**"
+        if money(now) == money(was):
+            cost = f"it would have cost **{money(now)}, about as much as before**"
     else:
         cost = (
             f"it would have cost **{money(now)}, as much as before**"
@@ -154,6 +156,8 @@ def _headline(plan: Plan, before: Entry, after: Entry) -> str:
     lost_before, lost_after = before.values["unserved_share"], after.values["unserved_share"]
     if lost_before == lost_after or (math.isnan(lost_before) and math.isnan(lost_after)):
         lost = f"left as much work unserved as before ({share(lost_after)})"
+    elif share(lost_before) == share(lost_after):
+        lost = f"left about as much work unserved as before ({share(lost_after)})"
     else:
         lost = f"left **{share(lost_after)} of the work unserved instead of {share(lost_before)}**"
     return f"{where}, {cost}, and {lost}."
@@ -186,7 +190,9 @@ def _change(was: float, now: float, figure: Figure) -> str:
         return "="
     sign = "+" if now > was else "−"
     amount = f"{sign}{shown(abs(now - was), figure.unit)}"
-    if was > 0 and figure.unit is not Unit.SHARE:
+    if figure.unit is Unit.SHARE:
+        amount = f"{sign}{share(abs(now - was)).replace('<', 'less than').removesuffix('%')} points"
+    elif was > 0:
         amount += f" ({sign}{rounded_share(now / was - 1)})"
     worse = (now > was) == (figure.better == "lower") and figure.better != "neither"
     return f"{amount}{' ▲ worse' if worse else ''}"

@@ -148,8 +148,11 @@ def _service(entry: Entry, other: Entry) -> str:
         return "how much work it left unserved is not known"
     if mine == 0:
         return "leaves no work unserved" if theirs else "leaves no work unserved either"
+    said = share(mine).replace("<", "less than")
+    if said == share(theirs).replace("<", "less than"):
+        return f"leaves {'' if mine == theirs else 'about '}as much of the work unserved ({said})"
     against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
-    return f"leaves {share(mine).replace('<', 'less than')} of the work unserved{against}"
+    return f"leaves {said} of the work unserved{against}"
 
 
 def _promise(subject: Entry, details: Mapping[str, Any]) -> str:

@@ -357,7 +357,7 @@ def _told(
         else f"for {rounded_share(change)} {'less' if change < 0 else 'more'}"
     )
     keeps = f"keeps {_listed(limits)[:-1]}{', which it does not now,' if must_change else ''} {costs}"
-    headline = f"Change the policy: so it {keeps}."
+    headline = f"Change the policy: it then {keeps}."
     if advice.verdict is Verdict.UNSURE:
         headline = f"Not distinguishable from the policy as it is: what looks best {keeps}, but {why}."
     return (
@@ -372,7 +372,7 @@ def _told(
 
 def _on_everything(whole: Score, row: int, current: int) -> str:
     parts = [
-        f"{name} from {show(float(whole[key][current]))} to {show(float(whole[key][row]))}"
+        f"{name} {_moved(show(float(whole[key][current])), show(float(whole[key][row])))}"
         for name, key, show in (
             ("cost", "cost", money),
             ("unserved", "unserved_share", share),
@@ -381,6 +381,10 @@ def _on_everything(whole: Score, row: int, current: int) -> str:
         )
     ]
     return f"On the whole trace: {', '.join(parts)}."
+
+
+def _moved(before: str, after: str) -> str:
+    return f"{after} as now" if before == after else f"from {before} to {after}"
 
 
 def _how_sure(advice: Advice) -> str:
@@ -394,9 +398,14 @@ def _how_sure(advice: Advice) -> str:
         if own is not None and own != cost
         else ""
     )
+    low, high = _signed_points(unserved.low), _signed_points(unserved.high)
+    left = (
+        "as much unserved"
+        if unserved.mean == unserved.low == unserved.high == 0
+        else f"unserved {_signed_points(unserved.mean)} points ({low} to {high})"
+    )
     return (
-        f"{where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), unserved "
-        f"{_signed_share(unserved.mean)} of the work ({_signed_share(unserved.low)} to {_signed_share(unserved.high)}); "
+        f"{where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), {left}; "
         f"interval {cost.level * 100:.4g}%, stationary block bootstrap.{itself}"
     )
 
@@ -421,5 +430,5 @@ def _signed(value: float) -> str:
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{money(abs(value))}"
 
 
-def _signed_share(value: float) -> str:
-    return f"{value * 100:+.3g}%"
+def _signed_points(value: float) -> str:
+    return f"{value * 100:+.3g}" if value else "0"
