@@ -77,7 +77,7 @@ def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, A
 
     shape = told_shape(path, Layout())
     said = (manifest_entry(path) or {}).get("kind")
-    told_by_kind = shape in {Shape.SERIES, Shape.PROMETHEUS}
+    told_by_kind = shape in {Shape.SERIES, Shape.PROMETHEUS, Shape.CLOUDWATCH, Shape.WIDE}
     unsaid = told_by_kind and kind is None and said not in set(TraceKind)
     meant = TraceKind.GAUGE if unsaid else kind if told_by_kind else None
     options = ImportOptions(shape=shape, kind=meant)

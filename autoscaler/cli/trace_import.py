@@ -6,7 +6,7 @@ Rules of this file: options and words only; reading is in `traces` and `sources`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,7 +41,7 @@ def import_trace(
         str | None,
         typer.Option(
             help="What the file holds; told from it where left out.",
-            metavar="series|per-vm|events|access-log|prometheus",
+            metavar="series|wide|per-vm|wide-vms|events|access-log|prometheus|cloudwatch",
         ),
     ] = None,
     kind: Annotated[str | None, KIND_OPTION] = None,
@@ -55,7 +55,20 @@ def import_trace(
         ),
     ] = None,
     time: Annotated[str, typer.Option(help="Column of times.", metavar="COLUMN")] = "",
-    value: Annotated[str, typer.Option(help="Column of values.", metavar="COLUMN")] = "",
+    value: Annotated[
+        str, typer.Option(help="Column of values; of CloudWatch a statistic or an Id.", metavar="COLUMN")
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(help="Columns of a wide table to take, such as 'requests *'.", metavar="PATTERN"),
+    ] = "*",
+    empty: Annotated[
+        Literal["unknown", "zero"],
+        typer.Option(
+            help="What it means that a wide table's cell or a period of CloudWatch has no value; zero only where nothing is "
+            "recorded when nothing happens."
+        ),
+    ] = "unknown",
     duration: Annotated[
         str, typer.Option(help="Column of durations of events, in seconds.", metavar="COLUMN")
     ] = "",
@@ -86,6 +99,9 @@ def import_trace(
             "--no-header", help="The first line is data; columns are 1, 2 and so on.", rich_help_panel=_TEXT
         ),
     ] = False,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Lines before the header.", metavar="LINES", rich_help_panel=_TEXT)
+    ] = 0,
     time_format: Annotated[
         str,
         typer.Option(
@@ -153,7 +169,7 @@ def import_trace(
         float,
         typer.Option(
             parser=share,
-            help="Largest share of lines that may be unreadable.",
+            help="Largest share of lines that may be unreadable, of events in JSON lines too.",
             metavar="SHARE",
             rich_help_panel=_LOGS,
         ),
@@ -227,7 +243,7 @@ def import_trace(
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Make a trace of a table, of events, of VMs' utilisation, of access logs, or of a Prometheus' history or answer."""
+    """Make a trace of a table, of events, of VMs' utilisation, of logs, or of an answer of Prometheus or CloudWatch."""
     *sources, out = files
     if bool(sources) == bool(prometheus):
         raise typer.BadParameter(
@@ -250,6 +266,7 @@ def import_trace(
                 no_header=no_header, time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
                 capacity=capacity, capacity_column=capacity_column, saturation=saturation, coverage=coverage,
                 log_format=log_format, max_refused=max_refused, disorder_s=disorder_s, describes=describes,
+                columns=columns, empty=empty, skip=skip,
             )  # fmt: skip
             trace, notes = _from_files(sources, options)
         write(out, trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
@@ -296,6 +313,9 @@ def _options(**given: Any) -> Any:
         log_format=_one_of(LogFormat, given["log_format"], "--log-format"),
         max_refused=given["max_refused"],
         disorder_s=given["disorder_s"],
+        columns=given["columns"],
+        empty_is_zero=given["empty"] == "zero",
+        skip=given["skip"],
     )
 
 

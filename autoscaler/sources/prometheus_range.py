@@ -24,7 +24,7 @@ import numpy as np
 from autoscaler.errors import SourceError, TraceError
 from autoscaler.ports import Clock
 from autoscaler.sources.prometheus_access import trusting
-from autoscaler.traces.tables import Progress
+from autoscaler.traces.blocks import Progress
 from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
 
 POINTS_AT_ONCE = 10_000

@@ -25,8 +25,8 @@ from typing import IO
 import numpy as np
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.blocks import BLOCK_BYTES, Progress, check_file
 from autoscaler.traces.events import MAX_INTERVALS
-from autoscaler.traces.tables import BLOCK_BYTES, Progress, check_file
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 MAX_LINE = 16 << 20

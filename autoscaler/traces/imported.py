@@ -6,7 +6,7 @@ Rules of this file: it only chooses; each shape is read by its own module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,29 @@ import numpy as np
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
 from autoscaler.traces.access_logs import LogFormat, read_access_logs
+from autoscaler.traces.blocks import Progress
+from autoscaler.traces.cloudwatch_json import read_cloudwatch
 from autoscaler.traces.events import Measure
-from autoscaler.traces.importing import SeriesColumns, Shape, read_events, read_series, told_shape
+from autoscaler.traces.importing import (
+    SeriesColumns,
+    Shape,
+    read_events,
+    read_series,
+    time_column,
+    told_shape,
+)
 from autoscaler.traces.numerals import check_decimal
 from autoscaler.traces.per_vm import PerVmColumns, PerVmTrace, counterfactual, read_per_vm
 from autoscaler.traces.query_range import read_answer
 from autoscaler.traces.reading import manifest_entry, manifest_interval, trace_name
 from autoscaler.traces.stamps import TimeForm
-from autoscaler.traces.tables import Layout, Progress
+from autoscaler.traces.tables import Layout
 from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
+from autoscaler.traces.wide import Wide, added, read_wide, vms_of
 
 _DECIMALS = 3
 """Of a step of Prometheus, which knows milliseconds."""
+_NAMED = 3
 DEFAULT_INTERVAL_S = 60.0
 """Of traces made from events and log lines, which have none of their own."""
 
@@ -68,6 +79,9 @@ class ImportOptions:
     log_format: LogFormat | None = None
     max_refused: float = 0.01
     disorder_s: float = 600.0
+    columns: str = "*"
+    empty_is_zero: bool = False
+    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,12 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     shape = options.shape or told_shape(paths[0], _layout(options, repeats=False))
     if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
         raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
+    if options.empty_is_zero and shape not in {Shape.WIDE, Shape.CLOUDWATCH}:
+        raise TraceError(
+            f"{paths[0]}: `--empty zero` is for wide tables and answers of CloudWatch, and this is {shape}; leave it out"
+        )
+    if options.columns != "*" and shape not in {Shape.WIDE, Shape.WIDE_VMS}:
+        raise TraceError(f"{paths[0]}: `--columns` is for wide tables, and this is {shape}; leave it out")
     if options.before is not None and shape is not Shape.PROMETHEUS:
         raise TraceError(
             f"{paths[0]}: --describes is for answers of Prometheus, and this is {shape}; leave it out"
@@ -117,20 +137,24 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
     if len(paths) > 1:
         raise TraceError(
             f"{paths[1]}: several files at once are read as access logs only; import one by one and join them with "
-            "`autoscaler trace merge`"
+            "`autoscaler trace merge`, or put lines of events into one file before"
         )
     read = {
         Shape.SERIES: _series,
         Shape.PER_VM: _per_vm,
         Shape.EVENTS: _events,
         Shape.PROMETHEUS: _prometheus,
+        Shape.WIDE: _wide,
+        Shape.WIDE_VMS: _wide_vms,
+        Shape.CLOUDWATCH: _cloudwatch,
     }[shape]
     return read(paths[0], options, progress)
 
 
-def _layout(options: ImportOptions, *, repeats: bool) -> Layout:
+def _layout(options: ImportOptions, *, repeats: bool, max_refused: float = 0.0) -> Layout:
     times = TimeForm.build(options.time_style, options.zone, repeats=repeats)
-    return Layout(options.separator, options.header, times, check_decimal(options.decimal))
+    decimal = check_decimal(options.decimal)
+    return Layout(options.separator, options.header, times, decimal, options.skip, max_refused)
 
 
 def _kind(path: Path, options: ImportOptions) -> TraceKind:
@@ -189,6 +213,82 @@ def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -
     return Imported(trace, Shape.PROMETHEUS, tuple(notes))
 
 
+def _cloudwatch(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    stamps, values, what = read_cloudwatch(path, options.series.value, progress)
+    step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
+    name = trace_name(path)
+    try:
+        trace = Trace.build(stamps, values, kind=kind, name=name, interval_s=step_s)
+        if trace.missing and options.empty_is_zero:
+            grid = np.arange(round((stamps[-1] - stamps[0]) / step_s) + 1) * step_s + stamps[0]
+            filled = np.zeros(len(grid))
+            filled[np.round((stamps - stamps[0]) / step_s).astype(np.int64)] = values
+            trace = Trace.build(grid, filled, kind=kind, name=name, interval_s=step_s)
+    except RowError as error:
+        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+    notes = [f"values are {what}"]
+    missing = len(trace.values) - len(values) or trace.missing
+    if missing:
+        periods = _many(missing, "period", "periods")
+        notes.append(
+            f"{periods} without a datapoint: taken as 0 (`--empty`)"
+            if options.empty_is_zero
+            else f"{periods} without a datapoint: unknown; say `--empty zero` where the metric is only there "
+            "when something happens"
+        )
+    return Imported(trace, Shape.CLOUDWATCH, tuple(notes))
+
+
+def _read_wide(path: Path, options: ImportOptions, progress: Progress | None) -> Wide:
+    return read_wide(
+        path,
+        time_column(options.series.time),
+        options.columns,
+        _layout(options, repeats=False),
+        progress,
+        interval_s=options.interval_s,
+        sort=options.sort,
+        floor=options.floor,
+    )
+
+
+def _wide(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    wide = _read_wide(path, options, progress)
+    found = added(wide, kind, interval_s=options.interval_s, empty_is_zero=options.empty_is_zero)
+    notes = [f"the sum of {_listed(wide.parts)}"]
+    if found.empty and options.empty_is_zero:
+        notes.append(f"{_many(found.empty, 'empty cell is', 'empty cells are')} taken as 0 (`--empty`)")
+    elif found.empty:
+        notes.append(
+            f"{_many(found.left_out, 'interval stays', 'intervals stay')} unknown, since "
+            f"{_many(found.empty, 'cell is', 'cells are')} empty between the first and the last "
+            "value of their column; say `--empty zero` where nothing is recorded when nothing happens"
+        )
+    return Imported(found.trace, Shape.WIDE, tuple(notes))
+
+
+def _many(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    named = ", ".join(parts[:_NAMED])
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return f"{len(parts)} column{'s' if len(parts) != 1 else ''} ({named}{more})"
+
+
+def _wide_vms(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    if options.per_vm.capacity:
+        raise TraceError(f"{path}: a wide table has no column of capacities; say `--capacity` for all VMs")
+    wide = _read_wide(path, options, progress)
+    table = vms_of(wide, options.per_vm.full_at, interval_s=options.interval_s)
+    return replace(_of_vms(table, options), shape=Shape.WIDE_VMS)
+
+
 def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
     table = read_per_vm(
         path,
@@ -199,6 +299,10 @@ def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Im
         sort=options.sort,
         floor=options.floor,
     )
+    return _of_vms(table, options)
+
+
+def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
     found = counterfactual(
         table, options.capacity_per_s, saturation=options.saturation, coverage=options.coverage
     )
@@ -239,19 +343,20 @@ def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
 
 
 def _events(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
-    trace, measure, events = read_events(
+    trace, measure, table = read_events(
         path,
         interval_s=options.interval_s or DEFAULT_INTERVAL_S,
         measure=options.measure,
         columns=options.series,
-        layout=_layout(options, repeats=True),
+        layout=_layout(options, repeats=True, max_refused=options.max_refused),
         progress=progress,
     )
     what = {
         Measure.COUNT: "how many began in each interval",
         Measure.CONCURRENCY: "how many were under way, averaged over each interval",
     }[measure]
-    return Imported(trace, Shape.EVENTS, (f"{events:,} events; values are {what} (`--measure`)",))
+    told = f"{table.rows:,} events; values are {what} (`--measure`)"
+    return Imported(trace, Shape.EVENTS, (told, *table.notes))
 
 
 def _logs(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:

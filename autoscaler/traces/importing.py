@@ -9,6 +9,7 @@ Rules of this file: text of any shape goes in, a checked Trace comes out; nothin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,10 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
+from autoscaler.traces.blocks import Progress, check_file, read_blocks
+from autoscaler.traces.cloudwatch_json import is_cloudwatch
 from autoscaler.traces.events import Measure, trace_of_events
+from autoscaler.traces.json_lines import field_names, is_json_lines
 from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
 from autoscaler.traces.query_range import is_answer
 from autoscaler.traces.reading import manifest_entry, trace_name
@@ -26,11 +30,9 @@ from autoscaler.traces.tables import (
     Choose,
     Form,
     Layout,
-    Progress,
+    Table,
     Wanted,
-    check_file,
     is_parquet,
-    read_blocks,
     read_table,
 )
 from autoscaler.traces.trace import RowError, Trace, TraceKind
@@ -55,6 +57,12 @@ class Shape(StrEnum):
     """A line a request: common, combined or load balancer format."""
     PROMETHEUS = "prometheus"
     """A saved answer of /api/v1/query_range with one series."""
+    WIDE = "wide"
+    """A row an interval and a column a part, such as a service or a VM: values are added."""
+    WIDE_VMS = "wide-vms"
+    """A row an interval and a column a VM: its utilisation."""
+    CLOUDWATCH = "cloudwatch"
+    """A saved answer of `aws cloudwatch get-metric-statistics` or `get-metric-data` with one metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +94,24 @@ def told_shape(path: Path, layout: Layout) -> Shape:
             if said in set(Shape)
             else _odd(path, said)
         )
+    if is_cloudwatch(path):
+        return Shape.CLOUDWATCH
     if is_answer(path):
         return Shape.PROMETHEUS
-    names = _header(path, layout)
+    logged = not is_parquet(path) and is_json_lines(path)
+    names = field_names(path) if logged else _header(path, layout)
+    if not logged and names[0][:1] in ("[", "{"):
+        raise TraceError(
+            f"{path}: it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines of an "
+            "object each (`jq -c '.[]' FILE` makes such of a list)"
+        )
     if {"vm", "cpu_percent"} <= set(names):
         return Shape.PER_VM
-    if any(name in names for name in TIME_NAMES) or len(names) == 2:
+    if any(name.lower().split(" ")[0] in TIME_NAMES for name in names) or len(names) == 2:
         has_duration = any(name in names for name in DURATION_NAMES)
-        return Shape.EVENTS if has_duration else Shape.SERIES
+        # An object without a value of its own tells that something happened.
+        happened = logged and len(names) > 2 and not any(name in names for name in VALUE_NAMES)
+        return Shape.EVENTS if has_duration or happened else Shape.SERIES
     if not is_parquet(path) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
     raise TraceError(
@@ -115,7 +133,7 @@ def _header(path: Path, layout: Layout) -> list[str]:
     # Left to be closed by itself it would swallow an interrupt that comes just then.
     with closing(read_blocks(path)) as blocks:
         for block in blocks:
-            first = block[: block.index(b"\n")].decode()
+            first = block.split(b"\n", layout.skip + 1)[: layout.skip + 1][-1].decode()
             return [name.strip().strip('"') for name in first.split(layout.separator)]
     raise TraceError(f"{path}: the file is empty")
 
@@ -191,8 +209,8 @@ def read_events(
     columns: SeriesColumns | None = None,
     layout: Layout | None = None,
     progress: Progress | None = None,
-) -> tuple[Trace, Measure, int]:
-    """A table with a row an event: the trace, what its values are, and the number of events.
+) -> tuple[Trace, Measure, Table]:
+    """A table with a row an event: the trace, what its values are, and the table.
 
     Args:
         path: Text, gzip or Parquet.
@@ -216,12 +234,12 @@ def read_events(
         raise table.error(error.row, str(error), column) from None
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
-    return trace, chosen, table.rows
+    return trace, chosen, table
 
 
 def _series_choice(columns: SeriesColumns) -> Choose:
     def choose(names: list[str]) -> tuple[Wanted, ...]:
-        time = _named(names, columns.time, TIME_NAMES, "time", "--time")
+        time = time_column(columns.time)(names)
         others = [name for name in names if name not in {time, CENSORED_NAME}]
         value = others[0] if len(others) == 1 and not columns.value else ""
         value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
@@ -263,6 +281,11 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
             if there.lower() == name:
                 return there
     hint = _separated(names)
+    if what == "value" and len(names) > 1:
+        hint = (
+            "; where each column is a service or a VM, say `--shape wide` (their values are added) or `--shape wide-vms` "
+            "(utilisation of VMs)"
+        )
     if names == [str(place + 1) for place in range(len(names))]:
         hint = "; without a header a column is named by its number, such as `--time 1 --value 2`"
     elif not hint and any(name[:1].isdigit() for name in names):
@@ -271,6 +294,19 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
         f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
         f"{', '.join(names)[:200]}{hint}"
     )
+
+
+def time_column(given: str) -> Callable[[list[str]], str]:
+    """Says which column is that of the times; where none has a usual name, the first one if it begins like one, as
+    `Time (UTC)`.
+    """
+
+    def choose(names: list[str]) -> str:
+        known = any(name.lower() in TIME_NAMES for name in names)
+        likely = names[0] if not known and names[0].lower().split(" ")[0] in TIME_NAMES else ""
+        return _named(names, given or likely, TIME_NAMES, "time", "--time")
+
+    return choose
 
 
 def _separated(names: list[str]) -> str:

@@ -16,6 +16,8 @@ from autoscaler.traces.trace import Float, RowError
 
 DECIMALS = (".", ",")
 """What may separate decimals."""
+NOTHING = frozenset({"", "nan", "null", "none", "n/a", "-"})
+"""How exports write that a cell has no value, in small letters."""
 
 
 def check_decimal(sign: str) -> str:
@@ -61,6 +63,11 @@ def read_slow(texts: Sequence[str], name: str, decimal: str) -> Float:
         raise RowError(
             row, f"{name} `{texts[row][:40]}` is not a number; {_advice(texts[row], decimal)}"
         ) from None
+
+
+def read_cells(texts: Sequence[str], name: str, decimal: str) -> Float:
+    """As `read_slow`, NaN where a cell holds nothing, or one of `NOTHING`."""
+    return read_slow(["nan" if text.strip().lower() in NOTHING else text for text in texts], name, decimal)
 
 
 def _number(text: str, decimal: str) -> float:

@@ -44,7 +44,7 @@ def read_parquet(
     numbers: dict[str, Float] = {}
     texts: dict[str, Texts] = {}
     for column in wanted:
-        found = _column(path, column.name, data.column(column.name))
+        found = _column(path, column.name, data.column(column.name), empty=column.form is Form.CELL)
         if column.form is Form.TEXT:
             known: dict[str, int] = {}
             code = np.array([known.setdefault(str(text), len(known)) for text in found], np.int64)
@@ -93,8 +93,8 @@ def _times(path: Path, found: Sequence[str] | Float, kind: Any, times: TimeForm)
         raise TraceError(f"{path}: row {error.row + 1}: {error}") from None
 
 
-def _column(path: Path, name: str, column: Any) -> Sequence[str] | Float:
-    """A column as numbers or texts; times become epoch seconds."""
+def _column(path: Path, name: str, column: Any, *, empty: bool = False) -> Sequence[str] | Float:
+    """A column as numbers or texts; times become epoch seconds, and a null is NaN where `empty` allows it."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -102,6 +102,8 @@ def _column(path: Path, name: str, column: Any) -> Sequence[str] | Float:
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
+    if empty and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.asarray(compute.fill_null(column.cast(pa.float64()), float("nan")), np.float64)
     if compute.any(compute.is_null(column)).as_py():
         row = compute.index(compute.is_null(column), value=True).as_py()
         raise TraceError(

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.blocks import Progress
 from autoscaler.traces.reading import trace_name
-from autoscaler.traces.tables import PLAIN, Choose, Form, Layout, Progress, Table, Wanted, read_table
+from autoscaler.traces.tables import PLAIN, Choose, Form, Layout, Table, Wanted, read_table
 from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_values, grid_interval
 
 Index: TypeAlias = NDArray[np.int64]

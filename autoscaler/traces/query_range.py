@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.tables import Progress, is_parquet, read_blocks
+from autoscaler.traces.blocks import Progress, read_blocks
+from autoscaler.traces.tables import is_parquet
 from autoscaler.traces.trace import Float
 
 _LOOKED_AT = 4096

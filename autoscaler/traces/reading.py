@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.tables import Choose, Form, Progress, Table, Wanted, check_file, is_parquet, read_table
+from autoscaler.traces.blocks import Progress, check_file
+from autoscaler.traces.tables import Choose, Form, Table, Wanted, is_parquet, read_table
 from autoscaler.traces.trace import RowError, Trace, TraceKind
 
 MANIFEST = "manifest.csv"

@@ -7,42 +7,34 @@ a second look at the file. So memory holds the result and one block, whatever th
 
 Rules of this file: nothing is repaired, guessed or skipped. pyarrow is imported only for Parquet.
 
-Not here: what the columns mean (`reading`, `per_vm`, `importing`), how times and numbers are written (`stamps`,
-`numerals`).
+Not here: how a file becomes blocks (`blocks`), what the columns mean (`reading`, `per_vm`, `wide`, `importing`), how
+times and numbers are written (`stamps`, `numerals`), tables of JSON lines (`json_lines`).
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import numerals
+from autoscaler.traces.blocks import Progress, check_file, read_blocks
+from autoscaler.traces.json_lines import is_json_lines, read_json_lines
 from autoscaler.traces.stamps import StampReader, TimeForm
 from autoscaler.traces.trace import Float, RowError
 
-MAX_BYTES = 4 << 30
-"""The largest text read, unpacked: some hundred million rows. More is taken for a broken or hostile file."""
-BLOCK_BYTES = 8 << 20
 _QUOTE = ord('"')
 _OPEN_QUOTE = "a quoted field is not closed in its line; is a quote missing?"
-MAX_LINE = 64 << 20
-"""More bytes without a line that holds something are taken for a hostile file."""
 MAX_FIELD = 64
 """Fields wider than this are left to the csv module."""
-
-Progress: TypeAlias = Callable[[float], None]
-"""Told from time to time which share of the file has been read, 0..1."""
 
 
 class Form(Enum):
@@ -50,6 +42,8 @@ class Form(Enum):
 
     TIME = auto()
     NUMBER = auto()
+    CELL = auto()
+    """A number, or nothing where it is unknown, which is NaN."""
     TEXT = auto()
 
 
@@ -75,12 +69,16 @@ class Layout:
         header: Whether the first line names the columns.
         times: How times are written.
         decimal: What separates the decimals of numbers, a point or a comma.
+        skip: Lines before the header, or before the first row where there is none.
+        max_refused: Of JSON lines, the largest share that may be unreadable or lack a field.
     """
 
     separator: str = ","
     header: bool = True
     times: TimeForm = field(default_factory=TimeForm)
     decimal: str = "."
+    skip: int = 0
+    max_refused: float = 0.0
 
 
 PLAIN = Layout()
@@ -112,6 +110,8 @@ class Table:
         rows: How many.
         layout: How it is written.
         places: Column name to its place in a line, from 0.
+        lines: int64 (rows,), the line of each row from 1, where rows are not lines one after another.
+        notes: What a person should know of how it was read.
     """
 
     path: Path
@@ -120,13 +120,21 @@ class Table:
     rows: int
     layout: Layout
     places: dict[str, int]
+    lines: NDArray[np.int64] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def error(self, row: int, message: str, column: str = "") -> TraceError:
         """An error that names file, line and, where the column is given, the place in the line."""
         if is_parquet(self.path):
             return TraceError(f"{self.path}: row {row + 1}: {message}")
+        if self.lines is not None:
+            return TraceError(f"{self.path}:{self.lines[row]}: {message}")
         return _line_error(
-            self.path, row + 1 + self.layout.header, message, self.places.get(column), self.layout.separator
+            self.path,
+            row + 1 + self.layout.header + self.layout.skip,
+            message,
+            self.places.get(column),
+            self.layout.separator,
         )
 
 
@@ -147,109 +155,13 @@ def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Pro
 
         numbers, texts, rows = read_parquet(path, choose, layout.times)
         table = Table(path, numbers, texts, rows, layout, {})
+    elif is_json_lines(path):
+        table = read_json_lines(path, choose, layout, progress)
     else:
         table = _Reading(path, choose, layout, progress).table()
     if not table.rows:
         raise TraceError(f"{path}: there are no rows below the header; was the recording empty?")
     return table
-
-
-def check_file(path: Path) -> None:
-    """The path is a file.
-
-    Raises:
-        TraceError: It is not.
-    """
-    if not path.exists():
-        raise TraceError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise TraceError(f"{path}: this is not a file")
-    if path.suffix in (".yaml", ".yml"):
-        raise TraceError(
-            f"{path}: this is YAML and no trace; where a command takes a policy, it comes before the trace"
-        )
-
-
-# ── Blocks of whole lines ───────────────────────────────────────────────────────────────────────────────
-
-
-def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes, None, None]:
-    r"""Blocks of whole lines, each ending in `\n`, with `\r\n` made `\n`, without a byte order mark and without
-    empty lines at the end of the file.
-
-    Raises:
-        TraceError: The file cannot be read, is too large, or is not UTF-8 text.
-    """
-    try:
-        with path.open("rb") as packed, _unpacked(path, packed) as stream:
-            size = max(path.stat().st_size, 1)
-            yield from _whole_lines(path, stream, lambda: progress and progress(packed.tell() / size))
-    except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
-
-
-def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
-
-
-def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> Iterator[bytes]:
-    lines = taken = 0
-    rest = b""
-    first = True
-    while data := stream.read(BLOCK_BYTES):
-        taken += len(data)
-        if taken > MAX_BYTES:
-            raise TraceError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; cut it into smaller files")
-        if first:
-            data = _without_mark(path, data)
-            first = False
-        rest += data
-        end = rest.rfind(b"\n", 0, len(rest.rstrip(b"\r\n "))) + 1
-        if end:
-            block, rest = _clean(path, rest[:end], lines), rest[end:]
-            lines += block.count(b"\n")
-            tell()
-            yield block
-        elif len(rest) > MAX_LINE:
-            raise TraceError(
-                f"{path}:{lines + 1}: {MAX_LINE >> 20} MiB without a line end or of empty lines only; this is no table"
-            )
-    if rest := rest.rstrip(b"\r\n "):
-        yield _clean(path, rest + b"\n", lines)
-
-
-def _without_mark(path: Path, data: bytes) -> bytes:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:200]:
-        raise TraceError(f"{path}:1: this is UTF-16 or no text at all; save it as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def _clean(path: Path, block: bytes, lines: int) -> bytes:
-    if b"\r" in block:
-        block = block.replace(b"\r\n", b"\n")
-        _refuse_byte(
-            path, block, lines, b"\r", "a line ends in a bare carriage return; end lines in a newline"
-        )
-    _refuse_byte(path, block, lines, b"\0", "there is a NUL byte, so this is not text; was the file cut off?")
-    if not block.isascii():
-        try:
-            block.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _byte_error(
-                path, block, lines, error.start, "not UTF-8 text; save the file in UTF-8"
-            ) from None
-    return block
-
-
-def _refuse_byte(path: Path, block: bytes, lines: int, byte: bytes, message: str) -> None:
-    if (at := block.find(byte)) >= 0:
-        raise _byte_error(path, block, lines, at, message)
-
-
-def _byte_error(path: Path, block: bytes, lines: int, at: int, message: str) -> TraceError:
-    line = lines + block.count(b"\n", 0, at) + 1
-    column = len(block[block.rfind(b"\n", 0, at) + 1 : at].decode("utf-8", "replace")) + 1
-    return TraceError(f"{path}:{line}:{column}: {message}")
 
 
 # ── Fields ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -271,7 +183,7 @@ class _Column:
         part: NDArray[np.float64] | NDArray[np.int64] | None
         if self.wanted.form is Form.TIME:
             part = self.stamps.read_fast(texts)
-        elif self.wanted.form is Form.NUMBER:
+        elif self.wanted.form in {Form.NUMBER, Form.CELL}:
             part = numerals.read_fast(texts, self.decimal)
         else:
             names, place = np.unique(texts, return_inverse=True)
@@ -291,6 +203,8 @@ class _Column:
             self.parts.append(self.stamps.read_slow(texts))
         elif self.wanted.form is Form.NUMBER:
             self.parts.append(numerals.read_slow(texts, self.wanted.name, self.decimal))
+        elif self.wanted.form is Form.CELL:
+            self.parts.append(numerals.read_cells(texts, self.wanted.name, self.decimal))
         else:
             self.parts.append(self._codes(texts))
 
@@ -332,6 +246,10 @@ class _Reading:
         return self._made(rows)
 
     def _begin(self, block: bytes) -> bytes:
+        for _ in range(self._layout.skip):
+            self._line += 1
+            if not (block := block[block.index(b"\n") + 1 :]):
+                raise TraceError(f"{self._path}: there are no lines after those to skip (`--skip`)")
         end = block.index(b"\n") + 1
         (names,) = self._split_slow(block[:end])
         names = [name.strip() for name in names]
@@ -341,13 +259,13 @@ class _Reading:
         try:
             chosen = self._choose(names)
         except TraceError as error:
-            raise TraceError(f"{self._path}:1: {error}") from None
+            raise TraceError(f"{self._path}:{self._line + 1}: {error}") from None
         self._columns = [
             _Column(wanted, names.index(wanted.name), StampReader(self._layout.times), self._layout.decimal)
             for wanted in chosen
         ]
         if self._layout.header:
-            self._line = 1
+            self._line += 1
             return block[end:]
         return block
 

@@ -20,8 +20,8 @@ from typing import IO
 import numpy as np
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.blocks import Progress
 from autoscaler.traces.reading import MANIFEST
-from autoscaler.traces.tables import Progress
 from autoscaler.traces.trace import Float, Trace, describe_time, grid_interval
 
 ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet")

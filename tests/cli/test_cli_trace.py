@@ -206,6 +206,32 @@ def test_import_of_a_saved_answer_of_prometheus(trace, here):
     trace("import", here / "a.json", here / "p.csv", "--kind", "gauge", "--describes", "during", ends=2)
 
 
+def test_import_of_an_export_with_a_column_for_each_service(trace, here):
+    (here / "grafana.csv").write_text(
+        "sep=,\nTime,api read,api write,cpu\n2026-03-01 00:00:00,5,1,99\n2026-03-01 00:01:00,6,,99\n"
+        "2026-03-01 00:02:00,7,2,99\n"
+    )
+    wanted = (
+        "grafana.csv",
+        "o.csv",
+        "--shape",
+        "wide",
+        "--skip",
+        "1",
+        "--columns",
+        "api *",
+        "--kind",
+        "count",
+    )
+    made = trace("import", *wanted)
+    assert made.exit_code == 0, made.output
+    assert "o.csv: count, 2 rows every 1m" in made.stdout
+    assert "the sum of 2 columns (api read, api write)" in made.stdout
+    assert "1 interval stays unknown, since 1 cell is empty" in made.stdout
+    made = trace("import", *wanted, "--empty", "zero", "--force", "--json")
+    assert '"missing": 0' in made.stdout
+
+
 def test_a_source_is_never_written_over(trace, here):
     result = trace("import", here / "t.csv", here / "t.csv", "--kind", "count", "--force", ends=1)
     assert "what the trace is made of" in result.stderr

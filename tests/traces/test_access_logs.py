@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.access_logs import MAX_LINE, LogFormat, notes, read_access_logs, told_format
-from autoscaler.traces.tables import BLOCK_BYTES
+from autoscaler.traces.blocks import BLOCK_BYTES
 
 AT_S = 1772366400  # 2026-03-01T12:00:00Z
 

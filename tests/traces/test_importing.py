@@ -42,6 +42,11 @@ def rows(found):
     [
         ("timestamp,value\n0,1\n60,2\n", GAUGE),
         ("Time,requests\n0,1\n60,2\n", GAUGE),
+        ("Time (UTC),load,value\n0,9,1\n60,9,2\n", GAUGE),
+        (
+            "Label,Requests\nId,m1\n0,1\n60,2\n",
+            replace(GAUGE, header=False, skip=2, series=SeriesColumns(time="1", value="2")),
+        ),
         ("when,what\n0,1\n60,2\n", replace(GAUGE, shape=Shape.SERIES, series=SeriesColumns(time="when"))),
         ("host,ts,load,value\na,0,9,1\nb,60,9,2\n", GAUGE),
         ("host,ts,load,value\na,0,1,9\nb,60,2,9\n", replace(GAUGE, series=SeriesColumns(value="load"))),

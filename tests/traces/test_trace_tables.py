@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.blocks import BLOCK_BYTES, MAX_LINE, read_blocks
 from autoscaler.traces.imported import ImportOptions, import_files
 from autoscaler.traces.importing import Shape
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.stamps import TimeForm
-from autoscaler.traces.tables import BLOCK_BYTES, MAX_LINE, Form, Layout, Wanted, read_blocks, read_table
+from autoscaler.traces.tables import Form, Layout, Wanted, read_table
 from autoscaler.traces.trace import TraceKind
 
 COLUMNS = (Wanted("t", Form.TIME), Wanted("v", Form.NUMBER), Wanted("name", Form.TEXT))

@@ -237,7 +237,7 @@ def _possible(subject: Entry, rivals: Sequence[Entry], clairvoyant: Entry, peak:
 
 def _saved(judged: Sequence[Entry]) -> str:
     """What each saves of what could be saved at its own service, where that is known."""
-    told = []
+    told: list[str] = []
     for entry in judged:
         captured = min(entry.values["captured"], 1.0)
         if not math.isnan(captured):

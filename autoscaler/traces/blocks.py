@@ -1,0 +1,118 @@
+"""Files of text as blocks of whole lines, packed by gzip or not: what every reader of traces begins with.
+
+Rules of this file: bytes in, checked UTF-8 in blocks out; what is not text is refused with line and column.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from autoscaler.errors import TraceError
+
+MAX_BYTES = 4 << 30
+"""The largest text read, unpacked: some hundred million rows. More is taken for a broken or hostile file."""
+BLOCK_BYTES = 8 << 20
+MAX_LINE = 64 << 20
+"""More bytes without a line that holds something are taken for a hostile file."""
+
+Progress: TypeAlias = Callable[[float], None]
+"""Told from time to time which share of the file has been read, 0..1."""
+
+
+def check_file(path: Path) -> None:
+    """The path is a file.
+
+    Raises:
+        TraceError: It is not.
+    """
+    if not path.exists():
+        raise TraceError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise TraceError(f"{path}: this is not a file")
+    if path.suffix in (".yaml", ".yml"):
+        raise TraceError(
+            f"{path}: this is YAML and no trace; where a command takes a policy, it comes before the trace"
+        )
+
+
+def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes, None, None]:
+    r"""Blocks of whole lines, each ending in `\n`, with `\r\n` made `\n`, without a byte order mark and without
+    empty lines at the end of the file.
+
+    Raises:
+        TraceError: The file cannot be read, is too large, or is not UTF-8 text.
+    """
+    try:
+        with path.open("rb") as packed, _unpacked(path, packed) as stream:
+            size = max(path.stat().st_size, 1)
+            yield from _whole_lines(path, stream, lambda: progress and progress(packed.tell() / size))
+    except (OSError, EOFError, zlib.error) as error:
+        raise TraceError(f"{path}: cannot be read: {error}") from None
+
+
+def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
+
+
+def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> Iterator[bytes]:
+    lines = taken = 0
+    rest = b""
+    first = True
+    while data := stream.read(BLOCK_BYTES):
+        taken += len(data)
+        if taken > MAX_BYTES:
+            raise TraceError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; cut it into smaller files")
+        if first:
+            data = _without_mark(path, data)
+            first = False
+        rest += data
+        end = rest.rfind(b"\n", 0, len(rest.rstrip(b"\r\n "))) + 1
+        if end:
+            block, rest = _clean(path, rest[:end], lines), rest[end:]
+            lines += block.count(b"\n")
+            tell()
+            yield block
+        elif len(rest) > MAX_LINE:
+            raise TraceError(
+                f"{path}:{lines + 1}: {MAX_LINE >> 20} MiB without a line end or of empty lines only; this is no table"
+            )
+    if rest := rest.rstrip(b"\r\n "):
+        yield _clean(path, rest + b"\n", lines)
+
+
+def _without_mark(path: Path, data: bytes) -> bytes:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:200]:
+        raise TraceError(f"{path}:1: this is UTF-16 or no text at all; save it as UTF-8")
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _clean(path: Path, block: bytes, lines: int) -> bytes:
+    if b"\r" in block:
+        block = block.replace(b"\r\n", b"\n")
+        _refuse_byte(
+            path, block, lines, b"\r", "a line ends in a bare carriage return; end lines in a newline"
+        )
+    _refuse_byte(path, block, lines, b"\0", "there is a NUL byte, so this is not text; was the file cut off?")
+    if not block.isascii():
+        try:
+            block.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _byte_error(
+                path, block, lines, error.start, "not UTF-8 text; save the file in UTF-8"
+            ) from None
+    return block
+
+
+def _refuse_byte(path: Path, block: bytes, lines: int, byte: bytes, message: str) -> None:
+    if (at := block.find(byte)) >= 0:
+        raise _byte_error(path, block, lines, at, message)
+
+
+def _byte_error(path: Path, block: bytes, lines: int, at: int, message: str) -> TraceError:
+    line = lines + block.count(b"\n", 0, at) + 1
+    column = len(block[block.rfind(b"\n", 0, at) + 1 : at].decode("utf-8", "replace")) + 1
+    return TraceError(f"{path}:{line}:{column}: {message}")
