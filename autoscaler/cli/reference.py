@@ -69,9 +69,11 @@ def policy_reference() -> str:
 
 def figures_reference() -> str:
     """Every figure of a score card, and the peers that a policy is put beside."""
+    from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
     from autoscaler.simulator.judging.score import FIGURES
     from autoscaler.simulator.judging.standings import RIVALS
 
+    figures = (*FIGURES, *FORECAST_FIGURES)
     parts = [
         "# Figures of the score card",
         _WRITTEN,
@@ -80,10 +82,10 @@ def figures_reference() -> str:
             " unknown, because it is a ratio to nothing, or because there is nothing to compare with."
         ),
     ]
-    for group in dict.fromkeys(figure.group for figure in FIGURES):
+    for group in dict.fromkeys(figure.group for figure in figures):
         rows = [
             (figure.label, _code(figure.key), figure.unit, figure.better, figure.what)
-            for figure in FIGURES
+            for figure in figures
             if figure.group == group
         ]
         parts += [f"## {group}", _table(("figure", "name", "unit", "better", "meaning"), rows)]

@@ -10,6 +10,8 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
+from autoscaler.simulator.judging.score import FIGURES
 from autoscaler.simulator.judging.standings import RIVALS
 from autoscaler.simulator.replay.differing import differences
 from autoscaler.simulator.replay.policy_plan import Plan, plan_markdown
@@ -69,6 +71,21 @@ def test_the_engines_decide_alike(changes, kind):
     mine, theirs = (entry_of(replay, ran, "this").values for ran in (lanes, loop))
     for figure in ("unserved_share", "shortage_s", "unknown_s", "episodes", "vm_hours", "starts_per_day"):
         assert mine[figure] == pytest.approx(theirs[figure], rel=1e-9, nan_ok=True), figure
+    foretold = {key: value for key, value in mine.items() if key.startswith("forecast_")}
+    assert bool(foretold) == (replay.policy.forecast is not None)
+    assert foretold == pytest.approx({key: theirs[key] for key in foretold})
+
+
+@pytest.mark.parametrize("kind", list(TraceKind))
+def test_forecasts_are_judged_by_the_interval_that_they_are_for(kind):
+    """Demand that rises by as much each minute is known beforehand: by one interval off it would be 1 % off."""
+    rising = 100.0 * np.cumprod(np.full(500, 1.01)) * (60 if kind is TraceKind.COUNT else 1)
+    trace = Trace.build(BEGIN_S + 60.0 * np.arange(500), rising, kind=kind, name="up", interval_s=60.0)
+    replay = prepared(trace, Wanted(vms=200))
+    own = entry_of(replay, run(replay), "this")
+    assert own.values["forecast_wape"] < 0.005
+    card = card_of((own,), ())
+    assert [figure.key for figure in card.figures[len(FIGURES) :]] == [f.key for f in FORECAST_FIGURES]
 
 
 def test_a_run_long_enough_to_be_cut_is_judged_as_the_uncut_one():

@@ -59,6 +59,15 @@ def test_whether_a_promise_was_kept_is_said(promised, unserved, said):
     assert [sentence for sentence in told if "objective" in sentence] == ([said] if said else [])
 
 
+def test_how_good_the_forecasts_were_is_said_where_there_were_some():
+    said = words(policy(forecast_wape=0.0316, forecast_coverage_95=0.948), PEAK).sentences
+    assert (
+        "Its forecasts for the time that a start takes were off by 3.16% of demand, and demand lay within the 95% forecast in 94.8% of "
+        "the ticks."
+    ) in said
+    assert not any("forecast" in sentence for sentence in words(policy(), PEAK).sentences)
+
+
 def test_the_money_itself_is_said_over_the_time_that_is_scored():
     said = words(policy(), PEAK, span_s=8 * 86_400.0, not_scored_s=86_400.0)
     assert said.sentences[0] == "That is 100.00 instead of 200.00 in 7 days."

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
+from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, forecast_values
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
 from autoscaler.simulator.judging.standings import (
@@ -34,6 +36,7 @@ from autoscaler.simulator.lanes.fingerprints import fingerprint
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.metrics import pipeline_of
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
@@ -43,7 +46,7 @@ from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, share
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.columns import columns_of
-from autoscaler.traces.trace import Trace, describe_time
+from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 __all__ = [
     "Engine",
@@ -397,7 +400,22 @@ def entry_of(
     own = next((entry for entry in rivals if entry.key == "policy"), None)
     if own is not None and ran.engine == "lanes" and ran.whole:
         values |= {figure: own.values[figure] for figure in _BESIDE}
-    return Entry(key, name, replay.in_words, values, judged=True)
+    return Entry(key, name, replay.in_words, values | _of_forecasts(replay, ran), judged=True)
+
+
+def _of_forecasts(replay: Replay, ran: Ran) -> dict[str, float]:
+    """Figures of what was forecast for the scored ticks; none where nothing was."""
+    if not ran.scored:
+        return {}
+    columns = columns_of(ran.scored, replay.tick_s)
+    policy = as_probed(replay.fitted)
+    series = compile_params([policy], replay.tick_s, replay.begin_s).series
+    # What is seen at a tick is of the interval that ends there, or that begins there where a value tells a moment.
+    behind = int(pipeline_of(policy, replay.plant).lag_s // replay.tick_s) + (
+        replay.trace.kind is TraceKind.COUNT
+    )
+    ahead = max(int(series.lead_ticks[0]) - behind, 0)
+    return forecast_values(columns["demand"], columns["forecast"], columns["forecast_hi"], ahead)
 
 
 def _by_hindsight(replay: Replay, ran: Ran) -> Beside:
@@ -417,7 +435,12 @@ def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
     """The score card of policies beside everything else that could have served; always on at the peak first."""
     others = [entry for entry in rivals if not entry.judged]
     others.sort(key=lambda entry: entry.key != "static_peak")
-    return Card(FIGURES, (*judged, *others))
+    foretold = any(figure.key in entry.values for entry in judged for figure in FORECAST_FIGURES)
+    figures = (*FIGURES, *FORECAST_FIGURES) if foretold else FIGURES
+    unknown = {figure.key: math.nan for figure in figures}
+    return Card(
+        figures, tuple(replace(each, values=unknown | dict(each.values)) for each in (*judged, *others))
+    )
 
 
 def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:

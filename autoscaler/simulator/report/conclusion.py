@@ -52,6 +52,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
         sentences = [_promise(subject, details), _shortage(subject)]
         sentences += [_against(subject, reference) for reference in references[1:]]
         sentences.append(_bettered(card, subject))
+        sentences.append(_foretold(subject))
     clairvoyant = card.entry(CLAIRVOYANT)
     if clairvoyant is not None:
         sentences.append(_possible(subject, rivals, clairvoyant, card.entry(REFERENCES[0])))
@@ -153,6 +154,17 @@ def _service(entry: Entry, other: Entry) -> str:
         return f"leaves {'' if mine == theirs else 'about '}as much of the work unserved ({said})"
     against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
     return f"leaves {said} of the work unserved{against}"
+
+
+def _foretold(subject: Entry) -> str:
+    """How good its forecasts were; empty where it made none."""
+    error, within = (subject.values.get(key, math.nan) for key in ("forecast_wape", "forecast_coverage_95"))
+    if math.isnan(error) or math.isnan(within):
+        return ""
+    return (
+        f"Its forecasts for the time that a start takes were off by {share(error)} of demand, and demand lay within the 95% forecast in "
+        f"{share(within)} of the ticks."
+    )
 
 
 def _promise(subject: Entry, details: Mapping[str, Any]) -> str:

@@ -1,0 +1,69 @@
+"""How good the forecasts of a run were, at the time that a start takes: figures of a time line, whoever ran it.
+
+A row holds the forecast that was issued at its start for the first interval that a start ordered then can serve. Rules of this
+file: a forecast or an outcome that is unknown is not judged, and a figure without any is NaN; what is judged is told.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoscaler.core.types import Float
+from autoscaler.simulator.report.figures import Figure
+from autoscaler.simulator.report.wording import Unit
+
+_GROUP = "Forecast"
+
+FORECAST_FIGURES: tuple[Figure, ...] = (
+    Figure(
+        "forecast_wape", "Forecast, error", Unit.SHARE, "lower",
+        "Size of the difference between the median forecast and what came, over all demand (weighted absolute percentage error; Kolassa and "
+        "Schütz 2007).",
+        _GROUP,
+    ),
+    Figure(
+        "forecast_bias", "Forecast, bias", Unit.SHARE, "neither",
+        "Median forecast less what came, over all demand: below 0 it was too low on the whole.",
+        _GROUP,
+    ),
+    Figure(
+        "forecast_coverage_95", "Demand within the 95% forecast", Unit.SHARE, "neither",
+        "Share of intervals whose demand was not above the 95 % forecast: 95 % if it is honest, more where demand often is exactly the "
+        "same, such as zero.",
+        _GROUP,
+    ),
+    Figure(
+        "forecast_above_high", "Demand above the 95% forecast", Unit.SHARE, "lower",
+        "Demand by which what came exceeded the 95 % forecast, over all demand: what a fleet sized by it would lack.",
+        _GROUP,
+    ),
+)  # fmt: skip
+"""What is told of forecasts, in the order of a card."""
+
+
+def forecast_values(demand: Float, forecast: Float, forecast_hi: Float, ahead: int) -> dict[str, float]:
+    """The figures of one fleet by the keys of `FORECAST_FIGURES`; none where nothing was forecast.
+
+    Args:
+        demand: float64 (T,), work per second in each interval; NaN where unknown.
+        forecast: float64 (T,), medians, issued at the start of the interval.
+        forecast_hi: float64 (T,), the 95 % quantiles.
+        ahead: Intervals from the one at whose start it was issued to the one that is meant.
+    """
+    count = len(demand) - ahead
+    if count <= 0 or np.isnan(forecast).all():
+        return {}
+    outcome, middle, high = demand[ahead:], forecast[:count], forecast_hi[:count]
+    known = ~(np.isnan(outcome) | np.isnan(middle) | np.isnan(high))
+    outcome, middle, high = outcome[known], middle[known], high[known]
+    total = float(np.sum(outcome))
+    if not total > 0.0:
+        return {}
+    # Forecasts and demand are worked out in different orders of the same sums.
+    above = outcome - high * (1.0 + 1e-9)
+    return {
+        "forecast_wape": float(np.sum(np.abs(middle - outcome))) / total,
+        "forecast_bias": float(np.sum(middle - outcome)) / total,
+        "forecast_coverage_95": float(np.mean(above <= 0.0)),
+        "forecast_above_high": float(np.sum(np.maximum(above, 0.0))) / total,
+    }
