@@ -309,7 +309,7 @@ class Daemon:
         if self.fleets.drain:
             notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
-        running = {f: vms for f in self.fleets.all if (vms := f.inventory.vms_in(Phase.RUNNING))}
+        running = {f: vms for f in self.fleets.all if (vms := f.inventory.arriving())}
         if running:
             ready = await probe_all(
                 {f.name: probe_of(f) for f in running},

@@ -1,9 +1,11 @@
 """The start path on bad days: what comes to nothing is asked for elsewhere at once, what is late is overtaken, all of it ends."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
 from autoscaler.daemon.operating.operators import Asked
@@ -13,6 +15,7 @@ from autoscaler.ports import Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 
 TOTAL = {"kind": "total"}
+BALANCER = {"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
 OWN, OTHER = "m7i.large", "m6i.large"
 
 
@@ -212,6 +215,28 @@ async def learned(bench, for_s, **what):
     """Run with a fleet that knows its start times."""
     asyncio.get_running_loop().call_later(0.5, lambda: known_times(bench, **what))
     return await bench.run(for_s)
+
+
+@virtual
+async def test_one_that_comes_late_and_is_stopped_is_never_put_into_the_balancer():
+    bench = Bench(vms=3, zones="a", limits=None)
+    late, admitted = min(bench.ids), []
+    bench.world.add_fault(Fault(FaultKind.STUCK_PENDING, vm_ids=(late,), delay_s=60))
+    balancer = SimulatedBalancer(bench.clock)
+    admit = balancer.admit
+
+    async def noted(vms):
+        admitted.extend(vm.id for vm in vms)
+        return await admit(vms)
+
+    balancer.admit = noted
+    bench.add(policy(signal=TOTAL, balancer=BALANCER), steady((0, 0), (10, 100)))
+    bench.setups = [replace(bench.setups[0], balancer=balancer)]
+    await learned(bench, 180, served_s=7000)
+    assert kinds(bench) == ["start_late", "late_not_needed"]
+    assert inventory(bench).vms[late].phase is Phase.STOPPED
+    assert admitted
+    assert late not in admitted
 
 
 @virtual

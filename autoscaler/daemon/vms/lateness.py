@@ -14,7 +14,7 @@ from autoscaler.daemon.vms.hedging import Timers
 from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.orders import Orders
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, PROTECTED_TAG, Patience, Phase, TrackedVm
-from autoscaler.ports import Note
+from autoscaler.ports import Note, Vm
 
 _AWAITED = (*ON_THE_WAY, Phase.STOPPING)
 LATE_S = 15.0
@@ -156,6 +156,16 @@ class Lateness(Orders):
     def dismissed(self) -> list[TrackedVm]:
         """VMs that run, never served and are to be stopped, in the order of their ids."""
         return [t for t in self.in_phase(Phase.RUNNING) if t.dismissed]
+
+    def arriving(self) -> tuple[Vm, ...]:
+        """VMs that run and may come to serve, in the order of their ids, but for those that are about to be stopped.
+
+        A balancer that was asked to admit one would give it work at once.
+        """
+        running = self.vms_in(Phase.RUNNING)
+        if not any(t.dismissed for t in self._phases()[Phase.RUNNING]):
+            return running
+        return tuple(t.vm for t in self.in_phase(Phase.RUNNING) if not t.dismissed)
 
     def stuck(self) -> list[TrackedVm]:
         """VMs that do not stop and were not forced to yet, in the order of their ids."""
