@@ -199,7 +199,7 @@ class Reloads:
             await self._aside(lambda: last_good.keep(self._folder, digest))
         except (TimeoutError, OSError, ConfigError) as error:
             text = (
-                f"a restart will not know these policies should a file be broken then: {error or 'no answer'}"
+                f"a restart will not know these policies should a file be broken then: {str(error) or 'no answer'}"
             )
             self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 

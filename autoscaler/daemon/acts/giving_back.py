@@ -53,7 +53,8 @@ async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
 
 async def _prepared(daemon: Daemon, fleet: Fleet, pool: WarmPool | None, why: str) -> list[str]:
     """Those that were tried and found well; the others that ran for the warm pool are named."""
-    vms, well, rest = fleet.inventory.vms, [], []
+    vms = fleet.inventory.vms
+    well, rest = list[str](), list[str]()
     for vm_id, each in sorted(pool.preparing.items()) if pool is not None else ():
         if vm_id not in vms or vms[vm_id].phase is not Phase.PREPARING:
             continue
