@@ -198,9 +198,7 @@ class Reloads:
         try:
             await self._aside(lambda: last_good.keep(self._folder, digest))
         except (TimeoutError, OSError, ConfigError) as error:
-            text = (
-                f"a restart will not know these policies should a file be broken then: {str(error) or 'no answer'}"
-            )
+            text = f"a restart will not know these policies should a file be broken then: {str(error) or 'no answer'}"
             self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 
     def _warn(self, warnings: Sequence[str]) -> None:

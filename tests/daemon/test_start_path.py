@@ -11,7 +11,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.vms.hedging import PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.ports import Verb
+from autoscaler.ports import RotationView, Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 
 TOTAL = {"kind": "total"}
@@ -237,6 +237,34 @@ async def test_one_that_comes_late_and_is_stopped_is_never_put_into_the_balancer
     assert inventory(bench).vms[late].phase is Phase.STOPPED
     assert admitted
     assert late not in admitted
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_balancer_that_is_not_heard_is_no_fault_of_vms_that_come_meanwhile(hangs):
+    @virtual
+    async def lives():
+        bench = Bench(vms=8, running=1, zones="a", limits=None)
+        balancer = SimulatedBalancer(bench.clock)
+        view = balancer._view
+
+        async def admit(vms):
+            if 15 <= bench.clock.monotonic() < 1000:
+                if hangs:
+                    await asyncio.Event().wait()
+                return RotationView(error="the socket is gone")
+            return view(vms, "admit")
+
+        balancer.admit = admit
+        bench.add(policy(signal=TOTAL, balancer=BALANCER), steady((0, 100), (20, 300)))
+        bench.setups = [replace(bench.setups[0], balancer=balancer)]
+        await bench.run(1100)
+        # Neither others in their place, nor stopped and left alone for it.
+        assert starts(bench) == [(20, 2)]
+        assert bench.calls("StopInstances") == []
+        assert kinds(bench) == ["not_ready", "not_ready"]
+        assert bench.column("in_service")[-1] == 3
+
+    lives()
 
 
 @virtual

@@ -84,6 +84,8 @@ class Drains:
         self.leaving: dict[str, Leaving] = {}
         self.error = ""
         """What the balancer said last that went wrong."""
+        self.silent = ""
+        """Why it is not known whether VMs that are ready get work; empty where the balancer says anything of any."""
         self.let_go_of: tuple[str, ...] = ()
         """VMs that are cordoned, and that nobody here drains any more: to be put back."""
         self._recalled: dict[str, float] = {}
@@ -475,10 +477,12 @@ class _Admission:
         """Ids of those that the balancer gives work now."""
         passed = await self._probe.ready(vms)
         ready = [vm for vm in vms if vm.id in passed]
+        self._drains.silent = "it does not answer in time" if ready else ""
         if not ready:
             return frozenset()
         view: RotationView = await getattr(self._drains.balancer, self._what)(ready)
         self._drains.error = view.error
+        self._drains.silent = "" if view.members else view.error or "it says nothing of them"
         self._drains.members.hear(view)
         return frozenset(i for i, member in view.members.items() if member.rotation is Rotation.IN)
 

@@ -36,6 +36,8 @@ class Lateness(Orders):
         self.timers = Timers()
         self.wanted: int | None = None
         """VMs that the last decision wanted in service; None before the first."""
+        self.unasked = ""
+        """For a person, why VMs that run cannot come into service, which is no fault of theirs; empty where they can."""
 
     def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
         of = self._phases()
@@ -59,6 +61,12 @@ class Lateness(Orders):
             self._never_ran(t)
             t.order = None
             t.move(Phase.LOST, now_s)
+        elif runs and self.unasked and waited_s > most_s and not t.dismissed:
+            # Another one would wait for the same.
+            if not t.spared:
+                t.spared = True
+                text = f"{t.vm.id} runs for {waited_s:.0f} s and is not in service; it is waited for: {self.unasked}"
+                notes.append(self._note("not_ready", text))
         elif runs and waited_s > self.patience.never_ready_s(new=t.new) and not t.dismissed:
             self._never_ready(t, waited_s, now_s, notes)
         elif not t.overdue and waited_s > most_s:
@@ -67,7 +75,7 @@ class Lateness(Orders):
             notes.append(
                 self._note("start_overdue", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; not counted on")
             )
-        elif not t.overdue and not t.late and not t.dismissed:
+        elif not t.overdue and not t.late and not t.dismissed and not (runs and self.unasked):
             timer = self.timers.until_ready(new=t.new) if runs else self.timers.until_running(new=t.new)
             if waited_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
                 t.hedged = t.late = True
