@@ -194,7 +194,7 @@ def _edges(rule: StepRule) -> tuple[float, float]:
 def _edges_text(rule: StepRule) -> str:
     low = "" if rule.above is None else f"above {PERCENT.write(rule.above)}"
     high = "" if rule.below is None else f"below {PERCENT.write(rule.below)}"
-    return " and ".join(part for part in (low, high) if part)
+    return " and ".join(part for part in (low, high) if part) or "always"
 
 
 def _check_steps(policy: Policy) -> Iterator[Finding]:

@@ -153,9 +153,10 @@ class _Loaded:
 
 def _policy_set(usable: Iterable[_Loaded], problems: Iterable[Problem]) -> PolicySet:
     policies = {one.policy.fleet: one for one in usable if one.policy}
-    # A fault in the defaults shows up under every fleet; it is told once.
+    # A fault in the defaults shows up under every fleet; it is told once. Of one place in the order of the checks.
     unique = sorted(
-        set(problems), key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.column)
+        dict.fromkeys(problems),
+        key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.column),
     )
     return PolicySet(
         policies=tuple(one.policy for _, one in sorted(policies.items()) if one.policy),

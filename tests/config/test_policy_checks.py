@@ -66,6 +66,10 @@ def test_minimum_above_maximum(tmp_path):
     the_error(load(tmp_path, minimum=11), 7, "`bounds.minimum` (11) is above `bounds.maximum` (10)")
 
 
+def test_bounds_that_are_one_number(tmp_path):
+    clean(load(tmp_path, minimum=10))
+
+
 def test_on_time_below_the_billing_floor(tmp_path):
     the_error(
         load(tmp_path, "guards: {minimum_on_time: 59s}\n"),
@@ -85,6 +89,8 @@ def test_a_cooldown_shorter_than_the_start_time(tmp_path, direction):
 
 def test_no_cooldown_out_is_fine(tmp_path):
     clean(load(tmp_path, "guards: {cooldown_out: 0s, cooldown_in: 40s}\n"))
+    clean(load(tmp_path, "guards: {cooldown_out: 40s}\n"))
+    the_error(load(tmp_path, "guards: {cooldown_out: 500ms}\n"), 9, "write 0s for none, or at least 40s")
 
 
 def test_a_finding_between_the_defaults_and_the_fleet_points_at_what_the_fleet_wrote(tmp_path):
@@ -126,8 +132,12 @@ def test_a_policy_that_asks_for_nothing(tmp_path):
 
 
 def test_stabilisation_and_age_shorter_than_a_tick(tmp_path):
-    the_warning(load(tmp_path, "guards: {stabilisation: 9s}\n"), 9, "shorter than a tick (10s)")
+    the_warning(
+        load(tmp_path, "guards: {stabilisation: 9s}\n"), 9, "shorter than a tick (10s)", "at least 20s"
+    )
+    clean(load(tmp_path, "guards: {stabilisation: 10s}\n"))
     the_warning(load(tmp_path, max_age="9s"), 5, "shorter than a tick (10s)", "at least 20s")
+    clean(load(tmp_path, max_age="10s"))
 
 
 def test_the_length_of_a_tick_is_the_callers(tmp_path):
@@ -197,11 +207,14 @@ def test_a_readiness_wait_longer_than_the_start_time(tmp_path):
 
 def test_a_cover_between_the_quantiles(tmp_path):
     the_error(load(tmp_path, "forecast: {cover: 93%}\n"), 9, "write 50% or 90% or 95% or 99%")
+    clean(load(tmp_path, "forecast: {cover: 50%}\n"))
 
 
 def test_absurd_half_lives(tmp_path):
     the_error(load(tmp_path, "forecast: {half_life: 5m}\n"), 9, "the spread would be noise", "at least 400s")
     the_warning(load(tmp_path, "forecast: {half_life: 100d}\n"), 9, "hardly ever forgets")
+    clean(load(tmp_path, "forecast: {half_life: 400s}\n"))
+    clean(load(tmp_path, "forecast: {half_life: 60d}\n"))
 
 
 def test_steps_that_overlap(tmp_path):
@@ -213,6 +226,23 @@ def test_steps_that_overlap(tmp_path):
 def test_steps_that_match_always_or_never(tmp_path):
     the_error(load(tmp_path, "steps:\n  - {change: +2}\n"), 10, "matches always")
     the_error(load(tmp_path, "steps:\n  - {above: 90%, below: 80%, change: +2}\n"), 10, "never matches")
+    first = "steps:\n  - {above: 90%, change: +2}\n"
+    point = load(tmp_path, first + "  - {above: 60%, below: 60%, change: +1}\n")
+    the_error(point, 11, "step 2 (above 60% and below 60%) never matches")
+
+
+def test_what_is_wrong_at_one_place_is_told_in_the_order_of_the_checks(tmp_path):
+    edges = ("above: 90%", "above: 80%, below: 90%", "above: 70%, below: 80%", "above: 60%, below: 70%")
+    steps = "".join(f"  - {{{each}, change: +2}}\n" for each in edges)
+    errors = load(tmp_path, f"steps:\n{steps}  - {{change: +1}}\n").errors
+    assert {error.mark.line for error in errors} == {14}
+    assert [str(error).partition("error: ")[2].partition(";")[0] for error in errors] == [
+        "step 5 matches always",
+        "step 5 (always) overlaps step 1 (above 90%)",
+        "step 5 (always) overlaps step 2 (above 80% and below 90%)",
+        "step 5 (always) overlaps step 3 (above 70% and below 80%)",
+        "step 5 (always) overlaps step 4 (above 60% and below 70%)",
+    ]
 
 
 def test_steps_that_undo_each_other(tmp_path):
@@ -235,6 +265,29 @@ def test_steps_by_share_hunt_only_where_the_share_is_large(tmp_path):
     clean(load(tmp_path, steps.replace("SHARE", "10%"), minimum=5))
 
 
+HUNTING = {
+    "a small fleet": (1, 10, "above: 60%, change: +1", "below: 31%, change: -1", "with 1 VMs at 60% the first orders 2"),
+    "a fleet that may be empty": (0, 10, "above: 60%, change: +1", "below: 31%, change: -1", "with 1 VMs at 60%"),
+    "a share rounds up": (5, 10, "above: 80%, change: +50%", "below: 51%, change: -1", "with 5 VMs at 80% the first orders 8"),
+    "both have two edges": (5, 10, "above: 50%, below: 60%, change: +5", "above: 20%, below: 28%, change: -1", "with 5 VMs at 50% the first orders 10, whose utilisation lies above 20% and below 28%"),
+    "from where the other begins": (5, 10, "above: 50%, below: 90%, change: +5", "above: 30%, below: 40%, change: -1", "with 5 VMs at 60% the first orders 10"),
+    "the edges meet": (1, 10, "above: 60%, change: +1", "below: 30%, change: -1", None),
+    "the other lies above": (9, 10, "above: 50%, below: 60%, change: +1", "above: 60%, below: 70%, change: -1", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HUNTING)
+def test_which_steps_undo_each_other(tmp_path, case):
+    minimum, maximum, out, back, words = HUNTING[case]
+    loaded = load(
+        tmp_path, f"steps:\n  - {{{back}}}\n  - {{{out}}}\n", kind="total", minimum=minimum, maximum=maximum
+    )
+    if words is None:
+        clean(loaded)
+    else:
+        the_warning(loaded, 11, f"steps 2 and 1 can undo each other for ever: {words}")
+
+
 def test_no_such_time_zone(tmp_path):
     the_error(
         load(tmp_path, WINDOW.replace("at_least: 3", "at_least: 3, time_zone: Europe/Belrin")),
@@ -254,6 +307,7 @@ def test_hostile_time_zones(tmp_path, zone):
 
 def test_a_window_that_is_empty_or_asks_for_too_much(tmp_path):
     the_error(load(tmp_path, WINDOW.replace("18:00", "08:00")), 10, "begins where it ends")
+    clean(load(tmp_path, WINDOW.replace("at_least: 3", "at_least: 10")))
     the_error(
         load(tmp_path, WINDOW.replace("at_least: 3", "at_least: 30")),
         10,
@@ -263,12 +317,14 @@ def test_a_window_that_is_empty_or_asks_for_too_much(tmp_path):
 
 def test_a_warm_pool_upside_down(tmp_path):
     the_error(load(tmp_path, "warm_pool: {minimum: 5, maximum: 4}\n"), 9, "`warm_pool.minimum` (5) is above")
+    clean(load(tmp_path, "warm_pool: {minimum: 4, maximum: 4}\n"))
 
 
 def test_provisioning_less_than_the_bounds_allow(tmp_path):
     the_warning(
         load(tmp_path, "provision: {launch_template: lt-1, maximum: 9}\n"), 9, "can then never be reached"
     )
+    clean(load(tmp_path, "provision: {launch_template: lt-1, maximum: 10}\n"))
 
 
 @pytest.mark.parametrize("kind", ["utilisation", "total"])
@@ -280,6 +336,25 @@ def test_capacity_is_not_learned_where_the_work_of_each_vm_is_not_measured(tmp_p
     fields = {"max_age": "60s", "start_time": "40s", "minimum": 1, "maximum": 10, "reactive": "{}"}
     (tmp_path / "web.yaml").write_text(text.format(kind=kind, **fields))
     the_error(load_policies(tmp_path, 10.0), 6, "learn_capacity", f"`signal.kind` {kind} does not measure it")
+
+
+def vm_with(folder, more):
+    fields = {"max_age": "60s", "start_time": "40s", "minimum": 1, "maximum": 10, "reactive": "{}"}
+    text = BASE.format(kind="throughput", **fields).replace("vm: {", "vm: {" + more + ", ")
+    (folder / "web.yaml").write_text(text)
+    return load_policies(folder, 10.0)
+
+
+def test_utilisation_that_is_learned_from_is_read_from_every_vm(tmp_path):
+    clean(vm_with(tmp_path, "learn_capacity: {url: 'http://{address}:9100/metrics'}"))
+    the_error(vm_with(tmp_path, "learn_capacity: {url: 'http://lb/m'}"), 6, "has no {address}")
+
+
+def test_a_type_has_one_weight(tmp_path):
+    of = "weights: [{{type: {}, weight: 1}}, {{type: {}, weight: 2}}, {{type: {}, weight: 3}}]"
+    clean(vm_with(tmp_path, of.format("a", "b", "c")))
+    the_error(vm_with(tmp_path, of.format("b", "c", "b")), 6, "`vm.weights` gives type b twice")
+    the_error(vm_with(tmp_path, of.format("c", "b", "b")), 6, "`vm.weights` gives type b twice")
 
 
 SCRAPED = BASE.replace("source: trace", "source: scrape").replace(
@@ -320,4 +395,5 @@ def test_a_stopped_vm_that_costs_more_than_one_in_service_is_probably_a_price_pe
     the_warning(
         load(tmp_path, prices.format(3.2)), 9, "no less stopped (3.2/h) than in service", "divides by 730"
     )
+    the_warning(load(tmp_path, prices.format(0.1)), 9, "no less stopped (0.1/h) than in service (0.1/h)")
     assert load(tmp_path, prices.format(0.09)).warnings == ()
