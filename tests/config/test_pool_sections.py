@@ -31,6 +31,10 @@ WRONG = {
         {"provision": PROVISION, "refill": {"weights": [1, 2]}},
         "2 shares for 1 machine types",
     ),
+    "a share below zero": (
+        {"provision": {**PROVISION, "types": ["b"], "vm_type": "a"}, "refill": {"weights": [2, -1]}},
+        "a share is below zero",
+    ),
     "no share": ({"provision": PROVISION, "refill": {"weights": [0]}}, "none above zero"),
     "refresh of nothing": ({"freshness": {"refresh": {}}}, "no section `refill`"),
     "two hooks": (
@@ -40,6 +44,10 @@ WRONG = {
     "no such zone": (
         {"freshness": {"exercise": {"windows": [{**WINDOW, "time_zone": "Europe/Berln"}]}}},
         "Europe/Berln",
+    ),
+    "no zone at all like it": (
+        {"freshness": {"exercise": {"windows": [{**WINDOW, "time_zone": "x" * 70}]}}},
+        f"there is no time zone `{'x' * 60}`",
     ),
     "an empty window": (
         {"freshness": {"exercise": {"windows": [{"from": "02:00", "to": "02:00"}]}}},
@@ -57,9 +65,10 @@ def test_what_cannot_be_done_is_an_error_with_advice(case):
 
 
 def test_a_drain_that_no_vm_can_pass_is_warned_of():
-    changes = {"balancer": {"haproxy": HAPROXY}, "drain": {"timeout": "20s"}}
+    changes = {"balancer": {"haproxy": HAPROXY}, "drain": {"timeout": "29s"}}
     (finding,) = check_pool(policy_from(BASE | changes), 10.0)
-    assert finding.severity is Severity.WARNING
+    assert (finding.severity, finding.advice) == (Severity.WARNING, "write at least 1m")
+    assert list(check_pool(policy_from(BASE | changes | {"drain": {"timeout": "30s"}}), 10.0)) == []
     assert list(check_pool(policy_from(BASE | {"balancer": {"haproxy": HAPROXY}}), 10.0)) == []
 
 
@@ -67,7 +76,7 @@ def test_a_whole_section_of_each_is_accepted():
     changes = {
         "balancer": {"target_group": {"arn": "arn:aws:elasticloadbalancing:x"}},
         "provision": {**PROVISION, "vm_type": "a", "types": ["b"]},
-        "refill": {"weights": [2, 1], "trim_after": "2d"},
+        "refill": {"weights": [1, 0], "trim_after": "2d"},
         "freshness": {
             "max_age": "30d",
             "refresh": {"windows": [WINDOW]},

@@ -68,6 +68,7 @@ def test_what_is_refused(tmp_path, more, words):
     [
         ("timeout: 5s", "sum(load)", "total", "a VM that falls silent looks unchanged"),
         ("timeout: 5s", "sum(rate(x_total[5m]))", "total", "each value is over 5m"),
+        ("timeout: 5s", "sum(rate(x_total[6m])) / sum(rate(y_total[1m]))", "total", "each value is over 6m"),
         ("timeout: 5s", "100 * avg_over_time(busy[1m])", "utilisation", "looks like a percentage"),
         ("timeout: 5s", "avg_over_time(busy[1m]) * 100", "utilisation", "looks like a percentage"),
         ("url: http://p:9090\n    bearer_token_file: a", "rate(x[1m])", "total", "unencrypted"),
@@ -87,6 +88,23 @@ def test_what_is_warned_of(tmp_path, more, query, kind, words):
 )
 def test_queries_that_show_their_age_are_not_warned_of(tmp_path, query):
     assert load(tmp_path, query=query).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "url: https://p:9090\n    bearer_token_file: a",
+        "url: http://localhost:9090\n    bearer_token_file: a",
+        "url: 'http://[::1]:9090'\n    bearer_token_file: a",
+        "url: http://127.0.0.1:9090\n    bearer_token_file: a",
+    ],
+)
+def test_credentials_that_nobody_else_hears_are_not_warned_of(tmp_path, more):
+    assert load(tmp_path, more).warnings == ()
+
+
+def test_a_total_may_be_a_percentage(tmp_path):
+    assert load(tmp_path, query="100 * sum(rate(x[1m]))").warnings == ()
 
 
 def test_no_section_no_policy(tmp_path):

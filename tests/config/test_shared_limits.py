@@ -77,6 +77,11 @@ def test_a_budget_needs_prices(tmp_path):
     assert "what VMs of web cost is not known" in str(error)
 
 
+def test_limits_that_the_minimums_just_reach_are_enough(tmp_path):
+    loaded = folder(tmp_path, "  - {name: a, fleets: [web, batch-eu], most_vms: 5, most_money: 1.7/h}\n")
+    assert (loaded.errors, loaded.warnings) == ((), ())
+
+
 def test_fleets_with_and_without_an_objective_in_one_group_are_warned_of(tmp_path):
     loaded = folder(tmp_path, GOOD, web="objective: {served: 99.9%}\nreactive: off\n")
     assert loaded.errors == ()

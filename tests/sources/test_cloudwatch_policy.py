@@ -63,7 +63,7 @@ WRONG = {
         "would count them twice",
     ),
     "vm of a total": (
-        ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["VM={vm}"]}',), {}, "makes it one per VM"
+        ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["VM={vm}", "Stage=x"]}',), {}, "makes it one per VM"
     ),
     "statistic": (("cloudwatch: {metric: sqs_visible, queue: q, statistic: mean}",), {}, "write Average, Sum"),
     "expression": (
@@ -98,6 +98,10 @@ RIGHT = {
         ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["VM={vm}"], statistic: p99.9, value: count}',),
         {"kind": "throughput"},
     ),
+    "own total": (
+        ('cloudwatch: {metric: custom, namespace: N, name: M, dimensions: ["Stage=x"]}',), {},
+    ),
+    "just fresh enough": (("cloudwatch: {metric: sqs_visible, queue: q}",), {"max_age": "4m"}),
     "push": ((), {"source": "push", "max_age": "60s"}),
     "remote write": (
         ('push: {metric: \'rate1m{job="lb"}\', vms_by: address, vm_label: instance, wake: any}',),
