@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoscaler.clock import run_virtual
-from autoscaler.daemon.doubts import doubts
+from autoscaler.daemon.doubts import complaint, counting, doubts
 from autoscaler.ports import FleetReadings
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy
@@ -88,6 +88,49 @@ def test_many_are_counted_by_kind_and_three_are_named():
     )
     assert doubts(FleetReadings(ids, np.zeros(8), np.full(8, 100.0)), 100.0, 60.0) == ""
     assert doubts(FleetReadings((), np.empty(0), np.empty(0)), 100.0, 60.0) == ""
+
+
+def three(*values, at_s=100.0, error=""):
+    return FleetReadings(tuple("abc"), np.array(values), np.broadcast_to(np.array(at_s), 3), error)
+
+
+def test_only_a_missing_number_may_be_nothing_divided_by_nothing():
+    some = doubts(three(math.nan, -1.0, 1.0), 100.0, 60.0)
+    assert some.endswith("so mend what is measured there (0 divided by 0 gives no number)")
+    assert doubts(three(0.0, -1.0, 1.0), 100.0, 60.0) == (
+        "1 of 3 readings is impossible: negative at b; demand is a finite number of at least 0, so mend what is measured there"
+    )
+
+
+def test_three_are_named_and_none_is_left_to_count():
+    assert "negative at a, b, c;" in doubts(three(-1.0, -1.0, -1.0), 100.0, 60.0)
+
+
+def test_readings_that_are_just_young_or_just_in_time_count():
+    young = three(1.0, 0.5, 0.0, at_s=[40.0, 105.0, 100.0])
+    assert (doubts(young, 100.0, 60.0), counting(young, 100.0, 60.0)) == ("", 3)
+
+
+def test_how_many_count():
+    one_of_each = three(math.nan, 1.0, 1.0, at_s=[100.0, 39.0, 106.0])
+    assert counting(one_of_each, 100.0, 60.0) == 0
+    assert counting(three(math.inf, 1.0, 2.0), 100.0, 60.0) == 2
+
+
+FRESH, STALE = 0, 1
+
+
+def test_a_complaint_is_what_the_source_says_and_what_is_wrong_with_what_came():
+    odd = three(-1.0, 1.0, 2.0, error="c: refused")
+    doubted = doubts(odd, 100.0, 60.0)
+    beyond = "b, c report many times what a VM can do, unlike their fellows; mend what is measured there"
+    for values in ((0, 0, STALE, 1.0), (0, 0, FRESH, 0.9)):
+        assert complaint(odd, values, 100.0, 60.0) == f"c: refused; {doubted}"
+    # Where all count, nothing is looked for.
+    assert complaint(odd, (0, 0, FRESH, 1.0), 100.0, 60.0) == "c: refused"
+    well = three(1.0, 2.0, 3.0)
+    assert complaint(well, (0, 0, FRESH, 1.0), 100.0, 60.0, {"c": 1.0, "b": 2.0}) == beyond
+    assert complaint(well, (0, 0, FRESH, 1.0), 100.0, 60.0, ["a"]).startswith("a reports many times")
 
 
 def test_what_was_ahead_when_it_came_stays_ahead_and_what_came_in_time_gets_old():
