@@ -80,21 +80,39 @@ async def test_who_is_not_read_any_more_is_not_called_well():
 
 
 @virtual
-async def test_a_policy_read_anew_tells_nothing_again():
-    bench = Bench(vms=16, running=4)
-    bench.add(policy(), Odd(bench.clock))
-    seen = []
-
-    async def reload():
-        await bench.daemon.take_over(bench.setups)
-        seen.append(dict(bench.daemon.fleets.all[0].beyond))
-
-    tasks = []
-    loop = asyncio.get_running_loop()
-    loop.call_later(155.0, lambda: tasks.append(loop.create_task(reload())))
+async def test_of_two_fleets_the_vm_that_reports_it_is_named_and_each_is_over_by_itself():
+    bench = Bench(vms=0)
+    odd = {}
+    for name in ("api", "web"):
+        bench.place(name, 8, 4)
+        odd[name] = bench.add(policy(name), Odd(bench.clock))
+    odd["api"].value = odd["api"].usual
     await bench.run(420)
-    assert [len(each) for each in seen] == [1]
-    assert [kind for _, kind, _ in told(bench)] == ["reading_beyond", "reading_believed"]
+    assert [(at_s, text.partition(" ")[0]) for at_s, _, text in told(bench)] == [
+        (60.0, odd["web"].odd),
+        (350.0, odd["web"].odd),
+    ]
+
+
+@pytest.mark.parametrize("at_s", [155.0, 315.0])
+def test_a_policy_read_anew_tells_nothing_again(at_s):
+    async def life():
+        bench = Bench(vms=16, running=4)
+        bench.add(policy(), Odd(bench.clock))
+        seen = []
+
+        async def reload():
+            await bench.daemon.take_over(bench.setups)
+            seen.append(dict(bench.daemon.fleets.all[0].beyond))
+
+        tasks = []
+        loop = asyncio.get_running_loop()
+        loop.call_later(at_s, lambda: tasks.append(loop.create_task(reload())))
+        await bench.run(420)
+        assert [len(each) for each in seen] == [1]
+        assert [kind for _, kind, _ in told(bench)] == ["reading_beyond", "reading_believed"]
+
+    run_virtual(life)
 
 
 MEASURES = {

@@ -56,6 +56,20 @@ def test_a_file_that_is_torn_or_foreign_says_nothing(tmp_path, content) -> None:
     assert StandingFile(tmp_path).read() is None
 
 
+async def test_what_was_changed_on_the_disk_says_nothing_and_what_says_so_already_is_not_written(
+    tmp_path,
+) -> None:
+    journal = SqliteJournal(tmp_path, inline=True)
+    await journal.record_changes(1.0, (OVERRIDE,), ())
+    await journal.close()
+    file = tmp_path / FILE_NAME
+    standing, before = StandingFile(tmp_path), file.stat().st_ino
+    standing.write(standing.read() or ())
+    assert file.stat().st_ino == before
+    file.write_text(file.read_text().replace('"floor": 4', '"floor": 3'))
+    assert standing.read() is None
+
+
 @pytest.mark.parametrize("body", [{"version": 2, "in_force": []}, {"version": 1, "in_force": [{"id": 1}]}])
 def test_a_file_of_another_version_says_nothing(tmp_path, body) -> None:
     text = json.dumps(body)
