@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import JournalError
-from autoscaler.ports import ALL_FLEETS, ChangeKind, Note, OperatorChange, Verb
+from autoscaler.ports import ALL_FLEETS, ChangeKind, ChangeRecord, Note, OperatorChange, Verb
 from autoscaler.store import JournalReader, SqliteJournal, open_journal
-from autoscaler.store.changes import FILE_NAME, StandingFile
+from autoscaler.store.changes import FILE_NAME, StandingFile, last_id
 from autoscaler.store.rows import _HEAD, decode, row_dtype
 from tests.store.test_journal_on_disk import START, VERSION_1, fleet_tick
 from tests.store.test_journal_recovery import CHECKPOINTED, LOGGED, Told, delete_log, fill
@@ -68,6 +68,11 @@ async def test_what_was_changed_on_the_disk_says_nothing_and_what_says_so_alread
     assert file.stat().st_ino == before
     file.write_text(file.read_text().replace('"floor": 4', '"floor": 3'))
     assert standing.read() is None
+
+
+def test_ids_go_on_from_the_highest_that_is_in_force() -> None:
+    assert last_id(ChangeRecord(number, 1.0, PAUSE) for number in (3, 9, 7)) == 9
+    assert last_id(()) == 0
 
 
 @pytest.mark.parametrize("body", [{"version": 2, "in_force": []}, {"version": 1, "in_force": [{"id": 1}]}])
