@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words, recording
-from autoscaler.cli.replay import FROM, KIND, SCALE, SEED, TICK, TO, VMS
+from autoscaler.cli.replay_options import FROM, KIND, SCALE, SEED, TICK, TO, VMS
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
@@ -98,14 +98,12 @@ def _subject(
 ) -> Subject:
     from autoscaler.simulator.checks.subject import Subject
     from autoscaler.simulator.lanes.matching import as_probed
-    from autoscaler.simulator.lanes.measuring import Ticks
     from autoscaler.simulator.replay.preparing import Wanted, prepare
 
     vms, tick_s, from_s, to_s, scale_to_vms, seed = given
     wanted = Wanted(vms=vms, tick_s=tick_s, begin_s=from_s, end_s=to_s, scale_to_vms=scale_to_vms, seed=seed)
     ready = prepare(policy, file, trace, wanted)
-    ticks = Ticks.over(ready.begin_s, ready.span_s, ready.tick_s)
-    return Subject(as_probed(ready.fitted), ready.plant, ready.trace, ticks, seed)
+    return Subject(as_probed(ready.fitted), ready.plant, ready.trace, ready.grid, seed)
 
 
 def _tell(policy: Path, trace: Trace, verdicts: list[Verdict]) -> None:

@@ -22,7 +22,7 @@ from autoscaler.cli.output import (
     unknown_word,
     write_text,
 )
-from autoscaler.cli.replay import KIND, SCALE, SEED, VMS
+from autoscaler.cli.replay_options import KIND, SCALE, SEED, VMS
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy

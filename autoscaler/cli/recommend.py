@@ -17,25 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
-from autoscaler.cli.replay import (
-    AS_JSON,
-    FORCE,
-    FROM,
-    KIND,
-    METRIC_LAG,
-    NO_PAGE,
-    OUT,
-    PROVISION_TIME,
-    SCALE,
-    SEED,
-    START_FAILURE,
-    START_P95,
-    START_TIME,
-    TICK,
-    TO,
-    VMS,
-    WARM_UP,
-)
+from autoscaler.cli.replay_options import AS_JSON, FORCE, NO_PAGE, OUT, SEED, Played, with_played
 from autoscaler.cli.sweep import (
     POLICY,
     PROCESSES,
@@ -64,6 +46,7 @@ FINALISTS = 20
 """Candidates that meet the other worlds, besides the policy as it is: the cheapest that keep the limits."""
 
 
+@with_played
 def recommend(
     policy: POLICY,
     trace: TRACE,
@@ -94,18 +77,7 @@ def recommend(
         ),
     ] = None,
     no_worlds: Annotated[bool, typer.Option("--no-worlds", help="Leave the other worlds out.")] = False,
-    kind: KIND = None,
-    scale_to_vms: SCALE = None,
-    vms: VMS = None,
-    tick_s: TICK = None,
-    from_s: FROM = None,
-    to_s: TO = None,
-    warm_up_s: WARM_UP = None,
-    start_time_s: START_TIME = None,
-    start_p95_s: START_P95 = None,
-    start_failure: START_FAILURE = 0.0,
-    provision_time_s: PROVISION_TIME = None,
-    metric_lag_s: METRIC_LAG = None,
+    played: Played = Played(),
     seed: SEED = 1,
     processes: PROCESSES = 1,
     scheduler: SCHEDULER = None,
@@ -117,7 +89,6 @@ def recommend(
 ) -> None:
     """Say what to change in a policy, or that nothing tried is better, or that it may be luck."""
     with errors_in_words("recommend"):
-        from autoscaler.simulator.replay.preparing import Wanted
         from autoscaler.simulator.search.limits import NO_WORSE, read_limit
         from autoscaler.simulator.search.worlds import worlds_of
 
@@ -128,21 +99,7 @@ def recommend(
         executor = executor_for(processes, scheduler)
         if out is not None:
             make_place(out, force=force, with_page=not no_page)
-        wanted = Wanted(
-            vms=vms,
-            tick_s=tick_s,
-            begin_s=from_s,
-            end_s=to_s,
-            scale_to_vms=scale_to_vms,
-            warm_up_s=warm_up_s,
-            start_time_s=start_time_s,
-            start_p95_s=start_p95_s,
-            start_failure=start_failure,
-            provision_time_s=provision_time_s,
-            metric_lag_s=metric_lag_s,
-            seed=seed,
-        )
-        tried = tried_on(policy, trace, kind, wanted, vary, random)
+        tried = tried_on(policy, trace, played.kind, played.wanted(seed), vary, random)
         _refuse_given(tried)
         found = _found(tried, limits, folds, executor, processes, quiet=as_json)
         weathered = (
@@ -206,16 +163,14 @@ def _found(
 ) -> _Found:
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.lanes.measuring import Ticks
     from autoscaler.simulator.search.landscape import landscape_of
     from autoscaler.simulator.search.recommending import advise
     from autoscaler.simulator.search.sweep import Course
     from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 
     replay = tried.replay
-    ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
-    course = Course(replay.trace, ticks, replay.seed, replay.warm_up_ticks)
-    if course.warm_up_ticks >= ticks.count:
+    course = Course(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
+    if course.warm_up_ticks >= replay.ticks:
         raise ConfigError("nothing is left to score after the warm-up; take a longer part")
     embargo = embargo_ticks(tried.variants, replay.trace.interval_s, replay.tick_s)
     plan = plan_folds(course, embargo, folds)

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autoscaler.cli.output import (
-    end_of_part,
-    errors_in_words,
-    moment,
-    print_json,
-    recording,
-    seconds,
-    share,
+from autoscaler.cli.output import end_of_part, errors_in_words, print_json, recording
+from autoscaler.cli.replay_options import (
+    AS_JSON,
+    FAULTS,
+    FORCE,
+    NO_PAGE,
+    OUT,
+    SEED,
+    Played,
+    with_played,
 )
 
 if TYPE_CHECKING:
@@ -32,107 +34,18 @@ if TYPE_CHECKING:
     from autoscaler.simulator.report.card import Card
     from autoscaler.simulator.report.columns import Columns
 
-KIND = Annotated[
-    Literal["count", "gauge"] | None,
-    typer.Option(help="What the trace's values are, if no manifest.csv beside it says."),
-]
-SCALE = Annotated[
-    int | None,
-    typer.Option(min=1, max=100_000, help="Scale the trace so that its peak needs so many VMs."),
-]
-VMS = Annotated[
-    int | None,
-    typer.Option(min=1, max=20_000, help="VMs that exist (default: enough for the peak, within the bounds)."),
-]
-TICK = Annotated[
-    float | None,
-    typer.Option(
-        "--tick",
-        parser=seconds,
-        help="Time between decisions (default: the trace's interval).",
-        metavar="TIME",
-    ),
-]
-FROM = Annotated[
-    float | None,
-    typer.Option("--from", parser=moment, help="Moment of the trace to begin at.", metavar="TIME"),
-]
-TO = Annotated[
-    float | None, typer.Option("--to", parser=moment, help="Moment of the trace to end at.", metavar="TIME")
-]
-WARM_UP = Annotated[
-    float | None,
-    typer.Option(
-        "--warm-up",
-        parser=seconds,
-        help="Time at the beginning that is not scored (default: 10 ticks, and 5 min at least).",
-        metavar="TIME",
-    ),
-]
-START_TIME = Annotated[
-    float | None,
-    typer.Option(
-        "--start-time",
-        parser=seconds,
-        help="Mean time from an order to service (default: vm.start_time).",
-        metavar="TIME",
-    ),
-]
-START_P95 = Annotated[
-    float | None,
-    typer.Option(
-        "--start-p95", parser=seconds, help="95 of 100 starts take no longer (log-normal).", metavar="TIME"
-    ),
-]
-START_FAILURE = Annotated[
-    float, typer.Option(parser=share, help="Share of starts that fail, such as 5%.", metavar="SHARE")
-]
-PROVISION_TIME = Annotated[
-    float | None,
-    typer.Option(
-        "--provision-time",
-        parser=seconds,
-        help="Time until a VM serves that is made from nothing (default: objective.provision_time).",
-        metavar="TIME",
-    ),
-]
-METRIC_LAG = Annotated[
-    float | None,
-    typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="TIME"),
-]
 ENGINE = Annotated[
     Literal["auto", "lanes", "loop"],
     typer.Option(help="lanes is fast, loop is the daemon itself with a journal; auto is lanes where it can."),
 ]
-FAULTS = Annotated[
-    Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
-]
-SEED = Annotated[int, typer.Option(min=0, help="Of everything random.")]
-OUT = Annotated[
-    Path | None,
-    typer.Option(help="Leave report.html, report.json, the time line and the journal here.", metavar="DIR"),
-]
-FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
 TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help="Form of the time line.")]
-NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out report.html, which needs plotly.")]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON, no table.")]
 
 
+@with_played
 def replay(
     policy: Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")],
     trace: Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")],
-    kind: KIND = None,
-    scale_to_vms: SCALE = None,
-    vms: VMS = None,
-    tick_s: TICK = None,
-    from_s: FROM = None,
-    to_s: TO = None,
-    warm_up_s: WARM_UP = None,
-    start_time_s: START_TIME = None,
-    start_p95_s: START_P95 = None,
-    start_failure: START_FAILURE = 0.0,
-    provision_time_s: PROVISION_TIME = None,
-    metric_lag_s: METRIC_LAG = None,
+    played: Played = Played(),
     faults: FAULTS = None,
     seed: SEED = 1,
     engine: ENGINE = "auto",
@@ -149,24 +62,10 @@ def replay(
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.search.apart import RivalsApart
 
-        wanted = replaying.Wanted(
-            vms=vms,
-            tick_s=tick_s,
-            begin_s=from_s,
-            end_s=to_s,
-            scale_to_vms=scale_to_vms,
-            warm_up_s=warm_up_s,
-            start_time_s=start_time_s,
-            start_p95_s=start_p95_s,
-            start_failure=start_failure,
-            provision_time_s=provision_time_s,
-            metric_lag_s=metric_lag_s,
-            faults=_bad_days(faults),
-            seed=seed,
-        )
+        wanted = played.wanted(seed, _bad_days(faults))
         if out is not None:
             _ready(out, force=force, with_page=not no_page)
-        (prepared,) = _prepare((policy,), trace, kind, wanted)
+        (prepared,) = _prepare((policy,), trace, played.kind, wanted)
         chosen, said = replaying.engine_for(prepared, engine)
         with interruptible() as interrupted:
             _foresee(prepared, chosen, interrupted, quiet=as_json)
@@ -189,23 +88,13 @@ def replay(
         end_of_part(interrupted)
 
 
+@with_played
 def compare(
     files: Annotated[
         list[Path],
         typer.Argument(help="Two or more policy files, then the trace.", metavar="POLICY... TRACE"),
     ],
-    kind: KIND = None,
-    scale_to_vms: SCALE = None,
-    vms: VMS = None,
-    tick_s: TICK = None,
-    from_s: FROM = None,
-    to_s: TO = None,
-    warm_up_s: WARM_UP = None,
-    start_time_s: START_TIME = None,
-    start_p95_s: START_P95 = None,
-    start_failure: START_FAILURE = 0.0,
-    provision_time_s: PROVISION_TIME = None,
-    metric_lag_s: METRIC_LAG = None,
+    played: Played = Played(),
     faults: FAULTS = None,
     seed: SEED = 1,
     engine: ENGINE = "auto",
@@ -229,25 +118,11 @@ def compare(
 
         *policies, trace = files
         names = _names(policies)
-        wanted = replaying.Wanted(
-            vms=vms,
-            tick_s=tick_s,
-            begin_s=from_s,
-            end_s=to_s,
-            scale_to_vms=scale_to_vms,
-            warm_up_s=warm_up_s,
-            start_time_s=start_time_s,
-            start_p95_s=start_p95_s,
-            start_failure=start_failure,
-            provision_time_s=provision_time_s,
-            metric_lag_s=metric_lag_s,
-            faults=_bad_days(faults),
-            seed=seed,
-        )
+        wanted = played.wanted(seed, _bad_days(faults))
         if out is not None:
             for place in (out, *(out / name for name in names)):
                 _ready(place, force=force, with_page=not no_page)
-        replays = replaying.shared_luck(_prepare(tuple(policies), trace, kind, wanted))
+        replays = replaying.shared_luck(_prepare(tuple(policies), trace, played.kind, wanted))
         chosen, said = replaying.engine_for(replays[0], engine)
         if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
             chosen = "loop"

@@ -17,25 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json, recording
-from autoscaler.cli.replay import (
-    AS_JSON,
-    FORCE,
-    FROM,
-    KIND,
-    METRIC_LAG,
-    NO_PAGE,
-    OUT,
-    PROVISION_TIME,
-    SCALE,
-    SEED,
-    START_FAILURE,
-    START_P95,
-    START_TIME,
-    TICK,
-    TO,
-    VMS,
-    WARM_UP,
-)
+from autoscaler.cli.replay_options import AS_JSON, FORCE, NO_PAGE, OUT, SEED, Played, with_played
 
 if TYPE_CHECKING:
     from autoscaler.simulator.replay.preparing import Replay, Wanted
@@ -71,23 +53,13 @@ _WIDEST_PART, _NARROWEST_PART, _PARTS = 1000, 64, 4
 interrupted; the numbers are the same."""
 
 
+@with_played
 def sweep(
     policy: POLICY,
     trace: TRACE,
     vary: VARY = None,
     random: RANDOM = None,
-    kind: KIND = None,
-    scale_to_vms: SCALE = None,
-    vms: VMS = None,
-    tick_s: TICK = None,
-    from_s: FROM = None,
-    to_s: TO = None,
-    warm_up_s: WARM_UP = None,
-    start_time_s: START_TIME = None,
-    start_p95_s: START_P95 = None,
-    start_failure: START_FAILURE = 0.0,
-    provision_time_s: PROVISION_TIME = None,
-    metric_lag_s: METRIC_LAG = None,
+    played: Played = Played(),
     seed: SEED = 1,
     processes: PROCESSES = 1,
     scheduler: SCHEDULER = None,
@@ -99,8 +71,6 @@ def sweep(
 ) -> None:
     """Run every combination of values of some fields, and show which no other beats in cost and unserved work."""
     with errors_in_words("sweep"):
-        from autoscaler.simulator.replay.preparing import Wanted
-
         if not vary:
             raise typer.BadParameter(
                 "say what is varied, for example --vary reactive.headroom=10%..60%/6", param_hint="--vary"
@@ -108,21 +78,7 @@ def sweep(
         executor = executor_for(processes, scheduler)
         if out is not None:
             make_place(out, force=force, with_page=not no_page)
-        wanted = Wanted(
-            vms=vms,
-            tick_s=tick_s,
-            begin_s=from_s,
-            end_s=to_s,
-            scale_to_vms=scale_to_vms,
-            warm_up_s=warm_up_s,
-            start_time_s=start_time_s,
-            start_p95_s=start_p95_s,
-            start_failure=start_failure,
-            provision_time_s=provision_time_s,
-            metric_lag_s=metric_lag_s,
-            seed=seed,
-        )
-        tried = tried_on(policy, trace, kind, wanted, vary, random)
+        tried = tried_on(policy, trace, played.kind, played.wanted(seed), vary, random)
         found = _run(tried, executor, max(processes, 1), quiet=as_json)
         if out is not None:
             make_way(out, force=force)
@@ -254,13 +210,11 @@ def make_way(out: Path, *, force: bool) -> None:
 def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.lanes.measuring import Ticks
     from autoscaler.simulator.search.sweep import Course, run_sweep
 
     replay = tried.replay
-    ticks = Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
-    course = Course(replay.trace, ticks, replay.seed, replay.warm_up_ticks)
-    if course.warm_up_ticks >= ticks.count:
+    course = Course(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
+    if course.warm_up_ticks >= replay.ticks:
         raise ConfigError("nothing is left to score after the warm-up; sweep over a longer part")
     with Bar(f"{len(tried.variants)} variants on {replay.trace.name}", quiet=quiet) as bar:
         found = run_sweep(

@@ -122,9 +122,14 @@ class Replay:
         return self.end_s - self.begin_s
 
     @property
+    def grid(self) -> Ticks:
+        """From when to when, in ticks."""
+        return Ticks.over(self.begin_s, self.span_s, self.tick_s)
+
+    @property
     def ticks(self) -> int:
         """Number of ticks."""
-        return math.floor(self.span_s / self.tick_s + 1e-9)
+        return self.grid.count
 
     @property
     def warm_up_ticks(self) -> int:

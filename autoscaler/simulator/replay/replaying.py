@@ -147,9 +147,7 @@ def foresee(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
             raise EnoughError
 
     replay.outlooks.look = look
-    run_of = LaneRun(
-        (policy, other), (replay.plant, plant), (replay.trace,) * 2, _ticks_of(replay), replay.seed
-    )
+    run_of = LaneRun((policy, other), (replay.plant, plant), (replay.trace,) * 2, replay.grid, replay.seed)
     try:
         Lanes(run_of, cache=replay.outlooks)
     except EnoughError:
@@ -240,13 +238,7 @@ def _digest(rows: Sequence[TimelineRow]) -> str:
 
 
 def _lane_run(replay: Replay) -> LaneRun:
-    return LaneRun(
-        (as_probed(replay.fitted),), (replay.plant,), (replay.trace,), _ticks_of(replay), replay.seed
-    )
-
-
-def _ticks_of(replay: Replay) -> Ticks:
-    return Ticks.over(replay.begin_s, replay.span_s, replay.tick_s)
+    return LaneRun((as_probed(replay.fitted),), (replay.plant,), (replay.trace,), replay.grid, replay.seed)
 
 
 def _by_loop(
@@ -367,7 +359,7 @@ def rivals_beside(replay: Replay, own: Own, others: Sums) -> tuple[Entry, ...]:
 
 
 def _compared(replay: Replay) -> tuple[Policy, PlantSettings, Trace, Ticks]:
-    return as_probed(replay.fitted), replay.plant, replay.trace, _ticks_of(replay)
+    return as_probed(replay.fitted), replay.plant, replay.trace, replay.grid
 
 
 def entry_of(

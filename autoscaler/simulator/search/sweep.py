@@ -48,6 +48,16 @@ class Course:
     seed: int = 0
     warm_up_ticks: int = 0
 
+    def run_of(self, variants: Sequence[Variant]) -> LaneRun:
+        """The variants side by side, one lane each."""
+        return LaneRun(
+            policies=tuple(each.policy for each in variants),
+            plants=tuple(each.plant for each in variants),
+            traces=(self.trace,) * len(variants),
+            ticks=self.ticks,
+            seed=self.seed,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
@@ -196,14 +206,7 @@ class _Shared:
 def _run_part(shared: _Shared, part: tuple[Variant, ...]) -> tuple[Sums, Fingerprints]:
     """One part, in whatever process."""
     course = shared.course
-    run = LaneRun(
-        policies=tuple(each.policy for each in part),
-        plants=tuple(each.plant for each in part),
-        traces=(course.trace,) * len(part),
-        ticks=course.ticks,
-        seed=course.seed,
-    )
     result = run_segmented(
-        run, cache=shared.cache, elasticity=shared.elasticity, skipped=course.warm_up_ticks
+        course.run_of(part), cache=shared.cache, elasticity=shared.elasticity, skipped=course.warm_up_ticks
     )
     return result.sums, result.fingerprints

@@ -25,7 +25,7 @@ from autoscaler.core.types import Float
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.ledger import Amount, Block, Sums
 from autoscaler.simulator.judging.score import LanePrices, Score, score
-from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.outlooks import OutlookCache
@@ -319,14 +319,7 @@ def _walk_part(
     shared: _Shared, part: tuple[Variant, ...], on_share: Callable[[float], None] | None = None
 ) -> _Part:
     course, plan = shared.course, shared.plan
-    run = LaneRun(
-        policies=tuple(each.policy for each in part),
-        plants=tuple(each.plant for each in part),
-        traces=(course.trace,) * len(part),
-        ticks=course.ticks,
-        seed=course.seed,
-    )
-    lanes, prints = Lanes(run, cache=shared.cache), Fingerprints(len(part))
+    lanes, prints = Lanes(course.run_of(part), cache=shared.cache), Fingerprints(len(part))
     empty = lanes.sums(elasticity=True)
     whole = _Both(empty.tick_s, empty.vm_capacity, elasticity=True, tariff=empty.tariff)
     whole.part = None

@@ -1,0 +1,149 @@
+"""Options that replays, comparisons, sweeps and recommendations share: which part of a trace, and what VMs are like.
+
+Typer makes an option of each parameter of a command. `with_played` puts those of `Played` in the place of one parameter, so
+that they are declared once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from autoscaler.cli.output import moment, seconds, share
+
+if TYPE_CHECKING:
+    from autoscaler.cloud.faults import Fault
+    from autoscaler.simulator.replay.preparing import Wanted
+
+KIND = Annotated[
+    Literal["count", "gauge"] | None,
+    typer.Option(help="What the trace's values are, if no manifest.csv beside it says."),
+]
+SCALE = Annotated[
+    int | None,
+    typer.Option(min=1, max=100_000, help="Scale the trace so that its peak needs so many VMs."),
+]
+VMS = Annotated[
+    int | None,
+    typer.Option(min=1, max=20_000, help="VMs that exist (default: enough for the peak, within the bounds)."),
+]
+TICK = Annotated[
+    float | None,
+    typer.Option(
+        "--tick",
+        parser=seconds,
+        help="Time between decisions (default: the trace's interval).",
+        metavar="TIME",
+    ),
+]
+FROM = Annotated[
+    float | None,
+    typer.Option("--from", parser=moment, help="Moment of the trace to begin at.", metavar="TIME"),
+]
+TO = Annotated[
+    float | None, typer.Option("--to", parser=moment, help="Moment of the trace to end at.", metavar="TIME")
+]
+FAULTS = Annotated[
+    Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
+]
+SEED = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+OUT = Annotated[
+    Path | None,
+    typer.Option(help="Leave report.html, report.json, the time line and the journal here.", metavar="DIR"),
+]
+FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
+NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out report.html, which needs plotly.")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON, no table.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What is played, as given on the command line; what is None is chosen."""
+
+    kind: KIND = None
+    scale_to_vms: SCALE = None
+    vms: VMS = None
+    tick_s: TICK = None
+    begin_s: FROM = None
+    end_s: TO = None
+    warm_up_s: Annotated[
+        float | None,
+        typer.Option(
+            "--warm-up",
+            parser=seconds,
+            help="Time at the beginning that is not scored (default: 10 ticks, and 5 min at least).",
+            metavar="TIME",
+        ),
+    ] = None
+    start_time_s: Annotated[
+        float | None,
+        typer.Option(
+            "--start-time",
+            parser=seconds,
+            help="Mean time from an order to service (default: vm.start_time).",
+            metavar="TIME",
+        ),
+    ] = None
+    start_p95_s: Annotated[
+        float | None,
+        typer.Option(
+            "--start-p95",
+            parser=seconds,
+            help="95 of 100 starts take no longer (log-normal).",
+            metavar="TIME",
+        ),
+    ] = None
+    start_failure: Annotated[
+        float, typer.Option(parser=share, help="Share of starts that fail, such as 5%.", metavar="SHARE")
+    ] = 0.0
+    provision_time_s: Annotated[
+        float | None,
+        typer.Option(
+            "--provision-time",
+            parser=seconds,
+            help="Time until a VM serves that is made from nothing (default: objective.provision_time).",
+            metavar="TIME",
+        ),
+    ] = None
+    metric_lag_s: Annotated[
+        float | None,
+        typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="TIME"),
+    ] = None
+
+    def wanted(self, seed: int, faults: tuple[Fault, ...] = ()) -> Wanted:
+        """The same for a replay."""
+        from autoscaler.simulator.replay.preparing import Wanted
+
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "kind"}
+        return Wanted(**given, faults=faults, seed=seed)
+
+
+def with_played(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Played`, where it takes one as `played`."""
+    options = get_type_hints(Played, include_extras=True)
+    shown: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "played":
+            shown.append(parameter)
+            continue
+        shown += [
+            inspect.Parameter(
+                field.name, parameter.kind, default=field.default, annotation=options[field.name]
+            )
+            for field in fields(Played)
+        ]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        played = Played(**{field.name: given.pop(field.name) for field in fields(Played)})
+        command(**given, played=played)
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in shown}
+    return called
