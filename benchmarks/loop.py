@@ -31,6 +31,7 @@ from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind
 from autoscaler.wiring import simulated, wire
 from benchmarks.calibration import Result, kernel_s
+from benchmarks.quiet import Quiet
 
 TICK_S = 10.0
 BEGIN_S = DEFAULT_START_S + 9.5 * 3600.0
@@ -109,7 +110,7 @@ async def _seconds(case: Case, traces: dict[str, Trace]) -> float:
     )
     journal = SqliteJournal(":memory:", inline=True)
     settings = LoopSettings(tick_s=TICK_S, forecasts=case.forecasts)
-    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=_Quiet()), settings)
+    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), settings)
     asyncio.get_running_loop().call_later(case.ticks * TICK_S - 0.5 * TICK_S, daemon.stop)
     before_s = time.process_time()
     await daemon.run()
@@ -126,16 +127,6 @@ async def _skeleton(ticks: int) -> float:
     for tick in range(ticks):
         await clock.sleep_until(tick * TICK_S)
     return time.process_time() - before_s
-
-
-class _Quiet:
-    """A logger of a run that nobody reads; a failure of the program ends the benchmark."""
-
-    def info(self, event: str, **facts: object) -> None:
-        if event in {"tick_failed", "act_failed", "journal_failed"}:
-            raise AssertionError(f"{event}: {facts}")
-
-    debug = warning = error = exception = info
 
 
 def run() -> list[Result]:

@@ -38,6 +38,7 @@ from autoscaler.web.site import Site
 from autoscaler.wiring import wire
 from autoscaler.wiring_sources import Sources
 from benchmarks.calibration import Result
+from benchmarks.quiet import Quiet
 
 BURSTS = 1000
 GOAL_MS = 200.0
@@ -118,7 +119,7 @@ async def _run() -> list[Result]:
         stack.push_async_callback(journal.close)
         pushed = PushedSamples(clock)
         wired = wire([policy_from(POLICY)], provider, clock, Sources(clock, folder, pushed).source_for)
-        daemon = Daemon(clock, wired.setups, journal, Telemetry(log=_Quiet()), LoopSettings(tick_s=TICK_S))
+        daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), LoopSettings(tick_s=TICK_S))
         daemon.waking = Waking(clock, 0.001)
         tokens = folder / "tokens"
         tokens.write_text(TOKEN)
@@ -176,13 +177,3 @@ async def _bursts(
         assert len(cable.starts) == number + 1
     early = daemon.telemetry.registry.get_sample_value("autoscaler_early_turns_total", {"cause": "push"})
     return taken, early or 0.0
-
-
-class _Quiet:
-    """A logger of a run that nobody reads; a failure of the program ends the benchmark."""
-
-    def info(self, event: str, **facts: object) -> None:
-        if event in {"tick_failed", "act_failed", "journal_failed"}:
-            raise AssertionError(f"{event}: {facts}")
-
-    debug = warning = error = exception = info

@@ -38,6 +38,7 @@ from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import wire
 from benchmarks.calibration import Result, kernel_s
+from benchmarks.quiet import Quiet
 
 ORIGIN_S = 1_795_514_400.0
 PER_VM = 100.0
@@ -62,16 +63,6 @@ class _Source:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-class _Quiet:
-    """A logger of a run that nobody reads; a failure of the program ends the benchmark."""
-
-    def info(self, event: str, **facts: object) -> None:
-        if event in {"tick_failed", "act_failed", "journal_failed"}:
-            raise AssertionError(f"{event}: {facts}")
-
-    debug = warning = error = exception = info
 
 
 def _policy(name: str, most: int, **more: object) -> Policy:
@@ -155,7 +146,7 @@ async def _play(
     setup = FleetSetup(_policy("web", vms), provider, _Source(clock, demand), StatusCheckProbe(provider))
     records: list[TickRecord] = []
     daemon = Daemon(
-        clock, [setup], journal, Telemetry(log=_Quiet()), LoopSettings(tick_s=tick_s), records.append
+        clock, [setup], journal, Telemetry(log=Quiet()), LoopSettings(tick_s=tick_s), records.append
     )
     using = asyncio.create_task(use_half()) if others else None
     asyncio.get_running_loop().call_later(for_s + 0.5, daemon.stop)
@@ -276,7 +267,7 @@ async def _quiet(
     wired = wire(policies, provider, clock, lambda _: _Source(clock, lambda _: running * PER_VM))
     journal = SqliteJournal(":memory:", inline=True)
     ticks: list[float] = []
-    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=_Quiet()), LoopSettings(), lambda _: None)
+    daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), LoopSettings(), lambda _: None)
     loop = asyncio.get_running_loop()
     slices: list[float] = []
     runs = loop._run_once  # type: ignore[attr-defined]  # noqa: SLF001  one turn of the event loop is the slice

@@ -12,7 +12,7 @@ from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import coverage_sentence, percent, pool_sentence, ratio, sentences
-from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches
+from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches
 
 _NARROWEST = 140
 """Columns that the table takes; a narrower terminal wraps its lines, which is better than numbers cut short."""
@@ -60,10 +60,7 @@ def _table(found: Sequence[Match]) -> Table:
         made.add_column(_head(level), justify="right", no_wrap=True)
         made.add_column("best peer", no_wrap=True)
         made.add_column("ratio", justify="right", no_wrap=True, min_width=5)
-    rows: dict[tuple[str, int], list[Match]] = {}
-    for match in found:
-        rows.setdefault((match.trace, match.size), []).append(match)
-    for (trace, size), row in rows.items():
+    for (trace, size), row in by_fleet(found).items():
         cells = [
             cell
             for match in row

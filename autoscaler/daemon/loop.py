@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from autoscaler.clock import give_way
-from autoscaler.daemon.acts.acting import Acting, ActWaits
+from autoscaler.daemon.acts.acting import Acting
+from autoscaler.daemon.acts.calls import ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, marked, plan

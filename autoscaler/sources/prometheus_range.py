@@ -25,6 +25,7 @@ from autoscaler.errors import SourceError, TraceError
 from autoscaler.ports import Clock
 from autoscaler.sources.prometheus_access import trusting
 from autoscaler.traces.blocks import Progress
+from autoscaler.traces.query_range import series_name
 from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
 
 POINTS_AT_ONCE = 10_000
@@ -257,7 +258,7 @@ def _take(found: _Found, data: dict[str, Any], asked: RangeQuery) -> None:
     if found.labels is not None:
         kinds = [found.labels, *(labels for labels in kinds if labels != found.labels)]
     if len(kinds) > 1:
-        shown = ", ".join(map(_shown, kinds[:3]))
+        shown = ", ".join(map(series_name, kinds[:3]))
         more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
         raise TraceError(
             f"the query gives {len(kinds)} series ({shown}{more}); a trace is one: aggregate them in the query, for "
@@ -271,11 +272,6 @@ def _take(found: _Found, data: dict[str, Any], asked: RangeQuery) -> None:
             found.values.append(value)
         else:
             found.unknown += 1
-
-
-def _shown(labels: dict[str, str]) -> str:
-    inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
-    return f"{labels.get('__name__', '')}{{{inner}}}"
 
 
 def _trace(found: _Found, asked: RangeQuery, shift_s: float) -> Trace:

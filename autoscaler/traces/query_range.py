@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Fl
         ) from None
     series = _series(path, answer)
     if len(series) != 1:
-        named = "; ".join(_shown(labels) for labels, _ in series[:_SERIES_NAMED])
+        named = "; ".join(series_name(labels) for labels, _ in series[:_SERIES_NAMED])
         more = f" and {len(series) - _SERIES_NAMED} more" if len(series) > _SERIES_NAMED else ""
         told = f" ({named}{more})" if series else ""
         raise TraceError(
@@ -81,6 +82,7 @@ def _series(path: Path, answer: Any) -> list[tuple[dict[str, str], list[tuple[fl
         ) from None
 
 
-def _shown(labels: dict[str, str]) -> str:
+def series_name(labels: Mapping[str, str]) -> str:
+    """A series as Prometheus writes it."""
     inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
     return f"{labels.get('__name__', '')}{{{inner}}}"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.acts.actuator import NOT_SENT, Done, How, carry_out, change_type
+from autoscaler.daemon.acts.calls import ActWaits, Calls
 from autoscaler.daemon.acts.ladder import (
     ROUNDS,
     Shortage,
@@ -71,19 +72,6 @@ class _Turn:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ActWaits:
-    """How long acting may take, in seconds of the event loop.
-
-    Attributes:
-        call_s: Longest wait for one provider call.
-        tick_s: Longest time that a tick waits for its calls.
-    """
-
-    call_s: float
-    tick_s: float
-
-
 class Acting:
     """The calls under way.
 
@@ -100,7 +88,7 @@ class Acting:
         self._telemetry = telemetry
         self._waits = waits
         self._fleets: Mapping[str, Fleet] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = Calls(telemetry, waits.call_s)
         self._turns: Counter[str] = Counter()
         """By fleet, how often it was decided on: what was decided before asks for nothing more."""
         self._choosing: dict[str, asyncio.Lock] = {}
@@ -158,10 +146,7 @@ class Acting:
 
     async def finish(self) -> None:
         """Wait for the calls under way; what is open after that is settled by the next run."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self._waits.call_s)
-        for call in self._calls:
-            call.cancel()
+        await self._calls.finish()
 
     def _begun(self, action_id: int, intent: ActionIntent, turn: _Turn) -> asyncio.Task[None]:
         """The call of a recorded intent, under way; it counts from now on."""
@@ -174,13 +159,7 @@ class Acting:
             fleet.inventory.vms[vm_id].forced = True
         for vm_id in how.hibernate:
             fleet.inventory.vms[vm_id].saves_memory = True
-        return self._under_way(self._carry_out(action_id, intent, how, turn))
-
-    def _under_way(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        call = asyncio.create_task(work)
-        self._calls.add(call)
-        call.add_done_callback(self._acted)
-        return call
+        return self._calls.begin(self._carry_out(action_id, intent, how, turn))
 
     def _how(self, fleet: Fleet, intent: ActionIntent) -> How:
         """What the call is made with, by what is known of its VMs just before."""
@@ -273,7 +252,7 @@ class Acting:
             for t in fleet.inventory.to_restore()[:_RESTORED_AT_ONCE]:
                 t.restoring = True
                 fleet.inventory.touch()
-                self._under_way(self._restore_type(fleet, t))
+                self._calls.begin(self._restore_type(fleet, t))
 
     async def _restore_type(self, fleet: Fleet, t: TrackedVm) -> None:
         try:
@@ -289,12 +268,6 @@ class Acting:
         finally:
             t.restoring = False
             fleet.inventory.touch()
-
-    def _acted(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled() and (error := call.exception()) is not None:
-            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
-            self._telemetry.log.error("act_failed", text=text)
 
     async def _settle(self, done: Done) -> None:
         self._telemetry.acted(done)

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from autoscaler.daemon.acts.acting import ActWaits
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, stop
+from autoscaler.daemon.acts.calls import ActWaits, Calls
 from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.ladder import place_of
 from autoscaler.daemon.bounded import within
@@ -90,7 +90,7 @@ class Chores:
         self._recorder = recorder
         self._telemetry = telemetry
         self._waits = waits
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = Calls(telemetry, waits.call_s)
 
     async def act(
         self,
@@ -115,23 +115,17 @@ class Chores:
                 continue
             fleet, pool = fleets[intent.fleet], warm_pools[intent.fleet]
             _sent(fleet, pool, intent, number, self._clock.now())
-            call = asyncio.create_task(self._carry_out(fleet, pool, number, intent))
-            call.add_done_callback(self._ended)
-            calls.add(call)
-        self._calls |= calls
+            calls.add(self._calls.begin(self._carry_out(fleet, pool, number, intent)))
         if calls:
             await asyncio.wait(calls, timeout=self._waits.tick_s)
 
     async def wait(self) -> None:
         """Wait for what is under way, no longer than one call may take."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=self._waits.call_s)
+        await self._calls.wait()
 
     async def finish(self) -> None:
         """Wait for what is under way; what is open after that is settled by the next run."""
-        await self.wait()
-        for call in self._calls:
-            call.cancel()
+        await self._calls.finish()
 
     async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
         sent_s = self._clock.now()
@@ -140,12 +134,6 @@ class Chores:
         self._telemetry.count_outcomes(intent, outcomes)
         await self._recorder.note(_settled(fleet, pool, done), done.received_s)
         await self._recorder.outcomes(action_id, done.received_s, outcomes)
-
-    def _ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled() and (error := call.exception()) is not None:
-            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
-            self._telemetry.log.error("act_failed", text=text)
 
 
 def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, now_s: float) -> None:

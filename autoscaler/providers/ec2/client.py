@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -163,6 +164,44 @@ async def open_session(settings: Ec2Settings) -> AioSession:
     return session
 
 
+def service_client(session: AioSession, settings: Ec2Settings, service: str, config: AioConfig) -> Any:
+    """A client of one of AWS's services, still to be entered."""
+    # The stubs type each service by its literal name; which one it is is an argument here.
+    create: Any = session.create_client
+    return create(
+        service,
+        region_name=settings.region,
+        endpoint_url=settings.endpoint_url,
+        aws_access_key_id=settings.access_key_id,
+        aws_secret_access_key=settings.secret_access_key,
+        config=config,
+    )
+
+
+class LateClient:
+    """A client of one of AWS's services that is opened once it is needed."""
+
+    def __init__(self, settings: Ec2Settings, service: str, config: AioConfig) -> None:
+        self._settings, self._service, self._config = settings, service, config
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def opened(self) -> Any:
+        """The client."""
+        async with self._opening:
+            if self._client is None:
+                session = AioSession(profile=self._settings.profile)
+                context = service_client(session, self._settings, self._service, self._config)
+                self._client = await self._stack.enter_async_context(context)
+            return self._client
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._stack.aclose()
+        self._client = None
+
+
 async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bool) -> Ec2Client:
     """Open the client for reads or the one for changes.
 
@@ -173,15 +212,8 @@ async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bo
         ConfigError: Unknown profile or malformed endpoint.
     """
     try:
-        context = session.create_client(
-            "ec2",
-            region_name=settings.region,
-            endpoint_url=settings.endpoint_url,
-            aws_access_key_id=settings.access_key_id,
-            aws_secret_access_key=settings.secret_access_key,
-            config=_config(settings, changes=changes),
-        )
-        client = await context.__aenter__()
+        config = _config(settings, changes=changes)
+        client = await service_client(session, settings, "ec2", config).__aenter__()
     except (aws.BotoCoreError, ValueError) as error:
         raise ConfigError(f"EC2: cannot set up the client: {shorten(str(error))}") from error
     return Ec2Client(client, CHANGES if changes else READS, settings)

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
+from autoscaler.providers.ec2.client import LateClient
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 PERMISSIONS = frozenset(
@@ -48,14 +47,16 @@ class TargetGroupBalancer:
     def __init__(
         self, settings: Ec2Settings, arn: str, clock: Clock, *, port: int | None, timeout_s: float
     ) -> None:
-        self._settings = settings
         self._arn = arn
         self._clock = clock
         self._port = port
         self._timeout_s = timeout_s
-        self._stack = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._client: Any = None
+        config = AioConfig(
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            connect_timeout=timeout_s,
+            read_timeout=timeout_s,
+        )
+        self._client = LateClient(settings, "elbv2", config)
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
         """How these VMs stand."""
@@ -71,8 +72,7 @@ class TargetGroupBalancer:
 
     async def close(self) -> None:
         """Release connections."""
-        await self._stack.aclose()
-        self._client = None
+        await self._client.close()
 
     async def _after(self, change: str, vms: Sequence[Vm]) -> RotationView:
         read_at_s = self._clock.now()
@@ -96,7 +96,7 @@ class TargetGroupBalancer:
         targets = [{"Id": vm.id} | ({} if self._port is None else {"Port": self._port}) for vm in vms]
         try:
             async with asyncio.timeout(self._timeout_s):
-                client = await self._opened()
+                client = await self._client.opened()
                 reply: dict[str, Any] = await getattr(client, operation)(
                     TargetGroupArn=self._arn, Targets=targets
                 )
@@ -108,28 +108,6 @@ class TargetGroupBalancer:
             return f"{operation} was refused: {said.get('Code', '')} {said.get('Message', '')}".rstrip()
         except (BotoCoreError, OSError) as error:
             return f"{operation} failed: {error}"
-
-    async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                session: AioSession = get_session()
-                if self._settings.profile:
-                    session = AioSession(profile=self._settings.profile)
-                self._client = await self._stack.enter_async_context(
-                    session.create_client(
-                        "elbv2",
-                        region_name=self._settings.region,
-                        endpoint_url=self._settings.endpoint_url,
-                        aws_access_key_id=self._settings.access_key_id,
-                        aws_secret_access_key=self._settings.secret_access_key,
-                        config=AioConfig(
-                            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                            connect_timeout=self._timeout_s,
-                            read_timeout=self._timeout_s,
-                        ),
-                    )
-                )
-            return self._client
 
 
 def _members(reply: dict[str, Any], vms: Sequence[Vm]) -> dict[str, Member]:

@@ -26,9 +26,9 @@ from autoscaler.ports.findings import Finding, Level
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.ec2 import diagnosis, hibernation_check, target_group_check
 from autoscaler.providers.ec2.classify import shorten
-from autoscaler.providers.ec2.client import open_session
+from autoscaler.providers.ec2.client import open_session, service_client
 from autoscaler.providers.ec2.diagnosis import Described
-from autoscaler.providers.ec2.provider import named_template
+from autoscaler.providers.ec2.provider import launch_parameters, named_template
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 PERMISSIONS: Final = frozenset(
@@ -216,16 +216,7 @@ class Examination:
         )
 
     async def _may_launch(self, fleet: str, spec: ProvisionSpec) -> Finding:
-        parameters: dict[str, Any] = {
-            "LaunchTemplate": {**named_template(spec), "Version": spec.version},
-            "MinCount": 1,
-            "MaxCount": 1,
-            "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": FLEET_TAG, "Value": fleet}]}],
-        }
-        if spec.vm_type is not None:
-            parameters["InstanceType"] = spec.vm_type
-        if spec.subnet is not None:
-            parameters["SubnetId"] = spec.subnet
+        parameters = launch_parameters(spec, 1, {FLEET_TAG: fleet})
         finding = await self._permitted("ec2:RunInstances", self._ec2.run_instances, parameters, fleet)
         if finding.level is Level.UNKNOWN and ("Invalid" in finding.text or "NotFound" in finding.text):
             fix = f"correct launch template {spec.launch_template} (version {spec.version}), or what the policy overrides"
@@ -376,17 +367,9 @@ class Examination:
 
 
 def _client(session: AioSession, settings: Ec2Settings, service: str) -> Any:
-    # The stubs type each service by its literal name; which one it is is an argument here.
-    create: Any = session.create_client
-    return create(
-        service,
-        region_name=settings.region,
-        endpoint_url=settings.endpoint_url,
-        aws_access_key_id=settings.access_key_id,
-        aws_secret_access_key=settings.secret_access_key,
-        config=AioConfig(
-            connect_timeout=settings.connect_timeout_s,
-            read_timeout=settings.read_timeout_s,
-            retries={"mode": "standard", "total_max_attempts": 2},
-        ),
+    config = AioConfig(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": 2},
     )
+    return service_client(session, settings, service, config)

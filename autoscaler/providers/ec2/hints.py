@@ -21,7 +21,7 @@ from botocore import exceptions as aws
 from autoscaler.errors import ConfigError, ProviderError
 from autoscaler.ports.hints import Hint, HintKind
 from autoscaler.providers.ec2.classify import shorten
-from autoscaler.providers.ec2.client import open_session
+from autoscaler.providers.ec2.client import open_session, service_client
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 PERMISSIONS: Final = frozenset({"sqs:ReceiveMessage", "sqs:DeleteMessage"})
@@ -63,20 +63,13 @@ class HintQueue:
             ConfigError: There are no credentials, or the settings are wrong.
         """
         session = await open_session(settings)
-        create: Any = session.create_client
+        config = AioConfig(
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=WAIT_S + settings.read_timeout_s,
+            retries={"mode": "standard", "total_max_attempts": 1},
+        )
         try:
-            client = await create(
-                "sqs",
-                region_name=settings.region,
-                endpoint_url=settings.endpoint_url,
-                aws_access_key_id=settings.access_key_id,
-                aws_secret_access_key=settings.secret_access_key,
-                config=AioConfig(
-                    connect_timeout=settings.connect_timeout_s,
-                    read_timeout=WAIT_S + settings.read_timeout_s,
-                    retries={"mode": "standard", "total_max_attempts": 1},
-                ),
-            ).__aenter__()
+            client = await service_client(session, settings, "sqs", config).__aenter__()
         except (aws.BotoCoreError, ValueError) as error:
             raise ConfigError(f"SQS: cannot set up the client: {shorten(str(error))}") from error
         return cls(client, url)

@@ -169,7 +169,9 @@ class Ec2Provider:
             raise InvariantError(
                 f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
             )
-        reply = await self._changes.call(Operation.RUN_INSTANCES, **_launch(spec, count, token))
+        tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
+        parameters = launch_parameters(spec, count, tags)
+        reply = await self._changes.call(Operation.RUN_INSTANCES, **parameters, ClientToken=token)
         if isinstance(reply, Failure):
             return outcomes_of(reply, [""])
         launched: tuple[str, ...] = reply[LAUNCHED]
@@ -276,13 +278,12 @@ def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
     return Outcome(vm_id, OutcomeKind.ACCEPTED, previous_state=STATES.get(before[vm_id]))
 
 
-def _launch(spec: ProvisionSpec, count: int, token: str) -> dict[str, Any]:
-    tags = {"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet}
+def launch_parameters(spec: ProvisionSpec, count: int, tags: Mapping[str, str]) -> dict[str, Any]:
+    """What RunInstances is asked for, but for the token that makes a repetition harmless."""
     parameters: dict[str, Any] = {
         "LaunchTemplate": {**named_template(spec), "Version": spec.version},
         "MinCount": count,
         "MaxCount": count,
-        "ClientToken": token,
         "TagSpecifications": [{"ResourceType": "instance", "Tags": _wire_tags(tags)}],
     }
     if spec.vm_type is not None:

@@ -13,15 +13,14 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 
 from autoscaler.ports import Clock, Vm
 from autoscaler.ports.hooks import HookResult
+from autoscaler.providers.ec2.client import LateClient
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 PERMISSIONS = frozenset(
@@ -57,14 +56,16 @@ class SsmHook:
         *,
         timeout_s: float,
     ) -> None:
-        self._settings = settings
         self._document = document
         self._parameters = {name: list(values) for name, values in parameters.items()}
         self._clock = clock
         self.timeout_s = timeout_s
-        self._stack = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._client: Any = None
+        config = AioConfig(
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=settings.read_timeout_s,
+        )
+        self._client = LateClient(settings, "ssm", config)
 
     async def run(self, vm: Vm) -> HookResult:
         """Run the document on this VM and wait for its end."""
@@ -89,11 +90,10 @@ class SsmHook:
 
     async def close(self) -> None:
         """Release connections."""
-        await self._stack.aclose()
-        self._client = None
+        await self._client.close()
 
     async def _ran(self, vm_id: str, sent: list[str]) -> HookResult:
-        client = await self._opened()
+        client = await self._client.opened()
         sent.append(await self._send(client, vm_id))
         while True:
             await self._clock.sleep_until(self._clock.monotonic() + POLL_S)
@@ -137,25 +137,5 @@ class SsmHook:
         for command in sent:
             with contextlib.suppress(ClientError, BotoCoreError, OSError, TimeoutError):
                 async with asyncio.timeout(_CLEANING_UP_S):
-                    await self._client.cancel_command(CommandId=command, InstanceIds=[vm_id])
-
-    async def _opened(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                session = AioSession(profile=self._settings.profile)
-                # The stubs know no service that the program rarely needs.
-                create: Any = session.create_client
-                context = create(
-                    "ssm",
-                    region_name=self._settings.region,
-                    endpoint_url=self._settings.endpoint_url,
-                    aws_access_key_id=self._settings.access_key_id,
-                    aws_secret_access_key=self._settings.secret_access_key,
-                    config=AioConfig(
-                        retries={"mode": "standard", "total_max_attempts": 1},
-                        connect_timeout=self._settings.connect_timeout_s,
-                        read_timeout=self._settings.read_timeout_s,
-                    ),
-                )
-                self._client = await self._stack.enter_async_context(context)
-            return self._client
+                    client = await self._client.opened()
+                    await client.cancel_command(CommandId=command, InstanceIds=[vm_id])

@@ -20,7 +20,7 @@ from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES
 from autoscaler.simulator.benchmark.rivals import RIVALS
 from autoscaler.simulator.benchmark.tables import coverage_of, coverage_sentence, percent, ratio, sentences
-from autoscaler.simulator.benchmark.verdict import Match, matches
+from autoscaler.simulator.benchmark.verdict import Match, by_fleet, matches
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated
 from autoscaler.simulator.replay.timeline import jsonable
@@ -96,11 +96,8 @@ _STYLE = """
 
 def _table(found: Sequence[Match]) -> str:
     heads = "".join(f"<th>{level:.1%}</th><th>best peer</th><th>ratio</th>" for level in LEVELS)
-    rows: dict[tuple[str, int], list[Match]] = {}
-    for match in found:
-        rows.setdefault((match.trace, match.size), []).append(match)
     body = []
-    for (trace, size), row in rows.items():
+    for (trace, size), row in by_fleet(found).items():
         cells = "".join(
             f"<td{_won(match)}>{percent(match.regret)}</td><td>{percent(match.best_regret)} {escape(match.best)}</td>"
             f"<td>{ratio(match.ratio)}</td>"

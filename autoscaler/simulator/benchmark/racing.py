@@ -9,9 +9,8 @@ Rules of this file: no rule of a peer or a policy, and no verdict.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from autoscaler.simulator.lanes.engine import Decider, Lanes
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import wanted
 from autoscaler.simulator.lanes.run import LaneRun
-from autoscaler.simulator.peers.peer import Peer, answered
+from autoscaler.simulator.peers.peer import Peer, answered, params_of
 
 _SECONDS_PER_H = 3600.0
 
@@ -185,10 +184,3 @@ class SideBySide:
 
 # A snapshot's fields begin with the two that are no arrays.
 _arrays_of = attrgetter(*(field.name for field in fields(Snapshot)[2:]))
-
-
-def params_of(params: LaneParams, lanes: slice) -> LaneParams:
-    """Some lanes of the parameters."""
-    values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
-    parts: dict[str, Any] = {k: v[..., lanes] for k, v in values.items() if isinstance(v, np.ndarray)}
-    return replace(params, **parts)

@@ -14,7 +14,7 @@ import numpy as np
 
 from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict
 from autoscaler.simulator.benchmark.curves import LEVELS
-from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches, summary
+from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches, summary
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated
 
@@ -52,10 +52,7 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
         f"| trace | VMs | {' | '.join(f'{head} unserved' for head in heads)} |",
         f"|---|---:|{'---|' * len(LEVELS)}",
     ]
-    rows: dict[tuple[str, int], list[Match]] = {}
-    for match in found:
-        rows.setdefault((match.trace, match.size), []).append(match)
-    for (trace, size), row in rows.items():
+    for (trace, size), row in by_fleet(found).items():
         mark = "" if row[0].long else " *"
         cells = [f"{percent(m.regret)} : {percent(m.best_regret)} {m.best}" for m in row]
         lines.append(f"| {trace}{mark} | {size} | {' | '.join(cells)} |")

@@ -51,6 +51,14 @@ class Match:
         return (self.regret + SLACK) / (self.best_regret + SLACK)
 
 
+def by_fleet(found: Iterable[Match]) -> dict[tuple[str, int], list[Match]]:
+    """The matches of each trace and size, in their order."""
+    rows: dict[tuple[str, int], list[Match]] = {}
+    for match in found:
+        rows.setdefault((match.trace, match.size), []).append(match)
+    return rows
+
+
 def matches(bouts: Iterable[Bout], key: str, peers: Sequence[str]) -> list[Match]:
     """The matches of a rule against peers, trace by trace."""
     return [

@@ -34,7 +34,7 @@ from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
 from autoscaler.simulator.lanes.segments import SETTLING_TICKS
-from autoscaler.simulator.peers.peer import CLOCK_S, DAY_S, Peer, answered
+from autoscaler.simulator.peers.peer import CLOCK_S, DAY_S, Peer, answered, params_of
 from autoscaler.traces.trace import Trace
 
 _TICK_COST, _LANE_COST = 350.0, 0.3
@@ -390,8 +390,8 @@ class _SideBySide:
         self._policies: PolicyDecider | None = None
         if ours:
             schedules = Schedules(policies[self._ours], shifts_s[self._ours])
-            self._policies = PolicyDecider(_params_of(params, self._ours), schedules)
-        self._params = _params_of(params, self._theirs)
+            self._policies = PolicyDecider(params_of(params, self._ours), schedules)
+        self._params = params_of(params, self._theirs)
         self._peers = [one.make(self._params) for one in contestants if one.make is not None]
         self._part_ours, self._part_theirs = _Part(self._ours), _Part(self._theirs)
         self._all = params
@@ -485,9 +485,3 @@ class _Part:
             part.flags.writeable = False
             self._known[name] = array, part
         return part
-
-
-def _params_of(params: LaneParams, lanes: slice) -> LaneParams:
-    values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
-    parts: dict[str, Any] = {k: v[..., lanes] for k, v in values.items() if isinstance(v, np.ndarray)}
-    return replace(params, **parts)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,3 +182,10 @@ class Sized(ABC):
 def passes(every_s: float, now_s: float, tick_s: float) -> bool:
     """Whether the tick that ends now reaches a multiple of a time of the clock; every tick as long as it does."""
     return math.floor(now_s / every_s + ROUNDING) > math.floor((now_s - tick_s) / every_s + ROUNDING)
+
+
+def params_of(params: LaneParams, lanes: slice) -> LaneParams:
+    """Some lanes of the parameters."""
+    values = {field.name: getattr(params, field.name) for field in fields(LaneParams)}
+    parts: dict[str, Any] = {k: v[..., lanes] for k, v in values.items() if isinstance(v, np.ndarray)}
+    return replace(params, **parts)
