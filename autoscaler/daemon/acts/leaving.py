@@ -10,11 +10,11 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from autoscaler.daemon.acts.drain import Drains, drained
 from autoscaler.daemon.acts.planning import Wanted
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note, ReadinessProbe
@@ -26,19 +26,7 @@ NAMED_S = 86400.0
 """VMs that drained or were tried, of fleets that are not drained or acted on any more, are named at a start for so long."""
 
 
-class Recording(Protocol):
-    """What is needed of the journal."""
-
-    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Actions without outcomes, and those whose outcomes were written since then."""
-        ...
-
-    async def note(self, notes: Sequence[Note], at_s: float) -> None:
-        """Record events."""
-        ...
-
-
-async def recall(fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
+async def recall(fleets: Sequence[Fleet], recording: Recorder, began_at_s: float) -> None:
     """Know from the journal which VMs an earlier run was draining; name those that nobody here drains any more.
 
     Raises:

@@ -9,31 +9,15 @@ knows of, the call counts as in flight; then the first complete listing settles 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 from autoscaler.daemon.acts.acting import new_vm
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import FleetInventory, Note
 from autoscaler.daemon.vms.tracked import Order, Phase, TrackedVm
-from autoscaler.ports import ActionRecord, Listing, Outcome, OutcomeKind, Verb
-
-
-class Recording(Protocol):
-    """What is needed of the journal."""
-
-    async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Actions without outcomes, and those whose outcomes were written since then."""
-        ...
-
-    async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Settle an action."""
-        ...
-
-    async def note(self, notes: Sequence[Note], at_s: float) -> None:
-        """Record events."""
-        ...
+from autoscaler.ports import ActionRecord, Listing, OutcomeKind, Verb
 
 
 class LeftOpen:
@@ -45,7 +29,7 @@ class LeftOpen:
         began_at_s: When this run began: the calls of the earlier one were made before.
     """
 
-    def __init__(self, recording: Recording, telemetry: Telemetry, began_at_s: float) -> None:
+    def __init__(self, recording: Recorder, telemetry: Telemetry, began_at_s: float) -> None:
         self._recording = recording
         self._telemetry = telemetry
         self._began_at_s = began_at_s

@@ -14,11 +14,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.operating import operator_words as words
 from autoscaler.daemon.operating.allowances import Allowances, allowances
+from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ChangeRefusedError, JournalError
 from autoscaler.ports import ALL_FLEETS, ChangeKind, ChangeRecord, Clock, Note, OperatorChange, Verb
@@ -30,24 +30,6 @@ LONGEST_S = 366 * 86_400.0
 LONGEST_REASON = 500
 
 Subject = tuple[str, Verb | None]
-
-
-class Recording(Protocol):
-    """What is needed of the journal."""
-
-    async def changes(
-        self,
-        at_s: float,
-        changes: Sequence[OperatorChange],
-        events: Sequence[Note],
-        too_late: Callable[[tuple[ChangeRecord, ...]], object],
-    ) -> tuple[ChangeRecord, ...]:
-        """Make changes durable; `too_late` hears of those that became so after they were given up."""
-        ...
-
-    async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
-        """What earlier runs left in force."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +72,7 @@ class Operators:
         tick_s: Length of a tick, for saying when a change takes hold.
     """
 
-    def __init__(self, clock: Clock, recording: Recording, telemetry: Telemetry, tick_s: float) -> None:
+    def __init__(self, clock: Clock, recording: Recorder, telemetry: Telemetry, tick_s: float) -> None:
         self._clock = clock
         self._recording = recording
         self._telemetry = telemetry

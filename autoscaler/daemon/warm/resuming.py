@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from autoscaler.daemon.acts.leaving import NAMED_S, Recording
+from autoscaler.daemon.acts.leaving import NAMED_S
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
 from autoscaler.daemon.warm.refill import preparing_timeout_s
@@ -31,7 +32,7 @@ class Resuming:
         self._at_s: dict[str, dict[str, float]] = {}
         """By fleet and VM, when its trial was ordered."""
 
-    async def load(self, fleets: Sequence[Fleet], recording: Recording, began_at_s: float) -> None:
+    async def load(self, fleets: Sequence[Fleet], recording: Recorder, began_at_s: float) -> None:
         """Know from the journal which VMs an earlier run was trying; name those of fleets that are not acted on.
 
         Raises:
