@@ -1,5 +1,6 @@
 """How the tests are run: in which order, with which examples, on which ports."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,12 @@ def _free_port(unused_tcp_port_factory):
 def _unused_tcp_port(free_port):
     """The same by the name of pytest-asyncio's."""
     return free_port
+
+
+@pytest.fixture(name="taken_port")
+def _taken_port():
+    """A port on which somebody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]

@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -208,14 +207,6 @@ def _invoke(monkeypatch, tmp_path):
         monkeypatch.setenv(name, environment()[name])
     yield lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
     structlog.reset_defaults()
-
-
-@pytest.fixture(name="taken_port")
-def _taken_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield taken.getsockname()[1]
 
 
 INTERRUPT, TERMINATE = signal.SIGINT, signal.SIGTERM

@@ -6,9 +6,9 @@ import pytest
 
 from autoscaler.cli.sweep import _run, _tell, tried_on
 from autoscaler.simulator.replay.preparing import Wanted
-from autoscaler.simulator.search.executors import Here
 from tests.cli.conftest import call, strict_json
 from tests.cli.test_cli_replay import write_day, write_policy
+from tests.search.builders import Interrupted
 
 VARY = ("--vary", "reactive.headroom=0%..60%/4", "--vary", "guards.stabilisation=0s,10m")
 
@@ -158,14 +158,6 @@ def test_candidates_are_chosen_where_nobody_says_any(here):
 def test_what_is_wrong_with_a_recommendation_is_said(here, arguments, words):
     result = run(here, "recommend", *arguments, code=1)
     assert words in " ".join(result.stderr.split())
-
-
-class Interrupted:
-    """As if Ctrl-C came after some parts."""
-
-    def run(self, work, shared, parts):
-        yield from list(Here().run(work, shared, parts[:2]))
-        raise KeyboardInterrupt
 
 
 def test_what_was_finished_before_ctrl_c_is_written_and_said_to_be_a_part(here, capsys):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE
 
@@ -26,14 +25,6 @@ def alive(pid):
     except ProcessLookupError:
         return False
     return True
-
-
-@pytest.fixture(name="taken_port")
-def _taken_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        yield taken.getsockname()[1]
 
 
 async def test_a_child_lives_as_long_as_its_context_and_shares_the_clock(open_client):

@@ -4,20 +4,13 @@ import math
 
 import pytest
 
-from autoscaler.cloud.physics import Physics, Spread
+from autoscaler.cloud.physics import Spread
 from autoscaler.cloud.vms import DEFAULT_IMAGE, LaunchData, State
 from autoscaler.cloud.world import World
 from autoscaler.errors import ProviderError
 from autoscaler.ports import FLEET_TAG
+from tests.cloud.conftest import EXACT
 
-EXACT = Physics(
-    start=Spread(16),
-    boot=Spread(3),
-    launch=Spread(18),
-    first_boot=Spread(7),
-    stop=Spread(25),
-    shut_down=Spread(20),
-)
 LAUNCH = LaunchData(image=DEFAULT_IMAGE, vm_type="m7i.large", tags={FLEET_TAG: "web"})
 
 

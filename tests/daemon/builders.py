@@ -15,7 +15,7 @@ from autoscaler.cloud.setup import FleetSetup as WorldFleet
 from autoscaler.cloud.setup import place_fleet
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
-from autoscaler.config.policy import Policy, policy_from
+from autoscaler.config.policy import policy_from
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
@@ -217,5 +217,13 @@ def listing(*vms, at, took=0.0, complete=True):
     return Listing(tuple(vms), complete, at, at + took, "" if complete else "a page is missing")
 
 
-def one_fleet(name="web") -> Policy:
-    return policy(name)
+class Watched(list):
+    """Records, shown to a watch as they come; what the watch raises ends the run."""
+
+    def __init__(self, watch):
+        super().__init__()
+        self.watch = watch
+
+    def append(self, record):
+        super().append(record)
+        self.watch(record)

@@ -14,7 +14,7 @@ from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.vms import State
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, Phase
 from autoscaler.errors import ProviderError
-from tests.daemon.builders import ORIGIN_S, Bench, policy
+from tests.daemon.builders import ORIGIN_S, Bench, Watched, policy
 
 VMS = 8
 TROUBLE_S = 300
@@ -119,7 +119,7 @@ async def by_hand(bench, at_s, verb, number):
 def test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end(seed, demand, trouble, by_hands):
     async def main():
         bench = Bench(vms=VMS, physics=Physics(), seed=seed, limits=None, faults=trouble)
-        bench.records = _Told(Watch(bench))
+        bench.records = Watched(Watch(bench))
 
         def wanted(second):
             return 100.0 * (demand[int(second * len(demand) // TROUBLE_S)] if second < TROUBLE_S else 2)
@@ -140,15 +140,3 @@ def test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end(seed, de
         assert await bench.journal.open_actions() == ()
 
     run_virtual(main)
-
-
-class _Told(list):
-    """Records, shown to a watch as they come; what the watch finds ends the run as an error."""
-
-    def __init__(self, watch):
-        super().__init__()
-        self.watch = watch
-
-    def append(self, record):
-        super().append(record)
-        self.watch(record)

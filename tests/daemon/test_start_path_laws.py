@@ -20,7 +20,7 @@ from autoscaler.daemon.vms.tracked import PROTECTED_TAG
 from autoscaler.errors import ProviderError
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
-from tests.daemon.builders import ORIGIN_S, Bench, policy
+from tests.daemon.builders import ORIGIN_S, Bench, Watched, policy
 
 TOTAL = {"kind": "total"}
 TROUBLE_S = 600
@@ -135,16 +135,6 @@ class Account(Bench):
                     self.wrong.append(f"{t.vm.id} is {t.phase} for {waited_s:.0f} s")
 
 
-class _Watched(list):
-    def __init__(self, watch):
-        super().__init__()
-        self.watch = watch
-
-    def append(self, record):
-        super().append(record)
-        self.watch(record)
-
-
 @given(
     st.integers(0, 2**31),
     st.lists(trouble, min_size=1, max_size=5),
@@ -159,7 +149,7 @@ class _Watched(list):
 def test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it(seed, faults, demand, others):
     async def main():
         bench = Account(faults, seed)
-        bench.records = _Watched(bench.watch)
+        bench.records = Watched(bench.watch)
         for number, (name, vms) in enumerate(FLEETS.items()):
             bench.place(name, vms)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+import os
+import signal
+from functools import partial
 
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.search.executors import Here, Processes
 from autoscaler.simulator.search.sweep import Course
 from autoscaler.simulator.search.variants import Base
 from autoscaler.simulator.traffic.synth import synth_day
-from autoscaler.traces.trace import Trace, TraceKind
-from tests.simulator.builders import BEGIN_S, policy
+from tests.simulator.builders import policy
 
 TRACE = synth_day(2, days=1.0, interval_s=60.0)
 BASE = Base(
@@ -30,7 +32,33 @@ def figures(result):
     )
 
 
-def gauge(values, interval_s=60.0):
-    """A trace of these values, one a minute."""
-    stamps = BEGIN_S + interval_s * np.arange(len(values))
-    return Trace.build(stamps, values, kind=TraceKind.GAUGE, name="made", interval_s=interval_s)
+class Interrupted:
+    """Computes here; as if Ctrl-C came after some parts."""
+
+    def __init__(self, after=2):
+        self.after = after
+
+    def run(self, work, shared, parts):
+        yield from list(Here().run(work, shared, parts[: self.after]))
+        raise KeyboardInterrupt
+
+
+class Dying:
+    """Computes in processes; one that comes to certain variants is killed, as by the kernel when memory is short.
+
+    Args:
+        work: What is done with a part; of a module, so that processes find it.
+        dies: Tells by the values of a variant.
+    """
+
+    def __init__(self, work, dies):
+        self.work, self.dies = work, dies
+
+    def run(self, work, shared, parts):
+        return Processes(2).run(partial(_or_dies, self.work, self.dies), shared, parts)
+
+
+def _or_dies(work, dies, shared, part):
+    if any(dies(each.values) for each in part):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(shared, part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,7 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.knobs import Duration
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.search import walkforward
-from autoscaler.simulator.search.executors import Here, Processes
+from autoscaler.simulator.search.executors import Processes
 from autoscaler.simulator.search.limits import NO_WORSE
 from autoscaler.simulator.search.recommending import chosen
 from autoscaler.simulator.search.sweep import Course, run_sweep
@@ -22,7 +20,7 @@ from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, w
 from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
 from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.trace import Trace
-from tests.search.builders import BASE
+from tests.search.builders import BASE, Dying, Interrupted
 from tests.simulator.builders import policy
 
 TICK_S = 300.0
@@ -165,22 +163,12 @@ def test_how_many_processes_compute_changes_no_bit(walked):
     assert told(walk(VARIANTS, COURSE, PLAN, executor=Processes(2), part_variants=2)) == told(walked)
 
 
-def _dies(shared, part):
-    """A part's work in a process that is killed at one part, as by the kernel when memory is short."""
-    if any(each.values.get("reactive.headroom") == "40%" for each in part):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return walkforward._walk_part(shared, part)
-
-
-class Dying:
-    """Processes whose work dies."""
-
-    def run(self, work, shared, parts):
-        return Processes(2).run(_dies, shared, parts)
+def _dies(values):
+    return values.get("reactive.headroom") == "40%"
 
 
 def test_a_killed_process_is_named_and_what_finished_is_kept(walked):
-    again = walk(VARIANTS, COURSE, PLAN, executor=Dying(), part_variants=1)
+    again = walk(VARIANTS, COURSE, PLAN, executor=Dying(walkforward._walk_part, _dies), part_variants=1)
     assert again.numbers == (0, 1, 2, 3, 4, 7, 8)
     assert [str(each) for each in again.unfinished] == [
         "variants 5 to 5 have no result: its process ended by signal 9",
@@ -189,18 +177,7 @@ def test_a_killed_process_is_named_and_what_finished_is_kept(walked):
     kept = list(again.numbers)
     assert again.whole["cost"].tolist() == walked.whole["cost"][kept].tolist()
     with pytest.raises(ConfigError, match=r"variants 0 to 0 have no result.*Run these again"):
-        walk([VARIANTS[5]], COURSE, PLAN, executor=Dying())
-
-
-class Interrupted:
-    """As if Ctrl-C came after some parts."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def run(self, work, shared, parts):
-        yield from list(Here().run(work, shared, parts[: self.after]))
-        raise KeyboardInterrupt
+        walk([VARIANTS[5]], COURSE, PLAN, executor=Dying(walkforward._walk_part, _dies))
 
 
 def test_after_ctrl_c_what_is_finished_is_kept(walked):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -14,35 +12,22 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
+from autoscaler.simulator.lanes.knobs import Budget, Duration
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.search import sweep
-from autoscaler.simulator.search.executors import Finished, Here, Lost, Processes
+from autoscaler.simulator.search.executors import Finished, Lost, Processes
 from autoscaler.simulator.search.sweep import Course, run_sweep
-from autoscaler.simulator.search.variants import Axis, Base, Between, grid, sampled
-from autoscaler.simulator.traffic.synth import synth_day
+from autoscaler.simulator.search.variants import Axis, Between, grid, sampled
+from tests.search.builders import BASE, TRACE, Dying, Interrupted, figures
 from tests.simulator.builders import policy
 
-TRACE = synth_day(2, days=1.0, interval_s=60.0)
-BASE = Base(
-    policy(vm={"capacity": "120/s"}, bounds={"minimum": 2, "maximum": 60}, forecast="off"),
-    PlantSettings(vms=60, in_service=4, start=Duration(40.0, 70.0)),
-    60.0,
-)
 COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3)
 AXES = [
     Axis("reactive.headroom", ("5%", "20%", "60%")),
     Axis("guards.stabilisation", ("0s", "10m")),
     Axis("plant.start.p95_s", (60.0, 100.0)),
 ]
-
-
-def figures(result):
-    sums = result.sums
-    return (
-        [sums.amount(w).tolist() for w in Amount] + [sums.count(w).tolist() for w in Count] + [result.digests]
-    )
 
 
 @pytest.fixture(name="variants", scope="module")
@@ -172,25 +157,12 @@ def test_how_many_processes_compute_changes_nothing(variants, result, count):
     assert again.unfinished == ()
 
 
-def _dies(shared, part):
-    """A part's work in a process that is killed at one part, as by the kernel when memory is short."""
-    if any(
-        each.values["plant.start.p95_s"] == 100.0 and each.values["reactive.headroom"] == "20%"
-        for each in part
-    ):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return sweep._run_part(shared, part)
-
-
-class Dying:
-    """Processes whose work dies."""
-
-    def run(self, work, shared, parts):
-        return Processes(2).run(_dies, shared, parts)
+def _dies(values):
+    return values["plant.start.p95_s"] == 100.0 and values["reactive.headroom"] == "20%"
 
 
 def test_a_killed_process_loses_its_part_and_no_other(variants, result):
-    again = run_sweep(variants, COURSE, executor=Dying(), part_variants=1)
+    again = run_sweep(variants, COURSE, executor=Dying(sweep._run_part, _dies), part_variants=1)
     assert again.numbers.tolist() == [0, 1, 2, 3, 4, 6, 8, 9, 10, 11]
     assert [str(each) for each in again.unfinished] == [
         "variants 5 to 5 have no result: its process ended by signal 9",
@@ -202,14 +174,6 @@ def test_a_killed_process_loses_its_part_and_no_other(variants, result):
     assert len(again.variants) == 10
     with pytest.raises(ConfigError, match=r"variants 5 to 5 have no result.*Run these again"):
         again.require_all()
-
-
-class Interrupted:
-    """As if Ctrl-C came after some parts."""
-
-    def run(self, work, shared, parts):
-        yield from list(Here().run(work, shared, parts[:2]))
-        raise KeyboardInterrupt
 
 
 def test_after_ctrl_c_what_is_finished_is_kept(variants, result):

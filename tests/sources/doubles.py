@@ -32,6 +32,10 @@ def vm(vm_id, address=None, launched_at_s=0.0) -> Vm:
     return Vm(vm_id, "web", VmState.RUNNING, "m7i.large", "az1", address, launched_at_s, "img")
 
 
+def on(*addresses):
+    return [vm(f"i-{address}", address) for address in addresses]
+
+
 BOMB = gzip.compress(bytes(8 << 20), 1)
 HTML = "<!DOCTYPE html><html><body>Welcome to nginx! requests_total 5</body></html>"
 

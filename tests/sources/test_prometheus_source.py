@@ -15,16 +15,11 @@ from autoscaler.ports import Vm, VmState
 from autoscaler.sources.prometheus import Join, JoinBy, PrometheusPool, PrometheusSource
 from autoscaler.sources.prometheus_access import Address
 from autoscaler.sources.prometheus_history import Past
-from tests.sources.doubles import ManualClock, vm
+from tests.sources.doubles import vm
 from tests.sources.prometheus_double import PrometheusOverHttp
 
 RATE = "rate(requests_total[1m])"
 VMS = [vm("i-1", "10.0.0.1"), vm("i-2", "10.0.0.2"), vm("i-3", "fd00::3")]
-
-
-@pytest.fixture(name="clock")
-def _clock():
-    return ManualClock()
 
 
 @pytest.fixture(name="web")

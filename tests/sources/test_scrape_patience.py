@@ -14,20 +14,9 @@ from autoscaler.sources import fan_out
 from autoscaler.sources.exposition import Metric, Series, parse
 from autoscaler.sources.fan_out import FanOut, Limits, UnreadableBodyError
 from autoscaler.sources.scrape import FIRST, MetricType, ScrapeSource
-from tests.sources.doubles import ManualClock, VmsOverHttp, vm
+from tests.sources.doubles import on
 
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
-
-
-@pytest.fixture(name="web")
-async def _web():
-    async with VmsOverHttp() as web:
-        yield web
-
-
-@pytest.fixture(name="clock")
-def _clock():
-    return ManualClock()
 
 
 @pytest.fixture(name="make")
@@ -42,10 +31,6 @@ async def _make(web, clock):
     yield make
     for source in made:
         await source.close()
-
-
-def on(*addresses):
-    return [vm(f"i-{address}", address) for address in addresses]
 
 
 async def rounds(source, clock, vms, number, every_s=10.0):

@@ -14,21 +14,10 @@ from autoscaler.errors import SourceError
 from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import FanOut, Limits, summary
 from autoscaler.sources.scrape import MAX_WINDOW_S, MetricType, ScrapeSource
-from tests.sources.doubles import ManualClock, VmsOverHttp, vm
+from tests.sources.doubles import on, vm
 
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
 REQUESTS = Metric("requests_total", {"code": "200"})
-
-
-@pytest.fixture(name="web")
-async def _web():
-    async with VmsOverHttp() as web:
-        yield web
-
-
-@pytest.fixture(name="clock")
-def _clock():
-    return ManualClock()
 
 
 @pytest.fixture(name="make")
@@ -42,10 +31,6 @@ async def _make(web, clock):
     yield make
     for source in made:
         await source.close()
-
-
-def on(*addresses):
-    return [vm(f"i-{address}", address) for address in addresses]
 
 
 async def test_a_gauge_is_read_as_it_is_and_matching_series_are_summed(web, clock, make):

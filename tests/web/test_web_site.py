@@ -18,6 +18,7 @@ from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
 from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, Guests, Site
 from autoscaler.web.status import status
+from tests.cli.conftest import strict_json
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
 from tests.daemon.test_loop_acting import FailingJournal
 
@@ -57,13 +58,6 @@ async def asked(url):
         return answer.status, await answer.text()
 
 
-def strict(text):
-    def refuse(name):
-        raise AssertionError(f"{name} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
 async def test_a_journal_that_cannot_be_written_is_told_until_it_can(bench):
     bench.journal = FailingJournal(bench.journal)
     daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
@@ -91,18 +85,18 @@ async def test_health_turns_when_a_fleet_has_not_been_decided_on_for_three_ticks
         assert (await asked(f"{site.url}/healthz"))[0] == 200
         bench.clock.at_s = 63.0
         assert (await asked(f"{site.url}/healthz"))[0] == 503
-        served = strict((await asked(f"{site.url}/api/v1/status"))[1])
+        served = strict_json((await asked(f"{site.url}/api/v1/status"))[1])
         assert served["healthy"] is False
         assert served["problems"] == ["web has not been decided on for 32 s (limit 30 s)"]
 
 
 async def test_status_is_strict_json_before_and_after_the_first_tick(bench, daemon):
-    before = strict(json.dumps(status(daemon)))
+    before = strict_json(json.dumps(status(daemon)))
     assert (before["tick"], before["fleets"][0]["decision"]) == (None, None)
     await daemon.tick(TICK_0)
     bench.clock.at_s = 10.0
     await daemon.tick(TICK_0 + 1)
-    found = strict(json.dumps(status(daemon)))
+    found = strict_json(json.dumps(status(daemon)))
     (fleet,) = found["fleets"]
     assert (found["tick"], found["healthy"], fleet["fleet"], fleet["act"]) == (TICK_0 + 1, True, "web", True)
     assert fleet["vms"]["in_service"] == 2
@@ -118,7 +112,7 @@ async def test_what_is_not_known_is_null(bench, daemon):
     await daemon.tick(TICK_0)
     bench.clock.at_s = 10.0
     await daemon.tick(TICK_0 + 1)
-    decision = strict(json.dumps(status(daemon)))["fleets"][0]["decision"]
+    decision = strict_json(json.dumps(status(daemon)))["fleets"][0]["decision"]
     assert decision["freshness"] == "invalid"
     assert (decision["demand"], decision["shortage"], decision["forecast_hi"]) == (None, None, None)
 

@@ -1,0 +1,16 @@
+"""Time and VMs that the tests of several sources share."""
+
+import pytest
+
+from tests.sources.doubles import ManualClock, VmsOverHttp
+
+
+@pytest.fixture(name="web")
+async def _web():
+    async with VmsOverHttp() as web:
+        yield web
+
+
+@pytest.fixture(name="clock")
+def _clock():
+    return ManualClock()
