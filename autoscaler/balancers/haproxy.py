@@ -14,6 +14,7 @@ from typing import Literal
 
 from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Row
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
+from autoscaler.words import some
 
 JoinBy = Literal["address", "id", "name"]
 
@@ -122,10 +123,9 @@ class HaproxyBalancer:
                 found[vm.id] = Member(Rotation.OUT, 0, "not in the backend", known=False)
         if not unknown:
             return found, ""
-        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         there = ", ".join(sorted(rows)[:_SHOWN]) or "none"
         return found, (
-            f"backend {self._backend} of HAProxy at {place} has no entry for {', '.join(unknown[:_SHOWN])}{more} by "
+            f"backend {self._backend} of HAProxy at {place} has no entry for {some(unknown, _SHOWN)} by "
             f"{self._by}; it has {there}{' ...' if len(rows) > _SHOWN else ''}"
         )
 

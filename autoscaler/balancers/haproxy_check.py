@@ -11,6 +11,7 @@ from autoscaler.balancers.haproxy import JoinBy, key_of, rows_by_key
 from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket
 from autoscaler.ports import Vm, VmState
 from autoscaler.ports.findings import Finding, Level
+from autoscaler.words import counted
 
 _CHECK = "balancer"
 _NO_CHECK = "no check"
@@ -50,7 +51,7 @@ async def _examined(
     there = [vm for vm in vms if vm.state is not VmState.TERMINATED]
     if absent := [vm for vm in there if key_of(vm, by) not in rows]:
         shown = ", ".join(f"{vm.id} ({key_of(vm, by) or f'without {by}'})" for vm in absent[:3])
-        count = "1 VM has" if len(absent) == 1 else f"{len(absent)} VMs have"
+        count = counted(len(absent), "VM has", "VMs have")
         text = (
             f"{count} no entry in backend {backend} of HAProxy at {socket.place}: {shown}; none of them would ever get "
             "work"
@@ -59,7 +60,7 @@ async def _examined(
         found.append(Finding(_CHECK, Level.PROBLEM, text, fix, fleet))
     entries = [row for vm in there for row in rows.get(key_of(vm, by), ())]
     if unchecked := [row.name for row in entries if row.status == _NO_CHECK]:
-        count = "1 entry" if len(unchecked) == 1 else f"{len(unchecked)} entries"
+        count = counted(len(unchecked), "entry", "entries")
         text = (
             f"{count} of backend {backend} of HAProxy at {socket.place} without health checks ({', '.join(unchecked[:3])}): "
             "work is sent to VMs that are stopped or still boot"

@@ -26,6 +26,13 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def control_path(socket: Path | None) -> Path:
+    """Where the daemon's socket is: as given, or by the settings."""
+    from autoscaler.settings import load_settings
+
+    return load_settings(control_socket=socket).control_path
+
+
 def ask(path: Path, what: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
     """The daemon's answer.
 

@@ -17,6 +17,7 @@ from autoscaler.cli.demo_run import Finished, Prepared
 from autoscaler.cli.demo_summary import ALWAYS_ON, OURS, REACTIVE, VIRTUAL
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick, TickRecord
+from autoscaler.words import counted
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _REASONS = 8
@@ -159,7 +160,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     say(_recovered(d))
     if d["ticks_skipped"]:
         say(
-            f"{_ticks(d['ticks_skipped'])} skipped: this machine was too slow for the speed, and the first row suffered by it.",
+            f"{counted(d['ticks_skipped'], 'tick was', 'ticks were')} skipped: this machine was too slow for the speed, and the first row suffered by it.",
             style="yellow",
         )
     if finished.state_dir is not None:
@@ -205,13 +206,9 @@ def _than(ours: float, theirs: float) -> str:
     return f"{abs(less):.0%} {'less' if less >= 0 else 'more'}"
 
 
-def _ticks(count: int) -> str:
-    return "1 tick was" if count == 1 else f"{count} ticks were"
-
-
 def _recovered(details: dict[str, Any]) -> str:
     found = details["recoveries"]
-    count = "1 shortage episode" if len(found) == 1 else f"{len(found)} shortage episodes"
+    count = counted(len(found), "shortage episode")
     if math.isnan(details["recovery_limit_s"]):
         return f"{count}; no start was measured to hold them against."
     late = sum(not recovery["within_limit"] for recovery in found)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
@@ -90,7 +91,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         text = f"no usable policy in {settings.policies}"
         return [*found, Finding("policy", Level.PROBLEM, text, "see `autoscaler validate`")]
     acting = sum(policy.act for policy in loaded.policies)
-    text = f"{_fleets(len(loaded.policies))}, {acting} of them acting"
+    text = f"{counted(len(loaded.policies), 'fleet')}, {acting} of them acting"
     found.append(Finding("policy", Level.OK, text))
     try:
         ec2 = ec2_settings(settings)
@@ -302,10 +303,6 @@ def _show(findings: Sequence[Finding], *, everything: bool) -> None:
     console.print(f"{len(findings)} questions: {told}", highlight=False)
     if not everything and counts["ok"]:
         console.print("`--all` shows what is well too.", highlight=False)
-
-
-def _fleets(count: int) -> str:
-    return "1 fleet" if count == 1 else f"{count} fleets"
 
 
 _ORDER = ["problem", "warning", "unknown", "ok"]

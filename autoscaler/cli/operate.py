@@ -125,29 +125,24 @@ def override(
 
 def operations(socket: SocketOption = None, as_json: JsonOption = False) -> None:
     """Show the pauses and overrides in force: what, who, why, until when."""
-    from autoscaler.cli.control_client import ask
+    from autoscaler.cli.control_client import ask, control_path
 
     with errors_in_words("operations"):
-        found = ask(_path(socket), "operations")
-    _print(found, as_json, found["sentences"] or ["nothing is paused or overridden"])
+        found = ask(control_path(socket), "operations")
+    print_answer(found, as_json, found["sentences"] or ["nothing is paused or overridden"])
 
 
 def _tell(command: str, socket: Path | None, as_json: bool, change: dict[str, Any]) -> None:
-    from autoscaler.cli.control_client import ask
+    from autoscaler.cli.control_client import ask, control_path
 
     with errors_in_words("override" if command == "clear" else command):
-        found = ask(_path(socket), command, change)
-    _print(found, as_json, found["sentences"])
+        found = ask(control_path(socket), command, change)
+    print_answer(found, as_json, found["sentences"])
 
 
-def _print(found: dict[str, Any], as_json: bool, sentences: list[str]) -> None:
+def print_answer(found: dict[str, Any], as_json: bool, sentences: list[str]) -> None:
+    """Print the daemon's answer, for programs or in sentences."""
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(sentences))
-
-
-def _path(socket: Path | None) -> Path:
-    from autoscaler.settings import load_settings
-
-    return load_settings(control_socket=socket).control_path
 
 
 def _verbs(what: What) -> list[str]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from autoscaler.cli.output import errors_in_words
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from autoscaler.config.documents import Problem
@@ -133,7 +134,7 @@ def _print_problems(loaded: PolicySet, *, to_stderr: bool = False) -> None:
 def _summary(loaded: PolicySet) -> str:
     acting = sum(policy.act for policy in loaded.policies)
     shadow = len(loaded.policies) - acting
-    parts = [_count(len(loaded.policies), "policy is valid", "policies are valid")]
+    parts = [counted(len(loaded.policies), "policy is valid", "policies are valid")]
     if loaded.policies:
         parts += [
             f"{acting} {'acts' if acting == 1 else 'act'}",
@@ -141,14 +142,10 @@ def _summary(loaded: PolicySet) -> str:
         ]
     if loaded.errors:
         files = len({problem.mark.file for problem in loaded.errors})
-        parts.append(f"{_count(len(loaded.errors), 'error', 'errors')} in {_count(files, 'file', 'files')}")
+        parts.append(f"{counted(len(loaded.errors), 'error', 'errors')} in {counted(files, 'file', 'files')}")
     if loaded.warnings:
-        parts.append(_count(len(loaded.warnings), "warning", "warnings"))
+        parts.append(counted(len(loaded.warnings), "warning", "warnings"))
     return ", ".join(parts)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _unknown_fleet(name: str, directory: Path, loaded: PolicySet) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.output import errors_in_words, moment_or_ago, print_json, since_epoch, unknown_word, utc
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from autoscaler.simulator.replay.shadow_report import Compared, Missed, ShadowReport, Side
@@ -146,7 +147,7 @@ def _misses(report: ShadowReport) -> str:
     beside = "" if math.isnan(real) else f" What really ran missed {_share(real)}."
     if longest is None:
         return f"no work.{beside}"
-    many = "1 episode" if report.episodes == 1 else f"{report.episodes} episodes"
+    many = counted(report.episodes, "episode")
     lasted = (
         f"the longest of {_span(longest.end_s - longest.start_s)}" if report.episodes > 1 else "it lasted"
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words, seconds, utc, work
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -218,7 +219,7 @@ def _picture(found: dict[str, Any]) -> Group:
         if fleet["decision"]:
             said.append(Text(f"{fleet['fleet']}: {fleet['decision']['sentence']}"))
         if missed := fleet.get("missed_warm_starts_day"):
-            vms = "1 VM was" if missed == 1 else f"{missed} VMs were"
+            vms = counted(missed, "VM was", "VMs were")
             text = f"{fleet['fleet']}: {vms} made from nothing in the last 24 h, since the warm pool had none"
             said.append(Text(text, style="yellow"))
         if worth := _worth(fleet):
@@ -320,7 +321,7 @@ def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
         told.append(("held", f"the daemon {other} acts on it"))
     told.append(("condition", fleet.get("condition", {}).get("sentence", "")))
     if unsettled := len(fleet.get("unsettled_actions", ())):
-        calls = "1 call" if unsettled == 1 else f"{unsettled} calls"
+        calls = counted(unsettled, "call")
         told.append(
             ("outcomes", f"what became of {calls} is not known until a listing tells; nothing is repeated")
         )

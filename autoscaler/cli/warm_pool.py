@@ -7,12 +7,13 @@ recorded by the daemon with who and why.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption
+from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption, print_answer
 from autoscaler.cli.output import errors_in_words, seconds
 
 app = typer.Typer(no_args_is_help=True, help="Look at VMs one by one, and keep the warm pool in order.")
@@ -54,10 +55,10 @@ def list_vms(
     """
     from urllib.parse import quote
 
-    from autoscaler.cli.control_client import ask
+    from autoscaler.cli.control_client import ask, control_path
 
     with errors_in_words("pool list"):
-        found = ask(_path(socket), "pool" + (f"?fleet={quote(fleet)}" if fleet else ""))
+        found = ask(control_path(socket), "pool" + (f"?fleet={quote(fleet)}" if fleet else ""))
     found["vms"] = [
         vm
         for vm in found["vms"]
@@ -94,78 +95,35 @@ def refresh(
     _tell("refresh", fleet, [], reason, socket, as_json)
 
 
-@app.command()
-def evict(
-    fleet: FleetArgument,
-    vms: VmsArgument,
-    reason: ReasonOption,
-    socket: SocketOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete stopped VMs for good, whoever made them."""
-    _tell("evict", fleet, vms, reason, socket, as_json)
+def _of_vms(what: str) -> Callable[..., None]:
+    def asked(
+        fleet: FleetArgument,
+        vms: VmsArgument,
+        reason: ReasonOption,
+        socket: SocketOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _tell(what, fleet, vms, reason, socket, as_json)
+
+    return asked
 
 
-@app.command()
-def quarantine(
-    fleet: FleetArgument,
-    vms: VmsArgument,
-    reason: ReasonOption,
-    socket: SocketOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep VMs from being started until they are released."""
-    _tell("quarantine", fleet, vms, reason, socket, as_json)
-
-
-@app.command()
-def release(
-    fleet: FleetArgument,
-    vms: VmsArgument,
-    reason: ReasonOption,
-    socket: SocketOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let VMs be started again, whyever they were kept from it."""
-    _tell("release", fleet, vms, reason, socket, as_json)
-
-
-@app.command()
-def adopt(
-    fleet: FleetArgument,
-    vms: VmsArgument,
-    reason: ReasonOption,
-    socket: SocketOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make VMs belong to a fleet, by the ownership tag."""
-    _tell("adopt", fleet, vms, reason, socket, as_json)
-
-
-@app.command()
-def disown(
-    fleet: FleetArgument,
-    vms: VmsArgument,
-    reason: ReasonOption,
-    socket: SocketOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let go of VMs: they belong to no fleet any more and stay as they are."""
-    _tell("disown", fleet, vms, reason, socket, as_json)
+for _what, _does in (
+    ("evict", "Delete stopped VMs for good, whoever made them."),
+    ("quarantine", "Keep VMs from being started until they are released."),
+    ("release", "Let VMs be started again, whatever kept them from it."),
+    ("adopt", "Make VMs belong to a fleet, by the ownership tag."),
+    ("disown", "Let go of VMs: they belong to no fleet any more and stay as they are."),
+):
+    app.command(_what, help=_does)(_of_vms(_what))
 
 
 def _tell(what: str, fleet: str, vms: list[str], reason: str, socket: Path | None, as_json: bool) -> None:
-    from autoscaler.cli.control_client import ask
+    from autoscaler.cli.control_client import ask, control_path
 
     with errors_in_words(f"pool {what}"):
-        found = ask(_path(socket), f"pool/{what}", {"fleet": fleet, "vms": vms, "reason": reason})
-    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found["sentences"]))
-
-
-def _path(socket: Path | None) -> Path:
-    from autoscaler.settings import load_settings
-
-    return load_settings(control_socket=socket).control_path
+        found = ask(control_path(socket), f"pool/{what}", {"fleet": fleet, "vms": vms, "reason": reason})
+    print_answer(found, as_json, found["sentences"])
 
 
 def _show(vms: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from autoscaler.core.demand import CLOCK_SKEW_S
 from autoscaler.core.types import Bool
 from autoscaler.ports import FleetReadings
+from autoscaler.words import some
 
 _SHOWN = 3
 
@@ -77,9 +78,7 @@ def _left_out_as_beyond(ids: Sequence[str]) -> str:
     if not ids:
         return ""
     verb, its = ("reports", "its") if len(ids) == 1 else ("report", "their")
-    return (
-        f"{_named(ids)} {verb} many times what a VM can do, unlike {its} fellows; mend what is measured there"
-    )
+    return f"{some(ids, _SHOWN)} {verb} many times what a VM can do, unlike {its} fellows; mend what is measured there"
 
 
 def counting(readings: FleetReadings, now_s: float, max_age_s: float) -> int:
@@ -107,9 +106,4 @@ def _share(readings: FleetReadings, which: Bool) -> str:
 def _where(readings: FleetReadings, which: Bool) -> str:
     """The VMs, first to last; nothing where the reading is the fleet's."""
     ids = [readings.vm_ids[at] for at in np.flatnonzero(which) if readings.vm_ids[at]]
-    return f" at {_named(ids)}" if ids else ""
-
-
-def _named(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return f"{', '.join(ids[:_SHOWN])}{more}"
+    return f" at {some(ids, _SHOWN)}" if ids else ""

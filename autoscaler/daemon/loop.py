@@ -59,6 +59,7 @@ from autoscaler.ports import (
     TickRecord,
 )
 from autoscaler.ports.budget import Budget, budget_of
+from autoscaler.words import counted
 
 _GRID_TOLERANCE_S = 1e-6
 _READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
@@ -432,9 +433,8 @@ class Daemon:
         acting = sum(f.policy.act for f in self.fleets.all)
         stale_fleets = self.unhealthy()
         more = f"; {stale_fleets[0]}" if stale_fleets else ""
-        fleets = "1 fleet" if len(self.fleets.all) == 1 else f"{len(self.fleets.all)} fleets"
-        vms = "1 VM" if serving == 1 else f"{serving} VMs"
-        return f"{fleets} ({acting} acting), {vms} in service{more}"
+        fleets = counted(len(self.fleets.all), "fleet")
+        return f"{fleets} ({acting} acting), {counted(serving, 'VM')} in service{more}"
 
     def _tick_number(self) -> int:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)

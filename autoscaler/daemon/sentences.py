@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from autoscaler.core.types import Freshness, Reason, Stage, TierReason
 from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold
+from autoscaler.words import counted
 
 
 class Told(NamedTuple):
@@ -154,10 +155,6 @@ def work(value: float) -> str:
     return f"{value:,.0f}/s" if value >= 10 else f"{value:,.2g}/s"
 
 
-def _vms(count: int) -> str:
-    return "1 VM" if count == 1 else f"{count} VMs"
-
-
 _NO_MORE = {
     Reason.SHARED_VMS: "may run no more VMs",
     Reason.SHARED_MONEY: "may cost no more",
@@ -216,7 +213,7 @@ _WORDS: dict[Reason, str] = {
 """Each reason in words; the names in braces are those of `_TOLD`."""
 _TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
     "value": lambda _, value, __: value,
-    "vms": lambda _, value, __: _vms(value),
+    "vms": lambda _, value, __: counted(value, "VM"),
     "demand": lambda _, __, tick: work(tick.demand),
     "high": lambda _, __, tick: work(tick.forecast_hi),
     "coverage": lambda _, __, tick: tick.coverage,

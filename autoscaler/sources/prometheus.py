@@ -32,6 +32,7 @@ from autoscaler.ports.sources import History
 from autoscaler.sources.fan_out import summary
 from autoscaler.sources.prometheus_access import Address, Answer, PrometheusAccess
 from autoscaler.sources.prometheus_history import Past, read_history
+from autoscaler.words import some
 
 SHARED_S = 0.5
 """An answer serves all who ask within this time of the question."""
@@ -301,11 +302,11 @@ class PrometheusSource:
         if not samples:
             raise SourceError(
                 f"none of the {len(vector.samples)} series carries {_written(dict(self._select))} "
-                f"(`select`); there is {_some([_written(sample.labels) for sample in vector.samples])}"
+                f"(`select`); there is {some([_written(sample.labels) for sample in vector.samples])}"
             )
         if len(samples) > 1:
             raise SourceError(
-                f"the query gives {len(samples)} series ({_some([_written(sample.labels) for sample in samples])}), and "
+                f"the query gives {len(samples)} series ({some([_written(sample.labels) for sample in samples])}), and "
                 f"kind total is one; aggregate them, for example sum({shortened(self._query)})"
             )
         return _Found({"": samples[0]})
@@ -330,9 +331,9 @@ class PrometheusSource:
         return _Found(found, summary(errors, len(vms)))
 
     def _many(self, samples: Sequence[Sample]) -> str:
-        some = _some([_written(sample.labels) for sample in samples], 2)
+        shown = some([_written(sample.labels) for sample in samples], 2)
         return (
-            f"{len(samples)} series of one VM ({some}), where one is needed: aggregate them, for example with "
+            f"{len(samples)} series of one VM ({shown}), where one is needed: aggregate them, for example with "
             f"sum by ({self._join.label}) (…),"
         )
 
@@ -356,11 +357,11 @@ class PrometheusSource:
             return f"none of the {len(vms)} VMs has {'an' if by == 'address' else 'a'} {by} to join series by"
         labels = sorted(str(key) for key in by_key if key not in {None, ""})
         if not labels:
-            some = _some([_written(sample.labels) for sample in next(iter(by_key.values()), [])])
-            return f"no series carries the label {label}, which joins it to a VM; there is {some or 'none'}"
+            shown = some([_written(sample.labels) for sample in next(iter(by_key.values()), [])])
+            return f"no series carries the label {label}, which joins it to a VM; there is {shown or 'none'}"
         return (
-            f"no VM matches by label {label} = {by}: the series name {_some(labels)}, the VMs are "
-            f"{_some(sorted(wanted))}; see `signal.prometheus.join`"
+            f"no VM matches by label {label} = {by}: the series name {some(labels)}, the VMs are "
+            f"{some(sorted(wanted))}; see `signal.prometheus.join`"
         )
 
     def _doubts(self, vector: Vector, values: np.ndarray, now_s: float) -> list[str]:
@@ -428,11 +429,6 @@ def _without_port(value: str) -> str:
 def _written(labels: Labels) -> str:
     inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
     return shortened(f"{labels.get('__name__', '')}{{{inner}}}", 120)
-
-
-def _some(texts: Sequence[str], shown: int = 3) -> str:
-    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
-    return ", ".join(texts[:shown]) + more
 
 
 def shortened(text: str, length: int = 160) -> str:

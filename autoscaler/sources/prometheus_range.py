@@ -27,6 +27,7 @@ from autoscaler.sources.prometheus_access import trusting
 from autoscaler.traces.blocks import Progress
 from autoscaler.traces.query_range import series_name
 from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
+from autoscaler.words import some
 
 POINTS_AT_ONCE = 10_000
 """Prometheus refuses more than 11,000 points per series in one answer."""
@@ -258,10 +259,9 @@ def _take(found: _Found, data: dict[str, Any], asked: RangeQuery) -> None:
     if found.labels is not None:
         kinds = [found.labels, *(labels for labels in kinds if labels != found.labels)]
     if len(kinds) > 1:
-        shown = ", ".join(map(series_name, kinds[:3]))
-        more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+        shown = some([*map(series_name, kinds)])
         raise TraceError(
-            f"the query gives {len(kinds)} series ({shown}{more}); a trace is one: aggregate them in the query, for "
+            f"the query gives {len(kinds)} series ({shown}); a trace is one: aggregate them in the query, for "
             f"example sum({asked.query})"
         )
     if kinds:

@@ -22,6 +22,7 @@ from autoscaler.core.types import Signal
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, FleetReadings, Vm
 from autoscaler.ports.pushing import Intake, PushedSample, Refusal, Result, Taken
+from autoscaler.words import some
 
 IDS_KEPT = 1000
 """Ids of samples remembered per fleet, the latest."""
@@ -327,7 +328,7 @@ class PushSource:
             )
         by = "address" if self.intake.by_address else "id"
         return (
-            f"samples are pushed for {_some(known)}, and none of them is a VM in service ({_some(wanted.values())}), by "
+            f"samples are pushed for {some(sorted(known), MOST_NAMED)}, and none of them is a VM in service ({some(sorted(wanted.values()), MOST_NAMED)}), by "
             f"its {by}; see signal.push.vms_by"
         )
 
@@ -338,9 +339,3 @@ def not_taking(fleet: str) -> ConfigError:
         f"fleet {fleet}: signal.source is push: samples reach a running daemon only, and only where the setting "
         "push_token_file names a file with tokens"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
-    return ", ".join(ordered[:MOST_NAMED]) + more

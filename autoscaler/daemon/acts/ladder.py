@@ -28,6 +28,7 @@ from autoscaler.ports import (
     ProvisionSpec,
     Verb,
 )
+from autoscaler.words import counted
 
 SETTLED_S = 60.0
 """A shortage has ended when nothing was lacking for so long."""
@@ -149,8 +150,7 @@ class Shortage:
         why = _why(fleet, now_s)
         if not why:
             return None
-        vms = "1 VM" if lacking == 1 else f"{lacking} VMs"
-        note = Note("shortage_began", fleet.name, f"{vms} cannot be had now: {why}")
+        note = Note("shortage_began", fleet.name, f"{counted(lacking, 'VM')} cannot be had now: {why}")
         return cls(now_s, now_s, lacking), note
 
     def ended(self, fleet: Fleet, lacking: int, now_s: float) -> Note | None:

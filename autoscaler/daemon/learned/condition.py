@@ -25,6 +25,7 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.ports import FleetReadings
+from autoscaler.words import some
 
 Kind = TypeVar("Kind", Float, Bool)
 
@@ -60,8 +61,7 @@ class FleetCondition:
         """For a person; empty where all is well or nothing is known."""
         if not self.slow:
             return ""
-        more = f" and {len(self.slow) - _SHOWN_IDS} more" if len(self.slow) > _SHOWN_IDS else ""
-        which = f"{', '.join(self.slow[:_SHOWN_IDS])}{more}"
+        which = some(self.slow, _SHOWN_IDS)
         verb = "is" if len(self.slow) == 1 else "are"
         return f"{len(self.slow)} of {self.judged} VMs {verb} slow or silent: {which}{_WORDS.get(self.condition, '')}"
 

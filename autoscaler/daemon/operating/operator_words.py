@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, ChangeRecord, OperatorChange, Verb
+from autoscaler.words import counted
 
 _DONE = {
     Verb.START: "started",
@@ -69,9 +70,9 @@ def bounds(change: OperatorChange) -> str:
     if change.floor is not None and change.ceiling is not None:
         count = f"from {change.floor} to {change.ceiling} VMs are"
     elif change.floor is not None:
-        count = f"at least {_vms(change.floor)}"
+        count = f"at least {counted(change.floor, 'VM is', 'VMs are')}"
     else:
-        count = f"at most {_vms(change.ceiling or 0)}"
+        count = f"at most {counted(change.ceiling or 0, 'VM is', 'VMs are')}"
     return f"{count} wanted in {change.fleet} {until(change.expires_at_s)}"
 
 
@@ -120,7 +121,3 @@ def _listed(words: Sequence[str], last: str) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
-def _vms(count: int) -> str:
-    return "1 VM is" if count == 1 else f"{count} VMs are"

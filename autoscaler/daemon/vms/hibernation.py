@@ -20,6 +20,7 @@ from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.memory import DAY_S, KEPT_S, LAST_CALL_S, resumes, saved_at_s
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import NO_HIBERNATION, NOT_YET, Note, Outcome, OutcomeKind
+from autoscaler.words import some
 
 PLAINLY = frozenset({NO_HIBERNATION, NOT_YET})
 """Codes of a refusal after which a plain stop is accepted."""
@@ -102,14 +103,13 @@ class Hibernation:
             by_code.setdefault(outcome.code, []).append(outcome)
         self._never &= holdings.vms.keys()
         for code, found in by_code.items():
-            ids = ", ".join(outcome.vm_id for outcome in found[:5])
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            ids = some([outcome.vm_id for outcome in found], 5)
             then = (
                 "stopped plainly, now and later; replace the VM to have its memory kept, or ask `autoscaler doctor` why"
                 if code == NO_HIBERNATION
                 else "not yet: tried again in a minute where the warm pool waits for it, else stopped plainly"
             )
-            text = f"{ids}{more}: {then} ({code}: {found[0].message})"
+            text = f"{ids}: {then} ({code}: {found[0].message})"
             self._news.append(Note("hibernate_refused", fleet, text))
 
     def stopped(self, outcomes: Iterable[Outcome]) -> None:

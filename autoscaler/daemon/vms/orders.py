@@ -16,6 +16,7 @@ from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.quarantine import Blame, Verdict, quarantine_s, verdict_of
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
 from autoscaler.ports import Note, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.words import some
 
 STATES_BEFORE = {
     Verb.START: frozenset({VmState.STOPPED, VmState.STOPPING}),
@@ -157,7 +158,10 @@ class Orders(Holdings):
                 self._settle_start(t, outcome, received_s)
             else:
                 self._settle_stop(t, outcome, sent_s, received_s)
-        return [self._note(f"{verb}_not_accepted", f"{_some(ids)}: {why}") for why, ids in failed.items()]
+        return [
+            self._note(f"{verb}_not_accepted", f"{some(ids, _SHOWN_IDS)}: {why}")
+            for why, ids in failed.items()
+        ]
 
     def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float) -> None:
         vm_type, t.start_as = t.start_as or t.vm.vm_type, ""
@@ -226,8 +230,3 @@ class Orders(Holdings):
         t.failures += 1
         until_s = now_s + quarantine_s(self.patience.quarantine_s, t.failures, weight)
         t.quarantined_until_s, t.quarantine_reason = until_s, reason
-
-
-def _some(vm_ids: Sequence[str]) -> str:
-    more = len(vm_ids) - _SHOWN_IDS
-    return ", ".join(vm_ids[:_SHOWN_IDS]) + (f" and {more} more" if more > 0 else "")

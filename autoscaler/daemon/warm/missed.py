@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Note
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -56,8 +57,7 @@ class MissedStarts:
             self._minutes.popleft()
 
     def _words(self, fleet: Fleet, vms: int, now_s: float) -> str:
-        count = "1 VM" if vms == 1 else f"{vms} VMs"
-        text = f"{count} had to be made from nothing, since {_state(fleet, now_s)}"
+        text = f"{counted(vms, 'VM')} had to be made from nothing, since {_state(fleet, now_s)}"
         total = self.in_day(now_s)
         if total > vms:
             text += f"; {total} in the last 24 h"

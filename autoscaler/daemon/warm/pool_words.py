@@ -33,6 +33,7 @@ from autoscaler.daemon.warm.freshness import made_at_s
 from autoscaler.daemon.warm.warm_pool import BY_OPERATOR, FOREVER, WarmPool
 from autoscaler.errors import ChangeRefusedError
 from autoscaler.ports import FLEET_TAG, Note, Outcome, OutcomeKind
+from autoscaler.words import some
 
 LONGEST_REASON = 200
 """A tag holds 256 characters."""
@@ -134,11 +135,11 @@ class PoolWords:
         wrong = [f"{t.vm.id} is {t.phase}" for t in vms if t.phase is not Phase.STOPPED]
         if wrong or not ids:
             raise ChangeRefusedError(f"only stopped VMs are tried: {', '.join(wrong) or 'there is none'}")
-        await self._record("pool_exercise", word, f"asked to try {_some(ids)}")
+        await self._record("pool_exercise", word, f"asked to try {some(ids)}")
         pool.asked.exercise.update(ids)
         calm_s = pool.calm_s(fleet)
         return (
-            f"{_some(ids)} of {word.fleet} will be tried, as soon as no VM has been on its way for demand for {calm_s:g} s; "
+            f"{some(ids)} of {word.fleet} will be tried, as soon as no VM has been on its way for demand for {calm_s:g} s; "
             f"`autoscaler events` tells how it went.{await self._keep()}"
         )
 
@@ -188,9 +189,9 @@ class PoolWords:
         wrong += [f"{t.vm.id} is in an Auto Scaling group" for t in vms if GROUP_TAG in t.vm.tags]
         if wrong:
             raise ChangeRefusedError(f"only stopped, unprotected VMs can be evicted: {', '.join(wrong)}")
-        await self._record("pool_evict", word, f"evicted {_some(word.vms)}: deleted for good")
+        await self._record("pool_evict", word, f"evicted {some(word.vms)}: deleted for good")
         pool.asked.evict.update(word.vms)
-        return f"{_some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
+        return f"{some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
 
     async def quarantine(self, word: Word) -> str:
         """Keep these VMs from being started until they are released; those that serve go on serving.
@@ -200,14 +201,14 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
-        await self._record("pool_quarantine", word, f"quarantined {_some(word.vms)}")
+        await self._record("pool_quarantine", word, f"quarantined {some(word.vms)}")
         said = f"{word.who}: {word.reason}"
         for t in vms:
             if t.phase in _RESTING:
                 t.quarantined_until_s, t.quarantine_reason = FOREVER, BY_OPERATOR + said
         fleet.inventory.touch()
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: said}))
-        return f"{_some(word.vms)} of {word.fleet} will not be started until released.{lost}"
+        return f"{some(word.vms)} of {word.fleet} will not be started until released.{lost}"
 
     async def release(self, word: Word) -> str:
         """These VMs may be started again, whyever they were kept from it.
@@ -217,12 +218,12 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
-        await self._record("pool_release", word, f"released {_some(word.vms)}")
+        await self._record("pool_release", word, f"released {some(word.vms)}")
         for t in vms:
             t.quarantined_until_s, t.quarantine_reason = float("-inf"), ""
         fleet.inventory.touch()
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""}))
-        return f"{_some(word.vms)} of {word.fleet} may be started again.{lost}"
+        return f"{some(word.vms)} of {word.fleet} may be started again.{lost}"
 
     async def adopt(self, word: Word) -> str:
         """These VMs belong to the fleet from the next listing on.
@@ -232,13 +233,13 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         _named(word)
-        await self._record("pool_adopt", word, f"adopted {_some(word.vms)}")
+        await self._record("pool_adopt", word, f"adopted {some(word.vms)}")
         if why := await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet}):
             raise ChangeRefusedError(
-                f"not all of {_some(word.vms)} could be adopted, since the tag {FLEET_TAG} could not be written: {why}"
+                f"not all of {some(word.vms)} could be adopted, since the tag {FLEET_TAG} could not be written: {why}"
             )
         self._give_up(fleet, word.vms, up=False)
-        return f"{_some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
+        return f"{some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
 
     async def disown(self, word: Word) -> str:
         """These VMs belong to no fleet any more and stay as they are.
@@ -248,14 +249,14 @@ class PoolWords:
         """
         fleet, _ = self._fleet(word.fleet)
         self._vms(fleet, word.vms)
-        await self._record("pool_disown", word, f"disowned {_some(word.vms)}: they stay as they are")
+        await self._record("pool_disown", word, f"disowned {some(word.vms)}: they stay as they are")
         self._give_up(fleet, word.vms, up=True)  # before a tick can come in between
         if why := await self._tag(fleet, word.vms, {FLEET_TAG: ""}):
             self._give_up(fleet, word.vms, up=False)
             raise ChangeRefusedError(
-                f"not all of {_some(word.vms)} could be given up, since the tag {FLEET_TAG} could not be written: {why}"
+                f"not all of {some(word.vms)} could be given up, since the tag {FLEET_TAG} could not be written: {why}"
             )
-        return f"{_some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are."
+        return f"{some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are."
 
     def _give_up(self, fleet: Fleet, ids: Iterable[str], *, up: bool) -> None:
         """Listings go on showing a VM for a while, and it is neither started nor stopped meanwhile."""
@@ -341,8 +342,3 @@ def _lost(why: str) -> str:
 def _named(word: Word) -> None:
     if not word.vms:
         raise ChangeRefusedError("no VM is named")
-
-
-def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(ids[:3])
-    return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autoscaler.ports.findings import Finding, Level
+from autoscaler.words import counted, some
 
 GROUP_TAG: Final = "aws:autoscaling:groupName"
 QUOTA_SHARE: Final = 0.8
@@ -131,7 +132,7 @@ def of_fleet(fleet: str, vms: Sequence[Described]) -> list[Finding]:
         ]
     states = Counter(vm.state for vm in alive)
     told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    found = [Finding("vms", Level.OK, f"{_vms(len(alive))}: {told}", "", fleet)]
+    found = [Finding("vms", Level.OK, f"{counted(len(alive), 'VM')}: {told}", "", fleet)]
     found += _misfits(fleet, alive)
     found += _spread(fleet, alive)
     return found
@@ -175,7 +176,7 @@ def _spread(fleet: str, vms: Sequence[Described]) -> Iterable[Finding]:
         yield Finding(
             "zones",
             Level.WARNING,
-            f"all {_vms(len(vms))} are in {zones[0]}: where that zone has no room, none of them starts",
+            f"all {counted(len(vms), 'VM')} are in {zones[0]}: where that zone has no room, none of them starts",
             "place some of them in other zones",
             fleet,
         )
@@ -199,7 +200,7 @@ def without_policy(vms: Iterable[Described], fleets: Iterable[str]) -> list[Find
         Finding(
             "strays",
             Level.WARNING,
-            f"{_vms(count)} with the tag autoscaler:fleet={fleet}, for which there is no policy",
+            f"{counted(count, 'VM')} with the tag autoscaler:fleet={fleet}, for which there is no policy",
             "add a policy for the fleet, or remove the tag",
         )
         for fleet, count in sorted(strays.items())
@@ -297,7 +298,7 @@ def burst(vms: Sequence[Described], seconds: float, calls: int) -> Finding:
         seconds: Until the last start could be ordered, with full buckets.
         calls: In how many calls.
     """
-    text = f"ordering a start of all {_vms(len(vms))} at once takes {calls} calls and {seconds:.0f} s of the API budget"
+    text = f"ordering a start of all {counted(len(vms), 'VM')} at once takes {calls} calls and {seconds:.0f} s of the API budget"
     if seconds < SLOW_BURST_S:
         return Finding("api_budget", Level.OK, text)
     fix = "ask AWS for a higher refill of the bucket of StartInstances, or use few types and zones (one call for each)"
@@ -323,12 +324,7 @@ def keys(fleet: str, states: Mapping[str, str]) -> list[Finding]:
     return found
 
 
-def _vms(count: int) -> str:
-    return "1 VM" if count == 1 else f"{count} VMs"
-
-
 def _some(ids: Sequence[str], verb: str = "are") -> str:
     """So many VMs, the first of them by name."""
-    shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
     word = {"are": " is" if len(ids) == 1 else " are"}.get(verb, "")
-    return f"{_vms(len(ids))} ({shown}){word}"
+    return f"{counted(len(ids), 'VM')} ({some(ids)}){word}"

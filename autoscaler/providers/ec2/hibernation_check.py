@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from autoscaler.ports.findings import Finding, Level
 from autoscaler.providers.ec2.diagnosis import Described
+from autoscaler.words import counted
 
 _CHECK: Final = "hibernation"
 MOST_MEMORY_GIB: Final = 150.0
@@ -83,12 +84,12 @@ def of_fleet(
             )
             found.append(Finding(_CHECK, Level.WARNING, text, fix, fleet))
     if bad := [(vm, why) for vm in unable if (why := _volume_misfit(vm, types, volumes))]:
-        text = f"{_count(bad)} with root volumes that cannot take the memory: {bad[0][0].id} {bad[0][1]}"
+        text = f"{counted(len(bad), 'VM')} with root volumes that cannot take the memory: {bad[0][0].id} {bad[0][1]}"
         fix = "make images or templates with an encrypted root volume that has room for the memory, and replace the VMs"
         found.append(Finding(_CHECK, Level.WARNING, text, fix, fleet))
     if unable:
         text = (
-            f"{_count(unable)} ({', '.join(vm.id for vm in unable[:3])}{' ...' if len(unable) > 3 else ''}) of "
+            f"{counted(len(unable), 'VM')} ({', '.join(vm.id for vm in unable[:3])}{' ...' if len(unable) > 3 else ''}) of "
             f"{len(vms)} not launched for hibernation (HibernationOptions): stopped plainly"
         )
         fix = "set HibernationOptions.Configured in the launch template and replace them; it cannot be switched on later"
@@ -112,7 +113,3 @@ def _volume_misfit(vm: Described, types: Mapping[str, TypeFacts], volumes: Mappi
     if facts is not None and root.size_gib <= facts.memory_gib:
         return f"has {root.size_gib:g} GiB for {facts.memory_gib:g} GiB of memory"
     return ""
-
-
-def _count(found: Sequence[object]) -> str:
-    return "1 VM" if len(found) == 1 else f"{len(found)} VMs"

@@ -1,0 +1,19 @@
+"""How all layers say to a person how many there are, and which.
+
+Rules of this file: words only, for messages; nothing is measured, and nothing else is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: `1 VM`, `3 VMs`; `many` where more than one is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of these, and how many more there are: `a, b, c and 4 more`."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
