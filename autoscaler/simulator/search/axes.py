@@ -12,17 +12,16 @@ Rules of this file: text in, axes out. Whether a value suits its field is told b
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from autoscaler.config.messages import field_at
-from autoscaler.config.quantities import DURATION, PERCENT, Text
+from autoscaler.config.quantities import DURATION, PERCENT
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.knobs import PlantSettings
-from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, written_as
+from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, ends_of
 
 MOST_STEPS = 10_000
 _COUNT = re.compile(r"(.*)/(\d*)(log)?")
@@ -78,14 +77,7 @@ def _range(text: str, path: str, values: str, *, at_random: bool) -> Axis | Betw
 
 def _spaced(between: Between, count: int) -> tuple[object, ...]:
     """Evenly spaced values, as written, each once."""
-    text = _text_of(between.path)
-    low, high = (_number(text, end, between.path) for end in (between.low, between.high))
-    if not low < high:
-        raise ConfigError(
-            f"`{between.path}`: the range ends at {between.high} before it begins at {between.low}"
-        )
-    if between.logarithmic and low <= 0:
-        raise ConfigError(f"`{between.path}`: a logarithmic range begins above 0, not at {between.low}")
+    text, low, high = ends_of(between, apart=True)
     whole = text is None and isinstance(between.low, int) and isinstance(between.high, int)
     made: list[object] = []
     for step in range(count):
@@ -94,25 +86,6 @@ def _spaced(between: Between, count: int) -> tuple[object, ...]:
         number = min(max(float(f"{number:.{_DIGITS}g}"), low), high)
         made.append(text.write(number) if text else round(number) if whole else number)
     return tuple(dict.fromkeys(made))
-
-
-def _text_of(path: str) -> Text | None:
-    """How a policy's field is written; None for plain numbers."""
-    keys = _keys(path)
-    info = None if keys[0] == PLANT else field_at(keys)
-    return written_as(info) if info else None
-
-
-def _number(text: Text | None, raw: Any, path: str) -> float:
-    try:
-        if text is None and (isinstance(raw, (bool, str)) or raw is None):
-            raise ValueError("write plain numbers")  # noqa: TRY301 - told like what the reader tells
-        number = float(text.read(raw) if text else raw)
-        if not math.isfinite(number):
-            raise ValueError("write finite numbers")  # noqa: TRY301 - as above
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"`{path}`: a range needs numbers, not {raw!r}; {error}") from None
-    return number
 
 
 def _value(path: str, text: str) -> object:

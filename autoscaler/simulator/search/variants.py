@@ -278,20 +278,7 @@ def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
         if not between.values:
             raise ConfigError(f"`{between.path}` has no values to take; give at least one")
         return [between.values[int(uniform * len(between.values))] for uniform in uniforms.tolist()]
-    keys = _keys(between.path)
-    info = None if keys[0] == PLANT else field_at(keys)
-    if keys[0] != PLANT and info is None:
-        raise ConfigError(f"`{between.path}` is no field of a policy; {_nearest(keys)}")
-    text = written_as(info) if info else None
-    low, high = (
-        _number(text.read if text else None, end, between.path) for end in (between.low, between.high)
-    )
-    if not low <= high:
-        raise ConfigError(
-            f"`{between.path}`: the range ends at {between.high} before it begins at {between.low}"
-        )
-    if between.logarithmic and low <= 0:
-        raise ConfigError(f"`{between.path}`: a logarithmic range begins above 0, not at {between.low}")
+    text, low, high = ends_of(between)
     whole = (
         text is None
         and float(low).is_integer()
@@ -312,16 +299,40 @@ def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
     return drawn
 
 
+def ends_of(between: Between, *, apart: bool = False) -> tuple[Text | None, float, float]:
+    """How the field is written (None for plain numbers), and the ends of a range as numbers; with `apart` they differ.
+
+    Raises:
+        ConfigError: There is no such field, or no such range of it.
+    """
+    keys = _keys(between.path)
+    info = None if keys[0] == PLANT else field_at(keys)
+    if keys[0] != PLANT and info is None:
+        raise ConfigError(f"`{between.path}` is no field of a policy; {_nearest(keys)}")
+    text = written_as(info) if info else None
+    low, high = (_number(text, end, between.path) for end in (between.low, between.high))
+    if low > high or (apart and low == high):
+        raise ConfigError(
+            f"`{between.path}`: the range ends at {between.high} before it begins at {between.low}"
+        )
+    if between.logarithmic and low <= 0:
+        raise ConfigError(f"`{between.path}`: a logarithmic range begins above 0, not at {between.low}")
+    return text, low, high
+
+
 def written_as(info: FieldInfo) -> Text | None:
     """How a field's quantity is written, also where the field may be left out; None for plain numbers."""
     parts = (*info.metadata, *(mark for part in get_args(info.annotation) for mark in get_args(part)[1:]))
     return next((mark.text for mark in parts if isinstance(mark, Quantity)), None)
 
 
-def _number(read: Any, raw: Any, path: str) -> float:
+def _number(text: Text | None, raw: Any, path: str) -> float:
     try:
-        if read is None and (isinstance(raw, (bool, str)) or raw is None):
-            raise ValueError("write a plain number")  # noqa: TRY301 - told like what the reader tells
-        return float(read(raw) if read else raw)
+        if text is None and (isinstance(raw, (bool, str)) or raw is None):
+            raise ValueError("write plain numbers")  # noqa: TRY301 - told like what the reader tells
+        number = float(text.read(raw) if text else raw)
+        if not math.isfinite(number):
+            raise ValueError("write finite numbers")  # noqa: TRY301 - as above
     except (TypeError, ValueError) as error:
         raise ConfigError(f"`{path}`: a range needs numbers, not {raw!r}; {error}") from None
+    return number
