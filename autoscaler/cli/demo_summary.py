@@ -14,7 +14,6 @@ from dataclasses import asdict
 from typing import Any
 
 from autoscaler.cli.demo_run import WARM_UP_S, Finished
-from autoscaler.config.compiling_objective import objective_in_words
 from autoscaler.config.policy import Policy
 from autoscaler.ports import Learned
 from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
@@ -115,7 +114,7 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
     found = recoveries(scored, prepared.policy.vm.capacity_per_s, options.tick_s)
     return {
         "policy_file": str(prepared.policy_file),
-        "policy_in_words": _in_words(prepared.policy),
+        "policy_in_words": describe(prepared.policy),
         "reactive_in_words": describe(plain_reactive(prepared.policy)),
         "remembers": bool(prepared.learned),
         "trace": prepared.trace.name,
@@ -148,9 +147,3 @@ def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, A
         "calls_refused": finished.calls["refused"],
         "vms_by_call": finished.calls["vms"],
     }
-
-
-def _in_words(policy: Policy) -> str:
-    """How a policy asks for VMs, in a few words."""
-    aim = objective_in_words(policy).partition(": ")[2].partition(", a start")[0]
-    return "; ".join(filter(None, (aim, describe(policy))))

@@ -117,6 +117,12 @@ def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
     assert math.isnan(entry_of(replay, cut, "this policy", hindsight=True).values["regret"])
 
 
+def test_what_a_policy_goes_by_is_said_of_objectives_too():
+    assert prepared(minutes(120)).in_words.startswith("demand + ")
+    promised = prepared(minutes(120), objective={"served": "99.9%"}, reactive="off", forecast="off")
+    assert promised.in_words == "of 1,000 VM-hours of work 1 may find no VM"
+
+
 def test_a_plan_says_of_what_looks_alike_that_it_is_about_as_much():
     trace = minutes(480)
     one = prepared(trace, Wanted(vms=3))

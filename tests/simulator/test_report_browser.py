@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,24 @@ def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
             "reactive.headroom 0.2, forecast.cover 50%: cost 11.00, time with shortage 50 s"
         )
         assert looked.said == []
+
+
+def test_policies_drawn_beside_are_told_apart_and_within_the_chart(browser, tmp_path):
+    rows = crowd(240, crowds=((60, 90),))
+    more = [replace(row, capacity=5 * (row.capacity or 0)) for row in rows]
+    path = tmp_path / "report.html"
+    write_page(path, document(rows), columns(rows), {"lean": columns(rows), "large": columns(more)})
+    with Looked(browser, path, DESKTOP) as looked:
+        drawn = looked.page.evaluate(
+            "document.getElementById('chart').data.filter(one => one.name.startsWith('capacity, '))"
+            ".map(one => [one.line.color, Math.max(...one.y)])"
+        )
+        shown = looked.page.evaluate("document.getElementById('chart').layout.yaxis.range[1]")
+        listed = looked.page.evaluate(
+            "[...document.querySelectorAll('.legend .dashes')].map(one => getComputedStyle(one).borderTopColor)"
+        )
+    assert len({colour for colour, _ in drawn}) == len(set(listed)) == 2
+    assert max(highest for _, highest in drawn) <= shown
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autoscaler.config.compiling_objective import objective_in_words
 from autoscaler.config.guarding import GuardsSection
 from autoscaler.config.objective import RELAXED_GUARDS
 from autoscaler.config.policy import Policy
@@ -69,6 +70,7 @@ def plain_reactive(policy: Policy) -> Policy:
 
 def describe(policy: Policy) -> str:
     """How a policy asks for VMs, in a few words."""
+    aim = objective_in_words(policy).partition(": ")[2].partition(", a start")[0]
     parts = []
     if policy.reactive:
         parts.append(f"demand + {policy.reactive.headroom:.0%}")
@@ -78,4 +80,4 @@ def describe(policy: Policy) -> str:
         parts.append("steps")
     if policy.schedule:
         parts.append("schedule")
-    return ", ".join(parts)
+    return "; ".join(filter(None, (aim, ", ".join(parts))))

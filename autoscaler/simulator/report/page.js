@@ -79,7 +79,7 @@
 
   function colours() {
     const style = getComputedStyle(document.documentElement);
-    const names = ["page", "line", "text", "muted", "demand", "capacity", "wanted", "ahead", "warm", "starting", "short", "short-soft", "idle", "heat"];
+    const names = ["page", "line", "text", "muted", "demand", "capacity", "wanted", "ahead", "warm", "starting", "short", "short-soft", "idle", "heat", "beside0", "beside1", "beside2"];
     return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 
@@ -115,6 +115,7 @@
     const first = stamps[0];
     const last = stamps[stamps.length - 1] + step;
     const shownShare = stamps.length < meta.ticks;
+    const others = meta.others.map((_, at) => ({ capacity: ticks[`other${at}.capacity`] }));
     let view = [first, last];
     let cursor = -1;
     let chosen = -1;
@@ -224,7 +225,7 @@
         { ...line("VMs starting", (row) => ticks.starting[row], c.starting), ...lower },
       ];
       meta.others.forEach((name, at) => {
-        found.push(line(`capacity, ${plain(name)}`, (row) => ticks[`other${at}.capacity`][row], c.starting, { dash: "dash" }));
+        found.push(line(`capacity, ${plain(name)}`, (row) => others[at].capacity[row], c[`beside${at % 3}`], { dash: "dash" }));
       });
       const marks = meta.episodes.filter((episode) => episode.end > view[0] && episode.start < view[1]);
       found.push({
@@ -246,6 +247,7 @@
       for (let row = begin; row < end; row += 1) {
         if (ticks.demand[row] > high) high = ticks.demand[row];
         if (ticks.capacity[row] > high) high = ticks.capacity[row];
+        for (const { capacity } of others) if (capacity[row] > high) high = capacity[row];
       }
       return high;
     }

@@ -151,8 +151,8 @@ def timeline_section(
         others: Time lines drawn beside, by name.
     """
     beside = "".join(
-        f'<li><i class="dashes" style="border-color:var(--starting)"></i>capacity, {escape(name)}</li>'
-        for name in others
+        f'<li><i class="dashes" style="border-color:var(--beside{at % 3})"></i>capacity, {escape(name)}</li>'
+        for at, name in enumerate(others)
     )
     ahead = (
         ""
