@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch, unknown_word, utc
+from autoscaler.cli.trace import MANIFEST_OPTION, check_out
 
 if TYPE_CHECKING:
     from autoscaler.store import JournalReader
@@ -58,6 +59,7 @@ def export(
     state_dir: Annotated[
         Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
     ] = None,
+    manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Write a fleet's demand as a trace, or its time line, from the journal to a file."""
@@ -82,8 +84,11 @@ def export(
                     f"the journal in {directory} has nothing of fleet {fleet} in this time; it has {utc(covered[0])} to "
                     f"{utc(covered[1])}"
                 )
-            write = _demand if what is What.DEMAND else _timeline
-            facts, notes = write(reader, fleet, out, span, interval_s, force)
+            if what is What.DEMAND:
+                check_out(out, force=force, manifest=manifest)
+                facts, notes = _demand(reader, fleet, out, span, interval_s, force=force, manifest=manifest)
+            else:
+                facts, notes = _timeline(reader, fleet, out, span, force=force)
         if as_json:
             typer.echo(
                 json.dumps({"fleet": fleet, "file": str(out), "what": str(what), **facts, "notes": notes})
@@ -100,7 +105,9 @@ def _demand(
     out: Path,
     span: tuple[float, float],
     interval_s: float | None,
+    *,
     force: bool,
+    manifest: bool,
 ) -> tuple[dict[str, object], list[str]]:
     from autoscaler.simulator.replay.exporting import demand_trace
     from autoscaler.traces.manifest import note_in_manifest
@@ -111,7 +118,7 @@ def _demand(
     write_trace(out, found.trace, overwrite=force)
     trace = found.trace
     # What a manifest says of an earlier file of this name holds no more.
-    noted = manifest_entry(out) is not None
+    noted = manifest or manifest_entry(out) is not None
     if noted:
         note_in_manifest(out, trace)
     facts: dict[str, object] = {
@@ -134,13 +141,12 @@ def _timeline(
     fleet: str,
     out: Path,
     span: tuple[float, float],
-    interval_s: float | None,
+    *,
     force: bool,
 ) -> tuple[dict[str, object], list[str]]:
     from autoscaler.simulator.replay.exporting import export_timeline
     from autoscaler.simulator.replay.recording import each_row
 
-    del interval_s
     covered = reader.span(fleet) or span
     rows = export_timeline(out, each_row(reader, fleet, *span), overwrite=force)
     return {"rows": rows, "from": utc(max(span[0], covered[0])), "to": utc(min(span[1], covered[1]))}, []

@@ -138,6 +138,11 @@ def tried_on(
     if any("bounds.maximum" in each.values for each in made):
         made = tuple(base.variant(each.values) for each in made)
     current = current_values(base, [axis.path for axis in axes])
+    if random is None:
+        # The policy as it is stands first anyway; a second one would be counted and listed beside it.
+        as_it_is = base.variant({})
+        others = tuple(each for each in made if each.values != current or each.policy != as_it_is.policy)
+        made = others or made
     return Tried(replay, base, (base.variant({}), *made), current)
 
 

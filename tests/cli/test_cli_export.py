@@ -81,10 +81,23 @@ def test_people_are_told_what_the_file_does_not_say(invoke, tmp_path):
         in result.stderr
     )
     assert "in 10 s (33.3%) VMs were saturated: demand was at least this much" in result.stderr
-    assert "--kind gauge" in result.stderr
+    assert "--kind gauge" not in result.stderr
+    assert read_trace(tmp_path / "d.csv").kind is TraceKind.GAUGE, "as manifest.csv says"
     assert (tmp_path / "d.csv").read_text() == (
         "timestamp,value,censored\n2026-03-01T00:00:00Z,1,0\n2026-03-01T00:00:20Z,2,0\n2026-03-01T00:00:30Z,3,1\n"
     )
+
+
+def test_without_a_manifest_it_is_said_what_would_stand_there(invoke, tmp_path):
+    state_dir = record(tmp_path / "state", every(10, [1, 2, 3]))
+    result = invoke("export", "web", tmp_path / "d.csv", "--state-dir", state_dir, "--no-manifest")
+    assert "--kind gauge" in result.stderr
+    assert not (tmp_path / "manifest.csv").exists()
+    (tmp_path / "manifest.csv").write_text("name,what\n")
+    result = invoke("export", "web", tmp_path / "e.csv", "--state-dir", state_dir)
+    assert result.exit_code == 1
+    assert "nothing was written" in result.stderr
+    assert not (tmp_path / "e.csv").exists()
 
 
 def test_skipped_ticks_and_an_outage_are_gaps(invoke, tmp_path):

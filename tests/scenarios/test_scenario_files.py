@@ -93,6 +93,13 @@ def test_what_happens_meanwhile_is_checked_too(written, more, said):
         read_scenario(written(more=more))
 
 
+def test_a_policy_in_the_place_of_a_scenario_is_one_sentence(tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text("fleet: web\nsignal: {kind: total}\nvm: {capacity: 1/s}\n")
+    with pytest.raises(ConfigError, match=r"web\.yaml: this is a policy; give a scenario"):
+        read_scenario(path)
+
+
 def test_both_or_none_of_traffic_and_recording_is_refused(written):
     with pytest.raises(ConfigError, match=r"either `traffic` or `recording`"):
         read_scenario(written(more="recording: {file: day.csv}\n"))
