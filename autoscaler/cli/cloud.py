@@ -7,7 +7,6 @@ Rules of this file: presentation and wiring only. Imports wait until the command
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -40,6 +39,8 @@ def cloud(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Run an EC2 look-alike on loopback until Ctrl-C: real protocol, simulated VMs, no bill."""
+    import asyncio
+
     from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, read_faults
     from autoscaler.errors import AutoscalerError
 
@@ -58,6 +59,8 @@ def cloud(
 
 
 async def _serve(setup: CloudSetup, *, as_json: bool) -> None:
+    import asyncio
+
     from autoscaler.cloud.ec2_api import address, serve
     from autoscaler.errors import DaemonError
 

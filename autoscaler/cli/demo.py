@@ -9,7 +9,6 @@ Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong 
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,6 +81,8 @@ def demo(
 
     At the end it is compared with a plain reactive rule and with VMs that are always on, at the same prices.
     """
+    import asyncio
+
     from autoscaler.cli.demo_run import DemoOptions, prepare
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary

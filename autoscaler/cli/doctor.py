@@ -8,7 +8,6 @@ Rules of this file: which questions are asked and how answers are shown; what EC
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -56,6 +55,8 @@ def doctor(
     Run it as the user of the daemon, on its machine: both decide what can be reached. Nothing is changed:
     permissions for changes are asked with DryRun.
     """
+    import asyncio
+
     from autoscaler.settings import load_settings
 
     with errors_in_words("doctor"):
@@ -262,6 +263,8 @@ async def _read_twice(
     source: MetricSource, vms: Sequence[Vm], clock: Clock, max_age_s: float
 ) -> tuple[int, str]:
     """Readings that came and count, and what was wrong; a rate needs to be read twice."""
+    import asyncio
+
     from autoscaler.daemon.doubts import counting, doubts
     from autoscaler.errors import SourceError
 

@@ -9,7 +9,6 @@ restarts or sets a damaged journal aside is followed across all of it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +83,8 @@ def events(
         if not found and not follow:
             typer.echo(f"events: {_nothing(last, directory)}", err=True)
         if follow:
+            import asyncio
+
             asyncio.run(_follow(directory, wanted, last.id if last else 0, as_json))
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from autoscaler.cli.output import errors_in_words
 from autoscaler.words import counted
@@ -124,6 +122,11 @@ def _load(path: Path, tick_s: float) -> PolicySet:
 
 
 def _print_problems(loaded: PolicySet, *, to_stderr: bool = False) -> None:
+    if not (loaded.errors or loaded.warnings):
+        return
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(stderr=to_stderr, soft_wrap=True, highlight=False)
     for problem in (*loaded.errors, *loaded.warnings):
         line = Text(str(problem))

@@ -9,7 +9,6 @@ there is no daemon, and says so, since daemons are restarted.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -63,6 +62,8 @@ def status(
         if watch:
             _check_address(base)
             with _screen() if not as_json else nullcontext(_json_lines()) as show:
+                import asyncio
+
                 asyncio.run(_watch(base, every_s or 2.0, show, timeout_s))
         found = _fetch(base, timeout_s)
     if as_json:
@@ -122,6 +123,8 @@ def _check_address(base: str) -> None:
 
 async def _watch(base: str, every_s: float, show: Show, timeout_s: float) -> None:
     """Ask for ever; `show` gets the answer, or None and why there is none."""
+    import asyncio
+
     from autoscaler.clock import SystemClock
     from autoscaler.errors import DaemonError
 

@@ -5,7 +5,6 @@ Rules of this file: wiring and words only; sampling is `simulator/sampling`. Ctr
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -55,6 +54,8 @@ def record(
 
     What a daemon has already measured is in its journal: `autoscaler export`.
     """
+    import asyncio
+
     from autoscaler.config.loading import require_policy
     from autoscaler.settings import load_settings
 
@@ -102,6 +103,8 @@ async def _sample(
     addresses: list[str] | tuple[()],
 ) -> tuple[Sampled, bool]:
     """What was sampled, and whether it was stopped by hand."""
+    import asyncio
+
     from autoscaler.cli.run import cloudwatch_settings
     from autoscaler.clock import SystemClock
     from autoscaler.simulator.traffic.sampling import Sampling

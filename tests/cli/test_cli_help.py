@@ -21,6 +21,8 @@ HEAVY = (
     "structlog",
     "prometheus_client",
     "ruamel",
+    "asyncio",
+    "rich.console",
 )
 
 
