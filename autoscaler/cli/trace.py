@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,7 @@ def info(
 
 
 def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, Any]:
+    from autoscaler.errors import TraceError
     from autoscaler.traces.imported import ImportOptions, import_files
     from autoscaler.traces.importing import Shape, told_shape
     from autoscaler.traces.reading import manifest_entry
@@ -81,7 +83,14 @@ def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, A
     unsaid = told_by_kind and kind is None and said not in set(TraceKind)
     meant = TraceKind.GAUGE if unsaid else kind if told_by_kind else None
     options = ImportOptions(shape=shape, kind=meant)
-    return _facts(path, import_files([path], options, progress), unsaid=unsaid)
+    try:
+        found = import_files([path], options, progress)
+    except TraceError as error:
+        text = str(error)
+        if re.search(r"`--(?!kind)\w", text) and "trace import" not in text:
+            text += "; these are options of `autoscaler trace import`"
+        raise TraceError(text) from None
+    return _facts(path, found, unsaid=unsaid)
 
 
 def _facts(path: Path, found: Imported, *, unsaid: bool) -> dict[str, Any]:

@@ -129,6 +129,13 @@ def test_info_of_an_unknown_kind_says_so_and_claims_no_digest(trace, here):
     assert "Nothing says whether" in one["warnings"][0]
 
 
+def test_info_says_whose_options_help(trace, here):
+    (here / "two.csv").write_text("timestamp,a,b\n0,1,2\n60,1,2\n")
+    told = trace("info", "two.csv", ends=1)
+    assert "name it with `--value`" in told.stderr
+    assert told.stderr.rstrip().endswith("; these are options of `autoscaler trace import`")
+
+
 def test_info_of_several_files_is_a_table(trace, here):
     (here / "vms.csv").write_text("timestamp,vm,cpu_percent\n0,a,50\n0,b,100\n60,a,95\n60,b,95\n")
     lines = trace("info", here / "t.csv", here / "vms.csv", "--kind", "count").stdout.splitlines()
