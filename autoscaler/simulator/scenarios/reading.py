@@ -86,7 +86,7 @@ def read_scenario(path: Path) -> Scenario:
     """
     document = read_document(path)
     _require(document.problems)
-    if isinstance(document.data, dict) and {"signal", "vm"} <= document.data.keys():
+    if {"signal", "vm"} <= document.data.keys():
         raise ConfigError(f"{path}: this is a policy; give a scenario, which names its policy under `policy`")
     try:
         given = ScenarioFile.model_validate(document.data)
