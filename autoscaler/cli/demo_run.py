@@ -36,6 +36,7 @@ from autoscaler.simulator.replay.timeline import (
     TimelineRow,
 )
 from autoscaler.store import JournalReader, SqliteJournal
+from autoscaler.store.history import JournalHistory
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 from autoscaler.web.site import Site
@@ -247,7 +248,9 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
         # Both meters begin at the same moment: the cloud has stored the VMs since it was made.
         before = await _ask(endpoint.url, "bill")
         fleet.meter.charge((), 0, 0, float(before["at_s"]))
-        web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port))
+        history = JournalHistory(state_dir)
+        stack.callback(history.close)
+        web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port, history=history))
         watcher.begun(daemon, web.url, endpoint.url, speed)
         try:
             await run_to_the_end(daemon, for_s=options.for_s)

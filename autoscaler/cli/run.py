@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
+    from autoscaler.web.site import Site
 
 
 def run(
@@ -121,7 +122,6 @@ async def _run(
     from autoscaler.store import open_journal
     from autoscaler.store.past import RecordedPast
     from autoscaler.web.control import Control
-    from autoscaler.web.site import Site
     from autoscaler.wiring import Wiring
     from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook
     from autoscaler.wiring_sources import Sources
@@ -163,9 +163,7 @@ async def _run(
         loaded = replace(loaded, left_out=loaded.left_out + left_out)
         reloads = Reloads(daemon, folder, wiring.wire, loaded, last_good=last_good)
         stack.enter_context(signals_heard(daemon, reloads))
-        site = await stack.enter_async_context(
-            Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon))
-        )
+        site = await stack.enter_async_context(_site(settings, daemon, pushing, stack))
         telemetry.log.info("listening", text=f"{site.url} ({' '.join(site.paths)})")
         # Before anybody can change what is in force, it is known.
         await daemon.operators.load()
@@ -177,6 +175,16 @@ async def _run(
         beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
         await _hear_hints(settings, ec2, daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
+
+
+def _site(settings: Settings, daemon: Daemon, pushing: Pushing, stack: AsyncExitStack) -> Site:
+    """What is served over HTTP; reading the journal for it ends with the stack."""
+    from autoscaler.store.history import JournalHistory
+    from autoscaler.web.site import Site
+
+    history = JournalHistory(settings.state_dir)
+    stack.callback(history.close)
+    return Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon), history=history)
 
 
 def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing | None:

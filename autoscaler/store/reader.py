@@ -162,6 +162,19 @@ class JournalReader:
                     yield self._row(tick, at_s, (number, body), *rosters[roster_id])
             done = found[-1][0]
 
+    def sampled(self, fleet: str, start_s: float, end_s: float, most: int) -> tuple[tuple[TickRow, ...], int]:
+        """The ticks of a fleet in a range, thinned where there are more than so many: every n-th back from the last; and n."""
+        rosters = {key: (names, position) for key, names, position in self._rosters_with(fleet)}
+        within = f"at_s >= ? AND at_s < ? AND roster_id IN ({', '.join('?' * len(rosters))})"
+        count_all = f"SELECT max(id), count(*) FROM ticks WHERE {within}"  # noqa: S608  question marks
+        each = f"SELECT tick, at_s, format, body, roster_id FROM ticks WHERE {within} AND (? - id) % ? = 0 ORDER BY id"  # noqa: S608  question marks
+        ((last, count),) = self._all(count_all, start_s, end_s, *rosters)
+        every = max(1, -(-count // most))
+        found = self._all(each, start_s, end_s, *rosters, last, every) if count else []
+        return tuple(
+            self._row(tick, at_s, (form, body), *rosters[key]) for tick, at_s, form, body, key in found
+        ), every
+
     def tick_at(self, fleet: str, at_s: float) -> TickRow | None:
         """The latest tick of a fleet at or before a time; None where there is none."""
         return self._newest(

@@ -1,4 +1,4 @@
-"""Everything served over HTTP: /metrics, /healthz, /api/v1/status, and /v1/samples where samples may be pushed.
+"""Everything served over HTTP: the status page, /metrics, /healthz, /api/v1, and /v1/samples where samples may be pushed.
 
 Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
 own site now and then, and where nothing answers it says so and listens anew.
@@ -24,14 +24,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
+from autoscaler.ports.history import History
 from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
+from autoscaler.web.pages import Pages
 from autoscaler.web.status import status, unhealthy
 
 _DAEMON = web.AppKey("daemon", Daemon)
 _INGEST: web.AppKey[Ingest | None] = web.AppKey("ingest")
 
-PATHS = ("/metrics", "/healthz", "/api/v1/status")
+PATHS = ("/", "/metrics", "/healthz", "/api/v1/status")
 
 ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
@@ -74,6 +76,7 @@ class Site:
         port: Port; 0 takes any free one.
         ingest: Takes pushed samples; None takes none.
         guests: Bounds of connections.
+        history: What the page shows of the past; without it only what is seen while it is open.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Site:
         port: int,
         ingest: Ingest | None = None,
         guests: Guests | None = None,
+        history: History | None = None,
     ) -> None:
         self._guests = guests or Guests()
         self._host, self._port = host, port
@@ -91,7 +95,7 @@ class Site:
         app[_DAEMON] = daemon
         app.add_routes(
             [
-                web.get("/", _index),
+                *Pages(daemon, history).routes(),
                 web.get("/metrics", _metrics),
                 web.get("/healthz", _healthz),
                 web.get("/api/v1/status", _status),
@@ -217,11 +221,6 @@ class Site:
         """Stop listening."""
         self._stop_listening()
         await self._runner.cleanup()
-
-
-async def _index(request: web.Request) -> web.Response:
-    del request
-    return web.Response(text=f"autoscaler: {' '.join(PATHS)}\n")
 
 
 async def _metrics(request: web.Request) -> web.Response:

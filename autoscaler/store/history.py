@@ -1,0 +1,117 @@
+"""What fleets did lately, for the status page: read from the journal, so that it outlasts restarts.
+
+Rules of this file: the loop never waits for it. One reading at a time, in a thread of its own, of a bounded number of ticks; few wait
+for their turn, and where a reading hangs they are sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from autoscaler.errors import JournalError
+from autoscaler.store.reader import EventFilter, JournalReader
+from autoscaler.store.thread import OneThread
+
+T = TypeVar("T")
+
+MOST_TICKS: Final = 360
+"""Of a fleet in one answer: a point for each two or three pixels."""
+MOST_EVENTS: Final = 50
+MOST_ASKED: Final = 4
+"""Readings that are asked for at the same time, the one under way included."""
+READ_WITHIN_S: Final = 10.0
+_BUSY: Final = "the journal is being read, or does not answer; ask again later"
+NUMBERS: Final = (
+    "demand", "forecast_hi", "capacity", "shortage", "desired", "in_service", "starting", "stopped", "warm_target",
+)  # fmt: skip
+"""What is told of each tick, as in `FleetTick`."""
+
+
+class JournalHistory:
+    """Reads a journal while its daemon writes it.
+
+    Args:
+        state_dir: Where the journal is.
+        within_s: Longest wait for an answer, in seconds of the event loop.
+    """
+
+    def __init__(self, state_dir: Path, within_s: float = READ_WITHIN_S) -> None:
+        self._state_dir, self._within_s = state_dir, within_s
+        self._thread = OneThread("page")
+        self._asked: list[Future[Any]] = []
+
+    def close(self) -> None:
+        """Read no more; a reading under way is not waited for."""
+        self._thread.shutdown()
+
+    async def ticks(self, fleet: str, until_s: float, hours: float) -> dict[str, Any]:
+        """The last hours of a fleet: columns of equal length; unknown numbers are null, never zero.
+
+        Args:
+            fleet: Its name.
+            until_s: Epoch seconds.
+            hours: How far back.
+
+        Raises:
+            JournalError: The journal cannot be read, or not now.
+        """
+        start_s = until_s - 3600.0 * hours
+
+        def read(journal: JournalReader) -> dict[str, Any]:
+            rows, every = journal.sampled(fleet, start_s, math.nextafter(until_s, math.inf), MOST_TICKS)
+            numbers = {name: [_known(getattr(row.recorded, name)) for row in rows] for name in NUMBERS}
+            return {"fleet": fleet, "every": every, "at_s": [row.at_s for row in rows], **numbers}
+
+        return await self._read(read)
+
+    async def events(self, fleet: str | None) -> list[dict[str, Any]]:
+        """The newest events, newest first: of one fleet and those that concern no single one, or all.
+
+        Raises:
+            JournalError: The journal cannot be read, or not now.
+        """
+        wanted = (None,) if fleet is None else (fleet, "")
+
+        def read(journal: JournalReader) -> list[dict[str, Any]]:
+            found = [
+                each
+                for name in wanted
+                for each in journal.newest_events(EventFilter(fleet=name), MOST_EVENTS)[0]
+            ]
+            found.sort(key=lambda each: each.id, reverse=True)
+            return [
+                {"at_s": each.at_s, "kind": each.kind, "fleet": each.fleet or None, "text": each.text}
+                for each in found[:MOST_EVENTS]
+            ]
+
+        return await self._read(read)
+
+    async def _read(self, call: Callable[[JournalReader], T]) -> T:
+        self._asked = [each for each in self._asked if not each.done()]
+        if len(self._asked) >= MOST_ASKED:
+            raise JournalError(_BUSY)
+
+        def run() -> T:
+            with JournalReader(self._state_dir) as journal:
+                return call(journal)
+
+        reading = self._thread.submit(run)
+        self._asked.append(reading)
+        answer = asyncio.wrap_future(reading)
+        try:
+            await asyncio.wait({answer}, timeout=self._within_s)
+            if answer.done():
+                return answer.result()
+            raise JournalError(_BUSY)
+        finally:
+            # One that waits for its turn is not begun any more.
+            answer.cancel()
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

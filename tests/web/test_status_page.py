@@ -1,0 +1,183 @@
+"""The status page in a real browser, against a daemon that runs: it shows, it follows, it fits, it asks nobody else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autoscaler.daemon.loop import Daemon
+from autoscaler.store.history import JournalHistory
+from autoscaler.store.journal import SqliteJournal
+from autoscaler.web.site import Site
+from tests.daemon.builders import TICK_0, Bench, policy
+from tests.real import require_real
+from tests.web.test_web_site import SetClock
+
+CHROMIUM = Path(os.environ.get("AUTOSCALER_CHROMIUM", "/usr/bin/chromium"))
+IS_THERE = CHROMIUM.exists()
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE_MS = 60_000
+EVIL = "<img src=x onerror=\"document.body.dataset.owned='yes'\">"
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(name="browser")
+async def _browser():
+    try:
+        from playwright.async_api import async_playwright
+    except ImportError:
+        require_real("playwright", available=False)
+    require_real("Chromium", IS_THERE)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=PATIENCE_MS
+        )
+        yield browser
+        await browser.close()
+
+
+class Shown:
+    """A daemon with a journal, its site, and a page of it in the browser."""
+
+    def __init__(self, tmp_path, names=("web",)):
+        self.bench = Bench(vms=6, running=2, clock=SetClock())
+        self.bench.journal = SqliteJournal(tmp_path)
+        for name in names:
+            self.bench.add(policy(name), 150.0)
+        bench = self.bench
+        self.daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+        self.state_dir, self.ticks = tmp_path, 0
+        self.said, self.asked = [], []
+
+    async def tick(self, count=1):
+        for _ in range(count):
+            self.bench.clock.at_s = 10.0 * self.ticks
+            await self.daemon.tick(TICK_0 + self.ticks)
+            self.ticks += 1
+
+    async def open(self, browser, site, width=1280, at=""):
+        page = await browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        await page.goto(f"{site.url}/{at}")
+        await page.wait_for_selector("[data-ready=true]")
+        return page
+
+
+async def until(page, expression):
+    """Ask once per frame, as the page's policy refuses playwright's own waiting; the page asks again within seconds."""
+    for _ in range(3600):
+        if await page.evaluate(f"new Promise(requestAnimationFrame).then(() => Boolean({expression}))"):
+            return
+    raise AssertionError(f"never: {expression}; the page says {await page.inner_text('body')}")
+
+
+@pytest.fixture(name="shown")
+async def _shown(tmp_path):
+    shown = Shown(tmp_path)
+    yield shown
+    await shown.bench.journal.close()
+
+
+async def test_it_shows_the_fleet_its_past_and_its_events(shown, browser):
+    await shown.tick(30)
+    await shown.bench.journal.record_event(
+        shown.bench.clock.now(), "policies_reloaded", "", f"changed {EVIL}"
+    )
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
+        page = await shown.open(browser, site)
+        await until(page, "document.querySelectorAll('#chart path.demand').length === 1")
+        assert await page.inner_text("#health") == "healthy"
+        row = (await page.inner_text("#fleets tbody tr")).split()
+        assert row[:6] == ["web", "150", "200", "2", "2", "0"]
+        assert "holding" in (await page.inner_text("#sentence")) or "VMs" in (
+            await page.inner_text("#sentence")
+        )
+        # Thirty points, of which the first knew of no demand yet.
+        line = await page.get_attribute("#chart path.demand", "d")
+        assert (line.count("M"), line.count("L")) == (1, 28)
+        assert EVIL in await page.inner_text("#events")
+        assert await page.evaluate("document.body.dataset.owned") is None
+        assert "in service 2" in await page.inner_text("#readout")
+        await page.focus("#chart")
+        before = await page.inner_text("#readout")
+        for _ in range(3):
+            await page.keyboard.press("ArrowLeft")
+        assert await page.inner_text("#readout") != before
+        assert {url.split("/")[2] for url in shown.asked} == {site.url.split("/")[2]}
+        assert shown.said == []
+
+
+async def test_it_follows_the_daemon_and_says_when_that_is_gone(shown, browser):
+    await shown.tick(3)
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
+        page = await shown.open(browser, site)
+        shown.bench.setups[0].source.demand = 450.0
+        await shown.tick(3)
+        await until(page, "document.querySelector('#fleets tbody').innerText.includes('450')")
+        assert float((await page.inner_text("#fleets tbody tr")).split()[3]) > 2
+    await until(page, "document.querySelector('#health').textContent === 'no answer'")
+    assert "what is shown is old" in await page.inner_text("#problems")
+    assert "450" in await page.inner_text("#fleets")
+
+
+async def test_trouble_is_at_the_top_in_words(shown, browser):
+    await shown.tick(2)
+    shown.bench.clock.at_s += 60.0
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
+        page = await shown.open(browser, site)
+        assert await page.inner_text("#health") == "trouble"
+        assert "web has not been decided on for" in await page.inner_text("#problems")
+
+
+async def test_many_fleets_are_found_by_name_and_opened_by_their_address(tmp_path, browser):
+    shown = Shown(tmp_path, [f"fleet-{number}" for number in range(12)] + ["shop"])
+    await shown.tick(3)
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(tmp_path)) as site:
+        page = await shown.open(browser, site)
+        assert await page.is_hidden("#one")
+        await page.fill("#filter", "sho")
+        assert await page.locator("#fleets tbody tr").count() == 1
+        await page.click("#fleets tbody a")
+        await until(page, "document.querySelector('#one-head').textContent === 'shop'")
+        assert page.url.endswith("#fleet=shop")
+        page = await shown.open(browser, site, at="#fleet=fleet-7")
+        assert await page.inner_text("#one-head") == "fleet-7"
+        assert shown.said == []
+    await shown.bench.journal.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_it_fits_the_screen_and_shows_without_a_journal_what_it_sees(shown, browser, width):
+    await shown.tick(2)
+    async with Site(shown.daemon, "127.0.0.1", 0) as site:
+        page = await shown.open(browser, site, width)
+        assert await page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        await shown.tick(1)
+        await until(page, "document.querySelectorAll('#chart path.demand').length === 1")
+
+
+async def test_programs_get_text_and_browsers_a_page_that_runs_nothing_else(shown):
+    import aiohttp
+
+    async with Site(shown.daemon, "127.0.0.1", 0) as site, aiohttp.ClientSession() as session:
+        async with session.get(f"{site.url}/") as answer:
+            assert (await answer.text()).startswith("autoscaler: /metrics /healthz /api/v1/status")
+        async with session.get(f"{site.url}/", headers={"Accept": "text/html,*/*"}) as answer:
+            assert answer.content_type == "text/html"
+            rules = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in rules
+            assert "unsafe" not in rules
+            assert "frame-ancestors 'none'" in rules
+        for name in ("status.css", "status.js"):
+            async with session.get(f"{site.url}/{name}") as answer:
+                assert answer.status == 200
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        async with session.get(f"{site.url}/status.html.bak") as answer:
+            assert answer.status == 404
