@@ -48,6 +48,7 @@ from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
+from autoscaler.daemon.warm.instead import ready_for_demand
 from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.ports import (
     ActionIntent,
@@ -370,6 +371,7 @@ class Daemon:
             fleet = self.fleets.by_name[row.fleet]
             # Before the first whole listing nobody knows which VMs there are: all would be made anew.
             fleet.wants(row)
+            pool = self.warm_pools.by_name[fleet.name]
             ending = bool(fleet.inventory.dismissed() or fleet.inventory.stuck())
             leaving = fleet.drains is not None and bool(fleet.drains.leaving)
             replaced = self.conditions.replacements(fleet, row.desired, row.in_service)
@@ -384,13 +386,12 @@ class Daemon:
                     early=0 if early is None else early.number,
                     may_stop=row.may_stop,
                 )
-                provision = provisioned(fleet, row, record.at_s)
-                wanted = Wanted(row.start, row.stop, provision, row.sentence, replaced)
+                made = provisioned(fleet, row, record.at_s) - len(ready_for_demand(fleet, pool, row))
+                wanted = Wanted(row.start, row.stop, max(made, 0), row.sentence, replaced)
                 chosen = choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
                 intents += marked(chosen, acts=fleet.policy.act)
             if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
-                pool, may = self.warm_pools.by_name[fleet.name], bool(may_refill[lane])
-                kept = pool.chores(fleet, row, record.tick, record.at_s, may_refill=may)
+                kept = pool.chores(fleet, row, record.tick, record.at_s, may_refill=bool(may_refill[lane]))
                 intents += marked(kept, acts=fleet.policy.act)
         return intents
 

@@ -23,6 +23,7 @@ from autoscaler.providers.ec2.ssm import SsmHook
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_hook
+from tests.control.builders import STOP, Commands, asked
 from tests.daemon.builders import ORIGIN_S, OwnTime, steady, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, states
 from tests.daemon.test_loop_time import SetClock
@@ -207,6 +208,19 @@ def test_one_that_was_tried_goes_back_into_the_pool_though_it_cannot_be_marked(c
         assert states(bench) == {"running": 1, "stopped": 1}
 
     lives()
+
+
+@virtual
+async def test_one_that_is_ready_to_go_back_serves_and_none_is_made_in_its_place():
+    bench = trial_bench(
+        demand=steady((0, 100), (3690, 200)), provision={"launch_template": "web", "maximum": 9}
+    )
+    # What is ready is not stopped into the pool meanwhile.
+    Commands(bench).at(3640, "pause", asked(until_s=9000), STOP)
+    await bench.run(3900)
+    assert bench.column("in_service")[-1] == 2
+    assert [a.intent.verb for a in bench.actions()] == [Verb.EXERCISE]
+    assert states(bench) == {"running": 2}
 
 
 BALANCER = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}

@@ -29,15 +29,18 @@ def stays(t: TrackedVm, each: Preparing) -> bool:
     return t.disowned or (is_kept(t.vm) and not each.guarded)
 
 
+def ready_for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick) -> list[str]:
+    """VMs that are ready to enter the pool and serve instead, as many as demand lacks: none is to be made in their place."""
+    lacking = max(row.desired - row.in_service - row.starting - row.start, 0)
+    vms = fleet.inventory.vms
+    ready = [i for i, each in warm_pool.preparing.items() if each.ready and not each.failed]
+    return [i for i in ready if i in vms and vms[i].phase is Phase.PREPARING][:lacking]
+
+
 def for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
     """Where the pool cannot give what demand needs, VMs that are ready to enter it serve instead."""
-    lacking = row.desired - row.in_service - row.starting - row.start
-    for vm_id, each in list(warm_pool.preparing.items()):
-        if lacking <= 0:
-            return
-        if each.ready and fleet.inventory.vms[vm_id].phase is Phase.PREPARING:
-            _serve(fleet, warm_pool, vm_id, now_s)
-            lacking -= 1
+    for vm_id in ready_for_demand(fleet, warm_pool, row):
+        _serve(fleet, warm_pool, vm_id, now_s)
 
 
 def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float) -> list[Note]:
