@@ -82,6 +82,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_drain.py::test_somebody_who_puts_a_draining_vm_back_is_noticed_and_it_is_not_stopped_with_work",
         "balancers/test_drain_under_load.py::test_a_drained_vm_is_switched_off_under_load_and_no_request_fails",
         "daemon/test_failure_modes_leaving.py::test_no_vm_is_stopped_with_work_that_came_before_its_cordon",
+        "daemon/test_start_path.py::test_one_that_comes_late_and_is_stopped_is_never_put_into_the_balancer",
     ),
     _mode(
         5,
@@ -190,6 +191,8 @@ MODES: tuple[Mode, ...] = (
         "What was ordered counts from the call on until a listing confirms it or its time is over; each VM counts "
         "once, and neither lagging listings nor quick ticks make a second order.",
         "daemon/test_ledger_laws.py::test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end",
+        "daemon/test_loop_time.py::test_a_clock_set_back_repeats_no_order_that_is_not_listed_yet",
+        "soak/test_lives.py::test_no_law_is_broken",
         "daemon/test_start_path_laws.py::test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it",
         "daemon/test_loop_acting.py::test_a_lagging_listing_leads_to_no_second_start",
         "soak/test_soak.py::test_no_vm_was_started_twice",
@@ -399,11 +402,12 @@ MODES: tuple[Mode, ...] = (
         30,
         "A bad policy, or a reload gone wrong",
         "Whatever the text, there is a policy or an error with its place; a reload takes all or nothing, keeps the "
-        "last good set, and changes no decision of fleets that did not change.",
+        "last good set, over a restart too, and changes no decision of fleets that did not change.",
         "config/test_policy_files.py::test_whatever_the_text_there_is_a_policy_or_an_error_and_never_an_exception",
         "daemon/test_reload.py::test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once",
         "daemon/test_reload.py::test_a_change_of_one_policy_changes_no_decision_of_another_and_loses_no_order",
         "daemon/test_reload.py::test_an_unexpected_error_keeps_the_last_good_set_too",
+        "daemon/test_last_good.py::test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so",
         "config/test_policy_compile.py::test_office_hours_keep_their_local_time_over_both_changes",
     ),
 )

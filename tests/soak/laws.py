@@ -1,0 +1,153 @@
+"""What no call of a daemon may do, and what no tick may decide, by what is in the world and not by what the daemon believes.
+
+Rules of this file: a law is checked where the call arrives. Where the daemon cannot know yet what is, the law waits for as
+long as it cannot.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoscaler.cloud.vms import State
+from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING, QUARANTINED_TAG
+from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
+from autoscaler.daemon.warm.refill import preparing_timeout_s
+from tests.soak.households import DRAIN_S, HOOK_S
+
+if TYPE_CHECKING:
+    from tests.soak.lives import House
+
+HOUR_S = 3600.0
+
+
+class Laws:
+    """What no call may do, by what is in the world when it arrives."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._tokens: dict[str, int] = {}
+        self._out_since: dict[str, float] = {}
+
+    def starting(self, vm_ids) -> None:
+        """No VM is started that is on already, beyond what listings may not have shown."""
+        self._count("start", vm_ids)
+        for fleet, of in self._by_fleet(vm_ids).items():
+            tried = {i for i in of if self._phase(fleet, i) is Phase.PREPARING}
+            self._most(fleet, len(set(of) - tried), "starts")
+
+    def provisioning(self, spec, count, token) -> None:
+        """No more exist than may, and no need is answered twice: each token has one count."""
+        self._count("provision", range(count))
+        if self._tokens.setdefault(token, count) != count:
+            self._wrong(f"token {token} asks for {count} after {self._tokens[token]}")
+        fleet = self._house.daemon.fleets.by_name[spec.fleet]
+        gone = State.SHUTTING_DOWN, State.TERMINATED
+        exist = sum(v.state not in gone for v in self._house.views(spec.fleet))
+        if exist + count > fleet.policy.max_provisioned:
+            self._wrong(f"{spec.fleet}: {count} made beside {exist} of {fleet.policy.max_provisioned}")
+        if spec.tags.get(POOL_TAG) != PREPARING:
+            self._most(spec.fleet, count, "makes")
+
+    def stopping(self, vm_ids) -> None:
+        """None that is protected; none that gets work, or has some left within its time; none below the minimum."""
+        self._count("stop", vm_ids)
+        for fleet, of in self._by_fleet(vm_ids).items():
+            policy, front = self._house.daemon.fleets.by_name[fleet].policy, self._house.fronts.get(fleet)
+            for vm_id in of:
+                if vm_id in self._house.protected_known():
+                    self._wrong(f"{fleet}: {vm_id} is stopped and protected")
+                if front is None or policy.balancer is None or vm_id not in self._house.ready(fleet):
+                    continue
+                if front.works(vm_id):
+                    self._wrong(f"{fleet}: {vm_id} is stopped and gets work ({self._phase(fleet, vm_id)})")
+                elif front.busy(vm_id):
+                    waited_s = self._house.clock.now() - front.out_s[vm_id][0]
+                    over = policy.drain.on_timeout == "stop" and waited_s >= policy.drain.timeout_s - 1.0
+                    if not over:
+                        self._wrong(
+                            f"{fleet}: {vm_id} is stopped with work {waited_s:.0f} s after its cordon"
+                        )
+
+    def terminating(self, vm_ids) -> None:
+        """None that is protected, and none that serves."""
+        self._count("terminate", vm_ids)
+        for fleet, of in self._by_fleet(vm_ids).items():
+            for vm_id in of:
+                if vm_id in self._house.protected_known():
+                    self._wrong(f"{fleet}: {vm_id} is deleted and protected")
+                if self._phase(fleet, vm_id) in (Phase.IN_SERVICE, Phase.DRAINING):
+                    self._wrong(f"{fleet}: {vm_id} is deleted and serves")
+
+    def ticked(self, record) -> None:
+        """After each tick: what was decided, how long each VM has been where it is, and who gets no work."""
+        house, now_s = self._house, self._house.clock.now()
+        house.lived.ticks += 1
+        for row in record.fleets:
+            fleet = house.daemon.fleets.by_name[row.fleet]
+            policy = fleet.policy
+            if row.stop and row.in_service - row.stop < policy.bounds.minimum:
+                self._wrong(f"{row.fleet}: {row.stop} of {row.in_service} leave")
+            if not policy.act:
+                continue
+            timeout_s = preparing_timeout_s(fleet) + HOOK_S + 400.0
+            patience = fleet.inventory.patience
+            for t in fleet.inventory.vms.values():
+                limit_s = {
+                    Phase.STARTING: patience.written_off_s(new=t.new),
+                    Phase.PROVISIONING: patience.written_off_s(new=t.new),
+                    Phase.RUNNING: patience.never_ready_s(new=t.new) + 2.0 * HOUR_S,
+                    Phase.STOPPING: patience.stuck_s,
+                    Phase.PREPARING: timeout_s + 2.0 * HOUR_S,
+                    Phase.DRAINING: DRAIN_S + 2.0 * HOUR_S,
+                }.get(t.phase, np.inf)
+                kept = PROTECTED_TAG in t.vm.tags or t.disowned
+                if now_s - t.phase_since_s > limit_s + 400.0 and not kept:
+                    self._wrong(f"{row.fleet}: {t.vm.id} is {t.phase} for {now_s - t.phase_since_s:.0f} s")
+            self._cordoned(fleet, timeout_s + 2.0 * HOUR_S, now_s)
+
+    def _cordoned(self, fleet, longest_s: float, now_s: float) -> None:
+        """Nobody is ready and out of the balancer for ever."""
+        front = self._house.fronts.get(fleet.name)
+        if front is None:
+            return
+        for vm_id in self._house.ready(fleet.name):
+            kept = {PROTECTED_TAG, QUARANTINED_TAG} & self._house.view(vm_id).tags.keys()
+            if front.works(vm_id) or kept:
+                self._out_since.pop(vm_id, None)
+            elif now_s - self._out_since.setdefault(vm_id, now_s) > longest_s:
+                self._wrong(f"{fleet.name}: {vm_id} runs and gets no work ({self._phase(fleet.name, vm_id)})")
+        for vm_id in self._out_since.keys() - set(self._house.ready()):
+            del self._out_since[vm_id]
+
+    def _most(self, name: str, count: int, what: str) -> None:
+        """With these no more are on for demand than may be: in service or coming, whether the daemon knows them or not."""
+        fleet = self._house.daemon.fleets.by_name[name]
+        on = 0
+        for view in self._house.views(name):
+            if view.state not in (State.PENDING, State.RUNNING):
+                continue
+            t = fleet.inventory.vms.get(view.id)
+            # Not those for the pool, nor those that are not counted on, nor those on their way out.
+            on += t is None or t.coming or t.phase is Phase.IN_SERVICE
+        most = max(fleet.policy.bounds.maximum, fleet.inventory.wanted or 0)
+        if on + count > most + self._house.beside(name):
+            self._wrong(f"{name}: {what} {count} beside {on} of {most}")
+
+    def _by_fleet(self, vm_ids) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for vm_id in vm_ids:
+            if (view := self._house.view(vm_id)) is not None:
+                found.setdefault(view.fleet, []).append(vm_id)
+        return found
+
+    def _phase(self, fleet: str, vm_id: str) -> Phase | None:
+        t = self._house.daemon.fleets.by_name[fleet].inventory.vms.get(vm_id)
+        return None if t is None else t.phase
+
+    def _count(self, what: str, vms) -> None:
+        self._house.lived.met[what] += len(vms)
+
+    def _wrong(self, text: str) -> None:
+        self._house.lived.wrong.append(f"{self._house.clock.monotonic():.0f}: {text}")
