@@ -11,8 +11,9 @@ from autoscaler.cloud.vms import State
 from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.vms.hedging import PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.ports import RotationView, Verb
+from autoscaler.ports import Listing, RotationView, Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
+from tests.daemon.pools import pool_bench
 
 TOTAL = {"kind": "total"}
 BALANCER = {"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
@@ -366,3 +367,48 @@ async def test_asking_elsewhere_under_a_pause_of_stops_stops_nobody():
     assert "never_ready" in kinds(bench)
     assert "start_not_accepted" in kinds(bench)
     assert bench.calls("StopInstances") == []
+
+
+def unlisted(bench, begin_s, end_s):
+    """Between these seconds no listing comes back."""
+    real = bench.provider.list_vms
+
+    async def listed():
+        now_s = bench.clock.now()
+        if begin_s <= now_s - ORIGIN_S < end_s:
+            return Listing((), complete=False, requested_at_s=now_s, received_at_s=now_s, error="throttled")
+        return await real()
+
+    bench.provider.list_vms = listed
+
+
+@pytest.mark.parametrize(("vms", "provision"), [(19, None), (0, {"launch_template": "web", "maximum": 20})])
+def test_while_nothing_is_listed_one_other_vm_at_most_is_ordered_in_the_place_of_each(vms, provision):
+    @virtual
+    async def lives():
+        bench = (
+            pool_bench(0, running=1, vms=vms)
+            if provision
+            else Bench(vms=vms, running=1, zones="a", limits=None)
+        )
+        bench.setups.clear()
+        unlisted(bench, 25, 2000)
+        bench.add(policy(signal=TOTAL, provision=provision), steady((0, 100), (20, 300)))
+        await bench.run(2100)
+        made = bench.calls("StartInstances", "RunInstances")
+        assert sum(count for *_, count, code in made if not code) <= 4
+        assert "vm_written_off" not in kinds(bench)
+        assert bench.column("in_service")[-1] == 3
+
+    lives()
+
+
+@virtual
+async def test_no_stop_is_forced_and_no_vm_written_off_while_nothing_is_listed():
+    bench = Bench(vms=0, running=3, zones="a", limits=None)
+    unlisted(bench, 25, 4000)
+    bench.add(policy(signal=TOTAL), steady((0, 300), (20, 100)))
+    await bench.run(4100)
+    assert [vms for _, _, vms, _ in bench.calls("StopInstances")] == [2]
+    assert kinds(bench) == []
+    assert [t.phase for t in inventory(bench).in_phase(Phase.STOPPED, Phase.LOST)] == [Phase.STOPPED] * 2

@@ -90,7 +90,7 @@ class FleetInventory(Lateness):
         Anything may happen between two parts that may happen between two listings.
         """
         if vms is self._quiet and listing.complete:
-            self._listed_at_s, self.looked_at = _middle(listing), 0
+            self._listed_at_s, self.looked_at, self.sighted_s = _middle(listing), 0, now_s
             return
         self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
         seen: set[str] = set()
@@ -108,6 +108,8 @@ class FleetInventory(Lateness):
             self._age_absent(seen, listing, notes)
             self._listed_at_s = _middle(listing)
             self._forget_expected(listing)
+        if rows or listing.complete:
+            self.sighted_s = now_s
         self._give_up_late(now_s, notes)
         self._judge_arrivals(notes)
         self.looked_at = len(rows)

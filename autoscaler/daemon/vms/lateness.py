@@ -5,10 +5,15 @@ needed is stopped before it serves; one that never becomes ready is stopped and 
 or never stops, is written off. So every transient ends, and none holds a slot for ever. But a VM that was found
 running may serve whatever its probe says: it is stopped only where the probe is well with most others.
 
+While no VM is listed nothing is known of any: no stop is forced, nothing is written off or overtaken, and one other VM at most is
+ordered in the place of each that does not come.
+
 Rules of this file: notes and marks only; what is ordered follows from the counts and from `planning`.
 """
 
 from __future__ import annotations
+
+import math
 
 from autoscaler.daemon.vms.hedging import Timers
 from autoscaler.daemon.vms.holdings import is_left_alone
@@ -17,6 +22,8 @@ from autoscaler.daemon.vms.tracked import ON_THE_WAY, PROTECTED_TAG, Patience, P
 from autoscaler.ports import Note, Vm
 
 _AWAITED = (*ON_THE_WAY, Phase.STOPPING)
+UNSEEN_S = 60.0
+"""A VM that is ordered so long after any VM of the fleet was listed is not given up before one is."""
 LATE_S = 15.0
 """No start is late before that, however fast starts are here."""
 NOT_NEEDED, NEVER_READY = "it came late and is not needed", "it does not become ready"
@@ -36,6 +43,8 @@ class Lateness(Orders):
         self.timers = Timers()
         self.wanted: int | None = None
         """VMs that the last decision wanted in service; None before the first."""
+        self.sighted_s = -math.inf
+        """When VMs of the fleet were last listed, or a whole listing showed none."""
         self.unasked = ""
         """For a person, why VMs that run cannot come into service, which is no fault of theirs; empty where they can."""
 
@@ -51,8 +60,10 @@ class Lateness(Orders):
 
     def _await_start(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         waited_s, runs = now_s - t.phase_since_s, t.phase is Phase.RUNNING
+        # What is not listed may have come: those in whose place others are ordered are no more than were ordered in sight.
+        looked_s = self.sighted_s - t.phase_since_s
         most_s = self.patience.coming_s(new=t.new)
-        if not runs and waited_s > self.patience.written_off_s(new=t.new):
+        if not runs and looked_s > self.patience.written_off_s(new=t.new):
             # Before it runs it cannot even be stopped.
             self.touch()
             notes.append(
@@ -69,7 +80,7 @@ class Lateness(Orders):
                 notes.append(self._note("not_ready", text))
         elif runs and waited_s > self.patience.never_ready_s(new=t.new) and not t.dismissed:
             self._never_ready(t, waited_s, now_s, notes)
-        elif not t.overdue and waited_s > most_s:
+        elif not t.overdue and waited_s > most_s and looked_s > -UNSEEN_S:
             t.overdue = True
             self.touch()
             notes.append(
@@ -77,7 +88,7 @@ class Lateness(Orders):
             )
         elif not t.overdue and not t.late and not t.dismissed and not (runs and self.unasked):
             timer = self.timers.until_ready(new=t.new) if runs else self.timers.until_running(new=t.new)
-            if waited_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
+            if looked_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
                 t.hedged = t.late = True
                 # One that runs is near: it is overtaken like one that does not run yet.
                 t.overdue = runs
@@ -114,7 +125,7 @@ class Lateness(Orders):
         )
 
     def _await_stop(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
-        waited_s = now_s - t.phase_since_s
+        waited_s = self.sighted_s - t.phase_since_s
         if waited_s > self.patience.stuck_s:
             self.touch()
             notes.append(
