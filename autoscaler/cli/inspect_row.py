@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from autoscaler.cli.output import forecast_words
 from autoscaler.simulator.replay.timeline import REPORT_NAME, TIMELINE_NAME
 from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, Columns, read_timeline
 from autoscaler.simulator.report.folder import read_report
-from autoscaler.simulator.report.wording import UNKNOWN, moment
+from autoscaler.simulator.report.wording import count, moment
 
 
 def has_time_line(directory: Path) -> bool:
@@ -59,24 +58,20 @@ def tell_row(row: dict[str, Any]) -> None:
     say(f"{row['fleet']} at {moment(row['at_s'])} UTC (replayed)")
     say(f"  {row['reason']}")
     say("inputs")
-    say(f"  demand    {_number(row['demand'])}/s wanted in this tick")
-    say(f"  forecast  {forecast_words(row['forecast'], row['forecast_hi'], _number)}")
+    say(f"  demand    {count(row['demand'])}/s wanted in this tick")
+    say(f"  forecast  {forecast_words(row['forecast'], row['forecast_hi'], count)}")
     say(
-        f"  VMs       {_number(row['in_service'])} in service, {_number(row['starting'])} starting, "
-        f"{_number(row['stopped'])} stopped (wanted {_number(row['warm_target'])})"
+        f"  VMs       {count(row['in_service'])} in service, {count(row['starting'])} starting, "
+        f"{count(row['stopped'])} stopped (wanted {count(row['warm_target'])})"
     )
     say("done")
     say(
-        f"  wanted {_number(row['desired'])} VMs: {_number(row['starts'])} started, {_number(row['stops'])} stopped, "
-        f"{_number(row['provisions'])} made from nothing"
+        f"  wanted {count(row['desired'])} VMs: {count(row['starts'])} started, {count(row['stops'])} stopped, "
+        f"{count(row['provisions'])} made from nothing"
     )
     say(
-        f"  short by {_number(row['shortage'])}/s of {_number(row['capacity'])}/s, at a cost of {row['cost']:.4f}"
+        f"  short by {count(row['shortage'])}/s of {count(row['capacity'])}/s, at a cost of {row['cost']:.4f}"
     )
     if row["before"]:
         say(f"the tick before\n  {row['before']}")
     say("Every stage's number is in the journal of a replay with --engine loop.")
-
-
-def _number(value: float) -> str:
-    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"

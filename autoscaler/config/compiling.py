@@ -18,7 +18,7 @@ from autoscaler.config.compiling_objective import economic_params
 from autoscaler.config.compiling_series import compile_series
 from autoscaler.config.compiling_shared import shared_params
 from autoscaler.config.policy import Policy
-from autoscaler.config.section import ticks
+from autoscaler.config.section import whole_ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.core.forecast.events import STILL_COMING_S
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
@@ -107,7 +107,9 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
         min_coverage=_floats(policies, lambda policy: policy.guards.minimum_coverage),
         loss_hold_s=_floats(policies, lambda policy: policy.signal.loss_hold_s),
         zero_hold_s=_floats(policies, _zero_hold_s),
-        stabilisation_ticks=_ints(policies, lambda policy: ticks(policy.guards.stabilisation_s, tick_s)),
+        stabilisation_ticks=_ints(
+            policies, lambda policy: whole_ticks(policy.guards.stabilisation_s, tick_s)
+        ),
         cooldown_out_s=_floats(policies, lambda policy: policy.guards.cooldown_out_s),
         cooldown_in_s=_floats(policies, lambda policy: policy.guards.cooldown_in_s),
         minimum=_ints(policies, lambda policy: policy.bounds.minimum),
@@ -120,7 +122,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
         max_provisioned=_ints(policies, lambda policy: policy.max_provisioned),
         warm_minimum=_ints(policies, lambda policy: policy.warm_pool.minimum),
         warm_maximum=_ints(policies, warm_maximum),
-        warm_memory_ticks=_ints(policies, lambda policy: ticks(policy.warm_pool.memory_s, tick_s)),
+        warm_memory_ticks=_ints(policies, lambda policy: whole_ticks(policy.warm_pool.memory_s, tick_s)),
         warm_spare=_floats(policies, lambda policy: policy.warm_pool.spare),
         **economic_params(policies, tick_s),
         **shared_params(policies),

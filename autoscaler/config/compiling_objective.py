@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscaler.config.objective import FIRST_GUESS
 from autoscaler.config.policy import Policy
-from autoscaler.config.section import DAY_S, HOUR_S, ticks
+from autoscaler.config.section import DAY_S, HOUR_S, whole_ticks
 from autoscaler.core.types import Bool, Float, Int
 
 BILLING_FLOOR_S = 60.0
@@ -59,10 +59,10 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         shortage_price=floats(shortage_price),
         unserved_target=floats(unserved_target),
         start_cost=floats(lambda policy: start_price_s(policy, tick_s) / tick_s),
-        lead_ticks=ints(lambda policy: ticks(policy.vm.start_time_s, tick_s)),
-        hold_ticks=ints(lambda policy: ticks(hold_s(policy), tick_s)),
+        lead_ticks=ints(lambda policy: whole_ticks(policy.vm.start_time_s, tick_s)),
+        hold_ticks=ints(lambda policy: whole_ticks(hold_s(policy), tick_s)),
         billed_ticks=ints(
-            lambda policy: ticks(max(policy.guards.minimum_on_time_s, BILLING_FLOOR_S), tick_s)
+            lambda policy: whole_ticks(max(policy.guards.minimum_on_time_s, BILLING_FLOOR_S), tick_s)
         ),
         start_success=np.ones(len(policies)),
         stopped_cost=floats(stopped_share),
@@ -72,7 +72,7 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         sooner_ticks=floats(sooner_s) / tick_s,
         unbilled_ticks=unbilled_s(policies, floats(sooner_s)) / tick_s,
         saving_cost=floats(saving_s) / tick_s,
-        memory_cost=floats(lambda policy: memory_share(policy) * ticks(refill_s(policy), tick_s)),
+        memory_cost=floats(lambda policy: memory_share(policy) * whole_ticks(refill_s(policy), tick_s)),
     )
 
 
@@ -123,7 +123,7 @@ def start_price_s(policy: Policy, tick_s: float) -> float:
     """
     prices, start_s = policy.prices, policy.vm.start_time_s
     billed_s = start_s if prices.start_billed_s is None else min(prices.start_billed_s, start_s)
-    return ticks(start_s, tick_s) * tick_s - (start_s - billed_s) + _seconds_for(policy, prices.start)
+    return whole_ticks(start_s, tick_s) * tick_s - (start_s - billed_s) + _seconds_for(policy, prices.start)
 
 
 def provision_price_s(policy: Policy) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from autoscaler.config.compiling_objective import hold_s, refill_s
 from autoscaler.config.known_events import occurrences
 from autoscaler.config.policy import Policy
-from autoscaler.config.section import ticks
+from autoscaler.config.section import whole_ticks
 from autoscaler.config.wishes import ForecastSection
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
 from autoscaler.core.types import Float, Int
@@ -79,4 +79,4 @@ def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Floa
 
 
 def _ticks(policies: Sequence[Policy], tick_s: float, read: Callable[[Policy], float]) -> Int:
-    return np.array([ticks(read(policy), tick_s) for policy in policies], np.int64)
+    return np.array([whole_ticks(read(policy), tick_s) for policy in policies], np.int64)

@@ -27,7 +27,7 @@ def yaml_key(attribute: str) -> str:
     return attribute
 
 
-def ticks(seconds: float, tick_s: float) -> int:
+def whole_ticks(seconds: float, tick_s: float) -> int:
     """Whole ticks that hold this time, at least 1; a hair above a whole number does not cost a tick."""
     return max(1, math.ceil(seconds / tick_s - 1e-9))
 

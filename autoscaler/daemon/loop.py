@@ -34,7 +34,7 @@ from autoscaler.daemon.holding import in_full, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
-from autoscaler.daemon.observing import Observer, no_readings, probe_all
+from autoscaler.daemon.observing import Observer, probe_all
 from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
@@ -295,7 +295,7 @@ class Daemon:
             {f.name: f.measured() for f in asked},
             self.settings.reading_s,
         )
-        unread = no_readings("")
+        unread = FleetReadings.none()
         last = {f.name: self._readings.get(f.name, unread) for f in self.fleets.all}
         return Observed(last | readings, {}, 0.0)
 

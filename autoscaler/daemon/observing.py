@@ -36,11 +36,6 @@ _NOT_READ = (
 )
 
 
-def no_readings(why: str) -> FleetReadings:
-    """Nothing was read, and why."""
-    return FleetReadings((), np.empty(0), np.empty(0), why)
-
-
 class Observer:
     """Asks providers and sources; remembers the last rows of each provider, to know those that are the same.
 
@@ -97,7 +92,7 @@ class Observer:
         for fleet, source in sources.items():
             call = readings.get(fleet)
             told = self._heard(fleet, source, call, began_s, timeout_s, waited=fleet in waited_for)
-            read[fleet] = no_readings(told) if isinstance(told, str) else told
+            read[fleet] = FleetReadings.none(told) if isinstance(told, str) else told
         if distinct:
             self._hanging.keep(sources)
         for key, listing in listed.items():
@@ -229,7 +224,7 @@ def _checked_readings(readings: FleetReadings) -> FleetReadings:
     arrays = (values, observed_at_s, received_at_s, utilisation)
     shape = (len(readings.vm_ids),)
     if any(array is not None and array.shape != shape for array in arrays):
-        return no_readings("the source returned arrays of different lengths; please report")
+        return FleetReadings.none("the source returned arrays of different lengths; please report")
     given = (readings.values, readings.observed_at_s, readings.received_at_s, readings.utilisation)
     as_they_are = all(map(is_, arrays, given))
     if not (as_they_are and type(readings.vm_ids) is tuple and type(readings.error) is str):

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoscaler.config.compiling import CompiledPolicies, compile_params
-from autoscaler.config.section import ticks
+from autoscaler.config.section import whole_ticks
 from autoscaler.core.forecast import SeriesState, learn
 from autoscaler.core.living import Living
 from autoscaler.core.state import LaneState
@@ -40,7 +40,7 @@ class Relived:
         self._forecasts = SeriesState.empty(compiled.series)
         self._living: Living | None = None
         if compiled.lanes.economic.any():
-            on_ticks = np.array([ticks(each, self._tick_s) for each in on_s], np.int64)
+            on_ticks = np.array([whole_ticks(each, self._tick_s) for each in on_s], np.int64)
             self._living = Living(compiled.series, compiled.lanes, on_ticks)
 
     @property

@@ -34,6 +34,11 @@ class FleetReadings:
     received_at_s: NDArray[np.float64] | None = None
     utilisation: NDArray[np.float64] | None = None
 
+    @classmethod
+    def none(cls, why: str = "") -> FleetReadings:
+        """Nothing was read, and why."""
+        return cls((), np.empty(0), np.empty(0), why)
+
 
 class MetricSource(Protocol):
     """Reads one fleet's metrics.

@@ -139,7 +139,7 @@ class HaproxySource:
     ) -> FleetReadings:
         keys = [(socket.place, _BACKEND) for socket in self._sockets]
         if rates is None or not all(key in rates for key in keys):
-            return _nothing(FIRST)
+            return FleetReadings.none(FIRST)
         value = math.fsum(rates[key] for key in keys) + _waiting(tables) / self._queue_within_s
         return FleetReadings(("",), np.array([value]), np.array([now_s]))
 
@@ -151,7 +151,7 @@ class HaproxySource:
         now_s: float,
     ) -> FleetReadings:
         if rates is None:
-            return _nothing(FIRST)
+            return FleetReadings.none(FIRST)
         found = {}
         for vm_id, entries in self._entries(tables, vms).items():
             keys = [(place, row.name) for place, row in entries]
@@ -216,7 +216,3 @@ class HaproxySource:
 def _waiting(tables: Sequence[Sequence[Row]]) -> int:
     """What waits for a free place, at the backend as a whole."""
     return sum(row.queued for table in tables for row in table if row.name == _BACKEND)
-
-
-def _nothing(error: str) -> FleetReadings:
-    return FleetReadings((), np.empty(0), np.empty(0), error)

@@ -237,7 +237,7 @@ class PrometheusSource:
             SourceError: No value at all; the message says what came and what was wanted.
         """
         if not vms and self._signal is not Signal.TOTAL:
-            return FleetReadings((), np.empty(0), np.empty(0))
+            return FleetReadings.none()
         vector = await self._queries.instant(self._query)
         if not vector.samples:
             raise SourceError(

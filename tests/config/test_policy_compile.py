@@ -17,7 +17,7 @@ from autoscaler.config.compiling import compile_params
 from autoscaler.config.compiling_objective import EconomicParams
 from autoscaler.config.compiling_shared import SharedParams
 from autoscaler.config.policy import policy_from
-from autoscaler.config.section import ticks
+from autoscaler.config.section import whole_ticks
 from autoscaler.config.wishes import ScheduleWindow
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import Signal
@@ -183,7 +183,7 @@ def test_dtypes_and_shapes_are_those_of_the_seam():
     ],
 )
 def test_seconds_become_ticks_rounded_up(seconds, tick_s, expected):
-    assert ticks(seconds, tick_s) == expected
+    assert whole_ticks(seconds, tick_s) == expected
 
 
 # ── Schedules ───────────────────────────────────────────────────────────────────────────────────────────

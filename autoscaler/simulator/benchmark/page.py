@@ -25,7 +25,7 @@ from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated
 from autoscaler.simulator.replay.timeline import jsonable
 from autoscaler.simulator.report.packing import zipped
-from autoscaler.simulator.report.page import require_plotly
+from autoscaler.simulator.report.page import data_script, require_plotly
 
 RESULTS_HTML = "results.html"
 
@@ -76,8 +76,8 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
             _peers(),
             "</main>",
             _FOOTER,
-            _data("data", json.dumps(jsonable(_told(bouts, found, key, name)))),
-            _data("plotly", zipped(plotly)),
+            data_script("data", json.dumps(jsonable(_told(bouts, found, key, name)))),
+            data_script("plotly", zipped(plotly)),
             f"<script>{script}</script>\n</body>\n</html>\n",
         )
     )
@@ -180,12 +180,6 @@ def _told(bouts: Sequence[Bout], found: Sequence[Match], key: str, name: str) ->
             for fleet in bout.fleets
         ],
     }
-
-
-def _data(name: str, text: str) -> str:
-    # A closing tag within the text would end the element; JSON reads the escape as the same character.
-    safe = text.replace("<", "\\u003c")
-    return f'<script type="text/plain" id="{name}">{safe}</script>\n'
 
 
 def _digest(script: bytes) -> str:

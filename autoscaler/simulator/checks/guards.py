@@ -32,7 +32,7 @@ from autoscaler.simulator.lanes.draws import Luck
 from autoscaler.simulator.lanes.measuring import Pipeline, seen, wanted
 from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.report.wording import share, span
-from autoscaler.traces.trace import Trace, TraceKind, describe_time
+from autoscaler.traces.trace import Trace, TraceKind
 
 CUTS = 12
 RESTARTS = 8
@@ -105,7 +105,7 @@ def _same_until(guard: str, subject: Subject, traces: list[Trace], cuts: list[in
             return Verdict(
                 guard,
                 State.FAILS,
-                f"the decision of {_at(subject, apart)} depends on what came after {_at(subject, cut)}: it is another one "
+                f"the decision of {subject.time_of(apart)} depends on what came after {subject.time_of(cut)}: it is another one "
                 f"with {what}",
             )
     if not moved:
@@ -247,7 +247,7 @@ def independence(subject: Subject) -> Verdict:
             return Verdict(
                 "independence",
                 State.FAILS,
-                f"among {len(traces)} fleets it decides otherwise at {_at(subject, apart)} than alone: fleets are not isolated",
+                f"among {len(traces)} fleets it decides otherwise at {subject.time_of(apart)} than alone: fleets are not isolated",
             )
     return Verdict("independence", State.HOLDS, "alone, among 3, 5 and 21 fleets it decides the same")
 
@@ -261,7 +261,7 @@ def determinism(subject: Subject) -> Verdict:
         if apart is not None:
             how = "run again" if not cuts else f"in parts of {cuts} ticks"
             return Verdict(
-                "determinism", State.FAILS, f"{how}, it decides otherwise at {_at(subject, apart)}"
+                "determinism", State.FAILS, f"{how}, it decides otherwise at {subject.time_of(apart)}"
             )
     return Verdict(
         "determinism", State.HOLDS, "run twice, and in parts of 7, 64 and 1,000 ticks, it decides the same"
@@ -288,7 +288,7 @@ def restart(subject: Subject) -> Verdict:
         return Verdict(
             "restart",
             State.FAILS,
-            f"restarted before, it decides otherwise at {_at(subject, apart)}: it forgot something",
+            f"restarted before, it decides otherwise at {subject.time_of(apart)}: it forgot something",
         )
     if said := _forecast_forgets(subject):
         return Verdict("restart", State.FAILS, said)
@@ -324,7 +324,7 @@ def _forecast_forgets(subject: Subject) -> str:
             restored = SeriesState.restore(restored.dump())
         one, other = step(params, through, samples), step(params, restored, samples)
         if not np.array_equal(one.at_lead, other.at_lead, equal_nan=True):
-            return f"restarted before, it forecasts otherwise at {_at(subject, tick)}"
+            return f"restarted before, it forecasts otherwise at {subject.time_of(tick)}"
     return ""
 
 
@@ -355,7 +355,7 @@ def _not_conserved(subject: Subject, found: Trail) -> str:
     for said, broken in rules.items():
         at = np.flatnonzero(broken.any(axis=1))
         if at.size:
-            return f"{said} at {_at(subject, int(at[0]))}"
+            return f"{said} at {subject.time_of(int(at[0]))}"
     return ""
 
 
@@ -395,17 +395,13 @@ def silence(subject: Subject) -> Verdict:
         return Verdict(
             "silence",
             State.FAILS,
-            f"{found['stop'][tick, lane]} VMs are stopped at {_at(subject, tick)}, when no reading had come",
+            f"{found['stop'][tick, lane]} VMs are stopped at {subject.time_of(tick)}, when no reading had come",
         )
     return Verdict(
         "silence",
         State.HOLDS,
         f"nothing is stopped in the first {span(min(hold_s, long_s))} of {len(plants)} outages of the metrics",
     )
-
-
-def _at(subject: Subject, tick: int) -> str:
-    return describe_time((subject.ticks.first + tick) * subject.ticks.tick_s)
 
 
 GUARDS: dict[str, Callable[[Subject], Verdict]] = {

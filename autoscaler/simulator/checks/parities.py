@@ -60,7 +60,7 @@ def engine_parity(subject: Subject) -> Verdict:
                 return Verdict(
                     "engine parity",
                     State.FAILS,
-                    f"at {_at(part, number)} `{name}` is {getattr(lane, name)} in lanes and {getattr(loop, name)} in the daemon",
+                    f"at {part.time_of(number)} `{name}` is {getattr(lane, name)} in lanes and {getattr(loop, name)} in the daemon",
                 )
     if not any(tick.start or tick.stop for tick in recorded):
         return Verdict("engine parity", State.NOT_SHOWN, "nothing was started or stopped on this traffic")
@@ -169,7 +169,3 @@ def _loop_run(part: Subject) -> LoopRun:
         part.ticks.tick_s,
         part.seed,
     )
-
-
-def _at(subject: Subject, tick: int) -> str:
-    return describe_time((subject.ticks.first + tick) * subject.ticks.tick_s)

@@ -19,7 +19,7 @@ from autoscaler.simulator.lanes.engine import Decider, LaneRun, Lanes
 from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.witness import Witness
-from autoscaler.traces.trace import Trace
+from autoscaler.traces.trace import Trace, describe_time
 
 Ints: TypeAlias = NDArray[np.int64]
 MakesDecider: TypeAlias = Callable[[CompiledPolicies, tuple[Trace, ...]], Decider]
@@ -68,6 +68,10 @@ class Subject:
             self.seed,
             tuple(shifts),
         )
+
+    def time_of(self, tick: int) -> str:
+        """When a tick is, for a person."""
+        return describe_time((self.ticks.first + tick) * self.ticks.tick_s)
 
     def lanes(self, run: LaneRun, witness: Witness | None = None) -> Lanes:
         """The run, ready to tick."""

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.config.section import whole_ticks
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import PlantSettings
@@ -28,11 +29,6 @@ Kind: TypeAlias = np.dtype[np.signedinteger[Any]]
 """Of counts."""
 INT16: Kind = np.dtype(np.int16)
 INT32: Kind = np.dtype(np.int32)
-
-
-def whole_ticks(seconds: float, tick_s: float) -> int:
-    """Ticks until something that takes so long is seen done: at least the next one."""
-    return max(1, math.ceil(seconds / tick_s - 1e-9))
 
 
 class Delay:

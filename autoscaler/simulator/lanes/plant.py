@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.config.policy import Policy
-from autoscaler.config.section import ticks as at_least_one_tick
+from autoscaler.config.section import whole_ticks
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.lanes.buckets import Bucket
 from autoscaler.simulator.lanes.delays import (
@@ -38,7 +38,6 @@ from autoscaler.simulator.lanes.delays import (
     Lottery,
     Odds,
     Vms,
-    whole_ticks,
 )
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Budget, PlantSettings
@@ -146,7 +145,7 @@ class Plant:
                     odds = Odds(Purpose.PROVISION, Purpose.PROVISION_STUCK, 0.0, made, shift)
                     self._make_lottery.enter(group, plant, odds, luck)
         fails = any(plant.start_failure for plant in plants)
-        quarantine = _ints([at_least_one_tick(plant.quarantine_s, tick_s) for plant in plants])
+        quarantine = _ints([whole_ticks(plant.quarantine_s, tick_s) for plant in plants])
         self._quarantine = Delay(quarantine) if fails else None
         self.quarantined: Vms | None = np.zeros(lanes, np.int32) if fails else None
 

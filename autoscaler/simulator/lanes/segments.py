@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
+from autoscaler.config.section import whole_ticks
 from autoscaler.core.types import Int
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
-from autoscaler.simulator.lanes.delays import whole_ticks
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.fingerprints import Fingerprints

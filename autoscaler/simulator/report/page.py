@@ -112,9 +112,9 @@ def page(
             f"<style>{_resource('page.css')}</style>\n</head>\n<body>\n",
             body,
             _FOOTER,
-            _data("meta", json.dumps(_meta(columns, episodes, details, sweep, others))),
-            _data("ticks", "" if columns is None else _ticks(columns, episodes, others)),
-            _data("plotly", zipped(plotly)),
+            data_script("meta", json.dumps(_meta(columns, episodes, details, sweep, others))),
+            data_script("ticks", "" if columns is None else _ticks(columns, episodes, others)),
+            data_script("plotly", zipped(plotly)),
             *(f"<script>{script}</script>\n" for script in scripts),
             "</body>\n</html>\n",
         )
@@ -202,7 +202,8 @@ def _window(columns: Columns, episode: Episode) -> tuple[int, int]:
     return max(int(begin) - _AROUND, 0), min(int(end) + _AROUND, len(columns))
 
 
-def _data(name: str, text: str) -> str:
+def data_script(name: str, text: str) -> str:
+    """JSON that the page's scripts read from an element of its own."""
     # A closing tag within the text would end the element; JSON reads the escape as the same character.
     safe = text.replace("<", "\\u003c")
     return f'<script type="text/plain" id="{name}">{safe}</script>\n'

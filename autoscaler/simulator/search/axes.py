@@ -21,7 +21,7 @@ from autoscaler.config.messages import field_at
 from autoscaler.config.quantities import DURATION, PERCENT
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.knobs import PlantSettings
-from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, ends_of
+from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, ends_of, keys_of
 
 MOST_STEPS = 10_000
 _COUNT = re.compile(r"(.*)/(\d*)(log)?")
@@ -108,10 +108,6 @@ def _value(path: str, text: str) -> object:
     return text
 
 
-def _keys(path: str) -> tuple[str | int, ...]:
-    return tuple(int(key) if key.isdecimal() else key for key in path.split("."))
-
-
 def _full(path: str, plant: PlantSettings) -> str:
     """A path with the units in the names of a plant's fields, which people leave out as in a policy."""
     first, *keys = path.split(".")
@@ -138,7 +134,7 @@ def _require_field(path: str, base: Base) -> None:
         else:
             if path != PLANT:
                 return
-    elif field_at(_keys(path)) is not None:
+    elif field_at(keys_of(path)) is not None:
         return
     base.variant({path: 0})
 
@@ -152,7 +148,7 @@ def current_values(base: Base, paths: Sequence[str]) -> dict[str, object]:
 
 
 def _at(here: Any, path: str) -> object:
-    keys = _keys(path)
+    keys = keys_of(path)
     for key in keys[1:] if keys[0] == PLANT else keys:
         if here in (None, "off"):
             return "off"

@@ -111,7 +111,7 @@ class Base:
         plant = self.plant
         of_policy = False
         for path, value in values.items():
-            keys = _keys(path)
+            keys = keys_of(path)
             if keys[0] == PLANT:
                 plant = _with_plant_field(plant, keys[1:], value, path)
             else:
@@ -163,7 +163,8 @@ def _distinct(paths: Sequence[str]) -> None:
             raise ConfigError(f"`{path}` is given twice; give each field once")
 
 
-def _keys(path: str) -> YamlPath:
+def keys_of(path: str) -> YamlPath:
+    """A path as the keys of a document; numbers are places in a list."""
     return tuple(int(key) if key.isdecimal() else key for key in path.split("."))
 
 
@@ -305,7 +306,7 @@ def ends_of(between: Between, *, apart: bool = False) -> tuple[Text | None, floa
     Raises:
         ConfigError: There is no such field, or no such range of it.
     """
-    keys = _keys(between.path)
+    keys = keys_of(between.path)
     info = None if keys[0] == PLANT else field_at(keys)
     if keys[0] != PLANT and info is None:
         raise ConfigError(f"`{between.path}` is no field of a policy; {_nearest(keys)}")
