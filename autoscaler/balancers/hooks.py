@@ -1,4 +1,4 @@
-"""Hooks of VMs that run here: a program of the operator's, and one for runs that touch nothing real.
+"""Hooks of VMs that run here: a program of the operator's.
 
     PROGRAM [ARGUMENT ...]        with AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_VM_PUBLIC_ADDRESS,
                                   AUTOSCALER_FLEET, and AUTOSCALER_ACTION, which is exercise or start
@@ -8,16 +8,16 @@ Exit code 0 means that the VM is well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from autoscaler.balancers.program import SHOWN, inherited, of_vm, run_program
-from autoscaler.ports import Clock, Vm
+from autoscaler.ports import Vm
 from autoscaler.ports.hooks import HookResult
 
 
 class CommandHook:
-    """An VmHook that runs a program on this machine.
+    """A `VmHook` that runs a program on this machine.
 
     Args:
         command: The program and its arguments.
@@ -61,32 +61,3 @@ class CommandHook:
 
     async def close(self) -> None:
         """Nothing is held between runs."""
-
-
-class SimulatedHook:
-    """An VmHook for the embedded cloud and for tests: it takes its time and answers what it is told to.
-
-    Args:
-        clock: Time.
-        took_s: How long a run takes, in seconds of the clock.
-        answer: What comes of it, by VM; by default all are well.
-    """
-
-    def __init__(
-        self, clock: Clock, *, took_s: float = 5.0, answer: Callable[[Vm], HookResult] | None = None
-    ) -> None:
-        self._clock = clock
-        self._took_s = took_s
-        self._answer = answer or (lambda _: HookResult(well=True))
-        self.timeout_s = took_s + 60.0
-        self.runs: list[tuple[float, str]] = []
-        """Beginning of each run by the clock, and the VM."""
-
-    async def run(self, vm: Vm) -> HookResult:
-        """Wait, and answer."""
-        self.runs.append((self._clock.now(), vm.id))
-        await self._clock.sleep_until(self._clock.monotonic() + self._took_s)
-        return self._answer(vm)
-
-    async def close(self) -> None:
-        """Nothing is held."""

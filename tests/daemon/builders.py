@@ -20,6 +20,7 @@ from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import FleetReadings, Listing, Vm, VmState
+from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.store import SqliteJournal
@@ -227,3 +228,22 @@ class Watched(list):
     def append(self, record):
         super().append(record)
         self.watch(record)
+
+
+class SimulatedHook:
+    """A `VmHook` that takes its time and answers what it is told to, by VM; by default all are well."""
+
+    def __init__(self, clock, *, took_s=5.0, answer=None):
+        self._clock, self._took_s = clock, took_s
+        self._answer = answer or (lambda _: HookResult(well=True))
+        self.timeout_s = took_s + 60.0
+        self.runs = []
+        """Beginning of each run by the clock, and the VM."""
+
+    async def run(self, vm):
+        self.runs.append((self._clock.now(), vm.id))
+        await self._clock.sleep_until(self._clock.monotonic() + self._took_s)
+        return self._answer(vm)
+
+    async def close(self):
+        pass

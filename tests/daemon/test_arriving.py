@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from autoscaler.balancers.hooks import CommandHook, SimulatedHook
+from autoscaler.balancers.hooks import CommandHook
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.world import World
 from autoscaler.daemon.acts.arriving import AGAIN_S, Arrivals
@@ -14,7 +14,7 @@ from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_arrivals
-from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual, vm
+from tests.daemon.builders import ORIGIN_S, Bench, SimulatedHook, policy, steady, virtual, vm
 from tests.daemon.pools import TOTAL
 
 WELL = HookResult(well=True)

@@ -1,6 +1,5 @@
 """A daemon that waits for another only watches: at the balancer, and on VMs that the other one drains, starts or tries."""
 
-from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.vms.lease import SETTLE_S, VALID_S
@@ -8,7 +7,7 @@ from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.memory import MemoryProvider
-from tests.daemon.builders import steady, virtual
+from tests.daemon.builders import SimulatedHook, steady, virtual
 from tests.daemon.test_lease import Two, _Named
 
 

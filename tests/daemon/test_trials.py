@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.balancers.hooks import CommandHook, SimulatedHook
+from autoscaler.balancers.hooks import CommandHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
@@ -24,7 +24,7 @@ from autoscaler.providers.memory import MemoryProvider
 from autoscaler.wiring import Wiring
 from autoscaler.wiring_balancers import real_hook
 from tests.control.builders import STOP, Commands, asked
-from tests.daemon.builders import ORIGIN_S, OwnTime, steady, virtual
+from tests.daemon.builders import ORIGIN_S, OwnTime, SimulatedHook, steady, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, states
 from tests.daemon.test_loop_time import SetClock
 
