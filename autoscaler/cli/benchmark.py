@@ -24,7 +24,7 @@ FOLDER = Annotated[
     typer.Argument(help="Folder of traces with a manifest.csv (file,kind,interval_s).", metavar="FOLDER"),
 ]
 GENERATED = Annotated[bool, typer.Option("--generated", help="Five generated traces instead of a folder.")]
-SEED = Annotated[int, typer.Option(min=0, help="Of the generated traces.")]
+SEED = Annotated[int, typer.Option(min=0, help="Seed of the generated traces.")]
 ONLY = Annotated[
     str | None, typer.Option(help="Only these series, by the beginnings of their names.", metavar="NAME,NAME")
 ]

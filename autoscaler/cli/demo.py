@@ -62,7 +62,7 @@ def demo(
     for_s: Annotated[
         float | None,
         typer.Option(
-            "--for", parser=seconds, help="End after this long of your time, as 40s.", metavar="TIME"
+            "--for", parser=seconds, help="End after so much of your time, for example 40s.", metavar="TIME"
         ),
     ] = None,
     out: Annotated[
@@ -71,8 +71,10 @@ def demo(
     faults: Annotated[
         Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of traffic and cloud.")] = 1,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics and /healthz; 0 is any.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and cloud.")] = 1,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz; 0 takes a free one.")
+    ] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON at the end, no table.")
     ] = False,

@@ -44,9 +44,11 @@ def events(
         list[str] | None,
         typer.Option(help="Events of this kind only; may be given several times.", metavar="KIND"),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = SHOWN,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many to show, the newest ones.")
+    ] = SHOWN,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new ones, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Show new events as they come, until Ctrl-C.")
     ] = False,
     state_dir: Annotated[
         Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")

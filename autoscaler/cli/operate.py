@@ -55,7 +55,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 def pause(
     reason: ReasonOption,
-    what: Annotated[What, typer.Argument(help="What is not done any more.")] = What.ALL,
+    what: Annotated[What, typer.Argument(help="What to hold back.")] = What.ALL,
     fleet: FleetOption = None,
     all_fleets: AllFleetsOption = False,
     for_s: ForOption = None,
@@ -75,7 +75,7 @@ def pause(
 
 def resume(
     reason: ReasonOption,
-    what: Annotated[What, typer.Argument(help="What is done again.")] = What.ALL,
+    what: Annotated[What, typer.Argument(help="What to take up again.")] = What.ALL,
     fleet: FleetOption = None,
     all_fleets: AllFleetsOption = False,
     socket: SocketOption = None,

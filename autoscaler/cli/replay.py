@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 ENGINE = Annotated[
     Literal["auto", "lanes", "loop"],
-    typer.Option(help="lanes is fast, loop is the daemon itself with a journal; auto is lanes where it can."),
+    typer.Option(
+        help="lanes: fast; loop: the daemon itself, with a journal; auto: lanes where they can express the run."
+    ),
 ]
 TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help="Form of the time line.")]
 

@@ -52,7 +52,7 @@ TO = Annotated[
 FAULTS = Annotated[
     Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
 ]
-SEED = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+SEED = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 OUT = Annotated[
     Path | None,
     typer.Option(help="Leave report.html, report.json, the time line and the journal here.", metavar="DIR"),
@@ -107,7 +107,7 @@ class Played:
         typer.Option(
             "--provision-time",
             parser=seconds,
-            help="Time until a VM serves that is made from nothing (default: objective.provision_time).",
+            help="Time until a VM that is made from nothing serves (default: objective.provision_time).",
             metavar="TIME",
         ),
     ] = None
