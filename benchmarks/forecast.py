@@ -147,10 +147,9 @@ def drive(each: Sequence[Recording]) -> list[Forecasts]:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Coverage (Q,) by the randomised transform, coverage (Q,) of the quantiles, pinball (Q,) over mean demand."""
+    """Coverage (Q,) by the randomised transform, pinball (Q,) over mean demand."""
 
     transform: Float
-    covered: Float
     pinball: Float
 
 
@@ -163,7 +162,6 @@ def judge(recording: Recording, found: Forecasts) -> Judgement:
     outcome, quantiles = outcome[known], found.quantiles[issued][known]
     return Judgement(
         transform=covered(found.transform[issued][known]),
-        covered=np.array([np.mean(outcome <= quantiles[:, at] + 1e-9) for at in range(len(LEVELS))]),
         pinball=pinball(quantiles, outcome) / max(float(np.mean(outcome)), 1e-12),
     )
 

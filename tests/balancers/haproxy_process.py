@@ -57,7 +57,6 @@ class Haproxy:
 
     def __init__(self, folder: Path, vms: Vms, *, tcp=False, maxconn=0, level="admin", mode="http", check=""):
         require_real("haproxy", Path(PROGRAM).exists())
-        self.vms = vms
         self._ports = Ports()
         self.port = self._ports.one()
         self.place = f"127.0.0.1:{self._ports.one()}" if tcp else str(folder / "haproxy.sock")

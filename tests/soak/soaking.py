@@ -273,7 +273,6 @@ class Watch:
 
     def __init__(self, soak: Soak, soaked: Soaked) -> None:
         self._soak, self._soaked = soak, soaked
-        self._last_tick: int | None = None
         self._last_wish: dict[str, int] = {}
 
     def __call__(self, record: TickRecord) -> None:
