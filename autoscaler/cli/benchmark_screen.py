@@ -8,6 +8,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
+from autoscaler.cli.output import plain_table
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
@@ -53,7 +54,7 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
 
 
 def _table(found: Sequence[Match]) -> Table:
-    made = _plain()
+    made = plain_table()
     made.add_column("trace", no_wrap=True)
     made.add_column("VMs", justify="right")
     for level in LEVELS:
@@ -75,7 +76,7 @@ def _table(found: Sequence[Match]) -> Table:
 
 
 def _print_promises(console: Console, bouts: Sequence[Bout], key: str) -> None:
-    made = _plain()
+    made = plain_table()
     for title in ("promised", "served after a week"):
         made.add_column(title, no_wrap=True)
     rows: dict[str, list[str]] = {}
@@ -94,7 +95,7 @@ def _print_promises(console: Console, bouts: Sequence[Bout], key: str) -> None:
 
 def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:
     """Every rule over all traces and fleets."""
-    made = _plain()
+    made = plain_table()
     made.add_column("rule", no_wrap=True)
     for level in LEVELS:
         made.add_column(f"reached {_head(level)}", justify="right")
@@ -117,7 +118,3 @@ def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:
 
 def _head(level: float) -> str:
     return f"{level:.1%}".replace(".0%", "%")
-
-
-def _plain() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

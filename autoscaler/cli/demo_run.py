@@ -22,7 +22,8 @@ from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, read_faults
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.lifecycle import close, run_to_the_end
+from autoscaler.daemon.closing import close
+from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, DaemonError

@@ -106,6 +106,13 @@ def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> floa
     return given_s if given_s >= 0 else now_s + given_s
 
 
+def plain_table(*, show_header: bool = True) -> Table:
+    """A table without lines, two spaces between its columns."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
+
+
 def print_whole(console: Console, table: Table) -> None:
     """Print a table of numbers without cutting any: a cut number is another number, and a wrapped line is none."""
     from rich.measure import Measurement

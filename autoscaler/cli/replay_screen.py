@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoscaler.cli.output import print_whole
+from autoscaler.cli.output import plain_table, print_whole
 from autoscaler.simulator.report.card import Card
 from autoscaler.simulator.report.conclusion import conclude
 from autoscaler.simulator.report.wording import UNKNOWN, shown
@@ -46,7 +46,7 @@ def print_run(document: dict[str, Any], card: Card) -> None:
 def table(card: Card) -> Table:
     """The score card, one line per entry."""
     known = {figure.key: figure for figure in card.figures}
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = plain_table()
     made.add_column("", no_wrap=True)
     for key, title in _COLUMNS:
         if key in known:

@@ -110,7 +110,8 @@ async def _run(
 ) -> None:
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
-    from autoscaler.daemon.lifecycle import Retention, close, close_all, run_to_the_end, signals_heard
+    from autoscaler.daemon.closing import close
+    from autoscaler.daemon.lifecycle import Retention, close_all, run_to_the_end, signals_heard
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
@@ -207,8 +208,8 @@ async def _hear_hints(
     beside: dict[str, Callable[[], Awaitable[object]]],
 ) -> None:
     """Listen to the cloud's own news, where the settings name a queue of them."""
+    from autoscaler.daemon.closing import close
     from autoscaler.daemon.hinting import Hinting
-    from autoscaler.daemon.lifecycle import close
     from autoscaler.providers.ec2.hints import HintQueue
 
     if settings.aws_hint_queue_url:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoscaler.cli.output import print_whole
+from autoscaler.cli.output import plain_table, print_whole
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.report.wording import Unit, money, share, shown
 from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
@@ -79,7 +79,7 @@ def print_advice(
 
 
 def _changes(changes: dict[str, Any]) -> Table:
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made = plain_table(show_header=False)
     for path, change in changes.items():
         cost, unserved = change["cost_alone"], change["unserved_alone"]
         alone = "" if cost is None else f"alone: cost {cost:+.1%}, unserved {unserved * 100:+.3f} points"
@@ -89,7 +89,7 @@ def _changes(changes: dict[str, Any]) -> Table:
 
 def _candidates(found: Landscape, advice: Advice) -> Table:
     """The cheapest, and why each is not taken."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = plain_table()
     made.add_column("", no_wrap=True)
     for _, title, _ in _FIGURES[:2]:
         made.add_column(title, justify="right", no_wrap=True)
@@ -114,7 +114,7 @@ def _because(found: Landscape, advice: Advice, row: int) -> str:
 
 def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
     """Cost, unserved work and regret of now and of what is recommended, world by world."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = plain_table()
     made.add_column("world", no_wrap=True)
     for name in ("cost", "unserved", "regret"):
         made.add_column(f"{name}, now -> best" if changed else name, justify="right", no_wrap=True)
@@ -129,7 +129,7 @@ def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
 
 def table(found: Landscape, rows: list[int]) -> Table:
     """Variants by row, and the policy as it is where it is not among them."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = plain_table()
     made.add_column("", no_wrap=True)
     for path in found.parameters:
         name = path.rpartition(".")[2] if _clear(found) else path

@@ -16,8 +16,6 @@ from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
 
-__all__ = ["Closable", "Retention", "close", "close_all", "run_to_the_end", "signals_heard"]
-
 PRUNE_FIRST_S = 60.0
 """Housekeeping begins this soon, so that a daemon that is restarted often still keeps its journal small."""
 PRUNE_EVERY_S = 3600.0

@@ -7,12 +7,11 @@ import signal
 import pytest
 
 from autoscaler.clock import SystemClock
+from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.lifecycle import (
     PRUNE_EVERY_S,
     PRUNE_FIRST_S,
-    Closable,
     Retention,
-    close,
     run_to_the_end,
     signals_heard,
 )

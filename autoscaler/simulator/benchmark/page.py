@@ -6,8 +6,6 @@ digests, and no connection; data stands in elements that no browser runs. Equal 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from html import escape
@@ -25,7 +23,7 @@ from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated
 from autoscaler.simulator.replay.timeline import jsonable
 from autoscaler.simulator.report.packing import zipped
-from autoscaler.simulator.report.page import data_script, require_plotly
+from autoscaler.simulator.report.page import data_script, head, require_plotly
 
 RESULTS_HTML = "results.html"
 
@@ -52,19 +50,10 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
     script = (files(__package__) / "fronts.js").read_text(encoding="utf-8")
     style = (files("autoscaler.simulator.report") / "page.css").read_text(encoding="utf-8")
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
-    policy = (
-        f"default-src 'none'; script-src {_digest(plotly)} {_digest(script.encode())}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(found))
     return "".join(
         (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            '<meta name="referrer" content="no-referrer">\n',
-            "<title>Benchmark of policies</title>\n",
-            f"<style>{style}\n{_STYLE}</style>\n</head>\n<body>\n",
+            head("Benchmark of policies", f"{style}\n{_STYLE}", plotly, script),
             f'<header class="top"><h1>{escape(name)} against every peer at its best setting</h1>{said}</header>\n',
             "<main><h2>Regret</h2><p>Cost over the least possible at the same share of unserved work;",
             " a dash is a share that no setting reaches.</p>",
@@ -180,7 +169,3 @@ def _told(bouts: Sequence[Bout], found: Sequence[Match], key: str, name: str) ->
             for fleet in bout.fleets
         ],
     }
-
-
-def _digest(script: bytes) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode() + "'"

@@ -104,12 +104,7 @@ def page(
     title = f"{details.get('fleet', 'replay')} on {details.get('trace', 'a trace')}"
     return "".join(
         (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-            f'<meta http-equiv="Content-Security-Policy" content="{_policy(plotly, *scripts)}">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            '<meta name="referrer" content="no-referrer">\n',
-            f"<title>{escape(title)}</title>\n",
-            f"<style>{_resource('page.css')}</style>\n</head>\n<body>\n",
+            head(title, _resource("page.css"), plotly, *scripts),
             body,
             _FOOTER,
             data_script("meta", json.dumps(_meta(columns, episodes, details, sweep, others))),
@@ -200,6 +195,17 @@ def _ticks(columns: Columns, episodes: Sequence[Episode], others: Mapping[str, C
 def _window(columns: Columns, episode: Episode) -> tuple[int, int]:
     begin, end = np.searchsorted(columns.stamps_s, (episode.start_s, episode.end_s))
     return max(int(begin) - _AROUND, 0), min(int(end) + _AROUND, len(columns))
+
+
+def head(title: str, style: str, *scripts: bytes | str) -> str:
+    """A page up to its body; it makes no connection and runs no scripts but these."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(*scripts)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+    )
 
 
 def data_script(name: str, text: str) -> str:
