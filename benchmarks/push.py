@@ -27,11 +27,12 @@ from autoscaler.config.policy import policy_from
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.waking import Waking
+from autoscaler.ports import Clock
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.sources.push import PushedSamples
 from autoscaler.sources.remote_write import RemoteWrite
-from autoscaler.store import open_journal
+from autoscaler.store import SqliteJournal, open_journal
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.ingest_token import PushTokens
 from autoscaler.web.site import Site
@@ -98,25 +99,30 @@ class Wire:
         writer.close()
 
 
+async def behind_a_wire(
+    stack: contextlib.AsyncExitStack, clock: Clock, folder: Path, vms: int
+) -> tuple[Wire, Ec2Provider, SqliteJournal]:
+    """The wire to an embedded cloud in its own process, a provider over it, and a journal on the disk."""
+    setup = CloudSetup(fleets=(FleetSetup("web", vms),), api_limits=False)
+    cloud = await stack.enter_async_context(EndpointProcess(setup))
+    cable = Wire(cloud.url)
+    url = await stack.enter_async_context(cable)
+    settings = Ec2Settings(setup.region, url, access_key_id=KEY, secret_access_key=KEY)
+    provider = await stack.enter_async_context(await Ec2Provider.open(settings, clock))
+    journal = open_journal(folder / "state", clock.now, print)
+    stack.push_async_callback(journal.close)
+    return cable, provider, journal
+
+
 def run() -> list[Result]:
     return asyncio.run(_run())
 
 
 async def _run() -> list[Result]:
-    setup = CloudSetup(fleets=(FleetSetup("web", BURSTS),), api_limits=False)
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cloud = await stack.enter_async_context(EndpointProcess(setup))
-        cable = Wire(cloud.url)
-        url = await stack.enter_async_context(cable)
-        provider = await stack.enter_async_context(
-            await Ec2Provider.open(
-                Ec2Settings(setup.region, url, access_key_id=KEY, secret_access_key=KEY), clock
-            )
-        )
-        journal = open_journal(folder / "state", clock.now, print)
-        stack.push_async_callback(journal.close)
+        cable, provider, journal = await behind_a_wire(stack, clock, folder, BURSTS)
         pushed = PushedSamples(clock)
         wired = wire([policy_from(POLICY)], provider, clock, Sources(clock, folder, pushed).source_for)
         daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), LoopSettings(tick_s=TICK_S))

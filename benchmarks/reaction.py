@@ -19,18 +19,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from autoscaler.clock import SystemClock
-from autoscaler.cloud.endpoint_process import EndpointProcess
-from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.config.policy import policy_from
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.providers.ec2.provider import Ec2Provider
-from autoscaler.providers.ec2.settings import Ec2Settings
-from autoscaler.store import open_journal
 from autoscaler.wiring import wire
 from autoscaler.wiring_sources import Sources
 from benchmarks.calibration import Result
-from benchmarks.push import KEY, Wire
+from benchmarks.push import Wire, behind_a_wire
 
 BURSTS = 30
 TICK_S = 1.0
@@ -75,7 +70,6 @@ def _policy(source: str, url: str) -> dict[str, object]:
 
 
 async def _run(source: str) -> list[Result]:
-    setup = CloudSetup(fleets=(FleetSetup("web", BURSTS),), api_limits=False)
     clock, shown = SystemClock(), Shown()
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -85,16 +79,7 @@ async def _run(source: str) -> list[Result]:
         server = TestServer(app, host="127.0.0.1")
         await server.start_server()
         stack.push_async_callback(server.close)
-        cloud = await stack.enter_async_context(EndpointProcess(setup))
-        cable = Wire(cloud.url)
-        url = await stack.enter_async_context(cable)
-        provider = await stack.enter_async_context(
-            await Ec2Provider.open(
-                Ec2Settings(setup.region, url, access_key_id=KEY, secret_access_key=KEY), clock
-            )
-        )
-        journal = open_journal(folder / "state", clock.now, print)
-        stack.push_async_callback(journal.close)
+        cable, provider, journal = await behind_a_wire(stack, clock, folder, BURSTS)
         policy = policy_from(_policy(source, f"http://127.0.0.1:{server.port}"))
         wired = wire([policy], provider, clock, Sources(clock, folder).source_for)
         for adapter in wired.closables:

@@ -78,8 +78,8 @@ async def test_a_listing_that_never_ends_is_given_up_for_a_new_one():
     assert provider.ended == 2
 
 
-@virtual
-async def test_an_error_reaches_all_askers_and_the_next_ask_begins_anew():
+def breaking():
+    """A provider, a reader of it whose listings end in an error, and the listing that does not."""
     provider = Provider(VirtualClock())
     reader = SharedReader(provider)
     good = reader._list
@@ -89,6 +89,12 @@ async def test_an_error_reaches_all_askers_and_the_next_ask_begins_anew():
         raise OSError("broken pipe")
 
     reader._list = broken
+    return provider, reader, good
+
+
+@virtual
+async def test_an_error_reaches_all_askers_and_the_next_ask_begins_anew():
+    _, reader, good = breaking()
     found = await asyncio.gather(*(reader.list_vms() for _ in range(3)), return_exceptions=True)
     assert [str(error) for error in found] == ["broken pipe"] * 3
     reader._list = good
@@ -99,15 +105,7 @@ async def test_an_error_reaches_all_askers_and_the_next_ask_begins_anew():
 async def test_an_error_that_nobody_waits_for_any_more_is_no_complaint_of_the_event_loop():
     complaints = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    provider = Provider(VirtualClock())
-    reader = SharedReader(provider)
-    good = reader._list
-
-    async def broken():
-        await good()
-        raise OSError("broken pipe")
-
-    reader._list = broken
+    provider, reader, _ = breaking()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
             await reader.list_vms()
