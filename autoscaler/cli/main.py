@@ -20,12 +20,13 @@ from autoscaler.cli import (
     demo,
     doctor,
     events,
+    explain,
     export,
-    inspect,
     operate,
     plan,
     policy,
     policy_results,
+    pool,
     recommend,
     replay,
     run,
@@ -37,7 +38,6 @@ from autoscaler.cli import (
     trace_import,
     trace_record,
     trace_synth,
-    warm_pool,
 )
 from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
 
@@ -77,7 +77,7 @@ policies.command("schema")(policy.policy_schema)
 policies.command("results")(policy_results.policy_results)
 app.add_typer(policies, name="policy")
 app.command()(status.status)
-app.command()(inspect.explain)
+app.command()(explain.explain)
 app.command()(operate.pause)
 app.command()(operate.resume)
 app.command()(operate.override)
@@ -102,7 +102,7 @@ traces.command("record")(trace_record.record)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
 app.add_typer(scenario.app, name="scenario")
-app.add_typer(warm_pool.app, name="pool")
+app.add_typer(pool.app, name="pool")
 
 
 def _show_version(asked: bool) -> None:

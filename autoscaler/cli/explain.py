@@ -71,7 +71,7 @@ def explain(
 
 def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
     """Tell the row of a replay without a journal; whether there is one."""
-    from autoscaler.cli.inspect_row import explained_row, has_time_line, tell_row
+    from autoscaler.cli.explain_replayed import explained_row, has_time_line, tell_row
 
     if not has_time_line(directory):
         return False
