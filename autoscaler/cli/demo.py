@@ -57,12 +57,15 @@ def demo(
         bool, typer.Option("--cold", help="Begin as a fleet on its first day, without the week before.")
     ] = False,
     tick_s: Annotated[
-        float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="TIME")
+        float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="DURATION")
     ] = 10.0,
     for_s: Annotated[
         float | None,
         typer.Option(
-            "--for", parser=seconds, help="End after so much of your time, for example 40s.", metavar="TIME"
+            "--for",
+            parser=seconds,
+            help="End after so much of your time, for example 40s.",
+            metavar="DURATION",
         ),
     ] = None,
     out: Annotated[

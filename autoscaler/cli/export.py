@@ -52,7 +52,7 @@ def export(
             "--interval",
             parser=seconds,
             help="Length of the trace's intervals (default: a tick).",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,

@@ -39,6 +39,7 @@ from autoscaler.cli import (
     trace_record,
     trace_synth,
 )
+from autoscaler.cli.examples import show_examples
 from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
 
 
@@ -142,6 +143,9 @@ def version(
         typer.echo(json.dumps(found))
     else:
         typer.echo("\n".join(f"{name} {number}" for name, number in found.items()))
+
+
+show_examples(app)
 
 
 def main() -> None:

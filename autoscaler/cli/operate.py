@@ -39,7 +39,7 @@ AllFleetsOption = Annotated[
 ]
 ForOption = Annotated[
     float | None,
-    typer.Option("--for", parser=seconds, help="For so long, for example 2h or 1d.", metavar="TIME"),
+    typer.Option("--for", parser=seconds, help="For so long, for example 2h or 1d.", metavar="DURATION"),
 ]
 UntilOption = Annotated[
     float | None,

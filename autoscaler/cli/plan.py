@@ -63,7 +63,10 @@ def plan(
     tick_s: Annotated[
         float | None,
         typer.Option(
-            "--tick", parser=seconds, help="Time between decisions (default: as recorded).", metavar="TIME"
+            "--tick",
+            parser=seconds,
+            help="Time between decisions (default: as recorded).",
+            metavar="DURATION",
         ),
     ] = None,
     seed: SEED = 1,

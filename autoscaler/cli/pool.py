@@ -43,7 +43,7 @@ def list_vms(
             "--older-than",
             parser=seconds,
             help="Only VMs whose image was made longer ago (tag autoscaler:baked-at), or that were where no tag tells.",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None,
     socket: SocketOption = None,

@@ -135,12 +135,14 @@ def _settings_part() -> list[str]:
 
 
 def _commands_part() -> list[str]:
+    from autoscaler.cli.examples import EXAMPLES
     from autoscaler.cli.main import app
 
     program: Any = typer.main.get_command(app)
     parts = ["## Commands", f"{program.help}\n\n{program.epilog}"]
     for name, command in _commands(program, ()):
         parts += [f"### `autoscaler {name}`", command.help or ""]
+        parts.append("\n".join(["```", *(f"autoscaler {example}" for example in EXAMPLES[name]), "```"]))
         context = typer.Context(command, info_name=name)
         records = [parameter.get_help_record(context) for parameter in command.params]
         rows = [
@@ -360,7 +362,7 @@ def _document(parts: list[str]) -> str:
 
 
 def _filled(part: str) -> str:
-    if part.startswith(("|", "#")):
+    if part.startswith(("|", "#", "```")):
         return part
     paragraphs = part.split("\n\n")
     return "\n\n".join(

@@ -39,7 +39,7 @@ TICK = Annotated[
         "--tick",
         parser=seconds,
         help="Time between decisions (default: the trace's interval).",
-        metavar="TIME",
+        metavar="DURATION",
     ),
 ]
 FROM = Annotated[
@@ -78,7 +78,7 @@ class Played:
             "--warm-up",
             parser=seconds,
             help="Time at the beginning that is not scored (default: 10 ticks, and 5 min at least).",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None
     start_time_s: Annotated[
@@ -87,7 +87,7 @@ class Played:
             "--start-time",
             parser=seconds,
             help="Mean time from an order to service (default: vm.start_time).",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None
     start_p95_s: Annotated[
@@ -96,7 +96,7 @@ class Played:
             "--start-p95",
             parser=seconds,
             help="95 of 100 starts take no longer (log-normal).",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None
     start_failure: Annotated[
@@ -108,12 +108,12 @@ class Played:
             "--provision-time",
             parser=seconds,
             help="Time until a VM that is made from nothing serves (default: objective.provision_time).",
-            metavar="TIME",
+            metavar="DURATION",
         ),
     ] = None
     metric_lag_s: Annotated[
         float | None,
-        typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="TIME"),
+        typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="DURATION"),
     ] = None
 
     def wanted(self, seed: int, faults: tuple[Fault, ...] = ()) -> Wanted:

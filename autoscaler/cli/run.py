@@ -47,7 +47,9 @@ def run(
     region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
     for_s: Annotated[
         float | None,
-        typer.Option("--for", parser=seconds, help="End after this long, for example 40s.", metavar="TIME"),
+        typer.Option(
+            "--for", parser=seconds, help="End after this long, for example 40s.", metavar="DURATION"
+        ),
     ] = None,
     log_format: Annotated[
         Literal["console", "json"] | None, typer.Option(help="How log lines look (setting log_format).")

@@ -43,11 +43,11 @@ def status(
     ] = False,
     every_s: Annotated[
         float | None,
-        typer.Option("--every", parser=seconds, help="How often, watched (default: 2s).", metavar="TIME"),
+        typer.Option("--every", parser=seconds, help="How often, watched (default: 2s).", metavar="DURATION"),
     ] = None,
     timeout_s: Annotated[
         float,
-        typer.Option("--timeout", parser=seconds, help="How long an answer may take.", metavar="TIME"),
+        typer.Option("--timeout", parser=seconds, help="How long an answer may take.", metavar="DURATION"),
     ] = PATIENCE_S,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:

@@ -1,12 +1,14 @@
 """What every command shares: quick help, exit codes, and errors without tracebacks."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
 import typer
 
+from autoscaler.cli.examples import EXAMPLES
 from autoscaler.cli.main import app
 from autoscaler.cli.output import moment, seconds
 from tests.architecture.commands import commands
@@ -32,6 +34,23 @@ def test_help_of_every_command(invoke, name):
         result = invoke(*name.split(), option)
         assert (result.exit_code, result.stderr) == (0, "")
         assert "Usage:" in result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(commands(app)))
+def test_the_examples_of_every_command_are_understood_by_it(name):
+    assert EXAMPLES[name], "each command shows how it is typed"
+    for example in EXAMPLES[name]:
+        words = shlex.split(example.partition(" > ")[0])
+        command = typer.main.get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert example.startswith(name)
+        assert len(f"autoscaler {example}") <= 78, "a terminal of 80 columns does not break it"
+        command.make_context(name, words)
+
+
+def test_examples_are_of_commands_that_there_are():
+    assert set(EXAMPLES) == set(commands(app))
 
 
 def test_help_imports_nothing_heavy():
@@ -94,6 +113,7 @@ def test_the_version_alone_is_one_line_and_imports_nothing_heavy(invoke):
     number = strict_json(invoke("version", "--json").stdout)["autoscaler"]
     code = f"""
 import sys
+from autoscaler.cli.examples import EXAMPLES
 from autoscaler.cli.main import app
 app(["--version"], standalone_mode=False)
 print([name for name in {HEAVY!r} if name in sys.modules])
