@@ -128,9 +128,14 @@ def _parts(folder: Path | None, seed: int, only: str | None, against: Path | Non
     names = tuple(name for name in (only or "").split(",") if name)
     known = {bout.trace: bout for bout in read_bouts(against)} if against is not None else {}
     if folder is None:
-        traces = [t for t in generated(seed) if not names or any(t.name.startswith(name) for name in names)]
-        if not traces:
-            raise typer.BadParameter(f"no generated trace is called {only}", param_hint="--only")
+        made = generated(seed)
+        unknown = [name for name in names if not any(trace.name.startswith(name) for trace in made)]
+        if unknown:
+            raise typer.BadParameter(
+                f"no generated trace is called {', '.join(unknown)}; there are {', '.join(t.name for t in made)}",
+                param_hint="--only",
+            )
+        traces = [t for t in made if not names or t.name.startswith(names)]
         return [Part(trace, known.get(trace.name)) for trace in traces]
     parts = [Part(file) for file in series_in(folder, names)]
     return [Part(part.source, known.get(part.name)) for part in parts]

@@ -79,6 +79,10 @@ def test_wrong_usage_is_told_in_a_sentence(here):
     assert "--vms" in run(here, "traces", "--vms", "0", code=2).stderr
     assert "--policy" in run(here, "traces", "--policy", "shop.yaml", code=2).stderr
     assert "no series called quiet" in run(here, "traces", "--only", "quiet", code=1).stderr
+    told = run(here, "--generated", "--only", "generated-mix,lattice", code=2).stderr
+    told = " ".join(told.replace("│", " ").split())
+    assert "no generated trace is called lattice; there are generated-" in told
+    assert "generated-lattice" in told
     wrong = run(
         here, "traces", "--policy", "shop.yaml", "--vary", "reactive.headrom=1%", "--processes", "1", code=1
     )
