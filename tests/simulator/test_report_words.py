@@ -235,6 +235,7 @@ def test_the_report_of_a_demo_has_a_card_too():
     card = card_from({"totals": t, "baselines": {"always on at peak": {**t, "cost": None}}}, "report.json")
     assert [one.key for one in card.entries] == ["policy", "static_peak"]
     assert card.subject.values["vm_hours"] == pytest.approx(3.0)
+    assert card.entries[1].what.startswith("As many VMs as the highest demand needs")
     assert math.isnan(card.entries[1].values["cost"])
 
 

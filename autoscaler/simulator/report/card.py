@@ -145,10 +145,21 @@ def card_from(document: Mapping[str, Any], where: str) -> Card:
     return Card(figures, entries)
 
 
+_WHAT = {
+    "always on at peak": "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
+    "plain reactive": "Demand and 30% headroom, on the same fleet and the same luck; worked out on virtual time.",
+    "same, on virtual time": "This policy where neither calls nor the machine it ran on take any time.",
+}
+"""What the baselines of a demo are."""
+
+
 def _entries_of_totals(document: Mapping[str, Any]) -> Sequence[Entry]:
     told = document.get("details", {})
     found = [("policy", "this policy", str(told.get("policy_in_words", "")), document["totals"], True)]
-    found += [(_key(name), name, "", totals, False) for name, totals in document["baselines"].items()]
+    found += [
+        (_key(name), name, _WHAT.get(name, ""), totals, False)
+        for name, totals in document["baselines"].items()
+    ]
     return [
         Entry(key, name, what, values_of(Totals(**{k: _number(v) for k, v in totals.items()})), judged)
         for key, name, what, totals, judged in found
