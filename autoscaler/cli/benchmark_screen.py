@@ -110,7 +110,8 @@ def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:
         for at in range(len(LEVELS)):
             regrets = [fleet.regrets[key][at] for fleet in own]
             reached = [1.0 + regret for regret in regrets if regret < float("inf")]
-            cells += [f"{len(reached)} of {len(own)}", f"{geometric_mean(reached):.3f}"]
+            mean = f"{geometric_mean(reached):.3f}" if reached else "-"
+            cells += [f"{len(reached)} of {len(own)}", mean]
         covered = sum(fleet.volumes[key] for fleet in own) / len(own)
         made.add_row(key, *cells, f"{covered:.0%}")
     return made

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoscaler.simulator.benchmark.page import page_text
 from autoscaler.simulator.report.page import write_page
 from autoscaler.simulator.report.variants import variants_json
 from tests.real import require_real
 from tests.simulator.reports import EVIL, columns, crowd, document
+from tests.simulator.test_benchmark import bout_of
 
 CHROMIUM = Path(os.environ.get("AUTOSCALER_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = [
@@ -306,6 +308,25 @@ def test_policies_drawn_beside_are_told_apart_and_within_the_chart(browser, tmp_
         )
     assert len({colour for colour, _ in drawn}) == len(set(listed)) == 2
     assert max(highest for _, highest in drawn) <= shown
+
+
+def test_the_page_of_a_benchmark_fits_a_phone_and_names_its_axes(browser, tmp_path):
+    bouts = [bout_of("day", {"ours": (0.1, 0.2, 0.3), "google": (1.2, 1.3, 2.4)})]
+    path = tmp_path / "results.html"
+    path.write_text(page_text(bouts, "ours", "this program", ("google",)), encoding="utf-8")
+    for viewport in (DESKTOP, PHONE):
+        with Looked(browser, path, viewport) as looked:
+            assert looked.said == []
+            assert looked.overflow() <= 0
+            assert looked.page.locator("h1").inner_text().startswith("This program against")
+            wide = looked.page.evaluate(
+                "[...document.querySelectorAll('.bench.words')].map(t => t.scrollWidth)"
+            )
+            assert max(wide) <= viewport["width"]
+            ticks = looked.page.evaluate(
+                "[...document.querySelectorAll('#bars .ytick text')].map(t => t.textContent)"
+            )
+            assert ticks[:4] == ["1.2", "1.5", "2", "3"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

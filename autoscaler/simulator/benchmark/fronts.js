@@ -9,6 +9,7 @@
   const data = JSON.parse(byId("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const MULTIPLES = [1, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100];
   const percent = (share) => `${(100 * share).toPrecision(2)}%`;
 
   async function loadPlotly() {
@@ -58,14 +59,23 @@
       mode: "lines",
       line: { width: 3, dash: "dot", color: colour("--text") },
     });
+    const narrow = byId("front").clientWidth < 560;
+    const shares = narrow ? [0.0001, 0.001, 0.01, 0.1] : [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1];
     Plotly.react(byId("front"), traces, looks({
-      xaxis: { type: "log", title: { text: "share of work unserved" }, range: [-4.2, -0.7], tickformat: "~%" },
+      height: narrow ? 640 : 520,
+      legend: narrow ? { orientation: "h", y: -0.22, font: { size: 11 }, entrywidthmode: "fraction", entrywidth: 0.5 } : { orientation: "h", y: -0.2 },
+      xaxis: {
+        type: "log", title: { text: "share of work unserved" }, range: [-4.2, -0.7],
+        tickvals: shares, ticktext: shares.map((share) => `${Number((100 * share).toPrecision(1))}%`),
+      },
       yaxis: { title: { text: "VM-hours billed" }, range: [0, 2.2 * Math.max(...fleet.clairvoyant)] },
     }), { responsive: true, displaylogo: false });
   }
 
   function bars() {
     const names = data.matches.map((match) => plain(match.name));
+    const most = Math.max(...data.matches.map((match) => 1 + (match.best_regret ?? match.regret ?? 0)));
+    const multiples = most > 2 ? MULTIPLES.filter((value) => value === 1 || value >= 1.2) : MULTIPLES;
     const bar = (name, key, tone) => ({
       type: "bar",
       name,
@@ -82,7 +92,7 @@
       margin: { l: 64, r: 16, t: 16, b: 150 },
       legend: { orientation: "h", y: 1.1 },
       xaxis: { tickangle: -60 },
-      yaxis: { type: "log", title: { text: "cost, as a multiple of the least possible" }, dtick: "D2" },
+      yaxis: { type: "log", title: { text: "cost, as a multiple of the least possible" }, tickvals: multiples, ticktext: multiples.map(String) },
     }), { responsive: true, displaylogo: false });
   }
 

@@ -54,7 +54,7 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
     return "".join(
         (
             head("Benchmark of policies", f"{style}\n{_STYLE}", plotly, script),
-            f'<header class="top"><h1>{escape(name)} against every peer at its best setting</h1>{said}</header>\n',
+            f'<header class="top"><h1>{escape(name[:1].upper() + name[1:])} against every peer at its best setting</h1>{said}</header>\n',
             "<main><h2>Regret</h2><p>Cost over the least possible at the same share of unserved work;",
             " a dash is a share that no setting reaches.</p>",
             '<div id="bars" class="chart"></div>',
@@ -79,7 +79,8 @@ _STYLE = """
 .bench th, .bench td { padding: 0.25rem 0.75rem 0.25rem 0; border-bottom: 1px solid var(--line); text-align: right; }
 .bench th:first-child, .bench td:first-child { text-align: left; }
 .bench td.won { font-weight: 600; }
-.bench.words th, .bench.words td { text-align: left; }
+.bench.words th, .bench.words td { text-align: left; white-space: normal; }
+.bench.words td:nth-child(2) { min-width: 12rem; }
 """
 
 
