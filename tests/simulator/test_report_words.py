@@ -102,7 +102,7 @@ def test_a_comparison_is_about_the_candidate():
         entry("clairvoyant", "clairvoyant optimum", cost=50.0),
     )
     assert said.sentences[-1] == (
-        "A schedule that had known the future and left as much unserved as web would have cost 50.00. Of what could be "
+        "A schedule that had known the future and left no more unserved than web would have cost 50.00. Of what could be "
         "saved at its own service, web saves 67%, lean 80% and dear nothing."
     )
     assert (

@@ -235,7 +235,7 @@ def _possible(subject: Entry, rivals: Sequence[Entry], clairvoyant: Entry, peak:
     if math.isnan(cost) or math.isnan(least) or cost == 0:
         return ""
     if rivals:
-        known = f"A schedule that had known the future and left as much unserved as {subject.name} would have cost"
+        known = f"A schedule that had known the future and left no more unserved than {subject.name} would have cost"
         return f"{known} {money(least)}.{_saved([subject, *rivals])}"
     known = f"A schedule that had known the future would have cost {money(least)}"
     most = math.nan if peak is None else peak.values["cost"]
