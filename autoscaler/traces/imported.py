@@ -109,7 +109,7 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     """
     if len(options.separator) != 1 or options.separator in '"\r\n':
         raise TraceError(f"the separator must be one character, not {options.separator!r}")
-    shape = options.shape or told_shape(paths[0], _layout(options, repeats=False))
+    shape = options.shape or told_shape(paths[0], _layout(options, repeats=False), options.series)
     if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
         raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
     if options.empty_is_zero and shape not in {Shape.WIDE, Shape.CLOUDWATCH}:

@@ -78,8 +78,13 @@ class SeriesColumns:
     duration: str = ""
 
 
-def told_shape(path: Path, layout: Layout) -> Shape:
+def told_shape(path: Path, layout: Layout, columns: SeriesColumns | None = None) -> Shape:
     """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
+
+    Args:
+        path: The file.
+        layout: How its text is written.
+        columns: Which columns are asked for.
 
     Raises:
         TraceError: Nothing tells.
@@ -107,10 +112,13 @@ def told_shape(path: Path, layout: Layout) -> Shape:
         )
     if {"vm", "cpu_percent"} <= set(names):
         return Shape.PER_VM
-    if any(name.lower().split(" ")[0] in TIME_NAMES for name in names) or len(names) == 2:
-        has_duration = any(name in names for name in DURATION_NAMES)
+    asked = columns or SeriesColumns()
+    times = (asked.time.lower(), *TIME_NAMES)
+    if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
+        has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
         # An object without a value of its own tells that something happened.
-        happened = logged and len(names) > 2 and not any(name in names for name in VALUE_NAMES)
+        valued = asked.value or any(name in names for name in VALUE_NAMES)
+        happened = logged and len(names) > 2 and not valued
         return Shape.EVENTS if has_duration or happened else Shape.SERIES
     if not is_parquet(path) and access_logs.told_format(path):
         return Shape.ACCESS_LOG

@@ -87,6 +87,16 @@ def test_how_many_were_under_way_is_told_by_a_field_within_a_field(tmp_path):
     assert values(found) == pytest.approx([3.5 / 60, 0.0, 1.0])
 
 
+def test_a_time_of_another_name_is_told_by_its_option_alone(tmp_path):
+    text = lines({"msec": "10.5", "status": 200, "took": 1}, {"msec": "70", "status": 200, "took": 3})
+    path = put(tmp_path, text)
+    assert values(import_files([path], replace(PLAIN, series=SeriesColumns(time="msec")))) == [1.0, 1.0]
+    under_way = replace(PLAIN, series=SeriesColumns(time="msec", duration="took"))
+    assert import_files([path], under_way).trace.kind is TraceKind.GAUGE
+    series = replace(GAUGE, series=SeriesColumns(time="msec", value="status"), interval_s=59.5)
+    assert values(import_files([path], series)) == [200.0, 200.0]
+
+
 def test_objects_with_a_value_are_a_series(tmp_path):
     text = lines({"ts": 0, "value": 1}, {"ts": 60, "value": "2.5"}, {"ts": 120, "value": 3})
     found = import_files([put(tmp_path, text)], GAUGE)
