@@ -17,6 +17,7 @@ from autoscaler.cli.demo_run import Finished, Prepared
 from autoscaler.cli.demo_summary import ALWAYS_ON, OURS, REACTIVE, VIRTUAL
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick, TickRecord
+from autoscaler.simulator.report.wording import share, span
 from autoscaler.words import counted
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -137,7 +138,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
         say(f"\nShorter than the {d['not_scored_s']:.0f} s in which the fleet comes up; nothing to compare.")
         return
     say(
-        f"\n{_span(d['span_s'])} of {d['trace']} for {prepared.policy.fleet}, without the first {_span(d['not_scored_s'])} in which the "
+        f"\n{span(d['span_s'])} of {d['trace']} for {prepared.policy.fleet}, without the first {span(d['not_scored_s'])} in which the "
         "fleet comes up"
     )
     console.print(_comparison(report))
@@ -184,7 +185,7 @@ def _verdict(report: dict[str, Any]) -> list[str]:
     ours, other, total = rows[VIRTUAL], rows[REACTIVE], d["total_cost"]
     if total[OURS] is None:
         left = (
-            f"{_share(ours['unserved_share'])} of the work unserved and not {_share(other['unserved_share'])}"
+            f"{share(ours['unserved_share'])} of the work unserved and not {share(other['unserved_share'])}"
         )
         return [
             f"On virtual time this policy ({d['policy_in_words']}) costs {_than(ours['cost'], other['cost'])} than plain reactive,",
@@ -231,8 +232,8 @@ def _comparison(report: dict[str, Any]) -> Table:
         table.add_row(
             name,
             *(f"{each:.2f}" for each in money),
-            _share(t["unserved_share"]),
-            _span(t["shortage_s"]),
+            share(t["unserved_share"]),
+            span(t["shortage_s"]),
             f"{t['starts']:.0f}",
         )
     return table
@@ -253,13 +254,3 @@ def _clock(at_s: float) -> str:
 
 def _work(value: float) -> str:
     return "?" if math.isnan(value) else f"{value:,.0f}"
-
-
-def _share(value: float) -> str:
-    return "?" if math.isnan(value) else f"{value:.3%}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
