@@ -110,8 +110,12 @@ def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
     other = entry_of(replay, ran, "this policy", hindsight=True).values
     for figure in ("regret", "captured"):
         assert other[figure] == pytest.approx(first[figure], rel=1e-9)
-    by_loop = entry_of(replay, run(replay, engine="loop"), "this policy", hindsight=True).values
+    looped = run(replay, engine="loop")
+    by_loop = entry_of(replay, looped, "this policy", hindsight=True).values
     assert by_loop["captured"] == pytest.approx(first["captured"], rel=1e-3)
+    # Whether it is the first one or another makes no difference to it.
+    beside = entry_of(replay, looped, "this policy", rivals=rivals_of(replay), hindsight=True).values
+    assert beside["captured"] == by_loop["captured"]
     assert math.isnan(entry_of(replay, ran, "this policy").values["regret"])
     cut = replace(ran, whole=False)
     assert math.isnan(entry_of(replay, cut, "this policy", hindsight=True).values["regret"])

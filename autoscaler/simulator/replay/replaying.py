@@ -380,11 +380,12 @@ def entry_of(
         key: For programs.
         rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
             theirs.
-        hindsight: Whether to work out what hindsight says of it, where there are no rivals that tell.
+        hindsight: Whether to work out what hindsight says of it, where there are no rivals that tell of this very run.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
     beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
-    if hindsight and not rivals:
+    if hindsight and (not rivals or ran.from_rows):
+        # What rivals tell of the least cost is for the service of a run by lanes.
         beside = _by_hindsight(replay, ran)
     values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
     if ran.from_rows:
