@@ -9,6 +9,7 @@ are suffered is said by the caller (`Layout.max_refused`), and they are counted.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import numerals
@@ -31,6 +33,8 @@ LOOKED_AT = 200
 """Lines from which the names of fields are told."""
 _DEEPEST = 4
 _SHOWN = 80
+_SETTLED_AT = 65_536
+"""Rows that are held as texts before they become numbers, which take a tenth of the memory."""
 
 
 def is_json_lines(path: Path) -> bool:
@@ -58,15 +62,15 @@ def read_json_lines(path: Path, choose: Choose, layout: Layout, progress: Progre
     Raises:
         TraceError: More lines than are suffered cannot be used, or a value is none of its kind.
     """
-    from autoscaler.traces.tables import Table
-
     with closing(_lines(path, progress)) as lines:
         first = list(islice(lines, LOOKED_AT))
         try:
             wanted = choose(_names(iter(first)))
         except TraceError as error:
             raise TraceError(f"{path}:1: {error}") from None
-        taken = _Taken(path, wanted)
+        taken = _Taken(
+            path, [_Column(column, StampReader(layout.times), layout.decimal) for column in wanted]
+        )
         for line in chain(first, lines):
             taken.take(line)
     if taken.refused > layout.max_refused * taken.total:
@@ -76,9 +80,7 @@ def read_json_lines(path: Path, choose: Choose, layout: Layout, progress: Progre
             else ""
         )
         raise TraceError(f"{taken.first}{more}")
-    table = Table(path, {}, {}, len(taken.lines), layout, {}, np.array(taken.lines, np.int64))
-    for column in wanted:
-        taken.fill(table, column)
+    table = taken.table(layout)
     if taken.refused:
         table.notes.append(f"{taken.refused:,} lines were not read; the first: {taken.first}")
     return table
@@ -143,18 +145,55 @@ def _value(found: Any, path: str) -> Any:
 
 
 @dataclass(slots=True)
+class _Column:
+    """What has been read of one field: parts as numbers, and what was read since as it stands there."""
+
+    wanted: Wanted
+    stamps: StampReader
+    decimal: str
+    parts: list[Float | NDArray[np.int64]] = field(default_factory=list)
+    known: dict[str, int] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Make numbers of what was read since.
+
+        Raises:
+            RowError: A value is none of its kind.
+        """
+        from autoscaler.traces.tables import Form
+
+        texts, self.texts = self.texts, []
+        form, name = self.wanted.form, self.wanted.name
+        if form is Form.TEXT:
+            self.parts.append(
+                np.array([self.known.setdefault(text, len(self.known)) for text in texts], np.int64)
+            )
+        elif form is Form.TIME:
+            self.parts.append(self.stamps.read_slow(texts))
+        else:
+            read = numerals.read_cells if form is Form.CELL else numerals.read_slow
+            self.parts.append(read(texts, name, self.decimal))
+
+
+@dataclass(slots=True)
 class _Taken:
-    """What has been read so far: per row its line, per column its values as they stand there."""
+    """What has been read so far: per row its line, and the columns."""
 
     path: Path
-    wanted: tuple[Wanted, ...]
-    lines: list[int] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    columns: list[_Column]
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    settled: int = 0
     total: int = 0
     refused: int = 0
     first: str = ""
 
     def take(self, line: _Line) -> None:
+        """Take a line, or count it as refused.
+
+        Raises:
+            TraceError: A value is none of its kind.
+        """
         from autoscaler.traces.tables import Form
 
         self.total += 1
@@ -162,14 +201,16 @@ class _Taken:
             why = line.found if isinstance(line.found, str) and line.found.startswith("not JSON") else None
             self._refuse(line, why or "not an object of JSON")
             return
-        row = [_value(line.found, column.name) for column in self.wanted]
-        for column, value in zip(self.wanted, row, strict=True):
-            if value is None and column.form is not Form.CELL:
-                self._refuse(line, f"there is no `{column.name}`")
+        row = [_value(line.found, column.wanted.name) for column in self.columns]
+        for column, value in zip(self.columns, row, strict=True):
+            if value is None and column.wanted.form is not Form.CELL:
+                self._refuse(line, f"there is no `{column.wanted.name}`")
                 return
         self.lines.append(line.number)
-        for column, value in zip(self.wanted, row, strict=True):
-            self.columns.setdefault(column.name, []).append(value)
+        for column, value in zip(self.columns, row, strict=True):
+            column.texts.append(_text(value))
+        if len(self.lines) - self.settled >= _SETTLED_AT:
+            self._settle()
 
     def _refuse(self, line: _Line, why: str) -> None:
         if not self.refused:
@@ -178,34 +219,40 @@ class _Taken:
             self.first = f"{self.path}:{line.number}: {why}: {shown}"
         self.refused += 1
 
-    def fill(self, table: Table, column: Wanted) -> None:
-        """Put a column into the table.
+    def _settle(self) -> None:
+        if len(self.lines) == self.settled:
+            return
+        for column in self.columns:
+            try:
+                column.settle()
+            except RowError as error:
+                raise TraceError(f"{self.path}:{self.lines[self.settled + error.row]}: {error}") from None
+        self.settled = len(self.lines)
+
+    def table(self, layout: Layout) -> Table:
+        """All that was taken.
 
         Raises:
             TraceError: A value is none of its kind.
         """
-        from autoscaler.traces.tables import Form, Texts
+        from autoscaler.traces.tables import Form, Table, Texts
 
-        texts = [_text(value) for value in self.columns.get(column.name, ())]
-        if column.form is Form.TEXT:
-            known: dict[str, int] = {}
-            code = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
-            table.texts[column.name] = Texts(code, tuple(known))
-            return
-        try:
-            table.numbers[column.name] = self._numbers(texts, column, table)
-        except RowError as error:
-            raise table.error(error.row, str(error)) from None
-
-    @staticmethod
-    def _numbers(texts: list[str], column: Wanted, table: Table) -> Float:
-        from autoscaler.traces.tables import Form
-
-        if column.form is Form.TIME:
-            reader = StampReader(table.layout.times)
-            return reader.finish(reader.read_slow(texts)) if texts else np.empty(0)
-        read = numerals.read_cells if column.form is Form.CELL else numerals.read_slow
-        return read(texts, column.name, table.layout.decimal)
+        self._settle()
+        lines = np.array(self.lines, np.int64)
+        table = Table(self.path, {}, {}, len(lines), layout, {}, lines)
+        for column in self.columns:
+            name, form = column.wanted.name, column.wanted.form
+            joined = np.concatenate(column.parts) if column.parts else np.empty(0)
+            if form is Form.TEXT:
+                table.texts[name] = Texts(joined.astype(np.int64), tuple(column.known))
+                continue
+            table.numbers[name] = joined.astype(np.float64, copy=False)
+            if form is Form.TIME:
+                try:
+                    table.numbers[name] = column.stamps.finish(table.numbers[name])
+                except RowError as error:
+                    raise table.error(error.row, str(error)) from None
+        return table
 
 
 def _text(value: Any) -> str:

@@ -87,6 +87,15 @@ def test_how_many_were_under_way_is_told_by_a_field_within_a_field(tmp_path):
     assert values(found) == pytest.approx([3.5 / 60, 0.0, 1.0])
 
 
+def test_a_long_log_is_read_in_parts_and_its_errors_keep_their_line(tmp_path):
+    rows = 70_000
+    text = "".join(f'{{"ts": {at}, "value": {at % 7}}}\n' for at in range(rows))
+    found = import_files([put(tmp_path, text)], GAUGE)
+    assert values(found) == [at % 7 for at in range(rows)]
+    wrong = put(tmp_path, text + '\n{"ts": 70001, "value": "x"}\n')
+    assert refusal(wrong, GAUGE).startswith(f":{rows + 2}: value `x` is not a number")
+
+
 def test_a_time_of_another_name_is_told_by_its_option_alone(tmp_path):
     text = lines({"msec": "10.5", "status": 200, "took": 1}, {"msec": "70", "status": 200, "took": 3})
     path = put(tmp_path, text)
