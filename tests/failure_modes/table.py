@@ -93,6 +93,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_loop_isolation.py::test_a_bad_listing_of_one_account_is_a_failed_listing_of_its_fleets_only",
         "daemon/test_loop_isolation.py::test_a_bad_probe_means_not_ready_for_its_own_fleet",
         "daemon/test_loop_isolation.py::test_bad_calls_of_one_fleet_change_no_decision_of_another",
+        "daemon/test_adapters_isolated.py::test_the_other_fleet_decides_as_if_nothing_were",
         "daemon/test_loop_acting.py::test_a_tick_that_fails_is_counted_and_the_next_one_is_on_time",
         "ec2/test_ec2_bad_days.py::test_one_bad_record_is_named_and_hides_no_other",
         "soak/test_soak.py::test_no_tick_and_no_act_failed",

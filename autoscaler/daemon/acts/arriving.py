@@ -116,11 +116,14 @@ class Arrivals:
     async def _run(self, vm: Vm) -> HookResult:
         limit_s = self.hook.timeout_s + _SLACK_S
         try:
-            return await within(lambda: self.hook.run(vm), limit_s)
+            answer: object = await within(lambda: self.hook.run(vm), limit_s)
         except TimeoutError:
             return HookResult(well=None, said=f"it did not end within {limit_s:g} s")
         except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
             return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+        if isinstance(answer, HookResult):
+            return answer
+        return HookResult(well=None, said=f"it answers {answer!r:.50}")
 
 
 class _Arrival:

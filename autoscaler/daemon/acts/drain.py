@@ -432,12 +432,12 @@ class Drains:
         """The balancer's answer, whatever it does."""
         try:
             view: RotationView = await within(lambda: getattr(self.balancer, what)(vms), timeout_s)
+            self.members.hear(view)
         except TimeoutError:
             view = RotationView(error=f"the balancer did not answer within {timeout_s:g} s")
         except Exception as error:  # noqa: BLE001  an adapter's bug holds its own fleet only
             view = RotationView(error=f"unexpected {type(error).__name__}: {error}; please report")
         self.error = view.error
-        self.members.hear(view)
         return view
 
 

@@ -57,7 +57,12 @@ class Template:
         if not self.is_due(fleet, now_s) or spec is None or not isinstance(reader, TemplateReader):
             return []
         try:
-            found = await within(lambda: reader.launch_spec(spec), timeout_s)
+            answer: object = await within(lambda: reader.launch_spec(spec), timeout_s)
+            found = (
+                answer
+                if isinstance(answer, LaunchSpec | Unread | None)
+                else Unread(f"the provider answers {answer!r:.50}")
+            )
         except TimeoutError:
             found = Unread(f"no answer within {timeout_s:g} s")
         except Exception as error:  # noqa: BLE001  whatever an adapter raises, only this is not known

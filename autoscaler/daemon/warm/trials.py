@@ -125,11 +125,14 @@ async def _run(fleet: Fleet, vm: Vm) -> HookResult:
     hook = fleet.hook
     assert hook is not None
     try:
-        result = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
+        answer: object = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
     except TimeoutError:
         return HookResult(well=None, said=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
     except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
         return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+    result = (
+        answer if isinstance(answer, HookResult) else HookResult(well=None, said=f"it answers {answer!r:.50}")
+    )
     if result.well is not False:
         return result
     trouble = await _tagged(fleet, vm, f"its exercise: {result.said}"[:_LONGEST_TAG])
