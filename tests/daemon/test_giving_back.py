@@ -101,6 +101,21 @@ async def test_without_a_balancer_from_now_on_they_serve_and_are_stopped_like_an
 
 
 @virtual
+async def test_without_a_balancer_none_is_waited_for_since_it_was_not_heard():
+    demand = steady((0, 100), (20, 200))
+    bench = bench_of(demand, running=1, vms=3)
+    bench.balancer.failures["admit"] = "the socket is gone"
+    changed_at(bench, 205, [unbalanced(bench, demand)])
+    seen = []
+    for second in (203, 240):
+        loop = asyncio.get_running_loop()
+        loop.call_later(second, lambda: seen.append(bench.daemon.fleets.by_name["web"].inventory.unasked))
+    await bench.run(300)
+    assert seen == ["its load balancer is not heard: the socket is gone", ""]
+    assert bench.column("in_service")[-1] == 2
+
+
+@virtual
 async def test_those_that_cannot_be_put_back_are_named():
     bench = bench_of(DEMAND, busy_s=1000)
     changed_at(bench, 35, [other(bench, DEMAND)])

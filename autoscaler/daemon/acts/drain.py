@@ -112,7 +112,7 @@ class Drains:
         self.let_go_of += tuple(t.vm.id for t in found)
         for t in found:
             t.move(Phase.IN_SERVICE, t.phase_since_s)
-        self.leaving = {}
+        self.leaving, inventory.unasked = {}, ""
         inventory.touch()
 
     @property
