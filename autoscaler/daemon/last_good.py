@@ -42,7 +42,9 @@ class LastGood:
             return
         files = {name: content.decode() for name, content in contents.items()}
         new = self.path.with_name(f"{self.path.name}.new")
-        with new.open("w", encoding="utf-8") as opened:
+        # Policies may be nobody else's to read.
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             json.dump({"digest": digest, "files": files}, opened, indent=1)
             opened.flush()
             os.fsync(opened.fileno())

@@ -93,6 +93,7 @@ def test_a_file_that_was_removed_stays_removed_and_one_that_never_was_good_is_le
 
 def test_what_is_not_whole_is_not_kept(life, tmp_path):
     kept = (tmp_path / FILE_NAME).read_bytes()
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
     empty(tmp_path)
     life.when(10, life.ask).run(40)
     assert (tmp_path / FILE_NAME).read_bytes() == kept
