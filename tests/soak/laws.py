@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.soak.lives import House
 
 HOUR_S = 3600.0
+KNOWN_AFTER_S = 30.0
+"""What was done so long before a whole listing is shown by it, however it lags."""
 
 
 class Laws:
@@ -34,6 +36,7 @@ class Laws:
         """No VM is started that is on already, beyond what listings may not have shown."""
         self._count("start", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
+            self._hands_off(fleet, "stop", of)
             tried = {i for i in of if self._phase(fleet, i) is Phase.PREPARING}
             self._most(fleet, len(set(of) - tried), "starts")
 
@@ -54,6 +57,7 @@ class Laws:
         """None that is protected; none that gets work, or has some left within its time; none below the minimum."""
         self._count("stop", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
+            self._hands_off(fleet, "start", of)
             policy, front = self._house.daemon.fleets.by_name[fleet].policy, self._house.fronts.get(fleet)
             for vm_id in of:
                 if vm_id in self._house.protected_known():
@@ -69,6 +73,15 @@ class Laws:
                         self._wrong(
                             f"{fleet}: {vm_id} is stopped with work {waited_s:.0f} s after its cordon"
                         )
+
+    def _hands_off(self, name: str, done: str, vm_ids) -> None:
+        """What a person did lately is left as it is, once a listing must have shown it."""
+        fleet, house = self._house.daemon.fleets.by_name[name], self._house
+        hands_off_s, now_s = fleet.policy.guards.hands_off_s, house.clock.now()
+        for vm_id in vm_ids:
+            at_s = house.hands_s.get((done, vm_id), -np.inf)
+            if at_s < house.listed_s - KNOWN_AFTER_S and now_s - at_s < hands_off_s:
+                self._wrong(f"{name}: {vm_id} is undone, {now_s - at_s:.0f} s after a person's {done}")
 
     def terminating(self, vm_ids) -> None:
         """None that is protected, and none that serves."""

@@ -87,6 +87,8 @@ class House:
         self.listed_s = -np.inf
         self.protected_s: dict[str, float] = {}
         self.by_hand: set[str] = set()
+        self.hands_s: dict[tuple[str, str], float] = {}
+        """By what a person did and the VM, when; forgotten where the daemon cannot know it any more."""
         self.disturbed: set[str] = set()
         self.laws = Laws(self)
         self.journal = SqliteJournal(":memory:", inline=True)
@@ -189,6 +191,7 @@ class House:
             before = self.lived.costs.get(name, (0.0, 0.0))
             self.lived.costs[name] = (before[0] + meter.total.money, before[1] + spent)
         self.disturbed.clear()
+        self.hands_s.clear()
 
     async def _each(self, per_h: float):
         """Moments of somebody's own, until the quiet."""
@@ -212,9 +215,11 @@ class House:
             with suppress(ProviderError):
                 if what == "stop" and PROTECTED_TAG not in self.view(vm_id).tags:
                     self.world.stop(now_s, [vm_id])
+                    self.hands_s["stop", vm_id] = now_s
                 elif what == "start":
                     self.world.start(now_s, [vm_id])
                     self.by_hand.add(vm_id)
+                    self.hands_s["start", vm_id] = now_s
                 elif what == "delete":
                     self.world.terminate(now_s, [vm_id])
                 elif what == "protect" and not any(
@@ -277,6 +282,7 @@ class House:
 
     async def _take_over(self, policies) -> None:
         daemon = self.daemon
+        self.hands_s.clear()
         before = daemon.fleets.all
         wired = self.wiring.wire(tuple(policies.values()), [fleet.setup for fleet in before])
         await daemon.take_over(wired.setups)
