@@ -64,7 +64,7 @@ class Screen:
         """Show where everything is."""
         self._daemon = daemon
         p = self._prepared
-        self._where = f"endpoint {endpoint}   status {url}/api/v1/status   metrics {url}/metrics"
+        self._where = f"endpoint {endpoint}   page {url}/   metrics {url}/metrics"
         self._console.print(
             f"{p.options.vms} VMs wait stopped behind an EC2 endpoint on {endpoint} at {_clock(p.begin_s)}; {speed:g} times as "
             "fast from there:\n",

@@ -33,7 +33,7 @@ from autoscaler.web.status import status, unhealthy
 _DAEMON = web.AppKey("daemon", Daemon)
 _INGEST: web.AppKey[Ingest | None] = web.AppKey("ingest")
 
-PATHS = ("/", "/metrics", "/healthz", "/api/v1/status")
+PATHS = ("/metrics", "/healthz", "/api/v1/status")
 
 ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
