@@ -86,7 +86,9 @@ def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_jso
 def _nothing(reader: JournalReader, fleet: str, at_s: float | None, directory: Path) -> str:
     known = reader.fleets_ever()
     if fleet in known and at_s is not None:
-        return f"the journal in {directory} has no decision for {fleet} at or before {utc(at_s)}"
+        covered = reader.span(fleet)
+        first = f"; its first is of {utc(covered[0])}" if covered else ""
+        return f"the journal in {directory} has no decision for {fleet} at or before {utc(at_s)}{first}"
     return unknown_word(fleet, known, "fleet", f"the journal in {directory}")
 
 

@@ -42,6 +42,8 @@ TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
 VALUE_NAMES = ("value", "count", "requests", "invocations")
 DURATION_NAMES = ("duration_s", "duration")
 CENSORED_NAME = "censored"
+_TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
+"""Columns that tell a time line."""
 
 
 class Shape(StrEnum):
@@ -288,20 +290,31 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
         for there in names:
             if there.lower() == name:
                 return there
-    hint = _separated(names)
+    raise TraceError(
+        f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
+        f"{', '.join(names)[:200]}{_hint(names, what)}"
+    )
+
+
+def _hint(names: list[str], what: str) -> str:
+    """What the table may be instead, and what to say then; empty where nothing tells."""
+    if names == [str(place + 1) for place in range(len(names))]:
+        return "; without a header a column is named by its number, such as `--time 1 --value 2`"
+    if what == "value" and set(names) >= _TIME_LINE:
+        return (
+            "; it is the time line of a replay or a daemon, of which demand is taken by `--shape wide --columns demand "
+            "--kind gauge`"
+        )
     if what == "value" and len(names) > 1:
-        hint = (
+        return (
             "; where each column is a service or a VM, say `--shape wide` (their values are added) or `--shape wide-vms` "
             "(utilisation of VMs)"
         )
-    if names == [str(place + 1) for place in range(len(names))]:
-        hint = "; without a header a column is named by its number, such as `--time 1 --value 2`"
-    elif not hint and any(name[:1].isdigit() for name in names):
-        hint = "; the first line looks like data, so the header may be missing (`--no-header`)"
-    raise TraceError(
-        f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
-        f"{', '.join(names)[:200]}{hint}"
-    )
+    if separated := _separated(names):
+        return separated
+    if any(name[:1].isdigit() for name in names):
+        return "; the first line looks like data, so the header may be missing (`--no-header`)"
+    return ""
 
 
 def time_column(given: str) -> Callable[[list[str]], str]:

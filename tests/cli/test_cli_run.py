@@ -112,7 +112,7 @@ def test_explain_tells_of_the_start_while_the_daemon_runs(daemon, tmp_path):
     assert "minimum: the policy's minimum is 3" in result.stdout
     early = call("explain", "web", "--at", "2020-01-01T00:00Z", cwd=tmp_path, state_dir=daemon.state_dir)
     assert early.returncode == 1
-    assert early.stderr.endswith("has no decision for web at or before 2020-01-01T00:00:00Z\n")
+    assert "has no decision for web at or before 2020-01-01T00:00:00Z; its first is of 20" in early.stderr
     unknown = call("explain", "wbe", cwd=tmp_path, state_dir=daemon.state_dir)
     assert unknown.returncode == 1
     assert unknown.stderr.endswith("has no fleet wbe; did you mean web?\n")

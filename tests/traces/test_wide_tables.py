@@ -132,3 +132,14 @@ def test_that_a_table_is_wide_is_never_guessed(tmp_path):
     said = refusal(put(tmp_path, GRAFANA), replace(COUNT, shape=None))
     assert "it is not clear which column is the value" in said
     assert "`--shape wide` (their values are added) or `--shape wide-vms`" in said
+
+
+def test_the_demand_of_a_time_line_is_taken_as_its_hint_says(tmp_path):
+    path = put(
+        tmp_path, "timestamp,demand,desired,in_service,warm_target\n0,,1,1,0\n60,7,1,1,0\n120,8,1,1,0\n"
+    )
+    gauge = replace(COUNT, kind=TraceKind.GAUGE)
+    said = refusal(path, replace(gauge, shape=None))
+    assert "it is the time line of a replay or a daemon" in said
+    assert "`--shape wide --columns demand --kind gauge`" in said
+    assert rows(import_files([path], replace(gauge, columns="demand"))) == [(0.0, 7.0), (60.0, 8.0)]
