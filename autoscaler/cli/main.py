@@ -26,7 +26,6 @@ from autoscaler.cli import (
     plan,
     policy,
     policy_results,
-    pool,
     recommend,
     replay,
     run,
@@ -38,6 +37,7 @@ from autoscaler.cli import (
     trace_import,
     trace_record,
     trace_synth,
+    warm_pool,
 )
 from autoscaler.cli.examples import show_examples
 from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
@@ -103,7 +103,7 @@ traces.command("record")(trace_record.record)
 traces.command("synth")(trace_synth.synth)
 app.add_typer(traces, name="trace")
 app.add_typer(scenario.app, name="scenario")
-app.add_typer(pool.app, name="pool")
+app.add_typer(warm_pool.app, name="pool")
 
 
 def _show_version(asked: bool) -> None:
