@@ -4,7 +4,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import Fleet, FleetSetup
 from autoscaler.daemon.vms.marks import MADE_AT_TAG, POOL_TAG, READY, SPEC_TAG
 from autoscaler.daemon.warm.refill import batches
-from autoscaler.ports import Verb
+from autoscaler.ports import Listing, Verb
 from tests.control.builders import Commands, asked
 from tests.daemon.builders import ORIGIN_S, policy, steady, virtual
 from tests.daemon.pools import PROVISION, TOTAL, chores, pool_bench, states
@@ -262,3 +262,21 @@ class Nobody:
 
     async def ready(self, vms):
         return frozenset()
+
+
+@virtual
+async def test_what_was_asked_for_without_hearing_an_answer_is_not_asked_for_again_before_a_listing_tells():
+    lost = Fault(FaultKind.LOST_REPLY, 0.0, 1500.0, actions=("RunInstances",))
+    bench = pool_bench(100, running=1, faults=(lost,))
+    real = bench.provider.list_vms
+
+    async def listed():
+        now_s = bench.clock.now()
+        if 55 <= now_s - ORIGIN_S < 1500:
+            return Listing((), complete=False, requested_at_s=now_s, received_at_s=now_s, error="throttled")
+        return await real()
+
+    bench.provider.list_vms = listed
+    await bench.run(1800)
+    assert [vms for _, _, vms, _ in bench.calls("RunInstances")] == [2]
+    assert states(bench) == {"running": 1, "stopped": 2}

@@ -8,6 +8,7 @@ when several complete listings do not show it. Time comes in as an argument; not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -166,6 +167,11 @@ class FleetInventory(Lateness):
     def listed(self) -> bool:
         """Whether a whole listing has been seen yet."""
         return self._listed_at_s is not None
+
+    @property
+    def listed_at_s(self) -> float:
+        """Of when the last whole listing is; before all time where there was none."""
+        return -math.inf if self._listed_at_s is None else self._listed_at_s
 
     def _forget_expected(self, listing: Listing) -> None:
         over = [number for number, e in self._expected.items() if listing.requested_at_s >= e.until_s]

@@ -11,7 +11,7 @@ became ready is deleted, since the daemon made it. A VM that somebody else made 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
@@ -152,7 +152,7 @@ class WarmPool:
         if self.preparing:
             self._drop_gone(fleet, now_s, notes)
         if self.expected:
-            self._drop_made(vms, now_s)
+            self._drop_made(fleet.inventory)
         if self.deleting:
             self.deleting = {
                 vm_id: until_s
@@ -172,11 +172,12 @@ class WarmPool:
                 why = gone.quarantine_reason or "it stopped by itself"
                 notes.append(self._failed(fleet, vm_id, why, trying=each.trying, now_s=now_s))
 
-    def _drop_made(self, vms: Mapping[str, TrackedVm], now_s: float) -> None:
-        """Whoever was made, or does not come any more, is not expected."""
+    def _drop_made(self, inventory: FleetInventory) -> None:
+        """Whoever was made, or is not in a whole listing of later than they would have come, is not expected."""
+        vms = inventory.vms
         for number, asked in list(self.expected.items()):
             known = sum(t.vm.tags.get(MADE_BY_TAG) == asked.token for t in vms.values())
-            if known >= asked.count or now_s >= asked.until_s:
+            if known >= asked.count or inventory.listed_at_s >= asked.until_s:
                 del self.expected[number]
                 self.specs.pop(asked.token, None)
 
