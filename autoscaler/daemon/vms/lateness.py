@@ -48,6 +48,14 @@ class Lateness(Orders):
         self.unasked = ""
         """For a person, why VMs that run cannot come into service, which is no fault of theirs; empty where they can."""
 
+    def hear(self, unasked: str, now_s: float) -> None:
+        """Whether VMs that run can come into service; for as long as they could not they were not waited for."""
+        if self.unasked and not unasked:
+            self.touch()
+            for t in self._phases()[Phase.RUNNING]:
+                t.phase_since_s, t.spared = now_s, False
+        self.unasked = unasked
+
     def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
         of = self._phases()
         if not any(of[phase] for phase in _AWAITED):
