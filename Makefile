@@ -16,6 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make run     set up and play the demo: a real daemon against an embedded EC2 (ARGS='--for 40s --out out')"
 	@echo "make test    set up and pass the tests"
+	@echo "              (on another Python: make test PYTHON=python3.13 VENV=.venv-3.13)"
 	@echo "make explore the tests in another order, and properties with other examples, each time"
 	@echo "make check   what CI runs: lint, types, layers, then make test"
 	@echo "make bench   benchmarks, as ratios to a calibration kernel or a peer in the same run"
