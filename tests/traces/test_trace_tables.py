@@ -19,7 +19,7 @@ from autoscaler.traces.imported import ImportOptions, import_files
 from autoscaler.traces.importing import Shape
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.stamps import TimeForm
-from autoscaler.traces.tables import Form, Layout, Wanted, read_table
+from autoscaler.traces.tables import MAX_FIELD, Form, Layout, Wanted, read_table
 from autoscaler.traces.trace import TraceKind
 
 COLUMNS = (Wanted("t", Form.TIME), Wanted("v", Form.NUMBER), Wanted("name", Form.TEXT))
@@ -158,6 +158,7 @@ def test_a_packed_file_that_unpacks_to_one_endless_line_is_given_up(tmp_path, by
         (b"t,v,name\r0,1,a\r", "1:9", "bare carriage return"),
         ('t,v,name\n0,1,"a\nb"\n', "2", "quoted field is not closed"),
         ('t,v,name\n0,1,"a"b\n', "2", "not CSV"),
+        ('t,v,name\n0,1,"a"\n0,1,"b"\n0,1,"c"d\n0,1,e\n', "4", "not CSV"),
         ('t,v,name\n0,1,a\n0,1,"open\n', "3", "quoted field is not closed"),
         ('t,v,name\n0,"1,5",a\n', "2:3", "write decimals with a point .*`--decimal ,`"),
         ('t,v,name\n0,"5,010",a\n', "2:3", "no separators of thousands"),
@@ -179,6 +180,46 @@ def test_what_is_refused_and_where(tmp_path, text, place, message):
     with pytest.raises(TraceError, match=message) as refused:
         read(path)
     assert str(refused.value).startswith(f"{path}:{place}: ")
+
+
+ROW = b"0,1,abc\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "column", "message"),
+    [
+        (b"0,1\0,a\n", ":4", "NUL byte"),
+        (b"0,1,M\xfcnchen\n", ":6", "not UTF-8"),
+        (b"0,x,a\n", ":3", "is not a number"),
+        (b'0,1,"a"b\n', "", "not CSV"),
+        (b"0,1\n", "", "2 columns"),
+    ],
+)
+def test_the_line_is_counted_through_all_blocks(tmp_path, last, column, message):
+    rows = BLOCK_BYTES // len(ROW) + 5
+    path = put(tmp_path, b"t,v,name\n" + ROW * rows + last + ROW)
+    with pytest.raises(TraceError, match=message) as refused:
+        read(path, Layout(times=TimeForm(style="s", repeats=True)))
+    assert str(refused.value).startswith(f"{path}:{rows + 2}{column}: ")
+
+
+def test_local_times_of_a_block_that_is_read_anew_are_converted_once(tmp_path):
+    wide = "0." + "0" * MAX_FIELD + "1"
+    text = f"t,v,name\n2026-03-01T00:00:00,1,a\n2026-03-01T01:00:00,{wide},b\n2026-03-01T02:00:00,3,c\n2026-03-01T03:00:00,4,d\n"
+    table = read(put(tmp_path, text), Layout(times=TimeForm.build(zone="Europe/Berlin")))
+    assert table.numbers["t"].tolist() == [AT_S - 3600.0 + 3600.0 * hour for hour in range(4)]
+    assert table.numbers["v"].tolist() == [1.0, float(wide), 3.0, 4.0]
+
+
+def test_without_a_header_columns_go_by_their_number_and_lines_by_theirs(tmp_path):
+    columns = (Wanted("1", Form.TIME), Wanted("3", Form.NUMBER))
+    layout = Layout(header=False)
+    table = read(put(tmp_path, "0,a,1\n60,b,2\n"), layout, columns)
+    assert (table.numbers["1"].tolist(), table.numbers["3"].tolist()) == ([0.0, 60.0], [1.0, 2.0])
+    path = put(tmp_path, "0,a,1\n60,b,\n")
+    with pytest.raises(TraceError, match="is not a number") as refused:
+        read(path, layout, columns)
+    assert str(refused.value).startswith(f"{path}:2:6: ")
 
 
 # ── Times ───────────────────────────────────────────────────────────────────────────────────────────────
