@@ -62,10 +62,12 @@ def read_json_lines(path: Path, choose: Choose, layout: Layout, progress: Progre
     Raises:
         TraceError: More lines than are suffered cannot be used, or a value is none of its kind.
     """
+    with closing(_lines(path, None)) as lines:
+        names = _names(lines) if layout.every_line else None
     with closing(_lines(path, progress)) as lines:
         first = list(islice(lines, LOOKED_AT))
         try:
-            wanted = choose(_names(iter(first)))
+            wanted = choose(_names(iter(first)) if names is None else names)
         except TraceError as error:
             raise TraceError(f"{path}:1: {error}") from None
         taken = _Taken(

@@ -71,6 +71,7 @@ class Layout:
         decimal: What separates the decimals of numbers, a point or a comma.
         skip: Lines before the header, or before the first row where there is none.
         max_refused: Of JSON lines, the largest share that may be unreadable or lack a field.
+        every_line: Of JSON lines, whether columns are looked for in all of them, and not in the first ones only.
     """
 
     separator: str = ","
@@ -79,6 +80,7 @@ class Layout:
     decimal: str = "."
     skip: int = 0
     max_refused: float = 0.0
+    every_line: bool = False
 
 
 PLAIN = Layout()

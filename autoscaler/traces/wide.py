@@ -9,7 +9,7 @@ where nothing happened. Before its first value and after its last a column did n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -107,7 +107,9 @@ def read_wide(
         found.extend(parts)
         return (Wanted(found[0], Form.TIME), *(Wanted(name, Form.CELL) for name in parts))
 
-    table = read_table(path, lambda names: tuple(choose(names)), layout or Layout(), progress)
+    # A VM that comes late is a column, too.
+    layout = replace(layout or Layout(), every_line=True)
+    table = read_table(path, lambda names: tuple(choose(names)), layout, progress)
     name, *parts = found
     stamps = table.numbers[name]
     values = np.column_stack([table.numbers[part] for part in parts])

@@ -116,6 +116,13 @@ def test_objects_with_a_value_are_a_series(tmp_path):
     assert found.trace.missing == 1
 
 
+def test_a_column_that_comes_late_is_added_too(tmp_path):
+    early = [{"ts": 60 * at, "a": 1} for at in range(300)]
+    late = [{"ts": 60 * at, "a": 1, "b": 5} for at in range(300, 303)]
+    found = import_files([put(tmp_path, lines(*early, *late))], replace(GAUGE, shape=Shape.WIDE))
+    assert values(found) == [1.0] * 300 + [6.0] * 3
+
+
 def test_a_few_other_lines_are_left_out_and_told(tmp_path):
     path = put(tmp_path, LOG + "Traceback (most recent call last):\n" + lines({"message": "started"}))
     said = refusal(path, PLAIN)
