@@ -455,9 +455,7 @@ class Daemon:
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
         """Times noted by the old clock lie ahead and would hold everything until they come."""
         seconds = (done_tick - tick) * self.settings.tick_s
-        text = (
-            f"the clock was set back by about {seconds:.0f} s; guards begin anew, orders in flight are kept"
-        )
+        text = f"set back by about {seconds:.0f} s; guards begin anew, orders in flight are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.warm_pools.resuming.go_on(self.fleets.all, self.warm_pools.by_name, self.clock.now())
         for fleet in self.fleets.all:
@@ -465,8 +463,7 @@ class Daemon:
                 fleet.drains.go_on(self.clock.now())
         before, by_s = [fleet.inventory for fleet in self.fleets.all], self._set_ahead.set_back_by_s()
         self.fleets.begin_anew(self.clock.now())
-        for fleet, inventory in zip(self.fleets.all, before, strict=True):
-            keep_orders(fleet.inventory, inventory, by_s)
+        keep_orders([fleet.inventory for fleet in self.fleets.all], before, by_s)
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)
 

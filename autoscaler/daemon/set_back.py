@@ -8,7 +8,7 @@ Rules of this file: orders in flight are as old by the new clock as they were by
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from autoscaler.daemon.set_ahead import move_vm
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
@@ -16,18 +16,19 @@ from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 
-def keep_orders(inventory: FleetInventory, before: FleetInventory, by_s: float) -> None:
-    """Go on with what was ordered and may not be listed yet.
+def keep_orders(inventories: Sequence[FleetInventory], before: Sequence[FleetInventory], by_s: float) -> None:
+    """Go on with what was ordered and may not be listed yet, fleet by fleet.
 
     Args:
-        inventory: That knows nothing yet.
-        before: What was known until now; it is not used any more.
+        inventories: That know nothing yet.
+        before: What was known until now; they are not used any more.
         by_s: By how much the clock was set back, in seconds.
     """
-    flying = [t for t in before.vms.values() if t.order is not None and t.phase is not Phase.LOST]
-    for t in flying:
-        _move_back(t, by_s)
-    inventory.go_on_with(flying, before.expected_earlier(by_s))
+    for inventory, known in zip(inventories, before, strict=True):
+        flying = [t for t in known.vms.values() if t.order is not None and t.phase is not Phase.LOST]
+        for t in flying:
+            _move_back(t, by_s)
+        inventory.go_on_with(flying, known.expected_earlier(by_s))
 
 
 def _move_back(t: TrackedVm, by_s: float) -> None:
