@@ -23,19 +23,9 @@ from autoscaler.core.rules import (
     whole_vms,
     within,
 )
-from autoscaler.core.types import Bool, CountType, Float, Int, Reason, Snapshot
+from autoscaler.core.types import Bool, CountType, Float, Int, Reason
 
 _NO_RULE = -(2**30)
-
-
-def vms_for(work_per_s: Float, vm_capacity: Float) -> Int:
-    """Fewest VMs that can do the work: int64 (L,), 0 where the work is unknown."""
-    return whole_vms(vm_capacity, np.dtype(np.int64))(work_per_s)
-
-
-def ordered(snapshot: Snapshot) -> Int:
-    """VMs in service or on their way there: int (L,)."""
-    return snapshot.in_service + snapshot.starting
 
 
 def reactive(params: LaneParams, counts: CountType) -> Rule | None:
