@@ -44,6 +44,14 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/base.stamp
 	$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
+# Only where libvirt's headers are: libvirt-python is compiled here. What compiles it comes first, with its hash too.
+LIBVIRT := $(shell pkg-config --exists libvirt 2>/dev/null && echo $(VENV)/libvirt.stamp)
+$(VENV)/libvirt.stamp: requirements-libvirt.lock $(VENV)/base.stamp
+	sed -n '/^setuptools==/,$$p' requirements-libvirt.lock > $(VENV)/setuptools.lock
+	$(PIP) install --require-hashes --no-deps -r $(VENV)/setuptools.lock
+	$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements-libvirt.lock
+	@touch $@
+
 $(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
 	$(PIP) install --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
@@ -61,10 +69,10 @@ types: $(VENV)/dev.stamp
 layers: $(VENV)/dev.stamp
 	$(BIN)/lint-imports --no-cache
 
-test: $(VENV)/dev.stamp
+test: $(VENV)/dev.stamp $(LIBVIRT)
 	$(BIN)/python -m pytest $(ARGS)
 
-explore: $(VENV)/dev.stamp
+explore: $(VENV)/dev.stamp $(LIBVIRT)
 	$(BIN)/python -m pytest --hypothesis-profile=explore --randomly-seed=$$(date +%s) $(ARGS)
 
 check: lint types layers
@@ -86,11 +94,15 @@ bench-policies: $(VENV)/dev.stamp
 bench-forecast: $(FORECAST)/ready.stamp
 	$(FORECAST)/bin/python -m benchmarks forecast $(ARGS)
 
-UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url pyproject.toml
+UV_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url
+UV_COMPILE = $(UV_LOCK) pyproject.toml
+# All extras but libvirt, which could not be installed where libvirt's headers are not.
+EXTRAS = --extra sim --extra dask --extra remote-write
 lock: $(VENV)/dev.stamp
 	$(UV_COMPILE) --group build -o requirements.lock
-	$(UV_COMPILE) --group build --group dev --all-extras -c requirements.lock -o requirements-dev.lock
-	$(UV_COMPILE) --group bench --all-extras -c requirements-dev.lock -o requirements-bench.lock
+	$(UV_COMPILE) --group build --group dev $(EXTRAS) -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --group bench $(EXTRAS) -c requirements-dev.lock -o requirements-bench.lock
+	$(UV_LOCK) --group libvirt -o requirements-libvirt.lock
 	$(UV_COMPILE) --group build --group bench-forecast -c requirements.lock -o requirements-forecast.lock
 
 clean:

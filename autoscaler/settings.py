@@ -10,12 +10,13 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
     aws_hint_queue_url: str | None = Field(
         None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
     )
+    libvirt_uris: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
+        "qemu+ssh://user@host/system; several with a comma or a space between them.",
+    )
     retention_days: float = Field(
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )
@@ -108,6 +114,12 @@ class Settings(BaseSettings):
     def _empty_is_not_set(cls, value: Any) -> Any:
         """As in a line of the shipped file that only lost its comment sign, or `NAME=` in a file of the environment."""
         return None if value == "" else value
+
+    @field_validator("libvirt_uris", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """As a list in a file, or as words in the environment."""
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("aws_endpoint_url", "aws_cloudwatch_endpoint_url", "aws_hint_queue_url")
     @classmethod

@@ -53,7 +53,12 @@ def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
             from autoscaler.balancers.command import CommandBalancer
 
             return CommandBalancer(section.command.run, clock, timeout_s=section.command.timeout_s)
-        if section.target_group is not None and ec2 is not None:
+        if section.target_group is not None:
+            if ec2 is None:
+                raise ConfigError(
+                    f"fleet {policy.fleet}: balancer.target_group is AWS's, and the VMs are not there (libvirt_uris); "
+                    "use balancer.haproxy or balancer.command"
+                )
             from autoscaler.providers.ec2.elb import TargetGroupBalancer
 
             group = section.target_group
@@ -81,7 +86,12 @@ def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
             from autoscaler.balancers.hooks import CommandHook
 
             return CommandHook(tried.command.run, timeout_s=tried.command.timeout_s)
-        if tried.ssm is not None and ec2 is not None:
+        if tried.ssm is not None:
+            if ec2 is None:
+                raise ConfigError(
+                    f"fleet {policy.fleet}: freshness.exercise.ssm is AWS's, and the VMs are not there (libvirt_uris); "
+                    "use freshness.exercise.command"
+                )
             from autoscaler.providers.ec2.ssm import SsmHook
 
             parameters = {each.name: each.values for each in tried.ssm.parameters}

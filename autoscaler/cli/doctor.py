@@ -2,8 +2,8 @@
 
 Exit codes: 0 nothing is wrong (warnings included), 1 something is, 2 wrong usage.
 
-Rules of this file: which questions are asked and how answers are shown; what EC2's answers mean is
-`providers.ec2.diagnosis`.
+Rules of this file: which questions are asked and how answers are shown; what the answers mean is
+`providers.ec2.diagnosis` and `providers.libvirt.examining`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from autoscaler.words import counted
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
-    from autoscaler.ports import Clock, MetricSource, Vm
+    from autoscaler.ports import Clock, MetricSource, ProvisionSpec, Vm
     from autoscaler.ports.findings import Finding
     from autoscaler.providers.ec2.settings import Ec2Settings
+    from autoscaler.providers.libvirt.settings import LibvirtSettings
     from autoscaler.settings import Settings
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
+    from autoscaler.wiring_providers import Cloud
 
 _READ_TIMEOUT_S = 10.0
 _BETWEEN_READS_S = 2.0
@@ -73,12 +75,12 @@ def doctor(
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    from autoscaler.cli.run import cloudwatch_settings, ec2_settings
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.policies import PolicyFolder
     from autoscaler.errors import ConfigError
     from autoscaler.ports.findings import Finding, Level
     from autoscaler.settings import unknown_variables
+    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings
 
     clock = SystemClock()
     found = [
@@ -95,16 +97,17 @@ async def _examine(settings: Settings) -> list[Finding]:
     text = f"{counted(len(loaded.policies), 'fleet')}, {acting} of them acting"
     found.append(Finding("policy", Level.OK, text))
     try:
-        ec2 = ec2_settings(settings)
+        cloud = cloud_of(settings)
     except ConfigError as error:
         return [*found, Finding("settings", Level.PROBLEM, str(error), "set it")]
     try:
-        found += await _asked_ec2(ec2, loaded.policies, clock)
-        if any(each.check == "reach" and each.level is Level.PROBLEM for each in found):
-            return found
-        vms = await _listed(ec2, clock)
+        asked, vms = await _asked(cloud, loaded.policies, clock)
     except ConfigError as error:
-        return [*found, Finding("credentials", Level.PROBLEM, str(error), "give the machine a role")]
+        fix = "give the machine a role" if cloud.libvirt is None else "install it"
+        return [*found, Finding("credentials", Level.PROBLEM, str(error), fix)]
+    found += asked
+    if any(each.check == "reach" and each.level is Level.PROBLEM for each in asked) and not vms:
+        return found
     for policy in loaded.policies:
         found += _programs(policy)
         found += await _haproxy(policy, [vm for vm in vms if vm.fleet == policy.fleet])
@@ -145,30 +148,61 @@ def room(directory: Path, free: int) -> Finding:
     return Finding("state_dir", level, text, "make room: what cannot be recorded is not done")
 
 
-async def _listed(ec2: Ec2Settings, clock: Clock) -> Sequence[Vm]:
-    from autoscaler.providers.ec2.provider import Ec2Provider
+async def _asked(
+    cloud: Cloud, policies: Sequence[Policy], clock: Clock
+) -> tuple[list[Finding], Sequence[Vm]]:
+    """What the provider answers, and the VMs that it lists."""
+    from autoscaler.ports.findings import Level
+    from autoscaler.wiring_providers import open_provider
 
-    provider = await Ec2Provider.open(ec2, clock)
+    if cloud.libvirt is not None:
+        return await _asked_hosts(cloud.libvirt, policies, clock)
+    assert cloud.ec2 is not None
+    found = await _asked_ec2(cloud.ec2, policies, clock)
+    if any(each.check == "reach" and each.level is Level.PROBLEM for each in found):
+        return found, ()
+    provider = await open_provider(cloud, clock)
     try:
-        return (await provider.list_vms()).vms
+        return found, (await provider.list_vms()).vms
     finally:
         await provider.close()
 
 
-async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock) -> list[Finding]:
-    from autoscaler.ports import ProvisionSpec
-    from autoscaler.providers.ec2.examining import Examined, examine
-
-    def spec_of(policy: Policy) -> ProvisionSpec | None:
-        made = policy.provision
-        if made is None:
-            return None
-        return ProvisionSpec(policy.fleet, made.launch_template, made.version, made.vm_type, made.subnet)
+async def _asked_hosts(
+    settings: LibvirtSettings, policies: Sequence[Policy], clock: Clock
+) -> tuple[list[Finding], Sequence[Vm]]:
+    from autoscaler.providers.libvirt.examining import Examined, examine
 
     fleets = [
         Examined(
             fleet=policy.fleet,
-            spec=spec_of(policy),
+            spec=_spec_of(policy),
+            subnets=tuple(filter(None, (policy.provision.subnet, *policy.provision.subnets)))
+            if policy.provision
+            else (),
+            hibernates=policy.warm_pool.hibernate is not None,
+        )
+        for policy in policies
+    ]
+    return await examine(settings, fleets, clock)
+
+
+def _spec_of(policy: Policy) -> ProvisionSpec | None:
+    from autoscaler.ports import ProvisionSpec
+
+    made = policy.provision
+    if made is None:
+        return None
+    return ProvisionSpec(policy.fleet, made.launch_template, made.version, made.vm_type, made.subnet)
+
+
+async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock) -> list[Finding]:
+    from autoscaler.providers.ec2.examining import Examined, examine
+
+    fleets = [
+        Examined(
+            fleet=policy.fleet,
+            spec=_spec_of(policy),
             may_provision=policy.max_provisioned if policy.provision else 0,
             reads_template=policy.reads_template,
             reads_cloudwatch=str(policy.signal.source) == "cloudwatch",

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from autoscaler.ports import Clock, MetricSource
     from autoscaler.providers.ec2.settings import Ec2Settings
     from autoscaler.settings import Settings
-    from autoscaler.sources.cloudwatch_client import CloudWatchSettings
     from autoscaler.web.site import Site
 
 
@@ -118,18 +117,17 @@ async def _run(
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
     from autoscaler.daemon.telemetry import Telemetry
-    from autoscaler.providers.budget import CallBudget
-    from autoscaler.providers.budgeted import BudgetedProvider
-    from autoscaler.providers.ec2.provider import Ec2Provider
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
     from autoscaler.store.past import RecordedPast
     from autoscaler.web.control import Control
     from autoscaler.wiring import Wiring
     from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook
+    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings, open_budgeted
     from autoscaler.wiring_sources import Sources
 
-    ec2 = ec2_settings(settings)
+    cloud = cloud_of(settings)
+    ec2 = cloud.ec2
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
@@ -142,7 +140,7 @@ async def _run(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
         )
         stack.push_async_callback(close, journal, telemetry)
-        provider = BudgetedProvider(await Ec2Provider.open(ec2, clock), CallBudget(clock), clock)
+        provider = await open_budgeted(cloud, clock)
         stack.push_async_callback(close, provider, telemetry)
 
         def source_of(policy: Policy) -> MetricSource:
@@ -204,7 +202,7 @@ def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing
 
 async def _hear_hints(
     settings: Settings,
-    ec2: Ec2Settings,
+    ec2: Ec2Settings | None,
     daemon: Daemon,
     stack: AsyncExitStack,
     beside: dict[str, Callable[[], Awaitable[object]]],
@@ -214,7 +212,7 @@ async def _hear_hints(
     from autoscaler.daemon.hinting import Hinting
     from autoscaler.providers.ec2.hints import HintQueue
 
-    if settings.aws_hint_queue_url:
+    if settings.aws_hint_queue_url and ec2 is not None:
         queue = await HintQueue.open(ec2, settings.aws_hint_queue_url)
         stack.push_async_callback(close, queue, daemon.telemetry)
         beside["hints"] = Hinting(daemon, queue).watch
@@ -238,40 +236,3 @@ def _sources(
             typer.echo(f"run: {text}", err=True)
         raise ConfigError("no fleet is left to run")
     return made, tuple(left_out)
-
-
-def cloudwatch_settings(settings: Settings) -> CloudWatchSettings:
-    """How CloudWatch is reached: as EC2 is."""
-    from autoscaler.sources.cloudwatch_client import CloudWatchSettings
-
-    secret = settings.aws_secret_access_key
-    return CloudWatchSettings(
-        region=settings.aws_region,
-        endpoint_url=settings.aws_cloudwatch_endpoint_url,
-        profile=settings.aws_profile,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-    )
-
-
-def ec2_settings(settings: Settings) -> Ec2Settings:
-    """How EC2 is reached.
-
-    Raises:
-        ConfigError: No Region is set.
-    """
-    from autoscaler.errors import ConfigError
-    from autoscaler.providers.ec2.settings import Ec2Settings
-
-    if not settings.aws_region:
-        raise ConfigError(
-            "no AWS Region is set; name it with --region, AUTOSCALER_AWS_REGION or aws_region in autoscaler.toml"
-        )
-    secret = settings.aws_secret_access_key
-    return Ec2Settings(
-        region=settings.aws_region,
-        endpoint_url=settings.aws_endpoint_url,
-        profile=settings.aws_profile,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-    )

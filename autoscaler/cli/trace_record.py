@@ -105,9 +105,9 @@ async def _sample(
     """What was sampled, and whether it was stopped by hand."""
     import asyncio
 
-    from autoscaler.cli.run import cloudwatch_settings
     from autoscaler.clock import SystemClock
     from autoscaler.simulator.traffic.sampling import Sampling
+    from autoscaler.wiring_providers import cloudwatch_settings
     from autoscaler.wiring_sources import source_for
 
     clock, stop = SystemClock(), asyncio.Event()
@@ -128,10 +128,9 @@ async def _sample(
 
 
 async def _provider(settings: Settings, clock: Clock) -> Provider:
-    from autoscaler.cli.run import ec2_settings
-    from autoscaler.providers.ec2.provider import Ec2Provider
+    from autoscaler.wiring_providers import cloud_of, open_provider
 
-    return await Ec2Provider.open(ec2_settings(settings), clock)
+    return await open_provider(cloud_of(settings), clock)
 
 
 def _vm(policy: Policy, address: str) -> Vm:

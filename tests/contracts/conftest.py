@@ -1,10 +1,12 @@
 """The clouds that the provider contract is held against, each with what it cannot show and why.
 
 `memory` is the world without HTTP, `endpoint` the same kind of world behind the EC2 protocol in its own
-process, `moto` another team's EC2. Each lives for one module and one event loop; tests keep apart by fleet.
+process, `moto` another team's EC2, `libvirt` libvirt's own test driver, a host without guests. Each lives for one
+module and one event loop; tests keep apart by fleet.
 """
 
 import itertools
+import platform
 from contextlib import AsyncExitStack
 from typing import ClassVar
 
@@ -21,7 +23,9 @@ from autoscaler.cloud.vms import State
 from autoscaler.ports import FLEET_TAG
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.libvirt.provider import LibvirtProvider
 from autoscaler.providers.memory import MemoryProvider
+from tests.libvirt.driver import DriverHost
 
 REGION = "us-east-1"
 KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
@@ -38,6 +42,10 @@ class Cloud:
     """
 
     lacks: ClassVar[dict[str, str]] = {}
+    vm_type, other_type, bigger_type = "m7i.large", "m6i.large", "m7i.xlarge"
+    zone, image = "us-east-1", "ami-"
+    """What the names of its zones and images begin with."""
+    absent, malformed = "i-0fedcba9876543210", "i-not-an-id"
     # One count for all modules: what moto holds is of the process and outlives each of its addresses.
     _fleets: ClassVar = itertools.count(1)
 
@@ -131,6 +139,7 @@ class Endpoint(Cloud):
 class Moto(Cloud):
     lacks: ClassVar[dict[str, str]] = {
         "faults": "it has no capacity errors, throttling or slow states to switch on",
+        "time": "its clock is the machine's, in whole seconds",
         "tokens": "it makes new instances for a client token it has seen",
         "terminated": "it starts terminated instances",
         "tags of absent VMs": "it accepts tags for instances that do not exist",
@@ -176,7 +185,35 @@ class Moto(Cloud):
         return ids
 
 
-CLOUDS = {"memory": Memory, "endpoint": Endpoint, "moto": Moto}
+class Libvirt(Cloud):
+    lacks: ClassVar[dict[str, str]] = {
+        "faults": "its test driver has no troubles to switch on; tests/libvirt makes some of its own",
+        "templates by id": "a template is a domain, by its name",
+        "public addresses": "its VMs have one address",
+        "hibernation that must wait": "a memory can be saved as soon as its VM runs",
+    }
+    vm_type, other_type, bigger_type = "2x512", "1x256", "2x1024"
+    zone, image = platform.node(), ""
+    absent, malformed = "0fedcba9-8765-4321-8fed-cba987654321", "i-not-an-id"
+
+    async def open(self):
+        self.host = DriverHost.open()
+        self.stack.callback(self.host.close)
+        self.provider = LibvirtProvider(self.host.settings, self.clock, self.host.connect)
+        self.stack.push_async_callback(self.provider.close)
+
+    async def seed(self, fleet, count, state="stopped", tags=None, *, hibernation=False):
+        tags = {"Name": fleet, **(tags or {}), **({FLEET_TAG: fleet} if fleet else {})}
+        made = [
+            self.host.define(tags, state=state, memory_mib=512, host_device=not hibernation, template=fleet)
+            for _ in range(count)
+        ]
+        if fleet:
+            self.host.define_template(fleet)
+        return made
+
+
+CLOUDS = {"memory": Memory, "endpoint": Endpoint, "moto": Moto, "libvirt": Libvirt}
 
 
 @pytest_asyncio.fixture(name="cloud", scope="module", loop_scope="module", params=CLOUDS)

@@ -19,7 +19,6 @@ from autoscaler.ports import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ABSENT = "i-0fedcba9876543210"
 WINDOWS_S = (200.0, 4000.0)
 """How long a fault lasts, in the cloud's time: a second of the machine, and where that was too short for it, twenty."""
 
@@ -41,9 +40,9 @@ async def test_a_listing_shows_what_was_made(cloud):
     vms = await cloud.vms()
     for each in ids:
         vm = vms[each]
-        assert (vm.id, vm.fleet, vm.state, vm.vm_type) == (each, fleet, VmState.STOPPED, "m7i.large")
-        assert vm.zone.startswith("us-east-1")
-        assert vm.image.startswith("ami-")
+        assert (vm.id, vm.fleet, vm.state, vm.vm_type) == (each, fleet, VmState.STOPPED, cloud.vm_type)
+        assert vm.zone.startswith(cloud.zone)
+        assert vm.image.startswith(cloud.image)
         assert vm.address is None or vm.address.count(".") == 3
         assert math.isfinite(vm.launched_at_s)
         assert dict(vm.tags) == {"Name": fleet, "team": "shop", FLEET_TAG: fleet}
@@ -68,7 +67,7 @@ async def test_a_listing_is_dated_by_the_clock_and_names_each_vm_once(cloud):
 
 
 async def test_a_start_dates_the_launch_anew(cloud):
-    cloud.needs("faults")  # and with them a clock that tells two launches apart
+    cloud.needs("time")
     ids = await cloud.seed(cloud.new_fleet(), 1)
     first = (await cloud.vms())[ids[0]].launched_at_s
     await cloud.clock.sleep_until(cloud.clock.monotonic() + 5)
@@ -150,7 +149,7 @@ async def test_a_batch_with_an_absent_vm_changes_none(cloud, verb):
         "terminate": cloud.provider.terminate,
         "tag": lambda vm_ids: cloud.provider.tag(vm_ids, {"new": "tag"}),
     }
-    outcomes = await calls[verb]([good[0], ABSENT, good[1]])
+    outcomes = await calls[verb]([good[0], cloud.absent, good[1]])
     assert kinds(outcomes) == [OutcomeKind.REFUSED] * 3
     assert outcomes[1].code == "InvalidInstanceID.NotFound"
     assert {outcomes[0].code, outcomes[2].code} in ({BATCH_REFUSED}, {"InvalidInstanceID.NotFound"})
@@ -162,7 +161,7 @@ async def test_a_batch_with_an_absent_vm_changes_none(cloud, verb):
 
 
 async def test_a_malformed_id_is_refused(cloud):
-    outcomes = await cloud.provider.start(["i-not-an-id"])
+    outcomes = await cloud.provider.start([cloud.malformed])
     assert kinds(outcomes) == [OutcomeKind.REFUSED]
 
 
@@ -248,7 +247,7 @@ async def test_a_lost_reply_is_unknown_and_a_listing_settles_it(cloud):
 async def test_a_provision_makes_owned_vms(cloud):
     fleet = cloud.new_fleet()
     seeds = await cloud.seed(fleet, 1)
-    spec = ProvisionSpec(fleet, fleet, version="$Latest", vm_type="m7i.xlarge", tags={"team": "shop"})
+    spec = ProvisionSpec(fleet, fleet, version="$Latest", vm_type=cloud.bigger_type, tags={"team": "shop"})
     outcomes = await cloud.provider.provision(spec, 3, f"token {fleet}")
     ids = [each.vm_id for each in outcomes]
     assert accepted(outcomes)
@@ -257,7 +256,7 @@ async def test_a_provision_makes_owned_vms(cloud):
     vms = await cloud.vms()
     assert {vm.id for vm in vms.values() if vm.fleet == fleet} == {*seeds, *ids}
     for each in ids:
-        assert vms[each].vm_type == "m7i.xlarge"
+        assert vms[each].vm_type == cloud.bigger_type
         assert vms[each].image == vms[seeds[0]].image
         own = {key: value for key, value in vms[each].tags.items() if not key.startswith("aws:")}
         assert own == {"Name": fleet, "team": "shop", FLEET_TAG: fleet}
@@ -342,12 +341,16 @@ async def test_a_stopped_vm_starts_as_another_type(cloud):
     cloud.needs("types")
     first, other = await cloud.seed(cloud.new_fleet(), 2)
     (running,) = await cloud.seed(cloud.new_fleet(), 1, state="running")
-    outcomes = await cloud.provider.retype([first, running, ABSENT], "m6i.large")
+    outcomes = await cloud.provider.retype([first, running, cloud.absent], cloud.other_type)
     assert kinds(outcomes) == [OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.REFUSED]
     assert [o.code for o in outcomes] == ["", "IncorrectInstanceState", "InvalidInstanceID.NotFound"]
     assert accepted(await cloud.provider.start([first]))
     vms = await cloud.vms()
-    assert [vms[i].vm_type for i in (first, other, running)] == ["m6i.large", "m7i.large", "m7i.large"]
+    assert [vms[i].vm_type for i in (first, other, running)] == [
+        cloud.other_type,
+        cloud.vm_type,
+        cloud.vm_type,
+    ]
 
 
 async def test_a_forced_stop_ends_what_does_not_stop(cloud):
@@ -417,7 +420,7 @@ async def test_a_vm_that_was_not_launched_for_it_is_refused_to_hibernate_and_oth
 
 
 async def test_a_new_vm_cannot_hibernate_yet(cloud):
-    cloud.needs("hibernation")
+    cloud.needs("hibernation", "hibernation that must wait")
     fleet = cloud.new_fleet()
     await cloud.seed(fleet, 1, hibernation=True)
     made = await cloud.provider.provision(ProvisionSpec(fleet, fleet), 1, f"token {fleet}")
@@ -437,8 +440,8 @@ async def test_checked_names_running_vms_only(cloud):
     fleet = cloud.new_fleet()
     running, stopped = await cloud.seed(fleet, 2, "running"), await cloud.seed(fleet, 1)
     assert await cloud.provider.checked([*running, *stopped]) == set(running)
-    assert await cloud.provider.checked([*running, ABSENT]) == set(running)
-    assert await cloud.provider.checked([ABSENT]) == frozenset()
+    assert await cloud.provider.checked([*running, cloud.absent]) == set(running)
+    assert await cloud.provider.checked([cloud.absent]) == frozenset()
 
 
 async def test_checked_waits_for_the_guest(cloud):

@@ -53,7 +53,14 @@ def test_what_is_commented_out_is_the_default(name):
     if default is None:
         assert (value, not_set) == ("", True)
     else:
-        assert (value, not_set) == (str(default) if isinstance(default, Path) else default, False)
+        written = (
+            str(default)
+            if isinstance(default, Path)
+            else list(default)
+            if isinstance(default, tuple)
+            else default
+        )
+        assert (value, not_set) == (written, False)
 
 
 def test_all_of_it_may_be_uncommented(monkeypatch, tmp_path):

@@ -1,0 +1,290 @@
+"""Clones of a template on one host: overlay volumes beside the template's own, a domain on them, started.
+
+Rules: runs in a thread, on one connection. Ids come from the token, so that whoever comes again with it finds what was begun,
+and goes on. What cannot be finished is taken back: all or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec
+from autoscaler.providers.libvirt import changes
+from autoscaler.providers.libvirt.binding import error_of
+from autoscaler.providers.libvirt.changes import Desk, delete_volume
+from autoscaler.providers.libvirt.classify import (
+    MISMATCH,
+    NO_DOMAIN,
+    NO_TEMPLATE,
+    NO_TYPE,
+    NO_VERSION,
+    NOT_THEN,
+    RefusedError,
+    refused,
+)
+from autoscaler.providers.libvirt.domains import Description, Disk, Marks, describe, shape_of
+from autoscaler.providers.libvirt.memory import free_mib
+from autoscaler.providers.libvirt.writing import Clone, Overlay, cloned
+
+_IDS: Final = uuid.UUID("6f0a2a63-2f5b-4f0e-9a43-0c8f5f0f6d11")
+_INACTIVE, _SECURE = 2, 1
+_NO_VOLUME: Final = 50
+_VERSIONS: Final = ("$Default", "$Latest")
+VOLUME_PREFIX: Final = "autoscaler-"
+"""Names of the volumes that we make begin so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One provisioning.
+
+    Attributes:
+        spec: What is wanted.
+        count: How many.
+        token: Whoever comes again with it means the same VMs.
+    """
+
+    spec: ProvisionSpec
+    count: int
+    token: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of its VMs."""
+        return tuple(str(uuid.uuid5(_IDS, f"{self.token} {number}")) for number in range(self.count))
+
+    @property
+    def digest(self) -> str:
+        """Of everything that is asked for."""
+        spec = self.spec
+        said = (
+            spec.fleet,
+            spec.launch_template,
+            spec.version,
+            spec.vm_type,
+            spec.subnet,
+            sorted(spec.tags.items()),
+        )
+        return hashlib.blake2b(repr((said, self.count)).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one host has for a request.
+
+    Attributes:
+        made: The request was begun here before.
+        template: Whether it has the template.
+        free_mib: Memory for it, as far as the host tells.
+    """
+
+    made: bool
+    template: bool
+    free_mib: int
+
+
+def offer(connection: Any, request: Request) -> Offer:
+    """What a host has for a request; changes nothing.
+
+    Raises:
+        RefusedError: The same token came with another request.
+    """
+    made = _lookup(connection, request.ids[0])
+    if made is not None:
+        marks = describe(made.XMLDesc(_INACTIVE)).marks
+        if (marks.token, marks.request) != (request.token, request.digest):
+            raise refused(MISMATCH, f"the token {request.token!r} has come before, with another request")
+    return Offer(
+        made is not None,
+        _named(connection, request.spec.launch_template) is not None,
+        free_mib(connection) or 0,
+    )
+
+
+def clone(connection: Any, request: Request, desk: Desk) -> tuple[str, ...]:
+    """Make the VMs of a request and start them; their ids.
+
+    Raises:
+        RefusedError: They cannot be made; nothing is left of them.
+    """
+    template = find_template(connection, request.spec)
+    made: list[str] = []
+    try:
+        for vm_id in request.ids:
+            if _lookup(connection, vm_id) is None:
+                made.append(vm_id)
+                _make(connection, request, vm_id, template)
+            changes.start(connection, vm_id, desk)
+    except Exception as error:
+        if error_of(error) is None and not isinstance(error, RefusedError):
+            raise
+        left = [vm_id for vm_id in made if not _unmade(connection, vm_id, template, desk)]
+        if left:
+            text = f"{error}; what was begun could not be taken back: {', '.join(left)}"
+            raise RefusedError(OutcomeKind.UNKNOWN, NOT_THEN, text) from error
+        raise
+    return request.ids
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A domain that is cloned.
+
+    Attributes:
+        xml: Its configuration, secrets included.
+        described: What of it matters.
+        shape: Processors and MiB of the clones, where they are not its own.
+    """
+
+    xml: str
+    described: Description
+    shape: tuple[int, int] | None
+
+
+def find_template(connection: Any, spec: ProvisionSpec) -> Template:
+    """The template that a policy names.
+
+    Raises:
+        RefusedError: It is not there, or cannot be cloned as it is.
+    """
+    if spec.version not in _VERSIONS:
+        raise refused(NO_VERSION, f"a template domain has no versions; leave out version {spec.version}")
+    shape = None if spec.vm_type is None else shape_of(spec.vm_type)
+    if spec.vm_type is not None and shape is None:
+        raise refused(
+            NO_TYPE, f"{spec.vm_type!r} is no machine type here; write processors x MiB, like 2x2048"
+        )
+    domain = _named(connection, spec.launch_template)
+    if domain is None:
+        raise refused(NO_TEMPLATE, f"there is no domain {spec.launch_template!r} to clone")
+    if domain.isActive():
+        text = f"the template {spec.launch_template!r} is on; it must be shut off while its disks are cloned"
+        raise refused(NOT_THEN, text)
+    xml = domain.XMLDesc(_INACTIVE | _SECURE)
+    described = describe(xml)
+    if described.fleet:
+        raise refused(
+            NOT_THEN, f"{spec.launch_template!r} carries {FLEET_TAG}: it is a VM of a fleet, not a template"
+        )
+    for disk in described.disks:
+        volume_behind(connection, disk)
+    return Template(xml, described, shape)
+
+
+def volume_behind(connection: Any, disk: Disk) -> Any:
+    """The volume that a disk of a template lies on.
+
+    Raises:
+        RefusedError: It lies in no storage pool.
+    """
+    try:
+        if disk.volume:
+            return connection.storagePoolLookupByName(disk.storage_pool).storageVolLookupByName(disk.volume)
+        return connection.storageVolLookupByPath(disk.path)
+    except Exception as error:
+        if (told := error_of(error)) is None:
+            raise
+        text = f"the template's disk {disk.device} ({disk.path or disk.volume}) lies in no active storage pool: {told[1]}"
+        raise refused("InvalidVolume.NotFound", text) from error
+
+
+def _make(connection: Any, request: Request, vm_id: str, template: Template) -> None:
+    spec = request.spec
+    overlays = [_overlay(connection, vm_id, disk) for disk in template.described.disks]
+    name = f"{spec.fleet}-{vm_id[:8]}"
+    marks = Marks(
+        template=template.described.name,
+        token=request.token,
+        request=request.digest,
+        volumes=tuple(each.path for each in overlays),
+    )
+    own = Clone(
+        uuid=vm_id,
+        name=name,
+        tags={"Name": spec.fleet, **spec.tags, FLEET_TAG: spec.fleet},
+        marks=marks,
+        overlays=overlays,
+        shape=template.shape,
+    )
+    connection.defineXML(cloned(template.xml, own))
+
+
+def _overlay(connection: Any, vm_id: str, disk: Disk) -> Overlay:
+    """A volume of its own over the template's, in the same pool; one that an earlier try has made is used."""
+    base = volume_behind(connection, disk)
+    pool = base.storagePoolLookupByVolume()
+    name = volume_name(vm_id, disk)
+    try:
+        found = pool.storageVolLookupByName(name)
+    except Exception as error:
+        if (told := error_of(error)) is None or told[0] != _NO_VOLUME:
+            raise
+        described = ET.fromstring(base.XMLDesc(0))  # noqa: S314 - libvirt's own words
+        form = described.find("target/format")
+        found = pool.createXML(_volume_xml(name, base, "raw" if form is None else form.get("type", "raw")), 0)
+    return Overlay(disk.device, found.path())
+
+
+def volume_name(vm_id: str, disk: Disk) -> str:
+    """The name of a clone's volume."""
+    return f"{VOLUME_PREFIX}{vm_id}-{disk.device}.qcow2"
+
+
+def _volume_xml(name: str, base: Any, base_format: str) -> str:
+    root = ET.Element("volume")
+    ET.SubElement(root, "name").text = name
+    ET.SubElement(root, "capacity", unit="bytes").text = str(base.info()[1])
+    made = ET.SubElement(root, "target")
+    ET.SubElement(made, "format", type="qcow2")
+    backing = ET.SubElement(root, "backingStore")
+    ET.SubElement(backing, "path").text = base.path()
+    ET.SubElement(backing, "format", type=base_format)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _unmade(connection: Any, vm_id: str, template: Template, desk: Desk) -> bool:
+    """Whether nothing is left of a VM that could not be finished."""
+    try:
+        if _lookup(connection, vm_id) is not None:
+            changes.terminate(connection, vm_id, desk)
+        for disk in template.described.disks:
+            base = volume_behind(connection, disk)
+            path = _path_of(base.storagePoolLookupByVolume(), volume_name(vm_id, disk))
+            if path:
+                delete_volume(connection, path)
+    except Exception as error:
+        if error_of(error) is None and not isinstance(error, RefusedError):
+            raise
+        return False
+    return True
+
+
+def _path_of(pool: Any, name: str) -> str:
+    try:
+        return str(pool.storageVolLookupByName(name).path())
+    except Exception as error:
+        if error_of(error) is None:
+            raise
+        return ""
+
+
+def _lookup(connection: Any, vm_id: str) -> Any:
+    return _found(lambda: connection.lookupByUUIDString(vm_id))
+
+
+def _named(connection: Any, name: str) -> Any:
+    return _found(lambda: connection.lookupByName(name))
+
+
+def _found(look: Callable[[], Any]) -> Any:
+    try:
+        return look()
+    except Exception as error:
+        if (told := error_of(error)) is None or told[0] != NO_DOMAIN:
+            raise
+        return None

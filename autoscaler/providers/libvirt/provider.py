@@ -1,0 +1,332 @@
+"""Hosts with libvirt behind the Provider port.
+
+Rules: one thread and one bounded call per VM and change (`host`); retries belong to the caller. What libvirt says is turned
+into Outcomes by `classify`, what it lists into Vms by `domains`. A host that does not answer makes listings incomplete, and
+holds up no other. No libvirt type goes in or out.
+
+What a VM is here: a persistent domain with the tag `autoscaler:fleet` in its metadata. Its id is the domain's UUID, its zone
+the host, its type `2x2048` (processors x MiB).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, Self
+
+from autoscaler.errors import InvariantError
+from autoscaler.ports import (
+    Clock,
+    LaunchSpec,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    Unread,
+    Vm,
+    VmState,
+)
+from autoscaler.providers.libvirt import changes
+from autoscaler.providers.libvirt.binding import binding, connect
+from autoscaler.providers.libvirt.changes import Desk
+from autoscaler.providers.libvirt.classify import (
+    ABSENT,
+    MALFORMED,
+    NO_ANSWER,
+    UNREACHED,
+    Failure,
+    RefusedError,
+    refuse_all,
+)
+from autoscaler.providers.libvirt.domains import Seen
+from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
+from autoscaler.providers.libvirt.listing import Known, Part, list_host, look_at
+from autoscaler.providers.libvirt.memory import Room
+from autoscaler.providers.libvirt.provisioning import Provisioning
+from autoscaler.providers.libvirt.settings import LibvirtSettings
+
+Check = Callable[[Seen], None]
+Change = Callable[..., Outcome]
+
+_OUT_OF_REACH: Final = (UnreachedError, UnansweredError)
+
+
+class LibvirtProvider:
+    """The Provider port on hosts with libvirt. Made by `open`; contract in `ports.Provider`.
+
+    Changes are checked for all VMs of a call before the first is made. Each is then made by itself, so one may fail while
+    others are done, and each Outcome says what came of its own.
+
+    Args:
+        settings: Which hosts, and how long to wait for them.
+        clock: Dates listings and what is written down.
+        opener: Opens a connection to a URI, in a thread.
+    """
+
+    def __init__(
+        self, settings: LibvirtSettings, clock: Clock, opener: Callable[[str], Any] = connect
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._hosts = {name: Host(name, uri, opener, clock) for name, uri in settings.hosts.items()}
+        self._desks = {
+            name: Desk(Known(), Room(clock), clock, host.tagging) for name, host in self._hosts.items()
+        }
+        self._where: dict[str, str] = {}
+        """Names of the hosts of VMs, by id, as last listed."""
+        self._provisioning = Provisioning(settings, self._hosts, self._desks)
+
+    @classmethod
+    async def open(cls, settings: LibvirtSettings, clock: Clock) -> Self:
+        """Load libvirt; no host is asked anything yet, since one that is away must not keep the others waiting.
+
+        Raises:
+            ConfigError: libvirt-python is not installed.
+        """
+        binding()
+        return cls(settings, clock)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def list_vms(self) -> Listing:
+        """All VMs with the ownership tag on all hosts; incomplete where a host does not answer in time."""
+        requested_at_s = self._clock.now()
+        parts = await asyncio.gather(*(self._part(name) for name in self._hosts))
+        found: dict[str, tuple[bool, Vm]] = {}
+        for name, part in zip(self._hosts, parts, strict=True):
+            for seen in part.seen:
+                before = found.get(seen.described.uuid)
+                # A domain that has moved may have left its configuration behind; where it is on, it is.
+                if before is None or (seen.active and not before[0]):
+                    found[seen.described.uuid] = seen.active, seen.vm(name)
+        self._where |= {vm_id: vm.zone for vm_id, (_, vm) in found.items()}
+        problems = [part.problem for part in parts if part.problem]
+        if not problems:
+            self._where = {vm_id: vm.zone for vm_id, (_, vm) in found.items()}
+        return Listing(
+            vms=tuple(vm for _, vm in found.values()),
+            complete=not problems,
+            requested_at_s=requested_at_s,
+            received_at_s=self._clock.now(),
+            error=f"{'; '.join(problems)} ({len(found)} VMs came)" if problems else "",
+        )
+
+    async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """Start stopped VMs; NO_CAPACITY where their host has no memory for them, or cannot be reached."""
+        return await self._change(vm_ids, changes.check_start, changes.start, away=OutcomeKind.NO_CAPACITY)
+
+    async def stop(
+        self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
+    ) -> tuple[Outcome, ...]:
+        """Ask guests to shut down (ACPI, or their agent); they stay defined. `force` ends them, `hibernate` saves their memory.
+
+        Saving a memory takes seconds to minutes: it is accepted once it has begun and was not refused within a moment.
+        """
+        check = partial(changes.check_stop, hibernate=hibernate and not force)
+        if hibernate and not force:
+            return await self._change(vm_ids, check, changes.save, saves=True)
+        return await self._change(vm_ids, check, partial(changes.stop, force=force))
+
+    async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
+        """Give VMs that are off another machine type, each by itself."""
+        outcomes: list[Outcome] = []
+        for vm_id in vm_ids:
+            outcomes += await self._change(
+                [vm_id], changes.check_retype, partial(changes.retype, vm_type=vm_type)
+            )
+        return tuple(outcomes)
+
+    async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+        """End VMs and forget their domains; volumes go only where they were made by `provision`."""
+        return await self._change(vm_ids, lambda _: None, changes.terminate)
+
+    async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
+        """Write tags into the metadata of VMs."""
+        return await self._change(vm_ids, lambda _: None, partial(changes.tag, tags=dict(tags)))
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Clone the template `count` times on one host and start the clones, all or none; see `provisioning`."""
+        if count < 1 or not token:
+            raise InvariantError(
+                f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
+            )
+        return await self._provisioning.provision(spec, count, token)
+
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+        """What VMs of this spec would be made from now, or why that cannot be told; see `provisioning`."""
+        return await self._provisioning.launch_spec(spec)
+
+    async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the running VMs whose guest agent is connected, and of those without a channel for one all that run."""
+        found, _ = await self._look(list(dict.fromkeys(vm_ids)))
+        return frozenset(
+            vm_id
+            for vm_id, (_, seen) in found.items()
+            if seen.vm_state is VmState.RUNNING
+            and not seen.state_reason
+            and seen.described.agent is not False
+        )
+
+    async def close(self) -> None:
+        """Close all connections, within a few seconds; a memory that is being saved goes on being saved by its host."""
+        await asyncio.gather(*(host.close() for host in self._hosts.values()))
+
+    async def _part(self, name: str) -> Part:
+        call = partial(list_host, known=self._desks[name].known, clock=self._clock)
+        try:
+            return await self._hosts[name].ask(call, self._settings.listing_s)
+        except _OUT_OF_REACH as error:
+            words = str(error)
+            return Part((), words if words.startswith(f"{name} has") else f"{name}: {words}")
+        except FailedError as error:
+            return Part((), f"{name}: {error.failure}")
+
+    # ── changes ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _change(
+        self,
+        vm_ids: Sequence[str],
+        check: Check,
+        change: Change,
+        *,
+        away: OutcomeKind = OutcomeKind.THROTTLED,
+        saves: bool = False,
+    ) -> tuple[Outcome, ...]:
+        """Check all VMs, then change each; none where one is wrong.
+
+        Args:
+            vm_ids: Which; one that is named twice is changed once.
+            check: Raises RefusedError for one that cannot be changed as it is.
+            change: Makes the change in a thread.
+            away: What it means that a host cannot be asked.
+            saves: The change saves memories, which may go on after it is accepted.
+        """
+        if not vm_ids:
+            return ()
+        ids = list(dict.fromkeys(vm_ids))
+        found, failed = await self._look(ids)
+        for vm_id, (_, seen) in found.items():
+            try:
+                check(seen)
+            except RefusedError as error:
+                failed[vm_id] = error.failure
+        refused = {i: each for i, each in failed.items() if each.kind is OutcomeKind.REFUSED}
+        if refused:
+            return refuse_all(vm_ids, refused)
+        made = await asyncio.gather(
+            *(
+                self._save(i, found[i][0]) if saves else self._one(i, found[i][0], change, away)
+                for i in ids
+                if i in found
+            )
+        )
+        outcomes = {each.vm_id: each for each in made}
+        outcomes |= {i: _away(each, away).of(i) for i, each in failed.items()}
+        return tuple(outcomes[vm_id] for vm_id in vm_ids)
+
+    async def _one(self, vm_id: str, name: str, change: Change, away: OutcomeKind) -> Outcome:
+        limits = self._settings
+        call = partial(change, uuid=vm_id, desk=self._desks[name])
+        try:
+            return await self._hosts[name].ask(call, limits.call_s, Kind.CHANGE, turn_s=limits.batch_s)
+        except (RefusedError, FailedError, *_OUT_OF_REACH) as error:
+            return _away(failure_of(error), away).of(vm_id)
+
+    async def _save(self, vm_id: str, name: str) -> Outcome:
+        """Have a memory saved; accepted once that has begun and was not refused at once."""
+        limits, loop = self._settings, asyncio.get_running_loop()
+        begun: asyncio.Future[Seen] = loop.create_future()
+
+        def note(seen: Seen) -> None:
+            if not begun.done():
+                begun.set_result(seen)
+
+        def told(seen: Seen) -> None:
+            # The loop may be closed by the time a save that was left behind comes to its turn.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(note, seen)
+
+        call = partial(changes.save, uuid=vm_id, desk=self._desks[name], begun=told)
+        try:
+            return await self._hosts[name].ask(call, limits.saving_s, Kind.SAVE, turn_s=limits.saving_s)
+        except UnansweredError as error:
+            if begun.done():
+                return Outcome(vm_id, OutcomeKind.ACCEPTED, previous_state=begun.result().vm_state)
+            return failure_of(error).of(vm_id)
+        except (RefusedError, FailedError, UnreachedError) as error:
+            return _away(failure_of(error), OutcomeKind.THROTTLED).of(vm_id)
+
+    async def _look(self, ids: Sequence[str]) -> tuple[dict[str, tuple[str, Seen]], dict[str, Failure]]:
+        """Look at VMs: the host and the state of each that is there, and what is wrong with the others."""
+        failed: dict[str, Failure] = {}
+        by_host: dict[str, list[str]] = {}
+        for vm_id in ids:
+            if not _is_uuid(vm_id):
+                failed[vm_id] = Failure(OutcomeKind.REFUSED, MALFORMED, f"Invalid id: {vm_id!r}")
+                continue
+            where = self._where.get(vm_id)
+            for name in [where] if where in self._hosts else list(self._hosts):
+                by_host.setdefault(str(name), []).append(vm_id)
+        answers = await asyncio.gather(*(self._look_at(name, its) for name, its in by_host.items()))
+        found: dict[str, tuple[str, Seen]] = {}
+        for name, answer in zip(by_host, answers, strict=True):
+            for vm_id, each in answer.items():
+                if isinstance(each, Failure):
+                    before = failed.get(vm_id)
+                    # A host that cannot be asked may have it, whatever the others say.
+                    failed[vm_id] = each if before is None or before.code == ABSENT else before
+                elif vm_id not in found or (each.active and not found[vm_id][1].active):
+                    found[vm_id] = name, each
+        return found, {i: each for i, each in failed.items() if i not in found}
+
+    async def _look_at(self, name: str, ids: Sequence[str]) -> Mapping[str, Seen | Failure]:
+        desk = self._desks[name]
+
+        def look(connection: Any) -> Mapping[str, Seen | Failure]:
+            answers: dict[str, Seen | Failure] = {}
+            for vm_id in ids:
+                try:
+                    answers[vm_id] = look_at(connection, vm_id, desk.known, desk.clock)[1]
+                except RefusedError as error:
+                    answers[vm_id] = error.failure
+            return answers
+
+        try:
+            return await self._hosts[name].ask(look, self._settings.listing_s)
+        except (FailedError, *_OUT_OF_REACH) as error:
+            failed = failure_of(error)
+            if isinstance(error, UnansweredError) or failed.kind is OutcomeKind.UNKNOWN:
+                # It was only looked at: nothing was done.
+                failed = Failure(OutcomeKind.THROTTLED, UNREACHED, str(error))
+            return dict.fromkeys(ids, failed)
+
+
+def failure_of(error: Exception) -> Failure:
+    """What came of a call that did not succeed."""
+    if isinstance(error, RefusedError | FailedError):
+        return error.failure
+    if isinstance(error, UnansweredError):
+        return Failure(OutcomeKind.UNKNOWN, NO_ANSWER, str(error))
+    denied = isinstance(error, UnreachedError) and error.denied
+    return Failure(OutcomeKind.DENIED if denied else OutcomeKind.THROTTLED, UNREACHED, str(error))
+
+
+def _away(failed: Failure, kind: OutcomeKind) -> Failure:
+    """A host that cannot be asked is a place without room for who wants to start, who is then sent elsewhere."""
+    if failed.code == UNREACHED and failed.kind is OutcomeKind.THROTTLED:
+        return Failure(kind, failed.code, failed.message)
+    return failed
+
+
+def _is_uuid(vm_id: str) -> bool:
+    try:
+        return str(uuid.UUID(vm_id)) == vm_id
+    except ValueError:
+        return False

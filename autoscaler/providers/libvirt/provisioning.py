@@ -1,0 +1,119 @@
+"""Which host makes new VMs, and what the answer is called.
+
+A policy's `provision` means here: `launch_template` is the name of a domain that is shut off, `subnet` the name of a host, and
+`vm_type` processors x MiB. Without `subnet` it is the host with the most free memory among those that have the template. All
+VMs of one call are made on one host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+
+from autoscaler.ports import LaunchSpec, Outcome, OutcomeKind, ProvisionSpec, Unread
+from autoscaler.providers.libvirt.changes import Desk
+from autoscaler.providers.libvirt.classify import (
+    MISMATCH,
+    NO_ANSWER,
+    NO_TEMPLATE,
+    UNREACHED,
+    Failure,
+    RefusedError,
+)
+from autoscaler.providers.libvirt.cloning import Offer, Request, clone, offer
+from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
+from autoscaler.providers.libvirt.settings import LibvirtSettings
+
+_NOBODYS = "-"
+
+
+class Provisioning:
+    """Makes VMs on one of some hosts.
+
+    Args:
+        settings: How long to wait.
+        hosts: By name.
+        desks: What changes of each host share.
+    """
+
+    def __init__(
+        self, settings: LibvirtSettings, hosts: Mapping[str, Host], desks: Mapping[str, Desk]
+    ) -> None:
+        self._settings = settings
+        self._hosts = hosts
+        self._desks = desks
+        self._tried: dict[str, str] = {}
+        """The host of each token that has come: it goes there again, and nowhere else."""
+
+    async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
+        """Make VMs, all or none; see `ports.Provider`."""
+        request = Request(spec, count, token)
+        name = await self._choose(request)
+        if isinstance(name, Failure):
+            return (name.of(""),)
+        self._tried[token] = name
+        call = partial(clone, request=request, desk=self._desks[name])
+        limits = self._settings
+        # One call makes them all; each takes about as long as a start does.
+        limit_s = limits.call_s * (1 + count / 10)
+        try:
+            made = await self._hosts[name].ask(call, limit_s, Kind.CHANGE, turn_s=limits.batch_s)
+        except (RefusedError, FailedError) as error:
+            return (error.failure.of(""),)
+        except UnansweredError as error:
+            return (Failure(OutcomeKind.UNKNOWN, NO_ANSWER, str(error)).of(""),)
+        except UnreachedError as error:
+            return (_away(error).of(""),)
+        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in made)
+
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+        """What new VMs would be made from: the template's name stands for what it holds.
+
+        The disks of clones rest on the template's, so it may never change; another one has another name.
+        """
+        name = await self._choose(Request(spec, 1, _NOBODYS))
+        if isinstance(name, Failure):
+            return Unread(str(name))
+        said = repr((spec.launch_template, spec.vm_type)).encode()
+        return LaunchSpec(hashlib.blake2b(said, digest_size=8).hexdigest(), "1", spec.launch_template)
+
+    async def _choose(self, request: Request) -> str | Failure:
+        """The host to make them on, or why there is none."""
+        wanted = self._tried.get(request.token) or request.spec.subnet
+        if wanted is not None and wanted not in self._hosts:
+            known = ", ".join(self._hosts)
+            text = f"provision.subnet names the host {wanted!r}, which is not one of libvirt_uris: {known}"
+            return Failure(OutcomeKind.REFUSED, "InvalidSubnetID.NotFound", text)
+        asked = [wanted] if wanted is not None else list(self._hosts)
+        answers = dict(
+            zip(asked, await asyncio.gather(*(self._offer(n, request) for n in asked)), strict=True)
+        )
+        offers = {name: each for name, each in answers.items() if isinstance(each, Offer)}
+        failed = [each for each in answers.values() if isinstance(each, Failure)]
+        if mismatch := [each for each in failed if each.code == MISMATCH]:
+            return mismatch[0]
+        if made := [name for name, each in offers.items() if each.made]:
+            return made[0]
+        able = [name for name, each in offers.items() if each.template]
+        if able:
+            return max(able, key=lambda name: offers[name].free_mib)
+        if failed:
+            return failed[0]
+        text = f"there is no domain {request.spec.launch_template!r} to clone on {', '.join(asked)}"
+        return Failure(OutcomeKind.REFUSED, NO_TEMPLATE, text)
+
+    async def _offer(self, name: str, request: Request) -> Offer | Failure:
+        try:
+            return await self._hosts[name].ask(partial(offer, request=request), self._settings.listing_s)
+        except (RefusedError, FailedError) as error:
+            return error.failure
+        except (UnansweredError, UnreachedError) as error:
+            return _away(error)
+
+
+def _away(error: UnansweredError | UnreachedError) -> Failure:
+    """It was only asked what it has: nothing was done."""
+    denied = isinstance(error, UnreachedError) and error.denied
+    return Failure(OutcomeKind.DENIED if denied else OutcomeKind.NO_CAPACITY, UNREACHED, str(error))

@@ -1,0 +1,77 @@
+"""Which hosts to talk to, and how long to wait for them.
+
+Rules: a frozen value that knows how to check itself. Reading the environment or a file is not done here.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from dataclasses import dataclass, fields
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from autoscaler.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class LibvirtSettings:
+    """Settings of all hosts of one daemon.
+
+    Attributes:
+        uris: One libvirt URI per host (`qemu:///system`, `qemu+ssh://user@host/system`).
+        listing_s: Longest wait for one host's part of a listing; within the tick's wait for all of it.
+        call_s: Longest wait for one change of one VM.
+        batch_s: What of one call has not begun after so long is not done.
+        saving_s: How long saving a memory is watched for a refusal; it goes on afterwards.
+
+    Raises:
+        ConfigError: No host, a host named twice, or something that is no libvirt URI.
+    """
+
+    uris: tuple[str, ...]
+    listing_s: float = 4.0
+    call_s: float = 20.0
+    batch_s: float = 20.0
+    saving_s: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not self.uris:
+            raise ConfigError("libvirt: libvirt_uris names no host; for example qemu:///system")
+        for uri in self.uris:
+            parts = urlsplit(uri)
+            if not parts.scheme or not uri.startswith(f"{parts.scheme}://"):
+                raise ConfigError(
+                    f"libvirt: {uri!r} is no libvirt URI; write for example qemu:///system or qemu+ssh://user@host/system"
+                )
+            if parts.password is not None:
+                raise ConfigError(
+                    "libvirt: a URI with a password in it would be logged; let ssh use a key of its own"
+                )
+        if twice := [uri for uri, count in Counter(self.uris).items() if count > 1]:
+            raise ConfigError(f"libvirt: libvirt_uris names {twice[0]} twice")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name.endswith("_s") and not value > 0:
+                raise ConfigError(f"libvirt settings: {each.name} is {value}; it must be more than 0 seconds")
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The URI to open, by the name of the host, which is the zone of its VMs."""
+        names = [host_of(uri) for uri in self.uris]
+        return {
+            name if names.count(name) == 1 else uri: _without_terminal(uri)
+            for name, uri in zip(names, self.uris, strict=True)
+        }
+
+
+def host_of(uri: str) -> str:
+    """The host that a URI leads to: known before it answers, and the same each time."""
+    return urlsplit(uri).hostname or platform.node()
+
+
+def _without_terminal(uri: str) -> str:
+    """The URI, telling ssh to ask nobody for a password: a daemon has nobody to ask."""
+    parts = urlsplit(uri)
+    if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
+        return uri
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "no_tty=1")))))

@@ -1,0 +1,98 @@
+"""Hosts of libvirt's test driver under one provider, with troubles as a test scripts them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest_asyncio
+
+from autoscaler.clock import SystemClock
+from autoscaler.ports import FLEET_TAG, VmState
+from autoscaler.providers.libvirt.provider import LibvirtProvider
+from autoscaler.providers.libvirt.settings import LibvirtSettings
+from tests.libvirt.driver import DriverHost
+from tests.libvirt.troubles import Hanging, Troubled
+
+URIS = {"hv1": "test+tcp://hv1/", "hv2": "test+tcp://hv2/"}
+WAITS = {"listing_s": 0.3, "call_s": 0.3, "batch_s": 0.3, "saving_s": 0.3}
+
+
+class Hosts:
+    """Two hosts and a provider on them.
+
+    Attributes:
+        of: The hosts, by name.
+        scripts: Their troubles, by name; see `Troubled`.
+        opened: URIs in the order in which connections were opened.
+        alive: Whether connections are, by name.
+    """
+
+    def __init__(self, waits=WAITS):
+        self.of = {name: DriverHost.open() for name in URIS}
+        self.scripts = {
+            # There is one connection to a host of the test driver: it stays open for the next who connects.
+            name: {"isAlive": self._liveness(name), "close": lambda *_: 0}
+            for name in URIS
+        }
+        self.opened = []
+        self.alive = dict.fromkeys(URIS, True)
+        self.refusing = {}
+        self.clock = SystemClock()
+        self.provider = self.new_provider(waits)
+
+    def new_provider(self, waits=WAITS):
+        return LibvirtProvider(LibvirtSettings(tuple(URIS.values()), **waits), self.clock, self.connect)
+
+    def connect(self, uri):
+        name = next(name for name, each in URIS.items() if each == uri)
+        self.opened.append(name)
+        if name in self.refusing:
+            raise self.refusing[name]
+        self.alive[name] = True
+        return Troubled(self.of[name].connection, self.scripts[name])
+
+    def _liveness(self, name):
+        return lambda *_: int(self.alive[name])
+
+    def hang(self, name, method):
+        hanging = self.scripts[name][method] = Hanging()
+        return hanging
+
+    def define(self, on="hv1", fleet="web", **more):
+        tags = {FLEET_TAG: fleet, **more.pop("tags", {})}
+        return self.of[on].define(tags, **more)
+
+    async def vms(self):
+        listing = await self.provider.list_vms()
+        assert listing.complete, listing.error
+        return {vm.id: vm for vm in listing.vms}
+
+    async def until(self, reached):
+        async with asyncio.timeout(60):
+            while not await reached():
+                await self.clock.sleep_until(self.clock.monotonic() + 0.01)
+
+    async def until_state(self, vm_id, state=VmState.STOPPED):
+        async def reached():
+            listing = await self.provider.list_vms()
+            return any(vm.id == vm_id and vm.state is state for vm in listing.vms)
+
+        await self.until(reached)
+
+    async def close(self):
+        for script in self.scripts.values():
+            for each in script.values():
+                if isinstance(each, Hanging):
+                    each.released.set()
+        await self.provider.close()
+        for host in self.of.values():
+            host.close()
+
+
+@pytest_asyncio.fixture(name="hosts")
+async def _hosts():
+    hosts = Hosts()
+    try:
+        yield hosts
+    finally:
+        await hosts.close()

@@ -1,0 +1,106 @@
+"""New VMs are clones of a template: all or none, once per token, and nothing is left of what fails."""
+
+import pytest
+
+from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec, VmState
+from tests.libvirt.troubles import failing
+
+ACCEPTED, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED
+
+
+def names(host):
+    return {each.name() for each in host.connection.listAllDomains()} - {"test"}
+
+
+async def test_a_clone_lies_on_an_overlay_of_its_own(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    spec = ProvisionSpec("web", "golden", vm_type="1x256", tags={"team": "shop"})
+    outcomes = await hosts.provider.provision(spec, 2, "token")
+    assert [each.kind for each in outcomes] == [ACCEPTED] * 2
+    for outcome in outcomes:
+        vm = (await hosts.vms())[outcome.vm_id]
+        assert (vm.state, vm.vm_type, vm.image) == (VmState.RUNNING, "1x256", "golden")
+        assert vm.tags == {"Name": "web", "team": "shop", FLEET_TAG: "web"}
+        domain = host.domain(vm.id)
+        assert domain.name() == f"web-{vm.id[:8]}"
+        volume = host.connection.storageVolLookupByPath(f"/default-pool/autoscaler-{vm.id}-vda.qcow2")
+        assert "<path>/default-pool/golden.qcow2</path>" in volume.XMLDesc()
+        assert volume.path() in domain.XMLDesc()
+    macs = [each.XMLDesc().split("mac address='")[1][:17] for each in host.connection.listAllDomains() if "mac address" in each.XMLDesc()]  # fmt: skip
+    assert len(set(macs)) == len(macs)
+    await hosts.provider.terminate([each.vm_id for each in outcomes])
+    assert host.volumes() == {"golden.qcow2"}
+    assert names(host) == {"golden"}
+
+
+async def test_a_failed_start_leaves_nothing_behind(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    starts = []
+
+    def second(real, *_):
+        starts.append(real)
+        return failing(1, "internal error: cannot set up guest memory: Cannot allocate memory")(real) if len(starts) == 2 else NotImplemented  # fmt: skip
+
+    hosts.scripts["hv1"]["create"] = second
+    (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
+    assert (outcome.vm_id, outcome.kind) == ("", OutcomeKind.NO_CAPACITY)
+    assert host.volumes() == {"golden.qcow2"}
+    assert names(host) == {"golden"}
+
+
+async def test_a_failed_definition_leaves_no_volume_behind(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    hosts.scripts["hv1"]["defineXML"] = failing(67, "unsupported configuration: no such machine")
+    (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 1, "token")
+    assert (outcome.kind, outcome.code) == (REFUSED, "CONFIG_UNSUPPORTED")
+    assert host.volumes() == {"golden.qcow2"}
+
+
+async def test_what_was_begun_is_finished_by_who_comes_again_with_the_token(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    spec = ProvisionSpec("web", "golden")
+    first = await hosts.provider.provision(spec, 2, "token")
+    host.domain(first[1].vm_id).destroy()
+    again = await hosts.new_provider().provision(spec, 2, "token")
+    assert again == first
+    assert host.domain(first[1].vm_id).isActive()
+    assert len(names(host)) == 3
+
+
+async def test_no_more_is_made_than_the_host_has_memory_for(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 1500 << 10}
+    (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity")
+    assert names(host) == {"golden"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"launch_template": "silver"}, "InvalidLaunchTemplateName.NotFoundException", "no domain 'silver'"),
+        ({"subnet": "hv9"}, "InvalidSubnetID.NotFound", "one of libvirt_uris: hv1, hv2"),
+        ({"version": "7"}, "InvalidLaunchTemplateId.VersionNotFound", "no versions"),
+        ({"vm_type": "m7i.large"}, "InvalidInstanceType", "processors x MiB"),
+        ({"launch_template": "busy"}, "IncorrectInstanceState", "must be shut off"),
+        ({"launch_template": "member"}, "IncorrectInstanceState", "a VM of a fleet"),
+        ({"launch_template": "loose"}, "InvalidVolume.NotFound", "no active storage pool"),
+    ],
+)
+async def test_what_cannot_be_cloned_is_refused_in_words(hosts, change, code, words):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    host.define_template("busy", state="running")
+    host.define({FLEET_TAG: "web"}, name="member")
+    host.define(name="loose", path="/elsewhere/x.qcow2")
+    before = names(host), host.volumes()
+    spec = ProvisionSpec(**{"fleet": "web", "launch_template": "golden", **change})
+    (outcome,) = await hosts.provider.provision(spec, 1, "token")
+    assert (outcome.vm_id, outcome.kind, outcome.code) == ("", REFUSED, code)
+    assert words in outcome.message
+    assert (names(host), host.volumes()) == before
