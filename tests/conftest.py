@@ -24,6 +24,7 @@ LONGEST_FIRST = (
     "tests/simulator/test_lane_segments.py",
     "tests/checks/test_guards.py",
     "tests/deploy/test_install_script.py",
+    "tests/libvirt/test_real_vms.py",
     "tests/cli/test_bad_input.py",
     "tests/cli/test_cli_replay.py",
     "tests/search/test_dask_executor.py",

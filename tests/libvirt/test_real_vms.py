@@ -1,0 +1,129 @@
+"""The daemon on a real libvirtd with real VMs (QEMU, emulated): they boot, answer, shut down, and keep their memory."""
+
+from __future__ import annotations
+
+import signal
+import urllib.error
+import urllib.request
+
+import pytest
+
+from autoscaler.ports import FLEET_TAG
+from tests.cli.conftest import OPENER, Program, call, get, strict_json, until
+from tests.free_ports import Ports
+from tests.libvirt.real_host import RealHost
+
+OFF, SHUTDOWN, SAVED = 5, 1, 5
+
+POLICY = """fleet: {fleet}
+act: true
+signal: {{kind: total, source: trace, trace: {{file: {trace}.csv, kind: gauge, loop: true}}}}
+vm: {{capacity: 10/s, start_time: 10s, stop_time: 10s}}
+readiness: {{probe: http, url: "http://{{address}}:{port}/", timeout: 1s}}
+bounds: {{minimum: 0, maximum: 2}}
+reactive: {{headroom: 0%}}
+guards: {{stabilisation: 0s, cooldown_in: 10s, minimum_on_time: 60s}}
+{more}
+"""
+HIBERNATE = "warm_pool: {hibernate: {save_time: 10s}}"
+
+
+@pytest.fixture(name="host", scope="module")
+def _host():
+    host = RealHost()
+    try:
+        yield host.start()
+    finally:
+        host.close()
+
+
+@pytest.fixture(name="port", scope="module")
+def _port():
+    with Ports() as ports:
+        yield ports.one()
+
+
+class Site:
+    """Policies whose demand is played, and the settings of a daemon with them."""
+
+    def __init__(self, folder, host, port):
+        self.policies, self._port = folder / "policies", port
+        self.policies.mkdir()
+        for name, value in (("two", 19), ("one", 9), ("none", 0)):
+            rows = f"2026-01-01T00:00:00Z,{value}\n2026-01-01T00:01:00Z,{value}\n"
+            (self.policies / f"{name}.csv").write_text(f"timestamp,value\n{rows}")
+        self.settings = {
+            "libvirt_uris": host.uri, "state_dir": folder / "state", "http_port": 0, "tick_s": 1,
+            "lease": False,
+        }  # fmt: skip
+
+    def demand(self, fleet, vms, more="", program=None):
+        """So much demand as that many VMs serve from now on."""
+        text = POLICY.format(fleet=fleet, trace=vms, port=self._port, more=more)
+        (self.policies / f"{fleet}.yaml").write_text(text)
+        if program is not None:
+            program.process.send_signal(signal.SIGHUP)
+
+    def boot_of(self, number):
+        """The id of the boot of the VM at that address; empty where nobody answers."""
+        try:
+            with OPENER.open(f"http://127.0.0.{number}:{self._port}/", timeout=1) as answer:
+                return answer.read().decode().strip()
+        except (urllib.error.URLError, OSError):
+            return ""
+
+
+def in_service(url):
+    """VMs in service, as the daemon says, by fleet."""
+    fleets = strict_json(get(f"{url}/api/v1/status")[1])["fleets"]
+    return {each["fleet"]: each["decision"]["in_service"] for each in fleets if each["decision"]}
+
+
+def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port, tmp_path):
+    site = Site(tmp_path, host, port)
+    web = [host.define(number, {FLEET_TAG: "web"}, port) for number in (11, 12)]
+    kept = host.define(13, {FLEET_TAG: "kept"}, port)
+    stranger = host.define(14, {}, port)
+    host.domain(kept).create()
+    host.mark_started_long_ago(kept)
+    site.demand("web", "two")
+    site.demand("kept", "one", HIBERNATE)
+    with Program("run", cwd=tmp_path, **site.settings) as program:
+        url = program.listens()
+        until(lambda: site.boot_of(11) and site.boot_of(12) and site.boot_of(13), alive=program.process)
+        until(lambda: in_service(url) == {"web": 2, "kept": 1}, program.said, alive=program.process)
+
+        boot = site.boot_of(13)
+        site.demand("kept", "none", HIBERNATE, program)
+        until(lambda: not host.domain(kept).isActive(), program.said, alive=program.process)
+        assert host.domain(kept).state() == [OFF, SAVED]
+        assert host.domain(kept).hasManagedSaveImage()
+
+        host.stop()
+        host.start()
+        site.demand("kept", "one", HIBERNATE, program)
+        until(lambda: site.boot_of(13), program.said, alive=program.process)
+        assert site.boot_of(13) == boot
+    assert "Traceback" not in program.said()
+
+    # Another daemon, as on a new machine, goes by what is written on the VMs: here, that they have long run.
+    for each in web:
+        host.mark_started_long_ago(each)
+    site.demand("web", "none")
+    site.settings["state_dir"] = tmp_path / "another"
+    with Program("run", cwd=tmp_path, **site.settings) as program:
+        until(lambda: not any(host.domain(i).isActive() for i in web), program.said, alive=program.process)
+        assert [host.domain(i).state() for i in web] == [[OFF, SHUTDOWN]] * 2
+    assert "Traceback" not in program.said()
+    assert host.domain(kept).isActive()
+    assert not host.domain(stranger).isActive()
+
+
+def test_doctor_finds_the_host_well(host, port, tmp_path):
+    host.define(15, {FLEET_TAG: "shop"}, port)
+    site = Site(tmp_path, host, port)
+    site.demand("shop", "one")
+    said = call("doctor", "--json", "--all", cwd=tmp_path, **site.settings)
+    levels = {each["check"]: each["level"] for each in strict_json(said.stdout)}
+    assert (levels["reach"], levels["memory"]) == ("ok", "ok")
+    assert said.returncode == 0
