@@ -9,10 +9,11 @@ umask 022
 
 usage() {
   cat <<'TEXT'
-Usage: deploy/install.sh [--python PATH] [--wheel FILE] [--no-systemd] [--root DIR] [--link-venv DIR]
+Usage: deploy/install.sh [--python PATH] [--wheel FILE] [--libvirt] [--no-systemd] [--root DIR] [--link-venv DIR]
 
   --python PATH    the Python to run on, 3.11 or later (default: python3)
   --wheel FILE     install this wheel instead of building the code of the checkout
+  --libvirt        with libvirt-python, which is compiled here; it is also where the settings name libvirt_uris
   --no-systemd     place the unit, but make no user and do not talk to systemd (images, containers)
   --root DIR       put everything below DIR and touch nothing else; needs no root; for trying it out
   --link-venv DIR  use the packages of this virtual environment instead of downloading the locked ones
@@ -31,7 +32,7 @@ refuse() {
 say() { echo "install.sh: $1"; }
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=python3 wheel='' root='' link_venv='' systemd=yes
+python=python3 wheel='' root='' link_venv='' systemd=yes libvirt=no
 
 while (($#)); do
   case $1 in
@@ -45,6 +46,7 @@ while (($#)); do
       esac
       shift 2
       ;;
+    --libvirt) libvirt=yes && shift ;;
     --no-systemd) systemd=no && shift ;;
     -h | --help) usage && exit 0 ;;
     *) refuse "$1 is not an option; see --help" 2 ;;
@@ -92,6 +94,13 @@ fi
 
 home=$root/opt/autoscaler etc=$root/etc/autoscaler
 
+if grep -sE '^libvirt_uris *=' "$etc/autoscaler.toml" | grep -qvE '= *(\[ *\]|"")'; then libvirt=yes; fi
+if [[ $libvirt == yes && -z $link_venv ]]; then
+  [[ -f $checkout/requirements-libvirt.lock ]] || refuse "$checkout is not a whole checkout: requirements-libvirt.lock is missing"
+  pkg-config --exists libvirt 2>/dev/null ||
+    refuse "libvirt-python is compiled here; first apt-get install libvirt-dev pkg-config gcc python3-dev"
+fi
+
 # ── the code ──────────────────────────────────────────────────────────────────────────────────────────────
 
 release_name() {
@@ -103,6 +112,7 @@ release_name() {
     echo "$link_venv"
     cd "$checkout"
     sha256sum requirements.lock
+    if [[ $libvirt == yes && -z $link_venv ]]; then sha256sum requirements-libvirt.lock; fi
     if [[ -n $wheel ]]; then
       sha256sum <"$wheel"
     else
@@ -124,11 +134,21 @@ build_release() {
   else
     "${pip[@]}" install --require-hashes --no-deps -r "$checkout/requirements.lock" ||
       refuse "the locked packages could not be installed, as said above; nothing was switched"
+    if [[ $libvirt == yes ]]; then install_libvirt "$release"; fi
   fi
   # The build backend is in the lock: nothing is downloaded that has no hash.
   "${pip[@]}" install --no-index --no-deps --no-build-isolation --force-reinstall "${wheel:-$checkout}"
   "$release/bin/autoscaler" version >/dev/null
   touch "$release/.complete"
+}
+
+# What compiles it comes first, so that nothing is downloaded that has no hash.
+install_libvirt() {
+  local release=$1 lock=$checkout/requirements-libvirt.lock
+  local pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet --no-input install --require-hashes --no-deps)
+  sed -n '/^setuptools==/,$p' "$lock" >"$release/setuptools.lock"
+  { "${pip[@]}" -r "$release/setuptools.lock" && "${pip[@]}" --no-build-isolation -r "$lock"; } ||
+    refuse "libvirt-python could not be compiled, as said above; nothing was switched"
 }
 
 # Whether there is a policy of a fleet, beside the defaults of all.
@@ -141,9 +161,11 @@ check_configuration() {
     AUTOSCALER_CONFIG=$etc/autoscaler.toml "$release/bin/python" -c '
 import sys
 from autoscaler.errors import ConfigError
+from autoscaler.providers.libvirt.binding import binding
 from autoscaler.settings import load_settings
 try:
-    load_settings()
+    if load_settings().libvirt_uris:
+        binding()
 except ConfigError as error:
     sys.exit(str(error))
 ' || refuse "this version does not accept the settings above; nothing was switched"

@@ -163,13 +163,19 @@ class WarmPoolSection(Section):
 class ProvisionSection(Section):
     """How VMs are made from nothing when the warm pool is empty."""
 
-    launch_template: Filled = Field(description="Launch template, by id (lt-...) or name.")
-    version: Filled = Field("$Default", description="Its version: $Default, $Latest or a number in quotes.")
+    launch_template: Filled = Field(
+        description="Launch template, by id (lt-...) or name; on libvirt the name of a domain that is cloned."
+    )
+    version: Filled = Field(
+        "$Default",
+        description="Its version: $Default, $Latest or a number in quotes (on libvirt there is none).",
+    )
     vm_type: Filled | None = Field(
-        None, description="Machine type instead of the template's, for example m7i.large."
+        None,
+        description="Machine type instead of the template's, for example m7i.large, or on libvirt 2x2048 (processors x MiB).",
     )
     subnet: Filled | None = Field(
-        None, description="Subnet instead of the template's; it also decides the zone."
+        None, description="Subnet instead of the template's; it also decides the zone. On libvirt the host."
     )
     types: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
         (), description="Machine types to take where there is no room for vm_type, best first."

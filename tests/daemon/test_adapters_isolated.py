@@ -6,13 +6,12 @@ import asyncio
 
 import pytest
 
-from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.ports import Verb
 from autoscaler.providers.readiness import StatusCheckProbe
-from tests.daemon.builders import Bench, Demand, policy, steady, virtual
+from tests.daemon.builders import Bench, Demand, SimulatedHook, policy, steady, virtual
 from tests.daemon.pools import pool_bench, pool_policy
 
 BALANCER = {"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.fleets import FleetSetup
@@ -14,7 +13,7 @@ from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
 from tests.control.builders import STOP, Commands, asked
-from tests.daemon.builders import Demand, policy, steady, virtual
+from tests.daemon.builders import Demand, SimulatedHook, policy, steady, virtual
 from tests.daemon.test_drain import BALANCER, TOTAL, bench_of, put, verbs
 from tests.daemon.test_reload import Life
 from tests.daemon.test_trials import trial_bench

@@ -1,6 +1,7 @@
 """deploy/install.sh, run: into a folder of its own, again, after a change, and where it must refuse."""
 
 import fcntl
+import importlib.util
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ SHIPPED = (
     "deploy",
     "pyproject.toml",
     "requirements.lock",
+    "requirements-libvirt.lock",
     "README.md",
     "LICENSE",
 )
@@ -190,6 +192,7 @@ def test_a_release_that_was_cut_off_is_built_again(own):
     result = place.install()
     assert result.returncode == 0, result.stderr
     assert run(place.command, "version").returncode == 0
+    assert run(place.code / "current/bin/python", "-c", "import libvirt").returncode == 0
 
 
 def test_what_a_step_that_fails_would_have_written_stays_as_it_was(own):
@@ -308,13 +311,44 @@ def test_the_script_is_clean_for_shellcheck():
     assert (result.returncode, result.stdout) == (0, "")
 
 
+def test_settings_that_name_hosts_with_libvirt_want_its_library(own):
+    (own.etc / "autoscaler.toml").write_text('libvirt_uris = ["qemu:///system"]\n')
+    (own.checkout / "README.md").write_text("another version\n")
+    before = (own.code / "current").readlink()
+    result = own.install()
+    if importlib.util.find_spec("libvirt") is not None:
+        assert result.returncode == 0, result.stderr
+    else:
+        assert result.returncode == 1
+        assert "pip install 'vm-autoscaler[libvirt]'" in result.stderr
+        assert (own.code / "current").readlink() == before
+
+
+def test_libvirt_is_not_compiled_without_its_headers(tmp_path):
+    place = Place(tmp_path)
+    place.check_out()
+    nothing = tmp_path / "bin"
+    nothing.mkdir()
+    (nothing / "pkg-config").write_text("#!/bin/sh\nexit 1\n")
+    (nothing / "pkg-config").chmod(0o755)
+    path = f"{nothing}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [place.checkout / "deploy/install.sh", "--libvirt", "--root", place.root],
+        env={**environment(), "PATH": path}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "first apt-get install libvirt-dev pkg-config gcc python3-dev" in result.stderr
+    assert not place.code.exists()
+
+
 @pytest.mark.timeout(600)
 def test_locked_packages_are_downloaded_and_installed(tmp_path):
     """As on a new VM, with nothing linked; needs a package index, so only where everything is there."""
     require_real(f"a package index ({REQUIRE}=1 says that there is one)", os.environ.get(REQUIRE) == "1")
     place = Place(tmp_path)
     place.check_out()
-    result = install(place.checkout, "--root", place.root, *OURS, within_s=560)
+    result = install(place.checkout, "--libvirt", "--root", place.root, *OURS, within_s=560)
     assert result.returncode == 0, result.stdout + result.stderr
     assert not list(place.code.glob("current/lib/python*/site-packages/linked.pth"))
     assert run(place.command, "version").returncode == 0
+    assert run(place.code / "current/bin/python", "-c", "import libvirt").returncode == 0

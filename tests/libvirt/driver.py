@@ -119,6 +119,14 @@ class DriverHost:
         text = f"<volume><name>{name}</name><capacity unit='GiB'>1</capacity><target><format type='qcow2'/></target></volume>"
         return pool.createXML(text).path()
 
+    def make_logical_volume(self, name):
+        pool = self.connection.storagePoolCreateXML(
+            "<pool type='logical'><name>vg</name><source><name>vg</name></source><target><path>/dev/vg</path></target></pool>",
+            0,
+        )
+        text = f"<volume><name>{name}</name><capacity unit='GiB'>1</capacity></volume>"
+        return pool.createXML(text, 0).path()
+
     def volumes(self):
         return {each.name() for each in self.connection.storagePoolLookupByName(POOL).listAllVolumes()}
 

@@ -45,12 +45,17 @@ _DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/q
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
     <serial type='file'><source path={log}/></serial>
+    {disk}
   </devices>
   <qemu:commandline>
     <qemu:arg value='-netdev'/><qemu:arg value='user,id=n0,hostfwd=tcp:{address}:{port}-:80'/>
     <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=n0,romfile=,bus=pcie.0,addr=0x10'/>
   </qemu:commandline>
 </domain>"""
+_DISK = (
+    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file={path}/>"
+    "<target dev='vda' bus='virtio'/></disk>"
+)
 
 
 def require_real_host():
@@ -58,6 +63,7 @@ def require_real_host():
     require_libvirt()
     require_real("libvirtd", Path(LIBVIRTD).exists())
     require_real(QEMU, shutil.which(QEMU) is not None)
+    require_real("qemu-img (qemu-utils)", shutil.which("qemu-img") is not None)
     require_real("busybox (busybox-static)", guest.busybox() is not None)
     require_real("a Debian cloud kernel (see .ci/run)", guest.kernel() is not None)
 
@@ -139,7 +145,23 @@ class RealHost:
         self._program.send_signal(signal.SIGTERM)
         self._program.wait(PATIENCE_S)
 
-    def define(self, number, tags, port):
+    def make_pool(self):
+        """A storage pool with a disk in it; the disk's path."""
+        folder = self.folder / "pool"
+        folder.mkdir()
+        self._give_away()
+        pool = self.connection.storagePoolCreateXML(
+            f"<pool type='dir'><name>pool</name><target><path>{folder}</path></target></pool>", 0
+        )
+        text = "<volume><name>golden.qcow2</name><capacity unit='MiB'>64</capacity><target><format type='qcow2'/></target></volume>"
+        return pool.createXML(text, 0).path()
+
+    def volumes(self):
+        pool = self.connection.storagePoolLookupByName("pool")
+        pool.refresh(0)
+        return {each.name() for each in pool.listAllVolumes()}
+
+    def define(self, number, tags, port, disk=""):
         """A domain that is off, and answers at 127.0.0.`number` once it has booted; its id."""
         vm_id = str(uuid.uuid4())
         address = f"127.0.0.{number}"
@@ -151,10 +173,13 @@ class RealHost:
             initrd=self.folder / "initrd",
             emulator=shutil.which(QEMU),
             log=quoteattr(str(self.folder / f"vm-{number}.log")),
+            disk=_DISK.format(path=quoteattr(disk)) if disk else "",
             address=address,
             port=port,
         )
         domain = self.connection.defineXML(xml)
+        if not tags:
+            return vm_id
         text = tags_element({**tags, "autoscaler:address": address})
         domain.setMetadata(2, text, TAGS_PREFIX, TAGS_URI, 2)
         return vm_id

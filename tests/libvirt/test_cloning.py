@@ -90,6 +90,7 @@ async def test_no_more_is_made_than_the_host_has_memory_for(hosts):
         ({"launch_template": "busy"}, "IncorrectInstanceState", "must be shut off"),
         ({"launch_template": "member"}, "IncorrectInstanceState", "a VM of a fleet"),
         ({"launch_template": "loose"}, "InvalidVolume.NotFound", "no active storage pool"),
+        ({"launch_template": "logical"}, "InvalidVolume.NotSupported", "a pool of type logical"),
     ],
 )
 async def test_what_cannot_be_cloned_is_refused_in_words(hosts, change, code, words):
@@ -98,6 +99,7 @@ async def test_what_cannot_be_cloned_is_refused_in_words(hosts, change, code, wo
     host.define_template("busy", state="running")
     host.define({FLEET_TAG: "web"}, name="member")
     host.define(name="loose", path="/elsewhere/x.qcow2")
+    host.define(name="logical", path=host.make_logical_volume("disk"))
     before = names(host), host.volumes()
     spec = ProvisionSpec(**{"fleet": "web", "launch_template": "golden", **change})
     (outcome,) = await hosts.provider.provision(spec, 1, "token")

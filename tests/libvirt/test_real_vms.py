@@ -8,8 +8,11 @@ import urllib.request
 
 import pytest
 
-from autoscaler.ports import FLEET_TAG
-from tests.cli.conftest import OPENER, Program, call, get, strict_json, until
+from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec, VmState
+from autoscaler.providers.libvirt.domains import ADDRESS_TAG
+from autoscaler.providers.libvirt.provider import LibvirtProvider
+from autoscaler.providers.libvirt.settings import LibvirtSettings
+from tests.cli.conftest import CLOCK, OPENER, Program, call, get, strict_json, until
 from tests.free_ports import Ports
 from tests.libvirt.real_host import RealHost
 
@@ -117,6 +120,30 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
     assert "Traceback" not in program.said()
     assert host.domain(kept).isActive()
     assert not host.domain(stranger).isActive()
+
+
+async def test_a_new_vm_is_a_clone_on_an_overlay_and_goes_with_it(host, port):
+    golden = host.define(16, {}, port, disk=host.make_pool())
+    provider = LibvirtProvider(LibvirtSettings((host.uri,)), CLOCK)
+    spec = ProvisionSpec(
+        "shop", host.domain(golden).name(), vm_type="1x112", tags={ADDRESS_TAG: "127.0.0.16"}
+    )
+    try:
+        (made,) = await provider.provision(spec, 1, "token")
+        assert made.kind is OutcomeKind.ACCEPTED, made
+        assert await provider.provision(spec, 1, "token") == (made,)
+        overlay = f"autoscaler-{made.vm_id}-vda.qcow2"
+        assert host.volumes() == {"golden.qcow2", overlay}
+        (vm,) = [each for each in (await provider.list_vms()).vms if each.id == made.vm_id]
+        assert (vm.state, vm.vm_type, vm.address) == (VmState.RUNNING, "1x112", "127.0.0.16")
+        (stopped,) = await provider.stop([vm.id], force=True)
+        assert stopped.kind is OutcomeKind.ACCEPTED
+        (outcome,) = await provider.terminate([vm.id])
+        assert outcome.kind is OutcomeKind.ACCEPTED, outcome
+        assert host.volumes() == {"golden.qcow2"}
+    finally:
+        await provider.close()
+    assert not host.domain(golden).isActive()
 
 
 def test_doctor_finds_the_host_well(host, port, tmp_path):

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from autoscaler.balancers.hooks import SimulatedHook
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.faults import Fault, FaultKind

@@ -35,6 +35,7 @@ _IDS: Final = uuid.UUID("6f0a2a63-2f5b-4f0e-9a43-0c8f5f0f6d11")
 _INACTIVE, _SECURE = 2, 1
 _NO_VOLUME: Final = 50
 _VERSIONS: Final = ("$Default", "$Latest")
+_POOLS_OF_FILES: Final = ("dir", "fs", "netfs")
 VOLUME_PREFIX: Final = "autoscaler-"
 """Names of the volumes that we make begin so."""
 
@@ -180,17 +181,23 @@ def volume_behind(connection: Any, disk: Disk) -> Any:
     """The volume that a disk of a template lies on.
 
     Raises:
-        RefusedError: It lies in no storage pool.
+        RefusedError: It lies in no storage pool, or in one that holds no files.
     """
     try:
         if disk.volume:
-            return connection.storagePoolLookupByName(disk.storage_pool).storageVolLookupByName(disk.volume)
-        return connection.storageVolLookupByPath(disk.path)
+            found = connection.storagePoolLookupByName(disk.storage_pool).storageVolLookupByName(disk.volume)
+        else:
+            found = connection.storageVolLookupByPath(disk.path)
+        pool = ET.fromstring(found.storagePoolLookupByVolume().XMLDesc(0))  # noqa: S314 - libvirt's own words
     except Exception as error:
         if (told := error_of(error)) is None:
             raise
         text = f"the template's disk {disk.device} ({disk.path or disk.volume}) lies in no active storage pool: {told[1]}"
         raise refused("InvalidVolume.NotFound", text) from error
+    if pool.get("type") not in _POOLS_OF_FILES:
+        text = f"the template's disk {disk.device} lies in a pool of type {pool.get('type')}, which takes no overlays; use one of files"
+        raise refused("InvalidVolume.NotSupported", text)
+    return found
 
 
 def _make(connection: Any, request: Request, vm_id: str, template: Template) -> None:

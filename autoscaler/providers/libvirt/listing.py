@@ -71,7 +71,8 @@ class Known:
         known: tuple[dict[str, Any], ...]
         known = self.launches, self.troubles, self.first_seen, self.addresses, self.described
         for each in known:
-            for uuid in [uuid for uuid in each if uuid not in uuids]:
+            # A list first, in one step: other threads add to it.
+            for uuid in [uuid for uuid in list(each) if uuid not in uuids]:
                 each.pop(uuid, None)
 
 
