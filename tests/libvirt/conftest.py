@@ -37,6 +37,7 @@ class Hosts:
         self.opened = []
         self.alive = dict.fromkeys(URIS, True)
         self.refusing = {}
+        self.connecting = None
         self.clock = SystemClock()
         self.provider = self.new_provider(waits)
 
@@ -46,6 +47,8 @@ class Hosts:
     def connect(self, uri):
         name = next(name for name, each in URIS.items() if each == uri)
         self.opened.append(name)
+        if self.connecting is not None:
+            self.connecting(uri)
         if name in self.refusing:
             raise self.refusing[name]
         self.alive[name] = True
@@ -80,7 +83,7 @@ class Hosts:
         await self.until(reached)
 
     async def close(self):
-        for script in self.scripts.values():
+        for script in ({"connect": self.connecting}, *self.scripts.values()):
             for each in script.values():
                 if isinstance(each, Hanging):
                     each.released.set()

@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from autoscaler.clock import SystemClock
-from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks
+from autoscaler.providers.libvirt.domains import ADDRESS_TAG, MARKS_URI, TAGS_URI, Marks
 from autoscaler.providers.libvirt.writing import MARKS_PREFIX, TAGS_PREFIX, marks_element, tags_element
 from tests.libvirt import guest
 from tests.libvirt.driver import require_libvirt
@@ -177,12 +177,14 @@ class RealHost:
             address=address,
             port=port,
         )
-        domain = self.connection.defineXML(xml)
-        if not tags:
-            return vm_id
-        text = tags_element({**tags, "autoscaler:address": address})
-        domain.setMetadata(2, text, TAGS_PREFIX, TAGS_URI, 2)
+        self.connection.defineXML(xml)
+        if tags:
+            self.tag(vm_id, {**tags, ADDRESS_TAG: address})
         return vm_id
+
+    def tag(self, vm_id, tags):
+        """Write tags into the configuration of a domain, as an operator does."""
+        self.domain(vm_id).setMetadata(2, tags_element(tags), TAGS_PREFIX, TAGS_URI, 2)
 
     def domain(self, vm_id):
         return self.connection.lookupByUUIDString(vm_id)

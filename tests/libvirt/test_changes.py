@@ -10,7 +10,8 @@ from autoscaler.ports import (
     OutcomeKind,
     VmState,
 )
-from autoscaler.providers.libvirt.domains import TAGS_URI
+from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks
+from autoscaler.providers.libvirt.writing import MARKS_PREFIX, marks_element
 from tests.libvirt.troubles import failing
 
 ACCEPTED, REFUSED, THROTTLED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.THROTTLED
@@ -243,3 +244,14 @@ async def test_a_deleted_vm_takes_its_own_volumes_along_and_no_others(hosts):
     assert (outcome.kind, outcome.previous_state) == (ACCEPTED, VmState.RUNNING)
     assert host.volumes() == {"precious.qcow2"}
     assert not await hosts.vms()
+
+
+async def test_a_volume_that_is_not_the_domains_any_more_stays(hosts):
+    host = hosts.of["hv1"]
+    taken, own = host.make_volume("taken.qcow2"), host.make_volume("own.qcow2")
+    vm_id = hosts.define(path=own)
+    text = marks_element(Marks(volumes=(taken, own)))
+    host.domain(vm_id).setMetadata(2, text, MARKS_PREFIX, MARKS_URI, 2)
+    (outcome,) = await hosts.provider.terminate([vm_id])
+    assert outcome.kind is ACCEPTED
+    assert host.volumes() == {"taken.qcow2"}

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from autoscaler.ports import OutcomeKind, ProvisionSpec, VmState
-from tests.libvirt.troubles import failing, libvirt_error
+from tests.libvirt.troubles import Hanging, failing, libvirt_error
 
 PATIENCE_S = 60.0
 
@@ -79,6 +79,26 @@ async def test_changes_whose_turn_does_not_come_are_not_made_later(hosts):
     assert hanging.times == 3
     vms = await hosts.vms()
     assert [vms[i].state for i in ids[3:]] == [VmState.STOPPED] * 2
+
+
+async def test_a_change_that_was_given_up_while_connecting_is_not_made_later(hosts):
+    vm_id = hosts.define("hv1")
+    await hosts.vms()
+    hanging, looks = Hanging(), []
+
+    def lives_for_the_look(*_):
+        looks.append(None)
+        return int(len(looks) == 1 or hanging.released.is_set())
+
+    hosts.scripts["hv1"]["isAlive"] = lives_for_the_look
+    hosts.connecting = hanging
+    (outcome,) = await hosts.provider.start([vm_id])
+    assert (outcome.kind, outcome.code) == (OutcomeKind.NO_CAPACITY, "HostUnreachable")
+    assert hanging.times == 1
+    hanging.released.set()
+    assert (await hosts.vms())[vm_id].state is VmState.STOPPED
+    # Its thread has come back by now: the listing has waited for the same connection.
+    assert not hosts.of["hv1"].domain(vm_id).isActive()
 
 
 async def test_a_host_that_cannot_be_reached_says_why(hosts):

@@ -104,9 +104,12 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
 
         host.stop()
         host.start()
+        host.tag(kept, {FLEET_TAG: "kept", ADDRESS_TAG: "127.0.0.13", "written": "meanwhile"})
         site.demand("kept", "one", HIBERNATE, program)
         until(lambda: site.boot_of(13), program.said, alive=program.process)
         assert site.boot_of(13) == boot
+        # The memory came back with the tags of its moment.
+        until(lambda: "meanwhile" in host.domain(kept).XMLDesc(0), program.said, alive=program.process)
     assert "Traceback" not in program.said()
 
     # Another daemon, as on a new machine, goes by what is written on the VMs: here, that they have long run.
