@@ -37,6 +37,7 @@ _DISK = (
     "<target dev='vda' bus='virtio'/></disk>"
 )
 _NETWORK = "<interface type='network'><source network='default'/></interface>"
+_AGENT = "<channel type='pty'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 _USB = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>"
 
 
@@ -89,10 +90,11 @@ class DriverHost:
         template="",
         path="",
         network=False,
+        agent=False,
     ):
         """A domain with these tags; its id."""
         vm_id = str(uuid.uuid4())
-        parts = [_USB if host_device else "", _NETWORK if network else ""]
+        parts = [_USB if host_device else "", _NETWORK if network else "", _AGENT if agent else ""]
         parts += [_DISK.format(path=quoteattr(path))] if path else []
         devices = "".join(parts)
         name = name or f"vm-{next(self._numbers)}"

@@ -12,7 +12,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks
 from autoscaler.providers.libvirt.writing import MARKS_PREFIX, marks_element
-from tests.libvirt.troubles import failing
+from tests.libvirt.troubles import Hanging, failing
 
 ACCEPTED, REFUSED, THROTTLED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.THROTTLED
 
@@ -234,6 +234,50 @@ async def test_addresses_come_from_the_network_or_from_a_tag(hosts):
     vms = await hosts.vms()
     assert vms[leased].address.startswith("192.168.122.")
     assert (vms[named].address, vms[off].address) == ("10.9.8.7", None)
+
+
+def addresses(script, by_source):
+    """What libvirt's sources of addresses know; and how often they were asked."""
+    asked = []
+
+    def answer(_real, source, *_):
+        asked.append(source)
+        found = by_source.get(source)
+        return found() if callable(found) else {"vnet0": {"addrs": [{"addr": found}] if found else []}}
+
+    script["interfaceAddresses"] = answer
+    return asked
+
+
+async def test_nobody_is_asked_again_at_once_for_an_address_that_nobody_knows(hosts):
+    vm_id = hosts.define(state="running", network=True)
+    asked = addresses(hosts.scripts["hv1"], {})
+    for _ in range(5):
+        assert (await hosts.vms())[vm_id].address is None
+    assert asked == [0, 2]
+
+
+async def test_a_guest_agent_that_hangs_holds_no_listing_up_and_one_that_answers_is_heard(hosts):
+    vm_id = hosts.define(state="running", network=True, agent=True)
+    # The test driver has no agents, so that none is ever connected.
+    name = "name='org.qemu.guest_agent.0'"
+    hosts.scripts["hv1"]["XMLDesc"] = lambda real, *a: real.XMLDesc(*a).replace(
+        name, f"{name} state='connected'"
+    )
+    hanging = Hanging()
+    known = {"vnet0": {"addrs": [{"addr": "10.1.2.3"}]}}
+    addresses(hosts.scripts["hv1"], {1: lambda: [hanging(None), known][1]})
+    assert (await hosts.vms())[vm_id].address is None
+    assert await asyncio.to_thread(hanging.reached.wait, 60)
+    for _ in range(5):
+        assert (await hosts.vms())[vm_id].address is None
+    hanging.released.set()
+
+    async def heard():
+        return (await hosts.vms())[vm_id].address == "10.1.2.3"
+
+    await hosts.until(heard)
+    assert hanging.times == 1
 
 
 async def test_a_deleted_vm_takes_its_own_volumes_along_and_no_others(hosts):

@@ -55,6 +55,8 @@ class Troubled:
             found = trouble(self._real, *arguments) if trouble is not None else NotImplemented
             if found is NotImplemented:
                 found = method(*arguments)
+            if name == "getAllDomainStats":
+                return [(Troubled(domain, self._script), stats) for domain, stats in found]
             return Troubled(found, self._script) if name.startswith("lookup") else found
 
         return call

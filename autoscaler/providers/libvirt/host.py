@@ -36,6 +36,8 @@ class Kind(StrEnum):
     """It is answered at once by a host that lives: one that is late makes the host be left alone."""
     CHANGE = "change"
     """It may wait within libvirtd for what else is done to the VM; some at a time."""
+    GUEST = "guest"
+    """It asks within a guest, which may never answer; one at a time, on the connection of saves."""
     SAVE = "save"
     """It writes a memory to a disk, on a connection of its own; few at a time."""
 
@@ -138,6 +140,7 @@ class Host:
         self._late: dict[_Job[Any], float] = {}
         self._turns = {
             Kind.CHANGE: asyncio.Semaphore(CHANGES_AT_ONCE),
+            Kind.GUEST: asyncio.Semaphore(1),
             Kind.SAVE: asyncio.Semaphore(SAVES_AT_ONCE),
         }
         self.tagging = threading.Lock()
@@ -179,7 +182,7 @@ class Host:
         except UnreachedError:
             job.answer.cancel()
             raise
-        line = self._saves if kind is Kind.SAVE else self._calls
+        line = self._saves if kind in (Kind.SAVE, Kind.GUEST) else self._calls
         loop = asyncio.get_running_loop()
         begun_s = self._clock.now()
         threading.Thread(

@@ -8,7 +8,7 @@ gone once they are stopped.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ _LIST_SAVED: Final = 256
 _FROM_LEASES, _FROM_AGENT, _FROM_ARP = 0, 1, 2
 _ADDRESS_KEPT_S: Final = 300.0
 """An address is asked for again after so long; a lease may move."""
+_NO_ADDRESS_KEPT_S: Final = 5.0
+"""The same where there was none, as while the guest boots; of many bridged VMs nobody ever knows it."""
 _LOOKING_S: Final = 1.5
 """Longest time that one listing spends on addresses; what is not known by then is looked up in the next."""
 
@@ -43,7 +45,8 @@ class Known:
         saving: Those whose memory we are having saved.
         troubles: What went wrong with that, by run.
         first_seen: Where nobody wrote down when a run began: since when we have seen it.
-        addresses: By run, and until when they are believed.
+        addresses: By run, None where there was none, and until when that is believed.
+        ask_agents: Those whose guest agent may know its address, and nobody else does.
         described: Descriptions by the XML that they are from.
     """
 
@@ -52,6 +55,7 @@ class Known:
     troubles: dict[str, tuple[int, str]] = field(default_factory=dict)
     first_seen: dict[str, tuple[int, float]] = field(default_factory=dict)
     addresses: dict[str, tuple[int, str | None, float]] = field(default_factory=dict)
+    ask_agents: set[str] = field(default_factory=set)
     described: dict[str, tuple[str, Description]] = field(default_factory=dict)
 
     def launched_at_s(self, it: Description, run: int, now_s: float) -> float:
@@ -188,15 +192,28 @@ def _address(
     last = kept[1] if kept is not None and kept[0] == run else None
     if not may_look:
         return last
-    # The guest agent comes last: it is asked within the guest, which may be slow.
-    sources = [_FROM_LEASES, _FROM_ARP, *([_FROM_AGENT] if it.agent else [])]
-    found = next((address for source in sources if (address := _ask(domain, source))), last)
-    if found is not None:
-        known.addresses[it.uuid] = run, found, now_s + _ADDRESS_KEPT_S
+    found = _asked(domain, _FROM_LEASES) or _asked(domain, _FROM_ARP) or last
+    if found is None and it.agent:
+        known.ask_agents.add(it.uuid)
+    known.addresses[it.uuid] = run, found, now_s + (_ADDRESS_KEPT_S if found else _NO_ADDRESS_KEPT_S)
     return found
 
 
-def _ask(domain: Any, source: int) -> str | None:
+def ask_agents(connection: Any, uuids: Sequence[str], known: Known, clock: Clock) -> None:
+    """Ask the guests themselves for their addresses, as long as nobody else knows them; a guest may take its time."""
+    for uuid in uuids:
+        try:
+            domain = connection.lookupByUUIDString(uuid)
+            run, address = int(domain.ID()), _asked(domain, _FROM_AGENT)
+        except Exception as error:
+            if error_of(error) is None:
+                raise
+            continue
+        if address is not None:
+            known.addresses[uuid] = run, address, clock.now() + _ADDRESS_KEPT_S
+
+
+def _asked(domain: Any, source: int) -> str | None:
     try:
         interfaces: Mapping[str, Mapping[str, Any]] = domain.interfaceAddresses(source)
     except Exception as error:

@@ -43,7 +43,7 @@ from autoscaler.providers.libvirt.classify import (
 )
 from autoscaler.providers.libvirt.domains import Seen
 from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
-from autoscaler.providers.libvirt.listing import Known, Part, list_host, look_at
+from autoscaler.providers.libvirt.listing import Known, Part, ask_agents, list_host, look_at
 from autoscaler.providers.libvirt.memory import Room
 from autoscaler.providers.libvirt.provisioning import Provisioning
 from autoscaler.providers.libvirt.settings import LibvirtSettings
@@ -77,6 +77,8 @@ class LibvirtProvider:
         }
         self._where: dict[str, str] = {}
         """Names of the hosts of VMs, by id, as last listed."""
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        """Guests that are being asked for their addresses, by host."""
         self._provisioning = Provisioning(settings, self._hosts, self._desks)
 
     @classmethod
@@ -176,17 +178,39 @@ class LibvirtProvider:
 
     async def close(self) -> None:
         """Close all connections, within a few seconds; a memory that is being saved goes on being saved by its host."""
+        for task in self._asking.values():
+            task.cancel()
         await asyncio.gather(*(host.close() for host in self._hosts.values()))
 
     async def _part(self, name: str) -> Part:
-        call = partial(list_host, known=self._desks[name].known, clock=self._clock)
+        known = self._desks[name].known
+        call = partial(list_host, known=known, clock=self._clock)
         try:
-            return await self._hosts[name].ask(call, self._settings.listing_s)
+            part = await self._hosts[name].ask(call, self._settings.listing_s)
         except _OUT_OF_REACH as error:
             words = str(error)
             return Part((), words if words.startswith(f"{name} has") else f"{name}: {words}")
         except FailedError as error:
             return Part((), f"{name}: {error.failure}")
+        self._ask_guests(name, known)
+        return part
+
+    def _ask_guests(self, name: str, known: Known) -> None:
+        """Ask guest agents for addresses that the next listing wants, beside everything else."""
+        uuids = sorted(known.ask_agents)
+        known.ask_agents.clear()
+        if not uuids or name in self._asking:
+            return
+        call = partial(ask_agents, uuids=uuids, known=known, clock=self._clock)
+        task = asyncio.create_task(self._hosts[name].ask(call, self._settings.call_s, Kind.GUEST, turn_s=0.1))
+        self._asking[name] = task
+        task.add_done_callback(lambda done: self._guests_asked(name, done))
+
+    def _guests_asked(self, name: str, task: asyncio.Task[None]) -> None:
+        self._asking.pop(name, None)
+        if not task.cancelled():
+            # What went wrong is not worth a word: the address stays unknown, and is asked for again.
+            task.exception()
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────
 
