@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, Provider
+from autoscaler.ports.hints import HintSource
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 from autoscaler.settings import Settings
@@ -79,6 +80,23 @@ async def open_budgeted(cloud: Cloud, clock: Clock) -> Provider:
     from autoscaler.providers.budgeted import BudgetedProvider
 
     return BudgetedProvider(provider, CallBudget(clock), clock)
+
+
+async def open_hints(settings: Settings, cloud: Cloud, provider: Provider) -> HintSource | None:
+    """The cloud's own news: of a queue that the settings name, or of the hosts; None where there is none.
+
+    Raises:
+        ConfigError: The queue cannot be opened as the settings say.
+    """
+    if cloud.libvirt is not None:
+        from autoscaler.providers.libvirt.provider import LibvirtProvider
+
+        return provider.hints if isinstance(provider, LibvirtProvider) else None
+    if not settings.aws_hint_queue_url or cloud.ec2 is None:
+        return None
+    from autoscaler.providers.ec2.hints import HintQueue
+
+    return await HintQueue.open(cloud.ec2, settings.aws_hint_queue_url)
 
 
 def cloudwatch_settings(settings: Settings) -> CloudWatchSettings:

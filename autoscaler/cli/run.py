@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autoscaler.daemon.policies import Loaded, PolicyFolder
     from autoscaler.daemon.vms.leasing import Leasing
     from autoscaler.ports import Clock, MetricSource
-    from autoscaler.providers.ec2.settings import Ec2Settings
+    from autoscaler.ports.hints import HintSource
     from autoscaler.settings import Settings
     from autoscaler.web.site import Site
 
@@ -123,7 +123,7 @@ async def _run(
     from autoscaler.web.control import Control
     from autoscaler.wiring import Wiring
     from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook
-    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings, open_budgeted
+    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings, open_budgeted, open_hints
     from autoscaler.wiring_sources import Sources
 
     cloud = cloud_of(settings)
@@ -174,7 +174,7 @@ async def _run(
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         beside: dict[str, Callable[[], Awaitable[object]]] = {"site": site.watch, "control": control.watch}
         beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
-        await _hear_hints(settings, ec2, daemon, stack, beside)
+        await _hear_hints(await open_hints(settings, cloud, provider), daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
@@ -201,21 +201,18 @@ def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing
 
 
 async def _hear_hints(
-    settings: Settings,
-    ec2: Ec2Settings | None,
+    source: HintSource | None,
     daemon: Daemon,
     stack: AsyncExitStack,
     beside: dict[str, Callable[[], Awaitable[object]]],
 ) -> None:
-    """Listen to the cloud's own news, where the settings name a queue of them."""
+    """Listen to the cloud's own news, where there is any."""
     from autoscaler.daemon.closing import close
     from autoscaler.daemon.hinting import Hinting
-    from autoscaler.providers.ec2.hints import HintQueue
 
-    if settings.aws_hint_queue_url and ec2 is not None:
-        queue = await HintQueue.open(ec2, settings.aws_hint_queue_url)
-        stack.push_async_callback(close, queue, daemon.telemetry)
-        beside["hints"] = Hinting(daemon, queue).watch
+    if source is not None:
+        stack.push_async_callback(close, source, daemon.telemetry)
+        beside["hints"] = Hinting(daemon, source).watch
 
 
 def _sources(

@@ -25,13 +25,20 @@ class Hosts:
         scripts: Their troubles, by name; see `Troubled`.
         opened: URIs in the order in which connections were opened.
         alive: Whether connections are, by name.
+        registered: Callbacks that are registered, by name.
     """
 
     def __init__(self, waits=WAITS):
         self.of = {name: DriverHost.open() for name in URIS}
+        self.registered = dict.fromkeys(URIS, 0)
         self.scripts = {
             # There is one connection to a host of the test driver: it stays open for the next who connects.
-            name: {"isAlive": self._liveness(name), "close": lambda *_: 0}
+            name: {
+                "isAlive": self._liveness(name),
+                "close": lambda *_: 0,
+                "domainEventRegisterAny": self._registration(name, 1),
+                "domainEventDeregisterAny": self._registration(name, -1),
+            }
             for name in URIS
         }
         self.opened = []
@@ -53,6 +60,13 @@ class Hosts:
             raise self.refusing[name]
         self.alive[name] = True
         return Troubled(self.of[name].connection, self.scripts[name])
+
+    def _registration(self, name, step):
+        def counted(*_):
+            self.registered[name] += step
+            return NotImplemented
+
+        return counted
 
     def _liveness(self, name):
         return lambda *_: int(self.alive[name])

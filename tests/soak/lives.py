@@ -31,6 +31,7 @@ from autoscaler.ports import PAUSABLE
 from autoscaler.ports.hooks import HookResult
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wiring
+from tests.daemon.builders import SimulatedHook
 from tests.soak.fronts import KINDS, Front, Provider, Source, Troubles
 from tests.soak.households import CHANGES, HOOK_S, TYPES, VMS, policy_of
 from tests.soak.laws import Laws

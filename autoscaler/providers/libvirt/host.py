@@ -93,13 +93,26 @@ class _Job(Generic[T]):
             return self._begun
 
 
+Greet = Callable[[Any], Callable[[], None]]
+"""What is done with a new connection, in its thread; gives back what is done before it is closed."""
+
+
+def _no_farewell() -> None:
+    pass
+
+
+def _nothing(_connection: Any) -> Callable[[], None]:
+    return _no_farewell
+
+
 class _Line:
     """One connection, opened when it is first needed and again after it has ended."""
 
-    def __init__(self, uri: str, connect: Callable[[str], Any]) -> None:
-        self._uri, self._connect = uri, connect
+    def __init__(self, uri: str, connect: Callable[[str], Any], greet: Greet = _nothing) -> None:
+        self._uri, self._connect, self._greet = uri, connect, greet
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._farewell: Callable[[], None] = _no_farewell
 
     def connection(self) -> Any:
         """The open connection; blocks for as long as the host takes."""
@@ -108,18 +121,21 @@ class _Line:
                 self.drop(self._connection)
             if self._connection is None:
                 self._connection = self._connect(self._uri)
+                self._farewell = self._greet(self._connection)
             return self._connection
 
     def drop(self, connection: Any) -> None:
         """Forget a connection that has ended."""
         if self._connection is connection:
-            self._connection = None
-            _close(connection)
+            self.close()
 
     def close(self) -> None:
         """Close it; blocks for as long as the host takes."""
         connection, self._connection = self._connection, None
+        farewell, self._farewell = self._farewell, _no_farewell
         if connection is not None:
+            # What is registered with a connection keeps it from closing.
+            farewell()
             _close(connection)
 
 
@@ -131,12 +147,15 @@ class Host:
         uri: Where it is.
         connect: Opens a connection, in a thread.
         clock: Says since when the host has not answered.
+        greet: What is done with each connection for calls.
     """
 
-    def __init__(self, name: str, uri: str, connect: Callable[[str], Any], clock: Clock) -> None:
+    def __init__(
+        self, name: str, uri: str, connect: Callable[[str], Any], clock: Clock, greet: Greet = _nothing
+    ) -> None:
         self.name = name
         self._clock = clock
-        self._calls, self._saves = _Line(uri, connect), _Line(uri, connect)
+        self._calls, self._saves = _Line(uri, connect, greet), _Line(uri, connect)
         self._late: dict[_Job[Any], float] = {}
         self._turns = {
             Kind.CHANGE: asyncio.Semaphore(CHANGES_AT_ONCE),

@@ -42,6 +42,7 @@ from autoscaler.providers.libvirt.classify import (
     refuse_all,
 )
 from autoscaler.providers.libvirt.domains import Seen
+from autoscaler.providers.libvirt.hints import LifecycleHints
 from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
 from autoscaler.providers.libvirt.listing import Known, Part, ask_agents, list_host, look_at
 from autoscaler.providers.libvirt.memory import Room
@@ -71,7 +72,10 @@ class LibvirtProvider:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._hosts = {name: Host(name, uri, opener, clock) for name, uri in settings.hosts.items()}
+        self.hints = LifecycleHints(clock)
+        """News of all hosts; they only make the next listing come sooner."""
+        greet = self.hints.listen
+        self._hosts = {name: Host(name, uri, opener, clock, greet) for name, uri in settings.hosts.items()}
         self._desks = {
             name: Desk(Known(), Room(clock), clock, host.tagging) for name, host in self._hosts.items()
         }
