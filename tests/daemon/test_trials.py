@@ -179,7 +179,7 @@ def test_a_fleet_gets_what_its_policy_names_and_keeps_it_while_that_stays(tmp_pa
     assert setup.hook in before.closables
     (same,) = wiring.wire([bench_policy.model_copy(update={"bounds": BOUNDS})], before.setups).setups
     assert same.hook is setup.hook
-    other = pool_policy(freshness={"exercise": {"ssm": {"document": "patch", "timeout": "10m"}}})
+    other = pool_policy(freshness={"exercise": {"every": "7d"}})
     after = wiring.wire([other], before.setups)
     assert setup.hook in after.retired
     # Nothing is done on the VMs of a fleet that does not act.
