@@ -181,10 +181,22 @@ async def _asked_hosts(
             if policy.provision
             else (),
             hibernates=policy.warm_pool.hibernate is not None,
+            only_on_aws=_only_on_aws(policy),
         )
         for policy in policies
     ]
     return await examine(settings, fleets, clock)
+
+
+def _only_on_aws(policy: Policy) -> tuple[str, ...]:
+    """Fields of a policy that ask for something of AWS's."""
+    balancer, tried = policy.balancer, policy.freshness.exercise
+    asked = {
+        "balancer.target_group": balancer is not None and balancer.target_group is not None,
+        "freshness.exercise.ssm": tried is not None and tried.ssm is not None,
+        "signal.source cloudwatch": str(policy.signal.source) == "cloudwatch",
+    }
+    return tuple(name for name, there in asked.items() if there)
 
 
 def _spec_of(policy: Policy) -> ProvisionSpec | None:

@@ -52,7 +52,7 @@ async def test_what_is_wrong_is_said(hosts):
     found, _ = await said(
         hosts,
         Examined("web", ProvisionSpec("web", "golden"), subnets=("hv1", "hv9"), hibernates=True),
-        Examined("shop", None),
+        Examined("shop", None, only_on_aws=("balancer.target_group",)),
     )
     assert of(found, "memory", Level.WARNING) == [
         "1024 MiB are free on hv1; to start all that is off (4 VMs) takes 2048, so at most 1 can be started"
@@ -69,6 +69,7 @@ async def test_what_is_wrong_is_said(hosts):
     wrong = of(found, "template", Level.PROBLEM)
     assert "hv9" in wrong[0]
     assert "must be shut off" in wrong[1]
+    assert of(found, "policy", Level.PROBLEM)[0].startswith("balancer.target_group: AWS's")
     assert of(found, "fleet", Level.WARNING) == ["no VM carries autoscaler:fleet=shop"]
     assert all(each.fix for each in found if each.level is not Level.OK)
 

@@ -38,12 +38,14 @@ class Examined:
         spec: Where its new VMs come from; None where it makes none.
         subnets: Hosts that it names for them; empty where any will do.
         hibernates: Its VMs shall save their memory.
+        only_on_aws: Fields of the policy that ask for something of AWS's.
     """
 
     fleet: str
     spec: ProvisionSpec | None
     subnets: tuple[str, ...] = ()
     hibernates: bool = False
+    only_on_aws: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,12 @@ def _of_fleet(fleet: Examined, facts: Mapping[str, Facts], vms: Sequence[Vm]) ->
     if fleet.hibernates and unable:
         text = f"{_count(len(unable))} have devices of their host, so their memory cannot be saved: {unable[0].id}"
         found.append(Finding("hibernation", Level.WARNING, text, "they are stopped plainly", name))
+    if fleet.only_on_aws:
+        text = (
+            f"{', '.join(fleet.only_on_aws)}: AWS's, and the VMs are not there, so the daemon does not start"
+        )
+        fix = "use balancer.haproxy or a command, freshness.exercise.command, and another source"
+        found.append(Finding("policy", Level.PROBLEM, text, fix, name))
     return found + _template(fleet, facts)
 
 
