@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
         "qemu+ssh://user@host/system; several with a comma or a space between them.",
     )
+    libvirt_heed_memory: bool = Field(
+        True,
+        description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
+    )
     retention_days: float = Field(
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )

@@ -52,7 +52,9 @@ def cloud_of(settings: Settings) -> Cloud:
             f"libvirt_uris and {', '.join(given)} are set, and one daemon has one provider: leave out one of the two, or "
             "run two daemons with a state_dir each"
         )
-    return Cloud(libvirt=LibvirtSettings(settings.libvirt_uris, **_waits(settings)))
+    return Cloud(
+        libvirt=LibvirtSettings(settings.libvirt_uris, settings.libvirt_heed_memory, **_waits(settings))
+    )
 
 
 async def open_provider(cloud: Cloud, clock: Clock) -> Provider:

@@ -12,6 +12,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks
 from autoscaler.providers.libvirt.writing import MARKS_PREFIX, marks_element
+from tests.libvirt.conftest import WAITS
 from tests.libvirt.troubles import Hanging, failing
 
 ACCEPTED, REFUSED, THROTTLED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.THROTTLED
@@ -139,6 +140,15 @@ async def test_there_is_no_room_where_memory_is_not_free_or_already_promised(hos
     (lacking,) = [each for each in outcomes.values() if each.kind is OutcomeKind.NO_CAPACITY]
     assert lacking.code == "InsufficientInstanceCapacity"
     assert "512 MiB are needed, and of 1024 MiB free on the host 512 are promised" in lacking.message
+
+
+async def test_where_more_memory_is_given_out_than_there_is_none_is_counted(hosts):
+    hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 0}
+    vm_id = hosts.define()
+    (outcome,) = await hosts.provider.start([vm_id])
+    assert outcome.kind is OutcomeKind.NO_CAPACITY
+    (outcome,) = await hosts.new_provider({**WAITS, "heed_memory": False}).start([vm_id])
+    assert outcome.kind is ACCEPTED
 
 
 async def test_a_saved_memory_holds_nobody_up_and_is_seen_on_its_way(hosts):

@@ -72,6 +72,19 @@ def test_what_a_domain_says():
     assert (vm.launched_at_s, vm.stopped_at_s, vm.may_hibernate) == (1000.5, None, True)
 
 
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("<memory unit='MiB'>512</memory>", 512),
+        ("<memory unit='MiB'>512</memory><currentMemory unit='MiB'>256</currentMemory>", 256),
+        ("<memory unit='MiB'>512</memory><memoryBacking><hugepages/></memoryBacking>", 0),
+    ],
+)
+def test_what_a_start_takes_of_the_hosts_free_memory(text, takes):
+    found = describe(f"<domain><name>a</name><uuid>b</uuid>{text}</domain>")
+    assert (found.takes_mib, found.memory_mib) == (takes, 512)
+
+
 def test_what_is_not_there_is_not_invented():
     bare = describe("<domain><name>a</name><uuid>b</uuid><memory>2048</memory></domain>")
     assert (bare.fleet, bare.tags, bare.marks, bare.vm_type) == ("", {}, Marks(), "1x2")

@@ -10,8 +10,8 @@ from tests.libvirt.conftest import URIS
 from tests.libvirt.troubles import libvirt_error
 
 
-async def said(hosts, *fleets):
-    settings = LibvirtSettings(tuple(URIS.values()))
+async def said(hosts, *fleets, **settings):
+    settings = LibvirtSettings(tuple(URIS.values()), **settings)
     found, vms = await examine(settings, fleets, hosts.clock, hosts.connect)
     return found, vms
 
@@ -72,6 +72,13 @@ async def test_what_is_wrong_is_said(hosts):
     assert of(found, "policy", Level.PROBLEM)[0].startswith("balancer.target_group: AWS's")
     assert of(found, "fleet", Level.WARNING) == ["no VM carries autoscaler:fleet=shop"]
     assert all(each.fix for each in found if each.level is not Level.OK)
+
+
+async def test_memory_is_not_asked_for_where_it_is_not_heeded(hosts):
+    hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 0}
+    hosts.define()
+    found, _ = await said(hosts, Examined("web", None), heed_memory=False)
+    assert "memory" not in {each.check for each in found}
 
 
 async def test_a_host_that_does_not_answer_is_one_finding(hosts):

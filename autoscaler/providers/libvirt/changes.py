@@ -84,7 +84,7 @@ def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
     check_start(seen)
     if seen.active:
         return _accepted(uuid, seen)
-    desk.room.claim(connection, uuid, seen.described.memory_mib)
+    desk.room.claim(connection, uuid, seen.described.takes_mib)
     before = desk.known.launches.get(uuid)
     at_s = desk.clock.now()
     # Known before it runs, so that no listing meanwhile dates the run otherwise.

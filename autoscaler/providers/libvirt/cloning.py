@@ -192,7 +192,7 @@ def volume_behind(connection: Any, disk: Disk) -> Any:
     except Exception as error:
         if (told := error_of(error)) is None:
             raise
-        text = f"the template's disk {disk.device} ({disk.path or disk.volume}) lies in no active storage pool: {told[1]}"
+        text = f"the template's disk {disk.device} ({disk.path or disk.volume}) lies in no active storage pool: {told[1]} (after copying it there by hand: virsh pool-refresh)"
         raise refused("InvalidVolume.NotFound", text) from error
     if pool.get("type") not in _POOLS_OF_FILES:
         text = f"the template's disk {disk.device} lies in a pool of type {pool.get('type')}, which takes no overlays; use one of files"

@@ -116,6 +116,7 @@ class Description:
         marks: What we wrote down.
         vcpus: Virtual processors that it starts with.
         memory_mib: Its memory.
+        takes_mib: What of the host's free memory a start takes: less where it gives some back (balloon), none of huge pages.
         agent: Whether its guest agent is connected; None where it has no channel for one.
         host_devices: It has devices of the host, so that its memory cannot be saved.
         disks: Those that can be written to, in their order.
@@ -129,6 +130,7 @@ class Description:
     marks: Marks
     vcpus: int
     memory_mib: int
+    takes_mib: int = 0
     agent: bool | None = None
     host_devices: bool = False
     disks: tuple[Disk, ...] = ()
@@ -280,6 +282,7 @@ def describe(xml: str) -> Description:
             marks=_marks(root),
             vcpus=vcpus,
             memory_mib=round(_kib(root.find("memory")) / 1024),
+            takes_mib=_takes_mib(root),
             agent=_agent(root),
             host_devices=root.find("devices/hostdev") is not None
             or root.find("devices/interface[@type='hostdev']") is not None,
@@ -312,6 +315,13 @@ def _kib(element: Element | None) -> float:
     if factor is None:
         raise ValueError(f"memory in {unit}")
     return float(element.text) * factor
+
+
+def _takes_mib(root: Element) -> int:
+    if root.find("memoryBacking/hugepages") is not None:
+        return 0
+    current = root.find("currentMemory")
+    return round(_kib(root.find("memory") if current is None else current) / 1024)
 
 
 def _tags(root: Element) -> dict[str, str]:

@@ -110,7 +110,7 @@ async def examine(
     found = [each for each in answers if isinstance(each, Finding)]
     vms = [vm for each in facts.values() for vm in each.vms]
     for name, each in facts.items():
-        found += _of_host(name, each)
+        found += _of_host(name, each, heeds_memory=settings.heed_memory)
     found += _twice(vms)
     found += _without_policy(vms, {each.fleet for each in fleets})
     for fleet in fleets:
@@ -175,12 +175,12 @@ def _leftovers(connection: Any) -> list[str]:
     return sorted(path for path in paths if path not in used)
 
 
-def _of_host(name: str, facts: Facts) -> list[Finding]:
+def _of_host(name: str, facts: Facts, *, heeds_memory: bool) -> list[Finding]:
     text = f"{name} answers (libvirt {facts.version}); {_count(len(facts.vms))} with the tag autoscaler:fleet"
     found = [Finding("reach", Level.OK, text)]
     if facts.problem:
         found.append(Finding("listing", Level.PROBLEM, f"{name}: {facts.problem}", "correct its XML"))
-    found += _memory(name, facts)
+    found += _memory(name, facts) if heeds_memory else []
     if facts.leftovers:
         text = f"{name} has {len(facts.leftovers)} volumes that were made for VMs and belong to none now: {facts.leftovers[0]}"
         found.append(Finding("storage", Level.WARNING, text, "delete them: virsh vol-delete PATH"))

@@ -37,10 +37,16 @@ def free_mib(connection: Any) -> int | None:
 
 
 class Room:
-    """What is left of one host's memory."""
+    """What is left of one host's memory.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: Says how long something was promised.
+        heeds: Whether it matters at all.
+    """
+
+    def __init__(self, clock: Clock, *, heeds: bool = True) -> None:
         self._clock = clock
+        self._heeds = heeds
         self._lock = threading.Lock()
         self._promised: dict[str, tuple[float, int]] = {}
 
@@ -50,7 +56,7 @@ class Room:
         Raises:
             RefusedError: NO_CAPACITY; there is none.
         """
-        free = free_mib(connection)
+        free = free_mib(connection) if self._heeds and memory_mib else None
         if free is None:
             return
         with self._lock:

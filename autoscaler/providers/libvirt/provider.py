@@ -77,7 +77,8 @@ class LibvirtProvider:
         greet = self.hints.listen
         self._hosts = {name: Host(name, uri, opener, clock, greet) for name, uri in settings.hosts.items()}
         self._desks = {
-            name: Desk(Known(), Room(clock), clock, host.tagging) for name, host in self._hosts.items()
+            name: Desk(Known(), Room(clock, heeds=settings.heed_memory), clock, host.tagging)
+            for name, host in self._hosts.items()
         }
         self._where: dict[str, str] = {}
         """Names of the hosts of VMs, by id, as last listed."""

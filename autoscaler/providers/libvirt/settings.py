@@ -19,6 +19,7 @@ class LibvirtSettings:
 
     Attributes:
         uris: One libvirt URI per host (`qemu:///system`, `qemu+ssh://user@host/system`).
+        heed_memory: Start no VM that its host's free memory does not hold.
         listing_s: Longest wait for one host's part of a listing; within the tick's wait for all of it.
         call_s: Longest wait for one change of one VM.
         batch_s: What of one call has not begun after so long is not done.
@@ -29,6 +30,7 @@ class LibvirtSettings:
     """
 
     uris: tuple[str, ...]
+    heed_memory: bool = True
     listing_s: float = 4.0
     call_s: float = 20.0
     batch_s: float = 20.0
