@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import pytest_asyncio
 
 from autoscaler.clock import SystemClock
@@ -14,7 +15,8 @@ from tests.libvirt.driver import DriverHost
 from tests.libvirt.troubles import Hanging, Troubled
 
 URIS = {"hv1": "test+tcp://hv1/", "hv2": "test+tcp://hv2/"}
-WAITS = {"listing_s": 0.3, "call_s": 0.3, "batch_s": 0.3, "saving_s": 0.3}
+WAITS = {"listing_s": 20.0, "call_s": 20.0, "batch_s": 20.0, "saving_s": 0.5}
+"""Longer than anything takes that does not hang, but for saves, which tests let hang."""
 
 
 class Hosts:
@@ -46,9 +48,11 @@ class Hosts:
         self.refusing = {}
         self.connecting = None
         self.clock = SystemClock()
-        self.provider = self.new_provider(waits)
+        self.waits = waits
+        self.provider = self.new_provider()
 
-    def new_provider(self, waits=WAITS):
+    def new_provider(self, **more):
+        waits = {**self.waits, **more}
         return LibvirtProvider(LibvirtSettings(tuple(URIS.values()), **waits), self.clock, self.connect)
 
     def connect(self, uri):
@@ -106,9 +110,15 @@ class Hosts:
             host.close()
 
 
+@pytest.fixture(name="waits")
+def _waits():
+    """How long hosts are waited for; modules in which they hang wait less."""
+    return WAITS
+
+
 @pytest_asyncio.fixture(name="hosts")
-async def _hosts():
-    hosts = Hosts()
+async def _hosts(waits):
+    hosts = Hosts(waits)
     try:
         yield hosts
     finally:

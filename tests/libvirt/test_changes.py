@@ -12,7 +12,6 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks
 from autoscaler.providers.libvirt.writing import MARKS_PREFIX, marks_element
-from tests.libvirt.conftest import WAITS
 from tests.libvirt.troubles import Hanging, failing
 
 ACCEPTED, REFUSED, THROTTLED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.THROTTLED
@@ -147,7 +146,7 @@ async def test_where_more_memory_is_given_out_than_there_is_none_is_counted(host
     vm_id = hosts.define()
     (outcome,) = await hosts.provider.start([vm_id])
     assert outcome.kind is OutcomeKind.NO_CAPACITY
-    (outcome,) = await hosts.new_provider({**WAITS, "heed_memory": False}).start([vm_id])
+    (outcome,) = await hosts.new_provider(heed_memory=False).start([vm_id])
     assert outcome.kind is ACCEPTED
 
 
