@@ -8,7 +8,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from autoscaler.cli.output import plain_table
+from autoscaler.cli.output import plain_table, print_whole
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
@@ -34,7 +34,7 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
         if not found:
             continue
         say(f"{key}: cost over the least possible, and the best peer's at its best setting", style="bold")
-        console.print(_table(found))
+        print_whole(console, _table(found))
         for sentence in sentences(found):
             say(sentence)
         console.print()
@@ -50,7 +50,7 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
             "all rules: regret at each level (geometric mean of the fleets that it reaches), share of the room covered",
             style="bold",
         )
-        console.print(_rules(bouts, keys))
+        print_whole(console, _rules(bouts, keys))
 
 
 def _table(found: Sequence[Match]) -> Table:

@@ -26,7 +26,9 @@ def benchmark_called(name):
     return importlib.import_module(f"benchmarks.{name}")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"calibration", "forecast_library"}])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in {"calibration", "forecast_library", "quiet"}]
+)
 def test_has_something_to_run(name):
     assert callable(benchmark_called(name).run)
 

@@ -40,6 +40,7 @@ def test_a_benchmark_shows_a_table_and_leaves_its_files(here):
     assert told.startswith("shop: cost over the least possible")
     assert "Shorter traces: of 6 comparisons" in told
     assert "short_oracle" in told
+    assert "…" not in told
     names = {path.name for path in (here / "out").iterdir()}
     assert names == {"results.json", "results.csv", "results.md", "results.html", "fronts.svg", "regret.svg"}
     with (here / "out" / "results.csv").open(newline="") as stream:

@@ -85,9 +85,10 @@ class Account:
 
     def spent(self, calls):
         """Calls of a bucket that are not left."""
-        return {state.name: round(state.size - state.left, 6) for state in self.budget.state()}.get(
-            calls, 0.0
-        )
+        left = {state.name: state.left for state in self.budget.state()}
+        if calls not in left:
+            return 0.0
+        return round(self.budget._requests[calls.removesuffix(" calls")].size - left[calls], 6)
 
     @property
     def seconds(self):

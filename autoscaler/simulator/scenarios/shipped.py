@@ -128,8 +128,10 @@ def _lines(shipped: Shipped, replay: Replay, entries: Sequence[Entry]) -> list[s
 
 def _in_words(replay: Replay) -> str:
     """How the policy comes to its numbers, without its name."""
-    objective = objective_in_words(replay.policy)
-    return "; ".join(filter(None, (objective.partition(": ")[2], replay.in_words)))
+    objective = objective_in_words(replay.policy).partition(": ")[2]
+    # The objective's first words say what it is, as those of the replay do, and then what it goes by.
+    rest = [each for each in replay.in_words.split("; ") if not (objective and objective.startswith(each))]
+    return "; ".join(filter(None, (objective, *rest)))
 
 
 def _three_digits(cost: float) -> str:
