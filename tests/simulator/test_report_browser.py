@@ -1,9 +1,7 @@
 """The page in a real browser: it draws, answers, fits, and asks nobody for anything."""
 
-import os
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +9,11 @@ import pytest
 from autoscaler.simulator.benchmark.page import page_text
 from autoscaler.simulator.report.page import write_page
 from autoscaler.simulator.report.variants import variants_json
+from tests.chromium import ARGUMENTS, CHROMIUM, IS_THERE
 from tests.real import require_real
 from tests.simulator.reports import EVIL, columns, crowd, document
 from tests.simulator.test_benchmark import bout_of
 
-CHROMIUM = Path(os.environ.get("AUTOSCALER_CHROMIUM", "/usr/bin/chromium"))
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 375, "height": 812}
 MONTH_OF_MINUTES = 43_200
@@ -35,7 +29,7 @@ def _browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         require_real("playwright", available=False)
-    require_real("Chromium", CHROMIUM.exists())
+    require_real("Chromium", IS_THERE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=PATIENCE_MS

@@ -1,24 +1,16 @@
 """The status page in a real browser, against a daemon that runs: it shows, it follows, it fits, it asks nobody else."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.store.history import JournalHistory
 from autoscaler.store.journal import SqliteJournal
 from autoscaler.web.site import Site
+from tests.chromium import ARGUMENTS, CHROMIUM, IS_THERE
 from tests.daemon.builders import TICK_0, Bench, policy
 from tests.real import require_real
 from tests.web.test_web_site import SetClock
 
-CHROMIUM = Path(os.environ.get("AUTOSCALER_CHROMIUM", "/usr/bin/chromium"))
-IS_THERE = CHROMIUM.exists()
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 PATIENCE_MS = 60_000
 EVIL = "<img src=x onerror=\"document.body.dataset.owned='yes'\">"
 
