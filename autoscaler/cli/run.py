@@ -6,7 +6,7 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +134,8 @@ async def _run(
     pushing = Pushing.of(settings, clock)
     aws = cloudwatch_settings(settings)
     sources = Sources(clock, folder.path, pushing.samples, aws, telemetry.cloudwatch_called)
-    made, left_out = _sources(policies, sources.source_for)
+    balancer_of, hook_of = real_balancer(clock, ec2), real_hook(clock, ec2)
+    made, left_out = _sources(policies, sources.source_for, (balancer_of, hook_of))
     async with AsyncExitStack() as stack:
         journal = open_journal(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
@@ -146,9 +147,7 @@ async def _run(
         def source_of(policy: Policy) -> MetricSource:
             return made.pop(policy.fleet, None) or sources.source_for(policy)
 
-        wiring = Wiring(
-            provider, clock, source_of, real_balancer(clock, ec2), real_hook(clock, ec2), real_arrivals(clock)
-        )
+        wiring = Wiring(provider, clock, source_of, balancer_of, hook_of, real_arrivals(clock))
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
         daemon = Daemon(
@@ -216,15 +215,19 @@ async def _hear_hints(
 
 
 def _sources(
-    policies: PolicySet, source_of: Callable[[Policy], MetricSource]
+    policies: PolicySet,
+    source_of: Callable[[Policy], MetricSource],
+    others_of: Sequence[Callable[[Policy], object]],
 ) -> tuple[dict[str, MetricSource], tuple[str, ...]]:
-    """A source per fleet. A fleet whose source cannot be made is left out, and it is said why; the others run."""
+    """A source per fleet. A fleet of which it, or another adapter, cannot be made is left out, and it is said why; the others run."""
     from autoscaler.errors import AutoscalerError, ConfigError
 
     made: dict[str, MetricSource] = {}
     left_out = []
     for policy in policies.policies:
         try:
+            for adapter_of in others_of:
+                adapter_of(policy)
             made[policy.fleet] = source_of(policy)
         except AutoscalerError as error:
             left_out.append(f"fleet {policy.fleet} is left out: {error}")
