@@ -88,9 +88,7 @@ async def test_it_shows_the_fleet_its_past_and_its_events(shown, browser):
         assert await page.inner_text("#health") == "healthy"
         row = (await page.inner_text("#fleets tbody tr")).split()
         assert row[:6] == ["web", "150", "200", "2", "2", "0"]
-        assert "holding" in (await page.inner_text("#sentence")) or "VMs" in (
-            await page.inner_text("#sentence")
-        )
+        assert (await page.inner_text("#sentence")).startswith("holding 2: ")
         # Thirty points, of which the first knew of no demand yet.
         line = await page.get_attribute("#chart path.demand", "d")
         assert (line.count("M"), line.count("L")) == (1, 28)

@@ -27,6 +27,8 @@ from autoscaler.providers.libvirt.host import FailedError, Host, Kind, Unanswere
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 
 _NOBODYS = "-"
+_TOKENS_KEPT = 1000
+"""A token comes again within minutes or never."""
 
 
 class Provisioning:
@@ -45,7 +47,7 @@ class Provisioning:
         self._hosts = hosts
         self._desks = desks
         self._tried: dict[str, str] = {}
-        """The host of each token that has come: it goes there again, and nowhere else."""
+        """The host of each token that has come lately: it goes there again, and nowhere else."""
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
         """Make VMs, all or none; see `ports.Provider`."""
@@ -54,6 +56,8 @@ class Provisioning:
         if isinstance(name, Failure):
             return (name.of(""),)
         self._tried[token] = name
+        if len(self._tried) > _TOKENS_KEPT:
+            del self._tried[next(iter(self._tried))]
         call = partial(clone, request=request, desk=self._desks[name])
         limits = self._settings
         # One call makes them all; each takes about as long as a start does.

@@ -80,7 +80,6 @@
       try {
         state.told = await ask("api/v1/status");
         state.failing = "";
-        state.answeredAt = Date.now();
         choose();
         follow();
         await past();
@@ -311,9 +310,8 @@
 
   /** Between capacity and demand, where demand was short of it. */
   function areaOf(seen, x, y) {
-    const parts = [];
+    const parts = [], { shortage: short, capacity } = seen;
     for (let at = 0; at + 1 < seen.at_s.length; at++) {
-      const { shortage: [...short], capacity } = seen;
       if (!(short[at] > 0) || !known(capacity[at])) continue;
       const left = x(seen.at_s[at]).toFixed(1), right = x(seen.at_s[at + 1]).toFixed(1);
       parts.push(`M${left} ${y(capacity[at]).toFixed(1)}H${right}V${y(capacity[at] + short[at]).toFixed(1)}H${left}Z`);
