@@ -1,4 +1,4 @@
-"""References for operators, written from the code: `python -m autoscaler.cli.reference [--check]`.
+"""References for operators and engineers, written from the code: `python -m autoscaler.cli.reference [--check]`.
 
 Why: a table that people keep by hand is wrong within a month. Policy fields, settings, metrics, log lines,
 reasons and commands are declared once, with their words, in the modules that use them; this prints them.
@@ -22,6 +22,7 @@ import autoscaler
 from autoscaler.cli.output import FAILED
 from autoscaler.cli.reference_fields import Row, policy_sections, setting_rows, settings_toml
 from autoscaler.cli.reference_journal import KINDS, kinds_in
+from autoscaler.cli.reference_modules import packages
 
 COMMAND = "python -m autoscaler.cli.reference"
 _WRITTEN = f"*Written from the code by `{COMMAND}`; do not edit.*"
@@ -35,6 +36,7 @@ def documents() -> dict[str, str]:
         "deploy/REFERENCE.md": operator_reference(),
         "deploy/autoscaler.toml": settings_toml(COMMAND),
         "simulations/FIGURES.md": figures_reference(),
+        "autoscaler/README.md": modules_reference(),
     }
 
 
@@ -91,6 +93,25 @@ def figures_reference() -> str:
         parts += [f"## {group}", _table(("figure", "name", "unit", "better", "meaning"), rows)]
     peers = [(rival.name, _code(rival.key), rival.what) for rival in RIVALS]
     parts += ["## Peers", _table(("peer", "name", "rule"), peers)]
+    return _document(parts)
+
+
+def modules_reference() -> str:
+    """Every module of the code in a line."""
+    parts = [
+        "# Every module, in a line",
+        _WRITTEN,
+        (
+            "For the engineer who looks for the place of something. How the packages work together, and which may import"
+            " which, is in [ARCHITECTURE.md](../ARCHITECTURE.md); one tick from its beginning to its end is"
+            " [`daemon/loop.py`](daemon/loop.py), `Daemon.tick`. Each module begins with the rules that hold in it."
+        ),
+    ]
+    for package in packages():
+        path = f"{package.path}/" if package.path else ""
+        rows = [(f"[{name}]({path}{name}.py)", what) for name, what in package.modules]
+        parts += [f"## {package.path or 'autoscaler'}", package.what]
+        parts += [_table(("module", "is"), rows)] if rows else []
     return _document(parts)
 
 
@@ -375,7 +396,7 @@ def main(
         bool, typer.Option("--check", help="Write nothing; exit 1 where a document is not current.")
     ] = False,
 ) -> None:
-    """Write the references and the annotated settings file from the code."""
+    """Write the references, the index of modules and the annotated settings file from the code."""
     root = Path(autoscaler.__file__).parents[1]
     if not (root / "pyproject.toml").is_file():
         typer.echo(f"reference: {root} is not a checkout; the documents belong to one", err=True)
