@@ -34,7 +34,8 @@ def import_trace(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="The file (several only for access logs), then the trace to write.", metavar="SOURCE… OUT"
+            help="The file (several of access logs or events), then the trace to write.",
+            metavar="SOURCE… OUT",
         ),
     ],
     shape: Annotated[

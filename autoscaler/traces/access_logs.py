@@ -25,7 +25,7 @@ from typing import IO
 import numpy as np
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.blocks import BLOCK_BYTES, Progress, check_file
+from autoscaler.traces.blocks import BLOCK_BYTES, Progress, check_file, part_of, unreadable
 from autoscaler.traces.events import MAX_INTERVALS
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
@@ -143,7 +143,7 @@ def read_access_logs(
     files = list(paths)
     for number, path in enumerate(files):
         check_file(path)
-        share = _part_of(progress, number, len(files))
+        share = part_of(progress, number, len(files))
         digest = _read_file(path, found, interval_s, log_format, disorder_s, share)
         if digest in seen:
             raise TraceError(
@@ -169,7 +169,7 @@ def told_format(path: Path) -> LogFormat | None:
                 line = stream.readline(MAX_LINE).rstrip(b"\n") + b"\n"
                 hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
     except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+        raise unreadable(path, error) from None
     return max(hits, key=lambda form: hits[form]) if hits else None
 
 
@@ -178,10 +178,6 @@ _PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.ALB: _ALB}
 
 def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
     return GzipFile(fileobj=packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
-
-
-def _part_of(progress: Progress | None, number: int, files: int) -> Progress:
-    return lambda share: progress((number + share) / files) if progress else None
 
 
 def _read_file(
@@ -210,7 +206,7 @@ def _read_file(
                 counting.take(block)
                 progress(packed.tell() / size)
     except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+        raise unreadable(path, error) from None
     if counting.steps:
         found.spans.append((min(counting.steps), max(counting.steps)))
         found.per_interval.update(counting.steps)

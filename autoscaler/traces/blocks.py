@@ -51,7 +51,27 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes
             size = max(path.stat().st_size, 1)
             yield from _whole_lines(path, stream, lambda: progress and progress(packed.tell() / size))
     except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> TraceError:
+    """What a file that cannot be read or unpacked is told as."""
+    if isinstance(error, EOFError):
+        return TraceError(
+            f"{path}: cannot be read: it is packed by gzip and breaks off before its end; copy it again, or wait until it "
+            "is written"
+        )
+    if isinstance(error, zlib.error | gzip.BadGzipFile):
+        return TraceError(
+            f"{path}: cannot be read: it is not packed by gzip, as its name says, or damaged; copy it again"
+        )
+    assert isinstance(error, OSError)
+    return TraceError(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def part_of(progress: Progress | None, number: int, files: int) -> Progress:
+    """Tells of one of several files that are read one after the other."""
+    return lambda share: progress((number + share) / files) if progress else None
 
 
 def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:

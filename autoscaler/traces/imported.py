@@ -102,7 +102,7 @@ class Imported:
 
 
 def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progress | None = None) -> Imported:
-    """Read a file, or several access logs as one, into a trace.
+    """Read a file, or several access logs or files of events as one, into a trace.
 
     Raises:
         TraceError: What is wrong, where, and what to do.
@@ -134,15 +134,16 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
 def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress: Progress | None) -> Imported:
     if shape is Shape.ACCESS_LOG:
         return _logs(paths, options, progress)
+    if shape is Shape.EVENTS:
+        return _events(paths, options, progress)
     if len(paths) > 1:
         raise TraceError(
-            f"{paths[1]}: several files at once are read as access logs only; import one by one and join them with "
-            "`autoscaler trace merge`, or put lines of events into one file before"
+            f"{paths[1]}: several files at once are read as access logs and events only, and {paths[0]} is {shape}; import "
+            "one by one and join them with `autoscaler trace merge`"
         )
     read = {
         Shape.SERIES: _series,
         Shape.PER_VM: _per_vm,
-        Shape.EVENTS: _events,
         Shape.PROMETHEUS: _prometheus,
         Shape.WIDE: _wide,
         Shape.WIDE_VMS: _wide_vms,
@@ -342,9 +343,9 @@ def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
     return []
 
 
-def _events(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
-    trace, measure, table = read_events(
-        path,
+def _events(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:
+    trace, measure, tables = read_events(
+        paths,
         interval_s=options.interval_s or DEFAULT_INTERVAL_S,
         measure=options.measure,
         columns=options.series,
@@ -355,8 +356,11 @@ def _events(path: Path, options: ImportOptions, progress: Progress | None) -> Im
         Measure.COUNT: "how many began in each interval",
         Measure.CONCURRENCY: "how many were under way, averaged over each interval",
     }[measure]
-    told = f"{table.rows:,} events; values are {what} (`--measure`)"
-    return Imported(trace, Shape.EVENTS, (told, *table.notes))
+    files = f" in {len(tables)} files" if len(tables) > 1 else ""
+    notes = [f"{sum(table.rows for table in tables):,} events{files}; values are {what} (`--measure`)"]
+    if len(tables) > 1 and trace.missing:
+        notes.append(f"{_many(trace.missing, 'interval', 'intervals')} between the files are unknown")
+    return Imported(trace, Shape.EVENTS, (*notes, *(note for table in tables for note in table.notes)))
 
 
 def _logs(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:

@@ -9,7 +9,7 @@ Rules of this file: text of any shape goes in, a checked Trace comes out; nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
-from autoscaler.traces.blocks import Progress, check_file, read_blocks
+from autoscaler.traces.blocks import Progress, check_file, part_of, read_blocks
 from autoscaler.traces.cloudwatch_json import is_cloudwatch
 from autoscaler.traces.events import Measure, trace_of_events
 from autoscaler.traces.json_lines import field_names, is_json_lines
@@ -35,7 +35,7 @@ from autoscaler.traces.tables import (
     is_parquet,
     read_table,
 )
-from autoscaler.traces.trace import RowError, Trace, TraceKind
+from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
 
 TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
 """Headers that are taken for times, in this order of preference."""
@@ -212,39 +212,90 @@ def _way_out(error: RowError) -> str:
 
 
 def read_events(
-    path: Path,
+    paths: Sequence[Path],
     *,
     interval_s: float,
     measure: Measure | None = None,
     columns: SeriesColumns | None = None,
     layout: Layout | None = None,
     progress: Progress | None = None,
-) -> tuple[Trace, Measure, Table]:
-    """A table with a row an event: the trace, what its values are, and the table.
+) -> tuple[Trace, Measure, list[Table]]:
+    """Tables with a row an event, in any order, as one log: the trace, what its values are, and the tables.
+
+    A file is complete from its first event to its last one; what no file covers is unknown.
 
     Args:
-        path: Text, gzip or Parquet.
+        paths: Text, gzip, Parquet or JSON lines.
         interval_s: Length of an interval.
-        measure: What to make of the events; where None, concurrency if there is a column of durations.
+        measure: What to make of the events; where None, concurrency if the first file has a column of durations.
         columns: Which columns to take.
         layout: How the text is written.
         progress: Told which share has been read.
 
     Raises:
-        TraceError: The file cannot be used.
+        TraceError: A file cannot be used, or is there twice.
     """
-    table = read_table(path, _event_choice(columns or SeriesColumns(), measure), layout or Layout(), progress)
-    time, *rest = table.numbers
-    durations = table.numbers[rest[0]] if rest else None
-    chosen = measure or (Measure.CONCURRENCY if rest else Measure.COUNT)
+    tables: list[Table] = []
+    chosen = measure
+    for number, path in enumerate(paths):
+        choose = _event_choice(columns or SeriesColumns(), chosen)
+        table = read_table(path, choose, layout or Layout(), part_of(progress, number, len(paths)))
+        chosen = chosen or (Measure.CONCURRENCY if len(table.numbers) > 1 else Measure.COUNT)
+        if not table.rows:
+            raise TraceError(f"{path}: there are no events")
+        for earlier in tables:
+            if _same_events(earlier, table):
+                raise TraceError(
+                    f"{path}: this is the same as {earlier.path}; its events would be counted twice"
+                )
+        tables.append(table)
+    assert chosen is not None
+    begins, *durations = (np.concatenate(each) for each in zip(*map(_times, tables), strict=True))
     try:
-        trace = trace_of_events(table.numbers[time], durations, interval_s, chosen, name=trace_name(path))
+        trace = trace_of_events(
+            begins, durations[0] if durations else None, interval_s, chosen, name=trace_name(paths[0])
+        )
     except RowError as error:
-        column = time if error.column == "timestamp" else rest[0]
-        raise table.error(error.row, str(error), column) from None
+        raise _event_error(tables, error) from None
     except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
-    return trace, chosen, table
+        raise TraceError(f"{paths[0]}: {error}") from None
+    return (trace if len(tables) == 1 else _covered(trace, tables)), chosen, tables
+
+
+def _times(table: Table) -> list[Float]:
+    return list(table.numbers.values())
+
+
+def _same_events(one: Table, other: Table) -> bool:
+    return one.rows == other.rows and all(map(np.array_equal, _times(one), _times(other)))
+
+
+def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
+    """The error of a row of the tables one after the other, told by its own file and line."""
+    row = error.row
+    for table in tables:
+        if row < table.rows:
+            break
+        row -= table.rows
+    time, *rest = table.numbers
+    return table.error(row, str(error), time if error.column == "timestamp" else rest[0])
+
+
+def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
+    """Without the intervals that lie between two files."""
+    keep = np.zeros(len(trace.values), np.bool_)
+    for table in tables:
+        begins = _times(table)[0]
+        ends = np.array([begins.min(), begins.max()]) // trace.interval_s - trace.start_s / trace.interval_s
+        first, last = np.rint(ends).astype(np.int64)
+        keep[first : last + 1] = True
+    return Trace.build(
+        trace.timestamps[keep],
+        trace.values[keep],
+        kind=trace.kind,
+        name=trace.name,
+        interval_s=trace.interval_s,
+    )
 
 
 def _series_choice(columns: SeriesColumns) -> Choose:

@@ -101,7 +101,7 @@ def test_what_is_refused_with_the_way_out(tmp_path, text, options, message):
 
 def test_several_files_are_one_only_where_they_are_logs(tmp_path):
     files = [put(tmp_path, "time,value\n0,1\n60,2\n", name) for name in ("a.csv", "b.csv")]
-    with pytest.raises(TraceError, match="trace merge"):
+    with pytest.raises(TraceError, match=r"and .*a\.csv is series; .*trace merge"):
         import_files(files, GAUGE)
 
 

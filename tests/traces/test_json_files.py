@@ -167,6 +167,55 @@ def test_statistics_of_cloudwatch_in_any_order(tmp_path):
     assert zero.notes[1] == "1 period without a datapoint: taken as 0 (`--empty`)"
 
 
+def events(path, *seconds, **more):
+    text = lines(*({"time": at, "status": 200, "path": "/", **more} for at in seconds))
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_several_logs_are_one_and_what_none_covers_is_unknown(tmp_path):
+    files = [
+        events(tmp_path / "b.jsonl", 300, 310, 430),
+        events(tmp_path / "a.jsonl.gz", 0, 70),
+        events(tmp_path / "c.jsonl", 425),
+    ]
+    found = import_files(files, PLAIN)
+    assert (found.shape, found.trace.kind) == (Shape.EVENTS, TraceKind.COUNT)
+    assert dict(zip(found.trace.timestamps.tolist(), found.trace.values.tolist(), strict=True)) == {
+        0.0: 1.0, 60.0: 1.0, 300.0: 2.0, 360.0: 0.0, 420.0: 2.0,
+    }  # fmt: skip
+    assert found.notes[0].startswith("6 events in 3 files; ")
+    assert found.notes[1] == "3 intervals between the files are unknown"
+
+
+def test_several_logs_are_measured_as_the_first_one_is(tmp_path):
+    files = [
+        events(tmp_path / "a.jsonl", 0, 30, duration=60),
+        events(tmp_path / "b.jsonl", 60, 90, duration=-1),
+    ]
+    message = r"b\.jsonl:1: duration_s -1 is not a duration"
+    with pytest.raises(TraceError, match=message):
+        import_files(files, PLAIN)
+    counted = import_files(files, replace(PLAIN, measure=Measure.COUNT)).trace
+    assert counted.values.tolist() == [2.0, 2.0]
+
+
+def test_a_log_that_is_there_twice_is_refused(tmp_path):
+    files = [events(tmp_path / name, 0, 70) for name in ("a.jsonl", "copy.jsonl")]
+    with pytest.raises(TraceError, match=r"copy\.jsonl: this is the same as .*a\.jsonl; .*counted twice"):
+        import_files(files, PLAIN)
+
+
+def test_a_log_that_is_cut_off_or_not_packed_says_so(tmp_path):
+    path = events(tmp_path / "a.jsonl.gz", *range(5000))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TraceError, match="packed by gzip and breaks off before its end"):
+        import_files([path], PLAIN)
+    path.write_text(lines({"time": 0, "status": 1, "path": "/"}))
+    with pytest.raises(TraceError, match="it is not packed by gzip, as its name says"):
+        import_files([path], PLAIN)
+
+
 def test_one_of_several_results_or_statistics_is_named(tmp_path):
     path = put(tmp_path, DATA)
     for name in ("m1", "Requests"):
