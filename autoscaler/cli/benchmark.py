@@ -83,11 +83,13 @@ def benchmark(
     as_json: AS_JSON = False,
 ) -> None:
     """Run a policy and all peers at every setting over recorded demand, and hold them against hindsight."""
-    from autoscaler.cli.progress import Bar, interruptible
+    from autoscaler.cli.progress import Bar, Lines
 
     with errors_in_words("benchmark"):
+        from autoscaler.clock import SystemClock
         from autoscaler.simulator.benchmark.folder import Shared, run_parts
         from autoscaler.simulator.benchmark.rivals import RIVALS
+        from autoscaler.simulator.report.wording import plural
         from autoscaler.simulator.search.executors import Processes
 
         if (folder is None) is not generated:
@@ -98,11 +100,18 @@ def benchmark(
         if out is not None:
             _ready(out, force=force, with_page=not no_page)
         executor = Processes(processes) if processes > 1 and len(parts) > 1 else None
-        with (
-            interruptible() as interrupted,
-            Bar(f"{len(parts)} traces, {len(RIVALS)} peers", quiet=as_json) as bar,
-        ):
-            outcome = run_parts(parts, shared, executor=executor, on_part=bar, enough=interrupted)
+        what = f"{plural(len(parts), 'trace', 'traces')}, {len(RIVALS)} peers"
+        lines = Lines(what, SystemClock(), quiet=as_json)
+        with Bar(what, quiet=as_json) as bar:
+
+            def on_part(share: float) -> None:
+                bar(share)
+                lines(share)
+
+            # Ctrl-C is not waited with until the trace under way is done, which may take many minutes.
+            outcome = run_parts(parts, shared, executor=executor, on_part=on_part)
+        if not outcome.whole and not outcome.bouts:
+            raise KeyboardInterrupt
         _tell(outcome, entrants, out, with_page=not no_page, as_json=as_json)
         _end(outcome, len(parts))
 

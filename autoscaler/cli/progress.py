@@ -1,6 +1,7 @@
 """What long commands share: a bar on anything over two seconds, and Ctrl-C that keeps what is finished.
 
-Rules of this file: a bar goes to standard error and only where that is a terminal; programs see nothing of it.
+Rules of this file: a bar goes to standard error and only where that is a terminal; what takes an hour says so in a line
+now and then where it is none (`Lines`). Standard output sees nothing of either.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
+import typer
+
+from autoscaler.simulator.report.wording import span
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from autoscaler.ports.time import Clock
+
 SILENT_S = 2.0
 """What is done sooner shows no bar."""
+APART_S = 20.0
+"""Lines of `Lines` are at least so far apart."""
 
 
 class Bar:
@@ -81,6 +90,32 @@ class Bar:
             task = self._shown.add_task(self._text, total=total)
             self._shown.update(task, completed=self._share or 0.0)
             self._shown.start()
+
+
+class Lines:
+    """How far something is, in a line now and then, for a log or a pipe where a bar would be none.
+
+    Args:
+        text: What is being done; said at once.
+        clock: Tells how long it took.
+        quiet: Say nothing.
+    """
+
+    def __init__(self, text: str, clock: Clock, *, quiet: bool = False) -> None:
+        self._text = text
+        self._clock = clock
+        self._silent = quiet or sys.stderr.isatty()
+        self._began_s = self._told_s = clock.monotonic()
+        if not self._silent:
+            typer.echo(f"{text} …", err=True)
+
+    def __call__(self, share: float) -> None:
+        """Tell the share that is done, from 0 to 1."""
+        now_s = self._clock.monotonic()
+        if self._silent or share >= 1.0 or now_s - self._told_s < APART_S:
+            return
+        self._told_s = now_s
+        typer.echo(f"{self._text}: {share:.0%} done after {span(now_s - self._began_s)}", err=True)
 
 
 class Interruption:

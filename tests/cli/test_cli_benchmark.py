@@ -2,10 +2,13 @@
 
 import csv
 import math
+import signal
+import subprocess
 
 import pytest
 
-from tests.cli.conftest import call, strict_json
+from autoscaler.cli.progress import APART_S, Lines
+from tests.cli.conftest import COMMAND, PATIENCE_S, call, environment, strict_json
 
 
 @pytest.fixture(name="here")
@@ -88,3 +91,54 @@ def test_wrong_usage_is_told_in_a_sentence(here):
         here, "traces", "--policy", "shop.yaml", "--vary", "reactive.headrom=1%", "--processes", "1", code=1
     )
     assert "did you mean `reactive.headroom`?" in wrong.stderr
+
+
+def test_what_is_no_folder_of_traces_is_told_with_the_way_out(here):
+    (here / "empty").mkdir()
+    assert "there is no folder none; a manifest.csv names" in run(here, "none", code=1).stderr
+    assert "empty/manifest.csv is not there; a manifest.csv names" in run(here, "empty", code=1).stderr
+    assert "shop.yaml is a file; name the folder" in run(here, "shop.yaml", code=1).stderr
+    for wrong in ("none.json", "shop.yaml"):
+        told = run(here, "traces", "--against", wrong, code=1).stderr
+        assert "name the results.json that `autoscaler benchmark --out` has left" in told
+        assert "Errno" not in told
+
+
+def test_where_there_is_no_terminal_a_line_says_that_it_runs_and_ctrl_c_does_not_wait(here):
+    rows = "".join(f"{1_772_409_600 + 10 * at},{100 + at % 97}\n" for at in range(200_000))
+    (here / "traces" / "calm.csv").write_text("timestamp,value\n" + rows)
+    (here / "traces" / "manifest.csv").write_text("file,kind,interval_s\ncalm.csv,count,10\n")
+    with subprocess.Popen(
+        [COMMAND, "benchmark", "traces", "--vms", "8"],
+        cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr.readline().startswith("1 trace, ")
+        process.send_signal(signal.SIGINT)
+        shown, said = process.communicate(timeout=PATIENCE_S / 4)
+    assert (process.returncode, shown, said) == (130, "", "benchmark: interrupted\n")
+
+
+class Watch:
+    """Seconds that a test sets."""
+
+    at_s = 0.0
+
+    def monotonic(self):
+        return self.at_s
+
+
+def test_lines_are_sparse_and_say_how_far_it_is(capsys):
+    watch = Watch()
+    lines = Lines("9 traces", watch)
+    for watch.at_s, share in (
+        (APART_S - 1, 0.1),
+        (APART_S + 1, 0.2),
+        (APART_S + 2, 0.3),
+        (190.0, 0.9),
+        (900.0, 1.0),
+    ):
+        lines(share)
+    Lines("nothing", watch, quiet=True)(0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "9 traces …", "9 traces: 20% done after 21 s", "9 traces: 90% done after 3.2 min",
+    ]  # fmt: skip

@@ -434,7 +434,7 @@ def folder_of(place: Path, **traces: Trace) -> Path:
 
 
 def test_a_folder_is_what_its_manifest_says(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"manifest\.csv cannot be read"):
+    with pytest.raises(ConfigError, match=r"manifest\.csv is not there; a manifest\.csv names the traces"):
         series_in(tmp_path)
     folder_of(tmp_path, calm=wavy(1), busy=wavy(2))
     assert [file.name for file in series_in(tmp_path)] == ["calm.csv", "busy.csv"]
@@ -461,7 +461,11 @@ def test_a_bad_trace_stops_no_other_and_processes_change_no_figure(tmp_path: Pat
 def test_what_was_finished_is_kept_where_it_is_ended(tmp_path: Path) -> None:
     folder_of(tmp_path, calm=wavy(1), busy=wavy(2))
     parts = [Part(file) for file in series_in(tmp_path)]
-    found = run_parts(parts, Shared((8,), ("google",), ()), enough=lambda: True)
+
+    def ended(_share: float) -> None:
+        raise KeyboardInterrupt
+
+    found = run_parts(parts, Shared((8,), ("google",), ()), on_part=ended)
     assert not found.whole
     assert len(found.bouts) == 1
 

@@ -22,6 +22,7 @@ from autoscaler.simulator.benchmark.warm_pools import Books
 
 VERSION = 1
 RESULTS_JSON = "results.json"
+_LEFT = f"the {RESULTS_JSON} that `autoscaler benchmark --out` has left, or its folder"
 
 
 def document_of(
@@ -106,8 +107,10 @@ def read_bouts(path: Path) -> tuple[Bout, ...]:
     file = path / RESULTS_JSON if path.is_dir() else path
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as results of a benchmark: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; name {_LEFT}") from None
+    except ValueError:
+        raise ConfigError(f"{file} is not JSON; name {_LEFT}") from None
     if not isinstance(found, dict) or any(
         found.get(key) != mine
         for key, mine in (("version", VERSION), ("levels", list(LEVELS)), ("shares", list(VOLUME_SHARES)))

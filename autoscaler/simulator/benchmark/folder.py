@@ -19,6 +19,11 @@ from autoscaler.simulator.search.executors import Executor, Here, Lost
 from autoscaler.traces.reading import MANIFEST, read_trace, trace_name
 from autoscaler.traces.trace import Trace, TraceKind
 
+_MANIFEST_NAMES = (
+    f"a {MANIFEST} names the traces of a folder, in the columns file,kind,interval_s; `autoscaler trace import` and "
+    "`synth` write it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -82,11 +87,16 @@ def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     try:
         with manifest.open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except FileNotFoundError:
+        what = f"{manifest} is not there" if folder.is_dir() else f"there is no folder {folder}"
+        raise ConfigError(f"{what}; {_MANIFEST_NAMES}") from None
+    except NotADirectoryError:
         raise ConfigError(
-            f"{manifest} cannot be read ({error}); it names the files of the folder in the columns "
-            "file,kind,interval_s"
+            f"{folder} is a file; name the folder of the traces, whose {MANIFEST} tells which"
         ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{manifest} cannot be read ({why}); {_MANIFEST_NAMES}") from None
     kinds = set(TraceKind)
     files = [folder / str(row.get("file")) for row in rows if row.get("kind") in kinds]
     if not files:
@@ -104,16 +114,14 @@ def run_parts(
     *,
     executor: Executor | None = None,
     on_part: Callable[[float], None] | None = None,
-    enough: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Run all parts, the largest files first, so that none is alone at the end.
+    """Run all parts, the largest files first, so that none is alone at the end. An interrupt keeps those that are done.
 
     Args:
         parts: The traces.
         shared: What they are run with.
         executor: Who computes; None for this process.
         on_part: Told the share that is done.
-        enough: Asked after each part whether to stop.
     """
     order = sorted(range(len(parts)), key=lambda at: -_weight(parts[at]))
     bouts: dict[int, Bout] = {}
@@ -132,9 +140,6 @@ def run_parts(
             done += weights[at]
             if on_part is not None:
                 on_part(done / sum(weights))
-            if enough is not None and enough() and len(bouts) + len(failed) < len(parts):
-                whole = False
-                break
     except KeyboardInterrupt:
         whole = False
     finally:
