@@ -80,8 +80,10 @@ def figures_reference() -> str:
         "# Figures of the score card",
         _WRITTEN,
         (
-            "What a replay is judged by. A figure that cannot be known is unknown and never 0: because demand or cost are"
-            " unknown, because it is a ratio to nothing, or because there is nothing to compare with."
+            "What a replay is judged by. A figure that is not known is `?` and never 0, as where demand or cost are unknown, or"
+            " where a run was ended before its end. One that does not apply is `–` (`-` in a terminal): because it is a ratio"
+            " to nothing, such as the mean episode where there was none, or because there is nothing to compare that column"
+            " with. Both are null in `report.json`, which names the latter in `does_not_apply` of their entry."
         ),
     ]
     for group in dict.fromkeys(figure.group for figure in figures):

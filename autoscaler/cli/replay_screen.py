@@ -12,7 +12,7 @@ from rich.text import Text
 from autoscaler.cli.output import plain_table, print_whole
 from autoscaler.simulator.report.card import Card
 from autoscaler.simulator.report.conclusion import conclude
-from autoscaler.simulator.report.wording import UNKNOWN, shown
+from autoscaler.simulator.report.wording import DOES_NOT_APPLY
 
 _COLUMNS = (
     ("cost", "cost"),
@@ -52,8 +52,7 @@ def table(card: Card) -> Table:
         if key in known:
             made.add_column(title, justify="right", no_wrap=True)
     for entry in card.entries:
-        cells = (shown(entry.values.get(key), known[key].unit) for key, _ in _COLUMNS if key in known)
-        made.add_row(
-            Text(entry.name), *(cell or UNKNOWN for cell in cells), style="bold" if entry.judged else None
-        )
+        # A terminal without the longer sign would show a question mark, which means something else.
+        cells = (entry.told(known[key]).replace(DOES_NOT_APPLY, "-") for key, _ in _COLUMNS if key in known)
+        made.add_row(Text(entry.name), *cells, style="bold" if entry.judged else None)
     return made

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
 from autoscaler.simulator.replay.timeline import jsonable, totals
 from autoscaler.simulator.report.card import Card, Entry, card_from, card_json, values_of
 from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
@@ -226,6 +227,51 @@ def test_what_totals_do_not_tell_is_unknown_and_in_the_one_list_of_figures():
         "worst_shortage",
     }
     assert not math.isnan(values["vm_hours"])
+
+
+FIGURE = {figure.key: figure for figure in FIGURES}
+UNKNOWN, NOT_THERE = "?", "–"
+
+
+@pytest.mark.parametrize(
+    ("figure", "values", "said"),
+    [
+        ("mean_episode_s", {"episodes": 0.0}, NOT_THERE),
+        ("mean_episode_s", {"episodes": math.nan}, UNKNOWN),
+        ("mean_wait_s", {"longest_wait_s": 0.0}, NOT_THERE),
+        ("warm_hits", {"starts_per_day": 0.0}, NOT_THERE),
+        ("failed_starts", {}, UNKNOWN),
+        ("capacity_used", {"vm_hours": 0.0}, NOT_THERE),
+        ("unserved_share", {"unserved_work": 0.0, "unknown_s": 0.0}, NOT_THERE),
+        ("unserved_share", {"unserved_work": 0.0, "unknown_s": 60.0}, UNKNOWN),
+        ("regret", {}, UNKNOWN),
+        ("captured", {"regret": math.nan}, UNKNOWN),
+        ("captured", {"regret": 0.0}, NOT_THERE),
+        ("pool_cost", {}, UNKNOWN),
+        ("cost_per_avoided_s", {"shortage_avoided_s": math.nan}, UNKNOWN),
+        ("cost_per_avoided_s", {"shortage_avoided_s": -60.0}, NOT_THERE),
+        ("cost", {}, UNKNOWN),
+    ],
+)
+def test_what_does_not_apply_is_told_apart_from_what_is_not_known(figure, values, said):
+    told = entry("policy", "this policy", judged=True, **values, **{figure: math.nan})
+    assert told.told(FIGURE[figure]) == said
+    document = card_json(Card(FIGURES, (told,)))["entries"][0]
+    assert (figure in document["does_not_apply"]) is (said == NOT_THERE)
+    assert entry("policy", "this policy", judged=True, **values).told(FIGURE[figure]) not in (
+        UNKNOWN,
+        NOT_THERE,
+    )
+
+
+def test_peers_are_judged_by_no_pool_and_no_forecast_of_their_own():
+    peer = entry("google", "Google autoscaler", pool_cost=math.nan)
+    assert peer.told(FIGURE["pool_cost"]) == NOT_THERE
+    forecast = FORECAST_FIGURES[0]
+    assert peer.told(forecast) == NOT_THERE
+    # A policy without a forecast has none either, and where no demand was known, none can be judged.
+    assert policy().told(forecast) == NOT_THERE
+    assert policy(unserved_share=math.nan, unknown_s=60.0).told(forecast) == UNKNOWN
 
 
 def test_the_report_of_a_demo_has_a_card_too():

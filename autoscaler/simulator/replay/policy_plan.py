@@ -18,7 +18,17 @@ from autoscaler.simulator.replay.replaying import Ran, Replay, entry_of
 from autoscaler.simulator.replay.timeline import TimelineRow, column, shortage_episodes
 from autoscaler.simulator.report.card import Entry, Figure
 from autoscaler.simulator.report.figures import FIGURES
-from autoscaler.simulator.report.wording import Unit, moment, money, rounded_share, share, shown, span
+from autoscaler.simulator.report.wording import (
+    DOES_NOT_APPLY,
+    UNKNOWN,
+    Unit,
+    moment,
+    money,
+    rounded_share,
+    share,
+    shown,
+    span,
+)
 
 _PARTINGS_SHOWN = 5
 _EPISODES_SHOWN = 3
@@ -179,13 +189,13 @@ def _cell(text: str) -> str:
 
 
 def _row(figure: Figure, before: Entry, after: Entry) -> str:
+    return f"| {figure.label} | {before.told(figure)} | {after.told(figure)} | {_change(before, after, figure)} |"
+
+
+def _change(before: Entry, after: Entry, figure: Figure) -> str:
     was, now = before.values[figure.key], after.values[figure.key]
-    return f"| {figure.label} | {shown(was, figure.unit)} | {shown(now, figure.unit)} | {_change(was, now, figure)} |"
-
-
-def _change(was: float, now: float, figure: Figure) -> str:
     if math.isnan(was) or math.isnan(now):
-        return "?"
+        return UNKNOWN if before.applies(figure.key) and after.applies(figure.key) else DOES_NOT_APPLY
     if was == now:
         return "="
     sign = "+" if now > was else "−"

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoscaler.errors import ConfigError
+from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
 from autoscaler.simulator.replay.timeline import Totals
 from autoscaler.simulator.report.figures import FIGURES, Figure
-from autoscaler.simulator.report.wording import Unit
+from autoscaler.simulator.report.wording import DOES_NOT_APPLY, Unit, shown
 
 __all__ = ["Card", "Entry", "Figure", "card_from", "card_json", "values_of"]
 
@@ -30,7 +31,7 @@ class Entry:
         key: Name for programs.
         name: Name for people.
         what: What served the demand, in a sentence.
-        values: By the figures' keys; NaN where unknown.
+        values: By the figures' keys; NaN where unknown, and where the figure does not apply.
         judged: Whether it is what the run is about, and not a baseline.
     """
 
@@ -39,6 +40,64 @@ class Entry:
     what: str
     values: Mapping[str, float]
     judged: bool = False
+
+    def applies(self, key: str) -> bool:
+        """Whether there is something that a figure could be of, known or not."""
+        return not math.isnan(self._value(key)) or not any(ground(self) for ground in _GROUNDS.get(key, ()))
+
+    def told(self, figure: Figure) -> str:
+        """A figure in words: `?` where it is not known, `–` where it does not apply."""
+        return shown(self._value(figure.key), figure.unit) if self.applies(figure.key) else DOES_NOT_APPLY
+
+    def _value(self, key: str) -> float:
+        return self.values.get(key, math.nan)
+
+
+def _is_reference(entry: Entry) -> bool:
+    """Peers and what hindsight says are judged by nothing else, neither by a pool nor by forecasts of their own."""
+    return not entry.judged
+
+
+def _is_zero(key: str) -> Callable[[Entry], bool]:
+    return lambda entry: entry.values.get(key, math.nan) == 0.0
+
+
+def _is_known(key: str) -> Callable[[Entry], bool]:
+    return lambda entry: not math.isnan(entry.values.get(key, math.nan))
+
+
+def _nothing_wanted(entry: Entry) -> bool:
+    return (
+        _is_zero("unserved_work")(entry)
+        and _is_zero("unknown_s")(entry)
+        and not _is_known("unserved_share")(entry)
+    )
+
+
+def _nothing_avoided(entry: Entry) -> bool:
+    return entry.values.get("shortage_avoided_s", math.nan) <= 0.0
+
+
+_GROUNDS: dict[str, tuple[Callable[[Entry], bool], ...]] = {
+    "capacity_used": (_is_zero("vm_hours"),),
+    "unserved_share": (_nothing_wanted,),
+    "mean_episode_s": (_is_zero("episodes"),),
+    "mean_wait_s": (_is_zero("longest_wait_s"),),
+    "warm_hits": (_is_zero("starts_per_day"),),
+    "failed_starts": (_is_zero("starts_per_day"),),
+    "regret": (_is_reference, _nothing_wanted),
+    # Regret is known and this is not where always on at the peak costs no more than the least possible.
+    "captured": (_is_reference, _nothing_wanted, _is_known("regret")),
+    "pool_cost": (_is_reference,),
+    "shortage_avoided_s": (_is_reference,),
+    "cost_per_avoided_s": (_is_reference, _nothing_avoided),
+    # Where demand is known and this is not, nothing was forecast.
+    **{
+        figure.key: (_is_reference, _nothing_wanted, _is_known("unserved_share"))
+        for figure in FORECAST_FIGURES
+    },
+}
+"""On what grounds a figure that has no value does not apply, instead of being unknown; by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +166,14 @@ def card_json(card: Card) -> dict[str, Any]:
             for f in card.figures
         ],
         "entries": [
-            {"key": e.key, "name": e.name, "what": e.what, "judged": e.judged, "values": dict(e.values)}
+            {
+                "key": e.key,
+                "name": e.name,
+                "what": e.what,
+                "judged": e.judged,
+                "values": dict(e.values),
+                "does_not_apply": [f.key for f in card.figures if not e.applies(f.key)],
+            }
             for e in card.entries
         ],
     }

@@ -18,7 +18,16 @@ from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.simulator.report.card import Card, Entry, Figure
 from autoscaler.simulator.report.columns import Columns
 from autoscaler.simulator.report.conclusion import Conclusion
-from autoscaler.simulator.report.wording import Unit, count, moment, plural, shown, span
+from autoscaler.simulator.report.wording import (
+    DOES_NOT_APPLY,
+    UNKNOWN,
+    Unit,
+    count,
+    moment,
+    plural,
+    shown,
+    span,
+)
 
 MOST_EPISODES = 400
 _SHOWN_EPISODES = 10
@@ -63,7 +72,7 @@ def _key_figures(card: Card) -> str:
         if key in known:
             figure = known[key]
             against = "" if reference is None else _against(figure, reference)
-            value = shown(entry.values[key], figure.unit)
+            value = entry.told(figure)
             parts.append(
                 f"<div><dt>{escape(figure.label)}</dt><dd>{escape(value)}</dd>"
                 f'<dd class="against">{escape(against)}</dd></div>'
@@ -72,7 +81,7 @@ def _key_figures(card: Card) -> str:
 
 
 def _against(figure: Figure, reference: Entry) -> str:
-    return f"{reference.name}: {shown(reference.values[figure.key], figure.unit)}"
+    return f"{reference.name}: {reference.told(figure)}"
 
 
 def card_section(card: Card) -> str:
@@ -89,9 +98,17 @@ def card_section(card: Card) -> str:
     )
     return (
         '<section aria-labelledby="card"><h2 id="card">Score card</h2>'
-        '<p class="note">Every column served the same demand. Open a figure to read what it means.</p>'
+        f'<p class="note">Every column served the same demand. Open a figure to read what it means.{_signs(card, known)}</p>'
         f'{_card_table(card, main)}{rest}<dl class="identity served">{served}</dl></section>\n'
     )
+
+
+def _signs(card: Card, figures: Sequence[Figure]) -> str:
+    """What the signs in the place of a number mean, where there are any."""
+    told = {entry.told(figure) for figure in figures for entry in card.entries}
+    apart = {DOES_NOT_APPLY: "does not apply to that column", UNKNOWN: "is not known"}
+    meant = [f"{sign}: the figure {meaning}." for sign, meaning in apart.items() if sign in told]
+    return "".join(f" {escape(text)}" for text in meant)
 
 
 def _is_known(figure: Figure, card: Card) -> bool:
@@ -133,7 +150,7 @@ def _cell(figure: Figure, entry: Entry, subject: Entry) -> str:
     if comparable and reference > 0 and not math.isnan(value):
         more = value / reference - 1.0
         change = f"<small>{more:+.0%}</small>" if abs(more) >= 0.005 else "<small>±0%</small>"
-    return f"<td{_judged(entry)}>{escape(shown(value, figure.unit))}{change}</td>"
+    return f"<td{_judged(entry)}>{escape(entry.told(figure))}{change}</td>"
 
 
 def timeline_section(

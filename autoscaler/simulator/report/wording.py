@@ -1,6 +1,6 @@
 """Numbers as people read them: money, spans, shares, times. One place, so that terminal and page agree.
 
-Rules of this file: NaN and None are "?", never 0. Times are UTC.
+Rules of this file: NaN and None are "?", never 0; what does not apply is "–", which whoever knows says. Times are UTC.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Unit(StrEnum):
 
 
 UNKNOWN = "?"
+DOES_NOT_APPLY = "–"
+"""There is nothing that a figure could be of, so that no measuring would tell it."""
 
 
 def shown(value: float | None, unit: Unit) -> str:
