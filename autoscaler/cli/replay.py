@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
     from autoscaler.cloud.faults import Fault
     from autoscaler.simulator.replay.replaying import Ran, Replay, Wanted
-    from autoscaler.simulator.report.card import Card
+    from autoscaler.simulator.report.card import Card, Entry
     from autoscaler.simulator.report.columns import Columns
 
 ENGINE = Annotated[
@@ -142,25 +142,17 @@ def compare(
                         _refuse_empty(runs[name][1], one)
                         _replace(folder, journal_dir, force=force)
                 own = next((ran.own for _, ran in runs.values()), None)
-                runs = replaying.same_span(runs)
+                runs = _begun(runs)
                 _replace(out, None, force=force)
                 lines = _lines(out, runs, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted, own)
-        judged = [
-            replaying.entry_of(
-                one, ran, name, name, rivals if one is replays[0] else (), hindsight=bool(rivals)
-            )
-            for name, (one, ran) in runs.items()
-        ]
+            judged = _judged(runs, replays[0], rivals, interrupted, quiet=as_json)
         card = replaying.card_of(judged, rivals)
         shown = names[1] if len(runs) > 1 else names[0]
         document = _document(*runs[shown], card, said)
         document["details"]["compared"] = [{"name": name, "folder": name} for name in runs]
         document["details"]["shown"] = shown
-        document["details"]["notes"].append(
-            f"what the warm pool is worth is worked out for {names[0]} only; `autoscaler replay` tells it of one policy"
-        )
         if len(runs) > 1:
             (a, (_, ran_a)), (b, (_, ran_b)) = list(runs.items())[:2]
             document["differences"] = differences((a, ran_a.rows), (b, ran_b.rows))
@@ -168,6 +160,43 @@ def compare(
             _write(out, document, lines, with_page=not no_page, shown=shown)
         _tell(document, card, out, as_json=as_json, with_page=not no_page)
         end_of_part(interrupted)
+
+
+def _begun(runs: dict[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
+    """The runs over the ticks that all of them have.
+
+    Raises:
+        KeyboardInterrupt: None had begun.
+    """
+    from autoscaler.simulator.replay.replaying import same_span
+
+    if not runs:
+        raise KeyboardInterrupt
+    return same_span(runs)
+
+
+def _judged(
+    runs: dict[str, tuple[Replay, Ran]],
+    first: Replay,
+    rivals: tuple[Entry, ...],
+    interrupted: Interruption,
+    *,
+    quiet: bool,
+) -> list[Entry]:
+    """The column of each policy: the first one beside the rivals, the others beside their own hindsight and warm pool."""
+    from autoscaler.cli.progress import Bar
+    from autoscaler.simulator.replay.replaying import entry_of
+
+    judged = []
+    for name, (one, ran) in runs.items():
+        beside = rivals if one is first else ()
+        with Bar(f"replaying {name} without a warm pool", quiet=quiet) as bar:
+            judged.append(
+                entry_of(
+                    one, ran, name, name, beside, hindsight=bool(rivals), progress=bar, enough=interrupted
+                )
+            )
+    return judged
 
 
 def report(

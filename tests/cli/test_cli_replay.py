@@ -230,10 +230,13 @@ def test_policies_are_compared_on_the_same_luck(here):
     )
     assert document["differences"]["rows"][0]["at"] == first
     assert [entry["key"] for entry in document["card"]["entries"][:3]] == ["web", "lean", "static_peak"]
-    for captured in (entry["values"]["captured"] for entry in document["card"]["entries"][:2]):
-        assert captured is not None
+    for entry in document["card"]["entries"][:2]:
+        assert entry["values"]["captured"] is not None
+        assert entry["values"]["pool_cost"] is not None
+        assert "pool_cost" not in entry["does_not_apply"]
+    assert "pool_cost" in document["card"]["entries"][2]["does_not_apply"]
     assert re.search(r"its own service, web saves \d+% and lean \d+%\.", result.stdout)
-    assert "worked out for web only" in result.stdout
+    assert "worked out for web only" not in result.stdout
     hint = re.search(r"`autoscaler (explain web --state-dir out/lean) --at TIME`", result.stdout)[1]
     explained = call(*hint.split(), "--at", first, cwd=here)
     assert explained.returncode == 0, explained.stderr
@@ -241,6 +244,13 @@ def test_policies_are_compared_on_the_same_luck(here):
     page = (here / "out" / "report.html").read_text()
     assert call("report", "out", cwd=here).returncode == 0
     assert (here / "out" / "report.html").read_text() == page
+
+
+def test_a_comparison_that_is_ended_before_it_began_says_so(here):
+    from autoscaler.cli.replay import _begun
+
+    with pytest.raises(KeyboardInterrupt):
+        _begun({})
 
 
 def test_equal_policies_decide_alike(here):

@@ -108,10 +108,14 @@ def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
     ran = run(replay)
     first = entry_of(replay, ran, "this policy", rivals=rivals_of(replay)).values
     other = entry_of(replay, ran, "this policy", hindsight=True).values
-    for figure in ("regret", "captured"):
-        assert other[figure] == pytest.approx(first[figure], rel=1e-9)
+    for figure in ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s"):
+        assert other[figure] == pytest.approx(first[figure], rel=1e-9), figure
+    assert first["pool_cost"] > 0
+    assert first["shortage_avoided_s"] > 0
     looped = run(replay, engine="loop")
     by_loop = entry_of(replay, looped, "this policy", hindsight=True).values
+    # What the loop ran is not held against what lanes would do without a pool.
+    assert math.isnan(by_loop["pool_cost"])
     assert by_loop["captured"] == pytest.approx(first["captured"], rel=1e-3)
     # Whether it is the first one or another makes no difference to it.
     beside = entry_of(replay, looped, "this policy", rivals=rivals_of(replay), hindsight=True).values
@@ -119,6 +123,9 @@ def test_hindsight_judges_a_policy_as_when_it_is_the_first_one():
     assert math.isnan(entry_of(replay, ran, "this policy").values["regret"])
     cut = replace(ran, whole=False)
     assert math.isnan(entry_of(replay, cut, "this policy", hindsight=True).values["regret"])
+    ended = entry_of(replay, ran, "this policy", hindsight=True, enough=lambda: True).values
+    assert math.isnan(ended["pool_cost"])
+    assert ended["regret"] == other["regret"]
 
 
 def test_what_a_policy_goes_by_is_said_of_objectives_too():

@@ -23,7 +23,9 @@ from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, foreca
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
 from autoscaler.simulator.judging.standings import (
+    RIVALS,
     Own,
+    Rival,
     hindsight_beside,
     others_beside,
     standings,
@@ -342,12 +344,17 @@ def is_run_once(replay: Replay) -> bool:
 
 
 def others_of(
-    replay: Replay, progress: Progress | None = None, enough: Callable[[], bool] | None = None
+    replay: Replay,
+    progress: Progress | None = None,
+    enough: Callable[[], bool] | None = None,
+    rivals: Sequence[Rival] = RIVALS,
 ) -> Sums | None:
-    """The sums of all that a policy is compared with, for `rivals_beside`; None where it was ended before its end."""
+    """The sums of all that a policy is compared with, for `rivals_beside`, the fleet without its warm pool first; None
+    where it was ended before its end.
+    """
     return others_beside(
         *_compared(replay), seed=replay.seed, cache=replay.outlooks, progress=progress, enough=enough,
-        warm_up_ticks=replay.warm_up_ticks, made=replay.made,
+        warm_up_ticks=replay.warm_up_ticks, made=replay.made, rivals=rivals,
     )  # fmt: skip
 
 
@@ -370,6 +377,8 @@ def entry_of(
     rivals: Sequence[Entry] = (),
     *,
     hindsight: bool = False,
+    progress: Progress | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Entry:
     """The column of a policy in the score card.
 
@@ -380,13 +389,16 @@ def entry_of(
         key: For programs.
         rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
             theirs.
-        hindsight: Whether to work out what hindsight says of it, where there are no rivals that tell of this very run.
+        hindsight: Whether to work out what hindsight says of it, and what its warm pool is worth, where there are no
+            rivals that tell of this very run.
+        progress: Told the share of that which is done.
+        enough: Asked now and then whether to end it.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
     beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
     if hindsight and (not rivals or ran.from_rows):
         # What rivals tell of the least cost is for the service of a run by lanes.
-        beside = _by_hindsight(replay, ran)
+        beside = _by_hindsight(replay, ran, progress, enough)
     values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
     if ran.from_rows:
         values |= dict.fromkeys(_UNTOLD, math.nan)
@@ -411,13 +423,20 @@ def _of_forecasts(replay: Replay, ran: Ran) -> dict[str, float]:
     return forecast_values(columns["demand"], columns["forecast"], columns["forecast_hi"], ahead)
 
 
-def _by_hindsight(replay: Replay, ran: Ran) -> Beside:
-    """Nothing where lanes cannot express the policy, as in `rivals_of`, or the run was ended before its end."""
+def _by_hindsight(
+    replay: Replay, ran: Ran, progress: Progress | None, enough: Callable[[], bool] | None
+) -> Beside:
+    """Nothing where lanes cannot express the policy, as in `rivals_of`, or the run was ended before its end; nothing of
+    the pool where the loop ran it, whose run is not that of lanes to the second.
+    """
     if not ran.whole or not ran.scored or refusals(replay.fitted, replay.plant, replay.tick_s):
         return Beside()
     first = ran.scored[0]
     own = Own(ran.sums, (first.in_service or 0) + (first.starting or 0))
-    return hindsight_beside(own, *_compared(replay), warm_up_ticks=replay.warm_up_ticks)
+    found = hindsight_beside(own, *_compared(replay), warm_up_ticks=replay.warm_up_ticks)
+    if ran.from_rows:
+        return found
+    return replace(found, without_pool=others_of(replay, progress, enough, ()))
 
 
 _BESIDE = ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
