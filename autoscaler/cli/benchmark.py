@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
+from autoscaler.words import counted, some
 
 if TYPE_CHECKING:
     from autoscaler.simulator.benchmark.entrants import Entrant
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 FOLDER = Annotated[
     Path | None,
     typer.Argument(help="Folder of traces with a manifest.csv (file,kind,interval_s).", metavar="FOLDER"),
+]
+EACH_VM = Annotated[
+    bool,
+    typer.Option(
+        "--each-vm",
+        help="Not the series of the folder but its per-VM tables: the utilisation of each VM as the demand of a fleet.",
+    ),
 ]
 GENERATED = Annotated[bool, typer.Option("--generated", help="Five generated traces instead of a folder.")]
 SEED = Annotated[int, typer.Option(min=0, help="Seed of the generated traces.")]
@@ -68,6 +76,7 @@ AS_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON
 
 def benchmark(
     folder: FOLDER = None,
+    each_vm: EACH_VM = False,
     generated: GENERATED = False,
     seed: SEED = 1,
     only: ONLY = None,
@@ -94,8 +103,10 @@ def benchmark(
 
         if (folder is None) is not generated:
             raise typer.BadParameter("name a folder of traces, or say --generated", param_hint="FOLDER")
+        if each_vm and folder is None:
+            raise typer.BadParameter("generated traces have no VMs; name a folder", param_hint="--each-vm")
         entrants = () if peers_only else (_entrant(policy, vary),)
-        parts = _parts(folder, seed, only, against)
+        parts = _parts(folder, seed, only, against, each_vm=each_vm)
         shared = Shared(_sizes(sizes), tuple(rival.key for rival in RIVALS), entrants)
         if out is not None:
             _ready(out, force=force, with_page=not no_page)
@@ -129,9 +140,11 @@ def _entrant(policy: Path | None, vary: str | None) -> Entrant:
     return from_file(policy, vary)
 
 
-def _parts(folder: Path | None, seed: int, only: str | None, against: Path | None) -> list[Part]:
+def _parts(
+    folder: Path | None, seed: int, only: str | None, against: Path | None, *, each_vm: bool
+) -> list[Part]:
     from autoscaler.simulator.benchmark.document import read_bouts
-    from autoscaler.simulator.benchmark.folder import Part, series_in
+    from autoscaler.simulator.benchmark.folder import Part, series_in, vms_in
     from autoscaler.simulator.benchmark.generated import generated
 
     names = tuple(name for name in (only or "").split(",") if name)
@@ -146,7 +159,17 @@ def _parts(folder: Path | None, seed: int, only: str | None, against: Path | Non
             )
         traces = [t for t in made if not names or t.name.startswith(names)]
         return [Part(trace, known.get(trace.name)) for trace in traces]
-    parts = [Part(file) for file in series_in(folder, names)]
+    if each_vm:
+        vms, unusable = vms_in(folder, names)
+        if unusable:
+            typer.echo(
+                f"benchmark: {counted(len(unusable), 'VM')} that hardly ever did anything, or not for long, left out: "
+                f"{some(unusable)}",
+                err=True,
+            )
+        parts = [Part(trace) for trace in vms]
+    else:
+        parts = [Part(file) for file in series_in(folder, names)]
     return [Part(part.source, known.get(part.name)) for part in parts]
 
 

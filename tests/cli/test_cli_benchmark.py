@@ -142,3 +142,17 @@ def test_lines_are_sparse_and_say_how_far_it_is(capsys):
     assert capsys.readouterr().err.splitlines() == [
         "9 traces …", "9 traces: 20% done after 21 s", "9 traces: 90% done after 3.2 min",
     ]  # fmt: skip
+
+
+def test_each_vm_of_a_table_takes_part(here):
+    rows = [
+        f"{600 * at},{vm},{value}" for at in range(120) for vm, value in (("web", 20 + at % 9), ("idle", 0))
+    ]
+    (here / "traces" / "vms.csv").write_text("\n".join(["timestamp,vm,cpu_percent", *rows, ""]))
+    (here / "traces" / "manifest.csv").write_text("file,kind,interval_s\nvms.csv,per-vm,600\n")
+    result = run(here, "traces", *VARIED, "--each-vm", "--no-page", "--out", "out")
+    assert "1 VM that hardly ever did anything, or not for long, left out: vms/idle" in result.stderr
+    assert [row["trace"] for row in strict_json((here / "out" / "results.json").read_text())["traces"]] == [
+        "vms/web"
+    ]
+    assert "--each-vm" in run(here, "--generated", "--each-vm", code=2).stderr

@@ -19,7 +19,7 @@ from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, cou
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, from_file, ours
-from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
+from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in, vms_in
 from autoscaler.simulator.benchmark.generated import generated
 from autoscaler.simulator.benchmark.known_law import LawBooks
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
@@ -431,6 +431,29 @@ def folder_of(place: Path, **traces: Trace) -> Path:
         lines.append(f"{name}.csv,{trace.kind},{trace.interval_s:g}")
     (place / "manifest.csv").write_text("\n".join([*lines, "events.csv,events,", ""]))
     return place
+
+
+def test_each_vm_of_a_table_is_a_trace_where_it_did_anything(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="names no table of kind per-vm"):
+        vms_in(folder_of(tmp_path, calm=wavy(1)))
+    rows = ["timestamp,vm,cpu_percent"]
+    for at in range(40):
+        # Stamps within their intervals; one VM idles, another comes after a while.
+        rows += [f"{at * 300 + 17},busy,{10 + at % 7}", f"{at * 300 + 18},idle,0"]
+        rows += [f"{at * 300 + 19},late,{at}"] if at >= 20 else []
+    (tmp_path / "fleet.csv").write_text("\n".join([*rows, ""]))
+    (tmp_path / "manifest.csv").write_text("file,kind,interval_s\nfleet.csv,per-vm,300\n")
+    found, unusable = vms_in(tmp_path)
+    assert [trace.name for trace in found] == ["fleet/busy", "fleet/late"]
+    assert unusable == ["fleet/idle"]
+    assert found[0].timestamps[:2].tolist() == [0.0, 300.0]
+    assert found[1].timestamps[0] == 20 * 300.0
+    assert found[1].values.tolist() == list(range(20, 40))
+    with pytest.raises(ConfigError, match="no series called nosuch; it has fleet"):
+        vms_in(tmp_path, ["nosuch"])
+    (tmp_path / "manifest.csv").write_text("file,kind\nfleet.csv,per-vm\n")
+    with pytest.raises(ConfigError, match=r"does not say how long an interval of fleet\.csv is"):
+        vms_in(tmp_path)
 
 
 def test_a_folder_is_what_its_manifest_says(tmp_path: Path) -> None:

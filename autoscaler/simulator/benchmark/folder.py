@@ -11,14 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoscaler.errors import AutoscalerError, ConfigError
+import numpy as np
+
+from autoscaler.errors import AutoscalerError, ConfigError, TraceError
 from autoscaler.simulator.benchmark.bout import Bout, fought
+from autoscaler.simulator.benchmark.course import course_of
 from autoscaler.simulator.benchmark.entrants import Entrant
 from autoscaler.simulator.benchmark.rivals import RIVALS, Rival
 from autoscaler.simulator.search.executors import Executor, Here, Lost
+from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import MANIFEST, read_trace, trace_name
 from autoscaler.traces.trace import Trace, TraceKind
 
+PER_VM = "per-vm"
+"""The kind by which a manifest tells tables of single VMs."""
 _MANIFEST_NAMES = (
     f"a {MANIFEST} names the traces of a folder, in the columns file,kind,interval_s; `autoscaler trace import` and "
     "`synth` write it"
@@ -83,6 +89,51 @@ def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     Raises:
         ConfigError: There is no manifest, no series, or none with such a name.
     """
+    files = [folder / row["file"] for row in _manifest(folder) if row["kind"] in set(TraceKind)]
+    if not files:
+        raise ConfigError(f"{folder / MANIFEST} names no series of kind count or gauge")
+    return _named(folder, files, only)
+
+
+def vms_in(folder: Path, only: Sequence[str] = ()) -> tuple[list[Trace], list[str]]:
+    """The utilisation of each VM in the per-VM tables of a folder, as the demand of a fleet.
+
+    What a single VM did is traffic, too, of another kind than that of whole services: nights of nothing, jobs on the clock.
+
+    Args:
+        folder: With a `manifest.csv` of the columns file, kind and interval_s.
+        only: Beginnings of names of tables; all where empty.
+
+    Returns:
+        A gauge for each VM, called table/VM; and the names of VMs whose recording cannot be run (`course_of`).
+
+    Raises:
+        ConfigError: There is no manifest, no per-VM table, or none with such a name.
+        TraceError: A table cannot be read.
+    """
+    rows = {folder / row["file"]: row for row in _manifest(folder) if row["kind"] == PER_VM}
+    if not rows:
+        raise ConfigError(f"{folder / MANIFEST} names no table of kind {PER_VM}")
+    found, unusable = list[Trace](), list[str]()
+    for file in _named(folder, list(rows), only):
+        table = read_per_vm(file, interval_s=_interval_s(folder, rows[file]), floor=True)
+        for name, percent in zip(table.vms, table.cpu_percent.T, strict=True):
+            there, called = np.isfinite(percent), f"{table.name}/{name}"
+            try:
+                trace = Trace.build(
+                    table.timestamps[there], percent[there], kind=TraceKind.GAUGE, name=called,
+                    interval_s=table.interval_s,
+                )  # fmt: skip
+                course_of(trace)
+            except TraceError:
+                unusable.append(called)
+                continue
+            found.append(trace)
+    return found, unusable
+
+
+def _manifest(folder: Path) -> list[dict[str, str]]:
+    """Its rows; what a row does not say is empty."""
     manifest = folder / MANIFEST
     try:
         with manifest.open(encoding="utf-8", newline="") as lines:
@@ -97,10 +148,20 @@ def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"{manifest} cannot be read ({why}); {_MANIFEST_NAMES}") from None
-    kinds = set(TraceKind)
-    files = [folder / str(row.get("file")) for row in rows if row.get("kind") in kinds]
-    if not files:
-        raise ConfigError(f"{manifest} names no series of kind count or gauge")
+    return [{name: str(row.get(name) or "") for name in ("file", "kind", "interval_s")} for row in rows]
+
+
+def _interval_s(folder: Path, row: dict[str, str]) -> float:
+    try:
+        return float(row["interval_s"])
+    except ValueError:
+        raise ConfigError(
+            f"{folder / MANIFEST} does not say how long an interval of {row['file']} is (column interval_s)"
+        ) from None
+
+
+def _named(folder: Path, files: list[Path], only: Sequence[str]) -> list[Path]:
+    """Those files whose names begin so."""
     unknown = [name for name in only if not any(trace_name(file).startswith(name) for file in files)]
     if unknown:
         known = ", ".join(trace_name(file) for file in files)
