@@ -296,6 +296,8 @@ class _Published:
         self._reasons_of: tuple[int, ...] = ()
         self._shaped_by: list[Counter] = []
         self._cost = telemetry.cost.labels(fleet)
+        # Alerts see an increase only in what was there before: so the first miss too.
+        telemetry.missed_starts.labels(fleet)
         self._reasons: dict[int, Counter] = {}
         self._hibernates = False
         for gauge, value in (

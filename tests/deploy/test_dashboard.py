@@ -21,7 +21,7 @@ WORDS = {"__rate_interval": "1m", "__value": ""}
 UNTIL_IT_HAPPENS = (
     "ALERTS", 'outcome!="accepted"', "autoscaler_cloudwatch_metrics_requested_total", "autoscaler_condition",
     "autoscaler_early_turns_total", "autoscaler_hibernated_target_vms", "autoscaler_hints_total",
-    "autoscaler_learned_start_seconds", "autoscaler_missed_warm_starts_total", "autoscaler_override_ceiling_vms",
+    "autoscaler_learned_start_seconds", "autoscaler_override_ceiling_vms",
     "autoscaler_push_requests_refused_total", "autoscaler_push_samples_total", "autoscaler_slow_vms",
     "autoscaler_source_errors_total",
 )  # fmt: skip
