@@ -16,7 +16,7 @@ from tests.free_ports import Ports
 from tests.sources.real_prometheus import running
 
 DASHBOARD = RULES.with_name("dashboard.json")
-WORDS = {"__rate_interval": "1m", "__value": ""}
+WORDS = {"__rate_interval": "1m", "__value": "", "__url_time_range": ""}
 """Variables of Grafana's own, and what stands for them in a query here."""
 UNTIL_IT_HAPPENS = (
     "ALERTS", 'outcome!="accepted"', "autoscaler_cloudwatch_metrics_requested_total", "autoscaler_condition",
