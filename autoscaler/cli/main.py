@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from typing import Annotated, Any
 
 import typer
@@ -51,8 +52,25 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ")
+            error.message = _in_words(error.message)
             raise
+
+
+_CHECKER_SAYS = (
+    (r"^Value error, ", ""),
+    (r"^Input should be a valid integer.*", "it is not a whole number"),
+    (r"^Input should be a valid number.*", "it is not a number"),
+    (r"^Input should be greater than or equal to ", "it must be at least "),
+    (r"^Input should be less than or equal to ", "it must be at most "),
+    (r"^Input should be (greater|less) than ", r"it must be \1 than "),
+)
+"""How the library that reads options speaks, and how this program does."""
+
+
+def _in_words(message: str) -> str:
+    for theirs, ours in _CHECKER_SAYS:
+        message = re.sub(theirs, ours, message, flags=re.DOTALL)
+    return message
 
 
 app = typer.Typer(

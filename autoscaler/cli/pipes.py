@@ -1,4 +1,6 @@
-"""A reader that has seen enough: `autoscaler events | head -1` ends as any tool in a pipe does.
+"""Standard output that takes no more: a reader that has seen enough, and a disk that is full.
+
+`autoscaler events | head -1` ends as any tool in a pipe does, and `> FILE` on a full disk says so and ends with 1.
 
 Rules of this file: what was under way is left in order (contexts end, processes of ours with them) before this process ends by
 SIGPIPE, which a shell shows as 141 and does not speak of. The signal is ignored until then: a daemon writes to sockets whose
@@ -7,6 +9,7 @@ other ends go, and must not end by that. A reader that goes when all has been wr
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -15,7 +18,10 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a write: what commands write into files of their own is told by them, with its name."""
 
 
 @contextmanager
@@ -31,6 +37,14 @@ def ends_with_its_reader() -> Iterator[None]:
         yield
     except BrokenPipeError:
         gone = _reader_has_gone()
+        raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        _end_unwritten(error)
+    except SystemExit:
+        if error := _writing_fails(stream):
+            _end_unwritten(error)
         raise
     finally:
         # Whoever found no reader has put something else there.
@@ -52,6 +66,30 @@ def _is_pipe() -> bool:
         return stat.S_ISFIFO(os.fstat(1).st_mode)
     except OSError:
         return False
+
+
+def _writing_fails(stream: TextIO) -> OSError | None:
+    """Why what is still to be written cannot be, where its reader has not just gone."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return None
+    except OSError as error:
+        return error
+    except ValueError:
+        return None
+    return None
+
+
+def _end_unwritten(error: OSError) -> NoReturn:
+    """End this process with 1 and a sentence. What is left in the stream goes nowhere, or it would be tried again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    sys.stderr.write(
+        f"autoscaler: what it says cannot be written to standard output: {error.strerror or error}\n"
+    )
+    raise SystemExit(1)
 
 
 def _reader_has_gone() -> bool:

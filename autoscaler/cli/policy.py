@@ -45,7 +45,10 @@ def validate(
     """Check policies and print each problem as file:line:column: error: what is wrong; what to do."""
     path, tick_s = _settled("validate", path, tick_s)
     if not path.exists():
-        raise typer.BadParameter(f"there is no file or folder {path}", param_hint="PATH")
+        raise typer.BadParameter(
+            f"there is no file or folder {path}; name a policy, or a folder with one YAML file per fleet",
+            param_hint="PATH",
+        )
     from autoscaler.config.compiling_objective import objective_in_words
 
     loaded = _load(path, tick_s)
@@ -79,7 +82,7 @@ def policy_show(
     policy = next((policy for policy in loaded.policies if is_file or policy.fleet == name), None)
     if policy is None:
         _print_problems(loaded, to_stderr=True)
-        if not is_file:
+        if not is_file and (loaded.policies or not loaded.errors):
             typer.echo(_unknown_fleet(name, directory, loaded), err=True)
         raise typer.Exit(1)
     if as_json:

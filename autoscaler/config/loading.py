@@ -62,7 +62,10 @@ def load_policies(
         instead: By file name, what is taken for the content of files that are there.
     """
     if not directory.is_dir():
-        advice = "name a folder with one YAML file per fleet"
+        advice = (
+            "go to where it is, or name a folder with one YAML file per fleet: `policies` in autoscaler.toml, "
+            "AUTOSCALER_POLICIES, or `--policies` of the command that has it"
+        )
         return PolicySet(errors=(Problem(Mark(directory), "there is no such folder", advice),))
     try:
         files = sorted(file for file in directory.iterdir() if _is_policy_file(file))

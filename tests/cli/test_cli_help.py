@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from autoscaler.cli.examples import EXAMPLES
 from autoscaler.cli.main import app
@@ -206,3 +207,18 @@ def test_a_word_that_is_none_of_the_choices_is_told_without_the_checkers_own_wor
     result = invoke(*arguments)
     words = " ".join(result.stderr.replace("│", " ").split())
     assert (result.exit_code, said in words, "Value error" in words) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seed", "x", "it is not a whole number"),
+        ("--seed", "-1", "it must be at least 0"),
+        ("--vms", "0", "it must be at least 1"),
+        ("--vms", "20001", "it must be at most 20000"),
+    ],
+)
+def test_a_number_that_is_none_is_told_in_plain_words(option, value, said):
+    told = CliRunner().invoke(app, ["replay", "a.yaml", "b.csv", option, value], env={"COLUMNS": "200"})
+    assert told.exit_code == 2
+    assert f"Invalid value for '{option}': {said}" in told.output

@@ -77,3 +77,24 @@ def test_a_reader_that_takes_all_before_it_goes_changes_nothing(tmp_path):
 def test_what_could_not_be_done_is_still_told_where_there_is_no_reader(tmp_path):
     code, said = nobody_reads([COMMAND, "trace", "info", "none.csv"], tmp_path)
     assert (code, "none.csv" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("version",),
+        ("--help",),
+        ("trace", "info", "day.csv", "--kind", "count"),
+        ("replay", "{policy}", "day.csv", "--kind", "count"),
+    ],
+    ids=" ".join,
+)
+def test_where_a_disk_is_full_it_says_so_and_ends_with_1(tmp_path, trace, arguments):
+    command = [COMMAND, *(argument.format(policy=ROOT / "policies/web.yaml") for argument in arguments)]
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+    said = "autoscaler: what it says cannot be written to standard output: No space left on device\n"
+    assert (told.returncode, told.stderr) == (1, said)

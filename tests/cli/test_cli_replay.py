@@ -345,7 +345,7 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(here):
         (("web.yaml", "day.csv", "--kind", "gauge", "--out", "web.yaml"), "web.yaml is a file"),
         (
             ("web.yaml", "day.csv", "--kind", "gauge", "--start-p95", "10s"),
-            "--start-p95: p95_s must be within the mean",
+            "--start-p95: a 95 % quantile of 10 s does not go with a mean of",
         ),
         (("bad.yaml", "day.csv", "--kind", "gauge"), "bad.yaml:2:1: error: unknown key"),
         (("web.yaml", "bad.csv", "--kind", "gauge"), "bad.csv"),

@@ -73,8 +73,9 @@ def test_the_daemons_settings_say_where_policies_are_and_how_long_a_tick_is(run,
 
 
 def test_a_folder_that_is_not_there_is_called_a_folder(run, tmp_path):
-    assert "there is no such folder; name a folder with one YAML file per fleet" in (
-        run("show", "web", "--policies", tmp_path / "none").output
+    assert (
+        "there is no such folder; go to where it is, or name a folder with one YAML file per fleet: `policies` in"
+        in (run("show", "web", "--policies", tmp_path / "none").output)
     )
     assert "the file cannot be read" in run("show", tmp_path / "none.yaml").output
 

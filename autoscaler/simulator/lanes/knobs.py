@@ -63,8 +63,8 @@ class Duration:
                 raise ConfigError("give p95_s or recorded_s, not both")
             if not self.mean_s <= self.p95_s <= self.mean_s * _MOST_SKEWED:
                 raise ConfigError(
-                    f"p95_s must be within the mean and {_MOST_SKEWED:.2f} times the mean (no log-normal "
-                    f"distribution has another), not {self.p95_s} at a mean of {self.mean_s}"
+                    f"a 95 % quantile of {self.p95_s:g} s does not go with a mean of {self.mean_s:g} s: it must be from "
+                    f"{self.mean_s:g} s to {self.mean_s * _MOST_SKEWED:g} s (no log-normal distribution has another)"
                 )
         recorded = np.array(self.recorded_s)
         bad = not np.isfinite(recorded).all() or (recorded < 0).any() or (np.diff(recorded) < 0).any()
