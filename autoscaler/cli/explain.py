@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, forecast_words, moment, print_json, unknown_word, utc, work
+from autoscaler.cli.output import (
+    errors_in_words,
+    forecast_words,
+    moment,
+    moment_or_ago,
+    print_json,
+    since_epoch,
+    unknown_word,
+    utc,
+    work,
+)
 
 if TYPE_CHECKING:
     from autoscaler.ports import ActionRecord, FleetTick
@@ -31,26 +41,50 @@ def explain(
             "--at", parser=moment, help="The decision in force then (default: the last).", metavar="TIME"
         ),
     ] = None,
+    since_s: Annotated[
+        float | None,
+        typer.Option(
+            "--since",
+            parser=moment_or_ago,
+            help="Instead: what was ordered, short and in trouble from then on: 2h (ago) or a moment.",
+            metavar="TIME",
+        ),
+    ] = None,
+    until_s: Annotated[
+        float | None,
+        typer.Option(
+            "--until", parser=moment_or_ago, help="With --since: up to then, likewise.", metavar="TIME"
+        ),
+    ] = None,
     state_dir: Annotated[
         Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Say why a fleet has the size it has: inputs, every stage's number, what was done and what came back."""
+    """Say why a fleet has the size it has, inputs, stages and what came back; or what became of it --since."""
     from autoscaler.errors import JournalError
     from autoscaler.settings import load_settings
     from autoscaler.store import JournalReader
     from autoscaler.store.schema import FILE_NAME
 
+    if (at_s is not None and since_s is not None) or (until_s is not None and since_s is None):
+        raise typer.BadParameter(
+            "say --at for one decision, or --since, and --until with it, for what came of many",
+            param_hint="--since",
+        )
     with errors_in_words("explain"):
         directory = load_settings(state_dir=state_dir).state_dir
         if (
             state_dir is not None
+            and since_s is None
             and not (directory / FILE_NAME).exists()
             and _explain_replayed(directory, fleet, at_s, as_json=as_json)
         ):
             return
         with JournalReader(directory) as reader:
+            if since_s is not None:
+                _tell_since(reader, fleet, since_s, until_s, directory, as_json=as_json)
+                return
             row = reader.last(fleet) if at_s is None else reader.tick_at(fleet, at_s)
             if row is None:
                 raise JournalError(_nothing(reader, fleet, at_s, directory))
@@ -67,6 +101,31 @@ def explain(
             typer.echo(json.dumps(_explained(row, actions), indent=2))
         else:
             _tell(row, actions)
+
+
+def _tell_since(
+    reader: JournalReader,
+    fleet: str,
+    since_s: float,
+    until_s: float | None,
+    directory: Path,
+    *,
+    as_json: bool,
+) -> None:
+    from autoscaler.cli.explain_since import tell_since
+    from autoscaler.clock import SystemClock
+    from autoscaler.errors import JournalError
+
+    now_s = SystemClock().now()
+    begin_s, end_s = since_epoch(since_s, now_s, now_s), since_epoch(until_s, now_s, now_s + _LONGEST_TICK_S)
+    if not tell_since(reader, fleet, begin_s, end_s, as_json=as_json):
+        covered = reader.span(fleet)
+        if covered is None:
+            raise JournalError(_nothing(reader, fleet, None, directory))
+        raise JournalError(
+            f"the journal in {directory} has no decision for {fleet} from {utc(begin_s)} to {utc(end_s)}; it covers "
+            f"{utc(covered[0])} to {utc(covered[1])}"
+        )
 
 
 def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:

@@ -1,0 +1,236 @@
+"""`explain --since`: what became of a fleet over a time, in order: orders, shortages, metrics that failed, calls that were
+refused, events.
+
+Rules of this file: a line where something changed, none where nothing did; the sentences are those of the journal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from autoscaler.cli.output import print_json, utc, work
+from autoscaler.core.types import Freshness
+from autoscaler.ports import OutcomeKind, Verb
+from autoscaler.simulator.report.wording import plural, span
+
+if TYPE_CHECKING:
+    from autoscaler.ports import ActionRecord, EventRecord, FleetTick
+    from autoscaler.store.reader import JournalReader, TickRow
+
+MOST_LINES = 100
+"""More are counted, and the newest shown."""
+_SILENT_S = 300.0
+"""No tick is longer: where nothing was decided for longer, no daemon decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something that happened.
+
+    Attributes:
+        at_s: When, epoch seconds.
+        what: A word for programs.
+        text: For people.
+    """
+
+    at_s: float
+    what: str
+    text: str
+
+
+@dataclass(slots=True)
+class Story:
+    """What became of one fleet, tick by tick.
+
+    Attributes:
+        lines: In order of time.
+        decisions: How many there were.
+        started, made, stopped: VMs for which the provider accepted that; those for the warm pool's upkeep are not among them.
+        least, most: VMs in service.
+        short_s, longest_s: How long there was shortage, and the longest of it.
+        episodes: How often a shortage began.
+        worst: The highest shortage, work per second.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    decisions: int = 0
+    started: int = 0
+    made: int = 0
+    stopped: int = 0
+    least: int = 0
+    most: int = 0
+    short_s: float = 0.0
+    longest_s: float = 0.0
+    episodes: int = 0
+    worst: float = 0.0
+    _last: TickRow | None = None
+    _short_since_s: float = math.nan
+    _peak: float = 0.0
+    _wanted: str = ""
+    _blind_since_s: float = math.nan
+
+    def take(self, row: TickRow) -> None:
+        """Go on by a decision."""
+        seen, last = row.recorded, self._last
+        if last is not None and row.at_s - last.at_s > _SILENT_S:
+            self._say(row.at_s, "silence", f"nothing was decided for {span(row.at_s - last.at_s)} before")
+        self._take_shortage(row)
+        self._take_metrics(row)
+        wanted = seen.sentence if seen.start or seen.provision or seen.stop else ""
+        # The same once more was not done the first time, as while another daemon is waited for.
+        if wanted and wanted != self._wanted:
+            self._say(row.at_s, "ordered", wanted)
+        self._wanted = wanted
+        self.least = seen.in_service if last is None else min(self.least, seen.in_service)
+        self.most = max(self.most, seen.in_service)
+        self.decisions += 1
+        self._last = row
+
+    def end(self) -> None:
+        """There are no more."""
+        if self._last is not None and not math.isnan(self._short_since_s):
+            self._close_shortage(self._last.at_s)
+
+    def _take_shortage(self, row: TickRow) -> None:
+        seen = row.recorded
+        if math.isnan(seen.shortage):
+            return
+        if seen.shortage <= 0:
+            if not math.isnan(self._short_since_s):
+                lasted, peak = row.at_s - self._short_since_s, self._peak
+                self._close_shortage(row.at_s)
+                self._say(
+                    row.at_s, "served", f"enough again after {span(lasted)}, short of {work(peak)}/s at worst"
+                )
+            return
+        if math.isnan(self._short_since_s):
+            self._short_since_s, self._peak = row.at_s, 0.0
+            self.episodes += 1
+            self._say(row.at_s, "short", f"short of {work(seen.shortage)}/s: {_has(seen)}")
+        self._peak = max(self._peak, seen.shortage)
+        self.worst = max(self.worst, seen.shortage)
+
+    def _close_shortage(self, at_s: float) -> None:
+        lasted = at_s - self._short_since_s
+        self.short_s += lasted
+        self.longest_s = max(self.longest_s, lasted)
+        self._short_since_s = math.nan
+
+    def _take_metrics(self, row: TickRow) -> None:
+        seen = row.recorded
+        if seen.freshness == Freshness.FRESH:
+            if not math.isnan(self._blind_since_s):
+                self._say(
+                    row.at_s,
+                    "metrics",
+                    f"metrics are fresh again after {span(row.at_s - self._blind_since_s)}",
+                )
+            self._blind_since_s = math.nan
+        elif math.isnan(self._blind_since_s):
+            self._blind_since_s = row.at_s
+            why = f": {seen.source_error}" if seen.source_error else ""
+            self._say(row.at_s, "metrics", f"metrics are {Freshness(seen.freshness).name.lower()}{why}")
+
+    def _say(self, at_s: float, what: str, text: str) -> None:
+        self.lines.append(Line(at_s, what, " ".join(text.split())))
+
+
+def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, *, as_json: bool) -> bool:
+    """Tell what became of a fleet; whether there was any decision then."""
+    story = Story()
+    for row in reader.each_tick(fleet, begin_s, end_s):
+        story.take(row)
+    story.end()
+    if not story.decisions:
+        return False
+    actions = reader.actions(fleet, begin_s, end_s)
+    story.started, story.made, story.stopped = (
+        _accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
+    )
+    story.lines += _refused(actions)
+    story.lines += _events(reader.events(begin_s, end_s), fleet)
+    story.lines.sort(key=lambda line: line.at_s)
+    if as_json:
+        print_json(_document(story, fleet, begin_s, end_s))
+        return True
+    left_out = len(story.lines) - MOST_LINES
+    if left_out > 0:
+        typer.echo(
+            f"{plural(left_out, 'earlier line is', 'earlier lines are')} left out; --json has all", err=True
+        )
+    for line in story.lines[-MOST_LINES:]:
+        typer.echo(f"{utc(line.at_s)}  {line.text}")
+    if not story.lines:
+        typer.echo("Nothing was ordered, and nothing else happened.")
+    typer.echo(_summary(story, fleet))
+    return True
+
+
+def _has(seen: FleetTick) -> str:
+    return f"demand {work(seen.demand)}/s, {seen.in_service} in service, {seen.starting} starting, {seen.stopped} stopped"
+
+
+def _refused(actions: Iterable[ActionRecord]) -> Iterator[Line]:
+    """Calls that did not do all that they were for."""
+    for action in actions:
+        failed = Counter(f"{o.kind} {o.code}" for o in action.outcomes if o.code)
+        if failed:
+            told = ", ".join(f"{many} {what}" for what, many in failed.items())
+            at_s = action.at_s if action.settled_at_s is None else action.settled_at_s
+            yield Line(at_s, "refused", f"{action.intent.verb} {action.intent.count}: {told}")
+
+
+def _accepted(actions: Iterable[ActionRecord], verb: Verb) -> int:
+    return sum(
+        outcome.kind is OutcomeKind.ACCEPTED
+        for action in actions
+        if action.intent.verb is verb
+        for outcome in action.outcomes
+    )
+
+
+def _events(events: Iterable[EventRecord], fleet: str) -> Iterator[Line]:
+    for event in events:
+        if event.fleet in (None, "", fleet):
+            yield Line(event.at_s, event.kind, f"{event.kind}: {' '.join(event.text.split())}")
+
+
+def _summary(story: Story, fleet: str) -> str:
+    short = (
+        f"short for {span(story.short_s)} in {plural(story.episodes, 'episode', 'episodes')}, the longest of "
+        f"{span(story.longest_s)}, of {work(story.worst)}/s at worst"
+        if story.episodes
+        else "never short"
+    )
+    done = f"{story.started} started, {story.made} made, {story.stopped} stopped"
+    served = f"{story.least} to {story.most}" if story.least != story.most else str(story.most)
+    return f"{fleet}, {plural(story.decisions, 'decision', 'decisions')}: {served} VMs in service; {done}; {short}."
+
+
+def _document(story: Story, fleet: str, begin_s: float, end_s: float) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "fleet": fleet,
+        "from_s": begin_s,
+        "to_s": end_s,
+        "decisions": story.decisions,
+        "started": story.started,
+        "made": story.made,
+        "stopped": story.stopped,
+        "in_service_least": story.least,
+        "in_service_most": story.most,
+        "short_s": story.short_s,
+        "longest_short_s": story.longest_s,
+        "episodes": story.episodes,
+        "worst_shortage": story.worst,
+        "lines": [
+            {"at": utc(line.at_s), "at_s": line.at_s, "what": line.what, "text": line.text}
+            for line in story.lines
+        ],
+    }
