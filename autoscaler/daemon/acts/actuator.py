@@ -149,6 +149,11 @@ async def stop(
     return tuple(found[vm_id] for vm_id in vm_ids), tuple(refused)
 
 
+async def delete(provider: Provider, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
+    """Delete VMs; one that somebody has protected against it keeps no other."""
+    return await _in_batches(provider.terminate, vm_ids, timeout_s)
+
+
 async def _start(
     provider: Provider, vm_ids: Sequence[str], how: How, timeout_s: float
 ) -> tuple[Outcome, ...]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.hedging import HedgeBudget
 from autoscaler.daemon.vms.holdings import Holdings
-from autoscaler.daemon.vms.quarantine import Blame, Verdict, quarantine_s, verdict_of
+from autoscaler.daemon.vms.quarantine import Blame, Verdict, quarantine_s, serves_on_s, verdict_of
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
-from autoscaler.ports import Note, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.ports import NOT_YET, Note, Outcome, OutcomeKind, Verb, Vm, VmState
 from autoscaler.words import some
 
 STATES_BEFORE = {
@@ -153,6 +153,8 @@ class Orders(Holdings):
                 continue
             if outcome.kind is not OutcomeKind.ACCEPTED:
                 words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
+                if verb is Verb.STOP and serves_on_s(outcome, 1):
+                    words += "; left on for a while, and others are stopped instead"
                 failed.setdefault(words, []).append(outcome.vm_id)
             if verb is Verb.START:
                 self._settle_start(t, outcome, received_s)
@@ -179,11 +181,16 @@ class Orders(Holdings):
         if outcome.kind is OutcomeKind.ACCEPTED:
             if t.dismissed and t.hedged and t.run is not None:
                 self.hedges.ran_idle(received_s - t.run.from_s)
+            t.stops_refused = 0
             if not t.saves_memory:
                 t.end_run((sent_s + received_s) / 2.0)
             t.in_service_from_s = None
         elif t.order is not None and not t.order.confirmed:
             t.order = None
+            if not (t.saves_memory and outcome.code == NOT_YET) and serves_on_s(outcome, 1):
+                t.stops_refused += 1
+                alone_until_s = received_s + serves_on_s(outcome, t.stops_refused)
+                t.hands_off_until_s = max(t.hands_off_until_s, alone_until_s)
             t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, received_s)
 
     def provisioned(

@@ -16,6 +16,12 @@ LONGEST_S = 24 * 3600.0
 """However often a VM has failed, it is tried again once a day."""
 
 
+_FIRST_ON_S, _LONGEST_ON_S = 120.0, 3600.0
+_NOT_AS_BELIEVED = frozenset(
+    {BATCH_REFUSED, "IncorrectInstanceState", "IncorrectState", "InvalidInstanceID.NotFound"}
+)
+
+
 class Blame(StrEnum):
     """Whose fault a failed start is."""
 
@@ -119,6 +125,17 @@ def verdict_of(outcome: Outcome) -> Verdict | None:
     if outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED:
         return REFUSALS.get(outcome.code, _VM)
     return None
+
+
+def serves_on_s(outcome: Outcome, times: int) -> float:
+    """How long a VM whose stop was refused so many times in a row is not asked to stop, in seconds; 0 where it may be at once.
+
+    What refuses is most often a person's protection against stops, or a VM that cannot be stopped at all, and asking for it again
+    and again would keep others from being stopped in its place. One that was only in another state than believed is listed soon.
+    """
+    if outcome.kind is not OutcomeKind.REFUSED or outcome.code in _NOT_AS_BELIEVED or times < 1:
+        return 0.0
+    return float(min(_FIRST_ON_S * 2.0 ** min(times - 1, 10), _LONGEST_ON_S))
 
 
 def quarantine_s(base_s: float, failures: int, weight: float = 1.0) -> float:

@@ -147,9 +147,11 @@ class TrackedVm:
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
     hands_off_until_s: float = float("-inf")
-    """Somebody else started it, or the balancer did not let it go: it is not stopped before."""
+    """Somebody else started it, the balancer did not let it go, or its stop was refused: it is not stopped before."""
     failures: int = 0
     """Failed starts since the last that reached service."""
+    stops_refused: int = 0
+    """Stops that were refused since the last that was taken."""
     late: bool = False
     """Overtaken: another VM was ordered in its place before it came."""
     hedged: bool = False

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, stop
+from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, delete, stop
 from autoscaler.daemon.acts.calls import ActWaits, Calls
 from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.ladder import place_of
@@ -189,7 +189,7 @@ async def _done(
             refused = [replace(o, kind=OutcomeKind.REFUSED, code=o.code or NOT_MARKED) for o in bad.values()]
             return (*done, *refused)
         case _:
-            return await _call(ids, lambda: provider.terminate(ids), timeout_s)
+            return await delete(provider, ids, timeout_s)
 
 
 async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s: float) -> Outcomes:
@@ -274,7 +274,7 @@ def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
                     pool.try_again(inventory, t, now_s)
             return notes
         case _:
-            return pool.deleted(fleet, outcomes)
+            return pool.deleted(fleet, outcomes, now_s)
 
 
 def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:

@@ -28,6 +28,7 @@ from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.served import Served
 from autoscaler.daemon.warm.template import Template
 from autoscaler.daemon.warm.trials import Preparing, Trials
+from autoscaler.daemon.warm.undeleted import Undeleted
 from autoscaler.ports import (
     ActionIntent,
     FleetTick,
@@ -73,6 +74,7 @@ class WarmPool:
         self.specs: dict[str, ProvisionSpec] = {}
         """By client token, what the VMs of a refill are made from."""
         self.deleting: dict[str, float] = {}
+        self.undeleted = Undeleted()
         self.asked = Asked()
         self.trials = Trials()
         self.served = Served()
@@ -153,6 +155,7 @@ class WarmPool:
             self._drop_gone(fleet, now_s, notes)
         if self.expected:
             self._drop_made(fleet.inventory)
+        self.undeleted.keep(vms)
         if self.deleting:
             self.deleting = {
                 vm_id: until_s
@@ -254,7 +257,7 @@ class WarmPool:
                 self.failures += 1
                 self.held_until_s = now_s + refill.hold_s(self.failures)
 
-    def deleted(self, fleet: Fleet, outcomes: Sequence[Outcome]) -> list[Note]:
+    def deleted(self, fleet: Fleet, outcomes: Sequence[Outcome], now_s: float) -> list[Note]:
         """Take in what became of it; what was not deleted is a member as before."""
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
@@ -263,6 +266,7 @@ class WarmPool:
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
             failed.setdefault(words, []).append(outcome.vm_id)
+            self.undeleted.told(outcome, now_s)
             if outcome.vm_id not in self.asked.evict:  # else asked for again when its time is over
                 self.deleting.pop(outcome.vm_id, None)
             t = fleet.inventory.vms.get(outcome.vm_id)
@@ -313,6 +317,7 @@ class WarmPool:
         fresh = fleet.policy.freshness
         open_now = fresh.refresh is not None and freshness.within(fresh.refresh.windows, now_s)
         leaving = freshness.to_replace(self.stale, self._still_asked(fleet, ready), open_now=open_now)
+        leaving = [each for each in leaving if not self.undeleted.stays(each.tracked.vm.id, now_s)]
         more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
         if row.freshness != Freshness.FRESH and row.in_service:
@@ -374,6 +379,7 @@ class WarmPool:
             and _is_spare(t)
             and now_s - t.phase_since_s >= ORPHAN_S
             and t.vm.id not in self.deleting
+            and not self.undeleted.stays(t.vm.id, now_s)
         )
         if orphans and may_delete:
             found.append(_intent(fleet, Verb.TERMINATE, orphans, f"{NEVER_READY}, {ORPHAN_S:g} s ago"))
@@ -440,9 +446,8 @@ class WarmPool:
         count = min(excess, rate.vms - len(self._deletions))
         if now_s - self._excess_since_s < section.trim_after_s or count <= 0:
             return []
-        oldest = sorted(
-            (t for t in ready if may_be_deleted(t.vm)), key=lambda t: (freshness.made_at_s(t), t.vm.id)
-        )[:count]
+        may_go = [t for t in ready if may_be_deleted(t.vm) and not self.undeleted.stays(t.vm.id, now_s)]
+        oldest = sorted(may_go, key=lambda t: (freshness.made_at_s(t), t.vm.id))[:count]
         self._deletions += [now_s] * len(oldest)
         ids = tuple(t.vm.id for t in oldest)
         why = f"{excess} more than the {row.warm_target} wanted for long, oldest first"

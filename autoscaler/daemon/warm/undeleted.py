@@ -1,0 +1,39 @@
+"""VMs that the provider did not delete when it was told to, most often since somebody has protected them against that.
+
+Why: the oldest are deleted first, so that one that cannot be would stand before all others for ever, and a new one would be
+made for one that is out of date and never goes.
+
+Rules of this file: pure values; time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
+
+STAYS_S = 24 * 3600.0
+"""Protection is for long. Who has taken it away need not wait: `evict` asks for it at once."""
+
+
+@dataclass(slots=True)
+class Undeleted:
+    """Those of one fleet."""
+
+    _until_s: dict[str, float] = field(default_factory=dict)
+
+    def told(self, outcome: Outcome, now_s: float) -> None:
+        """What came of the order to delete a VM."""
+        if outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED:
+            self._until_s[outcome.vm_id] = now_s + STAYS_S
+
+    def stays(self, vm_id: str, now_s: float) -> bool:
+        """Whether it is not to be told again yet; not by a clock that was set back since."""
+        until_s = self._until_s.get(vm_id)
+        return until_s is not None and until_s - STAYS_S <= now_s < until_s
+
+    def keep(self, known: Container[str]) -> None:
+        """Forget all other VMs."""
+        if self._until_s:
+            self._until_s = {vm_id: at_s for vm_id, at_s in self._until_s.items() if vm_id in known}

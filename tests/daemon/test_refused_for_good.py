@@ -1,0 +1,87 @@
+"""VMs that the provider will not stop or delete: protected by its own means, or of a kind that cannot be."""
+
+from itertools import pairwise
+
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.vms import State
+from autoscaler.daemon.vms.marks import MADE_BY_TAG, POOL_TAG, READY
+from autoscaler.ports import Verb
+from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
+from tests.daemon.pools import chores, pool_bench, states
+
+TOTAL = {"kind": "total"}
+
+
+def refusing(action, *vm_ids, code="OperationNotPermitted"):
+    """EC2 refuses this for a call that names one of these VMs."""
+    return Fault(FaultKind.API_ERROR, code=code, vm_ids=vm_ids, actions=(action,))
+
+
+@pytest.mark.parametrize("code", ["OperationNotPermitted", "UnsupportedOperation"])
+def test_vms_that_cannot_be_stopped_keep_no_other_from_it_and_are_asked_ever_more_rarely(code):
+    @virtual
+    async def run():
+        bench = Bench(vms=0, running=6, zones="a", limits=None)
+        kept = sorted(bench.ids)[:2]
+        bench.world.add_fault(refusing("StopInstances", *kept, code=code))
+        bench.add(policy(signal=TOTAL), steady((0, 600), (50, 100)))
+        await bench.run(4000)
+        serving = bench.column("in_service")
+        # One is wanted, and the two that cannot be stopped stay.
+        assert serving[5:8] == [6, 3, 2]
+        assert serving[-1] == 2
+        asked = [
+            a for a in bench.actions() if a.intent.verb is Verb.STOP and set(a.intent.vm_ids) & set(kept)
+        ]
+        gaps = [round(b.at_s - a.at_s) for a, b in pairwise(asked)]
+        assert len(asked) <= 12
+        assert max(gaps) >= 1900
+        told = [text for _, kind, text in bench.events() if kind == "stop_not_accepted"]
+        assert len(told) == len(asked)
+        assert all("others are stopped instead" in text for text in told)
+        # They leave like any other once nothing speaks against it.
+        assert not {v.id for v in bench.world.views(bench.clock.now()) if v.state is State.RUNNING} - {*kept}
+
+    run()
+
+
+@virtual
+async def test_a_vm_that_cannot_be_deleted_keeps_no_other_from_it_and_is_told_once_a_day():
+    bench = pool_bench(
+        100,
+        running=1,
+        refill={"trim_after": "1h", "trim_rate": {"vms": 2, "per": "10m"}},
+        warm_pool={"minimum": 2, "maximum": 4},
+    )
+    made = bench.world.provision(
+        ORIGIN_S - 7200, "web", 6, tags={MADE_BY_TAG: "a", POOL_TAG: READY}, state=State.STOPPED
+    )
+    kept = sorted(made)[:3]
+    bench.world.add_fault(refusing("TerminateInstances", *kept))
+    await bench.run(3 * 3600)
+    # What is wanted stays, and what cannot go is among it.
+    assert states(bench) == {"running": 1, "stopped": 3}
+    told = [text for _, kind, text in bench.events() if kind == "terminate_not_accepted"]
+    assert sum(each in text for text in told for each in kept) == 3
+
+
+@virtual
+async def test_no_vm_is_made_in_the_place_of_one_that_is_out_of_date_and_cannot_be_deleted():
+    bench = pool_bench(
+        100,
+        running=1,
+        warm_pool={"minimum": 3},
+        freshness={"refresh": {"share": "34%"}},
+        bounds={"maximum": 3},
+    )
+    made = bench.world.provision(
+        ORIGIN_S - 7200, "web", 3, tags={MADE_BY_TAG: "a", POOL_TAG: READY}, state=State.STOPPED
+    )
+    bench.world.add_fault(refusing("TerminateInstances", *made))
+    await bench.run(2 * 3600)
+    # Each was tried once, in whose place one was made before.
+    assert states(bench)["stopped"] <= 6
+    assert sum(count for _, _, count, _ in chores(bench, Verb.TERMINATE)) <= 6
+    assert sum(count for _, _, count, _ in chores(bench, Verb.REFILL)) <= 3
