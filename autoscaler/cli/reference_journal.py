@@ -82,6 +82,7 @@ KINDS = {
     "vms_unlisted": "Whole listings show none of the fleet's VMs, nor that any was terminated; they are taken to be as before for ten minutes.",
     "vms_well": "No VM of the fleet is slow or silent any more.",
     "vm_gone": "A VM is missing from several complete listings and no longer counted.",
+    "vm_moved": "A VM is tagged for another fleet now; it is that fleet's from this listing on.",
     "vm_in_group": "A VM is in an Auto Scaling group, too; it is neither started nor stopped.",
     "vm_terminated": "A VM was terminated.",
 }

@@ -105,6 +105,7 @@ class FleetInventory(Lateness):
         # What was changed from outside between two parts is looked at again.
         quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
+        self._give_away(seen, listing, notes)
         if listing.complete:
             self._age_absent(seen, listing, notes)
             self._listed_at_s = _middle(listing)
@@ -337,6 +338,21 @@ class FleetInventory(Lateness):
         self._failed(t, verdict, now_s, f"its start fell back to stopped{why}")
         advice = f": {verdict.advice}" if verdict.advice else ""
         notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
+
+    def _give_away(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
+        """VMs that are listed as another fleet's are that fleet's at once: what is ordered here would be done to its VMs.
+
+        Where all are, somebody may have tagged them by mistake: that is doubted like any fleet that vanishes.
+        """
+        unseen = self.vms.keys() - seen
+        if not unseen or not seen:
+            return
+        for vm in listing.vms:
+            # One whose tag is empty belongs to nobody: an operator gave it up, and it may have to be put back.
+            if vm.id in unseen and vm.fleet not in ("", self.fleet) and vm.state is not VmState.TERMINATED:
+                self.touch()
+                if self.vms.pop(vm.id).phase is not Phase.LOST:
+                    notes.append(self._note("vm_moved", f"{vm.id} is tagged for the fleet {vm.fleet} now"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
         # Whose last VM goes is told that it was terminated; where all vanish at once, it is rather somebody else's listing.
