@@ -95,6 +95,46 @@ async def test_one_idle_look_between_busy_ones_stops_nothing():
     assert "still busy 60 s after the cordon" in bench.actions()[1].intent.reason
 
 
+class Forgetful(SimulatedBalancer):
+    """Until a second, looks are answered as by `answered`, given an idle member and when it is."""
+
+    def __init__(self, clock, until_s, answered):
+        super().__init__(clock)
+        self.until_s, self.answered = until_s, answered
+
+    async def look(self, vms):
+        now_s = self._clock.now() - ORIGIN_S
+        if now_s >= self.until_s:
+            return await super().look(vms)
+        member, at_s = self.answered(Member(Rotation.CORDONED, 0), now_s)
+        return RotationView({} if member is None else {vm.id: member for vm in vms}, ORIGIN_S + at_s)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        # What is said was read before the cordon of 20, and is said again and again.
+        lambda member, _: (member, 19.0),
+        lambda member, _: (member, 20.0),
+        # Read once after it: one look, however often it is said.
+        lambda member, _: (member, 25.0),
+        # Every other time nothing is said, of all or of their sessions.
+        lambda member, now_s: (member if now_s % 20 else None, now_s),
+        lambda member, now_s: (member if now_s % 20 else replace(member, sessions=None), now_s),
+    ],
+)
+def test_two_looks_are_two_readings_after_the_cordon_in_a_row(answered):
+    @virtual
+    async def run():
+        bench = bench_of(steady((0, 200), (20, 100)), running=2)
+        bench.balancer = Forgetful(bench.clock, 100.0, answered)
+        put(bench, steady((0, 200), (20, 100)), drain={"timeout": "10m"})
+        await bench.run(150)
+        assert verbs(bench) in [[(20, Verb.DRAIN, 1), (at_s, Verb.STOP, 1)] for at_s in (100, 110)]
+
+    run()
+
+
 @virtual
 async def test_a_busy_vm_serves_again_where_the_policy_says_so():
     bench = bench_of(

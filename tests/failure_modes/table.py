@@ -79,6 +79,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_drain.py::test_a_vm_is_cordoned_then_seen_idle_twice_and_only_then_stopped",
         "daemon/test_drain.py::test_work_that_arrived_before_the_cordon_is_finished",
         "daemon/test_drain.py::test_one_idle_look_between_busy_ones_stops_nothing",
+        "daemon/test_drain.py::test_two_looks_are_two_readings_after_the_cordon_in_a_row",
         "daemon/test_drain.py::test_somebody_who_puts_a_draining_vm_back_is_noticed_and_it_is_not_stopped_with_work",
         "balancers/test_drain_under_load.py::test_a_drained_vm_is_switched_off_under_load_and_no_request_fails",
         "daemon/test_failure_modes_leaving.py::test_no_vm_is_stopped_with_work_that_came_before_its_cordon",
