@@ -54,6 +54,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_start_path.py::test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type",
         "daemon/test_start_path.py::test_a_warm_pool_without_room_is_made_up_for_by_new_vms_within_the_bound",
         "daemon/test_start_path.py::test_fleets_of_one_account_share_what_is_known_of_places",
+        "daemon/test_failure_modes_room.py::"
+        "test_demand_is_met_in_the_time_of_a_start_wherever_there_is_room_and_dry_places_are_hardly_asked",
         "ec2/test_failure_modes_on_the_wire.py::"
         "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",
     ),
@@ -409,6 +411,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_reload.py::test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once",
         "daemon/test_reload.py::test_a_change_of_one_policy_changes_no_decision_of_another_and_loses_no_order",
         "daemon/test_reload.py::test_an_unexpected_error_keeps_the_last_good_set_too",
+        "daemon/test_failure_modes_policies.py::"
+        "test_whatever_is_written_into_the_folder_a_set_is_in_use_that_was_good_as_a_whole",
         "daemon/test_last_good.py::test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so",
         "config/test_policy_compile.py::test_office_hours_keep_their_local_time_over_both_changes",
     ),

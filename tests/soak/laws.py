@@ -67,7 +67,7 @@ class Laws:
                 if front.works(vm_id):
                     self._wrong(f"{fleet}: {vm_id} is stopped and gets work ({self._phase(fleet, vm_id)})")
                 elif front.busy(vm_id):
-                    waited_s = self._house.clock.now() - front.out_s[vm_id][0]
+                    waited_s = self._house.true.now() - front.out_s[vm_id][0]
                     over = policy.drain.on_timeout == "stop" and waited_s >= policy.drain.timeout_s - 1.0
                     if not over:
                         self._wrong(
@@ -77,7 +77,7 @@ class Laws:
     def _hands_off(self, name: str, done: str, vm_ids) -> None:
         """What a person did lately is left as it is, once a listing must have shown it."""
         fleet, house = self._house.daemon.fleets.by_name[name], self._house
-        hands_off_s, now_s = fleet.policy.guards.hands_off_s, house.clock.now()
+        hands_off_s, now_s = fleet.policy.guards.hands_off_s, house.true.now()
         for vm_id in vm_ids:
             at_s = house.hands_s.get((done, vm_id), -np.inf)
             if at_s < house.listed_s - KNOWN_AFTER_S and now_s - at_s < hands_off_s:
@@ -118,7 +118,7 @@ class Laws:
                 kept = PROTECTED_TAG in t.vm.tags or t.disowned
                 if now_s - t.phase_since_s > limit_s + 400.0 and not kept:
                     self._wrong(f"{row.fleet}: {t.vm.id} is {t.phase} for {now_s - t.phase_since_s:.0f} s")
-            self._cordoned(fleet, timeout_s + 2.0 * HOUR_S, now_s)
+            self._cordoned(fleet, timeout_s + 2.0 * HOUR_S, house.true.now())
 
     def _cordoned(self, fleet, longest_s: float, now_s: float) -> None:
         """Nobody is ready and out of the balancer for ever."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.clock import run_virtual
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
@@ -32,6 +32,7 @@ from autoscaler.ports.hooks import HookResult
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wiring
 from tests.daemon.builders import SimulatedHook
+from tests.soak.clocks import SetClock, jumps_of
 from tests.soak.fronts import KINDS, Front, Provider, Source, Troubles
 from tests.soak.households import CHANGES, HOOK_S, TYPES, VMS, policy_of
 from tests.soak.laws import Laws
@@ -65,13 +66,16 @@ class Lived:
 class House:
     """The world, its people and its troubles; the daemon is replaced after each crash."""
 
-    def __init__(self, seed: int, hours: float) -> None:
+    def __init__(self, seed: int, hours: float, *, jumps: bool = False) -> None:
         self.seed, self.hours = seed, hours
         self.lived = Lived()
-        self.clock = VirtualClock(ORIGIN_S)
-        self.rng = np.random.default_rng(seed)
         self.until_s = hours * HOUR_S - QUIET_S
         """From then on nothing goes wrong, and nobody does anything."""
+        self.clock = SetClock(ORIGIN_S, jumps_of(seed, self.until_s) if jumps else ())
+        """The daemon's, and that of all that runs beside it."""
+        self.true = SetClock(ORIGIN_S)
+        """The cloud's, and that of the laws."""
+        self.rng = np.random.default_rng(seed)
         self.troubles = Troubles(self.rng, self.until_s - 1000.0, KINDS, self.lived.met)
         names = tuple(CHANGES)
         faults = bad_days(seed, hours / 24.0, names, ZONES).faults if hours >= FAULTY_H else ()
@@ -110,13 +114,13 @@ class House:
     # ── the truth ──────────────────────────────────────────────────────────────────────────────────────
 
     def views(self, fleet=None):
-        return self.world.views(self.clock.now(), fleet)
+        return self.world.views(self.true.now(), fleet)
 
     def view(self, vm_id):
         return next((view for view in self.views() if view.id == vm_id), None)
 
     def ready(self, fleet=None) -> tuple[str, ...]:
-        return self.world.serving(self.clock.now(), fleet)
+        return self.world.serving(self.true.now(), fleet)
 
     def protected_known(self) -> set[str]:
         """VMs of which a whole listing must have shown that they are protected."""
@@ -151,7 +155,8 @@ class House:
 
     async def live(self) -> Lived:
         """All of it."""
-        mine = [asyncio.create_task(part) for part in (self._people(), self._operators(), self._reloads())]
+        beside = (self._people(), self._operators(), self._reloads(), self._set_clock())
+        mine = [asyncio.create_task(part) for part in beside]
         crashes = sorted(self.rng.uniform(1800.0, self.until_s, max(1, round(self.hours / 6))))
         for end_s in (*crashes, self.hours * HOUR_S):
             await self._life(end_s, mine)
@@ -173,7 +178,7 @@ class House:
 
     async def _life(self, end_s: float, mine) -> None:
         """One run of the daemon, which ends all at once."""
-        began = {name: self.world.bill(self.clock.now(), name).money for name in self.policies}
+        began = {name: self.world.bill(self.true.now(), name).money for name in self.policies}
         daemon = self.begin()
         known = {name: fleet.meter for name, fleet in daemon.fleets.by_name.items()}
         running = asyncio.create_task(daemon.run())
@@ -187,7 +192,7 @@ class House:
             fleet = daemon.fleets.by_name.get(name)
             if fleet is None or fleet.meter is not meter or name in self.disturbed:
                 continue
-            spent = self.world.bill(self.clock.now(), name).money - began[name]
+            spent = self.world.bill(self.true.now(), name).money - began[name]
             before = self.lived.costs.get(name, (0.0, 0.0))
             self.lived.costs[name] = (before[0] + meter.total.money, before[1] + spent)
         self.disturbed.clear()
@@ -211,7 +216,7 @@ class House:
             found = [view.id for view in self.views(fleet) if view.state is wanted]
             if not found:
                 continue
-            vm_id, now_s = str(self.rng.choice(found)), self.clock.now()
+            vm_id, now_s = str(self.rng.choice(found)), self.true.now()
             with suppress(ProviderError):
                 if what == "stop" and PROTECTED_TAG not in self.view(vm_id).tags:
                     self.world.stop(now_s, [vm_id])
@@ -280,6 +285,14 @@ class House:
             self.disturbed.add(name)
             await self._take_over(self.policies)
 
+    async def _set_clock(self) -> None:
+        """What is known by a clock that somebody sets is not what the world knows: of money, and of what people did."""
+        for jump in self.clock.jumps:
+            await self.clock.sleep_until(jump.at_s)
+            self.lived.met["the clock is set back" if jump.by_s < 0.0 else "the clock is set ahead"] += 1
+            self.disturbed.update(self.policies)
+            self.hands_s.clear()
+
     async def _take_over(self, policies) -> None:
         daemon = self.daemon
         self.hands_s.clear()
@@ -340,6 +353,6 @@ def _rare(fault: Fault) -> Fault:
     return replace(fault, probability=0.01) if fault.kind is FaultKind.MISSING_ROWS else fault
 
 
-def live(seed: int, hours: float) -> Lived:
-    """Live for so long, on virtual time."""
-    return run_virtual(lambda: House(seed, hours).live())
+def live(seed: int, hours: float, *, jumps: bool = False) -> Lived:
+    """Live for so long, on virtual time; with jumps the daemon's clock is set now and then."""
+    return run_virtual(lambda: House(seed, hours, jumps=jumps).live())

@@ -38,11 +38,22 @@ def test_what_it_costs_is_what_the_world_bills(lived) -> None:
         assert told == pytest.approx(billed, rel=0.02, abs=0.01), fleet
 
 
+def test_no_law_is_broken_where_the_clock_is_set() -> None:
+    """By an hour ahead, by an hour back, and by small steps, while the time that passes goes on."""
+    found = live(3, 2.5, jumps=True)
+    assert found.wrong == []
+    assert {what for what in found.met if what.startswith("the clock")} == {
+        "the clock is set ahead",
+        "the clock is set back",
+    }
+
+
 def test_calls_people_and_troubles_were_met(lived) -> None:
     assert set(lived.met) >= {"start", "stop", "provision", "admit", "cordon", "look", "accepted", "unknown"}
     for who in ("somebody", "operator", "reload"):
         assert [what for what in lived.met if what.startswith(f"{who}: ")]
     assert any(lived.met[what] for what in lived.met if what.startswith("the balancer"))
+    assert lived.met["the balancer does not say of one VM"]
 
 
 def test_what_breaks_a_law_is_seen() -> None:
