@@ -6,6 +6,8 @@ long as it cannot.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING, QUARANTINED_TAG
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
 from autoscaler.daemon.warm.refill import preparing_timeout_s
+from autoscaler.ports import ActionIntent, Verb
 from tests.soak.households import DRAIN_S, HOOK_S
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Laws:
         self._count("start", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
             self._hands_off(fleet, "stop", of)
+            self.recorded((Verb.START, Verb.EXERCISE), fleet, _vms, of)
             tried = {i for i in of if self._phase(fleet, i) is Phase.PREPARING}
             self._most(fleet, len(set(of) - tried), "starts")
 
@@ -46,6 +50,7 @@ class Laws:
         if self._tokens.setdefault(token, count) != count:
             self._wrong(f"token {token} asks for {count} after {self._tokens[token]}")
         fleet = self._house.daemon.fleets.by_name[spec.fleet]
+        self.recorded((Verb.PROVISION, Verb.REFILL), spec.fleet, lambda intent: (intent.token,), [token])
         gone = State.SHUTTING_DOWN, State.TERMINATED
         exist = sum(v.state not in gone for v in self._house.views(spec.fleet))
         if exist + count > fleet.policy.max_provisioned:
@@ -58,6 +63,7 @@ class Laws:
         self._count("stop", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
             self._hands_off(fleet, "start", of)
+            self.recorded((Verb.STOP, Verb.STORE), fleet, _vms, of)
             policy, front = self._house.daemon.fleets.by_name[fleet].policy, self._house.fronts.get(fleet)
             for vm_id in of:
                 if vm_id in self._house.protected_known():
@@ -87,6 +93,7 @@ class Laws:
         """None that is protected, and none that serves."""
         self._count("terminate", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
+            self.recorded((Verb.TERMINATE,), fleet, _vms, of)
             for vm_id in of:
                 if vm_id in self._house.protected_known():
                     self._wrong(f"{fleet}: {vm_id} is deleted and protected")
@@ -148,6 +155,15 @@ class Laws:
         if on + count > most + self._house.beside(name):
             self._wrong(f"{name}: {what} {count} beside {on} of {most}")
 
+    def recorded(self, verbs, fleet: str, said: Callable[[ActionIntent], Iterable[str]], wanted) -> None:
+        """What a call does is of exactly one action that is recorded and has not ended."""
+        with self._house.journal.reader() as reader:
+            open_now = [a.intent for a in reader.open_actions() if a.intent.fleet == fleet]
+        of = Counter(each for intent in open_now if intent.verb in verbs for each in said(intent))
+        for each in wanted:
+            if of[each] != 1:
+                self._wrong(f"{fleet}: {verbs[0]} of {each} is of {of[each]} recorded actions")
+
     def _by_fleet(self, vm_ids) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for vm_id in vm_ids:
@@ -164,3 +180,7 @@ class Laws:
 
     def _wrong(self, text: str) -> None:
         self._house.lived.wrong.append(f"{self._house.clock.monotonic():.0f}: {text}")
+
+
+def _vms(intent: ActionIntent) -> tuple[str, ...]:
+    return intent.vm_ids

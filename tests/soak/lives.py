@@ -32,7 +32,7 @@ from autoscaler.ports.hooks import HookResult
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wiring
 from tests.daemon.builders import SimulatedHook
-from tests.soak.clocks import SetClock, jumps_of
+from tests.soak.clocks import SetClock
 from tests.soak.fronts import KINDS, Front, Provider, Source, Troubles
 from tests.soak.households import CHANGES, HOOK_S, TYPES, VMS, policy_of
 from tests.soak.laws import Laws
@@ -71,7 +71,8 @@ class House:
         self.lived = Lived()
         self.until_s = hours * HOUR_S - QUIET_S
         """From then on nothing goes wrong, and nobody does anything."""
-        self.clock = SetClock(ORIGIN_S, jumps_of(seed, self.until_s) if jumps else ())
+        self.jumps = jumps
+        self.clock = SetClock(ORIGIN_S)
         """The daemon's, and that of all that runs beside it."""
         self.true = SetClock(ORIGIN_S)
         """The cloud's, and that of the laws."""
@@ -286,12 +287,26 @@ class House:
             await self._take_over(self.policies)
 
     async def _set_clock(self) -> None:
-        """What is known by a clock that somebody sets is not what the world knows: of money, and of what people did."""
-        for jump in self.clock.jumps:
-            await self.clock.sleep_until(jump.at_s)
-            self.lived.met["the clock is set back" if jump.by_s < 0.0 else "the clock is set ahead"] += 1
-            self.disturbed.update(self.policies)
-            self.hands_s.clear()
+        """Somebody sets the clock by an hour, at the worst of times: while VMs drain, and just after orders; or by seconds."""
+        rng = np.random.default_rng((self.seed, 77))
+        while self.jumps and self.clock.monotonic() < self.until_s - 1200.0:
+            await self.clock.sleep_until(self.clock.monotonic() + float(rng.uniform(2.0, 12.0)))
+            if self.daemon is None:
+                continue
+            vms = [t for fleet in self.daemon.fleets.all for t in fleet.inventory.vms.values()]
+            by_s = 0.0
+            if any(t.order is not None and not t.order.confirmed for t in vms) and rng.uniform() < 0.2:
+                by_s = -HOUR_S
+            elif any(t.phase is Phase.DRAINING for t in vms) and rng.uniform() < 0.2:
+                by_s = HOUR_S
+            elif rng.uniform() < 0.01:
+                by_s = float(rng.uniform(-25.0, 25.0))
+            if by_s:
+                self.clock.ahead_s += by_s
+                self.lived.met["the clock is set back" if by_s < 0.0 else "the clock is set ahead"] += 1
+                # What is known by a clock that was set is not what the world knows: of money, and of what people did.
+                self.disturbed.update(self.policies)
+                self.hands_s.clear()
 
     async def _take_over(self, policies) -> None:
         daemon = self.daemon

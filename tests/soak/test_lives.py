@@ -39,8 +39,8 @@ def test_what_it_costs_is_what_the_world_bills(lived) -> None:
 
 
 def test_no_law_is_broken_where_the_clock_is_set() -> None:
-    """By an hour ahead, by an hour back, and by small steps, while the time that passes goes on."""
-    found = live(3, 2.5, jumps=True)
+    """By an hour ahead while VMs drain, by an hour back just after orders, and by seconds; the time that passes goes on."""
+    found = live(2, 2.5, jumps=True)
     assert found.wrong == []
     assert {what for what in found.met if what.startswith("the clock")} == {
         "the clock is set ahead",
@@ -83,7 +83,11 @@ def test_what_breaks_a_law_is_seen() -> None:
         await house.journal.close()
         return [text.partition(": api: ")[2] for text in house.lived.wrong]
 
-    said = run_virtual(live_it)
+    unrecorded, said = [], []
+    for text in run_virtual(live_it):
+        (unrecorded if "recorded" in text else said).append(text)
+    # Two stops, the third of the same VM, a deletion and a provisioning, none of which is in the journal.
+    assert [text.partition(" of ")[0] for text in unrecorded] == ["stop"] * 3 + ["terminate", "provision"]
     assert [text.split(" is ", 1)[-1] for text in said[:4]] == [
         "stopped and gets work (None)",
         "stopped with work 0 s after its cordon",
