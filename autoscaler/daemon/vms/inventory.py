@@ -18,7 +18,7 @@ from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
-from autoscaler.daemon.vms.quarantine import verdict_of_state
+from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
     MADE_BY_TAG,
@@ -42,6 +42,9 @@ __all__ = [
     "Phase",
     "TrackedVm",
 ]
+
+BRIEF_S = 120.0
+"""A VM that is shut down from within before it has served for so long served briefly."""
 
 
 class FleetInventory(Lateness):
@@ -315,6 +318,10 @@ class FleetInventory(Lateness):
 
     def _stopped_outside(self, t: TrackedVm, now_s: float) -> Note:
         """Where a person did it, they may want it off: it is left alone for a while."""
+        if t.vm.state_reason == OWN_SHUTDOWN:
+            return self._note(
+                "stopped_outside", f"{t.vm.id} was shut down from within{self._own_shutdown(t, now_s)}"
+            )
         text, hands_off_s = (
             f"{t.vm.id} was stopped by somebody else{_because(t.vm)}",
             self.patience.hands_off_s,
@@ -324,6 +331,17 @@ class FleetInventory(Lateness):
             t.quarantine_reason = "a person stopped it, and it is left alone for a while"
             text += f"; it is not started within {hands_off_s:g} s"
         return self._note("stopped_outside", text)
+
+    def _own_shutdown(self, t: TrackedVm, now_s: float) -> str:
+        """What follows, for a person: once may be chance, but soon after each start it costs more than it gives."""
+        served_s = now_s - (t.phase_since_s if t.in_service_from_s is None else t.in_service_from_s)
+        t.brief = t.brief + 1 if served_s < BRIEF_S else 0
+        if t.brief < 2:
+            return f" after {served_s:.0f} s in service"
+        alone_s = quarantine_s(self.patience.quarantine_s, t.brief - 1)
+        t.quarantined_until_s = max(t.quarantined_until_s, now_s + alone_s)
+        t.quarantine_reason = f"it was shut down from within soon after {t.brief} starts in a row"
+        return f" soon after {t.brief} starts in a row; it is not started within {alone_s:.0f} s"
 
     def _start_failed(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         order, vm = t.order, t.vm

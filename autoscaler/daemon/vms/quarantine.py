@@ -74,6 +74,9 @@ _LOST_VOLUME = Verdict(Blame.STORAGE, "its volume or snapshot is gone: replace t
 _BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again")
 _NOT_HERE = Verdict(Blame.VM, "its type cannot run there: change its type, or replace it", 6.0)
 
+OWN_SHUTDOWN = "Client.InstanceInitiatedShutdown"
+"""Whatever runs on the VM has shut it down."""
+
 STATE_REASONS = {
     "Server.InsufficientInstanceCapacity": _PLACE,
     "Server.InternalError": _VM,
@@ -83,7 +86,7 @@ STATE_REASONS = {
     "Client.InternalError": _KEY,
     "Client.InvalidSnapshot.NotFound": _LOST_VOLUME,
     "Client.VolumeLimitExceeded": _VOLUMES,
-    "Client.InstanceInitiatedShutdown": _VM,
+    OWN_SHUTDOWN: _VM,
     "Client.UserInitiatedShutdown": _PERSON,
     "Client.UserInitiatedHibernate": _PERSON,
     "Client.InvalidSnapshot": _LOST_VOLUME,
