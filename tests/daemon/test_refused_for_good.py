@@ -40,7 +40,7 @@ def test_vms_that_cannot_be_stopped_keep_no_other_from_it_and_are_asked_ever_mor
         assert max(gaps) >= 1900
         told = [text for _, kind, text in bench.events() if kind == "stop_not_accepted"]
         assert len(told) == len(asked)
-        assert all("others are stopped instead" in text for text in told)
+        assert all("asked again later" in text for text in told)
         # They leave like any other once nothing speaks against it.
         assert not {v.id for v in bench.world.views(bench.clock.now()) if v.state is State.RUNNING} - {*kept}
 
@@ -85,3 +85,33 @@ async def test_no_vm_is_made_in_the_place_of_one_that_is_out_of_date_and_cannot_
     assert states(bench)["stopped"] <= 6
     assert sum(count for _, _, count, _ in chores(bench, Verb.TERMINATE)) <= 6
     assert sum(count for _, _, count, _ in chores(bench, Verb.REFILL)) <= 3
+
+
+# ── a permission that is missing ────────────────────────────────────────────────────────────────────────
+
+
+@virtual
+async def test_where_nothing_may_be_stopped_vms_are_started_all_the_same():
+    bench = Bench(vms=6, running=6, zones="a", limits=None)
+    bench.world.add_fault(
+        Fault(FaultKind.API_ERROR, code="UnauthorizedOperation", actions=("StopInstances",))
+    )
+    bench.add(policy(signal=TOTAL), steady((0, 300), (70, 800)))
+    await bench.run(100)
+    assert bench.calls("StartInstances") == [(70, "StartInstances", 2, "")]
+    assert bench.column("in_service")[-1] == 8
+    told = bench.log.texts("acting_held")
+    assert told
+    assert all("check credentials and permissions" in text for text in told)
+
+
+@virtual
+async def test_what_cannot_be_marked_as_ready_runs_on_and_is_told_ever_more_rarely():
+    bench = pool_bench(100, running=1, warm_pool={"minimum": 2}, refill={"calm": "20s", "timeout": "5m"})
+    bench.world.add_fault(Fault(FaultKind.API_ERROR, code="UnauthorizedOperation", actions=("CreateTags",)))
+    await bench.run(7200)
+    told = [round(at) for at, kind, _ in bench.events() if kind == "stop_not_accepted"]
+    assert len(told) <= 8
+    assert all(after - before >= 59 for before, after in pairwise(told))
+    assert states(bench) == {"running": 3}
+    assert sum(count for _, _, count, _ in chores(bench, Verb.REFILL)) == 2

@@ -154,7 +154,7 @@ class Orders(Holdings):
             if outcome.kind is not OutcomeKind.ACCEPTED:
                 words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
                 if verb is Verb.STOP and serves_on_s(outcome, 1):
-                    words += "; left on for a while, and others are stopped instead"
+                    words += "; asked again later, and others meanwhile"
                 failed.setdefault(words, []).append(outcome.vm_id)
             if verb is Verb.START:
                 self._settle_start(t, outcome, received_s)

@@ -133,10 +133,12 @@ def verdict_of(outcome: Outcome) -> Verdict | None:
 def serves_on_s(outcome: Outcome, times: int) -> float:
     """How long a VM whose stop was refused so many times in a row is not asked to stop, in seconds; 0 where it may be at once.
 
-    What refuses is most often a person's protection against stops, or a VM that cannot be stopped at all, and asking for it again
-    and again would keep others from being stopped in its place. One that was only in another state than believed is listed soon.
+    What refuses is most often a person's protection against stops, a VM that cannot be stopped at all, or a permission that is
+    missing, and asking for it again and again would keep others from being stopped in its place. One that was only in another
+    state than believed is listed soon.
     """
-    if outcome.kind is not OutcomeKind.REFUSED or outcome.code in _NOT_AS_BELIEVED or times < 1:
+    said_no = outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED)
+    if not said_no or outcome.code in _NOT_AS_BELIEVED or times < 1:
         return 0.0
     return float(min(_FIRST_ON_S * 2.0 ** min(times - 1, 10), _LONGEST_ON_S))
 

@@ -271,7 +271,7 @@ def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
             for vm_id in intent.vm_ids:
                 t = inventory.vms.get(vm_id)
                 if t is not None and t.phase in (Phase.RUNNING, Phase.IN_SERVICE):
-                    pool.try_again(inventory, t, now_s)
+                    pool.try_again(inventory, t, now_s, refused=any(o.vm_id == vm_id for o in told))
             return notes
         case _:
             return pool.deleted(fleet, outcomes, now_s)

@@ -44,6 +44,7 @@ class Preparing:
         failed: Why it is stopped and not started again; empty where it is well.
         guarded: It was protected before it was tried.
         kept: It is not stopped although its time is over, and that was told.
+        refused: Times in a row that it could not be stopped into the pool.
     """
 
     since_s: float
@@ -54,6 +55,7 @@ class Preparing:
     failed: str = ""
     guarded: bool = False
     kept: bool = False
+    refused: int = 0
 
 
 class Trials:

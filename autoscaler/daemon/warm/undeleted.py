@@ -1,4 +1,4 @@
-"""VMs that the provider did not delete when it was told to, most often since somebody has protected them against that.
+"""VMs that the provider did not delete when it was told to, since somebody has protected them or we may not.
 
 Why: the oldest are deleted first, so that one that cannot be would stand before all others for ever, and a new one would be
 made for one that is out of date and never goes.
@@ -25,7 +25,9 @@ class Undeleted:
 
     def told(self, outcome: Outcome, now_s: float) -> None:
         """What came of the order to delete a VM."""
-        if outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED:
+        if outcome.kind is OutcomeKind.DENIED or (
+            outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED
+        ):
             self._until_s[outcome.vm_id] = now_s + STAYS_S
 
     def stays(self, vm_id: str, now_s: float) -> bool:

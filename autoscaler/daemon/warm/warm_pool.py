@@ -276,13 +276,14 @@ class WarmPool:
             _note("terminate_not_accepted", fleet, f"{', '.join(ids)}: {why}") for why, ids in failed.items()
         ]
 
-    def try_again(self, inventory: FleetInventory, t: TrackedVm, now_s: float) -> None:
-        """It could not be stopped into the pool: it runs on for it."""
+    def try_again(self, inventory: FleetInventory, t: TrackedVm, now_s: float, *, refused: bool) -> None:
+        """It could not be stopped into the pool, or not yet: it runs on for it."""
         inventory.touch()
         t.move(Phase.PREPARING, now_s)
         guarded = t.vm.id in self.preparing and self.preparing[t.vm.id].guarded
         each = Preparing(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True, guarded=guarded)
-        each.not_before_s = now_s + _RETRY_S
+        each.refused = refused + (self.preparing[t.vm.id].refused if t.vm.id in self.preparing else 0)
+        each.not_before_s = now_s + refill.hold_s(each.refused)
         self.preparing[t.vm.id] = each
 
     # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
