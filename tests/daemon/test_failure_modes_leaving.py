@@ -13,7 +13,7 @@ from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.clock import run_virtual
 from autoscaler.cloud.vms import State
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.ports import FleetReadings, OutcomeKind
+from autoscaler.ports import FleetReadings, OutcomeKind, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
 from tests.control.builders import START, STOP, Commands, asked
@@ -153,9 +153,11 @@ def test_no_vm_is_stopped_with_work_that_came_before_its_cordon(lasting_s, deman
 class Moving(MemoryProvider):
     """A cloud in which a VM has another private address after each start, as one of its own making has."""
 
-    def __init__(self, world, clock):
+    def __init__(self, world, clock, late):
         super().__init__(world, clock)
         self.addresses = {}
+        self.late = late
+        """Whether it is known only once the VM runs, as where an address is given by the network."""
 
     async def start(self, vm_ids):
         outcomes = await super().start(vm_ids)
@@ -166,9 +168,12 @@ class Moving(MemoryProvider):
 
     async def list_vms(self):
         found = await super().list_vms()
-        return replace(
-            found, vms=tuple(replace(vm, address=self.addresses.get(vm.id, vm.address)) for vm in found.vms)
-        )
+        return replace(found, vms=tuple(replace(vm, address=self._address(vm)) for vm in found.vms))
+
+    def _address(self, vm):
+        if vm.id in self.addresses and self.late and vm.state is not VmState.RUNNING:
+            return None
+        return self.addresses.get(vm.id, vm.address)
 
 
 class Seen:
@@ -182,10 +187,14 @@ class Seen:
         self.rows += [(self.clock.now() - ORIGIN_S, vm.id, vm.address) for vm in vms]
 
 
-@virtual
-async def test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves():
+@pytest.mark.parametrize("late", [False, True])
+def test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves(late):
+    run_virtual(lambda: _started_elsewhere(late))
+
+
+async def _started_elsewhere(late):
     bench = Bench(vms=1, running=1, zones="a")
-    bench.provider = Moving(bench.world, bench.clock)
+    bench.provider = Moving(bench.world, bench.clock, late)
     mine = bench.ids[1]
     (old,) = [vm.address for vm in (await bench.provider.list_vms()).vms if vm.id == mine]
     probe, admitted, read = Seen(bench.clock), Seen(bench.clock), Seen(bench.clock)
