@@ -103,6 +103,22 @@ async def test_fleets_of_one_account_share_what_is_known_of_places():
 
 
 @virtual
+async def test_of_many_fleets_that_wait_for_a_dry_place_one_tries_it_each_time_and_then_all_are_served():
+    bench = Bench(vms=4, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=1500))
+    for name in ("web", "api", "batch"):
+        if name != "web":
+            bench.place(name, 4)
+        bench.add(policy(name, signal=TOTAL), 200)
+    await bench.run(1800)
+    tried = [(at, vms, code) for at, _, vms, code in bench.calls("StartInstances") if at]
+    short = "InsufficientInstanceCapacity"
+    assert tried[:4] == [(180, 1, short), (540, 1, short), (1140, 1, short), (1740, 1, "")]
+    assert sum(vms for at, vms, _ in tried if at == 1750) == 5
+    assert [bench.column("in_service", name)[-1] for name in ("web", "api", "batch")] == [2, 2, 2]
+
+
+@virtual
 async def test_a_quota_that_is_used_up_holds_the_family_and_no_other_type():
     bench = Bench(vms=4, zones="ab", limits=None)
     bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OWN, code="VcpuLimitExceeded"))

@@ -126,6 +126,8 @@ def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[Tr
             chosen += _spread(inventory, here, [t for t, _ in chosen], left)
     for t, vm_type in chosen:
         t.start_as = "" if vm_type == t.vm.vm_type else vm_type
+        # Who is to try a place whose time is over tries it for all fleets of this tick.
+        inventory.places.claim(vm_type, t.vm.zone, now_s)
 
     def place(each: tuple[TrackedVm, str]) -> tuple[str, str]:
         return each[1], each[0].vm.zone
