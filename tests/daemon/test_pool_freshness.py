@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.cloud.vms import LaunchData
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG
+from autoscaler.cloud.vms import LaunchData, State
+from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG, POOL_TAG, READY
+from autoscaler.daemon.vms.tracked import MADE_BY_TAG
 from autoscaler.ports import Unread, Verb
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, renew_template, states
@@ -48,6 +49,27 @@ async def test_after_a_change_of_the_template_the_pool_is_replaced_and_never_bel
     assert all(
         "another version of the launch template (now 3)" in why for *_, why in chores(bench, Verb.TERMINATE)
     )
+
+
+@pytest.mark.parametrize(("share", "at_a_time"), [("1%", 1), ("25%", 2), ("60%", 4), ("100%", 8)])
+def test_no_more_go_at_a_time_than_the_share_of_the_pool_however_many_are_out_of_date(share, at_a_time):
+    @virtual
+    async def run():
+        # All twenty are out of date at once, and eight of them are wanted.
+        bench = pool_bench(
+            0,
+            vms=0,
+            warm_pool={"minimum": 8},
+            refill="off",
+            freshness={"refresh": {"share": share}, "max_age": "1d"},
+        )
+        tags = {MADE_BY_TAG: "a", POOL_TAG: READY, MADE_AT_TAG: f"{ORIGIN_S - 90_000:.0f}"}
+        bench.world.provision(ORIGIN_S - 90_000, "web", 20, tags=tags, state=State.STOPPED)
+        await bench.run(600)
+        (first, *_) = chores(bench, Verb.TERMINATE)
+        assert first[2] == at_a_time
+
+    run()
 
 
 @virtual

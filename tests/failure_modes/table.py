@@ -54,6 +54,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_start_path.py::test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type",
         "daemon/test_start_path.py::test_a_warm_pool_without_room_is_made_up_for_by_new_vms_within_the_bound",
         "daemon/test_start_path.py::test_fleets_of_one_account_share_what_is_known_of_places",
+        "daemon/test_start_path.py::"
+        "test_of_many_fleets_that_wait_for_a_dry_place_one_tries_it_each_time_and_then_all_are_served",
         "daemon/test_failure_modes_room.py::"
         "test_demand_is_met_in_the_time_of_a_start_wherever_there_is_room_and_dry_places_are_hardly_asked",
         "ec2/test_failure_modes_on_the_wire.py::"
@@ -121,6 +123,8 @@ MODES: tuple[Mode, ...] = (
         "written off, a stop that does not end is forced, and both are events.",
         "daemon/test_start_path.py::test_a_vm_that_stays_pending_is_written_off_and_one_that_stays_stopping_is_forced",
         "daemon/test_start_path.py::test_a_late_start_is_overtaken_and_stopped_on_arrival",
+        "daemon/test_lateness_ends.py::test_a_stop_that_never_ends_is_written_off_once_and_counts_no_more",
+        "daemon/test_lateness_ends.py::test_a_start_that_does_not_come_is_told_once_and_not_counted_on_from_then_on",
         "daemon/test_start_path_laws.py::test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it",
         "contracts/test_provider_contract.py::test_a_forced_stop_ends_what_does_not_stop",
     ),
@@ -239,6 +243,8 @@ MODES: tuple[Mode, ...] = (
         "from time to time; VMs are found by image, version and age.",
         "daemon/test_pool_freshness.py::"
         "test_after_a_change_of_the_template_the_pool_is_replaced_and_never_below_its_floor",
+        "daemon/test_pool_freshness.py::"
+        "test_no_more_go_at_a_time_than_the_share_of_the_pool_however_many_are_out_of_date",
         "daemon/test_pool_freshness.py::test_where_no_more_may_exist_the_old_goes_first_down_to_the_policys_floor",
         "daemon/test_pool_freshness.py::test_outside_its_windows_nothing_is_replaced_or_tried",
         "daemon/test_pool_freshness.py::test_a_stopped_vm_is_tried_seen_ready_and_stopped_again",
@@ -265,6 +271,10 @@ MODES: tuple[Mode, ...] = (
         "Starts and stops by others are noted, not undone within the policy's time, and corrected once after it; VMs "
         "of an Auto Scaling group are never touched, and those of no fleet are told.",
         "daemon/test_hands_off.py::test_a_vm_that_a_person_started_serves_and_is_not_stopped_within_the_time",
+        "daemon/test_moved_vms.py::"
+        "test_a_vm_that_is_tagged_for_another_fleet_is_that_fleets_from_the_next_listing_on",
+        "daemon/test_refused_for_good.py::"
+        "test_vms_that_cannot_be_stopped_keep_no_other_from_it_and_are_asked_ever_more_rarely",
         "daemon/test_hands_off.py::"
         "test_a_vm_that_a_person_stopped_is_not_started_within_the_time_and_others_are",
         "daemon/test_hands_off.py::"
