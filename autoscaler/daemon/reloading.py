@@ -259,4 +259,9 @@ def _changes(before: Sequence[Fleet], after: Sequence[Fleet]) -> str:
     for name in removed:
         serving = len(was[name].inventory.in_phase(Phase.IN_SERVICE))
         parts.append(f"removed {name}, whose {serving} VMs in service stay as they are")
+    if added and removed:
+        old, new = (removed[0], added[0]) if len(added) == len(removed) == 1 else ("one", "another")
+        parts.append(
+            f"if {old} was renamed to {new}, tag its VMs for the new name (autoscaler:fleet), or they run on beside it"
+        )
     return "; ".join(parts) or "no policy has changed"

@@ -222,7 +222,10 @@ def test_a_new_fleet_starts_cold_and_a_removed_one_is_dropped_with_its_vms_left_
 
     life.when(95, swap).when(95, life.ask).run(200)
     assert life.said("policies_reloaded") == [
-        "added new; removed web, whose 12 VMs in service stay as they are"
+        (
+            "added new; removed web, whose 12 VMs in service stay as they are; if web was renamed to new, tag its VMs for the "
+            "new name (autoscaler:fleet), or they run on beside it"
+        )
     ]
     assert rows(life, "api") == undisturbed["api"][: len(rows(life, "api"))]
     last = life.bench.records[-1]

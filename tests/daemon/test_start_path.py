@@ -183,6 +183,30 @@ async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
 
 
 @virtual
+async def test_new_vms_beyond_a_quota_are_asked_for_once_and_then_as_another_family():
+    bench = Bench(vms=0, zones="abc", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OWN, code="VcpuLimitExceeded"))
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OTHER, code="VcpuLimitExceeded"))
+    subnets = sorted(bench.world.places.subnets, key=bench.world.places.subnets.get)
+    section = {
+        "launch_template": "web",
+        "vm_type": OWN,
+        "types": [OTHER, "g6.xlarge"],
+        "subnets": subnets,
+        "maximum": 9,
+    }
+    bench.place("web", 0)
+    bench.add(policy(signal=TOTAL, provision=section), 300)
+    await bench.run(60)
+    # No other subnet, and no other type of the family, has what the account may not have.
+    assert [(at, vms, code) for at, _, vms, code in bench.calls("RunInstances")] == [
+        (0, 3, "VcpuLimitExceeded"),
+        (0, 3, ""),
+    ]
+    assert {v.vm_type for v in bench.world.views(ORIGIN_S + 60)} == {"g6.xlarge"}
+
+
+@virtual
 async def test_what_came_to_nothing_in_two_places_at_once_is_made_for_both():
     bench = Bench(vms=4, zones="ab", limits=None)
     bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_ids=bench.ids))

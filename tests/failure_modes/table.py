@@ -409,6 +409,7 @@ MODES: tuple[Mode, ...] = (
         "ec2/test_diagnosis.py::test_each_misfit_is_found_alone_and_names_its_vm",
         "ec2/test_diagnosis.py::test_headroom_counts_the_whole_pool_the_others_and_what_may_come",
         "daemon/test_start_path.py::test_a_quota_that_is_used_up_holds_the_family_and_no_other_type",
+        "daemon/test_start_path.py::test_new_vms_beyond_a_quota_are_asked_for_once_and_then_as_another_family",
         "ec2/test_examining_fit.py::test_each_misfit_of_a_group_is_named_with_its_fix",
         "ec2/test_examining_fit.py::test_each_reason_not_to_hibernate_is_named_with_its_fix",
         "daemon/test_hibernation.py::"
