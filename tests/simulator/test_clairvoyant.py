@@ -45,11 +45,17 @@ def by_trying_all(demand: np.ndarray, terms: Terms, price: float, *, least_ticks
         allowed &= vms[:, tick] >= (started[:, first : tick + 1].sum(axis=1) if least_ticks else 0)
     work = np.where(np.isnan(demand), 0.0, demand)
     missing = np.maximum(work - vms * terms.vm_capacity, 0.0).sum(axis=1) * terms.tick_s
-    money = vms.sum(axis=1) * terms.vm_tick + started.sum(axis=1) * terms.per_start + price * missing
-    return float(money[allowed].min())
+    money = vms.sum(axis=1) * terms.vm_tick + started.sum(axis=1) * terms.per_start + disks_of(vms, terms)
+    return float((money + price * missing)[allowed].min())
 
 
-small = st.lists(st.one_of(st.floats(0, 320), st.just(float("nan"))), min_size=1, max_size=6).map(np.array)
+def disks_of(vms: np.ndarray, terms: Terms) -> np.ndarray:
+    """What the disks of every schedule cost: those of the VMs that exist, and those of more while they serve."""
+    stored = np.maximum(vms, terms.provisioned).sum(axis=1)
+    return stored * terms.tick_s / 3600.0 * terms.stopped_per_h
+
+
+small = st.lists(st.one_of(st.floats(0, 320), st.sampled_from([0.0, 100.0, 300.0, float("nan")])), min_size=1, max_size=6).map(np.array)
 
 
 @st.composite
@@ -61,6 +67,8 @@ def some_terms(draw: st.DrawFn) -> Terms:
         initial=draw(st.integers(0, 3)),
         minimum=draw(st.integers(0, 2)),
         ceiling=draw(st.integers(1, 4)),
+        stopped_per_h=draw(st.sampled_from([0.0, 6.0, 300.0])),
+        provisioned=draw(st.integers(0, 3)),
     )
 
 
@@ -99,6 +107,8 @@ def test_recursion_and_linear_program_agree(seed: int, terms: Terms, price: floa
     vms, whole = least_cost_program(
         demand / terms.vm_capacity,
         running=terms.vm_tick,
+        disk=terms.disk_tick,
+        exist=terms.provisioned,
         start=terms.per_start,
         lost=price * terms.vm_capacity * terms.tick_s,
         least_ticks=0,
@@ -111,6 +121,7 @@ def test_recursion_and_linear_program_agree(seed: int, terms: Terms, price: floa
     starts = np.maximum(np.diff(vms, prepend=terms.initial), 0).sum()
     missing = np.maximum(demand - vms * terms.vm_capacity, 0.0).sum() * terms.tick_s
     money = vms.sum() * terms.vm_tick + starts * terms.per_start + price * missing
+    money += disks_of(vms[np.newaxis], terms)[0]
     assert found.objective == pytest.approx(money, rel=1e-9)
 
 
@@ -199,7 +210,7 @@ def test_no_schedule_lies_below_the_front(demand: np.ndarray, terms: Terms, shar
     top = max(math.ceil(np.nanmax(demand, initial=0.0) / terms.vm_capacity), terms.initial)
     vms = every_schedule(len(demand), min(top, terms.ceiling))
     started = np.maximum(np.diff(vms, axis=1, prepend=terms.initial), 0).sum(axis=1)
-    money = vms.sum(axis=1) * terms.vm_tick + started * terms.per_start
+    money = vms.sum(axis=1) * terms.vm_tick + started * terms.per_start + disks_of(vms, terms)
     work = np.nan_to_num(demand)
     unserved = np.maximum(work - vms * terms.vm_capacity, 0.0).sum(axis=1) * terms.tick_s
     enough = unserved <= (1 - share) * front.work

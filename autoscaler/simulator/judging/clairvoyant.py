@@ -7,7 +7,7 @@ The problem: choose whole numbers of VMs in service x_t, so that
 
     running price * sum x_t  +  start price * sum max(x_t - x_(t-1), 0)  +  shortage price * sum max(d_t - x_t, 0)
 
-is least, where d_t is demand in VMs. It separates by level: level k is on where x_t >= k, and loses
+is least, where d_t is demand in VMs; a VM beyond those that exist pays for its disk too, so its running price is higher. It separates by level: level k is on where x_t >= k, and loses
 clip(d_t - (k - 1), 0, 1) where it is off (Lin, Wierman, Andrew, Thereska 2011 for the problem; per level it is
 the ski rental of Lu, Chen, Andrew 2013). A level is a shortest path between two states. Only the difference
 of being on and being off matters, so the forward pass is one clipped sum per tick for all levels, and the backward
@@ -74,6 +74,11 @@ class Terms:
     def vm_tick(self) -> float:
         """Money per VM and tick in service."""
         return self.in_service_per_h * self.tick_s / 3600.0
+
+    @property
+    def disk_tick(self) -> float:
+        """Money per provisioned VM and tick."""
+        return self.stopped_per_h * self.tick_s / 3600.0
 
     @property
     def per_start(self) -> float:
@@ -329,10 +334,12 @@ def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, prov
 def _by_levels(wanted: Float, terms: Terms, shortage_prices: Sequence[float]) -> list[Int]:
     top = math.ceil(float(wanted.max()) - _ROUNDING)
     lost = [price * terms.vm_capacity * terms.tick_s if price > 0 else 0.0 for price in shortage_prices]
+    levels = max(min(top, terms.ceiling), terms.minimum, terms.initial)
+    beyond = np.arange(levels) >= terms.provisioned
     return _schedules(
         wanted,
-        levels=max(min(top, terms.ceiling), terms.minimum, terms.initial),
-        running=terms.vm_tick,
+        levels=levels,
+        running=terms.vm_tick + terms.disk_tick * beyond,
         start=terms.per_start,
         lost=lost,
         initial=terms.initial,
@@ -346,7 +353,7 @@ def _schedules(
     wanted: Float,
     *,
     levels: int,
-    running: float,
+    running: float | Float,
     start: float,
     lost: Sequence[float],
     initial: int,
@@ -354,7 +361,8 @@ def _schedules(
     ceiling: int | None = None,
     lead_ticks: int,
 ) -> list[Int]:
-    """The two-state recursion for all levels, at P prices of what is lost side by side: a schedule for each.
+    """The two-state recursion for all levels, at P prices of what is lost side by side: a schedule for each. Running may have
+    a price for each level, of which none is below that of the one before.
 
     Let g be what being on costs more than being off up to and including a tick, given the last state. Then
     g' = clip(g, 0, start) + running - loss when off: who is off may go on for `start`, who is on may go off for
@@ -390,7 +398,7 @@ def _schedules(
     return [np.ascontiguousarray(column) for column in vms.T]
 
 
-def _gains(wanted: Float, below: Float, running: float, lost: Sequence[float], out: Float) -> Float:
+def _gains(wanted: Float, below: Float, running: float | Float, lost: Sequence[float], out: Float) -> Float:
     """Running cost less avoided loss, (n, P, K)."""
     table = out[: len(wanted)]
     on = np.clip(wanted[:, np.newaxis] - below, 0.0, 1.0)
@@ -469,6 +477,8 @@ def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: floa
     vms, whole = least_cost_program(
         wanted,
         running=terms.vm_tick,
+        disk=terms.disk_tick,
+        exist=terms.provisioned,
         start=terms.per_start,
         lost=shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0,
         least_ticks=terms.least_ticks,

@@ -1,8 +1,9 @@
 """The linear program under a minimum billing: `clairvoyant`'s tool where levels cannot be told apart.
 
-Variables, each (T,): VMs x, starts s, whole VMs missing a, the part of a VM missing b.
+Variables, each (T,): VMs x, starts s, whole VMs missing a, the part of a VM missing b, VMs beyond those that exist y.
 
     x_t - x_(t-1) <= s_t        the starts of the last M ticks <= x_t        x_t + a_t + b_t >= ceil(d_t), b_t <= 1
+    x_t - y_t <= VMs that exist
 
 b, the part of a VM by which demand exceeds a whole number, is the cheaper piece of the loss, so it is used first.
 Each row has its ones side by side in time (an interval matrix), so corners are whole numbers; that is checked.
@@ -28,6 +29,8 @@ def least_cost_program(
     wanted: Float,
     *,
     running: float,
+    disk: float = 0.0,
+    exist: int = 0,
     start: float,
     lost: float,
     least_ticks: int,
@@ -41,6 +44,8 @@ def least_cost_program(
     Args:
         wanted: float64 (T,), demand in VMs.
         running: Money per VM and tick.
+        disk: Beside it, money per VM and tick for those beyond the VMs that exist.
+        exist: Number of these.
         start: Money per start.
         lost: Money per VM missing for a tick; infinite where everything must be served that can be.
         least_ticks: Ticks that a started VM stays at least.
@@ -77,7 +82,13 @@ def least_cost_program(
         shape=(ticks, ticks),
     )
     rows = bmat(
-        [[step, -one, none, none], [-one, recent, none, none], [-one, none, -one, -one]], format="csr"
+        [
+            [step, -one, none, none, none],
+            [-one, recent, none, none, none],
+            [-one, none, -one, -one, none],
+            [one, none, none, none, -one],
+        ],
+        format="csr",
     )
     first_step = np.zeros(ticks)
     first_step[0] = initial
@@ -87,12 +98,19 @@ def least_cost_program(
         (np.zeros(ticks), np.where(early, 0.0, np.inf)),
         (np.zeros(ticks), np.maximum(most_missing - 1.0, 0.0)),
         (np.zeros(ticks), np.minimum(most_missing, 1.0)),
+        (np.zeros(ticks), np.full(ticks, np.inf)),
     ]
-    prices = (np.full(ticks, running), np.full(ticks, start), np.full(ticks, lost), lost * part)
+    prices = (
+        np.full(ticks, running),
+        np.full(ticks, start),
+        np.full(ticks, lost),
+        lost * part,
+        np.full(ticks, disk),
+    )
     found = linprog(
         c=np.concatenate(prices),
         A_ub=rows,
-        b_ub=np.concatenate((first_step, np.zeros(ticks), -need)),
+        b_ub=np.concatenate((first_step, np.zeros(ticks), -need, np.full(ticks, float(exist)))),
         bounds=np.concatenate([np.column_stack(pair) for pair in bounds]),
         method="highs",
     )
