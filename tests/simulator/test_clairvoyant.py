@@ -55,7 +55,9 @@ def disks_of(vms: np.ndarray, terms: Terms) -> np.ndarray:
     return stored * terms.tick_s / 3600.0 * terms.stopped_per_h
 
 
-small = st.lists(st.one_of(st.floats(0, 320), st.sampled_from([0.0, 100.0, 300.0, float("nan")])), min_size=1, max_size=6).map(np.array)
+small = st.lists(
+    st.one_of(st.floats(0, 320), st.sampled_from([0.0, 100.0, 300.0, float("nan")])), min_size=1, max_size=6
+).map(np.array)
 
 
 @st.composite

@@ -30,7 +30,16 @@ def random_block(seed: int, ticks: int, lanes: int, *, shared: bool = False, gap
     block.demand[:] = rng.gamma(2.0, 150.0, block.demand.shape) * (rng.random(block.demand.shape) > 0.2)
     block.in_service[:] = np.floor(np.cumsum((calm < 0.2) * rng.normal(0, 2, (ticks, lanes)), axis=0)) % 9
     block.desired[:] = np.maximum(block.in_service + (calm > 0.7) * rng.integers(-3, 4, (ticks, lanes)), 0)
-    for name in ("starting", "draining", "stopped", "warm_target", "starts", "stops", "provisions"):
+    for name in (
+        "starting",
+        "draining",
+        "stopped",
+        "provisioned",
+        "warm_target",
+        "starts",
+        "stops",
+        "provisions",
+    ):
         getattr(block, name)[:] = rng.integers(0, 4, (ticks, lanes))
     block.failed_starts[:] = rng.random((ticks, lanes)) < 0.1
     block.capacity[:] = block.in_service * VM
@@ -318,7 +327,7 @@ def test_few_lanes_that_lack_something_and_narrow_counts_come_to_the_same(
     counts = {
         f.name: v for f in fields(Block) if getattr(v := getattr(wide, f.name), "dtype", None) == np.int32
     }
-    assert len(counts) == 10
+    assert len(counts) == 11
     slim = {name: values.astype(np.int16) for name, values in counts.items()}
     for rows in ({}, slim):
         for cuts in ((), (37, 90)):

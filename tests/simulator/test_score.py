@@ -18,7 +18,7 @@ TICK_S = 60.0
 
 
 def by_hand() -> Sums:
-    """Ten minutes of one fleet of VMs that do 100/s, priced at 6 an hour, 1 a start and 5 a VM made."""
+    """Ten minutes of one fleet of VMs that do 100/s, priced at 6 an hour, 1.2 stored, 1 a start and 5 a VM made."""
     block = Block.empty(10, 1, TICK_S)
     block.demand[:, 0] = [100, 100, 300, 300, 300, 0, 0, np.nan, 100, 100]
     block.desired[:, 0] = [1, 1, 3, 3, 3, 3, 1, 1, 2, 1]
@@ -28,12 +28,13 @@ def by_hand() -> Sums:
     block.provisions[:, 0] = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
     block.failed_starts[:, 0] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     block.stopped[:, 0] = [4, 4, 3, 3, 3, 3, 5, 5, 4, 5]
+    block.provisioned[:, 0] = [5, 5, 6, 6, 6, 6, 6, 6, 6, 6]
     serving = block.in_service - block.stops
     block.capacity[:] = serving * 100.0
     block.shortage[:] = np.maximum(block.demand - block.capacity, 0.0)
     block.billed_vm_s[:] = serving * TICK_S
     block.billed_vm_s[6] += 30.0
-    block.cost[:] = block.billed_vm_s / 3600 * 6.0 + 0.1
+    block.cost[:] = block.billed_vm_s / 3600 * 6.0 + block.provisioned * 0.02
     block.cost[3] += 1.0
     block.cost[4] += 1.0 + 5.0
     sums = Sums(TICK_S, np.array([100.0]))
@@ -41,7 +42,7 @@ def by_hand() -> Sums:
     return sums
 
 
-PRICES = LanePrices(np.array([6.0]), np.array([1.0]), np.array([5.0]))
+PRICES = LanePrices(np.array([6.0]), np.array([1.2]))
 
 
 def test_the_card_by_hand() -> None:
@@ -54,15 +55,15 @@ def test_the_card_by_hand() -> None:
     card = score(by_hand(), PRICES, beside).of_lane(0)
 
     billed_h = (15 * 60 + 30) / 3600
-    cost = billed_h * 6 + 10 * 0.1 + 1 + 1 + 5
+    cost = billed_h * 6 + 58 * 0.02 + 1 + 1 + 5
     day = 600 / 86400
     expected = {
         "cost": cost,
         "cost_per_day": cost / day,
         "running_cost": billed_h * 6,
-        # Two starts and a VM made, one of the three failed.
+        # Two starts and a VM made; one of the three failed.
         "start_cost": 2 * 1.0 + 5.0,
-        "storage_cost": 1.0,
+        "storage_cost": 58 * 0.02,
         "vm_hours": 17 / 60,
         "billed_vm_hours": billed_h,
         "pool_vm_hours": 39 / 60,

@@ -32,6 +32,7 @@ class Block:
             what the VMs that serve cannot do, all of which is lost.
         desired: (B, L), VMs wanted in service, after guards.
         in_service, starting, draining, stopped: (B, L), VMs in that state; starting includes provisioning.
+        provisioned: (B, L), VMs that exist once the interval's orders are accepted: those whose disks it pays.
         warm_target: (B, L), stopped VMs wanted in the warm pool.
         starts, stops, provisions: (B, L), accepted in the interval.
         failed_starts: (B, L), starts and provisions that failed in the interval.
@@ -53,6 +54,7 @@ class Block:
     starting: SmallInt
     draining: SmallInt
     stopped: SmallInt
+    provisioned: SmallInt
     warm_target: SmallInt
     starts: SmallInt
     stops: SmallInt
@@ -95,6 +97,7 @@ class Block:
             starting=vms(),
             draining=vms(),
             stopped=vms(),
+            provisioned=vms(),
             warm_target=vms(),
             starts=vms(),
             stops=vms(),
@@ -152,4 +155,4 @@ class Count(IntEnum):
     MADE = 15
     """VMs that came into service, from stopped and from nothing; only for a `Tariff`."""
     PROVISIONED = 16
-    """VMs that existed, summed over ticks, likewise."""
+    """VMs that existed, summed over ticks."""

@@ -18,6 +18,7 @@ _SUMMED = (
     (Count.STARTING, "starting"),
     (Count.DRAINING, "draining"),
     (Count.STOPPED, "stopped"),
+    (Count.PROVISIONED, "provisioned"),
     (Count.WARM_TARGET, "warm_target"),
     (Count.STARTS, "starts"),
     (Count.STOPS, "stops"),

@@ -31,13 +31,11 @@ class LanePrices:
 
     Attributes:
         in_service_per_h: Money per VM-hour billed as running.
-        start: Money per start that comes into service.
-        provision: Money per VM made from nothing.
+        stopped_per_h: Money per VM-hour of storage.
     """
 
     in_service_per_h: Float
-    start: Float
-    provision: Float
+    stopped_per_h: Float
 
     @classmethod
     def of(cls, policies: Sequence[Policy]) -> LanePrices:
@@ -45,8 +43,7 @@ class LanePrices:
         prices = [policy.prices for policy in policies]
         return cls(
             in_service_per_h=np.array([each.in_service_per_h for each in prices]),
-            start=np.array([each.start for each in prices]),
-            provision=np.array([each.provision for each in prices]),
+            stopped_per_h=np.array([each.stopped_per_h for each in prices]),
         )
 
 
@@ -131,19 +128,16 @@ def _running_cost(case: Case) -> Float:
 
 
 def _start_cost(case: Case) -> Float:
-    """Starts and provisions less those that failed; of those under way at the end all are counted."""
-    if case.prices is None:
-        return case.unknown
-    ordered = case.sums.count(Count.STARTS) + case.sums.count(Count.PROVISIONS)
-    made = case.sums.count(Count.PROVISIONS) * case.prices.provision
-    return (ordered - case.sums.count(Count.FAILED_STARTS)) * case.prices.start + made
+    """What is left of the total: starts that came into service, and VMs made from nothing."""
+    rest = _cost(case) - _running_cost(case) - _storage_cost(case)
+    # Less than the rounding of a sum of money is nothing.
+    return np.where(np.abs(rest) < 1e-9 * np.abs(_cost(case)), 0.0, rest)
 
 
 def _storage_cost(case: Case) -> Float:
-    """What is left of the total: the disks of the provisioned VMs."""
-    rest = _cost(case) - _running_cost(case) - _start_cost(case)
-    # Less than the rounding of a sum of money is nothing.
-    return np.where(np.abs(rest) < 1e-9 * np.abs(_cost(case)), 0.0, rest)
+    if case.prices is None:
+        return case.unknown
+    return _seconds(case.sums, case.sums.count(Count.PROVISIONED)) / _HOUR_S * case.prices.stopped_per_h
 
 
 def _vm_hours(case: Case) -> Float:

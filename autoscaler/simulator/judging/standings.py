@@ -394,8 +394,8 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block.capacity[:, 0] = vms * terms.vm_capacity
     block.shortage = _lacking(demand, block.capacity[:, 0])[:, np.newaxis]
     block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
-    storage = terms.stopped_per_h * (np.maximum(vms, terms.provisioned) if moves else int(vms.max()))
-    block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + storage * terms.tick_s / 3600.0
+    exist = block.provisioned[:, 0] = np.maximum(vms, terms.provisioned if moves else int(vms.max()))
+    block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + exist * terms.disk_tick
     return sums_of_one(block, terms.vm_capacity)
 
 

@@ -239,6 +239,7 @@ class Lanes:
             block.provisions[row] = plant.provisions
         self._totals.acted()
         if self._witness is not None:
+            block.provisioned[row] = plant.provisioned
             self.accounts.enter(block, row, self._metrics.wanted_by_lane(row))
         elif self._accounted:
             self.accounts.lack(block, row, self._metrics.wanted_by_lane(row))

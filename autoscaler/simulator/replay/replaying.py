@@ -305,6 +305,7 @@ def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
             starting=vms("starting"),
             draining=vms("draining"),
             stopped=vms("stopped"),
+            provisioned=np.zeros((len(rows), 1), np.int32),
             warm_target=vms("warm_target"),
             starts=vms("starts"),
             stops=vms("stops"),
