@@ -160,7 +160,7 @@ SCENARIOS = {
 
 def both(fleet, plant, trace, tick_s, duration_s=None, seed=0):
     """Ticks, sums and digest of a lane, and ticks and result of the loop."""
-    assert unmatched(plant) in ([], ["the cloud draws which starts fail or hang by VM"])
+    assert all("fail" in words for words in unmatched(plant))
     length_s = trace.end_s - trace.start_s if duration_s is None else duration_s
     run = LaneRun.of(
         fleet, plant, trace, start_s=trace.start_s, duration_s=length_s, tick_s=tick_s, seed=seed
@@ -267,4 +267,6 @@ def test_what_cannot_match_is_named():
     assert unmatched(PLANT) == []
     odd = replace(PLANT, drain_s=30.0, metric_loss=0.5, start=Duration(20.0, 40.0))
     assert len(unmatched(odd)) == 3
+    # A second failure of the same VM is waited for longer by the daemon, and lanes know no VM.
+    assert "twice as long" in " ".join(unmatched(replace(PLANT, start_failure=1.0)))
     assert math.isclose(cloud_of(policy(), PLANT).physics.start.median_s, 16.0)

@@ -71,7 +71,8 @@ def unmatched(plant: PlantSettings) -> list[str]:
         "how late metrics are is the policy's affair there": plant.metric_lag_s is not None,
         "shortage is always lost there": plant.shortage is not Shortage.LOST,
         "a start is always billed for at least 60 s there": plant.minimum_billed_s != 60,
-        "the daemon tries a VM again after 600 s": bool(plant.start_failure and plant.quarantine_s != 600),
+        "the daemon believes in a failure 30 s after the order where it saw no VM starting, and tries a VM again after "
+        "600 s and twice as long for each further failure": bool(plant.start_failure),
         "the daemon tries a dry zone again with one VM, and after ever longer times": plant.can_run_dry,
         "the daemon writes off VMs that never run, and asks elsewhere for them": bool(
             plant.stuck and not math.isfinite(plant.stuck_s)
