@@ -34,6 +34,7 @@ from autoscaler.cli.sweep import (
 
 if TYPE_CHECKING:
     from autoscaler.cli.sweep import Tried
+    from autoscaler.simulator.lanes.outlooks import OutlookCache
     from autoscaler.simulator.search.executors import Executor
     from autoscaler.simulator.search.landscape import Landscape
     from autoscaler.simulator.search.limits import Limit
@@ -138,6 +139,7 @@ class _Found:
     walked: Walked
     advice: Advice
     judged: Landscape
+    forecasts: OutlookCache
 
 
 def _refuse_given(tried: Tried) -> None:
@@ -163,6 +165,7 @@ def _found(
 ) -> _Found:
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
+    from autoscaler.simulator.lanes.outlooks import OutlookCache
     from autoscaler.simulator.search.landscape import landscape_of
     from autoscaler.simulator.search.recommending import advise
     from autoscaler.simulator.search.sweep import Course
@@ -173,7 +176,7 @@ def _found(
     if course.warm_up_ticks >= replay.ticks:
         raise ConfigError("nothing is left to score after the warm-up; take a longer part")
     embargo = embargo_ticks(tried.variants, replay.trace.interval_s, replay.tick_s)
-    plan = plan_folds(course, embargo, folds)
+    plan, cache = plan_folds(course, embargo, folds), OutlookCache()
     with Bar(f"{len(tried.variants)} variants on {replay.trace.name}", quiet=quiet) as bar:
         walked = walk(
             tried.variants,
@@ -181,13 +184,14 @@ def _found(
             plan,
             executor=executor,
             part_variants=max(1, -(-len(tried.variants) // processes)) if processes > 1 else 1000,
+            cache=cache,
             progress=bar,
         )
     if 0 not in walked.numbers:
         raise ConfigError("; ".join(map(str, walked.unfinished)) + ". The policy as it is was among them.")
     advice = advise(walked, plan, limits, tick_s=replay.tick_s, seed=replay.seed)
     judged = landscape_of(walked.variants, walked.numbers, walked.whole, walked.digests, tried.current)
-    return _Found(tried, course, plan, walked, advice, judged)
+    return _Found(tried, course, plan, walked, advice, judged, cache)
 
 
 def _weather(
@@ -205,7 +209,7 @@ def _weather(
     paid = price_of_unserved(found.tried.base.policy) if price is None else price
     candidates = [found.walked.variants[row] for row in _finalists(found, limits)]
     with Bar(f"{len(candidates)} variants in other worlds", quiet=quiet) as bar:
-        return weather(candidates, found.course, paid, executor=executor, progress=bar)
+        return weather(candidates, found.course, paid, executor=executor, cache=found.forecasts, progress=bar)
 
 
 def _finalists(found: _Found, limits: Sequence[Limit]) -> list[int]:

@@ -10,8 +10,10 @@ import pytest
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.knobs import Duration
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.search.executors import Here, Processes
 from autoscaler.simulator.search.variants import Axis, grid
+from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 from autoscaler.simulator.search.worlds import price_of_unserved, weather, worlds_of
 from autoscaler.traces.trace import Trace
 from tests.search.builders import BASE, COURSE, TRACE
@@ -104,6 +106,25 @@ class Interrupted:
         if self.worlds == 3:
             raise KeyboardInterrupt
         yield from Here().run(work, shared, parts)
+
+
+def test_forecasts_of_the_same_demand_are_made_once_and_change_no_figure():
+    """Only the world without metrics sees something else; where demand differs, nothing is kept."""
+    ahead = replace(
+        BASE, policy=policy(vm={"capacity": "120/s"}, bounds={"minimum": 2, "maximum": 60}, reactive="off")
+    )
+    variants = [ahead.variant({}), *grid(ahead, [Axis("guards.stabilisation", ("1m", "10m"))])]
+    looks = []
+    cache = OutlookCache()
+    cache.look = lambda: looks.append(1)
+    walk(variants, COURSE, plan_folds(COURSE, embargo_ticks(variants, 60.0, 60.0)), cache=cache)
+    of_one = len(looks)
+    assert of_one
+    again = weather(variants, COURSE, 0.001, cache=cache)
+    assert len(looks) == 2 * of_one
+    for each, alone in zip(again, weather(variants, COURSE, 0.001), strict=True):
+        assert each.cost.tolist() == alone.cost.tolist(), each.world
+        assert each.regret.tolist() == alone.regret.tolist(), each.world
 
 
 def test_worlds_that_had_finished_before_ctrl_c_are_kept(weathered):

@@ -114,6 +114,7 @@ def run_sweep(
     executor: Executor | None = None,
     part_variants: int = PART_VARIANTS,
     elasticity: bool = False,
+    cache: OutlookCache | None = None,
     on_part: Callable[[int, int], None] | None = None,
 ) -> SweepResult:
     """Run variants over a course.
@@ -125,6 +126,7 @@ def run_sweep(
         part_variants: Variants per part.
         elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work; the figures
             that rest on it are unknown without.
+        cache: Forecasts of earlier runs over the same trace, to be used and added to where this process computes.
         on_part: Called with the number of variants done and of all, whenever a part is.
 
     Returns:
@@ -142,7 +144,8 @@ def run_sweep(
     found: dict[int, tuple[Sums, Fingerprints]] = {}
     lost: dict[int, str] = {}
     interrupted = False
-    results = (executor or Here()).run(_run_part, _Shared(course, OutlookCache(), elasticity), parts)
+    kept = OutlookCache() if cache is None or executor is not None else cache
+    results = (executor or Here()).run(_run_part, _Shared(course, kept, elasticity), parts)
     try:
         for finished in results:
             _take(finished, found, lost)

@@ -191,6 +191,7 @@ def walk(
     *,
     executor: Executor | None = None,
     part_variants: int = 1000,
+    cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Walked:
     """Run candidates over a course and keep what choosing and judging needs.
@@ -201,6 +202,7 @@ def walk(
         plan: How it is folded.
         executor: Who computes; None for this process.
         part_variants: Candidates per part; no number depends on it.
+        cache: Forecasts of earlier runs over the same trace, to be used and added to where this process computes.
         progress: Told the share that is done.
 
     Raises:
@@ -215,8 +217,9 @@ def walk(
     work: Callable[[_Shared, tuple[Variant, ...]], _Part] = _walk_part
     if executor is None:
         work = partial(_walk_part, on_share=lambda share: told((len(found) + share) / len(parts)))
+    kept = OutlookCache() if cache is None or executor is not None else cache
     try:
-        for each in (executor or Here()).run(work, _Shared(course, plan, OutlookCache()), parts):
+        for each in (executor or Here()).run(work, _Shared(course, plan, kept), parts):
             if isinstance(each.result, Lost):
                 lost[each.number] = each.result.why
             else:

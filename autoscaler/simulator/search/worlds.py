@@ -28,6 +28,7 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.knobs import Duration, PlantSettings, Span
+from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.search.executors import Executor
 from autoscaler.simulator.search.sweep import Course, run_sweep
 from autoscaler.simulator.search.variants import Variant
@@ -144,6 +145,7 @@ def weather(
     price: float,
     *,
     executor: Executor | None = None,
+    cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Weathered, ...]:
     """Run candidates in every world; fewer than all worlds after Ctrl-C.
@@ -153,17 +155,20 @@ def weather(
         course: What they ran over.
         price: Of a unit of unserved work.
         executor: Who computes; None for this process.
+        cache: Forecasts of earlier runs over the course, as of `run_sweep`: most worlds have the demand as it is.
         progress: Told the share that is done.
 
     Raises:
         ConfigError: Lanes cannot express one, or a process that computed died.
     """
     found = []
-    worlds = worlds_of(course)
+    worlds, kept = worlds_of(course), OutlookCache() if cache is None else cache
     for number, world in enumerate(worlds):
         there = [replace(each, plant=world.plant(each.plant)) for each in candidates]
         try:
-            ran = run_sweep(there, replace(course, trace=world.trace), executor=executor)
+            # Of another demand nothing is needed again.
+            known = kept if world.trace is course.trace else None
+            ran = run_sweep(there, replace(course, trace=world.trace), executor=executor, cache=known)
         except KeyboardInterrupt:
             break
         if ran.interrupted:
