@@ -289,5 +289,8 @@ def test_impossible_questions_are_refused_in_words() -> None:
 def test_sizing_for_the_peak_keeps_to_the_bounds() -> None:
     demand = np.array([np.nan, 120.0, 340.0])
     assert peak_vms(demand, TERMS) == 4
+    # What is exactly the work of so many VMs needs no more, whatever the last bit of a division.
+    assert peak_vms(np.array([0.7]), replace(TERMS, vm_capacity=0.1)) == 7
+    assert peak_vms(np.array([300.0]), TERMS) == 3
     assert peak_vms(demand, replace(TERMS, ceiling=2)) == 2
     assert peak_vms(np.array([np.nan]), replace(TERMS, minimum=3)) == 3

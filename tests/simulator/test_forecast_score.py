@@ -37,6 +37,13 @@ def test_a_forecast_is_held_against_the_interval_that_it_is_for(intervals):
     assert figures(demand, told, told, intervals + 1)["forecast_wape"] > 0.0
 
 
+def test_no_demand_lies_within_a_forecast_of_none_and_little_demand_is_judged_as_much():
+    found = figures([0.0, 0.0, 0.4], [0.0, 0.1, 0.4], [0.0, 0.1, 0.3])
+    assert found["forecast_coverage_95"] == pytest.approx(2 / 3)
+    assert found["forecast_wape"] == pytest.approx(0.1 / 0.4)
+    assert found["forecast_above_high"] == pytest.approx(0.1 / 0.4)
+
+
 def test_what_is_unknown_is_not_judged():
     nan = math.nan
     known = figures([10.0, nan, 30.0, 40.0], [nan, 20.0, 33.0, 40.0], [nan, 20.0, nan, 44.0])

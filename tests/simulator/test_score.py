@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -156,6 +157,11 @@ def test_savings_are_unknown_where_there_was_nothing_to_save() -> None:
     assert math.isnan(score(by_hand(), beside=beside)["captured"][0])
 
 
+@pytest.mark.parametrize("beside", [{"peak_cost": np.array([4.0])}, {"optimum_cost": np.array([4.0])}])
+def test_savings_are_unknown_beside_one_end_of_the_way(beside: dict[str, np.ndarray]) -> None:
+    assert math.isnan(score(by_hand(), beside=Beside(**beside))["captured"][0])
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_the_card_agrees_with_the_totals_of_a_time_line(seed: int) -> None:
@@ -187,6 +193,13 @@ def test_the_card_agrees_with_the_totals_of_a_time_line(seed: int) -> None:
     assert card["unknown_s"] == told.unknown_s
     assert card["episodes"] == told.episodes
     assert card["longest_episode_s"] == told.longest_episode_s
+    assert card["mean_episode_s"] == pytest.approx(told.shortage_s / told.episodes)
+    assert card["churn_per_day"] == pytest.approx((told.starts + told.stops + told.provisions) / days)
+    waits = [
+        len(list(run)) for waits, run in groupby((block.desired > block.in_service)[:, 0].tolist()) if waits
+    ]
+    assert card["mean_wait_s"] == pytest.approx(TICK_S * sum(waits) / len(waits))
+    assert card["longest_wait_s"] == TICK_S * max(waits)
     assert card["starts_per_day"] == pytest.approx(told.starts / days)
     assert card["reversals_per_day"] == pytest.approx(told.reversals / days)
 
