@@ -57,7 +57,7 @@ def recommend(
         typer.Option(
             "--at-most",
             help="What a candidate must keep: unserved=0.1%, longest_episode=5m; may be given again "
-            "(default: no more unserved than now).",
+            "(no more unserved than now, unless one says how much shortage may be).",
             metavar="FIGURE=VALUE",
         ),
     ] = None,
@@ -90,13 +90,10 @@ def recommend(
 ) -> None:
     """Say what to change in a policy, or that nothing tried is better, or that it may be luck."""
     with errors_in_words("recommend"):
-        from autoscaler.simulator.search.limits import NO_WORSE, read_limit
+        from autoscaler.simulator.search.limits import limits_of
         from autoscaler.simulator.search.worlds import worlds_of
 
-        limits = (
-            *(read_limit(each) for each in at_most or ()),
-            *(read_limit(each, at_least=True) for each in at_least or ()),
-        ) or (NO_WORSE,)
+        limits = limits_of(at_most or (), at_least or ())
         executor = executor_for(processes, scheduler)
         if out is not None:
             make_place(out, force=force, with_page=not no_page)

@@ -9,7 +9,7 @@ import pytest
 
 from autoscaler.simulator.judging.score import FIGURES, Score
 from autoscaler.simulator.lanes.measuring import Ticks
-from autoscaler.simulator.search.limits import NO_WORSE, kept, read_limit
+from autoscaler.simulator.search.limits import NO_WORSE, kept, limits_of, read_limit
 from autoscaler.simulator.search.recommending import Verdict, advise, chosen, spearman
 from autoscaler.simulator.search.sweep import Course
 from autoscaler.simulator.search.variants import Axis, grid
@@ -196,6 +196,42 @@ def test_a_limit_that_is_not_of_service_is_judged_by_the_folds():
     alone = advice(made(cost, plan=SHORT), limit, SHORT)
     assert alone.verdict is Verdict.UNSURE
     assert "too short to see" in alone.headline
+
+
+def test_whoever_limits_something_else_is_not_told_to_serve_less():
+    """Candidate 1 is cheapest and starts least, and leaves work that the policy as it is serves."""
+    cost, shortage = noise(7, variants=4), np.zeros((CELLS, 4))
+    cost[:, 1] -= 5.0
+    shortage[::50, 1] = 1.0
+    cost[:, 2] -= 1.0
+    limits = limits_of(["starts_per_day=3"])
+    assert [str(limit) for limit in limits][1:] == [str(NO_WORSE)]
+    found = advice(made(cost, shortage), limits)
+    assert (found.verdict, found.row) == (Verdict.CHANGE, 2)
+    assert limits_of(["longest_episode=5m", "starts_per_day=3"])[1:] == limits_of(["starts_per_day=3"])[:1]
+    assert limits_of() == limits_of([], ["unserved=1%"])[1:] == (NO_WORSE,)
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_more_unserved_where_it_was_not_chosen_is_no_advice_whatever_else_is_limited(breaks):
+    """As much unserved as now in all, since the first weeks went better, and more of it in every later one."""
+    cost, shortage = noise(8, variants=3), np.zeros((CELLS, 3))
+    cost[:, 2] -= 2.0
+    cost[:, 1] += 5.0
+    shortage[:90:2, 0] = 20.0
+    shortage[100::5, 2] = 2.0
+    limit = read_limit("starts_per_day=1", at_least=True) if breaks else read_limit("starts_per_day=3")
+    found = advice(made(cost, shortage), (limit, NO_WORSE))
+    assert found.row == 2
+    assert found.verdict is Verdict.UNSURE
+    assert "leaves more unserved" in found.headline
+
+
+def test_what_costs_the_same_changes_nothing():
+    cost = noise(3, variants=3)
+    cost[:, 0] = cost[:, 2]
+    cost[:, 1] = cost[:, 2]
+    assert chosen(made(cost).whole, (NO_WORSE,), 2) == 2
 
 
 def test_a_limit_broken_where_it_was_not_chosen_is_not_recommended():

@@ -1,7 +1,8 @@
 """Constraints of a recommendation, as people write them: `unserved=0.1%`, `longest_episode=5m`, `starts_per_day=200`.
 
 Rules of this file: a limit names a figure of the score card and is read in its unit. An unknown figure keeps no
-limit. Without any limit, a candidate must leave no more unserved than the policy as it is.
+limit. Where none says how much shortage may be, a candidate must leave no more unserved than the policy as it is:
+whoever limits starts alone would else be told the policy that serves least.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from autoscaler.simulator.report.wording import Unit, shown
 _UNITS = ("_share", "_s")
 _BESIDE = {"regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s"}
 """Figures against something that is not run here."""
+_OF_SHORTAGE = {
+    "unserved_share", "unserved_work", "shortage_s", "episodes", "longest_episode_s", "worst_shortage",
+    "under_accuracy", "under_time",
+}  # fmt: skip
+"""Figures whose highest value says how much shortage may be."""
 _NAMES = {f.key: f for f in FIGURES if f.key not in _BESIDE}
 _SHORT = {
     key.removesuffix(unit): figure for key, figure in _NAMES.items() for unit in _UNITS if key.endswith(unit)
@@ -47,6 +53,11 @@ class Limit:
         """Whether it is held against the policy as it is."""
         return self.value is None
 
+    @property
+    def allows_shortage(self) -> bool:
+        """Whether it says how much shortage may be."""
+        return not (self.relative or self.at_least) and self.figure.key in _OF_SHORTAGE
+
     def __str__(self) -> str:
         """In words."""
         name = _within_a_sentence(self.figure.label)
@@ -68,7 +79,17 @@ class Limit:
 
 
 NO_WORSE = Limit(_NAMES["unserved_share"], None)
-"""What holds where nobody says anything."""
+"""What holds where nobody says how much shortage may be."""
+
+
+def limits_of(at_most: Sequence[str] = (), at_least: Sequence[str] = ()) -> tuple[Limit, ...]:
+    """The limits as written, and `NO_WORSE` where none of them says how much shortage may be.
+
+    Raises:
+        ConfigError: There is no such figure, or a value is not in its unit.
+    """
+    given = (*map(read_limit, at_most), *(read_limit(each, at_least=True) for each in at_least))
+    return given if any(limit.allows_shortage for limit in given) else (*given, NO_WORSE)
 
 
 def read_limit(text: str, *, at_least: bool = False) -> Limit:

@@ -150,12 +150,12 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
     cost, unserved = _differences(walked, plan, picks, current, tick_s=tick_s, seed=seed, level=level)
     itself = [best] * len(picks)
     own, _ = _differences(walked, plan, itself, current, tick_s=tick_s, seed=seed, level=level)
+    # Who gives a limit of shortage allows as much; else the service of today is the measure.
+    may_serve_less = any(limit.allows_shortage for limit in limits)
     if must_change:
         lacking = [limit for limit in limits if not limit.kept(whole, current)[current]]
-        verdict, why = _verdict_of_change(unserved, folds, lacking)
+        verdict, why = _verdict_of_change(unserved, folds, lacking, may_serve_less=may_serve_less)
     else:
-        # Who gives a limit allows as much; else the service of today is the measure.
-        may_serve_less = any(not limit.relative for limit in limits)
         verdict, why = _verdict(cost, own, unserved, folds, may_serve_less=may_serve_less)
     advice = Advice(verdict, best, current, "", (), folds, cost, unserved, own, reasons, tried)
     return _with_words(advice, _told(advice, walked, plan, limits, why, must_change=must_change))
@@ -249,18 +249,23 @@ def _verdict(
     if broken := [fold.broke_anew for fold in folds if fold.broke_anew]:
         return Verdict.UNSURE, _broken_in(broken, folds)
     if unserved.above_zero and not may_serve_less:
-        return Verdict.UNSURE, "it leaves more unserved on time not chosen on"
+        return Verdict.UNSURE, _SERVES_LESS
     if not (cost.below_zero and own.below_zero):
         return Verdict.UNSURE, "the difference in cost may be luck"
     return Verdict.CHANGE, ""
 
 
+_SERVES_LESS = "it leaves more unserved on time not chosen on"
+
+
 def _verdict_of_change(
-    unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit]
+    unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
     """Whether to change a policy that breaks these limits: what keeps them must do so where it was not chosen, too."""
     if broken := [fold.broken for fold in folds if fold.broken]:
         return Verdict.UNSURE, _broken_in(broken, folds)
+    if unserved.above_zero and not may_serve_less:
+        return Verdict.UNSURE, _SERVES_LESS
     if any(limit.figure.group == NO_WORSE.figure.group for limit in lacking):
         if math.isnan(unserved.low):
             return Verdict.UNSURE, _too_few(unserved)
@@ -328,7 +333,7 @@ def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int
 
 
 def _allowing_more(limits: Sequence[Limit]) -> str:
-    if any(not limit.relative for limit in limits):
+    if any(limit.allows_shortage for limit in limits):
         return ""
     return "A limit of your own, such as --at-most unserved=0.1%, may allow more."
 
