@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autoscaler.cli import shadow as words
 from autoscaler.ports import (
@@ -27,11 +30,22 @@ NAN = math.nan
 CAPACITY = 100.0
 
 
-def tick(number, demand=300.0, *, policy_vms=4, real=10, cost=4.0, real_cost=10.0, at_s=None, censored=False):
+def tick(
+    number,
+    demand=300.0,
+    *,
+    policy_vms=4,
+    real=10,
+    cost=4.0,
+    real_cost=10.0,
+    at_s=None,
+    censored=False,
+    draining=0,
+):
     """A tick every 10 s: the policy has 4 VMs for 400/s where 10 really run, and each costs 1 a tick."""
     capacity = policy_vms * CAPACITY
     row = fleet_tick(
-        demand=demand, censored=censored, in_service=policy_vms, draining=0, capacity=capacity, cost=cost,
+        demand=demand, censored=censored, in_service=policy_vms, draining=draining, capacity=capacity, cost=cost,
         shortage=NAN if math.isnan(demand) else max(demand - capacity, 0.0),
         real=None if real is None else RealVms(real, 12, real_cost),
     )  # fmt: skip
@@ -115,6 +129,79 @@ def test_days_add_up_to_the_whole():
     assert [day.name for day in found.days] == ["2026-03-01", "2026-03-02", "2026-03-03"]
     assert sum(day.real.cost for day in found.days) == pytest.approx(found.total.real.cost)
     assert sum(day.span_s for day in found.days) == found.total.span_s == 599 * 300
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([10.0, 10.0, 10.0, 25.0, 7000.0, 86_000.0]),  # until the next tick
+            st.sampled_from([NAN, 0.0, 0.4, 250.0, 800.0, 1300.0]),  # demand
+            st.integers(0, 6),  # the policy's VMs
+            st.sampled_from([None, 0, 3, 10]),  # those that really run
+            st.integers(0, 2),  # draining
+            st.sampled_from([0.0, 1.5]),  # money of both
+        ),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_a_comparison_is_what_its_intervals_add_up_to(rows):
+    """Interval by interval, as one would write it down by hand."""
+    at_s, ticks = START_S + 100.0, []
+    for number, (until_s, demand, vms, real, draining, cost) in enumerate(rows):
+        ticks.append(
+            tick(
+                number, demand, policy_vms=vms, real=real, cost=cost, real_cost=2 * cost, at_s=at_s, draining=draining
+            )
+        )  # fmt: skip
+        at_s += until_s
+    intervals = [
+        (one, after)
+        for one, after in pairwise(ticks)
+        if one.recorded.real is not None and after.recorded.real is not None
+    ]
+    found = report(*ticks)
+    if not intervals:
+        assert found is None
+        return
+    per_vm_known = any(one.recorded.in_service for one, _ in intervals)
+    real = policy = work = known_s = hours = real_hours = 0.0
+    episodes = []
+    for one, after in intervals:
+        now, length_s = one.recorded, after.at_s - one.at_s
+        hours += (now.in_service + now.draining) * length_s / 3600.0
+        real_hours += now.real.running * length_s / 3600.0
+        if math.isnan(now.demand):
+            continue
+        known_s += length_s
+        work += now.demand * length_s
+        short = max(now.demand - now.in_service * CAPACITY, 0.0)
+        policy += short * length_s
+        real += max(now.demand - now.real.running * CAPACITY, 0.0) * length_s if per_vm_known else 0.0
+        if short and episodes and episodes[-1][1] == one.at_s:
+            begun, _, so_far, worst = episodes[-1]
+            episodes[-1] = (begun, after.at_s, so_far + short * length_s, max(worst, short))
+        elif short:
+            episodes.append((one.at_s, after.at_s, short * length_s, short))
+    total, span_s = found.total, sum(after.at_s - one.at_s for one, after in intervals)
+    assert (total.span_s, total.known_s, total.demand_work) == pytest.approx((span_s, known_s, work))
+    assert (total.policy.unserved_work, total.real.unserved_work) == pytest.approx((policy, real))
+    assert (total.policy.vm_hours, total.real.vm_hours) == pytest.approx((hours, real_hours))
+    paid = sum(after.recorded.cost for _, after in intervals)
+    assert (total.policy.cost, total.real.cost) == pytest.approx((paid, 2 * paid))
+    assert found.priced == (paid > 0)
+    assert found.conclusive == (known_s >= 86_400.0)
+    share = total.missed_share(total.policy)
+    assert share == pytest.approx(policy / work) if work else math.isnan(share)
+    whole_s = intervals[-1][1].at_s - intervals[0][0].at_s
+    assert found.left_out_s == pytest.approx(whole_s - span_s)
+    assert sum(day.policy.unserved_work for day in found.days) == pytest.approx(policy)
+    assert found.episodes == len(episodes)
+    told = [(e.start_s, e.end_s, pytest.approx(e.unserved_work), e.worst_per_s) for e in found.worst]
+    assert sorted(episodes, key=lambda e: -e[2])[:5] == told
+    lengths = [end_s - start_s for start_s, end_s, _, _ in episodes]
+    assert max(lengths, default=0.0) == (found.longest.end_s - found.longest.start_s if episodes else 0.0)
 
 
 def test_accepted_orders_of_ticks_in_shadow_are_counted():
