@@ -28,6 +28,19 @@ def test_a_95_percent_interval_holds_the_mean_about_as_often(memory):
     assert 65 <= held <= 80
 
 
+@pytest.mark.parametrize(
+    ("count", "level", "t"), [(16, 0.95, 2.52), (16, 0.8, 1.46), (40, 0.95, 2.21), (40, 0.8, 1.37)]
+)
+def test_of_independent_values_an_interval_is_about_that_of_student(count, level, t):
+    """With one degree of freedom less than there are blocks: of 16 days 6.3, of 40 days 11.7."""
+    widths = []
+    for seed in range(60):
+        values = np.random.default_rng(seed).normal(size=count)
+        found = interval_of(values, 86_400.0, seed, level=level, resamples=600)
+        widths.append((found.high - found.low) / 2 * count**0.5)
+    assert np.mean(widths) == pytest.approx(t, rel=0.07)
+
+
 def test_what_depends_on_its_past_is_less_sure():
     values = autoregressive(3, 600, 0.9)
     shuffled = np.random.default_rng(0).permutation(values)

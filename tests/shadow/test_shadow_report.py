@@ -76,6 +76,11 @@ def test_the_cost_of_an_interval_is_what_the_tick_after_it_closed():
     assert (found.total.policy.cost, found.total.real.cost) == (1.0, 2.0)
 
 
+@pytest.mark.parametrize(("cost", "real_cost"), [(0.0, 0.0), (0.02, 0.0), (0.0, 0.02)])
+def test_prices_of_one_side_are_prices(cost, real_cost):
+    assert report(tick(0), tick(1, cost=cost, real_cost=real_cost)).priced == (cost + real_cost > 0.0)
+
+
 def test_unknown_demand_is_left_out_of_what_was_missed_and_not_of_what_was_paid():
     found = report(tick(0, NAN), tick(1, 500.0), tick(2))
     assert (found.total.span_s, found.total.known_s, found.total.demand_work) == (20.0, 10.0, 5000.0)

@@ -48,6 +48,11 @@ def test_books_by_hand() -> None:
 def test_only_scored_ticks_are_in_the_books() -> None:
     found = kept_books(ints(1, 4, 4, 4), ints(0, 0, 0, 0), TERMS, 2)
     assert (found.missed, found.provisions, found.cost) == (0, 0, 0.0)
+    # The first of them is, and means are over them alone.
+    first = kept_books(ints(1, 1, 4, 4), ints(0, 0, 0, 0), TERMS, 2)
+    assert (first.missed, first.provisions) == (3, 3)
+    held = kept_books(ints(1, 1, 1, 1), ints(2, 2, 2, 2), TERMS, 1)
+    assert (held.mean_stopped, held.cost * 60.0) == (2.0, pytest.approx(0.25 * 6))
 
 
 def test_people_hold_the_peak_or_until_break_even() -> None:

@@ -335,7 +335,7 @@ def _by_levels(wanted: Float, terms: Terms, shortage_prices: Sequence[float]) ->
     top = math.ceil(float(wanted.max()) - _ROUNDING)
     lost = [price * terms.vm_capacity * terms.tick_s if price > 0 else 0.0 for price in shortage_prices]
     levels = max(min(top, terms.ceiling), terms.minimum, terms.initial)
-    beyond = np.arange(levels) >= terms.provisioned
+    beyond = (np.arange(levels) >= terms.provisioned).astype(np.float64)
     return _schedules(
         wanted,
         levels=levels,
