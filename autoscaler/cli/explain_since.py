@@ -20,7 +20,8 @@ from autoscaler.ports import OutcomeKind, Verb
 from autoscaler.simulator.report.wording import plural, span
 
 if TYPE_CHECKING:
-    from autoscaler.ports import ActionRecord, EventRecord, FleetTick
+    from autoscaler.ports import ActionRecord, FleetTick
+    from autoscaler.store import EventRecord
     from autoscaler.store.reader import JournalReader, TickRow
 
 MOST_LINES = 100

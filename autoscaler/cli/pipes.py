@@ -43,8 +43,8 @@ def ends_with_its_reader() -> Iterator[None]:
             raise
         _end_unwritten(error)
     except SystemExit:
-        if error := _writing_fails(stream):
-            _end_unwritten(error)
+        if left := _writing_fails(stream):
+            _end_unwritten(left)
         raise
     finally:
         # Whoever found no reader has put something else there.

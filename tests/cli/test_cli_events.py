@@ -128,7 +128,7 @@ def test_no_journal(invoke, tmp_path):
     [
         (("--since", "yesterday"), "2h (ago)"),
         (("--follow", "--until", "1h"), "leave one of both"),
-        (("--limit", "0"), "greater than or equal to 1"),
+        (("--limit", "0"), "it must be at least 1"),
     ],
 )
 def test_wrong_usage(invoke, options, words):

@@ -296,7 +296,7 @@ def test_what_is_there_already_is_replaced_only_by_force(trace, here):
         ),
         (("synth", "o.csv", "--recipe", "none.yaml"), 1, "none.yaml"),
         (("synth", "o.csv", "--length", "1s"), 1, "are not 2 to"),
-        (("synth", "o.csv", "--dispersion", "0.5"), 2, "greater than or equal to 1"),
+        (("synth", "o.csv", "--dispersion", "0.5"), 2, "it must be at least 1"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )
