@@ -222,3 +222,19 @@ def test_a_number_that_is_none_is_told_in_plain_words(option, value, said):
     told = CliRunner().invoke(app, ["replay", "a.yaml", "b.csv", option, value], env={"COLUMNS": "200"})
     assert told.exit_code == 2
     assert f"Invalid value for '{option}': {said}" in told.output
+
+
+RUN_ON = {"cloud", "demo", "run", "benchmark --generated", "trace record"}
+"""Examples that would not end here, or need what is not here."""
+
+
+@pytest.mark.parametrize(
+    "line", [line for lines in EXAMPLES.values() for line in lines if not line.startswith(tuple(RUN_ON))]
+)
+def test_examples_are_right_usage(invoke, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    told = invoke(
+        *(word for word in shlex.split(line.partition(" > ")[0]) if word not in ("--watch", "--follow"))
+    )
+    # What they name is not here, which is another thing than wrong usage.
+    assert told.exit_code != 2 or "there is no file or folder" in told.output, told.output

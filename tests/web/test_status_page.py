@@ -143,6 +143,25 @@ async def test_many_fleets_are_found_by_name_and_opened_by_their_address(tmp_pat
     await shown.bench.journal.close()
 
 
+async def test_on_a_phone_it_is_seen_without_scrolling_whether_a_fleet_is_short(shown, browser):
+    await shown.tick(2)
+    async with Site(shown.daemon, "127.0.0.1", 0) as site:
+        page = await shown.open(browser, site, 390)
+        heads = page.locator("#fleets th:visible")
+        assert await heads.all_inner_texts() == [
+            "fleet",
+            "demand/s",
+            "wanted",
+            "in service",
+            "stopped",
+            "short/s",
+        ]
+        beyond = await page.evaluate(
+            "(() => { const at = document.querySelector('.scroll'); return at.scrollWidth - at.clientWidth; })()"
+        )
+        assert beyond <= 0
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_it_fits_the_screen_and_shows_without_a_journal_what_it_sees(shown, browser, width):
     await shown.tick(2)
