@@ -159,6 +159,7 @@ def _settings_part() -> list[str]:
 
 def _commands_part() -> list[str]:
     from autoscaler.cli.examples import EXAMPLES
+    from autoscaler.cli.json_keys import JSON_OF
     from autoscaler.cli.main import app
 
     program: Any = typer.main.get_command(app)
@@ -172,6 +173,8 @@ def _commands_part() -> list[str]:
             (_code(" ".join(form.split())), " ".join(words.split())) for form, words in filter(None, records)
         ]
         parts.append(_table(("argument or option", "meaning"), rows))
+        if name in JSON_OF:
+            parts.append(str(JSON_OF[name]))
     return parts
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from autoscaler.cli.json_keys import JSON_OF
 from autoscaler.ports import TickRecord
 from autoscaler.store import SqliteJournal
 from tests.shadow.test_shadow_report import START_S, tick
@@ -40,6 +41,7 @@ def test_people_read_the_conclusion_then_the_days(invoke, state_dir):
 def test_programs_read_json(invoke, state_dir):
     result = invoke("shadow", "report", "web", "--since", "2026-01-01", "--json", "--state-dir", state_dir)
     (document,) = json.loads(result.stdout)
+    assert sorted(document) == sorted(JSON_OF["shadow report"].keys)
     assert (document["fleet"], document["conclusive"], document["episodes"]) == ("web", True, 1)
     assert document["total"]["real"]["cost"] == 5760.0
     assert document["conclusion"].startswith("Over 2 d")

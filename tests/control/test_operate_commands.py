@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.cli.json_keys import JSON_OF
 from autoscaler.web.control import Control
 from tests.cli.conftest import _invoke, strict_json  # noqa: F401  a fixture
 from tests.control.test_control_api import ME, Serving
@@ -63,10 +64,12 @@ async def test_pausing_looking_and_resuming(serving, run):
 async def test_programs_read_json(serving, run):
     term = ("--until", "2026-11-24T18:00Z")
     _, out, _ = await run("override", "web", "--floor", 4, "--ceiling", 9, *term, "-m", "crowd", "--json")
+    assert sorted(strict_json(out)) == sorted(JSON_OF["override"].keys)
     (change,) = strict_json(out)["changes"]
     assert (change["floor"], change["ceiling"], change["who"]) == (4, 9, ME)
     assert change["expires_at_s"] - change["at_s"] == 8 * 3600
     _, out, _ = await run("operations", "--json")
+    assert sorted(strict_json(out)) == sorted(JSON_OF["operations"].keys)
     assert strict_json(out)["in_force"] == [change]
     _, out, _ = await run("override", "web", "--clear", "-m", "gone", "--json")
     assert strict_json(out)["in_force"] == []
@@ -128,8 +131,8 @@ async def test_what_the_daemon_refuses_is_one_sentence_and_1(serving, run, argum
         (("pause", "-f", "web", "--for", "soon", "-m", "x"), "duration"),
         (("resume", "-m", "x"), "--all-fleets"),
         (("override", "web", "--for", "1h", "-m", "x"), "--ceiling"),
-        (("override", "web", "--floor", "0", "--for", "1h", "-m", "x"), "greater than or equal to 1"),
-        (("override", "web", "--floor", "few", "--for", "1h", "-m", "x"), "valid integer"),
+        (("override", "web", "--floor", "0", "--for", "1h", "-m", "x"), "it must be at least 1"),
+        (("override", "web", "--floor", "few", "--for", "1h", "-m", "x"), "not a whole number"),
         (("override", "web", "--clear", "--floor", "2", "-m", "x"), "--clear ends an override"),
         (("override", "--floor", "2", "--for", "1h", "-m", "x"), "fleet"),
     ],

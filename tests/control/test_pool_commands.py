@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from autoscaler.cli.json_keys import JSON_OF
 from autoscaler.web.control import Control
 from tests.cli.conftest import _invoke, strict_json  # noqa: F401  a fixture
 from tests.control.test_control_api import ME, Serving
@@ -34,6 +35,7 @@ def _run(invoke):
 async def test_looking_and_quarantining(serving, run):
     code, out, _ = await run("list", "--json")
     assert code == 0
+    assert sorted(strict_json(out)) == sorted(JSON_OF["pool list"].keys)
     stopped = [vm["vm"] for vm in strict_json(out)["vms"] if vm["phase"] == "stopped"]
     assert stopped
     code, out, err = await run("quarantine", "web", stopped[0], "-m", "smells")
