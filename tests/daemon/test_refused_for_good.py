@@ -7,7 +7,9 @@ import pytest
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
 from autoscaler.daemon.vms.marks import MADE_BY_TAG, POOL_TAG, READY
-from autoscaler.ports import Verb
+from autoscaler.ports import OutcomeKind, Verb
+from autoscaler.providers.ec2.classify import Failure, outcomes_of
+from autoscaler.providers.memory import MemoryProvider
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 from tests.daemon.pools import chores, pool_bench, states
 
@@ -115,3 +117,48 @@ async def test_what_cannot_be_marked_as_ready_runs_on_and_is_told_ever_more_rare
     assert all(after - before >= 59 for before, after in pairwise(told))
     assert states(bench) == {"running": 3}
     assert sum(count for _, _, count, _ in chores(bench, Verb.REFILL)) == 2
+
+
+class Denied(MemoryProvider):
+    """Denies the start of some VMs, and names the first of them as EC2 does; nothing of such a call is done."""
+
+    def __init__(self, world, clock, ids):
+        super().__init__(world, clock)
+        self.ids, self.calls = ids, 0
+
+    async def start(self, vm_ids):
+        self.calls += 1
+        named = next((i for i in vm_ids if i in self.ids), None)
+        if named is None:
+            return await super().start(vm_ids)
+        words = f"You are not authorized to perform: ec2:StartInstances on resource: instance/{named}"
+        return outcomes_of(Failure(OutcomeKind.DENIED, "UnauthorizedOperation", words), vm_ids)
+
+
+@pytest.mark.parametrize("wanted", [1, 4])
+def test_one_vm_that_we_may_not_start_keeps_no_other_from_it(wanted):
+    @virtual
+    async def run():
+        bench = Bench(vms=8, zones="a", limits=None)
+        bench.provider = Denied(bench.world, bench.clock, {min(bench.ids)})
+        bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100 * wanted)))
+        await bench.run(600)
+        serving = bench.column("in_service")
+        # Others start in the same tick; where it was asked for alone, after the minute that a denial holds.
+        first_s = next(10 * n for n, vms in enumerate(serving) if vms)
+        assert first_s == (90 if wanted == 1 else 30)
+        assert serving[-1] == wanted
+        assert bench.provider.calls <= 4
+
+    run()
+
+
+@virtual
+async def test_where_we_may_start_none_it_is_found_out_within_few_calls_a_minute():
+    bench = Bench(vms=60, zones="a", limits=None)
+    bench.provider = Denied(bench.world, bench.clock, set(bench.ids))
+    bench.add(policy(signal=TOTAL, bounds={"maximum": 60}), steady((0, 0), (10, 5000)))
+    await bench.run(600)
+    assert bench.provider.calls <= 4 * 10
+    assert len(bench.log.texts("acting_held")) == 10
+    assert bench.column("in_service")[-1] == 0

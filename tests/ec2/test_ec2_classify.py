@@ -43,9 +43,12 @@ def test_an_answer_without_a_code_is_named_by_its_status():
     assert failure("", "", 502).code == "HTTP502"
 
 
-def test_only_a_refusal_blames_single_vms():
+def test_only_a_refusal_or_a_denial_blames_single_vms():
     ids = ["i-00000001", "i-00000002"]
-    for kind in set(OutcomeKind) - {OutcomeKind.ACCEPTED, OutcomeKind.REFUSED}:
+    for kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED):
+        spread = outcomes_of(Failure(kind, "Code", "about instance/i-00000002 of yours"), ids)
+        assert [(o.kind, o.code) for o in spread] == [(OutcomeKind.REFUSED, BATCH_REFUSED), (kind, "Code")]
+    for kind in set(OutcomeKind) - {OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.DENIED}:
         spread = outcomes_of(Failure(kind, "Code", "about i-00000002"), ids)
         assert {(each.kind, each.code) for each in spread} == {(kind, "Code")}
 

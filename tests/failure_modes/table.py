@@ -38,6 +38,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_actuator_calls.py::test_every_good_vm_is_started_exactly_once_within_the_call_budget",
         "daemon/test_actuator_calls.py::test_the_budget_is_the_known_bound_at_powers_of_two",
         "daemon/test_start_path.py::test_one_bad_vm_is_found_and_replaced_within_the_tick",
+        "daemon/test_refused_for_good.py::test_one_vm_that_we_may_not_start_keeps_no_other_from_it",
         "contracts/test_provider_contract.py::test_a_batch_with_an_absent_vm_changes_none",
         "ec2/test_failure_modes_on_the_wire.py::"
         "test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_started_twice",

@@ -295,8 +295,9 @@ class Acting:
             notes += fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
         denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
         if denied is not None:
-            if done.intent.verb is not Verb.STOP:
-                # Whom we may not stop we may well start: the VMs alone are left as they are.
+            taken = any(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes)
+            if done.intent.verb is not Verb.STOP and not taken:
+                # Whom we may not stop we may well start, and whom we may not start may be one of many: others go on.
                 fleet.held_until_s = done.received_s + _DENIED_HOLD_S
             text = (
                 f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"

@@ -197,6 +197,7 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
     """The outcome of each VM, in order; refused batches are taken apart until each VM has its own."""
     found: dict[str, Outcome] = {}
     waiting: list[tuple[Sequence[str], bool]] = [(vm_ids, True)]
+    denied = 0
     while waiting:
         sent = sorted(waiting, key=lambda batch: -len(batch[0]))
         if len(sent) == 1:
@@ -211,8 +212,12 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
             repeated = {i for batch, _ in again for i in batch}
             found |= {i: o for i, o in outcomes.items() if i not in repeated}
             waiting += again
+            denied += sum(o.kind is OutcomeKind.DENIED for o in outcomes.values())
+            # Where we are denied some of a batch it may be about these, until there are too many of them.
+            of_some = denied <= _DENIED_EACH and any(o.code == BATCH_REFUSED for o in outcomes.values())
             last = last or next(
-                (o for i, o in outcomes.items() if i not in unsent and o.kind in _ENOUGH), None
+                (o for i, o in outcomes.items() if not of_some and i not in unsent and o.kind in _ENOUGH),
+                None,
             )
         if last is not None:
             found |= _not_sent((i for rest, _ in waiting for i in rest), last)
@@ -242,6 +247,8 @@ def _taken_apart(
     return again, frozenset(unsent)
 
 
+_DENIED_EACH = 3
+"""VMs of one action that we may be denied one by one; after that it is not about them."""
 _ENOUGH = frozenset({OutcomeKind.THROTTLED, OutcomeKind.DENIED, OutcomeKind.UNKNOWN})
 """After one of these, further calls of the same action would meet the same, and each may take its whole time."""
 

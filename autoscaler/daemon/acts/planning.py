@@ -141,7 +141,7 @@ def _spread(
 ) -> list[tuple[TrackedVm, str]]:
     """So many of these, as even over zones as can be, given who serves and who is chosen already."""
     best = {vm_type: n for n, vm_type in enumerate(inventory.types)}
-    found = sorted(found, key=lambda e: (best.get(e[1], 0), e[0].vm.launched_at_s, e[0].vm.id))
+    found = sorted(found, key=lambda e: (e[0].denied, best.get(e[1], 0), e[0].vm.launched_at_s, e[0].vm.id))
     zone_of, levels = _zones(inventory, [t for t, _ in found], chosen)
     return [found[i] for i in start_order(zone_of, np.arange(len(found)), levels)[:count]]
 

@@ -167,6 +167,7 @@ class Orders(Holdings):
 
     def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float) -> None:
         vm_type, t.start_as = t.start_as or t.vm.vm_type, ""
+        t.denied = outcome.kind is OutcomeKind.DENIED
         if outcome.kind is OutcomeKind.ACCEPTED:
             self.places.found_room(vm_type, t.vm.zone)
             return

@@ -150,6 +150,8 @@ class TrackedVm:
     """Somebody else started it, the balancer did not let it go, or its stop was refused: it is not stopped before."""
     failures: int = 0
     """Failed starts since the last that reached service."""
+    denied: bool = False
+    """We were denied its last start: others are tried before it."""
     brief: int = 0
     """Times in a row that it was shut down from within soon after it came into service."""
     stops_refused: int = 0

@@ -171,9 +171,10 @@ def shorten(message: str) -> str:
 def outcomes_of(failed: Failure, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
     """One Outcome per VM of a call that changed nothing or is in doubt, in order.
 
-    A refusal that names VMs blames only these; the others get BATCH_REFUSED.
+    A refusal or a denial that names VMs is about these; the others get BATCH_REFUSED.
     """
-    blamed = _named(failed.message, vm_ids) if failed.kind is OutcomeKind.REFUSED else frozenset()
+    says_no = failed.kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED)
+    blamed = _named(failed.message, vm_ids) if says_no else frozenset()
     if not blamed:
         return tuple(Outcome(vm_id, failed.kind, failed.code, failed.message) for vm_id in vm_ids)
     because = f"not tried: the call was refused because of {', '.join(sorted(blamed))} ({failed.code})"
