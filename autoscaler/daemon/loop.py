@@ -245,9 +245,11 @@ class Daemon:
         """One turn of the loop: for all fleets, or within a tick that was decided already for those that ask."""
         if early is None or early.lists:
             seen = await self._observe()
+            self._set_ahead.within(tick, self.fleets.all, self.warm_pools.by_name)
             await self._reconcile(seen)
         else:
             seen = await self._read(early)
+        self._set_ahead.within(tick, self.fleets.all, self.warm_pools.by_name)
         now_s = self.clock.now()
         names: Iterable[str] = self.fleets.by_name
         self.acting.begin_turn(names if early is None else [name for name in names if early.has(name)])

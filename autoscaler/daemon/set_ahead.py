@@ -38,6 +38,11 @@ class SetAhead:
         """By how much the clock was set back since the last tick, in seconds; 0 where it was not."""
         return max(self._ahead_s - (self._clock.now() - self._clock.monotonic()), 0.0)
 
+    def within(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
+        """As `follow`, while a tick is under way and may wait for seconds; a clock that was set back is left to the next one."""
+        if not self.set_back_by_s():
+            self.follow(tick, fleets, warm_pools)
+
     def follow(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
         """Before a tick: where the clock was set ahead since the last one, all that is awaited began so much later."""
         ahead_s = self._clock.now() - self._clock.monotonic()

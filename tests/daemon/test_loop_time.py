@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
-from autoscaler.clock import VirtualClock
+from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
@@ -196,17 +196,40 @@ def test_the_clock_double_is_a_clock():
     assert isinstance(SetClock(), Clock)
 
 
-@virtual
-async def test_a_clock_set_ahead_ends_no_drain_before_its_time():
-    bench = Bench(running=4, zones="a", clock=SetClock((35, 3600)))
-    balancer = SimulatedBalancer(bench.clock, busy_s=1e6)
-    source = Demand(bench.clock, steady((0, 400), (20, 200)), total=True)
+class SlowlyAsked(SimulatedBalancer):
+    """A balancer that takes a second for an answer."""
+
+    answers_at_once = False
+
+    async def look(self, vms):
+        await self._clock.sleep_until(self._clock.monotonic() + 1.0)
+        return await super().look(vms)
+
+
+class SlowlyRead(Demand):
+    """A source that takes three seconds for an answer."""
+
+    async def read(self, vms):
+        await self.clock.sleep_until(self.clock.monotonic() + 3.0)
+        return await super().read(vms)
+
+
+# Between two ticks; while the tick of 40 waits for metrics; and while it asks the balancer.
+@pytest.mark.parametrize("second", [36, 42, 43.5])
+def test_a_clock_set_ahead_ends_no_drain_before_its_time(second):
+    run_virtual(lambda: _drained_on(second))
+
+
+async def _drained_on(second):
+    bench = Bench(running=4, zones="a", clock=SetClock((second, 3600)))
+    balancer = SlowlyAsked(bench.clock, busy_s=1e6)
+    source = SlowlyRead(bench.clock, steady((0, 400), (20, 200)), total=True)
     own = policy(
         signal={"kind": "total"}, balancer={"haproxy": {"sockets": ["/run/h.sock"], "backend": "web"}}
     )
     bench.setups = [FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider), balancer)]
     await bench.run(130)
-    assert [(round(a.at_s - ORIGIN_S), a.intent.verb) for a in bench.actions()] == [(20, Verb.DRAIN)]
+    assert [(round(a.at_s - ORIGIN_S), a.intent.verb) for a in bench.actions()] == [(23, Verb.DRAIN)]
     assert bench.log.texts("clock_set_ahead") == [
         "the clock was set ahead by about 3600 s; what is waited for is waited for as long as before"
     ]

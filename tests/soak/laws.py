@@ -102,7 +102,8 @@ class Laws:
 
     def ticked(self, record) -> None:
         """After each tick: what was decided, how long each VM has been where it is, and who gets no work."""
-        house, now_s = self._house, self._house.clock.now()
+        # Should the clock have been set back since, or ahead, nothing was there for longer than by either.
+        house, now_s = self._house, min(record.at_s, self._house.clock.now())
         house.lived.ticks += 1
         for row in record.fleets:
             fleet = house.daemon.fleets.by_name[row.fleet]

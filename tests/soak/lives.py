@@ -294,10 +294,12 @@ class House:
             if self.daemon is None:
                 continue
             vms = [t for fleet in self.daemon.fleets.all for t in fleet.inventory.vms.values()]
-            by_s = 0.0
-            if any(t.order is not None and not t.order.confirmed for t in vms) and rng.uniform() < 0.2:
+            by_s, ahead_s = 0.0, self.clock.ahead_s
+            ordered = any(t.order is not None and not t.order.confirmed for t in vms)
+            # Never off by more than about an hour, since what operators ask for ends by the clock.
+            if ordered and ahead_s > -HOUR_S / 2 and rng.uniform() < 0.2:
                 by_s = -HOUR_S
-            elif any(t.phase is Phase.DRAINING for t in vms) and rng.uniform() < 0.2:
+            elif any(t.phase is Phase.DRAINING for t in vms) and ahead_s < HOUR_S / 2 and rng.uniform() < 0.2:
                 by_s = HOUR_S
             elif rng.uniform() < 0.01:
                 by_s = float(rng.uniform(-25.0, 25.0))
