@@ -95,6 +95,8 @@ class House:
         self.hands_s: dict[tuple[str, str], float] = {}
         """By what a person did and the VM, when; forgotten where the daemon cannot know it any more."""
         self.disturbed: set[str] = set()
+        self.set_s = -np.inf
+        """When the clock was last set, or the daemon began."""
         self.laws = Laws(self)
         self.journal = SqliteJournal(":memory:", inline=True)
         self.provider = Provider(self)
@@ -170,6 +172,7 @@ class House:
 
     def begin(self) -> Daemon:
         """A daemon on what the journal keeps of those before."""
+        self.set_s = self.true.now()
         setups = self.wiring.wire(tuple(self.policies.values())).setups
         settings = LoopSettings(TICK_S)
         self.daemon = Daemon(
@@ -309,6 +312,7 @@ class House:
                 # What is known by a clock that was set is not what the world knows: of money, and of what people did.
                 self.disturbed.update(self.policies)
                 self.hands_s.clear()
+                self.set_s = self.true.now()
 
     async def _take_over(self, policies) -> None:
         daemon = self.daemon
@@ -317,6 +321,7 @@ class House:
         wired = self.wiring.wire(tuple(policies.values()), [fleet.setup for fleet in before])
         await daemon.take_over(wired.setups)
         await give_back(daemon, before)
+        self.hands_s.clear()
         for adapter in wired.retired:
             await adapter.close()
 
