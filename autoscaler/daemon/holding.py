@@ -11,9 +11,11 @@ from dataclasses import replace
 from autoscaler.core.types import Reason
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import FleetTick, TickRecord
+from autoscaler.words import some
 
 _MAXIMUM = int(Reason.MAXIMUM)
 UNLISTED = "held until its VMs have been listed: "
+_INCOMPLETE = int(Reason.LISTING_INCOMPLETE)
 UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
 NOT_LET_GO = "no VM leaves for a minute, since the load balancer did not take it out: "
 UNRECORDED = "held, since the journal cannot be written: "
@@ -26,6 +28,9 @@ def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     short = row.desired == fleet.policy.bounds.maximum and row.demand > row.desired * fleet.capacity_per_s
     if short and _MAXIMUM not in row.reasons:
         told = f"{told}; more would be needed, but the policy's maximum is {row.desired}"
+    lacking = fleet.inventory.parts.lacking
+    if lacking and (why == UNLISTED or _INCOMPLETE in row.reasons):
+        told = f"{told}; the list lacks {some(lacking)}"
     return why + told if why else told
 
 

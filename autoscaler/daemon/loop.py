@@ -333,8 +333,8 @@ class Daemon:
         if many:
             await give_way()
         # Where nothing is listed, nothing is scaled in.
-        whole = {key for key, listing in seen.listings.items() if listing.complete}
-        listed = [id(f.provider) in whole and not f.inventory.vanished for f in self.fleets.all]
+        lists = bool(seen.listings)
+        listed = [lists and not (f.listing_error or f.inventory.vanished) for f in self.fleets.all]
         allowed = decided = self.operators.allowed(now_s)
         if early is not None:
             decided = allowed.only([early.has(f.name) for f in self.fleets.all])

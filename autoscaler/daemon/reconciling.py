@@ -32,10 +32,10 @@ async def reconcile(
     for fleet in fleets:
         key = id(fleet.provider)
         listing = listings[key]
-        fleet.listing_error = "" if listing.complete else listing.error
         for rows in _parts(fleet, listing, observer, now_s, notes):
             if turns.spent(rows):
                 await give_way()
+        fleet.listing_error = fleet.inventory.unlisted
     return notes
 
 

@@ -71,10 +71,12 @@ class Listing:
 
     Attributes:
         vms: The VMs found, in the provider's order; terminated ones may still appear.
-        complete: Every page arrived. Only a complete listing may prove that a VM is absent.
+        complete: Every page of every part arrived. Only what is whole may prove that a VM is absent; see `is_whole_of`.
         requested_at_s: Clock when the call began: changes after this may be missing.
         received_at_s: Clock when the last page arrived.
         error: For a person, why it is not complete; empty when it is.
+        parts: Where the provider asks zone by zone (hosts): for each of its zones what is wrong with it, empty where its
+            VMs are all here. Empty where all is one, which is then whole or not.
         real: Where `vms` is a simulated view (shadow), the VMs as they really are; None where `vms` is that.
     """
 
@@ -84,6 +86,11 @@ class Listing:
     received_at_s: float
     error: str = ""
     real: tuple[Vm, ...] | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def is_whole_of(self, zone: str) -> bool:
+        """Whether a VM of this zone that is not here is not there."""
+        return self.complete or self.parts.get(zone) == ""
 
 
 class OutcomeKind(StrEnum):
@@ -180,7 +187,9 @@ class Provider(Protocol):
     """
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag. Failures are in the Listing, never raised."""
+        """All VMs with the ownership tag. Failures are in the Listing, never raised, each where it belongs: what one zone
+        does not tell says nothing of the others (`Listing.parts`).
+        """
         ...
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:

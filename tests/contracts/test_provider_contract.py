@@ -66,6 +66,15 @@ async def test_a_listing_is_dated_by_the_clock_and_names_each_vm_once(cloud):
     assert len({vm.id for vm in listing.vms}) == len(listing.vms)
 
 
+async def test_a_whole_listing_is_whole_for_every_zone_in_it(cloud):
+    await cloud.seed(cloud.new_fleet(), 2)
+    listing = await cloud.provider.list_vms()
+    assert set(listing.parts.values()) <= {""}
+    assert all(listing.is_whole_of(vm.zone) for vm in listing.vms)
+    if listing.parts:
+        assert {vm.zone for vm in listing.vms} <= listing.parts.keys()
+
+
 async def test_a_start_dates_the_launch_anew(cloud):
     cloud.needs("time")
     ids = await cloud.seed(cloud.new_fleet(), 1)
@@ -92,6 +101,9 @@ async def test_a_failed_listing_is_a_value(cloud):
             break
     assert not listing.complete
     assert "UnauthorizedOperation" in listing.error
+    # Nobody may be taken for gone by it, but in zones that it says are whole.
+    assert not any(listing.parts.get(zone) == "" for zone in ("", cloud.zone))
+    assert not listing.is_whole_of(cloud.zone)
 
     async def healed():
         return (await cloud.provider.list_vms()).complete

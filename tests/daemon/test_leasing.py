@@ -46,6 +46,8 @@ class Followed:
     def follow(self):
         now_s = self.clock.now()
         whole = listing(at=now_s, complete=self.complete)
+        for fleet in self.fleets:
+            fleet.listing_error = whole.error
         rows = {
             fleet.name: tuple(vm(i, tags=self.provider.seen.get(i)) for i in self.ids(fleet.name))
             for fleet in self.fleets

@@ -62,7 +62,7 @@ class LeftOpen:
                 listing = listings[id(fleet.provider)]
                 if self._holds(action, fleet, listing, now_s):
                     continue
-                if not listing.complete:
+                if fleet.listing_error:
                     continue
             del self._actions[action.id]
             if action.settled_at_s is None:
@@ -84,7 +84,7 @@ class LeftOpen:
             # Other chores: balancers and tags tell what became of them (`drain`, `pool`).
             return False
         if action.intent.verb is Verb.PROVISION:
-            self._expect(action, fleet, listing, until_s)
+            self._expect(action, fleet, until_s)
         else:
             self._hold(action, fleet.inventory, answered_s)
         return True
@@ -106,7 +106,7 @@ class LeftOpen:
                     unknown=vm_id in unknown,
                 )
 
-    def _expect(self, action: ActionRecord, fleet: Fleet, listing: Listing, until_s: float) -> None:
+    def _expect(self, action: ActionRecord, fleet: Fleet, until_s: float) -> None:
         inventory, token = fleet.inventory, action.intent.token
         for vm_id in sorted(_of(action, OutcomeKind.ACCEPTED)):
             if vm_id and self._first(action, vm_id) and vm_id not in inventory.vms:
@@ -115,7 +115,7 @@ class LeftOpen:
                 inventory.await_vm(new)
         # Which VMs are there already can be told from a whole listing only.
         in_doubt = action.settled_at_s is None or _of(action, OutcomeKind.UNKNOWN)
-        if in_doubt and listing.complete and self._first(action, ""):
+        if in_doubt and not fleet.listing_error and self._first(action, ""):
             inventory.expect(action.id, action.intent.count, token, action.at_s, until_s)
 
     def _first(self, action: ActionRecord, vm_id: str) -> bool:

@@ -1,7 +1,7 @@
 """What a restarted daemon goes on with, beside what it learned of starts and capacities.
 
-Two kinds: troubles (places without room, VMs that are left alone), which are small, change seldom and matter for
-minutes, so they are kept soon; and states of core (forecasts, prices and models of objectives, guards), which are
+Two kinds: troubles (places without room, VMs that are left alone, hosts that a fleet has VMs on), which are small, change
+seldom and matter soon after a restart, so they are kept soon; and states of core (forecasts, prices and models of objectives, guards), which are
 large and matter for days. What is remembered by the clock is of use only while that goes forward.
 
 Rules of this file: what cannot be read, or is of another version, is told and begun anew, and costs nothing else.
@@ -28,7 +28,7 @@ from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.learned.packing import packed, unpacked
 from autoscaler.ports import ALL_FLEETS, Learned
 
-DRY, ODDS, ASIDE = "dry", "odds", "aside"
+DRY, ODDS, ASIDE, ZONES = "dry", "odds", "aside", "zones"
 LANES, FORECASTS, QUEUES = "lanes", "forecasts", "queues"
 """Names under which they are kept; those of states are the names in `Fleets.states`."""
 TROUBLES_VERSION, STATES_VERSION = 1, 1
@@ -36,6 +36,7 @@ TROUBLES_VERSION, STATES_VERSION = 1, 1
 FRESH_S = 1800.0
 """A forecast that was kept so short a time ago need not learn from the past again."""
 _MOST_BYTES = 2**24
+_TROUBLES = DRY, ODDS, ASIDE, ZONES
 _STATES: dict[str, type[Remembered]] = {LANES: LaneState, FORECASTS: SeriesState, QUEUES: QueueState}
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 
@@ -67,11 +68,14 @@ class Remembering:
             if fleet.inventory.listed:
                 rows = fleet.inventory.aside_rows(now_s)
                 found.append(Learned(fleet.name, ASIDE, TROUBLES_VERSION, _text(rows)))
+                if fleet.inventory.parts.exist:
+                    zones = [fleet.inventory.zones()]
+                    found.append(Learned(fleet.name, ZONES, TROUBLES_VERSION, _text(zones)))
         return [row for row in found if self._kept.get((row.fleet, row.name), _NOTHING) != row.body]
 
     def kept(self, rows: Iterable[Learned]) -> None:
         """These are safe."""
-        self._kept.update({(row.fleet, row.name): row.body for row in rows if row.name in (DRY, ODDS, ASIDE)})
+        self._kept.update({(row.fleet, row.name): row.body for row in rows if row.name in _TROUBLES})
 
     def take_up_troubles(
         self, fleets: Sequence[Fleet], learned: Iterable[Learned], now_s: float
@@ -80,13 +84,15 @@ class Remembering:
         wrong = []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         for row in learned:
-            if row.name not in (DRY, ODDS, ASIDE):
+            if row.name not in _TROUBLES:
                 continue
             try:
                 rows = _rows(row)
                 if row.name == ASIDE and row.fleet in acting:
                     acting[row.fleet].inventory.recall_aside(rows)
-                elif row.name != ASIDE:
+                elif row.name == ZONES and row.fleet in acting:
+                    acting[row.fleet].inventory.parts.recall(rows[0])
+                elif row.name in (DRY, ODDS):
                     dry, odds = (rows, []) if row.name == DRY else ([], rows)
                     for places in {
                         id(f.inventory.places): f.inventory.places for f in acting.values()
@@ -155,6 +161,7 @@ _WORDS = {
     DRY: "where there was no room",
     ODDS: "how often starts worked",
     ASIDE: "which VMs are left alone",
+    ZONES: "which hosts have VMs",
     LANES: "what guards and objectives remembered",
     FORECASTS: "forecasts",
     QUEUES: "what was known of queues",
@@ -170,7 +177,7 @@ def _fingerprint(policy: Policy) -> str:
     return hashlib.blake2b(repr(measure(policy)).encode(), digest_size=12).hexdigest()
 
 
-def _text(rows: list[list[object]]) -> bytes:
+def _text(rows: Sequence[Sequence[object]]) -> bytes:
     return zlib.compress(json.dumps(rows, separators=(",", ":"), allow_nan=False).encode(), 1)
 
 

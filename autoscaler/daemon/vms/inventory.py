@@ -3,7 +3,7 @@
 Rules of this file: the provider is the truth, but its listings lag, and one may be older than the one before.
 An order counts at once and is settled by a listing; an order that no listing confirms within `consistency_s`
 has failed, and for as long a row that looks like before the order is taken for an old one. A VM is gone only
-when several complete listings do not show it. Time comes in as an argument; nothing here calls anything.
+when several listings that are whole for its zone do not show it. Time comes in as an argument; nothing here calls anything.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
+from autoscaler.daemon.vms.parts import Parts
 from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
@@ -65,6 +66,9 @@ class FleetInventory(Lateness):
         self._recalled: dict[str, Aside] = {}
         self.vanished = self._told_vanished = False
         """Whether the last whole listing showed none of the VMs that are taken to be there, and that this was told."""
+        self.parts = Parts()
+        self.unlisted = ""
+        """For a person, what the last listing lacked of what this fleet has or may have; empty where nothing."""
         self._quiet: tuple[Vm, ...] | None = None
         """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
 
@@ -74,7 +78,7 @@ class FleetInventory(Lateness):
         """Take in a listing.
 
         Args:
-            listing: The whole view; only a complete one can show that a VM is absent.
+            listing: The whole view; only one that is whole for its zone can show that a VM is absent.
             vms: Those of it that belong to this fleet.
             now_s: The clock.
 
@@ -93,7 +97,11 @@ class FleetInventory(Lateness):
 
         Anything may happen between two parts that may happen between two listings.
         """
-        if vms is self._quiet and listing.complete:
+        self.unlisted = self.parts.follow(listing, self.zones, awaits=bool(self._expected))
+        whole = not self.unlisted
+        before = self.out_of_sight
+        self.out_of_sight = {zone: before.get(zone, self.sighted_s) for zone in self.parts.lacking}
+        if vms is self._quiet and whole:
             self._listed_at_s, self.looked_at, self.sighted_s = _middle(listing), 0, now_s
             return
         self.hedges.serve(len(self.in_phase(Phase.IN_SERVICE)), now_s)
@@ -109,11 +117,12 @@ class FleetInventory(Lateness):
         quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
         self._give_away(seen, listing, notes)
-        if listing.complete:
+        if listing.complete or listing.parts:
             self._age_absent(seen, listing, notes)
+        if whole:
             self._listed_at_s = _middle(listing)
             self._forget_expected(listing)
-        if rows or listing.complete:
+        if rows or whole:
             self.sighted_s = now_s
         self._give_up_late(now_s, notes)
         self._judge_arrivals(notes)
@@ -169,13 +178,17 @@ class FleetInventory(Lateness):
 
     @property
     def listed(self) -> bool:
-        """Whether a whole listing has been seen yet."""
+        """Whether a listing has been seen yet that was whole for this fleet."""
         return self._listed_at_s is not None
 
     @property
     def listed_at_s(self) -> float:
-        """Of when the last whole listing is; before all time where there was none."""
+        """Of when the last such listing is; before all time where there was none."""
         return -math.inf if self._listed_at_s is None else self._listed_at_s
+
+    def zones(self) -> list[str]:
+        """The zones that its VMs are in, in order; an empty name is one that is not known yet."""
+        return sorted({t.vm.zone for t in self.vms.values()})
 
     def _forget_expected(self, listing: Listing) -> None:
         over = [number for number, e in self._expected.items() if listing.requested_at_s >= e.until_s]
@@ -380,6 +393,8 @@ class FleetInventory(Lateness):
         absent_s = self.patience.all_absent_s if self.vanished else self.patience.absent_s
         for vm_id in [vm_id for vm_id in self.vms if vm_id not in seen]:
             t = self.vms[vm_id]
+            if not listing.is_whole_of(t.vm.zone):
+                continue
             if t.order is not None and self._may_lag(t.order, listing):
                 continue
             self.touch()
@@ -399,7 +414,8 @@ class FleetInventory(Lateness):
 
     def _should_be_listed(self, t: TrackedVm, listing: Listing) -> bool:
         lags = t.order is not None and self._may_lag(t.order, listing)
-        return t.phase is not Phase.LOST and not t.disowned and not lags
+        told = listing.is_whole_of(t.vm.zone)
+        return told and t.phase is not Phase.LOST and not t.disowned and not lags
 
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
         """Best guess of when something happened that this listing shows and the one before did not."""

@@ -45,6 +45,8 @@ class Lateness(Orders):
         """VMs that the last decision wanted in service; None before the first."""
         self.sighted_s = -math.inf
         """When VMs of the fleet were last listed, or a whole listing showed none."""
+        self.out_of_sight: dict[str, float] = {}
+        """Zones that the last listing lacked, and when VMs of them were last listed."""
         self.unasked = ""
         """For a person, why VMs that run cannot come into service, which is no fault of theirs; empty where they can."""
 
@@ -55,6 +57,13 @@ class Lateness(Orders):
             for t in self._phases()[Phase.RUNNING]:
                 t.phase_since_s, t.spared = now_s, False
         self.unasked = unasked
+
+    def _looked_s(self, t: TrackedVm) -> float:
+        """For how long a VM has been looked at in its phase."""
+        at_s = self.out_of_sight.get(t.vm.zone, self.sighted_s)
+        if not t.vm.zone:
+            at_s = min(self.out_of_sight.values(), default=self.sighted_s)
+        return at_s - t.phase_since_s
 
     def _give_up_late(self, now_s: float, notes: list[Note]) -> None:
         of = self._phases()
@@ -69,7 +78,7 @@ class Lateness(Orders):
     def _await_start(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         waited_s, runs = now_s - t.phase_since_s, t.phase is Phase.RUNNING
         # What is not listed may have come: those in whose place others are ordered are no more than were ordered in sight.
-        looked_s = self.sighted_s - t.phase_since_s
+        looked_s = self._looked_s(t)
         most_s = self.patience.coming_s(new=t.new)
         if not runs and looked_s > self.patience.written_off_s(new=t.new):
             # Before it runs it cannot even be stopped.
@@ -133,7 +142,7 @@ class Lateness(Orders):
         )
 
     def _await_stop(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
-        waited_s = self.sighted_s - t.phase_since_s
+        waited_s = self._looked_s(t)
         if waited_s > self.patience.stuck_s:
             self.touch()
             notes.append(

@@ -49,7 +49,7 @@ class Leasing:
 
         Args:
             fleets: All.
-            listings: By `id` of the provider; one that is not complete leaves its fleets as they are.
+            listings: By `id` of the provider; one that is not whole for a fleet leaves it as it is.
             rows_by_fleet: The rows of the listing of a provider, likewise, by fleet.
             now_s: The clock.
         """
@@ -61,7 +61,7 @@ class Leasing:
         for name, fleet in acting.items():
             lease, before = self._of[name], self._of[name].held_by
             listing = listings[id(fleet.provider)]
-            if listing.complete:
+            if not fleet.listing_error:
                 rows = rows_by_fleet(id(fleet.provider)).get(name, ())
                 lease.see(rows, listing.requested_at_s, now_s)
             if lease.held_by != before:

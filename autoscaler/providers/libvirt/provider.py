@@ -1,7 +1,7 @@
 """Hosts with libvirt behind the Provider port.
 
 Rules: one thread and one bounded call per VM and change (`host`); retries belong to the caller. What libvirt says is turned
-into Outcomes by `classify`, what it lists into Vms by `domains`. A host that does not answer makes listings incomplete, and
+into Outcomes by `classify`, what it lists into Vms by `domains`. Of a host that does not answer listings are not whole; it
 holds up no other. No libvirt type goes in or out.
 
 What a VM is here: a persistent domain with the tag `autoscaler:fleet` in its metadata. Its id is the domain's UUID, its zone
@@ -103,7 +103,7 @@ class LibvirtProvider:
         await self.close()
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag on all hosts; incomplete where a host does not answer in time."""
+        """All VMs with the ownership tag on all hosts; whole for each host that answers in time."""
         requested_at_s = self._clock.now()
         parts = await asyncio.gather(*(self._part(name) for name in self._hosts))
         found: dict[str, tuple[bool, Vm]] = {}
@@ -123,6 +123,7 @@ class LibvirtProvider:
             requested_at_s=requested_at_s,
             received_at_s=self._clock.now(),
             error=f"{'; '.join(problems)} ({len(found)} VMs came)" if problems else "",
+            parts={name: part.problem for name, part in zip(self._hosts, parts, strict=True)},
         )
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
