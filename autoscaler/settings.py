@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -28,6 +36,74 @@ PREFIX = "AUTOSCALER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 CONTROL_NAME = "control.sock"
 DEFAULT_CONFIG = Path("autoscaler.toml")
+
+
+def _unset(value: Any) -> Any:
+    """As in a line of the shipped file that only lost its comment sign, or `NAME=` in a file of the environment."""
+    return None if value == "" else value
+
+
+def _listed(value: Any) -> Any:
+    """As a list in a file, or as words in the environment."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _address(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("this is no address; write for example http://127.0.0.1:4599")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an address with a user or password in it would be logged; leave them out")
+    return value
+
+
+_Unset = BeforeValidator(_unset)
+_Address = Annotated[str | None, AfterValidator(_address), _Unset]
+_Uris = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+_AWS_REGION = Field("", description="AWS Region of the VMs.")
+_AWS_ENDPOINT_URL = Field(None, description="Another EC2 endpoint than AWS's, for the embedded cloud.")
+_AWS_CLOUDWATCH_ENDPOINT_URL = Field(None, description="Another CloudWatch endpoint than AWS's, for tests.")
+_AWS_PROFILE = Field(None, description="Profile of the AWS configuration files.")
+_AWS_ACCESS_KEY_ID = Field(None, description="Static key; on AWS leave it to the instance role.")
+_AWS_SECRET_ACCESS_KEY = Field(None, description="Belongs to aws_access_key_id.")
+_AWS_HINT_QUEUE_URL = Field(
+    None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
+)
+_LIBVIRT_URIS = Field(
+    (),
+    description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
+    "qemu+ssh://user@host/system; several with a comma or a space between them.",
+)
+_LIBVIRT_HEED_MEMORY = Field(
+    True,
+    description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
+)
+
+
+class ProviderSettings(BaseModel):
+    """Where the VMs of some fleets are, and how that is reached: one AWS Region of one account, or hosts with libvirt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    aws_region: str = _AWS_REGION
+    aws_endpoint_url: _Address = _AWS_ENDPOINT_URL
+    aws_cloudwatch_endpoint_url: _Address = _AWS_CLOUDWATCH_ENDPOINT_URL
+    aws_profile: Annotated[str | None, _Unset] = _AWS_PROFILE
+    aws_access_key_id: Annotated[str | None, _Unset] = _AWS_ACCESS_KEY_ID
+    aws_secret_access_key: Annotated[SecretStr | None, _Unset] = _AWS_SECRET_ACCESS_KEY
+    aws_hint_queue_url: _Address = _AWS_HINT_QUEUE_URL
+    libvirt_uris: _Uris = _LIBVIRT_URIS
+    libvirt_heed_memory: bool = _LIBVIRT_HEED_MEMORY
+
+
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
 class Settings(BaseSettings):
@@ -50,14 +126,14 @@ class Settings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and the status API.")
     http_port: int = Field(9412, ge=0, le=65535, description="Its port; 0 takes any free one.")
-    control_socket: Path | None = Field(
+    control_socket: Annotated[Path | None, _Unset] = Field(
         None, description="Unix socket for pause, resume and override; without it control.sock in state_dir."
     )
     control_group: str = Field(
         "",
         description="Group that may use the socket; empty means the daemon's own (under systemd: Group= of the unit).",
     )
-    push_token_file: Path | None = Field(
+    push_token_file: Annotated[Path | None, _Unset] = Field(
         None,
         description="File of the tokens with which samples may be pushed to /v1/samples, one a line; without it none may.",
     )
@@ -70,30 +146,15 @@ class Settings(BaseSettings):
     push_max_vms: int = Field(
         100_000, ge=1, description="Most VMs whose pushed samples are kept; a tenth of it for one fleet."
     )
-    aws_region: str = Field("", description="AWS Region of the VMs.")
-    aws_endpoint_url: str | None = Field(
-        None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
-    )
-    aws_cloudwatch_endpoint_url: str | None = Field(
-        None, description="Another CloudWatch endpoint than AWS's, for tests."
-    )
-    aws_profile: str | None = Field(None, description="Profile of the AWS configuration files.")
-    aws_access_key_id: str | None = Field(
-        None, description="Static key; on AWS leave it to the instance role."
-    )
-    aws_secret_access_key: SecretStr | None = Field(None, description="Belongs to aws_access_key_id.")
-    aws_hint_queue_url: str | None = Field(
-        None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
-    )
-    libvirt_uris: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
-        "qemu+ssh://user@host/system; several with a comma or a space between them.",
-    )
-    libvirt_heed_memory: bool = Field(
-        True,
-        description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
-    )
+    aws_region: str = _AWS_REGION
+    aws_endpoint_url: _Address = _AWS_ENDPOINT_URL
+    aws_cloudwatch_endpoint_url: _Address = _AWS_CLOUDWATCH_ENDPOINT_URL
+    aws_profile: Annotated[str | None, _Unset] = _AWS_PROFILE
+    aws_access_key_id: Annotated[str | None, _Unset] = _AWS_ACCESS_KEY_ID
+    aws_secret_access_key: Annotated[SecretStr | None, _Unset] = _AWS_SECRET_ACCESS_KEY
+    aws_hint_queue_url: _Address = _AWS_HINT_QUEUE_URL
+    libvirt_uris: _Uris = _LIBVIRT_URIS
+    libvirt_heed_memory: bool = _LIBVIRT_HEED_MEMORY
     retention_days: float = Field(
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )
@@ -102,44 +163,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged."
     )
-
-    @field_validator(
-        "control_socket",
-        "push_token_file",
-        "aws_endpoint_url",
-        "aws_cloudwatch_endpoint_url",
-        "aws_profile",
-        "aws_access_key_id",
-        "aws_secret_access_key",
-        "aws_hint_queue_url",
-        mode="before",
+    providers: dict[ProviderName, ProviderSettings] = Field(
+        {},
+        description="Several places in one daemon, instead of the settings above that begin with aws_ and libvirt_: each with "
+        "a name, and those settings in a table of its own, [providers.NAME], at the end of this file; policies name theirs "
+        "by `provider`.",
     )
-    @classmethod
-    def _empty_is_not_set(cls, value: Any) -> Any:
-        """As in a line of the shipped file that only lost its comment sign, or `NAME=` in a file of the environment."""
-        return None if value == "" else value
-
-    @field_validator("libvirt_uris", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        """As a list in a file, or as words in the environment."""
-        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-    @field_validator("aws_endpoint_url", "aws_cloudwatch_endpoint_url", "aws_hint_queue_url")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            named = False
-        if not named:
-            raise ValueError("this is no address; write for example http://127.0.0.1:4599")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("an address with a user or password in it would be logged; leave them out")
-        return value
 
     @property
     def control_path(self) -> Path:
@@ -214,12 +243,13 @@ def _words(error: ValidationError) -> str:
     for item in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, Settings.model_fields, 1)
+            fields = Settings.model_fields if len(item["loc"]) == 1 else ProviderSettings.model_fields
+            near = difflib.get_close_matches(str(item["loc"][-1]), fields, 1)
             advice = f"did you mean {near[0]}? Known" if near else "known"
-            known = ", ".join(sorted(Settings.model_fields))
+            known = ", ".join(sorted(fields))
             lines.append(f"{config_file()}: {name} is not a setting; {advice} are: {known}")
         else:
-            where = f"(in {config_file()} or AUTOSCALER_{name.upper()})"
+            where = f"(in {config_file()} or AUTOSCALER_{str(item['loc'][0]).upper()})"
             why = (
                 item["msg"].removeprefix("Value error, ")
                 if item["type"] == "value_error"

@@ -6,14 +6,14 @@ same policy to the same things. A fleet without `act` gets a provider that canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.closing import Closable
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.errors import ConfigError
-from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe
+from autoscaler.ports import Clock, MetricSource, Provider, ReadinessProbe, name_of
 from autoscaler.providers.coalescing import SharedProvider, SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
@@ -23,6 +23,7 @@ from autoscaler.wiring_balancers import (
     HookMaker,
     simulated_balancer,
 )
+from autoscaler.wiring_providers import provider_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Wiring:
     """Wires policies to adapters, and again when policies change, keeping every adapter that need not change.
 
     Args:
-        provider: The account's; shared by all fleets, one listing per tick.
+        provider: Shared by all fleets, whatever their policies name, one listing per tick; or several by the names that
+            policies know them by, each shared by its own fleets.
         clock: Time.
         source_of: Makes a fleet's source; see `wiring_sources.source_for`.
         balancer_of: Makes a fleet's balancer; see `wiring_balancers`. None for simulated ones.
@@ -56,15 +58,18 @@ class Wiring:
 
     def __init__(
         self,
-        provider: Provider,
+        provider: Provider | Mapping[str, Provider],
         clock: Clock,
         source_of: Callable[[Policy], MetricSource],
         balancer_of: BalancerMaker | None = None,
         hook_of: HookMaker | None = None,
         arrivals_of: ArrivalsMaker | None = None,
     ) -> None:
-        self._reader = SharedReader(provider)
-        self._acting = SharedProvider(provider, self._reader)
+        several = isinstance(provider, Mapping)
+        by_name = provider if isinstance(provider, Mapping) else {"": provider}
+        self._readers = {name: SharedReader(each, name=name) for name, each in by_name.items()}
+        self._acting = {name: SharedProvider(each, self._readers[name]) for name, each in by_name.items()}
+        self._names = self._readers.keys() if several else None
         self._clock = clock
         self._source_of = source_of
         self._balancer_of = balancer_of or simulated_balancer(clock)
@@ -79,7 +84,8 @@ class Wiring:
             before: The fleets as this has wired them so far.
 
         Raises:
-            AutoscalerError: A source cannot be made; nothing has been opened then.
+            AutoscalerError: A source cannot be made, or a fleet's VMs would be elsewhere than they were; nothing has been
+                opened then.
         """
         was = {setup.policy.fleet: setup for setup in before}
         setups = tuple(self._setup(policy, was.get(policy.fleet)) for policy in policies)
@@ -112,8 +118,14 @@ class Wiring:
         return FleetSetup(policy, provider, source, probe, balancer, hook, arrivals)
 
     def _provider_for(self, policy: Policy, was: FleetSetup | None) -> Provider:
+        name = "" if self._names is None else provider_of(policy, self._names)
+        if was is not None and name_of(was.provider) != name:
+            raise ConfigError(
+                f"fleet {policy.fleet}: `provider` was {name_of(was.provider)} and is {name}, where its VMs are others; "
+                "restart the daemon for that"
+            )
         if policy.act:
-            return self._acting
+            return self._acting[name]
         start_time_s, stop_time_s = policy.vm.start_time_s, policy.vm.stop_time_s
         if was is not None and not was.policy.act:
             before = was.policy.vm
@@ -121,7 +133,8 @@ class Wiring:
                 return was.provider
             if isinstance(was.provider, ShadowProvider):
                 return was.provider.at_pace(start_time_s=start_time_s, stop_time_s=stop_time_s)
-        return ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
+        reader = self._readers[name]
+        return ShadowProvider(reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
 
 
 def wire(
@@ -158,11 +171,11 @@ def _same_source(before: Policy, after: Policy) -> bool:
 def simulated(policy: Policy) -> Policy:
     """The policy as an embedded cloud can carry it out.
 
-    It acts. Where it asks an address of the VM whether it is ready, status checks are asked instead, since
+    It acts, in the only cloud there is. Where it asks an address of the VM whether it is ready, status checks are asked instead, since
     nothing listens on a simulated VM, nor is its CPU use read; new VMs come from the launch template that the cloud names like the
     fleet.
     """
-    changes: dict[str, object] = {"act": True}
+    changes: dict[str, object] = {"act": True, "provider": None}
     if policy.vm.learn_capacity is not None:
         changes["vm"] = policy.vm.model_copy(update={"learn_capacity": None})
     if policy.readiness.probe == "http":

@@ -17,6 +17,8 @@ from autoscaler.ports.hooks import VmHook
 from autoscaler.providers.ec2.settings import Ec2Settings
 
 BalancerMaker: TypeAlias = Callable[[Policy], Balancer | None]
+Ec2Of: TypeAlias = Callable[[Policy], Ec2Settings | None]
+"""How AWS is reached for a policy; None where its VMs are elsewhere. Raises ConfigError where it names no place that there is."""
 HookMaker: TypeAlias = Callable[[Policy], VmHook | None]
 ArrivalsMaker: TypeAlias = Callable[[Policy], Arrivals | None]
 
@@ -30,12 +32,12 @@ def simulated_balancer(clock: Clock) -> BalancerMaker:
     return made
 
 
-def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
+def real_balancer(clock: Clock, ec2_of: Ec2Of) -> BalancerMaker:
     """A maker for what really stands in front of fleets.
 
     Args:
         clock: Dates what is read.
-        ec2: How AWS is reached; None where it is not.
+        ec2_of: How AWS is reached for a policy.
     """
 
     def made(policy: Policy) -> Balancer | None:
@@ -54,6 +56,7 @@ def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
 
             return CommandBalancer(section.command.run, clock, timeout_s=section.command.timeout_s)
         if section.target_group is not None:
+            ec2 = ec2_of(policy)
             if ec2 is None:
                 raise ConfigError(
                     f"fleet {policy.fleet}: balancer.target_group is AWS's, and the VMs are not there (libvirt_uris); "
@@ -70,12 +73,12 @@ def real_balancer(clock: Clock, ec2: Ec2Settings | None) -> BalancerMaker:
     return made
 
 
-def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
+def real_hook(clock: Clock, ec2_of: Ec2Of) -> HookMaker:
     """A maker for what is really done on VMs while they are tried; nothing for fleets that do not act.
 
     Args:
         clock: Paces questions.
-        ec2: How AWS is reached; None where it is not.
+        ec2_of: How AWS is reached for a policy.
     """
 
     def made(policy: Policy) -> VmHook | None:
@@ -87,6 +90,7 @@ def real_hook(clock: Clock, ec2: Ec2Settings | None) -> HookMaker:
 
             return CommandHook(tried.command.run, timeout_s=tried.command.timeout_s)
         if tried.ssm is not None:
+            ec2 = ec2_of(policy)
             if ec2 is None:
                 raise ConfigError(
                     f"fleet {policy.fleet}: freshness.exercise.ssm is AWS's, and the VMs are not there (libvirt_uris); "

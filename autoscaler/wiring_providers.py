@@ -1,4 +1,4 @@
-"""From settings to the provider of this daemon: AWS, or hosts with libvirt; one daemon has one.
+"""From settings to the providers of this daemon: AWS Regions and hosts with libvirt, one or several, each with its fleets.
 
 Why beside `wiring`: what a daemon, a diagnosis and a recording are opened on must be the same, and what nobody uses is not
 imported.
@@ -6,18 +6,24 @@ imported.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, Provider
 from autoscaler.ports.hints import HintSource
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.libvirt.settings import LibvirtSettings
-from autoscaler.settings import Settings
+from autoscaler.settings import ProviderSettings, Settings
+from autoscaler.words import some
 
 if TYPE_CHECKING:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
+
+_OWN = tuple(ProviderSettings.model_fields)
+"""Settings of one provider, which a daemon with one has beside all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +33,129 @@ class Cloud:
     Attributes:
         ec2: How EC2 is reached; None where the VMs are elsewhere.
         libvirt: Hosts with libvirt; None likewise.
+        cloudwatch: How CloudWatch is reached: as EC2 is; None where that is not.
+        hint_queue_url: Queue of EC2's events; None where none is read.
     """
 
     ec2: Ec2Settings | None = None
     libvirt: LibvirtSettings | None = None
+    cloudwatch: CloudWatchSettings | None = None
+    hint_queue_url: str | None = None
 
 
-def cloud_of(settings: Settings) -> Cloud:
-    """Where the settings say that the VMs are.
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """All places where this daemon has VMs.
+
+    Attributes:
+        by_name: By the names that the settings give them; the only one of settings without such names has an empty one.
+    """
+
+    by_name: Mapping[str, Cloud]
+
+    def name_of(self, policy: Policy) -> str:
+        """Which of them a policy means.
+
+        Raises:
+            ConfigError: None of them, or which of several is not said.
+        """
+        return provider_of(policy, self.by_name)
+
+    def of(self, policy: Policy) -> Cloud:
+        """Where the VMs of a policy are; raises as `name_of`."""
+        return self.by_name[self.name_of(policy)]
+
+    def ec2_of(self, policy: Policy) -> Ec2Settings | None:
+        """How EC2 is reached for a policy, None where its VMs are elsewhere; raises as `name_of`."""
+        return self.of(policy).ec2
+
+    def cloudwatch_of(self, policy: Policy) -> CloudWatchSettings | None:
+        """How CloudWatch is reached for a policy, None where its VMs are elsewhere; raises as `name_of`."""
+        return self.of(policy).cloudwatch
+
+
+def provider_of(policy: Policy, names: Collection[str]) -> str:
+    """Which of the named providers a policy means.
 
     Raises:
-        ConfigError: They name both, or neither.
+        ConfigError: None of them, or which of several is not said.
     """
-    given = [name for name in Settings.model_fields if name.startswith("aws_") and getattr(settings, name)]
-    if not settings.libvirt_uris:
-        if not settings.aws_region:
-            raise ConfigError(
-                "no AWS Region is set; name it with --region, AUTOSCALER_AWS_REGION or aws_region in autoscaler.toml, "
-                "or name hosts with libvirt by libvirt_uris"
-            )
-        return Cloud(ec2=_ec2(settings))
-    if given:
+    name, known = policy.provider, some(sorted(names), 10)
+    if name is None:
+        if len(names) == 1:
+            return next(iter(names))
         raise ConfigError(
-            f"libvirt_uris and {', '.join(given)} are set, and one daemon has one provider: leave out one of the two, or "
-            "run two daemons with a state_dir each"
+            f"fleet {policy.fleet}: the settings have several providers; write `provider: NAME` in its policy, one of {known}"
         )
-    return Cloud(
-        libvirt=LibvirtSettings(settings.libvirt_uris, settings.libvirt_heed_memory, **_waits(settings))
-    )
+    if name not in names:
+        advice = (
+            f"they have {known}"
+            if any(names)
+            else f"write a table [providers.{name}], or leave `provider` out"
+        )
+        raise ConfigError(
+            f"fleet {policy.fleet}: `provider` is {name}, which is not in the settings; {advice}"
+        )
+    return name
+
+
+def clouds_of(settings: Settings) -> Clouds:
+    """Where the settings say that VMs are.
+
+    Raises:
+        ConfigError: They name AWS and libvirt for one place, or no place at all, or one of them twice.
+    """
+    if not settings.providers:
+        return Clouds({"": _cloud(settings, settings, "")})
+    beside = [
+        name for name in _OWN if getattr(settings, name) != ProviderSettings.model_fields[name].get_default()
+    ]
+    if beside:
+        raise ConfigError(
+            f"{', '.join(beside)} and [providers.…] are set: with several providers each has such settings in its own table"
+        )
+    clouds = {name: _cloud(settings, given, name) for name, given in settings.providers.items()}
+    _refuse_the_same(clouds)
+    return Clouds(clouds)
+
+
+def _cloud(settings: Settings, given: ProviderSettings | Settings, name: str) -> Cloud:
+    aws = [each for each in _OWN if each.startswith("aws_") and getattr(given, each)]
+    where = f"[providers.{name}]: " if name else ""
+    if not given.libvirt_uris:
+        if not given.aws_region:
+            advice = (
+                "name it by aws_region"
+                if name
+                else "name it with --region, AUTOSCALER_AWS_REGION or aws_region in autoscaler.toml"
+            )
+            raise ConfigError(
+                f"{where}no AWS Region is set; {advice}, or name hosts with libvirt by libvirt_uris"
+            )
+        return Cloud(
+            ec2=_ec2(given), cloudwatch=_cloudwatch(given), hint_queue_url=given.aws_hint_queue_url or None
+        )
+    if aws:
+        raise ConfigError(
+            f"{where}libvirt_uris and {', '.join(aws)} are set, and one provider is one of the two: leave out one, or give each "
+            "a table [providers.NAME]"
+        )
+    libvirt = LibvirtSettings(given.libvirt_uris, given.libvirt_heed_memory, **_waits(settings))
+    return Cloud(libvirt=libvirt)
+
+
+def _refuse_the_same(clouds: Mapping[str, Cloud]) -> None:
+    """What is one account's has one budget of API calls, and a host one count of its free memory."""
+    seen: dict[object, str] = {}
+    for name, cloud in clouds.items():
+        its: Iterable[object] = (cloud.ec2,) if cloud.libvirt is None else cloud.libvirt.uris
+        for each in its:
+            if each in seen:
+                what = "the same Region, reached in the same way" if cloud.ec2 else f"{each} both"
+                raise ConfigError(
+                    f"[providers.{seen[each]}] and [providers.{name}] name {what}; leave out one"
+                )
+            seen[each] = name
 
 
 async def open_provider(cloud: Cloud, clock: Clock) -> Provider:
@@ -84,7 +185,7 @@ async def open_budgeted(cloud: Cloud, clock: Clock) -> Provider:
     return BudgetedProvider(provider, CallBudget(clock), clock)
 
 
-async def open_hints(settings: Settings, cloud: Cloud, provider: Provider) -> HintSource | None:
+async def open_hints(cloud: Cloud, provider: Provider) -> HintSource | None:
     """The cloud's own news: of a queue that the settings name, or of the hosts; None where there is none.
 
     Raises:
@@ -94,23 +195,22 @@ async def open_hints(settings: Settings, cloud: Cloud, provider: Provider) -> Hi
         from autoscaler.providers.libvirt.provider import LibvirtProvider
 
         return provider.hints if isinstance(provider, LibvirtProvider) else None
-    if not settings.aws_hint_queue_url or cloud.ec2 is None:
+    if not cloud.hint_queue_url or cloud.ec2 is None:
         return None
     from autoscaler.providers.ec2.hints import HintQueue
 
-    return await HintQueue.open(cloud.ec2, settings.aws_hint_queue_url)
+    return await HintQueue.open(cloud.ec2, cloud.hint_queue_url)
 
 
-def cloudwatch_settings(settings: Settings) -> CloudWatchSettings:
-    """How CloudWatch is reached: as EC2 is."""
+def _cloudwatch(given: ProviderSettings | Settings) -> CloudWatchSettings:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
-    secret = settings.aws_secret_access_key
+    secret = given.aws_secret_access_key
     return CloudWatchSettings(
-        region=settings.aws_region,
-        endpoint_url=settings.aws_cloudwatch_endpoint_url,
-        profile=settings.aws_profile,
-        access_key_id=settings.aws_access_key_id,
+        region=given.aws_region,
+        endpoint_url=given.aws_cloudwatch_endpoint_url,
+        profile=given.aws_profile,
+        access_key_id=given.aws_access_key_id,
         secret_access_key=secret.get_secret_value() if secret else None,
     )
 
@@ -124,12 +224,12 @@ def _waits(settings: Settings) -> dict[str, float]:
     }
 
 
-def _ec2(settings: Settings) -> Ec2Settings:
-    secret = settings.aws_secret_access_key
+def _ec2(given: ProviderSettings | Settings) -> Ec2Settings:
+    secret = given.aws_secret_access_key
     return Ec2Settings(
-        region=settings.aws_region,
-        endpoint_url=settings.aws_endpoint_url,
-        profile=settings.aws_profile,
-        access_key_id=settings.aws_access_key_id,
+        region=given.aws_region,
+        endpoint_url=given.aws_endpoint_url,
+        profile=given.aws_profile,
+        access_key_id=given.aws_access_key_id,
         secret_access_key=secret.get_secret_value() if secret else None,
     )

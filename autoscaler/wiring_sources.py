@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from autoscaler.config.cloudwatch import CloudWatchInput
 from autoscaler.config.policy import Policy
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from autoscaler.sources.push import PushedSamples
 
 
+CloudWatchOf: TypeAlias = Callable[[Policy], "CloudWatchSettings | None"]
+
+
 class Sources:
     """Makes the sources of one daemon, which share what can be shared.
 
@@ -37,7 +40,7 @@ class Sources:
         clock: Stamps readings, and plays traces.
         folder: Of the policies' files; files that they name are relative to it.
         pushed: Where samples are pushed to; None where they are not taken.
-        aws: Which CloudWatch; None where none can be asked.
+        aws_of: Which CloudWatch for a policy; None where none can be asked.
         called: Told of every request to CloudWatch, which costs money.
     """
 
@@ -46,15 +49,15 @@ class Sources:
         clock: Clock,
         folder: Path,
         pushed: PushedSamples | None = None,
-        aws: CloudWatchSettings | None = None,
+        aws_of: CloudWatchOf | None = None,
         called: Called | None = None,
     ) -> None:
         self.clock = clock
         self.folder = folder
         self.pushed = pushed
-        self._aws = aws
+        self._aws_of = aws_of
         self._called = called
-        self._cloudwatch: CloudWatchReader | None = None
+        self._cloudwatch: dict[CloudWatchSettings, CloudWatchReader] = {}
         self._prometheus: PrometheusPool | None = None
 
     @property
@@ -66,21 +69,23 @@ class Sources:
             self._prometheus = PrometheusPool(self.clock)
         return self._prometheus
 
-    @property
-    def cloudwatch(self) -> CloudWatchReader:
-        """What asks CloudWatch, for all fleets.
+    def cloudwatch(self, policy: Policy) -> CloudWatchReader:
+        """What asks a policy's CloudWatch, for all fleets of that one.
 
         Raises:
             ConfigError: Nobody said which one.
         """
-        if self._aws is None or not self._aws.region:
+        aws = self._aws_of(policy) if self._aws_of is not None else None
+        if aws is None or not aws.region:
             raise ConfigError("signal.source is cloudwatch, and no AWS Region is set; set aws_region")
-        if self._cloudwatch is None:
+        reader = self._cloudwatch.get(aws)
+        if reader is None:
             from autoscaler.sources.cloudwatch_client import CloudWatchClient
             from autoscaler.sources.cloudwatch_reader import CloudWatchReader
 
-            self._cloudwatch = CloudWatchReader(CloudWatchClient(self._aws, self._called), self.clock)
-        return self._cloudwatch
+            client = CloudWatchClient(aws, self._called)
+            reader = self._cloudwatch[aws] = CloudWatchReader(client, self.clock)
+        return reader
 
     def source_for(self, policy: Policy) -> MetricSource:
         """The source that a policy names.
@@ -95,10 +100,10 @@ class Sources:
 
 
 def source_for(
-    policy: Policy, clock: Clock, folder: Path, aws: CloudWatchSettings | None = None
+    policy: Policy, clock: Clock, folder: Path, aws_of: CloudWatchOf | None = None
 ) -> MetricSource:
     """One source, which shares nothing; see `Sources`."""
-    return Sources(clock, folder, aws=aws).source_for(policy)
+    return Sources(clock, folder, aws_of=aws_of).source_for(policy)
 
 
 def _with_utilisation(source: MetricSource, url: str, clock: Clock) -> MetricSource:
@@ -206,7 +211,7 @@ def _cloudwatch_source(policy: Policy, sources: Sources) -> MetricSource:
     given = policy.signal.cloudwatch
     if given is None:
         raise _missing(policy)
-    return CloudWatchSource(metric_of(given), signal_of(policy), sources.cloudwatch, sources.clock)
+    return CloudWatchSource(metric_of(given), signal_of(policy), sources.cloudwatch(policy), sources.clock)
 
 
 def metric_of(given: CloudWatchInput) -> Metric:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +80,7 @@ async def _examine(settings: Settings) -> list[Finding]:
     from autoscaler.errors import ConfigError
     from autoscaler.ports.findings import Finding, Level
     from autoscaler.settings import unknown_variables
-    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings
+    from autoscaler.wiring_providers import clouds_of
 
     clock = SystemClock()
     found = [
@@ -97,31 +97,69 @@ async def _examine(settings: Settings) -> list[Finding]:
     text = f"{counted(len(loaded.policies), 'fleet')}, {acting} of them acting"
     found.append(Finding("policy", Level.OK, text))
     try:
-        cloud = cloud_of(settings)
+        clouds = clouds_of(settings)
     except ConfigError as error:
         return [*found, Finding("settings", Level.PROBLEM, str(error), "set it")]
+    folder = PolicyFolder(settings.policies, settings.tick_s, clock).path
+    placed: dict[str, list[Policy]] = {name: [] for name in clouds.by_name}
+    for policy in loaded.policies:
+        try:
+            placed[clouds.name_of(policy)].append(policy)
+        except ConfigError as error:
+            fix = "correct `provider` in the policy, or the settings"
+            found.append(Finding("policy", Level.PROBLEM, str(error), fix, policy.fleet))
+    elsewhere = {policy.fleet: name for name, its in placed.items() for policy in its}
+    for name, its in placed.items():
+        asked, vms = await _place(clouds.by_name[name], its, clock, folder)
+        asked += _strays(name, vms, elsewhere)
+        found += [_of(name, each) for each in asked]
+    return found
+
+
+async def _place(
+    cloud: Cloud, policies: Sequence[Policy], clock: Clock, folder: Path
+) -> tuple[list[Finding], Sequence[Vm]]:
+    """What is found where the VMs of these fleets are, and those VMs."""
+    from autoscaler.errors import ConfigError
+    from autoscaler.ports.findings import Finding, Level
+
     try:
-        asked, vms = await _asked(cloud, loaded.policies, clock)
+        found, vms = await _asked(cloud, policies, clock)
     except ConfigError as error:
         fix = "give the machine a role" if cloud.libvirt is None else "install it"
-        return [*found, Finding("credentials", Level.PROBLEM, str(error), fix)]
-    found += asked
-    if any(each.check == "reach" and each.level is Level.PROBLEM for each in asked) and not vms:
-        return found
-    for policy in loaded.policies:
+        return [Finding("credentials", Level.PROBLEM, str(error), fix)], ()
+    if any(each.check == "reach" and each.level is Level.PROBLEM for each in found) and not vms:
+        return found, ()
+    for policy in policies:
         found += _programs(policy)
         found += await _haproxy(policy, [vm for vm in vms if vm.fleet == policy.fleet])
-    folder = PolicyFolder(settings.policies, settings.tick_s).path
-    return found + [
-        await _metrics(
-            policy,
-            [vm for vm in vms if vm.fleet == policy.fleet],
-            clock,
-            folder,
-            cloudwatch_settings(settings),
+    for policy in policies:
+        its = [vm for vm in vms if vm.fleet == policy.fleet]
+        found.append(await _metrics(policy, its, clock, folder, cloud.cloudwatch))
+    return found, vms
+
+
+def _strays(name: str, vms: Sequence[Vm], elsewhere: Mapping[str, str]) -> list[Finding]:
+    """VMs of fleets whose policies say that they are with another provider, so that nobody looks after them."""
+    from autoscaler.ports.findings import Finding, Level
+
+    strays = Counter(vm.fleet for vm in vms if elsewhere.get(vm.fleet, name) != name)
+    fix = "correct the tags of the VMs, or `provider` in the policy"
+    return [
+        Finding(
+            "policy",
+            Level.WARNING,
+            f"{name}: {counted(number, 'VM')} of the fleet, whose policy names {elsewhere[fleet]}: nobody looks after them",
+            fix,
+            fleet,
         )
-        for policy in loaded.policies
+        for fleet, number in sorted(strays.items())
     ]
+
+
+def _of(name: str, finding: Finding) -> Finding:
+    """The finding with the provider that it is about, where there are several."""
+    return replace(finding, text=f"{name}: {finding.text}") if name and not finding.fleet else finding
 
 
 def _state_dir(directory: Path) -> list[Finding]:
@@ -267,7 +305,7 @@ def _programs(policy: Policy) -> list[Finding]:
 
 
 async def _metrics(
-    policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path, aws: CloudWatchSettings
+    policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path, aws: CloudWatchSettings | None
 ) -> Finding:
     """Whether the fleet's metrics can be read from here, by reading them."""
     from autoscaler.errors import AutoscalerError
@@ -285,7 +323,7 @@ async def _metrics(
         return Finding("metrics", Level.UNKNOWN, text, "try again while some run", policy.fleet)
     fix = "correct the policy's signal, or what answers there"
     try:
-        source = source_for(policy, clock, folder, aws)
+        source = source_for(policy, clock, folder, lambda _: aws)
     except AutoscalerError as error:
         return Finding("metrics", Level.PROBLEM, str(error), fix, policy.fleet)
     try:

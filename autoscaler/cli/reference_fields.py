@@ -40,6 +40,7 @@ _FORMS = {
     str: "text",
     Path: "a path",
     SecretStr: "text",
+    dict: "a table",
 }
 
 
@@ -145,6 +146,8 @@ def _flat(field: FieldInfo) -> tuple[list[Any], list[Any]]:
         elif origin is Union or origin is UnionType:
             for part in get_args(annotation):
                 walk(part)
+        elif origin is dict:
+            types.append(dict)
         elif origin is tuple:
             types.append(tuple)
             walk(get_args(annotation)[0])
@@ -199,6 +202,8 @@ def _default(field: FieldInfo, marks: list[Any], default: Any, section: Any) -> 
         return "off" if Off in marks else NOT_SET
     if default == ():
         return "[]"
+    if default == {}:
+        return "{}"
     if section is not None:
         return "{}" if field.default is not PydanticUndefined else REQUIRED
     text = _text(marks)

@@ -6,7 +6,7 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from autoscaler.daemon.last_good import LastGood
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
+    from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.daemon.vms.leasing import Leasing
-    from autoscaler.ports import Clock, MetricSource
-    from autoscaler.ports.hints import HintSource
+    from autoscaler.ports import Clock, MetricSource, Provider
     from autoscaler.settings import Settings
     from autoscaler.web.site import Site
+    from autoscaler.wiring_providers import Clouds
 
 
 def run(
@@ -123,31 +124,28 @@ async def _run(
     from autoscaler.web.control import Control
     from autoscaler.wiring import Wiring
     from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook
-    from autoscaler.wiring_providers import cloud_of, cloudwatch_settings, open_budgeted, open_hints
+    from autoscaler.wiring_providers import clouds_of
     from autoscaler.wiring_sources import Sources
 
-    cloud = cloud_of(settings)
-    ec2 = cloud.ec2
+    clouds = clouds_of(settings)
     clock, telemetry = SystemClock(), Telemetry()
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
     pushing = Pushing.of(settings, clock)
-    aws = cloudwatch_settings(settings)
-    sources = Sources(clock, folder.path, pushing.samples, aws, telemetry.cloudwatch_called)
-    balancer_of, hook_of = real_balancer(clock, ec2), real_hook(clock, ec2)
-    made, left_out = _sources(policies, sources.source_for, (balancer_of, hook_of))
+    sources = Sources(clock, folder.path, pushing.samples, clouds.cloudwatch_of, telemetry.cloudwatch_called)
+    balancer_of, hook_of = real_balancer(clock, clouds.ec2_of), real_hook(clock, clouds.ec2_of)
+    made, left_out = _sources(policies, sources.source_for, (clouds.name_of, balancer_of, hook_of))
     async with AsyncExitStack() as stack:
         journal = open_journal(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
         )
         stack.push_async_callback(close, journal, telemetry)
-        provider = await open_budgeted(cloud, clock)
-        stack.push_async_callback(close, provider, telemetry)
+        providers = await _providers(clouds, clock, telemetry, stack)
 
         def source_of(policy: Policy) -> MetricSource:
             return made.pop(policy.fleet, None) or sources.source_for(policy)
 
-        wiring = Wiring(provider, clock, source_of, balancer_of, hook_of, real_arrivals(clock))
+        wiring = Wiring(providers, clock, source_of, balancer_of, hook_of, real_arrivals(clock))
         wired = wiring.wire([policy for policy in policies.policies if policy.fleet in made])
         limits = LoopSettings(settings.tick_s, settings.observe_timeout_s, settings.act_timeout_s)
         daemon = Daemon(
@@ -173,7 +171,7 @@ async def _run(
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         beside: dict[str, Callable[[], Awaitable[object]]] = {"site": site.watch, "control": control.watch}
         beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
-        await _hear_hints(await open_hints(settings, cloud, provider), daemon, stack, beside)
+        await _hear_hints(clouds, providers, daemon, stack, beside)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
@@ -199,19 +197,41 @@ def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing
     return leasing
 
 
+async def _providers(
+    clouds: Clouds, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack
+) -> dict[str, Provider]:
+    """What the fleets are on, by name; closed with the stack."""
+    from autoscaler.daemon.closing import close
+    from autoscaler.errors import ConfigError
+    from autoscaler.wiring_providers import open_budgeted
+
+    providers = {}
+    for name, cloud in clouds.by_name.items():
+        try:
+            providers[name] = await open_budgeted(cloud, clock)
+        except ConfigError as error:
+            raise ConfigError(f"[providers.{name}]: {error}" if name else str(error)) from None
+        stack.push_async_callback(close, providers[name], telemetry)
+    return providers
+
+
 async def _hear_hints(
-    source: HintSource | None,
+    clouds: Clouds,
+    providers: Mapping[str, Provider],
     daemon: Daemon,
     stack: AsyncExitStack,
     beside: dict[str, Callable[[], Awaitable[object]]],
 ) -> None:
-    """Listen to the cloud's own news, where there is any."""
+    """Listen to the clouds' own news, where there is any."""
     from autoscaler.daemon.closing import close
     from autoscaler.daemon.hinting import Hinting
+    from autoscaler.wiring_providers import open_hints
 
-    if source is not None:
-        stack.push_async_callback(close, source, daemon.telemetry)
-        beside["hints"] = Hinting(daemon, source).watch
+    for name, cloud in clouds.by_name.items():
+        source = await open_hints(cloud, providers[name])
+        if source is not None:
+            stack.push_async_callback(close, source, daemon.telemetry)
+            beside[f"hints {name}".rstrip()] = Hinting(daemon, source).watch
 
 
 def _sources(

@@ -107,18 +107,17 @@ async def _sample(
 
     from autoscaler.clock import SystemClock
     from autoscaler.simulator.traffic.sampling import Sampling
-    from autoscaler.wiring_providers import cloudwatch_settings
+    from autoscaler.wiring_providers import clouds_of
     from autoscaler.wiring_sources import source_for
 
     clock, stop = SystemClock(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with AsyncExitStack() as stack:
-        aws = cloudwatch_settings(settings) if policy.signal.source == "cloudwatch" else None
-        source = source_for(policy, clock, folder, aws)
+        source = source_for(policy, clock, folder, lambda each: clouds_of(settings).cloudwatch_of(each))
         stack.push_async_callback(source.close)
         provider: Provider | None = None
         if not addresses and not policy.signal.of_the_fleet:
-            provider = await _provider(settings, clock)
+            provider = await _provider(policy, settings, clock)
             stack.push_async_callback(provider.close)
         sampling = Sampling(
             policy, source, clock, tick_s, provider, [_vm(policy, address) for address in addresses],
@@ -127,10 +126,10 @@ async def _sample(
         return await sampling.run(for_s, stop), stop.is_set()
 
 
-async def _provider(settings: Settings, clock: Clock) -> Provider:
-    from autoscaler.wiring_providers import cloud_of, open_provider
+async def _provider(policy: Policy, settings: Settings, clock: Clock) -> Provider:
+    from autoscaler.wiring_providers import clouds_of, open_provider
 
-    return await open_provider(cloud_of(settings), clock)
+    return await open_provider(clouds_of(settings).of(policy), clock)
 
 
 def _vm(policy: Policy, address: str) -> Vm:

@@ -34,6 +34,10 @@ class Policy(Section):
     act: bool = Field(
         False, description="Whether VMs are really started and stopped; without it the fleet runs in shadow."
     )
+    provider: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")] | None = Field(
+        None,
+        description="Where its VMs are: a name that the settings give to one of several places (`providers`); without it the only one.",
+    )
     signal: SignalSection = Field(description="What is measured, and how it is read.")
     vm: VmSection = Field(description="What one VM can do, and how long it takes to come and go.")
     readiness: ReadinessSection = Field(

@@ -1,16 +1,16 @@
-"""Sources that hang: a tick waits for one in full once, and then no more until it has answered in time.
+"""Adapters that hang: a tick waits for one in full once, and then no more until it has answered in time.
 
-Why: all fleets are decided on together once all was observed, so that a source that hangs would cost each of them the
-whole time for reading, tick after tick. It is still asked in every tick. What it answers after the others is not used; it
-shows that the source is well, and the next tick waits for it again.
+Why: all fleets are decided on together once all was observed, so that a source, a provider or a probe that hangs would
+cost each of them the whole time for it, tick after tick. It is still asked in every tick. What it answers after the others
+is not used; it shows that it is well, and the next tick waits for it again.
 
-Rules of this file: at most one question of a fleet is under way, unless one does not even end when it is told to.
+Rules of this file: at most one question of one kind is under way, unless one does not even end when it is told to.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,53 +22,55 @@ ASKED_ANEW_S = 60.0
 
 @dataclass(slots=True)
 class _Hung:
-    """The last question to a source that hung."""
+    """The last question to an adapter that hung."""
 
-    source: object
+    adapter: object
     call: asyncio.Future[Any]
     began_s: float
     is_well: bool = False
 
 
 class Hanging:
-    """Which sources hang, by fleet; times are seconds of the event loop."""
+    """Which adapters hang, by fleet or what else they are of; times are seconds of the event loop."""
 
     def __init__(self) -> None:
-        self._of: dict[str, _Hung] = {}
+        self._of: dict[Hashable, _Hung] = {}
 
     def __bool__(self) -> bool:
-        """Whether any source hung the last time."""
+        """Whether any of them hung the last time."""
         return bool(self._of)
 
-    def __contains__(self, fleet: str) -> bool:
-        """Whether its source hung the last time."""
-        return fleet in self._of
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether it hung the last time."""
+        return key in self._of
 
-    def look(self, fleet: str, source: object, now_s: float) -> bool:
-        """Whether the source may be asked now; forgets that it hung where it is well again or another one."""
-        hung = self._of.get(fleet)
+    def look(self, key: Hashable, adapter: object, now_s: float) -> bool:
+        """Whether the adapter may be asked now; forgets that it hung where it is well again or another one."""
+        hung = self._of.get(key)
         if hung is None:
             return True
-        if hung.source is not source or hung.is_well:
-            del self._of[fleet]
+        if hung.adapter is not adapter or hung.is_well:
+            del self._of[key]
             return True
         return hung.call.done() or now_s - hung.began_s >= ASKED_ANEW_S
 
-    def heard(self, fleet: str, source: object, call: Begun[Any], began_s: float, timeout_s: float) -> None:
+    def heard(
+        self, key: Hashable, adapter: object, call: Begun[Any], began_s: float, timeout_s: float
+    ) -> None:
         """Note of a question that was waited for whether it hangs; one that was not is ended in time.
 
         Args:
-            fleet: Whose.
-            source: Was asked.
+            key: Whose.
+            adapter: Was asked.
             call: The question; the caller has waited for it.
             began_s: When it was asked.
             timeout_s: How long it may take.
         """
         if isinstance(call, Answered) or call.done():
-            self._of.pop(fleet, None)
+            self._of.pop(key, None)
             return
         loop = asyncio.get_running_loop()
-        hung = self._of[fleet] = _Hung(source, call, began_s)
+        hung = self._of[key] = _Hung(adapter, call, began_s)
         timer = loop.call_later(max(began_s + timeout_s - loop.time(), 0.0), call.cancel)
 
         def ended(call: asyncio.Future[Any]) -> None:
@@ -80,7 +82,7 @@ class Hanging:
 
         call.add_done_callback(ended)
 
-    def keep(self, fleets: Container[str]) -> None:
-        """Forget all other fleets."""
+    def keep(self, keys: Container[Hashable]) -> None:
+        """Forget all others."""
         if self._of:
-            self._of = {fleet: hung for fleet, hung in self._of.items() if fleet in fleets}
+            self._of = {key: hung for key, hung in self._of.items() if key in keys}

@@ -34,7 +34,7 @@ from autoscaler.daemon.holding import in_full, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.keeping import Keeping
 from autoscaler.daemon.notify import Notifier
-from autoscaler.daemon.observing import Observer, probe_all
+from autoscaler.daemon.observing import Observer
 from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
@@ -59,7 +59,7 @@ from autoscaler.ports import (
     Listing,
     TickRecord,
 )
-from autoscaler.ports.budget import Budget, budget_of
+from autoscaler.ports.budget import budgets_among
 from autoscaler.words import counted
 
 _GRID_TOLERANCE_S = 1e-6
@@ -169,7 +169,7 @@ class Daemon:
         self.warm_pools.govern(self.fleets.by_name)
         self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
         self.chores = Chores(clock, self.recorder, telemetry, waits)
-        self._budget = budget_among(self.fleets.all)
+        self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
         self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry)
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
@@ -226,7 +226,7 @@ class Daemon:
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
             self.warm_pools.govern(self.fleets.by_name)
-            self._budget = budget_among(self.fleets.all)
+            self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -303,7 +303,7 @@ class Daemon:
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
-        if failed := self._unlisted.follow(seen.listings.values(), now_s):
+        if failed := self._unlisted.follow(self._observer.named(seen.listings), now_s):
             self.telemetry.listing_errors.inc(failed)
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
@@ -316,7 +316,7 @@ class Daemon:
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
         running = {f: vms for f in self.fleets.all if (vms := f.inventory.arriving())}
         if running:
-            ready = await probe_all(
+            ready = await self._observer.ready(
                 {f.name: probe_of(f) for f in running},
                 {f.name: vms for f, vms in running.items()},
                 min(seen.left_s(), self.settings.observe_timeout_s),
@@ -409,8 +409,8 @@ class Daemon:
                 fleet.start_times_s.append(seconds)
         record = unrecorded(record) if self.recorder.trouble else record
         self.telemetry.ticked(record, counts)
-        if self._budget is not None:
-            self.telemetry.budget(self._budget)
+        for name, budget in self._budgets:
+            self.telemetry.budget(name, budget)
         if early is not None:
             self.telemetry.early_turns.labels(str(early.cause)).inc()
         self.last_record = record if early is None else _renewed(self.last_record, record)
@@ -487,11 +487,6 @@ class Daemon:
 
     def _longest_lag_s(self) -> float:
         return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)
-
-
-def budget_among(fleets: Iterable[Fleet]) -> Budget | None:
-    """The account's API budget, which whoever keeps one keeps for all; None where nobody does."""
-    return next((kept for fleet in fleets if (kept := budget_of(fleet.provider)) is not None), None)
 
 
 def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:

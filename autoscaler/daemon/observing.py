@@ -1,8 +1,8 @@
 """Observing: all listings and readings of one tick, concurrently, under one deadline, failures as values.
 
 Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
-own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source that hung is waited
-for no more until it is well (`hanging`). All calls are begun before any is waited for; those that are answered at
+own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source, a provider or a
+probe that hung is waited for no more until it is well (`hanging`), as long as there is another one to wait for. All calls are begun before any is waited for; those that are answered at
 once cost no task.
 """
 
@@ -24,7 +24,16 @@ from autoscaler.daemon.bounded import ended
 from autoscaler.daemon.hanging import Hanging
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
-from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provider, ReadinessProbe, Vm
+from autoscaler.ports import (
+    Clock,
+    FleetReadings,
+    Listing,
+    MetricSource,
+    Provider,
+    ReadinessProbe,
+    Vm,
+    name_of,
+)
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -46,8 +55,13 @@ class Observer:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rows: dict[int, Rows] = {}
-        self._real = Rows()
-        self._hanging = Hanging()
+        self._names: dict[int, str] = {}
+        self._real: dict[int, Rows] = {}
+        """What is real, by the first of the shadows that share a listing of it."""
+        self._shares: dict[int, int] = {}
+        """Which one that is, by shadow."""
+        self._hanging, self._unlisted, self._unready = Hanging(), Hanging(), Hanging()
+        """Sources, probes and providers that hang."""
         self._readings: dict[str, tuple[FleetReadings, FleetReadings]] = {}
         """By fleet, readings that cannot be changed as they came, and as they were checked."""
 
@@ -68,26 +82,32 @@ class Observer:
         """
         asked_s = self._clock.now()
         distinct = {id(provider): provider for provider in providers}
-        if distinct and self._rows.keys() - distinct.keys():
+        if distinct and self._names.keys() != distinct.keys():
+            self._names = {key: name_of(provider) for key, provider in distinct.items()}
             self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
-        listings = {key: _asked(p, p.list_vms) for key, p in distinct.items()}
         began_s = asyncio.get_running_loop().time()
+        listings = {
+            key: _asked(provider, provider.list_vms)
+            for key, provider in distinct.items()
+            if self._unlisted.look(key, provider, began_s)
+        }
         readings = {
             fleet: _asked(source, partial(source.read, vms[fleet]))
             for fleet, source in sources.items()
             if self._hanging.look(fleet, source, began_s)
         }
-        # Where all of them hang there is nobody to wait less for.
-        waited_for: Collection[str] = readings
-        if self._hanging:
-            waited_for = {fleet for fleet in readings if fleet not in self._hanging} or waited_for
-        await _waited([*listings.values(), *(readings[fleet] for fleet in waited_for)], timeout_s)
+        lists = _well(listings, self._unlisted)
+        waited_for = _well(readings, self._hanging)
+        calls = [listings[key] for key in lists] + [readings[fleet] for fleet in waited_for]
+        await _waited(calls, timeout_s)
         listed: dict[int, Listing] = {}
-        for key, asked in listings.items():
-            got = _answer(asked, self._checked, key, timeout_s)
-            if isinstance(got, str):
-                got = Listing((), False, asked_s, self._clock.now(), got)
-            listed[key] = got
+        for key, provider in distinct.items():
+            answer = self._told(provider, listings.get(key), began_s, timeout_s, waited=key in lists)
+            listed[key] = (
+                Listing((), False, asked_s, self._clock.now(), answer) if isinstance(answer, str) else answer
+            )
+            if not listed[key].complete and (name := self._names[key]):
+                listed[key] = replace(listed[key], error=f"{name}: {listed[key].error}")
         read: dict[str, FleetReadings] = {}
         for fleet, source in sources.items():
             call = readings.get(fleet)
@@ -95,13 +115,70 @@ class Observer:
             read[fleet] = FleetReadings.none(told) if isinstance(told, str) else told
         if distinct:
             self._hanging.keep(sources)
+            self._unlisted.keep(distinct)
+            await self._take_in(listed)
+        return listed, read
+
+    async def ready(
+        self, probes: Mapping[str, ReadinessProbe], vms: Mapping[str, Sequence[Vm]], timeout_s: float
+    ) -> dict[str, frozenset[str]]:
+        """Which of the running VMs of each fleet are ready; fleets without such VMs are not asked.
+
+        A probe that hung is not waited for, were it the only one: fleets that ask none wait with it.
+        """
+        began_s = asyncio.get_running_loop().time()
+        asked = {
+            fleet: _asked(probes[fleet], partial(probes[fleet].ready, running))
+            for fleet, running in vms.items()
+            if running and self._unready.look(fleet, probes[fleet], began_s)
+        }
+        waited_for = [fleet for fleet in asked if fleet not in self._unready]
+        await _waited([asked[fleet] for fleet in waited_for], timeout_s)
+        found: dict[str, frozenset[str]] = {fleet: frozenset() for fleet, running in vms.items() if running}
+        for fleet, call in asked.items():
+            self._unready.heard(fleet, probes[fleet], call, began_s, timeout_s)
+            if call.done() or fleet in waited_for:
+                ids = _answer(call, _checked_ids, fleet, timeout_s)
+                found[fleet] = frozenset() if isinstance(ids, str) else ids
+        self._unready.keep(vms)
+        return found
+
+    async def _take_in(self, listed: Mapping[int, Listing]) -> None:
+        """Split what is listed by fleet."""
+        first: dict[int, int] = {}
         for key, listing in listed.items():
             if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
                 self._rows[key] = await last.followed_by(listing.vms)
-            # Shadows share one listing of what is real.
-            if listing.real is not None and listing.real is not self._real.vms:
-                self._real = await self._real.followed_by(listing.real)
-        return listed, read
+            if listing.real is None:
+                continue
+            # Shadows of one provider share one listing of what is real.
+            shared = self._shares[key] = first.setdefault(id(listing.real), key)
+            if shared == key and (last := self._real.get(key, _NONE)).vms is not listing.real:
+                self._real[key] = await last.followed_by(listing.real)
+        if len(self._shares) > len(listed):
+            self._shares = {key: shared for key, shared in self._shares.items() if key in listed}
+        if len(self._real) > len(first):
+            kept = set(self._shares.values())
+            self._real = {key: rows for key, rows in self._real.items() if key in kept}
+
+    def _told(
+        self,
+        provider: Provider,
+        call: Begun[Listing] | None,
+        began_s: float,
+        timeout_s: float,
+        *,
+        waited: bool,
+    ) -> Listing | str:
+        """What the provider answered, or words; None is one that was not asked, since it hangs."""
+        key = id(provider)
+        if isinstance(call, Answered) and key not in self._unlisted:
+            return _answer(call, self._checked, key, timeout_s)
+        if call is not None:
+            self._unlisted.heard(key, provider, call, began_s, timeout_s)
+            if call.done() or waited:
+                return _answer(call, self._checked, key, timeout_s)
+        return f"no answer within {timeout_s:g} s"
 
     def _heard(
         self,
@@ -123,13 +200,17 @@ class Observer:
         # It goes on beside the tick.
         return f"no answer within {timeout_s:g} s{_NOT_READ}"
 
+    def named(self, listings: Mapping[int, Listing]) -> list[tuple[str, Listing]]:
+        """The listings of this tick with the names of their providers."""
+        return [(self._names[key], listing) for key, listing in listings.items()]
+
     def rows_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
         """The rows of the last listing by owner; the same tuple again for a fleet none of whose rows has changed."""
         return self._rows.get(provider, _NONE).by_fleet
 
-    def real_by_fleet(self) -> Mapping[str, tuple[Vm, ...]]:
+    def real_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
         """The same for what is real in the last listing of a shadow."""
-        return self._real.by_fleet
+        return self._real.get(self._shares.get(provider, provider), _NONE).by_fleet
 
     def _checked(self, provider: int, listing: Listing) -> Listing:
         if not isinstance(listing, Listing):
@@ -154,21 +235,9 @@ class Observer:
         return checked
 
 
-async def probe_all(
-    probes: Mapping[str, ReadinessProbe], vms: Mapping[str, Sequence[Vm]], timeout_s: float
-) -> dict[str, frozenset[str]]:
-    """Which of the running VMs of each fleet are ready; fleets without such VMs are not asked."""
-    asked = {
-        fleet: _asked(probes[fleet], partial(probes[fleet].ready, running))
-        for fleet, running in vms.items()
-        if running
-    }
-    await _waited(asked.values(), timeout_s)
-    ready: dict[str, frozenset[str]] = {}
-    for fleet, call in asked.items():
-        ids = _answer(call, _checked_ids, fleet, timeout_s)
-        ready[fleet] = frozenset() if isinstance(ids, str) else ids
-    return ready
+def _well(calls: Mapping[K, Begun[Any]], hanging: Hanging) -> Collection[K]:
+    """Whose answer is waited for; where all of them hang there is nobody to wait less for."""
+    return ([key for key in calls if key not in hanging] or calls) if hanging else calls
 
 
 def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:

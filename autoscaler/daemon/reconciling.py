@@ -45,5 +45,7 @@ def _parts(
     own = observer.rows_by_fleet(id(fleet.provider)).get(fleet.name, ())
     yield from fleet.inventory.reconciling(listing, own, now_s, notes)
     if fleet.real is not None:
-        yield from fleet.real.taking_in(listing, observer.real_by_fleet().get(fleet.name, ()), now_s)
+        yield from fleet.real.taking_in(
+            listing, observer.real_by_fleet(id(fleet.provider)).get(fleet.name, ()), now_s
+        )
     yield FLEET_ROWS

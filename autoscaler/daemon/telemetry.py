@@ -203,14 +203,14 @@ class Telemetry:
         self.policy_reload_success.set(at_s)
         self.policy_reload_failed.set(not complete)
 
-    def budget(self, budget: Budget) -> None:
-        """Publish what is left of the provider's API budget, and what a burst would take."""
+    def budget(self, provider: str, budget: Budget) -> None:
+        """Publish what is left of a provider's API budget, and what a burst would take; the only one has no name."""
         for bucket in budget.state():
-            self.api_tokens.labels(bucket.name).set(bucket.left)
-            self.api_refill.labels(bucket.name).set(bucket.refill_per_s)
+            self.api_tokens.labels(provider, bucket.name).set(bucket.left)
+            self.api_refill.labels(provider, bucket.name).set(bucket.refill_per_s)
         for vms in _BURSTS:
-            self.api_burst.labels(str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
-        self.api_refusals.set(budget.refusals)
+            self.api_burst.labels(provider, str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
+        self.api_refusals.labels(provider).set(budget.refusals)
 
     def allowed(self, fleets: Sequence[str], allowances: Allowances) -> None:
         """Publish what operators have in force."""
@@ -265,10 +265,16 @@ def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
 def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gauge, Gauge, Gauge, Gauge]:
     """The metrics of the provider's API budget."""
     return (
-        gauge("api_budget_tokens", "What is left of the provider's API budget.", ("bucket",)),
-        gauge("api_budget_refill_per_second", "What comes back of it, as believed now.", ("bucket",)),
-        gauge("api_burst_seconds", "Until the last of so many starts could be ordered now.", ("vms",)),
-        gauge("api_budget_refusals", "Calls that the provider refused for it since the start.", ()),
+        gauge("api_budget_tokens", "What is left of the provider's API budget.", ("provider", "bucket")),
+        gauge(
+            "api_budget_refill_per_second", "What comes back of it, as believed now.", ("provider", "bucket")
+        ),
+        gauge(
+            "api_burst_seconds", "Until the last of so many starts could be ordered now.", ("provider", "vms")
+        ),
+        gauge(
+            "api_budget_refusals", "Calls that the provider refused for it since the start.", ("provider",)
+        ),
     )
 
 

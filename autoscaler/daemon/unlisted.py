@@ -17,7 +17,7 @@ AGAIN_S = 3600.0
 
 
 class Unlisted:
-    """Of all providers together: acting fleets and fleets in shadow share one listing, and so one failure of it.
+    """Of each provider by itself: acting fleets and fleets in shadow share one listing of it, and so one failure.
 
     Args:
         log: Where it is said.
@@ -25,20 +25,37 @@ class Unlisted:
 
     def __init__(self, log: Any) -> None:
         self.log = log
+        self._of: dict[str, _Unlisted] = {}
+
+    def follow(self, listings: Iterable[tuple[str, Listing]], now_s: float) -> int:
+        """Say what is new; how many failures there are, equal ones once.
+
+        Args:
+            listings: With the name of the provider; none at all is no news.
+            now_s: The clock.
+        """
+        by_name: dict[str, list[Listing]] = {}
+        for name, listing in listings:
+            by_name.setdefault(name, []).append(listing)
+        failed = 0
+        for name, its in by_name.items():
+            if (one := self._of.get(name)) is None:
+                one = self._of[name] = _Unlisted(name, self.log)
+            failed += one.follow(its, now_s)
+        return failed
+
+
+class _Unlisted:
+    """One provider."""
+
+    def __init__(self, name: str, log: Any) -> None:
+        self._name, self.log = name, log
         self._since_s: float | None = None
         self._said_s: dict[str, float] = {}
         """By reason, when it was last said; for an hour at most, so that reasons which take turns are not said in turns."""
 
     def follow(self, listings: Iterable[Listing], now_s: float) -> int:
-        """Say what is new; how many failures there are, equal ones once.
-
-        Args:
-            listings: One per provider; none at all is no news.
-            now_s: The clock.
-        """
-        listings = tuple(listings)
-        if not listings:
-            return 0
+        """As of `Unlisted`."""
         errors = dict.fromkeys(each.error for each in listings if not each.complete)
         if not errors:
             self._ended(now_s)
@@ -55,7 +72,8 @@ class Unlisted:
 
     def _ended(self, now_s: float) -> None:
         if self._since_s is not None:
-            text = f"the list of VMs is whole again, after {_span(now_s - self._since_s)}"
+            what = f"{self._name}: the list" if self._name else "the list"
+            text = f"{what} of VMs is whole again, after {_span(now_s - self._since_s)}"
             self.log.info("listing_recovered", text=text)
         self._since_s = None
         self._said_s.clear()

@@ -39,6 +39,7 @@ from autoscaler.ports.provider import (
     ProvisionSpec,
     Vm,
     VmState,
+    name_of,
 )
 from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
 from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader, Unread
@@ -88,4 +89,5 @@ __all__ = [
     "Verb",
     "Vm",
     "VmState",
+    "name_of",
 ]

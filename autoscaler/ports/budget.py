@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from autoscaler.ports.provider import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,9 @@ def budget_of(provider: object) -> Budget | None:
     found = getattr(provider, "budget", None)
     # Asking a protocol about None takes as long as the rest of a quiet tick's accounting.
     return found if found is not None and isinstance(found, Budget) else None
+
+
+def budgets_among(providers: Iterable[object]) -> list[tuple[str, Budget]]:
+    """Every budget that these providers keep, once, with the name of its provider."""
+    found = {id(kept): (name_of(each), kept) for each in providers if (kept := budget_of(each)) is not None}
+    return [*found.values()]

@@ -229,3 +229,8 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Release connections and helper processes."""
         ...
+
+
+def name_of(provider: object) -> str:
+    """The name that the settings give to where a provider's VMs are; empty where there is only one."""
+    return str(getattr(provider, "name", ""))

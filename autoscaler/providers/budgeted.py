@@ -15,6 +15,7 @@ import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential
 
 from autoscaler.at_once import answers_at_once
+from autoscaler.errors import InvariantError
 from autoscaler.ports import (
     BUDGET_SPENT,
     Clock,
@@ -116,7 +117,13 @@ class BudgetedProvider:
         return tuple(outcomes)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """As in the Provider port: all or none, so a count beyond the budget of the account never fits."""
+        """As in the Provider port: all or none, so a count beyond the budget of the account never fits.
+
+        Raises:
+            InvariantError: There is nothing to make.
+        """
+        if count < 1:
+            raise InvariantError(f"provision needs a count of 1 or more, got {count}")
 
         async def call(_: Sequence[str]) -> tuple[Outcome, ...]:
             return await self._provider.provision(spec, count, token)

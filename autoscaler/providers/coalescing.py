@@ -27,9 +27,11 @@ class SharedReader:
     Args:
         provider: The one that is really asked.
         patience_s: A listing under way for so long is given up for a new one, in seconds of the event loop.
+        name: What the settings call it; empty where it is the only one.
     """
 
-    def __init__(self, provider: Provider, *, patience_s: float = 60.0) -> None:
+    def __init__(self, provider: Provider, *, patience_s: float = 60.0, name: str = "") -> None:
+        self.name = name
         self.answers_at_once = answers_at_once(provider)
         self._list = provider.list_vms
         self._checked = provider.checked
@@ -84,6 +86,7 @@ class SharedProvider:
     def __init__(self, provider: Provider, reader: SharedReader) -> None:
         self._provider = provider
         self._reader = reader
+        self.name = reader.name
         self.budget = budget_of(provider)
         """The account's, where the provider keeps one."""
         self.answers_at_once = answers_at_once(provider)

@@ -23,6 +23,7 @@ from autoscaler.ports import (
     ProvisionSpec,
     Vm,
     VmState,
+    name_of,
 )
 
 FORGET_AFTER_S = 3600.0
@@ -76,6 +77,7 @@ class ShadowProvider:
 
     def __init__(self, reader: VmReader, clock: Clock, *, start_time_s: float, stop_time_s: float) -> None:
         self.answers_at_once = answers_at_once(reader)
+        self.name = name_of(reader)
         self._reader = reader
         self._clock = clock
         self._start_time_s = start_time_s

@@ -17,7 +17,7 @@ from autoscaler.daemon.learned.learning import capacity_params
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.sentences import waiting
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.ports import FleetTick, Verb
+from autoscaler.ports import FleetTick, Verb, name_of
 from autoscaler.web.operations import operations
 
 
@@ -61,6 +61,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
     shown: dict[str, Any] = {
         "fleet": fleet.name,
         "act": fleet.policy.act,
+        "provider": name_of(fleet.provider),
         "evaluated_at_s": fleet.evaluated_at_s,
         "vms": phases,
         "quarantined": quarantined,

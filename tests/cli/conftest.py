@@ -144,8 +144,8 @@ def strict_json(text):
 
 
 @contextlib.contextmanager
-def embedded_cloud(*fleets):
-    """An EC2 endpoint in a process of its own, at the machine's pace; its address."""
+def cloud_process(*fleets):
+    """An EC2 endpoint in a process of its own, at the machine's pace; its address and the process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "autoscaler.cloud.ec2_api"],
         stdin=subprocess.PIPE,
@@ -155,11 +155,19 @@ def embedded_cloud(*fleets):
     try:
         process.stdin.write(CloudSetup(fleets=fleets).dump() + "\n")
         process.stdin.flush()
-        yield json.loads(process.stdout.readline())["url"]
+        yield json.loads(process.stdout.readline())["url"], process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.stdin.close()
         process.wait(PATIENCE_S)
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def embedded_cloud(*fleets):
+    """The same; its address alone."""
+    with cloud_process(*fleets) as (url, _):
+        yield url
 
 
 TWO_FLEETS = (

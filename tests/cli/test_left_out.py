@@ -18,7 +18,7 @@ TRIED = policy("tried", freshness={"exercise": {"every": "1d", "ssm": {"document
 
 def found(*policies):
     clock = VirtualClock(0.0)
-    others = real_balancer(clock, None), real_hook(clock, None)
+    others = real_balancer(clock, lambda _: None), real_hook(clock, lambda _: None)
     return _sources(PolicySet(policies=policies), lambda each: f"source of {each.fleet}", others)
 
 

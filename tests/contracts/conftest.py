@@ -1,6 +1,6 @@
 """The clouds that the provider contract is held against, each with what it cannot show and why.
 
-`memory` is the world without HTTP, `endpoint` the same kind of world behind the EC2 protocol in its own
+`memory` is the world without HTTP, `several` the same behind all that a daemon with several providers puts before it, `endpoint` the same kind of world behind the EC2 protocol in its own
 process, `moto` another team's EC2, `libvirt` libvirt's own test driver, a host without guests. Each lives for one
 module and one event loop; tests keep apart by fleet.
 """
@@ -21,10 +21,14 @@ from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, parse_fault, place_fleet
 from autoscaler.cloud.vms import State
 from autoscaler.ports import FLEET_TAG
+from autoscaler.providers.budget import CallBudget
+from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.libvirt.provider import LibvirtProvider
 from autoscaler.providers.memory import MemoryProvider
+from autoscaler.wiring import Wiring
+from tests.daemon.builders import policy
 from tests.libvirt.driver import DriverHost
 
 REGION = "us-east-1"
@@ -108,6 +112,20 @@ class Memory(Cloud):
 
     async def age_s(self):
         return self.clock.now() - self.world.start_s
+
+
+class Several(Memory):
+    """The same as a fleet has it in a daemon with several providers, of which the other one answers nobody."""
+
+    async def open(self):
+        await super().open()
+        settings = Ec2Settings(REGION, "http://127.0.0.1:9", **KEYS)
+        away = await self.stack.enter_async_context(await Ec2Provider.open(settings, self.clock))
+        near = BudgetedProvider(self.provider, CallBudget(self.clock), self.clock)
+        wiring = Wiring({"near": near, "away": away}, self.clock, lambda _: None)
+        fleets = wiring.wire([policy("one", provider="near"), policy("two", provider="away")]).setups
+        self.provider = fleets[0].provider
+        assert not (await fleets[1].provider.list_vms()).complete
 
 
 class Endpoint(Cloud):
@@ -213,7 +231,7 @@ class Libvirt(Cloud):
         return made
 
 
-CLOUDS = {"memory": Memory, "endpoint": Endpoint, "moto": Moto, "libvirt": Libvirt}
+CLOUDS = {"memory": Memory, "several": Several, "endpoint": Endpoint, "moto": Moto, "libvirt": Libvirt}
 
 
 @pytest_asyncio.fixture(name="cloud", scope="module", loop_scope="module", params=CLOUDS)

@@ -170,7 +170,11 @@ def test_a_fleet_gets_what_its_policy_names_and_keeps_it_while_that_stays(tmp_pa
         freshness={"exercise": {"command": {"run": [str(tmp_path / "patch")], "timeout": "9s"}}}
     )
     wiring = Wiring(
-        MemoryProvider(World(), clock), clock, lambda _: SimulatedHook(clock), None, real_hook(clock, None)
+        MemoryProvider(World(), clock),
+        clock,
+        lambda _: SimulatedHook(clock),
+        None,
+        real_hook(clock, lambda _: None),
     )
     before = wiring.wire([bench_policy])
     (setup,) = before.setups
@@ -192,7 +196,7 @@ def test_systems_manager_is_asked_where_the_policy_says_so():
     own = pool_policy(
         freshness={"exercise": {"ssm": {"parameters": [{"name": "commands", "values": ["true"]}]}}}
     )
-    hook = real_hook(VirtualClock(0.0), settings)(own)
+    hook = real_hook(VirtualClock(0.0), lambda _: settings)(own)
     assert isinstance(hook, SsmHook)
     assert hook.timeout_s == 600.0
 

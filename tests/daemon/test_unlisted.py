@@ -19,7 +19,7 @@ def followed(*ticks):
     log = Log()
     unlisted = Unlisted(log)
     counts = [
-        unlisted.follow([failed(text, at) if text else listing(at=at) for text in texts], float(at))
+        unlisted.follow([("", failed(text, at) if text else listing(at=at)) for text in texts], float(at))
         for at, texts in ticks
     ]
     return [(event, facts["text"]) for _, event, facts in log.lines], counts

@@ -5,7 +5,6 @@ import asyncio
 from autoscaler.ports.hints import HintKind
 from autoscaler.providers.libvirt.provider import LibvirtProvider
 from autoscaler.providers.libvirt.settings import LibvirtSettings
-from autoscaler.settings import Settings
 from autoscaler.wiring_providers import Cloud, open_hints
 
 
@@ -44,5 +43,5 @@ async def test_it_is_heard_again_once_after_the_connection_has_ended(hosts):
 async def test_a_daemon_on_hosts_listens_to_them(hosts):
     settings = LibvirtSettings(("qemu:///system",))
     provider = LibvirtProvider(settings, hosts.clock, hosts.connect)
-    assert await open_hints(Settings(), Cloud(libvirt=settings), provider) is provider.hints
-    assert await open_hints(Settings(), Cloud(), provider) is None
+    assert await open_hints(Cloud(libvirt=settings), provider) is provider.hints
+    assert await open_hints(Cloud(), provider) is None

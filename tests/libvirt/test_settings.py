@@ -13,7 +13,7 @@ from autoscaler.providers.libvirt.binding import binding
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 from autoscaler.settings import Settings, load_settings
 from autoscaler.wiring_balancers import real_balancer, real_hook
-from autoscaler.wiring_providers import cloud_of
+from autoscaler.wiring_providers import clouds_of
 
 
 def test_hosts_are_named_by_their_uris():
@@ -44,6 +44,11 @@ def test_what_is_no_host_is_refused(uris, words):
     assert "secret" not in str(told.value)
 
 
+def only(settings):
+    """The one place where the VMs are."""
+    return clouds_of(settings).by_name[""]
+
+
 @pytest.mark.parametrize(
     "given", ["qemu:///system, qemu+ssh://hv1/system", "qemu:///system qemu+ssh://hv1/system"]
 )
@@ -51,27 +56,28 @@ def test_hosts_in_the_environment_are_words(given, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOSCALER_LIBVIRT_URIS", given)
     assert load_settings().libvirt_uris == ("qemu:///system", "qemu+ssh://hv1/system")
-    assert cloud_of(load_settings()).ec2 is None
+    assert only(load_settings()).ec2 is None
 
 
 def test_hosts_in_the_file_are_a_list(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "autoscaler.toml").write_text('libvirt_uris = ["qemu:///system"]\ntick_s = 2\n')
-    assert cloud_of(load_settings()).libvirt.uris == ("qemu:///system",)
+    assert only(load_settings()).libvirt.uris == ("qemu:///system",)
 
 
-def test_one_daemon_has_one_provider():
+def test_one_provider_is_aws_or_hosts():
     with pytest.raises(
-        ConfigError, match="libvirt_uris and aws_region, aws_profile are set, and one daemon has one provider"
+        ConfigError,
+        match="libvirt_uris and aws_region, aws_profile are set, and one provider is one of the two",
     ):
-        cloud_of(Settings(libvirt_uris=("qemu:///system",), aws_region="eu-central-1", aws_profile="p"))
+        only(Settings(libvirt_uris=("qemu:///system",), aws_region="eu-central-1", aws_profile="p"))
     with pytest.raises(ConfigError, match="or name hosts with libvirt by libvirt_uris"):
-        cloud_of(Settings())
-    assert cloud_of(Settings(aws_region="eu-central-1")).libvirt is None
+        only(Settings())
+    assert only(Settings(aws_region="eu-central-1")).libvirt is None
 
 
 def test_hosts_are_not_waited_for_longer_than_the_tick_waits():
-    limits = cloud_of(Settings(libvirt_uris=("qemu:///system",))).libvirt
+    limits = only(Settings(libvirt_uris=("qemu:///system",))).libvirt
     settings = Settings()
     assert limits.listing_s < settings.observe_timeout_s
     assert limits.batch_s + limits.call_s < settings.act_timeout_s
@@ -111,4 +117,4 @@ def test_what_only_aws_has_is_refused_elsewhere(more, make, words, tmp_path):
     policy = require_policy(tmp_path / "web.yaml")
     assert _only_on_aws(policy) == (words.removesuffix(" is AWS's"),)
     with pytest.raises(ConfigError, match=words):
-        make(SystemClock(), None)(policy)
+        make(SystemClock(), lambda _: None)(policy)

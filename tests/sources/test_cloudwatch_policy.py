@@ -116,7 +116,7 @@ def test_these_are_right_and_become_sources(tmp_path, right):
     assert said(tmp_path, *section, **more) == []
     (policy,) = loaded(tmp_path, section, **more).policies
     clock = ManualClock()
-    sources = Sources(clock, tmp_path, PushedSamples(clock), CloudWatchSettings("eu-central-1"))
+    sources = Sources(clock, tmp_path, PushedSamples(clock), lambda _: CloudWatchSettings("eu-central-1"))
     source = sources.source_for(policy)
     if right == "own":
         assert isinstance(source, CloudWatchSource)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.acts.actuator import NOT_SENT, Done, How, carry_out, change_type
-from autoscaler.daemon.acts.calls import ActWaits, Calls
+from autoscaler.daemon.acts.calls import ActWaits, Calls, may_keep_others
 from autoscaler.daemon.acts.ladder import (
     ROUNDS,
     Shortage,
@@ -140,7 +140,9 @@ class Acting:
             for number, intent in numbered:
                 if intent.verb in verbs:
                     turn = _Turn(record.tick, rows[intent.fleet], self._turns[intent.fleet])
-                    calls.add(self._begun(number, intent, turn))
+                    call = self._begun(number, intent, turn)
+                    if not may_keep_others(self._fleets[intent.fleet]):
+                        calls.add(call)
             if calls:
                 await asyncio.wait(calls, timeout=self._waits.tick_s)
 

@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.ports import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,8 @@ class Calls:
         if not task.cancelled() and (error := task.exception()) is not None:
             text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
             self._telemetry.log.error("act_failed", text=text)
+
+
+def may_keep_others(fleet: Fleet) -> bool:
+    """Whether a call for this fleet is not worth waiting for: its provider does not list, and other providers' fleets would wait."""
+    return bool(fleet.listing_error) and bool(name_of(fleet.provider))

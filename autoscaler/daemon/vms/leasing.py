@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autoscaler.daemon.bounded import within
@@ -18,7 +19,7 @@ from autoscaler.ports import Clock, Listing, Note, OutcomeKind, Vm
 WRITE_WITHIN_S = 30.0
 """Longest wait for one tag, in seconds of the event loop."""
 AT_ONCE = 20
-"""Fleets whose tags are written in one tick, at most, so that many fleets do not renew theirs together."""
+"""Fleets of one provider whose tags are written at once, at most, so that many fleets do not renew theirs together."""
 
 
 class Leasing:
@@ -58,6 +59,8 @@ class Leasing:
         notes, self._notes = self._notes, []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         self._of = {name: self._of.get(name) or Lease(self._name, self._run) for name in acting}
+        # One that hangs must not keep the others' leases from being renewed.
+        writing = Counter(id(acting[name].provider) for name in self._writing if name in acting)
         for name, fleet in acting.items():
             lease, before = self._of[name], self._of[name].held_by
             listing = listings[id(fleet.provider)]
@@ -67,7 +70,10 @@ class Leasing:
             if lease.held_by != before:
                 notes.append(_changed(name, before, lease.held_by))
             _hold(fleet, lease, now_s)
-            if len(self._writing) < AT_ONCE and name not in self._writing and (vm_ids := lease.due(now_s)):
+            if name in self._writing or writing[id(fleet.provider)] >= AT_ONCE:
+                continue
+            if vm_ids := lease.due(now_s):
+                writing[id(fleet.provider)] += 1
                 self._writing[name] = asyncio.create_task(self._write(fleet, lease, vm_ids))
         return notes
 

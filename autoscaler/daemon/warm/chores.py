@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, delete, stop
-from autoscaler.daemon.acts.calls import ActWaits, Calls
+from autoscaler.daemon.acts.calls import ActWaits, Calls, may_keep_others
 from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.ladder import place_of
 from autoscaler.daemon.bounded import within
@@ -115,7 +115,9 @@ class Chores:
                 continue
             fleet, pool = fleets[intent.fleet], warm_pools[intent.fleet]
             _sent(fleet, pool, intent, number, self._clock.now())
-            calls.add(self._calls.begin(self._carry_out(fleet, pool, number, intent)))
+            call = self._calls.begin(self._carry_out(fleet, pool, number, intent))
+            if not may_keep_others(fleet):
+                calls.add(call)
         if calls:
             await asyncio.wait(calls, timeout=self._waits.tick_s)
 

@@ -1,0 +1,148 @@
+"""`run` and `doctor` on two clouds in processes of their own, one of which has a bad day."""
+
+import json
+import signal
+import urllib.request
+
+import pytest
+
+from autoscaler.cloud.setup import FleetSetup
+from autoscaler.cloud.vms import State
+from tests.cli.conftest import (
+    OPENER,
+    PATIENCE_S,
+    POLICY,
+    TERMINATE,
+    Program,
+    call,
+    cloud_process,
+    get,
+    strict_json,
+    until,
+)
+
+PLACES = {"web": "near", "api": "far"}
+SETTINGS = """\
+tick_s = 1
+observe_timeout_s = 0.5
+http_port = 0
+lease = false
+[providers.near]
+aws_region = "us-east-1"
+aws_endpoint_url = "{near}"
+aws_access_key_id = "any"
+aws_secret_access_key = "any"
+[providers.far]
+aws_region = "eu-west-3"
+aws_endpoint_url = "{far}"
+aws_access_key_id = "any"
+aws_secret_access_key = "any"
+"""
+
+
+class Two:
+    """A folder with a daemon's settings and policies, and the clouds that they name."""
+
+    def __init__(self, folder, near, far):
+        self.folder, (self.near, _), (self.far, self.process) = folder, near, far
+        (folder / "policies").mkdir()
+        (folder / "autoscaler.toml").write_text(SETTINGS.format(near=self.near, far=self.far))
+        (folder / "policies" / "day.csv").write_text(
+            "timestamp,value\n2026-01-01T00:00:00Z,120\n2026-01-01T00:01:00Z,130\n"
+        )
+        for fleet, place in PLACES.items():
+            text = POLICY.format(fleet=fleet, act="true", minimum=1, trace="day.csv")
+            (folder / "policies" / f"{fleet}.yaml").write_text(f"{text}provider: {place}\n")
+
+    def fleet(self, url, name):
+        return next(f for f in strict_json(get(f"{url}/api/v1/status")[1])["fleets"] if f["fleet"] == name)
+
+    def calls(self, cloud):
+        return strict_json(get(f"{cloud}/_world/calls")[1])["vms"]
+
+    def override(self, fleet, *bounds):
+        told = call("override", fleet, *bounds, "--for", "1h", "-m", "test", cwd=self.folder)
+        assert told.returncode == 0, told.stderr
+
+    def fault(self, **fault):
+        request = urllib.request.Request(
+            f"{self.far}/_world/faults", json.dumps(fault).encode(), {"Content-Type": "application/json"}
+        )
+        with OPENER.open(request, timeout=PATIENCE_S) as answer:
+            assert answer.status == 200
+
+
+@pytest.fixture(name="two")
+def _two(tmp_path):
+    def vms(fleet):
+        return FleetSetup(fleet, 3, state=State.RUNNING), FleetSetup(fleet, 3)
+
+    with cloud_process(*vms("web")) as near, cloud_process(*vms("api")) as far:
+        yield Two(tmp_path, near, far)
+
+
+TROUBLES = {
+    "hangs": "no answer within 0.5 s",
+    "denies": "UnauthorizedOperation",
+    "throttles": "RequestLimitExceeded",
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_one_has_a_bad_day_and_the_fleet_on_the_other_goes_on(two, trouble):
+    with Program("run", cwd=two.folder) as program:
+        url = program.listens()
+        for fleet in PLACES:
+            until(lambda fleet=fleet: two.fleet(url, fleet)["vms"]["in_service"] == 3, program.said)
+        if trouble == "hangs":
+            two.process.send_signal(signal.SIGSTOP)
+        elif trouble == "denies":
+            two.fault(kind="api_error", code=TROUBLES[trouble])
+        else:
+            two.fault(kind="throttle")
+        lacking = until(lambda: two.fleet(url, "api")["listing_error"], program.said)
+        assert lacking.startswith("far: ")
+        until(lambda: TROUBLES[trouble] in two.fleet(url, "api")["listing_error"], program.said)
+        two.override("web", "--floor", 5)
+        until(lambda: two.calls(two.near).get("StartInstances") == 2, program.said)
+        web, api = (two.fleet(url, fleet) for fleet in PLACES)
+        assert web["listing_error"] == ""
+        assert (api["vms"]["in_service"], api["decision"]["stop"]) == (3, 0)
+        assert "the list of VMs is incomplete, so 3 VMs stay" in api["decision"]["sentence"]
+        if trouble == "hangs":
+            two.process.send_signal(signal.SIGCONT)
+            until(lambda: two.fleet(url, "api")["listing_error"] == "", program.said)
+            program.hears("far: the list of VMs is whole again")
+        assert "StopInstances" not in two.calls(two.far)
+        assert program.end(TERMINATE) == 0
+        assert "Traceback" not in program.said()
+
+
+def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
+    (two.folder / "policies" / "db.yaml").write_text(
+        POLICY.format(fleet="db", act="true", minimum=1, trace="day.csv")
+    )
+    words = "fleet db: the settings have several providers; write `provider: NAME` in its policy, one of far, near"
+    with Program("run", cwd=two.folder) as program:
+        program.hears(f"fleet db is left out: {words}")
+        program.hears("web: holding")
+        assert program.end(TERMINATE) == 0
+    request = urllib.request.Request(
+        f"{two.near}/_world/provision",
+        json.dumps({"fleet": "api", "count": 2}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    OPENER.open(request, timeout=PATIENCE_S).close()
+    told = json.loads(call("doctor", "--json", cwd=two.folder).stdout)
+    texts = {(each["level"], each["fleet"], each["text"]) for each in told}
+    assert ("problem", "db", words) in texts
+    assert (
+        "warning",
+        "api",
+        "near: 2 VMs of the fleet, whose policy names far: nobody looks after them",
+    ) in texts
+    account = [text for _, fleet, text in texts if not fleet]
+    assert {place for place in PLACES.values() if any(text.startswith(f"{place}: ") for text in account)} == {
+        "near",
+        "far",
+    }
