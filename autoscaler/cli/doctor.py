@@ -111,8 +111,12 @@ async def _examine(settings: Settings) -> list[Finding]:
     elsewhere = {policy.fleet: name for name, its in placed.items() for policy in its}
     for name, its in placed.items():
         asked, vms = await _place(clouds.by_name[name], its, clock, folder)
-        asked += _strays(name, vms, elsewhere)
-        found += [_of(name, each) for each in asked]
+        # Those of a fleet that is elsewhere have a policy; it is said what that is.
+        known = [f"autoscaler:fleet={fleet}," for fleet in elsewhere]
+        asked = [
+            each for each in asked if each.check != "strays" or not any(tag in each.text for tag in known)
+        ]
+        found += [_of(name, each) for each in (*asked, *_strays(name, vms, elsewhere))]
     return found
 
 
@@ -147,7 +151,7 @@ def _strays(name: str, vms: Sequence[Vm], elsewhere: Mapping[str, str]) -> list[
     fix = "correct the tags of the VMs, or `provider` in the policy"
     return [
         Finding(
-            "policy",
+            "strays",
             Level.WARNING,
             f"{name}: {counted(number, 'VM')} of the fleet, whose policy names {elsewhere[fleet]}: nobody looks after them",
             fix,

@@ -82,8 +82,8 @@ class Observer:
         """
         asked_s = self._clock.now()
         distinct = {id(provider): provider for provider in providers}
-        if distinct and self._names.keys() != distinct.keys():
-            self._names = {key: name_of(provider) for key, provider in distinct.items()}
+        self._names = {key: name_of(provider) for key, provider in distinct.items()}
+        if distinct and self._rows.keys() - distinct.keys():
             self._rows = {key: rows for key, rows in self._rows.items() if key in distinct}
         began_s = asyncio.get_running_loop().time()
         listings = {

@@ -141,6 +141,7 @@ def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
         "api",
         "near: 2 VMs of the fleet, whose policy names far: nobody looks after them",
     ) in texts
+    assert not any("for which there is no policy" in text for *_, text in texts)
     account = [text for _, fleet, text in texts if not fleet]
     assert {place for place in PLACES.values() if any(text.startswith(f"{place}: ") for text in account)} == {
         "near",

@@ -67,6 +67,9 @@ def test_what_an_earlier_run_remembers_says_where_it_had_vms():
     assert missed(parts, listed(at=0, b="b: gone")) == "b: gone"
     parts.recall([])
     assert missed(parts, listed(at=0, b="b: gone")) == ""
+    # A host of another name may be the one that had them.
+    parts.recall(["a", "c"])
+    assert missed(parts, listed(at=0, b="b: gone")) == "b: gone"
     # One of them was not known to be anywhere yet.
     parts.recall(["", "a"])
     assert missed(parts, listed(at=0, b="b: gone")) == "b: gone"

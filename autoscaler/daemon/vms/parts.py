@@ -54,6 +54,9 @@ class Parts:
         if not away:
             return listing.error or "the list of VMs is not whole"
         held = zones()
+        if self._had is not None and not self._had <= parts.keys():
+            # A host that had VMs of it has another name now, or is not asked any more: which, nobody knows.
+            self._had = None
         self.lacking = tuple(zone for zone in away if awaits or self._concerns(zone, held))
         return "; ".join(parts[zone] for zone in self.lacking)
 
