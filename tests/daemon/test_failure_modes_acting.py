@@ -144,7 +144,7 @@ weather = st.lists(
 )  # fmt: skip
 
 
-@example(1, [Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=500.0)], [2, 9])
+@example(1, [Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=500.0)], [1, 4])
 @given(st.integers(0, 2**31), weather, st.lists(st.integers(0, 9), min_size=2, max_size=8))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_each_change_of_a_vm_is_of_exactly_one_recorded_action_with_its_reason(seed, faults, demand):
