@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
+from autoscaler.core.objective.earlier import Before
 from autoscaler.core.objective.experts import Contest
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
+    ANY_DAY_HEADROOMS,
+    AVERAGE_DAY_HEADROOMS,
     CAREFUL,
     FALLING_HEADROOMS,
     HEADROOMS,
@@ -183,7 +186,7 @@ def plain_after_a_peak(*later_s, **given):
     """What plain models want, low and high by `Model`, so long after demand for 80 VMs, at demand for 3."""
     params = objective(**given)
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
-    unknown, capacity = np.full((2, 2, 1), np.nan), params.vm_capacity[0]
+    unknown, capacity = Before(*np.full((3, 2, 1), np.nan)), params.vm_capacity[0]
     contest.plain(trial, 0, np.array([80.0 * capacity]), unknown)
     first = MODELS.index(Model(Kind.DEMAND, 0))
     trial.last_tick = 0
@@ -215,8 +218,10 @@ def test_what_yesterday_or_a_week_ago_needed_holds_what_demand_needs_and_yesterd
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
     yesterday, week_ago = np.array([[10.0], [12.0]]), np.array([[20.0], [30.0]])
 
-    def wanted(demand, before):
-        want = contest.plain(trial, 0, np.array([demand]), np.stack(before))[..., 0].tolist()
+    nobody = np.full((2, 1), np.nan)
+
+    def wanted(demand, before, days=nobody):
+        want = contest.plain(trial, 0, np.array([demand]), Before(*before, days))[..., 0].tolist()
         return dict(zip(MODELS[MODELS.index(Model(Kind.DEMAND, 0)) :], zip(*want, strict=True), strict=False))
 
     found = wanted(4.0, (yesterday, week_ago))
@@ -225,10 +230,32 @@ def test_what_yesterday_or_a_week_ago_needed_holds_what_demand_needs_and_yesterd
     assert wanted(4.0, (week_ago, yesterday))[Model(Kind.EITHER, 0)] == (20, 30)
     assert wanted(25.0, (yesterday, week_ago))[Model(Kind.EITHER, 0)] == (25, 30)
     assert wanted(5.5, (yesterday, yesterday))[Model(Kind.EITHER, 1)] == (11, 14)
-    unknown = wanted(4.0, (yesterday, np.full((2, 1), np.nan)))
+    unknown = wanted(4.0, (yesterday, nobody))
     assert unknown[Model(Kind.EITHER, 0)] == (10, 12)
-    nothing = wanted(4.0, np.full((2, 2, 1), np.nan))
+    nothing = wanted(4.0, (nobody, nobody))
     assert [nothing[Model(Kind.EITHER, knob)] for knob in (0, 1)] == [(4, 4), (5, 5)]
+
+
+def test_the_days_of_a_week_are_held_with_headroom_and_demand_with_it_too():
+    params = objective(maximum=1000)
+    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    unknown = np.full((2, 1), np.nan)
+    average = [Model(Kind.AVERAGE_DAY, knob) for knob in AVERAGE_DAY_HEADROOMS]
+    highest = [Model(Kind.ANY_DAY, knob) for knob in ANY_DAY_HEADROOMS]
+
+    def wanted(demand, *days):
+        of = Before(unknown, unknown, np.array([[each] for each in days]))
+        low, high = contest.plain(trial, 0, np.array([demand]), of)[..., 0].tolist()
+        assert low[-6:] == high[-6:]
+        found = dict(zip(MODELS[MODELS.index(Model(Kind.DEMAND, 0)) :], low, strict=False))
+        return [found[model] for model in average], [found[model] for model in highest]
+
+    assert wanted(1.0, 10.0, 24.0) == ([11, 15, 20], [24, 30, 48])
+    assert wanted(20.0, 10.0, 24.0) == ([22, 30, 40], [24, 30, 48])
+    assert wanted(20.0, np.nan, np.nan) == ([22, 30, 40], [20, 25, 40])
+    assert wanted(0.0, 10.0, 24.0) == ([11, 15, 20], [24, 30, 48])
+    assert str(average[1]) == "about this time on the days of a week + 50%, at least demand"
+    assert str(highest[0]) == "about this time on any day of a week + 0%, at least demand"
 
 
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():

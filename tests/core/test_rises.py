@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
+from autoscaler.core.objective.earlier import Before
 from autoscaler.core.objective.experts import Contest
 from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
-from autoscaler.core.objective.trial import Trial
+from autoscaler.core.objective.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
-from autoscaler.core.windows import RollingMax
 from tests.core.builders import snapshot
 from tests.core.laws import laws_of, whole
 from tests.core.test_economic import objective
@@ -60,7 +60,7 @@ def test_a_step_that_lasted_for_a_start_is_ordered_for(driver, lead_ticks, censo
 def test_what_yesterday_needed_is_no_less_than_a_step_that_lasted():
     params = objective(lead_ticks=4)
     trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
-    before = np.full((2, 1), 10.0), np.full((2, 1), 20.0)
+    before = Before(np.full((2, 1), 10.0), np.full((2, 1), 20.0), np.full((2, 1), np.nan))
     at = MODELS.index(Model(Kind.YESTERDAY, 0))
     found = []
     for tick in range(10):
@@ -101,13 +101,33 @@ def test_a_restart_while_it_lasts_changes_nothing():
     list(wanted(demands[:42], state=state, **given))
     after = LaneState.restore(state.dump())
     assert list(wanted(demands[42:], state=after, first=43, **given)) == list(wanted(demands, **given))[42:]
-    assert after.trial.dump()["lows"].keys() == RollingMax.empty(np.array([5])).dump().keys()
 
 
-def test_models_that_were_remembered_before_are_read_and_have_seen_nothing_last():
+def test_models_that_were_remembered_before_are_read_and_those_by_days_have_done_as_the_careful_one():
     state = LaneState.empty(objective(tick_s=TICK_S, lead_ticks=4))
-    list(wanted([9.0] * 5, MODELS[CAREFUL], state=state, lead_ticks=4))
-    dumped = state.trial.dump()
-    expected = dumped | {"lows": RollingMax.empty(np.array([5])).dump()}
-    del dumped["lows"]
-    np.testing.assert_equal(Trial.restore(dumped | {"version": 7}).dump(), expected)
+    list(wanted([9.0] * 5, MODELS[-1], state=state, lead_ticks=4))
+    now = state.trial.dump()
+    by_days = [at for at, model in enumerate(MODELS) if model.kind in (Kind.AVERAGE_DAY, Kind.ANY_DAY)]
+    of_models = (
+        "serving",
+        "coming",
+        "young",
+        "ordered",
+        "lately",
+        "paid",
+        "unserved",
+        "nearly",
+        "crowd",
+        "below",
+    )
+    before = now | {name: np.delete(now[name], by_days, axis=-2) for name in of_models}
+    before |= {"version": 8, "driver": now["driver"] - len(by_days)}
+    before["drivers"] = np.array([[AS_THE_WHOLE], [3], [len(MODELS) - 1 - len(by_days)], [CAREFUL], [0], [1]])
+    after = Trial.restore(before)
+    for name in of_models:
+        found, of = getattr(after, name), now[name]
+        for model in range(len(MODELS)):
+            careful = CAREFUL if model in by_days else model
+            np.testing.assert_array_equal(found[..., model, :], of[..., careful, :], err_msg=name)
+    assert after.driver.tolist() == [len(MODELS) - 1]
+    assert after.drivers[:, 0].tolist() == [AS_THE_WHOLE, 3, len(MODELS) - 1, CAREFUL, 0, 1]

@@ -17,7 +17,8 @@ from autoscaler.core.falls import doubted
 from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD, Ahead
 from autoscaler.core.objective.charging import CHARGES
-from autoscaler.core.objective.earlier import EarlierDay
+from autoscaler.core.objective.days import EarlierDays
+from autoscaler.core.objective.earlier import Before, EarlierDay
 from autoscaler.core.objective.experts import Contest
 from autoscaler.core.objective.habits import (
     DAY_S,
@@ -142,6 +143,8 @@ class Columns:
             EarlierDay(yesterday, DAY_S, slot_s(tick_s), windows_s, tick_s),
             EarlierDay(last_week, WEEK_S, week_slot_s(tick_s), windows_s, tick_s),
         )
+        leads_s = [(pair_s[0], mine) for pair_s, mine in windows_s]
+        self._all_days = EarlierDays(leads_s, tick_s)
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
         # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
         cost = np.ones((len(asked), len(lanes)))
@@ -250,16 +253,19 @@ class Columns:
         """The hours in which what is wanted now serves."""
         return [(now_s + ahead_s) // HOUR_S for ahead_s in self._ahead_of]
 
-    def _before(self, trial: Trial, now_s: float) -> tuple[Float, Float]:
-        """The highest demand of yesterday and of a week ago until a start would serve, and within the hold window: (2, n) each."""
-        day, week = self._days
-        habits = trial.habits
+    def _before(self, trial: Trial, now_s: float) -> Before:
+        """What was needed at this time of earlier days, of n columns."""
+        (day, week), days, habits = self._days, self._all_days, trial.habits
         if not (
-            day.is_over(habits.day, habits.slot, now_s) and week.is_over(habits.week, habits.week_slot, now_s)
+            day.is_over(habits.day, habits.slot, now_s)
+            and week.is_over(habits.week, habits.week_slot, now_s)
+            and days.is_over(habits, now_s)
         ):
             trial.settle(NOTES)
-        return day.at(habits, habits.day, habits.slot, now_s), week.at(
-            habits, habits.week, habits.week_slot, now_s
+        return Before(
+            day.at(habits, habits.day, habits.slot, now_s),
+            week.at(habits, habits.week, habits.week_slot, now_s),
+            days.at(habits, now_s),
         )
 
     def _by_worth(self, laws: Laws, price: Float, want: SmallInt) -> None:
@@ -415,14 +421,15 @@ class Columns:
             want[at : at + len(some), :, _WORTH] = some
             at += len(some)
 
-    def _before_page(self, trial: Trial, now_s: list[float]) -> tuple[Float, Float] | None:
-        """As `_before` at some ticks, (T, 2, n) each, or of columns that are alike once; None where they look at what is not over."""
+    def _before_page(self, trial: Trial, now_s: list[float]) -> Before | None:
+        """The same at some ticks, (T, 2, n) each, or of columns that are alike once; None where they look at what is not over."""
         (day, week), habits, alike = self._days, trial.habits, self.contest.alike
         for _ in range(2):
             yesterday = day.page(habits.day, habits.slot, now_s, alike)
             last_week = week.page(habits.week, habits.week_slot, now_s, alike)
-            if yesterday is not None and last_week is not None:
-                return yesterday, last_week
+            days = self._all_days.page(habits, now_s, alike)
+            if yesterday is not None and last_week is not None and days is not None:
+                return Before(yesterday, last_week, days)
             trial.settle(NOTES)
         return None
 

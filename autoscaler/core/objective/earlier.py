@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,20 @@ from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 _LITTLE: Float = np.array(1e-9)
 """numpy takes a while to make an array of a plain number, which is much where lanes are few."""
+
+
+class Before(NamedTuple):
+    """What was needed at this time of earlier days, in VMs: float64 (..., 2, n) each, NaN where unknown.
+
+    Attributes:
+        yesterday, last_week: The highest of yesterday, and of the day a week ago, from this time on until a start would serve, and
+            within the hold window.
+        days: The highest of each day of a week at about this time, on the average and at most (`days`).
+    """
+
+    yesterday: Float
+    last_week: Float
+    days: Float
 
 
 class EarlierDay:

@@ -35,6 +35,8 @@ _REASON_OF = {
     Kind.YESTERDAY: Reason.MODEL_YESTERDAY,
     Kind.EITHER: Reason.MODEL_YESTERDAY,
     Kind.BOTH: Reason.MODEL_YESTERDAY,
+    Kind.AVERAGE_DAY: Reason.MODEL_YESTERDAY,
+    Kind.ANY_DAY: Reason.MODEL_YESTERDAY,
 }
 _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]

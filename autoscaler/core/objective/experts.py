@@ -22,6 +22,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, one_of
 from autoscaler.core.objective.bands import Bands
 from autoscaler.core.objective.charging import CHARGES, Charging
+from autoscaler.core.objective.earlier import Before
 from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.objective.models import MODELS
 from autoscaler.core.objective.noting import NOTES, Notes
@@ -172,18 +173,16 @@ class Contest:
             self._count_in(_count_type(ordered))
         state.count_in(self._counts)
 
-    def plain(self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float]) -> SmallInt:
+    def plain(self, state: Trial, tick: int, demand: Float, before: Before) -> SmallInt:
         """What plain models want, by demand and by what was `before`, as in `Plain.fill`: their rows of `want`, int (2, m, n)."""
         self._plain.fill(state, tick, demand, before, self.want)
         return self.want[:, PLAIN]
 
-    def plain_page(
-        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float], want: SmallInt
-    ) -> Passed:
+    def plain_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
         """The same of a page of ticks, as in `Plain.fill_page`."""
         return self._plain.fill_page(state, tick, demand, before, want)
 
-    def shadows(self, state: Trial, before: tuple[Float, Float]) -> Shadows | None:
+    def shadows(self, state: Trial, before: Before) -> Shadows | None:
         """Shadows of this trial that go through ticks to come at once; None where columns do not see the same.
 
         Args:
@@ -194,9 +193,7 @@ class Contest:
         same = len(self.alike.first) == 1 and all((of == of[0]).all() for of in (self._lead, self._billed))
         if not same or self._lead[0] < 1 or not self._all_given:
             return None
-        if columns > 1 and not (
-            before[0].shape[-1] == before[1].shape[-1] == 1 and self._plain.same_past(state)
-        ):
+        if columns > 1 and not (all(of.shape[-1] == 1 for of in before) and self._plain.same_past(state)):
             return None
         if self._shadows is None:
             least, most = self._bounds

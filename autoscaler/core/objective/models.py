@@ -42,6 +42,10 @@ class Kind(IntEnum):
     """Several times demand; down only to that of its highest of an hour."""
     EITHER = 9
     """What was needed at this time yesterday or a week ago, the more of the two, plus headroom, and demand likewise."""
+    AVERAGE_DAY = 10
+    """What the days of the last week needed at about this time, on the average, plus headroom, and demand likewise."""
+    ANY_DAY = 11
+    """What any of these days needed at about this time, plus headroom, and demand likewise."""
 
 
 class Window(IntEnum):
@@ -82,6 +86,9 @@ FALLING_HEADROOMS = (0, 2, 3, 4)
 
 EITHER_HEADROOMS = 3
 """How many of the headrooms are tried with the more of what yesterday and a week ago needed."""
+
+AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS = (1, 3, 4), (0, 2, 4)
+"""Which of the headrooms are tried with the days of the last week."""
 
 _LEAST = {
     Kind.YESTERDAY: ("yesterday", ""),
@@ -126,6 +133,9 @@ class Model(NamedTuple):
             when, least = _LEAST[self.kind]
             longer = ", longer" if self.window is Window.LONG else ""
             return f"this time {when} + {HEADROOMS[self.knob]:.0%}{least}{longer}"
+        if self.kind in (Kind.AVERAGE_DAY, Kind.ANY_DAY):
+            days = "the days of a week" if self.kind is Kind.AVERAGE_DAY else "any day of a week"
+            return f"about this time on {days} + {HEADROOMS[self.knob]:.0%}, at least demand"
         headrooms = AMPLE_HEADROOMS if self.kind is Kind.AMPLE else HEADROOMS
         return f"demand + {headrooms[self.knob]:.0%}, {PAST_S[self.window] / 60.0:g} min"
 
@@ -139,6 +149,8 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.FALLING, knob, window) for window in FALLS_S for knob in FALLING_HEADROOMS),
     *(Model(Kind.YESTERDAY, knob) for knob in range(len(HEADROOMS))),
     *(Model(Kind.EITHER, knob) for knob in range(EITHER_HEADROOMS)),
+    *(Model(Kind.AVERAGE_DAY, knob) for knob in AVERAGE_DAY_HEADROOMS),
+    *(Model(Kind.ANY_DAY, knob) for knob in ANY_DAY_HEADROOMS),
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
 """All of them, M; the number of a model is its place."""

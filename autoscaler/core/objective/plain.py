@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.objective.earlier import WholeVms, whole, whole_page
+from autoscaler.core.objective.earlier import Before, WholeVms, whole, whole_page
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
+    ANY_DAY_HEADROOMS,
+    AVERAGE_DAY_HEADROOMS,
     DEMAND_HEADROOMS,
     EITHER_HEADROOMS,
     FALLING_HEADROOMS,
@@ -39,7 +41,11 @@ _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
     rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.EITHER)
 )
 _HOUR = list(PAST_S).index(Window.LONG)
-PLAIN = slice(_DEMAND.start, _EITHER.stop)
+_DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
+_OF_DAYS = AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS
+_WITH_DAYS = sum(_OF_DAYS, ())
+"""Which headrooms are tried with the days of a week: of the average, and of any."""
+PLAIN = slice(_DEMAND.start, _DAYS.stop)
 """Their places among the models."""
 USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
 """The places of those that go by what is usual."""
@@ -112,6 +118,8 @@ class Plain:
             WholeVms(self._headroom[:headrooms], columns, most)
             for headrooms in (len(HEADROOMS), EITHER_HEADROOMS)
         )
+        self._days_headroom = np.stack([self._headroom[list(headrooms)] for headrooms in _OF_DAYS])
+        self._of_days: Int = np.zeros((2, columns), np.int64)
         self._past = np.empty((len(PAST_S), columns))
         self._need = np.empty((len(DEMAND_HEADROOMS), len(PAST_S), columns))
         self._need_now = np.empty_like(self._each)
@@ -126,18 +134,17 @@ class Plain:
         """Make room for counts of this type."""
         self._now = np.zeros(self._each.shape, counts)
         self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._capacity)), counts)
+        self._by_days = np.zeros((len(_WITH_DAYS), len(self._capacity)), counts)
+        self._of_days = np.zeros_like(self._of_days)
 
-    def fill(
-        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float], want: SmallInt
-    ) -> None:
+    def fill(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> None:
         """Fill in what plain models want.
 
         Args:
             state: Remembers the demand.
             tick: Now.
             demand: float64 (n,), NaN where unknown.
-            before: float64 (2, n) each, the highest demand in VMs from this time of yesterday, and of the day a week ago,
-                until a start would serve, and within the hold window; NaN where unknown.
+            before: float64 (2, n) each; NaN where unknown.
             want: int (2, M, n), of which their rows are filled in, and those of what is usual are raised to what has lasted.
         """
         now, lasted = self._by_demand(state, tick, demand, want)
@@ -146,12 +153,24 @@ class Plain:
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
         whole(state.falling, self._falling_headroom, self._none, self._full, high.reshape(shape))
         vms, last_week = want[:, _YESTERDAY], self._last_week
-        for day, of, to in zip(self._days, before, (vms, last_week), strict=True):
+        for day, of, to in zip(self._days, before[:2], (vms, last_week), strict=True):
             day.fill(of, now, to)
         np.maximum(vms, lasted, out=vms)
         not_below(want, lasted)
         either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=want[:, _EITHER])
         np.maximum(either, now[:1], out=either)
+        self._by_the_days(before.days, now, want)
+
+    def _by_the_days(self, days: Float, now: SmallInt, want: SmallInt) -> None:
+        """Fill the rows of the days of a week; they change with slots of minutes and not with ticks."""
+        bits = days.view(np.int64)
+        if np.count_nonzero(bits != self._of_days):
+            self._of_days = bits.copy()
+            shape = 2, -1, days.shape[-1]
+            whole(days, self._days_headroom, self._none, self._full, self._by_days.reshape(shape))
+        low, high = want[:, _DAYS]
+        np.maximum(self._by_days, now.take(_WITH_DAYS, axis=0), out=low)
+        high[...] = low
 
     def _by_demand(self, state: Trial, tick: int, demand: Float, want: SmallInt) -> tuple[SmallInt, SmallInt]:
         """Fill the rows of demand and its highest of the past, and what falls.
@@ -192,9 +211,7 @@ class Plain:
             np.maximum(state.falling, work, out=state.falling)
         return now, lasted
 
-    def fill_page(
-        self, state: Trial, tick: int, demand: Float, before: tuple[Float, Float], want: SmallInt
-    ) -> Passed:
+    def fill_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
         """Fill in what plain models want at ticks that follow each other and the last one, T of them.
 
         Args:
@@ -212,7 +229,7 @@ class Plain:
         if few is None or not all(of_groups) or not self.same_past(state):
             each = [alike.spread(of) if few else of for of, few in zip(before, of_groups, strict=True)]
             found = self.follow(
-                state.peaks.twin(), state.lows.twin(), state.falling, tick, demand, (each[0], each[1]), want
+                state.peaks.twin(), state.lows.twin(), state.falling, tick, demand, Before(*each), want
             )
             return Passed(*found, None)
         lanes = lanes_of(alike.first, demand.shape[-1])
@@ -243,7 +260,7 @@ class Plain:
         now: Float,
         tick: int,
         demand: Float,
-        before: tuple[Float, Float],
+        before: Before,
         want: SmallInt,
     ) -> tuple[RollingMax, RollingMax, Float, SmallInt, SmallInt, SmallInt]:
         """As `fill_page` of each column on its own.
@@ -276,7 +293,7 @@ class Plain:
         demand: Float,
         highest: SmallInt,
         falling: Float,
-        before: tuple[Float, ...],
+        before: Before,
         lasted: SmallInt,
         want: SmallInt,
     ) -> None:
@@ -313,11 +330,15 @@ class Plain:
             want[:, :, _YESTERDAY],
             np.empty((ticks, 2, EITHER_HEADROOMS, columns), want.dtype),
         )
-        for day, of, to in zip(self._days, before, (yesterday, last_week), strict=True):
+        for day, of, to in zip(self._days, before[:2], (yesterday, last_week), strict=True):
             day.fill_page(of, now, to)
         np.maximum(yesterday, lasted[:, np.newaxis, np.newaxis], out=yesterday)
         either = np.maximum(last_week, yesterday[:, :, :EITHER_HEADROOMS], out=want[:, :, _EITHER])
         np.maximum(either, now[:, np.newaxis, :1], out=either)
+        low = want[:, 0, _DAYS]
+        whole_page(before.days, self._days_headroom, self._most, low.reshape(ticks, 2, -1, columns))
+        np.maximum(low, now.take(_WITH_DAYS, axis=1), out=low)
+        want[:, 1, _DAYS] = low
 
 
 def not_below(want: SmallInt, lasted: SmallInt) -> None:

@@ -18,9 +18,18 @@ import numpy as np
 from autoscaler.core.alike import Alike
 from autoscaler.core.falls import Falls
 from autoscaler.core.objective.habits import Habits
-from autoscaler.core.objective.models import BAND_TOPS, CAREFUL, FALLS_S, MODELS, PAST_S, PRICE_FACTORS
+from autoscaler.core.objective.models import (
+    BAND_TOPS,
+    CAREFUL,
+    FALLS_S,
+    MODELS,
+    PAST_S,
+    PRICE_FACTORS,
+    Kind,
+    rows_of,
+)
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
+from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 from autoscaler.core.windows import RollingMax
 
@@ -64,6 +73,11 @@ _WEIGHED = (
     "below_weight",
     "below_ticks",
 )
+
+
+_BY_MODEL = (*_COUNTS, "lately", "paid", "unserved", "nearly", "crowd", "below")
+"""What has a number for each model."""
+_DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
 
 
 class Owed(Protocol):
@@ -138,8 +152,8 @@ class Trial(Remembered):
         owed: What is not in the sums yet, by what it is: whoever looks at them asks for `settle` first. Not remembered.
     """
 
-    version: ClassVar[int] = 8
-    reads: ClassVar[int] = 2
+    version: ClassVar[int] = 9
+    reads: ClassVar[int] = 1
     lanes: Int
     column: Int
     lead_ticks: Int
@@ -221,12 +235,20 @@ class Trial(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: version 6 knew nothing of falls, and version 7 not how low demand was lately."""
-        if before["version"] == 6:
-            return {"falls": Falls.empty(length_of(before["weight"])).dump()}
-        lead = before["lead_ticks"]
-        assert isinstance(lead, np.ndarray)
-        return {"lows": RollingMax.empty(lead.astype(np.int64) + 1).dump()}
+        """As of every state: in version 8 nobody went by the days of a week; as if those had done what the careful model did."""
+        found: Dumped = {}
+        for name in _BY_MODEL:
+            each = before[name]
+            assert isinstance(each, np.ndarray)
+            careful = each.take([CAREFUL] * (_DAYS.stop - _DAYS.start), axis=-2)
+            found[name] = np.concatenate(
+                [each[..., : _DAYS.start, :], careful, each[..., _DAYS.start :, :]], axis=-2
+            )
+        for name in ("driver", "drivers"):
+            each = before[name]
+            assert isinstance(each, np.ndarray)
+            found[name] = np.where(each < _DAYS.start, each, each + (_DAYS.stop - _DAYS.start))
+        return found
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
