@@ -26,8 +26,8 @@ from autoscaler.cloud.setup import place_fleet
 from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
-from autoscaler.daemon.collecting import Collecting
 from autoscaler.daemon.fleets import FleetSetup
+from autoscaler.daemon.garbage import Collecting
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import FleetReadings, Listing, TickRecord, Vm

@@ -23,8 +23,8 @@ import numpy as np
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.traffic.synth import synth_day
 from benchmarks.calibration import Result, kernel_s

@@ -353,7 +353,7 @@ async def _read_twice(
     """Readings that came and count, and what was wrong; a rate needs to be read twice."""
     import asyncio
 
-    from autoscaler.daemon.doubts import counting, doubts
+    from autoscaler.daemon.doubted_readings import counting, doubts
     from autoscaler.errors import SourceError
 
     count, why = 0, ""

@@ -62,7 +62,7 @@ def replay(
 
     with errors_in_words("replay"):
         from autoscaler.simulator.replay import replaying
-        from autoscaler.simulator.search.apart import RivalsApart
+        from autoscaler.simulator.search.standings_process import RivalsApart
 
         wanted = played.wanted(seed, _bad_days(faults))
         if out is not None:
@@ -116,7 +116,7 @@ def compare(
     with errors_in_words("compare"):
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.replay.differing import differences
-        from autoscaler.simulator.search.apart import RivalsApart
+        from autoscaler.simulator.search.standings_process import RivalsApart
 
         *policies, trace = files
         names = _names(policies)

@@ -120,7 +120,7 @@ async def _run(
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.settings import unknown_variables
     from autoscaler.store import open_journal
-    from autoscaler.store.past import RecordedPast
+    from autoscaler.store.recorded_demand import RecordedPast
     from autoscaler.web.control import Control
     from autoscaler.wiring import Wiring
     from autoscaler.wiring_balancers import real_arrivals, real_balancer, real_hook

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoscaler.cli.output import plain_table, print_whole
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.report.wording import Unit, money, share, shown
 from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
 from autoscaler.simulator.search.recommending import Advice

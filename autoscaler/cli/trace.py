@@ -17,7 +17,7 @@ import typer
 from autoscaler.cli.output import errors_in_words, moment, seconds
 
 if TYPE_CHECKING:
-    from autoscaler.traces.imported import Imported
+    from autoscaler.traces.importing import Imported
     from autoscaler.traces.statistics import Statistics
     from autoscaler.traces.trace import Trace, TraceKind
 
@@ -71,8 +71,8 @@ def info(
 
 def _described(path: Path, kind: TraceKind | None, progress: Any) -> dict[str, Any]:
     from autoscaler.errors import TraceError
-    from autoscaler.traces.imported import ImportOptions, import_files
-    from autoscaler.traces.importing import Shape, told_shape
+    from autoscaler.traces.column_roles import Shape, told_shape
+    from autoscaler.traces.importing import ImportOptions, import_files
     from autoscaler.traces.reading import manifest_entry
     from autoscaler.traces.tables import Layout
     from autoscaler.traces.trace import TraceKind

@@ -281,9 +281,9 @@ def _one_of(enum: Any, text: str | None, option: str) -> Any:
 
 def _options(**given: Any) -> Any:
     from autoscaler.traces.access_logs import LogFormat
+    from autoscaler.traces.column_roles import SeriesColumns, Shape
     from autoscaler.traces.events import Measure
-    from autoscaler.traces.imported import ImportOptions
-    from autoscaler.traces.importing import SeriesColumns, Shape
+    from autoscaler.traces.importing import ImportOptions
     from autoscaler.traces.per_vm import PerVmColumns
 
     separator = {"tab": "\t", "\\t": "\t"}.get(given["separator"], given["separator"])
@@ -330,7 +330,7 @@ def _before(describes: str | None) -> bool | None:
 
 def _from_files(sources: list[Path], options: Any) -> tuple[Trace, list[str]]:
     from autoscaler.cli.progress import Bar
-    from autoscaler.traces.imported import import_files
+    from autoscaler.traces.importing import import_files
 
     with Bar(f"reading {sources[0].name}") as bar:
         found = import_files(sources, options, bar)

@@ -12,7 +12,7 @@ from autoscaler.core.objective.trial import Trial
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Remembered
 from autoscaler.core.sharing import SharedState
-from autoscaler.core.trusted import TrustState
+from autoscaler.core.trust_state import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
 from autoscaler.core.warm.starting import Starting
 from autoscaler.core.warm.waits import WarmPool

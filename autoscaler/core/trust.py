@@ -8,7 +8,7 @@ Where a fleet stays blind for longer than its policy says, what it had when it w
 of three numbers: the last wish that rested on good data, what the schedule asks for, and what the forecast expects.
 A fleet that has never seen good data keeps what it has.
 
-Rules of this file: one stage as `rules` describes it; what it remembers is `trusted`.
+Rules of this file: one stage as `rules` describes it; what it remembers is `trust_state`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, is_fixed, where_any, whole_vms
 from autoscaler.core.sizing import quantiles
-from autoscaler.core.trusted import NEVER
+from autoscaler.core.trust_state import NEVER
 from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason, Snapshot
 
 VANISHED_VMS = 0.5

@@ -23,9 +23,9 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.acts.drain import Drains, carry_on
-from autoscaler.daemon.beyond import Beyond
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
+from autoscaler.daemon.impossible_readings import Beyond
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.learned.patience import be_patient, patience_of
 from autoscaler.daemon.operating.allowances import Allowances

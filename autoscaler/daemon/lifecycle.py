@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
-from autoscaler.daemon.collecting import Collecting
+from autoscaler.daemon.garbage import Collecting
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive

@@ -24,9 +24,11 @@ from autoscaler.daemon.acts.calls import ActWaits
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, marked, plan
-from autoscaler.daemon.doubts import complaint
-from autoscaler.daemon.failing import Failing
-from autoscaler.daemon.falling import Falling
+from autoscaler.daemon.clock_ahead import SetAhead
+from autoscaler.daemon.clock_back import keep_orders
+from autoscaler.daemon.doubted_readings import complaint
+from autoscaler.daemon.failed_listings import Unlisted
+from autoscaler.daemon.failed_ticks import Failing
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
 from autoscaler.daemon.health import stale
@@ -39,16 +41,14 @@ from autoscaler.daemon.operating.operators import Operators
 from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
-from autoscaler.daemon.set_ahead import SetAhead
-from autoscaler.daemon.set_back import keep_orders
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.unlisted import Unlisted
+from autoscaler.daemon.vanished_demand import Falling
 from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
 from autoscaler.daemon.waking import Early, Waking
 from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
-from autoscaler.daemon.warm.instead import ready_for_demand
+from autoscaler.daemon.warm.serving_instead import ready_for_demand
 from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.ports import (
     ActionIntent,

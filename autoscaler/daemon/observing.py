@@ -2,7 +2,7 @@
 
 Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
 own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source, a provider or a
-probe that hung is waited for no more until it is well (`hanging`), as long as there is another one to wait for. All calls are begun before any is waited for; those that are answered at
+probe that hung is waited for no more until it is well (`hanging_sources`), as long as there is another one to wait for. All calls are begun before any is waited for; those that are answered at
 once cost no task.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autoscaler.at_once import Answered, Begun, answers_at_once, begun
 from autoscaler.core.rules import is_fixed
 from autoscaler.daemon.bounded import ended
-from autoscaler.daemon.hanging import Hanging
+from autoscaler.daemon.hanging_sources import Hanging
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import (

@@ -1,390 +1,375 @@
-"""Files of other shapes as traces: which columns mean what is told by options, or by the header where it is plain.
+"""Any readable file as a trace, with what a person should know of it: one function for importing and describing.
 
-Why it is strict: what is imported once is believed from then on. A column is taken by its name or because there is
-no other choice; rows out of order, doubled or off the grid are errors unless the caller asks for sorting or for
-moving stamps to the start of their interval.
-
-Rules of this file: text of any shape goes in, a checked Trace comes out; nothing is written here.
+Rules of this file: it only chooses; each shape is read by its own module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
-from autoscaler.traces.blocks import Progress, check_file, part_of, read_blocks
-from autoscaler.traces.cloudwatch_json import is_cloudwatch
-from autoscaler.traces.events import Measure, trace_of_events
-from autoscaler.traces.json_lines import field_names, is_json_lines
-from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
-from autoscaler.traces.query_range import is_answer
-from autoscaler.traces.reading import manifest_entry, trace_name
-from autoscaler.traces.tables import (
-    Choose,
-    Form,
-    Layout,
-    Table,
-    Wanted,
-    is_parquet,
-    read_table,
+from autoscaler.traces.access_logs import LogFormat, read_access_logs
+from autoscaler.traces.blocks import Progress
+from autoscaler.traces.cloudwatch_json import read_cloudwatch
+from autoscaler.traces.column_roles import (
+    SeriesColumns,
+    Shape,
+    read_events,
+    read_series,
+    time_column,
+    told_shape,
 )
-from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
+from autoscaler.traces.events import Measure
+from autoscaler.traces.numerals import check_decimal
+from autoscaler.traces.per_vm import PerVmColumns, PerVmTrace, counterfactual, read_per_vm
+from autoscaler.traces.query_range import read_answer
+from autoscaler.traces.reading import manifest_entry, manifest_interval, trace_name
+from autoscaler.traces.stamps import TimeForm
+from autoscaler.traces.tables import Layout
+from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
+from autoscaler.traces.wide import Wide, added, read_wide, vms_of
 
-TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
-"""Headers that are taken for times, in this order of preference."""
-VALUE_NAMES = ("value", "count", "requests", "invocations")
-DURATION_NAMES = ("duration_s", "duration")
-CENSORED_NAME = "censored"
-_TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
-"""Columns that tell a time line."""
-
-
-class Shape(StrEnum):
-    """What a file to import holds."""
-
-    SERIES = "series"
-    """A row an interval: time and value."""
-    PER_VM = "per-vm"
-    """A row an interval and VM: time, name of the VM, utilisation."""
-    EVENTS = "events"
-    """A row an event: time and perhaps duration."""
-    ACCESS_LOG = "access-log"
-    """A line a request: common, combined or load balancer format."""
-    PROMETHEUS = "prometheus"
-    """A saved answer of /api/v1/query_range with one series."""
-    WIDE = "wide"
-    """A row an interval and a column a part, such as a service or a VM: values are added."""
-    WIDE_VMS = "wide-vms"
-    """A row an interval and a column a VM: its utilisation."""
-    CLOUDWATCH = "cloudwatch"
-    """A saved answer of `aws cloudwatch get-metric-statistics` or `get-metric-data` with one metric."""
+_DECIMALS = 3
+"""Of a step of Prometheus, which knows milliseconds."""
+_NAMED = 3
+DEFAULT_INTERVAL_S = 60.0
+"""Of traces made from events and log lines, which have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesColumns:
-    """Which columns hold what; empty where the header tells.
+class ImportOptions:
+    """How to read files; what is empty or None is taken from the manifest or the file.
 
     Attributes:
-        time, value, duration: Names, or numbers from 1 where there is no header.
+        shape: What the files hold.
+        kind: What the values of a series mean.
+        interval_s: Length of an interval.
+        series: Columns of a series or of events.
+        per_vm: Columns of a table of single VMs.
+        separator, decimal, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
+        sort, floor: As of `importing.read_series`.
+        before: Whether a value of Prometheus describes the step that ends at its time; where None, counts do.
+        capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
+        measure: What to make of events.
+        log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
     """
 
-    time: str = ""
-    value: str = ""
-    duration: str = ""
+    shape: Shape | None = None
+    kind: TraceKind | None = None
+    interval_s: float | None = None
+    series: SeriesColumns = field(default_factory=SeriesColumns)
+    per_vm: PerVmColumns = field(default_factory=PerVmColumns)
+    separator: str = ","
+    decimal: str = "."
+    header: bool = True
+    time_style: str = "auto"
+    zone: str = "UTC"
+    sort: bool = False
+    floor: bool = False
+    before: bool | None = None
+    capacity_per_s: float = 1.0
+    saturation: float = 0.9
+    coverage: float = 1.0
+    measure: Measure | None = None
+    log_format: LogFormat | None = None
+    max_refused: float = 0.01
+    disorder_s: float = 600.0
+    columns: str = "*"
+    empty_is_zero: bool = False
+    skip: int = 0
 
 
-def told_shape(path: Path, layout: Layout, columns: SeriesColumns | None = None) -> Shape:
-    """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of some files.
 
-    Args:
-        path: The file.
-        layout: How its text is written.
-        columns: Which columns are asked for.
+    Attributes:
+        trace: The trace.
+        shape: What the files held.
+        notes: What a person should know, in a few words each.
+        vms: How many VMs a table of them had; 0 elsewhere.
+    """
+
+    trace: Trace
+    shape: Shape
+    notes: tuple[str, ...] = ()
+    vms: int = 0
+
+
+def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progress | None = None) -> Imported:
+    """Read a file, or several access logs or files of events as one, into a trace.
 
     Raises:
-        TraceError: Nothing tells.
+        TraceError: What is wrong, where, and what to do.
     """
-    check_file(path)
-    said = (manifest_entry(path) or {}).get("kind", "")
-    if said:
-        return (
-            Shape.SERIES
-            if said in set(TraceKind)
-            else Shape(said)
-            if said in set(Shape)
-            else _odd(path, said)
-        )
-    if is_cloudwatch(path):
-        return Shape.CLOUDWATCH
-    if is_answer(path):
-        return Shape.PROMETHEUS
-    logged = not is_parquet(path) and is_json_lines(path)
-    names = field_names(path) if logged else _header(path, layout)
-    if not logged and names[0][:1] in ("[", "{"):
+    if len(options.separator) != 1 or options.separator in '"\r\n':
+        raise TraceError(f"the separator must be one character, not {options.separator!r}")
+    shape = options.shape or told_shape(paths[0], _layout(options, repeats=False), options.series)
+    if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
+        raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
+    if options.empty_is_zero and shape not in {Shape.WIDE, Shape.CLOUDWATCH}:
         raise TraceError(
-            f"{path}: it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines of an "
-            "object each (`jq -c '.[]' FILE` makes such of a list)"
+            f"{paths[0]}: `--empty zero` is for wide tables and answers of CloudWatch, and this is {shape}; leave it out"
         )
-    if {"vm", "cpu_percent"} <= set(names):
-        return Shape.PER_VM
-    asked = columns or SeriesColumns()
-    times = (asked.time.lower(), *TIME_NAMES)
-    if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
-        has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
-        # An object without a value of its own tells that something happened.
-        valued = asked.value or any(name in names for name in VALUE_NAMES)
-        happened = logged and len(names) > 2 and not valued
-        return Shape.EVENTS if has_duration or happened else Shape.SERIES
-    if not is_parquet(path) and access_logs.told_format(path):
-        return Shape.ACCESS_LOG
+    if options.columns != "*" and shape not in {Shape.WIDE, Shape.WIDE_VMS}:
+        raise TraceError(f"{paths[0]}: `--columns` is for wide tables, and this is {shape}; leave it out")
+    if options.before is not None and shape is not Shape.PROMETHEUS:
+        raise TraceError(
+            f"{paths[0]}: --describes is for answers of Prometheus, and this is {shape}; leave it out"
+        )
+    found = _read(paths, shape, options, progress)
+    if options.kind not in {None, found.trace.kind}:
+        raise TraceError(
+            f"{paths[0]}: what is made of it is a {found.trace.kind}, and --kind says {options.kind}; leave it out, or "
+            "say with --shape what the file holds"
+        )
+    return found
+
+
+def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress: Progress | None) -> Imported:
+    if shape is Shape.ACCESS_LOG:
+        return _logs(paths, options, progress)
+    if shape is Shape.EVENTS:
+        return _events(paths, options, progress)
+    if len(paths) > 1:
+        raise TraceError(
+            f"{paths[1]}: several files at once are read as access logs and events only, and {paths[0]} is {shape}; import "
+            "one by one and join them with `autoscaler trace merge`"
+        )
+    read = {
+        Shape.SERIES: _series,
+        Shape.PER_VM: _per_vm,
+        Shape.PROMETHEUS: _prometheus,
+        Shape.WIDE: _wide,
+        Shape.WIDE_VMS: _wide_vms,
+        Shape.CLOUDWATCH: _cloudwatch,
+    }[shape]
+    return read(paths[0], options, progress)
+
+
+def _layout(options: ImportOptions, *, repeats: bool, max_refused: float = 0.0) -> Layout:
+    times = TimeForm.build(options.time_style, options.zone, repeats=repeats)
+    decimal = check_decimal(options.decimal)
+    return Layout(options.separator, options.header, times, decimal, options.skip, max_refused)
+
+
+def _kind(path: Path, options: ImportOptions) -> TraceKind:
+    said = (manifest_entry(path) or {}).get("kind", "")
+    if options.kind is not None:
+        return options.kind
+    if said in set(TraceKind):
+        return TraceKind(said)
     raise TraceError(
-        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
-        f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
-        f"`--separator`; its columns are: {', '.join(names)[:200]}{_separated(names)}"
+        f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind`"
     )
 
 
-def _odd(path: Path, said: str) -> Shape:
-    raise TraceError(f"{path}: the manifest beside it says `{said}`, which is none of {', '.join(Shape)}")
+def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    said = manifest_entry(path) or {}
+    kind = _kind(path, options)
+    interval_s = options.interval_s
+    if interval_s is None and said.get("interval_s"):
+        interval_s = manifest_interval(path, said["interval_s"])
+    trace = read_series(
+        path,
+        kind=kind,
+        columns=options.series,
+        layout=_layout(options, repeats=False),
+        interval_s=interval_s,
+        sort=options.sort,
+        floor=options.floor,
+        progress=progress,
+    )
+    return Imported(trace, Shape.SERIES)
 
 
-def _header(path: Path, layout: Layout) -> list[str]:
-    if is_parquet(path):
-        from autoscaler.traces.parquet import column_names
-
-        return column_names(path)
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
-    with closing(read_blocks(path)) as blocks:
-        for block in blocks:
-            first = block.split(b"\n", layout.skip + 1)[: layout.skip + 1][-1].decode()
-            return [name.strip().strip('"') for name in first.split(layout.separator)]
-    raise TraceError(f"{path}: the file is empty")
-
-
-def read_series(
-    path: Path,
-    *,
-    kind: TraceKind,
-    columns: SeriesColumns | None = None,
-    layout: Layout | None = None,
-    interval_s: float | None = None,
-    sort: bool = False,
-    floor: bool = False,
-    progress: Progress | None = None,
-) -> Trace:
-    """A table with a row an interval.
-
-    Args:
-        path: Text, gzip or Parquet.
-        kind: What the values mean.
-        columns: Which columns to take.
-        layout: How the text is written.
-        interval_s: Length of an interval; where None, the smallest step.
-        sort: Sort rows that are not in order of time.
-        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
-        progress: Told which share has been read.
-
-    Raises:
-        TraceError: The file cannot be used; the message says where and what to do.
-    """
-    if floor and interval_s is None:
-        raise TraceError(FLOOR_NEEDS_INTERVAL)
-    table = read_table(path, _series_choice(columns or SeriesColumns()), layout or Layout(), progress)
-    time, value = list(table.numbers)[:2]
-    stamps, values = table.numbers[time], table.numbers[value]
-    marks = table.numbers.get(CENSORED_NAME)
-    order = np.arange(len(stamps))
-    if sort:
-        order = np.argsort(stamps, kind="stable")
-    if floor and interval_s is not None:
-        stamps = np.floor(stamps / interval_s) * interval_s
+def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    stamps, values, unknown = read_answer(path, progress)
+    if len(stamps) < 2:
+        raise TraceError(f"{path}: it holds {len(stamps)} values, and a trace needs two")
+    step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
+    before = kind is TraceKind.COUNT if options.before is None else options.before
     try:
-        return Trace.build(
-            stamps[order],
-            values[order],
-            kind=kind,
-            name=trace_name(path),
-            interval_s=interval_s,
-            censored=None if marks is None else marks[order] != 0,
+        trace = Trace.build(
+            stamps - (step_s if before else 0.0), values, kind=kind, name=trace_name(path), interval_s=step_s
         )
     except RowError as error:
-        column = {"timestamp": time, "value": value}.get(error.column, "")
-        raise table.error(int(order[error.row]), f"{error}{_way_out(error)}", column) from None
+        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
+    moved = (
+        "that ends at its time, so stamps were moved back by one step"
+        if before
+        else "that begins at its time"
+    )
+    notes = [f"each value is taken to describe the step {moved} (`--describes`)"]
+    if unknown:
+        notes.append(f"{unknown} values were no numbers and stay unknown")
+    return Imported(trace, Shape.PROMETHEUS, tuple(notes))
 
 
-def _way_out(error: RowError) -> str:
-    """The option that helps, where one may."""
-    text = str(error)
-    if "before the row above" in text:
-        return " (`--sort` does it here)"
-    if "not on the grid" in text:
-        return " (`--floor` with `--interval` moves each to the start of its interval)"
-    return ""
-
-
-def read_events(
-    paths: Sequence[Path],
-    *,
-    interval_s: float,
-    measure: Measure | None = None,
-    columns: SeriesColumns | None = None,
-    layout: Layout | None = None,
-    progress: Progress | None = None,
-) -> tuple[Trace, Measure, list[Table]]:
-    """Tables with a row an event, in any order, as one log: the trace, what its values are, and the tables.
-
-    A file is complete from its first event to its last one; what no file covers is unknown.
-
-    Args:
-        paths: Text, gzip, Parquet or JSON lines.
-        interval_s: Length of an interval.
-        measure: What to make of the events; where None, concurrency if the first file has a column of durations.
-        columns: Which columns to take.
-        layout: How the text is written.
-        progress: Told which share has been read.
-
-    Raises:
-        TraceError: A file cannot be used, or is there twice.
-    """
-    tables: list[Table] = []
-    chosen = measure
-    for number, path in enumerate(paths):
-        choose = _event_choice(columns or SeriesColumns(), chosen)
-        table = read_table(path, choose, layout or Layout(), part_of(progress, number, len(paths)))
-        chosen = chosen or (Measure.CONCURRENCY if len(table.numbers) > 1 else Measure.COUNT)
-        if not table.rows:
-            raise TraceError(f"{path}: there are no events")
-        for earlier in tables:
-            if _same_events(earlier, table):
-                raise TraceError(
-                    f"{path}: this is the same as {earlier.path}; its events would be counted twice"
-                )
-        tables.append(table)
-    assert chosen is not None
-    begins, *durations = (np.concatenate(each) for each in zip(*map(_times, tables), strict=True))
+def _cloudwatch(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    stamps, values, what = read_cloudwatch(path, options.series.value, progress)
+    step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
+    name = trace_name(path)
     try:
-        trace = trace_of_events(
-            begins, durations[0] if durations else None, interval_s, chosen, name=trace_name(paths[0])
-        )
+        trace = Trace.build(stamps, values, kind=kind, name=name, interval_s=step_s)
+        if trace.missing and options.empty_is_zero:
+            grid = np.arange(round((stamps[-1] - stamps[0]) / step_s) + 1) * step_s + stamps[0]
+            filled = np.zeros(len(grid))
+            filled[np.round((stamps - stamps[0]) / step_s).astype(np.int64)] = values
+            trace = Trace.build(grid, filled, kind=kind, name=name, interval_s=step_s)
     except RowError as error:
-        raise _event_error(tables, error) from None
+        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
     except TraceError as error:
-        raise TraceError(f"{paths[0]}: {error}") from None
-    return (trace if len(tables) == 1 else _covered(trace, tables)), chosen, tables
+        raise TraceError(f"{path}: {error}") from None
+    notes = [f"values are {what}"]
+    missing = len(trace.values) - len(values) or trace.missing
+    if missing:
+        periods = _many(missing, "period", "periods")
+        notes.append(
+            f"{periods} without a datapoint: taken as 0 (`--empty`)"
+            if options.empty_is_zero
+            else f"{periods} without a datapoint: unknown; say `--empty zero` where the metric is only there "
+            "when something happens"
+        )
+    return Imported(trace, Shape.CLOUDWATCH, tuple(notes))
 
 
-def _times(table: Table) -> list[Float]:
-    return list(table.numbers.values())
-
-
-def _same_events(one: Table, other: Table) -> bool:
-    return one.rows == other.rows and all(map(np.array_equal, _times(one), _times(other)))
-
-
-def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
-    """The error of a row of the tables one after the other, told by its own file and line."""
-    row = error.row
-    for table in tables:
-        if row < table.rows:
-            break
-        row -= table.rows
-    time, *rest = table.numbers
-    return table.error(row, str(error), time if error.column == "timestamp" else rest[0])
-
-
-def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
-    """Without the intervals that lie between two files."""
-    keep = np.zeros(len(trace.values), np.bool_)
-    for table in tables:
-        begins = _times(table)[0]
-        ends = np.array([begins.min(), begins.max()]) // trace.interval_s - trace.start_s / trace.interval_s
-        first, last = np.rint(ends).astype(np.int64)
-        keep[first : last + 1] = True
-    return Trace.build(
-        trace.timestamps[keep],
-        trace.values[keep],
-        kind=trace.kind,
-        name=trace.name,
-        interval_s=trace.interval_s,
+def _read_wide(path: Path, options: ImportOptions, progress: Progress | None) -> Wide:
+    return read_wide(
+        path,
+        time_column(options.series.time),
+        options.columns,
+        _layout(options, repeats=False),
+        progress,
+        interval_s=options.interval_s,
+        sort=options.sort,
+        floor=options.floor,
     )
 
 
-def _series_choice(columns: SeriesColumns) -> Choose:
-    def choose(names: list[str]) -> tuple[Wanted, ...]:
-        time = time_column(columns.time)(names)
-        others = [name for name in names if name not in {time, CENSORED_NAME}]
-        value = others[0] if len(others) == 1 and not columns.value else ""
-        value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
-        marks = [Wanted(CENSORED_NAME, Form.NUMBER)] if CENSORED_NAME in names else []
-        return (Wanted(time, Form.TIME), Wanted(value, Form.NUMBER), *marks)
-
-    return choose
-
-
-def _event_choice(columns: SeriesColumns, measure: Measure | None) -> Choose:
-    def choose(names: list[str]) -> tuple[Wanted, ...]:
-        time = Wanted(_named(names, columns.time, TIME_NAMES, "time", "--time"), Form.TIME)
-        known = [name for name in DURATION_NAMES if name in names]
-        if measure is Measure.COUNT or not (known or columns.duration or measure):
-            return (time,)
-        duration = _named(names, columns.duration, DURATION_NAMES, "duration in seconds", "--duration")
-        return (time, Wanted(duration, Form.NUMBER))
-
-    return choose
-
-
-def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, option: str) -> str:
-    """The column that is given, or the one that has a usual name.
-
-    Raises:
-        TraceError: There is none.
-    """
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise TraceError(f"the header has the column `{twice}` twice; rename one")
-    if given:
-        if given in names:
-            return given
-        raise TraceError(
-            f"there is no column `{given}` (`{option}`); the columns are: {', '.join(names)[:200]}"
+def _wide(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    kind = _kind(path, options)
+    wide = _read_wide(path, options, progress)
+    found = added(wide, kind, interval_s=options.interval_s, empty_is_zero=options.empty_is_zero)
+    notes = [f"the sum of {_listed(wide.parts)}"]
+    if found.empty and options.empty_is_zero:
+        notes.append(f"{_many(found.empty, 'empty cell is', 'empty cells are')} taken as 0 (`--empty`)")
+    elif found.empty:
+        notes.append(
+            f"{_many(found.left_out, 'interval stays', 'intervals stay')} unknown, since "
+            f"{_many(found.empty, 'cell is', 'cells are')} empty between the first and the last "
+            "value of their column; say `--empty zero` where nothing is recorded when nothing happens"
         )
-    for name in usual:
-        for there in names:
-            if there.lower() == name:
-                return there
-    raise TraceError(
-        f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
-        f"{', '.join(names)[:200]}{_hint(names, what)}"
+    return Imported(found.trace, Shape.WIDE, tuple(notes))
+
+
+def _many(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    named = ", ".join(parts[:_NAMED])
+    more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
+    return f"{len(parts)} column{'s' if len(parts) != 1 else ''} ({named}{more})"
+
+
+def _wide_vms(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    if options.per_vm.capacity:
+        raise TraceError(f"{path}: a wide table has no column of capacities; say `--capacity` for all VMs")
+    wide = _read_wide(path, options, progress)
+    table = vms_of(wide, options.per_vm.full_at, interval_s=options.interval_s)
+    return replace(_of_vms(table, options), shape=Shape.WIDE_VMS)
+
+
+def _per_vm(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
+    table = read_per_vm(
+        path,
+        options.per_vm,
+        _layout(options, repeats=True),
+        progress,
+        interval_s=options.interval_s,
+        sort=options.sort,
+        floor=options.floor,
     )
+    return _of_vms(table, options)
 
 
-def _hint(names: list[str], what: str) -> str:
-    """What the table may be instead, and what to say then; empty where nothing tells."""
-    if names == [str(place + 1) for place in range(len(names))]:
-        return "; without a header a column is named by its number, such as `--time 1 --value 2`"
-    if what == "value" and set(names) >= _TIME_LINE:
-        return (
-            "; it is the time line of a replay or a daemon, of which demand is taken by `--shape wide --columns demand "
-            "--kind gauge`"
-        )
-    if what == "value" and len(names) > 1:
-        return (
-            "; where each column is a service or a VM, say `--shape wide` (their values are added) or `--shape wide-vms` "
-            "(utilisation of VMs)"
-        )
-    if separated := _separated(names):
-        return separated
-    if any(name[:1].isdigit() for name in names):
-        return "; the first line looks like data, so the header may be missing (`--no-header`)"
-    return ""
-
-
-def time_column(given: str) -> Callable[[list[str]], str]:
-    """Says which column is that of the times; where none has a usual name, the first one if it begins like one, as
-    `Time (UTC)`.
-    """
-
-    def choose(names: list[str]) -> str:
-        known = any(name.lower() in TIME_NAMES for name in names)
-        likely = names[0] if not known and names[0].lower().split(" ")[0] in TIME_NAMES else ""
-        return _named(names, given or likely, TIME_NAMES, "time", "--time")
-
-    return choose
-
-
-def _separated(names: list[str]) -> str:
-    """What else seems to separate columns, where a header is one column only."""
-    sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
-    told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
-    return (
-        f"; they seem to be separated by something else than a comma (`--separator {told}`)" if told else ""
+def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
+    found = counterfactual(
+        table, options.capacity_per_s, saturation=options.saturation, coverage=options.coverage
     )
+    unit = (
+        "work per second"
+        if options.capacity_per_s != 1 or options.per_vm.capacity
+        else "VMs used to the full"
+    )
+    notes = [f"demand in {unit}: utilisation × capacity, summed over the {found.vms} VMs"]
+    rows = len(found.trace.values)
+    notes.append(
+        f"{found.censored} of {rows} intervals ({found.censored / rows:.1%}) are censored: mean utilisation reached "
+        f"{options.saturation:.0%}, so demand may have been more"
+    )
+    notes += _odd_scale(table, options.per_vm.full_at)
+    if found.filled:
+        notes.append(
+            f"{found.filled} intervals count VMs without a row with the mean of the others (coverage of at least "
+            f"{options.coverage:.0%})"
+        )
+    if found.left_out:
+        notes.append(
+            f"{found.left_out} intervals stay unknown, since fewer than {options.coverage:.0%} of the VMs have a row; "
+            "`--coverage` lowers that"
+        )
+    return Imported(found.trace, Shape.PER_VM, tuple(notes), found.vms)
+
+
+def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
+    """A doubt where no VM, or more than all of it, seems to be used: the unit may be another one."""
+    highest = float(np.nanmax(table.cpu_percent, initial=0.0)) / 100.0
+    told = f"the highest utilisation is {highest * full_at:.3g} where {full_at:g} is a VM used to the full"
+    if 0 < highest <= 0.01:
+        return [f"{told}: if these are shares and not per cent, say `--full-at {full_at / 100:g}`"]
+    if highest > 1.5:
+        return [f"{told}: if several processors are added up, say with `--full-at` what all of them are"]
+    return []
+
+
+def _events(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:
+    trace, measure, tables = read_events(
+        paths,
+        interval_s=options.interval_s or DEFAULT_INTERVAL_S,
+        measure=options.measure,
+        columns=options.series,
+        layout=_layout(options, repeats=True, max_refused=options.max_refused),
+        progress=progress,
+    )
+    what = {
+        Measure.COUNT: "how many began in each interval",
+        Measure.CONCURRENCY: "how many were under way, averaged over each interval",
+    }[measure]
+    files = f" in {len(tables)} files" if len(tables) > 1 else ""
+    notes = [f"{sum(table.rows for table in tables):,} events{files}; values are {what} (`--measure`)"]
+    if len(tables) > 1 and trace.missing:
+        notes.append(f"{_many(trace.missing, 'interval', 'intervals')} between the files are unknown")
+    return Imported(trace, Shape.EVENTS, (*notes, *(note for table in tables for note in table.notes)))
+
+
+def _logs(paths: Sequence[Path], options: ImportOptions, progress: Progress | None) -> Imported:
+    trace, found = read_access_logs(
+        paths,
+        options.interval_s or DEFAULT_INTERVAL_S,
+        log_format=options.log_format,
+        max_refused=options.max_refused,
+        disorder_s=options.disorder_s,
+        progress=progress,
+    )
+    return Imported(trace, Shape.ACCESS_LOG, tuple(access_logs.notes(found, trace)))

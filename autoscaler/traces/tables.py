@@ -7,7 +7,7 @@ a second look at the file. So memory holds the result and one block, whatever th
 
 Rules of this file: nothing is repaired, guessed or skipped. pyarrow is imported only for Parquet.
 
-Not here: how a file becomes blocks (`blocks`), what the columns mean (`reading`, `per_vm`, `wide`, `importing`), how
+Not here: how a file becomes blocks (`blocks`), what the columns mean (`reading`, `per_vm`, `wide`, `column_roles`), how
 times and numbers are written (`stamps`, `numerals`), tables of JSON lines (`json_lines`).
 """
 

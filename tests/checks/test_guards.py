@@ -9,9 +9,9 @@ from autoscaler.config.loading import require_policy
 from autoscaler.simulator.checks.guards import GUARDS, State
 from autoscaler.simulator.checks.parities import decided_again, engine_parity, journal_parity
 from autoscaler.simulator.checks.subject import Subject
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.simulator.traffic.parts import Crowd, Daily, Level, Recipe, generate
 from autoscaler.store import JournalReader

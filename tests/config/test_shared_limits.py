@@ -9,7 +9,7 @@ from autoscaler.config.compiling import compile_params
 from autoscaler.config.loading import load_policies
 from autoscaler.config.rendering import effective_yaml
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.refusals import refuse
 from tests.daemon.builders import policy
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
-from autoscaler.core.objective.earlier import Before
+from autoscaler.core.objective.earlier_days import Before
 from autoscaler.core.objective.experts import Contest
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,

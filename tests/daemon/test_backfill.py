@@ -18,8 +18,8 @@ from autoscaler.daemon.learned.remembering import FRESH_S
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import JournalError, SourceError
 from autoscaler.ports.sources import History
-from autoscaler.store import SqliteJournal, past, schema
-from autoscaler.store.past import RecordedPast
+from autoscaler.store import SqliteJournal, recorded_demand, schema
+from autoscaler.store.recorded_demand import RecordedPast
 from autoscaler.store.rows import FORMAT, encode
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, policy
 
@@ -211,7 +211,7 @@ def test_hidden_demand_and_damaged_ticks_are_unknown(tmp_path):
     (row,) = bench.records[-1].fleets
     both = encode([row, replace(row, fleet="other", censored=True)])
     rosters = {7: (np.array([0, 1]), np.array([1, 0]))}
-    found = past._demand([(1, 0.0, FORMAT, both, 7), (2, 1.0, FORMAT, both[:-9], 7)], rosters, 2)
+    found = recorded_demand._demand([(1, 0.0, FORMAT, both, 7), (2, 1.0, FORMAT, both[:-9], 7)], rosters, 2)
     assert found[0, 1] == row.demand == demand(10)
     assert np.isnan(found[[0, 1, 1], [0, 0, 1]]).all()
 

@@ -74,7 +74,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_trusted_demand.py::test_vms_that_all_report_nothing_at_once_are_not_stopped_for_a_while",
         "contracts/test_source_contract.py::test_a_failure_is_never_a_zero_and_always_told",
         "daemon/test_failure_modes_leaving.py::test_whatever_is_heard_instead_of_the_peak_no_vm_is_stopped",
-        "daemon/test_beyond.py::test_nothing_is_started_and_it_is_told_once_and_when_it_is_over",
+        "daemon/test_impossible_readings.py::test_nothing_is_started_and_it_is_told_once_and_when_it_is_over",
     ),
     _mode(
         4,

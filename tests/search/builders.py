@@ -7,8 +7,8 @@ import signal
 from functools import partial
 
 from autoscaler.simulator.judging.ledger import Amount, Count
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.search.executors import Here, Processes
 from autoscaler.simulator.search.sweep import Course
 from autoscaler.simulator.search.variants import Base

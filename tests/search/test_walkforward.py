@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.lanes.knobs import Duration
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Duration
 from autoscaler.simulator.search import walkforward
 from autoscaler.simulator.search.executors import Processes
 from autoscaler.simulator.search.limits import NO_WORSE

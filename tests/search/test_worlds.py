@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.lanes.knobs import Duration
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import Duration
 from autoscaler.simulator.search.executors import Here, Processes
 from autoscaler.simulator.search.variants import Axis, grid
 from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk

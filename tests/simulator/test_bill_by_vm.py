@@ -18,7 +18,7 @@ from autoscaler.ports import FleetTick
 from autoscaler.simulator.judging.ledger import Amount
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.lanes.witness import Witness
 from tests.simulator.builders import levels, policy
 

@@ -10,8 +10,8 @@ import pytest
 from autoscaler.core.types import Int, Snapshot
 from autoscaler.simulator.judging.contest import Contestant, Course, contest
 from autoscaler.simulator.judging.standings import RIVALS, terms_of, without_pool
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.peers.holding import DelayedOff, Google
 from autoscaler.simulator.peers.peer import Sized
 from autoscaler.simulator.peers.periodic import SameTimeBefore

@@ -9,8 +9,8 @@ from autoscaler.core.types import Decision, Stage
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSettings
 from tests.simulator.builders import levels, policy
 
 TICK_S = 10.0

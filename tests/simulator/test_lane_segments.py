@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSettings
 from autoscaler.simulator.lanes.segments import Cut, Segmented, alike, run_segmented
 from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.simulator.traffic.synth import synth_day

@@ -12,8 +12,8 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import Budget, Duration
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import Budget, Duration
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.search import sweep
 from autoscaler.simulator.search.executors import Finished, Lost, Processes

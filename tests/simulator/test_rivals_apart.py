@@ -15,7 +15,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import InvariantError
 from autoscaler.simulator.replay.preparing import Wanted, prepare
 from autoscaler.simulator.replay.replaying import entry_of, foresee, is_run_once, rivals_of, run
-from autoscaler.simulator.search.apart import RivalsApart
+from autoscaler.simulator.search.standings_process import RivalsApart
 from tests.simulator.builders import levels, policy
 
 # From Python 3.12 on, forking with threads around is warned of; the child computes and uses none of them.

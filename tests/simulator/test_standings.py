@@ -22,8 +22,8 @@ from autoscaler.simulator.judging.standings import (
     without_pool,
 )
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.peers.kubernetes import Kubernetes
 from autoscaler.simulator.replay.timeline import TimelineRow, totals
 from autoscaler.traces.reading import read_trace

@@ -12,7 +12,7 @@ from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.lanes.witness import Witness
 from tests.simulator.builders import levels, policy
 

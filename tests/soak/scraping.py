@@ -26,7 +26,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon import event_loop
-from autoscaler.daemon.collecting import Collecting
+from autoscaler.daemon.garbage import Collecting
 from autoscaler.daemon.lifecycle import COLLECT_YOUNG_EVERY_S
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry

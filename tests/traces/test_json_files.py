@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.errors import TraceError
+from autoscaler.traces.column_roles import SeriesColumns, Shape
 from autoscaler.traces.events import Measure
-from autoscaler.traces.imported import ImportOptions, import_files
-from autoscaler.traces.importing import SeriesColumns, Shape
+from autoscaler.traces.importing import ImportOptions, import_files
 from autoscaler.traces.trace import TraceKind
 
 PLAIN = ImportOptions()

@@ -15,8 +15,8 @@ from pyarrow import parquet
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.blocks import BLOCK_BYTES, MAX_LINE, read_blocks
-from autoscaler.traces.imported import ImportOptions, import_files
-from autoscaler.traces.importing import Shape
+from autoscaler.traces.column_roles import Shape
+from autoscaler.traces.importing import ImportOptions, import_files
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.stamps import TimeForm
 from autoscaler.traces.tables import MAX_FIELD, Form, Layout, Wanted, read_table

@@ -9,8 +9,8 @@ import pytest
 from pyarrow import parquet
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.imported import ImportOptions, import_files
-from autoscaler.traces.importing import SeriesColumns, Shape
+from autoscaler.traces.column_roles import SeriesColumns, Shape
+from autoscaler.traces.importing import ImportOptions, import_files
 from autoscaler.traces.per_vm import PerVmColumns
 from autoscaler.traces.trace import TraceKind
 

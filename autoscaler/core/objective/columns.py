@@ -18,7 +18,7 @@ from autoscaler.core.laws import Page, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD, Ahead
 from autoscaler.core.objective.charging import CHARGES
 from autoscaler.core.objective.days import EarlierDays
-from autoscaler.core.objective.earlier import Before, EarlierDay
+from autoscaler.core.objective.earlier_days import Before, EarlierDay
 from autoscaler.core.objective.experts import Contest
 from autoscaler.core.objective.habits import (
     DAY_S,

@@ -22,7 +22,7 @@ import numpy as np
 from autoscaler.core.alike import Alike, one_of
 from autoscaler.core.objective.bands import Bands
 from autoscaler.core.objective.charging import CHARGES, Charging
-from autoscaler.core.objective.earlier import Before
+from autoscaler.core.objective.earlier_days import Before
 from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.objective.models import MODELS
 from autoscaler.core.objective.noting import NOTES, Notes

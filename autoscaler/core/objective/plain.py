@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.alike import Alike
-from autoscaler.core.objective.earlier import Before, WholeVms, whole, whole_page
+from autoscaler.core.objective.earlier_days import Before, WholeVms, whole, whole_page
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
     ANY_DAY_HEADROOMS,

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from autoscaler.daemon.vms.aside import Aside, aside_of, aside_rows
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
@@ -20,6 +19,7 @@ from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
 from autoscaler.daemon.vms.parts import Parts
 from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
+from autoscaler.daemon.vms.set_aside import Aside, aside_of, aside_rows
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
     MADE_BY_TAG,

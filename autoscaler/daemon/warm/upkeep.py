@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping
 from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.rows import Turns
-from autoscaler.daemon.warm import asked
-from autoscaler.daemon.warm.instead import of_people
+from autoscaler.daemon.warm import operator_requests
 from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.daemon.warm.resuming import Resuming
 from autoscaler.daemon.warm.served import recognise
+from autoscaler.daemon.warm.serving_instead import of_people
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock, Learned, Note
 
-_NOTHING = asked.Asked().kept("").body
+_NOTHING = operator_requests.Asked().kept("").body
 
 
 class WarmPools:
@@ -63,16 +63,16 @@ class WarmPools:
 
     def kept(self, rows: Iterable[Learned]) -> None:
         """Of these, what operators asked for is on the disk."""
-        self._kept.update({row.fleet: row.body for row in rows if row.name == asked.NAME})
+        self._kept.update({row.fleet: row.body for row in rows if row.name == operator_requests.NAME})
 
     def take_up(self, learned: Iterable[Learned]) -> list[str]:
         """Go on with what an earlier run was asked; for a person, what of it cannot be read."""
         wrong = []
         for row in learned:
-            if row.name != asked.NAME or not self._acts.get(row.fleet, False):
+            if row.name != operator_requests.NAME or not self._acts.get(row.fleet, False):
                 continue
             try:
-                self.by_name[row.fleet].asked = asked.asked_of(row)
+                self.by_name[row.fleet].asked = operator_requests.asked_of(row)
             except ValueError as error:
                 wrong.append(f"what operators asked of the pool of {row.fleet} cannot be read: {error}")
             else:

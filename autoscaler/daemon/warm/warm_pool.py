@@ -22,8 +22,8 @@ from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_kept, is_preparing, may_be_deleted
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
-from autoscaler.daemon.warm import exercise, freshness, instead, refill
-from autoscaler.daemon.warm.asked import Asked
+from autoscaler.daemon.warm import exercise, freshness, refill, serving_instead
+from autoscaler.daemon.warm.operator_requests import Asked
 from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.served import Served
 from autoscaler.daemon.warm.template import Template
@@ -305,7 +305,7 @@ class WarmPool:
         if self._is_idle(fleet.policy):
             return []
         if refill.is_busy(row):
-            instead.for_demand(fleet, self, row, now_s)
+            serving_instead.for_demand(fleet, self, row, now_s)
         # What is deleted does not come back, so not by what was seen before, nor while nothing is to be stopped.
         may_delete = row.may_stop and not fleet.listing_error and not fleet.inventory.vanished
         found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
@@ -347,7 +347,7 @@ class WarmPool:
     def _open_to_us(self, fleet: Fleet) -> dict[str, Preparing]:
         """Those that run for the pool and may be stopped."""
         vms = fleet.inventory.vms
-        return {i: each for i, each in self.preparing.items() if not instead.stays(vms[i], each)}
+        return {i: each for i, each in self.preparing.items() if not serving_instead.stays(vms[i], each)}
 
     def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
         """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""

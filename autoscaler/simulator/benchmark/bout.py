@@ -32,9 +32,9 @@ from autoscaler.simulator.benchmark.warm_pools import (
 )
 from autoscaler.simulator.judging.calibration import forecast_coverage
 from autoscaler.simulator.judging.clairvoyant import Front
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import wanted
 from autoscaler.simulator.lanes.outlooks import issued
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.traces.trace import Trace
 
 _PRECISION = 1e-4

@@ -22,8 +22,8 @@ from autoscaler.config.policy import Policy, policy_from
 from autoscaler.core.types import Float
 from autoscaler.errors import TraceError
 from autoscaler.simulator.judging.clairvoyant import Terms
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.traces.trace import Trace, TraceKind
 
 START_S, PROVISION_S, STOP_S = 60.0, 300.0, 25.0

@@ -23,8 +23,8 @@ from autoscaler.simulator.benchmark.curves import Curve
 from autoscaler.simulator.benchmark.rivals import Rival, Settings
 from autoscaler.simulator.judging.ledger import Amount, Count, Sums
 from autoscaler.simulator.lanes.engine import Decider, Lanes
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import wanted
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.peers.peer import Peer, answered, params_of
 

@@ -25,9 +25,9 @@ from autoscaler.simulator.judging.contest import Contestant, Course, contest
 from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import Beside, LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.peers.alarms import StepScaling, TargetTracking
 from autoscaler.simulator.peers.holding import DelayedOff, Google, break_even_s
 from autoscaler.simulator.peers.kubernetes import Kubernetes

@@ -22,8 +22,8 @@ from autoscaler.core.types import Float
 from autoscaler.simulator.judging.block import Block
 from autoscaler.simulator.judging.tariff import Tariff
 from autoscaler.simulator.lanes.delays import Vms
-from autoscaler.simulator.lanes.knobs import PlantSettings, Shortage
 from autoscaler.simulator.lanes.plant import Plant
+from autoscaler.simulator.lanes.plant_settings import PlantSettings, Shortage
 
 _HOUR_S = 3600.0
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscaler.simulator.lanes.delays import Vms
-from autoscaler.simulator.lanes.knobs import Budget
+from autoscaler.simulator.lanes.plant_settings import Budget
 
 
 class Bucket:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autoscaler.config.section import whole_ticks
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.lanes.draws import Luck, Purpose
-from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 
 Vms: TypeAlias = NDArray[np.signedinteger[Any]]
 """Counts of VMs, int32 or, where no fleet is large, int16: thousands of lanes are read faster the narrower they are."""

@@ -32,16 +32,16 @@ from autoscaler.simulator.lanes.accounts import Accounts
 from autoscaler.simulator.lanes.delays import INT16, INT32, Kind, Vms
 from autoscaler.simulator.lanes.feeds import feed_of
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import PlantSettings
-from autoscaler.simulator.lanes.lucky import has_luck
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import lane_memory
 from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant import Plant
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.refusals import refuse
 from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
+from autoscaler.simulator.lanes.start_luck import has_luck
 from autoscaler.simulator.lanes.totals import NARROW, Totals
 from autoscaler.simulator.lanes.witness import Witness
 

@@ -16,7 +16,7 @@ from autoscaler.cloud.physics import Physics, Spread
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.config.policy import Policy
-from autoscaler.simulator.lanes.knobs import EC2_STARTS, EC2_STOPS, Duration, PlantSettings, Shortage
+from autoscaler.simulator.lanes.plant_settings import EC2_STARTS, EC2_STOPS, Duration, PlantSettings, Shortage
 
 
 def as_probed(policy: Policy) -> Policy:

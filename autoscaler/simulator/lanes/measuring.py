@@ -18,7 +18,7 @@ import numpy as np
 
 from autoscaler.core.types import Bool, Float, Freshness, Int
 from autoscaler.simulator.lanes.draws import Luck, Purpose
-from autoscaler.simulator.lanes.knobs import Span
+from autoscaler.simulator.lanes.plant_settings import Span
 from autoscaler.traces.trace import Trace, TraceKind
 
 _GRID = 1e-6

@@ -16,8 +16,8 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.types import Float, Freshness, Int, Samples
 from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.draws import Luck
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Pipeline, Seen, Ticks, seen, wanted
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import LaneRun
 
 Array = TypeVar("Array", bound=NDArray[Any])

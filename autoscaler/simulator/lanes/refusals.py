@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.lanes.knobs import PlantSettings, Shortage
+from autoscaler.simulator.lanes.plant_settings import PlantSettings, Shortage
 
 LONGEST_ON_TICKS = 8640
 """The longest minimum on-time, in ticks: a day at the default tick."""

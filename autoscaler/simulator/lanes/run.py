@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.config.policy import Policy
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.traces.trace import Trace
 
 

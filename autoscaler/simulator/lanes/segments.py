@@ -31,12 +31,12 @@ from autoscaler.simulator.judging.ledger import Sums, grid_ticks
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import PlantSettings
-from autoscaler.simulator.lanes.lucky import has_luck
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import EnoughError
+from autoscaler.simulator.lanes.start_luck import has_luck
 from autoscaler.simulator.lanes.witness import Page, Witness
 
 SETTLING_TICKS = 720

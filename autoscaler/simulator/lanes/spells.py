@@ -8,7 +8,7 @@ import numpy as np
 
 from autoscaler.core.types import Bool
 from autoscaler.simulator.lanes.draws import Luck, Purpose
-from autoscaler.simulator.lanes.knobs import PlantSettings, Span
+from autoscaler.simulator.lanes.plant_settings import PlantSettings, Span
 
 _DAY_S = 86400.0
 _PAGE = 64

@@ -22,10 +22,10 @@ from autoscaler.core.types import Freshness
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.baselines import describe
 from autoscaler.simulator.lanes.draws import Luck
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings
 from autoscaler.simulator.lanes.measuring import Ticks, seen
 from autoscaler.simulator.lanes.metrics import pipeline_of
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.replay.identity import identity_of
 from autoscaler.simulator.replay.timeline import RunIdentity
 from autoscaler.simulator.report.wording import count, plural, share, span

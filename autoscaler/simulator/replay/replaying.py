@@ -35,10 +35,10 @@ from autoscaler.simulator.judging.standings import (
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.metrics import pipeline_of
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented

@@ -20,7 +20,7 @@ from typing import Any
 from autoscaler.config.messages import field_at
 from autoscaler.config.quantities import DURATION, PERCENT
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.search.variants import PLANT, Axis, Base, Between, ends_of, keys_of
 
 MOST_STEPS = 10_000

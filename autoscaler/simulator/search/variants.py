@@ -31,7 +31,7 @@ from autoscaler.config.rendering import effective_data
 from autoscaler.core.types import Float
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.draws import Luck, Purpose
-from autoscaler.simulator.lanes.knobs import Budget, Duration, PlantSettings, Shortage
+from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSettings, Shortage
 
 PLANT = "plant"
 _GIVEN = ("prices", "vm.capacity", "vm.weights")

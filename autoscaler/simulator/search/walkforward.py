@@ -27,8 +27,8 @@ from autoscaler.simulator.judging.ledger import Amount, Block, Sums
 from autoscaler.simulator.judging.score import LanePrices, Score, score
 from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
-from autoscaler.simulator.lanes.knobs import PlantSettings
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.search.executors import Executor, Here, Lost
 from autoscaler.simulator.search.sweep import Course, Unfinished
 from autoscaler.simulator.search.variants import Variant

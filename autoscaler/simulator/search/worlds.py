@@ -27,8 +27,8 @@ from autoscaler.core.types import Float
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.lanes.draws import Luck, Purpose
-from autoscaler.simulator.lanes.knobs import Duration, PlantSettings, Span
 from autoscaler.simulator.lanes.outlooks import OutlookCache
+from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings, Span
 from autoscaler.simulator.search.executors import Executor
 from autoscaler.simulator.search.sweep import Course, run_sweep
 from autoscaler.simulator.search.variants import Variant

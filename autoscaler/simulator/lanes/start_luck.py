@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from autoscaler.config.patience import made_patience_s, start_patience_s
 from autoscaler.config.policy import Policy
-from autoscaler.simulator.lanes.knobs import PlantSettings
+from autoscaler.simulator.lanes.plant_settings import PlantSettings
 
 
 def has_luck(plants: Sequence[PlantSettings], policies: Sequence[Policy]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.objective.earlier import EarlierDay, WholeVms, whole
+from autoscaler.core.objective.earlier_days import EarlierDay, WholeVms, whole
 from autoscaler.core.objective.habits import (
     DAY_S,
     WEEK_S,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoscaler.clock import run_virtual
-from autoscaler.daemon.doubts import complaint, counting, doubts
+from autoscaler.daemon.doubted_readings import complaint, counting, doubts
 from autoscaler.ports import FleetReadings
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy

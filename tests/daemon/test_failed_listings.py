@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.daemon.unlisted import Unlisted
+from autoscaler.daemon.failed_listings import Unlisted
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import Bench, Log, listing, policy, virtual
 from tests.daemon.test_loop_isolation import BadListing

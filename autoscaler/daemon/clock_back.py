@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from autoscaler.daemon.set_ahead import move_vm
+from autoscaler.daemon.clock_ahead import move_vm
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.tracked import TrackedVm

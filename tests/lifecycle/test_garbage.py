@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from autoscaler.daemon import collecting as module
-from autoscaler.daemon.collecting import Collecting
+from autoscaler.daemon.garbage import Collecting
 
 
 class Circle:

@@ -1,0 +1,390 @@
+"""Files of other shapes as traces: which columns mean what is told by options, or by the header where it is plain.
+
+Why it is strict: what is imported once is believed from then on. A column is taken by its name or because there is
+no other choice; rows out of order, doubled or off the grid are errors unless the caller asks for sorting or for
+moving stamps to the start of their interval.
+
+Rules of this file: text of any shape goes in, a checked Trace comes out; nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from autoscaler.errors import TraceError
+from autoscaler.traces import access_logs
+from autoscaler.traces.blocks import Progress, check_file, part_of, read_blocks
+from autoscaler.traces.cloudwatch_json import is_cloudwatch
+from autoscaler.traces.events import Measure, trace_of_events
+from autoscaler.traces.json_lines import field_names, is_json_lines
+from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
+from autoscaler.traces.query_range import is_answer
+from autoscaler.traces.reading import manifest_entry, trace_name
+from autoscaler.traces.tables import (
+    Choose,
+    Form,
+    Layout,
+    Table,
+    Wanted,
+    is_parquet,
+    read_table,
+)
+from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
+
+TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
+"""Headers that are taken for times, in this order of preference."""
+VALUE_NAMES = ("value", "count", "requests", "invocations")
+DURATION_NAMES = ("duration_s", "duration")
+CENSORED_NAME = "censored"
+_TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
+"""Columns that tell a time line."""
+
+
+class Shape(StrEnum):
+    """What a file to import holds."""
+
+    SERIES = "series"
+    """A row an interval: time and value."""
+    PER_VM = "per-vm"
+    """A row an interval and VM: time, name of the VM, utilisation."""
+    EVENTS = "events"
+    """A row an event: time and perhaps duration."""
+    ACCESS_LOG = "access-log"
+    """A line a request: common, combined or load balancer format."""
+    PROMETHEUS = "prometheus"
+    """A saved answer of /api/v1/query_range with one series."""
+    WIDE = "wide"
+    """A row an interval and a column a part, such as a service or a VM: values are added."""
+    WIDE_VMS = "wide-vms"
+    """A row an interval and a column a VM: its utilisation."""
+    CLOUDWATCH = "cloudwatch"
+    """A saved answer of `aws cloudwatch get-metric-statistics` or `get-metric-data` with one metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesColumns:
+    """Which columns hold what; empty where the header tells.
+
+    Attributes:
+        time, value, duration: Names, or numbers from 1 where there is no header.
+    """
+
+    time: str = ""
+    value: str = ""
+    duration: str = ""
+
+
+def told_shape(path: Path, layout: Layout, columns: SeriesColumns | None = None) -> Shape:
+    """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
+
+    Args:
+        path: The file.
+        layout: How its text is written.
+        columns: Which columns are asked for.
+
+    Raises:
+        TraceError: Nothing tells.
+    """
+    check_file(path)
+    said = (manifest_entry(path) or {}).get("kind", "")
+    if said:
+        return (
+            Shape.SERIES
+            if said in set(TraceKind)
+            else Shape(said)
+            if said in set(Shape)
+            else _odd(path, said)
+        )
+    if is_cloudwatch(path):
+        return Shape.CLOUDWATCH
+    if is_answer(path):
+        return Shape.PROMETHEUS
+    logged = not is_parquet(path) and is_json_lines(path)
+    names = field_names(path) if logged else _header(path, layout)
+    if not logged and names[0][:1] in ("[", "{"):
+        raise TraceError(
+            f"{path}: it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines of an "
+            "object each (`jq -c '.[]' FILE` makes such of a list)"
+        )
+    if {"vm", "cpu_percent"} <= set(names):
+        return Shape.PER_VM
+    asked = columns or SeriesColumns()
+    times = (asked.time.lower(), *TIME_NAMES)
+    if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
+        has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
+        # An object without a value of its own tells that something happened.
+        valued = asked.value or any(name in names for name in VALUE_NAMES)
+        happened = logged and len(names) > 2 and not valued
+        return Shape.EVENTS if has_duration or happened else Shape.SERIES
+    if not is_parquet(path) and access_logs.told_format(path):
+        return Shape.ACCESS_LOG
+    raise TraceError(
+        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
+        f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
+        f"`--separator`; its columns are: {', '.join(names)[:200]}{_separated(names)}"
+    )
+
+
+def _odd(path: Path, said: str) -> Shape:
+    raise TraceError(f"{path}: the manifest beside it says `{said}`, which is none of {', '.join(Shape)}")
+
+
+def _header(path: Path, layout: Layout) -> list[str]:
+    if is_parquet(path):
+        from autoscaler.traces.parquet import column_names
+
+        return column_names(path)
+    # Left to be closed by itself it would swallow an interrupt that comes just then.
+    with closing(read_blocks(path)) as blocks:
+        for block in blocks:
+            first = block.split(b"\n", layout.skip + 1)[: layout.skip + 1][-1].decode()
+            return [name.strip().strip('"') for name in first.split(layout.separator)]
+    raise TraceError(f"{path}: the file is empty")
+
+
+def read_series(
+    path: Path,
+    *,
+    kind: TraceKind,
+    columns: SeriesColumns | None = None,
+    layout: Layout | None = None,
+    interval_s: float | None = None,
+    sort: bool = False,
+    floor: bool = False,
+    progress: Progress | None = None,
+) -> Trace:
+    """A table with a row an interval.
+
+    Args:
+        path: Text, gzip or Parquet.
+        kind: What the values mean.
+        columns: Which columns to take.
+        layout: How the text is written.
+        interval_s: Length of an interval; where None, the smallest step.
+        sort: Sort rows that are not in order of time.
+        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
+        progress: Told which share has been read.
+
+    Raises:
+        TraceError: The file cannot be used; the message says where and what to do.
+    """
+    if floor and interval_s is None:
+        raise TraceError(FLOOR_NEEDS_INTERVAL)
+    table = read_table(path, _series_choice(columns or SeriesColumns()), layout or Layout(), progress)
+    time, value = list(table.numbers)[:2]
+    stamps, values = table.numbers[time], table.numbers[value]
+    marks = table.numbers.get(CENSORED_NAME)
+    order = np.arange(len(stamps))
+    if sort:
+        order = np.argsort(stamps, kind="stable")
+    if floor and interval_s is not None:
+        stamps = np.floor(stamps / interval_s) * interval_s
+    try:
+        return Trace.build(
+            stamps[order],
+            values[order],
+            kind=kind,
+            name=trace_name(path),
+            interval_s=interval_s,
+            censored=None if marks is None else marks[order] != 0,
+        )
+    except RowError as error:
+        column = {"timestamp": time, "value": value}.get(error.column, "")
+        raise table.error(int(order[error.row]), f"{error}{_way_out(error)}", column) from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+
+
+def _way_out(error: RowError) -> str:
+    """The option that helps, where one may."""
+    text = str(error)
+    if "before the row above" in text:
+        return " (`--sort` does it here)"
+    if "not on the grid" in text:
+        return " (`--floor` with `--interval` moves each to the start of its interval)"
+    return ""
+
+
+def read_events(
+    paths: Sequence[Path],
+    *,
+    interval_s: float,
+    measure: Measure | None = None,
+    columns: SeriesColumns | None = None,
+    layout: Layout | None = None,
+    progress: Progress | None = None,
+) -> tuple[Trace, Measure, list[Table]]:
+    """Tables with a row an event, in any order, as one log: the trace, what its values are, and the tables.
+
+    A file is complete from its first event to its last one; what no file covers is unknown.
+
+    Args:
+        paths: Text, gzip, Parquet or JSON lines.
+        interval_s: Length of an interval.
+        measure: What to make of the events; where None, concurrency if the first file has a column of durations.
+        columns: Which columns to take.
+        layout: How the text is written.
+        progress: Told which share has been read.
+
+    Raises:
+        TraceError: A file cannot be used, or is there twice.
+    """
+    tables: list[Table] = []
+    chosen = measure
+    for number, path in enumerate(paths):
+        choose = _event_choice(columns or SeriesColumns(), chosen)
+        table = read_table(path, choose, layout or Layout(), part_of(progress, number, len(paths)))
+        chosen = chosen or (Measure.CONCURRENCY if len(table.numbers) > 1 else Measure.COUNT)
+        if not table.rows:
+            raise TraceError(f"{path}: there are no events")
+        for earlier in tables:
+            if _same_events(earlier, table):
+                raise TraceError(
+                    f"{path}: this is the same as {earlier.path}; its events would be counted twice"
+                )
+        tables.append(table)
+    assert chosen is not None
+    begins, *durations = (np.concatenate(each) for each in zip(*map(_times, tables), strict=True))
+    try:
+        trace = trace_of_events(
+            begins, durations[0] if durations else None, interval_s, chosen, name=trace_name(paths[0])
+        )
+    except RowError as error:
+        raise _event_error(tables, error) from None
+    except TraceError as error:
+        raise TraceError(f"{paths[0]}: {error}") from None
+    return (trace if len(tables) == 1 else _covered(trace, tables)), chosen, tables
+
+
+def _times(table: Table) -> list[Float]:
+    return list(table.numbers.values())
+
+
+def _same_events(one: Table, other: Table) -> bool:
+    return one.rows == other.rows and all(map(np.array_equal, _times(one), _times(other)))
+
+
+def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
+    """The error of a row of the tables one after the other, told by its own file and line."""
+    row = error.row
+    for table in tables:
+        if row < table.rows:
+            break
+        row -= table.rows
+    time, *rest = table.numbers
+    return table.error(row, str(error), time if error.column == "timestamp" else rest[0])
+
+
+def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
+    """Without the intervals that lie between two files."""
+    keep = np.zeros(len(trace.values), np.bool_)
+    for table in tables:
+        begins = _times(table)[0]
+        ends = np.array([begins.min(), begins.max()]) // trace.interval_s - trace.start_s / trace.interval_s
+        first, last = np.rint(ends).astype(np.int64)
+        keep[first : last + 1] = True
+    return Trace.build(
+        trace.timestamps[keep],
+        trace.values[keep],
+        kind=trace.kind,
+        name=trace.name,
+        interval_s=trace.interval_s,
+    )
+
+
+def _series_choice(columns: SeriesColumns) -> Choose:
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        time = time_column(columns.time)(names)
+        others = [name for name in names if name not in {time, CENSORED_NAME}]
+        value = others[0] if len(others) == 1 and not columns.value else ""
+        value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
+        marks = [Wanted(CENSORED_NAME, Form.NUMBER)] if CENSORED_NAME in names else []
+        return (Wanted(time, Form.TIME), Wanted(value, Form.NUMBER), *marks)
+
+    return choose
+
+
+def _event_choice(columns: SeriesColumns, measure: Measure | None) -> Choose:
+    def choose(names: list[str]) -> tuple[Wanted, ...]:
+        time = Wanted(_named(names, columns.time, TIME_NAMES, "time", "--time"), Form.TIME)
+        known = [name for name in DURATION_NAMES if name in names]
+        if measure is Measure.COUNT or not (known or columns.duration or measure):
+            return (time,)
+        duration = _named(names, columns.duration, DURATION_NAMES, "duration in seconds", "--duration")
+        return (time, Wanted(duration, Form.NUMBER))
+
+    return choose
+
+
+def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, option: str) -> str:
+    """The column that is given, or the one that has a usual name.
+
+    Raises:
+        TraceError: There is none.
+    """
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TraceError(f"the header has the column `{twice}` twice; rename one")
+    if given:
+        if given in names:
+            return given
+        raise TraceError(
+            f"there is no column `{given}` (`{option}`); the columns are: {', '.join(names)[:200]}"
+        )
+    for name in usual:
+        for there in names:
+            if there.lower() == name:
+                return there
+    raise TraceError(
+        f"it is not clear which column is the {what}; name it with `{option}`; the columns are: "
+        f"{', '.join(names)[:200]}{_hint(names, what)}"
+    )
+
+
+def _hint(names: list[str], what: str) -> str:
+    """What the table may be instead, and what to say then; empty where nothing tells."""
+    if names == [str(place + 1) for place in range(len(names))]:
+        return "; without a header a column is named by its number, such as `--time 1 --value 2`"
+    if what == "value" and set(names) >= _TIME_LINE:
+        return (
+            "; it is the time line of a replay or a daemon, of which demand is taken by `--shape wide --columns demand "
+            "--kind gauge`"
+        )
+    if what == "value" and len(names) > 1:
+        return (
+            "; where each column is a service or a VM, say `--shape wide` (their values are added) or `--shape wide-vms` "
+            "(utilisation of VMs)"
+        )
+    if separated := _separated(names):
+        return separated
+    if any(name[:1].isdigit() for name in names):
+        return "; the first line looks like data, so the header may be missing (`--no-header`)"
+    return ""
+
+
+def time_column(given: str) -> Callable[[list[str]], str]:
+    """Says which column is that of the times; where none has a usual name, the first one if it begins like one, as
+    `Time (UTC)`.
+    """
+
+    def choose(names: list[str]) -> str:
+        known = any(name.lower() in TIME_NAMES for name in names)
+        likely = names[0] if not known and names[0].lower().split(" ")[0] in TIME_NAMES else ""
+        return _named(names, given or likely, TIME_NAMES, "time", "--time")
+
+    return choose
+
+
+def _separated(names: list[str]) -> str:
+    """What else seems to separate columns, where a header is one column only."""
+    sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
+    told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
+    return (
+        f"; they seem to be separated by something else than a comma (`--separator {told}`)" if told else ""
+    )
