@@ -48,7 +48,7 @@ _FORECASTS = slice(_NOW, _LONG + 1, _LONG - _NOW)
 _LAWS_AT_ONCE = 48
 """Laws of each horizon that are asked at once, at most: an eighth of them after a price has changed, and while it stays twice as many each
 time."""
-_MOST_AHEAD, _FEWEST_AHEAD = 600_000, 4
+_MOST_AHEAD, _FEWEST_AHEAD = 680_000, 4
 """So many numbers are worked out ahead at most, and of no fewer ticks: where these are more numbers it takes no less than tick by tick."""
 
 
