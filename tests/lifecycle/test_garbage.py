@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from autoscaler.daemon import collecting as module
+from autoscaler.daemon import garbage as module
 from autoscaler.daemon.garbage import Collecting
 
 
