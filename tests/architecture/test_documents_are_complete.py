@@ -55,10 +55,6 @@ def test_the_walk_over_policies_reaches_every_section():
     assert {"fleet", "stabilisation", "per", "scale_to_vms", "from", "change", "launch_template"} <= keys
 
 
-def test_every_setting_is_in_the_readme():
-    assert missing(Settings.model_fields, text("README.md")) == ""
-
-
 def test_every_command_is_in_the_readme():
     assert missing((f"autoscaler {name}" for name in commands(app)), text("README.md")) == ""
 
