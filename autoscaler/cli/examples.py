@@ -47,7 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "scenario results": ("scenario results simulations",),
     "scenario run": ("scenario run simulations", "scenario run simulations/flash-crowd.yaml"),
     "shadow report": ("shadow report", "shadow report web --since 7d"),
-    "status": ("status", "status --watch"),
+    "status": ("status web api", "status", "status --watch"),
     "sweep": (
         "sweep policies/web.yaml day.csv --vary reactive.headroom=10%..60%/6",
         "sweep policies/web.yaml day.csv --vary guards.stabilisation=1m,5m",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from autoscaler.cli.output import FAILED, errors_in_words, seconds, utc, work
-from autoscaler.words import counted
+from autoscaler.cli.output import FAILED, errors_in_words, seconds, unknown_word, utc, work
+from autoscaler.words import counted, some
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -26,7 +26,11 @@ Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
 """Takes the daemon's answer, or None and why there is none."""
 
 _LATELY_S = 600.0
+_NAMES_SHOWN = 6
+_SHORT = "short"
 _NUMBERS = ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost")
+_NARROWER = ((), ("95 %/s",), ("95 %/s", "cost"))
+"""Columns that are left out, one set after the other, until a table fits."""
 _ANY_WIDTH = 10_000
 PATIENCE_S = 30.0
 """A daemon of a thousand fleets may take seconds to answer while it decides."""
@@ -35,6 +39,9 @@ JSON_OPTION = typer.Option("--json", help="Print JSON for programs; watched, one
 
 
 def status(
+    fleets: Annotated[
+        list[str] | None, typer.Argument(help="Only these fleets (default: all).", metavar="[FLEET]...")
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Address of the daemon (default: from the settings).", metavar="URL")
     ] = None,
@@ -51,7 +58,7 @@ def status(
     ] = PATIENCE_S,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Show what the daemon sees, wants and does now, per fleet."""
+    """Show what the daemon sees, wants and does now: first what needs a look, then a line per fleet, then why."""
     from autoscaler.settings import load_settings
 
     if every_s is not None and not watch:
@@ -64,8 +71,8 @@ def status(
             with _screen() if not as_json else nullcontext(_json_lines()) as show:
                 import asyncio
 
-                asyncio.run(_watch(base, every_s or 2.0, show, timeout_s))
-        found = _fetch(base, timeout_s)
+                asyncio.run(_watch(base, every_s or 2.0, show, timeout_s, fleets))
+        found = _fetch(base, timeout_s, fleets)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -82,7 +89,8 @@ def _own_address(host: str, port: int) -> str:
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
-def _fetch(base: str, timeout_s: float) -> dict[str, Any]:
+def _fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict[str, Any]:
+    """The daemon's answer, with these fleets alone where some are named."""
     import http.client
     import urllib.error
     import urllib.request
@@ -107,6 +115,12 @@ def _fetch(base: str, timeout_s: float) -> dict[str, Any]:
     if not isinstance(found, dict) or not {"healthy", "problems", "fleets"} <= found.keys():
         msg = f"what answers at {base} is not an autoscaler of this version; give the --url of yours"
         raise DaemonError(msg)
+    for name in fleets or ():
+        known = [fleet["fleet"] for fleet in found["fleets"]]
+        if name not in known:
+            raise DaemonError(unknown_word(name, known, "fleet", f"the daemon at {base}"))
+    if fleets:
+        found["fleets"] = [fleet for fleet in found["fleets"] if fleet["fleet"] in fleets]
     return found
 
 
@@ -121,7 +135,9 @@ def _check_address(base: str) -> None:
 # ── watching ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _watch(base: str, every_s: float, show: Show, timeout_s: float) -> None:
+async def _watch(
+    base: str, every_s: float, show: Show, timeout_s: float, fleets: list[str] | None = None
+) -> None:
     """Ask for ever; `show` gets the answer, or None and why there is none."""
     import asyncio
 
@@ -132,7 +148,7 @@ async def _watch(base: str, every_s: float, show: Show, timeout_s: float) -> Non
     next_s = clock.monotonic()
     while True:
         try:
-            show(await asyncio.to_thread(_fetch, base, timeout_s), "")
+            show(await asyncio.to_thread(_fetch, base, timeout_s, fleets), "")
         except DaemonError as error:
             show(None, str(error))
         next_s = max(next_s + every_s, clock.monotonic())
@@ -206,7 +222,9 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
             key = (counts, d["desired"], d["start"], d["stop"], d["provision"])
             lines[name] = key, f"{name}: {counts}: {d['sentence']}"
         for what, error in _troubles(fleet):
-            lines[f"{name} {what}"] = error, f"{name}: {what}: {error}"
+            # By how much it is short changes at every tick.
+            same = what if what == _SHORT else error
+            lines[f"{name} {what}"] = same, f"{name}: {what}: {error}"
     return lines
 
 
@@ -214,32 +232,65 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
 
 
 def _picture(found: dict[str, Any]) -> Group:
+    """What needs a look first: where there are many fleets the rest may lie below the screen."""
     from rich.console import Group
     from rich.text import Text
 
+    fleets = found["fleets"]
+    head = [f"{utc(found['at_s'])}, tick {found['tick']}", *([_sum(fleets)] if len(fleets) > 1 else [])]
+    first = [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
+    first += [Text(f"policies: {text}", style="red") for text in _policy_troubles(found)]
+    first += [Text(f"journal: {text}", style="red") for text in _journal_troubles(found)]
+    first += [Text(text, style="yellow") for text in _alike(fleets)]
+    first += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
+    first += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
     said = []
-    for fleet in found["fleets"]:
+    for fleet in fleets:
         if fleet["decision"]:
             said.append(Text(f"{fleet['fleet']}: {fleet['decision']['sentence']}"))
-        if missed := fleet.get("missed_warm_starts_day"):
-            vms = counted(missed, "VM was", "VMs were")
-            text = f"{fleet['fleet']}: {vms} made from nothing in the last 24 h, since the warm pool had none"
-            said.append(Text(text, style="yellow"))
         if worth := _worth(fleet):
             said.append(Text(f"{fleet['fleet']}: {worth}"))
-        said += [
-            Text(f"{fleet['fleet']}: {what}: {error}", style="yellow") for what, error in _troubles(fleet)
-        ]
-    said += [Text(f"policies: {text}", style="red") for text in _policy_troubles(found)]
-    said += [Text(f"journal: {text}", style="red") for text in _journal_troubles(found)]
-    said += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
-    said += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
-    said += [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
-    return Group(Text(f"{utc(found['at_s'])}, tick {found['tick']}"), _Numbers(found), *said)
+    return Group(*(Text(line) for line in head), *first, _Numbers(found), *said)
+
+
+def _sum(fleets: list[dict[str, Any]]) -> str:
+    """All fleets that act in a line; what those in shadow have is not there."""
+    acting = [fleet for fleet in fleets if fleet["act"]]
+    decided = [fleet["decision"] for fleet in acting if fleet["decision"]]
+    serve, start, warm = (sum(d[key] for d in decided) for key in ("in_service", "starting", "stopped"))
+    told = (
+        f"{len(acting)} of {counted(len(fleets), 'fleet')} act: {counted(serve, 'VM serves', 'VMs serve')}, "
+    )
+    return (
+        f"{told}{start} start, {warm} wait stopped; cost {sum(fleet['cost_total'] for fleet in acting):,.2f}"
+    )
+
+
+def _alike(fleets: list[dict[str, Any]]) -> list[str]:
+    """What needs a look, a line for all fleets with the same trouble; shortage and the most fleets first."""
+    of: dict[str, list[str]] = {}
+    short = sorted((each for each in fleets if _short_of(each) > 0), key=_short_of, reverse=True)
+    for fleet in fleets:
+        for what, error in (*_troubles(fleet), *_missed(fleet)):
+            if what != _SHORT:
+                of.setdefault(f"{what}: {error}", []).append(fleet["fleet"])
+    shown = sorted(of.items(), key=lambda each: -len(each[1]))
+    told = [f"{some(names, _NAMES_SHOWN)}: {text}" for text, names in shown]
+    if short:
+        each_of = [f"{fleet['fleet']} of {work(_short_of(fleet))}/s" for fleet in short]
+        told.insert(
+            0, f"{counted(len(short), 'fleet is', 'fleets are')} short: {some(each_of, _NAMES_SHOWN)}"
+        )
+    return told
+
+
+def _short_of(fleet: dict[str, Any]) -> float:
+    """Work per second that finds no VM now; in shadow nobody waits: what is short there is the shadow."""
+    return float((fleet["decision"] or {}).get("shortage") or 0.0) if fleet["act"] else 0.0
 
 
 class _Numbers:
-    """A row of numbers per fleet, or a sentence of them where the terminal has no room for the row: none is ever cut."""
+    """A row of numbers per fleet, without some columns where the terminal is narrow, or a sentence of them: none is ever cut."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._rows = [_cells(fleet) for fleet in found["fleets"]]
@@ -249,15 +300,17 @@ class _Numbers:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("fleet", "acts", box=None, pad_edge=False)
-        for name in _NUMBERS:
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in self._rows:
-            table.add_row(*row)
         wide = options.update_width(max(options.max_width, _ANY_WIDTH))
-        if Measurement.get(console, wide, table).maximum <= options.max_width:
-            yield table
-            return
+        for left_out in _NARROWER:
+            kept = [at for at, name in enumerate(_NUMBERS) if name not in left_out]
+            table = Table("fleet", "acts", box=None, pad_edge=False)
+            for at in kept:
+                table.add_column(_NUMBERS[at], justify="right", no_wrap=True)
+            for fleet, acts, *numbers in self._rows:
+                table.add_row(fleet, acts, *(numbers[at] for at in kept))
+            if Measurement.get(console, wide, table).maximum <= options.max_width:
+                yield table
+                return
         for fleet, acts, *numbers in self._rows:
             told = ", ".join(f"{name} {number}" for name, number in zip(_NUMBERS, numbers, strict=True))
             yield Text(f"{fleet}: acts {acts}, {told}")
@@ -317,8 +370,18 @@ def _worth(fleet: dict[str, Any]) -> str:
     return f"warm pool: {pool['sentence']}" if pool.get("saved_s") is not None else ""
 
 
+def _missed(fleet: dict[str, Any]) -> list[tuple[str, str]]:
+    """Starts that the warm pool missed."""
+    if missed := fleet.get("missed_warm_starts_day"):
+        vms = counted(missed, "VM was", "VMs were")
+        return [("warm pool", f"{vms} made from nothing in the last 24 h, since it had none")]
+    return []
+
+
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
-    told = [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
+    short = _short_of(fleet)
+    told = [(_SHORT, f"{work(short)}/s of its demand find no VM" if short > 0 else "")]
+    told += [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
     told.append(("load balancer", fleet.get("balancer_error", "")))
     if other := fleet.get("leased_to", ""):
         told.append(("held", f"the daemon {other} acts on it"))

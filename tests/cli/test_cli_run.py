@@ -93,7 +93,8 @@ def test_status_prints_a_row_and_a_sentence_per_fleet(daemon, tmp_path):
     result = call("status", "--url", f"{daemon.url}/", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert max(map(len, lines[:4])) <= 80
+    head = next(at for at, line in enumerate(lines) if line.startswith("fleet "))
+    assert max(map(len, lines[head : head + 3])) <= 80
     assert any(line.split()[:2] == ["web", "yes"] for line in lines)
     assert any(line.split()[:2] == ["api", "shadow"] for line in lines)
     assert any(line.startswith("web: holding 3") for line in lines)
@@ -174,7 +175,7 @@ def test_an_endpoint_that_is_down_is_said_and_the_daemon_ticks_on(free_port, tmp
         assert program.end(TERMINATE) == 0
     # Where the tick is shorter than the client's own patience, it says that no answer came in time.
     assert all(re.search("cannot reach|no answer", fleet["listing_error"]) for fleet in status["fleets"])
-    assert re.search("api: list of VMs: .*(cannot reach|no answer)", shown.stdout)
+    assert re.search("api, web: list of VMs: .*(cannot reach|no answer)", shown.stdout)
     assert {fleet["decision"]["start"] for fleet in status["fleets"]} == {0}
     assert float(metrics.partition("\nautoscaler_listing_errors_total ")[2].split()[0]) >= 2
 

@@ -12,17 +12,18 @@ import termios
 import pytest
 from aiohttp import web
 
+from autoscaler.cli.status import _lines
 from tests.cli.conftest import COMMAND, INTERRUPT, Program, call, environment, until
 
 
-def answer(tick, *, desired=3, demand=250.0, error="", healthy=True):
+def answer(tick, *, name="web", desired=3, demand=250.0, error="", healthy=True, **decided):
     decision = {
         "demand": demand, "forecast_hi": None, "desired": desired, "in_service": 2, "starting": desired - 2,
         "stopped": 5, "warm_target": 5, "shortage": 0.0, "start": 0, "stop": 0, "provision": 0,
         "sentence": f"holding {desired} for {demand:g}/s",
-    }  # fmt: skip
+    } | decided  # fmt: skip
     fleet = {
-        "fleet": "web", "act": True, "cost_total": 1.5, "source_error": error, "listing_error": "",
+        "fleet": name, "act": True, "cost_total": 1.5, "source_error": error, "listing_error": "",
         "unsettled_actions": [7] if error else [], "decision": decision,
     }  # fmt: skip
     return {
@@ -120,6 +121,82 @@ async def test_a_daemon_that_is_long_in_answering_is_waited_for_as_long_as_asked
     held.set()
     assert "holding 3" in (await patient).stdout
     await daemon.end()
+
+
+async def shown_of(daemon, tmp_path, *arguments, columns=80):
+    """What status prints of what a daemon says."""
+    await daemon.begin()
+    shown = await asyncio.to_thread(
+        subprocess.run,
+        [COMMAND, "status", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={**environment(http_port=daemon.port), "COLUMNS": str(columns)},
+    )  # fmt: skip
+    await daemon.end()
+    return shown
+
+
+def twelve_fleets():
+    """Two lack metrics for the same reason, one is short, one is in shadow."""
+    says = answer(1)
+    says["fleets"] = [
+        answer(1, name=f"fleet-{at:02d}", error="refused" if at in (3, 7) else "", shortage=57.0 if at in (5, 11) else 0.0)[
+            "fleets"
+        ][0]
+        for at in range(12)
+    ]  # fmt: skip
+    says["fleets"][11]["act"] = False
+    return says
+
+
+async def test_what_needs_a_look_stands_first_and_the_same_trouble_is_told_once(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    daemon.says = twelve_fleets()
+    lines = (await shown_of(daemon, tmp_path)).stdout.splitlines()
+    assert lines[1] == "11 of 12 fleets act: 22 VMs serve, 11 start, 55 wait stopped; cost 16.50"
+    assert lines[2:4] == ["1 fleet is short: fleet-05 of 57/s", "fleet-03, fleet-07: metrics: refused"]
+    head = next(at for at, line in enumerate(lines) if line.startswith("fleet "))
+    assert head == 5
+    assert not [line for line in lines[head:] if "refused" in line]
+
+
+def test_how_short_a_fleet_is_makes_no_line_at_every_tick():
+    first, second = (_lines(answer(tick, shortage=short)) for tick, short in ((1, 57.0), (2, 58.0)))
+    assert first["web short"][0] == second["web short"][0]
+    assert first["web short"][1] == "web: short: 57/s of its demand find no VM"
+
+
+async def test_a_row_loses_columns_before_it_becomes_a_sentence(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    daemon.says = answer(1, name="video-transcode", demand=1234567.0)
+    lines = (await shown_of(daemon, tmp_path, columns=80)).stdout.splitlines()
+    assert lines[1].split() == [
+        "fleet",
+        "acts",
+        "demand/s",
+        "desired",
+        "serve",
+        "start",
+        "warm",
+        "short/s",
+        "cost",
+    ]
+    assert lines[2].split()[2] == "1,234,567"
+
+
+async def test_one_of_many_fleets_is_shown_alone(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    daemon.says = twelve_fleets()
+    shown = (await shown_of(daemon, tmp_path, "fleet-05")).stdout
+    assert "1 fleet is short: fleet-05 of 57/s" in shown
+    assert "fleet-03" not in shown
+
+
+async def test_a_fleet_that_there_is_not_is_told_with_the_nearest(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    daemon.says = answer(1)
+    shown = await shown_of(daemon, tmp_path, "wbe")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.endswith("has no fleet wbe; did you mean web?\n")
 
 
 @pytest.mark.parametrize("columns", [40, 60])

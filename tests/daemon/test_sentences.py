@@ -29,6 +29,11 @@ def tick(*shaped, **changes):
     return replace(base, **changes)
 
 
+def test_one_vm_stays_and_several_stay():
+    assert phrase(Reason.DATA_ABSENT, 1, tick()) == "no metrics arrive, so 1 VM stays"
+    assert phrase(Reason.DATA_ABSENT, 2, tick()) == "no metrics arrive, so 2 VMs stay"
+
+
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.NONE])
 def test_every_reason_has_words_of_its_own(reason):
     words = phrase(reason, 7, tick(provision=3, desired=9))

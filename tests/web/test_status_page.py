@@ -143,6 +143,26 @@ async def test_many_fleets_are_found_by_name_and_opened_by_their_address(tmp_pat
     await shown.bench.journal.close()
 
 
+async def test_of_many_fleets_it_says_first_which_need_a_look(tmp_path, browser):
+    shown = Shown(tmp_path, ["web", *(f"without-any-vm-{number}" for number in range(11))])
+    shown.bench.setups[0].source.demand = 5_000.0
+    await shown.tick(3)
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(tmp_path)) as site:
+        page = await shown.open(browser, site, 390)
+        assert (await page.inner_text("#sum")).startswith("12 of 12 fleets act: ")
+        lines = await page.locator("#look li").all_inner_texts()
+        assert len(lines) == 2
+        assert lines[0].startswith("1 fleet is short: web of ")
+        assert lines[1].startswith("without-any-vm-0, without-any-vm-1, ")
+        assert lines[1].endswith(" and 5 more: Metrics: nobody to ask")
+        await page.click("#look a >> nth=0")
+        await until(page, "!document.querySelector('#one').hidden")
+        beyond = "(() => { const at = document.querySelector('.scroll'); return at.scrollWidth - at.clientWidth; })()"
+        assert await page.evaluate(beyond) <= 0
+        assert shown.said == []
+    await shown.bench.journal.close()
+
+
 async def test_on_a_phone_it_is_seen_without_scrolling_whether_a_fleet_is_short(shown, browser):
     await shown.tick(2)
     async with Site(shown.daemon, "127.0.0.1", 0) as site:
@@ -153,7 +173,6 @@ async def test_on_a_phone_it_is_seen_without_scrolling_whether_a_fleet_is_short(
             "demand/s",
             "wanted",
             "in service",
-            "stopped",
             "short/s",
         ]
         beyond = await page.evaluate(

@@ -165,6 +165,7 @@
     if (told.policies.error) doubts.push(`Policies: ${told.policies.error}`);
     if (told.journal.error) doubts.push(`Nothing is started or stopped until the journal can be written: ${told.journal.error}`);
     list(byId("problems"), doubts.map((text) => make("li", text)));
+    showSum(told.fleets);
     showFleets(told.fleets);
     showOne(fleetOf(state.chosen));
     const sentences = told.operations.sentences;
@@ -186,6 +187,44 @@
     return found;
   }
 
+  /** What needs a look, a line for all fleets with the same trouble; the gravest and the most fleets first. */
+  function alike(fleets) {
+    const of = new Map();
+    for (const fleet of fleets) {
+      const found = troubles(fleet).filter(([kind, text]) => kind === "bad" || !text.startsWith("Metrics are"));
+      for (const [kind, text] of found) {
+        const line = of.get(text) ?? { kind, text, names: [] };
+        line.names.push(fleet.fleet);
+        of.set(text, line);
+      }
+    }
+    return [...of.values()].sort((one, other) => one.kind.localeCompare(other.kind) || other.names.length - one.names.length);
+  }
+
+  function showSum(fleets) {
+    const acting = fleets.filter((fleet) => fleet.act), decided = acting.map((fleet) => fleet.decision).filter(Boolean);
+    const all = (key) => decided.reduce((sum, decision) => sum + decision[key], 0);
+    byId("sum").hidden = fleets.length < 2;
+    byId("sum").textContent = `${acting.length} of ${fleets.length} fleets act: ${number(all("in_service"))} VMs serve, ${number(all("starting"))} start, `
+      + `${number(all("stopped"))} wait stopped; spent ${money(acting.reduce((sum, fleet) => sum + fleet.cost_total, 0))}`;
+    const shortOf = (fleet) => fleet.decision?.shortage ?? 0;
+    const short = acting.filter((fleet) => shortOf(fleet) > 0).sort((one, other) => shortOf(other) - shortOf(one));
+    const lines = fleets.length < 2 ? [] : alike(fleets).map(({ kind, text, names }) => named("", names, `: ${text}`, kind));
+    if (fleets.length > 1 && short.length) {
+      const of = new Map(short.map((fleet) => [fleet.fleet, ` of ${number(shortOf(fleet))}/s`]));
+      lines.unshift(named(`${short.length} ${short.length === 1 ? "fleet is" : "fleets are"} short: `, [...of.keys()], ".", "bad", of));
+    }
+    list(byId("look"), lines);
+  }
+
+  /** A line with the first of these fleets as links, and how many more there are. */
+  function named(before, names, after, kind, of = new Map()) {
+    const item = make("li", before, { class: kind });
+    names.slice(0, 6).forEach((name, at) => item.append(at ? ", " : "", make("a", name, { href: `#fleet=${encodeURIComponent(name)}` }), of.get(name) ?? ""));
+    item.append(`${names.length > 6 ? ` and ${names.length - 6} more` : ""}${after}`);
+    return item;
+  }
+
   function manner(fleet) {
     if (fleet.leased_to) return "another daemon acts";
     return fleet.act ? "" : "shadow: decides, does not act";
@@ -202,7 +241,7 @@
         const name = make("td");
         name.append(make("a", fleet.fleet, { href: `#fleet=${encodeURIComponent(fleet.fleet)}` }));
         const bad = troubles(fleet).filter(([kind]) => kind === "bad");
-        if (bad.length) name.append(make("small", bad[0][1].split(":")[0] + " fails", { class: "bad" }));
+        if (bad.length) name.append(make("small", `${bad[0][1].split(":")[0]}: trouble`, { class: "bad" }));
         else if (manner(fleet)) name.append(make("small", manner(fleet)));
         const decided = fleet.decision ?? {};
         const short = make("td", number(decided.shortage));
