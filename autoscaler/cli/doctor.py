@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words
-from autoscaler.words import counted
+from autoscaler.words import counted, some
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
@@ -387,8 +387,11 @@ def _show(findings: Sequence[Finding], *, everything: bool) -> None:
         table = Table(box=None, pad_edge=False)
         for name in ("", "fleet", "what", "what to do"):
             table.add_column(name, overflow="fold")
+        alike: dict[tuple[str, str, str], list[str]] = {}
         for each in sorted(shown, key=lambda each: _ORDER.index(str(each.level))):
-            table.add_row(_MARKS[str(each.level)], each.fleet or "-", each.text, each.fix or "-")
+            alike.setdefault((str(each.level), each.text, each.fix), []).append(each.fleet or "-")
+        for (level, text, fix), fleets in alike.items():
+            table.add_row(_MARKS[level], some(fleets), text, fix or "-")
         console.print(table)
     told = ", ".join(f"{counts[level]} {word}" for level, word in _WORDS.items() if counts[level])
     console.print(f"{len(findings)} questions: {told}", highlight=False)

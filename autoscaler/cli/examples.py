@@ -16,7 +16,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("demo", "demo --for 40s --out out", "demo --trace day.csv --kind count --scale-to-vms 50"),
     "doctor": ("doctor", "doctor --all"),
     "events": ("events --since 2h", "events --follow"),
-    "explain": ("explain web", "explain web --at 2026-03-02T10:00Z", "explain web --since 2h"),
+    "explain": ("explain web", "explain web --at 2026-03-02T10:00Z", "explain web --since 2h", "explain --since 12h"),
     "export": ("export web day.csv --from 7d", "export web line.parquet --what timeline"),
     "operations": ("operations",),
     "override": ('override web --floor 12 --for 4h --reason "the match"', 'override web --clear --reason "it is over"'),

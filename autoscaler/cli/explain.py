@@ -34,7 +34,10 @@ _LONGEST_TICK_S = 300.0
 
 
 def explain(
-    fleet: Annotated[str, typer.Argument(help="Which fleet.")],
+    fleet: Annotated[
+        str | None,
+        typer.Argument(help="Which fleet; with --since all of them, a line each.", show_default=False),
+    ] = None,
     at_s: Annotated[
         float | None,
         typer.Option(
@@ -72,30 +75,33 @@ def explain(
             "say --at for one decision, or --since, and --until with it, for what came of many",
             param_hint="--since",
         )
+    if fleet is None and since_s is None:
+        raise typer.BadParameter("name one, or say --since for a line of each of them", param_hint="FLEET")
+    one = fleet or ""
     with errors_in_words("explain"):
         directory = load_settings(state_dir=state_dir).state_dir
         if (
             state_dir is not None
             and since_s is None
             and not (directory / FILE_NAME).exists()
-            and _explain_replayed(directory, fleet, at_s, as_json=as_json)
+            and _explain_replayed(directory, one, at_s, as_json=as_json)
         ):
             return
         with JournalReader(directory) as reader:
             if since_s is not None:
                 _tell_since(reader, fleet, since_s, until_s, directory, as_json=as_json)
                 return
-            row = reader.last(fleet) if at_s is None else reader.tick_at(fleet, at_s)
+            row = reader.last(one) if at_s is None else reader.tick_at(one, at_s)
             if row is None:
-                raise JournalError(_nothing(reader, fleet, at_s, directory))
+                raise JournalError(_nothing(reader, one, at_s, directory))
             # An early turn follows in the same tick, with actions of its own.
             end_s = row.at_s + _LONGEST_TICK_S
-            later = (t.at_s for t in reader.each_tick(fleet, row.at_s, end_s) if t.at_s > row.at_s)
+            later = (t.at_s for t in reader.each_tick(one, row.at_s, end_s) if t.at_s > row.at_s)
             until_s = next(later, end_s)
             actions = [
                 a
                 for a in reader.actions_of_tick(row.tick)
-                if a.intent.fleet == fleet and row.at_s <= a.at_s < until_s
+                if a.intent.fleet == one and row.at_s <= a.at_s < until_s
             ]
         if as_json:
             typer.echo(json.dumps(_explained(row, actions), indent=2))
@@ -105,19 +111,25 @@ def explain(
 
 def _tell_since(
     reader: JournalReader,
-    fleet: str,
+    fleet: str | None,
     since_s: float,
     until_s: float | None,
     directory: Path,
     *,
     as_json: bool,
 ) -> None:
-    from autoscaler.cli.explain_since import tell_since
+    from autoscaler.cli.explain_since import tell_all_since, tell_since
     from autoscaler.clock import SystemClock
     from autoscaler.errors import JournalError
 
     now_s = SystemClock().now()
     begin_s, end_s = since_epoch(since_s, now_s, now_s), since_epoch(until_s, now_s, now_s + _LONGEST_TICK_S)
+    if fleet is None:
+        if not tell_all_since(reader, begin_s, end_s, as_json=as_json):
+            raise JournalError(
+                f"the journal in {directory} has no decision from {utc(begin_s)} to {utc(end_s)}"
+            )
+        return
     if not tell_since(reader, fleet, begin_s, end_s, as_json=as_json):
         covered = reader.span(fleet)
         if covered is None:

@@ -53,6 +53,7 @@ class Story:
         lines: In order of time.
         decisions: How many there were.
         started, made, stopped: VMs for which the provider accepted that; those for the warm pool's upkeep are not among them.
+        refused: Calls that did not do all that they were for.
         least, most: VMs in service.
         short_s, longest_s: How long there was shortage, and the longest of it.
         episodes: How often a shortage began.
@@ -64,6 +65,7 @@ class Story:
     started: int = 0
     made: int = 0
     stopped: int = 0
+    refused: int = 0
     least: int = 0
     most: int = 0
     short_s: float = 0.0
@@ -142,21 +144,25 @@ class Story:
         self.lines.append(Line(at_s, what, " ".join(text.split())))
 
 
+def tell_all_since(reader: JournalReader, begin_s: float, end_s: float, *, as_json: bool) -> bool:
+    """Tell in a line what became of each fleet, the longest short first; whether there was any decision then."""
+    found = [(fleet, _story(reader, fleet, begin_s, end_s)) for fleet in reader.fleets_ever()]
+    told = sorted((each for each in found if each[1].decisions), key=lambda each: -each[1].short_s)
+    if as_json and told:
+        fleets = [_document(story, fleet, begin_s, end_s) for fleet, story in told]
+        print_json({"version": 1, "from_s": begin_s, "to_s": end_s, "fleets": fleets})
+    elif told:
+        for fleet, story in told:
+            typer.echo(_summary(story, fleet))
+        typer.echo("`autoscaler explain FLEET --since …` tells what happened in one of them, line by line.")
+    return bool(told)
+
+
 def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, *, as_json: bool) -> bool:
     """Tell what became of a fleet; whether there was any decision then."""
-    story = Story()
-    for row in reader.each_tick(fleet, begin_s, end_s):
-        story.take(row)
-    story.end()
+    story = _story(reader, fleet, begin_s, end_s)
     if not story.decisions:
         return False
-    actions = reader.actions(fleet, begin_s, end_s)
-    story.started, story.made, story.stopped = (
-        _accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
-    )
-    story.lines += _refused(actions)
-    story.lines += _events(reader.events(begin_s, end_s), fleet)
-    story.lines.sort(key=lambda line: line.at_s)
     if as_json:
         print_json(_document(story, fleet, begin_s, end_s))
         return True
@@ -171,6 +177,25 @@ def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, 
         typer.echo("Nothing was ordered, and nothing else happened.")
     typer.echo(_summary(story, fleet))
     return True
+
+
+def _story(reader: JournalReader, fleet: str, begin_s: float, end_s: float) -> Story:
+    """All that the journal tells of a fleet and a time."""
+    story = Story()
+    for row in reader.each_tick(fleet, begin_s, end_s):
+        story.take(row)
+    story.end()
+    if not story.decisions:
+        return story
+    actions = reader.actions(fleet, begin_s, end_s)
+    story.started, story.made, story.stopped = (
+        _accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
+    )
+    refused = list(_refused(actions))
+    story.refused = len(refused)
+    story.lines += [*refused, *_events(reader.events(begin_s, end_s), fleet)]
+    story.lines.sort(key=lambda line: line.at_s)
+    return story
 
 
 def _has(seen: FleetTick) -> str:
@@ -210,6 +235,8 @@ def _summary(story: Story, fleet: str) -> str:
         else "never short"
     )
     done = f"{story.started} started, {story.made} made, {story.stopped} stopped"
+    if story.refused:
+        done += f", {plural(story.refused, 'call was', 'calls were')} refused"
     served = f"{story.least} to {story.most}" if story.least != story.most else str(story.most)
     return f"{fleet}, {plural(story.decisions, 'decision', 'decisions')}: {served} VMs in service; {done}; {short}."
 
@@ -224,6 +251,7 @@ def _document(story: Story, fleet: str, begin_s: float, end_s: float) -> dict[st
         "started": story.started,
         "made": story.made,
         "stopped": story.stopped,
+        "refused_calls": story.refused,
         "in_service_least": story.least,
         "in_service_most": story.most,
         "short_s": story.short_s,

@@ -49,7 +49,8 @@ JSON_OF: dict[str, Printed] = {
     "events": Printed(("id", "at", "at_s", "fleet", "kind", "text"), "lines"),
     "explain": Printed(
         ("fleet", "tick", "at", "at_s", "decision", "actions"),
-        more="with `--since` instead `version`, `fleet`, `from_s`, `to_s`, sums, and `lines` with `at`, `at_s`, `what`, `text`",
+        more="with `--since` instead `version`, `fleet`, `from_s`, `to_s`, sums, and `lines` with `at`, `at_s`, `what`, `text`; of "
+        "all fleets `version`, `from_s`, `to_s` and `fleets`, a list of these",
     ),
     "export": Printed(
         ("fleet", "file", "what", "rows", "from", "to", "notes"),

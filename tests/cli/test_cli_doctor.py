@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoscaler.cli.doctor import room
+from autoscaler.cli.doctor import _show, room
 from autoscaler.cli.main import app
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.ports.findings import Finding, Level
 
 POLICY = """
 fleet: {fleet}
@@ -163,3 +164,19 @@ def test_a_disk_where_nothing_can_be_written_is_a_problem_and_little_room_is_to_
     found = room(Path("/var/lib/autoscaler"), free)
     assert (str(found.level), found.text.startswith(said)) == (level, True)
     assert bool(found.fix) is (level != "ok")
+
+
+def test_what_is_wrong_in_the_same_way_with_many_fleets_is_told_once(capsys):
+    same = [
+        Finding(
+            "volumes", Level.UNKNOWN, "whether volumes are encrypted could not be seen", fleet=f"fleet-{at}"
+        )
+        for at in range(5)
+    ]
+    _show([*same, Finding("metrics", Level.PROBLEM, "nothing came", "look there", "web")], everything=False)
+    said = capsys.readouterr().out
+    assert said.count("not seen") == 1
+    assert "fleet-0," in said
+    assert "fleet-4" not in said
+    assert "more" in said
+    assert "6 questions: " in said

@@ -94,6 +94,24 @@ def _story_dir(tmp_path):
     return tmp_path / "story"
 
 
+def test_without_a_fleet_there_is_a_line_of_each_the_longest_short_first(invoke, story_dir):
+    span = ("--since", "2026-03-01", "--until", "2026-03-02", "--state-dir", story_dir)
+    told = invoke("explain", *span)
+    assert told.exit_code == 0, told.output
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("web, 9 decisions: 4 to 5 VMs in service; 1 started, ")
+    assert "1 call was refused; short for 60 s in 2 episodes" in lines[0]
+    document = strict_json(invoke("explain", *span, "--json").stdout)
+    assert [each["fleet"] for each in document["fleets"]] == [line.partition(",")[0] for line in lines[:-1]]
+    assert document["fleets"][0]["refused_calls"] == 1
+    nothing = invoke("explain", "--since", "2020-03-01", "--until", "2020-03-02", "--state-dir", story_dir)
+    assert (nothing.exit_code, nothing.stdout) == (1, "")
+    assert "has no decision from 2020-03-01" in nothing.stderr
+    unnamed = invoke("explain", "--state-dir", story_dir)
+    assert unnamed.exit_code == 2
+    assert "name one, or say --since" in unnamed.stderr
+
+
 def test_what_became_of_a_fleet_is_told_in_order_and_summed(invoke, story_dir):
     told = invoke(
         "explain", "web", "--since", "2026-03-01", "--until", "2026-03-02", "--state-dir", story_dir
@@ -114,8 +132,8 @@ def test_what_became_of_a_fleet_is_told_in_order_and_summed(invoke, story_dir):
         "16:40Z  stopping 1",
         "16:50Z  short of 7/s: demand 2/s, 4 in service, 8 starting, 11 stopped",
         (
-            "web, 9 decisions: 4 to 5 VMs in service; 1 started, 0 made, 1 stopped; short for 60 s in 2 episodes, the "
-            "longest of 40 s, of 80/s at worst."
+            "web, 9 decisions: 4 to 5 VMs in service; 1 started, 0 made, 1 stopped, 1 call was refused; short for 60 s in 2 "
+            "episodes, the longest of 40 s, of 80/s at worst."
         ),
     ]
     document = strict_json(
