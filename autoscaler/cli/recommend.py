@@ -303,7 +303,7 @@ def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weath
     """Where what is recommended does worse than the policy as it is, and who regrets least."""
     import numpy as np
 
-    from autoscaler.simulator.report.wording import money
+    from autoscaler.simulator.report.wording import each_unit, money
 
     if not weathered:
         return []
@@ -322,7 +322,7 @@ def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weath
         number, named = int(found.judged.numbers[row]), found.judged.named(row)
         told.append(f"Variant {number} regrets least at worst, {money(float(worst[least]))}: {named}")
     told.append(
-        f"Regret is money: what a variant costs, unserved work at {weathered[0].price:.3g} a unit included (--unserved-price), "
+        f"Regret is money: what a variant costs, unserved work at {each_unit(weathered[0].price)} included (--unserved-price, of one unit), "
         "more than the best of these variants in the same world"
     )
     return [f"{each}." for each in told]

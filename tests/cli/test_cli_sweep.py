@@ -7,6 +7,7 @@ import pytest
 
 from autoscaler.cli.sweep import _run, _tell, tried_on
 from autoscaler.simulator.replay.preparing import Wanted
+from autoscaler.simulator.report.wording import each_unit
 from tests.cli.conftest import call, strict_json
 from tests.cli.test_cli_replay import write_day, write_policy
 from tests.search.builders import Interrupted
@@ -117,7 +118,10 @@ def test_a_recommendation_says_the_verdict_first_and_why_each_other_is_not_taken
     assert advice["tried"] == 8
     assert [world["world"] for world in advice["worlds"]][:2] == ["as recorded", "demand x 1.5"]
     paid = advice["worlds"][0]["unserved_price"]
-    assert f"Regret is money: what a variant costs, unserved work at {paid:.3g} a unit included" in told
+    assert (
+        f"Regret is money: what a variant costs, unserved work at {each_unit(paid)} included (--unserved-price"
+        in told
+    )
     rows = rows_of(here / "out" / "results.csv")
     assert rows[0]["why_not"].startswith("the policy as it is")
     taken = [row for row in rows if not row["why_not"]]

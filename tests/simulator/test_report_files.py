@@ -132,6 +132,32 @@ def test_an_earlier_run_stays_unless_it_is_to_be_replaced(tmp_path):
         make_room(Path("/proc/nowhere"), force=True)
 
 
+def interrupted_in(place):
+    """A run that has written half of its journal."""
+    with staging(place) as staged:
+        staged.mkdir()
+        (staged / "journal.sqlite").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_ends_before_its_time_leaves_no_empty_folder(tmp_path):
+    place = tmp_path / "runs" / "first"
+    make_room(place, force=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_in(place)
+    assert list(tmp_path.iterdir()) == []
+    place.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_in(place)
+    assert place.is_dir(), "a folder that was there stays"
+    with staging(tmp_path / "second") as staged:
+        staged.mkdir()
+        (staged / "journal.sqlite").write_bytes(b"whole")
+        replace(tmp_path / "second", force=False, staged=staged)
+    assert [file.name for file in (tmp_path / "second").iterdir()] == ["journal.sqlite"]
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_page_made_again_is_the_page_that_was_made(tmp_path, form):
     rows = crowd(120)

@@ -15,7 +15,7 @@ from autoscaler.simulator.report.card import Card, Entry, card_from, card_json, 
 from autoscaler.simulator.report.conclusion import conclude, conclude_sweep
 from autoscaler.simulator.report.figures import FIGURES
 from autoscaler.simulator.report.variants import variants_json
-from autoscaler.simulator.report.wording import Unit, money, rounded_share, share, shown, span
+from autoscaler.simulator.report.wording import Unit, each_unit, money, rounded_share, share, shown, span
 from tests.simulator.reports import crowd
 
 
@@ -372,3 +372,19 @@ def test_no_number_is_shown_as_unknown_or_in_powers(value):
         text = shown(value, unit)
         assert text != "?"
         assert "e+" not in text
+
+
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        (0.25, "0.25 a unit"),
+        (0.01, "0.01 a unit"),
+        (0.0042, "4.2 a thousand units"),
+        (2.22e-06, "2.22 a million units"),
+        (3e-9, "3 a billion units"),
+        (0.0, "0 a unit"),
+        (12.0, "12 a unit"),
+    ],
+)
+def test_money_for_a_unit_of_work_has_no_exponent(price, words):
+    assert each_unit(price) == words

@@ -41,7 +41,8 @@ _LEFT = (REPORT_NAME, PAGE_NAME, TIMELINE_NAME, PARQUET_NAME, JOURNAL_NAME)
 
 
 def make_room(directory: Path, *, force: bool) -> None:
-    """See that a run may write its files there, before it takes its time. An earlier run stays until `replace`.
+    """See that a run may write its files there, before it takes its time. An earlier run stays until `replace`, and a directory
+    that is not there yet is only tried, so that a run which ends before its time leaves none.
 
     Raises:
         ConfigError: The directory holds an earlier run, is a file, or cannot be written to.
@@ -52,9 +53,9 @@ def make_room(directory: Path, *, force: bool) -> None:
         raise ConfigError(f"{directory} holds an earlier run; name another --out, or replace it with --force")
     probe = _unfinished(directory)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
+        with _made(directory):
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
     except OSError as error:
         raise ConfigError(f"{directory} cannot be written to: {error.strerror}; name another --out") from None
 
@@ -63,10 +64,24 @@ def make_room(directory: Path, *, force: bool) -> None:
 def staging(directory: Path) -> Iterator[Path]:
     """A directory beside what an earlier run has left, for what is written before a run is whole; gone at the end."""
     place = _unfinished(directory)
+    with _made(directory):
+        try:
+            yield place
+        finally:
+            rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """The directory and those above it, of which the new ones go again where nothing was put into them."""
+    new = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
     try:
-        yield place
+        yield
     finally:
-        rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
 
 
 def replace(directory: Path, *, force: bool, staged: Path | None = None) -> None:
@@ -75,6 +90,10 @@ def replace(directory: Path, *, force: bool, staged: Path | None = None) -> None
     Raises:
         ConfigError: Another run has written there meanwhile, and may not be replaced.
     """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be written to: {error.strerror}; name another --out") from None
     used = _left_in(directory)
     if used and not force:
         raise ConfigError(

@@ -23,6 +23,7 @@ from autoscaler.simulator.report.wording import (
     UNKNOWN,
     Unit,
     count,
+    each_unit,
     moment,
     plural,
     shown,
@@ -291,7 +292,7 @@ def worlds_section(recommendation: Mapping[str, Any] | None) -> str:
     return (
         '<section aria-labelledby="worlds"><h2 id="worlds">Other worlds it was tried in</h2>'
         f'<p class="note">{beside}Regret is money: what it costs in that world, unserved work at '
-        f"{float(worlds[0]['unserved_price']):.3g} a unit included, more than the best of "
+        f"{each_unit(float(worlds[0]['unserved_price']))} included, more than the best of "
         f"{plural(len(recommendation['finalists']), 'variant', 'variants')} tried there.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="worlds"><table class="worlds">'
         f'<thead><tr><th scope="col" class="words">World</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'

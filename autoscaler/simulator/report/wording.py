@@ -53,6 +53,14 @@ def money(value: float) -> str:
     return f"{value:,.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
+def each_unit(price: float) -> str:
+    """Money per unit of work; of as many units as make a small price readable."""
+    for units, name in ((1.0, "a unit"), (1e3, "a thousand units"), (1e6, "a million units")):
+        if abs(price) * units >= 0.01:
+            return f"{price * units:.3g} {name}"
+    return f"{price * 1e9:.3g} a billion units" if price else "0 a unit"
+
+
 def share(value: float) -> str:
     """A fraction in per cent, with the digits that make a small one visible."""
     if math.isnan(value):
