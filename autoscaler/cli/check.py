@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import FAILED, errors_in_words, recording
 from autoscaler.cli.replay_options import FROM, KIND, SCALE, SEED, TICK, TO, VMS
 
@@ -137,4 +138,4 @@ def _tell_programs(policy: Path, trace: Trace, verdicts: list[Verdict]) -> None:
             for verdict in verdicts
         ],
     }
-    typer.echo(json.dumps(document, indent=2))
+    typer.echo(json.dumps({"version": FORM, **document}, indent=2))

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
+
 if TYPE_CHECKING:
     from autoscaler.cloud.setup import CloudSetup
 
@@ -77,7 +79,7 @@ async def _serve(setup: CloudSetup, *, as_json: bool) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
         url = address(runner)
-        typer.echo(json.dumps(_facts(setup, url)) if as_json else _welcome(setup, url))
+        typer.echo(json.dumps({"version": FORM, **_facts(setup, url)}) if as_json else _welcome(setup, url))
         await told.wait()
     finally:
         await runner.cleanup()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import (
     errors_in_words,
     forecast_words,
@@ -167,6 +168,7 @@ def _explained(row: TickRow, actions: list[ActionRecord]) -> dict[str, Any]:
     from autoscaler.web.status import row_json
 
     return {
+        "version": FORM,
         "fleet": row.recorded.fleet,
         "tick": row.tick,
         "at": utc(row.at_s),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch, unknown_word, utc
 from autoscaler.cli.trace import MANIFEST_OPTION, check_out
 
@@ -91,7 +92,16 @@ def export(
                 facts, notes = _timeline(reader, fleet, out, span, force=force)
         if as_json:
             typer.echo(
-                json.dumps({"fleet": fleet, "file": str(out), "what": str(what), **facts, "notes": notes})
+                json.dumps(
+                    {
+                        "version": FORM,
+                        "fleet": fleet,
+                        "file": str(out),
+                        "what": str(what),
+                        **facts,
+                        "notes": notes,
+                    }
+                )
             )
             return
         typer.echo(f"{out}: {facts['rows']:,} rows of fleet {fleet}, {facts['from']} to {facts['to']}")

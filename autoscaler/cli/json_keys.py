@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+FORM = 1
+"""The version of the form of every object below that has a `version` and no other: keys may be added within one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Printed:
@@ -34,32 +37,44 @@ class Printed:
 _RUN = ("version", "conclusion", "identity", "totals", "card", "details")
 _SWEPT = ("version", "conclusion", "identity", "card", "details", "sweep")
 _WRITTEN = Printed(
-    ("file", "kind", "interval_s", "start", "end", "rows", "missing", "censored", "digest", "notes")
+    (
+        "version",
+        "file",
+        "kind",
+        "interval_s",
+        "start",
+        "end",
+        "rows",
+        "missing",
+        "censored",
+        "digest",
+        "notes",
+    )
 )
 _HELD = Printed(("version", "sentences", "changes", "in_force"))
 _CHORE = Printed(("version", "sentences"))
 
 JSON_OF: dict[str, Printed] = {
     "benchmark": Printed(("version", "partial", "failed", "levels", "shares", "traces")),
-    "check": Printed(("policy", "trace", "holds", "guards")),
-    "cloud": Printed(("url", "region", "fleet", "vms", "seed", "speed", "faults"), more="it comes when the cloud listens"),
+    "check": Printed(("version", "policy", "trace", "holds", "guards")),
+    "cloud": Printed(("version", "url", "region", "fleet", "vms", "seed", "speed", "faults"), more="it comes when the cloud listens"),
     "compare": Printed((*_RUN, "differences")),
     "demo": Printed(("version", "identity", "totals", "baselines", "details")),
     "doctor": Printed(("check", "level", "text", "fix", "fleet"), "list"),
     "events": Printed(("id", "at", "at_s", "fleet", "kind", "text"), "lines"),
     "explain": Printed(
-        ("fleet", "tick", "at", "at_s", "decision", "actions"),
+        ("version", "fleet", "tick", "at", "at_s", "decision", "actions"),
         more="with `--since` instead `version`, `fleet`, `from_s`, `to_s`, sums, and `lines` with `at`, `at_s`, `what`, `text`; of "
         "all fleets `version`, `from_s`, `to_s` and `fleets`, a list of these",
     ),
     "export": Printed(
-        ("fleet", "file", "what", "rows", "from", "to", "notes"),
+        ("version", "fleet", "file", "what", "rows", "from", "to", "notes"),
         more="of a trace also `kind`, `interval_s`, `ticks`, `unknown_ticks`, `gap_intervals`, `censored_rows` and `digest`",
     ),
     "operations": Printed(("version", "at_s", "tick_s", "in_force", "sentences")),
     "override": _HELD,
     "pause": _HELD,
-    "plan": Printed(("fleet", "traffic", "span_s", "fields", "figures", "differences", "doubts", "whole")),
+    "plan": Printed(("version", "fleet", "traffic", "span_s", "fields", "figures", "differences", "doubts", "whole")),
     "policy show": Printed((), more="the effective policy, by the names of [its fields](../policies/REFERENCE.md)"),
     "pool adopt": _CHORE,
     "pool disown": _CHORE,
@@ -82,10 +97,10 @@ JSON_OF: dict[str, Printed] = {
     ),
     "status": Printed(
         (
-            "at_s", "tick", "tick_s", "healthy", "problems", "policies", "journal", "ticks_skipped", "operations",
+            "version", "at_s", "tick", "tick_s", "healthy", "problems", "policies", "journal", "ticks_skipped", "operations",
             "fleets",
         ),
-        more="watched, an object a line, of `error` alone where no daemon answers",
+        more="watched, an object a line, of `version` and `error` alone where no daemon answers",
     ),
     "sweep": Printed(_SWEPT),
     "trace cut": _WRITTEN,
@@ -101,7 +116,7 @@ JSON_OF: dict[str, Printed] = {
     "trace merge": _WRITTEN,
     "trace record": _WRITTEN,
     "trace synth": _WRITTEN,
-    "validate": Printed(("valid", "policies", "errors", "warnings")),
+    "validate": Printed(("version", "valid", "policies", "errors", "warnings")),
     "version": Printed(("autoscaler", "python", "numpy", "aiobotocore", "botocore")),
 }  # fmt: skip
 """By the command."""

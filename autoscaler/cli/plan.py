@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import (
     end_of_part,
     errors_in_words,
@@ -103,7 +104,7 @@ def plan(
         if out is not None:
             write_text(out, text)
         if as_json:
-            print_json(plan_json(found))
+            print_json({"version": FORM, **plan_json(found)})
         else:
             typer.echo(text, nl=False)
         end_of_part(interrupted)

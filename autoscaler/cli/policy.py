@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import errors_in_words
 from autoscaler.words import counted
 
@@ -53,7 +54,7 @@ def validate(
 
     loaded = _load(path, tick_s)
     if as_json:
-        typer.echo(json.dumps(_report(loaded), indent=2))
+        typer.echo(json.dumps({"version": FORM, **_report(loaded)}, indent=2))
     else:
         _print_problems(loaded)
         for line in filter(None, map(objective_in_words, loaded.policies)):

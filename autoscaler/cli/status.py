@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import FAILED, errors_in_words, seconds, unknown_word, utc, work
 from autoscaler.words import counted, some
 
@@ -74,7 +75,7 @@ def status(
                 asyncio.run(_watch(base, every_s or 2.0, show, timeout_s, fleets))
         found = _fetch(base, timeout_s, fleets)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps({"version": FORM, **found}, indent=2))
     else:
         from rich.console import Console
 
@@ -163,7 +164,7 @@ def _json_lines() -> Show:
         key = (found["tick"], found["healthy"]) if found else trouble
         if key != before[0]:
             before[0] = key
-            typer.echo(json.dumps(found or {"error": trouble}))
+            typer.echo(json.dumps({"version": FORM, **(found or {"error": trouble})}))
 
     return show
 

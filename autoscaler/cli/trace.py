@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import errors_in_words, moment, seconds
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ def write(
             "end": _time(trace.end_s), "rows": len(trace.values), "missing": trace.missing,
             "censored": int(trace.censored.sum()), "digest": trace.digest, "notes": list(notes),
         }  # fmt: skip
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps({"version": FORM, **facts}, indent=2))
         return
     typer.echo(
         f"{out}: {trace.kind}, {len(trace.values):,} rows every {_span(trace.interval_s)} from {_time(trace.start_s)} "

@@ -36,6 +36,12 @@ def test_every_command_that_prints_json_says_what():
     }
 
 
+def test_every_object_says_which_version_of_its_form_it_has():
+    """Lists and lines have no place for it; `version` tells of others, and `policy show` prints a policy."""
+    without = {name for name, form in JSON_OF.items() if form.form == "object" and "version" not in form.keys}
+    assert without == {"policy show", "version"}
+
+
 @pytest.fixture(name="here")
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
