@@ -67,49 +67,51 @@ _Unset = BeforeValidator(_unset)
 _Address = Annotated[str | None, AfterValidator(_address), _Unset]
 _Uris = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
-_AWS_REGION = Field("", description="AWS Region of the VMs.")
-_AWS_ENDPOINT_URL = Field(None, description="Another EC2 endpoint than AWS's, for the embedded cloud.")
-_AWS_CLOUDWATCH_ENDPOINT_URL = Field(None, description="Another CloudWatch endpoint than AWS's, for tests.")
-_AWS_PROFILE = Field(None, description="Profile of the AWS configuration files.")
-_AWS_ACCESS_KEY_ID = Field(None, description="Static key; on AWS leave it to the instance role.")
-_AWS_SECRET_ACCESS_KEY = Field(None, description="Belongs to aws_access_key_id.")
-_AWS_HINT_QUEUE_URL = Field(
-    None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
-)
-_LIBVIRT_URIS = Field(
-    (),
-    description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
-    "qemu+ssh://user@host/system; several with a comma or a space between them.",
-)
-_LIBVIRT_HEED_MEMORY = Field(
-    True,
-    description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
-)
+
+class PlaceSettings(BaseModel):
+    """Where VMs are, and how that is reached: declared once, for the only place of a daemon and for each of several."""
+
+    aws_region: str = Field("", description="AWS Region of the VMs.")
+    aws_endpoint_url: _Address = Field(
+        None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
+    )
+    aws_cloudwatch_endpoint_url: _Address = Field(
+        None, description="Another CloudWatch endpoint than AWS's, for tests."
+    )
+    aws_profile: Annotated[str | None, _Unset] = Field(
+        None, description="Profile of the AWS configuration files."
+    )
+    aws_access_key_id: Annotated[str | None, _Unset] = Field(
+        None, description="Static key; on AWS leave it to the instance role."
+    )
+    aws_secret_access_key: Annotated[SecretStr | None, _Unset] = Field(
+        None, description="Belongs to aws_access_key_id."
+    )
+    aws_hint_queue_url: _Address = Field(
+        None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
+    )
+    libvirt_uris: _Uris = Field(
+        (),
+        description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
+        "qemu+ssh://user@host/system; several with a comma or a space between them.",
+    )
+    libvirt_heed_memory: bool = Field(
+        True,
+        description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
+    )
 
 
-class ProviderSettings(BaseModel):
-    """Where the VMs of some fleets are, and how that is reached: one AWS Region of one account, or hosts with libvirt."""
+class ProviderSettings(PlaceSettings):
+    """One of several places: a Region of an AWS account, or hosts with libvirt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    aws_region: str = _AWS_REGION
-    aws_endpoint_url: _Address = _AWS_ENDPOINT_URL
-    aws_cloudwatch_endpoint_url: _Address = _AWS_CLOUDWATCH_ENDPOINT_URL
-    aws_profile: Annotated[str | None, _Unset] = _AWS_PROFILE
-    aws_access_key_id: Annotated[str | None, _Unset] = _AWS_ACCESS_KEY_ID
-    aws_secret_access_key: Annotated[SecretStr | None, _Unset] = _AWS_SECRET_ACCESS_KEY
-    aws_hint_queue_url: _Address = _AWS_HINT_QUEUE_URL
-    libvirt_uris: _Uris = _LIBVIRT_URIS
-    libvirt_heed_memory: bool = _LIBVIRT_HEED_MEMORY
 
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
-class Settings(BaseSettings):
-    """Every setting with its default; durations are seconds."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+class _DaemonSettings(BaseModel):
+    """What a daemon works with and how it is reached; a base, so that tables name it before where VMs are."""
 
     policies: Path = Field(Path("policies"), description="Directory of policy files.")
     state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
@@ -146,15 +148,13 @@ class Settings(BaseSettings):
     push_max_vms: int = Field(
         100_000, ge=1, description="Most VMs whose pushed samples are kept; a tenth of it for one fleet."
     )
-    aws_region: str = _AWS_REGION
-    aws_endpoint_url: _Address = _AWS_ENDPOINT_URL
-    aws_cloudwatch_endpoint_url: _Address = _AWS_CLOUDWATCH_ENDPOINT_URL
-    aws_profile: Annotated[str | None, _Unset] = _AWS_PROFILE
-    aws_access_key_id: Annotated[str | None, _Unset] = _AWS_ACCESS_KEY_ID
-    aws_secret_access_key: Annotated[SecretStr | None, _Unset] = _AWS_SECRET_ACCESS_KEY
-    aws_hint_queue_url: _Address = _AWS_HINT_QUEUE_URL
-    libvirt_uris: _Uris = _LIBVIRT_URIS
-    libvirt_heed_memory: bool = _LIBVIRT_HEED_MEMORY
+
+
+class Settings(PlaceSettings, _DaemonSettings, BaseSettings):
+    """Every setting with its default; durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
     retention_days: float = Field(
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )

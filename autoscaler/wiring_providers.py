@@ -16,13 +16,13 @@ from autoscaler.ports import Clock, Provider
 from autoscaler.ports.hints import HintSource
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.libvirt.settings import LibvirtSettings
-from autoscaler.settings import ProviderSettings, Settings
+from autoscaler.settings import PlaceSettings, Settings
 from autoscaler.words import some
 
 if TYPE_CHECKING:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
-_OWN = tuple(ProviderSettings.model_fields)
+_OWN = tuple(PlaceSettings.model_fields)
 """Settings of one provider, which a daemon with one has beside all others."""
 
 
@@ -108,7 +108,7 @@ def clouds_of(settings: Settings) -> Clouds:
     if not settings.providers:
         return Clouds({"": _cloud(settings, settings, "")})
     beside = [
-        name for name in _OWN if getattr(settings, name) != ProviderSettings.model_fields[name].get_default()
+        name for name in _OWN if getattr(settings, name) != PlaceSettings.model_fields[name].get_default()
     ]
     if beside:
         raise ConfigError(
@@ -119,7 +119,7 @@ def clouds_of(settings: Settings) -> Clouds:
     return Clouds(clouds)
 
 
-def _cloud(settings: Settings, given: ProviderSettings | Settings, name: str) -> Cloud:
+def _cloud(settings: Settings, given: PlaceSettings, name: str) -> Cloud:
     aws = [each for each in _OWN if each.startswith("aws_") and getattr(given, each)]
     where = f"[providers.{name}]: " if name else ""
     if not given.libvirt_uris:
@@ -202,7 +202,7 @@ async def open_hints(cloud: Cloud, provider: Provider) -> HintSource | None:
     return await HintQueue.open(cloud.ec2, cloud.hint_queue_url)
 
 
-def _cloudwatch(given: ProviderSettings | Settings) -> CloudWatchSettings:
+def _cloudwatch(given: PlaceSettings) -> CloudWatchSettings:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
     secret = given.aws_secret_access_key
@@ -224,7 +224,7 @@ def _waits(settings: Settings) -> dict[str, float]:
     }
 
 
-def _ec2(given: ProviderSettings | Settings) -> Ec2Settings:
+def _ec2(given: PlaceSettings) -> Ec2Settings:
     secret = given.aws_secret_access_key
     return Ec2Settings(
         region=given.aws_region,

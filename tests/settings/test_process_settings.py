@@ -3,7 +3,14 @@
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.settings import CONFIG_VARIABLE, Settings, load_settings, unknown_variables
+from autoscaler.settings import (
+    CONFIG_VARIABLE,
+    PlaceSettings,
+    ProviderSettings,
+    Settings,
+    load_settings,
+    unknown_variables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +151,16 @@ def test_settings_cannot_be_changed():
 
 def test_every_setting_is_described():
     assert all(len(field.description or "") > 10 for field in Settings.model_fields.values())
+
+
+def test_what_says_where_vms_are_is_declared_once_for_one_place_and_for_several():
+    names = set(PlaceSettings.model_fields)
+    assert names == set(ProviderSettings.model_fields)
+    assert names < set(Settings.model_fields)
+    assert not names & {
+        *vars(Settings).get("__annotations__", {}),
+        *vars(ProviderSettings).get("__annotations__", {}),
+    }
 
 
 def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one():
