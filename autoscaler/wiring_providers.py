@@ -42,6 +42,11 @@ class Cloud:
     cloudwatch: CloudWatchSettings | None = None
     hint_queue_url: str | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether news of it can be heard."""
+        return self.libvirt is not None or self.hint_queue_url is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Clouds:
@@ -133,7 +138,9 @@ def _cloud(settings: Settings, given: PlaceSettings, name: str) -> Cloud:
                 f"{where}no AWS Region is set; {advice}, or name hosts with libvirt by libvirt_uris"
             )
         return Cloud(
-            ec2=_ec2(given), cloudwatch=_cloudwatch(given), hint_queue_url=given.aws_hint_queue_url or None
+            ec2=_ec2(given, where),
+            cloudwatch=_cloudwatch(given),
+            hint_queue_url=given.aws_hint_queue_url or None,
         )
     if aws:
         raise ConfigError(
@@ -174,9 +181,8 @@ async def open_provider(cloud: Cloud, clock: Clock) -> Provider:
     return await Ec2Provider.open(cloud.ec2, clock)
 
 
-async def open_budgeted(cloud: Cloud, clock: Clock) -> Provider:
+def budgeted(cloud: Cloud, provider: Provider, clock: Clock) -> Provider:
     """The provider within its budget of API calls, where it has one: hosts of one's own count no calls."""
-    provider = await open_provider(cloud, clock)
     if cloud.ec2 is None:
         return provider
     from autoscaler.providers.budget import CallBudget
@@ -187,6 +193,10 @@ async def open_budgeted(cloud: Cloud, clock: Clock) -> Provider:
 
 async def open_hints(cloud: Cloud, provider: Provider) -> HintSource | None:
     """The cloud's own news: of a queue that the settings name, or of the hosts; None where there is none.
+
+    Args:
+        cloud: Where.
+        provider: Opened, and without a budget.
 
     Raises:
         ConfigError: The queue cannot be opened as the settings say.
@@ -224,12 +234,15 @@ def _waits(settings: Settings) -> dict[str, float]:
     }
 
 
-def _ec2(given: PlaceSettings) -> Ec2Settings:
+def _ec2(given: PlaceSettings, where: str) -> Ec2Settings:
     secret = given.aws_secret_access_key
-    return Ec2Settings(
-        region=given.aws_region,
-        endpoint_url=given.aws_endpoint_url,
-        profile=given.aws_profile,
-        access_key_id=given.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-    )
+    try:
+        return Ec2Settings(
+            region=given.aws_region,
+            endpoint_url=given.aws_endpoint_url,
+            profile=given.aws_profile,
+            access_key_id=given.aws_access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None

@@ -6,7 +6,7 @@ Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong us
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from autoscaler.daemon.last_good import LastGood
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
-    from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.daemon.vms.leasing import Leasing
-    from autoscaler.ports import Clock, MetricSource, Provider
+    from autoscaler.ports import Clock, MetricSource
     from autoscaler.settings import Settings
     from autoscaler.web.site import Site
-    from autoscaler.wiring_providers import Clouds
 
 
 def run(
@@ -110,6 +108,7 @@ async def _run(
     last_good: LastGood,
     for_s: float | None,
 ) -> None:
+    from autoscaler.cli.run_places import OpenPlaces
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
     from autoscaler.daemon.closing import close
@@ -140,7 +139,8 @@ async def _run(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
         )
         stack.push_async_callback(close, journal, telemetry)
-        providers = await _providers(clouds, clock, telemetry, stack)
+        places = OpenPlaces(clouds, clock, telemetry, stack)
+        providers = await places.open()
 
         def source_of(policy: Policy) -> MetricSource:
             return made.pop(policy.fleet, None) or sources.source_for(policy)
@@ -171,7 +171,7 @@ async def _run(
         retention = Retention(settings.retention_days * 86_400.0, int(settings.retention_mb * 1e6))
         beside: dict[str, Callable[[], Awaitable[object]]] = {"site": site.watch, "control": control.watch}
         beside["history"] = Backfill(daemon, RecordedPast(settings.state_dir)).run
-        await _hear_hints(clouds, providers, daemon, stack, beside)
+        beside |= await places.beside(daemon)
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
@@ -195,43 +195,6 @@ def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing
     leasing = Leasing(clock, daemon_name(settings.state_dir), run_name())
     stack.push_async_callback(leasing.finish)
     return leasing
-
-
-async def _providers(
-    clouds: Clouds, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack
-) -> dict[str, Provider]:
-    """What the fleets are on, by name; closed with the stack."""
-    from autoscaler.daemon.closing import close
-    from autoscaler.errors import ConfigError
-    from autoscaler.wiring_providers import open_budgeted
-
-    providers = {}
-    for name, cloud in clouds.by_name.items():
-        try:
-            providers[name] = await open_budgeted(cloud, clock)
-        except ConfigError as error:
-            raise ConfigError(f"[providers.{name}]: {error}" if name else str(error)) from None
-        stack.push_async_callback(close, providers[name], telemetry)
-    return providers
-
-
-async def _hear_hints(
-    clouds: Clouds,
-    providers: Mapping[str, Provider],
-    daemon: Daemon,
-    stack: AsyncExitStack,
-    beside: dict[str, Callable[[], Awaitable[object]]],
-) -> None:
-    """Listen to the clouds' own news, where there is any."""
-    from autoscaler.daemon.closing import close
-    from autoscaler.daemon.hinting import Hinting
-    from autoscaler.wiring_providers import open_hints
-
-    for name, cloud in clouds.by_name.items():
-        source = await open_hints(cloud, providers[name])
-        if source is not None:
-            stack.push_async_callback(close, source, daemon.telemetry)
-            beside[f"hints {name}".rstrip()] = Hinting(daemon, source).watch
 
 
 def _sources(

@@ -32,6 +32,8 @@ EVENTS = {
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
     "listing_failed": "The provider's listing is missing or partial; nothing is stopped until it is whole. Said once an hour.",
     "listing_recovered": "The provider's listing is whole again.",
+    "provider_failed": "A place could not be used when the daemon began; its fleets are held and it is tried again, ever more seldom.",
+    "provider_recovered": "A place that could not be used can be used now; its fleets go on.",
     "source_failed": "A fleet's metrics could not be read.",
     "source_recovered": "A fleet's metrics are read again.",
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
@@ -138,7 +140,7 @@ class Telemetry:
         self.actions, self.missed_starts = _of_acting(counter)
         self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
         self.source_errors = counter("source_errors", "Ticks in which a source had something to complain of.")
-        self.listing_errors = counter("listing_errors", "Listings that failed or were partial.", ())
+        self.listing_errors, self.provider_usable = _of_places(counter, gauge)
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
@@ -258,6 +260,18 @@ def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
         counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome")),
         counter(
             "missed_warm_starts", "VMs made from nothing for demand, since no stopped VM could be started."
+        ),
+    )
+
+
+def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> tuple[Counter, Gauge]:
+    """The metrics of the places where VMs are."""
+    return (
+        counter("listing_errors", "Listings that failed or were partial.", ()),
+        gauge(
+            "provider_usable",
+            "1 where a place can be used, 0 where it could not be at the start and is tried again.",
+            ("provider",),
         ),
     )
 

@@ -30,9 +30,12 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def environment(**settings):
-    """That of the tests, less settings of ours and of AWS, and with these."""
+    """That of the tests, less settings of ours and of AWS, and with these: of ours, unless they are named as AWS's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOSCALER_", "AWS_", "COLUMNS"))}
-    given = {f"AUTOSCALER_{name.upper()}": str(value) for name, value in settings.items()}
+    given = {
+        name if name.startswith("AWS_") else f"AUTOSCALER_{name.upper()}": str(value)
+        for name, value in settings.items()
+    }
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull}
     return {**kept, **nowhere, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONUNBUFFERED": "1", **given}
 

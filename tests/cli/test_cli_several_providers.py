@@ -118,6 +118,50 @@ def test_one_has_a_bad_day_and_the_fleet_on_the_other_goes_on(two, trouble):
         assert "Traceback" not in program.said()
 
 
+def test_a_place_that_cannot_be_used_at_the_start_comes_in_once_it_can_be(two):
+    """The account of the place far away is not in the AWS configuration files yet."""
+    settings, keys = two.folder / "autoscaler.toml", two.folder / "credentials"
+    text = settings.read_text()
+    far = text.index("[providers.far]")
+    given = 'aws_access_key_id = "any"\naws_secret_access_key = "any"'
+    settings.write_text(text[:far] + text[far:].replace(given, 'aws_profile = "late"'))
+    keys.touch()
+    aws = {"AWS_SHARED_CREDENTIALS_FILE": keys}
+    why = "EC2: cannot set up credentials: The config profile (late) could not be found"
+    told = json.loads(call("doctor", "--json", cwd=two.folder, **aws).stdout)
+    assert [each["text"] for each in told if each["check"] == "credentials"] == [f"far: {why}"]
+    assert any(each["text"].startswith("near: ") and each["level"] == "ok" for each in told)
+    with Program("run", cwd=two.folder, **aws) as program:
+        url = program.listens()
+        program.hears("provider_failed +text='far cannot be used, so its fleets are held")
+        until(lambda: two.fleet(url, "web")["vms"]["in_service"] == 3, program.said)
+        api = until(lambda: (found := two.fleet(url, "api"))["decision"] and found, program.said)
+        assert api["listing_error"] == f"far: the place cannot be used: {why} (it is tried again)"
+        assert api["decision"]["sentence"].startswith("held until its VMs have been listed")
+        assert 'autoscaler_provider_usable{provider="far"} 0.0' in get(f"{url}/metrics")[1]
+        keys.write_text("[late]\naws_access_key_id = any\naws_secret_access_key = any\n")
+        until(lambda: two.fleet(url, "api")["vms"]["in_service"] == 3, program.said)
+        program.hears("provider_recovered +text='far can be used now'")
+        assert 'autoscaler_provider_usable{provider="far"} 1.0' in get(f"{url}/metrics")[1]
+        assert program.end(TERMINATE) == 0
+        assert "Traceback" not in program.said()
+    events = call("events", cwd=two.folder).stdout
+    assert "provider_failed" in events
+    assert "provider_recovered" in events
+
+
+def test_where_no_place_can_be_used_the_daemon_does_not_start(two):
+    settings = two.folder / "autoscaler.toml"
+    text = settings.read_text().replace('aws_secret_access_key = "any"', "")
+    settings.write_text(text.replace('aws_access_key_id = "any"', 'aws_profile = "none"'))
+    told = call("run", cwd=two.folder)
+    assert told.returncode == 1
+    assert told.stderr.startswith(
+        "run: none of the places in the settings can be used: [providers.near]: EC2: "
+    )
+    assert "; [providers.far]: EC2: " in told.stderr
+
+
 def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
     (two.folder / "policies" / "db.yaml").write_text(
         POLICY.format(fleet="db", act="true", minimum=1, trace="day.csv")

@@ -268,6 +268,10 @@ def test_each_place_is_reached_by_its_own_settings():
     ("settings", "words"),
     [
         (named(a=REGION | HOSTS), r"\[providers.a\]: libvirt_uris and aws_region are set"),
+        (
+            named(a={**REGION, "aws_access_key_id": "x"}),
+            r"\[providers.a\]: EC2: the settings aws_access_key_id and",
+        ),
         (named(a={}), r"\[providers.a\]: no AWS Region is set; name it by aws_region, or"),
         (named(a=REGION, b=REGION), r"\[providers.a\] and \[providers.b\] name the same Region"),
         (named(a=HOSTS, b=HOSTS), r"\[providers.a\] and \[providers.b\] name qemu:///system both"),
