@@ -98,7 +98,7 @@ JSON_OF: dict[str, Printed] = {
     "status": Printed(
         (
             "version", "at_s", "tick", "tick_s", "healthy", "problems", "policies", "journal", "ticks_skipped", "operations",
-            "fleets",
+            "providers", "fleets",
         ),
         more="watched, an object a line, of `version` and `error` alone where no daemon answers",
     ),

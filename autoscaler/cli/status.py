@@ -214,6 +214,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
     }
     lines |= {f"policies {text}": (text, f"policies: {text}") for text in _policy_troubles(found)}
     lines |= {f"journal {text}": (text, f"journal: {text}") for text in _journal_troubles(found)}
+    lines |= {f"place {error}": (error, f"places: {text}") for error, text in _old_places(found)}
     lines |= {f"operators {text}": (text, f"operators: {text}") for text in _operations(found)}
     lines |= {f"push {text}": (text, f"push: {text}") for text in _push_troubles(found)}
     for fleet in found["fleets"]:
@@ -242,6 +243,7 @@ def _picture(found: dict[str, Any]) -> Group:
     first = [Text(f"unhealthy: {problem}", style="red") for problem in found["problems"]]
     first += [Text(f"policies: {text}", style="red") for text in _policy_troubles(found)]
     first += [Text(f"journal: {text}", style="red") for text in _journal_troubles(found)]
+    first += [Text(f"places: {text}", style="red") for _, text in _old_places(found)]
     first += [Text(text, style="yellow") for text in _alike(fleets)]
     first += [Text(f"push: {text}", style="yellow") for text in _push_troubles(found)]
     first += [Text(f"operators: {text}", style="yellow") for text in _operations(found)]
@@ -346,6 +348,12 @@ def _journal_troubles(found: dict[str, Any]) -> list[str]:
     """Why nothing is done, where nothing can be recorded."""
     error = found.get("journal", {}).get("error", "")
     return [f"nothing is started or stopped until it can be written: {error}"] if error else []
+
+
+def _old_places(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of each place of which there has been no whole list of VMs for long: why, and that in a sentence."""
+    places = found.get("providers", ())
+    return [(each["error"], each["sentence"]) for each in places if each["sentence"]]
 
 
 def _push_troubles(found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""Listings that fail, in the log: when it begins, when it is for another reason, hourly, and when it ended.
+"""Listings that fail: of each place when it was last listed whole, and in the log when it begins, when it is for another
+reason, hourly, and when it ended.
 
 A provider that is down for a night fails at every tick. Its metric counts each time; a person reads it once.
 
@@ -8,30 +9,53 @@ Rules of this file: words and times; the clock comes in as an argument.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import Listing
 
 AGAIN_S = 3600.0
 """After so long the same words are said again."""
+OLD_S, OLD_TICKS = 60.0, 3
+"""A whole listing is old after so long, and not before so many ticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceListed:
+    """How one place is listed.
+
+    Attributes:
+        name: What the settings call it; empty where it is the only one.
+        whole_at_s: When its last whole listing came, epoch seconds; None where none has come yet.
+        error: For a person, why the last one was not whole; empty where it was.
+        sentence: For a person, that the last whole one is old, and why; empty where it is not.
+    """
+
+    name: str
+    whole_at_s: float | None
+    error: str
+    sentence: str
 
 
 class Unlisted:
     """Of each provider by itself: acting fleets and fleets in shadow share one listing of it, and so one failure.
 
     Args:
-        log: Where it is said.
+        telemetry: Where it is said, counted and dated.
+        began_at_s: When the daemon began, from which the age of a place counts that has not been listed whole yet.
     """
 
-    def __init__(self, log: Any) -> None:
-        self.log = log
+    def __init__(self, telemetry: Telemetry, began_at_s: float) -> None:
+        self._telemetry = telemetry
+        self._began_at_s = began_at_s
         self._of: dict[str, _Unlisted] = {}
 
     def follow(self, listings: Iterable[tuple[str, Listing]], now_s: float) -> int:
-        """Say what is new; how many failures there are, equal ones once.
+        """Say, count and date what is new; how many failures there are, equal ones once.
 
         Args:
-            listings: With the name of the provider; none at all is no news.
+            listings: With the name of the provider; none at all is no news, and otherwise they are of all providers.
             now_s: The clock.
         """
         by_name: dict[str, list[Listing]] = {}
@@ -40,9 +64,30 @@ class Unlisted:
         failed = 0
         for name, its in by_name.items():
             if (one := self._of.get(name)) is None:
-                one = self._of[name] = _Unlisted(name, self.log)
+                one = self._of[name] = _Unlisted(name, self._telemetry.log)
             failed += one.follow(its, now_s)
+            whole_at_s = self._began_at_s if one.whole_at_s is None else one.whole_at_s
+            self._telemetry.last_listing.labels(name).set(whole_at_s)
+        for name in self._of.keys() - by_name.keys() if by_name else ():
+            # No fleet is there any more, so nobody lists it.
+            del self._of[name]
+            self._telemetry.last_listing.remove_by_labels({"provider": name})
+        if failed:
+            self._telemetry.listing_errors.inc(failed)
         return failed
+
+    def places(self, now_s: float, tick_s: float) -> list[PlaceListed]:
+        """How each place is listed, by name."""
+        return [
+            PlaceListed(name, one.whole_at_s, one.error, self._old(one, now_s, tick_s))
+            for name, one in sorted(self._of.items())
+        ]
+
+    def _old(self, one: _Unlisted, now_s: float, tick_s: float) -> str:
+        age_s = now_s - (self._began_at_s if one.whole_at_s is None else one.whole_at_s)
+        if not one.error or age_s <= max(OLD_S, OLD_TICKS * tick_s):
+            return ""
+        return f"no whole list of VMs for {_span(age_s)}: {one.error}"
 
 
 class _Unlisted:
@@ -50,13 +95,21 @@ class _Unlisted:
 
     def __init__(self, name: str, log: Any) -> None:
         self._name, self.log = name, log
+        self.whole_at_s: float | None = None
+        self.error = ""
         self._since_s: float | None = None
         self._said_s: dict[str, float] = {}
         """By reason, when it was last said; for an hour at most, so that reasons which take turns are not said in turns."""
 
     def follow(self, listings: Iterable[Listing], now_s: float) -> int:
         """As of `Unlisted`."""
-        errors = dict.fromkeys(each.error for each in listings if not each.complete)
+        errors: dict[str, None] = {}
+        for each in listings:
+            if each.complete:
+                self.whole_at_s = max(each.received_at_s, self.whole_at_s or each.received_at_s)
+            else:
+                errors[each.error] = None
+        self.error = "; ".join(errors)
         if not errors:
             self._ended(now_s)
             return 0

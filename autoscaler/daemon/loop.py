@@ -157,7 +157,7 @@ class Daemon:
         self.waking = Waking(clock, self.settings.tick_s)
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
-        self._unlisted = Unlisted(telemetry.log)
+        self.unlisted = Unlisted(telemetry, self.began_at_s)
         self._readings: dict[str, FleetReadings] = {}
         self._lane_values, self._falling = LaneValues(), Falling()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
@@ -303,8 +303,7 @@ class Daemon:
 
     async def _reconcile(self, seen: Observed) -> None:
         now_s = self.clock.now()
-        if failed := self._unlisted.follow(self._observer.named(seen.listings), now_s):
-            self.telemetry.listing_errors.inc(failed)
+        self.unlisted.follow(self._observer.named(seen.listings), now_s)
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)

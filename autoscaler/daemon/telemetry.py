@@ -140,7 +140,7 @@ class Telemetry:
         self.actions, self.missed_starts = _of_acting(counter)
         self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
         self.source_errors = counter("source_errors", "Ticks in which a source had something to complain of.")
-        self.listing_errors, self.provider_usable = _of_places(counter, gauge)
+        self.listing_errors, self.last_listing, self.provider_usable = _of_places(counter, gauge)
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
         self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
@@ -264,10 +264,15 @@ def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
     )
 
 
-def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> tuple[Counter, Gauge]:
+def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> tuple[Counter, Gauge, Gauge]:
     """The metrics of the places where VMs are."""
     return (
         counter("listing_errors", "Listings that failed or were partial.", ()),
+        gauge(
+            "last_whole_listing_timestamp_seconds",
+            "When a place was last listed whole; before the first time, when the daemon began.",
+            ("provider",),
+        ),
         gauge(
             "provider_usable",
             "1 where a place can be used, 0 where it could not be at the start and is tried again.",

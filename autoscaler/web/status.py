@@ -46,6 +46,15 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "journal": {"error": daemon.recorder.trouble},
         "ticks_skipped": daemon.ticks_skipped,
         "operations": operations(daemon),
+        "providers": [
+            {
+                "provider": each.name,
+                "listed_at_s": each.whole_at_s,
+                "error": each.error,
+                "sentence": each.sentence,
+            }
+            for each in daemon.unlisted.places(daemon.clock.now(), daemon.settings.tick_s)
+        ],
         "fleets": [_fleet(daemon, fleet, rows.get(fleet.name)) for fleet in daemon.fleets.all],
     }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.daemon.failed_listings import Unlisted
+from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import Bench, Log, listing, policy, virtual
 from tests.daemon.test_loop_isolation import BadListing
@@ -17,7 +18,7 @@ def failed(text, at):
 def followed(*ticks):
     """The log of (second, reasons) in turn, and how many failures were counted at each."""
     log = Log()
-    unlisted = Unlisted(log)
+    unlisted = Unlisted(Telemetry(log=log), 0.0)
     counts = [
         unlisted.follow([("", failed(text, at) if text else listing(at=at)) for text in texts], float(at))
         for at, texts in ticks
@@ -102,3 +103,49 @@ async def test_a_daemon_whose_provider_comes_back():
     said = [event for event in bench.log.events() if event.startswith("listing_")]
     assert said == ["listing_failed", "listing_recovered"]
     assert bench.telemetry.registry.get_sample_value("autoscaler_listing_errors_total") == 6
+
+
+# ── how old ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ages(telemetry):
+    """When each place was last listed whole, as Prometheus sees it."""
+    return {
+        sample.labels["provider"]: sample.value
+        for metric in telemetry.registry.collect()
+        for sample in metric.samples
+        if sample.name == "autoscaler_last_whole_listing_timestamp_seconds"
+    }
+
+
+def test_of_each_place_it_is_known_when_it_was_last_listed_whole():
+    telemetry = Telemetry(log=Log())
+    unlisted = Unlisted(telemetry, 5.0)
+    assert unlisted.places(5.0, 10.0) == []
+    far = failed("far: down", 10)
+    unlisted.follow([("near", listing(at=10)), ("far", far)], 10.0)
+    assert ages(telemetry) == {"near": 10.0, "far": 5.0}
+    unlisted.follow([], 15.0)
+    unlisted.follow([("near", listing(at=20)), ("near", listing(at=20)), ("far", far)], 20.0)
+    assert ages(telemetry) == {"near": 20.0, "far": 5.0}
+    assert [
+        (each.name, each.whole_at_s, each.error, each.sentence) for each in unlisted.places(65.0, 10.0)
+    ] == [
+        ("far", None, "far: down", ""),
+        ("near", 20.0, "", ""),
+    ]
+    (old, _) = unlisted.places(125.0, 10.0)
+    assert old.sentence == "no whole list of VMs for 2 min: far: down"
+    assert unlisted.places(125.0, 60.0)[0].sentence == ""
+    unlisted.follow([("near", listing(at=30))], 30.0)
+    assert ages(telemetry) == {"near": 30.0}
+    assert [each.name for each in unlisted.places(30.0, 10.0)] == ["near"]
+
+
+def test_a_place_of_which_a_part_is_away_is_as_old_as_its_last_whole_list():
+    telemetry = Telemetry(log=Log())
+    unlisted = Unlisted(telemetry, 0.0)
+    for at, error in ((10, ""), (20, "hv2: gone"), (200, "hv2: gone")):
+        unlisted.follow([("", failed(error, at) if error else listing(at=at))], float(at))
+    assert ages(telemetry) == {"": 10.0}
+    assert unlisted.places(200.0, 10.0)[0].sentence == "no whole list of VMs for 3 min: hv2: gone"

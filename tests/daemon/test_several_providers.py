@@ -170,7 +170,7 @@ async def test_each_has_a_budget_of_its_own():
         (sample.name, sample.labels.get("provider"))
         for metric in two.bench.telemetry.registry.collect()
         for sample in metric.samples
-        if "provider" in sample.labels
+        if "provider" in sample.labels and "_api_" in sample.name
     }
     names = "budget_tokens", "budget_refill_per_second", "budget_refusals", "burst_seconds"
     assert shown == {(f"autoscaler_api_{name}", whose) for name in names for whose in ("near", "far")}

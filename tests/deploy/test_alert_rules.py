@@ -24,6 +24,9 @@ TROUBLES = {
     "AutoscalerFleetGone": {'autoscaler_acts{fleet="web"}': "1x20 stale"},
     "AutoscalerJournalFails": {"autoscaler_journal_errors_total": "0+1x{n}"},
     "AutoscalerCloudDoesNotAnswer": {"autoscaler_listing_errors_total": "0+6x{n}"},
+    "AutoscalerPlaceNotListed": {
+        'autoscaler_last_whole_listing_timestamp_seconds{provider="far"}': "0+60x20 1200x{n}"
+    },
     "AutoscalerShort": {'autoscaler_shortage_work_per_second{fleet="web"}': "7x{n}"},
     "AutoscalerWithoutMetrics": {'autoscaler_metrics_coverage_ratio{fleet="web"}': "0.2x{n}"},
     "AutoscalerActionsFail": {
@@ -74,8 +77,9 @@ def fired(healthy, trouble, folder, minutes=MINUTES):
     """Names of the alerts that fire in the end."""
     series = {name: f"{value:g}x{minutes}" for name, value in healthy.items() if not math.isnan(value)}
     series["up"] = f"1x{minutes}"
-    # Evaluated at the time of each scrape.
+    # Evaluated and listed at the time of each scrape.
     series['autoscaler_last_evaluation_timestamp_seconds{fleet="web"}'] = f"0+60x{minutes}"
+    series['autoscaler_last_whole_listing_timestamp_seconds{provider=""}'] = f"0+60x{minutes}"
     series |= {name: values.format(n=minutes) for name, values in trouble.items()}
     given = [
         {
@@ -156,3 +160,16 @@ def test_a_daemon_that_is_away_takes_its_fleets_along_and_is_one_trouble(healthy
 @pytest.mark.parametrize("values", ["0x20 stale", "1x20 0x20", "1x20 stale stale 1x20"])
 def test_a_fleet_is_not_gone_that_never_acted_or_acts_no_longer_or_is_back(healthy, tmp_path, values):
     assert fired(healthy, {ACTS: values}, tmp_path) == []
+
+
+@pytest.mark.parametrize(("minutes", "fires"), [(4, []), (7, ["AutoscalerPlaceNotListed"])])
+def test_a_place_that_is_away_for_less_than_its_time_is_no_alert_and_the_others_do_not_hide_it(
+    healthy, tmp_path, minutes, fires
+):
+    listed = "autoscaler_last_whole_listing_timestamp_seconds"
+    until = MINUTES - minutes
+    away = {
+        f'{listed}{{provider="near"}}': "0+60x{n}",
+        f'{listed}{{provider="far"}}': f"0+60x{until} {60 * until}x{minutes}",
+    }
+    assert fired(healthy, away, tmp_path) == fires

@@ -15,7 +15,7 @@ from autoscaler.cli.status import _lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
-from autoscaler.errors import DaemonError
+from autoscaler.errors import DaemonError, ProviderError
 from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, Guests, Site
 from autoscaler.web.status import status
 from tests.cli.conftest import strict_json
@@ -105,6 +105,24 @@ async def test_status_is_strict_json_before_and_after_the_first_tick(bench, daem
     assert fleet["decision"]["capacity"] == 200.0
     assert [stage["stage"] for stage in fleet["decision"]["stages"]][-1] == "supply"
     assert fleet["start_time"] == {"count": 0, "p50_s": None, "p95_s": None}
+
+
+async def test_the_status_says_of_each_place_when_it_was_last_listed_and_that_it_is_old(bench, daemon):
+    await daemon.tick(TICK_0)
+    (place,) = status(daemon)["providers"]
+    assert place == {"provider": "", "listed_at_s": bench.clock.now(), "error": "", "sentence": ""}
+    bench.setups[0].provider.list_vms = failing_listing
+    for second in (10.0, 70.0):
+        bench.clock.at_s = second
+        await daemon.tick(TICK_0 + int(second // 10))
+        (place,) = strict_json(json.dumps(status(daemon)))["providers"]
+        assert place["error"] == "the endpoint is gone"
+        old = "no whole list of VMs for 70 s: the endpoint is gone" if second > 60 else ""
+        assert place["sentence"] == old
+
+
+async def failing_listing():
+    raise ProviderError("the endpoint is gone")
 
 
 async def test_what_is_not_known_is_null(bench, daemon):

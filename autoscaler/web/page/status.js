@@ -164,6 +164,9 @@
     doubts.push(...told.problems);
     if (told.policies.error) doubts.push(`Policies: ${told.policies.error}`);
     if (told.journal.error) doubts.push(`Nothing is started or stopped until the journal can be written: ${told.journal.error}`);
+    for (const place of told.providers) {
+      if (place.sentence) doubts.push(`Places: ${place.sentence}`);
+    }
     list(byId("problems"), doubts.map((text) => make("li", text)));
     showSum(told.fleets);
     showFleets(told.fleets);
