@@ -170,6 +170,7 @@ def _explained(row: TickRow, actions: list[ActionRecord]) -> dict[str, Any]:
     return {
         "version": FORM,
         "fleet": row.recorded.fleet,
+        "provider": row.recorded.provider,
         "tick": row.tick,
         "at": utc(row.at_s),
         "at_s": row.at_s,
@@ -197,7 +198,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
 
     r = row.recorded
     say = typer.echo
-    say(f"{r.fleet} at {utc(row.at_s)} (tick {row.tick})")
+    where = f" in {r.provider}" if r.provider else ""
+    say(f"{r.fleet}{where} at {utc(row.at_s)} (tick {row.tick})")
     say(f"  {r.sentence}")
     say("inputs")
     age = "" if math.isnan(r.observed_at_s) else f", read {row.at_s - r.observed_at_s:.0f} s before"

@@ -63,9 +63,9 @@ JSON_OF: dict[str, Printed] = {
     "doctor": Printed(("check", "level", "text", "fix", "fleet"), "list"),
     "events": Printed(("id", "at", "at_s", "fleet", "kind", "text"), "lines"),
     "explain": Printed(
-        ("version", "fleet", "tick", "at", "at_s", "decision", "actions"),
-        more="with `--since` instead `version`, `fleet`, `from_s`, `to_s`, sums, and `lines` with `at`, `at_s`, `what`, `text`; of "
-        "all fleets `version`, `from_s`, `to_s` and `fleets`, a list of these",
+        ("version", "fleet", "provider", "tick", "at", "at_s", "decision", "actions"),
+        more="`provider` is empty where there is one place; with `--since` instead `version`, `fleet`, `from_s`, `to_s`, sums, and "
+        "`lines` with `at`, `at_s`, `what`, `text`; of all fleets `version`, `from_s`, `to_s` and `fleets`, a list of these",
     ),
     "export": Printed(
         ("version", "fleet", "file", "what", "rows", "from", "to", "notes"),

@@ -296,33 +296,37 @@ class _Numbers:
     """A row of numbers per fleet, without some columns where the terminal is narrow, or a sentence of them: none is ever cut."""
 
     def __init__(self, found: dict[str, Any]) -> None:
-        self._rows = [_cells(fleet) for fleet in found["fleets"]]
+        self._places = any(fleet.get("provider") for fleet in found["fleets"])
+        self._rows = [_cells(fleet, places=self._places) for fleet in found["fleets"]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.measure import Measurement
         from rich.table import Table
         from rich.text import Text
 
+        first = ("fleet", "place", "acts") if self._places else ("fleet", "acts")
         wide = options.update_width(max(options.max_width, _ANY_WIDTH))
         for left_out in _NARROWER:
             kept = [at for at, name in enumerate(_NUMBERS) if name not in left_out]
-            table = Table("fleet", "acts", box=None, pad_edge=False)
+            table = Table(*first, box=None, pad_edge=False)
             for at in kept:
                 table.add_column(_NUMBERS[at], justify="right", no_wrap=True)
-            for fleet, acts, *numbers in self._rows:
-                table.add_row(fleet, acts, *(numbers[at] for at in kept))
+            for row in self._rows:
+                words, numbers = row[: len(first)], row[len(first) :]
+                table.add_row(*words, *(numbers[at] for at in kept))
             if Measurement.get(console, wide, table).maximum <= options.max_width:
                 yield table
                 return
-        for fleet, acts, *numbers in self._rows:
-            told = ", ".join(f"{name} {number}" for name, number in zip(_NUMBERS, numbers, strict=True))
-            yield Text(f"{fleet}: acts {acts}, {told}")
+        for fleet, *cells in self._rows:
+            named = zip((*first[1:], *_NUMBERS), cells, strict=True)
+            yield Text(f"{fleet}: {', '.join(f'{name} {cell}' for name, cell in named)}")
 
 
-def _cells(fleet: dict[str, Any]) -> tuple[str, ...]:
+def _cells(fleet: dict[str, Any], *, places: bool) -> tuple[str, ...]:
     d = fleet["decision"] or {}
     return (
         fleet["fleet"],
+        *([fleet.get("provider", "")] if places else []),
         "yes" if fleet["act"] else "shadow",
         work(d.get("demand")),
         work(d.get("forecast_hi")),

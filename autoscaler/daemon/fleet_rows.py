@@ -30,7 +30,7 @@ from autoscaler.core.types import (
 )
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
-from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold, name_of
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -287,4 +287,5 @@ def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: flo
         burst=burst,
         memories=memories,
         source_error=fleet.source_error,
+        provider=name_of(fleet.provider),
     )

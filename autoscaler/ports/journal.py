@@ -185,7 +185,8 @@ class FleetTick:
     `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
     the cost are those of the simulated VMs. `earnings` is known for fleets with an objective,
     `shared` where a limit that the fleet shares with others holds it back, `burst` where one is due and the policy
-    orders by forecast, `memories` where VMs of the fleet may hibernate.
+    orders by forecast, `memories` where VMs of the fleet may hibernate. `provider` names the place where its VMs are, where
+    places have names.
     """
 
     fleet: str
@@ -226,6 +227,7 @@ class FleetTick:
     shared: SharedHold | None = None
     burst: DueBurst | None = None
     memories: Memories | None = None
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

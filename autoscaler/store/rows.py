@@ -3,7 +3,7 @@
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once released is
 decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the texts, the number of
 stages, what fleets in shadow really have, what fleets with an objective are sized by, what shared limits hold back,
-bursts that are due, and how VMs that may hibernate should wait) followed by one structured numpy row per fleet, in roster order. Format 2 has what
+bursts that are due, how VMs that may hibernate should wait, and where the VMs are where places have names) followed by one structured numpy row per fleet, in roster order. Format 2 has what
 operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages. Chains
 of eleven, of twelve (from before there was an objective) and of thirteen stages (from before fleets shared limits)
 are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay:
@@ -147,6 +147,8 @@ def blob(of: Raw) -> bytes:
         known = {at: astuple(value) for at, fleet in enumerate(fleets) if (value := part(fleet)) is not None}
         if known:
             parts[name] = known
+    if any(places := tuple([fleet.provider for fleet in fleets])):
+        parts["providers"] = dict(enumerate((place,) for place in places))
     head = _head(of.stages, *texts, parts) if parts else _plain_head(of.stages, *texts)
     return zlib.compress(head + of.rows, _ZLIB_LEVEL)
 
@@ -229,7 +231,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
         rows, head = _unpack(number, body)
         sentences, source_errors = head["sentences"], head["source_errors"]
         real, earnings, shared = (head.get(part, {}) for part in ("real", "earnings", "shared"))
-        bursts, memories = head.get("bursts", {}), head.get("memories", {})
+        bursts, memories, places = (head.get(part, {}) for part in ("bursts", "memories", "providers"))
         if not len(rows) == len(names) == len(sentences) == len(source_errors):
             raise JournalError(
                 f"A tick in the journal has {len(rows)} rows for {len(names)} fleets: it is damaged."
@@ -242,6 +244,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
                 shared=SharedHold(*shared[str(i)]) if str(i) in shared else None,
                 burst=DueBurst(*bursts[str(i)]) if str(i) in bursts else None,
                 memories=Memories(*memories[str(i)]) if str(i) in memories else None,
+                provider=places[str(i)][0] if str(i) in places else "",
             )
             for i in wanted
         )

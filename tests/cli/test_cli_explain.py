@@ -1,6 +1,7 @@
 """`explain` tells what was known when a decision was made, the source's troubles too."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -37,6 +38,26 @@ def test_what_the_source_complained_of_then_is_told(invoke, state_dir):
     assert back.exit_code == 0
     assert "tick 1" in back.stdout
     assert "\n  metrics " not in back.stdout
+
+
+def test_where_places_have_names_it_is_told_where_the_fleet_was(invoke, state_dir):
+    async def write():
+        journal = SqliteJournal(state_dir, inline=True)
+        there = {"web": "far", "api": "near", "alone": ""}
+        rows = [fleet_tick(fleet, provider=there[fleet], freshness=int(Freshness.FRESH)) for fleet in there]
+        await journal.record_tick(TickRecord(9, AT_S + 90.0, tuple(rows)), ())
+        await journal.close()
+
+    asyncio.run(write())
+    told = invoke("explain", "web", "--state-dir", state_dir).stdout
+    assert told.startswith("web in far at 2026-03-01T00:01:30Z (tick 9)\n")
+    before = invoke("explain", "web", "--at", "2026-03-01T00:00:05Z", "--state-dir", state_dir).stdout
+    assert before.startswith("web at 2026-03-01T00:00:00Z (tick 0)\n")
+    for fleet, place in (("web", "far"), ("api", "near"), ("alone", "")):
+        answer = invoke("explain", fleet, "--json", "--state-dir", state_dir)
+        assert answer.exit_code == 0, answer.stderr
+        shown = answer.stdout
+        assert json.loads(shown)["provider"] == place, shown
 
 
 QUIET = {

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -91,6 +92,26 @@ async def test_elsewhere_than_in_a_terminal_there_is_one_line_per_change(tmp_pat
     assert said.count("holding 3") == said.count("places: ") == 1
     assert said.endswith("status: interrupted\n")
     assert "Traceback" not in said
+
+
+async def test_where_places_have_names_each_fleet_has_its_own(tmp_path, free_port):
+    daemon = Daemon(free_port)
+    await daemon.begin()
+    daemon.says = answer(1)
+    plain = await asyncio.to_thread(call, "status", cwd=tmp_path, http_port=free_port)
+    assert "place" not in plain.stdout
+    daemon.says["fleets"][0]["provider"] = "far"
+    for columns, row in (
+        ("200", r"\nweb +far +yes +250 "),
+        ("60", r"\nweb: place far, acts yes, demand/s 250, "),
+    ):
+        shown = await asyncio.to_thread(
+            subprocess.run,
+            [COMMAND, "status"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300,
+            env={**environment(http_port=free_port), "COLUMNS": columns},
+        )  # fmt: skip
+        assert re.search(row, shown.stdout)
+    await daemon.end()
 
 
 async def test_programs_get_a_document_for_each_tick(tmp_path, free_port):

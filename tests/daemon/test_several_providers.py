@@ -81,6 +81,7 @@ class Two:
         asyncio.get_running_loop().call_later(second, lambda: setattr(self.far, "trouble", trouble))
 
 
+PLACES = {"web": "near", "api": "far"}
 PROBED = {"probe": "status_checks"}
 FALLING = steady((0, 400), (60, 100))
 
@@ -174,6 +175,16 @@ async def test_each_has_a_budget_of_its_own():
     }
     names = "budget_tokens", "budget_refill_per_second", "budget_refusals", "burst_seconds"
     assert shown == {(f"autoscaler_api_{name}", whose) for name in names for whose in ("near", "far")}
+
+
+@virtual
+async def test_what_is_recorded_says_where_the_vms_are():
+    for acts in (True, False):
+        two = Two(200, acts=acts)
+        await two.bench.run(20)
+        assert {row.fleet: row.provider for row in two.bench.records[-1].fleets} == PLACES
+        with two.bench.journal.reader() as reader:
+            assert {fleet: reader.last(fleet).recorded.provider for fleet in PLACES} == PLACES
 
 
 @virtual

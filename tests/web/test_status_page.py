@@ -3,6 +3,7 @@
 import pytest
 
 from autoscaler.daemon.loop import Daemon
+from autoscaler.errors import ProviderError
 from autoscaler.store.history import JournalHistory
 from autoscaler.store.journal import SqliteJournal
 from autoscaler.web.site import Site
@@ -101,6 +102,30 @@ async def test_it_shows_the_fleet_its_past_and_its_events(shown, browser):
             await page.keyboard.press("ArrowLeft")
         assert await page.inner_text("#readout") != before
         assert {url.split("/")[2] for url in shown.asked} == {site.url.split("/")[2]}
+        assert shown.said == []
+
+
+async def test_where_places_have_names_each_fleet_has_its_own_and_what_is_old_of_one_is_at_the_top(
+    shown, browser
+):
+    provider = shown.bench.setups[0].provider
+    provider.name = "far"
+    await shown.tick(2)
+    listing = provider.list_vms
+
+    async def failing():
+        raise ProviderError("the endpoint is gone")
+
+    provider.list_vms = failing
+    await shown.tick(8)
+    provider.list_vms = listing
+    async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
+        page = await shown.open(browser, site)
+        assert (await page.inner_text("#fleets tbody tr")).split()[:3] == ["web", "in", "far"]
+        assert await page.inner_text("#one-head") == "web in far"
+        problems = await page.inner_text("#problems")
+        assert problems == "Places: no whole list of VMs for 80 s: far: the endpoint is gone"
+        await page.fill("#filter", "far", force=True)
         assert shown.said == []
 
 

@@ -237,12 +237,13 @@
     byId("find").hidden = fleets.length <= 10;
     const wanted = byId("filter").value.trim().toLowerCase();
     const rows = fleets
-      .filter((fleet) => fleet.fleet.toLowerCase().includes(wanted))
+      .filter((fleet) => `${fleet.fleet} ${fleet.provider}`.toLowerCase().includes(wanted))
       .map((fleet) => {
         const row = make("tr");
         if (fleet.fleet === state.chosen) row.className = "chosen";
         const name = make("td");
         name.append(make("a", fleet.fleet, { href: `#fleet=${encodeURIComponent(fleet.fleet)}` }));
+        if (fleet.provider) name.append(make("small", `in ${fleet.provider}`));
         const bad = troubles(fleet).filter(([kind]) => kind === "bad");
         if (bad.length) name.append(make("small", `${bad[0][1].split(":")[0]}: trouble`, { class: "bad" }));
         else if (manner(fleet)) name.append(make("small", manner(fleet)));
@@ -273,7 +274,7 @@
   function showOne(fleet) {
     byId("one").hidden = !fleet;
     if (!fleet) return;
-    byId("one-head").textContent = fleet.fleet;
+    byId("one-head").textContent = fleet.provider ? `${fleet.fleet} in ${fleet.provider}` : fleet.fleet;
     byId("sentence").textContent = fleet.decision?.sentence ?? "It has not been decided on yet.";
     list(byId("troubles"), troubles(fleet).map(([kind, text]) => make("li", text, { class: kind })));
     facts(byId("vms"), Object.entries(fleet.vms).filter(([name, count]) => count || ["in_service", "stopped"].includes(name)).map(([name, count]) => [words(name), number(count)]));
