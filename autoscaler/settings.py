@@ -171,6 +171,13 @@ class Settings(PlaceSettings, _DaemonSettings, BaseSettings):
     )
 
     @property
+    def place_names(self) -> tuple[str, ...] | None:
+        """Of the places where VMs are: an empty one for the only place without a name; None where no place is named at all."""
+        if self.providers:
+            return tuple(self.providers)
+        return ("",) if self.aws_region or self.libvirt_uris else None
+
+    @property
     def control_path(self) -> Path:
         """Where operators' commands reach the daemon."""
         return self.control_socket or self.state_dir / CONTROL_NAME

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autoscaler.config.checks_places import check_place
 from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, Provider
@@ -17,7 +18,6 @@ from autoscaler.ports.hints import HintSource
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 from autoscaler.settings import PlaceSettings, Settings
-from autoscaler.words import some
 
 if TYPE_CHECKING:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
@@ -85,23 +85,9 @@ def provider_of(policy: Policy, names: Collection[str]) -> str:
     Raises:
         ConfigError: None of them, or which of several is not said.
     """
-    name, known = policy.provider, some(sorted(names), 10)
-    if name is None:
-        if len(names) == 1:
-            return next(iter(names))
-        raise ConfigError(
-            f"fleet {policy.fleet}: the settings have several providers; write `provider: NAME` in its policy, one of {known}"
-        )
-    if name not in names:
-        advice = (
-            f"they have {known}"
-            if any(names)
-            else f"write a table [providers.{name}], or leave `provider` out"
-        )
-        raise ConfigError(
-            f"fleet {policy.fleet}: `provider` is {name}, which is not in the settings; {advice}"
-        )
-    return name
+    for finding in check_place(policy, names):
+        raise ConfigError(f"fleet {policy.fleet}: {finding.message}; {finding.advice}")
+    return next(iter(names)) if policy.provider is None else policy.provider
 
 
 def clouds_of(settings: Settings) -> Clouds:

@@ -43,7 +43,11 @@ def validate(
     as_json: Annotated[bool, JSON_OPTION] = False,
     tick_s: Annotated[float | None, TICK_OPTION] = None,
 ) -> None:
-    """Check policies and print each problem as file:line:column: error: what is wrong; what to do."""
+    """Check policies and print each problem as file:line:column: error: what is wrong; what to do.
+
+    Where the settings name the places that VMs are in, as for `run`, also whether each policy is in one of them.
+    """
+    places = _places("validate", quietly=path is not None and tick_s is not None)
     path, tick_s = _settled("validate", path, tick_s)
     if not path.exists():
         raise typer.BadParameter(
@@ -52,7 +56,7 @@ def validate(
         )
     from autoscaler.config.compiling_objective import objective_in_words
 
-    loaded = _load(path, tick_s)
+    loaded = _load(path, tick_s, places)
     if as_json:
         typer.echo(json.dumps({"version": FORM, **_report(loaded)}, indent=2))
     else:
@@ -115,14 +119,28 @@ def _settled(command: str, path: Path | None, tick_s: float | None) -> tuple[Pat
     return settings.policies, settings.tick_s if tick_s is None else tick_s
 
 
-def _load(path: Path, tick_s: float) -> PolicySet:
+def _places(command: str, *, quietly: bool) -> tuple[str, ...] | None:
+    """Names of the places in the settings; None where there are none, or, quietly, where nobody asked for settings that are wrong."""
+    from autoscaler.errors import ConfigError
+    from autoscaler.settings import load_settings
+
+    with errors_in_words(command):
+        try:
+            return load_settings().place_names
+        except ConfigError:
+            if quietly:
+                return None
+            raise
+
+
+def _load(path: Path, tick_s: float, places: tuple[str, ...] | None = None) -> PolicySet:
     from autoscaler.clock import SystemClock
     from autoscaler.config.loading import load_policies, load_policy
 
     now_s = SystemClock().now()
     if path.is_dir() or not (path.exists() or path.suffix in _YAML):
-        return load_policies(path, tick_s, now_s)
-    return load_policy(path, tick_s=tick_s, now_s=now_s)
+        return load_policies(path, tick_s, now_s, places=places)
+    return load_policy(path, tick_s=tick_s, now_s=now_s, places=places)
 
 
 def _print_problems(loaded: PolicySet, *, to_stderr: bool = False) -> None:

@@ -8,7 +8,7 @@ Not here: what is valid (`policy`, `checks`), how it is said (`messages`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from pydantic import TypeAdapter, ValidationError
 
 from autoscaler.config.checks import check_policy
+from autoscaler.config.checks_places import check_place
 from autoscaler.config.checks_shared import check_shared
 from autoscaler.config.documents import Document, Mark, Problem, Severity, ancestors, read_document
 from autoscaler.config.finding import Finding
@@ -52,6 +53,7 @@ def load_policies(
     tick_s: float = DEFAULT_TICK_S,
     now_s: float | None = None,
     instead: Mapping[str, bytes] = _NOTHING,
+    places: Collection[str] | None = None,
 ) -> PolicySet:
     """Load every `*.yaml` and `*.yml` of a folder (hidden files excepted) over its `defaults.yaml`.
 
@@ -60,6 +62,7 @@ def load_policies(
         tick_s: Length of a tick, which some checks compare with.
         now_s: Epoch seconds, where they are for the time from now on; None where they may be for the past.
         instead: By file name, what is taken for the content of files that are there.
+        places: Names of the places that fleets may be in, as of `check_place`; None where nobody knows them.
     """
     if not directory.is_dir():
         advice = (
@@ -72,7 +75,7 @@ def load_policies(
     except OSError as error:
         return PolicySet(errors=(Problem(Mark(directory), f"the folder cannot be read: {error.strerror}"),))
     defaults = _load_defaults(directory / DEFAULTS, instead=instead.get(DEFAULTS))
-    loaded = [_load(file, defaults, tick_s, now_s, instead.get(file.name)) for file in files]
+    loaded = [_load(file, defaults, tick_s, now_s, instead.get(file.name), places) for file in files]
     problems = [*defaults.problems, *(problem for one in loaded for problem in one.problems)]
     doubled = _doubled_fleets(loaded)
     problems += doubled
@@ -88,7 +91,11 @@ def load_policies(
 
 
 def load_policy(
-    file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S, now_s: float | None = None
+    file: Path,
+    defaults: Path | None = None,
+    tick_s: float = DEFAULT_TICK_S,
+    now_s: float | None = None,
+    places: Collection[str] | None = None,
 ) -> PolicySet:
     """Load one file.
 
@@ -97,12 +104,13 @@ def load_policy(
         defaults: The defaults below it; where None, the `defaults.yaml` beside it, if there is one.
         tick_s: Length of a tick, which some checks compare with.
         now_s: As of `load_policies`.
+        places: Likewise.
 
     Returns:
         A set of one policy, or of none and the errors.
     """
     below = _load_defaults(defaults or file.parent / DEFAULTS, wanted=defaults is not None)
-    one = _load(file, below, tick_s, now_s)
+    one = _load(file, below, tick_s, now_s, places=places)
     usable = [one] if one.policy and not below.problems else []
     return _policy_set(usable, [*below.problems, *one.problems])
 
@@ -195,7 +203,12 @@ def _findings_but_missing(document: Document) -> list[Problem]:
 
 
 def _load(
-    file: Path, defaults: Document, tick_s: float, now_s: float | None, instead: bytes | None = None
+    file: Path,
+    defaults: Document,
+    tick_s: float,
+    now_s: float | None,
+    instead: bytes | None = None,
+    places: Collection[str] | None = None,
 ) -> _Loaded:
     own = read_document(file, instead)
     loaded = _Loaded(file, own, own.data.get("fleet"), problems=list(own.problems))
@@ -204,12 +217,17 @@ def _load(
     if defaults.problems:
         loaded.problems += _findings_but_missing(own)
         return loaded
-    _judge(loaded, own, _over(own, defaults), tick_s, now_s)
+    _judge(loaded, own, _over(own, defaults), tick_s, now_s, places)
     return loaded
 
 
 def _judge(
-    loaded: _Loaded, own: Document, merged: Document, tick_s: float, now_s: float | None = None
+    loaded: _Loaded,
+    own: Document,
+    merged: Document,
+    tick_s: float,
+    now_s: float | None = None,
+    places: Collection[str] | None = None,
 ) -> None:
     """Give it its policy where the merged document is right, and the problems where it is not."""
     try:
@@ -225,6 +243,8 @@ def _judge(
         )
         return
     findings = check_policy(policy, tick_s, now_s)
+    if places is not None:
+        findings += check_place(policy, places)
     loaded.problems += [_placed(finding, own, merged) for finding in findings]
     if not any(finding.severity is Severity.ERROR for finding in findings):
         loaded.policy = _with_resolved_trace(policy, loaded.file)

@@ -72,6 +72,46 @@ def test_the_daemons_settings_say_where_policies_are_and_how_long_a_tick_is(run,
     assert "Traceback" not in wrong.output
 
 
+PLACES = '[providers.far]\naws_region = "eu-west-3"\n[providers.near]\naws_region = "us-east-1"\n'
+
+
+def test_a_policy_that_is_in_no_place_of_the_settings_is_told_where_to_write_one(
+    run, folder, tmp_path, monkeypatch
+):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    web, api = folder / "web.yaml", folder / "api.yaml"
+    api.write_text(f"{SHADOW}provider: fra\n")
+    # Nobody has said which places there are.
+    assert run("validate", folder).exit_code == 0
+    settings = Path("autoscaler.toml")
+    settings.write_text(PLACES)
+    lines = run("validate", folder).output.splitlines()
+    at = next(n for n, line in enumerate(web.read_text().splitlines(), 1) if line.startswith("fleet:"))
+    assert lines[:2] == [
+        f"{api}:6:1: error: `provider` is fra, which is not in the settings; did you mean far? They have far, near",
+        f"{web}:{at}:1: error: the settings have several providers; write `provider: NAME` in its policy, one of far, near",
+    ]
+    assert lines[2] == "0 policies are valid, 2 errors in 2 files"
+    api.write_text(f"{SHADOW}provider: far\n")
+    for arguments in ([api], [api, "--tick", 20], [api, "--json"]):
+        assert run("validate", *arguments).exit_code == 0
+    web.write_text(web.read_text() + "provider: paris\n")
+    assert (
+        "`provider` is paris, which is not in the settings; they have far, near"
+        in run("validate", web).output
+    )
+    (folder / "defaults.yaml").write_text((folder / "defaults.yaml").read_text() + "\nprovider: nowhere\n")
+    web.write_text((SHIPPED / "web.yaml").read_text())
+    (told,) = json.loads(run("validate", web, "--json").stdout)["errors"]
+    assert Path(told["file"]).name == "defaults.yaml"
+    settings.write_text('aws_region = "us-east-1"\n')
+    assert "write a table [providers.far], or leave `provider` out" in run("validate", api).output
+    settings.write_text("typo = 1\n")
+    assert run("validate", api).exit_code == 1
+    assert run("validate", api, "--tick", 10).exit_code == 0
+
+
 def test_a_folder_that_is_not_there_is_called_a_folder(run, tmp_path):
     assert (
         "there is no such folder; go to where it is, or name a folder with one YAML file per fleet: `policies` in"

@@ -308,7 +308,7 @@ def test_the_same_region_of_two_accounts_is_two_providers():
         (None, ["near"], "near"),
         ("near", ["near", "far"], "near"),
         (None, ["near", "far"], "the settings have several providers; write `provider: NAME` in its policy, one of far, near"),
-        ("nera", ["near", "far"], "`provider` is nera, which is not in the settings; they have far, near"),
+        ("nera", ["near", "far"], r"`provider` is nera, which is not in the settings; did you mean near\? They have far, near"),
         ("near", [""], r"write a table \[providers.near\], or leave `provider` out"),
     ],
 )  # fmt: skip
