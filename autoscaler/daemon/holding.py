@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 from autoscaler.core.types import Reason
+from autoscaler.daemon.acts.ladder import may_be_made
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import FleetTick, TickRecord
 from autoscaler.words import some
@@ -18,6 +19,7 @@ UNLISTED = "held until its VMs have been listed: "
 _INCOMPLETE = int(Reason.LISTING_INCOMPLETE)
 UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
 NOT_LET_GO = "no VM leaves for a minute, since the load balancer did not take it out: "
+UNMADE = "no VM is provisioned, since it failed lately: "
 UNRECORDED = "held, since the journal cannot be written: "
 
 
@@ -50,8 +52,9 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return UNKNOWN_TO_BALANCER
     if row.stop and fleet.drains is not None and fleet.drains.refusals.stays(now_s):
         return NOT_LET_GO
-    if row.provision > provisioned(fleet, row, now_s):
-        return "no VM is provisioned, since it failed lately: "
+    if row.provision > (room := may_be_made(fleet, now_s)):
+        tried = "one VM is" if room == 1.0 else f"{room:.0f} VMs are"
+        return f"{tried} provisioned, to see whether there is room again: " if room else UNMADE
     return ""
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import Acting
 from autoscaler.daemon.acts.calls import ActWaits
+from autoscaler.daemon.acts.ladder import specs
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
 from autoscaler.daemon.acts.planning import Wanted, marked, plan
@@ -386,6 +387,7 @@ class Daemon:
                     minimum_on_time_s=fleet.minimum_on_time_s,
                     early=0 if early is None else early.number,
                     may_stop=row.may_stop,
+                    specs=partial(specs, fleet),
                 )
                 made = provisioned(fleet, row, record.at_s) - len(ready_for_demand(fleet, pool, row))
                 wanted = Wanted(row.start, row.stop, max(made, 0), row.sentence, replaced)

@@ -18,6 +18,7 @@ from enum import StrEnum
 
 from autoscaler.core.queues import demand_if
 from autoscaler.core.types import Signal
+from autoscaler.daemon.acts.ladder import may_be_made
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import Clock
@@ -77,8 +78,7 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
     ordered = counts.in_service + counts.starting
     if now_s < fleet.held_until_s or ordered >= policy.bounds.maximum:
         return False
-    makes = policy.provision is not None and now_s >= fleet.provision_held_until_s
-    if not (counts.startable or makes):
+    if not (counts.startable or may_be_made(fleet, now_s)):
         return False
     signal = Signal[policy.signal.kind.upper()]
     demand = pushed

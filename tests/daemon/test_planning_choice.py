@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience
-from autoscaler.ports import HIBERNATED_REASON, Outcome, OutcomeKind, Verb, VmState
+from autoscaler.ports import HIBERNATED_REASON, Outcome, OutcomeKind, ProvisionSpec, Verb, VmState
 from tests.daemon.builders import listing, vm
 
 NOW_S = 1000.0
@@ -24,7 +24,14 @@ def fleet(*vms, name="web"):
 
 def planned(inventory, start=0, stop=0, provision=0, on_time=0.0, tick=100):
     wanted = Wanted(start, stop, provision, "why")
-    return plan(inventory, wanted, tick=tick, now_s=NOW_S, minimum_on_time_s=on_time)
+    return plan(
+        inventory,
+        wanted,
+        tick=tick,
+        now_s=NOW_S,
+        minimum_on_time_s=on_time,
+        specs=lambda: [ProvisionSpec(inventory.fleet, "template")],
+    )
 
 
 def ids(intents, verb):

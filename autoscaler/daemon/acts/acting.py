@@ -21,9 +21,8 @@ from autoscaler.daemon.acts.ladder import (
     came_to_nothing,
     lacking,
     next_rung,
-    place_of,
-    spec_for,
 )
+from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -48,7 +47,7 @@ from autoscaler.ports import (
 _DENIED_HOLD_S = 60.0
 """After the provider denied us, the fleet's actions wait this long: repeating does not help, a person does."""
 _PROVISION_HOLD_S = 180.0
-"""After a provisioning failed for want of room or for its template, the next one waits this long."""
+"""After a provisioning was refused for its template, the next one waits this long; where there is no room, its place does."""
 
 
 _RESTORED_AT_ONCE = 3
@@ -167,10 +166,7 @@ class Acting:
         """What the call is made with, by what is known of its VMs just before."""
         now_s = self._clock.now()
         if intent.verb is Verb.PROVISION:
-            spec = spec_for(fleet, now_s) or fleet.spec
-            if spec is not None:
-                fleet.inventory.places.claim(*place_of(spec), now_s)
-            return How(spec)
+            return How(fleet.inventory.make_as.pop(intent.token, fleet.spec))
         vms = [fleet.inventory.vms[vm_id] for vm_id in intent.vm_ids]
         if intent.verb is Verb.STOP:
             force = bool(vms) and all(t.phase is Phase.STOPPING for t in vms)
@@ -309,7 +305,7 @@ class Acting:
 
     @staticmethod
     def _learn(fleet: Fleet, done: Done, *, made: bool) -> None:
-        """Where there was room for new VMs, where there was none, and whether anywhere is left to try."""
+        """Where there was room for new VMs, where there was none, and whether what they are made from is refused."""
         places, now_s = fleet.inventory.places, done.received_s
         place = ("", "") if done.how.spec is None else place_of(done.how.spec)
         kinds = {o.kind for o in done.outcomes}
@@ -318,8 +314,7 @@ class Acting:
         elif OutcomeKind.NO_CAPACITY in kinds:
             quota = any(o.code in QUOTAS for o in done.outcomes)
             places.found_dry(*place, now_s, quota=quota)
-        nowhere = OutcomeKind.NO_CAPACITY in kinds and spec_for(fleet, now_s) is None
-        if OutcomeKind.REFUSED in kinds or nowhere:
+        if OutcomeKind.REFUSED in kinds:
             fleet.provision_held_until_s = now_s + _PROVISION_HOLD_S
 
 

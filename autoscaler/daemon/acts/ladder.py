@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.acts.actuator import NOT_SENT, Done
-from autoscaler.daemon.acts.planning import Wanted, marked, plan
+from autoscaler.daemon.acts.planning import Wanted, marked, place_of, plan
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -71,21 +72,20 @@ def next_rung(
     inventory = fleet.inventory
     start = min(short, len(inventory.startable(now_s))) if row.may_start else 0
     provision = 0
-    if row.may_provision and spec_for(fleet, now_s) is not None:
+    if row.may_provision and may_be_made(fleet, now_s):
         counts = inventory.counts(now_s, fleet.minimum_on_time_s)
         provision = max(min(short - start, fleet.policy.max_provisioned - counts.provisioned), 0)
     wanted = Wanted(start, 0, provision, f"elsewhere, since {short} came to nothing: {row.sentence}")
-    chosen = [
-        replace(intent, token=f"{intent.token}-{_again(after, attempt, now_s)}") if intent.token else intent
-        for intent in plan(
-            inventory,
-            wanted,
-            tick=tick,
-            now_s=now_s,
-            minimum_on_time_s=fleet.minimum_on_time_s,
-            may_stop=False,
-        )
-    ]
+    chosen = plan(
+        inventory,
+        wanted,
+        tick=tick,
+        now_s=now_s,
+        minimum_on_time_s=fleet.minimum_on_time_s,
+        may_stop=False,
+        specs=partial(specs, fleet),
+        again=_again(after, attempt, now_s),
+    )
     return marked(chosen, acts=fleet.policy.act)
 
 
@@ -111,17 +111,12 @@ def specs(fleet: Fleet) -> Iterator[ProvisionSpec]:
             yield replace(base, vm_type=vm_type, subnet=subnet)
 
 
-def place_of(spec: ProvisionSpec) -> tuple[str, str]:
-    """The place that a new VM goes to, as far as the policy says."""
-    return spec.vm_type or "", spec.subnet or ""
-
-
-def spec_for(fleet: Fleet, now_s: float) -> ProvisionSpec | None:
-    """The best way to make a VM that is not known to be without room; None where there is none."""
+def may_be_made(fleet: Fleet, now_s: float) -> float:
+    """VMs that may be made now: any number, one for each place that is to be tried, or none."""
     if now_s < fleet.provision_held_until_s:
-        return None
+        return 0.0
     places = fleet.inventory.places
-    return next((s for s in specs(fleet) if places.at_most(*place_of(s), now_s) >= 1.0), None)
+    return sum(places.at_most(*place_of(spec), now_s) for spec in specs(fleet))
 
 
 # ── what cannot be had ─────────────────────────────────────────────────────────────────────────────────

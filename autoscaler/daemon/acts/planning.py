@@ -8,7 +8,7 @@ service, then id. Both are stable: the same fleet gives the same choice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -20,7 +20,7 @@ from autoscaler.daemon.vms.holdings import is_left_alone
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
 from autoscaler.daemon.vms.memory import resumes
-from autoscaler.ports import ActionIntent, Verb
+from autoscaler.ports import ActionIntent, ProvisionSpec, Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ def plan(
     minimum_on_time_s: float,
     early: int = 0,
     may_stop: bool = True,
+    specs: Callable[[], Iterable[ProvisionSpec]] = tuple,
+    again: str = "",
 ) -> list[ActionIntent]:
     """Choose the VMs and group them into calls.
 
@@ -55,9 +57,11 @@ def plan(
         minimum_on_time_s: VMs younger than this are not stopped.
         early: Number of the early turn, which goes into the token too; 0 in a regular one.
         may_stop: Whether operators allow stops; those that the decision wants are its own affair.
+        specs: The ways to make a VM of the fleet, best first.
+        again: Goes into the token, too, where this is asked for in another way in the same turn.
 
     Returns:
-        One intent per call: starts per (type, zone), at most one provision, one stop, one stop of VMs that never
+        One intent per call: starts per (type, zone), provisions per way, one stop, one stop of VMs that never
         served, one forced stop of VMs that do not stop.
     """
     intents: list[ActionIntent] = []
@@ -66,10 +70,7 @@ def plan(
         intents.append(ActionIntent(inventory.fleet, Verb.START, ids, len(ids), "", wanted.sentence))
     if wanted.provision:
         turn = f"{tick}e{early}" if early else f"{tick}"
-        token = _token(inventory.fleet, turn, wanted.provision)
-        intents.append(
-            ActionIntent(inventory.fleet, Verb.PROVISION, (), wanted.provision, token, wanted.sentence)
-        )
+        intents += _provisions(inventory, wanted, [*specs()], turn, again, now_s)
     stops = _stops(inventory, wanted, now_s, minimum_on_time_s)
     if stops:
         ids = tuple(t.vm.id for t in stops)
@@ -93,6 +94,40 @@ def plan(
 def marked(intents: Iterable[ActionIntent], *, acts: bool) -> list[ActionIntent]:
     """The intents as they are recorded: those of a fleet in shadow say so, for a later run that acts."""
     return [*intents] if acts else [intent.in_shadow() for intent in intents]
+
+
+def place_of(spec: ProvisionSpec) -> tuple[str, str]:
+    """The place that a new VM goes to, as far as the policy says."""
+    return spec.vm_type or "", spec.subnet or ""
+
+
+def _provisions(
+    inventory: FleetInventory,
+    wanted: Wanted,
+    specs: Sequence[ProvisionSpec],
+    turn: str,
+    again: str,
+    now_s: float,
+) -> list[ActionIntent]:
+    """New VMs in the best way for which there may be room; one VM each in better ways whose places are to be tried."""
+    places, left = inventory.places, float(wanted.provision)
+    shares: list[tuple[ProvisionSpec, int]] = []
+    for spec in specs:
+        taken = int(min(left, places.at_most(*place_of(spec), now_s)))
+        if taken >= 1:
+            # Who is to try a place tries it for all fleets, as with starts.
+            places.claim(*place_of(spec), now_s)
+            shares.append((spec, taken))
+            left -= taken
+    # What was planned before is on its way, or was given up.
+    inventory.make_as = {}
+    intents = []
+    for number, (spec, count) in enumerate(shares):
+        token = _token(inventory.fleet, f"{turn}p{number}" if number else turn, count)
+        token = f"{token}-{again}" if again else token
+        inventory.make_as[token] = spec
+        intents.append(ActionIntent(inventory.fleet, Verb.PROVISION, (), count, token, wanted.sentence))
+    return intents
 
 
 def _taken_back(inventory: FleetInventory, count: int) -> int:

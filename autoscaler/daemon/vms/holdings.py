@@ -23,7 +23,7 @@ from autoscaler.daemon.vms.tracked import (
     Phase,
     TrackedVm,
 )
-from autoscaler.ports import Vm
+from autoscaler.ports import ProvisionSpec, Vm
 
 _EDGE_S = 1e-3
 """What was counted is not used so close to the time at which it may change: sums of floats are not exact."""
@@ -89,6 +89,8 @@ class Holdings:
         """What is known of places; fleets of one account share it."""
         self.types: tuple[str, ...] = ()
         """Machine types that a VM may be started as where there is no room for its own, best first."""
+        self.make_as: dict[str, ProvisionSpec] = {}
+        """What new VMs are made from, by the token of the call that is planned for them."""
         self.looked_at = 0
         """VMs that were looked at one by one since somebody set this to 0, for who gives way to others."""
         self._counted: _Counted | None = None
@@ -119,16 +121,16 @@ class Holdings:
         if not self.places.dry_at_all:
             return free
         free.sort(key=_turn)
-        left: dict[tuple[str, str], float] = {}
+        tried: set[tuple[str, str]] = set()
         found = []
         for t in free:
             place = self.type_for(t, now_s), t.vm.zone
-            room = left.get(place)
-            if room is None:
-                room = self.places.at_most(*place, now_s) if place[0] else 0.0
-            if room >= 1.0:
+            if not place[0] or self.places.at_most(*place, now_s) < 1.0:
+                continue
+            tries = self.places.tried_together(*place)
+            if tried.isdisjoint(tries):
+                tried |= tries
                 found.append(t)
-            left[place] = room - 1.0
         return found
 
     def type_for(self, t: TrackedVm, now_s: float) -> str:

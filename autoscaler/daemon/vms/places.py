@@ -4,8 +4,8 @@ Why it is one per account: what one fleet found out about a place holds for all,
 asked once when its time is over, not once by each fleet.
 
 Rules of this file: pure values; time is an argument. A place that had no room is dry for a while, twice as long
-each time it is found so again. When the time is over one VM may be tried there, by one fleet: the place is dry
-again until that is known to have worked.
+each time it is found so again. When the time is over one VM may be tried there, by one fleet, whatever it is
+wanted for: the place is dry again until that is known to have worked.
 """
 
 from __future__ import annotations
@@ -128,6 +128,11 @@ class Places:
         if free_s == -math.inf:
             return math.inf
         return 1.0 if free_s <= now_s else 0.0
+
+    def tried_together(self, vm_type: str, zone: str) -> frozenset[tuple[str, str]]:
+        """What one VM tries that is tried in this place: the place itself, its family's quota, both, or nothing that was dry."""
+        keys = (vm_type, zone), (family(vm_type), ANYWHERE)
+        return frozenset(key for key in keys if key in self._dry)
 
     @property
     def dry_at_all(self) -> bool:

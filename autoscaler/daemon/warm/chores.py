@@ -18,7 +18,7 @@ from typing import TypeAlias
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, delete, stop
 from autoscaler.daemon.acts.calls import ActWaits, Calls, may_keep_others
 from autoscaler.daemon.acts.drain import NOT_CORDONED
-from autoscaler.daemon.acts.ladder import place_of
+from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder

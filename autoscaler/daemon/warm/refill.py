@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoscaler.daemon.acts.ladder import place_of, specs
+from autoscaler.daemon.acts.ladder import specs
+from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import SUBNET_TAG
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
@@ -105,6 +106,8 @@ def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list
             ),
         )
         found[best] += 1
+        # Who is to try a place whose time is over tries it for all fleets, and with one VM.
+        fleet.inventory.places.claim(*place_of(base[best]), now_s)
         of_type[base[best].vm_type] += 1
         in_subnet[base[best].subnet or ""] += 1
     return [_batch(fleet.name, base[at], made, why, tick, now_s) for at, made in found.items()]

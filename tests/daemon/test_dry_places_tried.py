@@ -1,0 +1,101 @@
+"""Several fleets and a place without room: one VM tries it for all of them, of whatever kind the need is, and then the rest follow."""
+
+import pytest
+
+from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.vms.inventory import FleetInventory, Patience
+from autoscaler.daemon.warm.refill import batches
+from autoscaler.ports import VmState
+from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, virtual, vm
+from tests.daemon.pools import PROVISION, pool_bench
+
+TOTAL = {"kind": "total"}
+OWN, OTHER = "m7i.large", "g6.xlarge"
+SHORT = "InsufficientInstanceCapacity"
+FLEETS = ("web", "api", "batch")
+
+
+def made(bench):
+    return bench.calls("RunInstances")
+
+
+def with_new_vms(bench, **section):
+    """Three fleets that need three VMs each and have none."""
+    given = {"launch_template": "web", "vm_type": OWN, "maximum": 9, **section}
+    for name in FLEETS:
+        bench.place(name, 0)
+        bench.add(policy(name, signal=TOTAL, provision=given), 300)
+
+
+@virtual
+async def test_a_dry_place_is_tried_by_one_new_vm_of_one_fleet_and_the_rest_follow_when_that_is_had():
+    bench = Bench(vms=0, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=1500))
+    with_new_vms(bench)
+    await bench.run(1800)
+    tried = [(at, vms, code) for at, _, vms, code in made(bench)]
+    # They find it out at the same moment, each for itself.
+    assert tried[:3] == [(0, 3, SHORT)] * 3
+    assert tried[3:7] == [(180, 1, SHORT), (540, 1, SHORT), (1140, 1, SHORT), (1740, 1, "")]
+    assert sorted(tried[7:]) == [(1750, 2, ""), (1750, 3, ""), (1750, 3, "")]
+    assert [bench.column("in_service", name)[-1] for name in FLEETS] == [3, 3, 3]
+    told = {row.sentence.partition(": ")[0] for name in FLEETS for row in bench.rows(name)}
+    assert "one VM is provisioned, to see whether there is room again" in told
+    assert "no VM is provisioned, since it failed lately" in told
+
+
+@virtual
+async def test_what_one_vm_tries_in_a_dry_place_the_others_are_made_elsewhere_meanwhile():
+    bench = Bench(vms=0, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"))
+    near, far = sorted(bench.world.places.subnets, key=bench.world.places.subnets.get)
+    bench.place("web", 0)
+    section = {"launch_template": "web", "vm_type": OWN, "subnet": near, "subnets": [far], "maximum": 9}
+    bench.add(policy(signal=TOTAL, provision=section), lambda second: 200 if second < 175 else 600)
+    await bench.run(260)
+    tried = [(at, vms, code) for at, _, vms, code in made(bench)]
+    assert tried[:2] == [(0, 2, SHORT), (0, 2, "")]
+    # One of the four that are missing tries; when it fails it is made elsewhere too.
+    assert sorted(tried[2:]) == [(180, 1, ""), (180, 1, SHORT), (180, 3, "")]
+    assert bench.column("in_service")[-1] == 6
+    tokens = [a.intent.token for a in bench.actions() if a.intent.token]
+    assert len(set(tokens)) == len(tokens)
+
+
+@virtual
+async def test_refills_try_a_dry_place_with_one_vm_and_leave_it_to_one_fleet():
+    bench = pool_bench(
+        100,
+        running=1,
+        provision={**PROVISION, "subnet": "subnet-a", "subnets": ["subnet-b"]},
+        warm_pool={"minimum": 4},
+        refill={"at_once": 4},
+    )
+    one, other = Fleet(bench.setups[0]), Fleet(bench.setups[0])
+    places = other.inventory.places = one.inventory.places
+    for subnet in ("subnet-a", "subnet-b"):
+        places.found_dry("", subnet, ORIGIN_S)
+
+    def counts(fleet, at_s):
+        return [(b.spec.subnet, b.intent.count) for b in batches(fleet, 4, "x", 1, ORIGIN_S + at_s)]
+
+    assert counts(one, 10) == []
+    assert counts(one, 180) == [("subnet-a", 1), ("subnet-b", 1)]
+    assert counts(other, 180) == []
+    places.found_room("", "subnet-b")
+    assert counts(other, 181) == [("subnet-b", 4)]
+
+
+@pytest.mark.parametrize("types", [(OWN, OWN), (OWN, "c7i.large")])
+def test_a_quota_is_tried_by_one_vm_whatever_its_type_and_zone(types):
+    vms = [vm(f"i-{n}", VmState.STOPPED, zone="ab"[n], vm_type=types[n]) for n in range(2)]
+    vms.append(vm("i-g", VmState.STOPPED, zone="a", vm_type=OTHER))
+    inventory = FleetInventory("web", Patience())
+    inventory.reconcile(listing(*vms, at=0), tuple(vms), 0)
+    inventory.places.found_dry(OWN, "a", 0.0, quota=True)
+    assert {t.vm.id for t in inventory.startable(10.0)} == {"i-g"}
+    tried = {t.vm.id for t in inventory.startable(180.0)}
+    assert len(tried & {"i-0", "i-1"}) == 1
+    assert "i-g" in tried
+    assert inventory.counts(180.0, 0.0).startable == 2
