@@ -11,15 +11,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from autoscaler.clock import run_virtual
+from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.world import World
 from autoscaler.core.state import LaneState
+from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.packing import packed, unpacked
+from autoscaler.daemon.learned.remembering import Remembering
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.places import Places
 from autoscaler.ports import Learned
+from autoscaler.providers.memory import MemoryProvider
 from autoscaler.store import SqliteJournal
-from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
+from autoscaler.wiring import Wiring
+from tests.daemon.builders import ORIGIN_S, Bench, Demand, policy, virtual
 
 HOUR_S = 3600
 OBJECTIVE = {
@@ -191,6 +196,30 @@ def test_dry_places_and_broken_vms_are_left_alone_after_a_crash_as_without_one(t
         await bench.journal.close()
 
     run_virtual(main)
+
+
+def test_what_is_known_of_room_is_of_its_own_place_after_a_restart_too():
+    """Zones of two accounts may have the same name, and be others."""
+
+    def on_two():
+        clock = VirtualClock(ORIGIN_S)
+        providers = {name: MemoryProvider(World(), clock) for name in ("near", "far")}
+        wired = Wiring(providers, clock, lambda _: Demand(clock, 0)).wire(
+            [policy("web", provider="near"), policy("api", provider="far")]
+        )
+        fleets = [Fleet(setup) for setup in wired.setups]
+        return fleets, [fleet.inventory.places for fleet in fleets]
+
+    fleets, (near, far) = on_two()
+    near.found_dry("m7i.large", "us-east-1a", ORIGIN_S)
+    near.tell("m7i.large", "us-east-1a", ORIGIN_S, tried=10, failed=10)
+    kept = Remembering().troubles(fleets, ORIGIN_S, odds=True)
+    fleets, (near, far) = on_two()
+    assert Remembering().take_up_troubles(fleets, kept, ORIGIN_S + 10.0) == []
+    assert near.dry(ORIGIN_S + 10.0) == [("m7i.large", "us-east-1a")]
+    assert far.dry(ORIGIN_S + 10.0) == []
+    odds = [places.success("m7i.large", "us-east-1a", ORIGIN_S + 10.0) for places in (near, far)]
+    assert odds[0] < 0.6 < odds[1] == 1.0
 
 
 def test_odds_of_starts_outlive_an_orderly_end_and_are_planned_with(tmp_path):

@@ -26,7 +26,8 @@ from autoscaler.core.remembered import Dumped, Remembered
 from autoscaler.core.state import LaneState
 from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.learned.packing import packed, unpacked
-from autoscaler.ports import ALL_FLEETS, Learned
+from autoscaler.daemon.vms.places import Places
+from autoscaler.ports import ALL_FLEETS, Learned, name_of
 
 DRY, ODDS, ASIDE, ZONES = "dry", "odds", "aside", "zones"
 LANES, FORECASTS, QUEUES = "lanes", "forecasts", "queues"
@@ -58,11 +59,11 @@ class Remembering:
             odds: Those of starts too, which change with each start.
         """
         acting = [fleet for fleet in fleets if fleet.policy.act]
-        places = {id(f.inventory.places): f.inventory.places for f in acting}.values()
-        found = [Learned(ALL_FLEETS, DRY, TROUBLES_VERSION, _text([r for p in places for r in p.dry_rows()]))]
-        if odds:
-            rows = [row for each in places for row in each.odds_rows()]
-            found.append(Learned(ALL_FLEETS, ODDS, TROUBLES_VERSION, _text(rows)))
+        found = []
+        for name, places in _places(acting).items():
+            found.append(_of_place(DRY, name, places.dry_rows()))
+            if odds:
+                found.append(_of_place(ODDS, name, places.odds_rows()))
         for fleet in acting:
             # Before the first listing nobody knows of whom an earlier run remembered something.
             if fleet.inventory.listed:
@@ -75,7 +76,7 @@ class Remembering:
 
     def kept(self, rows: Iterable[Learned]) -> None:
         """These are safe."""
-        self._kept.update({(row.fleet, row.name): row.body for row in rows if row.name in _TROUBLES})
+        self._kept.update({(row.fleet, row.name): row.body for row in rows if _kind(row) in _TROUBLES})
 
     def take_up_troubles(
         self, fleets: Sequence[Fleet], learned: Iterable[Learned], now_s: float
@@ -83,23 +84,20 @@ class Remembering:
         """Go on with what an earlier run knew; for a person, what of it cannot be read."""
         wrong = []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
+        there = _places(acting.values())
         for row in learned:
-            if row.name not in _TROUBLES:
+            if (kind := _kind(row)) not in _TROUBLES:
                 continue
             try:
                 rows = _rows(row)
-                if row.name == ASIDE and row.fleet in acting:
+                if kind == ASIDE and row.fleet in acting:
                     acting[row.fleet].inventory.recall_aside(rows)
-                elif row.name == ZONES and row.fleet in acting:
+                elif kind == ZONES and row.fleet in acting:
                     acting[row.fleet].inventory.parts.recall(rows[0])
-                elif row.name in (DRY, ODDS):
-                    dry, odds = (rows, []) if row.name == DRY else ([], rows)
-                    for places in {
-                        id(f.inventory.places): f.inventory.places for f in acting.values()
-                    }.values():
-                        places.take_up(dry, odds, now_s)
+                elif kind in (DRY, ODDS) and (places := there.get(row.name.removeprefix(kind).strip())):
+                    places.take_up(*((rows, []) if kind == DRY else ([], rows)), now_s)
             except _UNREADABLE as error:
-                wrong.append(f"{_WORDS[row.name]}{_of(row.fleet)} cannot be read and is found anew ({error})")
+                wrong.append(f"{_WORDS[kind]}{_of(row.fleet)} cannot be read and is found anew ({error})")
             else:
                 self._kept[row.fleet, row.name] = row.body
         return wrong
@@ -166,6 +164,20 @@ _WORDS = {
     FORECASTS: "forecasts",
     QUEUES: "what was known of queues",
 }
+
+
+def _places(fleets: Iterable[Fleet]) -> dict[str, Places]:
+    """What is known of room, by the name of the provider; the only one has none."""
+    return {name_of(fleet.provider): fleet.inventory.places for fleet in fleets}
+
+
+def _of_place(kind: str, name: str, rows: Sequence[Sequence[object]]) -> Learned:
+    """What is kept of one provider, whose name goes into that of the row: zones of two accounts may be called the same."""
+    return Learned(ALL_FLEETS, f"{kind} {name}".rstrip(), TROUBLES_VERSION, _text(rows))
+
+
+def _kind(row: Learned) -> str:
+    return row.name.partition(" ")[0]
 
 
 def _of(fleet: str) -> str:
