@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,6 +110,7 @@ async def _examine(settings: Settings) -> list[Finding]:
             fix = "correct `provider` in the policy, or the settings"
             found.append(Finding("policy", Level.PROBLEM, str(error), fix, policy.fleet))
     elsewhere = {policy.fleet: name for name, its in placed.items() for policy in its}
+    listed: dict[str, Sequence[Vm]] = {}
     for name, its in placed.items():
         asked, vms = await _place(clouds.by_name[name], its, clock, folder)
         # Those of a fleet that is elsewhere have a policy; it is said what that is.
@@ -116,8 +118,12 @@ async def _examine(settings: Settings) -> list[Finding]:
         asked = [
             each for each in asked if each.check != "strays" or not any(tag in each.text for tag in known)
         ]
-        found += [_of(name, each) for each in (*asked, *_strays(name, vms, elsewhere))]
-    return found
+        found += [_of(name, each) for each in asked]
+        listed[name] = vms
+    twins = _twins(clouds.by_name, listed)
+    for name, vms in listed.items():
+        found += [_of(name, each) for each in _strays(name, vms, elsewhere, twins.get(name, ()))]
+    return found + [_one_account(name, others) for name, others in twins.items() if name < min(others)]
 
 
 async def _place(
@@ -143,11 +149,39 @@ async def _place(
     return found, vms
 
 
-def _strays(name: str, vms: Sequence[Vm], elsewhere: Mapping[str, str]) -> list[Finding]:
+def _twins(clouds: Mapping[str, Cloud], listed: Mapping[str, Sequence[Vm]]) -> dict[str, list[str]]:
+    """Places that are one: the same VMs are seen through others, of the same Region, under other profiles or keys."""
+    found: dict[str, list[str]] = {}
+    for one, other in permutations(listed, 2):
+        its, others = clouds[one].ec2, clouds[other].ec2
+        if its is None or others is None:
+            continue
+        if (its.region, its.endpoint_url) != (others.region, others.endpoint_url):
+            continue
+        if {vm.id for vm in listed[one]} & {vm.id for vm in listed[other]}:
+            found.setdefault(one, []).append(other)
+    return found
+
+
+def _one_account(name: str, others: Sequence[str]) -> Finding:
+    """That places are one account and Region."""
+    from autoscaler.ports.findings import Finding, Level
+
+    text = (
+        f"{name} and {some(others)} show the same VMs, so they are one account and Region: each keeps a budget of API calls "
+        "as if it were alone, and together they ask for more than the account has"
+    )
+    return Finding("places", Level.WARNING, text, "make them one place, with one profile or role")
+
+
+def _strays(
+    name: str, vms: Sequence[Vm], elsewhere: Mapping[str, str], twins: Collection[str]
+) -> list[Finding]:
     """VMs of fleets whose policies say that they are with another provider, so that nobody looks after them."""
     from autoscaler.ports.findings import Finding, Level
 
-    strays = Counter(vm.fleet for vm in vms if elsewhere.get(vm.fleet, name) != name)
+    places = (name, *twins)
+    strays = Counter(vm.fleet for vm in vms if elsewhere.get(vm.fleet, name) not in places)
     fix = "correct the tags of the VMs, or `provider` in the policy"
     return [
         Finding(

@@ -162,6 +162,17 @@ def test_where_no_place_can_be_used_the_daemon_does_not_start(two):
     assert "; [providers.far]: EC2: " in told.stderr
 
 
+def test_doctor_tells_that_two_places_are_one_account_and_region(two):
+    begin, far = SETTINGS.format(near=two.near, far=two.near).split("[providers.far]")
+    far = far.replace("eu-west-3", "us-east-1").replace('"any"', '"other"')
+    (two.folder / "autoscaler.toml").write_text(f"{begin}[providers.far]{far}")
+    told = json.loads(call("doctor", "--json", cwd=two.folder).stdout)
+    (twins,) = [each for each in told if each["check"] == "places"]
+    assert twins["level"] == "warning"
+    assert twins["text"].startswith("far and near show the same VMs, so they are one account and Region: ")
+    assert not any("nobody looks after them" in each["text"] for each in told)
+
+
 def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
     (two.folder / "policies" / "db.yaml").write_text(
         POLICY.format(fleet="db", act="true", minimum=1, trace="day.csv")
