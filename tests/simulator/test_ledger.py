@@ -75,7 +75,7 @@ def everything(sums: Sums) -> dict[str, np.ndarray]:
     for name in ("short", "waiting"):
         found |= {f"{name}.{f.name}": getattr(getattr(sums, name), f.name) for f in fields(Streaks)}
     found |= {f"desired.{f.name}": getattr(sums.desired, f.name) for f in fields(Movement)[1:]}
-    found |= {"worst": sums.worst_shortage.view(np.int64), "most": sums.most_in_service}
+    found |= {"worst": sums.worst_shortage.view(np.int64)}
     return found | {"ticks": np.array(sums.ticks)}
 
 
@@ -310,18 +310,20 @@ def test_columns_of_demand_and_what_is_lost_come_to_what_every_lane_told_apart_d
         assert_same(sums_of(wide), sums_of(narrow, cuts))
 
 
+@pytest.mark.parametrize(("alike", "gap"), [(16, slice(0)), (48, slice(0)), (48, slice(70, 75))])
 @pytest.mark.parametrize("plenty", [0, 11, 40])
 @pytest.mark.parametrize("elasticity", [True, False])
 def test_few_lanes_that_lack_something_and_narrow_counts_come_to_the_same(
-    elasticity: bool, plenty: int, monkeypatch: pytest.MonkeyPatch
+    elasticity: bool, plenty: int, alike: int, gap: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether all lanes are short in some rows, few, or none: each row is gone through in the way that is quicker."""
     monkeypatch.setattr(ledger, "rows_together", lambda _lanes: 8)
     wide = random_block(13, 150, 48, gaps=0.0)
     wide.in_service += plenty
     wide.desired += plenty
-    columns = wide.demand[:, ::16].copy()
-    wide.demand[:] = np.repeat(columns, 16, axis=1)
+    columns = wide.demand[:, ::alike].copy()
+    columns[gap] = np.nan
+    wide.demand[:] = np.repeat(columns, alike, axis=1)
     wide.shortage = np.maximum(wide.demand - (wide.in_service - wide.stops) * VM, 0.0)
     assert (wide.shortage > 0.0).any() == (plenty < 40)
     counts = {

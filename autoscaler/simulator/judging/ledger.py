@@ -60,7 +60,6 @@ class Sums:
         ticks: Ticks added.
         desired: Movement of the VMs wanted in service.
         worst_shortage: float64 (L,), the highest shortage, work per second.
-        most_in_service: int64 (L,), the highest number of VMs in service.
     """
 
     __slots__ = (
@@ -81,7 +80,6 @@ class Sums:
         "_zeros",
         "desired",
         "elasticity",
-        "most_in_service",
         "tariff",
         "tick_s",
         "ticks",
@@ -102,7 +100,6 @@ class Sums:
         self._streaks = Streaks.empty(2 * lanes)
         self.desired = Movement.empty(lanes, grid_ticks(tick_s))
         self.worst_shortage: Float = np.zeros(lanes)
-        self.most_in_service: Int = np.zeros(lanes, np.int64)
         self._amounts = FixedPoint(len(Amount), lanes)
         self._counts: Int = np.zeros((len(Count), lanes), np.int64)
         self._first_supply: Int = np.zeros(lanes, np.int64)
@@ -201,7 +198,6 @@ class Sums:
         # Into the first tick of all, nothing moves.
         began = block.desired[first]
         course = Course(began, self.desired.last if self.ticks else began, block.most_vms)
-        most = block.in_service[first].copy()
         counts = Counted(self._counts, block)
         self._bits.begin()
         seen = self.ticks
@@ -211,11 +207,9 @@ class Sums:
             self._add_work(block, here, demand[at : at + few], at, least, unknown=unknown)
             self._add_counts(block, here, at, course)
             counts.add(here)
-            raised(most, block.in_service[here])
             self._amounts.advance(finished=(self.ticks + few) % CELL_TICKS == 0)
             self.ticks += few
         counts.close()
-        np.maximum(self.most_in_service, most, out=self.most_in_service)
         words = self._bits.words()
         self._streaks.add(words[:2].reshape(-1), count, seen)
         self.desired.add(course, words[2], words[3], count, seen)
@@ -235,7 +229,7 @@ class Sums:
             shortage = block.shortage[rows]
         else:
             shortage = self._lost(demand, serving, self._shares[2, :few])
-        if unknown and shortage is not None and (known := _known(demand, shortage)) is not None:
+        if unknown and shortage is not None and (known := _known(shortage)) is not None:
             self._counts[Count.UNKNOWN_TICKS] += counted(~known)
             demand, shortage = np.where(known, demand, 0.0), np.where(known, shortage, 0.0)
         add(Amount.DEMAND, demand)
@@ -379,7 +373,7 @@ class Sums:
         new.desired = self.desired.taken(lanes)
         new._amounts = self._amounts.taken(lanes)
         new._counts = self._counts[:, lanes].copy()
-        for name in ("worst_shortage", "most_in_service", *_ENDS):
+        for name in ("worst_shortage", *_ENDS):
             setattr(new, name, getattr(self, name)[lanes].copy())
         return new
 
@@ -409,7 +403,7 @@ class Sums:
         new.desired = Movement.side_by_side([part.desired for part in parts])
         new._amounts = FixedPoint.side_by_side([part._amounts for part in parts])  # noqa: SLF001
         new._counts = np.concatenate([part._counts for part in parts], axis=1)  # noqa: SLF001
-        for name in ("worst_shortage", "most_in_service", *_ENDS):
+        for name in ("worst_shortage", *_ENDS):
             setattr(new, name, np.concatenate([getattr(part, name) for part in parts]))
         return new
 
@@ -440,7 +434,6 @@ class Sums:
         new._counts = self._counts + second._counts
         new._compare_seam(self, second)
         new.worst_shortage = np.maximum(self.worst_shortage, second.worst_shortage)
-        new.most_in_service = np.maximum(self.most_in_service, second.most_in_service)
         for name in _ENDS:
             setattr(new, name, getattr(self if name.startswith("_first") else second, name))
         return new
@@ -477,12 +470,9 @@ def _has_unknown(amounts: Float) -> bool:
     return bool(np.isnan(np.add.reduce(amounts, axis=None)))
 
 
-def _known(demand: Float, shortage: Float) -> Bool | None:
-    """Where demand and shortage are known: bool (n, L); None if everywhere."""
+def _known(shortage: Float) -> Bool | None:
+    """Where shortage, and with it demand, is known: bool (n, L); None if everywhere."""
     unknown = np.isnan(shortage)
-    unknown_demand = np.isnan(demand)
-    if unknown_demand.any():
-        unknown = unknown | unknown_demand
     return ~unknown if unknown.any() else None
 
 

@@ -32,7 +32,6 @@ Words: TypeAlias = NDArray[np.uint64]
 """A bit per row."""
 
 _ONE = np.uint64(1)
-_ALL = np.uint64(2**64 - 1)
 _REACHES = tuple(np.uint64(2**step) for step in range(6))
 _WEIGHTS: _Bytes = (1 << np.arange(8)).astype(np.uint8)[np.newaxis, :, np.newaxis]
 
@@ -121,7 +120,7 @@ def _trailing(words: Words, rows: int) -> Int:
 
 
 def _longest(words: Words) -> Int:
-    """Length of the longest run of set rows: int64 (L,)."""
+    """Length of the longest run of set rows: int64 (L,). Not all 64 are set, or it is 63."""
     begins = [words]
     """Where runs of at least 1, 2, 4 ... 32 rows begin."""
     for reach in _REACHES[:-1]:
@@ -133,9 +132,7 @@ def _longest(words: Words) -> Int:
         there = longer > 0
         here = np.where(there, longer, here)
         length += there * reach
-    # The steps come to 63 at most.
-    longest: Int = (length + (words == _ALL)).astype(np.int64)
-    return longest
+    return length.astype(np.int64)
 
 
 @dataclass(slots=True)
@@ -179,7 +176,7 @@ class Streaks:
         leading = _leading(holds)
         carried = np.where(leading > 0, self.tail + leading, 0)
         np.maximum(self.longest, carried, out=self.longest)
-        # No run is longer than all of them together.
+        # No run is longer than all of them together, and where all rows are set their run has just been seen.
         some = (held > self.longest).nonzero()[0]
         if len(some):
             self.longest[some] = np.maximum(self.longest[some], _longest(holds[some]))
