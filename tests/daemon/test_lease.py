@@ -320,6 +320,27 @@ async def test_one_acts_the_other_says_so_and_takes_over_when_the_first_is_gone(
         await two.kill(name)
 
 
+@pytest.mark.parametrize("late_s", [5.0, 12.0, 14.0])
+def test_of_two_that_begin_at_the_same_moment_only_one_acts_though_the_others_tag_comes_late(late_s):
+    async def main():
+        two = Two(300)
+
+        class WritesLate(_Named):
+            async def tag(self, vm_ids, tags):
+                await two.until(two.clock.monotonic() + late_s)
+                return await self._inner.tag(vm_ids, tags)
+
+        two.begin("a")
+        two.begin("b", provider=WritesLate(MemoryProvider(two.world, two.clock), two, "b"))
+        await two.until(200)
+        assert {name for _, name, *_ in two.calls} == {"b"}
+        assert two.daemons["a"].fleets.all[0].leased_to == "b"
+        for name in "ab":
+            await two.kill(name)
+
+    run_virtual(main)
+
+
 @virtual
 async def test_a_restart_does_not_wait_and_a_daemon_without_leases_is_held_by_nobody():
     two = Two(steady((0, 300), (400, 900)))
