@@ -130,6 +130,19 @@ def test_what_cannot_be_known_is_unknown_and_not_zero() -> None:
     assert math.isnan(nothing["cost_per_day"])
 
 
+def test_what_rounding_leaves_of_a_large_cost_is_no_cost_of_starts() -> None:
+    block = Block.empty(50, 40, TICK_S)
+    prices = LanePrices(np.linspace(6e5, 7e5, 40), np.linspace(1e4, 2e4, 40))
+    block.billed_vm_s[:] = 37.0
+    block.provisioned[:] = 3
+    block.cost[:] = 37.0 / 3600 * prices.in_service_per_h + 3 * TICK_S / 3600 * prices.stopped_per_h
+    sums = Sums(TICK_S, np.full(40, 100.0))
+    sums.add(block)
+    card = score(sums, prices).values
+    assert (card["cost"] - card["running_cost"] - card["storage_cost"]).any()
+    assert not card["start_cost"].any()
+
+
 def test_a_pool_that_avoids_nothing_has_no_price_per_second_and_one_that_pays_has_a_negative_cost() -> None:
     sums = by_hand()
     same = score(sums, beside=Beside(without_pool=sums)).of_lane(0)
