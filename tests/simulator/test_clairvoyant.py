@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoscaler.simulator.judging.clairvoyant import (
@@ -135,6 +135,21 @@ def test_at_an_infinite_price_everything_is_served_that_can_be(demand: np.ndarra
     late = np.arange(len(demand)) >= terms.lead_ticks
     reach = np.where(late, max(terms.ceiling, terms.minimum), min(terms.initial, terms.ceiling))
     assert (found.vms >= np.minimum(need, reach)).all()
+
+
+@given(small, some_terms(), st.integers(2, 4))
+@example(np.array([300.0, 0.0]), replace(TERMS, ceiling=1), 2)
+@settings(max_examples=60, deadline=None)
+def test_none_that_serves_as_much_and_keeps_to_the_minimum_billing_is_cheaper(
+    demand: np.ndarray, terms: Terms, least: int
+) -> None:
+    pytest.importorskip("scipy")
+    demand, dear = np.round(demand), 1000.0
+    terms = replace(terms, minimum_billing_s=60.0 * least)
+    found = cheapest(demand, terms, math.inf)
+    best = by_trying_all(demand, terms, dear, least_ticks=least)
+    assert found.exact
+    assert found.cost + dear * found.unserved_work == pytest.approx(best, rel=1e-9)
 
 
 def test_a_schedule_by_hand() -> None:
