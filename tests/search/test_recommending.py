@@ -34,6 +34,7 @@ def made(cost, shortage=None, plan=PLAN):
         rows = (ends > first) & (ends <= end)
         columns = {f.key: np.full(cost.shape[1], np.nan) for f in FIGURES}
         columns["cost"] = np.add.reduce(cost[rows])
+        columns["unserved_work"] = np.add.reduce(shortage[rows])
         columns["unserved_share"] = np.add.reduce(shortage[rows]) / np.add.reduce(demand[rows])
         columns["shortage_s"] = 300.0 * np.add.reduce(shortage[rows] > 0)
         columns["longest_episode_s"] = 300.0 * (shortage[rows] > 0).any(axis=0)
@@ -270,6 +271,41 @@ def test_what_is_chosen_keeps_every_limit_and_is_the_cheapest_that_does(seed):
     assert found.row == row or found.verdict is Verdict.KEEP
     if found.verdict is Verdict.CHANGE and fit[0]:
         assert walked.whole["cost"][found.row] < walked.whole["cost"][0]
+
+
+def test_where_all_is_served_and_a_limit_is_not_kept_it_is_not_said_that_there_was_no_work():
+    limit = (read_limit("starts_per_day=9", at_least=True),)
+    found = advice(made(noise(9, variants=3)), limit)
+    assert "no variant keeps" in found.headline
+    idle = made(noise(9, variants=3))
+    idle.whole.values["unserved_share"][:] = np.nan
+    assert "there was no work to serve" in advice(idle, limit).headline
+
+
+@pytest.mark.parametrize(
+    ("times", "breaks", "said"),
+    [
+        (0.8, False, "Change the policy: it then keeps {} for 20% less."),
+        (0.8, True, "Change the policy: it then keeps {}, which it does not now, for 20% less."),
+        (1.002, True, "Change the policy: it then keeps {}, which it does not now, for the same cost."),
+        (1.5, True, "Change the policy: it then keeps {}, which it does not now, for 50% more."),
+    ],
+)
+def test_the_headline_says_what_a_change_costs(times, breaks, said):
+    cost, shortage = np.repeat(noise(4, variants=1), 2, axis=1), np.zeros((CELLS, 2))
+    cost[:, 1] *= times
+    shortage[::3, 0] = 5.0 * breaks
+    limit = read_limit("unserved=0.1%")
+    found = advice(made(cost, shortage), (limit,))
+    assert found.headline == said.format(limit)
+
+
+def test_too_few_cells_are_said_where_the_policy_breaks_a_limit_too():
+    cost, shortage = noise(1, variants=2)[:10], np.zeros((10, 2))
+    shortage[:, 0] = 5.0
+    found = advice(made(cost, shortage, SHORT), (read_limit("unserved=0.1%"),), SHORT)
+    assert found.verdict is Verdict.UNSURE
+    assert "too few" in found.headline
 
 
 def test_spearman_is_that_of_ranks():
