@@ -179,6 +179,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_reaction_time.py::test_a_start_is_on_the_wire_within_a_tick_and_half_a_second",
         "daemon/test_reaction_time.py::test_capacity_comes_as_much_later_as_the_source_is_late",
         "daemon/test_early_turns.py::test_a_pushed_burst_starts_vms_at_once_and_the_grid_stays",
+        "daemon/test_early_turns.py::test_an_early_turn_asks_the_provider_nothing_and_stops_nothing",
         "core/test_fold.py::test_the_age_of_a_sample_is_that_of_its_oldest_fresh_reading",
         "sources/test_cloudwatch_source.py::test_values_that_come_later_than_declared_are_asked_for_later",
     ),
