@@ -11,6 +11,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.vms.hedging import PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.lateness import NOT_NEEDED
 from autoscaler.ports import Listing, RotationView, Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 from tests.daemon.pools import pool_bench
@@ -178,8 +179,9 @@ async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
     # The warm one cannot be had either, so a third is made.
     assert bench.column("in_service")[-1] == 3
     # A provider takes a token that it has seen for the same wish: no two of these are.
-    tokens = [a.intent.token for a in bench.actions() if a.intent.verb is Verb.PROVISION]
-    assert len(set(tokens)) == len(tokens) == len(asked)
+    provisions = [a.intent for a in bench.actions() if a.intent.verb is Verb.PROVISION]
+    assert len({intent.token for intent in provisions}) == len(provisions) == len(asked)
+    assert all(intent.reason for intent in provisions)
 
 
 @virtual
@@ -326,6 +328,7 @@ async def test_a_late_start_is_overtaken_and_stopped_on_arrival():
     assert bench.world.counts(ORIGIN_S + 180)[State.RUNNING] == 1
     stops = bench.calls("StopInstances")
     assert [(at, vms) for at, _, vms, _ in stops] == [(90, 1)]
+    assert bench.actions()[-1].intent.reason == NOT_NEEDED
     assert kinds(bench) == ["start_late", "late_not_needed"]
     assert inventory(bench).vms[late].phase is Phase.STOPPED
     # It ran from 86 to 90.

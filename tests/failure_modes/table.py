@@ -382,6 +382,8 @@ MODES: tuple[Mode, ...] = (
         "cli/test_cli_demo.py::test_every_start_of_the_journal_arrived_at_the_endpoint",
         "daemon/test_failure_modes_acting.py::"
         "test_each_change_of_a_vm_is_of_exactly_one_recorded_action_with_its_reason",
+        "daemon/test_start_path.py::test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type",
+        "daemon/test_start_path.py::test_a_late_start_is_overtaken_and_stopped_on_arrival",
         "soak/test_lives.py::test_no_law_is_broken",
     ),
     _mode(
