@@ -394,6 +394,7 @@ MODES: tuple[Mode, ...] = (
         "VMs that another one acts, leaves them alone, and takes over when that one has not said so for minutes.",
         "control/test_operators.py::test_paused_stops_stop_nothing_and_leave_every_start_as_it_was",
         "control/test_operators.py::test_paused_starts_leave_provisioning_and_both_paused_leave_nothing",
+        "control/test_operators.py::test_allowances_of_many_changes",
         "control/test_operators.py::test_an_override_moves_the_bounds_both_ways_and_ends_by_itself",
         "control/test_operators.py::test_a_restart_keeps_what_is_in_force_and_drops_what_has_expired",
         "store/test_journal_on_disk.py::test_a_second_process_is_told_who_the_first_is",
