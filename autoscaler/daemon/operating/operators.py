@@ -87,14 +87,13 @@ class Operators:
         self._allowances = allowances((), ())
 
     async def load(self) -> None:
-        """Take up what earlier runs left in force, once; what has expired since ends at once.
+        """Take up what earlier runs left in force, once; what has expired since ends with the first look.
 
         Raises:
             JournalError: The journal cannot be read.
         """
         if not self._loaded:
             self._hold(await self._recording.changes_in_force())
-            self._expire(self._clock.now())
             self._loaded = True
 
     def govern(self, fleets: Mapping[str, Fleet]) -> None:
