@@ -403,6 +403,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_failure_modes_leaving.py::test_two_daemons_that_see_the_same_choose_the_same_vms_and_make_none_twice",
         "daemon/test_lease.py::test_two_daemons_never_act_on_one_fleet_for_longer_than_listings_lag",
         "daemon/test_lease.py::test_no_shortage_is_answered_twice_beyond_the_takeover",
+        "daemon/test_lease.py::test_one_acts_the_other_says_so_and_takes_over_when_the_first_is_gone",
         "daemon/test_lease.py::test_of_two_that_begin_at_the_same_moment_only_one_acts_though_the_others_tag_comes_late",
         "cli/test_cli_lease.py::test_the_second_daemon_is_kept_off_and_says_by_whom",
     ),

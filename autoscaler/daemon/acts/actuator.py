@@ -209,8 +209,8 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
         for (ids, may_split), answer in zip(sent, answers, strict=True):
             outcomes = {o.vm_id: o for o in answer}
             again, unsent = _taken_apart(ids, outcomes, may_split=may_split)
-            repeated = {i for batch, _ in again for i in batch}
-            found |= {i: o for i, o in outcomes.items() if i not in repeated}
+            # What is sent again has another answer then.
+            found |= outcomes
             waiting += again
             denied += sum(o.kind is OutcomeKind.DENIED for o in outcomes.values())
             # Where we are denied some of a batch it may be about these, until there are too many of them.
