@@ -102,7 +102,7 @@ def _wanted(
     first = fresh & np.isnan(state.backlog)
     later = fresh & (at_s > state.at_s) & ~first
     passed_s = np.where(later, at_s - state.at_s, 1.0)
-    waited = later & ((backlog > 0.0) | (state.backlog > 0.0))
+    waited = later & (backlog > 0.0)
     emptied = later & (backlog <= 0.0)
 
     change = np.where(waited, (backlog - state.backlog) / passed_s, 0.0)

@@ -61,6 +61,18 @@ def test_an_empty_queue_lets_the_fleet_shrink_slowly_and_never_below_what_arrive
     assert back > 80.0
 
 
+def test_a_queue_that_is_empty_at_first_tells_of_nothing_that_arrives():
+    assert Queue().sees(0.0, 5) == 0.0
+
+
+def test_where_a_single_job_always_waits_all_vms_are_at_work():
+    queue = Queue()
+    queue.sees(1.0, 2)
+    for _ in range(60):
+        demand = queue.sees(1.0, 4)
+    assert demand == pytest.approx(40.0, rel=0.01)
+
+
 def test_while_nothing_waits_no_more_arrives_than_is_served():
     queue = Queue(1000.0)
     queue.passes(80.0, 8, ticks=60)
@@ -118,6 +130,7 @@ def test_lanes_of_other_kinds_and_in_company_are_as_alone(seed):
             assert one.demand[0] == found.demand[own]
         others = kinds == int(Signal.TOTAL)
         np.testing.assert_array_equal(found.demand[others], got.demand[others])
-    moved = QueueState.restore(state.dump()).carried_over(np.array([4, -1]))
+    moved = QueueState.restore(state.dump()).carried_over(np.array([4, -1, 0]))
     assert np.isnan(moved.backlog[1])
-    assert moved.arrives[0] == state.arrives[4]
+    np.testing.assert_array_equal(moved.backlog[[0, 2]], state.backlog[[4, 0]])
+    np.testing.assert_array_equal(moved.arrives[[0, 2]], state.arrives[[4, 0]])
