@@ -74,6 +74,15 @@ def test_beside_one_that_is_left_out_nobody_is_held_to_less_than_otherwise():
     assert seen(folded(readings(30.0, 700.0, 2000.0, 30.0, 30.0), 5))[2] == [2]
 
 
+def test_what_its_fellows_do_is_what_half_of_them_do():
+    """Twenty times what it can do, beside two that are idle and two that are not."""
+    assert seen(folded(readings(0.5, 0.5, 50.0, 60.0, 2000.0), 5))[2] == [4]
+
+
+def test_so_it_is_where_a_vm_does_less_than_one_a_second():
+    assert seen(folded(readings(0.4, 500.0, 0.3, capacity=0.5), 3))[2] == [1]
+
+
 def test_a_vm_whose_capacity_is_not_known_is_taken_as_it_is():
     assert seen(folded(readings(80.0, 500.0, 60.0, capacity=[100.0, 0.0, 100.0]), 3))[2] is None
 

@@ -54,6 +54,7 @@ def test_an_empty_queue_lets_the_fleet_shrink_slowly_and_never_below_what_arrive
     queue = Queue(1000.0)
     queue.passes(80.0, 8, ticks=60)
     before = queue.passes(80.0, 20, ticks=30)
+    assert before > 50.0
     after = queue.passes(80.0, 20, ticks=int(FADES_S / 10))
     assert after == pytest.approx(before / 2.0, rel=0.02)
     # With too few VMs something waits again, and demand comes back to what arrives.
