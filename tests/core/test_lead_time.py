@@ -48,6 +48,13 @@ def test_a_quantile_is_that_of_the_outcomes_within_a_bin(outcomes, level):
     assert learned.evidence()[0] == pytest.approx(len(outcomes))
 
 
+def test_within_a_bin_outcomes_are_taken_to_lie_evenly():
+    learned = histograms()
+    learned.take(np.zeros(10_001, np.int64), np.geomspace(10.0, 1000.0, 10_001))
+    for level, exact in ((0.25, 10.0**1.5), (0.5, 100.0), (0.75, 10.0**2.5)):
+        assert learned.quantile(level)[0] == pytest.approx(exact, rel=0.05 * WIDTH)
+
+
 def test_what_is_no_time_is_left_out_and_what_is_beyond_counts_at_the_end():
     learned = histograms()
     learned.take(np.zeros(6, np.int64), np.array([math.nan, math.inf, 0.0, -3.0, 0.001, 1e9]))
