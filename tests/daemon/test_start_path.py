@@ -12,6 +12,7 @@ from autoscaler.daemon.operating.operators import Asked
 from autoscaler.daemon.vms.hedging import PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
+from autoscaler.daemon.vms.places import Places
 from autoscaler.ports import Listing, RotationView, Verb
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 from tests.daemon.pools import pool_bench
@@ -117,6 +118,23 @@ async def test_of_many_fleets_that_wait_for_a_dry_place_one_tries_it_each_time_a
     assert tried[:4] == [(180, 1, short), (540, 1, short), (1140, 1, short), (1740, 1, "")]
     assert sum(vms for at, vms, _ in tried if at == 1750) == 5
     assert [bench.column("in_service", name)[-1] for name in ("web", "api", "batch")] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("until_s", "came"), [(60, 0), (300, 1)])
+def test_each_start_tells_how_often_starts_work_in_its_place(until_s, came):
+    @virtual
+    async def run():
+        bench = Bench(vms=3, zones="a", limits=None)
+        bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=100))
+        bench.add(policy(signal=TOTAL), 100)
+        await bench.run(until_s)
+        by_hand = Places()
+        by_hand.tell(OWN, "us-east-1a", ORIGIN_S, tried=1, failed=1)
+        by_hand.tell(OWN, "us-east-1a", ORIGIN_S + 200, tried=came, failed=0)
+        found = inventory(bench).places.success(OWN, "us-east-1a", ORIGIN_S + until_s)
+        assert found == pytest.approx(by_hand.success(OWN, "us-east-1a", ORIGIN_S + until_s), rel=1e-3)
+
+    run()
 
 
 @virtual
