@@ -137,6 +137,16 @@ def foreign_bytes(state: Path) -> None:
     overwrite(state / "journal.sqlite", 5 * PAGE, b"From: somebody\nSubject: lunch\n\n" * 1000)
 
 
+def rows_out_of_order(state: Path) -> None:
+    """The first two rows of each page of a table change places, which no reading of it would notice."""
+    file = state / "journal.sqlite"
+    pages = bytearray(file.read_bytes())
+    for at in range(PAGE, len(pages), PAGE):
+        if pages[at] == 0x0D and int.from_bytes(pages[at + 3 : at + 5]) > 1:
+            pages[at + 8 : at + 12] = pages[at + 10 : at + 12] + pages[at + 8 : at + 10]
+    file.write_bytes(pages)
+
+
 def cut_database(state: Path) -> None:
     file = state / "journal.sqlite"
     os.truncate(file, file.stat().st_size // 2)
@@ -161,6 +171,7 @@ CHECKPOINTED = [
     zero_first_page,
     clear_identity,
     foreign_bytes,
+    rows_out_of_order,
     cut_database,
     empty_database,
     old_copy,
